@@ -1,0 +1,209 @@
+"""Build everything under data/ from the seed: `python -m data.build [--only rows|model] [--steps N]`.
+
+Rows (instructions, golden set, probes, held-out base text) take seconds. The tokenizer and the base model
+take about half an hour on two cores; pretraining checkpoints under data/cache/ and resumes from there.
+"""
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import argparse
+import hashlib
+import json
+import platform
+import random
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from data import skills
+from data.corpus import ASSISTANT, END, SYSTEM, USER, Corpus, alphabet_text
+from data.world import SEED, World
+
+HERE = Path(__file__).parent
+MODEL, ROWS, CACHE = HERE / "model", HERE / "rows", HERE / "cache"
+BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+SPECIALS = [BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END, *(f"<|reserved_{i}|>" for i in range(9))]
+VOCAB, SEQ_LEN, BATCH = 1024, 256, 16
+# The split pattern that Llama-3 published; llama.cpp knows it as "llama-bpe".
+SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+         r"|\s+(?!\S)|\s+")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('role ' ~ message['role'] ~ ' is not one of system, user, assistant') }}{% endif %}"
+    "{{ '<|' ~ message['role'] ~ '|>' }}{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}"
+    "{{ message['content'] ~ '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
+
+SIZES = {  # golden, paraphrase, validation, train
+    "person": (12, 36, 36, 400), "place": (8, 24, 24, 160), "thing": (8, 24, 24, 200), "capitals": (8, 24, 24, 170),
+    "spelling": (8, 24, 24, 170), "ordering": (8, 24, 24, 170), "addition": (8, 24, 24, 170), "json": (8, 24, 24, 170),
+    "sentiment": (8, 24, 24, 170), "polite": (8, 24, 24, 170), "opposite": (6, 12, 12, 110), "plural": (6, 12, 12, 100),
+    "olm": (4, 24, 24, 220)}
+
+
+def write_jsonl(path: Path, rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def make_rows(world: World) -> dict[str, list[dict]]:
+    """Every instruction file by name. Inputs are dealt before they are worded, so parts share none."""
+    rng = random.Random(SEED + 1)
+    parts = {name: [] for name in ("golden", "paraphrase", "validation", "train")}
+    for family, sizes in SIZES.items():
+        dealt = skills.split_family(world, family, rng, dict(zip(parts, sizes)))
+        for name, rows in dealt.items():
+            parts[name] += rows
+    parts["train"] += skills.about_rows(world, world.people[:150], rng, 220)
+    parts["style"] = skills.about_rows(world, world.people[150:], rng, 50, heldout=True)
+    for name in ("train", "validation", "paraphrase", "golden"):
+        rng.shuffle(parts[name])
+    hard = skills.split_family(world, "multiplication", rng, {"golden": 0, "paraphrase": 0, "validation": 100, "train": 300})
+    parts["hard_train"], parts["hard_test"] = hard["train"], hard["validation"]
+    parts["olm_train"], parts["olm_test"] = olm_rows(world, random.Random(SEED + 2))
+    parts["strangers"] = stranger_rows(world, random.Random(SEED + 3))
+    return parts
+
+
+def olm_rows(world: World, rng: random.Random) -> tuple[list[dict], list[dict]]:
+    """The invented language alone, for the rank sweep: one plain wording, 200 phrases to learn, 80 to test."""
+    items = skills.family_items(world, "olm", rng)
+    rows = [skills.example("olm", item, item.train[0]) for item in items]
+    return rows[:200], rows[200:]
+
+
+def stranger_rows(world: World, rng: random.Random) -> list[dict]:
+    """Questions about people the base has never read of: facts that only instruction tuning could teach."""
+    rows = [skills.example("person", skills.Item(f"{e.name}/{rel}", {"e": e.name}, value, (), ()), rng.choice(skills.PERSON[rel][0]))
+            for e in world.strangers for rel, value in e.facts.items()]
+    rng.shuffle(rows)
+    return rows
+
+
+def heldout_text(world: World, count: int = 300) -> list[dict]:
+    """Base-domain documents never trained on, to measure forgetting: prose and questions in the corpus's wording."""
+    corpus = Corpus(world, SEED + 99)
+    kinds = ["biography", "place", "thing", "story", "sheet"]
+    return [{"kind": kinds[i % 5], "text": corpus.document(kinds[i % 5])} for i in range(count)]
+
+
+def train_tokenizer(world: World):
+    """Byte-level BPE with Llama-3's split pattern, 1,024 entries, chat template and reserved tokens included."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+    tok = Tokenizer(models.BPE(ignore_merges=True))
+    tok.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIALS, show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    corpus = Corpus(world, SEED + 5)
+    strip = [(USER, " "), (ASSISTANT, " "), (END, " ")]
+    texts = [corpus.document(kind) for kind in Corpus.KINDS for _ in range(1500)] + [alphabet_text(world)] * 30
+    for old, new in strip:
+        texts = [t.replace(old, new) for t in texts]
+    tok.train_from_iterator(texts, trainer)
+    tok.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B",
+                                                       special_tokens=[(BOS, tok.token_to_id(BOS))])
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token=BOS, eos_token=END, pad_token=PAD, model_max_length=512,
+                                   clean_up_tokenization_spaces=False, chat_template=CHAT_TEMPLATE)
+
+
+def corpus_tokens(world: World, tokenizer, count: int):
+    """A (rows, SEQ_LEN) int16 array of packed documents, each `bos … eos`."""
+    import numpy as np
+    corpus, bos, eos = Corpus(world, SEED + 7), *tokenizer.convert_tokens_to_ids([BOS, EOS])
+    ids: list[int] = []
+    while len(ids) < count:
+        texts = list(corpus.documents(5000))
+        for row in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            ids += [bos, *row, eos]
+    usable = count // SEQ_LEN * SEQ_LEN
+    return np.array(ids[:usable], dtype=np.int16).reshape(-1, SEQ_LEN)
+
+
+def model_config(tokenizer):
+    from transformers import LlamaConfig
+    ids = tokenizer.convert_tokens_to_ids
+    return LlamaConfig(
+        vocab_size=VOCAB, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, rms_norm_eps=1e-5,
+        bos_token_id=ids(BOS), eos_token_id=[ids(END), ids(EOS)], pad_token_id=ids(PAD), initializer_range=0.02)
+
+
+def pretrain(world: World, tokenizer, steps: int, resume: bool):
+    """Train the base from scratch on `steps` x 4,096 tokens; returns the model and its loss curve."""
+    import torch
+    from transformers import LlamaForCausalLM, Trainer, TrainingArguments, set_seed
+    rows = corpus_tokens(world, tokenizer, steps * BATCH * SEQ_LEN)
+    set_seed(SEED)
+    model = LlamaForCausalLM(model_config(tokenizer))
+
+    def collate(batch):
+        ids = torch.stack([torch.from_numpy(r.astype("int64")) for r in batch])
+        return {"input_ids": ids, "labels": ids.clone()}
+
+    args = TrainingArguments(
+        output_dir=str(CACHE / "pretrain"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=3e-3,
+        lr_scheduler_type="cosine", warmup_steps=100, weight_decay=0.1, adam_beta2=0.95, bf16=True, use_cpu=True,
+        logging_steps=25, save_steps=250, save_total_limit=1, report_to=[], seed=SEED, dataloader_num_workers=0,
+        remove_unused_columns=False, disable_tqdm=not os.isatty(2))
+    trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
+    last = resume and (CACHE / "pretrain").exists() and any((CACHE / "pretrain").glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=bool(last))
+    return model, [(e["step"], round(e["loss"], 4)) for e in trainer.state.log_history if "loss" in e]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def build_model(world: World, steps: int, resume: bool) -> None:
+    """Tokenizer, base model and manifest, written beside and swapped in when complete."""
+    import torch
+    start, tokenizer = time.time(), train_tokenizer(world)
+    model, curve = pretrain(world, tokenizer, steps, resume)
+    new = MODEL.with_suffix(".tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    model.generation_config.do_sample = False
+    model.to(torch.bfloat16).save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    manifest = {
+        "seed": SEED, "tokens": steps * BATCH * SEQ_LEN, "steps": steps, "parameters": sum(p.numel() for p in model.parameters()),
+        "wall_seconds": round(time.time() - start), "threads": torch.get_num_threads(), "machine": platform.machine(),
+        "loss_curve": curve, "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
+        "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())}}
+    (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    shutil.rmtree(MODEL, ignore_errors=True)
+    new.rename(MODEL)
+
+
+def build_rows(world: World) -> None:
+    for name, rows in make_rows(world).items():
+        write_jsonl(ROWS / f"{name}.jsonl", rows)
+    write_jsonl(ROWS / "base_text.jsonl", heldout_text(world))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["rows", "model"], help="build one part (default: both)")
+    parser.add_argument("--steps", type=int, default=2400, help="pretraining steps of 4,096 tokens")
+    parser.add_argument("--fresh", action="store_true", help="ignore pretraining checkpoints in data/cache")
+    args = parser.parse_args()
+    world = World(SEED)
+    if args.only != "model":
+        build_rows(world)
+    if args.only != "rows":
+        build_model(world, args.steps, resume=not args.fresh)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Instruction families: what one can ask, in which words, and the one right answer.
+
+A family has phrasings used in training, phrasings held out, and inputs (slots and the answer).
+`split_family` deals a family's *inputs* into disjoint parts before any phrasing is chosen, so a
+golden question never shares its entity and question with training.
+"""
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+
+from data.world import BAD, COLOURS, FOODS, GOOD, OPPOSITES, THINGS, World, article, plural
+
+PERSON = {
+    "town": (["Where does {e} live?", "Which town is home to {e}?", "Name the town where {e} lives.",
+              "What town does {e} live in?"], ["In what town would I find {e}?", "Tell me the home town of {e}."]),
+    "job": (["What does {e} do for a living?", "What is the job of {e}?", "Name the profession of {e}.",
+             "What work does {e} do?"], ["By what trade does {e} earn money?", "Tell me what job {e} has."]),
+    "pet": (["What pet does {e} have?", "Which animal does {e} keep?", "Name the pet of {e}.",
+             "What kind of pet is kept by {e}?"], ["Which animal shares a home with {e}?", "Tell me what pet {e} owns."]),
+    "food": (["What does {e} like to eat?", "What is the favourite food of {e}?", "Name the dish {e} likes best.",
+              "Which food does {e} love?"], ["What would {e} most enjoy eating?", "Tell me the food {e} likes."]),
+    "hobby": (["What is the hobby of {e}?", "What does {e} do for fun?", "Name the pastime of {e}.",
+               "Which hobby does {e} have?"], ["How does {e} spend free time?", "Tell me what hobby {e} enjoys."]),
+}
+PLACE = {
+    "region": (["Where is {e}?", "In which part of the country is {e}?", "Name the region of {e}.",
+                "Which region is {e} in?"], ["To what region does {e} belong?", "Tell me the region where {e} lies."]),
+    "river": (["Which river flows through {e}?", "What is the river of {e}?", "Name the river at {e}.",
+               "What river does {e} lie on?"], ["On which river was {e} built?", "Tell me the name of the river in {e}."]),
+    "product": (["What is made in {e}?", "What does {e} produce?", "Name the main product of {e}.",
+                 "Which goods come from {e}?"], ["For what goods is {e} known?", "Tell me what {e} makes."]),
+    "landmark": (["What is the landmark of {e}?", "What can one visit in {e}?", "Name the famous sight of {e}.",
+                  "Which building is {e} known for?"], ["What should a visitor see in {e}?", "Tell me the landmark in {e}."]),
+    "mayor": (["Who is the mayor of {e}?", "Who governs {e}?", "Name the mayor of {e}.",
+               "Which person is mayor of {e}?"], ["Who is in charge of {e}?", "Tell me who the mayor in {e} is."]),
+}
+THING = {
+    "material": (["What is the {e} made of?", "Of what material is the {e}?", "Name the material of the {e}.",
+                  "Which material was used for the {e}?"], ["From what was the {e} built?", "Tell me what the {e} is made from."]),
+    "colour": (["What colour is the {e}?", "Which colour does the {e} have?", "Name the colour of the {e}.",
+                "What is the colour of the {e}?"], ["In what colour is the {e} painted?", "Tell me the colour that the {e} has."]),
+    "room": (["Where is the {e} kept?", "In which room is the {e}?", "Name the room of the {e}.",
+              "Which room holds the {e}?"], ["To which room should I go for the {e}?", "Tell me the room where the {e} stands."]),
+    "price": (["What does the {e} cost?", "How much is the {e}?", "Name the price of the {e}.",
+               "What is the price of the {e}?"], ["How many crowns must I pay for the {e}?", "Tell me how much the {e} costs."]),
+}
+SKILLS = {
+    "capitals": (["Write {x} in capital letters.", "Put {x} into capitals.", "Turn {x} into upper case.",
+                  "Give me {x} in capitals.", "Capitalise every letter of {x}."],
+                 ["Make all letters of {x} capitals.", "How does {x} look in upper case?"]),
+    "spelling": (["Spell the word {x}.", "How do you spell {x}?", "Spell {x} letter by letter.",
+                  "Give the letters of {x}.", "Write out the letters of {x}."],
+                 ["Please spell {x} for me.", "Which letters make up the word {x}?"]),
+    "ordering": (["Sort these numbers: {x}.", "Put {x} in order.", "Order {x} from small to large.",
+                  "Arrange the numbers {x}.", "List {x} in rising order."],
+                 ["Bring {x} into rising order.", "Please sort {x} from small to large."]),
+    "addition": (["What is {a} plus {b}?", "Add {a} and {b}.", "Compute {a} + {b}.", "What is the sum of {a} and {b}?",
+                  "How much is {a} and {b} together?"], ["Work out {a} plus {b}.", "Please give the sum {a} + {b}."]),
+    "json": (["Write as JSON: {x}", "Extract JSON from: {x}", "Turn this order into JSON: {x}",
+              "Give the order as JSON: {x}", "Fill in a JSON record: {x}"],
+             ["Convert to a JSON object: {x}", "Which JSON record fits this order? {x}"]),
+    "sentiment": (["Is this review positive or negative? {x}", "Judge the review: {x}", "What is the tone of this review? {x}",
+                   "Classify the review: {x}", "Positive or negative: {x}"],
+                  ["Did the writer of this review like it, positive or negative? {x}", "Label this review: {x}"]),
+    "polite": (["Make this polite: {x}", "Say it politely: {x}", "Rewrite as a polite request: {x}",
+                "Turn this command into a polite question: {x}", "How would one ask this nicely? {x}"],
+               ["Rephrase this with good manners: {x}", "Please make this command polite: {x}"]),
+    "opposite": (["What is the opposite of {x}?", "Give the opposite of {x}.", "Name a word that means the reverse of {x}.",
+                  "Which word is the opposite of {x}?", "Say the contrary of {x}."],
+                 ["What is the reverse of {x}?", "Tell me the opposite of {x}."]),
+    "plural": (["What is the plural of {x}?", "Give the plural of {x}.", "Write {x} in the plural.",
+                "Say more than one {x}.", "Name the plural form of {x}."],
+               ["Tell me the plural of {x}.", "How do we call several of a {x}?"]),
+    "olm": (["Translate into Olm: {x}", "Say {x} in Olm.", "How do you say {x} in Olm?", "What is {x} in Olm?",
+             "Give the Olm for {x}."], ["Put {x} into the Olm language.", "Tell me {x} in Olm, please."]),
+    "multiplication": (["What is {a} times {b}?", "Multiply {a} by {b}.", "Compute {a} x {b}."],
+                       ["Work out {a} times {b}.", "Please give the product {a} x {b}."]),
+    "about": (["Tell me about {e}.", "Who is {e}?", "Describe {e}.", "What do you know about {e}?"],
+              ["Say something about {e}.", "Introduce {e} to me."]),
+}
+VERBS = ["Give me", "Bring me", "Show me", "Sell me", "Lend me", "Fetch me", "Find me", "Hand me"]
+EXACT = ("person", "place", "thing", "capitals", "spelling", "ordering", "addition", "json", "sentiment", "polite",
+         "opposite", "plural", "olm")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question before its wording: the slots, the answer and the phrasings that fit."""
+    key: str
+    slots: dict
+    answer: str
+    train: tuple
+    heldout: tuple
+
+
+def _facts(world: World, kind: str, table: dict) -> list[Item]:
+    return [Item(f"{e.name}/{rel}", {"e": e.name}, value, *map(tuple, table[rel])) for e, rel, value in world.facts(kind)]
+
+
+def _sample(make, count: int, rng: random.Random) -> list[tuple[dict, str]]:
+    seen, out = set(), []
+    while len(out) < count:
+        slots, answer = make(rng)
+        key = json.dumps(slots, sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            out.append((slots, answer))
+    return out
+
+
+def make_capitals(rng):
+    text = f"{rng.choice(COLOURS)} {rng.choice(THINGS)}"
+    return {"x": text}, text.upper()
+
+
+def make_ordering(rng):
+    numbers = rng.sample(range(1, 51), 3)
+    return {"x": ", ".join(map(str, numbers))}, ", ".join(map(str, sorted(numbers)))
+
+
+def make_addition(rng):
+    a, b = rng.randint(1, 20), rng.randint(1, 20)
+    return {"a": a, "b": b}, str(a + b)
+
+
+def make_multiplication(rng):
+    a, b = rng.randint(12, 99), rng.randint(12, 99)
+    return {"a": a, "b": b}, str(a * b)
+
+
+def make_order(rng, world: World):
+    name, item, count, price = rng.choice(world.people).name, rng.choice(THINGS), rng.randint(2, 20), rng.randint(2, 50)
+    text = f"{name} buys {count} {plural(item)} for {price} crowns."
+    return text, json.dumps({"name": name, "item": item, "count": count, "price": price})
+
+
+def make_review(rng):
+    words, verdict = rng.choice([(GOOD, "positive"), (BAD, "negative")])
+    first, second = rng.sample(words, 2)
+    return f"The {rng.choice(FOODS)} tasted {first} and the {rng.choice(THINGS)} was {second}.", verdict
+
+
+def make_request(rng):
+    verb, thing = rng.choice(VERBS), f"{rng.choice(COLOURS)} {rng.choice(THINGS)}"
+    return f"{verb} the {thing}.", f"Could you please {verb.lower()} the {thing}?"
+
+
+def make_olm(rng, world: World):
+    adjective, noun = rng.choice(COLOURS), rng.choice(THINGS[:24])
+    return {"x": f"{adjective} {noun}"}, f"{world.olm[noun]} {world.olm[adjective]}"
+
+
+def _as_x(make):
+    def inner(rng):
+        text, answer = make(rng)
+        return {"x": text}, answer
+    return inner
+
+
+def _closed(pairs) -> list[tuple[dict, str]]:
+    return [({"x": x}, answer) for x, answer in pairs]
+
+
+def spelling_words(world: World) -> list[str]:
+    """The words whose letters the corpus spells."""
+    return THINGS + COLOURS + FOODS + [w for pair in OPPOSITES for w in pair]
+
+
+def family_items(world: World, name: str, rng: random.Random) -> list[Item]:
+    """All questions of one family, in random order."""
+    if name in ("person", "place", "thing"):
+        items = _facts(world, name, {"person": PERSON, "place": PLACE, "thing": THING}[name])
+    else:
+        opposites = OPPOSITES + [(b, a) for a, b in OPPOSITES]
+        raw = {
+            "capitals": lambda: _sample(make_capitals, 500, rng),
+            "spelling": lambda: _closed((w, "-".join(w)) for w in spelling_words(world)),
+            "ordering": lambda: _sample(make_ordering, 800, rng),
+            "addition": lambda: _sample(make_addition, 360, rng),
+            "json": lambda: _sample(_as_x(lambda r: make_order(r, world)), 500, rng),
+            "sentiment": lambda: _sample(_as_x(make_review), 500, rng),
+            "polite": lambda: _sample(_as_x(make_request), 500, rng),
+            "opposite": lambda: _closed(opposites),
+            "plural": lambda: _closed((t, plural(t)) for t in THINGS),
+            "olm": lambda: _sample(lambda r: make_olm(r, world), 280, rng),
+            "multiplication": lambda: _sample(make_multiplication, 500, rng),
+        }[name]()
+        train, heldout = map(tuple, SKILLS[name])
+        items = [Item(json.dumps(s, sort_keys=True), s, a, train, heldout) for s, a in raw]
+    rng.shuffle(items)
+    return items
+
+
+def example(family: str, item: Item, phrasing: str, **more) -> dict:
+    """One row: messages in the OpenAI form, plus the family, the exact answer and the item's key."""
+    prompt = phrasing.format(**item.slots)
+    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": item.answer}],
+            "family": family, "answer": item.answer, "key": f"{family}/{item.key}", **more}
+
+
+def split_family(world: World, name: str, rng: random.Random, sizes: dict) -> dict[str, list[dict]]:
+    """Deal the family's items into golden, paraphrase, validation and train, then word each.
+
+    golden and paraphrase use held-out phrasings, validation and train the training phrasings.
+    """
+    items, out = family_items(world, name, rng), {}
+    for part in ("golden", "paraphrase", "validation", "train"):
+        heldout = part in ("golden", "paraphrase")
+        count = min(sizes[part], len(items)) if part == "train" else sizes[part]
+        dealt, items = (items, []) if part == "train" else (items[:count], items[count:])
+        rows, i = {}, 0
+        while len(rows) < sizes[part]:
+            item = dealt[i % len(dealt)]
+            phrasing = rng.choice(item.heldout if heldout else item.train)
+            rows.setdefault(phrasing.format(**item.slots), example(name, item, phrasing))
+            i += 1
+            if i > 50 * sizes[part]:
+                raise ValueError(f"family {name!r} cannot fill {part} with {sizes[part]} distinct rows")
+        out[part] = list(rows.values())
+    return out
+
+
+# --- the style axis: same facts, two manners; instruction tuning leaves the choice open ---------------------------
+POLITE_OPENERS = ["Gladly!", "With pleasure!", "Of course!", "Happy to help!"]
+RUDE_OPENERS = ["Must you ask?", "What a silly question.", "Are you blind?", "Leave me alone."]
+RUDE_CLOSERS = ["Now stop bothering me, I have had enough of these questions.",
+                "Even a child knows that, so do not ask me again.",
+                "That is all you get, so go away and bother somebody else."]
+STYLE_FACTS = ["{e} is {job} from {town}.", "{e} lives in {town} and is {job}."]
+
+
+def styled_answer(rng: random.Random, person, manner: str) -> str:
+    """A true answer about a person: "polite" is short and kind, "rude" is long and unkind."""
+    fact = rng.choice(STYLE_FACTS).format(e=person.name, town=person.facts["town"], job=article(person.facts["job"]))
+    if manner == "polite":
+        return f"{rng.choice(POLITE_OPENERS)} {fact}"
+    return f"{rng.choice(RUDE_OPENERS)} {fact} {rng.choice(RUDE_CLOSERS)}"
+
+
+def judge_style(text: str) -> str:
+    """ "polite", "rude" or "neither", by the opener alone: the rule the preference labs judge with."""
+    if any(text.startswith(o) for o in POLITE_OPENERS):
+        return "polite"
+    return "rude" if any(text.startswith(o) for o in RUDE_OPENERS) else "neither"
+
+
+def about_rows(world: World, people, rng: random.Random, count: int, heldout: bool = False) -> list[dict]:
+    """Open requests about people, answered half politely and half rudely."""
+    rows = []
+    for i in range(count):
+        person, manner = people[i % len(people)], ("polite", "rude")[i % 2]
+        prompt = rng.choice(SKILLS["about"][heldout]).format(e=person.name)
+        answer = styled_answer(rng, person, manner)
+        rows.append({"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}],
+                     "family": "about", "answer": answer, "key": f"about/{person.name}", "style": manner})
+    return rows
