@@ -1,0 +1,32 @@
+# Two commands: `make labs` executes every lab, `make test` runs the tests. Both set up .venv first, once.
+PYTHON ?= python3
+RUN = .venv/bin/python
+export OMP_WAIT_POLICY = PASSIVE
+export TOKENIZERS_PARALLELISM = false
+PROFILE ?= tiny
+
+.PHONY: venv labs lab test doctor data validate clean
+
+venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
+	@$(PYTHON) tools/venv.py
+
+labs: venv           ## execute all labs in the tiny profile; copies and an index page in build/
+	@$(RUN) -m ftlib.cli labs --profile $(PROFILE) --output build $(LABS)
+
+lab: venv            ## open JupyterLab on localhost
+	@.venv/bin/jupyter lab --ServerApp.ip=localhost --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/labs
+
+test: venv           ## run the tests, labs included
+	@$(RUN) -m pytest $(PYTEST)
+
+doctor: venv         ## say whether this machine is ready
+	@$(RUN) -m ftlib.cli doctor
+
+data: venv           ## rebuild the embedded world: rows, tokenizer, base model (about 35 minutes on 2 cores)
+	@$(RUN) -m data.build
+
+validate: venv       ## measure that the science is real on the embedded world (about 30 minutes on 2 cores)
+	@$(RUN) -m data.validate
+
+clean:
+	rm -rf build .pytest_cache .hypothesis

@@ -1,0 +1,17 @@
+"""ftlib: fine-tuning methods, small and exact, for the ten labs. `import ftlib as ft`."""
+import os as _os
+
+_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve shared cores
+_os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from ftlib.adapter_io import AdapterError, load_adapter, save_adapter  # noqa: E402
+from ftlib.datasets import DataError, load_base_text, load_rows, read_jsonl, show_mask  # noqa: E402
+from ftlib.evaluate import (bootstrap_interval, forgetting, golden_accuracy, paired_difference, perplexity,  # noqa: E402
+                            shots_by_family, win_rate)
+from ftlib.loading import LoadError, load_model  # noqa: E402
+from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers, merge_adapter,  # noqa: E402
+                        unmerge_adapter)
+from ftlib.profiles import get_profile  # noqa: E402
+from ftlib.train import RunError, finetune  # noqa: E402
+
+__version__ = "0.1.0"

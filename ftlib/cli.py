@@ -1,0 +1,46 @@
+"""The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready."""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ftlib", description="LLM fine-tuning labs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    labs = commands.add_parser("labs", help="list the labs, or execute them")
+    labs.add_argument("which", nargs="*", help="labs to run, such as 3.1.1 (default: all)")
+    labs.add_argument("--list", action="store_true", help="list the labs and stop")
+    labs.add_argument("--profile", help="tiny, small or spark (default: FTLIB_PROFILE, or by this machine)")
+    labs.add_argument("--output", default="build", help="folder for the executed copies and the index page")
+    labs.add_argument("--cell-timeout", type=int, default=300, help="seconds that one cell may take")
+    labs.add_argument("--write-back", action="store_true", help="also store clean outputs in labs/ itself (for maintainers)")
+    doctor = commands.add_parser("doctor", help="check this machine")
+    doctor.add_argument("--json", action="store_true", help="machine-readable")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    try:
+        if args.command == "doctor":
+            from ftlib.doctor import examine, report
+            findings = examine()
+            print(json.dumps([vars(f) for f in findings], indent=1) if args.json else report(findings))
+            return 1 if any(f.status == "failure" for f in findings) else 0
+        from ftlib.labs import list_labs, run_labs
+        if args.list:
+            print(list_labs())
+            return 0
+        return run_labs(args.which, args.output, args.profile, args.cell_timeout, args.write_back)
+    except (ValueError, OSError) as error:
+        print(f"ftlib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ftlib: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

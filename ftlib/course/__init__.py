@@ -1,0 +1,10 @@
+"""Exercises: check what a student wrote, name the mistake, hint, show the solution, and go on.
+
+    check, hint, solution, predict = open_lab("3.1.1")
+    lora_forward = check(lora_forward)
+
+Each lab's exercises are in one file, `ftlib/course/lab_3_1_1.py` and so on, as a list `EXERCISES`.
+"""
+from ftlib.course.exercise import Exercise, Grade, Lab, Wrong, open_lab, say
+
+__all__ = ["Exercise", "Grade", "Lab", "Wrong", "open_lab", "say"]

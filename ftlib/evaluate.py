@@ -1,0 +1,220 @@
+"""Honest evaluation: golden accuracy by family, perplexity, forgetting, and intervals over seeds and examples."""
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ftlib.loading import check_tokenizer
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its bootstrap interval."""
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def percent(self) -> str:
+        return f"{100 * self.mean:.0f}% [{100 * self.low:.0f}, {100 * self.high:.0f}]"
+
+    def excludes(self, value: float) -> bool:
+        """Whether the interval leaves `value` out: a difference "beyond chance" leaves out 0."""
+        return not self.low <= value <= self.high
+
+
+def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+    """Mean and percentile bootstrap interval (Efron 1979).
+
+    One dimension: values, one a seed or one an example. Two dimensions (seeds, examples): both are resampled,
+    so the interval holds the chance in the runs and in the questions. With fewer than five seeds it is too
+    narrow rather than too wide; read it as the spread seen.
+    """
+    array = np.atleast_1d(np.asarray(values, dtype=float))
+    if array.size == 0 or array.ndim > 2 or not 0 < level < 1:
+        raise ValueError(f"values of shape {array.shape}, level={level}: pass one or two dimensions, not empty, and 0 < level < 1")
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, array.shape[0], (draws, array.shape[0]))
+    if array.ndim == 1:
+        means = array[rows].mean(1)
+    else:
+        columns = rng.integers(0, array.shape[1], (draws, array.shape[1]))
+        means = np.array([array[np.ix_(r, c)].mean() for r, c in zip(rows, columns)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(array.mean()), float(low), float(high))
+
+
+def paired_difference(a, b, **options) -> Interval:
+    """Interval of mean(a − b) where a and b share seeds (and examples): pairing takes their common noise out."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape:
+        raise ValueError(f"a has shape {a.shape}, b {b.shape}: pairs need the same seeds and examples")
+    return bootstrap_interval(a - b, **options)
+
+
+def normalise(text: str) -> str:
+    """Whitespace runs to one space, ends stripped, a final full stop dropped: what exact match forgives."""
+    return " ".join(text.split()).rstrip(".").rstrip()
+
+
+def few_shot_messages(shots: list[dict], prompt: str) -> list[dict]:
+    """A conversation in which the shots were asked and answered before the prompt."""
+    return [m for shot in shots for m in shot["messages"]] + [{"role": "user", "content": prompt}]
+
+
+@torch.no_grad()
+def generate_answers(model, tokenizer, conversations: list[list[dict]], max_new_tokens: int = 40, batch_size: int = 100) -> list[str]:
+    """Greedy answers to conversations that end with the user's turn; sorted by length and padded on the left."""
+    check_tokenizer(tokenizer)
+    encoded = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=True)["input_ids"] for c in conversations]
+    order, answers = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), [""] * len(encoded)
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        part = order[start: start + batch_size]
+        width = max(len(encoded[i]) for i in part)
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in part], device=model.device)
+        mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in part], device=model.device)
+        out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
+                             pad_token_id=tokenizer.pad_token_id)
+        for i, row in zip(part, out[:, width:]):
+            answers[i] = tokenizer.decode(row, skip_special_tokens=True).strip()
+    model.train(was_training)
+    return answers
+
+
+class Accuracy(float):
+    """Share of exact answers, a float in [0, 1]; `.correct`, `.answers` by example and `.by_family` say more."""
+    correct: list[bool]
+    answers: list[str]
+    by_family: dict[str, float]
+
+
+def golden_accuracy(model, tokenizer, examples: list[dict], max_new_tokens: int = 40, shots=None, batch_size: int = 100) -> Accuracy:
+    """Exact-match accuracy of greedy answers after `normalise`.
+
+    `examples` carry `messages` and `answer`, and `family` if they have one. `shots(example)` may return solved
+    examples to show before the question (few-shot prompting).
+    """
+    if not examples:
+        raise ValueError("examples is empty: nothing to score")
+    prompts = [few_shot_messages(shots(e) if shots else [], e["messages"][-2]["content"]) for e in examples]
+    answers = generate_answers(model, tokenizer, prompts, max_new_tokens, batch_size)
+    correct = [normalise(a) == normalise(e["answer"]) for a, e in zip(answers, examples)]
+    families = defaultdict(list)
+    for e, c in zip(examples, correct):
+        families[e.get("family", "all")].append(c)
+    result = Accuracy(sum(correct) / len(correct))
+    result.correct, result.answers = correct, answers
+    result.by_family = {name: sum(c) / len(c) for name, c in sorted(families.items())}
+    return result
+
+
+def shots_by_family(pool: list[dict], count: int = 3):
+    """`shots` for golden_accuracy: the first `count` solved examples of the question's own family."""
+    families = defaultdict(list)
+    for row in pool:
+        families[row.get("family")].append(row)
+    return lambda example: families[example.get("family")][:count]
+
+
+def _batches_by_length(rows: list[list[int]], batch_size: int):
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), batch_size):
+        yield [rows[i] for i in order[start: start + batch_size]]
+
+
+@torch.no_grad()
+def mean_nll(model, tokenizer, texts: list[str], batch_size: int = 32, max_length: int = 1024) -> float:
+    """Mean negative log-likelihood per token (nats) of plain texts, each after BOS. Longer texts are cut at max_length."""
+    rows = [tokenizer(t, truncation=True, max_length=max_length)["input_ids"] for t in texts]
+    rows = [r for r in rows if len(r) > 1]
+    if not rows:
+        raise ValueError("texts hold no token to predict: pass at least one text of two tokens")
+    total, count, was_training = 0.0, 0, model.training
+    model.eval()
+    for batch in _batches_by_length(rows, batch_size):
+        width = max(map(len, batch))
+        ids = torch.tensor([r + [0] * (width - len(r)) for r in batch], device=model.device)
+        mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch], device=model.device)
+        logps = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
+        picked = logps.gather(-1, ids[:, 1:, None])[..., 0] * mask[:, 1:]
+        total, count = total - picked.sum().item(), count + int(mask[:, 1:].sum())
+    model.train(was_training)
+    return total / count
+
+
+def perplexity(model, tokenizer, texts: list[str], batch_size: int = 32, max_length: int = 1024) -> float:
+    """exp of the mean negative log-likelihood per token over all texts."""
+    return math.exp(mean_nll(model, tokenizer, texts, batch_size, max_length))
+
+
+def forgetting(before: float, after: float) -> float:
+    """Rise of the base-domain loss, in nats per token: ln(perplexity after / perplexity before)."""
+    return math.log(after) - math.log(before)
+
+
+def recall_base(model, tokenizer, pairs: list[tuple[str, str]], batch_size: int = 100) -> float:
+    """Share of facts that the model still completes in the base domain's own wording: (text, continuation) pairs."""
+    return float(np.mean(complete_matches(model, tokenizer, pairs, batch_size)))
+
+
+@torch.no_grad()
+def complete_matches(model, tokenizer, pairs: list[tuple[str, str]], batch_size: int = 100) -> list[bool]:
+    """Whether every token of each continuation is the greedy one after its text."""
+    rows = [(tokenizer(a)["input_ids"], tokenizer(b, add_special_tokens=False)["input_ids"]) for a, b in pairs]
+    hits = []
+    model.eval()
+    for start in range(0, len(rows), batch_size):
+        part = rows[start: start + batch_size]
+        width = max(len(a) + len(b) for a, b in part)
+        ids = torch.tensor([a + b + [0] * (width - len(a) - len(b)) for a, b in part], device=model.device)
+        mask = torch.tensor([[1] * (len(a) + len(b)) + [0] * (width - len(a) - len(b)) for a, b in part], device=model.device)
+        best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
+        hits += [best[i, len(a) - 1: len(a) + len(b) - 1].tolist() == b for i, (a, b) in enumerate(part)]
+    return hits
+
+
+class WinRate(float):
+    """Share of comparisons that a won, a tie counting one half; `.interval`, `.wins`, `.ties`, `.losses`."""
+    interval: Interval
+    wins: int
+    ties: int
+    losses: int
+
+
+def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None) -> WinRate:
+    """Blind pairwise win rate of the answers `a` over `b`, with a bootstrap interval over the pairs.
+
+    `judge(first, second)`, or `judge(prompt, first, second)` where `prompts` are given, returns 1 if the first
+    answer is better, 0 if the second, 0.5 for a tie. Each pair is judged in both orders and the two verdicts
+    averaged, so a judge that favours a position favours nobody.
+    """
+    if not a or len(a) != len(b) or (prompts is not None and len(prompts) != len(a)):
+        raise ValueError(f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many prompts")
+    scores = []
+    for i, (one, two) in enumerate(zip(a, b)):
+        lead = (prompts[i],) if prompts is not None else ()
+        verdicts = float(judge(*lead, one, two)), 1 - float(judge(*lead, two, one))
+        if not all(0 <= v <= 1 for v in verdicts):
+            raise ValueError(f"judge returned {verdicts[0]!r} for pair {i}: it must return 1, 0.5 or 0")
+        scores.append(sum(verdicts) / 2)
+    result = WinRate(sum(scores) / len(scores))
+    result.interval = bootstrap_interval(scores)
+    result.wins, result.ties = sum(s > 0.5 for s in scores), sum(s == 0.5 for s in scores)
+    result.losses = len(scores) - result.wins - result.ties
+    return result
+
+
+def exact_judge(references: dict[str, str]):
+    """A judge for `win_rate` that checks answers against the reference by prompt: right beats wrong, else a tie."""
+    def judge(prompt: str, first: str, second: str) -> float:
+        right = [normalise(x) == normalise(references[prompt]) for x in (first, second)]
+        return 0.5 + 0.5 * (right[0] - right[1])
+    return judge

@@ -1,0 +1,156 @@
+"""Execute the labs: progress by lab and cell, a time limit a cell, copies and an index page with the figures.
+
+Each notebook runs in a temporary folder of its own, so the tree stays clean and runs do not meet.
+"""
+from __future__ import annotations
+
+import base64
+import html
+import os
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from rich.console import Console
+
+LABS = Path(__file__).resolve().parent.parent / "labs"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+@dataclass
+class Result:
+    """How one lab's execution went."""
+    name: str
+    title: str
+    seconds: float
+    cells: int
+    error: str = ""
+
+
+def lab_files(which: list[str] | None = None) -> list[Path]:
+    """The notebooks in the course's order, or those whose number is in `which` ("3.1.4")."""
+    def number(path):
+        return tuple(int(n) for n in re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name).groups())
+    files = sorted((p for p in LABS.glob("lab-*.ipynb")), key=number)
+    if not which:
+        return files
+    chosen = {w: [p for p in files if p.name.startswith(f"lab-{w}-") or p.name == w or str(p) == w] for w in which}
+    for w, found in chosen.items():
+        if not found:
+            known = ", ".join(".".join(map(str, number(p))) for p in files)
+            raise ValueError(f"lab {w!r} is not here: there are {known or 'no labs'}")
+    return [p for found in chosen.values() for p in found]
+
+
+def title(notebook) -> str:
+    first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
+    return first.splitlines()[0].lstrip("# ").strip() if first else ""
+
+
+def list_labs() -> str:
+    return "\n".join(f"{p.name:45} {title(nbformat.read(p, as_version=4))}" for p in lab_files())
+
+
+def _environment(profile: str | None) -> dict[str, str]:
+    from ftlib.profiles import get_profile
+    chosen = get_profile(profile)
+    env = {"FTLIB_PROFILE": chosen.name, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    return {**os.environ, **env, **(OFFLINE if chosen.dataset == "embedded" else {})}
+
+
+def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_cell=None):
+    """Run a notebook in place in a fresh kernel and temporary folder; raises nbclient's errors at the failing cell."""
+    with tempfile.TemporaryDirectory(prefix="ftlib-lab-") as folder:
+        client = NotebookClient(notebook, timeout=cell_timeout, kernel_name="python3", resources={"metadata": {"path": folder}},
+                                on_cell_start=on_cell, record_timing=False)
+        client.execute(env=_environment(profile))
+    return notebook
+
+
+def _explain(error: Exception, notebook, index: int) -> str:
+    source = "".join(notebook.cells[index].source) if 0 <= index < len(notebook.cells) else ""
+    if isinstance(error, CellTimeoutError):
+        reason = "ran past its time limit"
+    elif isinstance(error, DeadKernelError):
+        reason = "killed the kernel (out of memory?)"
+    else:
+        reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else repr(error)
+    return f"cell {index}: {reason}\n{source}"
+
+
+def run_one(path: Path, output: Path, profile: str | None, cell_timeout: int, console: Console) -> tuple[Result, object]:
+    notebook, start, at = nbformat.read(path, as_version=4), time.perf_counter(), [-1]
+    name, cells, error = title(notebook) or path.stem, len(notebook.cells), ""
+    with console.status(f"{path.name}: starting the kernel") as status:
+        def on_cell(cell, cell_index):
+            at[0] = cell_index
+            status.update(f"{path.name}: cell {cell_index + 1}/{cells}, {time.perf_counter() - start:.0f} s")
+        try:
+            execute(notebook, profile, cell_timeout, on_cell)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
+            error = _explain(failure, notebook, at[0])
+    seconds = time.perf_counter() - start
+    nbformat.write(notebook, output / path.name)
+    console.print(f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} s", style="red" if error else "green", highlight=False)
+    if error:
+        console.print(error, markup=False, highlight=False)
+    return Result(path.name, name, seconds, cells, error), notebook
+
+
+def figures(notebook) -> list[bytes]:
+    """All PNG outputs of a notebook, in order."""
+    return [base64.b64decode(o["data"]["image/png"]) for c in notebook.cells if c.cell_type == "code"
+            for o in c.outputs if "image/png" in o.get("data", {})]
+
+
+def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
+    """One page with each lab's outcome and figures."""
+    parts = ["<!doctype html><meta charset='utf-8'><title>Labs</title><style>body{font:16px sans-serif;max-width:60em;margin:2em auto}"
+             "img{max-width:30em;margin:.5em}pre{background:#fee;padding:1em;overflow:auto}</style><h1>Labs</h1>"]
+    for result, notebook in zip(results, notebooks):
+        state = "failed" if result.error else f"{result.seconds:.0f} s"
+        parts.append(f"<h2><a href='{html.escape(result.name)}'>{html.escape(result.title)}</a> · {state}</h2>")
+        if result.error:
+            parts.append(f"<pre>{html.escape(result.error)}</pre>")
+        parts += [f"<img alt='figure {i + 1} of {html.escape(result.title)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+                  for i, png in enumerate(figures(notebook))]
+    page = output / "index.html"
+    page.write_text("\n".join(parts), encoding="utf-8")
+    return page
+
+
+def clean(notebook):
+    """Drop what differs between two equal runs: execution times, widget state, the kernel's patch version."""
+    notebook.metadata = nbformat.from_dict({"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                                            "language_info": {"name": "python"}})
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+    return notebook
+
+
+def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: bool = False) -> int:
+    """Execute labs one after the other; returns 0 if all ran to their end, else 1."""
+    console, output = Console(), Path(output)
+    files = lab_files(which)
+    if not files:
+        raise ValueError(f"no labs in {LABS}")
+    output.mkdir(parents=True, exist_ok=True)
+    results, notebooks = [], []
+    for path in files:
+        result, notebook = run_one(path, output, profile, cell_timeout, console)
+        results.append(result)
+        notebooks.append(notebook)
+        if write_back and not result.error:
+            nbformat.write(clean(notebook), path)
+    page = write_index(output, results, notebooks)
+    failed = [r.name for r in results if r.error]
+    console.print(f"{len(results) - len(failed)} of {len(results)} labs ran to their end in {sum(r.seconds for r in results):.0f} s; "
+                  f"copies and figures: {page}" + (f"; failed: {', '.join(failed)}" if failed else ""), highlight=False)
+    return 1 if failed else 0

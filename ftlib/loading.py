@@ -1,0 +1,116 @@
+"""Load a model and its tokenizer: the embedded one, a local folder, or a Hub id, with one clear error each."""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+DATA = Path(os.environ.get("FTLIB_DATA_ROOT", Path(__file__).resolve().parent.parent / "data"))
+EMBEDDED = "world-llama-4m"
+
+
+class LoadError(ValueError):
+    """A model or tokenizer that cannot be loaded, with the reason and the mend."""
+
+
+def resolve(name_or_path: str | os.PathLike) -> str:
+    """The embedded model's name -> its folder; anything else unchanged."""
+    return str(DATA / EMBEDDED) if str(name_or_path) == EMBEDDED else str(name_or_path)
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _check_folder(folder: Path) -> None:
+    """A local checkpoint must be whole before anything of it is read into memory."""
+    from safetensors import SafetensorError, safe_open
+    if not folder.is_dir():
+        raise LoadError(f"{folder} does not exist: pass a checkpoint folder, a Hub id, or {EMBEDDED!r}")
+    if not (folder / "config.json").is_file():
+        raise LoadError(f"{folder} has no config.json: it is not a model checkpoint")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        files = ["model.safetensors"]
+    for name in files:
+        if not (folder / name).is_file():
+            raise LoadError(f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not read)")
+        try:
+            with safe_open(folder / name, "pt"):
+                pass
+        except SafetensorError as error:
+            raise LoadError(f"{folder / name} is damaged or truncated ({error}): download or copy it again") from None
+
+
+def check_tokenizer(tokenizer, name: str = "tokenizer"):
+    """Raise LoadError unless the tokenizer can render and pad a chat; returns it."""
+    if not tokenizer.chat_template:
+        raise LoadError(f"{name} has no chat template: use the model's -Instruct tokenizer or set tokenizer.chat_template")
+    if tokenizer.pad_token is None:
+        raise LoadError(f"{name} has no pad token: set tokenizer.pad_token to a reserved token "
+                        "(not to the end-of-turn token, which must be learnt)")
+    return tokenizer
+
+
+def _ready_tokenizer(name: str):
+    """Load the tokenizer; where a Hub model has no pad token, take one of its reserved tokens."""
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        vocab = tokenizer.get_vocab()
+        reserved = [t for t in ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>") if t in vocab]
+        if reserved:
+            tokenizer.pad_token = reserved[0]
+    return check_tokenizer(tokenizer, name)
+
+
+def _quantization_config(quantization: str | None):
+    if quantization is None:
+        return None
+    if quantization != "nf4":
+        raise LoadError(f"quantization={quantization!r}: use None or 'nf4'")
+    from transformers import BitsAndBytesConfig
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def _hub_error(name: str, error: Exception) -> LoadError:
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    why = "HF_HUB_OFFLINE=1 and it is not in the cache" if offline else f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return LoadError(f"{name!r} could not be loaded ({why}): check the name, go online, ask for access and run "
+                     "`hf auth login`, or put a local folder in FTLIB_MODEL")
+
+
+def load_model(name_or_path=None, quantization: str | None = None, profile=None, dtype: torch.dtype | None = None):
+    """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
+
+    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for that).
+    `quantization`: None or "nf4" (bitsandbytes, double quantisation, bf16 compute). `dtype`: None takes the
+    profile's. Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from ftlib.profiles import get_profile
+    profile = get_profile(profile)
+    name = resolve(name_or_path or os.environ.get("FTLIB_MODEL") or profile.model)
+    if _is_path(name):
+        name = str(Path(name).expanduser())
+        _check_folder(Path(name))
+    config = _quantization_config(quantization)
+    device = 0 if torch.cuda.is_available() else "cpu"
+    try:
+        tokenizer = _ready_tokenizer(name)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype or profile.torch_dtype, quantization_config=config, device_map={"": device} if device == 0 or config else None,
+            use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa")
+    except LoadError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if _is_path(name):
+            raise LoadError(f"{name} could not be loaded: {error}") from error
+        raise _hub_error(name, error) from error
+    return model, tokenizer

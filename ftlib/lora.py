@@ -1,0 +1,266 @@
+"""LoRA and DoRA layers, put into a model in place: add, merge, disable.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685, eq. 3): ``y = Wx + b + s·B(Ax)`` with ``s = alpha/r``.
+rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): ``s = alpha/sqrt(r)``.
+DoRA (Liu et al. 2024, arXiv 2402.09353, eq. 5): ``y = m/‖W + sBA‖ · (W + sBA)x + b``, one norm per output row.
+"""
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+log = logging.getLogger("ftlib")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What `add_lora` was asked for; `target_modules` holds the names as given."""
+    r: int = 8
+    lora_alpha: float = 16
+    target_modules: str | tuple[str, ...] = "all-linear"
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    use_dora: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
+            raise ValueError(f"r={self.r!r}: the rank must be a whole number of at least 1")
+        if not self.lora_alpha > 0:
+            raise ValueError(f"lora_alpha={self.lora_alpha!r}: must be above 0; r or 2r are usual")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout={self.lora_dropout!r}: must lie in [0, 1)")
+        if not self.target_modules:
+            raise ValueError("target_modules is empty: name at least one linear layer, or pass 'all-linear'")
+
+    @property
+    def scaling(self) -> float:
+        """s in ``W + s·BA``: alpha/r, or alpha/sqrt(r) for rsLoRA."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """The dense update ``s·BA`` (out, in), from A (r, in) and B (out, r)."""
+    return (B @ A) * scaling
+
+
+def lora_forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """LoRA's forward pass ``Wx + b + s·B(Ax)``: x (..., in) -> (..., out). No out×in tensor is made."""
+    return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling
+
+
+def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """``‖W + sBA‖`` of every output row, (out,), without the dense product.
+
+    ``n_i² = ‖W_i‖² + 2s·Σ_k B_ik (WAᵀ)_ik + s²·[(B·AAᵀ)⊙B]_i``, in at least fp32.
+    """
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    W, A, B = weight.to(dtype), A.to(dtype), B.to(dtype)
+    cross = (B * (W @ A.T)).sum(1)
+    square = ((B @ (A @ A.T)) * B).sum(1)
+    return (W.square().sum(1) + 2 * scaling * cross + scaling**2 * square).clamp_min(0).sqrt()
+
+
+class LoRALinear(nn.Module):
+    """A linear layer with a low-rank update beside it; `base_layer` stays as it was.
+
+    Parameters: `lora_A` (r, in) ~ kaiming_uniform(a=√5), `lora_B` (out, r) = 0, and for DoRA
+    `lora_magnitude_vector` (out,) = ‖W‖ per output row; all in fp32 or wider. The update is computed in the
+    input's dtype. Dropout acts on the low-rank branch only (PEFT's DoRA also drops the input of W;
+    equal in expectation and in evaluation).
+    """
+
+    def __init__(self, base_layer: nn.Linear, config: AdapterConfig):
+        super().__init__()
+        weight = base_layer.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
+        new = {"dtype": dtype, "device": weight.device}
+        self.base_layer, self.scaling, self.use_dora = base_layer, config.scaling, config.use_dora
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.dropout = nn.Dropout(config.lora_dropout)
+        self.lora_A = nn.Parameter(torch.empty(config.r, base_layer.in_features, **new))
+        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, config.r, **new))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        if config.use_dora:
+            self.lora_magnitude_vector = nn.Parameter(self.dense_weight().to(dtype).norm(dim=1))
+        self.enabled, self.merged = True, False
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight: transformers reads dtype and device from it."""
+        return self.base_layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base_layer.bias
+
+    def dense_weight(self) -> Tensor:
+        """W (out, in), dequantised where the base layer is a bitsandbytes 4-bit layer."""
+        weight = self.base_layer.weight
+        if getattr(weight, "quant_state", None) is None:
+            return weight.detach()
+        from bitsandbytes.functional import dequantize_4bit
+        return dequantize_4bit(weight.data, weight.quant_state)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base_layer(x)
+        if not self.enabled or self.merged:
+            return y
+        A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        y = y + F.linear(F.linear(self.dropout(x), A), B) * self.scaling
+        return self._rescale(y) if self.use_dora else y
+
+    def row_scale(self) -> Tensor:
+        """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
+        norm = dora_norm(self.dense_weight(), self.lora_A.detach(), self.lora_B.detach(), self.scaling)
+        return self.lora_magnitude_vector / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+
+    def _rescale(self, y: Tensor) -> Tensor:
+        g = self.row_scale().to(y.dtype)
+        return y * g if self.bias is None else (y - self.bias) * g + self.bias
+
+    @torch.no_grad()
+    def merge(self, sign: int = 1) -> None:
+        """Add (sign=1) or take away (sign=-1) the update in the base weight, computed in fp32 or wider."""
+        weight = self.base_layer.weight
+        W = weight.to(self.lora_A.dtype)
+        delta = lora_delta(self.lora_A, self.lora_B, self.scaling)
+        if not self.use_dora:
+            merged = W + sign * delta
+        elif sign > 0:
+            self._merge_scale = self.row_scale()[:, None]
+            merged = (W + delta) * self._merge_scale
+        else:
+            merged = W / self._merge_scale - delta
+        weight.copy_(merged)
+        self.merged = sign > 0
+
+    def extra_repr(self) -> str:
+        return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dora={self.use_dora}, merged={self.merged}"
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """All adapted layers of a model by module path."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
+
+
+def _output_head(model: nn.Module) -> nn.Module | None:
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+
+
+def target_names(model: nn.Module, target_modules) -> list[str]:
+    """Paths of the linear layers that `target_modules` names: "all-linear", full names or suffixes.
+
+    "all-linear" leaves the output head out, as PEFT does. An entry that matches nothing raises ValueError.
+    """
+    head = _output_head(model)
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if target_modules == "all-linear":
+        return [name for name, m in linear.items() if m is not head]
+    wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+    for entry in wanted:
+        if not any(name == entry or name.endswith("." + entry) for name in linear):
+            known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise ValueError(f"target_modules: {entry!r} names no linear layer; this model has {', '.join(known)}")
+    return [name for name in linear if any(name == entry or name.endswith("." + entry) for entry in wanted)]
+
+
+def add_lora(model: nn.Module, r: int = 8, lora_alpha: float = 16, target_modules="all-linear",
+             lora_dropout: float = 0.0, use_rslora: bool = False, use_dora: bool = False) -> nn.Module:
+    """Freeze the model and put a LoRA or DoRA adapter on its linear layers, in place; returns the model.
+
+    `target_modules`: "all-linear" (without the output head), or module names or suffixes such as
+    ("q_proj", "v_proj"). B starts at zero, so the adapted model starts as the base model.
+    Raises ValueError for an unknown target, a bad value, or a model that has an adapter already.
+    """
+    if lora_layers(model):
+        raise ValueError("model already has an adapter: merge_adapter it, or load the base again")
+    targets = target_modules if isinstance(target_modules, str) else tuple(target_modules)
+    config = AdapterConfig(r, lora_alpha, targets, lora_dropout, use_rslora, use_dora)
+    names, head = target_names(model, targets), _output_head(model)
+    new = {name: LoRALinear(model.get_submodule(name), config) for name in names}
+    model.requires_grad_(False)
+    for name, layer in new.items():
+        if layer.base_layer is head and getattr(model.config, "tie_word_embeddings", False):
+            log.warning("%s is tied to the input embeddings: merging will change both", name)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
+        for parameter_name, parameter in layer.named_parameters(recurse=False):
+            parameter.requires_grad_(True)
+    model.adapter_config = config
+    log.info("%s", describe_trainable(model))
+    return model
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters. bitsandbytes 4-bit weights count by element, not by stored byte."""
+    sizes = [(p, 2 * p.numel() * p.element_size() if hasattr(p, "quant_state") else p.numel()) for p in model.parameters()]
+    return sum(n for p, n in sizes if p.requires_grad), sum(n for _, n in sizes)
+
+
+def describe_trainable(model: nn.Module) -> str:
+    """One line: how many parameters train, of how many, in how many adapted layers."""
+    trainable, total = count_parameters(model)
+    return (f"{trainable:,} of {total:,} parameters train ({100 * trainable / total:.2f}%), "
+            f"{len(lora_layers(model))} layers adapted")
+
+
+def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
+    layers = lora_layers(model)
+    if not layers:
+        raise ValueError("model has no adapter: call add_lora or load_adapter first")
+    return layers
+
+
+def merge_adapter(model: nn.Module) -> nn.Module:
+    """Put the update into the base weights, ``W ← W + sBA`` (DoRA: rows rescaled); returns the model.
+
+    Reversible by `unmerge_adapter` to rounding of the weight's dtype. Raises ValueError if merged already,
+    or if a base layer is quantised: reload the base in 16 bits and merge there.
+    """
+    layers = _adapted(model)
+    for name, layer in layers.items():
+        if layer.merged:
+            raise ValueError("the adapter is merged already: unmerge_adapter first")
+        if not layer.weight.is_floating_point():
+            raise ValueError(f"{name} is quantised ({layer.weight.dtype}): load the base in 16 bits and merge into that")
+    for layer in layers.values():
+        layer.merge()
+    return model
+
+
+def unmerge_adapter(model: nn.Module) -> nn.Module:
+    """Take a merged update out of the base weights again; returns the model. ValueError if it is not merged."""
+    layers = _adapted(model)
+    if not all(layer.merged for layer in layers.values()):
+        raise ValueError("the adapter is not merged: nothing to unmerge")
+    for layer in layers.values():
+        layer.merge(sign=-1)
+    return model
+
+
+@contextlib.contextmanager
+def disable_adapter(model: nn.Module):
+    """Within the block the model is the base model, bit for bit and without a copy of it."""
+    layers = _adapted(model)
+    if any(layer.merged for layer in layers.values()):
+        raise ValueError("the adapter is merged into the weights: unmerge_adapter before disabling it")
+    before = {name: layer.enabled for name, layer in layers.items()}
+    try:
+        for layer in layers.values():
+            layer.enabled = False
+        yield model
+    finally:
+        for name, layer in layers.items():
+            layer.enabled = before[name]
+
+
+def adapter_config_dict(model: nn.Module) -> dict:
+    """The options that `add_lora` was called with."""
+    _adapted(model)
+    return asdict(model.adapter_config)

@@ -1,0 +1,65 @@
+"""What a lab runs at each scale, in one place: `tiny` (embedded, offline, CPU), `small`, `spark`.
+
+`FTLIB_PROFILE` chooses; without it, `tiny` where there is no GPU and `small` where there is one. `FTLIB_MODEL` (a
+folder or Hub id) stands in for the profile's model, `FTLIB_ROWS` (a folder of JSONL files) for its data.
+"""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from ftlib.loading import EMBEDDED
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Model, data and training settings of one scale. Lengths in tokens, learning rates for AdamW."""
+    name: str
+    model: str
+    dataset: str              # "embedded", or a Hub dataset that datasets.load_rows knows
+    dtype: str                # of the frozen base weights
+    batch_size: int
+    max_length: int
+    steps: int                # of a full SFT run
+    short_steps: int          # of one run in a comparison
+    seeds: tuple[int, ...]
+    lr_lora: float
+    lr_full: float
+    rank: int
+    max_new_tokens: int
+    eval_examples: int        # held-out rows that a lab scores
+    download_gb: float        # model weights fetched on first use
+    full_finetuning: bool     # does full fine-tuning fit this scale's machine?
+    gradient_checkpointing: bool = False
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+
+PROFILES = {
+    "tiny": Profile(
+        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", batch_size=32, max_length=256, steps=240,
+        short_steps=80, seeds=(0, 1, 2), lr_lora=5e-3, lr_full=1e-3, rank=16, max_new_tokens=40, eval_examples=100,
+        download_gb=0.0, full_finetuning=True),
+    "small": Profile(
+        name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", batch_size=16,
+        max_length=512, steps=600, short_steps=150, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=2e-5, rank=16,
+        max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True),
+    "spark": Profile(
+        name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
+        batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5, rank=16,
+        max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False, gradient_checkpointing=True),
+}
+
+
+def get_profile(name: str | Profile | None = None) -> Profile:
+    """The profile by name, from `FTLIB_PROFILE`, or the default for this machine. ValueError if unknown."""
+    if isinstance(name, Profile):
+        return name
+    chosen = name or os.environ.get("FTLIB_PROFILE") or ("small" if torch.cuda.is_available() else "tiny")
+    if chosen not in PROFILES:
+        raise ValueError(f"profile {chosen!r} is unknown: set FTLIB_PROFILE to one of {', '.join(PROFILES)}")
+    return PROFILES[chosen]

@@ -1,0 +1,196 @@
+"""Supervised fine-tuning on `transformers.Trainer`: loss on the answer only, live, resumable.
+
+A run with an `output_dir` checkpoints the adapter (not the base), resumes by itself after a kill, refuses to
+resume with other settings or data, and ends with `adapter/` and `manifest.json`.
+"""
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+
+from ftlib.adapter_io import base_name, load_adapter, save_adapter
+from ftlib.datasets import SFTCollator, encode_rows, fingerprint
+from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
+from ftlib.progress import LiveRun
+
+COMPLETE, MANIFEST, SETTINGS = "complete", "manifest.json", "settings.json"
+
+
+class RunError(ValueError):
+    """A training run that cannot start or resume, with the reason and the mend."""
+
+
+@dataclass
+class Run:
+    """What a training run did. Losses are means per answer token, in nats."""
+    history: list[dict] = field(default_factory=list)       # {"step", "loss", "learning_rate"}
+    eval_history: list[dict] = field(default_factory=list)  # {"step", "eval_loss"}
+    seconds: float = 0.0
+    tokens: int = 0                                          # real tokens seen, padding not counted
+    state_bytes: dict = field(default_factory=dict)          # weights, gradients, optimizer: counted from the tensors
+    resumed_from: int = 0
+    output_dir: Path | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+class SFTTrainer(Trainer):
+    """`Trainer` that checkpoints an adapter without its base, and records what the training state weighs."""
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        if lora_layers(self.model):
+            save_adapter(self.model, output_dir or self.args.output_dir)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        model = model or self.model
+        if lora_layers(model):
+            load_adapter(model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes held for weights, gradients and optimizer state."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        states = [t for s in self.optimizer.state.values() for t in s.values() if torch.is_tensor(t)] if self.optimizer else []
+        size = lambda tensors: sum(t.numel() * t.element_size() for t in tensors)
+        return {"weights": size(self.model.parameters()), "gradients": size(trained), "optimizer": size(states)}
+
+
+class MarkComplete(TrainerCallback):
+    """Mark a checkpoint once every file of it is written, so that a half-written one is never resumed from."""
+
+    def on_save(self, args, state, control, **_):
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def last_checkpoint(output_dir: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    done = [p.parent for p in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(done, key=lambda p: int(p.name.rsplit("-", 1)[1]), default=None)
+
+
+def has_fast_bf16() -> bool:
+    """Whether bf16 matmuls are faster than fp32 here: any GPU since Ampere, x86 with AVX512-BF16 or AMX, Arm with BF16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
+
+
+def _write_json(path: Path, content: dict) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def _settings(model, rows, eval_rows, **options) -> dict:
+    adapter = adapter_config_dict(model) if lora_layers(model) else None
+    settings = {"base": base_name(model), "data": fingerprint(rows), "rows": len(rows), "adapter": adapter,
+                "eval_data": fingerprint(eval_rows or []), **options}
+    return json.loads(json.dumps(settings))  # tuples become lists, as they will on reading
+
+
+def _prepare_dir(output_dir: Path, settings: dict, resume: bool) -> Path | None:
+    """Create the run's folder or check that it holds this very run; returns the checkpoint to resume from."""
+    recorded = output_dir / SETTINGS
+    if recorded.is_file() and resume:
+        before = json.loads(recorded.read_text())
+        changed = [k for k in settings if before.get(k) != settings[k]]
+        if changed:
+            k = changed[0]
+            raise RunError(f"{output_dir} holds a run with other settings ({k}: {before.get(k)!r} there, {settings[k]!r} now): "
+                           "choose another output_dir, or delete that one")
+        return last_checkpoint(output_dir)
+    if output_dir.exists() and any(output_dir.iterdir()):
+        raise RunError(f"{output_dir} is not empty" + ("" if resume else " and resume=False") +
+                       ": choose another output_dir, or delete that one")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write_json(recorded, settings)
+    return None
+
+
+def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, warmup, weight_decay, accumulate, checkpointing,
+               save_steps, eval_steps, log_steps) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(output_dir or "unused"), max_steps=steps, per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulate, per_device_eval_batch_size=batch_size * 2, learning_rate=learning_rate,
+        lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, seed=seed, bf16=has_fast_bf16(),
+        use_cpu=not cuda, gradient_checkpointing=checkpointing, train_sampling_strategy="group_by_length",
+        logging_steps=log_steps, report_to=[], disable_tqdm=True, remove_unused_columns=False,
+        save_strategy="steps" if output_dir else "no", save_steps=save_steps, save_total_limit=2,
+        eval_strategy="steps" if eval_steps else "no", eval_steps=eval_steps, include_num_input_tokens_seen="non_padding",
+        dataloader_pin_memory=cuda)
+
+
+def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_size: int = 32, seed: int = 0, eval_rows=None,
+             eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
+             warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool = False,
+             max_length: int = 1024, log_steps: int = 5, show: bool = True) -> Run:
+    """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`.
+
+    `rows` are conversations (`datasets.check_row`), batches hold rows of like length, AdamW with `schedule` after a
+    `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
+    interruption to the same result, and leaves `adapter/` and a manifest. Raises RunError or DataError.
+    """
+    if steps < 1 or batch_size < 1 or not learning_rate > 0:
+        raise RunError(f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be above 0")
+    trained, _ = count_parameters(model)
+    if not trained:
+        raise RunError("no parameter of the model requires grad: call add_lora, or model.requires_grad_(True)")
+    output_dir = Path(output_dir) if output_dir else None
+    train_set = encode_rows(tokenizer, rows, max_length)
+    eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
+    args = _arguments(output_dir, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule,
+                      warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, checkpointing=checkpointing,
+                      save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps)
+    checkpoint, settings = None, None
+    if output_dir:
+        settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
+                             schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length)
+        checkpoint = _prepare_dir(output_dir, settings, resume)
+    trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
+                         data_collator=SFTCollator(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show)])
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    run = _train(trainer, checkpoint)
+    if output_dir:
+        _finish(run, model, output_dir, settings)
+    return run
+
+
+def _train(trainer: SFTTrainer, checkpoint: Path | None) -> Run:
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds, log = time.perf_counter() - start, trainer.state.log_history
+    pick = lambda key, *more: [{k: e[k] for k in ("step", key, *more)} for e in log if key in e]
+    trainer.model.eval()
+    return Run(pick("loss", "learning_rate"), pick("eval_loss"), seconds, int(trainer.state.num_input_tokens_seen), trainer.state_bytes(),
+               int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0)
+
+
+def _finish(run: Run, model, output_dir: Path, settings: dict) -> None:
+    """Leave the artifact: the adapter (or the model) and a manifest that says where it came from."""
+    run.output_dir = output_dir
+    if lora_layers(model):
+        save_adapter(model, output_dir / "adapter")
+    else:
+        model.save_pretrained(output_dir / "model")
+    metrics = {"final_loss": run.history[-1]["loss"] if run.history else None, "seconds": round(run.seconds, 1), "tokens": run.tokens,
+               "eval_loss": run.eval_history[-1]["eval_loss"] if run.eval_history else None}
+    _write_json(output_dir / MANIFEST, {**settings, "metrics": metrics, "versions": {
+        name: version(name) for name in ("torch", "transformers", "tokenizers", "ftlib")}})

@@ -1,0 +1,89 @@
+"""Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only Python's standard library.
+
+A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then sees the system's
+packages, and torch is held at the version that is there.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV, STAMP = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready"
+OLDEST, DISK_GB = (3, 11), 6
+CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
+
+
+def stop(message: str) -> None:
+    sys.exit(f"setup: {message}")
+
+
+def fingerprint() -> str:
+    text = "".join((ROOT / name).read_text() for name in ("pyproject.toml", "constraints.txt", "tools/venv.py"))
+    return hashlib.sha256((text + str(ROOT)).encode()).hexdigest()
+
+
+def find_python() -> str:
+    """This Python if it is new enough, else a newer one on the path."""
+    for name in (sys.executable, *CANDIDATES):
+        path = shutil.which(name)
+        test = f"import sys, venv, ensurepip; sys.exit(sys.version_info < {OLDEST})"
+        if path and subprocess.run([path, "-c", test], capture_output=True).returncode == 0:
+            return path
+    have = ".".join(map(str, sys.version_info[:2]))
+    if sys.version_info >= OLDEST:
+        stop(f"Python {have} has no venv module: sudo apt install python3-venv")
+    stop(f"Python {have} is too old, 3.11 is needed: sudo apt install python3.12 python3.12-venv, or make PYTHON=/path/to/python3")
+
+
+def vendor_torch(python: str) -> str | None:
+    """The version of a torch that the vendor built into this machine's Python, if there is one."""
+    probe = "import importlib.metadata as m; print(m.version('torch'))"
+    found = subprocess.run([python, "-c", probe], capture_output=True, text=True)
+    version = found.stdout.strip()
+    vendor = "NVIDIA_PYTORCH_VERSION" in os.environ or "+nv" in version or ".nv" in version
+    return version if found.returncode == 0 and vendor else None
+
+
+def constraints(torch: str | None) -> Path:
+    """constraints.txt, with torch held at the vendor's version where there is one."""
+    if not torch:
+        return ROOT / "constraints.txt"
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("torch==")]
+    file = VENV / "constraints.txt"
+    file.write_text("\n".join([*lines, f"torch=={torch}"]) + "\n")
+    return file
+
+
+def run(command: list[str], hint: str) -> None:
+    if subprocess.run(command, cwd=ROOT).returncode:
+        stop(f"`{' '.join(command[:6])} …` failed. {hint}")
+
+
+def main() -> None:
+    if STAMP.is_file() and STAMP.read_text() == fingerprint():
+        return
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < DISK_GB:
+        stop(f"{free:.1f} GB of disk free, {DISK_GB} GB are needed")
+    python = find_python()
+    torch = vendor_torch(python)
+    print(f"setup: creating .venv with {python}" + (f", keeping the vendor's torch {torch}" if torch else ""), flush=True)
+    if not (VENV / "bin" / "python").exists():
+        run([python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)], "On Debian: sudo apt install python3-venv")
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints(torch))]
+    network = "Is the network up? Run the command again: pip goes on from its cache."
+    if not torch:  # first and alone, so that nothing else chooses a build
+        pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+        run([*pip, pinned], network)
+    run([*pip, "-e", ".[dev,grading]"], network)
+    STAMP.write_text(fingerprint())
+    print("setup: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
