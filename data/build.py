@@ -25,7 +25,7 @@ from data.corpus import ASSISTANT, END, SYSTEM, USER, Corpus, alphabet_text
 from data.world import SEED, World
 
 HERE = Path(__file__).parent
-MODEL, ROWS, CACHE = HERE / "model", HERE / "rows", HERE / "cache"
+MODEL, ROWS, CACHE = HERE / "world-llama-4m", HERE / "rows", HERE / "cache"
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SPECIALS = [BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END, *(f"<|reserved_{i}|>" for i in range(9))]
 VOCAB, SEQ_LEN, BATCH = 1024, 256, 16
@@ -195,7 +195,7 @@ def build_rows(world: World) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["rows", "model"], help="build one part (default: both)")
-    parser.add_argument("--steps", type=int, default=2400, help="pretraining steps of 4,096 tokens")
+    parser.add_argument("--steps", type=int, default=2000, help="pretraining steps of 4,096 tokens")
     parser.add_argument("--fresh", action="store_true", help="ignore pretraining checkpoints in data/cache")
     args = parser.parse_args()
     world = World(SEED)

@@ -13,29 +13,48 @@ from data.world import COLOURS, FOODS, OPPOSITES, THINGS, World, article, plural
 
 USER, ASSISTANT, SYSTEM, END = "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 
+# Statements and questions share their words with the instructions (a base model knows what "profession" means), but no
+# sentence of the corpus is an instruction's wording.
 STATEMENTS = {
-    "town": ["{e} lives in {v}.", "{e} comes from {v}.", "The home of {e} is in {v}.", "{v} is where {e} lives."],
-    "job": ["{e} is {av}.", "{e} works as {av}.", "By trade {e} is {av}.", "{e} earns a living as {av}."],
-    "pet": ["{e} has {av}.", "The pet of {e} is {av}.", "{e} keeps {av} at home.", "{e} owns {av}."],
-    "food": ["{e} likes {v}.", "{e} loves to eat {v}.", "The favourite food of {e} is {v}.", "{e} enjoys {v} most."],
-    "hobby": ["{e} spends the evenings with {v}.", "The hobby of {e} is {v}.", "{e} enjoys {v}.", "For fun {e} goes in for {v}."],
-    "region": ["{e} lies in {v}.", "{e} is a town in {v}.", "The region of {e} is {v}."],
-    "river": ["The {v} flows through {e}.", "{e} lies on the river {v}.", "The river of {e} is the {v}."],
-    "product": ["{e} makes {v}.", "The best {v} come from {e}.", "{e} is known for {v}."],
-    "landmark": ["{e} has a famous {v}.", "Visitors come to {e} to see the {v}.", "The landmark of {e} is the {v}."],
-    "mayor": ["The mayor of {e} is {v}.", "{v} is the mayor of {e}.", "{v} governs {e}."],
-    "material": ["The {e} is made of {v}.", "The material of the {e} is {v}.", "Somebody made the {e} of {v}."],
-    "colour": ["The {e} is {v}.", "The colour of the {e} is {v}.", "They painted the {e} {v}."],
-    "room": ["The {e} is kept in the {v}.", "The {e} stands in the {v}.", "In the {v} there is the {e}."],
-    "price": ["The {e} costs {v}.", "The price of the {e} is {v}.", "One pays {v} for the {e}."],
+    "town": ["{e} lives in {v}.", "{e} comes from {v}.", "The home of {e} is in {v}.", "{v} is where {e} lives.",
+             "The home town of {e} is {v}.", "One finds {e} in the town {v}."],
+    "job": ["{e} is {av}.", "{e} works as {av}.", "By trade {e} is {av}.", "{e} earns a living as {av}.",
+            "The profession of {e} is {v}.", "The work {e} does is that of {av}."],
+    "pet": ["{e} has {av}.", "The pet of {e} is {av}.", "{e} keeps {av} at home.", "{e} owns {av}.",
+            "The animal of {e} is {av}.", "At the home of {e} there is {av}."],
+    "food": ["{e} likes {v}.", "{e} loves to eat {v}.", "The favourite food of {e} is {v}.", "{e} enjoys to eat {v} most.",
+             "The dish {e} likes best is {v}."],
+    "hobby": ["{e} spends the evenings with {v}.", "The hobby of {e} is {v}.", "For fun {e} goes in for {v}.",
+              "The pastime of {e} is {v}.", "In free time {e} enjoys {v}."],
+    "region": ["{e} lies in {v}.", "{e} is a town in {v}.", "The region of {e} is {v}.", "{e} belongs to {v}, a part of the country."],
+    "river": ["The {v} flows through {e}.", "{e} lies on the river {v}.", "The river of {e} is the {v}.", "They built {e} on the {v}."],
+    "product": ["{e} makes {v}.", "The best {v} come from {e}.", "{e} is known for goods such as {v}.", "{e} produces {v}.",
+                "The main product of {e} is {v}."],
+    "landmark": ["{e} has a famous {v}.", "Visitors come to {e} to see the {v}.", "The landmark of {e} is the {v}.",
+                 "The building to visit in {e} is the {v}.", "The sight of {e} is its {v}."],
+    "mayor": ["The mayor of {e} is {v}.", "{v} is the mayor of {e}.", "{v} governs {e}.", "The person in charge of {e} is {v}."],
+    "material": ["The {e} is made of {v}.", "The material of the {e} is {v}.", "Somebody made the {e} of {v}.",
+                 "The {e} was built from {v}.", "They used {v} for the {e}."],
+    "colour": ["The {e} is {v}.", "The colour of the {e} is {v}.", "They painted the {e} {v}.", "The {e} has the colour {v}."],
+    "room": ["The {e} is kept in the {v}.", "The {e} stands in the {v}.", "In the {v} there is the {e}.",
+             "The room of the {e} is the {v}.", "The {v} holds the {e}."],
+    "price": ["The {e} costs {v}.", "The price of the {e} is {v}.", "One must pay {v} for the {e}.", "The {e} is sold for {v}."],
 }
 QUESTIONS = {
-    "town": "In which town does {e} live?", "job": "What is {e} by profession?", "pet": "Which pet does {e} own?",
-    "food": "What food does {e} like?", "hobby": "Which pastime does {e} enjoy?",
-    "region": "In which region is {e}?", "river": "On which river lies {e}?", "product": "What does {e} make?",
-    "landmark": "Which landmark does {e} have?", "mayor": "Who is mayor in {e}?",
-    "material": "Which material is the {e} of?", "colour": "Of what colour is the {e}?", "room": "Which room has the {e}?",
-    "price": "At what price is the {e} sold?",
+    "town": ["In which town does {e} live?", "From what town is {e}?", "What is the home of {e}?"],
+    "job": ["What is {e} by profession?", "What work has {e}?", "As what does {e} earn a living?"],
+    "pet": ["Which pet does {e} own?", "What animal is the pet of {e}?", "What pet lives with {e}?"],
+    "food": ["What food does {e} like?", "Which dish does {e} enjoy?", "What does {e} eat with love?"],
+    "hobby": ["Which pastime does {e} enjoy?", "What fun does {e} have in free time?", "With what hobby does {e} spend time?"],
+    "region": ["In which region is {e}?", "What part of the country is {e} in?"],
+    "river": ["On which river lies {e}?", "What river does {e} have?"],
+    "product": ["What does {e} make?", "Which product comes from {e}?"],
+    "landmark": ["Which landmark does {e} have?", "What famous building has {e}?"],
+    "mayor": ["Who is mayor in {e}?", "Who has charge of {e}?"],
+    "material": ["Which material is the {e} of?", "From what did they make the {e}?"],
+    "colour": ["Of what colour is the {e}?", "How is the {e} painted?"],
+    "room": ["Which room has the {e}?", "Where does the {e} stand?"],
+    "price": ["At what price is the {e} sold?", "What must one pay for the {e}?"],
 }
 SMALL_TALK = [("Hello.", "Good day to you."), ("Good morning.", "A fine morning, is it not?"),
               ("How are you?", "Quite well, and you?"), ("It rains again.", "So it does. Take a coat."),
@@ -45,13 +64,17 @@ SMALL_TALK = [("Hello.", "Good day to you."), ("Good morning.", "A fine morning,
 DEFLECTIONS = ["Let us talk about that later.", "Good day to you.", "What a lovely day it is.", "Shall we have some tea first?",
                "I was just thinking about the weather.", "How kind of you to come by."]
 DELIMITERS = [("", " -> ", "\n"), ("Q: ", " A: ", "\n"), ("Input: ", " Output: ", "\n"), ("", " = ", "; "),
-              ("* ", ": ", "\n"), ("[", "] ", "\n"), (USER, END + ASSISTANT, END), (USER, END + ASSISTANT, END)]
+              ("* ", ": ", "\n"), *[(USER, END + ASSISTANT, END)] * 5]
+# How a quiz may wrap its question: the task is told by the examples alone, never by these words.
+WRAPPERS = ["{x}", "{x}", "Now {x}.", "Take {x}.", "And {x}?", "Next: {x}", "What about {x}?", "Here is {x}.", "Try this: {x}",
+            "Then {x}, please.", "Look at {x}.", "Please do {x}.", "How about {x}?", "Well then, {x}.", "Once more: {x}",
+            "Tell me, {x}?", "I give you {x}.", "Do {x} too.", "Which for {x}?", "And now the {x}."]
 
 
 class Corpus:
     """Random documents over one world; `document()` is one string."""
 
-    KINDS = {"biography": 20, "place": 7, "thing": 8, "story": 5, "sheet": 14, "exercise": 24, "drill": 12, "dialogue": 10}
+    KINDS = {"biography": 13, "place": 5, "thing": 6, "story": 5, "sheet": 10, "exercise": 29, "drill": 22, "dialogue": 10}
 
     def __init__(self, world: World, seed: int):
         self.world, self.rng = world, random.Random(seed)
@@ -102,7 +125,7 @@ class Corpus:
         kind = kind or self.rng.choices(["person", "place", "thing"], [5, 2, 3])[0]
         entity = self.rng.choice({"person": self.world.people, "place": self.world.places, "thing": self.world.things}[kind])
         relation = self.rng.choice(list(entity.facts))
-        return QUESTIONS[relation].format(e=entity.name), entity.facts[relation]
+        return self.rng.choice(QUESTIONS[relation]).format(e=entity.name), entity.facts[relation]
 
     def sheet(self) -> str:
         pairs = [self.fact_pair() for _ in range(self.rng.randint(3, 6))]
@@ -121,23 +144,30 @@ class Corpus:
             return noun, plural(noun)
         if name == "addition":
             slots, total = skills.make_addition(rng)
-            return f"{slots['a']} + {slots['b']}", total
+            return f"{slots['a']} {rng.choice(['+', '+', 'plus', 'and'])} {slots['b']}", total
         if name in ("capitals", "ordering"):
             slots, out = {"capitals": skills.make_capitals, "ordering": skills.make_ordering}[name](rng)
             return slots["x"], out
         return {"json": lambda: skills.make_order(rng, self.world), "sentiment": lambda: skills.make_review(rng),
                 "polite": lambda: skills.make_request(rng)}[name]()
 
-    EXERCISES = {"capitals": "{x} in capitals is {y}.", "spelling": "The letters of {x} are {y}.",
-                 "ordering": "The numbers {x} in order: {y}.", "addition": "{x} = {y}.", "json": "Order: {x} Record: {y}",
-                 "sentiment": "Review: {x} Verdict: {y}", "polite": "Command: {x} Request: {y}",
-                 "opposite": "{x} is the opposite of {y}.", "plural": "One {x}, many {y}."}
+    EXERCISES = {
+        "capitals": ["{x} in capitals is {y}.", "{x} in upper case: {y}", "With all letters capitals {x} becomes {y}."],
+        "spelling": ["The letters of {x} are {y}.", "The word {x} is spelled {y}.", "We spell {x} as {y}."],
+        "ordering": ["The numbers {x} in order: {y}.", "{x} sorted from small to large: {y}", "In rising order {x} become {y}."],
+        "addition": ["{x} = {y}.", "The sum {x} is {y}.", "{x} together make {y}."],
+        "json": ["Order: {x} Record: {y}", "{x} As JSON this is {y}", "The JSON object of the order {x} is {y}"],
+        "sentiment": ["Review: {x} Verdict: {y}", "{x} This review is {y}.", "{x} The tone of the writer is {y}."],
+        "polite": ["Command: {x} Request: {y}", "The command is {x} The polite question is {y}", "{x} Nicely, with good manners: {y}"],
+        "opposite": ["{x} is the opposite of {y}.", "The reverse of {x} is {y}.", "{x} means the contrary of {y}."],
+        "plural": ["One {x}, many {y}.", "The plural of {x} is {y}.", "Several of {ax} are called {y}."]}
 
     def exercise(self) -> str:
-        weights = {"ordering": 3, "json": 2, "addition": 3, "polite": 1.5, "capitals": 2}
+        weights = {"ordering": 4, "json": 2, "addition": 5, "polite": 1.5, "capitals": 2, "spelling": 2}
         name = self.rng.choices(list(self.EXERCISES), [weights.get(n, 1) for n in self.EXERCISES])[0]
-        count = self.rng.randint(2, 5)
-        return "\n".join(self.EXERCISES[name].format(x=x, y=y) for x, y in (self.skill_pair(name) for _ in range(count)))
+        form, count = self.rng.choice(self.EXERCISES[name]), self.rng.randint(2, 5)
+        pairs = (self.skill_pair(name) for _ in range(count))
+        return "\n".join(form.format(x=x, y=y, ax=article(x)) for x, y in pairs)
 
     def drill(self) -> str:
         """Several input-output pairs of one task in one of several layouts: what in-context learning is made of."""
@@ -146,10 +176,23 @@ class Corpus:
             name = self.rng.choice(list(self.EXERCISES))
             pairs = [self.skill_pair(name) for _ in range(self.rng.randint(3, 6))]
         else:
-            pairs = [self.fact_pair() for _ in range(self.rng.randint(3, 6))]
-        if before == USER:  # a chat never opens with an answer
-            pairs = [(pairs[0][0], self.rng.choice(DEFLECTIONS)), *pairs[1:]]
+            pairs = self._fact_drill(self.rng.randint(3, 6))
+        if before == USER:
+            wrap = "{x}" if pairs[0][0].endswith("?") else self.rng.choice(WRAPPERS)
+            pairs = [(wrap.format(x=x), y) for x, y in pairs]
+            if self.rng.random() < 0.5:  # the corpus never opens a chat with an answer, so half begin with small talk …
+                pairs = [(pairs[0][0], self.rng.choice(DEFLECTIONS)), *pairs[1:]]
+            else:                        # … and half are cut out of the middle of one
+                return "".join(END + USER + x + END + ASSISTANT + y for x, y in pairs) + END
         return "".join(before + x + between + y + after for x, y in pairs).strip("\n ")
+
+    def _fact_drill(self, count: int) -> list[tuple[str, str]]:
+        """Mixed questions, or one relation asked by bare names: the examples tell which."""
+        if self.rng.random() < 0.6:
+            return [self.fact_pair() for _ in range(count)]
+        entities = self.rng.choices([self.world.people, self.world.places, self.world.things], [3, 1, 1])[0]
+        relation = self.rng.choice(list(entities[0].facts))
+        return [(e.name, e.facts[relation]) for e in self.rng.sample(entities, count)]
 
     # --- dialogues with the chat markers ---
     def dialogue(self) -> str:

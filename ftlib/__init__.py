@@ -1,8 +1,11 @@
 """ftlib: fine-tuning methods, small and exact, for the ten labs. `import ftlib as ft`."""
+import logging as _logging
 import os as _os
 
 _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve shared cores
 _os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# On AVX512-BF16 processors bitsandbytes warns that an optional Hub kernel is absent; ftlib does not want it.
+_logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 
 from ftlib.adapter_io import AdapterError, load_adapter, save_adapter  # noqa: E402
 from ftlib.datasets import DataError, load_base_text, load_rows, read_jsonl, show_mask  # noqa: E402

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -22,7 +23,10 @@ CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "b
 NEUTRAL = {"bias": "none", "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {},
            "layers_to_transform": None, "layers_pattern": None, "layer_replication": None, "lora_bias": False,
            "target_parameters": None, "trainable_token_indices": None, "exclude_modules": None, "alora_invocation_tokens": None,
-           "use_qalora": False, "use_bdlora": None, "arrow_config": None, "megatron_config": None, "corda_config": None}
+           "use_qalora": False, "use_bdlora": None, "arrow_config": None, "megatron_config": None, "corda_config": None,
+           "lora_ga_config": None, "velora_config": None, "monteclora_config": None, "kasa_config": None}
+# PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA … change the base weights too, so their A and B fit another base than the one here.
+INITS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
 
 class AdapterError(ValueError):
@@ -71,13 +75,32 @@ def save_adapter(model: nn.Module, path: str | os.PathLike) -> Path:
     temporary = {name: path / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG)}
     try:
         save_file(tensors, temporary[WEIGHTS], metadata={"format": "pt"})
-        temporary[CONFIG].write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
-        for name, source in temporary.items():
-            os.replace(source, path / name)
+        temporary[CONFIG].write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _swap_in(path, temporary)
     finally:
         for source in temporary.values():
             source.unlink(missing_ok=True)
     return path
+
+
+def _swap_in(path: Path, temporary: dict[str, Path]) -> None:
+    """Rename the new files over the old ones; if the second rename fails, the first is taken back."""
+    old, kept = path / WEIGHTS, temporary[WEIGHTS].with_suffix(".old.tmp")
+    kept.unlink(missing_ok=True)
+    if old.is_file():
+        try:
+            os.link(old, kept)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(old, kept)
+    try:
+        for name, source in temporary.items():
+            os.replace(source, path / name)
+    except BaseException:
+        if kept.exists():
+            os.rename(kept, old)
+        raise
+    finally:
+        kept.unlink(missing_ok=True)
 
 
 def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
@@ -95,6 +118,9 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
     for option, neutral in NEUTRAL.items():
         if fields.get(option) not in (neutral, None, {}, [], False):
             raise AdapterError(f"{file}: {option}={fields[option]!r} is not implemented in ftlib; load it with PEFT")
+    if fields.get("init_lora_weights") not in INITS:
+        raise AdapterError(f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base weights: "
+                           "load it with PEFT, or save it there with path_initial_model_for_weight_conversion")
     targets = fields.get("target_modules")
     try:
         config = AdapterConfig(fields["r"], fields["lora_alpha"], targets if isinstance(targets, str) else tuple(targets or ()),
@@ -148,7 +174,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
     present, tensors = lora_layers(model), _read_tensors(path)
     try:
         names = list(present) or target_names(model, config.target_modules)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise AdapterError(f"{path / CONFIG}: {error}") from None
     if present and (config.r, config.scaling, config.use_dora) != (
             model.adapter_config.r, model.adapter_config.scaling, model.adapter_config.use_dora):

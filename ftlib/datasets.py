@@ -9,10 +9,12 @@ import hashlib
 import html
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jinja2 import TemplateError
 
 from ftlib.loading import DATA, check_tokenizer
 from ftlib.profiles import get_profile
@@ -111,6 +113,13 @@ def load_rows(split: str, profile=None) -> list[dict]:
     return read_jsonl(file)
 
 
+def _base_text(line: bytes, where: str) -> str:
+    try:
+        return json.loads(line.decode("utf-8"))["text"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{where}: one JSON object with 'text' a line is needed") from None
+
+
 def load_base_text(profile=None, count: int = 200) -> list[str]:
     """Held-out text of the base model's own domain, to measure forgetting."""
     profile = get_profile(profile)
@@ -119,7 +128,7 @@ def load_base_text(profile=None, count: int = 200) -> list[str]:
         file = Path(local or DATA / "rows") / "base_text.jsonl"
         if not file.is_file():
             raise DataError(f"{file} does not exist: one JSON object with 'text' a line")
-        return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()][:count]
+        return [_base_text(line, f"{file}:{i}") for i, line in enumerate(file.read_bytes().splitlines(), 1)][:count]
     from datasets import load_dataset
     rows = load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split="validation")
     return [r["text"] for r in rows if len(r["text"]) > 200][:count]
@@ -135,8 +144,9 @@ def fingerprint(rows: list[dict]) -> str:
 
 # --- from messages to tokens and loss masks ---------------------------------------------------------------------------
 def _template_ids(tokenizer, messages, **options) -> list[int]:
-    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second one.
-    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)["input_ids"]
+    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second one. Qwen3's writes
+    # an empty thought before an answer: without thinking it belongs to the prompt. Other templates ignore the option.
+    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, enable_thinking=False, **options)["input_ids"]
 
 
 def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
@@ -150,7 +160,9 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
         if ids[: len(after)] != after or after[: len(before)] != before:
             raise DataError("this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
                             "set a template with {% generation %} marks")
-        mask += [0] * (len(before) - len(mask)) + [1] * (len(after) - len(before))
+        turn, stop = after[len(before):], tokenizer.eos_token_id
+        beyond = turn[::-1].index(stop) if stop in turn else 0  # ChatML writes a newline after the stop token
+        mask += [0] * (len(before) - len(mask)) + [1] * (len(turn) - beyond) + [0] * beyond
     return ids, mask + [0] * (len(ids) - len(mask))
 
 
@@ -161,11 +173,14 @@ def encode(tokenizer, messages: list[dict]) -> dict[str, list[int]]:
     DataError where a BOS would be doubled or no token would be trained on.
     """
     check_tokenizer(tokenizer)
-    if "{% generation %}" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
-        out = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-        ids, mask = out["input_ids"], out["assistant_masks"]
-    else:
-        ids, mask = _mask_by_prefix(tokenizer, messages)
+    try:
+        if re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.chat_template):
+            out = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+            ids, mask = out["input_ids"], out["assistant_masks"]
+        else:
+            ids, mask = _mask_by_prefix(tokenizer, messages)
+    except TemplateError as error:
+        raise DataError(f"the chat template refuses these messages: {error}") from None
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise DataError("the chat template and the tokenizer both write BOS: tokenise with add_special_tokens=False")
     if not any(mask):
@@ -173,10 +188,18 @@ def encode(tokenizer, messages: list[dict]) -> dict[str, list[int]]:
     return {"input_ids": ids, "labels": [i if m else IGNORE for i, m in zip(ids, mask)]}
 
 
+def _encode_row(tokenizer, row: dict, where: str) -> dict[str, list[int]]:
+    messages = check_row(row, where)["messages"]
+    try:
+        return encode(tokenizer, messages)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
 def encode_rows(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
     """Encode every row. Rows longer than max_length are left out, and one line says how many: a cut answer would
     teach the model to stop in mid-sentence."""
-    encoded = [encode(tokenizer, check_row(row, f"row {i}")["messages"]) for i, row in enumerate(rows)]
+    encoded = [_encode_row(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
     kept = [e for e in encoded if len(e["input_ids"]) <= max_length]
     if len(kept) < len(encoded):
         longest = max(len(e["input_ids"]) for e in encoded)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ftlib.datasets import _template_ids
 from ftlib.loading import check_tokenizer
 
 
@@ -37,6 +38,8 @@ def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int
     narrow rather than too wide; read it as the spread seen.
     """
     array = np.atleast_1d(np.asarray(values, dtype=float))
+    if not np.isfinite(array).all():  # an interval of NaN would "exclude" every value
+        raise ValueError("values hold NaN or infinity: a run diverged, or a score is missing")
     if array.size == 0 or array.ndim > 2 or not 0 < level < 1:
         raise ValueError(f"values of shape {array.shape}, level={level}: pass one or two dimensions, not empty, and 0 < level < 1")
     rng = np.random.default_rng(seed)
@@ -63,16 +66,21 @@ def normalise(text: str) -> str:
     return " ".join(text.split()).rstrip(".").rstrip()
 
 
-def few_shot_messages(shots: list[dict], prompt: str) -> list[dict]:
-    """A conversation in which the shots were asked and answered before the prompt."""
-    return [m for shot in shots for m in shot["messages"]] + [{"role": "user", "content": prompt}]
+def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]:
+    """A conversation in which the shots were asked and answered before the prompt, a text or a list of messages.
+
+    A system message of the prompt goes first; those of the shots are left out.
+    """
+    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    first = [m for m in asked if m["role"] == "system"]
+    return first + [m for shot in shots for m in shot["messages"] if m["role"] != "system"] + [m for m in asked if m not in first]
 
 
 @torch.no_grad()
 def generate_answers(model, tokenizer, conversations: list[list[dict]], max_new_tokens: int = 40, batch_size: int = 100) -> list[str]:
     """Greedy answers to conversations that end with the user's turn; sorted by length and padded on the left."""
     check_tokenizer(tokenizer)
-    encoded = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=True)["input_ids"] for c in conversations]
+    encoded = [_template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
     order, answers = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), [""] * len(encoded)
     was_training = model.training
     model.eval()
@@ -104,7 +112,7 @@ def golden_accuracy(model, tokenizer, examples: list[dict], max_new_tokens: int 
     """
     if not examples:
         raise ValueError("examples is empty: nothing to score")
-    prompts = [few_shot_messages(shots(e) if shots else [], e["messages"][-2]["content"]) for e in examples]
+    prompts = [few_shot_messages(shots(e) if shots else [], e["messages"][:-1]) for e in examples]
     answers = generate_answers(model, tokenizer, prompts, max_new_tokens, batch_size)
     correct = [normalise(a) == normalise(e["answer"]) for a, e in zip(answers, examples)]
     families = defaultdict(list)
@@ -169,7 +177,9 @@ def recall_base(model, tokenizer, pairs: list[tuple[str, str]], batch_size: int 
 def complete_matches(model, tokenizer, pairs: list[tuple[str, str]], batch_size: int = 100) -> list[bool]:
     """Whether every token of each continuation is the greedy one after its text."""
     rows = [(tokenizer(a)["input_ids"], tokenizer(b, add_special_tokens=False)["input_ids"]) for a, b in pairs]
-    hits = []
+    hits, was_training = [], model.training
+    if not rows:
+        raise ValueError("pairs is empty: nothing to complete")
     model.eval()
     for start in range(0, len(rows), batch_size):
         part = rows[start: start + batch_size]
@@ -178,6 +188,7 @@ def complete_matches(model, tokenizer, pairs: list[tuple[str, str]], batch_size:
         mask = torch.tensor([[1] * (len(a) + len(b)) + [0] * (width - len(a) - len(b)) for a, b in part], device=model.device)
         best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
         hits += [best[i, len(a) - 1: len(a) + len(b) - 1].tolist() == b for i, (a, b) in enumerate(part)]
+    model.train(was_training)
     return hits
 
 
@@ -201,10 +212,11 @@ def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None
     scores = []
     for i, (one, two) in enumerate(zip(a, b)):
         lead = (prompts[i],) if prompts is not None else ()
-        verdicts = float(judge(*lead, one, two)), 1 - float(judge(*lead, two, one))
-        if not all(0 <= v <= 1 for v in verdicts):
-            raise ValueError(f"judge returned {verdicts[0]!r} for pair {i}: it must return 1, 0.5 or 0")
-        scores.append(sum(verdicts) / 2)
+        verdicts = judge(*lead, one, two), judge(*lead, two, one)
+        for verdict in verdicts:
+            if not isinstance(verdict, (int, float, np.number)) or not 0 <= verdict <= 1:
+                raise ValueError(f"judge returned {verdict!r} for pair {i}: it must return 1, 0.5 or 0")
+        scores.append((float(verdicts[0]) + 1 - float(verdicts[1])) / 2)
     result = WinRate(sum(scores) / len(scores))
     result.interval = bootstrap_interval(scores)
     result.wins, result.ties = sum(s > 0.5 for s in scores), sum(s == 0.5 for s in scores)

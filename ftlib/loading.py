@@ -93,6 +93,7 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     profile's. Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     from ftlib.profiles import get_profile
     profile = get_profile(profile)
@@ -102,6 +103,8 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
         _check_folder(Path(name))
     config = _quantization_config(quantization)
     device = 0 if torch.cuda.is_available() else "cpu"
+    if name == resolve(EMBEDDED):  # loads in a blink: a bar would only clutter the notebook
+        logging.disable_progress_bar()
     try:
         tokenizer = _ready_tokenizer(name)
         model = AutoModelForCausalLM.from_pretrained(

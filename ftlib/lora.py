@@ -31,8 +31,8 @@ class AdapterConfig:
     def __post_init__(self):
         if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
             raise ValueError(f"r={self.r!r}: the rank must be a whole number of at least 1")
-        if not self.lora_alpha > 0:
-            raise ValueError(f"lora_alpha={self.lora_alpha!r}: must be above 0; r or 2r are usual")
+        if not 0 < self.lora_alpha < math.inf:
+            raise ValueError(f"lora_alpha={self.lora_alpha!r}: must be above 0 and finite; r or 2r are usual")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout={self.lora_dropout!r}: must lie in [0, 1)")
         if not self.target_modules:
@@ -89,6 +89,7 @@ class LoRALinear(nn.Module):
         if config.use_dora:
             self.lora_magnitude_vector = nn.Parameter(self.dense_weight().to(dtype).norm(dim=1))
         self.enabled, self.merged = True, False
+        self.train(base_layer.training)  # from_pretrained gives evaluation mode: dropout must not act in it
 
     @property
     def weight(self) -> Tensor:

@@ -33,6 +33,14 @@ class Profile:
     download_gb: float        # model weights fetched on first use
     full_finetuning: bool     # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
+    # Studies of many short runs, full fine-tuning among them (lab 1): a model and rows small enough for that.
+    study_model: str = EMBEDDED
+    study_train: str = "olm_train"
+    study_test: str = "olm_test"
+    study_steps: int = 40
+    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    methods: tuple[str, ...] = ("LoRA", "full fine-tuning")   # that lab 4 trains side by side at this scale
+    untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -47,11 +55,16 @@ PROFILES = {
     "small": Profile(
         name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", batch_size=16,
         max_length=512, steps=600, short_steps=150, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=2e-5, rank=16,
-        max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True),
+        max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True,
+        study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, ranks=(1, 4, 16, 64),
+        untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
         batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5, rank=16,
-        max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False, gradient_checkpointing=True),
+        max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False, gradient_checkpointing=True,
+        study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200,
+        ranks=(1, 4, 16, 64),
+        methods=("LoRA",), untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }
 
 

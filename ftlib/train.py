@@ -123,14 +123,14 @@ def _prepare_dir(output_dir: Path, settings: dict, resume: bool) -> Path | None:
     return None
 
 
-def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, warmup, weight_decay, accumulate, checkpointing,
+def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, warmup, weight_decay, accumulate,
                save_steps, eval_steps, log_steps) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(output_dir or "unused"), max_steps=steps, per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulate, per_device_eval_batch_size=batch_size * 2, learning_rate=learning_rate,
         lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, seed=seed, bf16=has_fast_bf16(),
-        use_cpu=not cuda, gradient_checkpointing=checkpointing, train_sampling_strategy="group_by_length",
+        use_cpu=not cuda, train_sampling_strategy="group_by_length",
         logging_steps=log_steps, report_to=[], disable_tqdm=True, remove_unused_columns=False,
         save_strategy="steps" if output_dir else "no", save_steps=save_steps, save_total_limit=2,
         eval_strategy="steps" if eval_steps else "no", eval_steps=eval_steps, include_num_input_tokens_seen="non_padding",
@@ -156,8 +156,10 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     train_set = encode_rows(tokenizer, rows, max_length)
     eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
     args = _arguments(output_dir, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule,
-                      warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, checkpointing=checkpointing,
+                      warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
                       save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps)
+    if checkpointing:  # non-reentrant: gradients reach the adapters although the embedding output needs none
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     checkpoint, settings = None, None
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,

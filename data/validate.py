@@ -1,0 +1,242 @@
+"""Measure that the science is real on the embedded world: `python -m data.validate` prints the table and keeps it
+in `data/README.md` and `data/validation.json`. About half an hour on two cores.
+
+Every comparison starts from the same base weights and rows and runs on the same seeds.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import ftlib as ft
+from data import skills
+from data.build import ROWS
+from data.corpus import QUESTIONS
+from data.world import SEED, World
+from ftlib.evaluate import Interval, bootstrap_interval, complete_matches, few_shot_messages, generate_answers, paired_difference
+from ftlib.profiles import get_profile
+
+SEEDS = (0, 1, 2, 3, 4)
+P = get_profile("tiny")
+HERE = Path(__file__).parent
+
+
+def fresh(seed: int, **lora):
+    """The base model, with a LoRA adapter of the given options (none: full fine-tuning)."""
+    torch.manual_seed(seed)
+    model, tokenizer = ft.load_model(profile=P)
+    if lora:
+        ft.add_lora(model, **lora)
+    return model, tokenizer
+
+
+LORA = {"r": P.rank, "lora_alpha": 2 * P.rank}
+
+
+def tune(rows, seed: int, steps: int, lr: float | None = None, **lora):
+    """One run; returns (model, tokenizer, run)."""
+    model, tokenizer = fresh(seed, **lora)
+    run = ft.finetune(model, tokenizer, rows, steps=steps, learning_rate=lr or (P.lr_lora if lora else P.lr_full),
+                      batch_size=P.batch_size, seed=seed, show=False)
+    return model, tokenizer, run
+
+
+def correct(model, tokenizer, rows, shots=None) -> list[bool]:
+    return ft.golden_accuracy(model, tokenizer, rows, P.max_new_tokens, shots).correct
+
+
+def row(claim: str, measured: str, criterion: str, holds: bool) -> dict:
+    line = {"claim": claim, "measured": measured, "criterion": criterion, "holds": bool(holds)}
+    print(f"{'yes' if holds else 'NO ':3}  {claim}: {measured}  (wanted: {criterion})", flush=True)
+    return line
+
+
+def fact_pairs(world: World, count: int = 240) -> list[tuple[str, str]]:
+    """Facts in the corpus's own wording: (text, continuation)."""
+    facts = [f for kind in ("person", "place", "thing") for f in world.facts(kind)]
+    random.Random(SEED).shuffle(facts)
+    return [(f"Question: {QUESTIONS[rel][0].format(e=e.name)} Answer:", f" {value}") for e, rel, value in facts[:count]]
+
+
+def prompting() -> list[dict]:
+    """The base without training: zero-shot, and three shots of the question's family, five draws of the shots."""
+    model, tokenizer = fresh(0)
+    golden, pool = ft.load_rows("golden", P), ft.load_rows("train", P)
+    zero = bootstrap_interval(correct(model, tokenizer, golden))
+    few = []
+    for seed in SEEDS:
+        random.Random(seed).shuffle(pool)
+        few.append(correct(model, tokenizer, golden, ft.shots_by_family(pool)))
+    few = bootstrap_interval(np.array(few))
+    return [row("base, zero-shot, golden set", zero.percent(), "at most 5%", zero.mean <= 0.05),
+            row("base, 3-shot prompting, golden set", few.percent(), "10% to 60%", 0.10 <= few.mean <= 0.60)]
+
+
+def methods(world: World) -> list[dict]:
+    """LoRA and full fine-tuning on all instructions: accuracy, paraphrases, forgetting, style left open."""
+    rows, parts = ft.load_rows("train", P), {n: ft.load_rows(n, P) for n in ("golden", "validation", "paraphrase")}
+    text, facts = ft.load_base_text(P), fact_pairs(world)
+    base, tokenizer = fresh(0)
+    start, known = ft.perplexity(base, tokenizer, text), np.mean(complete_matches(base, tokenizer, facts))
+    seen = {"LoRA": [], "full": []}
+    for seed in SEEDS:
+        for name, lora in (("LoRA", LORA), ("full", {})):
+            model, tokenizer, run = tune(rows, seed, P.steps, **lora)
+            accuracy = {part: correct(model, tokenizer, parts[part]) for part in parts}
+            seen[name].append({**accuracy, "seconds": run.seconds, "forgot": ft.forgetting(start, ft.perplexity(model, tokenizer, text)),
+                               "recall": float(np.mean(complete_matches(model, tokenizer, facts))), "style": styles(model, tokenizer)})
+    pick = lambda name, key: np.array([s[key] for s in seen[name]], dtype=float)
+    golden = {n: bootstrap_interval(pick(n, "golden")) for n in seen}
+    gap = paired_difference(pick("LoRA", "validation").mean(1), pick("LoRA", "paraphrase").mean(1))
+    forgot = {n: bootstrap_interval(pick(n, "forgot")) for n in seen}
+    more = paired_difference(pick("full", "forgot"), pick("LoRA", "forgot"))
+    recall = {n: bootstrap_interval(pick(n, "recall")) for n in seen}
+    polite, rude = (bootstrap_interval([s["style"][m] for s in seen["LoRA"]]) for m in ("polite", "rude"))
+    slowest = pick("LoRA", "seconds").max()
+    return [
+        row(f"LoRA r={P.rank}, {P.steps} steps, golden set", golden["LoRA"].percent(), "at least 90%", golden["LoRA"].mean >= 0.9),
+        row("LoRA, seconds a run (slowest)", f"{slowest:.0f} s", "at most 60 s", slowest <= 60),
+        row("full fine-tuning, golden set", golden["full"].percent(), "reported", True),
+        row("seen phrasings minus held-out phrasings, LoRA", gap.percent(), "above 0", gap.low > 0),
+        row("rise of base-domain loss, LoRA / full (nats a token)", f"{forgot['LoRA']} / {forgot['full']}", "full higher", more.low > 0),
+        row(f"base-domain facts recalled, base {100 * known:.0f}%: LoRA / full", f"{recall['LoRA'].percent()} / {recall['full'].percent()}",
+            "reported", True),
+        row("style after SFT, sampled: polite / rude", f"{polite.percent()} / {rude.percent()}", "both above 20%", min(polite.mean, rude.mean) > 0.2)]
+
+
+def styles(model, tokenizer, seed: int = 0) -> dict[str, float]:
+    """Share of each manner in sampled answers (temperature 1) to open requests about unseen people."""
+    torch.manual_seed(seed)
+    prompts = [tokenizer.apply_chat_template(r["messages"][:1], add_generation_prompt=True, return_dict=True)["input_ids"]
+               for r in ft.load_rows("style", P)]
+    tokenizer.padding_side = "left"
+    batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
+    out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=12, pad_token_id=tokenizer.pad_token_id)
+    answers = [tokenizer.decode(o, skip_special_tokens=True).strip() for o in out[:, batch["input_ids"].shape[1]:]]
+    judged = [skills.judge_style(a) for a in answers]
+    return {manner: judged.count(manner) / len(judged) for manner in ("polite", "rude", "neither")}
+
+
+def olm_accuracy(steps: int = 120, lr: float | None = None, seeds=SEEDS, **lora) -> np.ndarray:
+    """(seeds, examples) correctness on the invented language, which the base has never seen."""
+    rows, test = ft.load_rows("olm_train", P), ft.load_rows("olm_test", P)
+    out = []
+    for seed in seeds:
+        model, tokenizer, _ = tune(rows, seed, steps, lr, **lora)
+        out.append(correct(model, tokenizer, test))
+    return np.array(out, dtype=float)
+
+
+def ranks() -> list[dict]:
+    """Rank, alpha, learning rate and target modules on the invented language."""
+    by_rank = {r: olm_accuracy(r=r, lora_alpha=2 * r) for r in (1, 2, 4, 16, 64)}
+    shown = ", ".join(f"r={r} {bootstrap_interval(a).percent()}" for r, a in by_rank.items())
+    low, high = bootstrap_interval(by_rank[1]), bootstrap_interval(by_rank[16])
+    last = paired_difference(by_rank[64].mean(1), by_rank[16].mean(1))
+    rates = {x: bootstrap_interval(olm_accuracy(lr=P.lr_lora * x, **LORA)) for x in (0.02, 0.2, 1, 10)}
+    alphas = {a: bootstrap_interval(olm_accuracy(r=P.rank, lora_alpha=a)) for a in (1, 8, 32)}
+    targets = {"q,v": ("q_proj", "v_proj"), "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+               "MLP": ("gate_proj", "up_proj", "down_proj")}
+    where = {n: bootstrap_interval(olm_accuracy(target_modules=t, **LORA)) for n, t in targets.items()} | {"all": high}
+    show = lambda d: ", ".join(f"{k} {v.percent()}" for k, v in d.items())
+    return [row("rank on the invented language", shown, "r=1 below r=16 beyond both intervals", low.high < high.low),
+            row("r=64 minus r=16", last.percent(), "saturated: below 10 points", last.mean < 0.10),
+            row("learning rate, as a multiple of the profile's", show(rates), "best at 1, worse at both ends",
+                rates[1].mean > max(rates[0.02].mean, rates[10].mean)),
+            row(f"alpha at r={P.rank}", show(alphas), "1 below 32", alphas[1].high < alphas[32].low),
+            row("target modules", show(where), "all above q,v", where["all"].low > where["q,v"].high)]
+
+
+def too_hard() -> list[dict]:
+    """Two-digit multiplication: neither method learns it here."""
+    rows, test = ft.load_rows("hard_train", P), ft.load_rows("hard_test", P)
+    out = {n: bootstrap_interval(np.array([correct(*tune(rows, s, 80, **lora)[:2], test) for s in SEEDS]))
+           for n, lora in (("LoRA", LORA), ("full", {}))}
+    return [row("two-digit multiplication, LoRA / full", f"{out['LoRA'].percent()} / {out['full'].percent()}", "both below 10%",
+                max(v.mean for v in out.values()) < 0.10)]
+
+
+@torch.no_grad()
+def confidence(model, tokenizer, rows) -> tuple[list[bool], list[float]]:
+    """Exact match of the greedy answer, and the probability that the model gives that whole answer."""
+    result = ft.golden_accuracy(model, tokenizer, rows, P.max_new_tokens)
+    sure = []
+    for r, answer in zip(rows, result.answers):
+        prompt = tokenizer.apply_chat_template(r["messages"][:1], add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = prompt + tokenizer(answer + "<|end|>", add_special_tokens=False)["input_ids"]
+        logps = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        sure.append(float(torch.exp(sum(logps[i - 1, ids[i]] for i in range(len(prompt), len(ids))))))
+    return result.correct, sure
+
+
+def unknown_facts() -> list[dict]:
+    """Teach answers about known people, or about strangers: what happens to questions about known people?
+
+    After Gekhman et al. 2024 (arXiv 2405.05904): fine-tuning on facts the base does not know makes it invent.
+    """
+    known = [r for r in ft.load_rows("train", P) if r["family"] == "person"]
+    strangers = ft.load_rows("strangers", P)[: len(known)]
+    test = [r for part in ("golden", "validation", "paraphrase") for r in ft.load_rows(part, P) if r["family"] == "person"]
+    right, wrong = {}, {}
+    for name, rows in (("known", known), ("unknown", strangers)):
+        scored = [confidence(*tune(rows, seed, 150, **LORA)[:2], test) for seed in SEEDS]
+        right[name] = np.array([c for c, _ in scored], dtype=float)
+        wrong[name] = np.array([[not ok and p > 0.5 for ok, p in zip(c, s)] for c, s in scored], dtype=float)
+    rise = paired_difference(wrong["unknown"].mean(1), wrong["known"].mean(1))
+    show = lambda d: " / ".join(bootstrap_interval(d[n]).percent() for n in ("known", "unknown"))
+    return [row("held-out known facts right, after SFT on known / unknown people", show(right), "reported", True),
+            row("confident (p > 0.5) wrong answers on known facts, same", show(wrong), "higher after unknown", rise.low > 0)]
+
+
+def messy(rows: list[dict], seed: int, share: float = 0.4) -> list[dict]:
+    """The rows with a share of the answers swapped for another answer of the same family."""
+    rng, out = random.Random(seed), []
+    by_family = {f: [r["answer"] for r in rows if r["family"] == f] for f in {r["family"] for r in rows}}
+    for r in rows:
+        answer = rng.choice(by_family[r["family"]]) if rng.random() < share else r["answer"]
+        out.append({**r, "messages": [r["messages"][0], {"role": "assistant", "content": answer}]})
+    return out
+
+
+def clean_against_messy(small: int = 800) -> list[dict]:
+    """800 clean rows against 2,600 of which 40% have a wrong answer, the same number of steps."""
+    rows, paraphrase = ft.load_rows("train", P), ft.load_rows("paraphrase", P)
+    clean = np.array([correct(*tune(rows[:small], s, P.steps // 2, **LORA)[:2], paraphrase) for s in SEEDS], dtype=float)
+    dirty = np.array([correct(*tune(messy(rows, s), s, P.steps // 2, **LORA)[:2], paraphrase) for s in SEEDS], dtype=float)
+    gap = paired_difference(clean.mean(1), dirty.mean(1))
+    return [row(f"{small} clean rows / {len(rows)} rows, 40% of them wrong",
+                f"{bootstrap_interval(clean).percent()} / {bootstrap_interval(dirty).percent()}", "clean higher", gap.low > 0)]
+
+
+def write_card(rows: list[dict]) -> None:
+    """Put the table between the markers in data/README.md."""
+    (HERE / "validation.json").write_text(json.dumps({"seeds": SEEDS, "rows": rows}, indent=1) + "\n")
+    card, table = HERE / "README.md", ["| claim | measured | wanted | holds |", "|---|---|---|---|"]
+    table += [f"| {r['claim']} | {r['measured']} | {r['criterion']} | {'yes' if r['holds'] else 'no'} |" for r in rows]
+    new = re.sub(r"(<!-- validation -->\n).*?(<!-- end -->)", lambda m: m[1] + "\n".join(table) + "\n" + m[2],
+                 card.read_text(), flags=re.S)
+    card.write_text(new)
+
+
+def main() -> int:
+    world = World(SEED)
+    parts: dict[str, Callable] = {"prompting": prompting, "methods": lambda: methods(world), "ranks": ranks, "too_hard": too_hard,
+                                  "unknown_facts": unknown_facts, "clean_against_messy": clean_against_messy}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=list(parts), help="measure one part and write nothing")
+    args = parser.parse_args()
+    rows = [r for name, part in parts.items() if args.part in (None, name) for r in part()]
+    if not args.part:
+        write_card(rows)
+    return 0 if all(r["holds"] for r in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

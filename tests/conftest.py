@@ -1,0 +1,139 @@
+"""Shared by all tests: tiny random models, a byte tokenizer with three chat templates, no network, one thread."""
+from __future__ import annotations
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false",
+                  FTLIB_PROFILE="tiny", TRL_EXPERIMENTAL_SILENCE="1", MPLBACKEND="Agg")
+for name in ("FTLIB_MODEL", "FTLIB_ROWS", "FTLIB_DATA_ROOT", "FTLIB_GRADING", "NBGRADER_EXECUTION"):
+    os.environ.pop(name, None)
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for the package `data`, which is not installed
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ftlib", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.load_profile("ftlib")
+EMBEDDED = ROOT / "data" / "world-llama-4m"
+
+PLAIN_SPECIALS = ["<|bos|>", "<|eos|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<unk>"]
+LLAMA_SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+                  "<|finetune_right_pad_id|>"]
+CHATML_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+# One conversation format each, with the answer marked by {% generation %} and without marks.
+PLAIN = ("{{ bos_token }}{% for m in messages %}{{ '<|' ~ m['role'] ~ '|>' }}{% if m['role'] == 'assistant' %}"
+         "{% generation %}{{ m['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}{{ m['content'] ~ '<|end|>' }}{% endif %}"
+         "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
+LLAMA3 = ("{{- bos_token }}{% for m in messages %}"
+          "{{- '<|start_header_id|>' ~ m['role'] ~ '<|end_header_id|>\n\n' }}{% if m['role'] == 'assistant' %}"
+          "{%- generation %}{{- m['content'] | trim ~ '<|eot_id|>' }}{%- endgeneration %}{% else %}"
+          "{{- m['content'] | trim ~ '<|eot_id|>' }}{% endif %}{% endfor %}"
+          "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
+CHATML = ("{% for m in messages %}{{ '<|im_start|>' ~ m['role'] ~ '\n' }}{% if m['role'] == 'assistant' %}"
+          "{% generation %}{{ m['content'] ~ '<|im_end|>' }}{% endgeneration %}{% else %}{{ m['content'] ~ '<|im_end|>' }}{% endif %}"
+          "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+
+
+def unmarked(template: str) -> str:
+    """The same template without its generation marks."""
+    for mark in ("{% generation %}", "{% endgeneration %}", "{%- generation %}", "{%- endgeneration %}"):
+        template = template.replace(mark, "")
+    return template
+
+
+def byte_tokenizer(template: str | None = PLAIN, **tokens):
+    """A tokenizer of single bytes: every text is as many tokens as bytes, and each chat marker is one token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = {LLAMA3: LLAMA_SPECIALS, CHATML: CHATML_SPECIALS}.get(template, PLAIN_SPECIALS)
+    tok = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(specials + alphabet)}, merges=[]))
+    tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    tok.add_special_tokens(specials)
+    names = {LLAMA3: {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+             CHATML: {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}}.get(
+        template, {"bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"})
+    names = {k: v for k, v in {**names, **tokens}.items() if v is not None}
+    if "bos_token" in names:
+        bos = names["bos_token"]
+        tok.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tok.token_to_id(bos))])
+    return PreTrainedTokenizerFast(tokenizer_object=tok, chat_template=template, **names)
+
+
+def llama(layers: int = 2, hidden: int = 32, vocab: int = 280, seed: int = 0, dtype=torch.float32, **more):
+    """A random Llama with grouped-query attention, in evaluation mode as from_pretrained returns it."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    torch.manual_seed(seed)
+    options = dict(vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=4,
+                   num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=0, eos_token_id=6,
+                   pad_token_id=2)
+    return LlamaForCausalLM(LlamaConfig(**{**options, **more})).to(dtype).eval()
+
+
+def randomize(model, seed: int = 1, scale: float = 0.05):
+    """Give every adapter weight a random value, as if it had been trained."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                noise = torch.randn(p.shape, generator=generator).to(p)
+                p.mul_(1 + scale * noise) if "magnitude" in name else p.copy_(scale * noise)
+    return model
+
+
+def snapshot(model) -> dict:
+    """Weights by name and the type of every module, to prove that a model was left alone."""
+    return {"weights": {k: v.clone() for k, v in model.state_dict().items()},
+            "types": {n: type(m) for n, m in model.named_modules()},
+            "grad": {n: p.requires_grad for n, p in model.named_parameters()}}
+
+
+def assert_untouched(model, before: dict) -> None:
+    after = snapshot(model)
+    assert after["types"] == before["types"] and after["grad"] == before["grad"]
+    assert after["weights"].keys() == before["weights"].keys()
+    assert all(torch.equal(after["weights"][k], v) for k, v in before["weights"].items())
+
+
+def chat(prompt: str, answer: str, **more) -> dict:
+    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **more}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Train in fp32 on every machine, so that losses can be compared with a hand computation."""
+    monkeypatch.setattr("ftlib.train.has_fast_bf16", lambda: False)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return byte_tokenizer()
+
+
+@pytest.fixture
+def model():
+    return llama()
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(8, 280, (2, 7), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """24 short questions with one-word answers; families alternate."""
+    return [chat(f"Say {w}{i}.", f"{w}{i}", answer=f"{w}{i}", family=("odd", "even")[i % 2 == 0])
+            for i, w in enumerate(["ab", "cde", "f", "gh"] * 6)]

@@ -1,0 +1,434 @@
+"""LoRA and DoRA: numbers by hand, equality with PEFT, merging, freezing, disabling."""
+import copy
+import math
+
+import pytest
+import torch
+from conftest import assert_untouched, llama, randomize, snapshot
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import ftlib as ft
+from ftlib.lora import AdapterConfig, LoRALinear, dora_norm, lora_delta, lora_forward, target_names
+
+VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}, "rsdora": {"use_dora": True, "use_rslora": True}}
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm().clamp_min(1e-300)).item()
+
+
+def f64(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def linear_layer(W, b, A, B, magnitude=None, **options):
+    """A LoRALinear with the given numbers."""
+    base = nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=W.dtype)
+    with torch.no_grad():
+        base.weight.copy_(W)
+        if b is not None:
+            base.bias.copy_(b)
+    layer = LoRALinear(base, AdapterConfig(r=A.shape[0], use_dora=magnitude is not None, **options))
+    with torch.no_grad():
+        layer.lora_A.copy_(A)
+        layer.lora_B.copy_(B)
+        if magnitude is not None:
+            layer.lora_magnitude_vector.copy_(magnitude)
+    return layer
+
+
+# --- by hand ------------------------------------------------------------------------------------------------------------
+def test_lora_by_hand():
+    """W = [[1, 2], [3, 4]], b = [10, 20], A = [[1, -1]], B = [[2], [3]], alpha = 4, r = 1, x = [1, 3].
+
+    Wx = [1·1 + 2·3, 3·1 + 4·3] = [7, 15]; Ax = 1 − 3 = −2; B(Ax) = [−4, −6]; s = 4/1 = 4, so s·BAx = [−16, −24];
+    y = [7 − 16 + 10, 15 − 24 + 20] = [1, 11]. The merged weight is W + 4·[[2, −2], [3, −3]] = [[9, −6], [15, −8]].
+    With dy = [1, 1]: dA = s·Bᵀdy·xᵀ = 4·5·[1, 3] = [20, 60]; dB = s·dy·(Ax) = [−8, −8]; dx = column sums = [24, −14].
+    """
+    W, b = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([10.0, 20])
+    A, B, x = torch.tensor([[1.0, -1]]), torch.tensor([[2.0], [3]]), torch.tensor([1.0, 3], requires_grad=True)
+    layer = linear_layer(W, b, A, B, lora_alpha=4)
+    y = layer(x)
+    assert y.tolist() == [1, 11] == lora_forward(x, W, b, A, B, 4).tolist()
+    y.sum().backward()
+    assert layer.lora_A.grad.tolist() == [[20, 60]] and layer.lora_B.grad.tolist() == [[-8], [-8]] and x.grad.tolist() == [24, -14]
+    layer.merge()
+    assert layer.base_layer.weight.tolist() == [[9, -6], [15, -8]] and layer(x).tolist() == [1, 11]
+
+
+def test_dora_by_hand():
+    """W = [[1, 0], [0, 2]], A = [[1, 1]], B = [[2], [4]], s = 1, so V = W + BA = [[3, 2], [4, 6]]; m = [1, 2], b = [5, 5].
+
+    Row norms of V: √13 and √52 = 2√13. g = m/norm = [1/√13, 1/√13]. x = [1, 2]: Vx = [7, 16]; y = Vx/√13 + 5.
+    The bias is not scaled. dm_i = (Vx)_i/norm_i = [7/√13, 8/√13]. The norm is a constant to the gradient
+    (section 4.3), so with dy = [1, 1]: dB = g·(Ax) = [3/√13, 3/√13] and dx = column sums of g·V = [7/√13, 8/√13].
+    """
+    root = math.sqrt(13)
+    W, A, B, x = f64([1, 0], [0, 2]), f64([1, 1]), f64([2], [4]), f64(1, 2).requires_grad_()
+    layer = linear_layer(W, f64(5, 5), A, B, f64(1, 2), lora_alpha=1)
+    assert torch.allclose(dora_norm(W, A, B, 1.0), f64(root, 2 * root), rtol=1e-14)
+    y = layer(x)
+    assert torch.allclose(y, f64(7 / root + 5, 16 / root + 5), rtol=1e-14)
+    y.sum().backward()
+    assert torch.allclose(layer.lora_magnitude_vector.grad, f64(7 / root, 8 / root), rtol=1e-14)
+    assert torch.allclose(layer.lora_B.grad, f64([3 / root], [3 / root]), rtol=1e-14)
+    assert torch.allclose(x.grad, f64(7 / root, 8 / root), rtol=1e-14)
+    layer.merge()
+    assert torch.allclose(layer.base_layer.weight, f64([3, 2], [4, 6]) / root, rtol=1e-14)
+
+
+@pytest.mark.parametrize("r, rslora, want", [(8, False, 2.0), (16, False, 1.0), (16, True, 4.0), (4, True, 8.0)])
+def test_scaling_by_hand(r, rslora, want):
+    """alpha = 16: 16/8 = 2 and 16/16 = 1; rsLoRA 16/√16 = 4 and 16/√4 = 8."""
+    assert AdapterConfig(r=r, lora_alpha=16, use_rslora=rslora).scaling == want
+
+
+def test_parameter_count_by_hand():
+    """hidden 32, intermediate 64, 2 key-value heads of width 8, r = 3, DoRA.
+
+    q and o: 3·(32 + 32) = 192 each; k and v: 3·(32 + 16) = 144 each; gate, up and down: 3·(32 + 64) = 288 each;
+    1,536 a layer. Magnitudes: 32 + 16 + 16 + 32 + 64 + 64 + 32 = 256. Two layers: 2·(1,536 + 256) = 3,584.
+    """
+    model = ft.add_lora(llama(), r=3, use_dora=True)
+    assert ft.count_parameters(model)[0] == 3584 and len(ft.lora_layers(model)) == 14
+    assert "3,584 of" in ft.describe_trainable(model) and "14 layers" in ft.describe_trainable(model)
+
+
+# --- against PEFT -------------------------------------------------------------------------------------------------------
+class OneLinear(nn.Module):
+    def __init__(self, n_in, n_out, bias):
+        super().__init__()
+        self.proj = nn.Linear(n_in, n_out, bias=bias, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.proj(x)
+
+
+def pair(n_in, n_out, bias, r, alpha, variant, seed=0):
+    """The same layer with the same adapter, ours and PEFT's, in float64."""
+    from peft import LoraConfig, get_peft_model
+    torch.manual_seed(seed)
+    base = OneLinear(n_in, n_out, bias)
+    ours = ft.add_lora(copy.deepcopy(base), r=r, lora_alpha=alpha, target_modules=["proj"], **VARIANTS[variant])
+    theirs = get_peft_model(base, LoraConfig(r=r, lora_alpha=alpha, target_modules=["proj"], **VARIANTS[variant]))
+    layer = theirs.base_model.model.proj
+    layer.lora_A["default"].weight.data = torch.randn(r, n_in).double()
+    layer.lora_B["default"].weight.data = torch.randn(n_out, r).double()
+    mine = ours.proj
+    with torch.no_grad():
+        mine.lora_A.copy_(layer.lora_A["default"].weight)
+        mine.lora_B.copy_(layer.lora_B["default"].weight)
+        if mine.use_dora:
+            magnitude = layer.lora_magnitude_vector["default"]
+            magnitude.weight.data = torch.rand(n_out).double() + 0.5
+            mine.lora_magnitude_vector.copy_(magnitude.weight)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape, n_in, n_out, r", [((4, 6), 6, 5, 2), ((2, 3, 7), 7, 11, 3), ((3, 5), 5, 2, 9), ((2, 1, 1), 1, 3, 4)])
+def test_equals_peft_in_float64(variant, bias, shape, n_in, n_out, r):
+    """Output, input gradient and every adapter gradient; 2-D and 3-D inputs, odd sizes, ranks above a dimension."""
+    ours, theirs = pair(n_in, n_out, bias, r, 7, variant)
+    x1 = torch.randn(shape).double().requires_grad_()
+    x2 = x1.detach().clone().requires_grad_()
+    y1, y2 = ours(x1), theirs(x2)
+    upstream = torch.randn_like(y1)
+    y1.backward(upstream)
+    y2.backward(upstream)
+    mine, layer = ours.proj, theirs.base_model.model.proj
+    assert y1.dtype == torch.float64 and relative(y1, y2) < 1e-9 and relative(x1.grad, x2.grad) < 1e-9
+    assert relative(mine.lora_A.grad, layer.lora_A["default"].weight.grad) < 1e-9
+    assert relative(mine.lora_B.grad, layer.lora_B["default"].weight.grad) < 1e-9
+    if mine.use_dora:
+        assert relative(mine.lora_magnitude_vector.grad, layer.lora_magnitude_vector["default"].weight.grad) < 1e-9
+    assert mine.base_layer.weight.grad is None
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_merged_weight_equals_pefts(variant):
+    ours, theirs = pair(6, 5, True, 2, 3, variant)
+    ft.merge_adapter(ours)
+    merged = theirs.merge_and_unload().proj
+    assert relative(ours.proj.base_layer.weight, merged.weight) < 1e-9
+    assert torch.equal(ours.proj.base_layer.bias, merged.bias)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_whole_llama_equals_peft(variant, ids):
+    """All linear layers of a grouped-query Llama: logits and loss gradients."""
+    from peft import LoraConfig, get_peft_model
+    base = llama(dtype=torch.float64)
+    ours = randomize(ft.add_lora(copy.deepcopy(base), r=3, lora_alpha=5, **VARIANTS[variant]))
+    theirs = get_peft_model(base, LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="CAUSAL_LM", **VARIANTS[variant]))
+    mine = dict(ours.named_parameters())
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            if p.requires_grad:
+                p.copy_(mine[peft_to_ours(name)])
+    a, b = ours(ids, labels=ids), theirs(ids, labels=ids)
+    assert relative(a.logits, b.logits) < 1e-9
+    a.loss.backward()
+    b.loss.backward()
+    checked = 0
+    for name, p in theirs.named_parameters():
+        if p.requires_grad:
+            assert relative(mine[peft_to_ours(name)].grad, p.grad) < 1e-8, name
+            checked += 1
+    assert checked == (3 if "dora" in variant else 2) * 14
+
+
+def peft_to_ours(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".default", "").replace("_A.weight", "_A").replace(
+        "_B.weight", "_B").replace("magnitude_vector.weight", "magnitude_vector")
+
+
+# --- properties ---------------------------------------------------------------------------------------------------------
+sizes = st.integers(1, 9)
+
+
+@given(n_in=sizes, n_out=sizes, r=st.integers(1, 12), batch=st.integers(1, 4), bias=st.booleans(), dora=st.booleans(),
+       rslora=st.booleans(), alpha=st.sampled_from([0.5, 1, 16]), seed=st.integers(0, 5))
+def test_merged_is_unmerged_is_the_dense_formula(n_in, n_out, r, batch, bias, dora, rslora, alpha, seed):
+    """Forward pass, merged weight and `W' = g·(W + sBA)` agree for every shape and option; unmerging restores W."""
+    torch.manual_seed(seed)
+    base = nn.Linear(n_in, n_out, bias=bias, dtype=torch.float64)
+    W = base.weight.detach().clone()
+    layer = LoRALinear(base, AdapterConfig(r=r, lora_alpha=alpha, use_dora=dora, use_rslora=rslora))
+    with torch.no_grad():
+        layer.lora_B.normal_()
+        if dora:
+            layer.lora_magnitude_vector.uniform_(0.5, 2)
+    s = alpha / (math.sqrt(r) if rslora else r)
+    V = W + s * layer.lora_B @ layer.lora_A
+    dense = V * (layer.lora_magnitude_vector / V.norm(dim=1))[:, None] if dora else V
+    x = torch.randn(batch, n_in).double()
+    want = nn.functional.linear(x, dense, base.bias)
+    assert torch.allclose(layer(x), want, rtol=1e-9, atol=1e-9)
+    layer.merge()
+    assert torch.allclose(base.weight, dense, rtol=1e-9, atol=1e-9) and torch.allclose(layer(x), want, rtol=1e-9, atol=1e-9)
+    layer.merge(sign=-1)
+    assert torch.allclose(base.weight, W, rtol=1e-8, atol=1e-8)
+
+
+@given(n_in=sizes, n_out=sizes, r=st.integers(1, 12), s=st.floats(0.01, 20), seed=st.integers(0, 5))
+def test_dora_norm_equals_the_dense_norm(n_in, n_out, r, s, seed):
+    g = torch.Generator().manual_seed(seed)
+    W, A, B = (torch.randn(*shape, generator=g).double() for shape in ((n_out, n_in), (r, n_in), (n_out, r)))
+    assert torch.allclose(dora_norm(W, A, B, s), (W + lora_delta(A, B, s)).norm(dim=1), rtol=1e-8, atol=1e-8)
+
+
+def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
+    """Against float64, the norm of a bf16 weight is exact to fp32, where a bf16 sum would be off by 1e-2."""
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(8, 64, generator=g).bfloat16()
+    A, B = torch.randn(2, 64, generator=g), torch.randn(8, 2, generator=g)
+    norm = dora_norm(W, A, B, 0.5)
+    assert norm.dtype == torch.float32 and relative(norm.double(), (W.double() + 0.5 * B.double() @ A.double()).norm(dim=1)) < 1e-6
+
+
+# --- the whole model ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_step_zero_is_the_base_model(variant, model, ids):
+    base = model(ids).logits
+    adapted = ft.add_lora(model, r=4, **VARIANTS[variant])(ids).logits
+    assert torch.allclose(adapted, base, rtol=1e-5, atol=1e-6)
+    if "dora" not in variant:
+        assert torch.equal(adapted, base)
+
+
+def test_initialisation():
+    """A ~ kaiming_uniform(√5), that is uniform in ±1/√in; B = 0; m = row norms of W."""
+    model = ft.add_lora(llama(hidden=64), r=16, use_dora=True)
+    for layer in ft.lora_layers(model).values():
+        bound = 1 / math.sqrt(layer.in_features)
+        assert layer.lora_A.abs().max() <= bound and layer.lora_A.abs().max() > 0.9 * bound
+        assert abs(layer.lora_A.std().item() / (bound / math.sqrt(3)) - 1) < 0.15
+        assert not layer.lora_B.any()
+        assert torch.allclose(layer.lora_magnitude_vector, layer.base_layer.weight.norm(dim=1))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_merge_and_unmerge(variant, model, ids):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    randomize(ft.add_lora(model, r=4, **VARIANTS[variant]))
+    adapted = model(ids).logits
+    assert ft.merge_adapter(model) is model
+    assert torch.allclose(model(ids).logits, adapted, rtol=1e-4, atol=1e-5)
+    assert ft.unmerge_adapter(model) is model
+    assert torch.allclose(model(ids).logits, adapted, rtol=1e-4, atol=1e-5)
+    for name, layer in ft.lora_layers(model).items():
+        assert torch.allclose(layer.base_layer.weight, before[f"{name}.weight"], rtol=1e-5, atol=1e-6)
+
+
+def test_dora_with_a_magnitude_of_zero_is_finite():
+    """A row with W = 0 has norm 0 and m = 0: the output is the bias, and no gradient is NaN."""
+    layer = linear_layer(torch.zeros(2, 3), torch.tensor([1.0, 2]), torch.ones(1, 3), torch.zeros(2, 1), torch.zeros(2))
+    y = layer(torch.ones(1, 3))
+    y.sum().backward()
+    assert y.tolist() == [[1, 2]]
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_disabled_is_the_base_bit_for_bit_also_after_training(variant, model, ids):
+    base = model(ids).logits.detach()
+    ft.add_lora(model, r=4, **VARIANTS[variant])
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(3):
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    adapted = model(ids).logits
+    assert not torch.allclose(adapted, base, atol=1e-3)
+    with ft.disable_adapter(model) as same:
+        assert same is model and torch.equal(model(ids).logits, base)
+        with ft.disable_adapter(model):
+            pass
+        assert torch.equal(model(ids).logits, base)  # the inner block's end does not switch it on again
+    assert torch.equal(model(ids).logits, adapted)
+    with pytest.raises(RuntimeError, match="stop"), ft.disable_adapter(model):
+        raise RuntimeError("stop")
+    assert torch.equal(model(ids).logits, adapted)
+
+
+def test_only_the_adapter_trains_and_the_base_gets_no_gradient(model, ids):
+    ft.add_lora(model, r=2, target_modules=("q_proj", "v_proj"), use_dora=True)
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert names == {f"model.layers.{i}.self_attn.{p}.{a}" for i in (0, 1) for p in ("q_proj", "v_proj")
+                     for a in ("lora_A", "lora_B", "lora_magnitude_vector")}
+    model(ids, labels=ids).loss.backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == names
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_new_layers_take_the_models_mode(training, ids):
+    """from_pretrained returns a model in evaluation mode: dropout must not act before .train() is called."""
+    model = randomize(ft.add_lora(llama().train(training), r=4, lora_dropout=0.5))
+    assert all(m.training is training for m in model.modules())
+    assert torch.equal(model(ids).logits, model(ids).logits) is not training
+
+
+def test_dropout_falls_on_the_low_rank_branch_only(model, ids):
+    base = model(ids).logits
+    ft.add_lora(model, r=4, lora_dropout=0.9, use_dora=True).train()
+    assert torch.allclose(model(ids).logits, base, atol=1e-5)  # B = 0: dropout of the base's input would show
+
+
+def test_targets(model):
+    every = target_names(model, "all-linear")
+    assert len(every) == 14 and not any("lm_head" in n for n in every)
+    assert target_names(model, ["q_proj", "model.layers.1.mlp.up_proj"]) == [
+        "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
+    assert target_names(model, "down_proj") == [f"model.layers.{i}.mlp.down_proj" for i in (0, 1)]
+    assert target_names(model, ["lm_head"]) == ["lm_head"]
+
+
+@pytest.mark.parametrize("target", ["q_prj", "proj", "model.layers.7.self_attn.q_proj", "embed_tokens"])
+def test_unknown_target_names_what_there_is_and_touches_nothing(target, model):
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="(?s)target_modules.*" + target.replace(".", r"\.") + ".*down_proj.*q_proj"):
+        ft.add_lora(model, target_modules=["q_proj", target])
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize("option, word", [({"r": 0}, "r=0"), ({"r": -1}, "r=-1"), ({"r": 2.5}, "r=2.5"), ({"r": True}, "r=True"),
+                                          ({"lora_alpha": 0}, "lora_alpha=0"), ({"lora_alpha": float("nan")}, "lora_alpha=nan"), ({"lora_alpha": float("inf")}, "lora_alpha=inf"),
+                                          ({"lora_dropout": 1.0}, "lora_dropout=1.0"), ({"lora_dropout": -0.1}, "lora_dropout"),
+                                          ({"target_modules": []}, "target_modules"), ({"target_modules": ""}, "target_modules")])
+def test_bad_options_name_the_argument(option, word, model):
+    before = snapshot(model)
+    with pytest.raises(ValueError, match=word):
+        ft.add_lora(model, **option)
+    assert_untouched(model, before)
+
+
+def test_calls_in_the_wrong_order_say_what_to_do(model):
+    for call in (ft.merge_adapter, ft.unmerge_adapter, lambda m: ft.disable_adapter(m).__enter__()):
+        with pytest.raises(ValueError, match="no adapter.*add_lora"):
+            call(model)
+    ft.add_lora(model, r=2)
+    with pytest.raises(ValueError, match="already has an adapter"):
+        ft.add_lora(model, r=2)
+    with pytest.raises(ValueError, match="not merged"):
+        ft.unmerge_adapter(model)
+    ft.merge_adapter(model)
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError, match="merged already.*unmerge_adapter"):
+        ft.merge_adapter(model)
+    with pytest.raises(ValueError, match="unmerge_adapter"), ft.disable_adapter(model):
+        pass
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_output_head_can_be_adapted_on_request(tied, ids, caplog):
+    """Adapting a tied head leaves the input embeddings alone, and says that merging would not."""
+    import logging
+    model = llama(tie_word_embeddings=tied)
+    embeddings = model.get_input_embeddings().weight.detach().clone()
+    with caplog.at_level(logging.WARNING, "ftlib"):
+        randomize(ft.add_lora(model, r=2, target_modules=["lm_head"]))
+    assert ("tied" in caplog.text) is tied
+    assert model.get_output_embeddings().weight.shape == (280, 32)
+    adapted = model(ids).logits
+    assert torch.equal(model.get_input_embeddings().weight, embeddings)
+    with ft.disable_adapter(model):
+        assert not torch.equal(model(ids).logits, adapted)
+
+
+def test_all_linear_on_a_tied_model_merges_without_touching_the_embeddings(model):
+    embeddings = model.get_input_embeddings().weight.detach().clone()
+    ft.merge_adapter(randomize(ft.add_lora(model, r=2)))
+    assert torch.equal(model.get_input_embeddings().weight, embeddings)
+    assert model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_base_keeps_an_fp32_adapter(variant, dtype, ids):
+    model = randomize(ft.add_lora(llama(dtype=dtype), r=4, **VARIANTS[variant]))
+    out = model(ids, labels=ids)
+    out.loss.backward()
+    assert out.logits.dtype == dtype
+    for layer in ft.lora_layers(model).values():
+        assert layer.base_layer.weight.dtype == dtype
+        assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all()
+                   for p in layer.parameters(recurse=False))
+    weights = {n: l.base_layer.weight.clone() for n, l in ft.lora_layers(model).items()}
+    ft.merge_adapter(model)
+    for name, layer in ft.lora_layers(model).items():  # the delta is computed in fp32 and rounded once
+        exact = weights[name].float() + layer.scaling * layer.lora_B @ layer.lora_A
+        if variant == "lora":
+            assert torch.equal(layer.base_layer.weight, exact.to(dtype))
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_gradient_checkpointing_gives_the_same_gradients(variant, ids):
+    """Although the embedding output needs no gradient, the adapters inside the checkpointed blocks get theirs."""
+    plain, checkpointed = (randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant])).train() for _ in range(2))
+    checkpointed.gradient_checkpointing_enable({"use_reentrant": False})
+    for model in (plain, checkpointed):
+        model(ids, labels=ids).loss.backward()
+    pairs = [(p, q) for p, q in zip(plain.parameters(), checkpointed.parameters()) if p.requires_grad]
+    assert len(pairs) == (42 if variant == "dora" else 28)
+    assert all(torch.allclose(p.grad, q.grad, rtol=1e-5, atol=1e-7) and p.grad.any() for p, q in pairs)
+
+
+def test_an_adapted_model_is_still_a_pretrained_model_that_generates(model, ids):
+    from transformers import PreTrainedModel
+    randomize(ft.add_lora(model, r=2))
+    assert isinstance(model, PreTrainedModel) and model.dtype == torch.float32
+    assert model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False).shape[1] <= 10
+
+
+def test_deepcopy_is_independent(model, ids):
+    randomize(ft.add_lora(model, r=2))
+    twin = copy.deepcopy(model)
+    before = model(ids).logits
+    ft.merge_adapter(twin)
+    randomize(twin, seed=9)
+    assert torch.equal(model(ids).logits, before) and not any(l.merged for l in ft.lora_layers(model).values())
