@@ -9,12 +9,14 @@ _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 
 from ftlib.adapter_io import AdapterError, load_adapter, save_adapter  # noqa: E402
 from ftlib.datasets import DataError, load_base_text, load_rows, read_jsonl, show_mask  # noqa: E402
+from ftlib.doctor import preflight  # noqa: E402
 from ftlib.evaluate import (bootstrap_interval, forgetting, golden_accuracy, paired_difference, perplexity,  # noqa: E402
                             shots_by_family, win_rate)
 from ftlib.loading import LoadError, load_model  # noqa: E402
 from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers, merge_adapter,  # noqa: E402
                         unmerge_adapter)
 from ftlib.profiles import get_profile  # noqa: E402
+from ftlib.seeds import over_seeds  # noqa: E402
 from ftlib.train import RunError, finetune  # noqa: E402
 
 __version__ = "0.1.0"

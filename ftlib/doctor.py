@@ -84,6 +84,53 @@ def examine() -> list[Finding]:
     return _machine() + [_package(name, tested) for name in PACKAGES] + _project()
 
 
+def _cached(model: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+
+
+def _hub_findings(model: str, size_gb: float) -> list[Finding]:
+    """Can this Hub model be fetched: disk, network setting, access?"""
+    from huggingface_hub import constants, get_token
+    if _cached(model):
+        return [Finding("ok", f"{model} is in the cache ({constants.HF_HUB_CACHE})")]
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(p for p in (cache, *cache.parents) if p.exists())
+    free, need = shutil.disk_usage(there).free / 1e9, 1.1 * size_gb
+    out = [Finding("ok" if free > need else "failure", f"download of {size_gb:.1f} GB to {cache}, {free:.0f} GB free there",
+                   "" if free > need else "free some disk, or set HF_HOME to a larger one")]
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        out.append(Finding("failure", f"{model} is not in the cache and HF_HUB_OFFLINE=1",
+                           "unset it, or put a local folder in FTLIB_MODEL"))
+    if model.startswith("meta-llama/") and not get_token():
+        out.append(Finding("failure", f"{model} is gated and there is no Hub token", "accept its licence on the Hub, then `hf auth login`"))
+    return out
+
+
+def preflight(profile=None, model: str | None = None, size_gb: float | None = None) -> str:
+    """What loading the profile's model takes, checked before anything is fetched or read; the findings as text.
+
+    Memory is an estimate: the weights as stored, half as much again for activations and optimizer, and 2 GB.
+    Raises LoadError, with every finding, if something is missing.
+    """
+    from ftlib.loading import EMBEDDED, LoadError, _stand_in
+    from ftlib.profiles import get_profile
+    chosen = get_profile(profile)
+    name = _stand_in(model or chosen.model, given=model is not None)
+    if name == EMBEDDED or Path(name).exists():
+        found, size = [Finding("ok", f"{name} is on this disk: nothing is downloaded")], 0.0
+    else:
+        size = chosen.download_gb if size_gb is None else size_gb
+        found = _hub_findings(name, size)
+    need, have = 1.5 * size + 2, (available_memory() or 0) / 1e9
+    found.append(Finding("ok" if have > need or not have else "failure", f"about {need:.0f} GB of memory wanted (estimate), {have:.1f} GB available",
+                         "" if have > need or not have else "close other programs, or take a smaller profile"))
+    text = f"profile {chosen.name}: {name}\n" + report(found)
+    if any(f.status == "failure" for f in found):
+        raise LoadError(f"not ready for this lab\n{text}")
+    return text
+
+
 def report(findings: list[Finding]) -> str:
     """The findings as text, a line each."""
     sign = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}

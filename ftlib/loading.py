@@ -33,7 +33,10 @@ def _check_folder(folder: Path) -> None:
         raise LoadError(f"{folder} has no config.json: it is not a model checkpoint")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise LoadError(f"{index} is damaged: download or copy it again") from None
     else:
         files = ["model.safetensors"]
     for name in files:
@@ -85,10 +88,25 @@ def _hub_error(name: str, error: Exception) -> LoadError:
                      "`hf auth login`, or put a local folder in FTLIB_MODEL")
 
 
+def _stand_in(name: str, given: bool) -> str:
+    """`FTLIB_MODEL` for a Hub id or the profile's model; a folder that was asked for stays."""
+    local = os.environ.get("FTLIB_MODEL")
+    return name if not local or (given and (_is_path(name) or name == EMBEDDED)) else local
+
+
+def _keep_unpacked(model):
+    """Keep 4-bit weights in their one format on a CPU: bitsandbytes would repack them at the first evaluation (AVX512-BF16),
+    rounding their scales, and training and dequantising would then read another weight."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
 def load_model(name_or_path=None, quantization: str | None = None, profile=None, dtype: torch.dtype | None = None):
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
-    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for that).
+    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
     `quantization`: None or "nf4" (bitsandbytes, double quantisation, bf16 compute). `dtype`: None takes the
     profile's. Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
     """
@@ -97,23 +115,28 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
 
     from ftlib.profiles import get_profile
     profile = get_profile(profile)
-    name = resolve(name_or_path or os.environ.get("FTLIB_MODEL") or profile.model)
+    name = resolve(_stand_in(str(name_or_path or profile.model), given=name_or_path is not None))
     if _is_path(name):
         name = str(Path(name).expanduser())
         _check_folder(Path(name))
     config = _quantization_config(quantization)
     device = 0 if torch.cuda.is_available() else "cpu"
-    if name == resolve(EMBEDDED):  # loads in a blink: a bar would only clutter the notebook
+    tiny = name == resolve(EMBEDDED)
+    if tiny:  # loads in a blink: a bar would only clutter the notebook
         logging.disable_progress_bar()
     try:
         tokenizer = _ready_tokenizer(name)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype or profile.torch_dtype, quantization_config=config, device_map={"": device} if device == 0 or config else None,
-            use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa")
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name, output_loading_info=True, dtype=dtype or profile.torch_dtype, quantization_config=config, use_safetensors=True, trust_remote_code=False,
+            device_map={"": device} if device == 0 or config else None,
+            attn_implementation="eager" if tiny else "sdpa")  # plain matmuls are faster on short rows and a CPU
     except LoadError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         if _is_path(name):
-            raise LoadError(f"{name} could not be loaded: {error}") from error
+            raise LoadError(f"{name} could not be loaded: {' '.join(str(error).split())}") from error
         raise _hub_error(name, error) from error
-    return model, tokenizer
+    if info["missing_keys"]:  # transformers would fill them with random numbers
+        missing = sorted(info["missing_keys"])
+        raise LoadError(f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: download or copy it again")
+    return _keep_unpacked(model), tokenizer

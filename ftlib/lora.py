@@ -54,6 +54,32 @@ def lora_forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: T
     return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling
 
 
+class _FusedLoRA(torch.autograd.Function):
+    """`lora_forward` for a frozen weight. Saves only x and xAᵀ, and adds the low-rank part into Wx in place."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        y = F.linear(flat, weight, bias)
+        low = flat @ A.T                                       # (N, r)
+        y.addmm_(low, B.T, alpha=scaling)
+        ctx.save_for_backward(flat, low, weight, A, B)
+        ctx.scaling = scaling
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy: Tensor):
+        flat, low, weight, A, B = ctx.saved_tensors
+        need_x, _, _, need_A, need_B, _ = ctx.needs_input_grad
+        shape, dy = dy.shape, dy.reshape(-1, dy.shape[-1])
+        dlow = (dy @ B) * ctx.scaling if need_x or need_A else None  # (N, r)
+        dx = (dy @ weight).addmm_(dlow, A).view(*shape[:-1], -1) if need_x else None
+        dA = dlow.T @ flat if need_A else None
+        dB = (dy.T @ low) * ctx.scaling if need_B else None
+        return dx, None, None, dA, dB, None
+
+
 def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
     """``‖W + sBA‖`` of every output row, (out,), without the dense product.
 
@@ -109,12 +135,27 @@ class LoRALinear(nn.Module):
         return dequantize_4bit(weight.data, weight.quant_state)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base_layer(x)
         if not self.enabled or self.merged:
-            return y
+            return self.base_layer(x)
+        if self._fusible():
+            return self._fused(x)
+        y = self.base_layer(x)
         A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         y = y + F.linear(F.linear(self.dropout(x), A), B) * self.scaling
         return self._rescale(y) if self.use_dora else y
+
+    def _fusible(self) -> bool:
+        """Plain LoRA over a frozen, unquantised `nn.Linear`, without dropout in force."""
+        frozen = self.weight.is_floating_point() and not self.weight.requires_grad
+        return (frozen and type(self.base_layer) is nn.Linear and (self.bias is None or not self.bias.requires_grad)
+                and not self.use_dora and not (self.training and self.dropout.p))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        # Casting A and B outside the function leaves their gradients in the master weights' dtype.
+        return _FusedLoRA.apply(x.to(dtype), self.weight.to(dtype), bias, self.lora_A.to(dtype), self.lora_B.to(dtype), self.scaling)
 
     def row_scale(self) -> Tensor:
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ftlib.adapter_io import base_name, load_adapter, save_adapter
-from ftlib.datasets import SFTCollator, encode_rows, fingerprint
+from ftlib.datasets import IGNORE, SFTCollator, encode_rows, fingerprint
 from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
 from ftlib.progress import LiveRun
 
@@ -32,19 +35,53 @@ class Run:
     """What a training run did. Losses are means per answer token, in nats."""
     history: list[dict] = field(default_factory=list)       # {"step", "loss", "learning_rate"}
     eval_history: list[dict] = field(default_factory=list)  # {"step", "eval_loss"}
-    seconds: float = 0.0
+    seconds: float = 0.0                                     # since the last start
     tokens: int = 0                                          # real tokens seen, padding not counted
+    session_tokens: int = 0                                  # of them since the last start
     state_bytes: dict = field(default_factory=dict)          # weights, gradients, optimizer: counted from the tensors
     resumed_from: int = 0
     output_dir: Path | None = None
 
     @property
     def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds else 0.0
+        return self.session_tokens / self.seconds if self.seconds else 0.0
+
+
+class LengthGroupedSampler(Sampler):
+    """Rows of like length in one batch. The order depends on seed and epoch alone: Trainer's own sampler draws from the
+    global generator, so a run resumed in its second epoch would go on with the first epoch's order."""
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
 class SFTTrainer(Trainer):
     """`Trainer` that checkpoints an adapter without its base, and records what the training state weighs."""
+
+    def __init__(self, model, **options):
+        # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as well.
+        adapted = bool(lora_layers(model)) and not getattr(model, "_hf_peft_config_loaded", False)
+        if adapted:
+            model._hf_peft_config_loaded = True
+        try:
+            super().__init__(model=model, **options)
+        finally:
+            if adapted:
+                model._hf_peft_config_loaded = False
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        lengths = [len(row["input_ids"]) for row in (self.train_dataset if train_dataset is None else train_dataset)]
+        return LengthGroupedSampler(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         if lora_layers(self.model):
@@ -58,6 +95,22 @@ class SFTTrainer(Trainer):
             load_adapter(model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Mean loss per answer token of the whole set; Trainer's is a mean of batch means, which favours short answers."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        self.model.eval()
+        for batch in self.get_eval_dataloader(eval_dataset):
+            batch = self._prepare_inputs(batch)
+            count = (batch["labels"][:, 1:] != IGNORE).sum()
+            with self.compute_loss_context_manager():
+                sums += torch.stack([self.model(**batch).loss.double() * count, count.double()])
+        loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
+        metrics = {f"{metric_key_prefix}_loss": loss / count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def state_bytes(self) -> dict[str, int]:
         """Bytes held for weights, gradients and optimizer state."""
@@ -108,7 +161,10 @@ def _prepare_dir(output_dir: Path, settings: dict, resume: bool) -> Path | None:
     """Create the run's folder or check that it holds this very run; returns the checkpoint to resume from."""
     recorded = output_dir / SETTINGS
     if recorded.is_file() and resume:
-        before = json.loads(recorded.read_text())
+        try:
+            before = json.loads(recorded.read_text())
+        except ValueError as error:
+            raise RunError(f"{recorded} is damaged ({error}): choose another output_dir, or delete that one") from None
         changed = [k for k in settings if before.get(k) != settings[k]]
         if changed:
             k = changed[0]
@@ -127,11 +183,10 @@ def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, 
                save_steps, eval_steps, log_steps) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
-        output_dir=str(output_dir or "unused"), max_steps=steps, per_device_train_batch_size=batch_size,
+        output_dir=str(output_dir or tempfile.gettempdir()), max_steps=steps, per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulate, per_device_eval_batch_size=batch_size * 2, learning_rate=learning_rate,
         lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, seed=seed, bf16=has_fast_bf16(),
-        use_cpu=not cuda, train_sampling_strategy="group_by_length",
-        logging_steps=log_steps, report_to=[], disable_tqdm=True, remove_unused_columns=False,
+        use_cpu=not cuda, logging_steps=log_steps, report_to=[], disable_tqdm=True, remove_unused_columns=False,
         save_strategy="steps" if output_dir else "no", save_steps=save_steps, save_total_limit=2,
         eval_strategy="steps" if eval_steps else "no", eval_steps=eval_steps, include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=cuda)
@@ -159,7 +214,8 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
                       warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
                       save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps)
     if checkpointing:  # non-reentrant: gradients reach the adapters although the embedding output needs none
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     checkpoint, settings = None, None
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
@@ -169,20 +225,38 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
                          data_collator=SFTCollator(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show)])
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    run = _train(trainer, checkpoint)
+    done = checkpoint is not None and int(checkpoint.name.rsplit("-", 1)[1]) >= steps
+    run = _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
     if output_dir:
         _finish(run, model, output_dir, settings)
     return run
 
 
 def _train(trainer: SFTTrainer, checkpoint: Path | None) -> Run:
+    before = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).num_input_tokens_seen if checkpoint else 0
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds, log = time.perf_counter() - start, trainer.state.log_history
-    pick = lambda key, *more: [{k: e[k] for k in ("step", key, *more)} for e in log if key in e]
+    return _summary(trainer, checkpoint, time.perf_counter() - start, int(trainer.state.num_input_tokens_seen - before))
+
+
+def _reload(trainer: SFTTrainer, checkpoint: Path, output_dir: Path) -> Run:
+    """A run that was finished before: its weights and record again, without a step (Trainer would take one more)."""
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
+    trainer._load_optimizer_and_scheduler(str(checkpoint))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    manifest = output_dir / MANIFEST
+    metrics = json.loads(manifest.read_text())["metrics"] if manifest.is_file() else {}
+    return _summary(trainer, checkpoint, metrics.get("seconds", 0.0), metrics.get("session_tokens", 0))
+
+
+def _summary(trainer: SFTTrainer, checkpoint: Path | None, seconds: float, session_tokens: int) -> Run:
+    def pick(key, *more):
+        return [{k: e[k] for k in ("step", key, *more)} for e in trainer.state.log_history if key in e]
+
     trainer.model.eval()
-    return Run(pick("loss", "learning_rate"), pick("eval_loss"), seconds, int(trainer.state.num_input_tokens_seen), trainer.state_bytes(),
-               int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0)
+    return Run(pick("loss", "learning_rate"), pick("eval_loss"), seconds, int(trainer.state.num_input_tokens_seen), session_tokens,
+               trainer.state_bytes(), int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0)
 
 
 def _finish(run: Run, model, output_dir: Path, settings: dict) -> None:
@@ -192,7 +266,10 @@ def _finish(run: Run, model, output_dir: Path, settings: dict) -> None:
         save_adapter(model, output_dir / "adapter")
     else:
         model.save_pretrained(output_dir / "model")
+    if run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file():
+        return  # finished before: the manifest tells of the run that trained
     metrics = {"final_loss": run.history[-1]["loss"] if run.history else None, "seconds": round(run.seconds, 1), "tokens": run.tokens,
+               "session_tokens": run.session_tokens, "resumed_from": run.resumed_from,
                "eval_loss": run.eval_history[-1]["eval_loss"] if run.eval_history else None}
     _write_json(output_dir / MANIFEST, {**settings, "metrics": metrics, "versions": {
         name: version(name) for name in ("torch", "transformers", "tokenizers", "ftlib")}})

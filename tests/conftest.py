@@ -135,5 +135,5 @@ def ids():
 @pytest.fixture(scope="session")
 def rows():
     """24 short questions with one-word answers; families alternate."""
-    return [chat(f"Say {w}{i}.", f"{w}{i}", answer=f"{w}{i}", family=("odd", "even")[i % 2 == 0])
+    return [{**chat(f"Say {w}{i}.", f"{w}{i}", family=("odd", "even")[i % 2 == 0]), "answer": f"{w}{i}"}
             for i, w in enumerate(["ab", "cde", "f", "gh"] * 6)]
