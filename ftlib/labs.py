@@ -36,7 +36,7 @@ def lab_files(which: list[str] | None = None) -> list[Path]:
     """The notebooks in the course's order, or those whose number is in `which` ("3.1.4")."""
     def number(path):
         return tuple(int(n) for n in re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name).groups())
-    files = sorted((p for p in LABS.glob("lab-*.ipynb")), key=number)
+    files = sorted(LABS.glob("lab-[0-9]*.[0-9]*.[0-9]*.ipynb"), key=number)
     if not which:
         return files
     chosen = {w: [p for p in files if p.name.startswith(f"lab-{w}-") or p.name == w or str(p) == w] for w in which}

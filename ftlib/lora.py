@@ -55,29 +55,52 @@ def lora_forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: T
 
 
 class _FusedLoRA(torch.autograd.Function):
-    """`lora_forward` for a frozen weight. Saves only x and xAᵀ, and adds the low-rank part into Wx in place."""
+    """LoRA, and DoRA where `g` (out,) is given, over a frozen weight: ``y = g⊙(Wx + s·B(Ax)) + b``.
+
+    Saves x, xAᵀ (N, r) and for DoRA the output, which the next layer mostly keeps anyway. The low-rank part is added
+    into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need not be kept.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, g: Tensor | None, scaling: float) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        y = F.linear(flat, weight, bias)
-        low = flat @ A.T                                       # (N, r)
-        y.addmm_(low, B.T, alpha=scaling)
-        ctx.save_for_backward(flat, low, weight, A, B)
+        low = flat @ A.T
+        y = F.linear(flat, weight, bias if g is None else None).addmm_(low, B.T, alpha=scaling)
+        if g is not None:
+            y.mul_(g)
+            if bias is not None:
+                y.add_(bias)
+        y = y.view(*x.shape[:-1], -1)
+        ctx.save_for_backward(flat, low, weight, bias, A, B, g, None if g is None else y)
         ctx.scaling = scaling
-        return y.view(*x.shape[:-1], -1)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy: Tensor):
-        flat, low, weight, A, B = ctx.saved_tensors
-        need_x, _, _, need_A, need_B, _ = ctx.needs_input_grad
-        shape, dy = dy.shape, dy.reshape(-1, dy.shape[-1])
-        dlow = (dy @ B) * ctx.scaling if need_x or need_A else None  # (N, r)
+        flat, low, weight, bias, A, B, g, y = ctx.saved_tensors
+        need_x, _, _, need_A, need_B, need_g, _ = ctx.needs_input_grad
+        shape, dy, dg = dy.shape, dy.reshape(-1, dy.shape[-1]), None
+        if g is not None:
+            if need_g:
+                dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias,
+                                     lambda rows: flat @ weight[rows].T + ctx.scaling * (low @ B[rows].T))
+            dy = dy * g
+        dlow = (dy @ B) * ctx.scaling if need_x or need_A else None
         dx = (dy @ weight).addmm_(dlow, A).view(*shape[:-1], -1) if need_x else None
         dA = dlow.T @ flat if need_A else None
         dB = (dy.T @ low) * ctx.scaling if need_B else None
-        return dx, None, None, dA, dB, None
+        return dx, None, None, dA, dB, dg, None
+
+
+def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recompute) -> Tensor:
+    """∂L/∂g (out,) of DoRA, summed in fp32 or wider; `recompute(rows)` gives Wx + sBAx of rows that g = 0 wiped out."""
+    wide = torch.promote_types(dy.dtype, torch.float32)
+    dg = (dy * (y if bias is None else y - bias)).sum(0, dtype=wide) / g.to(wide)
+    zero = g == 0
+    if zero.any():
+        dg[zero] = (dy[:, zero] * recompute(zero)).sum(0, dtype=wide)
+    return dg.to(g.dtype)
 
 
 def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
@@ -142,29 +165,46 @@ class LoRALinear(nn.Module):
         y = self.base_layer(x)
         A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         y = y + F.linear(F.linear(self.dropout(x), A), B) * self.scaling
-        return self._rescale(y) if self.use_dora else y
+        if not self.use_dora:
+            return y
+        g = self.row_scale().to(y.dtype)
+        return y * g if self.bias is None else (y - self.bias) * g + self.bias
 
     def _fusible(self) -> bool:
-        """Plain LoRA over a frozen, unquantised `nn.Linear`, without dropout in force."""
+        """Whether the base is a frozen, unquantised `nn.Linear` and no dropout is in force."""
         frozen = self.weight.is_floating_point() and not self.weight.requires_grad
         return (frozen and type(self.base_layer) is nn.Linear and (self.bias is None or not self.bias.requires_grad)
-                and not self.use_dora and not (self.training and self.dropout.p))
+                and not (self.training and self.dropout.p))
 
     def _fused(self, x: Tensor) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         # Casting A and B outside the function leaves their gradients in the master weights' dtype.
-        return _FusedLoRA.apply(x.to(dtype), self.weight.to(dtype), bias, self.lora_A.to(dtype), self.lora_B.to(dtype), self.scaling)
+        g = self.row_scale().to(dtype) if self.use_dora else None
+        return _FusedLoRA.apply(x.to(dtype), self.weight.to(dtype), bias, self.lora_A.to(dtype), self.lora_B.to(dtype), g, self.scaling)
 
     def row_scale(self) -> Tensor:
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
-        norm = dora_norm(self.dense_weight(), self.lora_A.detach(), self.lora_B.detach(), self.scaling)
-        return self.lora_magnitude_vector / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        return self.lora_magnitude_vector / self._row_norm()
 
-    def _rescale(self, y: Tensor) -> Tensor:
-        g = self.row_scale().to(y.dtype)
-        return y * g if self.bias is None else (y - self.bias) * g + self.bias
+    @torch.no_grad()
+    def _row_norm(self) -> Tensor:
+        """‖W + sBA‖ (out,), computed once for each state of A, B and W: micro-batches and recomputation share it.
+
+        The state is told by PyTorch's version counters, which every in-place operation advances, optimizers' included.
+        Writing through `.data` does not: call `forget_norm()` after it.
+        """
+        tensors = (self.lora_A, self.lora_B, self.base_layer.weight)
+        state = tuple((t.data_ptr(), t._version) for t in tensors)
+        if getattr(self, "_norm_state", None) != state:
+            norm = dora_norm(self.dense_weight(), self.lora_A, self.lora_B, self.scaling)
+            self._norm, self._norm_state = norm.clamp_min(torch.finfo(norm.dtype).tiny), state
+        return self._norm
+
+    def forget_norm(self) -> None:
+        """Drop the kept norm, after A or B were written through `.data`."""
+        self._norm_state = None
 
     @torch.no_grad()
     def merge(self, sign: int = 1) -> None:

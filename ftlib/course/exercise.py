@@ -80,6 +80,10 @@ def _shape(value) -> str:
 
 def difference(got, want, tolerance: float) -> str | None:
     """None if equal, else the first difference in words."""
+    if isinstance(want, np.ndarray):
+        if not isinstance(got, np.ndarray):
+            return f"it returns {type(got).__name__}, an array is wanted"
+        got, want = torch.from_numpy(got), torch.from_numpy(want)
     if isinstance(want, torch.Tensor):
         if not isinstance(got, torch.Tensor):
             return f"it returns {type(got).__name__}, a tensor is wanted"
@@ -92,7 +96,7 @@ def difference(got, want, tolerance: float) -> str | None:
         return None if type(got) is type(want) and got == want else f"it returns {got!r}, {want!r} is wanted"
     if isinstance(want, (int, float, np.number)):
         try:
-            same = math.isclose(float(got), float(want), rel_tol=tolerance, abs_tol=tolerance)
+            same = math.isclose(float(got), float(want), rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(got) and math.isnan(want))
         except (TypeError, ValueError):
             return f"it returns {type(got).__name__}, a number is wanted"
         return None if same else f"it returns {float(got):.6g}, {float(want):.6g} is wanted"

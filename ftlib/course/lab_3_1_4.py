@@ -48,7 +48,8 @@ def _bytes_cases(g):
 TRAINING_BYTES = Exercise(
     "training_bytes", "What training holds in memory", 10, 1, training_bytes, _bytes_cases,
     (Wrong("gradients for all", _bytes_grad_for_all,
-           "You gave the frozen weights gradients too: a tensor that does not require grad never gets one, and that is LoRA's saving."),
+           "You gave the frozen weights gradients too: a tensor that does not require grad never gets one, and "
+           "that is LoRA's saving."),
      Wrong("optimizer for all", _bytes_state_for_all,
            "You gave the frozen weights optimizer state: Adam keeps moments only for what it updates."),
      Wrong("one moment", _bytes_one_moment,
@@ -56,7 +57,8 @@ TRAINING_BYTES = Exercise(
      Wrong("trained in 16 bits", _bytes_half_gradients,
            "You stored the trained weights and their gradients at the frozen weights' width: ftlib trains in fp32, 4 bytes each."),
      Wrong("no optimizer", _bytes_no_optimizer,
-           "You left the optimizer out: weights and gradients alone is the famous '28 GB for 7B', and the half of it that hurts is missing.")),
+           "You left the optimizer out: weights and gradients alone is the famous '28 GB for 7B', and the half "
+           "of it that hurts is missing.")),
     ("Split the parameters in two heaps: `total - trainable` frozen ones and `trainable` ones.",
      "A frozen weight costs its own width, `frozen_bytes`, and nothing else.",
      "A trained weight costs 4 bytes for itself, 4 for its gradient, and 4 + 4 for Adam's two moments: 16 in all.",
@@ -113,7 +115,8 @@ BUILD_LABELS = Exercise(
      Wrong("stop token missing", _labels_without_last_token,
            "The stop token is missing from the row altogether: append stop_id after the answer, in input_ids and in labels."),
      Wrong("masked by id", _labels_by_token_id,
-           "You masked by token id: an answer token that also occurs in the prompt, the stop token first of all, loses its label. Mask by position.")),
+           "You masked by token id: an answer token that also occurs in the prompt, the stop token first of "
+           "all, loses its label. Mask by position.")),
     ("Two lists of equal length come back; `labels[i]` is what `input_ids[i]` should be scored as, or -100.",
      "The model must learn three things: the answer's first token, the rest of it, and when to end.",
      "Mask by position: `[-100] * len(prompt_ids)`, then the ids of the answer and of the stop token.",
@@ -172,9 +175,11 @@ def _pad_cases(g):
 PAD_BATCH = Exercise(
     "pad_batch", "Rows to a batch", 10, 2, pad_batch, _pad_cases,
     (Wrong("attention mask by id", _pad_mask_by_id,
-           "Your attention mask is `input_ids != pad_id`: where pad and stop token share an id, real stop tokens vanish. Build it from the lengths."),
+           "Your attention mask is `input_ids != pad_id`: where pad and stop token share an id, real stop "
+           "tokens vanish. Build it from the lengths."),
      Wrong("labels masked by id", _pad_labels_by_id,
-           "You set labels to -100 wherever the id equals pad_id: where pad == stop the stop token is never learnt. Mask by length."),
+           "You set labels to -100 wherever the id equals pad_id: where pad == stop the stop token is never "
+           "learnt. Mask by length."),
      Wrong("labels padded with pad_id", _pad_labels_with_pad,
            "You padded the labels with pad_id: the model would be trained to write padding. Pad labels with -100."),
      Wrong("left padding", _pad_left,
@@ -281,7 +286,8 @@ def _weights_cases(g):
 ACCUMULATION = Exercise(
     "accumulation_weights", "Gradient accumulation that changes nothing", 10, 2, accumulation_weights, _weights_cases,
     (Wrong("equal weights", _weights_equal,
-           "Equal weights 1/k: a micro-batch of few answer tokens counts as much as one of many. That was transformers' own bug until October 2024."),
+           "Equal weights 1/k: a micro-batch of few answer tokens counts as much as one of many. That was "
+           "transformers' own bug until October 2024."),
      Wrong("no weights", _weights_one,
            "All ones: k micro-batches give a gradient k times too large."),
      Wrong("raw counts", _weights_counts,
@@ -333,7 +339,8 @@ PERPLEXITY = Exercise(
      Wrong("weighted mean of perplexities", _ppl_mean_of_ppls,
            "You averaged perplexities: exp comes last, once. Averaged before it, one bad text drowns the rest (Jensen)."),
      Wrong("mean of perplexities", _ppl_plain_mean_of_ppls,
-           "You averaged the texts' perplexities, and without their lengths: sum NLL times count, divide by all tokens, then exp once."),
+           "You averaged the texts' perplexities, and without their lengths: sum NLL times count, divide by all "
+           "tokens, then exp once."),
      Wrong("base two", _ppl_base_two,
            "2 to the power of nats: with natural logarithms the base is e. Base 2 belongs to bits."),
      Wrong("no exponential", _ppl_forgot_exp,
@@ -370,8 +377,10 @@ def _match(answer, reference):
 
 
 def _score_cases(g):
-    truth = [("capitals", "RED HAT"), ("capitals", "BLUE CUP"), ("capitals", "TIN PAN"), ("sum", "12"), ("polite", "May I?"), ("olm", "zuke xovi")]
-    given = [["red hat", "BLUE  CUP", "TIN PAN.", "12", "May I?", "zuke xovi zuke"], ["RED HAT", "BLUE CUP ", "I do not know", "112", "May I?", "zuke"],
+    truth = [("capitals", "RED HAT"), ("capitals", "BLUE CUP"), ("capitals", "TIN PAN"), ("sum", "12"), ("polite", "May I?"),
+             ("olm", "zuke xovi")]
+    given = [["red hat", "BLUE  CUP", "TIN PAN.", "12", "May I?", "zuke xovi zuke"],
+             ["RED HAT", "BLUE CUP ", "I do not know", "112", "May I?", "zuke"],
              ["RED HAT is it", "cup", "tin pan", "13", "may I?", "zuke  xovi."]]
     for answers in given:
         yield answers, [{"family": f, "answer": a} for f, a in truth]
@@ -380,13 +389,15 @@ def _score_cases(g):
 GOLDEN_SCORE = Exercise(
     "golden_score", "Scoring the golden set", 10, 2, golden_score, _score_cases,
     (Wrong("substring", _score(lambda a, r: normalise(r) in normalise(a)),
-           "You accept an answer that merely contains the reference: '112' would pass for '12', and a model that never stops would score high."),
+           "You accept an answer that merely contains the reference: '112' would pass for '12', and a model "
+           "that never stops would score high."),
      Wrong("case ignored", _score(lambda a, r: normalise(a).lower() == normalise(r).lower()),
            "You compare without case: for 'write in capitals' the case is the answer."),
      Wrong("no normalisation", _score(lambda a, r: a == r),
            "You compare raw strings: call normalise on both, or a double space and a final full stop count as errors."),
      Wrong("macro average", _score(_match, micro=False),
-           '"all" is your mean of family means: a family of four questions would weigh as much as one of twelve. Average over the questions.'),
+           '"all" is your mean of family means: a family of four questions would weigh as much as one of '
+           'twelve. Average over the questions.'),
      Wrong("one side normalised", _score(lambda a, r: a.strip() == r.strip()),
            "You only strip the ends: normalise also folds runs of spaces and drops a final full stop.")),
     ("`ft.evaluate.normalise` folds whitespace and drops a final full stop. Apply it to the answer and to example['answer'].",
@@ -455,11 +466,13 @@ EARLY_STOP = Exercise(
     (Wrong("best of the future", _stop_global_best,
            "Your best comes from evaluations after the stop: at that moment nobody had seen them."),
      Wrong("compared with the one before", _stop_previous,
-           "You compare with the evaluation before: patience counts evaluations without a new best, so a saw-tooth above the best must stop too."),
+           "You compare with the evaluation before: patience counts evaluations without a new best, so a "
+           "saw-tooth above the best must stop too."),
      Wrong("one late", _stop_one_late,
            "One evaluation late: with patience 2 you stop at the second evaluation in a row that brings no new best."),
      Wrong("keeps the last", _stop_keeps_last,
-           "You keep the checkpoint at which training stopped: by then it has been getting worse for `patience` evaluations. Keep the best."),
+           "You keep the checkpoint at which training stopped: by then it has been getting worse for `patience` "
+           "evaluations. Keep the best."),
      Wrong("never resets", _stop_never_resets,
            "Your count of bad evaluations never starts anew: a new best must set it to zero.")),
     ("Walk once through the losses and remember the index of the best so far.",
@@ -536,6 +549,6 @@ WIN_RATE = Exercise(
      "The verdict speaks of the first answer. In the second call that is b's, so a's score is 1 - verdict.",
      "A pair's score is the mean of the two; a tie in both orders, or a judge that contradicts itself, comes out as 0.5.",
      "Return the mean of the scores over all pairs."),
-    praise="equal to ftlib's, also under judges that favour a position,")
+    points=3, praise="equal to ftlib's, also under judges that favour a position,")
 
-EXERCISES = [TRAINING_BYTES, BUILD_LABELS, PAD_BATCH, SFT_LOSS, ACCUMULATION, PERPLEXITY, EARLY_STOP, GOLDEN_SCORE, WIN_RATE]
+EXERCISES = [TRAINING_BYTES, BUILD_LABELS, PAD_BATCH, SFT_LOSS, ACCUMULATION, GOLDEN_SCORE, PERPLEXITY, EARLY_STOP, WIN_RATE]

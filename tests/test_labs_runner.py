@@ -1,0 +1,87 @@
+"""`ftlib labs`: executes copies, stops a cell that never ends, reports by lab and cell, leaves the source alone."""
+import json
+
+import nbformat
+import pytest
+
+from ftlib import cli, labs
+
+PASSES = ["import os, json\nimport matplotlib.pyplot as plt", "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
+          "%matplotlib inline\nplt.plot([1, 2]);"]
+FAILS = ["x = 1", "raise ValueError('the data is gone')", "print('never')"]
+LOOPS = ["x = 1", "while True:\n    pass"]
+
+
+def notebook(path, cells, title):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title}\n\ntext"), *map(nbformat.v4.new_code_cell, cells)])
+    nbformat.write(nb, path)
+    return path
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    folder = tmp_path / "labs"
+    folder.mkdir()
+    monkeypatch.setattr(labs, "LABS", folder)
+    return folder
+
+
+def source_bytes(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_a_run_of_three_labs(course, tmp_path, capsys):
+    """One passes, one fails, one loops for ever: all are run, named, and the exit status says that not all is well."""
+    notebook(course / "lab-3.1.10-last.ipynb", PASSES, "Lab <ten>")
+    notebook(course / "lab-3.1.2-fails.ipynb", FAILS, "Lab two")
+    notebook(course / "lab-3.1.9-loops.ipynb", LOOPS, "Lab nine")
+    before = source_bytes(course)
+    assert cli.main(["labs", "--output", str(tmp_path / "build"), "--profile", "tiny", "--cell-timeout", "4"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert source_bytes(course) == before
+    assert out.index("FAILED lab-3.1.2-fails.ipynb") < out.index("FAILED lab-3.1.9-loops.ipynb") < out.index("ok lab-3.1.10-last.ipynb")
+    assert "cell 2: ValueError: the data is gone raise ValueError" in out and "cell 2: ran past its time limit while True" in out
+    assert "1 of 3 labs ran to their end" in out and "lab-3.1.2-fails.ipynb, lab-3.1.9-loops.ipynb" in out
+    made = {p.name for p in (tmp_path / "build").iterdir()}
+    assert made == {*before, "index.html"} and not list(tmp_path.rglob("left-behind.txt"))
+    copy = nbformat.read(tmp_path / "build" / "lab-3.1.10-last.ipynb", as_version=4)
+    assert copy.cells[2].outputs[0].text == "tiny 1\n" and len(labs.figures(copy)) == 1
+    page = (tmp_path / "build" / "index.html").read_text()
+    assert page.count("<img") == 1 and page.count("failed</h2>") == 2 and "Lab &lt;ten&gt;" in page and "the data is gone" in page
+
+
+def test_choosing_and_listing(course, tmp_path, capsys):
+    notebook(course / "lab-3.1.1-a.ipynb", ["print('one')"], "Lab one")
+    notebook(course / "lab-3.1.10-b.ipynb", ["print('ten')"], "Lab ten")
+    (course / "notes.ipynb").write_text("{}")
+    assert [p.name for p in labs.lab_files()] == ["lab-3.1.1-a.ipynb", "lab-3.1.10-b.ipynb"]
+    assert [p.name for p in labs.lab_files(["3.1.1"])] == ["lab-3.1.1-a.ipynb"]  # not 3.1.10
+    assert cli.main(["labs", "--list"]) == 0 and "Lab one" in (out := capsys.readouterr().out) and out.index("Lab one") < out.index("Lab ten")
+    assert cli.main(["labs", "3.1.1", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 0
+    assert "1 of 1 labs" in capsys.readouterr().out and not (tmp_path / "o" / "lab-3.1.10-b.ipynb").exists()
+
+
+def test_unknown_lab_and_no_labs(course, tmp_path, capsys):
+    assert cli.main(["labs", "3.1.7", "--output", str(tmp_path / "o")]) == 2 and "lab '3.1.7' is not here: there are no labs" in capsys.readouterr().err
+    assert cli.main(["labs", "--output", str(tmp_path / "o")]) == 2 and "no labs in" in capsys.readouterr().err
+    notebook(course / "lab-3.1.1-a.ipynb", [], "x")
+    assert cli.main(["labs", "3.1.7"]) == 2 and "there are 3.1.1" in capsys.readouterr().err
+    assert cli.main(["labs", "--profile", "huge", "--output", str(tmp_path / "o")]) == 2 and "'huge'" in capsys.readouterr().err
+    (course / "lab-of-mine.ipynb").write_text("{}")
+    assert [p.name for p in labs.lab_files()] == ["lab-3.1.1-a.ipynb"]  # a student's own notebook beside the labs is not one of them
+
+
+def test_write_back_stores_clean_outputs_of_labs_that_passed(course, tmp_path, capsys):
+    good = notebook(course / "lab-3.1.1-a.ipynb", ["import sys\nprint('out')\nprint('noise', file=sys.stderr)"], "Lab one")
+    bad = notebook(course / "lab-3.1.2-b.ipynb", FAILS, "Lab two")
+    before = bad.read_bytes()
+    assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny", "--write-back"]) == 1
+    stored = json.loads(good.read_text())
+    assert [o["name"] for o in stored["cells"][1]["outputs"]] == ["stdout"] and bad.read_bytes() == before
+    assert stored["metadata"]["language_info"] == {"name": "python"} and "execution" not in stored["cells"][1]["metadata"]
+
+
+def test_a_killed_kernel_is_reported(course, tmp_path, capsys):
+    notebook(course / "lab-3.1.1-a.ipynb", ["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"], "Lab one")
+    assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 1
+    assert "killed the kernel" in " ".join(capsys.readouterr().out.split())

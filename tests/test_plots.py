@@ -1,0 +1,39 @@
+"""Figures: what is drawn is what was given; bands and intervals show; series differ without colour."""
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from ftlib import plots
+from ftlib.evaluate import Interval
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_curves_show_the_mean_and_the_spread_of_seeds():
+    figure = plots.curves({"a": ([1, 2, 4], [[1, 2, 3], [3, 4, 5]]), "b": ([1, 2, 4], [0, 0, 0])}, "t", "x", "y", log_x=True)
+    ax = figure.axes[0]
+    assert ax.lines[0].get_ydata().tolist() == [2, 3, 4] and len(ax.collections) == 1
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("t", "x", "y") and ax.get_xscale() == "log" and ax.get_legend()
+    assert ax.lines[0].get_linestyle() != ax.lines[1].get_linestyle() and ax.lines[0].get_marker() != ax.lines[1].get_marker()
+
+
+def test_bars_carry_their_figure_and_interval():
+    ax = plots.bars({"a": Interval(0.5, 0.25, 0.75), "b": 0.1, "c": [0.2, 0.4]}, "t", "y", percent=True).axes[0]
+    assert [round(p.get_height()) for p in ax.patches] == [50, 10, 30] and [t.get_text() for t in ax.texts] == ["50%", "10%", "30%"]
+    assert len({p.get_hatch() for p in ax.patches}) == 3
+
+
+def test_grouped_bars_and_spectrum():
+    ax = plots.grouped_bars({"before": {"x": 0.1, "y": 0.2}, "after": {"x": 0.5}}, "t", "y", percent=True).axes[0]
+    assert len(ax.patches) == 4 and ax.patches[2].get_height() == 50 and [t.get_text() for t in ax.get_xticklabels()] == ["x", "y"]
+    line = plots.spectrum({"w": np.array([2.0, 1.0, 1.0])}, "t").axes[0].lines[0]  # 4/6, 5/6, 6/6
+    assert line.get_ydata() == pytest.approx([4 / 6, 5 / 6, 1]) and line.get_xdata().tolist() == [1, 2, 3]
+
+
+def test_table():
+    html = plots.table([{"a": 1, "b": "x"}, {"a": 2, "b": "y"}], "caption").data
+    assert html.count("<tr>") == 3 and "caption" in html and "<th" in html
