@@ -15,6 +15,7 @@ from ftlib.evaluate import (bootstrap_interval, forgetting, golden_accuracy, pai
 from ftlib.loading import LoadError, load_model  # noqa: E402
 from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers, merge_adapter,  # noqa: E402
                         unmerge_adapter)
+from ftlib.neftune import neftune  # noqa: E402
 from ftlib.profiles import get_profile  # noqa: E402
 from ftlib.seeds import over_seeds  # noqa: E402
 from ftlib.train import RunError, finetune  # noqa: E402

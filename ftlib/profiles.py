@@ -37,8 +37,9 @@ class Profile:
     study_model: str = EMBEDDED
     study_train: str = "olm_train"
     study_test: str = "olm_test"
-    study_steps: int = 40
-    ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    study_steps: int = 100
+    study_batch: int = 8
+    ranks: tuple[int, ...] = (1, 4, 16, 64)
     methods: tuple[str, ...] = ("LoRA", "full fine-tuning")   # that lab 4 trains side by side at this scale
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
 

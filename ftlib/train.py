@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from ftlib.adapter_io import base_name, load_adapter, save_adapter
 from ftlib.datasets import IGNORE, SFTCollator, encode_rows, fingerprint
 from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
+from ftlib.neftune import neftune
 from ftlib.progress import LiveRun
 
 COMPLETE, MANIFEST, SETTINGS = "complete", "manifest.json", "settings.json"
@@ -195,12 +196,13 @@ def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, 
 def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_size: int = 32, seed: int = 0, eval_rows=None,
              eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
              warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool = False,
-             max_length: int = 1024, log_steps: int = 5, show: bool = True) -> Run:
+             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, show: bool = True) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`.
 
     `rows` are conversations (`datasets.check_row`), batches hold rows of like length, AdamW with `schedule` after a
     `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
-    interruption to the same result, and leaves `adapter/` and a manifest. Raises RunError or DataError.
+    interruption to the same result, and leaves `adapter/` and a manifest. `neftune_alpha` above 0 noises the
+    embeddings (`ftlib.neftune`). Raises RunError or DataError.
     """
     if steps < 1 or batch_size < 1 or not learning_rate > 0:
         raise RunError(f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be above 0")
@@ -219,14 +221,16 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     checkpoint, settings = None, None
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
-                             schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length)
+                             schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length,
+                             neftune_alpha=neftune_alpha)
         checkpoint = _prepare_dir(output_dir, settings, resume)
     trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
                          data_collator=SFTCollator(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show)])
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
     done = checkpoint is not None and int(checkpoint.name.rsplit("-", 1)[1]) >= steps
-    run = _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
+    with neftune(model, neftune_alpha):
+        run = _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
     if output_dir:
         _finish(run, model, output_dir, settings)
     return run

@@ -12,6 +12,7 @@ from torch import nn
 import ftlib as ft
 from ftlib.lora import AdapterConfig, LoRALinear, dora_norm, lora_delta, lora_forward, target_names
 
+frozen_or_not = pytest.mark.parametrize("frozen", [True, False], ids=["fused", "plain"])
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}, "rsdora": {"use_dora": True, "use_rslora": True}}
 
 
@@ -23,9 +24,9 @@ def f64(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def linear_layer(W, b, A, B, magnitude=None, **options):
-    """A LoRALinear with the given numbers."""
-    base = nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=W.dtype)
+def linear_layer(W, b, A, B, magnitude=None, frozen=True, **options):
+    """A LoRALinear with the given numbers. A frozen base takes the fused function, one that trains plain autograd."""
+    base = nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=W.dtype).requires_grad_(not frozen)
     with torch.no_grad():
         base.weight.copy_(W)
         if b is not None:
@@ -40,7 +41,8 @@ def linear_layer(W, b, A, B, magnitude=None, **options):
 
 
 # --- by hand ------------------------------------------------------------------------------------------------------------
-def test_lora_by_hand():
+@frozen_or_not
+def test_lora_by_hand(frozen):
     """W = [[1, 2], [3, 4]], b = [10, 20], A = [[1, -1]], B = [[2], [3]], alpha = 4, r = 1, x = [1, 3].
 
     Wx = [1·1 + 2·3, 3·1 + 4·3] = [7, 15]; Ax = 1 − 3 = −2; B(Ax) = [−4, −6]; s = 4/1 = 4, so s·BAx = [−16, −24];
@@ -49,7 +51,8 @@ def test_lora_by_hand():
     """
     W, b = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([10.0, 20])
     A, B, x = torch.tensor([[1.0, -1]]), torch.tensor([[2.0], [3]]), torch.tensor([1.0, 3], requires_grad=True)
-    layer = linear_layer(W, b, A, B, lora_alpha=4)
+    layer = linear_layer(W, b, A, B, frozen=frozen, lora_alpha=4)
+    assert layer._fusible() is frozen
     y = layer(x)
     assert y.tolist() == [1, 11] == lora_forward(x, W, b, A, B, 4).tolist()
     y.sum().backward()
@@ -58,7 +61,8 @@ def test_lora_by_hand():
     assert layer.base_layer.weight.tolist() == [[9, -6], [15, -8]] and layer(x).tolist() == [1, 11]
 
 
-def test_dora_by_hand():
+@frozen_or_not
+def test_dora_by_hand(frozen):
     """W = [[1, 0], [0, 2]], A = [[1, 1]], B = [[2], [4]], s = 1, so V = W + BA = [[3, 2], [4, 6]]; m = [1, 2], b = [5, 5].
 
     Row norms of V: √13 and √52 = 2√13. g = m/norm = [1/√13, 1/√13]. x = [1, 2]: Vx = [7, 16]; y = Vx/√13 + 5.
@@ -67,7 +71,7 @@ def test_dora_by_hand():
     """
     root = math.sqrt(13)
     W, A, B, x = f64([1, 0], [0, 2]), f64([1, 1]), f64([2], [4]), f64(1, 2).requires_grad_()
-    layer = linear_layer(W, f64(5, 5), A, B, f64(1, 2), lora_alpha=1)
+    layer = linear_layer(W, f64(5, 5), A, B, f64(1, 2), frozen=frozen, lora_alpha=1)
     assert torch.allclose(dora_norm(W, A, B, 1.0), f64(root, 2 * root), rtol=1e-14)
     y = layer(x)
     assert torch.allclose(y, f64(7 / root + 5, 16 / root + 5), rtol=1e-14)
@@ -191,11 +195,11 @@ sizes = st.integers(1, 9)
 
 
 @given(n_in=sizes, n_out=sizes, r=st.integers(1, 12), batch=st.integers(1, 4), bias=st.booleans(), dora=st.booleans(),
-       rslora=st.booleans(), alpha=st.sampled_from([0.5, 1, 16]), seed=st.integers(0, 5))
-def test_merged_is_unmerged_is_the_dense_formula(n_in, n_out, r, batch, bias, dora, rslora, alpha, seed):
+       rslora=st.booleans(), frozen=st.booleans(), alpha=st.sampled_from([0.5, 1, 16]), seed=st.integers(0, 5))
+def test_merged_is_unmerged_is_the_dense_formula(n_in, n_out, r, batch, bias, dora, rslora, frozen, alpha, seed):
     """Forward pass, merged weight and `W' = g·(W + sBA)` agree for every shape and option; unmerging restores W."""
     torch.manual_seed(seed)
-    base = nn.Linear(n_in, n_out, bias=bias, dtype=torch.float64)
+    base = nn.Linear(n_in, n_out, bias=bias, dtype=torch.float64).requires_grad_(not frozen)
     W = base.weight.detach().clone()
     layer = LoRALinear(base, AdapterConfig(r=r, lora_alpha=alpha, use_dora=dora, use_rslora=rslora))
     with torch.no_grad():
@@ -228,6 +232,107 @@ def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
     A, B = torch.randn(2, 64, generator=g), torch.randn(8, 2, generator=g)
     norm = dora_norm(W, A, B, 0.5)
     assert norm.dtype == torch.float32 and relative(norm.double(), (W.double() + 0.5 * B.double() @ A.double()).norm(dim=1)) < 1e-6
+
+
+# --- the fused function -------------------------------------------------------------------------------------------------
+def fused_and_plain(n_in, n_out, r, bias, dora, dtype=torch.float64):
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g).to(dtype)
+    numbers = draw(n_out, n_in), draw(n_out) if bias else None, draw(r, n_in), draw(n_out, r), draw(n_out).abs() + 0.5 if dora else None
+    return [linear_layer(*numbers, frozen=frozen, lora_alpha=3) for frozen in (True, False)]
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(5,), (0, 5), (1, 5), (2, 3, 5), (2, 1, 3, 5)], ids=str)
+def test_fused_equals_plain_autograd(shape, bias, dora):
+    """Every gradient, for inputs of one to four dimensions, an empty batch included."""
+    results = []
+    for layer in fused_and_plain(5, 7, 2, bias, dora):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+        y = layer(x)
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+        results.append([y, x.grad, layer.lora_A.grad, layer.lora_B.grad] + ([layer.lora_magnitude_vector.grad] if dora else []))
+    for fused, plain in zip(*results):
+        assert fused.shape == plain.shape and torch.allclose(fused, plain, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_fused_passes_gradcheck(dora):
+    """Numerical derivatives by x, A, B and DoRA's scale, at a transposed (not contiguous) input."""
+    from ftlib.lora import _FusedLoRA
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    W, b, scale = draw(4, 3), draw(4), (draw(4).abs() + 0.5).requires_grad_() if dora else None
+    x, A, B = draw(3, 5).requires_grad_(), draw(2, 3).requires_grad_(), draw(4, 2).requires_grad_()
+    if dora:
+        assert torch.autograd.gradcheck(lambda x, A, B, s: _FusedLoRA.apply(x.T, W, b, A, B, s, 1.5), (x, A, B, scale))
+    else:
+        assert torch.autograd.gradcheck(lambda x, A, B: _FusedLoRA.apply(x.T, W, b, A, B, None, 1.5), (x, A, B))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_fused_keeps_only_what_it_must_for_backward(dora):
+    """x, xAᵀ and the factors; for DoRA also the output and its scale. No second copy of x or y, no out×in tensor but W."""
+    layer, _ = fused_and_plain(6, 9, 2, True, dora)
+    x, kept = torch.randn(4, 6, dtype=torch.float64).requires_grad_(), []
+    layer(x)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = layer(x)
+    large = [t for t in kept if t.shape in ((4, 6), (4, 9), (9, 6))]
+    assert {t.data_ptr() for t in large} <= {x.data_ptr(), y.data_ptr(), layer.base_layer.weight.data_ptr()}
+    assert (y.data_ptr() in {t.data_ptr() for t in large}) is dora
+
+
+def test_dora_magnitude_of_zero_still_learns():
+    """m = [0, 1] wipes row 0 out, but ∂y₀/∂m₀ = (Vx)₀/‖V₀‖: with V = [[3, 4], [0, 2]] and x = [1, 1], 7/5 and 2/2."""
+    for frozen in (True, False):
+        layer = linear_layer(f64([2, 4], [0, 2]), f64(1, 1), f64([1, 0]), f64([1], [0]), f64(0, 1), frozen=frozen, lora_alpha=1)
+        y = layer(f64(1, 1))
+        y.sum().backward()
+        assert y.tolist() == [1, 2] and torch.allclose(layer.lora_magnitude_vector.grad, f64(7 / 5, 1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_autocast(variant, ids):
+    """Under bf16 autocast the layers compute in bf16 and the fp32 adapter gets fp32 gradients near the exact ones."""
+    model = randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant]))
+    model(ids, labels=ids).loss.backward()
+    exact = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ft.lora_layers(model)["model.layers.0.mlp.up_proj"](torch.randn(2, 32)).dtype == torch.bfloat16
+        model(ids, labels=ids).loss.backward()
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            assert p.grad.dtype == torch.float32 and relative(p.grad, exact[name]) < 0.1, name
+
+
+def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
+    """Forward passes share it; an optimizer step, loading, and merging each make a new one; `.data` needs forget_norm."""
+    calls = []
+    monkeypatch.setattr("ftlib.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a))
+    layer, _ = fused_and_plain(6, 9, 2, True, True)
+    true_norm = lambda: (layer.base_layer.weight + lora_delta(layer.lora_A, layer.lora_B, layer.scaling)).norm(dim=1)
+    x = torch.randn(4, 6, dtype=torch.float64)
+    for _ in range(3):
+        layer(x)
+    assert len(calls) == 1
+    for optimizer in (torch.optim.SGD, torch.optim.AdamW, lambda p, lr: torch.optim.AdamW(p, lr=lr, fused=True),
+                      lambda p, lr: torch.optim.AdamW(p, lr=lr, foreach=True)):
+        before = len(calls)
+        layer(x).sum().backward()
+        optimizer([p for p in layer.parameters() if p.requires_grad], lr=0.1).step()
+        assert torch.allclose(layer._row_norm(), true_norm()) and len(calls) == before + 1
+    layer.load_state_dict({k: v + 0.1 for k, v in layer.state_dict().items()})
+    assert torch.allclose(layer._row_norm(), true_norm())
+    twin = copy.deepcopy(layer)
+    with torch.no_grad():
+        twin.lora_B.add_(1)
+    assert torch.allclose(layer._row_norm(), true_norm()) and not torch.allclose(twin._row_norm(), true_norm())
+    layer.lora_B.data += 1
+    layer.forget_norm()
+    assert torch.allclose(layer._row_norm(), true_norm())
 
 
 # --- the whole model ----------------------------------------------------------------------------------------------------
