@@ -107,14 +107,14 @@ class Accuracy(float):
 def golden_accuracy(model, tokenizer, examples: list[dict], max_new_tokens: int = 40, shots=None, batch_size: int = 100) -> Accuracy:
     """Exact-match accuracy of greedy answers after `normalise`.
 
-    `examples` carry `messages` and `answer`, and `family` if they have one. `shots(example)` may return solved
+    `examples` carry `messages`, and `answer` (else the last message is it) and `family` if they have them. `shots(example)` may return solved
     examples to show before the question (few-shot prompting).
     """
     if not examples:
         raise ValueError("examples is empty: nothing to score")
     prompts = [few_shot_messages(shots(e) if shots else [], e["messages"][:-1]) for e in examples]
     answers = generate_answers(model, tokenizer, prompts, max_new_tokens, batch_size)
-    correct = [normalise(a) == normalise(e["answer"]) for a, e in zip(answers, examples)]
+    correct = [normalise(a) == normalise(e.get("answer") or e["messages"][-1]["content"]) for a, e in zip(answers, examples)]
     families = defaultdict(list)
     for e, c in zip(examples, correct):
         families[e.get("family", "all")].append(c)

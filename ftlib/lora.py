@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 log = logging.getLogger("ftlib")
 
@@ -70,7 +71,7 @@ class _FusedLoRA(torch.autograd.Function):
             y.mul_(g)
             if bias is not None:
                 y.add_(bias)
-        y = y.view(*x.shape[:-1], -1)
+        y = y.view(*x.shape[:-1], weight.shape[0])
         ctx.save_for_backward(flat, low, weight, bias, A, B, g, None if g is None else y)
         ctx.scaling = scaling
         return y
@@ -87,7 +88,7 @@ class _FusedLoRA(torch.autograd.Function):
                                      lambda rows: flat @ weight[rows].T + ctx.scaling * (low @ B[rows].T))
             dy = dy * g
         dlow = (dy @ B) * ctx.scaling if need_x or need_A else None
-        dx = (dy @ weight).addmm_(dlow, A).view(*shape[:-1], -1) if need_x else None
+        dx = (dy @ weight).addmm_(dlow, A).view(*shape[:-1], weight.shape[1]) if need_x else None
         dA = dlow.T @ flat if need_A else None
         dB = (dy.T @ low) * ctx.scaling if need_B else None
         return dx, None, None, dA, dB, dg, None
@@ -113,6 +114,16 @@ def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
     cross = (B * (W @ A.T)).sum(1)
     square = ((B @ (A @ A.T)) * B).sum(1)
     return (W.square().sum(1) + 2 * scaling * cross + scaling**2 * square).clamp_min(0).sqrt()
+
+
+_optimizer_steps = [0]  # of every optimizer in this process
+
+
+def _count_step(*_) -> None:
+    _optimizer_steps[0] += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 class LoRALinear(nn.Module):
@@ -192,11 +203,12 @@ class LoRALinear(nn.Module):
     def _row_norm(self) -> Tensor:
         """‖W + sBA‖ (out,), computed once for each state of A, B and W: micro-batches and recomputation share it.
 
-        The state is told by PyTorch's version counters, which every in-place operation advances, optimizers' included.
-        Writing through `.data` does not: call `forget_norm()` after it.
+        The state is told by PyTorch's version counters, which in-place operations advance, and by the number of optimizer
+        steps: fused optimizers, Trainer's default, advance no counter. Nor does writing through `.data`: call
+        `forget_norm()` after it.
         """
         tensors = (self.lora_A, self.lora_B, self.base_layer.weight)
-        state = tuple((t.data_ptr(), t._version) for t in tensors)
+        state = (_optimizer_steps[0], *((t.data_ptr(), t._version) for t in tensors))
         if getattr(self, "_norm_state", None) != state:
             norm = dora_norm(self.dense_weight(), self.lora_A, self.lora_B, self.scaling)
             self._norm, self._norm_state = norm.clamp_min(torch.finfo(norm.dtype).tiny), state

@@ -71,7 +71,8 @@ def llama(layers: int = 2, hidden: int = 32, vocab: int = 280, seed: int = 0, dt
     """A random Llama with grouped-query attention, in evaluation mode as from_pretrained returns it."""
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(seed)
-    options = dict(vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, num_attention_heads=4,
+    options = dict(vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+                   num_attention_heads=4,
                    num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=0, eos_token_id=6,
                    pad_token_id=2)
     return LlamaForCausalLM(LlamaConfig(**{**options, **more})).to(dtype).eval()

@@ -42,7 +42,8 @@ def test_peft_loads_ours(variant, targets, tmp_path, ids):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         theirs = PeftModel.from_pretrained(llama(), tmp_path)
-    wrapped = {n.removeprefix("base_model.model.") for n, m in theirs.named_modules() if type(m).__name__ == "Linear" and hasattr(m, "lora_A")}
+    wrapped = {n.removeprefix("base_model.model.") for n,
+               m in theirs.named_modules() if type(m).__name__ == "Linear" and hasattr(m, "lora_A")}
     assert wrapped == set(ft.lora_layers(ours))
     assert torch.allclose(theirs(ids).logits, ours(ids).logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(ours(ids).logits, llama()(ids).logits, atol=1e-3)
@@ -52,7 +53,8 @@ def test_peft_loads_ours(variant, targets, tmp_path, ids):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_we_load_pefts(variant, targets, tmp_path, ids):
     from peft import LoraConfig, get_peft_model
-    theirs = get_peft_model(llama(), LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS[targets], task_type="CAUSAL_LM", **VARIANTS[variant]))
+    theirs = get_peft_model(llama(), LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS[targets], task_type="CAUSAL_LM",
+                                                **VARIANTS[variant]))
     randomize(theirs).eval()
     theirs.save_pretrained(tmp_path)
     ours = ft.load_adapter(llama(), tmp_path)
@@ -78,7 +80,8 @@ def test_the_files_are_pefts(tmp_path):
     assert torch.equal(tensors[stem + "lora_B.weight"], layer.lora_B) and tensors[stem + "lora_B.weight"].shape == (32, 3)
     assert torch.equal(tensors[stem + "lora_magnitude_vector"], layer.lora_magnitude_vector) and len(tensors) == 6
     config = json.loads((tmp_path / CONFIG).read_text())
-    want = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "use_dora": True, "use_rslora": False, "target_modules": ["q_proj"], "bias": "none"}
+    want = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "use_dora": True, "use_rslora": False, "target_modules": ["q_proj"],
+            "bias": "none"}
     assert {k: config[k] for k in want} == want
 
 
@@ -269,7 +272,8 @@ def test_another_kind_of_adapter(kind, folder):
 
 UNSUPPORTED = {"modules_to_save": ["lm_head"], "rank_pattern": {"q_proj": 4}, "alpha_pattern": {"q_proj": 4}, "lora_bias": True,
                "bias": "all", "fan_in_fan_out": True, "layers_to_transform": [0], "layers_pattern": "layers",
-               "layer_replication": [[0, 1]], "target_parameters": ["w"], "trainable_token_indices": [1], "exclude_modules": ["q_proj"],
+               "layer_replication": [[0, 1]], "target_parameters": ["w"], "trainable_token_indices": [1],
+               "exclude_modules": ["q_proj"],
                "alora_invocation_tokens": [1, 2], "use_qalora": True, "use_bdlora": {"x": 1}, "arrow_config": {"x": 1},
                "lora_ga_config": {"x": 1}, "kasa_config": {"x": 1}, "velora_config": {"x": 1}, "monteclora_config": {"x": 1},
                "init_lora_weights": "pissa"}
@@ -287,7 +291,8 @@ def test_every_field_of_pefts_config_is_known_here():
 
     from ftlib.adapter_io import NEUTRAL
     from peft import LoraConfig
-    harmless = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "r",
+    harmless = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+                "r",
                 "target_modules", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "megatron_core", "loftq_config",
                 "eva_config", "use_dora", "qalora_group_size", "runtime_config", "ensure_weight_tying"}
     assert {f.name for f in dataclasses.fields(LoraConfig)} - harmless - NEUTRAL.keys() == set()
@@ -302,8 +307,10 @@ def test_peft_adapters_that_changed_the_base_are_refused(initialisation, tmp_pat
         ft.load_adapter(llama(), tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"r": "remove"}, {"r": 0}, {"r": "3"}, {"r": 2.5}, {"lora_alpha": "remove"}, {"lora_alpha": -1},
-                                     {"lora_alpha": "x"}, {"lora_alpha": float("inf")}, {"lora_alpha": float("nan")}, {"lora_dropout": 2},
+@pytest.mark.parametrize("changes", [{"r": "remove"}, {"r": 0}, {"r": "3"}, {"r": 2.5}, {"lora_alpha": "remove"},
+                                     {"lora_alpha": -1},
+                                     {"lora_alpha": "x"}, {"lora_alpha": float("inf")}, {"lora_alpha": float("nan")},
+                                     {"lora_dropout": 2},
                                      {"lora_dropout": "x"}, {"target_modules": None}, {"target_modules": []}, {"target_modules": 5},
                                      {"target_modules": [5]}], ids=str)
 def test_nonsense_in_the_config(changes, folder):
@@ -323,7 +330,8 @@ def test_targets_that_this_model_does_not_have(folder):
 
 @pytest.mark.parametrize("options", [{"r": 4}, {"lora_alpha": 6}, {"use_dora": False}, {"target_modules": ["q_proj"]}], ids=str)
 def test_an_unequal_adapter_that_is_there_stays(options, folder):
-    model = randomize(ft.add_lora(llama(), **{"r": 3, "lora_alpha": 5, "use_dora": True, "target_modules": ["q_proj", "v_proj"], **options}))
+    model = randomize(ft.add_lora(llama(), **{"r": 3, "lora_alpha": 5, "use_dora": True, "target_modules": ["q_proj", "v_proj"],
+                                              **options}))
     before = snapshot(model)
     with pytest.raises(ft.AdapterError):
         ft.load_adapter(model, folder)

@@ -15,7 +15,8 @@ from ftlib.loading import LoadError
 PAD = {LLAMA3: {"pad_token": "<|finetune_right_pad_id|>"}}
 STOP = {PLAIN: "<|end|>", LLAMA3: "<|eot_id|>", CHATML: "<|im_end|>"}
 TEMPLATES = pytest.mark.parametrize("template", [PLAIN, LLAMA3, CHATML], ids=["plain", "llama3", "chatml"])
-TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello\nyou"},
+TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, {"role": "assistant",
+                                                                                         "content": "Hello\nyou"},
          {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
 
 
@@ -94,7 +95,8 @@ def test_equal_pad_and_stop_token_is_learnt_but_padding_is_not(template):
     for i, row in enumerate(rows):
         n = len(row["input_ids"])
         assert batch["input_ids"][i, :n].tolist() == row["input_ids"] and batch["labels"][i, :n].tolist() == row["labels"]
-        assert set(batch["input_ids"][i, n:].tolist()) <= {tokenizer.pad_token_id} and set(batch["labels"][i, n:].tolist()) <= {IGNORE}
+        assert set(batch["input_ids"][i, n:].tolist()) <= {tokenizer.pad_token_id}
+        assert set(batch["labels"][i, n:].tolist()) <= {IGNORE}
         assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (batch["input_ids"].shape[1] - n)
         assert tokenizer.eos_token_id in row["labels"]
     assert batch["input_ids"].dtype == batch["labels"].dtype == batch["attention_mask"].dtype == torch.int64

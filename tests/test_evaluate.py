@@ -66,7 +66,8 @@ def test_forgetting_is_the_rise_in_nats():
     assert ft.forgetting(2.0, 4.0) == pytest.approx(math.log(2)) and ft.forgetting(5, 5) == 0
 
 
-@pytest.mark.parametrize("call", [lambda m, t: ev.mean_nll(m, t, TEXTS), lambda m, t: ev.generate_answers(m, t, [chat("a", "b")["messages"][:1]], 2),
+@pytest.mark.parametrize("call", [lambda m, t: ev.mean_nll(m, t, TEXTS), lambda m,
+                                  t: ev.generate_answers(m, t, [chat("a", "b")["messages"][:1]], 2),
                                   lambda m, t: ev.recall_base(m, t, [("ab", "c")])])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_models_mode_is_given_back(call, training, tok):
@@ -119,6 +120,13 @@ def test_golden_accuracy_by_family(monkeypatch, tok):
     assert result.by_family == {"x": pytest.approx(2 / 3), "y": 0.5, "z": 1.0} and result.answers[3] == "no"
 
 
+def test_rows_without_answer_and_family_are_scored_by_their_last_message(monkeypatch, tok):
+    """As in a folder of one's own rows, FTLIB_ROWS."""
+    parrot(monkeypatch, lambda c: "a0")
+    result = ft.golden_accuracy(None, tok, [chat("q0", "a0"), chat("q1", "a1")])
+    assert result == 0.5 and result.by_family == {"all": 0.5}
+
+
 def test_normalise_forgives_only_space_and_a_final_stop():
     assert ev.normalise("  a \n b. ") == "a b" and ev.normalise("A") != ev.normalise("a") and ev.normalise("a.b") == "a.b"
 
@@ -142,7 +150,9 @@ def test_shots_are_of_the_questions_family_and_in_front(monkeypatch, tok):
     pool = [chat(f"p{i}", f"b{i}", family="xyxyx"[i]) for i in range(5)]
     seen = parrot(monkeypatch, lambda c: "x")
     ft.golden_accuracy(None, tok, EXAMPLES, shots=ft.shots_by_family(pool, count=2))
-    assert [m["content"] for m in seen[0]] == ["p0", "b0", "p2", "b2", "q0"] and [m["content"] for m in seen[2]] == ["p1", "b1", "p3", "b3", "q2"]
+    assert [m["content"] for m in seen[0]] == ["p0", "b0", "p2", "b2", "q0"] and [m["content"] for m in seen[2]] == ["p1", "b1",
+                                                                                                                     "p3", "b3",
+                                                                                                                     "q2"]
     assert [m["content"] for m in seen[5]] == ["q5"]  # no solved example of family z
 
 
@@ -242,7 +252,8 @@ def test_same_seed_same_interval_and_text():
     assert str(ev.Interval(0.5, 0.25, 0.75)) == "0.5 [0.25, 0.75]" and ev.Interval(0.5, 0.25, 0.75).percent() == "50% [25, 75]"
 
 
-@pytest.mark.parametrize("values, options", [([], {}), (np.zeros((2, 2, 2)), {}), (np.zeros((0, 3)), {}), ([1, 2], {"level": 1.0}), ([1, 2], {"level": 0})])
+@pytest.mark.parametrize("values, options", [([], {}), (np.zeros((2, 2, 2)), {}), (np.zeros((0, 3)), {}), ([1, 2], {"level": 1.0}),
+                                             ([1, 2], {"level": 0})])
 def test_bad_values(values, options):
     with pytest.raises(ValueError, match="shape .*level"):
         ft.bootstrap_interval(values, **options)
@@ -261,7 +272,8 @@ def test_pairs_must_match():
 
 
 def test_empty_inputs(model, tok):
-    for call in (lambda: ft.golden_accuracy(model, tok, []), lambda: ft.perplexity(model, tok, []), lambda: ft.perplexity(model, tok, [""]),
+    for call in (lambda: ft.golden_accuracy(model, tok, []), lambda: ft.perplexity(model, tok, []),
+                 lambda: ft.perplexity(model, tok, [""]),
                  lambda: ev.recall_base(model, tok, [])):
         with pytest.raises(ValueError, match="empty|no token"):
             call()

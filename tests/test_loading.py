@@ -179,8 +179,10 @@ def qwen3(path):
     from transformers import Qwen3Config, Qwen3ForCausalLM
     torch.manual_seed(0)
     Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=280, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
-        tie_word_embeddings=True, max_position_embeddings=512, eos_token_id=1, pad_token_id=2)).to(torch.bfloat16).save_pretrained(path)
+        vocab_size=280, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16,
+        tie_word_embeddings=True, max_position_embeddings=512, eos_token_id=1,
+        pad_token_id=2)).to(torch.bfloat16).save_pretrained(path)
     tokenizer = byte_tokenizer(CHATML)
     tokenizer.chat_template = unmarked(CHATML)
     tokenizer.save_pretrained(path)
@@ -189,8 +191,10 @@ def qwen3(path):
 
 def llama31(path):
     """Llama-3.1 as in the profile `spark`: scaled rotary positions, an untied head, no pad token, several stop tokens."""
-    llama(hidden=64, dtype=torch.bfloat16, tie_word_embeddings=False, max_position_embeddings=1024, eos_token_id=[1, 4], pad_token_id=None,
-          rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    llama(hidden=64, dtype=torch.bfloat16, tie_word_embeddings=False, max_position_embeddings=1024, eos_token_id=[1, 4],
+          pad_token_id=None,
+          rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                           "high_freq_factor": 4.0,
                            "original_max_position_embeddings": 256}).save_pretrained(path)
     tokenizer = byte_tokenizer(LLAMA3)
     tokenizer.chat_template = unmarked(LLAMA3)
@@ -223,7 +227,8 @@ def test_the_large_profiles_run_on_a_local_copy_of_their_architecture(profile, m
     ft.save_adapter(model, tmp_path / "adapter")
     fresh = ft.load_adapter(ft.load_model()[0], tmp_path / "adapter")
     conversations = [r["messages"][:1] for r in rows[:4]]
-    assert ft.evaluate.generate_answers(fresh, tokenizer, conversations, 4) == ft.evaluate.generate_answers(model, tokenizer, conversations, 4)
+    assert ft.evaluate.generate_answers(fresh, tokenizer, conversations, 4) == ft.evaluate.generate_answers(model, tokenizer,
+                                                                                                            conversations, 4)
     assert ft.perplexity(ft.merge_adapter(fresh), tokenizer, ["some text"]) > 1
 
 

@@ -13,7 +13,8 @@ import ftlib as ft
 from ftlib.lora import AdapterConfig, LoRALinear, dora_norm, lora_delta, lora_forward, target_names
 
 frozen_or_not = pytest.mark.parametrize("frozen", [True, False], ids=["fused", "plain"])
-VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}, "rsdora": {"use_dora": True, "use_rslora": True}}
+VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}, "rsdora": {"use_dora": True,
+                                                                                               "use_rslora": True}}
 
 
 def relative(a, b):
@@ -133,7 +134,8 @@ def pair(n_in, n_out, bias, r, alpha, variant, seed=0):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape, n_in, n_out, r", [((4, 6), 6, 5, 2), ((2, 3, 7), 7, 11, 3), ((3, 5), 5, 2, 9), ((2, 1, 1), 1, 3, 4)])
+@pytest.mark.parametrize("shape, n_in, n_out, r", [((4, 6), 6, 5, 2), ((2, 3, 7), 7, 11, 3), ((3, 5), 5, 2, 9), ((2, 1, 1), 1, 3,
+                                                                                                                 4)])
 def test_equals_peft_in_float64(variant, bias, shape, n_in, n_out, r):
     """Output, input gradient and every adapter gradient; 2-D and 3-D inputs, odd sizes, ranks above a dimension."""
     ours, theirs = pair(n_in, n_out, bias, r, 7, variant)
@@ -167,7 +169,8 @@ def test_a_whole_llama_equals_peft(variant, ids):
     from peft import LoraConfig, get_peft_model
     base = llama(dtype=torch.float64)
     ours = randomize(ft.add_lora(copy.deepcopy(base), r=3, lora_alpha=5, **VARIANTS[variant]))
-    theirs = get_peft_model(base, LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="CAUSAL_LM", **VARIANTS[variant]))
+    theirs = get_peft_model(base, LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="CAUSAL_LM",
+                                             **VARIANTS[variant]))
     mine = dict(ours.named_parameters())
     with torch.no_grad():
         for name, p in theirs.named_parameters():
@@ -238,7 +241,8 @@ def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
 def fused_and_plain(n_in, n_out, r, bias, dora, dtype=torch.float64):
     g = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g).to(dtype)
-    numbers = draw(n_out, n_in), draw(n_out) if bias else None, draw(r, n_in), draw(n_out, r), draw(n_out).abs() + 0.5 if dora else None
+    W, b, A, B, m = draw(n_out, n_in), draw(n_out), draw(r, n_in), draw(n_out, r), draw(n_out).abs() + 0.5
+    numbers = W, b if bias else None, A, B, m if dora else None
     return [linear_layer(*numbers, frozen=frozen, lora_alpha=3) for frozen in (True, False)]
 
 
@@ -441,7 +445,8 @@ def test_unknown_target_names_what_there_is_and_touches_nothing(target, model):
 
 
 @pytest.mark.parametrize("option, word", [({"r": 0}, "r=0"), ({"r": -1}, "r=-1"), ({"r": 2.5}, "r=2.5"), ({"r": True}, "r=True"),
-                                          ({"lora_alpha": 0}, "lora_alpha=0"), ({"lora_alpha": float("nan")}, "lora_alpha=nan"), ({"lora_alpha": float("inf")}, "lora_alpha=inf"),
+                                          ({"lora_alpha": 0}, "lora_alpha=0"), ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
+                                          ({"lora_alpha": float("inf")}, "lora_alpha=inf"),
                                           ({"lora_dropout": 1.0}, "lora_dropout=1.0"), ({"lora_dropout": -0.1}, "lora_dropout"),
                                           ({"target_modules": []}, "target_modules"), ({"target_modules": ""}, "target_modules")])
 def test_bad_options_name_the_argument(option, word, model):

@@ -63,7 +63,7 @@ def test_the_loss_is_the_mean_over_answer_tokens(exact, tokenizer, rows):
     unweighted = sum(hand_loss(model, tokenizer, [r]).item() for r in rows) / 4
     assert abs(want / unweighted - 1) > 1e-2  # a mean of the rows' means would be seen
     run = ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 1, "learning_rate": 1e-9}, eval_rows=rows)
-    assert run.history[0]["loss"] == pytest.approx(want, rel=1e-4) and run.eval_history[0]["eval_loss"] == pytest.approx(want, rel=1e-4)
+    assert [run.history[0]["loss"], run.eval_history[0]["eval_loss"]] == pytest.approx([want, want], rel=1e-4)
 
 
 def test_evaluation_loss_is_a_mean_over_tokens_also_across_batches(exact, tokenizer):
@@ -80,7 +80,8 @@ def test_accumulation_equals_one_large_batch(exact, tokenizer):
     runs, models = [], []
     for options in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}):
         models.append(adapted(lora_dropout=0.0))
-        runs.append(ft.finetune(models[-1], tokenizer, rows, **{**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3, **options}))
+        runs.append(ft.finetune(models[-1], tokenizer, rows, **{**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3,
+                                                                **options}))
     assert runs[0].history[0]["loss"] == pytest.approx(runs[1].history[0]["loss"], rel=1e-5)
     a, b = adapter(models[0]), adapter(models[1])
     assert all(torch.allclose(a[k], b[k], atol=2e-5) for k in a)
@@ -125,6 +126,25 @@ def test_the_base_is_unchanged_bit_for_bit(variant, tokenizer, rows):
     assert len(changed) == (21 if variant == "dora" else 14)
 
 
+def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch):
+    """Trainer's fused optimizer writes past PyTorch's version counters: a norm kept by them would stay that of step 0.
+
+    The same training with the norm computed anew in every pass ends in the same adapter.
+    """
+    results = []
+    for kept in (True, False):
+        if not kept:
+            row_norm = ft.lora.LoRALinear._row_norm
+            monkeypatch.setattr("ftlib.lora.LoRALinear._row_norm", lambda layer: layer.forget_norm() or row_norm(layer))
+        model = adapted(use_dora=True, lora_dropout=0.0)
+        ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 4, "learning_rate": 5e-2})
+        results.append(adapter(model))
+        for layer in ft.lora_layers(model).values():
+            V = layer.base_layer.weight + layer.scaling * layer.lora_B @ layer.lora_A
+            assert torch.allclose(layer._row_norm(), V.norm(dim=1), rtol=1e-4)
+    assert equal(*results)
+
+
 def test_full_fine_tuning(tokenizer, rows, tmp_path):
     """Without an adapter every parameter trains, checkpoints hold the model, and the run resumes to the same end."""
     def fresh():
@@ -132,15 +152,35 @@ def test_full_fine_tuning(tokenizer, rows, tmp_path):
 
     whole, part = fresh(), fresh()
     start = snapshot(whole)["weights"]
-    run = ft.finetune(whole, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3}, output_dir=tmp_path / "a")
+    run = ft.finetune(whole, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
+                      output_dir=tmp_path / "a")
     assert all(not torch.equal(v, start[k]) for k, v in whole.state_dict().items() if "inv_freq" not in k)
     assert (run.output_dir / "model" / "model.safetensors").is_file() and not (run.output_dir / "adapter").exists()
     assert json.loads((run.output_dir / "manifest.json").read_text())["adapter"] is None
-    ft.finetune(part, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3}, output_dir=tmp_path / "b")
+    ft.finetune(part, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
+                output_dir=tmp_path / "b")
     shutil.rmtree(tmp_path / "b" / "checkpoint-4")
     resumed = fresh()
-    again = ft.finetune(resumed, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3}, output_dir=tmp_path / "b")
+    again = ft.finetune(resumed, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
+                        output_dir=tmp_path / "b")
     assert again.resumed_from == 2 and equal(dict(resumed.state_dict()), dict(whole.state_dict()))
+
+
+def test_batches_hold_rows_of_like_length_in_an_order_of_seed_and_epoch():
+    """Every row once an epoch; another epoch and another seed are another order; the global generator has no say."""
+    lengths = [10 + i % 40 for i in range(200)]
+
+    def order(seed, epoch):
+        torch.rand(1)
+        sampler = train.LengthGroupedSampler(lengths, 10, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    one = order(0, 0)
+    assert sorted(one) == list(range(200)) and one == order(0, 0)
+    assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+    spread = [max(part) - min(part) for part in ([lengths[i] for i in one[k: k + 10]] for k in range(0, 200, 10))]
+    assert sorted(spread)[10] <= 12  # of 39 at random
 
 
 def test_same_seed_same_result_other_seed_another(tokenizer, rows):
@@ -188,12 +228,14 @@ def test_the_adapter_in_the_folder_is_the_trained_one(finished):
 def test_manifest(finished):
     folder, _, run = finished
     manifest = json.loads((folder / "manifest.json").read_text())
-    want = {"data": fingerprint(ROWS), "eval_data": fingerprint(ROWS[:4]), "rows": 24, "steps": 10, "learning_rate": 1e-2, "batch_size": 4,
+    want = {"data": fingerprint(ROWS), "eval_data": fingerprint(ROWS[:4]), "rows": 24, "steps": 10, "learning_rate": 1e-2,
+            "batch_size": 4,
             "seed": 0}
     assert {k: manifest[k] for k in want} == want
     assert manifest["adapter"]["r"] == 2 and manifest["adapter"]["target_modules"] == "all-linear" and "base" in manifest
-    assert manifest["metrics"]["final_loss"] == run.history[-1]["loss"] and manifest["metrics"]["eval_loss"] == run.eval_history[-1]["eval_loss"]
-    assert manifest["metrics"]["tokens"] == run.tokens
+    metrics = manifest["metrics"]
+    assert metrics["final_loss"] == run.history[-1]["loss"] and metrics["eval_loss"] == run.eval_history[-1]["eval_loss"]
+    assert metrics["tokens"] == run.tokens
     assert manifest["versions"]["torch"] == torch.__version__ or torch.__version__.startswith(manifest["versions"]["torch"])
     assert set(manifest["versions"]) == {"torch", "transformers", "tokenizers", "ftlib"}
 
@@ -259,7 +301,8 @@ def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(where, n
     """A process of its own dies from SIGKILL: between two steps, or with its second checkpoint half written."""
     folder = tmp_path / "run"
     code = WORKER.format(tests=str(Path(__file__).parent), where=where, folder=str(folder))
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
+                          text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (folder / "adapter").exists() and (folder / "checkpoint-6").is_dir() and not (folder / "checkpoint-9").exists()
     assert train.last_checkpoint(folder).name == f"checkpoint-{newest}"
@@ -285,8 +328,9 @@ def test_a_half_written_newest_checkpoint_is_ignored(finished, tokenizer, tmp_pa
 
 # --- refusals -----------------------------------------------------------------------------------------------------------------
 CHANGES = {"steps": {"steps": 11}, "learning_rate": {"learning_rate": 1e-3}, "batch_size": {"batch_size": 8}, "seed": {"seed": 1},
-           "schedule": {"schedule": "linear"}, "warmup": {"warmup": 0.5}, "weight_decay": {"weight_decay": 0.1}, "accumulate": {"accumulate": 2},
-           "max_length": {"max_length": 512}, "eval_data": {"eval_rows": ROWS[:5]}}
+           "schedule": {"schedule": "linear"}, "warmup": {"warmup": 0.5}, "weight_decay": {"weight_decay": 0.1},
+           "accumulate": {"accumulate": 2},
+           "max_length": {"max_length": 512}, "neftune_alpha": {"neftune_alpha": 5.0}, "eval_data": {"eval_rows": ROWS[:5]}}
 
 
 @pytest.mark.parametrize("key", [*CHANGES, "data", "adapter", "full"])
@@ -308,7 +352,8 @@ def test_another_base_in_the_same_folder_is_refused(finished, tokenizer):
 
 def test_what_may_change_between_two_sessions(finished, tokenizer):
     """How often one logs and saves is not part of the result."""
-    ft.finetune(adapted(), tokenizer, ROWS, **{**SETTINGS, "save_steps": 5, "log_steps": 2}, eval_rows=ROWS[:4], output_dir=finished[0])
+    ft.finetune(adapted(), tokenizer, ROWS, **{**SETTINGS, "save_steps": 5, "log_steps": 2}, eval_rows=ROWS[:4],
+                output_dir=finished[0])
 
 
 def test_a_folder_with_something_else_is_left_alone(finished, tokenizer, tmp_path):
@@ -335,7 +380,8 @@ def test_nothing_to_train(tokenizer, rows, model, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("option", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}], ids=str)
+@pytest.mark.parametrize("option", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}],
+                         ids=str)
 def test_bad_settings(option, tokenizer, rows):
     with pytest.raises(ft.RunError, match=next(iter(option))):
         ft.finetune(adapted(), tokenizer, rows, **{**SETTINGS, **option})
@@ -351,3 +397,20 @@ def test_progress_in_a_terminal(tokenizer, rows, capsys):
     ft.finetune(adapted(), tokenizer, rows, **{**SETTINGS, "steps": 2, "show": True})
     err = capsys.readouterr().err
     assert "2/2" in err and "loss " in err and "tokens/s" in err
+
+
+def test_progress_in_a_notebook_is_one_line_that_is_rewritten(tokenizer, rows, monkeypatch):
+    import IPython.display
+
+    from ftlib import progress
+    shown = []
+
+    class Handle:
+        def update(self, html):
+            shown.append(html.data)
+
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", lambda html, display_id: shown.append(html.data) or Handle())
+    run = ft.finetune(adapted(), tokenizer, rows, **{**SETTINGS, "steps": 4, "show": True})
+    assert shown[0] == "starting …" and "step 4/4" in shown[-1] and f"loss {run.history[-1]['loss']:.3f}" in shown[-1]
+    assert "tokens/s" in shown[-1] and "<svg" in shown[-1] and len(shown) < 8

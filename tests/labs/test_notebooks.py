@@ -61,7 +61,8 @@ def test_form(path):
         assert cell.source.strip(), f"cell {i} is empty"
         if cell.cell_type == "code":
             assert len(cell.source.splitlines()) <= 25, f"cell {i} has {len(cell.source.splitlines())} lines"
-            assert not re.search(r"""\.name\s*(==|!=|in)\s*[("'\[]+(tiny|small|spark)""", cell.source), f"cell {i} branches on the profile"
+            assert not re.search(r"""\.name\s*(==|!=|in)\s*[("'\[]+(tiny|small|spark)""",
+                                 cell.source), f"cell {i} branches on the profile"
             assert "!pip" not in cell.source and "trust_remote_code=True" not in cell.source
 
 
