@@ -37,7 +37,8 @@ LLAMA3 = ("{{- bos_token }}{% for m in messages %}"
           "{{- m['content'] | trim ~ '<|eot_id|>' }}{% endif %}{% endfor %}"
           "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
 CHATML = ("{% for m in messages %}{{ '<|im_start|>' ~ m['role'] ~ '\n' }}{% if m['role'] == 'assistant' %}"
-          "{% generation %}{{ m['content'] ~ '<|im_end|>' }}{% endgeneration %}{% else %}{{ m['content'] ~ '<|im_end|>' }}{% endif %}"
+          "{% generation %}{{ m['content'] ~ '<|im_end|>' }}{% endgeneration %}{% else %}"
+          "{{ m['content'] ~ '<|im_end|>' }}{% endif %}"
           "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 
