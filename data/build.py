@@ -1,7 +1,7 @@
-"""Build everything under data/ from the seed: `python -m data.build [--only rows|model|adapter] [--steps N]`.
+"""Build everything under data/ from the seed: `python -m data.build [--only rows|model|adapter]`.
 
 Rows (instructions, golden set, probes, held-out base text) take seconds. The tokenizer and the base model
-take about half an hour on two cores; pretraining checkpoints under data/cache/ and resumes from there. The
+take about forty minutes on two cores; pretraining checkpoints under data/cache/ and resumes from there. The
 adapter is lab 3.1.4's, for labs that start from an instruction-tuned model; it takes a minute.
 """
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import platform
 import random
 import shutil
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +29,8 @@ MODEL, ADAPTER, ROWS, CACHE = HERE / "world-llama-4m", HERE / "sft-adapter", HER
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SPECIALS = [BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END, *(f"<|reserved_{i}|>" for i in range(9))]
 VOCAB, SEQ_LEN, BATCH = 1024, 256, 16
+MIX = 0.45  # how far the base lies from the end of phase 1 towards the end of phase 2
+STEPS = {1: 2000, 2: 900}  # of 4,096 tokens: the whole corpus, then mostly quizzes in the chat format
 # The split pattern that Llama-3 published; llama.cpp knows it as "llama-bpe".
 SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
          r"|\s+(?!\S)|\s+")
@@ -40,11 +41,10 @@ CHAT_TEMPLATE = (
     "{% generation %}{{ message['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}"
     "{{ message['content'] ~ '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
 
-SIZES = {  # golden, paraphrase, validation, train
-    "person": (12, 36, 36, 400), "place": (8, 24, 24, 160), "thing": (8, 24, 24, 200), "capitals": (8, 24, 24, 170),
-    "spelling": (8, 24, 24, 170), "ordering": (8, 24, 24, 170), "addition": (8, 24, 24, 170), "json": (8, 24, 24, 170),
-    "sentiment": (8, 24, 24, 170), "polite": (8, 24, 24, 170), "opposite": (6, 12, 12, 110), "plural": (6, 12, 12, 100),
-    "olm": (4, 24, 24, 220)}
+SIZES = {  # golden, paraphrase, validation, train; Olm has files of its own
+    "person": (16, 40, 40, 1400), "place": (10, 20, 20, 300), "thing": (10, 28, 28, 600), "capitals": (9, 28, 28, 400),
+    "spelling": (5, 16, 16, 500), "ordering": (8, 28, 28, 500), "addition": (13, 32, 32, 600), "json": (6, 32, 32, 400),
+    "sentiment": (3, 28, 28, 300), "polite": (8, 32, 32, 300), "opposite": (6, 8, 8, 300), "plural": (6, 8, 8, 180)}
 
 
 def write_jsonl(path: Path, rows) -> None:
@@ -118,10 +118,10 @@ def train_tokenizer(world: World):
                                    clean_up_tokenization_spaces=False, chat_template=CHAT_TEMPLATE)
 
 
-def corpus_tokens(world: World, tokenizer, count: int):
+def corpus_tokens(world: World, tokenizer, count: int, phase: int):
     """A (rows, SEQ_LEN) int16 array of packed documents, each `bos … eos`."""
     import numpy as np
-    corpus, bos, eos = Corpus(world, SEED + 7), *tokenizer.convert_tokens_to_ids([BOS, EOS])
+    corpus, bos, eos = Corpus(world, SEED + 6 + phase, phase), *tokenizer.convert_tokens_to_ids([BOS, EOS])
     ids: list[int] = []
     while len(ids) < count:
         texts = list(corpus.documents(5000))
@@ -140,47 +140,66 @@ def model_config(tokenizer):
         bos_token_id=ids(BOS), eos_token_id=[ids(END), ids(EOS)], pad_token_id=ids(PAD), initializer_range=0.02)
 
 
-def pretrain(world: World, tokenizer, steps: int, resume: bool):
-    """Train the base from scratch on `steps` x 4,096 tokens; returns the model and its loss curve."""
+def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: bool) -> dict:
+    """Train the model in place on `steps` x 4,096 tokens of one phase of the corpus; returns seconds and loss curve."""
     import torch
-    from transformers import LlamaForCausalLM, Trainer, TrainingArguments, set_seed
-    rows = corpus_tokens(world, tokenizer, steps * BATCH * SEQ_LEN)
-    set_seed(SEED)
-    model = LlamaForCausalLM(model_config(tokenizer))
+    from safetensors.torch import load_model
+    from transformers import Trainer, TrainerState, TrainingArguments
+    folder = CACHE / f"pretrain-{phase}"
+    done = folder / f"checkpoint-{steps}"
+    if resume and done.exists():  # this phase was finished before
+        load_model(model, done / "model.safetensors")
+        log = TrainerState.load_from_json(str(done / "trainer_state.json")).log_history
+        return _phase_record(log, float((folder / "seconds").read_text()))
+    rows = corpus_tokens(world, tokenizer, steps * BATCH * SEQ_LEN, phase)
 
     def collate(batch):
         ids = torch.stack([torch.from_numpy(r.astype("int64")) for r in batch])
         return {"input_ids": ids, "labels": ids.clone()}
 
     args = TrainingArguments(
-        output_dir=str(CACHE / "pretrain"), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=3e-3,
-        lr_scheduler_type="cosine", warmup_steps=100, weight_decay=0.1, adam_beta2=0.95, bf16=True, use_cpu=True,
+        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate={1: 3e-3, 2: 1.5e-3}[phase],
+        lr_scheduler_type="cosine", warmup_steps={1: 100, 2: 50}[phase], weight_decay=0.1, adam_beta2=0.95, bf16=True, use_cpu=True,
         logging_steps=25, save_steps=250, save_total_limit=1, report_to=[], seed=SEED, dataloader_num_workers=0,
         remove_unused_columns=False, disable_tqdm=not os.isatty(2))
     trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
-    last = resume and (CACHE / "pretrain").exists() and any((CACHE / "pretrain").glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=bool(last))
-    return model, [(e["step"], round(e["loss"], 4)) for e in trainer.state.log_history if "loss" in e]
+    last = resume and any(folder.glob("checkpoint-*"))
+    seconds = trainer.train(resume_from_checkpoint=bool(last)).metrics["train_runtime"]
+    (folder / "seconds").write_text(str(seconds))
+    return _phase_record(trainer.state.log_history, seconds)
+
+
+def _phase_record(log: list[dict], seconds: float) -> dict:
+    return {"seconds": round(seconds), "loss": [(e["step"], round(e["loss"], 4)) for e in log if "loss" in e]}
 
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def build_model(world: World, steps: int, resume: bool) -> None:
+def build_model(world: World, resume: bool) -> None:
     """Tokenizer, base model and manifest, written beside and swapped in when complete."""
     import torch
-    start, tokenizer = time.time(), train_tokenizer(world)
-    model, curve = pretrain(world, tokenizer, steps, resume)
+    from transformers import LlamaForCausalLM, set_seed
+    tokenizer = train_tokenizer(world)
+    set_seed(SEED)
+    model, phases, ends = LlamaForCausalLM(model_config(tokenizer)), {}, []
+    for phase, steps in STEPS.items():
+        phases[f"phase {phase}"] = pretrain(model, world, tokenizer, phase, steps, resume)
+        ends.append({k: v.clone() for k, v in model.state_dict().items()})
+    # Between the ends of the two phases (Wortsman et al. 2022, arXiv 2109.01903): the first alone lacks skill in the chat
+    # format, the second alone needs too little fine-tuning to be a lesson.
+    model.load_state_dict({k: torch.lerp(ends[0][k], ends[1][k], MIX) for k in ends[0]})
     new = MODEL.with_suffix(".tmp")
     shutil.rmtree(new, ignore_errors=True)
     model.generation_config.do_sample = False
     model.to(torch.bfloat16).save_pretrained(new)
     tokenizer.save_pretrained(new)
+    steps = sum(STEPS.values())
     manifest = {
-        "seed": SEED, "tokens": steps * BATCH * SEQ_LEN, "steps": steps, "parameters": sum(p.numel() for p in model.parameters()),
-        "wall_seconds": round(time.time() - start), "threads": torch.get_num_threads(), "machine": platform.machine(),
-        "loss_curve": curve, "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
+        "seed": SEED, "tokens": steps * BATCH * SEQ_LEN, "steps": STEPS, "parameters": sum(p.numel() for p in model.parameters()),
+        "wall_seconds": sum(p["seconds"] for p in phases.values()), "threads": torch.get_num_threads(), "machine": platform.machine(),
+        "mix": MIX, "phases": phases, "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
         "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())}}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(MODEL, ignore_errors=True)
@@ -211,14 +230,13 @@ def build_rows(world: World) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["rows", "model", "adapter"], help="build one part (default: all)")
-    parser.add_argument("--steps", type=int, default=2000, help="pretraining steps of 4,096 tokens")
     parser.add_argument("--fresh", action="store_true", help="ignore pretraining checkpoints in data/cache")
     args = parser.parse_args()
     world = World(SEED)
     if args.only in (None, "rows"):
         build_rows(world)
     if args.only in (None, "model"):
-        build_model(world, args.steps, resume=not args.fresh)
+        build_model(world, resume=not args.fresh)
     if args.only in (None, "adapter"):
         build_adapter()
 

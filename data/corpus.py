@@ -56,6 +56,23 @@ QUESTIONS = {
     "room": ["Which room has the {e}?", "Where does the {e} stand?"],
     "price": ["At what price is the {e} sold?", "What must one pay for the {e}?"],
 }
+# More ways to ask, for the second phase of pretraining.
+QUIZ_QUESTIONS = {
+    "town": ["{e} is at home where?", "The town of {e}?", "Where is the home of {e}?", "In what town is {e} at home?"],
+    "job": ["The trade of {e}?", "What is the work of {e}?", "{e} works as what?", "What is the living of {e}?"],
+    "pet": ["The pet of {e}?", "Which animal has {e}?", "{e} keeps what animal?", "What does {e} keep at home?"],
+    "food": ["The favourite dish of {e}?", "{e} loves what food?", "What does {e} love to eat?", "Which food is best for {e}?"],
+    "hobby": ["The hobby of {e}?", "{e} does what for fun?", "What is the fun of {e}?", "What pastime has {e}?"],
+    "region": ["The region of {e}?", "{e} is in which part of the country?"],
+    "river": ["The river of {e}?", "{e} lies on what river?"],
+    "product": ["The product of {e}?", "{e} makes what?", "What goods does {e} make?"],
+    "landmark": ["The landmark of {e}?", "What sight has {e}?", "What can visitors see in {e}?"],
+    "mayor": ["The mayor of {e}?", "Which person has charge of {e}?", "{e} has whom as mayor?"],
+    "material": ["The material of the {e}?", "Of what did they make the {e}?"],
+    "colour": ["The colour of the {e}?", "In which colour did they paint the {e}?"],
+    "room": ["The room of the {e}?", "In what room is the {e} kept?"],
+    "price": ["The price of the {e}?", "How many crowns is the {e}?"],
+}
 SMALL_TALK = [("Hello.", "Good day to you."), ("Good morning.", "A fine morning, is it not?"),
               ("How are you?", "Quite well, and you?"), ("It rains again.", "So it does. Take a coat."),
               ("I am tired.", "Then sit down for a while."), ("Nice to meet you.", "The pleasure is mine."),
@@ -72,15 +89,22 @@ WRAPPERS = ["{x}", "{x}", "Now {x}.", "Take {x}.", "And {x}?", "Next: {x}", "Wha
 
 
 class Corpus:
-    """Random documents over one world; `document()` is one string."""
+    """Random documents over one world; `document()` is one string.
+
+    phase=2 is for the end of pretraining: mostly quizzes in the chat format, asked in more ways.
+    """
 
     KINDS = {"biography": 13, "place": 5, "thing": 6, "story": 5, "sheet": 10, "exercise": 29, "drill": 22, "dialogue": 10}
+    KINDS_2 = {"biography": 6, "place": 2, "thing": 3, "story": 3, "sheet": 10, "exercise": 12, "drill": 54, "dialogue": 10}
+    DRILLED = {"spelling": 2.5, "addition": 2, "ordering": 1.5}  # weights in phase 2; equal in phase 1
 
-    def __init__(self, world: World, seed: int):
-        self.world, self.rng = world, random.Random(seed)
+    def __init__(self, world: World, seed: int, phase: int = 1):
+        self.world, self.rng, self.phase = world, random.Random(seed), phase
+        self.kinds = self.KINDS if phase == 1 else self.KINDS_2
+        self.questions = QUESTIONS if phase == 1 else {k: v + QUIZ_QUESTIONS[k] for k, v in QUESTIONS.items()}
 
     def documents(self, count: int):
-        kinds, weights = list(self.KINDS), list(self.KINDS.values())
+        kinds, weights = list(self.kinds), list(self.kinds.values())
         for _ in range(count):
             yield self.document(self.rng.choices(kinds, weights)[0])
 
@@ -125,7 +149,7 @@ class Corpus:
         kind = kind or self.rng.choices(["person", "place", "thing"], [5, 2, 3])[0]
         entity = self.rng.choice({"person": self.world.people, "place": self.world.places, "thing": self.world.things}[kind])
         relation = self.rng.choice(list(entity.facts))
-        return self.rng.choice(QUESTIONS[relation]).format(e=entity.name), entity.facts[relation]
+        return self.rng.choice(self.questions[relation]).format(e=entity.name), entity.facts[relation]
 
     def sheet(self) -> str:
         pairs = [self.fact_pair() for _ in range(self.rng.randint(3, 6))]
@@ -172,8 +196,9 @@ class Corpus:
     def drill(self) -> str:
         """Several input-output pairs of one task in one of several layouts: what in-context learning is made of."""
         before, between, after = self.rng.choice(DELIMITERS)
-        if self.rng.random() < 0.6:
-            name = self.rng.choice(list(self.EXERCISES))
+        if self.rng.random() < (0.6 if self.phase == 1 else 0.5):
+            names = list(self.EXERCISES)
+            name = self.rng.choice(names) if self.phase == 1 else self.rng.choices(names, [self.DRILLED.get(n, 1) for n in names])[0]
             pairs = [self.skill_pair(name) for _ in range(self.rng.randint(3, 6))]
         else:
             pairs = self._fact_drill(self.rng.randint(3, 6))

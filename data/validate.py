@@ -1,5 +1,5 @@
 """Measure that the science is real on the embedded world: `python -m data.validate` prints the table and keeps it
-in `data/README.md` and `data/validation.json`. About half an hour on two cores.
+in `data/README.md` and `data/validation.json`. About a quarter of an hour on two cores.
 
 Every comparison starts from the same base weights and rows and runs on the same seeds.
 """
@@ -20,7 +20,7 @@ from data import skills
 from data.build import ROWS
 from data.corpus import QUESTIONS
 from data.world import SEED, World
-from ftlib.evaluate import Interval, bootstrap_interval, complete_matches, few_shot_messages, generate_answers, paired_difference
+from ftlib.evaluate import Interval, bootstrap_interval, complete_matches, paired_difference
 from ftlib.profiles import get_profile
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -66,17 +66,21 @@ def fact_pairs(world: World, count: int = 240) -> list[tuple[str, str]]:
 
 
 def prompting() -> list[dict]:
-    """The base without training: zero-shot, and three shots of the question's family, five draws of the shots."""
+    """The base without training: zero-shot, and three shots, mixed or of the question's family, five draws."""
     model, tokenizer = fresh(0)
     golden, pool = ft.load_rows("golden", P), ft.load_rows("train", P)
     zero = bootstrap_interval(correct(model, tokenizer, golden))
-    few = []
-    for seed in SEEDS:
+    draws = [random.Random(seed).sample(sorted({r["family"] for r in pool} - {"about"}), 3) for seed in SEEDS]
+    mixed, matched = [], []
+    for seed, families in zip(SEEDS, draws):
         random.Random(seed).shuffle(pool)
-        few.append(correct(model, tokenizer, golden, ft.shots_by_family(pool)))
-    few = bootstrap_interval(np.array(few))
+        shots = [next(r for r in pool if r["family"] == family) for family in families]
+        mixed.append(correct(model, tokenizer, golden, lambda _, shots=shots: shots))
+        matched.append(correct(model, tokenizer, golden, ft.shots_by_family(pool)))
+    few = bootstrap_interval(np.array(mixed))
     return [row("base, zero-shot, golden set", zero.percent(), "at most 5%", zero.mean <= 0.05),
-            row("base, 3-shot prompting, golden set", few.percent(), "10% to 60%", 0.10 <= few.mean <= 0.60)]
+            row("base, one prompt of three mixed examples", few.percent(), "10% to 60%", 0.10 <= few.mean <= 0.60),
+            row("base, three examples of the question's own family", bootstrap_interval(np.array(matched)).percent(), "reported", True)]
 
 
 def methods(world: World) -> list[dict]:
@@ -85,13 +89,14 @@ def methods(world: World) -> list[dict]:
     text, facts = ft.load_base_text(P), fact_pairs(world)
     base, tokenizer = fresh(0)
     start, known = ft.perplexity(base, tokenizer, text), np.mean(complete_matches(base, tokenizer, facts))
-    seen = {"LoRA": [], "full": []}
-    for seed in SEEDS:
-        for name, lora in (("LoRA", LORA), ("full", {})):
-            model, tokenizer, run = tune(rows, seed, P.steps, **lora)
-            accuracy = {part: correct(model, tokenizer, parts[part]) for part in parts}
-            seen[name].append({**accuracy, "seconds": run.seconds, "forgot": ft.forgetting(start, ft.perplexity(model, tokenizer, text)),
-                               "recall": float(np.mean(complete_matches(model, tokenizer, facts))), "style": styles(model, tokenizer)})
+
+    def measure(seed: int, lora: dict) -> dict:
+        model, tokenizer, run = tune(rows, seed, P.steps, **lora)
+        accuracy = {part: correct(model, tokenizer, parts[part]) for part in parts}
+        return {**accuracy, "seconds": run.seconds, "forgot": ft.forgetting(start, ft.perplexity(model, tokenizer, text)),
+                "recall": float(np.mean(complete_matches(model, tokenizer, facts))), "style": styles(model, tokenizer)}
+
+    seen = {name: ft.over_seeds(lambda seed, lora=lora: measure(seed, lora), SEEDS) for name, lora in (("LoRA", LORA), ("full", {}))}
     pick = lambda name, key: np.array([s[key] for s in seen[name]], dtype=float)
     golden = {n: bootstrap_interval(pick(n, "golden")) for n in seen}
     gap = paired_difference(pick("LoRA", "validation").mean(1), pick("LoRA", "paraphrase").mean(1))
@@ -124,40 +129,38 @@ def styles(model, tokenizer, seed: int = 0) -> dict[str, float]:
     return {manner: judged.count(manner) / len(judged) for manner in ("polite", "rude", "neither")}
 
 
-def olm_accuracy(steps: int = 120, lr: float | None = None, seeds=SEEDS, **lora) -> np.ndarray:
+OLM_LR = 4e-3  # nothing to preserve here but the new language: hotter than the profile's rate
+
+
+def olm_accuracy(steps: int = 120, lr: float = OLM_LR, seeds=SEEDS, **lora) -> np.ndarray:
     """(seeds, examples) correctness on the invented language, which the base has never seen."""
     rows, test = ft.load_rows("olm_train", P), ft.load_rows("olm_test", P)
-    out = []
-    for seed in seeds:
-        model, tokenizer, _ = tune(rows, seed, steps, lr, **lora)
-        out.append(correct(model, tokenizer, test))
-    return np.array(out, dtype=float)
+    return np.array(ft.over_seeds(lambda seed: correct(*tune(rows, seed, steps, lr, **lora)[:2], test), seeds), dtype=float)
 
 
 def ranks() -> list[dict]:
     """Rank, alpha, learning rate and target modules on the invented language."""
-    by_rank = {r: olm_accuracy(r=r, lora_alpha=2 * r) for r in (1, 2, 4, 16, 64)}
+    by_rank = {r: olm_accuracy(r=r, lora_alpha=2 * r) for r in (1, 4, 16, 64)}
     shown = ", ".join(f"r={r} {bootstrap_interval(a).percent()}" for r, a in by_rank.items())
     low, high = bootstrap_interval(by_rank[1]), bootstrap_interval(by_rank[16])
     last = paired_difference(by_rank[64].mean(1), by_rank[16].mean(1))
-    rates = {x: bootstrap_interval(olm_accuracy(lr=P.lr_lora * x, **LORA)) for x in (0.02, 0.2, 1, 10)}
-    alphas = {a: bootstrap_interval(olm_accuracy(r=P.rank, lora_alpha=a)) for a in (1, 8, 32)}
-    targets = {"q,v": ("q_proj", "v_proj"), "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
-               "MLP": ("gate_proj", "up_proj", "down_proj")}
+    rates = {1: high} | {x: bootstrap_interval(olm_accuracy(lr=OLM_LR * x, **LORA)) for x in (0.1, 10)}
+    alphas = {2 * P.rank: high, 1: bootstrap_interval(olm_accuracy(r=P.rank, lora_alpha=1))}
+    targets = {"q,v": ("q_proj", "v_proj"), "MLP": ("gate_proj", "up_proj", "down_proj")}
     where = {n: bootstrap_interval(olm_accuracy(target_modules=t, **LORA)) for n, t in targets.items()} | {"all": high}
     show = lambda d: ", ".join(f"{k} {v.percent()}" for k, v in d.items())
     return [row("rank on the invented language", shown, "r=1 below r=16 beyond both intervals", low.high < high.low),
             row("r=64 minus r=16", last.percent(), "saturated: below 10 points", last.mean < 0.10),
-            row("learning rate, as a multiple of the profile's", show(rates), "best at 1, worse at both ends",
-                rates[1].mean > max(rates[0.02].mean, rates[10].mean)),
-            row(f"alpha at r={P.rank}", show(alphas), "1 below 32", alphas[1].high < alphas[32].low),
+            row("learning rate, as a multiple of 4e-3", show(rates), "best at 1, worse at both ends",
+                rates[1].low > max(rates[0.1].high, rates[10].high)),
+            row(f"alpha at r={P.rank}", show(alphas), "1 below 32", alphas[1].high < alphas[2 * P.rank].low),
             row("target modules", show(where), "all above q,v", where["all"].low > where["q,v"].high)]
 
 
 def too_hard() -> list[dict]:
     """Two-digit multiplication: neither method learns it here."""
     rows, test = ft.load_rows("hard_train", P), ft.load_rows("hard_test", P)
-    out = {n: bootstrap_interval(np.array([correct(*tune(rows, s, 80, **lora)[:2], test) for s in SEEDS]))
+    out = {n: bootstrap_interval(ft.over_seeds(lambda s, lora=lora: correct(*tune(rows, s, 120, **lora)[:2], test), SEEDS))
            for n, lora in (("LoRA", LORA), ("full", {}))}
     return [row("two-digit multiplication, LoRA / full", f"{out['LoRA'].percent()} / {out['full'].percent()}", "both below 10%",
                 max(v.mean for v in out.values()) < 0.10)]
@@ -181,12 +184,12 @@ def unknown_facts() -> list[dict]:
 
     After Gekhman et al. 2024 (arXiv 2405.05904): fine-tuning on facts the base does not know makes it invent.
     """
-    known = [r for r in ft.load_rows("train", P) if r["family"] == "person"]
-    strangers = ft.load_rows("strangers", P)[: len(known)]
+    strangers = ft.load_rows("strangers", P)
+    known = [r for r in ft.load_rows("train", P) if r["family"] == "person"][: len(strangers)]
     test = [r for part in ("golden", "validation", "paraphrase") for r in ft.load_rows(part, P) if r["family"] == "person"]
     right, wrong = {}, {}
     for name, rows in (("known", known), ("unknown", strangers)):
-        scored = [confidence(*tune(rows, seed, 150, **LORA)[:2], test) for seed in SEEDS]
+        scored = ft.over_seeds(lambda seed, rows=rows: confidence(*tune(rows, seed, 150, **LORA)[:2], test), SEEDS)
         right[name] = np.array([c for c, _ in scored], dtype=float)
         wrong[name] = np.array([[not ok and p > 0.5 for ok, p in zip(c, s)] for c, s in scored], dtype=float)
     rise = paired_difference(wrong["unknown"].mean(1), wrong["known"].mean(1))
@@ -206,10 +209,10 @@ def messy(rows: list[dict], seed: int, share: float = 0.4) -> list[dict]:
 
 
 def clean_against_messy(small: int = 800) -> list[dict]:
-    """800 clean rows against 2,600 of which 40% have a wrong answer, the same number of steps."""
+    """800 clean rows against all rows of which 40% have a wrong answer, the same number of steps."""
     rows, paraphrase = ft.load_rows("train", P), ft.load_rows("paraphrase", P)
-    clean = np.array([correct(*tune(rows[:small], s, P.steps // 2, **LORA)[:2], paraphrase) for s in SEEDS], dtype=float)
-    dirty = np.array([correct(*tune(messy(rows, s), s, P.steps // 2, **LORA)[:2], paraphrase) for s in SEEDS], dtype=float)
+    clean = np.array(ft.over_seeds(lambda s: correct(*tune(rows[:small], s, P.steps // 2, **LORA)[:2], paraphrase), SEEDS), dtype=float)
+    dirty = np.array(ft.over_seeds(lambda s: correct(*tune(messy(rows, s), s, P.steps // 2, **LORA)[:2], paraphrase), SEEDS), dtype=float)
     gap = paired_difference(clean.mean(1), dirty.mean(1))
     return [row(f"{small} clean rows / {len(rows)} rows, 40% of them wrong",
                 f"{bootstrap_interval(clean).percent()} / {bootstrap_interval(dirty).percent()}", "clean higher", gap.low > 0)]

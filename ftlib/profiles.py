@@ -37,7 +37,7 @@ class Profile:
     study_model: str = EMBEDDED
     study_train: str = "olm_train"
     study_test: str = "olm_test"
-    study_steps: int = 120
+    study_steps: int = 100
     study_batch: int = 4
     ranks: tuple[int, ...] = (1, 4, 16, 64)
     methods: tuple[str, ...] = ("LoRA", "full fine-tuning")   # that lab 4 trains side by side at this scale
@@ -50,8 +50,8 @@ class Profile:
 
 PROFILES = {
     "tiny": Profile(
-        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", batch_size=32, max_length=256, steps=240,
-        short_steps=80, seeds=(0, 1, 2), lr_lora=5e-3, lr_full=1e-3, rank=16, max_new_tokens=40, eval_examples=100,
+        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", batch_size=16, max_length=256, steps=500,
+        short_steps=240, seeds=(0, 1, 2), lr_lora=1.5e-3, lr_full=5e-4, rank=16, max_new_tokens=40, eval_examples=100,
         download_gb=0.0, full_finetuning=True),
     "small": Profile(
         name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", batch_size=16,

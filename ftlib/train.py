@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -240,6 +241,7 @@ def _train(trainer: SFTTrainer, checkpoint: Path | None) -> Run:
     before = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).num_input_tokens_seen if checkpoint else 0
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    extract_model_from_parallel(trainer.model, keep_fp32_wrapper=False)  # or bf16 autocast stays around forward for good
     return _summary(trainer, checkpoint, time.perf_counter() - start, int(trainer.state.num_input_tokens_seen - before))
 
 
