@@ -84,6 +84,11 @@ def examine() -> list[Finding]:
     return _machine() + [_package(name, tested) for name in PACKAGES] + _project()
 
 
+def _tilde(path: Path) -> str:
+    """The path with the home folder as ~, fit for a notebook that is shared."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+
+
 def _cached(model: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
     return isinstance(try_to_load_from_cache(model, "config.json"), str)
@@ -93,11 +98,11 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
     """Can this Hub model be fetched: disk, network setting, access?"""
     from huggingface_hub import constants, get_token
     if _cached(model):
-        return [Finding("ok", f"{model} is in the cache ({constants.HF_HUB_CACHE})")]
+        return [Finding("ok", f"{model} is in the cache ({_tilde(Path(constants.HF_HUB_CACHE))})")]
     cache = Path(constants.HF_HUB_CACHE)
     there = next(p for p in (cache, *cache.parents) if p.exists())
     free, need = shutil.disk_usage(there).free / 1e9, 1.1 * size_gb
-    out = [Finding("ok" if free > need else "failure", f"download of {size_gb:.1f} GB to {cache}, {free:.0f} GB free there",
+    out = [Finding("ok" if free > need else "failure", f"download of {size_gb:.1f} GB to {_tilde(cache)}, {free:.0f} GB free there",
                    "" if free > need else "free some disk, or set HF_HOME to a larger one")]
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         out.append(Finding("failure", f"{model} is not in the cache and HF_HUB_OFFLINE=1",

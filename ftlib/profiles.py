@@ -39,6 +39,9 @@ class Profile:
     study_test: str = "olm_test"
     study_steps: int = 100
     study_batch: int = 4
+    study_lr_lora: float = 4e-3
+    study_lr_full: float = 1e-3
+    study_gb: float = 0.0
     ranks: tuple[int, ...] = (1, 4, 16, 64)
     methods: tuple[str, ...] = ("LoRA", "full fine-tuning")   # that lab 4 trains side by side at this scale
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -57,14 +60,15 @@ PROFILES = {
         name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", batch_size=16,
         max_length=512, steps=600, short_steps=150, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=2e-5, rank=16,
         max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True,
-        study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, study_batch=16, ranks=(1, 4, 16, 64),
+        study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, study_batch=16,
+        study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=1.5, ranks=(1, 4, 16, 64),
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
         batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5, rank=16,
         max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False, gradient_checkpointing=True,
         study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200, study_batch=16,
-        ranks=(1, 4, 16, 64),
+        study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
         methods=("LoRA",), untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }
 

@@ -1,6 +1,7 @@
 """Run the same experiment on several seeds, side by side where the machine allows it."""
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -38,6 +39,8 @@ def over_seeds(function: Callable, seeds: Iterable) -> list:
     seeds, count = list(seeds), workers()
     if count == 1 or len(seeds) == 1:
         return [function(seed) for seed in seeds]
+    gc.collect()
+    gc.freeze()  # a child that never walks the parent's objects copies fewer of its pages
     context, results, running, todo = multiprocessing.get_context("fork"), [None] * len(seeds), {}, list(enumerate(seeds))
     try:
         while todo or running:
@@ -59,6 +62,7 @@ def over_seeds(function: Callable, seeds: Iterable) -> list:
                     raise RuntimeError(f"the run with seed {seed!r} failed: {error}")
                 results[index] = value
     finally:
+        gc.unfreeze()
         for process, _ in running.values():
             process.terminate()
     return results
