@@ -54,7 +54,7 @@ class Profile:
 PROFILES = {
     "tiny": Profile(
         name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", batch_size=16, max_length=256, steps=500,
-        short_steps=240, seeds=(0, 1, 2), lr_lora=1.5e-3, lr_full=5e-4, rank=16, max_new_tokens=40, eval_examples=100,
+        short_steps=160, seeds=(0, 1, 2), lr_lora=1.5e-3, lr_full=5e-4, rank=16, max_new_tokens=40, eval_examples=100,
         download_gb=0.0, full_finetuning=True),
     "small": Profile(
         name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", batch_size=16,
