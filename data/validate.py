@@ -17,10 +17,9 @@ import torch
 
 import ftlib as ft
 from data import skills
-from data.build import ROWS
 from data.corpus import QUESTIONS
 from data.world import SEED, World
-from ftlib.evaluate import Interval, bootstrap_interval, complete_matches, paired_difference
+from ftlib.evaluate import bootstrap_interval, complete_matches, paired_difference
 from ftlib.profiles import get_profile
 
 SEEDS = (0, 1, 2, 3, 4)
