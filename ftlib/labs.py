@@ -61,7 +61,8 @@ def _environment(profile: str | None) -> dict[str, str]:
     from ftlib.profiles import get_profile
     chosen = get_profile(profile)
     env = {"FTLIB_PROFILE": chosen.name, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
-    return {**os.environ, **env, **(OFFLINE if chosen.dataset == "embedded" else {})}
+    inherited = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # a notebook draws inline, whatever its caller does
+    return {**inherited, **env, **(OFFLINE if chosen.dataset == "embedded" else {})}
 
 
 def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_cell=None):
