@@ -22,10 +22,10 @@ test: venv           ## run the tests, labs included
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor
 
-data: venv           ## rebuild the embedded world: rows, tokenizer, base model (about 35 minutes on 2 cores)
+data: venv           ## rebuild the embedded world: rows, tokenizer, base model (about 45 minutes on 2 busy cores)
 	@$(RUN) -m data.build
 
-validate: venv       ## measure that the science is real on the embedded world (about 30 minutes on 2 cores)
+validate: venv       ## measure that the science is real on the embedded world (about 25 minutes on 2 busy cores)
 	@$(RUN) -m data.validate
 
 clean:

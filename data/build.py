@@ -1,7 +1,7 @@
 """Build everything under data/ from the seed: `python -m data.build [--only rows|model|adapter]`.
 
 Rows (instructions, golden set, probes, held-out base text) take seconds. The tokenizer and the base model
-take about forty minutes on two cores; pretraining checkpoints under data/cache/ and resumes from there. The
+take about 45 minutes on two busy cores; pretraining checkpoints under data/cache/ and resumes from there. The
 adapter is lab 3.1.4's, for labs that start from an instruction-tuned model; it takes a minute.
 """
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Measure that the science is real on the embedded world: `python -m data.validate` prints the table and keeps it
-in `data/README.md` and `data/validation.json`. About a quarter of an hour on two cores.
+in `data/README.md` and `data/validation.json`. About 25 minutes on two busy cores.
 
 Every comparison starts from the same base weights and rows and runs on the same seeds.
 """
@@ -19,7 +19,7 @@ import ftlib as ft
 from data import skills
 from data.corpus import QUESTIONS
 from data.world import SEED, World
-from ftlib.evaluate import bootstrap_interval, complete_matches, paired_difference
+from ftlib.evaluate import bootstrap_interval, paired_difference, recall_base
 from ftlib.profiles import get_profile
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -87,13 +87,13 @@ def methods(world: World) -> list[dict]:
     rows, parts = ft.load_rows("train", P), {n: ft.load_rows(n, P) for n in ("golden", "validation", "paraphrase")}
     text, facts = ft.load_base_text(P), fact_pairs(world)
     base, tokenizer = fresh(0)
-    start, known = ft.perplexity(base, tokenizer, text), np.mean(complete_matches(base, tokenizer, facts))
+    start, known = ft.perplexity(base, tokenizer, text), recall_base(base, tokenizer, facts)
 
     def measure(seed: int, lora: dict) -> dict:
         model, tokenizer, run = tune(rows, seed, P.steps, **lora)
         accuracy = {part: correct(model, tokenizer, parts[part]) for part in parts}
         return {**accuracy, "seconds": run.seconds, "forgot": ft.forgetting(start, ft.perplexity(model, tokenizer, text)),
-                "recall": float(np.mean(complete_matches(model, tokenizer, facts))), "style": styles(model, tokenizer)}
+                "recall": recall_base(model, tokenizer, facts), "style": styles(model, tokenizer)}
 
     seen = {name: ft.over_seeds(lambda seed, lora=lora: measure(seed, lora), SEEDS) for name, lora in (("LoRA", LORA), ("full", {}))}
     pick = lambda name, key: np.array([s[key] for s in seen[name]], dtype=float)
