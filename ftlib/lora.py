@@ -55,43 +55,61 @@ def lora_forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: T
     return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling
 
 
+def _dense(weight: Tensor, quant_state, dtype: torch.dtype) -> Tensor:
+    """W (out, in) in `dtype`. What is dequantised or cast here lives for one product only: nobody keeps it."""
+    if quant_state is None:
+        return weight.to(dtype)
+    from bitsandbytes.functional import dequantize_4bit
+    return dequantize_4bit(weight, quant_state).to(dtype)
+
+
 class _FusedLoRA(torch.autograd.Function):
-    """LoRA, and DoRA where `g` (out,) is given, over a frozen weight: ``y = g⊙(Wx + s·B(Ax)) + b``.
+    """LoRA, and DoRA where `g` (out,) is given, over a frozen weight: ``y = g⊙(Wx + s·B(A·drop(x))) + b``.
 
     Saves x, xAᵀ (N, r) and for DoRA the output, which the next layer mostly keeps anyway. The low-rank part is added
-    into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need not be kept.
+    into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need not be kept. A weight of another dtype, or in
+    4 bits (`quant_state`), is cast or dequantised once in forward and once more in backward, and never saved. Of dropout
+    (probability `p`) the mask is saved, a byte an element, and not the dropped x.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, g: Tensor | None, scaling: float) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, quant_state, bias: Tensor | None, A: Tensor, B: Tensor, g: Tensor | None,
+                scaling: float, p: float) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        low = flat @ A.T
-        y = F.linear(flat, weight, bias if g is None else None).addmm_(low, B.T, alpha=scaling)
+        dropped, mask = torch.native_dropout(flat, p, True) if p else (flat, None)
+        low = dropped @ A.T
+        y = F.linear(flat, _dense(weight, quant_state, x.dtype), bias if g is None else None).addmm_(low, B.T, alpha=scaling)
         if g is not None:
             y.mul_(g)
             if bias is not None:
                 y.add_(bias)
-        y = y.view(*x.shape[:-1], weight.shape[0])
-        ctx.save_for_backward(flat, low, weight, bias, A, B, g, None if g is None else y)
-        ctx.scaling = scaling
+        y = y.view(*x.shape[:-1], B.shape[0])
+        ctx.save_for_backward(flat, low, weight, bias, A, B, g, None if g is None else y, mask)
+        ctx.quant_state, ctx.scaling, ctx.keep = quant_state, scaling, 1 - p
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy: Tensor):
-        flat, low, weight, bias, A, B, g, y = ctx.saved_tensors
-        need_x, _, _, need_A, need_B, need_g, _ = ctx.needs_input_grad
+        flat, low, weight, bias, A, B, g, y, mask = ctx.saved_tensors
+        need_x, *_, need_A, need_B, need_g, _, _ = ctx.needs_input_grad
         shape, dy, dg = dy.shape, dy.reshape(-1, dy.shape[-1]), None
         if g is not None:
             if need_g:
-                dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias,
-                                     lambda rows: flat @ weight[rows].T + ctx.scaling * (low @ B[rows].T))
+                dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, lambda rows: (
+                    flat @ _dense(weight, ctx.quant_state, dy.dtype)[rows].T + ctx.scaling * (low @ B[rows].T)))
             dy = dy * g
         dlow = (dy @ B) * ctx.scaling if need_x or need_A else None
-        dx = (dy @ weight).addmm_(dlow, A).view(*shape[:-1], weight.shape[1]) if need_x else None
-        dA = dlow.T @ flat if need_A else None
+        dx = None
+        if need_x:
+            dx = dy @ _dense(weight, ctx.quant_state, dy.dtype)
+            dx = dx.addmm_(dlow, A) if mask is None else dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
+            dx = dx.view(*shape[:-1], A.shape[1])
+        dA = None
+        if need_A:
+            dA = dlow.T @ flat if mask is None else (dlow.T @ (flat * mask)) / ctx.keep
         dB = (dy.T @ low) * ctx.scaling if need_B else None
-        return dx, None, None, dA, dB, dg, None
+        return dx, None, None, None, dA, dB, dg, None, None
 
 
 def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recompute) -> Tensor:
@@ -104,16 +122,28 @@ def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recom
     return dg.to(g.dtype)
 
 
-def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+NORM_ROWS = 2048  # rows of W that dora_norm widens at a time
+
+
+def row_squares(weight: Tensor) -> Tensor:
+    """``‖W_i‖²`` of every output row, (out,), in at least fp32: the part of the norm that never changes."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return torch.cat([rows.to(dtype).square().sum(1) for rows in weight.split(NORM_ROWS)])
+
+
+def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float, squares: Tensor | None = None) -> Tensor:
     """``‖W + sBA‖`` of every output row, (out,), without the dense product.
 
-    ``n_i² = ‖W_i‖² + 2s·Σ_k B_ik (WAᵀ)_ik + s²·[(B·AAᵀ)⊙B]_i``, in at least fp32.
+    ``n_i² = ‖W_i‖² + 2s·Σ_k B_ik (WAᵀ)_ik + s²·[(B·AAᵀ)⊙B]_i``, in at least fp32; `squares` is ``‖W_i‖²`` if it is
+    known (`row_squares`). W is widened a few rows at a time, so the temporaries stay small.
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    W, A, B = weight.to(dtype), A.to(dtype), B.to(dtype)
-    cross = (B * (W @ A.T)).sum(1)
-    square = ((B @ (A @ A.T)) * B).sum(1)
-    return (W.square().sum(1) + 2 * scaling * cross + scaling**2 * square).clamp_min(0).sqrt()
+    A, B = A.to(dtype), B.to(dtype)
+    squares = row_squares(weight) if squares is None else squares
+    products = torch.cat([rows.to(dtype) @ A.T for rows in weight.split(NORM_ROWS)])
+    cross = (B * products).sum(1)
+    update = ((B @ (A @ A.T)) * B).sum(1)
+    return (squares + 2 * scaling * cross + scaling**2 * update).clamp_min(0).sqrt()
 
 
 _optimizer_steps = [0]  # of every optimizer in this process
@@ -124,6 +154,32 @@ def _count_step(*_) -> None:
 
 
 register_optimizer_step_post_hook(_count_step)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Squared norms of a merge: the update itself, what rounding to the weight's dtype changed, and what 4 bits would."""
+    update: float
+    rounding: float
+    requantising: float
+
+    def __add__(self, other: "Drift") -> "Drift":
+        return Drift(self.update + other.update, self.rounding + other.rounding, self.requantising + other.requantising)
+
+    def __str__(self) -> str:
+        size = math.sqrt(self.update) or 1.0
+        return (f"rounding moved the weights by {math.sqrt(self.rounding) / size:.2g} of the update's norm; "
+                f"in 4 bits again it would be {math.sqrt(self.requantising) / size:.2g}")
+
+
+def _dense_linear(layer: nn.Module, n_in: int, n_out: int) -> nn.Linear:
+    """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias and in its compute dtype."""
+    dtype = getattr(layer, "compute_dtype", None) or layer.weight.quant_state.dtype
+    with torch.device(layer.weight.device):
+        dense = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device)
+    if layer.bias is not None:
+        dense.bias.data.copy_(layer.bias)
+    return dense.requires_grad_(False).train(layer.training)
 
 
 class LoRALinear(nn.Module):
@@ -160,13 +216,15 @@ class LoRALinear(nn.Module):
     def bias(self) -> Tensor | None:
         return self.base_layer.bias
 
+    @property
+    def quant_state(self):
+        """bitsandbytes' record of a 4-bit weight, or None."""
+        return getattr(self.base_layer.weight, "quant_state", None)
+
     def dense_weight(self) -> Tensor:
         """W (out, in), dequantised where the base layer is a bitsandbytes 4-bit layer."""
         weight = self.base_layer.weight
-        if getattr(weight, "quant_state", None) is None:
-            return weight.detach()
-        from bitsandbytes.functional import dequantize_4bit
-        return dequantize_4bit(weight.data, weight.quant_state)
+        return weight.detach() if self.quant_state is None else _dense(weight.data, self.quant_state, self.quant_state.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled or self.merged:
@@ -182,18 +240,25 @@ class LoRALinear(nn.Module):
         return y * g if self.bias is None else (y - self.bias) * g + self.bias
 
     def _fusible(self) -> bool:
-        """Whether the base is a frozen, unquantised `nn.Linear` and no dropout is in force."""
-        frozen = self.weight.is_floating_point() and not self.weight.requires_grad
-        return (frozen and type(self.base_layer) is nn.Linear and (self.bias is None or not self.bias.requires_grad)
-                and not (self.training and self.dropout.p))
+        """Whether the base is frozen, and an `nn.Linear` or in training a 4-bit one.
+
+        Without gradients bitsandbytes has its own kernels for 4-bit products, which read the packed weight directly.
+        """
+        frozen = not self.weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
+        known = type(self.base_layer) is nn.Linear or (self.quant_state is not None and torch.is_grad_enabled())
+        return frozen and known
 
     def _fused(self, x: Tensor) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        out = dtype
+        if self.quant_state is not None:  # as Linear4bit does: its compute dtype inside, the input's outside
+            dtype = self.base_layer.compute_dtype or dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         # Casting A and B outside the function leaves their gradients in the master weights' dtype.
         g = self.row_scale().to(dtype) if self.use_dora else None
-        return _FusedLoRA.apply(x.to(dtype), self.weight.to(dtype), bias, self.lora_A.to(dtype), self.lora_B.to(dtype), g, self.scaling)
+        return _FusedLoRA.apply(x.to(dtype), self.weight, self.quant_state, bias, self.lora_A.to(dtype), self.lora_B.to(dtype), g,
+                                self.scaling, self.dropout.p if self.training else 0.0).to(out)
 
     def row_scale(self) -> Tensor:
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
@@ -210,7 +275,10 @@ class LoRALinear(nn.Module):
         tensors = (self.lora_A, self.lora_B, self.base_layer.weight)
         state = (_optimizer_steps[0], *((t.data_ptr(), t._version) for t in tensors))
         if getattr(self, "_norm_state", None) != state:
-            norm = dora_norm(self.dense_weight(), self.lora_A, self.lora_B, self.scaling)
+            weight, fixed = self.dense_weight(), state[-1]
+            if getattr(self, "_squares_of", None) != fixed:
+                self._squares, self._squares_of = row_squares(weight), fixed
+            norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
             self._norm, self._norm_state = norm.clamp_min(torch.finfo(norm.dtype).tiny), state
         return self._norm
 
@@ -219,20 +287,45 @@ class LoRALinear(nn.Module):
         self._norm_state = None
 
     @torch.no_grad()
-    def merge(self, sign: int = 1) -> None:
-        """Add (sign=1) or take away (sign=-1) the update in the base weight, computed in fp32 or wider."""
-        weight = self.base_layer.weight
-        W = weight.to(self.lora_A.dtype)
-        delta = lora_delta(self.lora_A, self.lora_B, self.scaling)
-        if not self.use_dora:
-            merged = W + sign * delta
-        elif sign > 0:
+    def merge(self) -> "Drift":
+        """Put the update into the base weight, computed in fp32 or wider; returns what rounding took of it.
+
+        A 4-bit base layer is set aside, and a dequantised one in its compute dtype takes its place.
+        """
+        W = self.dense_weight().to(self.lora_A.dtype)
+        merged = W + lora_delta(self.lora_A, self.lora_B, self.scaling)
+        if self.use_dora:
             self._merge_scale = self.row_scale()[:, None]
-            merged = (W + delta) * self._merge_scale
+            merged *= self._merge_scale
+        if self.quant_state is not None:
+            self._packed = (self.base_layer,)  # in a tuple: not a submodule
+            self.base_layer = _dense_linear(self.base_layer, self.in_features, self.out_features)
+        self.base_layer.weight.copy_(merged)
+        self.merged = True
+        kept = self.base_layer.weight.to(W.dtype)
+        return Drift((merged - W).square().sum().item(), (kept - merged).square().sum().item(), *self._requantised(merged))
+
+    def _requantised(self, merged: Tensor) -> tuple[float]:
+        """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not in 4 bits."""
+        if not getattr(self, "_packed", None):
+            return (0.0,)
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+        state = self._packed[0].weight.quant_state
+        again = dequantize_4bit(*quantize_4bit(merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type))
+        return ((again.to(merged.dtype) - merged).square().sum().item(),)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take the update out again: to rounding, or exactly where the 4-bit layer was set aside."""
+        if getattr(self, "_packed", None):
+            self.base_layer, self._packed = self._packed[0], None
         else:
-            merged = W / self._merge_scale - delta
-        weight.copy_(merged)
-        self.merged = sign > 0
+            weight = self.base_layer.weight
+            W = weight.to(self.lora_A.dtype)
+            if self.use_dora:
+                W = W / self._merge_scale
+            weight.copy_(W - lora_delta(self.lora_A, self.lora_B, self.scaling))
+        self.merged = False
 
     def extra_repr(self) -> str:
         return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dora={self.use_dora}, merged={self.merged}"
@@ -314,17 +407,26 @@ def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
 def merge_adapter(model: nn.Module) -> nn.Module:
     """Put the update into the base weights, ``W ← W + sBA`` (DoRA: rows rescaled); returns the model.
 
-    Reversible by `unmerge_adapter` to rounding of the weight's dtype. Raises ValueError if merged already,
-    or if a base layer is quantised: reload the base in 16 bits and merge there.
+    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised to their compute dtype
+    first, and a warning says so with the drift; unmerging brings the 4-bit layers back. ValueError if merged already.
     """
     layers = _adapted(model)
-    for name, layer in layers.items():
-        if layer.merged:
-            raise ValueError("the adapter is merged already: unmerge_adapter first")
-        if not layer.weight.is_floating_point():
-            raise ValueError(f"{name} is quantised ({layer.weight.dtype}): load the base in 16 bits and merge into that")
-    for layer in layers.values():
-        layer.merge()
+    if any(layer.merged for layer in layers.values()):
+        raise ValueError("the adapter is merged already: unmerge_adapter first")
+    packed = [layer for layer in layers.values() if layer.quant_state is not None]
+    drift = Drift(0.0, 0.0, 0.0)
+    try:
+        for layer in layers.values():
+            drift += layer.merge()
+    except BaseException:  # out of memory, an interrupt: all layers or none
+        for layer in layers.values():
+            if layer.merged:
+                layer.unmerge()
+        raise
+    if packed:
+        held = sum(layer.weight.numel() * layer.weight.element_size() for layer in packed)
+        log.warning("merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into the 16-bit base: "
+                    "this one carries the 4-bit rounding of the base as well", len(packed), packed[0].weight.dtype, held / 1e9, drift)
     return model
 
 
@@ -334,7 +436,7 @@ def unmerge_adapter(model: nn.Module) -> nn.Module:
     if not all(layer.merged for layer in layers.values()):
         raise ValueError("the adapter is not merged: nothing to unmerge")
     for layer in layers.values():
-        layer.merge(sign=-1)
+        layer.unmerge()
     return model
 
 

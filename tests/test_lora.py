@@ -217,7 +217,7 @@ def test_merged_is_unmerged_is_the_dense_formula(n_in, n_out, r, batch, bias, do
     assert torch.allclose(layer(x), want, rtol=1e-9, atol=1e-9)
     layer.merge()
     assert torch.allclose(base.weight, dense, rtol=1e-9, atol=1e-9) and torch.allclose(layer(x), want, rtol=1e-9, atol=1e-9)
-    layer.merge(sign=-1)
+    layer.unmerge()
     assert torch.allclose(base.weight, W, rtol=1e-8, atol=1e-8)
 
 
@@ -270,9 +270,39 @@ def test_fused_passes_gradcheck(dora):
     W, b, scale = draw(4, 3), draw(4), (draw(4).abs() + 0.5).requires_grad_() if dora else None
     x, A, B = draw(3, 5).requires_grad_(), draw(2, 3).requires_grad_(), draw(4, 2).requires_grad_()
     if dora:
-        assert torch.autograd.gradcheck(lambda x, A, B, s: _FusedLoRA.apply(x.T, W, b, A, B, s, 1.5), (x, A, B, scale))
+        assert torch.autograd.gradcheck(lambda x, A, B, s: _FusedLoRA.apply(x.T, W, None, b, A, B, s, 1.5, 0.0), (x, A, B, scale))
     else:
-        assert torch.autograd.gradcheck(lambda x, A, B: _FusedLoRA.apply(x.T, W, b, A, B, None, 1.5), (x, A, B))
+        assert torch.autograd.gradcheck(lambda x, A, B: _FusedLoRA.apply(x.T, W, None, b, A, B, None, 1.5, 0.0), (x, A, B))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_fused_dropout_passes_gradcheck(dora):
+    """The same mask in every evaluation, so that forward and backward must agree on it and on 1/(1-p)."""
+    from ftlib.lora import _FusedLoRA
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    W, b, scale = draw(4, 3), draw(4), (draw(4).abs() + 0.5).requires_grad_() if dora else None
+    x, A, B = draw(5, 3).requires_grad_(), draw(2, 3).requires_grad_(), draw(4, 2).requires_grad_()
+
+    def forward(x, A, B, *scale):
+        torch.manual_seed(7)
+        return _FusedLoRA.apply(x, W, None, b, A, B, *(scale or (None,)), 1.5, 0.4)
+    assert torch.autograd.gradcheck(forward, (x, A, B) + ((scale,) if dora else ()))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_fused_dropout_by_hand(dora):
+    """x = (1, 2), A = (1, 1), B = 1, s = 1, p = 1/2: the branch gives 2·(1·k1 + 2·k2), with k1 and k2 kept or not: 0, 2, 4 or 6."""
+    layer = LoRALinear(nn.Linear(2, 1, bias=False).requires_grad_(False), AdapterConfig(r=1, lora_alpha=1, lora_dropout=0.5, use_dora=dora))
+    with torch.no_grad():
+        layer.lora_A.fill_(1)
+        layer.lora_B.fill_(1)
+    x = torch.tensor([[1.0, 2.0]])
+    base = x @ layer.weight.T
+    g = layer.row_scale().item() if dora else 1.0
+    seen = {round(((layer.train()(x) / g) - base).item(), 4) for _ in range(60)}
+    assert seen == {0.0, 2.0, 4.0, 6.0}
+    assert torch.allclose(layer.eval()(x) / g - base, torch.tensor(3.0))
 
 
 @pytest.mark.parametrize("dora", [False, True])
