@@ -5,7 +5,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
 
-.PHONY: venv labs lab test doctor data validate clean
+.PHONY: venv labs lab test doctor data validate bench clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -22,11 +22,14 @@ test: venv           ## run the tests, labs included
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor
 
-data: venv           ## rebuild the embedded world: rows, tokenizer, base model (about 45 minutes on 2 busy cores)
+data: venv           ## rebuild the embedded world: rows, tokenizer, base model (45 minutes with bf16 units, else above an hour)
 	@$(RUN) -m data.build
 
-validate: venv       ## measure that the science is real on the embedded world (about 25 minutes on 2 busy cores)
+validate: venv       ## measure what has changed of the embedded world's science (all: 25 to 60 minutes)
 	@$(RUN) -m data.validate
+
+bench: venv          ## ftlib against PEFT, side by side; writes benchmarks/RESULTS.md (minutes; keep the machine idle)
+	@$(RUN) -m benchmarks.adapters $(BENCH)
 
 clean:
 	rm -rf build .pytest_cache .hypothesis

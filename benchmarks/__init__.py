@@ -1,0 +1,1 @@
+"""ftlib against the libraries it stands beside, run by hand; results in RESULTS.md. Tests hold no timings."""
