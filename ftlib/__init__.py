@@ -21,3 +21,21 @@ from ftlib.seeds import over_seeds  # noqa: E402
 from ftlib.train import RunError, finetune  # noqa: E402
 
 __version__ = "0.1.0"
+
+
+class _Say(_logging.Handler):
+    """Prints what ftlib reports, such as how many parameters train, where no one has set up logging; a line twice in a row once.
+
+    `logging.getLogger("ftlib").setLevel("WARNING")` keeps it quiet.
+    """
+    last = None
+
+    def emit(self, record) -> None:
+        text = self.format(record)
+        if text != self.last and not _logging.getLogger().handlers:
+            print(text, flush=True)
+        self.last = text
+
+
+_logging.getLogger("ftlib").addHandler(_Say())
+_logging.getLogger("ftlib").setLevel(_logging.INFO)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,6 +15,7 @@ import torch
 def _one(function: Callable, seed, queue, index: int) -> None:
     """In a child: one thread, so that children share the cores and no OpenMP pool of the parent is touched."""
     torch.set_num_threads(1)
+    logging.getLogger("ftlib").setLevel(logging.WARNING)  # every run would say the same
     try:
         queue.send((index, function(seed), None))
     except BaseException as error:  # whatever it is, the parent must hear of it
