@@ -278,7 +278,8 @@ class LoRALinear(nn.Module):
             weight, fixed = self.dense_weight(), state[-1]
             if getattr(self, "_squares_of", None) != fixed:
                 self._squares, self._squares_of = row_squares(weight), fixed
-            norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
+            with torch.autocast(weight.device.type, enabled=False):  # it would round the products to 16 bits
+                norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
             self._norm, self._norm_state = norm.clamp_min(torch.finfo(norm.dtype).tiny), state
         return self._norm
 
@@ -365,8 +366,8 @@ def add_lora(model: nn.Module, r: int = 8, lora_alpha: float = 16, target_module
     ("q_proj", "v_proj"). B starts at zero, so the adapted model starts as the base model.
     Raises ValueError for an unknown target, a bad value, or a model that has an adapter already.
     """
-    if lora_layers(model):
-        raise ValueError("model already has an adapter: merge_adapter it, or load the base again")
+    if lora_layers(model) or any(getattr(m, "is_adapter", False) for m in model.modules()):
+        raise ValueError("model already has an adapter: merge or remove it, or load the base again")
     targets = target_modules if isinstance(target_modules, str) else tuple(target_modules)
     config = AdapterConfig(r, lora_alpha, targets, lora_dropout, use_rslora, use_dora)
     names, head = target_names(model, targets), _output_head(model)

@@ -27,6 +27,8 @@ class Profile:
     seeds: tuple[int, ...]
     lr_lora: float
     lr_full: float
+    lr_prefix: float          # prefix tuning, bottleneck adapters (ftlib.baselines)
+    lr_bottleneck: float
     rank: int
     max_new_tokens: int
     eval_examples: int        # held-out rows that a lab scores
@@ -43,7 +45,8 @@ class Profile:
     study_lr_full: float = 1e-3
     study_gb: float = 0.0
     ranks: tuple[int, ...] = (1, 4, 16, 64)
-    methods: tuple[str, ...] = ("LoRA", "full fine-tuning")   # that lab 4 trains side by side at this scale
+    # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
+    methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
 
     @property
@@ -53,23 +56,24 @@ class Profile:
 
 PROFILES = {
     "tiny": Profile(
-        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", batch_size=16, max_length=256, steps=500,
-        short_steps=160, seeds=(0, 1, 2), lr_lora=1.5e-3, lr_full=5e-4, rank=16, max_new_tokens=40, eval_examples=100,
-        download_gb=0.0, full_finetuning=True),
+        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", batch_size=16, max_length=256, steps=550,
+        short_steps=160, seeds=(0, 1, 2), lr_lora=1.5e-3, lr_full=5e-4, lr_prefix=0.1, lr_bottleneck=3e-3, rank=16,
+        max_new_tokens=40, eval_examples=100, download_gb=0.0, full_finetuning=True),
     "small": Profile(
         name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", batch_size=16,
-        max_length=512, steps=600, short_steps=150, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=2e-5, rank=16,
-        max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True,
+        max_length=512, steps=600, short_steps=150, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=2e-5, lr_prefix=1e-2, lr_bottleneck=5e-4,
+        rank=16, max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True,
         study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=1.5, ranks=(1, 4, 16, 64),
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
-        batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5, rank=16,
-        max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False, gradient_checkpointing=True,
+        batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5,
+        lr_prefix=1e-2, lr_bottleneck=5e-4, rank=16, max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False, gradient_checkpointing=True,
         study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
-        methods=("LoRA",), untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
+        methods=("LoRA", "DoRA", "bottleneck adapters"),
+        untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }
 
 

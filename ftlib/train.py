@@ -20,8 +20,10 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ftlib.adapter_io import base_name, load_adapter, save_adapter
+from ftlib.baselines import baseline_io
 from ftlib.datasets import IGNORE, SFTCollator, encode_rows, fingerprint
 from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
+from ftlib.memory import PeakMemory
 from ftlib.neftune import neftune
 from ftlib.progress import LiveRun
 
@@ -41,6 +43,7 @@ class Run:
     tokens: int = 0                                          # real tokens seen, padding not counted
     session_tokens: int = 0                                  # of them since the last start
     state_bytes: dict = field(default_factory=dict)          # weights, gradients, optimizer: counted from the tensors
+    peak_bytes: int | None = None                            # most that training held above the loaded model (PeakMemory)
     resumed_from: int = 0
     output_dir: Path | None = None
 
@@ -67,12 +70,19 @@ class LengthGroupedSampler(Sampler):
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
+def adapter_of(model):
+    """(options, save, load) of the model's adapter, LoRA or a baseline; None where the model itself trains."""
+    if lora_layers(model):
+        return adapter_config_dict(model), save_adapter, load_adapter
+    return baseline_io(model)
+
+
 class SFTTrainer(Trainer):
     """`Trainer` that checkpoints an adapter without its base, and records what the training state weighs."""
 
     def __init__(self, model, **options):
         # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as well.
-        adapted = bool(lora_layers(model)) and not getattr(model, "_hf_peft_config_loaded", False)
+        adapted = adapter_of(model) is not None and not getattr(model, "_hf_peft_config_loaded", False)
         if adapted:
             model._hf_peft_config_loaded = True
         try:
@@ -86,15 +96,15 @@ class SFTTrainer(Trainer):
         return LengthGroupedSampler(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        if lora_layers(self.model):
-            save_adapter(self.model, output_dir or self.args.output_dir)
+        if adapter := adapter_of(self.model):
+            adapter[1](self.model, output_dir or self.args.output_dir)
         else:
             super()._save(output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         model = model or self.model
-        if lora_layers(model):
-            load_adapter(model, resume_from_checkpoint)
+        if adapter := adapter_of(model):
+            adapter[2](model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -153,8 +163,8 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def _settings(model, rows, eval_rows, **options) -> dict:
-    adapter = adapter_config_dict(model) if lora_layers(model) else None
-    settings = {"base": base_name(model), "data": fingerprint(rows), "rows": len(rows), "adapter": adapter,
+    adapter = adapter_of(model)
+    settings = {"base": base_name(model), "data": fingerprint(rows), "rows": len(rows), "adapter": adapter and adapter[0],
                 "eval_data": fingerprint(eval_rows or []), **options}
     return json.loads(json.dumps(settings))  # tuples become lists, as they will on reading
 
@@ -200,7 +210,7 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
              max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, show: bool = True) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`.
 
-    `rows` are conversations (`datasets.check_row`), batches hold rows of like length, AdamW with `schedule` after a
+    `rows` are conversations (`datasets.check_row`) or what `encode_rows` made of them; batches hold rows of like length, AdamW with `schedule` after a
     `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
     interruption to the same result, and leaves `adapter/` and a manifest. `neftune_alpha` above 0 noises the
     embeddings (`ftlib.neftune`). Raises RunError or DataError.
@@ -230,8 +240,9 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
     done = checkpoint is not None and int(checkpoint.name.rsplit("-", 1)[1]) >= steps
-    with neftune(model, neftune_alpha):
+    with neftune(model, neftune_alpha), PeakMemory() as peak:
         run = _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
+    run.peak_bytes = None if done else peak.bytes
     if output_dir:
         _finish(run, model, output_dir, settings)
     return run
@@ -262,14 +273,14 @@ def _summary(trainer: SFTTrainer, checkpoint: Path | None, seconds: float, sessi
 
     trainer.model.eval()
     return Run(pick("loss", "learning_rate"), pick("eval_loss"), seconds, int(trainer.state.num_input_tokens_seen), session_tokens,
-               trainer.state_bytes(), int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0)
+               trainer.state_bytes(), resumed_from=int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0)
 
 
 def _finish(run: Run, model, output_dir: Path, settings: dict) -> None:
     """Leave the artifact: the adapter (or the model) and a manifest that says where it came from."""
     run.output_dir = output_dir
-    if lora_layers(model):
-        save_adapter(model, output_dir / "adapter")
+    if adapter := adapter_of(model):
+        adapter[1](model, output_dir / "adapter")
     else:
         model.save_pretrained(output_dir / "model")
     if run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file():

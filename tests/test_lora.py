@@ -572,3 +572,14 @@ def test_deepcopy_is_independent(model, ids):
     ft.merge_adapter(twin)
     randomize(twin, seed=9)
     assert torch.equal(model(ids).logits, before) and not any(l.merged for l in ft.lora_layers(model).values())
+
+
+def test_autocast_does_not_round_the_norm():
+    """In bf16 the products would be off by 1e-3; the kept norm is fp32's, computed inside autocast or out."""
+    layer = LoRALinear(nn.Linear(64, 48), AdapterConfig(r=4, use_dora=True))
+    nn.init.normal_(layer.lora_B)
+    outside = layer._row_norm().clone()
+    layer.forget_norm()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = layer._row_norm()
+    assert inside.dtype == torch.float32 and torch.equal(inside, outside)
