@@ -264,6 +264,7 @@ class LoRALinear(nn.Module):
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
         return self.lora_magnitude_vector / self._row_norm()
 
+    @torch.compiler.disable  # its key changes with every step: torch.compile would compile it anew each time
     @torch.no_grad()
     def _row_norm(self) -> Tensor:
         """‖W + sBA‖ (out,), computed once for each state of A, B and W: micro-batches and recomputation share it.

@@ -583,3 +583,22 @@ def test_autocast_does_not_round_the_norm():
     with torch.autocast("cpu", torch.bfloat16):
         inside = layer._row_norm()
     assert inside.dtype == torch.float32 and torch.equal(inside, outside)
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_torch_compile_changes_nothing(variant, ids):
+    """Traced by dynamo and AOT autograd, before and after an optimizer step; LoRA without a graph break."""
+    model = randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant]))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=variant == "lora")
+    for step in range(2):
+        results = []
+        for f in (model, compiled):
+            model.zero_grad()
+            loss = f(ids, labels=ids).loss
+            loss.backward()
+            results.append([loss.detach(), *(p.grad.clone() for p in trained)])
+        for a, b in zip(*results):
+            assert torch.allclose(a, b, atol=1e-6)
+        torch.optim.SGD(trained, lr=0.1).step()
