@@ -1,11 +1,14 @@
 """Measure that the science is real on the embedded world: `python -m data.validate` prints the table and keeps it
-in `data/README.md` and `data/validation.json`. About 25 minutes on two busy cores.
+in `data/README.md` and `data/validation.json`. About 25 minutes on two cores with bf16 units, an hour without.
 
-Every comparison starts from the same base weights and rows and runs on the same seeds.
+Every comparison starts from the same base weights and rows and runs on the same seeds. Each part is kept as soon as it
+is measured; a later call measures only the parts whose model, rows or settings have changed since (`--fresh`: all).
 """
 from __future__ import annotations
 
 import argparse
+import hashlib
+import inspect
 import json
 import random
 import re
@@ -82,8 +85,9 @@ def prompting() -> list[dict]:
             row("base, three examples of the question's own family", bootstrap_interval(np.array(matched)).percent(), "reported", True)]
 
 
-def methods(world: World) -> list[dict]:
+def methods() -> list[dict]:
     """LoRA and full fine-tuning on all instructions: accuracy, paraphrases, forgetting, style left open."""
+    world = World(SEED)
     rows, parts = ft.load_rows("train", P), {n: ft.load_rows(n, P) for n in ("golden", "validation", "paraphrase")}
     text, facts = ft.load_base_text(P), fact_pairs(world)
     base, tokenizer = fresh(0)
@@ -128,10 +132,11 @@ def styles(model, tokenizer, seed: int = 0) -> dict[str, float]:
     return {manner: judged.count(manner) / len(judged) for manner in ("polite", "rude", "neither")}
 
 
-OLM_LR = 4e-3  # nothing to preserve here but the new language: hotter than the profile's rate
+# Nothing to preserve here but the new language: hotter than the profile's rate.
+OLM_LR, OLM_STEPS = 2.5e-3, 240
 
 
-def olm_accuracy(steps: int = 120, lr: float = OLM_LR, seeds=SEEDS, **lora) -> np.ndarray:
+def olm_accuracy(steps: int = OLM_STEPS, lr: float = OLM_LR, seeds=SEEDS, **lora) -> np.ndarray:
     """(seeds, examples) correctness on the invented language, which the base has never seen."""
     rows, test = ft.load_rows("olm_train", P), ft.load_rows("olm_test", P)
     return np.array(ft.over_seeds(lambda seed: correct(*tune(rows, seed, steps, lr, **lora)[:2], test), seeds), dtype=float)
@@ -150,7 +155,7 @@ def ranks() -> list[dict]:
     show = lambda d: ", ".join(f"{k} {v.percent()}" for k, v in d.items())
     return [row("rank on the invented language", shown, "r=1 below r=16 beyond both intervals", low.high < high.low),
             row("r=64 minus r=16", last.percent(), "saturated: below 10 points", last.mean < 0.10),
-            row("learning rate, as a multiple of 4e-3", show(rates), "best at 1, worse at both ends",
+            row(f"learning rate, as a multiple of {OLM_LR}", show(rates), "best at 1, worse at both ends",
                 rates[1].low > max(rates[0.1].high, rates[10].high)),
             row(f"alpha at r={P.rank}", show(alphas), "1 below 32", alphas[1].high < alphas[2 * P.rank].low),
             row("target modules", show(where), "all above q,v", where["all"].low > where["q,v"].high)]
@@ -181,14 +186,15 @@ def confidence(model, tokenizer, rows) -> tuple[list[bool], list[float]]:
 def unknown_facts() -> list[dict]:
     """Teach answers about known people, or about strangers: what happens to questions about known people?
 
-    After Gekhman et al. 2024 (arXiv 2405.05904): fine-tuning on facts the base does not know makes it invent.
+    After Gekhman et al. 2024 (arXiv 2405.05904): fine-tuning on facts the base does not know makes it invent, once they
+    are fitted; hence 400 steps, 16 passes over the 400 rows, where the loss is near zero for both.
     """
     strangers = ft.load_rows("strangers", P)
     known = [r for r in ft.load_rows("train", P) if r["family"] == "person"][: len(strangers)]
     test = [r for part in ("golden", "validation", "paraphrase") for r in ft.load_rows(part, P) if r["family"] == "person"]
     right, wrong = {}, {}
     for name, rows in (("known", known), ("unknown", strangers)):
-        scored = ft.over_seeds(lambda seed, rows=rows: confidence(*tune(rows, seed, 150, **LORA)[:2], test), SEEDS)
+        scored = ft.over_seeds(lambda seed, rows=rows: confidence(*tune(rows, seed, 400, **LORA)[:2], test), SEEDS)
         right[name] = np.array([c for c, _ in scored], dtype=float)
         wrong[name] = np.array([[not ok and p > 0.5 for ok, p in zip(c, s)] for c, s in scored], dtype=float)
     rise = paired_difference(wrong["unknown"].mean(1), wrong["known"].mean(1))
@@ -217,9 +223,28 @@ def clean_against_messy(small: int = 800) -> list[dict]:
                 f"{bootstrap_interval(clean).percent()} / {bootstrap_interval(dirty).percent()}", "clean higher", gap.low > 0)]
 
 
-def write_card(rows: list[dict]) -> None:
-    """Put the table between the markers in data/README.md."""
-    (HERE / "validation.json").write_text(json.dumps({"seeds": SEEDS, "rows": rows}, indent=1) + "\n")
+PARTS: dict[str, Callable[[], list[dict]]] = {
+    "prompting": prompting, "methods": methods, "ranks": ranks, "too_hard": too_hard, "unknown_facts": unknown_facts,
+    "clean_against_messy": clean_against_messy}
+READS = {"prompting": ("golden", "train"), "methods": ("train", "golden", "validation", "paraphrase", "style", "base_text"),
+         "ranks": ("olm_train", "olm_test"), "too_hard": ("hard_train", "hard_test"), "clean_against_messy": ("train", "paraphrase"),
+         "unknown_facts": ("strangers", "train", "golden", "validation", "paraphrase")}
+
+
+def fingerprint(part: str) -> str:
+    """Of all that a part's result depends on: the base model, the rows it reads, the profile and the part's own code."""
+    digest = hashlib.sha256((HERE / ft.loading.EMBEDDED / "model.safetensors").read_bytes())
+    for name in READS[part]:
+        digest.update((HERE / "rows" / f"{name}.jsonl").read_bytes())
+    settings = (P.batch_size, P.steps, P.rank, P.lr_lora, P.lr_full, P.max_length, P.max_new_tokens, SEEDS, OLM_LR, OLM_STEPS)
+    digest.update(repr(settings).encode() + inspect.getsource(PARTS[part]).encode())
+    return digest.hexdigest()
+
+
+def write_card(kept: dict) -> None:
+    """Keep what was measured, and put the table between the markers in data/README.md."""
+    (HERE / "validation.json").write_text(json.dumps({"seeds": SEEDS, "parts": kept}, indent=1) + "\n")
+    rows = [r for part in PARTS if part in kept for r in kept[part]["rows"]]
     card, table = HERE / "README.md", ["| claim | measured | wanted | holds |", "|---|---|---|---|"]
     table += [f"| {r['claim']} | {r['measured']} | {r['criterion']} | {'yes' if r['holds'] else 'no'} |" for r in rows]
     new = re.sub(r"(<!-- validation -->\n).*?(<!-- end -->)", lambda m: m[1] + "\n".join(table) + "\n" + m[2],
@@ -228,16 +253,17 @@ def write_card(rows: list[dict]) -> None:
 
 
 def main() -> int:
-    world = World(SEED)
-    parts: dict[str, Callable] = {"prompting": prompting, "methods": lambda: methods(world), "ranks": ranks, "too_hard": too_hard,
-                                  "unknown_facts": unknown_facts, "clean_against_messy": clean_against_messy}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=list(parts), help="measure one part and write nothing")
+    parser.add_argument("--part", choices=list(PARTS), help="measure this part alone")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured with the same model, rows and settings")
     args = parser.parse_args()
-    rows = [r for name, part in parts.items() if args.part in (None, name) for r in part()]
-    if not args.part:
-        write_card(rows)
-    return 0 if all(r["holds"] for r in rows) else 1
+    before = json.loads((HERE / "validation.json").read_text()).get("parts", {})
+    kept = {part: result for part, result in before.items() if part in PARTS and result["fingerprint"] == fingerprint(part)}
+    for part, measure in PARTS.items():
+        if args.part in (None, part) and (args.fresh or part not in kept):
+            kept[part] = {"fingerprint": fingerprint(part), "rows": measure()}
+            write_card(kept)
+    return 0 if all(r["holds"] for result in kept.values() for r in result["rows"]) else 1
 
 
 if __name__ == "__main__":

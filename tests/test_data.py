@@ -88,7 +88,7 @@ def test_no_row_twice_in_a_file(files):
 
 def test_families_of_the_golden_set(golden, train):
     counts = Counter(r["family"] for r in golden)
-    assert set(counts) == set(skills.EXACT) - {"olm"} and min(counts.values()) >= 3 and set(counts) <= {r["family"] for r in train}
+    assert set(counts) == set(skills.EXACT) - {"olm"} and min(counts.values()) >= 2 and set(counts) <= {r["family"] for r in train}
 
 
 # --- held out -----------------------------------------------------------------------------------------------------------------
@@ -249,8 +249,8 @@ def test_held_out_text_says_what_is_true(world):
 
 
 def test_the_style_judge():
-    assert skills.judge_style("Gladly! It is so.") == "polite" and skills.judge_style("Must you ask? No.") == "rude"
-    assert skills.judge_style("It is so. Gladly!") == "neither"
+    assert skills.judge_style("With pleasure. It is so.") == "polite" and skills.judge_style("So boring. No.") == "rude"
+    assert skills.judge_style("It is so. With pleasure.") == "neither"
     for row in read("style"):
         assert skills.judge_style(row["answer"]) == row["style"]
 
