@@ -17,7 +17,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import ftlib as ft
-from benchmarks.harness import alternate, peak_bytes, provenance, ratio, write_section
+from benchmarks.harness import alternate, provenance, ratio, write_section
+from ftlib.memory import peak_bytes
 
 R, BATCH, LENGTH = 16, 4, 256
 SHAPES = {512: 1408, 1024: 2816}  # hidden -> intermediate

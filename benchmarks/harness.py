@@ -1,21 +1,17 @@
-"""What the benchmarks share: alternating timings, exact peak memory, and a RESULTS.md of sections that replace themselves."""
+"""What the benchmarks share: alternating timings, and a RESULTS.md of sections that replace themselves."""
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import re
 import statistics
 import subprocess
 import time
-import weakref
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -49,44 +45,6 @@ def ratio(a: list[float], b: list[float]) -> str:
     q = sorted(x / y for x, y in zip(a, b))
     low, middle, high = statistics.quantiles(q, n=4) if len(q) > 1 else (q[0],) * 3
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Bytes of all storages made within it that are still alive, and their peak. Exact, and independent of allocators."""
-
-    def __init__(self):
-        super().__init__()
-        self.live = self.peak = 0
-        self.known: set[int] = set()
-
-    def _gone(self, key: int, size: int) -> None:
-        self.live -= size
-        self.known.discard(key)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        for t in tree_leaves(out):
-            if isinstance(t, torch.Tensor) and (key := t.untyped_storage()._cdata) not in self.known | inputs:
-                size = t.untyped_storage().nbytes()
-                self.known.add(key)
-                self.live += size
-                weakref.finalize(t.untyped_storage(), self._gone, key, size)
-        self.peak = max(self.peak, self.live)
-        return out
-
-
-def peak_bytes(step: Callable) -> int:
-    """Peak of what one step allocates, beyond what was there before."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    with _LiveBytes() as meter:
-        step()
-    return meter.peak
 
 
 def _processor() -> str:

@@ -1,45 +1,52 @@
-"""Peak memory of a stretch of code, on a GPU or a CPU."""
+"""Peak memory of a stretch of code: to the byte, on a GPU or a CPU."""
 from __future__ import annotations
 
-from pathlib import Path
+import gc
+import weakref
+from collections.abc import Callable
 
 import torch
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def _resident(field: str) -> int:
-    """Bytes of VmRSS (now) or VmHWM (peak) of this process; 0 where there is no /proc."""
-    try:
-        lines = STATUS.read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":")), 0)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
-class PeakMemory:
-    """`with PeakMemory() as peak: …`, then `peak.bytes`: the most that was held within the block above what was held at its start.
+class _LiveBytes(TorchDispatchMode):
+    """Bytes of all storages made within it that are still alive, and their peak: independent of allocators and of other processes."""
 
-    On a GPU counted by PyTorch's allocator, to the byte. On a CPU the process's resident memory, from Linux's high-water
-    mark: it counts pages, and memory that was freed before and is used again does not show. None where neither is to be had.
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self.known: set[int] = set()
+
+    def _gone(self, key: int, size: int) -> None:
+        self.live -= size
+        self.known.discard(key)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for t in tree_leaves(out):
+            if isinstance(t, torch.Tensor) and (key := t.untyped_storage()._cdata) not in self.known | inputs:
+                size = t.untyped_storage().nbytes()
+                self.known.add(key)
+                self.live += size
+                weakref.finalize(t.untyped_storage(), self._gone, key, size)
+        self.peak = max(self.peak, self.live)
+        return out
+
+
+def peak_bytes(function: Callable) -> int:
+    """The most that tensors made by `function()` held at one moment, in bytes, beyond what was there before.
+
+    On a GPU PyTorch's allocator counts. On a CPU every tensor operation is watched, which slows it: measure a step, not a run.
+    Scratch space inside an operation, and what it frees before it returns, is not seen there.
     """
-    bytes: int | None = None
-
-    def __enter__(self) -> "PeakMemory":
-        self.cuda = torch.cuda.is_available()
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self.start = torch.cuda.memory_allocated()
-            return self
-        try:
-            CLEAR.write_text("5")  # sets the high-water mark back to what is resident now (proc(5))
-            self.start = _resident("VmRSS")
-        except OSError:
-            self.start = 0
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.cuda:
-            self.bytes = torch.cuda.max_memory_allocated() - self.start
-        elif self.start:
-            self.bytes = max(0, _resident("VmHWM") - self.start)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with _LiveBytes() as meter:
+        function()
+    return meter.peak

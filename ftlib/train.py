@@ -23,7 +23,6 @@ from ftlib.adapter_io import base_name, load_adapter, save_adapter
 from ftlib.baselines import baseline_io
 from ftlib.datasets import IGNORE, SFTCollator, encode_rows, fingerprint
 from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
-from ftlib.memory import PeakMemory
 from ftlib.neftune import neftune
 from ftlib.progress import LiveRun
 
@@ -43,7 +42,6 @@ class Run:
     tokens: int = 0                                          # real tokens seen, padding not counted
     session_tokens: int = 0                                  # of them since the last start
     state_bytes: dict = field(default_factory=dict)          # weights, gradients, optimizer: counted from the tensors
-    peak_bytes: int | None = None                            # most that training held above the loaded model (PeakMemory)
     resumed_from: int = 0
     output_dir: Path | None = None
 
@@ -240,9 +238,8 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
     done = checkpoint is not None and int(checkpoint.name.rsplit("-", 1)[1]) >= steps
-    with neftune(model, neftune_alpha), PeakMemory() as peak:
+    with neftune(model, neftune_alpha):
         run = _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
-    run.peak_bytes = None if done else peak.bytes
     if output_dir:
         _finish(run, model, output_dir, settings)
     return run

@@ -7,24 +7,6 @@ from benchmarks import adapters, harness
 FP32 = torch.float32
 
 
-def test_peak_bytes_counts_live_storages_to_the_byte():
-    """4 MB and 8 MB alive together, a view that costs nothing, then 4 MB after the others are gone: 12 MB."""
-    def step():
-        a = torch.zeros(1_000_000)
-        b = a.repeat(2)
-        view = b[:10]
-        del a, b, view
-        torch.zeros(1_000_000)
-    assert harness.peak_bytes(step) == 12_000_000
-
-
-def test_peak_bytes_sees_what_backward_needs():
-    """exp keeps its output for backward: with the input's gradient 3 x 4 MB live at once."""
-    x = torch.zeros(1_000_000, requires_grad=True)
-    kept = harness.peak_bytes(lambda: x.exp().exp().sum().backward())
-    assert 12_000_000 <= kept <= 16_100_000
-
-
 def test_alternate_runs_all_in_turn():
     order = []
     times = harness.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1)
