@@ -85,12 +85,20 @@ def _explain(error: Exception, notebook, index: int) -> str:
     return f"cell {index}: {reason}\n{source}"
 
 
+def slowest(began: dict[int, float], end: float, count: int = 3) -> str:
+    """The cells that took longest, from the seconds at which each began: "; slowest: cell 46 21 s, …"."""
+    order = sorted(began)
+    took = {i: nxt - began[i] for i, nxt in zip(order, [*(began[j] for j in order[1:]), end])}
+    top = [i for i in sorted(took, key=took.get, reverse=True)[:count] if took[i] >= 1]
+    return "; slowest: " + ", ".join(f"cell {i} {took[i]:.0f} s" for i in top) if top else ""
+
+
 def run_one(path: Path, output: Path, profile: str | None, cell_timeout: int, console: Console) -> tuple[Result, object]:
-    notebook, start, at = nbformat.read(path, as_version=4), time.perf_counter(), [-1]
+    notebook, start, at, began = nbformat.read(path, as_version=4), time.perf_counter(), [-1], {}
     name, cells, error = title(notebook) or path.stem, len(notebook.cells), ""
     with console.status(f"{path.name}: starting the kernel") as status:
         def on_cell(cell, cell_index):
-            at[0] = cell_index
+            at[0], began[cell_index] = cell_index, time.perf_counter() - start
             status.update(f"{path.name}: cell {cell_index + 1}/{cells}, {time.perf_counter() - start:.0f} s")
         try:
             execute(notebook, profile, cell_timeout, on_cell)
@@ -98,7 +106,8 @@ def run_one(path: Path, output: Path, profile: str | None, cell_timeout: int, co
             error = _explain(failure, notebook, at[0])
     seconds = time.perf_counter() - start
     nbformat.write(notebook, output / path.name)
-    console.print(f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} s", style="red" if error else "green", highlight=False)
+    console.print(f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} s{slowest(began, seconds)}",
+                  style="red" if error else "green", highlight=False)
     if error:
         console.print(error, markup=False, highlight=False)
     return Result(path.name, name, seconds, cells, error), notebook

@@ -90,3 +90,9 @@ def test_a_killed_kernel_is_reported(course, tmp_path, capsys):
     notebook(course / "lab-3.1.1-a.ipynb", ["import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"], "Lab one")
     assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 1
     assert "killed the kernel" in " ".join(capsys.readouterr().out.split())
+
+
+def test_slowest_cells_are_named():
+    """Cells 0, 2 and 5 began at 0, 3 and 4 s, the end came at 10 s: they took 3, 1 and 6 s."""
+    assert labs.slowest({0: 0.0, 2: 3.0, 5: 4.0}, 10.0, count=2) == "; slowest: cell 5 6 s, cell 0 3 s"
+    assert labs.slowest({0: 0.0}, 0.4) == ""
