@@ -321,3 +321,14 @@ def test_the_manifest_counts_the_parameters():
     model, tokenizer = load_model("world-llama-4m")
     assert sum(p.numel() for p in model.parameters()) == json.loads((EMBEDDED / "manifest.json").read_text())["parameters"]
     assert len(tokenizer) == model.config.vocab_size and model.config.eos_token_id[0] == tokenizer.eos_token_id
+
+
+def test_the_table_in_the_card_was_measured_with_this_model_these_rows_and_settings():
+    """`python -m data.validate` measures again what has changed since."""
+    from data import validate
+    kept = json.loads((validate.HERE / "validation.json").read_text())["parts"]
+    assert kept.keys() == validate.PARTS.keys()
+    for part, result in kept.items():
+        assert result["fingerprint"] == validate.fingerprint(part), f"{part} is out of date: python -m data.validate"
+        for row in result["rows"]:
+            assert f"| {row['claim']} | {row['measured']} |" in (validate.HERE / "README.md").read_text()
