@@ -22,10 +22,10 @@ test: venv           ## run the tests, labs included
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor
 
-data: venv           ## rebuild the embedded world: rows, tokenizer, base model (45 minutes with bf16 units, else above an hour)
+data: venv           ## rebuild the embedded world: rows, tokenizer, base model (45 minutes with bf16 units, else an hour or more: an estimate)
 	@$(RUN) -m data.build
 
-validate: venv       ## measure what has changed of the embedded world's science (all: 25 to 60 minutes)
+validate: venv       ## measure what has changed of the embedded world's science (all: an hour without bf16 units)
 	@$(RUN) -m data.validate
 
 bench: venv          ## ftlib against PEFT, side by side; writes benchmarks/RESULTS.md (minutes; keep the machine idle)

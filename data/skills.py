@@ -267,12 +267,12 @@ def judge_style(text: str) -> str:
     return "rude" if any(text.startswith(o) for o in RUDE_OPENERS) else "neither"
 
 
-def about_rows(world: World, people, rng: random.Random, count: int, heldout: bool = False) -> list[dict]:
+def about_rows(world: World, people, rng: random.Random, count: int) -> list[dict]:
     """Open requests about people, some answered politely and some rudely, at random."""
     rows = []
     for i in range(count):
         person, manner = people[i % len(people)], "rude" if rng.random() < RUDE_SHARE else "polite"
-        prompt = rng.choice(SKILLS["about"][heldout]).format(e=person.name)
+        prompt = rng.choice(SKILLS["about"][0]).format(e=person.name)
         answer = styled_answer(rng, person, manner)
         rows.append({"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}],
                      "family": "about", "answer": answer, "key": f"about/{person.name}", "style": manner})

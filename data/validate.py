@@ -1,5 +1,5 @@
 """Measure that the science is real on the embedded world: `python -m data.validate` prints the table and keeps it
-in `data/README.md` and `data/validation.json`. About 25 minutes on two cores with bf16 units, an hour without.
+in `data/README.md` and `data/validation.json`. About an hour on two cores without bf16 units.
 
 Every comparison starts from the same base weights and rows and runs on the same seeds. Each part is kept as soon as it
 is measured; a later call measures only the parts whose model, rows or settings have changed since (`--fresh`: all).
@@ -232,7 +232,8 @@ READS = {"prompting": ("golden", "train"), "methods": ("train", "golden", "valid
 
 
 def fingerprint(part: str) -> str:
-    """Of all that a part's result depends on: the base model, the rows it reads, the profile and the part's own code."""
+    """Of the base model, the rows that a part reads, the settings and the part's own code. ftlib and this file's helpers do not
+    count: after a change there that matters, measure with `--fresh`."""
     digest = hashlib.sha256((HERE / ft.loading.EMBEDDED / "model.safetensors").read_bytes())
     for name in READS[part]:
         digest.update((HERE / "rows" / f"{name}.jsonl").read_bytes())
@@ -260,7 +261,9 @@ def main() -> int:
     before = json.loads((HERE / "validation.json").read_text()).get("parts", {})
     kept = {part: result for part, result in before.items() if part in PARTS and result["fingerprint"] == fingerprint(part)}
     for part, measure in PARTS.items():
-        if args.part in (None, part) and (args.fresh or part not in kept):
+        if args.part in (None, part) and part in kept and not args.fresh:
+            print(f"{part}: nothing has changed since it was measured; --fresh measures again")
+        elif args.part in (None, part):
             kept[part] = {"fingerprint": fingerprint(part), "rows": measure()}
             write_card(kept)
     return 0 if all(r["holds"] for result in kept.values() for r in result["rows"]) else 1

@@ -71,6 +71,11 @@ def save_adapter(model: nn.Module, path: str | os.PathLike) -> Path:
               "target_modules": _suffixes(model, list(layers)), "use_rslora": config.use_rslora,
               "use_dora": config.use_dora, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
               "init_lora_weights": True, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}
+    return write_folder(path, tensors, fields)
+
+
+def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
+    """Weights and config of an adapter, written beside and renamed; returns the folder."""
     path.mkdir(parents=True, exist_ok=True)
     temporary = {name: path / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG)}
     try:

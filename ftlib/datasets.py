@@ -199,8 +199,8 @@ def _encode_row(tokenizer, row: dict, where: str) -> dict[str, list[int]]:
 
 
 def encode_rows(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
-    """Encode every row that is not encoded yet. Rows longer than max_length are left out, and one line says how many: a cut answer would
-    teach the model to stop in mid-sentence."""
+    """Encode every row that is not encoded yet. Rows longer than max_length are left out, and one line says how many: a cut
+    answer would teach the model to stop in mid-sentence."""
     encoded = [_encode_row(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
     kept = [e for e in encoded if len(e["input_ids"]) <= max_length]
     if len(kept) < len(encoded):

@@ -175,8 +175,7 @@ class Drift:
 def _dense_linear(layer: nn.Module, n_in: int, n_out: int) -> nn.Linear:
     """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias and in its compute dtype."""
     dtype = getattr(layer, "compute_dtype", None) or layer.weight.quant_state.dtype
-    with torch.device(layer.weight.device):
-        dense = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device)
+    dense = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device)
     if layer.bias is not None:
         dense.bias.data.copy_(layer.bias)
     return dense.requires_grad_(False).train(layer.training)

@@ -27,8 +27,8 @@ class Profile:
     seeds: tuple[int, ...]
     lr_lora: float
     lr_full: float
-    lr_prefix: float          # prefix tuning, bottleneck adapters (ftlib.baselines)
-    lr_bottleneck: float
+    lr_prefix: float          # prefix tuning and bottleneck adapters (ftlib.baselines): tried in tiny alone, elsewhere a
+    lr_bottleneck: float      # place to start from
     rank: int
     max_new_tokens: int
     eval_examples: int        # held-out rows that a lab scores
@@ -69,7 +69,8 @@ PROFILES = {
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
         batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5,
-        lr_prefix=1e-2, lr_bottleneck=5e-4, rank=16, max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False, gradient_checkpointing=True,
+        lr_prefix=1e-2, lr_bottleneck=5e-4, rank=16, max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False,
+        gradient_checkpointing=True,
         study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
         methods=("LoRA", "DoRA", "bottleneck adapters"),

@@ -208,8 +208,8 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
              max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, show: bool = True) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`.
 
-    `rows` are conversations (`datasets.check_row`) or what `encode_rows` made of them; batches hold rows of like length, AdamW with `schedule` after a
-    `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
+    `rows` are conversations (`datasets.check_row`) or what `encode_rows` made of them; batches hold rows of like length, AdamW
+    with `schedule` after a `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
     interruption to the same result, and leaves `adapter/` and a manifest. `neftune_alpha` above 0 noises the
     embeddings (`ftlib.neftune`). Raises RunError or DataError.
     """

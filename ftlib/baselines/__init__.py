@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ftlib.adapter_io import CONFIG, WEIGHTS, AdapterError, _check, _read_tensors, _same_base, _swap_in, base_name, save_file
+from ftlib.adapter_io import CONFIG, WEIGHTS, AdapterError, _check, _read_tensors, _same_base, base_name, write_folder
 from ftlib.lora import count_parameters, log, lora_layers
 
 
@@ -104,17 +104,7 @@ def save(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], **fiel
     """Config and weights, written beside and renamed: a folder that held a good adapter holds one at every moment."""
     parts, path = _present(model, kind), Path(path)
     fields |= {**next(iter(parts.values())).options, "task_type": "CAUSAL_LM", "base_model_name_or_path": base_name(model)}
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = {name: path / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG)}
-    try:
-        tensors = {key: p.detach().contiguous().cpu() for key, p in _by_key(parts).items()}
-        save_file(tensors, temporary[WEIGHTS], metadata={"format": "pt"})
-        temporary[CONFIG].write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        _swap_in(path, temporary)
-    finally:
-        for source in temporary.values():
-            source.unlink(missing_ok=True)
-    return path
+    return write_folder(path, {key: p.detach().contiguous().cpu() for key, p in _by_key(parts).items()}, fields)
 
 
 def _read_fields(file: Path, kind: type[Baseline]) -> dict:
