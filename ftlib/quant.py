@@ -1,0 +1,226 @@
+"""4-bit quantisation in blocks, from scratch: NF4, and FP4 and INT4 to compare it with; double quantisation.
+
+QLoRA (Dettmers et al. 2023, arXiv 2305.14314). A block of 64 weights shares one scale, its largest absolute value c;
+each weight w is stored as the index of the level nearest to w/c (eq. 1 and 2). NF4's 16 levels are quantiles of a
+normal distribution (section 3, appendix E), so that normal weights use every level about equally often. Double
+quantisation stores the scales themselves in 8 bits, in blocks of 256: 4 + 8/64 + 32/(64·256) = 4.127 bits a weight.
+
+Codes, scales and values equal those of bitsandbytes bit for bit; `state_dict` gives the tensors that it and transformers load.
+"""
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SCALE_BLOCK = 256        # scales that share one scale of their own
+CHUNK = 1 << 20          # weights that are quantised or dequantised at a time: the temporaries stay in the cache
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class QuantizationError(ValueError):
+    """A tensor that cannot be quantised, with the reason."""
+
+
+def normal_float_levels() -> Tensor:
+    """The 16 levels of NF4, fp32, ascending from -1 to 1.
+
+    Quantiles of N(0, 1) at equal steps of probability, 8 above zero and 7 below, so that 0 itself is a level; divided by the
+    largest. The outermost probability is 1 - (1/32 + 1/30)/2, kept to the seven digits that bitsandbytes keeps.
+    """
+    def quantiles(count: int) -> Tensor:
+        probabilities = torch.linspace(0.9677083, 0.5, count + 1)[:-1]
+        return torch.special.ndtri(probabilities.double()).float()
+
+    levels = torch.cat([quantiles(8), torch.zeros(1), -quantiles(7)]).sort().values
+    return levels / levels.max()
+
+
+NF4_LEVELS = normal_float_levels()
+# One sign bit, two of exponent, one of mantissa, in the order of bitsandbytes' bit patterns.
+FP4_LEVELS = torch.tensor([0, 1 / 16, 8, 12, 4, 6, 2, 3, 0, -1 / 16, -8, -12, -4, -6, -2, -3]) / 12
+INT4_LEVELS = torch.arange(-7.0, 9.0).clamp(max=7) / 7  # symmetric: 15 distinct levels
+LEVELS = {"nf4": NF4_LEVELS, "fp4": FP4_LEVELS, "int4": INT4_LEVELS}
+
+
+def dynamic_levels() -> Tensor:
+    """The 256 levels of the 8-bit dynamic type (Dettmers 2016, arXiv 1511.04561), fp32, ascending: what scales are stored in.
+
+    The decade 10^(i-6) is cut into 2^i equal steps, whose centres are the levels, with either sign; then 0 and 1.
+    """
+    positive = []
+    for i in range(7):
+        edges = torch.linspace(0.1, 1, 2**i + 1)
+        positive.append(10.0 ** (i - 6) * ((edges[:-1] + edges[1:]) / 2))
+    positive = torch.cat(positive)
+    return torch.cat([positive, -positive, torch.tensor([0.0, 1.0])]).sort().values
+
+
+DYNAMIC_LEVELS = dynamic_levels()
+
+
+def _nearest(scaled: Tensor, levels: Tensor) -> Tensor:
+    """Index (uint8) of the level nearest to each value; halfway the lower one."""
+    ordered, order = levels.to(scaled.device).sort(stable=True)
+    bounds = (ordered[:-1] + ordered[1:]) / 2
+    if len(levels) > 16:
+        return torch.bucketize(scaled, bounds, out_int32=True).to(torch.uint8)
+    index, above = torch.zeros_like(scaled, dtype=torch.uint8), torch.empty_like(scaled, dtype=torch.bool)
+    for bound in bounds.tolist():  # fifteen vectorised comparisons take a quarter of the time of a binary search
+        index += torch.gt(scaled, bound, out=above).view(torch.uint8)
+    return index if torch.equal(ordered, levels.to(ordered)) else order.to(torch.uint8)[index.int()]
+
+
+def _block_scales(values: Tensor, block: int) -> Tensor:
+    """The largest absolute value of every block, fp32; the last block may be short."""
+    whole = values.numel() // block * block
+    tail = values[whole:].float().abs()
+    return torch.cat([values[:whole].view(-1, block).float().abs().amax(1), *([tail.amax().view(1)] if len(tail) else [])])
+
+
+def _over(values: Tensor, scales: Tensor, block: int, weights: bool) -> Tensor:
+    """w/c, flat fp32 in [-1, 1]. To round to the same last bit as bitsandbytes it is a product with 1/c, but in a short last block
+    of weights (not of scales) a quotient; where c = 0 it is 0 for weights, NaN for scales."""
+    inverse = 1 / (scales.clamp(min=1e-38) if weights else scales)
+    whole = values.numel() // block * block
+    scaled = values.to(torch.float32, copy=True)
+    scaled[:whole].view(-1, block).mul_(inverse[: whole // block, None])
+    if whole < len(scaled):
+        scaled[whole:] = scaled[whole:] / scales[-1] if weights else scaled[whole:] * inverse[-1]
+    return scaled.clamp_(-1, 1)
+
+
+def _quantize_scales(scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Double quantisation of fp32 scales: (codes uint8, the scale of every 256 of them, their mean).
+
+    On a CPU bitsandbytes looks the nearest of the 256 levels up in a table with 65,536 places; so here, to give its codes.
+    """
+    mean = scales.mean()
+    centred = scales - mean
+    outer = _block_scales(centred, SCALE_BLOCK)
+    scaled = _over(centred, outer, SCALE_BLOCK, weights=False)
+    if scales.device.type == "cpu":
+        place = ((scaled + 1) * 32767.5 + 0.5).floor()
+        zero = (outer == 0).repeat_interleave(SCALE_BLOCK)[: len(scaled)]  # times 0 any code will do; there it is the first
+        scaled = (place / 32767.5 - 1).masked_fill_(zero, -1)
+    return _nearest(scaled, DYNAMIC_LEVELS), outer, mean
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A weight in 4 bits: two codes a byte (the first in the high half), and the scales of its blocks.
+
+    `scales` are fp32, or with double quantisation uint8 codes of `DYNAMIC_LEVELS`, to be multiplied by `outer` (fp32, one for
+    256 of them) and added to `mean`. `nbytes` is what these tensors hold; the tables of levels are shared by all weights.
+    """
+    packed: Tensor               # uint8 (ceil(n/2),)
+    scales: Tensor               # (ceil(n/block_size),)
+    shape: torch.Size
+    dtype: torch.dtype           # of the weight that was quantised, and of `dequantize()`
+    block_size: int = 64
+    quant_type: str = "nf4"
+    outer: Tensor | None = None  # (ceil(len(scales)/256),)
+    mean: Tensor | None = None   # ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes and of all scales."""
+        return sum(t.nbytes for t in (self.packed, self.scales, self.outer, self.mean) if t is not None)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.nbytes / math.prod(self.shape)
+
+    def codes(self) -> Tensor:
+        """The index of every weight's level, uint8, in the weight's shape."""
+        both = torch.stack([self.packed >> 4, self.packed & 15], 1).view(-1)
+        return both[: math.prod(self.shape)].view(self.shape)
+
+    def block_scales(self) -> Tensor:
+        """The scale c of every block, fp32, double quantisation undone."""
+        if self.outer is None:
+            return self.scales
+        outer = self.outer.repeat_interleave(SCALE_BLOCK)[: len(self.scales)]
+        return DYNAMIC_LEVELS.to(outer.device)[self.scales.int()] * outer + self.mean
+
+    def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
+        """level·c of every weight, in the weight's shape and `dtype` (default: that of the weight)."""
+        count, dtype = math.prod(self.shape), dtype or self.dtype
+        levels = LEVELS[self.quant_type].to(self.packed.device)
+        pairs = torch.stack([levels.repeat_interleave(16), levels.repeat(16)], 1)  # a byte's two levels
+        out = torch.empty(2 * len(self.packed), dtype=dtype, device=self.packed.device)
+        scales, step = self.block_scales(), _whole_blocks(self.block_size)
+        for start in range(0, len(out), step):
+            part = pairs.index_select(0, self.packed[start // 2: (start + step) // 2].int()).view(-1)
+            own = scales[start // self.block_size: (start + step) // self.block_size]
+            whole = len(part) // self.block_size * self.block_size
+            part[:whole].view(-1, self.block_size).mul_(own[: whole // self.block_size, None])
+            part[whole:].mul_(own[-1])
+            out[start: start + len(part)] = part
+        return out[:count].view(self.shape)
+
+    def state_dict(self, prefix: str = "weight") -> dict[str, Tensor]:
+        """The tensors under the names in which bitsandbytes saves a 4-bit weight, and transformers loads it."""
+        if self.quant_type not in ("nf4", "fp4"):
+            raise QuantizationError(f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: use 'nf4' or 'fp4'")
+        rest = {"quant_type": self.quant_type, "blocksize": self.block_size, "dtype": str(self.dtype).removeprefix("torch."),
+                "shape": tuple(self.shape)}
+        out = {prefix: self.packed.view(-1, 1), f"{prefix}.absmax": self.scales, f"{prefix}.quant_map": LEVELS[self.quant_type].clone()}
+        if self.outer is not None:
+            out |= {f"{prefix}.nested_absmax": self.outer, f"{prefix}.nested_quant_map": DYNAMIC_LEVELS.clone()}
+            rest |= {"nested_blocksize": SCALE_BLOCK, "nested_dtype": "float32", "nested_offset": self.mean.item()}
+        text = json.dumps(rest).encode()
+        return out | {f"{prefix}.quant_state.bitsandbytes__{self.quant_type}": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+
+
+def _whole_blocks(block_size: int) -> int:
+    """Weights to work on at a time: about CHUNK, an even number of whole blocks."""
+    return max(1, CHUNK // (2 * block_size)) * 2 * block_size
+
+
+def _check(weight: Tensor, block_size: int, quant_type: str) -> None:
+    if quant_type not in LEVELS:
+        raise QuantizationError(f"quant_type={quant_type!r}: use one of {', '.join(LEVELS)}")
+    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 2:
+        raise QuantizationError(f"block_size={block_size!r}: must be a whole number of at least 2; 64 is usual")
+    if weight.dtype not in FLOATS:
+        raise QuantizationError(f"weight is {weight.dtype}: cast it to float32, bfloat16 or float16")
+    if not weight.numel():
+        raise QuantizationError(f"weight of shape {tuple(weight.shape)} is empty: there is nothing to quantise")
+
+
+@torch.no_grad()
+def quantize_4bit(weight: Tensor, quant_type: str = "nf4", block_size: int = 64, double_quant: bool = True) -> QuantizedTensor:
+    """Quantise a tensor of any shape, in fp32, bf16 or fp16, to "nf4", "fp4" or "int4", in blocks of `block_size` along its flat order.
+
+    Beyond the result it holds a few megabytes at most. QuantizationError (a ValueError) for other dtypes, an empty tensor, NaN or infinity.
+    """
+    _check(weight, block_size, quant_type)
+    flat, step, levels = weight.detach().reshape(-1), _whole_blocks(block_size), LEVELS[quant_type]
+    packed = torch.empty((len(flat) + 1) // 2, dtype=torch.uint8, device=flat.device)
+    scales = torch.empty(-(len(flat) // -block_size), device=flat.device)
+    for start in range(0, len(flat), step):
+        part = flat[start: start + step]
+        own = _block_scales(part, block_size)
+        if not own.isfinite().all():
+            bad = (~part.isfinite()).nonzero()[0].item()
+            raise QuantizationError(f"weight holds {part[bad].item()} at flat position {start + bad}: a block with NaN or infinity has no scale")
+        if len(part) % block_size:  # bitsandbytes gives a short block of zeros this scale, and a whole one 0
+            own[-1].clamp_(min=1e-38)
+        codes = _nearest(_over(part, own, block_size, weights=True), levels)
+        if len(codes) % 2:  # the last half byte stays empty: the level of 0
+            codes = torch.cat([codes, _nearest(codes.new_zeros(1, dtype=torch.float32), levels)])
+        packed[start // 2: (start + step) // 2] = (codes[::2] << 4) | codes[1::2]
+        scales[start // block_size: start // block_size + len(own)] = own
+    outer = mean = None
+    if double_quant:
+        scales, outer, mean = _quantize_scales(scales)
+    return QuantizedTensor(packed, scales, weight.shape, weight.dtype, block_size, quant_type, outer, mean)
+
+
+def quantize_nf4(weight: Tensor, block_size: int = 64, double_quant: bool = True) -> QuantizedTensor:
+    """Quantise to NF4, QLoRA's type: `quantize_4bit` with `quant_type="nf4"`."""
+    return quantize_4bit(weight, "nf4", block_size, double_quant)
