@@ -1,4 +1,5 @@
-"""The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready."""
+"""The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready,
+`ftlib plan` what a training run will hold in memory."""
 from __future__ import annotations
 
 import argparse
@@ -18,7 +19,38 @@ def build_parser() -> argparse.ArgumentParser:
     labs.add_argument("--write-back", action="store_true", help="also store clean outputs in labs/ itself (for maintainers)")
     doctor = commands.add_parser("doctor", help="check this machine")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
+    plan = commands.add_parser("plan", help="what a training run will hold in memory")
+    plan.add_argument("model", help="a name such as llama-3.1-70b, or a folder with a config.json")
+    plan.add_argument("--method", default="qlora", help="full, lora, dora, qlora or qdora")
+    plan.add_argument("--loss", default="sft", help="sft, dpo, orpo, simpo or kto")
+    plan.add_argument("--r", type=int, default=16)
+    plan.add_argument("--batch-size", type=int, default=1)
+    plan.add_argument("--seq-len", type=int, default=1024)
+    plan.add_argument("--optimizer", default="adamw")
+    plan.add_argument("--dtype", default="bfloat16", help="of the frozen weights")
+    plan.add_argument("--no-checkpointing", dest="gradient_checkpointing", action="store_false", help="keep all activations")
+    plan.add_argument("--full-logits", action="store_true", default=None)
+    plan.add_argument("--fits", type=float, metavar="GB", help="exit with 1, and say what would help, if it takes more")
+    plan.add_argument("--json", action="store_true", help="machine-readable")
     return parser
+
+
+def show_plan(args) -> int:
+    from rich.console import Console
+
+    from ftlib.memory import NotEnoughMemory, plan_memory
+    options = {k: v for k, v in vars(args).items() if k not in ("command", "model", "fits", "json")}
+    plan = plan_memory(args.model, **options)
+    if args.json:
+        print(json.dumps({"model": plan.name, "settings": plan.settings, "parts": plan.parts, "total": plan.total}, indent=1))
+    else:
+        Console().print(plan)
+    try:
+        plan.check(plan.total if args.fits is None else args.fits * 1e9)
+    except NotEnoughMemory as error:
+        print(f"ftlib: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
             findings = examine()
             print(json.dumps([vars(f) for f in findings], indent=1) if args.json else report(findings))
             return 1 if any(f.status == "failure" for f in findings) else 0
+        if args.command == "plan":
+            return show_plan(args)
         from ftlib.labs import list_labs, run_labs
         if args.list:
             print(list_labs())

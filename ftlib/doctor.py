@@ -40,6 +40,12 @@ def _package(name: str, tested: dict[str, str]) -> Finding:
     return Finding("ok", f"{name} {here}")
 
 
+def unified_memory() -> bool:
+    """Whether GPU and CPU share one memory, as on a DGX Spark: there CUDA's own figures mislead."""
+    import torch
+    return torch.cuda.is_available() and bool(getattr(torch.cuda.get_device_properties(0), "is_integrated", 0))
+
+
 def available_memory() -> int | None:
     """Bytes that can be taken now: MemAvailable, which is also right for unified memory; None where it is unknown."""
     try:
@@ -55,7 +61,8 @@ def _machine() -> list[Finding]:
                    "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")]
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
-        out.append(Finding("ok", f"GPU {torch.cuda.get_device_name()}, compute capability {major}.{minor}, CUDA {torch.version.cuda}"))
+        out.append(Finding("ok", f"GPU {torch.cuda.get_device_name()}, compute capability {major}.{minor}, CUDA {torch.version.cuda}, "
+                                 + ("memory shared with the CPU" if unified_memory() else f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB of its own memory free")))
     else:
         out.append(Finding("ok", "no GPU: the labs run in the tiny profile"))
     memory, disk = available_memory(), shutil.disk_usage(ROOT).free
@@ -66,6 +73,45 @@ def _machine() -> list[Finding]:
         out.append(Finding("warning", "OMP_WAIT_POLICY is not PASSIVE: busy cores make training many times slower",
                            "import ftlib before torch, or export OMP_WAIT_POLICY=PASSIVE"))
     return out
+
+
+def _bitsandbytes() -> Finding:
+    """On what bitsandbytes computes: its native library loads lazily, so ask for it."""
+    try:
+        import bitsandbytes
+        from bitsandbytes.cextension import lib
+    except Exception as error:  # a native library can fail in any way
+        return Finding("failure", f"bitsandbytes does not load ({type(error).__name__}: {str(error).splitlines()[0]})", "python -m bitsandbytes tells more")
+    import torch
+    cuda = bool(getattr(lib, "compiled_with_cuda", False))
+    if torch.cuda.is_available() and not cuda:
+        return Finding("warning", "bitsandbytes found no CUDA library: 4-bit layers will be slow", "python -m bitsandbytes tells more")
+    return Finding("ok", f"bitsandbytes {bitsandbytes.__version__} computes on {'CUDA' if cuda else 'the CPU'}")
+
+
+def ollama_address() -> str:
+    """Where Ollama is asked for: `OLLAMA_HOST`, or its default on this machine."""
+    host = os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
+    return host if host.startswith("http") else f"http://{host}"
+
+
+def _ollama() -> Finding:
+    import json
+    import urllib.error
+    import urllib.request
+    try:
+        with urllib.request.urlopen(f"{ollama_address()}/api/version", timeout=1) as reply:
+            return Finding("ok", f"Ollama {json.load(reply).get('version', '?')} answers at {ollama_address()}")
+    except (OSError, ValueError, urllib.error.URLError):
+        return Finding("ok", f"no Ollama at {ollama_address()}: only lab 3.1.10 asks for it, and goes on without")
+
+
+def _hub() -> list[Finding]:
+    from huggingface_hub import constants, get_token
+    token, cache = get_token(), Path(constants.HF_HUB_CACHE)
+    held = sum(1 for _ in cache.glob("models--*")) if cache.is_dir() else 0
+    return [Finding("ok", "a Hub token is stored" if token else "no Hub token: needed for gated models alone (`hf auth login`)"),
+            Finding("ok", f"Hub cache {_tilde(cache)}: {held} models" + ("; HF_HUB_OFFLINE=1" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""))]
 
 
 def _project() -> list[Finding]:
@@ -81,7 +127,7 @@ def _project() -> list[Finding]:
 def examine() -> list[Finding]:
     """All findings for this machine."""
     tested = tested_versions()
-    return _machine() + [_package(name, tested) for name in PACKAGES] + _project()
+    return [*_machine(), *(_package(name, tested) for name in PACKAGES), _bitsandbytes(), *_project(), _ollama(), *_hub()]
 
 
 def _tilde(path: Path) -> str:

@@ -1,11 +1,13 @@
-"""Peak memory of a stretch of code: to the byte, on a GPU or a CPU."""
+"""Memory measured: the peak of a stretch of code, and its course through a training step, to the byte, on a GPU or a CPU."""
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -50,3 +52,38 @@ def peak_bytes(function: Callable) -> int:
     with _LiveBytes() as meter:
         function()
     return meter.peak
+
+
+def watched_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules whose coming and going tells a step's story: embedding, blocks, head."""
+    ends = [m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
+    return {name: m for name, m in model.named_modules() if name.rpartition(".")[2].isdigit() or any(m is end for end in ends)}
+
+
+@contextlib.contextmanager
+def _marks(model: nn.Module, mark: Callable[[str], None]) -> Iterator[None]:
+    hooks = []
+    for name, module in watched_modules(model).items():
+        hooks.append(module.register_forward_hook(lambda *_, name=name: mark(f"forward {name}")))
+        if module is not model.get_input_embeddings():  # token ids have no gradient
+            hooks.append(module.register_full_backward_hook(lambda *_, name=name: mark(f"backward {name}")))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def memory_timeline(model: nn.Module, function: Callable) -> list[tuple[str, int]]:
+    """(moment, bytes live then) each time a block, the embedding or the head of `model` ends its forward or backward pass in
+    `function()`, beyond what was there before; as `peak_bytes` counts."""
+    course: list[tuple[str, int]] = []
+    gc.collect()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        with _marks(model, lambda name: course.append((name, torch.cuda.memory_allocated() - before))):
+            function()
+        return course
+    with _LiveBytes() as meter, _marks(model, lambda name: course.append((name, meter.live))):
+        function()
+    return course

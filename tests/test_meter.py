@@ -1,8 +1,8 @@
-"""The peak meter."""
+"""Measured memory: the peak meter and the timeline."""
 import pytest
 import torch
 
-from ftlib.memory import peak_bytes
+from ftlib.meter import memory_timeline, peak_bytes
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's allocator rounds")
 
@@ -32,3 +32,15 @@ def test_what_was_there_before_does_not_count():
 def test_an_error_passes_through():
     with pytest.raises(ZeroDivisionError):
         peak_bytes(lambda: 1 / 0)
+
+
+def test_the_timeline_rises_through_the_blocks_and_falls_back(model):
+    """Forward: every block keeps something for backward. After the backward pass only the gradients are left."""
+    model.train().requires_grad_(True)
+    ids = torch.arange(24).view(2, 12)
+    course = memory_timeline(model, lambda: model(input_ids=ids, labels=ids).loss.backward())
+    blocks = [b for name, b in course if name.startswith("forward model.layers.")]
+    assert len(blocks) == model.config.num_hidden_layers and blocks == sorted(blocks) and blocks[0] > 0
+    names = [name for name, _ in course]
+    assert names.index("forward lm_head") < names.index("backward lm_head") < names.index("backward model.layers.0")
+    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
