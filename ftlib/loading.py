@@ -9,6 +9,7 @@ import torch
 
 DATA = Path(os.environ.get("FTLIB_DATA_ROOT", Path(__file__).resolve().parent.parent / "data"))
 EMBEDDED = "world-llama-4m"
+THREADS = torch.get_num_threads()  # as PyTorch, or OMP_NUM_THREADS, chose them
 
 
 class LoadError(ValueError):
@@ -71,7 +72,7 @@ def _ready_tokenizer(name: str):
     return check_tokenizer(tokenizer, name)
 
 
-def _quantization_config(quantization: str | None):
+def quantization_config(quantization: str | None):
     if quantization is None:
         return None
     if quantization != "nf4":
@@ -108,7 +109,8 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
 
     `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
     `quantization`: None or "nf4" (bitsandbytes, double quantisation, bf16 compute). `dtype`: None takes the
-    profile's. Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
+    profile's. On a CPU it sets PyTorch's threads:
+    one for the embedded model, which is faster so, else as many as there were. Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -119,11 +121,13 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     if _is_path(name):
         name = str(Path(name).expanduser())
         _check_folder(Path(name))
-    config = _quantization_config(quantization)
+    config = quantization_config(quantization)
     device = 0 if torch.cuda.is_available() else "cpu"
     tiny = name == resolve(EMBEDDED)
     if tiny:  # loads in a blink: a bar would only clutter the notebook
         logging.disable_progress_bar()
+    if device == "cpu":  # the products of the embedded model are so short that two threads mostly wait for each other
+        torch.set_num_threads(1 if tiny else THREADS)
     try:
         tokenizer = _ready_tokenizer(name)
         model, info = AutoModelForCausalLM.from_pretrained(
