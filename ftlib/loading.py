@@ -82,6 +82,25 @@ def quantization_config(quantization: str | None):
                               bnb_4bit_compute_dtype=torch.bfloat16)
 
 
+def _quantised_already(name: str) -> bool:
+    """Whether a checkpoint's own configuration says that its weights lie there in 4 bits. Other methods than bitsandbytes' are refused."""
+    if _is_path(name):
+        try:
+            content = json.loads((Path(name) / "config.json").read_text())
+        except ValueError as error:
+            raise LoadError(f"{name}/config.json is not valid JSON ({error}): download or copy it again") from None
+    else:
+        from transformers import PretrainedConfig
+        try:
+            content, _ = PretrainedConfig.get_config_dict(name)
+        except (OSError, ValueError) as error:
+            raise _hub_error(name, error) from error
+    quantised = content.get("quantization_config") if isinstance(content, dict) else None
+    if quantised and not (quantised.get("quant_method") == "bitsandbytes" and quantised.get("load_in_4bit")):
+        raise LoadError(f"{name} is quantised with {quantised.get('quant_method')!r}: ftlib trains over 16- or 32-bit weights and bitsandbytes' 4 bits")
+    return bool(quantised)
+
+
 def _hub_error(name: str, error: Exception) -> LoadError:
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     why = "HF_HUB_OFFLINE=1 and it is not in the cache" if offline else f"{type(error).__name__}: {str(error).splitlines()[0]}"
@@ -108,9 +127,11 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
     `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
-    `quantization`: None or "nf4" (bitsandbytes, double quantisation, bf16 compute). `dtype`: None takes the
-    profile's. On a CPU it sets PyTorch's threads:
-    one for the embedded model, which is faster so, else as many as there were. Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
+    `quantization`: None or "nf4" (bitsandbytes, double quantisation, bf16 compute); a checkpoint that is stored in 4 bits is loaded
+    as it is, whichever is given. Nothing is upcast for training: norms, embedding and head keep their dtype, since ftlib's adapters
+    are fp32 themselves and compute in the input's dtype. `dtype`: None takes the profile's. On a CPU it sets PyTorch's threads: one
+    for the embedded model, which is faster so, else as many as there were. Only safetensors are read and no remote code is run.
+    LoadError names what is missing or damaged.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -122,6 +143,7 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
         name = str(Path(name).expanduser())
         _check_folder(Path(name))
     config = quantization_config(quantization)
+    packed = _quantised_already(name)
     device = 0 if torch.cuda.is_available() else "cpu"
     tiny = name == resolve(EMBEDDED)
     if tiny:  # loads in a blink: a bar would only clutter the notebook
@@ -131,8 +153,8 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     try:
         tokenizer = _ready_tokenizer(name)
         model, info = AutoModelForCausalLM.from_pretrained(
-            name, output_loading_info=True, dtype=dtype or profile.torch_dtype, quantization_config=config, use_safetensors=True, trust_remote_code=False,
-            device_map={"": device} if device == 0 or config else None,
+            name, output_loading_info=True, dtype=dtype or profile.torch_dtype, use_safetensors=True, trust_remote_code=False,
+            **({"quantization_config": config} if config and not packed else {}), device_map={"": device} if device == 0 or config or packed else None,
             attn_implementation="eager" if tiny else "sdpa")  # plain matmuls are faster on short rows and a CPU
     except LoadError:
         raise

@@ -28,7 +28,7 @@ class _LiveBytes(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         for t in tree_leaves(out):
-            if isinstance(t, torch.Tensor) and (key := t.untyped_storage()._cdata) not in self.known | inputs:
+            if isinstance(t, torch.Tensor) and not t.is_meta and (key := t.untyped_storage()._cdata) not in self.known | inputs:
                 size = t.untyped_storage().nbytes()
                 self.known.add(key)
                 self.live += size

@@ -6,6 +6,7 @@ resume with other settings or data, and ends with `adapter/` and `manifest.json`
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -26,6 +27,7 @@ from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
 from ftlib.neftune import neftune
 from ftlib.progress import LiveRun
 
+log = logging.getLogger("ftlib")
 COMPLETE, MANIFEST, SETTINGS = "complete", "manifest.json", "settings.json"
 
 
@@ -189,13 +191,27 @@ def _prepare_dir(output_dir: Path, settings: dict, resume: bool) -> Path | None:
     return None
 
 
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "paged_adamw": "paged_adamw_32bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+LARGE = 7e9  # parameters from which activations are recomputed rather than kept, unless `checkpointing` says otherwise
+
+
+def _optimizer(name: str) -> str:
+    """Trainer's name of an optimizer; paged ones, whose states may move to the CPU's memory, are plain where there is no CUDA."""
+    if name not in OPTIMIZERS:
+        raise RunError(f"optimizer={name!r}: use one of {', '.join(OPTIMIZERS)}")
+    if name != "adamw" and not torch.cuda.is_available():
+        log.info("%s needs CUDA: training with plain AdamW", name)
+        name = "adamw"
+    return OPTIMIZERS[name]
+
+
 def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, warmup, weight_decay, accumulate,
-               save_steps, eval_steps, log_steps) -> TrainingArguments:
+               save_steps, eval_steps, log_steps, optimizer) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(output_dir or tempfile.gettempdir()), max_steps=steps, per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulate, per_device_eval_batch_size=batch_size * 2, learning_rate=learning_rate,
-        lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, seed=seed, bf16=has_fast_bf16(),
+        lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, optim=_optimizer(optimizer), seed=seed, bf16=has_fast_bf16(),
         use_cpu=not cuda, logging_steps=log_steps, report_to=[], disable_tqdm=True, remove_unused_columns=False,
         save_strategy="steps" if output_dir else "no", save_steps=save_steps, save_total_limit=2,
         eval_strategy="steps" if eval_steps else "no", eval_steps=eval_steps, include_num_input_tokens_seen="non_padding",
@@ -204,14 +220,16 @@ def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, 
 
 def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_size: int = 32, seed: int = 0, eval_rows=None,
              eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
-             warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool = False,
-             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, show: bool = True) -> Run:
+             warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool | None = None,
+             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw", show: bool = True) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`.
 
     `rows` are conversations (`datasets.check_row`) or what `encode_rows` made of them; batches hold rows of like length, AdamW
     with `schedule` after a `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
     interruption to the same result, and leaves `adapter/` and a manifest. `neftune_alpha` above 0 noises the
-    embeddings (`ftlib.neftune`). Raises RunError or DataError.
+    embeddings (`ftlib.neftune`). `checkpointing` recomputes activations instead of keeping them; None: for models of 7 billion
+    parameters and more. `optimizer`: "adamw" (fused), "paged_adamw" or "paged_adamw_8bit" (bitsandbytes; plain without CUDA).
+    Raises RunError or DataError.
     """
     if steps < 1 or batch_size < 1 or not learning_rate > 0:
         raise RunError(f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be above 0")
@@ -223,15 +241,16 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
     args = _arguments(output_dir, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule,
                       warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
-                      save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps)
-    if checkpointing:  # non-reentrant: gradients reach the adapters although the embedding output needs none
+                      save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps,
+                      optimizer=optimizer)
+    if checkpointing if checkpointing is not None else model.num_parameters() >= LARGE:  # non-reentrant: gradients reach the adapters although the embedding output needs none
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     checkpoint, settings = None, None
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
                              schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length,
-                             neftune_alpha=neftune_alpha)
+                             neftune_alpha=neftune_alpha, optimizer=optimizer)
         checkpoint = _prepare_dir(output_dir, settings, resume)
     trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
                          data_collator=SFTCollator(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show)])
