@@ -114,7 +114,7 @@ def _describe(config, folder: Path, quantization: str | None, dtype: torch.dtype
     described.dtype = dtype
     described.architectures = described.architectures or [_architecture(config)]
     if quantization:
-        described.quantization_config = quantization_config(quantization).to_dict()
+        described.quantization_config = {**quantization_config(quantization).to_dict(), "bnb_4bit_compute_dtype": "bfloat16"}
     described.save_pretrained(folder)
     (tokenizer or _ready_tokenizer(resolve(EMBEDDED))).save_pretrained(folder)
 

@@ -78,8 +78,10 @@ def quantization_config(quantization: str | None):
     if quantization != "nf4":
         raise LoadError(f"quantization={quantization!r}: use None or 'nf4'")
     from transformers import BitsAndBytesConfig
+
+    from ftlib.train import has_fast_bf16
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=torch.bfloat16)
+                              bnb_4bit_compute_dtype=torch.bfloat16 if has_fast_bf16() else torch.float32)
 
 
 def _quantised_already(name: str) -> bool:
@@ -114,12 +116,17 @@ def _stand_in(name: str, given: bool) -> str:
     return name if not local or (given and (_is_path(name) or name == EMBEDDED)) else local
 
 
-def _keep_unpacked(model):
-    """Keep 4-bit weights in their one format on a CPU: bitsandbytes would repack them at the first evaluation (AVX512-BF16),
-    rounding their scales, and training and dequantising would then read another weight."""
+def _settle_4bit(model):
+    """Make 4-bit layers fit a CPU. Their weights stay in one format: bitsandbytes would repack them at the first evaluation
+    (AVX512-BF16), rounding their scales, and training and dequantising would then read another weight. And they compute in fp32
+    where the processor has no bf16 units, whatever a stored checkpoint asks for: bf16 products are many times slower there."""
+    from ftlib.train import has_fast_bf16
+    slow = not has_fast_bf16()
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+            if slow:
+                module.compute_dtype, module.compute_type_is_set = torch.float32, True
     return model
 
 
@@ -127,7 +134,7 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
     `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
-    `quantization`: None or "nf4" (bitsandbytes, double quantisation, bf16 compute); a checkpoint that is stored in 4 bits is loaded
+    `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in bf16, in fp32 on a processor without bf16 units); a checkpoint that is stored in 4 bits is loaded
     as it is, whichever is given. Nothing is upcast for training: norms, embedding and head keep their dtype, since ftlib's adapters
     are fp32 themselves and compute in the input's dtype. `dtype`: None takes the profile's. On a CPU it sets PyTorch's threads: one
     for the embedded model, which is faster so, else as many as there were. Only safetensors are read and no remote code is run.
@@ -165,4 +172,4 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     if info["missing_keys"]:  # transformers would fill them with random numbers
         missing = sorted(info["missing_keys"])
         raise LoadError(f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: download or copy it again")
-    return _keep_unpacked(model), tokenizer
+    return _settle_4bit(model), tokenizer

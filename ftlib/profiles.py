@@ -45,6 +45,13 @@ class Profile:
     study_lr_full: float = 1e-3
     study_gb: float = 0.0
     ranks: tuple[int, ...] = (1, 4, 16, 64)
+    # Lab 5: a base in 4 bits, quantised on loading or stored so.
+    qlora_model: str = EMBEDDED
+    qlora_gb: float = 0.0
+    qlora_steps: int = 120
+    qlora_batch: int = 8
+    qlora_length: int = 256
+    qlora_lr: float = 1.5e-3
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -65,6 +72,7 @@ PROFILES = {
         rank=16, max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True,
         study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=1.5, ranks=(1, 4, 16, 64),
+        qlora_model="Qwen/Qwen3-0.6B", qlora_gb=1.5, qlora_steps=100, qlora_batch=8, qlora_length=512, qlora_lr=2e-4,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
@@ -73,6 +81,7 @@ PROFILES = {
         gradient_checkpointing=True,
         study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
+        qlora_model="unsloth/Meta-Llama-3.1-70B-bnb-4bit", qlora_gb=39.5, qlora_steps=20, qlora_batch=1, qlora_length=1024, qlora_lr=1e-4,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }

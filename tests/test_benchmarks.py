@@ -1,8 +1,11 @@
 """The benchmarks' own instruments; no timings."""
 import pytest
 import torch
+from transformers import LlamaConfig
 
+import ftlib as ft
 from benchmarks import adapters, harness
+from benchmarks import memory as memory_benchmark
 
 FP32 = torch.float32
 
@@ -43,3 +46,15 @@ def test_a_difference_would_be_seen():
     next(p for n, p in a.named_parameters() if "lora_B" in n).data.mul_(1.05)
     with pytest.raises(AssertionError):
         adapters.assert_equal(a, b, torch.randint(0, 2048, (2, 16)), FP32)
+
+
+@pytest.mark.parametrize("method, loss", [("qlora", "sft"), ("lora", "dpo")])
+@pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
+def test_plan_and_measurement_agree(method, loss, recomputed):
+    """What tests/test_memory.py does for the other methods, here with the benchmark's own measurement."""
+    config = LlamaConfig(vocab_size=4096, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+                         head_dim=64, tie_word_embeddings=False)
+    peak = memory_benchmark.measure(config, method, loss, recomputed, 2, 128)
+    plan = ft.plan_memory(config, method, r=16, batch_size=2, seq_len=128, gradient_checkpointing=recomputed, loss=loss, full_logits=True,
+                          dtype="float32", device="cpu")
+    assert plan.total == pytest.approx(peak, rel=0.1), f"{plan}\nmeasured {peak / 1e6:.1f} MB"

@@ -1,0 +1,125 @@
+"""The planner against measured peaks, on the CPU: `python -m benchmarks.memory`. Also the table of 7B, 13B and 70B.
+
+Each run builds the model, adapts it, and takes two steps of AdamW; measured is what its tensors hold (weights, constants,
+adapter) and the most that the steps held beside them, to the byte. It needs about 12 GB.
+"""
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import gc
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+
+import ftlib as ft
+from benchmarks.harness import provenance, write_section
+from ftlib.checkpoints import write_random_checkpoint
+from ftlib.memory import MODELS
+from ftlib.meter import peak_bytes
+
+SMALL = LlamaConfig(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
+                    head_dim=64, tie_word_embeddings=False)
+BILLION = LlamaConfig(**MODELS["llama-3.2-1b"])
+QWEN = Qwen3Config(**{k: v for k, v in MODELS["qwen3-0.6b"].items() if k != "model_type"})
+RUNS = [("56M Llama", SMALL, method, loss, recomputed, 4, 256) for method, loss in
+        (("full", "sft"), ("lora", "sft"), ("dora", "sft"), ("qlora", "sft"), ("lora", "dpo")) for recomputed in (False, True)]
+RUNS += [("0.6B Qwen3", QWEN, "lora", "sft", False, 1, 256), ("0.6B Qwen3", QWEN, "qlora", "sft", True, 1, 256),
+         ("1.2B Llama", BILLION, "lora", "sft", False, 1, 256), ("1.2B Llama", BILLION, "lora", "sft", True, 1, 256),
+         ("1.2B Llama", BILLION, "qlora", "sft", True, 1, 256)]
+
+
+def build(config, method: str):
+    """A random model in fp32, its linear layers in NF4 for "qlora", ready to train."""
+    if method == "qlora":
+        with tempfile.TemporaryDirectory() as folder:
+            model, _ = ft.load_model(write_random_checkpoint(config, Path(folder) / "model", "nf4", torch.float32), dtype=torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_config(config)
+    model.train()
+    return model.requires_grad_(True) if method == "full" else ft.add_lora(model, r=16, use_dora=method == "dora")
+
+
+def held_bytes(model) -> int:
+    """What the model's tensors take before any step: parameters, and the constants of 4-bit weights."""
+    tensors = list(model.parameters())
+    for p in list(tensors):
+        if state := getattr(p, "quant_state", None):
+            tensors += [state.absmax, state.state2.absmax, state.offset]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def dpo(model, ids: torch.Tensor) -> torch.Tensor:
+    """DPO over full logits: the first half of the rows chosen, the second rejected; the reference is the model without its adapter."""
+    def logps():
+        logits = model(input_ids=ids).logits[:, :-1].float().log_softmax(-1)
+        return logits.gather(-1, ids[:, 1:, None]).squeeze(-1).sum(1)
+
+    with torch.no_grad(), ft.disable_adapter(model):
+        reference = logps()
+    chosen, rejected = (logps() - reference).chunk(2)
+    return -F.logsigmoid(0.1 * (chosen - rejected)).mean()
+
+
+def measure(config, method: str, loss: str, recomputed: bool, batch: int, length: int) -> int:
+    torch.manual_seed(0)
+    model = build(config, method)
+    if recomputed:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    ids = torch.randint(8, 1000, (2 * batch if loss == "dpo" else batch, length))
+
+    def steps():
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+        for _ in range(2):
+            (dpo(model, ids) if loss == "dpo" else model(input_ids=ids, labels=ids).loss).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    held = held_bytes(model)
+    return held + peak_bytes(steps)
+
+
+def comparison() -> list[str]:
+    lines = ["| model | method | loss | activations | rows × tokens | planned, MB | measured, MB | planned / measured |", "|---|---|---|---|---|---|---|---|"]
+    for name, config, method, loss, recomputed, batch, length in RUNS:
+        peak = measure(config, method, loss, recomputed, batch, length)
+        gc.collect()
+        plan = ft.plan_memory(config, method, r=16, batch_size=batch, seq_len=length, gradient_checkpointing=recomputed, loss=loss,
+                              full_logits=True, dtype="float32", device="cpu")
+        kept = "recomputed" if recomputed else "kept"
+        lines.append(f"| {name} | {method} | {loss} | {kept} | {batch} × {length} | {plan.total / 1e6:,.0f} | {peak / 1e6:,.0f} | {plan.total / peak:.3f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+CIRCULATE = {("llama-2-7b", "full"): "28 GB: weights and gradients in 16 bits, no optimizer",
+             ("llama-3.1-70b", "qlora"): "24 GB: less than the 4-bit weights alone; 45 GB: true of one batch, length and checkpointing"}
+
+
+def real_models() -> list[str]:
+    lines = ["| model | method | weights and constants, GB | peak, GB | said of it |", "|---|---|---|---|---|"]
+    for name in ("llama-2-7b", "llama-2-13b", "llama-3.1-8b", "llama-3.1-70b"):
+        for method in ("full", "lora", "qlora"):
+            plan = ft.plan_memory(name, method)
+            weights = plan.parts["weights"] + plan.parts.get("quantisation constants", 0)
+            lines.append(f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | {CIRCULATE.get((name, method), '')} |")
+    return lines
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    where = provenance(("torch", "transformers", "bitsandbytes"))
+    write_section("Planned against measured memory", f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps; DPO over full logits. {where}\n\n"
+                  + "\n".join(comparison()))
+    write_section("Planned memory of real models", "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW with fp32 states; "
+                  "computed by `ft.plan_memory`, not measured.\n\n" + "\n".join(real_models()))
+
+
+if __name__ == "__main__":
+    main()
