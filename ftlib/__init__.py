@@ -13,8 +13,10 @@ from ftlib.doctor import preflight  # noqa: E402
 from ftlib.evaluate import (bootstrap_interval, forgetting, golden_accuracy, paired_difference, perplexity,  # noqa: E402
                             shots_by_family, win_rate)
 from ftlib.loading import LoadError, load_model  # noqa: E402
+from ftlib.logps import sequence_logps, token_logps  # noqa: E402
 from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers, merge_adapter,  # noqa: E402
                         unmerge_adapter)
+from ftlib.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss  # noqa: E402
 from ftlib.memory import MemoryPlan, plan_memory  # noqa: E402
 from ftlib.neftune import neftune  # noqa: E402
 from ftlib.profiles import get_profile  # noqa: E402
