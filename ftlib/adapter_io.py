@@ -57,14 +57,23 @@ def _tensor_names(layer_name: str, use_dora: bool) -> dict[str, str]:
     return keys
 
 
-def save_adapter(model: nn.Module, path: str | os.PathLike) -> Path:
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the CPU; of one that FSDP2 has sharded all parts, for which every process must call."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).contiguous().cpu()
+
+
+def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | None = None) -> Path:
     """Write the adapter as PEFT's `adapter_config.json` and `adapter_model.safetensors`; returns the folder.
 
-    Files are written beside and renamed, so a folder that held a good adapter holds one at every moment.
+    Files are written beside and renamed, so a folder that held a good adapter holds one at every moment. In a distributed run every
+    process calls it and the first one writes; or the first alone, with the gathered `state_dict` of the model.
     """
     layers, config, path = _adapted(model), model.adapter_config, Path(path)
-    tensors = {key: getattr(layer, attribute).detach().contiguous().cpu()
+    tensors = {key: _whole(getattr(layer, attribute) if state_dict is None else state_dict[f"{name}.{attribute}"])
                for name, layer in layers.items() for attribute, key in _tensor_names(name, config.use_dora).items()}
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return path
     alpha = config.lora_alpha
     fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_name(model), "r": config.r,
               "lora_alpha": int(alpha) if alpha == int(alpha) else alpha, "lora_dropout": config.lora_dropout,

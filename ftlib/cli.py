@@ -1,5 +1,5 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready,
-`ftlib plan` what a training run will hold in memory."""
+`ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook."""
 from __future__ import annotations
 
 import argparse
@@ -19,11 +19,20 @@ def build_parser() -> argparse.ArgumentParser:
     labs.add_argument("--write-back", action="store_true", help="also store clean outputs in labs/ itself (for maintainers)")
     doctor = commands.add_parser("doctor", help="check this machine")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
+    sft = commands.add_parser("sft", help="lab 4's fine-tuning without its notebook; also under `accelerate launch`")
+    sft.add_argument("--profile", help="tiny, small or spark")
+    sft.add_argument("--output", required=True, help="folder of the run: checkpoints, adapter, manifest; a second call resumes it")
+    sft.add_argument("--quantization", choices=["nf4"], help="QLoRA: the base in 4 bits")
+    sft.add_argument("--steps", type=int, help="default: the profile's")
+    sft.add_argument("--batch-size", type=int, help="rows of each process (default: the profile's)")
+    sft.add_argument("--rank", dest="r", type=int, help="of the adapter (default: the profile's)")
+    sft.add_argument("--use-dora", action="store_true")
+    sft.add_argument("--seed", type=int, default=0)
     plan = commands.add_parser("plan", help="what a training run will hold in memory")
     plan.add_argument("model", help="a name such as llama-3.1-70b, or a folder with a config.json")
     plan.add_argument("--method", default="qlora", help="full, lora, dora, qlora or qdora")
     plan.add_argument("--loss", default="sft", help="sft, dpo, orpo, simpo or kto")
-    plan.add_argument("--r", type=int, default=16)
+    plan.add_argument("--rank", dest="r", type=int, default=16)
     plan.add_argument("--batch-size", type=int, default=1)
     plan.add_argument("--seq-len", type=int, default=1024)
     plan.add_argument("--optimizer", default="adamw")
@@ -33,6 +42,23 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--fits", type=float, metavar="GB", help="exit with 1, and say what would help, if it takes more")
     plan.add_argument("--json", action="store_true", help="machine-readable")
     return parser
+
+
+def run_sft(args) -> int:
+    import torch
+
+    import ftlib as ft
+    p = ft.get_profile(args.profile)
+    model, tokenizer = ft.load_model(quantization=args.quantization, profile=p)
+    rank = args.r or p.rank
+    torch.manual_seed(args.seed)
+    ft.add_lora(model, r=rank, lora_alpha=2 * rank, use_dora=args.use_dora)
+    run = ft.finetune(model, tokenizer, ft.load_rows("train", p), steps=args.steps or p.steps, learning_rate=p.lr_lora, seed=args.seed,
+                      batch_size=args.batch_size or p.batch_size, max_length=p.max_length, output_dir=args.output,
+                      checkpointing=p.gradient_checkpointing or None)
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        print(f"loss {run.history[-1]['loss']:.3f} after {run.seconds:.0f} s; adapter in {run.output_dir}/adapter")
+    return 0
 
 
 def show_plan(args) -> int:
@@ -61,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
             findings = examine()
             print(json.dumps([vars(f) for f in findings], indent=1) if args.json else report(findings))
             return 1 if any(f.status == "failure" for f in findings) else 0
+        if args.command == "sft":
+            return run_sft(args)
         if args.command == "plan":
             return show_plan(args)
         from ftlib.labs import list_labs, run_labs

@@ -93,11 +93,13 @@ class SFTTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         lengths = [len(row["input_ids"]) for row in (self.train_dataset if train_dataset is None else train_dataset)]
-        return LengthGroupedSampler(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(lengths, together, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         if adapter := adapter_of(self.model):
-            adapter[1](self.model, output_dir or self.args.output_dir)
+            gathered = {} if state_dict is None else {"state_dict": state_dict}  # by FSDP, which calls on the first process alone
+            adapter[1](self.model, output_dir or self.args.output_dir, **gathered)
         else:
             super()._save(output_dir, state_dict)
 
@@ -136,7 +138,8 @@ class MarkComplete(TrainerCallback):
     """Mark a checkpoint once every file of it is written, so that a half-written one is never resumed from."""
 
     def on_save(self, args, state, control, **_):
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
@@ -222,7 +225,8 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
              eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
              warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool | None = None,
              max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw", show: bool = True) -> Run:
-    """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`.
+    """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`. Under `accelerate launch`
+    or torchrun, `batch_size` is that of each process.
 
     `rows` are conversations (`datasets.check_row`) or what `encode_rows` made of them; batches hold rows of like length, AdamW
     with `schedule` after a `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
@@ -251,16 +255,19 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
                              schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length,
                              neftune_alpha=neftune_alpha, optimizer=optimizer)
-        checkpoint = _prepare_dir(output_dir, settings, resume)
+        if args.world_size > 1:
+            settings["processes"] = args.world_size
+        with args.main_process_first():
+            checkpoint = _prepare_dir(output_dir, settings, resume)
     trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
-                         data_collator=SFTCollator(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show)])
+                         data_collator=SFTCollator(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show and args.process_index == 0)])
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
     done = checkpoint is not None and int(checkpoint.name.rsplit("-", 1)[1]) >= steps
     with neftune(model, neftune_alpha):
         run = _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
     if output_dir:
-        _finish(run, model, output_dir, settings)
+        _finish(run, model, output_dir, settings, args.process_index == 0)
     return run
 
 
@@ -292,14 +299,14 @@ def _summary(trainer: SFTTrainer, checkpoint: Path | None, seconds: float, sessi
                trainer.state_bytes(), resumed_from=int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0)
 
 
-def _finish(run: Run, model, output_dir: Path, settings: dict) -> None:
+def _finish(run: Run, model, output_dir: Path, settings: dict, main: bool) -> None:
     """Leave the artifact: the adapter (or the model) and a manifest that says where it came from."""
     run.output_dir = output_dir
     if adapter := adapter_of(model):
         adapter[1](model, output_dir / "adapter")
     else:
-        model.save_pretrained(output_dir / "model")
-    if run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file():
+        model.save_pretrained(output_dir / "model", is_main_process=main)
+    if not main or run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file():
         return  # finished before: the manifest tells of the run that trained
     metrics = {"final_loss": run.history[-1]["loss"] if run.history else None, "seconds": round(run.seconds, 1), "tokens": run.tokens,
                "session_tokens": run.session_tokens, "resumed_from": run.resumed_from,
