@@ -134,10 +134,10 @@ def pair(n_in, n_out, bias, r, alpha, variant, seed=0):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape, n_in, n_out, r", [((4, 6), 6, 5, 2), ((2, 3, 7), 7, 11, 3), ((3, 5), 5, 2, 9), ((2, 1, 1), 1, 3,
-                                                                                                                 4)])
+@pytest.mark.parametrize("shape, n_in, n_out, r", [((4, 6), 6, 5, 2), ((2, 3, 7), 7, 11, 3), ((3, 5), 5, 2, 9), ((2, 1, 1), 1, 3, 4),
+                                                  ((4, 5, 7), 7, 11, 3), ((13, 6), 6, 5, 2)])
 def test_equals_peft_in_float64(variant, bias, shape, n_in, n_out, r):
-    """Output, input gradient and every adapter gradient; 2-D and 3-D inputs, odd sizes, ranks above a dimension."""
+    """Output, input gradient and every adapter gradient; 2-D and 3-D inputs, odd sizes, ranks above a dimension, fewer tokens than inputs and more."""
     ours, theirs = pair(n_in, n_out, bias, r, 7, variant)
     x1 = torch.randn(shape).double().requires_grad_()
     x2 = x1.detach().clone().requires_grad_()
@@ -248,7 +248,7 @@ def fused_and_plain(n_in, n_out, r, bias, dora, dtype=torch.float64):
 
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(5,), (0, 5), (1, 5), (2, 3, 5), (2, 1, 3, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (0, 5), (1, 5), (2, 3, 5), (2, 1, 3, 5), (3, 2, 5)], ids=str)
 def test_fused_equals_plain_autograd(shape, bias, dora):
     """Every gradient, for inputs of one to four dimensions, an empty batch included."""
     results = []
@@ -305,13 +305,14 @@ def test_fused_keeps_only_what_it_must_for_backward(dora):
     assert (y.data_ptr() in {t.data_ptr() for t in large}) is dora
 
 
-def test_dora_magnitude_of_zero_still_learns():
-    """m = [0, 1] wipes row 0 out, but ∂y₀/∂m₀ = (Vx)₀/‖V₀‖: with V = [[3, 4], [0, 2]] and x = [1, 1], 7/5 and 2/2."""
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_dora_magnitude_of_zero_still_learns(tokens):
+    """m = [0, 1] wipes row 0 out, but ∂y₀/∂m₀ = (Vx)₀/‖V₀‖: with V = [[3, 4], [0, 2]] and x = [1, 1], 7/5 and 2/2 a token."""
     for frozen in (True, False):
         layer = linear_layer(f64([2, 4], [0, 2]), f64(1, 1), f64([1, 0]), f64([1], [0]), f64(0, 1), frozen=frozen, lora_alpha=1)
-        y = layer(f64(1, 1))
+        y = layer(f64(*[[1, 1]] * tokens))
         y.sum().backward()
-        assert y.tolist() == [1, 2] and torch.allclose(layer.lora_magnitude_vector.grad, f64(7 / 5, 1), rtol=1e-12)
+        assert y.tolist() == [[1, 2]] * tokens and torch.allclose(layer.lora_magnitude_vector.grad, tokens * f64(7 / 5, 1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
