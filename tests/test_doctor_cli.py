@@ -67,3 +67,60 @@ def test_interrupt(monkeypatch, capsys):
 
     monkeypatch.setattr("ftlib.labs.run_labs", interrupted)
     assert cli.main(["labs"]) == 130 and "interrupted" in capsys.readouterr().err
+
+
+def test_ollama_is_asked(monkeypatch):
+    """A server that answers as Ollama does, then one that answers nonsense, then none."""
+    import http.server
+    import threading
+    replies = [b'{"version": "0.9.9"}', b"<html>"]
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/api/version"
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(replies.pop(0))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert "Ollama 0.9.9 answers" in doctor._ollama().what
+        assert "no Ollama" in doctor._ollama().what
+        server.shutdown()
+    assert doctor._ollama().status == "ok" and "goes on without" in doctor._ollama().what
+
+
+def test_bitsandbytes_that_does_not_load_is_a_failure(monkeypatch):
+    assert doctor._bitsandbytes().status == "ok" and "the CPU" in doctor._bitsandbytes().what
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.cextension", None)
+    broken = doctor._bitsandbytes()
+    assert broken.status == "failure" and "python -m bitsandbytes" in broken.mend
+
+
+def test_the_hub_is_looked_at(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+    (tmp_path / "models--a--b").mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
+    token, cache = doctor._hub()
+    assert token.what == "a Hub token is stored" and "1 models" in cache.what and "HF_HUB_OFFLINE=1" in cache.what
+    assert "secret" not in doctor.report([token, cache])
+
+
+def test_unified_memory_is_told_apart(monkeypatch):
+    from types import SimpleNamespace
+
+    import torch
+
+    from ftlib import memory
+    assert not doctor.unified_memory()  # no GPU here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5, 9))
+    monkeypatch.setattr(doctor, "available_memory", lambda: 7)
+    for integrated, want in ((1, 7), (0, 5)):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, i=integrated: SimpleNamespace(is_integrated=i))
+        assert doctor.unified_memory() == bool(integrated) and memory.available_bytes() == want
