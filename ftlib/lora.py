@@ -187,8 +187,9 @@ class Drift:
 
 
 def _dense_linear(layer: nn.Module, n_in: int, n_out: int) -> nn.Linear:
-    """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias and in its compute dtype."""
-    dtype = getattr(layer, "compute_dtype", None) or layer.weight.quant_state.dtype
+    """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias, in the dtype that the weight had before: the
+    model's own, which is what its other layers hand over (a 4-bit layer casts its input, a dense one does not)."""
+    dtype = layer.weight.quant_state.dtype
     dense = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device)
     if layer.bias is not None:
         dense.bias.data.copy_(layer.bias)
@@ -305,7 +306,7 @@ class LoRALinear(nn.Module):
     def merge(self) -> "Drift":
         """Put the update into the base weight, computed in fp32 or wider; returns what rounding took of it.
 
-        A 4-bit base layer is set aside, and a dequantised one in its compute dtype takes its place.
+        A 4-bit base layer is set aside, and a dequantised one, in the dtype that it was quantised from, takes its place.
         """
         W = self.dense_weight().to(self.lora_A.dtype)
         merged = W + lora_delta(self.lora_A, self.lora_B, self.scaling)
@@ -422,8 +423,8 @@ def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
 def merge_adapter(model: nn.Module) -> nn.Module:
     """Put the update into the base weights, ``W ← W + sBA`` (DoRA: rows rescaled); returns the model.
 
-    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised to their compute dtype
-    first, and a warning says so with the drift; unmerging brings the 4-bit layers back. ValueError if merged already.
+    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised first, to the dtype that they were
+    quantised from, and a warning says so with the drift; unmerging brings the 4-bit layers back. ValueError if merged already.
     """
     layers = _adapted(model)
     if any(layer.merged for layer in layers.values()):

@@ -23,7 +23,7 @@ class Model(nn.Module):
         dense = nn.Linear(N_IN, N_OUT, bias=bias)
         self.proj = Linear4bit(N_IN, N_OUT, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
         self.proj.load_state_dict(dense.state_dict())
-        self.to("cpu").to(torch.bfloat16)
+        self.to(torch.bfloat16).to("cpu")  # quantised as it goes to the CPU, from bf16
         self.proj.support_avx512bf16_for_cpu = False
 
     def forward(self, x):
