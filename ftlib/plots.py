@@ -96,6 +96,37 @@ def spectrum(values: dict, title: str, y: str = "share of ‖ΔW‖² explained"
     return figure
 
 
+def memory_bars(plans: dict, capacities: tuple[float, ...] = (24, 48, 80, 128), title: str = "Memory of training, planned", ax=None) -> Figure:
+    """Planned peaks in GB, parts stacked, against machines' capacities. `plans`: name -> `ftlib.memory.MemoryPlan`."""
+    ax = _axes(title, "", "GB", ax)
+    widest = sorted(plans.values(), key=lambda plan: -len(plan.parts))  # its order is that of all
+    kinds = [k for k in dict.fromkeys(k for plan in widest for k in plan.parts) if any(p.parts.get(k, 0) > 0 for p in plans.values())]
+    for i, (name, plan) in enumerate(plans.items()):
+        parts = {k: max(0, plan.parts.get(k, 0)) for k in kinds}
+        bottom, scale = 0.0, plan.total / sum(parts.values()) / 1e9  # parts that do not peak together share the peak
+        for j, (kind, size) in enumerate(parts.items()):
+            ax.bar(i, size * scale, bottom=bottom, color=COLOURS[j % 7], alpha=0.55 if j >= 7 else 1, width=0.7,
+                   label=kind if not i else None)
+            bottom += size * scale
+        ax.annotate(f"{plan.total / 1e9:.0f}", (i, plan.total / 1e9), xytext=(0, 3), textcoords="offset points", ha="center")
+    for size in capacities:
+        ax.axhline(size, color="black", linestyle=":", linewidth=1)
+        ax.annotate(f"{size:g} GB", (1, size), xycoords=("axes fraction", "data"), xytext=(2, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_xticks(range(len(plans)), list(plans))
+    ax.margins(y=0.12)
+    ax.legend(fontsize=8)
+    return ax.figure
+
+
+def memory_course(courses: dict, title: str = "Memory through a step", ax=None) -> Figure:
+    """Live bytes at each mark of a step. `courses`: name -> what `ftlib.meter.memory_timeline` returns."""
+    series = {name: (range(len(course)), [size / 1e6 for _, size in course]) for name, course in courses.items()}
+    figure = curves(series, title, "forward pass, then backward", "MB beyond the start", ax=ax)
+    marks = [name.replace("model.", "").replace("layers.", "") for name, _ in next(iter(courses.values()))]
+    (ax or figure.axes[0]).set_xticks(range(len(marks)), marks, rotation=60, ha="right", fontsize=7)
+    return figure
+
+
 def table(rows: list[dict], caption: str = ""):
     """A small HTML table of dicts; the first row's keys are the header."""
     from IPython.display import HTML

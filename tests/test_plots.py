@@ -37,3 +37,20 @@ def test_grouped_bars_and_spectrum():
 def test_table():
     html = plots.table([{"a": 1, "b": "x"}, {"a": 2, "b": "y"}], "caption").data
     assert html.count("<tr>") == 3 and "caption" in html and "<th" in html
+
+
+def test_memory_bars_are_as_high_as_the_plans():
+    import ftlib as ft
+    plans = {m: ft.plan_memory("llama-3.1-8b", m) for m in ("lora", "qlora")}
+    ax = plots.memory_bars(plans).axes[0]
+    for i, plan in enumerate(plans.values()):
+        tops = [b.get_y() + b.get_height() for b in ax.patches if b.get_x() < i < b.get_x() + b.get_width()]
+        assert max(tops) == pytest.approx(plan.total / 1e9)
+    lines = [line.get_ydata()[0] for line in ax.lines]
+    assert lines == [24, 48, 80, 128] and "weights" in [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def test_a_memory_course_is_drawn_in_megabytes():
+    course = [("forward model.layers.0", 2_000_000), ("forward lm_head", 3_000_000), ("backward model.layers.0", 1_000_000)]
+    ax = plots.memory_course({"kept": course}).axes[0]
+    assert ax.lines[0].get_ydata().tolist() == [2, 3, 1] and [t.get_text() for t in ax.get_xticklabels()][0] == "forward 0"
