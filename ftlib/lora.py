@@ -70,8 +70,6 @@ class _FusedLoRA(torch.autograd.Function):
     into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need not be kept. A weight of another dtype, or in
     4 bits (`quant_state`), is cast or dequantised once in forward and once more in backward, and never saved. Of dropout
     (probability `p`) the mask is saved, a byte an element, and not the dropped x.
-
-    Where tokens outnumber the inputs, g multiplies the rows of W and B, which are then fewer numbers than y and dy.
     """
 
     @staticmethod
@@ -80,10 +78,8 @@ class _FusedLoRA(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])
         dropped, mask = torch.native_dropout(flat, p, True) if p else (flat, None)
         low = dropped @ A.T
-        folded = g if _foldable(flat, g) else None
-        y = F.linear(flat, _rows_by(folded, _dense(weight, quant_state, x.dtype)), bias if g is folded else None)
-        y.addmm_(low, _rows_by(folded, B).T, alpha=scaling)
-        if g is not folded:
+        y = F.linear(flat, _dense(weight, quant_state, x.dtype), bias if g is None else None).addmm_(low, B.T, alpha=scaling)
+        if g is not None:
             y.mul_(g)
             if bias is not None:
                 y.add_(bias)
@@ -98,32 +94,22 @@ class _FusedLoRA(torch.autograd.Function):
         flat, low, weight, bias, A, B, g, y, mask = ctx.saved_tensors
         need_x, *_, need_A, need_B, need_g, _, _ = ctx.needs_input_grad
         shape, dy, dg = dy.shape, dy.reshape(-1, dy.shape[-1]), None
-        folded = g if _foldable(flat, g) else None
         if g is not None:
             if need_g:
                 dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, lambda rows: (
                     flat @ _dense(weight, ctx.quant_state, dy.dtype)[rows].T + ctx.scaling * (low @ B[rows].T)))
-            dy = dy if g is folded else dy * g
-        dlow = (dy @ _rows_by(folded, B)) * ctx.scaling if need_x or need_A else None
+            dy = dy * g
+        dlow = (dy @ B) * ctx.scaling if need_x or need_A else None
         dx = None
         if need_x:
-            dx = dy @ _rows_by(folded, _dense(weight, ctx.quant_state, dy.dtype))
+            dx = dy @ _dense(weight, ctx.quant_state, dy.dtype)
             dx = dx.addmm_(dlow, A) if mask is None else dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
             dx = dx.view(*shape[:-1], A.shape[1])
         dA = None
         if need_A:
             dA = dlow.T @ flat if mask is None else (dlow.T @ (flat * mask)) / ctx.keep
-        dB = _rows_by(folded, dy.T @ low) * ctx.scaling if need_B else None
+        dB = (dy.T @ low) * ctx.scaling if need_B else None
         return dx, None, None, None, dA, dB, dg, None, None
-
-
-def _foldable(flat: Tensor, g: Tensor | None) -> bool:
-    """Whether DoRA's g had better scale W's rows than y's columns: more tokens than inputs, and no 16-bit W to round once more."""
-    return g is not None and flat.dtype in (torch.float32, torch.float64) and flat.shape[0] > flat.shape[1]
-
-
-def _rows_by(g: Tensor | None, matrix: Tensor) -> Tensor:
-    return matrix if g is None else matrix * g[:, None]
 
 
 def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recompute) -> Tensor:

@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftlib.meter import peak_bytes  # noqa: F401 (what is predicted here is measured there)
-
 # As published in each model's config.json on the Hub.
 _LLAMA3 = {"vocab_size": 128256, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False}
 _LLAMA2 = {"vocab_size": 32000, "head_dim": 128, "tie_word_embeddings": False}

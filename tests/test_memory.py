@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 import ftlib as ft
 from ftlib import memory
 from ftlib.cli import main
-from ftlib.memory import MODELS, count_config, peak_bytes, read_config
+from ftlib.memory import MODELS, count_config, read_config
+from ftlib.meter import peak_bytes
 
 PUBLISHED = {"llama-3.2-1b": 1_235_814_400, "llama-3.1-8b": 8_030_261_248, "llama-3.1-70b": 70_553_706_496, "llama-2-7b": 6_738_415_616,
              "llama-2-13b": 13_015_864_320, "mistral-7b": 7_241_732_096, "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360}
