@@ -159,8 +159,9 @@ class MemoryPlan:
         if have is None or self.fits(have):
             return self
         ways = self.ways(have)
-        raise NotEnoughMemory(f"{self.name} with {self.settings['method']} needs {self.total / 1e9:.1f} GB, {have / 1e9:.1f} GB are available: "
-                              + (f"it would fit with {'; or with '.join(ways)}" if ways else "nothing tried here makes it fit: take a smaller model"))
+        mend = f"it would fit with {'; or with '.join(ways)}" if ways else (
+            "nothing tried here makes it fit: take a smaller model, or shard it over several GPUs (accelerate, configs/fsdp2.yaml)")
+        raise NotEnoughMemory(f"{self.name} with {self.settings['method']} needs {self.total / 1e9:.1f} GB, {have / 1e9:.1f} GB are available: {mend}")
 
     def ways(self, available: float) -> list[str]:
         """Changes of the settings, one or several, after which the plan fits."""

@@ -121,9 +121,14 @@ def memory_bars(plans: dict, capacities: tuple[float, ...] = (24, 48, 80, 128), 
 def memory_course(courses: dict, title: str = "Memory through a step", ax=None) -> Figure:
     """Live bytes at each mark of a step. `courses`: name -> what `ftlib.meter.memory_timeline` returns."""
     series = {name: (range(len(course)), [size / 1e6 for _, size in course]) for name, course in courses.items()}
-    figure = curves(series, title, "forward pass, then backward", "MB beyond the start", ax=ax)
-    marks = [name.replace("model.", "").replace("layers.", "") for name, _ in next(iter(courses.values()))]
-    (ax or figure.axes[0]).set_xticks(range(len(marks)), marks, rotation=60, ha="right", fontsize=7)
+    figure = curves(series, title, "forward: embedding, blocks, head; then backward", "MB beyond the start", ax=ax)
+    axes, moments = ax or figure.axes[0], [moment for moment, _ in next(iter(courses.values()))]
+    turn = next((i for i, moment in enumerate(moments) if moment.startswith("backward")), None)
+    if turn is not None:
+        axes.axvline(turn - 0.5, color="#777", linewidth=1)
+    short = {"embed_tokens": "emb", "lm_head": "head"}
+    marks = [m.rpartition(".")[2].split()[-1] for m in moments]
+    axes.set_xticks(range(len(marks)), [short.get(m, m) for m in marks], fontsize=8)
     return figure
 
 
