@@ -5,18 +5,21 @@ export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
 
-.PHONY: venv labs lab test doctor data validate bench clean
+.PHONY: venv export labs lab test doctor data validate bench clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
 
-labs: venv           ## execute all labs in the tiny profile; copies and an index page in build/
+export: venv         ## also what lab 3.1.10 needs: llama-cpp-python, compiled once
+	@$(PYTHON) tools/venv.py --export
+
+labs: export         ## execute all labs in the tiny profile; copies and an index page in build/
 	@$(RUN) -m ftlib.cli labs --profile $(PROFILE) --output build $(LABS)
 
 lab: venv            ## open JupyterLab on localhost
 	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=localhost --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/labs
 
-test: venv           ## run the tests, labs included
+test: export         ## run the tests, labs included
 	@$(RUN) -m pytest $(PYTEST)
 
 doctor: venv         ## say whether this machine is ready

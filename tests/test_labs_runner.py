@@ -96,3 +96,12 @@ def test_slowest_cells_are_named():
     """Cells 0, 2 and 5 began at 0, 3 and 4 s, the end came at 10 s: they took 3, 1 and 6 s."""
     assert labs.slowest({0: 0.0, 2: 3.0, 5: 4.0}, 10.0, count=2) == "; slowest: cell 5 6 s, cell 0 3 s"
     assert labs.slowest({0: 0.0}, 0.4) == ""
+
+
+def test_a_lab_whose_compiled_part_is_missing_is_left_out_by_name(course, tmp_path, monkeypatch, capsys):
+    notebook(course / "lab-3.1.1-a.ipynb", ["1 + 1"], "Lab one")
+    notebook(course / "lab-3.1.10-b.ipynb", FAILS, "Lab ten")
+    monkeypatch.setitem(labs.NEEDS, "3.1.10", "a_module_that_nobody_has")
+    assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "lab-3.1.10-b.ipynb is left out" in said and "make export" in said and "1 of 1 labs" in said

@@ -21,6 +21,7 @@ def setup(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(module, "STAMP", tmp_path / ".venv" / "ftlib-ready")
+    monkeypatch.setattr(module, "EXPORT", tmp_path / ".venv" / "ftlib-export-ready")
     module.commands = []
 
     def run(command, hint):
@@ -35,7 +36,7 @@ def setup(tmp_path, monkeypatch):
 
 
 def test_first_run_installs_torch_alone_and_then_the_project(setup):
-    setup.main()
+    setup.main([])
     create, torch, rest = setup.commands
     assert create[1:3] == ["-m", "venv"] and "--system-site-packages" not in create
     assert torch[-1] == "torch==2.13.0" and "-c" in torch and rest[-2:] == ["-e", ".[dev,grading]"]
@@ -43,18 +44,33 @@ def test_first_run_installs_torch_alone_and_then_the_project(setup):
 
 
 def test_second_run_does_nothing_until_something_changes(setup):
-    setup.main()
+    setup.main([])
     setup.commands.clear()
-    setup.main()
+    setup.main([])
     assert setup.commands == []
     (setup.ROOT / "constraints.txt").write_text((setup.ROOT / "constraints.txt").read_text() + "# newer\n")
-    setup.main()
+    setup.main([])
     assert [c[1:3] for c in setup.commands] == [["-m", "pip"], ["-m", "pip"]]  # .venv itself is kept
+
+
+@pytest.mark.parametrize("compiler, works, said", [(True, True, "compiling"), (True, False, "left out"), (False, True, "build-essential")])
+def test_what_must_be_compiled_is_no_obstacle(setup, monkeypatch, capsys, compiler, works, said):
+    """The compiled part is installed once, and said to be left out where it cannot be: the rest works all the same."""
+    setup.main([])
+    monkeypatch.setattr(setup.shutil, "which", lambda name: f"/usr/bin/{name}" if compiler or "python" in name else None)
+    monkeypatch.setattr(setup, "find_python", lambda: "python3")
+    calls = []
+    monkeypatch.setattr(setup.subprocess, "run", lambda command, **_: calls.append(command) or types.SimpleNamespace(returncode=not works))
+    setup.main(["--export"])
+    assert said in capsys.readouterr().out and setup.EXPORT.exists() == (compiler and works)
+    assert [c[-1] for c in calls] == [".[export]"] * compiler
+    setup.main(["--export"])
+    assert len(calls) == compiler * (1 if works else 2)
 
 
 def test_a_vendors_torch_is_kept(setup, monkeypatch):
     monkeypatch.setattr(setup, "vendor_torch", lambda python: "2.9.0a0+nv25.10")
-    setup.main()
+    setup.main([])
     create, rest = setup.commands
     assert "--system-site-packages" in create
     held = (setup.VENV / "constraints.txt").read_text().splitlines()
@@ -68,14 +84,14 @@ def test_a_failed_step_leaves_no_stamp(setup, monkeypatch):
 
     monkeypatch.setattr(setup, "run", fails)
     with pytest.raises(SystemExit, match="setup: "):
-        setup.main()
+        setup.main([])
     assert not setup.STAMP.exists()
 
 
 def test_too_little_disk(setup, monkeypatch):
     monkeypatch.setattr(setup.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**9))
     with pytest.raises(SystemExit, match="1.0 GB of disk free, 6 GB are needed"):
-        setup.main()
+        setup.main([])
     assert setup.commands == []
 
 
@@ -113,7 +129,8 @@ def test_constraints_hold_every_dependency_at_a_version_that_pyproject_allows():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in
             re.findall(r"^([^#\s=]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)}
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], *project["optional-dependencies"]["grading"]]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], *project["optional-dependencies"]["grading"],
+              *project["optional-dependencies"]["export"]]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
     assert pins["torch"] == "2.13.0"
@@ -121,7 +138,7 @@ def test_constraints_hold_every_dependency_at_a_version_that_pyproject_allows():
 
 def test_makefile_targets():
     text = (ROOT / "Makefile").read_text()
-    for target in ("labs", "test", "doctor", "data"):
-        assert re.search(rf"^{target}: venv", text, re.M)
+    for target, needs in {"labs": "export", "test": "export", "export": "venv", "doctor": "venv", "data": "venv"}.items():
+        assert re.search(rf"^{target}: +{needs}", text, re.M)
     done = subprocess.run(["make", "--dry-run", "test", "labs"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and all(part in done.stdout for part in ("tools/venv.py", "-m pytest", "ftlib.cli labs"))

@@ -1,4 +1,5 @@
 """Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only Python's standard library.
+With --export also what compiles for minutes and only lab 3.1.10 needs.
 
 A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then sees the system's
 packages, and torch is held at the version that is there.
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV, STAMP = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready"
+VENV, STAMP, EXPORT = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready", ROOT / ".venv" / "ftlib-export-ready"
 OLDEST, DISK_GB = (3, 11), 6
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
 
@@ -64,26 +65,51 @@ def run(command: list[str], hint: str) -> None:
         stop(f"`{' '.join(command[:6])} …` failed. {hint}")
 
 
-def main() -> None:
-    if STAMP.is_file() and STAMP.read_text() == fingerprint():
-        return
-    free = shutil.disk_usage(ROOT).free / 1e9
-    if free < DISK_GB:
-        stop(f"{free:.1f} GB of disk free, {DISK_GB} GB are needed")
-    python = find_python()
+def install(python: str) -> None:
+    """Create .venv if there is none, and install the project with what its tests and grading need."""
     torch = vendor_torch(python)
     print(f"setup: creating .venv with {python}" + (f", keeping the vendor's torch {torch}" if torch else ""), flush=True)
     if not (VENV / "bin" / "python").exists():
         run([python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)], "On Debian: sudo apt install python3-venv")
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints(torch))]
     network = "Is the network up? Run the command again: pip goes on from its cache."
     if not torch:  # first and alone, so that nothing else chooses a build
         pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
-        run([*pip, pinned], network)
-    run([*pip, "-e", ".[dev,grading]"], network)
+        run([*pip(torch), pinned], network)
+    run([*pip(torch), "-e", ".[dev,grading]"], network)
     STAMP.write_text(fingerprint())
     print("setup: done", flush=True)
 
 
+def pip(torch: str | None) -> list[str]:
+    return [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints(torch))]
+
+
+def install_export(python: str) -> None:
+    """llama-cpp-python and what else lab 3.1.10 needs. It is compiled; without a compiler everything else works all the same."""
+    missing = [name for name in ("cc", "c++") if not shutil.which(name)]
+    if missing:
+        print(f"setup: no compiler ({' '.join(missing)}), so lab 3.1.10 and its tests are left out: sudo apt install build-essential", flush=True)
+        return
+    print("setup: compiling llama-cpp-python for lab 3.1.10 (4 minutes on two cores, once; pip keeps the wheel)", flush=True)
+    if subprocess.run([*pip(vendor_torch(python)), "-e", ".[export]"], cwd=ROOT).returncode:
+        print("setup: that failed, so lab 3.1.10 and its tests are left out; the reason is above", flush=True)
+        return
+    EXPORT.write_text(fingerprint())
+
+
+def done(stamp: Path) -> bool:
+    return stamp.is_file() and stamp.read_text() == fingerprint()
+
+
+def main(arguments: list[str]) -> None:
+    if not done(STAMP):
+        free = shutil.disk_usage(ROOT).free / 1e9
+        if free < DISK_GB:
+            stop(f"{free:.1f} GB of disk free, {DISK_GB} GB are needed")
+        install(find_python())
+    if "--export" in arguments and not done(EXPORT):
+        install_export(find_python())
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
