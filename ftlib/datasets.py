@@ -18,33 +18,10 @@ from jinja2 import TemplateError
 
 from ftlib.loading import DATA, check_tokenizer
 from ftlib.profiles import get_profile
+from ftlib.readers import read_lines
+from ftlib.rows import DataError, check_row
 
 IGNORE = -100
-
-
-class DataError(ValueError):
-    """Rows that cannot be used: names file, line or row, the reason and the mend."""
-
-
-def check_row(row, where: str) -> dict:
-    """Raise DataError unless the row holds non-empty messages that end with the assistant."""
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or not row["messages"]:
-        raise DataError(f"{where}: no list 'messages'; a row is {{\"messages\": [{{\"role\", \"content\"}}, …]}}")
-    for i, message in enumerate(row["messages"]):
-        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise DataError(f"{where}: message {i} needs the strings 'role' and 'content', got {message!r}")
-    if row["messages"][-1]["role"] != "assistant" or not row["messages"][-1]["content"].strip():
-        raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
-    return row
-
-
-def _parse_line(line: bytes, where: str) -> dict:
-    try:
-        return check_row(json.loads(line.decode("utf-8")), where)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
 
 
 def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
@@ -58,11 +35,12 @@ def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
+        for number, _, row in read_lines(file):
+            where = f"{path}:{number}"
             try:
-                rows.append(_parse_line(line, f"{path}:{number}"))
+                if isinstance(row, DataError):
+                    raise DataError(f"{where}: {row}")
+                rows.append(check_row(row, where))
             except DataError as error:
                 if on_error == "raise":
                     raise
