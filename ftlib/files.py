@@ -194,28 +194,33 @@ def _write_csv(file, rows) -> int:
 
 def _write_parquet(file, rows) -> int:
     writer, batch, number = None, [], 0
-    for number, row in _same_keys(rows):
-        batch.append(row)
-        if len(batch) == BATCH:
-            writer, batch = _write_batch(file, writer, batch, number), []
-    if batch or not number:
-        writer = _write_batch(file, writer, batch, number)
-    writer.close()
+    try:
+        for number, row in _same_keys(rows):
+            batch.append(row)
+            if len(batch) == BATCH:
+                writer, batch = _write_batch(file, writer, batch, number), []
+        if batch or not number:
+            writer = _write_batch(file, writer, batch, number)
+    finally:
+        if writer:
+            writer.close()
     return number
 
 
 def _write_batch(file, writer, batch: list[dict], last: int):
     """Write what Parquet gives back unchanged, and nothing else: a column's type is that of its first rows."""
+    first = last - len(batch) + 1
     try:
         table = pa.Table.from_pylist(batch, schema=writer and writer.schema)
-        written = table.to_pylist()
+        for number, (row, kept) in enumerate(zip(batch, table.to_pylist()), first):
+            if row != kept:
+                raise DataError(f"row {number} would change in Parquet, where all objects of a column have the same keys: write .jsonl")
+        writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True)
+        writer.write_table(table)
+    except DataError:
+        raise
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"rows {last - len(batch) + 1} to {last} do not fit Parquet's columns ({error}): write .jsonl") from None
-    for i, (row, kept) in enumerate(zip(batch, written)):
-        if row != kept:
-            raise DataError(f"row {last - len(batch) + 1 + i} would change in Parquet, where all objects of a column have the same keys: write .jsonl")
-    writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True)
-    writer.write_table(table)
+        raise DataError(f"rows {first} to {last} do not fit Parquet's columns ({error}): write .jsonl") from None
     return writer
 
 
