@@ -6,45 +6,19 @@ answer also `family` and `answer`.
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jinja2 import TemplateError
 
-from ftlib.loading import DATA, check_tokenizer
+from ftlib.loading import DATA
 from ftlib.profiles import get_profile
-
-IGNORE = -100
-
-
-class DataError(ValueError):
-    """Rows that cannot be used: names file, line or row, the reason and the mend."""
-
-
-def check_row(row, where: str) -> dict:
-    """Raise DataError unless the row holds non-empty messages that end with the assistant."""
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or not row["messages"]:
-        raise DataError(f"{where}: no list 'messages'; a row is {{\"messages\": [{{\"role\", \"content\"}}, …]}}")
-    for i, message in enumerate(row["messages"]):
-        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise DataError(f"{where}: message {i} needs the strings 'role' and 'content', got {message!r}")
-    if row["messages"][-1]["role"] != "assistant" or not row["messages"][-1]["content"].strip():
-        raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
-    return row
-
-
-def _parse_line(line: bytes, where: str) -> dict:
-    try:
-        return check_row(json.loads(line.decode("utf-8")), where)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+from ftlib.readers import read_lines
+from ftlib.rows import DataError, check_row
+from ftlib.templates import IGNORE, ShownMask, encode, inference_template, show_mask, training_template  # noqa: F401  (part of this module's names)
+from ftlib.templates import template_ids as _template_ids  # noqa: F401
 
 
 def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
@@ -58,11 +32,12 @@ def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
+        for number, _, row in read_lines(file):
+            where = f"{path}:{number}"
             try:
-                rows.append(_parse_line(line, f"{path}:{number}"))
+                if isinstance(row, DataError):
+                    raise DataError(f"{where}: {row}")
+                rows.append(check_row(row, where))
             except DataError as error:
                 if on_error == "raise":
                     raise
@@ -142,66 +117,21 @@ def fingerprint(rows: list[dict]) -> str:
     return digest.hexdigest()
 
 
-# --- from messages to tokens and loss masks ---------------------------------------------------------------------------
-def _template_ids(tokenizer, messages, **options) -> list[int]:
-    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second one. Qwen3's writes
-    # an empty thought before an answer: without thinking it belongs to the prompt. Other templates ignore the option.
-    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, enable_thinking=False, **options)["input_ids"]
-
-
-def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
-    """Mask for templates without generation marks: what each assistant turn adds to the text before it."""
-    ids, mask = _template_ids(tokenizer, messages), []
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = _template_ids(tokenizer, messages[:i], add_generation_prompt=True)
-        after = _template_ids(tokenizer, messages[: i + 1])
-        if ids[: len(after)] != after or after[: len(before)] != before:
-            raise DataError("this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
-                            "set a template with {% generation %} marks")
-        turn, stop = after[len(before):], tokenizer.eos_token_id
-        beyond = turn[::-1].index(stop) if stop in turn else 0  # ChatML writes a newline after the stop token
-        mask += [0] * (len(before) - len(mask)) + [1] * (len(turn) - beyond) + [0] * beyond
-    return ids, mask + [0] * (len(ids) - len(mask))
-
-
-def encode(tokenizer, messages: list[dict]) -> dict[str, list[int]]:
-    """Token ids of a conversation and labels that are -100 outside the assistant's turns.
-
-    The stop token that ends a turn belongs to the turn: it must be learnt, or the model never stops.
-    DataError where a BOS would be doubled or no token would be trained on.
-    """
-    check_tokenizer(tokenizer)
-    try:
-        if re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.chat_template):
-            out = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-            ids, mask = out["input_ids"], out["assistant_masks"]
-        else:
-            ids, mask = _mask_by_prefix(tokenizer, messages)
-    except TemplateError as error:
-        raise DataError(f"the chat template refuses these messages: {error}") from None
-    if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
-        raise DataError("the chat template and the tokenizer both write BOS: tokenise with add_special_tokens=False")
-    if not any(mask):
-        raise DataError("no token of this conversation belongs to the assistant: nothing would be learnt from it")
-    return {"input_ids": ids, "labels": [i if m else IGNORE for i, m in zip(ids, mask)]}
-
-
-def _encode_row(tokenizer, row: dict, where: str) -> dict[str, list[int]]:
+# --- from rows to batches -------------------------------------------------------------------------------------------
+def _encode_row(tokenizer, row: dict, where: str, train_on_prompt: bool) -> dict[str, list[int]]:
     if isinstance(row, dict) and row.keys() == {"input_ids", "labels"} and len(row["input_ids"]) == len(row["labels"]):
         return row
     messages = check_row(row, where)["messages"]
     try:
-        return encode(tokenizer, messages)
+        return encode(tokenizer, messages, train_on_prompt)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 
 
-def encode_rows(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
-    """Encode every row that is not encoded yet. Rows longer than max_length are left out, and one line says how many: a cut
-    answer would teach the model to stop in mid-sentence."""
-    encoded = [_encode_row(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
+def encode_rows(tokenizer, rows: list[dict], max_length: int = 1024, train_on_prompt: bool = False) -> list[dict]:
+    """Encode every row that is not encoded yet (`train_on_prompt` as in `encode`). Rows longer than max_length are left out, and
+    one line says how many: a cut answer would teach the model to stop in mid-sentence."""
+    encoded = [_encode_row(tokenizer, row, f"row {i}", train_on_prompt) for i, row in enumerate(rows)]
     kept = [e for e in encoded if len(e["input_ids"]) <= max_length]
     if len(kept) < len(encoded):
         longest = max(len(e["input_ids"]) for e in encoded)
@@ -225,23 +155,3 @@ class SFTCollator:
         mask = [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in batch]
         return {"input_ids": padded("input_ids", self.pad_token_id), "labels": padded("labels", IGNORE),
                 "attention_mask": torch.tensor(mask)}
-
-
-@dataclass
-class ShownMask:
-    """A conversation with its loss mask: colour in a notebook, brackets in a terminal."""
-    pieces: list[tuple[str, bool]]
-
-    def _repr_html_(self) -> str:
-        style = {True: "background:#cfe8ff;border-bottom:2px solid #0072B2", False: "color:#777"}
-        spans = "".join(f'<span style="{style[t]};padding:1px 2px;margin:1px">{html.escape(p)}</span>' for p, t in self.pieces)
-        return f'<div style="font-family:monospace;line-height:2">{spans}<br><small>underlined: trained on · grey: context only</small></div>'
-
-    def __repr__(self) -> str:
-        return "".join(f"[{p}]" if trained else p for p, trained in self.pieces)
-
-
-def show_mask(tokenizer, messages: list[dict]) -> ShownMask:
-    """Show which tokens of a conversation the loss counts."""
-    row = encode(tokenizer, messages)
-    return ShownMask([(tokenizer.decode([i]), label != IGNORE) for i, label in zip(row["input_ids"], row["labels"])])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ftlib.datasets import _template_ids
+from ftlib.templates import template_ids
 from ftlib.loading import check_tokenizer
 
 
@@ -80,7 +80,7 @@ def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]
 def generate_answers(model, tokenizer, conversations: list[list[dict]], max_new_tokens: int = 40, batch_size: int = 100) -> list[str]:
     """Greedy answers to conversations that end with the user's turn; sorted by length and padded on the left."""
     check_tokenizer(tokenizer)
-    encoded = [_template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
+    encoded = [template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
     order, answers = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), [""] * len(encoded)
     was_training = model.training
     model.eval()

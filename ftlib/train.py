@@ -25,6 +25,7 @@ from ftlib.baselines import baseline_io
 from ftlib.datasets import IGNORE, SFTCollator, encode_rows, fingerprint
 from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
 from ftlib.neftune import neftune
+from ftlib.packing import PackedCollator, pack, real_tokens
 from ftlib.progress import LiveRun
 
 log = logging.getLogger("ftlib")
@@ -95,6 +96,11 @@ class SFTTrainer(Trainer):
         lengths = [len(row["input_ids"]) for row in (self.train_dataset if train_dataset is None else train_dataset)]
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler(lengths, together, self.args.seed)
+
+    def _track_num_input_tokens(self, inputs) -> None:
+        if "attention_mask" not in inputs:  # packed rows have none, and Trainer would count their padding
+            inputs = {**inputs, "attention_mask": real_tokens(inputs["position_ids"])}
+        super()._track_num_input_tokens(inputs)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         if adapter := adapter_of(self.model):
@@ -224,7 +230,7 @@ def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, 
 def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_size: int = 32, seed: int = 0, eval_rows=None,
              eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
              warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool | None = None,
-             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw", show: bool = True) -> Run:
+             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw", packing: bool = False, show: bool = True) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`. Under `accelerate launch`
     or torchrun, `batch_size` is that of each process.
 
@@ -233,16 +239,24 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     interruption to the same result, and leaves `adapter/` and a manifest. `neftune_alpha` above 0 noises the
     embeddings (`ftlib.neftune`). `checkpointing` recomputes activations instead of keeping them; None: for models of 7 billion
     parameters and more. `optimizer`: "adamw" (fused), "paged_adamw" or "paged_adamw_8bit" (bitsandbytes; plain without CUDA).
-    Raises RunError or DataError.
+    `packing` puts several conversations into each row of up to `max_length` tokens, none seeing another (`ftlib.packing`); a step
+    then holds `batch_size` packed rows. Raises RunError or DataError.
     """
     if steps < 1 or batch_size < 1 or not learning_rate > 0:
         raise RunError(f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be above 0")
+    if packing and neftune_alpha:
+        raise RunError(f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's own length, which a packed "
+                       "row does not have; choose one of them")
     trained, _ = count_parameters(model)
     if not trained:
         raise RunError("no parameter of the model requires grad: call add_lora, or model.requires_grad_(True)")
     output_dir = Path(output_dir) if output_dir else None
     train_set = encode_rows(tokenizer, rows, max_length)
     eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
+    if packing:
+        packed, eval_set = pack(train_set, max_length), eval_set and pack(eval_set, max_length).rows
+        train_set = packed.rows
+        log.info("%s", packed)
     args = _arguments(output_dir, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule,
                       warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
                       save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps,
@@ -254,13 +268,13 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
                              schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length,
-                             neftune_alpha=neftune_alpha, optimizer=optimizer)
+                             neftune_alpha=neftune_alpha, optimizer=optimizer, **({"packing": True} if packing else {}))
         if args.world_size > 1:
             settings["processes"] = args.world_size
         with args.main_process_first():
             checkpoint = _prepare_dir(output_dir, settings, resume)
     trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
-                         data_collator=SFTCollator(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show and args.process_index == 0)])
+                         data_collator=(PackedCollator if packing else SFTCollator)(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show and args.process_index == 0)])
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
     done = checkpoint is not None and int(checkpoint.name.rsplit("-", 1)[1]) >= steps
