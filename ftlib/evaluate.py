@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ftlib.templates import template_ids
+from ftlib.datasets import IGNORE, SFTCollator
+from ftlib.judges import api_judge, exact_judge, normalise  # noqa: F401  (importable from here too)
 from ftlib.loading import check_tokenizer
+from ftlib.logps import sequence_logps
+from ftlib.templates import template_ids
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,6 @@ def paired_difference(a, b, **options) -> Interval:
     return bootstrap_interval(a - b, **options)
 
 
-def normalise(text: str) -> str:
-    """Whitespace runs to one space, ends stripped, a final full stop dropped: what exact match forgives."""
-    return " ".join(text.split()).rstrip(".").rstrip()
-
-
 def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]:
     """A conversation in which the shots were asked and answered before the prompt, a text or a list of messages.
 
@@ -77,24 +75,43 @@ def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]
 
 
 @torch.no_grad()
-def generate_answers(model, tokenizer, conversations: list[list[dict]], max_new_tokens: int = 40, batch_size: int = 100) -> list[str]:
-    """Greedy answers to conversations that end with the user's turn; sorted by length and padded on the left."""
+def generate_answers(model, tokenizer, conversations: list[list[dict]], max_new_tokens: int = 40, batch_size: int = 100,
+                     temperature: float = 0.0, seed: int = 0) -> list[str]:
+    """Answers to conversations that end with the user's turn; sorted by length and padded on the left.
+
+    Greedy at temperature 0, else sampled from softmax(logits / temperature), the whole vocabulary; the same for the same `seed`
+    and batches, and the global generator goes on as if nothing had been drawn.
+    """
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip()
+            for ids in _generate(model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed)[1]]
+
+
+@torch.no_grad()
+def _generate(model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed) -> tuple[list[list[int]], list[list[int]]]:
+    """(prompts, answers) as token ids; an answer ends with its stop token where it came to one."""
     check_tokenizer(tokenizer)
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature={temperature!r}: must be 0 (greedy) or above, and finite")
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    stops = model.generation_config.eos_token_id
+    stops = {stops} if isinstance(stops, int) else set(stops or ())
     encoded = [template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
-    order, answers = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), [""] * len(encoded)
+    order, answers = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), [[]] * len(encoded)
     was_training = model.training
     model.eval()
-    for start in range(0, len(order), batch_size):
-        part = order[start: start + batch_size]
-        width = max(len(encoded[i]) for i in part)
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in part], device=model.device)
-        mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in part], device=model.device)
-        out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
-                             pad_token_id=tokenizer.pad_token_id)
-        for i, row in zip(part, out[:, width:]):
-            answers[i] = tokenizer.decode(row, skip_special_tokens=True).strip()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in range(0, len(order), batch_size):
+            part = order[start: start + batch_size]
+            width = max(len(encoded[i]) for i in part)
+            ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in part], device=model.device)
+            mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in part], device=model.device)
+            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, **sampling)
+            for i, row in zip(part, out[:, width:].tolist()):
+                end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
+                answers[i] = row[:end]
     model.train(was_training)
-    return answers
+    return encoded, answers
 
 
 class Accuracy(float):
@@ -193,7 +210,11 @@ def complete_matches(model, tokenizer, pairs: list[tuple[str, str]], batch_size:
 
 
 class WinRate(float):
-    """Share of comparisons that a won, a tie counting one half; `.interval`, `.wins`, `.ties`, `.losses`."""
+    """Share of comparisons that a won, a tie counting one half; `.interval`, `.wins`, `.ties`, `.losses`.
+
+    `.consistency`: share of pairs that the judge gave the same winner, or a tie, in both orders. Far below 1 it goes by position.
+    """
+    consistency: float
     interval: Interval
     wins: int
     ties: int
@@ -204,29 +225,50 @@ def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None
     """Blind pairwise win rate of the answers `a` over `b`, with a bootstrap interval over the pairs.
 
     `judge(first, second)`, or `judge(prompt, first, second)` where `prompts` are given, returns 1 if the first
-    answer is better, 0 if the second, 0.5 for a tie. Each pair is judged in both orders and the two verdicts
-    averaged, so a judge that favours a position favours nobody.
+    answer is better, 0 if the second, 0.5 for a tie. It is blind: it never learns which side an answer came from. Each
+    pair is judged in both orders and the two verdicts averaged, so a judge that favours a position favours nobody.
     """
     if not a or len(a) != len(b) or (prompts is not None and len(prompts) != len(a)):
         raise ValueError(f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many prompts")
-    scores = []
+    scores, agree = [], 0
     for i, (one, two) in enumerate(zip(a, b)):
         lead = (prompts[i],) if prompts is not None else ()
         verdicts = judge(*lead, one, two), judge(*lead, two, one)
         for verdict in verdicts:
             if not isinstance(verdict, (int, float, np.number)) or not 0 <= verdict <= 1:
                 raise ValueError(f"judge returned {verdict!r} for pair {i}: it must return 1, 0.5 or 0")
+        agree += bool(verdicts[0] == 1 - verdicts[1])
         scores.append((float(verdicts[0]) + 1 - float(verdicts[1])) / 2)
     result = WinRate(sum(scores) / len(scores))
-    result.interval = bootstrap_interval(scores)
+    result.interval, result.consistency = bootstrap_interval(scores), agree / len(scores)
     result.wins, result.ties = sum(s > 0.5 for s in scores), sum(s == 0.5 for s in scores)
     result.losses = len(scores) - result.wins - result.ties
     return result
 
 
-def exact_judge(references: dict[str, str]):
-    """A judge for `win_rate` that checks answers against the reference by prompt: right beats wrong, else a tie."""
-    def judge(prompt: str, first: str, second: str) -> float:
-        right = [normalise(x) == normalise(references[prompt]) for x in (first, second)]
-        return 0.5 + 0.5 * (right[0] - right[1])
-    return judge
+@torch.no_grad()
+def kl_to_reference(model, tokenizer, prompts: list[list[dict]], reference, samples: int = 1, seed: int = 0, max_new_tokens: int = 40,
+                    batch_size: int = 32) -> Interval:
+    """KL(π ‖ π_ref) of whole answers, in nats an answer: the mean of ``log π(y|x) - log π_ref(y|x)`` over answers y that π samples.
+
+    `prompts`: conversations that end with the user's turn, held out from training; `samples` answers each, at temperature 1.
+    `reference(model)` is a context within which the model is π_ref: `ftlib.disable_adapter` for the base. Unbiased, also below 0
+    for few samples; an answer cut off at max_new_tokens counts with the tokens it has. The interval is a bootstrap over prompts.
+    """
+    if not prompts or samples < 1:
+        raise ValueError(f"{len(prompts)} prompts, samples={samples}: at least one of each is needed")
+    was_training, ratios = model.training, []
+    asked, answers = _generate(model, tokenizer, [p for p in prompts for _ in range(samples)], max_new_tokens, batch_size, 1.0, seed)
+    model.eval()
+    for start in range(0, len(asked), batch_size):
+        batch = _pad_answers(asked[start: start + batch_size], answers[start: start + batch_size], model.device)
+        policy = sequence_logps(model, **batch)
+        with reference(model):
+            ratios += (policy - sequence_logps(model, **batch)).tolist()
+    model.train(was_training)
+    return bootstrap_interval(np.reshape(ratios, (len(prompts), samples)).mean(1))
+
+
+def _pad_answers(prompts: list[list[int]], answers: list[list[int]], device) -> dict[str, torch.Tensor]:
+    rows = SFTCollator(pad_token_id=0)([{"input_ids": p + a, "labels": [IGNORE] * len(p) + a} for p, a in zip(prompts, answers)])
+    return {k: v.to(device) for k, v in rows.items()}

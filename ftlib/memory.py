@@ -34,10 +34,16 @@ LOSSES = ("sft", "dpo", "orpo", "simpo", "kto")
 OPTIMIZER_BYTES = {"adamw": 8, "paged_adamw": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "sgd": 0}  # a trained parameter
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-TILE_BYTES = 64 << 20         # of logits that ftlib's log-probabilities hold at a time
+TILE_BYTES = 16 << 20         # of fp32 logits that ftlib's log-probabilities hold at a time, if TILE_ROWS fit into it
+TILE_ROWS = 192               # the fewest tokens of a tile: below it a product costs more for reading the head than for its sums
 CUDA_CONTEXT = 1_000_000_000  # an estimate: CUDA's context and libraries, and what PyTorch's allocator keeps in reserve
 NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+
+
+def tile_rows(vocabulary: int) -> int:
+    """Tokens whose logits ftlib's log-probabilities make at a time."""
+    return max(TILE_ROWS, TILE_BYTES // (4 * vocabulary))
 
 
 class PlanError(ValueError):
@@ -167,7 +173,7 @@ class MemoryPlan:
         """Changes of the settings, one or several, after which the plan fits."""
         now, out, method = self.settings, [], self.settings["method"]
         leaner = {"full": "lora", "lora": "qlora", "dora": "qdora"}.get(method)
-        steps = [{"gradient_checkpointing": True}, {"batch_size": 1}, {"full_logits": False} if now["loss"] != "sft" else {},
+        steps = [{"gradient_checkpointing": True}, {"batch_size": 1}, {"full_logits": False},
                  {"optimizer": "paged_adamw_8bit"}, {"method": leaner} if leaner else {}, {"method": "qlora"} if method == "full" else {},
                  {"seq_len": max(1, now["seq_len"] // 2)}]
         steps = [s for s in steps if s and any(now[k] != v for k, v in s.items())]
@@ -179,14 +185,14 @@ class MemoryPlan:
 
 
 def plan_memory(config, method: str = "qlora", r: int = 16, target_modules="all-linear", batch_size: int = 1, seq_len: int = 1024,
-                gradient_checkpointing: bool = True, optimizer: str = "adamw", *, loss: str = "sft", full_logits: bool | None = None,
+                gradient_checkpointing: bool = True, optimizer: str = "adamw", *, loss: str = "sft", full_logits: bool = False,
                 dtype: str = "bfloat16", attention: str = "sdpa", device: str = "cuda") -> MemoryPlan:
     """The peak memory of training, by part, in bytes.
 
     config: a dict, transformers config, folder, file, or a name in `MODELS`. method: "full" (fp32 weights), "lora", "dora" (frozen
     weights in `dtype`), "qlora", "qdora" (linear layers but the head in NF4, double quantisation). What trains is fp32.
-    batch_size × seq_len: tokens of a micro-batch, padding included; pairs count as two rows. loss: "sft" or a preference loss,
-    whose log-probabilities are made of tiles unless `full_logits`. Computes in bf16 where `dtype` has 16 bits, else in fp32.
+    batch_size × seq_len: tokens of a micro-batch, padding included; pairs count as two rows. loss: "sft" or a preference loss; its
+    log-probabilities are made of tiles (all tokens taken as scored) unless `full_logits`. Computes in bf16 where `dtype` has 16 bits, else in fp32.
     Raises PlanError (a ValueError).
     """
     for name, value, known in (("method", method, METHODS), ("loss", loss, LOSSES), ("optimizer", optimizer, OPTIMIZER_BYTES),
@@ -199,7 +205,7 @@ def plan_memory(config, method: str = "qlora", r: int = 16, target_modules="all-
     shape = read_config(config)
     settings = {"method": method, "r": r, "target_modules": target_modules, "batch_size": batch_size, "seq_len": seq_len,
                 "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer, "loss": loss,
-                "full_logits": loss == "sft" if full_logits is None else full_logits, "dtype": dtype, "attention": attention, "device": device}
+                "full_logits": full_logits, "dtype": dtype, "attention": attention, "device": device}
     name = str(config) if isinstance(config, (str, Path)) else shape.get("_name_or_path") or "the model"
     return MemoryPlan(name, _parts(shape, settings), settings, shape)
 
@@ -246,7 +252,8 @@ def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[in
     if s["full_logits"]:
         head = 12 * config["vocab_size"] * tokens                             # log-softmax in fp32, and two gradients of its size
     else:
-        head = 4 * H * tokens + TILE_BYTES                                    # a gradient row for each token, and one tile
+        rows = min(tokens, tile_rows(config["vocab_size"]))
+        head = 2 * H * width * tokens + (4 if width == 4 else 6) * config["vocab_size"] * rows  # hidden states, their gradients, a tile
     return kept, head, work
 
 

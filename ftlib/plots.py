@@ -85,6 +85,20 @@ def grouped_bars(groups: dict[str, dict], title: str, y: str, percent: bool = Fa
     return ax.figure
 
 
+def frontier(points: dict, title: str = "What a win costs", ax=None) -> Figure:
+    """Win rate against KL to the reference. `points`: name -> [(KL in nats, win rate), …], numbers or Intervals, say one a β; up
+    and to the left is better."""
+    ax = _axes(title, "KL to the reference, nats an answer", "win rate, %", ax)
+    for i, (name, pairs) in enumerate(points.items()):
+        kl, rate = ([v if isinstance(v, Interval) else Interval(v, v, v) for v in column] for column in zip(*sorted(pairs, key=lambda p: _interval(p[0]).mean)))
+        spans = [[[scale * (v.mean - v.low) for v in values], [scale * (v.high - v.mean) for v in values]] for values, scale in ((kl, 1), (rate, 100))]
+        ax.errorbar([v.mean for v in kl], [100 * v.mean for v in rate], xerr=spans[0], yerr=spans[1], label=name, capsize=3, **style(i))
+    ax.axhline(50, color="black", linestyle=":", linewidth=1)
+    if len(points) > 1:
+        ax.legend()
+    return ax.figure
+
+
 def spectrum(values: dict, title: str, y: str = "share of ‖ΔW‖² explained", ax=None) -> Figure:
     """Cumulative energy of singular values by rank. `values`: name -> singular values of one matrix."""
     series = {}

@@ -23,6 +23,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from ftlib.adapter_io import base_name, load_adapter, save_adapter
 from ftlib.baselines import baseline_io
 from ftlib.datasets import IGNORE, SFTCollator, encode_rows, fingerprint
+from ftlib.logps import completion_logps
 from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
 from ftlib.neftune import neftune
 from ftlib.packing import PackedCollator, pack, real_tokens
@@ -116,6 +117,17 @@ class SFTTrainer(Trainer):
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def compute_loss(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches, all processes), without full logits.
+
+        Trainer averages gradients over processes: each one's share of the mean is multiplied by their number.
+        """
+        if isinstance(model, torch.nn.DataParallel):  # its replicas run in threads, and each would score all rows
+            return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        count = (inputs["labels"][:, 1:] != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
+        shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
+        return -completion_logps(model, **{"attention_mask": None, **inputs}).sum() / count * (self.accelerator.num_processes if shared else 1)
+
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean loss per answer token of the whole set; Trainer's is a mean of batch means, which favours short answers."""
@@ -125,7 +137,7 @@ class SFTTrainer(Trainer):
             batch = self._prepare_inputs(batch)
             count = (batch["labels"][:, 1:] != IGNORE).sum()
             with self.compute_loss_context_manager():
-                sums += torch.stack([self.model(**batch).loss.double() * count, count.double()])
+                sums += torch.stack([-completion_logps(self.model, **{"attention_mask": None, **batch}).double().sum(), count.double()])
         loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / count}
         self.log(metrics)

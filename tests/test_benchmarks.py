@@ -5,6 +5,7 @@ from transformers import LlamaConfig
 
 import ftlib as ft
 from benchmarks import adapters, harness
+from benchmarks import logps as logps_benchmark
 from benchmarks import memory as memory_benchmark
 
 FP32 = torch.float32
@@ -58,3 +59,11 @@ def test_plan_and_measurement_agree(method, loss, recomputed):
     plan = ft.plan_memory(config, method, r=16, batch_size=2, seq_len=128, gradient_checkpointing=recomputed, loss=loss, full_logits=True,
                           dtype="float32", device="cpu")
     assert plan.total == pytest.approx(peak, rel=0.1), f"{plan}\nmeasured {peak / 1e6:.1f} MB"
+
+
+def test_all_ways_to_log_probabilities_agree(monkeypatch):
+    monkeypatch.setattr(logps_benchmark, "LENGTH", 24)
+    logps_benchmark.assert_equal(steps := {n: logps_benchmark.step_of(w, *logps_benchmark.data(300)) for n, w in logps_benchmark.WAYS.items()})
+    wrong = lambda *a: 1.01 * logps_benchmark.full_logits(*a)
+    with pytest.raises(AssertionError, match="off: "):
+        logps_benchmark.assert_equal({**steps, "off": logps_benchmark.step_of(wrong, *logps_benchmark.data(300))})

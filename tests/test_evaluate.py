@@ -283,3 +283,55 @@ def test_the_embedded_model_reads_its_own_domain():
     """The committed base predicts held-out text of its world far better than chance (ln 1024 = 6.9 nats a token)."""
     model, tokenizer = ft.load_model("world-llama-4m")
     assert ft.perplexity(model, tokenizer, ft.load_base_text(count=20)) < 8
+
+
+# --- sampling, consistency, KL ------------------------------------------------------------------------------------------------
+def test_sampled_answers_are_the_seeds_and_leave_the_global_generator_alone(sharp, tok):
+    before = torch.get_rng_state()
+    ask = lambda **o: ev.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
+    a, b, c = (ask(temperature=2.0, seed=s) for s in (1, 1, 2))
+    assert a == b != c and torch.equal(before, torch.get_rng_state()) and ask(temperature=1e-4) == ask()
+    with pytest.raises(ValueError, match="temperature=-1"):
+        ask(temperature=-1)
+
+
+def test_sampling_draws_from_the_whole_distribution(tok):
+    """All-zero weights: all 280 tokens alike. Of 400 draws about 280·(1 - e^(-400/280)) = 213 are different; top-k of 50 would show 50."""
+    model = llama()
+    for p in model.parameters():
+        torch.nn.init.zeros_(p)
+    _, answers = ev._generate(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
+    assert 180 < len({a[0] for a in answers}) < 245
+
+
+def test_consistency_by_hand():
+    """One pair judged alike in both orders, one tie in both, one by position, one half by position: 2 of 4."""
+    verdicts = iter([1, 0, 0.5, 0.5, 1, 1, 1, 0.5])
+    result = ft.win_rate(["a"] * 4, ["b"] * 4, lambda x, y: next(verdicts))
+    assert result.consistency == 0.5 and result == pytest.approx((1 + 0.5 + 0.5 + 0.75) / 4)
+
+
+def test_kl_of_one_token_by_enumeration(sharp, tok):
+    """Answers of one token: the estimate from 600 samples lies within four standard errors of Σ p·(log p - log q)."""
+    model = ft.add_lora(llama(layers=1, initializer_range=0.1), r=2)
+    generator = torch.Generator().manual_seed(1)
+    for layer in ft.lora_layers(model).values():
+        layer.lora_B.data.normal_(0, 0.15, generator=generator)
+    ids = torch.tensor([tok.apply_chat_template(PROMPTS[1], add_generation_prompt=True, return_dict=True)["input_ids"]])
+    with torch.no_grad():
+        p = model(ids).logits[0, -1].double().log_softmax(-1)
+        with ft.disable_adapter(model):
+            q = model(ids).logits[0, -1].double().log_softmax(-1)
+    ratio = p - q
+    exact = (p.exp() * ratio).sum()
+    error = ((p.exp() * (ratio - exact) ** 2).sum() / 600).sqrt()
+    found = ev.kl_to_reference(model, tok, [PROMPTS[1]], ft.disable_adapter, samples=600, max_new_tokens=1, batch_size=300)
+    assert exact > 8 * error and abs(found.mean - exact) < 4 * error
+
+
+def test_kl_to_oneself_is_zero_and_the_mode_is_given_back(tok):
+    model = ft.add_lora(llama(layers=1), r=2).train()  # B = 0
+    kl = ev.kl_to_reference(model, tok, PROMPTS[:3], ft.disable_adapter, samples=2, max_new_tokens=5)
+    assert (kl.mean, kl.low, kl.high) == (0, 0, 0) and model.training
+    with pytest.raises(ValueError, match="0 prompts"):
+        ev.kl_to_reference(model, tok, [], ft.disable_adapter)

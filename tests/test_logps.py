@@ -1,6 +1,9 @@
 """Log-probabilities in tiles: equal to full logits in every dtype, gradients too, in bounded memory, through adapters and hooks."""
+import math
+
 import pytest
 import torch
+import transformers
 from conftest import llama, randomize
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +11,7 @@ from torch import nn, tensor
 from torch.autograd import gradcheck
 
 import ftlib as ft
-from ftlib import logps
+from ftlib import logps as logps_module
 from ftlib.meter import peak_bytes
 
 F64 = torch.float64
@@ -17,7 +20,7 @@ F64 = torch.float64
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Seven rows of a vocabulary of 50 in a tile, so that every test needs several."""
-    monkeypatch.setattr(logps, "TILE_BYTES", 4 * 50 * 7)
+    monkeypatch.setattr(logps_module, "tile_rows", lambda vocabulary: max(1, 350 // vocabulary))
 
 
 def data(B=3, T=9, H=8, V=50, dtype=F64, seed=0):
@@ -64,10 +67,42 @@ def test_gradients_are_those_of_full_logits(head, body):
             torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("head", [False, True])
-def test_gradcheck(head):
+SHAPES = {"plain": {}, "bias": {"bias": True}, "softcap": {"softcap": 2.0}, "scale": {"scale": 0.3}, "all": {"bias": True, "softcap": 2.0, "scale": -1.7}}
+
+
+@pytest.mark.parametrize("trained", ["none", "weight", "bias", "both"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradcheck(shape, trained):
     hidden, weight, labels = data(2, 5, 3, 11)
-    assert gradcheck(lambda h, W: ft.token_logps(h, W, labels), (hidden.requires_grad_(), weight.requires_grad_(head)))
+    options = dict(SHAPES[shape])
+    b = torch.linspace(-1, 1, 11, dtype=F64).requires_grad_(trained in ("bias", "both")) if options.pop("bias", False) else None
+    inputs = [hidden.requires_grad_(), weight.requires_grad_(trained in ("weight", "both"))] + ([] if b is None else [b])
+    call = lambda h, W, b=None: ft.token_logps(h, W, labels, bias=b, **options)
+    assert gradcheck(call, inputs)
+    products = hidden @ weight.T + (0 if b is None else b)
+    logits = options.get("scale", 1) * products
+    logits = logits if "softcap" not in options else 2.0 * torch.tanh(logits / 2.0)
+    want = logits[:, :-1].log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (labels[:, 1:] != -100)
+    torch.testing.assert_close(call(*inputs)[:, :-1], want, rtol=1e-11, atol=1e-12)
+
+
+def test_a_softcap_by_hand():
+    """Logits 0 and 1 capped at 1: 0 and tanh 1 = 0.7615942; log p(1) = 0.7615942 - ln(1 + e^0.7615942) = -0.3831660."""
+    hidden, weight = tensor([[[1.0, 0.0], [5.0, 5.0]]]), tensor([[0.0, 0.0], [1.0, 0.0]])
+    assert ft.token_logps(hidden, weight, tensor([[0, 1]]), softcap=1.0)[0, 0].item() == pytest.approx(-0.3831660)
+
+
+def test_the_gradient_of_a_sixteen_bit_head_is_summed_in_fp32():
+    """4,000 equal tokens in tiles of 7: a sum in bf16 would stop growing at 256 times its addend."""
+    hidden, weight, _ = data(1, 4001, 8, 50)
+    hidden[:] = hidden[0, 0].clone()
+    labels = torch.full((1, 4001), 3)
+    found = []
+    for dtype in (torch.bfloat16, F64):
+        W = weight.bfloat16().to(dtype).requires_grad_()
+        ft.token_logps(hidden.bfloat16().to(dtype), W, labels).sum().backward()
+        found.append(W.grad.double())
+    assert (found[0] - found[1]).norm() < 0.02 * found[1].norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -102,7 +137,7 @@ def test_under_autocast():
 
 
 def test_memory_does_not_grow_with_the_vocabulary_times_the_tokens(monkeypatch):
-    monkeypatch.setattr(logps, "TILE_BYTES", 1 << 20)
+    monkeypatch.setattr(logps_module, "tile_rows", lambda vocabulary: 32)
     hidden, weight, labels = data(4, 128, 16, 8000, torch.float32)
     h = hidden.requires_grad_()
     mine, theirs = (peak_bytes(lambda f=f: f(h, weight, labels).sum().backward()) for f in (ft.token_logps, full))
@@ -173,6 +208,64 @@ def test_checkpointing_changes_nothing():
     assert all(layer.lora_B.grad is not None for layer in ft.lora_layers(model).values())
 
 
+FAMILIES = {"Gemma2": {"final_logit_softcapping": 0.3}, "Cohere": {"logit_scale": 3.0}, "Granite": {"logits_scaling": 0.25}}
+
+
+def family(name: str, **more):
+    """A tiny random decoder of another family, its logits changed enough to be seen."""
+    options = {**dict(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                      head_dim=8, pad_token_id=2, bos_token_id=0, eos_token_id=6, initializer_range=0.2), **FAMILIES.get(name, {}), **more}
+    torch.manual_seed(0)
+    return getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**options)).to(F64).eval()
+
+
+@pytest.mark.parametrize("head", [False, True], ids=["frozen head", "trained head"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_other_families(name, head):
+    found = []
+    for function in (ft.sequence_logps, lambda m, **b: plain(m, b, False)):
+        model = family(name).requires_grad_(True)
+        model.get_output_embeddings().weight.requires_grad_(head)
+        out = function(model, **batch())
+        out.sum().backward()
+        found.append((out.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=1e-12)
+    assert found[0][1].keys() == found[1][1].keys()
+    for n, grad in found[1][1].items():
+        torch.testing.assert_close(found[0][1][n], grad, rtol=1e-8, atol=1e-11, msg=lambda m, n=n: f"{n}: {m}")
+
+
+def test_a_head_with_a_bias():
+    model = llama(dtype=F64, tie_word_embeddings=False)
+    model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, 280, dtype=F64))
+    torch.testing.assert_close(ft.sequence_logps(model, **batch()), plain(model, batch(), False), rtol=1e-10, atol=1e-12)
+
+
+def test_logits_that_are_changed_in_a_way_unknown_here_are_refused():
+    """HyperCLOVA X multiplies by `logits_scaling`, where Granite divides."""
+    with pytest.raises(ValueError, match="HyperCLOVAXForCausalLM .hyperclovax. does something to its logits"):
+        ft.sequence_logps(family("HyperCLOVAX", logits_scaling=2.0), **batch())
+
+
+def test_a_head_of_another_kind_is_refused():
+    class Strange(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).sort().values
+
+    model = llama(tie_word_embeddings=False)
+    model.lm_head = Strange(32, 280, bias=False)
+    with pytest.raises(ValueError, match="the head of LlamaForCausalLM is a Strange"):
+        ft.sequence_logps(model, **batch())
+
+
+def test_tokens_of_a_sequence_are_where_their_labels_are():
+    model, b = llama(dtype=F64), batch()
+    logps = logps_module.completion_logps(model, **b)
+    assert torch.equal(logps[:, :-1] != 0, b["labels"][:, 1:] != -100) and not logps[:, -1].any()
+    with pytest.raises(ValueError, match="differ"):
+        logps_module.completion_logps(model, b["input_ids"], b["attention_mask"], b["labels"][:, 1:])
+
+
 def test_a_head_that_is_no_plain_layer_runs_whole():
     model = randomize(ft.add_lora(llama(dtype=F64, tie_word_embeddings=False), r=3, target_modules=("q_proj", "lm_head")))
     torch.testing.assert_close(ft.sequence_logps(model, **batch()), plain(model, batch(), False))
@@ -182,7 +275,7 @@ def test_no_hook_is_left_after_an_error():
     model = llama()
     with pytest.raises(Exception):
         ft.sequence_logps(model, **{**batch(), "input_ids": batch()["input_ids"] + 10_000})
-    assert not model.base_model._forward_hooks
+    assert not model.lm_head._forward_hooks and not model.lm_head._forward_pre_hooks
 
 
 # Bad input
@@ -207,3 +300,10 @@ def test_a_row_without_an_answer_is_named():
         ft.sequence_logps(llama(), **b)
     with pytest.raises(ValueError, match="differ"):
         ft.sequence_logps(llama(), b["input_ids"], b["attention_mask"], b["labels"][:, 1:])
+
+
+@pytest.mark.parametrize("options, words", [({"bias": torch.zeros(3)}, r"bias \(3,\) does not fit"), ({"scale": 0.0}, "scale=0.0"), ({"scale": math.inf}, "scale=inf"),
+                                            ({"softcap": 0.0}, "softcap=0.0"), ({"softcap": -1.0}, "softcap=-1.0")], ids=str)
+def test_heads_that_do_not_exist(options, words):
+    with pytest.raises(ValueError, match=words):
+        ft.token_logps(torch.zeros(2, 3, 4), torch.zeros(5, 4), torch.zeros(2, 3, dtype=torch.long), **options)

@@ -41,7 +41,8 @@ def test_parts_by_hand():
     assert lora["weights"] == 2 * 3288 and lora["adapter"] == lora["gradients"] == 4 * 744 and lora["optimizer"] == 8 * 744
     assert qlora["weights"] == 1632 // 2 + 2 * (800 + 800 + 56)
     assert qlora["quantisation constants"] == round(1632 * (8 / 64 + 32 / (64 * 256)) / 8)
-    assert lora["logits"] == 12 * 100 * 4
+    assert lora["logits"] == 2 * 8 * 2 * 4 + 6 * 100 * 4  # hidden states and gradients in bf16, a tile of all four tokens in bf16 and fp32
+    assert ft.plan_memory(TINY, "lora", seq_len=4, full_logits=True).parts["logits"] == 12 * 100 * 4
     assert ft.plan_memory(TINY, "lora", r=2, target_modules=("q_proj", "v_proj")).parts["adapter"] == 4 * 3 * 2 * (16 + 16)
     assert ft.plan_memory(TINY, "dora", r=2).parts["adapter"] == 4 * (744 + 3 * (5 * 8 + 2 * 12))
 
@@ -72,7 +73,7 @@ def test_more_of_anything_takes_more():
 SHAPE = dict(layers=4, hidden=256, vocab=4096, intermediate_size=768, max_position_embeddings=512, tie_word_embeddings=False)
 
 
-def measured(method, checkpointing, batch, length, shape=SHAPE):
+def measured(method, checkpointing, batch, length, full_logits, shape=SHAPE):
     """The peak of two steps, weights and optimizer included."""
     ids = torch.randint(8, 280, (batch, length))
 
@@ -86,7 +87,7 @@ def measured(method, checkpointing, batch, length, shape=SHAPE):
             model.activation_checkpointing_enable({"use_reentrant": False})
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
         for _ in range(2):
-            model(input_ids=ids, labels=ids).loss.backward()
+            (model(input_ids=ids, labels=ids).loss if full_logits else -ft.sequence_logps(model, ids, torch.ones_like(ids), ids).mean()).backward()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -95,11 +96,14 @@ def measured(method, checkpointing, batch, length, shape=SHAPE):
 
 @pytest.mark.parametrize("method", ["full", "lora", "dora"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("batch, length", [(1, 64), (4, 256)])
-def test_the_plan_is_within_ten_percent_of_the_measured_peak(method, checkpointing, batch, length):
-    peak, config = measured(method, checkpointing, batch, length)
-    plan = ft.plan_memory(config, method, r=8, batch_size=batch, seq_len=length, gradient_checkpointing=checkpointing, dtype="float32", device="cpu")
-    assert plan.total == pytest.approx(peak, rel=0.10), f"{plan}\nmeasured {peak / 1e9:.4f}"
+@pytest.mark.parametrize("batch, length, full_logits", [(1, 64, False), (4, 256, False), (4, 256, True)])
+def test_the_plan_is_near_the_measured_peak(method, checkpointing, batch, length, full_logits):
+    peak, config = measured(method, checkpointing, batch, length, full_logits)
+    plan = ft.plan_memory(config, method, r=8, batch_size=batch, seq_len=length, gradient_checkpointing=checkpointing, dtype="float32", device="cpu",
+                          full_logits=full_logits)
+    # Without full logits a recomputed block's backward pass is the peak; its parts are planned as if all were held together.
+    above = 1.25 if checkpointing and not full_logits else 1.10
+    assert 0.90 <= plan.total / peak <= above, f"{plan}\nmeasured {peak / 1e9:.4f}"
 
 
 # Bad input

@@ -54,3 +54,11 @@ def test_a_memory_course_is_drawn_in_megabytes():
     course = [("forward model.layers.0", 2_000_000), ("forward lm_head", 3_000_000), ("backward model.layers.0", 1_000_000)]
     ax = plots.memory_course({"kept": course}).axes[0]
     assert ax.lines[0].get_ydata().tolist() == [2, 3, 1] and [t.get_text() for t in ax.get_xticklabels()][:2] == ["0", "head"]
+
+
+def test_the_frontier_goes_from_left_to_right_with_its_intervals():
+    ax = plots.frontier({"dpo": [(4.0, Interval(0.7, 0.6, 0.75)), (Interval(1.0, 0.5, 2.0), 0.6)], "simpo": [(2.0, 0.5)]}).axes[0]
+    line, _, bars = ax.containers[0]
+    assert line.get_xdata().tolist() == [1, 4] and line.get_ydata() == pytest.approx([60, 70])
+    assert bars[0].get_segments()[0][:, 0] == pytest.approx([0.5, 2]) and bars[1].get_segments()[1][:, 1] == pytest.approx([60, 75])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["dpo", "simpo"]
