@@ -38,19 +38,20 @@ def check_row(row, where: str) -> dict:
     return row
 
 
-def _parse_line(line: bytes, where: str) -> dict:
+def _parse_line(line: bytes, where: str, check=check_row) -> dict:
     try:
-        return check_row(json.loads(line.decode("utf-8")), where)
+        return check(json.loads(line.decode("utf-8")), where)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
 
 
-def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
+def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row) -> list[dict]:
     """The rows of a JSONL file. A bad line raises DataError with file, line and reason.
 
-    With on_error="skip" bad lines are kept out, and one line says how many and which came first.
+    `check(row, where)` raises for a row that is not of its schema: by default one with `messages`; `ftlib.pairs.check_any` takes
+    preference pairs and binary feedback too. With on_error="skip" bad lines are kept out, and one line says how many and which came first.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")
@@ -62,7 +63,7 @@ def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
             if not line.strip():
                 continue
             try:
-                rows.append(_parse_line(line, f"{path}:{number}"))
+                rows.append(_parse_line(line, f"{path}:{number}", check))
             except DataError as error:
                 if on_error == "raise":
                     raise
@@ -99,18 +100,23 @@ def _hub_rows(dataset: str, split: str) -> list[dict]:
     return [to_row(r) for r in raw.select(range(start, start + sizes[split]))]
 
 
+NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
+
+
 def load_rows(split: str, profile=None) -> list[dict]:
-    """The profile's rows for a split: "train", "validation", "golden" (and, embedded, every file in data/rows)."""
+    """The profile's rows for a split: "train", "validation", "golden" (and, embedded, every file in data/rows, pairs and feedback
+    among them; not base_text, which `load_base_text` reads, and not the messy file, whose lines are not all rows)."""
+    from ftlib.pairs import check_any
     profile, local = get_profile(profile), os.environ.get("FTLIB_ROWS")
     if local:
-        return read_jsonl(Path(local) / f"{split}.jsonl")
+        return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)
     if profile.dataset != "embedded":
         return _hub_rows(profile.dataset, split)
     file = DATA / "rows" / f"{split}.jsonl"
-    if not file.is_file():
-        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem != "base_text"))
+    if not file.is_file() or split in NO_ROWS:
+        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem not in NO_ROWS))
         raise DataError(f"the embedded data has no split {split!r}: use {known}")
-    return read_jsonl(file)
+    return read_jsonl(file, check=check_any)
 
 
 def _base_text(line: bytes, where: str) -> str:

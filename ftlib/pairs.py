@@ -1,0 +1,323 @@
+"""Preference pairs and binary feedback: from scores, from corruptions, one into the other, and the bias of length in them.
+
+TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant message], "rejected": [one assistant message]}``, a binary
+row ``{"prompt", "completion", "label": bool}``; plain strings in their place are kept as strings. Other keys are carried along. What
+becomes no pair is counted by reason in `Pairs.left_out`, never dropped unsaid.
+"""
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ftlib.datasets import DataError, check_row
+from ftlib.evaluate import Interval, bootstrap_interval
+
+
+class PairError(DataError):
+    """A pair or a binary row that cannot be used: which, the key, its value and the mend."""
+
+
+class Pairs(list):
+    """A list of rows; `.left_out` counts what did not become one, by reason."""
+
+    def __init__(self, rows=(), left_out: Mapping[str, int] | None = None):
+        super().__init__(rows)
+        self.left_out = Counter(left_out or {})
+
+
+# --- checks -------------------------------------------------------------------------------------------------------------
+def completion_text(completion) -> str:
+    """The text of a completion: itself, or the content of its one message."""
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+def _check_prompt(prompt, where: str) -> None:
+    if isinstance(prompt, str) and prompt.strip():
+        return
+    if not isinstance(prompt, list) or not prompt or not all(_is_message(m) for m in prompt):
+        raise PairError(f"{where}: prompt is {str(prompt)[:60]!r}: text, or a list of {{'role', 'content'}}, is needed")
+    if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
+        raise PairError(f"{where}: prompt ends with {prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}: it must end with the user's turn, not empty")
+
+
+def _is_message(m) -> bool:
+    return isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))
+
+
+def _check_completion(row: dict, key: str, where: str) -> None:
+    value, plain = row.get(key), isinstance(row["prompt"], str)
+    if plain != isinstance(value, str):
+        form = "text, as the prompt is" if plain else "a list of one assistant message, as the prompt is of messages"
+        raise PairError(f"{where}: {key} is {str(value)[:60]!r}: {form}, is needed")
+    if not plain and (not isinstance(value, list) or len(value) != 1 or not _is_message(value[0]) or value[0]["role"] != "assistant"):
+        raise PairError(f"{where}: {key} is {str(value)[:60]!r}: one message of the assistant is needed, in a list")
+    if not completion_text(value).strip():
+        raise PairError(f"{where}: {key} is empty: a completion must say something; leave the row out")
+
+
+def check_pair(row, where: str = "pair") -> dict:
+    """The pair itself, or PairError: prompt not ending with the user's turn, empty completion, chosen equal to rejected."""
+    if not isinstance(row, dict) or "prompt" not in row:
+        raise PairError(f"{where}: no 'prompt': a pair is {{'prompt', 'chosen', 'rejected'}}, the prompt apart from the answers")
+    _check_prompt(row["prompt"], where)
+    for key in ("chosen", "rejected"):
+        _check_completion(row, key, where)
+    if completion_text(row["chosen"]) == completion_text(row["rejected"]):
+        raise PairError(f"{where}: chosen equals rejected ({completion_text(row['chosen'])[:40]!r}): nothing is preferred; leave the pair out")
+    return row
+
+
+def check_binary(row, where: str = "row") -> dict:
+    """The binary row itself, or PairError: prompt or completion as in `check_pair`, label not True or False."""
+    if not isinstance(row, dict) or "prompt" not in row:
+        raise PairError(f"{where}: no 'prompt': a binary row is {{'prompt', 'completion', 'label'}}")
+    _check_prompt(row["prompt"], where)
+    _check_completion(row, "completion", where)
+    if not isinstance(row.get("label"), bool):
+        raise PairError(f"{where}: label is {row.get('label')!r}: True (thumbs up) or False (thumbs down) is needed")
+    return row
+
+
+def check_any(row, where: str = "row") -> dict:
+    """The row checked as what its keys say: a pair ("chosen"), binary feedback ("completion"), else a conversation."""
+    keys = row if isinstance(row, dict) else ()
+    return (check_pair if "chosen" in keys else check_binary if "completion" in keys else check_row)(row, where)
+
+
+# --- pairs from scores, pairs from corruptions ----------------------------------------------------------------------------
+def _scored(row, where: str) -> tuple[list, list[float]]:
+    completions, scores = (row.get(k) if isinstance(row, dict) else None for k in ("completions", "scores"))
+    if not isinstance(completions, list) or not isinstance(scores, list) or len(completions) != len(scores) or "prompt" not in row:
+        raise PairError(f"{where}: a scored row is {{'prompt', 'completions': […], 'scores': […]}}, a score a completion")
+    for i, score in enumerate(scores):
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+            raise PairError(f"{where}: score {i} is {score!r}: a finite number is needed; leave the completion out")
+    _check_prompt(row["prompt"], where)
+    for i, completion in enumerate(completions):
+        _check_completion({"prompt": row["prompt"], f"completion {i}": completion}, f"completion {i}", where)
+    return completions, scores
+
+
+def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pairs:
+    """Pairs from rows ``{"prompt", "completions": […], "scores": […]}``: the better-scored completion is chosen.
+
+    `how`: "best-worst", at most one pair a row, or "all", every two completions. `margin` ≥ 0: the least difference of scores. A pair
+    carries the row's other keys and `margin`, its own difference. `.left_out` counts, a comparison each, "tie" (equal scores),
+    "margin" (a smaller difference), "same text", and rows with "fewer than two completions". PairError names a broken row.
+    """
+    if how not in ("best-worst", "all") or not margin >= 0:
+        raise PairError(f"how={how!r}, margin={margin!r}: use 'best-worst' or 'all', and a margin of at least 0")
+    out = Pairs()
+    for i, row in enumerate(rows):
+        completions, scores = _scored(row, f"row {i}")
+        order = sorted(range(len(scores)), key=lambda k: -scores[k])
+        if len(order) < 2:
+            out.left_out["fewer than two completions"] += 1
+            continue
+        rest = {k: v for k, v in row.items() if k not in ("prompt", "completions", "scores")}
+        for a, b in itertools.combinations(order, 2) if how == "all" else [(order[0], order[-1])]:
+            difference = scores[a] - scores[b]
+            reason = "tie" if difference == 0 else "margin" if difference < margin else \
+                "same text" if completion_text(completions[a]) == completion_text(completions[b]) else None
+            if reason:
+                out.left_out[reason] += 1
+            else:
+                out.append({"prompt": row["prompt"], "chosen": completions[a], "rejected": completions[b], **rest, "margin": difference})
+    return out
+
+
+def _cut(answer: str, rng: random.Random, others: list[str]) -> str:
+    words = answer.split(" ")
+    return " ".join(words[: rng.randint(1, max(1, len(words) - 1))])
+
+
+def _repeat(answer: str, rng: random.Random, others: list[str]) -> str:
+    return f"{answer} {answer}"
+
+
+def _shuffle_words(answer: str, rng: random.Random, others: list[str]) -> str:
+    words = answer.split(" ")
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def _other_answer(answer: str, rng: random.Random, others: list[str]) -> str:
+    return rng.choice(others)
+
+
+Corruption = Callable[[str, random.Random, list[str]], str]  # (answer, generator, all answers of the row's family) -> a worse one
+CORRUPTIONS: dict[str, Corruption] = {"cut": _cut, "repeat": _repeat, "shuffle_words": _shuffle_words, "other_answer": _other_answer}
+
+
+def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
+    """Pairs of a row's answer (chosen) and that answer corrupted (rejected), one a row; only as good as what the corruption teaches.
+
+    rows: ``{"messages": […]}``, the assistant's answer last. `corrupt`: names from `CORRUPTIONS` ("cut" short, "repeat" twice,
+    "shuffle_words", "other_answer" of the same `family`), or a mapping of names to functions ``(answer, rng, answers) -> text``; each
+    row gets one, drawn from `seed`. A pair carries the row's other keys and `corruption`, the name. `.left_out` counts, by corruption,
+    answers that it left as they were or empty: a one-word answer has no other order.
+    """
+    table = dict(corrupt) if isinstance(corrupt, Mapping) else {name: CORRUPTIONS.get(name) for name in ([corrupt] if isinstance(corrupt, str) else corrupt)}
+    if not table or not all(callable(f) for f in table.values()):
+        raise PairError(f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to functions")
+    rows, rng, out, families = list(rows), random.Random(seed), Pairs(), defaultdict(list)
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or len(row["messages"]) < 2 \
+                or not all(_is_message(m) for m in row["messages"]) or row["messages"][-1]["role"] != "assistant":
+            raise PairError(f"row {i}: 'messages' with a question and, last, the assistant's answer are needed")
+        families[row.get("family")].append(row["messages"][-1]["content"])
+    for i, row in enumerate(rows):
+        *prompt, answer = row["messages"]
+        name = rng.choice(list(table))
+        worse = table[name](answer["content"], rng, families[row.get("family")])
+        if worse == answer["content"] or not worse.strip():
+            out.left_out[name] += 1
+            continue
+        rest = {k: v for k, v in row.items() if k != "messages"}
+        out.append(check_pair({"prompt": prompt, "chosen": [answer], "rejected": [{**answer, "content": worse}], **rest, "corruption": name}, f"row {i}"))
+    return out
+
+
+# --- pairs and binary feedback into one another -----------------------------------------------------------------------------
+def pairs_to_binary(pairs) -> list[dict]:
+    """Two binary rows a pair: the chosen completion with label True, then the rejected one with False; other keys on both."""
+    out = []
+    for i, pair in enumerate(pairs):
+        check_pair(pair, f"pair {i}")
+        clash = [k for k in ("completion", "label") if k in pair]
+        if clash:
+            raise PairError(f"pair {i}: has a key {clash[0]!r} already: rename it before converting")
+        rest = {k: v for k, v in pair.items() if k not in ("prompt", "chosen", "rejected")}
+        out += [{"prompt": pair["prompt"], "completion": pair[key], "label": key == "chosen", **rest} for key in ("chosen", "rejected")]
+    return out
+
+
+def _join(up: dict, down: dict) -> dict:
+    """One pair of two rows; keys that differ are kept as chosen_… and rejected_…"""
+    rest = ({k: v for k, v in row.items() if k not in ("prompt", "completion", "label")} for row in (up, down))
+    ups, downs = rest
+    same = {k: v for k, v in ups.items() if k in downs and downs[k] == v}
+    apart = {f"{name}_{k}": v for name, side in (("chosen", ups), ("rejected", downs)) for k, v in side.items() if k not in same}
+    return {"prompt": up["prompt"], "chosen": up["completion"], "rejected": down["completion"], **same, **apart}
+
+
+def binary_to_pairs(rows) -> Pairs:
+    """Pairs from binary rows: under each prompt the first waiting thumbs up meets the first waiting thumbs down.
+
+    The inverse of `pairs_to_binary` on what it wrote. A row is used once. `.left_out` counts rows: "no thumbs down" and "no thumbs
+    up" for the prompt (a KTO loss can still use them), and "both labels", the same completion judged both ways.
+    """
+    waiting: dict[tuple[str, bool], deque] = defaultdict(deque)
+    out = Pairs()
+    for i, row in enumerate(rows):
+        check_binary(row, f"row {i}")
+        prompt = json.dumps(row["prompt"], sort_keys=True)
+        others = waiting[prompt, not row["label"]]
+        if not others:
+            waiting[prompt, row["label"]].append(row)
+            continue
+        up, down = (row, others.popleft()) if row["label"] else (others.popleft(), row)
+        if completion_text(up["completion"]) == completion_text(down["completion"]):
+            out.left_out["both labels"] += 2
+        else:
+            out.append(_join(up, down))
+    for (_, label), left in waiting.items():
+        if left:
+            out.left_out["no thumbs down" if label else "no thumbs up"] += len(left)
+    return out
+
+
+def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> list[dict]:
+    """A random subset with `ratio` thumbs down for every thumbs up (10: 1 to 10; 0.1: 10 to 1), in the rows' order.
+
+    `size`: rows in all, so that different ratios can be compared on equally many; None takes as many as there are. PairError where
+    the rows do not hold that many.
+    """
+    rows = list(rows)
+    groups = {label: [i for i, r in enumerate(rows) if check_binary(r, f"row {i}")["label"] is label] for label in (True, False)}
+    if not 0 < ratio < math.inf:
+        raise PairError(f"ratio={ratio!r}: thumbs down for every thumbs up, a number above 0, is needed")
+    ups = min(len(groups[True]), int(len(groups[False]) / ratio)) if size is None else round(size / (1 + ratio))
+    wanted = {True: ups, False: round(ups * ratio) if size is None else size - ups}
+    for label, count in wanted.items():
+        if not 0 < count <= len(groups[label]):
+            raise PairError(f"ratio={ratio:g}, size={size}: {count} rows with label {label} of {len(groups[label])} would be needed: choose others")
+    rng = random.Random(seed)
+    kept = {i for label, count in wanted.items() for i in rng.sample(groups[label], count)}
+    return [row for i, row in enumerate(rows) if i in kept]
+
+
+# --- the bias of length -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class LengthBias:
+    """How length goes with preference; intervals are 95% bootstrap intervals over the pairs."""
+    unit: str              # "characters" or "tokens"
+    longer: Interval       # share of pairs whose chosen answer is the longer one, equal lengths counting one half: 0.5 is no bias
+    difference: Interval   # mean of chosen minus rejected, in the unit
+    correlation: float     # matched-pairs rank-biserial, -1 to 1: 0 is no bias
+
+    def __str__(self) -> str:
+        return (f"chosen longer in {self.longer.percent()}, by {self.difference} {self.unit} on average, "
+                f"rank-biserial correlation {self.correlation:.2f}")
+
+
+def _differences(pairs, tokenizer) -> list[int]:
+    size = len if tokenizer is None else lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return [size(completion_text(p["chosen"])) - size(completion_text(p["rejected"]))
+            for p in (check_pair(p, f"pair {i}") for i, p in enumerate(pairs))]
+
+
+def rank_biserial(differences: list[float]) -> float:
+    """Matched-pairs rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1): (W+ - W-) / (W+ + W-) with W± the sums of the ranks
+    of the absolute differences above and below 0, ties sharing their mean rank, zeros left out. 0 where all are zero."""
+    sizes = Counter(abs(d) for d in differences if d)
+    rank, below = {}, 0
+    for size in sorted(sizes):
+        rank[size] = below + (sizes[size] + 1) / 2
+        below += sizes[size]
+    total = below * (below + 1) / 2
+    return sum(math.copysign(rank[abs(d)], d) for d in differences if d) / total if total else 0.0
+
+
+def length_bias(pairs, tokenizer=None) -> LengthBias:
+    """How far the chosen answers are the longer ones, in characters, or in tokens where a tokenizer is given.
+
+    Length is a well-known confounder: annotators and models prefer longer answers, and a policy trained on such pairs learns to be
+    long (Singhal et al. 2023, arXiv 2310.03716). DataError without pairs.
+    """
+    differences = _differences(pairs, tokenizer)
+    if not differences:
+        raise PairError("pairs is empty: nothing to measure")
+    return LengthBias("characters" if tokenizer is None else "tokens", bootstrap_interval([(d > 0) + 0.5 * (d == 0) for d in differences]),
+                      bootstrap_interval(differences), rank_biserial(differences))
+
+
+def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> Pairs:
+    """A subset in which length does not predict preference, by matched sampling, in the pairs' order.
+
+    Pairs are binned by the absolute difference of their lengths (`bin_width` characters, or tokens with a tokenizer, a bin). Of every
+    bin as many pairs are kept with a longer as with a shorter chosen answer, drawn from `seed`; equal lengths all stay. So exactly
+    half of what differs is longer, and the mean difference is below `bin_width`. `.left_out["length"]` counts the rest. PairError
+    where nothing could be matched: then write pairs of the other kind.
+    """
+    if bin_width < 1:
+        raise PairError(f"bin_width={bin_width!r}: at least 1 is needed")
+    pairs, rng = list(pairs), random.Random(seed)
+    differences, bins, kept = _differences(pairs, tokenizer), defaultdict(lambda: ([], [])), set()
+    for i, d in enumerate(differences):
+        if d:
+            bins[(abs(d) - 1) // bin_width][d > 0].append(i)
+        else:
+            kept.add(i)
+    for shorter, longer in bins.values():
+        count = min(len(shorter), len(longer))
+        kept |= {*rng.sample(shorter, count), *rng.sample(longer, count)}
+    if not kept:
+        raise PairError(f"no two of the {len(pairs)} pairs match: {sum(d > 0 for d in differences)} have the longer answer chosen, "
+                        f"{sum(d < 0 for d in differences)} the shorter; raise bin_width={bin_width}, or write pairs of the other kind")
+    return Pairs([p for i, p in enumerate(pairs) if i in kept], {"length": len(pairs) - len(kept)})
