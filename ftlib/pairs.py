@@ -40,7 +40,7 @@ def _check_prompt(prompt, where: str) -> None:
     if isinstance(prompt, str) and prompt.strip():
         return
     if not isinstance(prompt, list) or not prompt or not all(_is_message(m) for m in prompt):
-        raise PairError(f"{where}: prompt is {str(prompt)[:60]!r}: text, or a list of {{'role', 'content'}}, is needed")
+        raise PairError(f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, is needed")
     if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
         raise PairError(f"{where}: prompt ends with {prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}: it must end with the user's turn, not empty")
 
@@ -53,9 +53,9 @@ def _check_completion(row: dict, key: str, where: str) -> None:
     value, plain = row.get(key), isinstance(row["prompt"], str)
     if plain != isinstance(value, str):
         form = "text, as the prompt is" if plain else "a list of one assistant message, as the prompt is of messages"
-        raise PairError(f"{where}: {key} is {str(value)[:60]!r}: {form}, is needed")
+        raise PairError(f"{where}: {key} is {repr(value)[:60]}: {form}, is needed")
     if not plain and (not isinstance(value, list) or len(value) != 1 or not _is_message(value[0]) or value[0]["role"] != "assistant"):
-        raise PairError(f"{where}: {key} is {str(value)[:60]!r}: one message of the assistant is needed, in a list")
+        raise PairError(f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a list")
     if not completion_text(value).strip():
         raise PairError(f"{where}: {key} is empty: a completion must say something; leave the row out")
 
