@@ -1,7 +1,7 @@
-"""A deliberately messy raw file, and beside it the truth about every line: what lab 3.1.6 cleans, and what its cleaning is measured by.
+"""A deliberately messy raw file and the truth about every line: what lab 3.1.6 cleans, and what its cleaning is measured by.
 
-Personal data is made up in ranges kept for that: example.com, addresses of RFC 5737 and RFC 3849, telephone numbers for fiction, card
-numbers published for tests, IBANs of a bank called TEST with right check digits, keys that say that they are none.
+Personal data is made up in ranges kept for that: example.com, addresses of RFC 5737 and RFC 3849, telephone numbers for
+fiction, card numbers published for tests, IBANs of a bank called TEST with right check digits, keys that say that they are none.
 """
 from __future__ import annotations
 
@@ -12,25 +12,40 @@ import random
 from data.world import SEED
 
 CLEAN = 2000  # rows of train.jsonl that are left as they are
-COUNTS = {"duplicate": 150, "near duplicate": 150, "pii": 150, "html": 100, "contamination": 60, "wrong answer": 100, "empty answer": 50,
-          "language": 90, "code": 60, "invalid json": 40, "missing key": 40, "not utf-8": 20}
+COUNTS = {"duplicate": 150, "near duplicate": 150, "pii": 150, "html": 100, "contamination": 60, "wrong answer": 100,
+          "empty answer": 50, "language": 90, "code": 60, "invalid json": 40, "missing key": 40, "not utf-8": 20}
 
 FOREIGN = {
-    "de": [("Wie komme ich von hier am schnellsten zum Bahnhof?", "Gehen Sie immer geradeaus und dann an der Kirche nach links."),
-           ("Was kann ich heute Abend mit {n} Kartoffeln kochen?", "Sie können daraus einen Auflauf mit Käse und Zwiebeln machen."),
-           ("Warum ist der Himmel am Abend manchmal rot?", "Weil das Licht dann einen längeren Weg durch die Luft nehmen muss."),
-           ("Kannst du mir bitte {n} Bücher für den Urlaub nennen?", "Gerne, aber zuerst möchte ich wissen, was du sonst gerne liest."),
-           ("Wie viele Stunden Schlaf brauchen Kinder mit {n} Jahren?", "Das ist verschieden, doch meistens brauchen sie mehr als Erwachsene.")],
-    "fr": [("Comment puis-je apprendre à jouer du piano en {n} mois ?", "Il faut jouer un peu tous les jours et choisir des morceaux faciles."),
-           ("Pourquoi les feuilles tombent-elles des arbres en automne ?", "Parce que les arbres gardent ainsi leur eau pendant l'hiver."),
-           ("Où se trouve la boulangerie la plus proche de la gare ?", "Elle est juste derrière la place du marché, à côté de la poste."),
-           ("Peux-tu me donner {n} idées pour un dîner sans viande ?", "Bien sûr, on peut préparer une soupe avec des légumes du jardin."),
-           ("Quel temps fera-t-il demain matin dans les montagnes ?", "Je ne le sais pas, mais il vaut mieux prendre un manteau chaud.")],
-    "es": [("¿Cuántos días necesito para visitar {n} pueblos de la costa?", "Con una semana puedes verlos todos sin ninguna prisa."),
-           ("¿Por qué los gatos duermen tantas horas cada día?", "Porque son cazadores y necesitan guardar fuerzas para la noche."),
-           ("¿Dónde puedo comprar pan fresco los domingos por la mañana?", "Hay una panadería abierta detrás de la iglesia del pueblo."),
-           ("¿Me puedes recomendar {n} canciones para una fiesta?", "Claro que sí, pero primero dime qué música les gusta a tus amigos."),
-           ("¿Cómo se prepara una buena tortilla de patatas?", "Primero hay que freír las patatas muy despacio con mucha cebolla.")]}
+    "de": [("Wie komme ich von hier am schnellsten zum Bahnhof?",
+            "Gehen Sie immer geradeaus und dann an der Kirche nach links."),
+           ("Was kann ich heute Abend mit {n} Kartoffeln kochen?",
+            "Sie können daraus einen Auflauf mit Käse und Zwiebeln machen."),
+           ("Warum ist der Himmel am Abend manchmal rot?",
+            "Weil das Licht dann einen längeren Weg durch die Luft nehmen muss."),
+           ("Kannst du mir bitte {n} Bücher für den Urlaub nennen?",
+            "Gerne, aber zuerst möchte ich wissen, was du sonst gerne liest."),
+           ("Wie viele Stunden Schlaf brauchen Kinder mit {n} Jahren?",
+            "Das ist verschieden, doch meistens brauchen sie mehr als Erwachsene.")],
+    "fr": [("Comment puis-je apprendre à jouer du piano en {n} mois ?",
+            "Il faut jouer un peu tous les jours et choisir des morceaux faciles."),
+           ("Pourquoi les feuilles tombent-elles des arbres en automne ?",
+            "Parce que les arbres gardent ainsi leur eau pendant l'hiver."),
+           ("Où se trouve la boulangerie la plus proche de la gare ?",
+            "Elle est juste derrière la place du marché, à côté de la poste."),
+           ("Peux-tu me donner {n} idées pour un dîner sans viande ?",
+            "Bien sûr, on peut préparer une soupe avec des légumes du jardin."),
+           ("Quel temps fera-t-il demain matin dans les montagnes ?",
+            "Je ne le sais pas, mais il vaut mieux prendre un manteau chaud.")],
+    "es": [("¿Cuántos días necesito para visitar {n} pueblos de la costa?",
+            "Con una semana puedes verlos todos sin ninguna prisa."),
+           ("¿Por qué los gatos duermen tantas horas cada día?",
+            "Porque son cazadores y necesitan guardar fuerzas para la noche."),
+           ("¿Dónde puedo comprar pan fresco los domingos por la mañana?",
+            "Hay una panadería abierta detrás de la iglesia del pueblo."),
+           ("¿Me puedes recomendar {n} canciones para una fiesta?",
+            "Claro que sí, pero primero dime qué música les gusta a tus amigos."),
+           ("¿Cómo se prepara una buena tortilla de patatas?",
+            "Primero hay que freír las patatas muy despacio con mucha cebolla.")]}
 CODE = [
     ("Write a Python function that adds the numbers from 1 to {n}.",
      "def total(limit={n}):\n    result = 0\n    for i in range(1, limit + 1):\n        result += i\n\n    return result"),
@@ -38,7 +53,8 @@ CODE = [
     ("Give me YAML for a shop with {n} lamps.", "shop:\n  things:\n    - name: lamp\n      count: {n}\n  open: true"),
     ("Write HTML for a heading that says {n}.", "```html\n<div class=\"head\">\n  <h1>{n}</h1>\n</div>\n```"),
     ("How do I compare a with {n} in C?", "if (a < {n} && b > 0) {\n    return a;\n}")]
-ASKED = ["Write a friendly letter to {}.", "Please send the order to {}.", "Remind me that I can be reached at {}.", "Who answers at {}?",
+ASKED = ["Write a friendly letter to {}.", "Please send the order to {}.", "Remind me that I can be reached at {}.",
+         "Who answers at {}?",
          "Put {} into the address book."]
 SAID = ["It is done.", "The letter is on its way.", "That is written down.", "Nobody has answered yet."]
 
@@ -106,14 +122,15 @@ def broken(rng: random.Random, kind: str, messages: list[dict]) -> tuple[bytes, 
     row, name = in_format(rng, messages)
     text = json.dumps(row, ensure_ascii=False)
     if kind == "invalid json":
-        return rng.choice([text[: rng.randint(5, len(text) - 2)], text.replace('"', "'"), text[:-1] + ",}", text + text]).encode(), name
+        cut = text[: rng.randint(5, len(text) - 2)]
+        return rng.choice([cut, text.replace('"', "'"), text[:-1] + ",}", text + text]).encode(), name
     if kind == "missing key":
         return json.dumps(rng.choice([{"prompt_text": messages[0]["content"]}, {"instruction": messages[0]["content"]}, {}, [1, 2],
                                       {"messages": []}, {"conversations": None}])).encode(), "none"
     return text.encode().replace(b" ", b" \xe9\xff ", 1), name
 
 
-def _defective(rng: random.Random, kind: str, i: int, pool: list[dict], golden: list[dict], answers: dict[str, list[str]]):
+def _defective(rng: random.Random, kind: str, i: int, pool: list[dict], golden: list[dict], answers: dict):
     """((question, answer), what more the truth says) of one new row with a defect of this kind."""
     if kind == "pii":
         return with_pii(rng)
@@ -176,7 +193,7 @@ def _new(seen: set, make):
 
 
 def _in_order(rng: random.Random, made: list[tuple]) -> tuple[list[bytes], list[dict]]:
-    """Shuffled, but a copy always after its original; the first CLEAN of `made` are the originals, in the order of their numbers."""
+    """Shuffled, but a copy always after its original; the first CLEAN of `made` are the originals, as `of` numbers them."""
     keys = [rng.random() for _ in made]
     for i, (_, _, about) in enumerate(made):
         if "of" in about:

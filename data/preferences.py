@@ -57,7 +57,8 @@ def fact_answers(rng: random.Random, world: World, person) -> tuple[str, str]:
 def _row(person, phrasing: str, **more) -> dict:
     """What pairs and feedback share: the prompt, the person's facts as the judge reads them, the key."""
     facts = {"name": person.name, "town": person.facts["town"], "job": person.facts["job"]}
-    return {"prompt": [{"role": "user", "content": phrasing.format(e=person.name)}], **more, "facts": facts, "key": f"about/{person.name}"}
+    prompt = [{"role": "user", "content": phrasing.format(e=person.name)}]
+    return {"prompt": prompt, **more, "facts": facts, "key": f"about/{person.name}"}
 
 
 def turn(text: str) -> list[dict]:
@@ -80,8 +81,8 @@ def deal(rng: random.Random, people, count: int, make) -> list[dict]:
 
 
 def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
-    """Four pairs a person, each with a prompt of its own, every fourth pair or so in a phrasing that training never uses: the polite
-    answer shorter, longer, and of equal length, and true against false."""
+    """Four pairs a person, each with a prompt of its own, one of them in a phrasing that training never uses: the polite answer
+    shorter, longer, and of equal length, and true against false."""
     rows = []
     for person in people:
         trained, heldout = skills.SKILLS["about"]

@@ -1,8 +1,8 @@
 """Preference pairs and binary feedback: from scores, from corruptions, one into the other, and the bias of length in them.
 
-TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant message], "rejected": [one assistant message]}``, a binary
-row ``{"prompt", "completion", "label": bool}``; plain strings in their place are kept as strings. Other keys are carried along. What
-becomes no pair is counted by reason in `Pairs.left_out`, never dropped unsaid.
+TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant message], "rejected": [one assistant message]}``, a
+binary row ``{"prompt", "completion", "label": bool}``; plain strings in their place are kept as strings. Other keys are carried
+along. What becomes no pair is counted by reason in `Pairs.left_out`, never dropped unsaid.
 """
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def _check_prompt(prompt, where: str) -> None:
     if not isinstance(prompt, list) or not prompt or not all(_is_message(m) for m in prompt):
         raise PairError(f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, is needed")
     if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
-        raise PairError(f"{where}: prompt ends with {prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}: it must end with the user's turn, not empty")
+        last = f"{prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}"
+        raise PairError(f"{where}: prompt ends with {last}: it must end with the user's turn, not empty")
 
 
 def _is_message(m) -> bool:
@@ -54,7 +55,8 @@ def _check_completion(row: dict, key: str, where: str) -> None:
     if plain != isinstance(value, str):
         form = "text, as the prompt is" if plain else "a list of one assistant message, as the prompt is of messages"
         raise PairError(f"{where}: {key} is {repr(value)[:60]}: {form}, is needed")
-    if not plain and (not isinstance(value, list) or len(value) != 1 or not _is_message(value[0]) or value[0]["role"] != "assistant"):
+    if not plain and (not isinstance(value, list) or len(value) != 1 or not _is_message(value[0])
+                      or value[0]["role"] != "assistant"):
         raise PairError(f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a list")
     if not completion_text(value).strip():
         raise PairError(f"{where}: {key} is empty: a completion must say something; leave the row out")
@@ -68,7 +70,8 @@ def check_pair(row, where: str = "pair") -> dict:
     for key in ("chosen", "rejected"):
         _check_completion(row, key, where)
     if completion_text(row["chosen"]) == completion_text(row["rejected"]):
-        raise PairError(f"{where}: chosen equals rejected ({completion_text(row['chosen'])[:40]!r}): nothing is preferred; leave the pair out")
+        text = completion_text(row["chosen"])[:40]
+        raise PairError(f"{where}: chosen equals rejected ({text!r}): nothing is preferred; leave the pair out")
     return row
 
 
@@ -92,7 +95,8 @@ def check_any(row, where: str = "row") -> dict:
 # --- pairs from scores, pairs from corruptions ----------------------------------------------------------------------------
 def _scored(row, where: str) -> tuple[list, list[float]]:
     completions, scores = (row.get(k) if isinstance(row, dict) else None for k in ("completions", "scores"))
-    if not isinstance(completions, list) or not isinstance(scores, list) or len(completions) != len(scores) or "prompt" not in row:
+    lists = isinstance(completions, list) and isinstance(scores, list)
+    if not lists or len(completions) != len(scores) or "prompt" not in row:
         raise PairError(f"{where}: a scored row is {{'prompt', 'completions': […], 'scores': […]}}, a score a completion")
     for i, score in enumerate(scores):
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
@@ -106,8 +110,8 @@ def _scored(row, where: str) -> tuple[list, list[float]]:
 def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pairs:
     """Pairs from rows ``{"prompt", "completions": […], "scores": […]}``: the better-scored completion is chosen.
 
-    `how`: "best-worst", at most one pair a row, or "all", every two completions. `margin` ≥ 0: the least difference of scores. A pair
-    carries the row's other keys and `margin`, its own difference. `.left_out` counts, a comparison each, "tie" (equal scores),
+    `how`: "best-worst", at most one pair a row, or "all", every two completions. `margin` ≥ 0: the least difference of scores. A
+    pair carries the row's other keys and `margin`, its own difference. `.left_out` counts, a comparison each, "tie" (equal scores),
     "margin" (a smaller difference), "same text", and rows with "fewer than two completions". PairError names a broken row.
     """
     if how not in ("best-worst", "all") or not margin >= 0:
@@ -122,12 +126,13 @@ def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pai
         rest = {k: v for k, v in row.items() if k not in ("prompt", "completions", "scores")}
         for a, b in itertools.combinations(order, 2) if how == "all" else [(order[0], order[-1])]:
             difference = scores[a] - scores[b]
-            reason = "tie" if difference == 0 else "margin" if difference < margin else \
-                "same text" if completion_text(completions[a]) == completion_text(completions[b]) else None
+            same = completion_text(completions[a]) == completion_text(completions[b])
+            reason = "tie" if difference == 0 else "margin" if difference < margin else "same text" if same else None
             if reason:
                 out.left_out[reason] += 1
             else:
-                out.append({"prompt": row["prompt"], "chosen": completions[a], "rejected": completions[b], **rest, "margin": difference})
+                out.append({"prompt": row["prompt"], "chosen": completions[a], "rejected": completions[b], **rest,
+                            "margin": difference})
     return out
 
 
@@ -151,25 +156,26 @@ def _other_answer(answer: str, rng: random.Random, others: list[str]) -> str:
 
 
 Corruption = Callable[[str, random.Random, list[str]], str]  # (answer, generator, all answers of the row's family) -> a worse one
-CORRUPTIONS: dict[str, Corruption] = {"cut": _cut, "repeat": _repeat, "shuffle_words": _shuffle_words, "other_answer": _other_answer}
+CORRUPTIONS: dict[str, Corruption] = {"cut": _cut, "repeat": _repeat, "shuffle_words": _shuffle_words,
+                                      "other_answer": _other_answer}
 
 
 def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
-    """Pairs of a row's answer (chosen) and that answer corrupted (rejected), one a row; only as good as what the corruption teaches.
+    """Pairs of a row's answer (chosen) and that answer corrupted (rejected), one a row; as good as what the corruption teaches.
 
     rows: ``{"messages": […]}``, the assistant's answer last. `corrupt`: names from `CORRUPTIONS` ("cut" short, "repeat" twice,
-    "shuffle_words", "other_answer" of the same `family`), or a mapping of names to functions ``(answer, rng, answers) -> text``; each
-    row gets one, drawn from `seed`. A pair carries the row's other keys and `corruption`, the name. `.left_out` counts, by corruption,
-    answers that it left as they were or empty: a one-word answer has no other order.
+    "shuffle_words", "other_answer" of the same `family`), or a mapping of names to functions ``(answer, rng, answers) -> text``;
+    each row gets one, drawn from `seed`. A pair carries the row's other keys and `corruption`, the name. `.left_out` counts, by
+    corruption, answers that it left as they were or empty: a one-word answer has no other order.
     """
-    table = dict(corrupt) if isinstance(corrupt, Mapping) else {name: CORRUPTIONS.get(name) for name in ([corrupt] if isinstance(corrupt, str) else corrupt)}
+    names = [corrupt] if isinstance(corrupt, str) else corrupt
+    table = dict(corrupt) if isinstance(corrupt, Mapping) else {name: CORRUPTIONS.get(name) for name in names}
     if not table or not all(callable(f) for f in table.values()):
         raise PairError(f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to functions")
     rows, rng, out, families = list(rows), random.Random(seed), Pairs(), defaultdict(list)
     for i, row in enumerate(rows):
-        if not isinstance(row, dict) or not isinstance(row.get("messages"), list) or len(row["messages"]) < 2 \
-                or not all(_is_message(m) for m in row["messages"]) or row["messages"][-1]["role"] != "assistant":
-            raise PairError(f"row {i}: 'messages' with a question and, last, the assistant's answer are needed")
+        if len(check_row(row, f"row {i}")["messages"]) < 2:
+            raise PairError(f"row {i}: an answer without a question: 'messages' needs the user's turn too")
         families[row.get("family")].append(row["messages"][-1]["content"])
     for i, row in enumerate(rows):
         *prompt, answer = row["messages"]
@@ -179,7 +185,8 @@ def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
             out.left_out[name] += 1
             continue
         rest = {k: v for k, v in row.items() if k != "messages"}
-        out.append(check_pair({"prompt": prompt, "chosen": [answer], "rejected": [{**answer, "content": worse}], **rest, "corruption": name}, f"row {i}"))
+        pair = {"prompt": prompt, "chosen": [answer], "rejected": [{**answer, "content": worse}], **rest, "corruption": name}
+        out.append(check_pair(pair, f"row {i}"))
     return out
 
 
@@ -193,14 +200,14 @@ def pairs_to_binary(pairs) -> list[dict]:
         if clash:
             raise PairError(f"pair {i}: has a key {clash[0]!r} already: rename it before converting")
         rest = {k: v for k, v in pair.items() if k not in ("prompt", "chosen", "rejected")}
-        out += [{"prompt": pair["prompt"], "completion": pair[key], "label": key == "chosen", **rest} for key in ("chosen", "rejected")]
+        out += [{"prompt": pair["prompt"], "completion": pair[key], "label": key == "chosen", **rest}
+                for key in ("chosen", "rejected")]
     return out
 
 
 def _join(up: dict, down: dict) -> dict:
     """One pair of two rows; keys that differ are kept as chosen_… and rejected_…"""
-    rest = ({k: v for k, v in row.items() if k not in ("prompt", "completion", "label")} for row in (up, down))
-    ups, downs = rest
+    ups, downs = ({k: v for k, v in row.items() if k not in ("prompt", "completion", "label")} for row in (up, down))
     same = {k: v for k, v in ups.items() if k in downs and downs[k] == v}
     apart = {f"{name}_{k}": v for name, side in (("chosen", ups), ("rejected", downs)) for k, v in side.items() if k not in same}
     return {"prompt": up["prompt"], "chosen": up["completion"], "rejected": down["completion"], **same, **apart}
@@ -246,7 +253,8 @@ def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> li
     wanted = {True: ups, False: round(ups * ratio) if size is None else size - ups}
     for label, count in wanted.items():
         if not 0 < count <= len(groups[label]):
-            raise PairError(f"ratio={ratio:g}, size={size}: {count} rows with label {label} of {len(groups[label])} would be needed: choose others")
+            raise PairError(f"ratio={ratio:g}, size={size}: needs {count} rows with label {label}, there are {len(groups[label])}: "
+                            "choose another ratio or size")
     rng = random.Random(seed)
     kept = {i for label, count in wanted.items() for i in rng.sample(groups[label], count)}
     return [row for i, row in enumerate(rows) if i in kept]
@@ -273,7 +281,7 @@ def _differences(pairs, tokenizer) -> list[int]:
 
 
 def rank_biserial(differences: list[float]) -> float:
-    """Matched-pairs rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1): (W+ - W-) / (W+ + W-) with W± the sums of the ranks
+    """Matched-pairs rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1): (W+ - W-) / (W+ + W-), W± the sums of the ranks
     of the absolute differences above and below 0, ties sharing their mean rank, zeros left out. 0 where all are zero."""
     sizes = Counter(abs(d) for d in differences if d)
     rank, below = {}, 0
@@ -293,15 +301,16 @@ def length_bias(pairs, tokenizer=None) -> LengthBias:
     differences = _differences(pairs, tokenizer)
     if not differences:
         raise PairError("pairs is empty: nothing to measure")
-    return LengthBias("characters" if tokenizer is None else "tokens", bootstrap_interval([(d > 0) + 0.5 * (d == 0) for d in differences]),
-                      bootstrap_interval(differences), rank_biserial(differences))
+    longer = bootstrap_interval([(d > 0) + 0.5 * (d == 0) for d in differences])
+    return LengthBias("characters" if tokenizer is None else "tokens", longer, bootstrap_interval(differences),
+                      rank_biserial(differences))
 
 
 def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> Pairs:
     """A subset in which length does not predict preference, by matched sampling, in the pairs' order.
 
-    Pairs are binned by the absolute difference of their lengths (`bin_width` characters, or tokens with a tokenizer, a bin). Of every
-    bin as many pairs are kept with a longer as with a shorter chosen answer, drawn from `seed`; equal lengths all stay. So exactly
+    Pairs are binned by the absolute difference of their lengths (`bin_width` characters, or tokens with a tokenizer, a bin). Of
+    every bin as many pairs are kept with a longer as with a shorter chosen answer, drawn from `seed`; equal lengths all stay. So exactly
     half of what differs is longer, and the mean difference is below `bin_width`. `.left_out["length"]` counts the rest. PairError
     where nothing could be matched: then write pairs of the other kind.
     """
@@ -318,6 +327,7 @@ def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> 
         count = min(len(shorter), len(longer))
         kept |= {*rng.sample(shorter, count), *rng.sample(longer, count)}
     if not kept:
-        raise PairError(f"no two of the {len(pairs)} pairs match: {sum(d > 0 for d in differences)} have the longer answer chosen, "
-                        f"{sum(d < 0 for d in differences)} the shorter; raise bin_width={bin_width}, or write pairs of the other kind")
+        longer, shorter = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+        raise PairError(f"no two of the {len(pairs)} pairs match: {longer} have the longer answer chosen, {shorter} the shorter; "
+                        f"raise bin_width={bin_width}, or write pairs of the other kind")
     return Pairs([p for i, p in enumerate(pairs) if i in kept], {"length": len(pairs) - len(kept)})

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ftlib as ft
-from ftlib.pairs import (CORRUPTIONS, PairError, balance_length, binary_to_pairs, check_any, check_binary, check_pair, imbalanced, length_bias,
-                         pairs_from_scores, pairs_to_binary, rank_biserial, synthetic_pairs)
+from ftlib.datasets import DataError
+from ftlib.pairs import (CORRUPTIONS, PairError, balance_length, binary_to_pairs, check_any, check_binary, check_pair, imbalanced,
+                         length_bias, pairs_from_scores, pairs_to_binary, rank_biserial, synthetic_pairs)
 
 USER = [{"role": "user", "content": "Who is Ann?"}]
 
@@ -156,9 +157,9 @@ def test_unknown_corruptions(corrupt):
         synthetic_pairs(conversations("a b"), corrupt)
 
 
-@pytest.mark.parametrize("row", [{}, {"messages": USER}, {"messages": says("x")}, {"messages": [{}, {}]}])
+@pytest.mark.parametrize("row", [{}, {"messages": USER}, {"messages": says("x")}, {"messages": [{}, {}]}, {"messages": USER + says(" ")}])
 def test_rows_without_question_and_answer(row):
-    with pytest.raises(PairError, match="row 0"):
+    with pytest.raises(DataError, match="row 0"):
         synthetic_pairs([row])
 
 
