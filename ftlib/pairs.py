@@ -310,7 +310,7 @@ def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> 
     """A subset in which length does not predict preference, by matched sampling, in the pairs' order.
 
     Pairs are binned by the absolute difference of their lengths (`bin_width` characters, or tokens with a tokenizer, a bin). Of
-    every bin as many pairs are kept with a longer as with a shorter chosen answer, drawn from `seed`; equal lengths all stay. So exactly
+    every bin as many are kept with a longer as with a shorter chosen answer, drawn from `seed`; equal lengths all stay. So exactly
     half of what differs is longer, and the mean difference is below `bin_width`. `.left_out["length"]` counts the rest. PairError
     where nothing could be matched: then write pairs of the other kind.
     """
