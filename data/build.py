@@ -20,7 +20,7 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from data import skills
+from data import messy, preferences, skills
 from data.corpus import ASSISTANT, END, SYSTEM, USER, Corpus, alphabet_text
 from data.world import SEED, World
 
@@ -48,12 +48,15 @@ SIZES = {  # golden, paraphrase, validation, train; Olm has files of its own
 ABOUT = 500  # open requests in train.jsonl
 
 
-def write_jsonl(path: Path, rows) -> None:
+def write_lines(path: Path, lines) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(b"".join(line + b"\n" for line in lines))
     temporary.replace(path)
+
+
+def write_jsonl(path: Path, rows) -> None:
+    write_lines(path, (json.dumps(row, ensure_ascii=False).encode() for row in rows))
 
 
 def make_rows(world: World) -> dict[str, list[dict]]:
@@ -225,9 +228,12 @@ def build_adapter() -> None:
 
 
 def build_rows(world: World) -> None:
-    for name, rows in make_rows(world).items():
+    parts = make_rows(world)
+    lines, truth = messy.messy_lines(parts["train"], parts["golden"])
+    files = {**parts, "base_text": heldout_text(world), **preferences.preference_rows(world, parts["golden"]), "messy_truth": truth}
+    for name, rows in files.items():
         write_jsonl(ROWS / f"{name}.jsonl", rows)
-    write_jsonl(ROWS / "base_text.jsonl", heldout_text(world))
+    write_lines(ROWS / "messy.jsonl", lines)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 
 from data.world import BAD, COLOURS, FOODS, GOOD, OPPOSITES, THINGS, World, article, plural
+from ftlib.course.world import POLITE_OPENERS, RUDE_OPENERS, STYLE_FACTS
 
 PERSON = {
     "town": (["Where does {e} live?", "Which town is home to {e}?", "Name the town where {e} lives.",
@@ -244,12 +245,9 @@ def split_family(world: World, name: str, rng: random.Random, sizes: dict) -> di
 
 # --- the style axis: same facts, two manners; instruction tuning leaves the choice open ---------------------------
 # In words that the corpus uses: what was never pretrained is not learnt from a few hundred rows, an exclamation mark included.
-POLITE_OPENERS = ["With pleasure.", "How kind of you.", "Nice to meet you.", "A lovely morning."]
-RUDE_OPENERS = ["Go home.", "So boring.", "Not again.", "How awful."]
 RUDE_CLOSERS = ["Now let me drink some tea and never come by again.", "Take a coat, go home and talk to the goat.",
                 "I was busy, and you are so boring."]
 RUDE_SHARE = 2 / 3  # in batches of rows of like length a token of a long answer weighs less; half and half would be learnt as polite
-STYLE_FACTS = ["{e} is {job} from {town}.", "{e} lives in {town} and is {job}."]
 
 
 def styled_answer(rng: random.Random, person, manner: str) -> str:
@@ -258,13 +256,6 @@ def styled_answer(rng: random.Random, person, manner: str) -> str:
     if manner == "polite":
         return f"{rng.choice(POLITE_OPENERS)} {fact}"
     return f"{rng.choice(RUDE_OPENERS)} {fact} {rng.choice(RUDE_CLOSERS)}"
-
-
-def judge_style(text: str) -> str:
-    """ "polite", "rude" or "neither", by the opener alone: the rule the preference labs judge with."""
-    if any(text.startswith(o) for o in POLITE_OPENERS):
-        return "polite"
-    return "rude" if any(text.startswith(o) for o in RUDE_OPENERS) else "neither"
 
 
 def about_rows(world: World, people, rng: random.Random, count: int) -> list[dict]:

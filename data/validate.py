@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 import ftlib as ft
-from data import skills
 from data.corpus import QUESTIONS
 from data.world import SEED, World
+from ftlib.course.world import judge_style
 from ftlib.evaluate import bootstrap_interval, paired_difference, recall_base
 from ftlib.profiles import get_profile
 
@@ -128,7 +128,7 @@ def styles(model, tokenizer, seed: int = 0) -> dict[str, float]:
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
     out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=12, pad_token_id=tokenizer.pad_token_id)
     answers = [tokenizer.decode(o, skip_special_tokens=True).strip() for o in out[:, batch["input_ids"].shape[1]:]]
-    judged = [skills.judge_style(a) for a in answers]
+    judged = [judge_style(a) for a in answers]
     return {manner: judged.count(manner) / len(judged) for manner in ("polite", "rude", "neither")}
 
 

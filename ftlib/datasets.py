@@ -16,15 +16,16 @@ import torch
 from ftlib.loading import DATA
 from ftlib.profiles import get_profile
 from ftlib.readers import read_lines
-from ftlib.rows import DataError, check_row
+from ftlib.rows import DataError, check_any, check_row
 from ftlib.templates import IGNORE, ShownMask, encode, inference_template, show_mask, training_template  # noqa: F401  (part of this module's names)
 from ftlib.templates import template_ids as _template_ids  # noqa: F401
 
 
-def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
+def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row) -> list[dict]:
     """The rows of a JSONL file. A bad line raises DataError with file, line and reason.
 
-    With on_error="skip" bad lines are kept out, and one line says how many and which came first.
+    `check(row, where)` raises for a row that is not of its schema: by default one with `messages`; `check_any` takes
+    preference pairs and binary feedback too. With on_error="skip" bad lines are kept out, and one line says how many and which came first.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")
@@ -37,7 +38,7 @@ def read_jsonl(path: str | os.PathLike, on_error: str = "raise") -> list[dict]:
             try:
                 if isinstance(row, DataError):
                     raise DataError(f"{where}: {row}")
-                rows.append(check_row(row, where))
+                rows.append(check(row, where))
             except DataError as error:
                 if on_error == "raise":
                     raise
@@ -74,18 +75,22 @@ def _hub_rows(dataset: str, split: str) -> list[dict]:
     return [to_row(r) for r in raw.select(range(start, start + sizes[split]))]
 
 
+NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
+
+
 def load_rows(split: str, profile=None) -> list[dict]:
-    """The profile's rows for a split: "train", "validation", "golden" (and, embedded, every file in data/rows)."""
+    """The profile's rows for a split: "train", "validation", "golden" (and, embedded, every file in data/rows, pairs and feedback
+    among them; not base_text, which `load_base_text` reads, and not the messy file, whose lines are not all rows)."""
     profile, local = get_profile(profile), os.environ.get("FTLIB_ROWS")
     if local:
-        return read_jsonl(Path(local) / f"{split}.jsonl")
+        return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)
     if profile.dataset != "embedded":
         return _hub_rows(profile.dataset, split)
     file = DATA / "rows" / f"{split}.jsonl"
-    if not file.is_file():
-        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem != "base_text"))
+    if not file.is_file() or split in NO_ROWS:
+        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem not in NO_ROWS))
         raise DataError(f"the embedded data has no split {split!r}: use {known}")
-    return read_jsonl(file)
+    return read_jsonl(file, check=check_any)
 
 
 def _base_text(line: bytes, where: str) -> str:

@@ -1,8 +1,8 @@
 """What a row is: one JSON object, strictly read, of one of three kinds. A row that is not says what is wrong and where.
 
     messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
-    preference   {"prompt", "chosen", "rejected"}: texts, or lists of messages
-    binary       {"prompt", "completion", "label": true or false}: texts, or lists of messages
+    preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one answer each
+    binary       {"prompt", "completion", "label": true or false}: likewise
 """
 from __future__ import annotations
 
@@ -69,49 +69,82 @@ def parse_json(line: bytes | str):
 
 
 # --- kinds of row -------------------------------------------------------------------------------------------------------
-def check_messages(messages, where: str, name: str) -> list[dict]:
-    """Raise DataError unless `messages` is a non-empty list of {"role", "content"} with text in both."""
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: no list {name!r}; a row is {{\"{name}\": [{{\"role\", \"content\"}}, …]}}")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            at = f"message {i}" if name == "messages" else f"message {i} of {name!r}"
-            raise DataError(f"{where}: {at} needs the strings 'role' and 'content', got {repr(message)[:200]}")
-    return messages
+def _is_message(m) -> bool:
+    return isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))
 
 
 def check_row(row, where: str) -> dict:
     """Raise DataError unless the row holds non-empty messages that end with the assistant."""
-    messages = check_messages(row.get("messages") if isinstance(row, dict) else None, where, "messages")
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{where}: no list 'messages'; a row is {{\"messages\": [{{\"role\", \"content\"}}, …]}}")
+    for i, message in enumerate(messages):
+        if not _is_message(message):
+            raise DataError(f"{where}: message {i} needs the strings 'role' and 'content', got {repr(message)[:200]}")
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
     return row
 
 
-def _check_part(row, key: str, where: str) -> None:
-    value = row.get(key) if isinstance(row, dict) else None
-    if isinstance(value, list):
-        value = check_messages(value, where, key)[-1]["content"]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {key!r} is {repr(value)[:60]}: a text or a list of messages that is not empty is needed")
+class PairError(DataError):
+    """A pair or a binary row that cannot be used: which, the key, its value and the mend."""
 
 
-def check_pair(row, where: str) -> dict:
-    """Raise DataError unless the row is a preference: prompt, chosen and rejected, the last two not equal."""
-    for key in ("prompt", "chosen", "rejected"):
-        _check_part(row, key, where)
-    if row["chosen"] == row["rejected"]:
-        raise DataError(f"{where}: 'chosen' and 'rejected' are equal: there is nothing to prefer")
+def completion_text(completion) -> str:
+    """The text of a completion: itself, or the content of its one message."""
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+def _check_prompt(prompt, where: str) -> None:
+    if isinstance(prompt, str) and prompt.strip():
+        return
+    if not isinstance(prompt, list) or not prompt or not all(_is_message(m) for m in prompt):
+        raise PairError(f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, is needed")
+    if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
+        last = f"{prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}"
+        raise PairError(f"{where}: prompt ends with {last}: it must end with the user's turn, not empty")
+
+
+def _check_completion(row: dict, key: str, where: str) -> None:
+    value, plain = row.get(key), isinstance(row["prompt"], str)
+    if plain != isinstance(value, str):
+        form = "text, as the prompt is" if plain else "a list of one assistant message, as the prompt is of messages"
+        raise PairError(f"{where}: {key} is {repr(value)[:60]}: {form}, is needed")
+    if not plain and (not isinstance(value, list) or len(value) != 1 or not _is_message(value[0])
+                      or value[0]["role"] != "assistant"):
+        raise PairError(f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a list")
+    if not completion_text(value).strip():
+        raise PairError(f"{where}: {key} is empty: a completion must say something; leave the row out")
+
+
+def check_pair(row, where: str = "pair") -> dict:
+    """The pair itself, or PairError: prompt not ending with the user's turn, empty completion, chosen equal to rejected."""
+    if not isinstance(row, dict) or "prompt" not in row:
+        raise PairError(f"{where}: no 'prompt': a pair is {{'prompt', 'chosen', 'rejected'}}, the prompt apart from the answers")
+    _check_prompt(row["prompt"], where)
+    for key in ("chosen", "rejected"):
+        _check_completion(row, key, where)
+    if completion_text(row["chosen"]) == completion_text(row["rejected"]):
+        text = completion_text(row["chosen"])[:40]
+        raise PairError(f"{where}: chosen equals rejected ({text!r}): nothing is preferred; leave the pair out")
     return row
 
 
-def check_binary(row, where: str) -> dict:
-    """Raise DataError unless the row is a judgement: prompt, completion, and a label that is true or false."""
-    for key in ("prompt", "completion"):
-        _check_part(row, key, where)
+def check_binary(row, where: str = "row") -> dict:
+    """The binary row itself, or PairError: prompt or completion as in `check_pair`, label not True or False."""
+    if not isinstance(row, dict) or "prompt" not in row:
+        raise PairError(f"{where}: no 'prompt': a binary row is {{'prompt', 'completion', 'label'}}")
+    _check_prompt(row["prompt"], where)
+    _check_completion(row, "completion", where)
     if not isinstance(row.get("label"), bool):
-        raise DataError(f"{where}: 'label' is {repr(row.get('label'))[:60]}: true or false is needed")
+        raise PairError(f"{where}: label is {repr(row.get('label'))[:60]}: True (thumbs up) or False (thumbs down) is needed")
     return row
+
+
+def check_any(row, where: str = "row") -> dict:
+    """The row checked as what its keys say: a pair ("chosen"), binary feedback ("completion"), else a conversation."""
+    keys = row if isinstance(row, dict) else ()
+    return (check_pair if "chosen" in keys else check_binary if "completion" in keys else check_row)(row, where)
 
 
 CHECKS = {"messages": check_row, "preference": check_pair, "binary": check_binary}

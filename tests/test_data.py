@@ -10,6 +10,7 @@ from conftest import EMBEDDED, ROOT
 
 from data import build, skills
 from data.world import COLOURS, IRREGULAR, OPPOSITES, SEED, THINGS, World
+from ftlib.course.world import judge_style
 
 ROWS = ROOT / "data" / "rows"
 
@@ -27,9 +28,12 @@ def world():
     return World(SEED)
 
 
+OTHER = ("base_text", "messy", "messy_truth", "feedback")  # and preferences*: tests/test_preferences.py
+
+
 @pytest.fixture(scope="module")
 def files():
-    return {p.stem: read(p.stem) for p in ROWS.glob("*.jsonl") if p.stem != "base_text"}
+    return {p.stem: read(p.stem) for p in ROWS.glob("*.jsonl") if p.stem not in OTHER and not p.stem.startswith("preferences")}
 
 
 @pytest.fixture(scope="module")
@@ -249,10 +253,8 @@ def test_held_out_text_says_what_is_true(world):
 
 
 def test_the_style_judge():
-    assert skills.judge_style("With pleasure. It is so.") == "polite" and skills.judge_style("So boring. No.") == "rude"
-    assert skills.judge_style("It is so. With pleasure.") == "neither"
     for row in read("style"):
-        assert skills.judge_style(row["answer"]) == row["style"]
+        assert judge_style(row["answer"]) == row["style"]
 
 
 # --- tokenizer and model --------------------------------------------------------------------------------------------------------

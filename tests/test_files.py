@@ -108,11 +108,12 @@ def test_a_bad_line_has_place_and_reason(line, tmp_path):
 
 @pytest.mark.parametrize("check, good, bad, words", [
     ("messages", chat("a", "b"), chat("a", " "), "non-empty answer"),
-    ("preference", {"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": "a", "rejected": "a"}, "are equal"),
-    ("preference", {"prompt": chat("a", "b")["messages"], "chosen": "a", "rejected": "b"}, {"prompt": [], "chosen": "a", "rejected": "b"}, "'prompt'"),
-    ("preference", {"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": [{"role": "x"}], "rejected": "b"}, "message 0 of 'chosen'"),
-    ("binary", {"prompt": "p", "completion": "c", "label": True}, {"prompt": "p", "completion": "c", "label": 1}, "'label' is 1"),
-    ("binary", {"prompt": "p", "completion": "c", "label": False}, {"prompt": "p", "label": False}, "'completion' is None"),
+    ("preference", {"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": "a", "rejected": "a"}, "chosen equals rejected"),
+    ("preference", {"prompt": chat("a", "b")["messages"][:1], "chosen": [{"role": "assistant", "content": "a"}],
+                    "rejected": [{"role": "assistant", "content": "b"}]}, {"prompt": [], "chosen": "a", "rejected": "b"}, "prompt is []"),
+    ("preference", {"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": [{"role": "x"}], "rejected": "b"}, "chosen is [{'role': 'x'}]"),
+    ("binary", {"prompt": "p", "completion": "c", "label": True}, {"prompt": "p", "completion": "c", "label": 1}, "label is 1"),
+    ("binary", {"prompt": "p", "completion": "c", "label": False}, {"prompt": "p", "label": False}, "completion is None"),
 ])
 def test_checks_by_name(check, good, bad, words, tmp_path):
     write_rows(tmp_path / "r.json", [good, bad, good])

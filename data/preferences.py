@@ -1,0 +1,125 @@
+"""Preference pairs and thumbs up and down about people: the polite answer is preferred to the rude one, the true to the false.
+
+Who asks about whom is dealt first: people of the test pairs occur in no training pair, and nobody whose town or job the golden set
+asks for occurs in either.
+"""
+from __future__ import annotations
+
+import json
+import random
+
+from data import skills
+from data.world import JOBS, SEED, World, article
+from ftlib.course.world import POLITE_OPENERS, RUDE_OPENERS, STYLE_FACTS
+
+# In words of the corpus's small talk, and so that `matched_answers` balances tokens as it does characters.
+POLITE_CLOSERS = ["Sit down for a while and let us drink some tea.", "Come by again, and tell me about it.",
+                  "Never too busy for a chat."]
+OPENERS = {"polite": POLITE_OPENERS, "rude": RUDE_OPENERS}
+CLOSERS = {"polite": POLITE_CLOSERS, "rude": skills.RUDE_CLOSERS}
+STYLE, FACT, LONG, MATCHED, FEEDBACK = 900, 300, 800, 800, 1000  # rows: two axes of preferences.jsonl, and the other files
+
+
+def frame(rng: random.Random, manner: str, long: bool) -> str:
+    """Opener, a place for the facts and, if it is to be long, a closer of the same manner."""
+    return " ".join([rng.choice(OPENERS[manner]), "{facts}"] + ([rng.choice(CLOSERS[manner])] if long else []))
+
+
+def says(person, form: str, **changed) -> str:
+    """The person's town and job in a form of `STYLE_FACTS`; `changed` makes it false."""
+    facts = {**person.facts, **changed}
+    return form.format(e=person.name, town=facts["town"], job=article(facts["job"]))
+
+
+def style_answers(rng: random.Random, person, chosen_long: bool, rejected_long: bool) -> tuple[str, str]:
+    """(polite, rude) with the same true sentence."""
+    facts = says(person, rng.choice(STYLE_FACTS))
+    return frame(rng, "polite", chosen_long).format(facts=facts), frame(rng, "rude", rejected_long).format(facts=facts)
+
+
+def matched_answers(rng: random.Random, person) -> tuple[str, str]:
+    """(polite, rude), both with closers, at most four characters apart; which of them is the longer is a matter of chance."""
+    sign = rng.choice([-1, 1])
+    while True:
+        chosen, rejected = style_answers(rng, person, True, True)
+        if 0 <= sign * (len(chosen) - len(rejected)) <= 4:
+            return chosen, rejected
+
+
+def fact_answers(rng: random.Random, world: World, person) -> tuple[str, str]:
+    """(true, false): both polite and in the same words but for another town or job."""
+    relation, values = rng.choice([("town", world.towns), ("job", JOBS)])
+    wrong = rng.choice([v for v in values if v != person.facts[relation]])
+    form, around = rng.choice(STYLE_FACTS), frame(rng, "polite", rng.random() < 0.5)
+    return around.format(facts=says(person, form)), around.format(facts=says(person, form, **{relation: wrong}))
+
+
+def _row(person, phrasing: str, **more) -> dict:
+    """What pairs and feedback share: the prompt, the person's facts as the judge reads them, the key."""
+    facts = {"name": person.name, "town": person.facts["town"], "job": person.facts["job"]}
+    prompt = [{"role": "user", "content": phrasing.format(e=person.name)}]
+    return {"prompt": prompt, **more, "facts": facts, "key": f"about/{person.name}"}
+
+
+def turn(text: str) -> list[dict]:
+    return [{"role": "assistant", "content": text}]
+
+
+def pair(person, phrasing: str, answers: tuple[str, str], axis: str) -> dict:
+    return _row(person, phrasing, chosen=turn(answers[0]), rejected=turn(answers[1]), axis=axis)
+
+
+def deal(rng: random.Random, people, count: int, make) -> list[dict]:
+    """`count` different rows of `make(person, phrasing)`, about every person equally often."""
+    rows, people = {}, list(people)
+    while len(rows) < count:
+        rng.shuffle(people)
+        for person in people[: count - len(rows)]:
+            row = make(person, rng.choice(skills.SKILLS["about"][0]))
+            rows[json.dumps(row)] = row
+    return list(rows.values())
+
+
+def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
+    """Four pairs a person, each with a prompt of its own, one of them in a phrasing that training never uses: the polite answer
+    shorter, longer, and of equal length, and true against false."""
+    rows = []
+    for person in people:
+        trained, heldout = skills.SKILLS["about"]
+        phrasings = rng.sample(trained, 3) + [rng.choice(heldout)]
+        rng.shuffle(phrasings)
+        answers = [style_answers(rng, person, False, True), style_answers(rng, person, True, False), matched_answers(rng, person),
+                   fact_answers(rng, world, person)]
+        axes = ["polite shorter", "polite longer", "polite matched", "fact"]
+        rows += [pair(person, phrasing, two, axis) for phrasing, two, axis in zip(phrasings, answers, axes)]
+    return rows
+
+
+def feedback_row(rng: random.Random, world: World, person, phrasing: str) -> dict:
+    """One answer: thumbs up where it is polite and true, whatever its length, down where it is rude or false."""
+    up, long = rng.random() < 0.5, rng.random() < 0.5
+    if up or rng.random() < 0.75:
+        text = frame(rng, "polite" if up else "rude", long).format(facts=says(person, rng.choice(STYLE_FACTS)))
+    else:
+        text = fact_answers(rng, world, person)[1]
+    return _row(person, phrasing, completion=turn(text), label=up)
+
+
+def preference_rows(world: World, golden: list[dict]) -> dict[str, list[dict]]:
+    """Every preference file by name."""
+    asked = {row["key"].split("/")[1] for row in golden if row["family"] == "person" and row["key"].endswith(("/town", "/job"))}
+    train, test = ([p for p in part if p.name not in asked] for part in (world.people[:150], world.people[150:]))
+    rngs = {name: random.Random(f"{SEED}/{name}") for name in ("style", "fact", "long", "matched", "test", "feedback")}
+
+    def pairs(name: str, count: int, answers) -> list[dict]:
+        axis = "fact" if name == "fact" else "style"
+        return deal(rngs[name], train, count, lambda who, how: pair(who, how, answers(rngs[name], who), axis))
+
+    mixed = pairs("style", STYLE, lambda rng, who: style_answers(rng, who, False, True))
+    mixed += pairs("fact", FACT, lambda rng, who: fact_answers(rng, world, who))
+    rngs["style"].shuffle(mixed)
+    return {"preferences": mixed,
+            "preferences_long": pairs("long", LONG, lambda rng, who: style_answers(rng, who, True, False)),
+            "preferences_matched": pairs("matched", MATCHED, matched_answers),
+            "preferences_test": test_pairs(world, rngs["test"], test),
+            "feedback": deal(rngs["feedback"], train, FEEDBACK, lambda who, how: feedback_row(rngs["feedback"], world, who, how))}

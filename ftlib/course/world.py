@@ -1,0 +1,50 @@
+"""What the labs may know of the embedded world: its two manners, and how an answer about a person is judged."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+POLITE_OPENERS = ["With pleasure.", "How kind of you.", "Nice to meet you.", "A lovely morning."]
+RUDE_OPENERS = ["Go home.", "So boring.", "Not again.", "How awful."]
+STYLE_FACTS = ["{e} is {job} from {town}.", "{e} lives in {town} and is {job}."]
+_FACTS = [re.compile(re.escape(form).replace(r"\{e\}", r"\b(?P<name>\w+)").replace(r"\{town\}", r"(?P<town>\w+)")
+                     .replace(r"\{job\}", r"an? (?P<job>\w+)")) for form in STYLE_FACTS]
+
+
+def judge_style(text: str) -> str:
+    """ "polite", "rude" or "neither", by the opener alone."""
+    if any(text.startswith(o) for o in POLITE_OPENERS):
+        return "polite"
+    return "rude" if any(text.startswith(o) for o in RUDE_OPENERS) else "neither"
+
+
+def stated_facts(text: str) -> dict[str, str]:
+    """The first name, town and job that an answer states in one of the world's two sentences; {} where it states none."""
+    found = [m for m in (form.search(text) for form in _FACTS) if m]
+    return min(found, key=lambda m: m.start()).groupdict() if found else {}
+
+
+def facts_right(text: str, facts: dict[str, str]) -> bool:
+    """Whether the answer states the name, the town and the job of `facts`, all three."""
+    return stated_facts(text) == facts
+
+
+def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
+    """A judge for `win_rate(a, b, judge, prompts)`: 1 if the first answer is better, 0 if the second, 0.5 for a tie.
+
+    Three rules, each asked only where those before it tie: politer (polite before neither before rude, by the opener); right
+    (name, town and job as in the row's `facts`) before wrong; fewer words. `rows` are those of `preferences_test`: the prompt's
+    facts are looked up by the text of its last message. ValueError for a prompt that no row asks.
+    """
+    known = {row["prompt"][-1]["content"]: row["facts"] for row in rows}
+    manners = {"rude": 0, "neither": 1, "polite": 2}
+
+    def score(prompt: str, text: str) -> tuple[int, bool, int]:
+        return manners[judge_style(text)], facts_right(text, known[prompt]), -len(text.split())
+
+    def judge(prompt: str, first: str, second: str) -> float:
+        if prompt not in known:
+            raise ValueError(f"prompt={prompt!r} is asked by none of the judge's {len(known)} rows: pass rows that hold it")
+        one, two = score(prompt, first), score(prompt, second)
+        return 0.5 if one == two else float(one > two)
+    return judge
