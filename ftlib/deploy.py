@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from ftlib.adapter_io import CONFIG, AdapterError, read_config
 from ftlib.loading import _ready_tokenizer, _stand_in, resolve
 from ftlib.modelfile import parse_modelfile, write_modelfile
-from ftlib.serving import OllamaServer, ServingError, find_ollama, ollama_url
+from ftlib.serving import OllamaServer, ServingError, check_name, find_ollama, ollama_url
 
 PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written as such
 
@@ -54,6 +54,7 @@ def export_run(run: str | Path, name: str, quant: str = "Q4_K_M", base: str | No
     Raises AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all ValueErrors.
     """
     from ftlib.export import export_adapter_gguf, export_gguf, quantize_gguf
+    check_name(name)
     folder, recorded = find_adapter(run)
     if not (base or recorded):
         raise AdapterError(f"{folder} names no base model: pass base=, a folder or Hub id")

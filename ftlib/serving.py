@@ -109,6 +109,13 @@ def chat(server: Server, prompt: str, **options) -> Reply | Iterator[str]:
     return server.chat([{"role": "user", "content": prompt}], **options)
 
 
+def check_name(name: str) -> str:
+    """The name of a model as Ollama takes it; ServingError otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*(:[\w.-]+)?", name or "", re.ASCII):
+        raise ServingError(f"name={name!r}: name the model, such as 'my-model' or 'my-model:q4', of letters, digits, - _ .")
+    return name
+
+
 def ollama_url(host: str | None = None) -> str:
     """The address of Ollama: `host`, `OLLAMA_HOST`, or http://127.0.0.1:11434."""
     given = host or os.environ.get("OLLAMA_HOST") or "127.0.0.1"
@@ -203,7 +210,8 @@ class OllamaServer(Server):
 
 
 class LlamaCppServer(Server):
-    """The server of llama-cpp-python, a subprocess on 127.0.0.1 that knows nothing of Modelfiles: its content goes with each call."""
+    """The server of llama-cpp-python, a subprocess on 127.0.0.1. It knows no Modelfile: what that says goes with each call, but for
+    TEMPLATE, in whose place it takes the GGUF's Jinja."""
     runtime = LLAMA_CPP
 
     def __init__(self, name: str, url: str, modelfile: Modelfile, timeout: float, output):
@@ -302,8 +310,7 @@ def serve(source: str | os.PathLike, name: str, runtime: str | None = None, host
     """
     path = Path(source)
     content = make_modelfile(path, folder=path.parent) if is_gguf(path) else parse_modelfile(path)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*(:[\w.-]+)?", name or ""):
-        raise ServingError(f"name={name!r}: name the model, such as 'my-model' or 'my-model:q4', of letters, digits, - _ .")
+    check_name(name)
     if runtime not in (None, OLLAMA, LLAMA_CPP):
         raise ServingError(f"runtime={runtime!r}: use {OLLAMA!r}, {LLAMA_CPP!r} or None")
     for file in filter(None, (content.base, content.adapter)):
@@ -357,6 +364,8 @@ def _command(name: str, modelfile: Modelfile, folder: Path, port: int) -> list[s
                "logits_all": "false", "chat_template_kwargs": '{"enable_thinking": false}'}
     if modelfile.adapter:
         options["lora_path"] = modelfile.path(modelfile.adapter, folder)
+    if ignored := modelfile.parameters.keys() - SAMPLING.values() - {"num_ctx", "num_gpu", "num_thread"}:
+        log.info("llama-cpp-python's server has no %s: left out", ", ".join(sorted(ignored)))
     if "num_thread" in modelfile.parameters:
         options["n_threads"] = options["n_threads_batch"] = modelfile.parameters["num_thread"]
     return [sys.executable, "-m", "llama_cpp.server", *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
