@@ -68,7 +68,7 @@ def check_export(model, tokenizer, files, prompts, texts=None, max_new_tokens: i
     of KL(first ‖ file) in nats a token. Every file must turn every chat into the same token ids. prompts: texts of the user or lists of
     messages. texts: what perplexity and KL are measured on (default: the prompts with the model's answers). The model is used as it is,
     adapter on; nothing is merged in it. threads: llama.cpp's. generate: another runtime, `generate(prompt) -> str`, whose answers must
-    be the model's. Logits of the first file lie in a temporary folder meanwhile: 4 bytes a token and vocabulary entry.
+    be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile: 8 bytes a token and vocabulary entry.
     """
     files = [Path(f) for f in (files if isinstance(files, (list, tuple)) else [files])]
     if not files or not prompts:
@@ -78,15 +78,16 @@ def check_export(model, tokenizer, files, prompts, texts=None, max_new_tokens: i
     answers = [_answer(model, ids, max_new_tokens) for ids in encoded]
     rows = [p + a for p, a in zip(encoded, answers)] if texts is None else [tokenizer(t)["input_ids"] for t in texts]
     rows = [r for r in rows if len(r) > 1]
-    report = ExportReport(len(prompts), math.exp(sum(_nll(_logits(model, r), r) for r in rows) / sum(len(r) - 1 for r in rows)))
+    report = ExportReport(len(prompts), math.nan)
     width = max(map(len, [p + a for p, a in zip(encoded, answers)] + rows)) + 1
     with tempfile.TemporaryDirectory() as scratch:
+        report.perplexity = _keep_logits(model, rows, Path(scratch))
         for number, file in enumerate(files):
             with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
                 found = _describe(file)
                 report.files.append(found)
                 _compare_chats(llama, tokenizer, chats, encoded, answers, found, report, first=not number)
-                _compare_logits(llama, model, rows, found, Path(scratch), first=not number)
+                _compare_logits(llama, rows, found, Path(scratch), first=not number)
             _judge(found, report, tolerance, max_kl, first=not number)
     if generate is not None:
         _compare_runtime(generate, tokenizer, prompts, answers, report)
@@ -112,8 +113,18 @@ def _answer(model, ids: list[int], max_new_tokens: int) -> list[int]:
 
 
 @torch.no_grad()
-def _logits(model, ids: list[int]) -> torch.Tensor:
-    return model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu()
+def _keep_logits(model, rows: list[list[int]], scratch: Path) -> float:
+    """Write the model's logits of every row, fp32, into the folder; returns its perplexity."""
+    nll = 0.0
+    for i, ids in enumerate(rows):
+        logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu()
+        np.save(scratch / f"model{i}.npy", logits.numpy())
+        nll += _nll(logits, ids)
+    return math.exp(nll / sum(len(r) - 1 for r in rows))
+
+
+def _kept(scratch: Path, whose: str, row: int) -> torch.Tensor:
+    return torch.from_numpy(np.load(scratch / f"{whose}{row}.npy"))
 
 
 def _nll(logits: torch.Tensor, ids: list[int]) -> float:
@@ -164,16 +175,16 @@ def _difference(tokenizer, ours: list[int], theirs: list[int]) -> str:
     return f"first at token {at}: transformers {tokenizer.decode(ours[at: at + 4])!r}, llama.cpp {tokenizer.decode(theirs[at: at + 4])!r}"
 
 
-def _compare_logits(llama, model, rows: list[list[int]], found: FileReport, scratch: Path, first: bool) -> None:
+def _compare_logits(llama, rows: list[list[int]], found: FileReport, scratch: Path, first: bool) -> None:
     nll = kl = same = 0.0
     for i, ids in enumerate(rows):
         logits = llama_logits(llama, ids)
-        found.max_logit_diff = max(found.max_logit_diff, (logits - _logits(model, ids)).abs().max().item())
+        found.max_logit_diff = max(found.max_logit_diff, (logits - _kept(scratch, "model", i)).abs().max().item())
         nll += _nll(logits, ids)
         if first:
-            np.save(scratch / f"{i}.npy", logits.numpy())
+            np.save(scratch / f"first{i}.npy", logits.numpy())
         else:
-            base = torch.from_numpy(np.load(scratch / f"{i}.npy"))
+            base = _kept(scratch, "first", i)
             kl += torch.nn.functional.kl_div(logits.log_softmax(-1), base.log_softmax(-1), reduction="sum", log_target=True).item()
             same += (logits.argmax(-1) == base.argmax(-1)).sum().item()
     tokens = sum(map(len, rows))
