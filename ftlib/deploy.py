@@ -75,7 +75,7 @@ def export_run(run: str | Path, name: str, quant: str = "Q4_K_M", base: str | No
     served, over = files[-1], None
     if adapter:
         over = target / f"{stem}-adapter.gguf"
-        export_adapter_gguf(folder, over)
+        export_adapter_gguf(folder, over, base=source)
         files.append(over)
     modelfile = write_modelfile(target / "Modelfile", served, tokenizer=tokenizer, system=system, adapter=over,
                                 num_ctx=num_ctx or min(length, 4096))
