@@ -156,6 +156,14 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise AdapterError(f"{file} is damaged or truncated ({error}): copy the adapter again") from None
 
 
+def expected_shapes(model: nn.Module, names: list[str], config: AdapterConfig) -> dict[str, tuple]:
+    """Shape of every tensor that an adapter on these layers has, by its key in the file."""
+    modules = {name: model.get_submodule(name) for name in names}
+    return {key: {"lora_A": (config.r, m.in_features), "lora_B": (m.out_features, config.r),
+                  "lora_magnitude_vector": (m.out_features,)}[attribute]
+            for name, m in modules.items() for attribute, key in _tensor_names(name, config.use_dora).items()}
+
+
 def _check(tensors: dict, expected: dict[str, tuple], file: Path) -> None:
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     for problem, keys in (("lacks", missing), ("has, unknown to this model,", extra)):
@@ -193,10 +201,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
     if present and (config.r, config.scaling, config.use_dora) != (
             model.adapter_config.r, model.adapter_config.scaling, model.adapter_config.use_dora):
         raise AdapterError(f"{path}: an adapter with {config}, but the model has one with {model.adapter_config}")
-    modules = {name: model.get_submodule(name) for name in names}
-    expected = {key: {"lora_A": (config.r, m.in_features), "lora_B": (m.out_features, config.r),
-                      "lora_magnitude_vector": (m.out_features,)}[attribute]
-                for name, m in modules.items() for attribute, key in _tensor_names(name, config.use_dora).items()}
+    expected = expected_shapes(model, names, config)
     _check(tensors, expected, path / WEIGHTS)
     if any(layer.merged for layer in present.values()):
         raise AdapterError("the model's adapter is merged into its weights: unmerge_adapter before loading")

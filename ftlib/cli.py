@@ -1,5 +1,6 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready,
-`ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook."""
+`ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
+`ftlib export` makes a GGUF with its Modelfile of a run."""
 from __future__ import annotations
 
 import argparse
@@ -28,6 +29,16 @@ def build_parser() -> argparse.ArgumentParser:
     sft.add_argument("--rank", dest="r", type=int, help="of the adapter (default: the profile's)")
     sft.add_argument("--use-dora", action="store_true")
     sft.add_argument("--seed", type=int, default=0)
+    export = commands.add_parser("export", help="a run's adapter as GGUF with a Modelfile, and as a model of Ollama")
+    export.add_argument("run", help="folder that `ftlib sft` or finetune left, or an adapter folder")
+    export.add_argument("--name", required=True, help="of the model, such as my-model")
+    export.add_argument("--quant", default="Q4_K_M", help="Q4_K_M, Q8_0, …, or F16, BF16, F32 (default: Q4_K_M)")
+    export.add_argument("--base", help="base model, a folder or Hub id (default: the one that the run names)")
+    export.add_argument("--system", help="system prompt")
+    export.add_argument("--num-ctx", type=int, help="context in tokens (default: the model's, 4096 at most)")
+    export.add_argument("--output", help="folder for the files (default: RUN/export)")
+    export.add_argument("--adapter", action="store_true", help="base and adapter as two GGUFs instead of merged (plain LoRA)")
+    export.add_argument("--ollama", action="store_true", help="create the model in the running Ollama")
     plan = commands.add_parser("plan", help="what a training run will hold in memory")
     plan.add_argument("model", help="a name such as llama-3.1-70b, or a folder with a config.json")
     plan.add_argument("--method", default="qlora", help="full, lora, dora, qlora or qdora")
@@ -91,6 +102,10 @@ def main(argv: list[str] | None = None) -> int:
             return run_sft(args)
         if args.command == "plan":
             return show_plan(args)
+        if args.command == "export":
+            from ftlib.deploy import export_run
+            print(export_run(**{key: value for key, value in vars(args).items() if key != "command"}))
+            return 0
         from ftlib.labs import list_labs, run_labs
         if args.list:
             print(list_labs())

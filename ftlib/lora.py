@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from ftlib.lora_math import _dense, _FusedLoRA, dora_norm, lora_delta, lora_forward, row_squares  # noqa: F401
+from ftlib.lora_math import _dense, _FusedLoRA, dora_norm, lora_delta, lora_forward, merged_weight, row_squares  # noqa: F401
 
 log = logging.getLogger("ftlib")
 

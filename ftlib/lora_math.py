@@ -14,6 +14,15 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     return (B @ A) * scaling
 
 
+def merged_weight(weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitude: Tensor | None = None) -> Tensor:
+    """``W + sBA`` (out, in) as a new tensor in A's dtype; with DoRA's `magnitude` (out,) its rows scaled to that length."""
+    merged = lora_delta(A, B, scaling).add_(weight)
+    if magnitude is not None:
+        norm = dora_norm(weight, A, B, scaling)
+        merged *= (magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny))[:, None]
+    return merged
+
+
 def lora_forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
     """LoRA's forward pass ``Wx + b + s·B(Ax)``: x (..., in) -> (..., out). No out×in tensor is made."""
     return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling

@@ -83,7 +83,7 @@ RULE = {"name": "a", "settings": {}, "in": 3, "kept": 2, "reasons": {"x": 1}}
 @pytest.mark.parametrize("options, words", [
     ({"rules": [{"name": "a"}]}, r"rules\[0\] is"), ({"rules": [RULE | {"kept": 1}]}, "'a' took 3 rows and kept 1, but its reasons count 1"),
     ({"rules": [RULE, RULE | {"name": "b"}]}, "'b' took 3 rows, where the one before kept 2"), ({"sources": ["nothing.jsonl"]}, "nothing.jsonl does not exist"),
-    ({"check": "sft"}, "check='sft'"), ({"check": "preference"}, "train row 1: 'prompt' is None"), ({"format": "txt"}, "unknown format")])
+    ({"check": "sft"}, "check='sft'"), ({"check": "preference"}, "train row 1: no 'prompt'"), ({"format": "txt"}, "unknown format")])
 def test_bad_calls(options, words, tmp_path):
     with pytest.raises(DataError, match=words):
         write(tmp_path / "set", **options)

@@ -1,0 +1,154 @@
+"""What llama-cpp-python does for an export: quantise a GGUF file, and open one. Only this needs the slow `export` extra."""
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf import GGUFReader
+from tqdm.auto import tqdm
+
+from ftlib.export.tensors import ExportError
+from ftlib.export.writer import check_disk, writing
+
+log = logging.getLogger("ftlib")
+# Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is named for). Other types in the file
+# stand in for these where a row is no multiple of 256.
+QUANTIZATIONS = {
+    "Q8_0": (7, 8.6, ("Q8_0",)),
+    "Q6_K": (18, 6.7, ("Q6_K",)),
+    "Q5_K_M": (17, 6.7, ("Q5_K", "Q6_K")),
+    "Q4_K_M": (15, 6.7, ("Q4_K", "Q6_K")),
+    "Q3_K_M": (12, 6.7, ("Q3_K", "Q4_K", "Q5_K", "Q6_K")),
+    "Q2_K": (10, 6.7, ("Q2_K", "Q3_K", "Q4_K", "Q6_K")),
+}
+# In a process of its own: llama.cpp aborts the process on some files, and holds Ctrl-C back while it works.
+QUANTIZE = """
+import ctypes, logging, sys
+import llama_cpp
+logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
+source, target, kind, threads = sys.argv[1:]
+options = llama_cpp.llama_model_quantize_default_params()
+options.ftype, options.nthread = int(kind), int(threads)
+sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options)))
+"""
+
+
+@dataclass(frozen=True)
+class QuantizedFile(os.PathLike):
+    """A quantised file: `path`, bytes, how many tensors have each type, and the type of those that `fell_back` to another."""
+    path: Path
+    nbytes: int
+    types: dict[str, int]
+    fell_back: dict[str, str]
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        types = ", ".join(f"{count} {name}" for name, count in sorted(self.types.items()))
+        tail = f"; fell back: {', '.join(f'{n} to {t}' for n, t in self.fell_back.items())}" if self.fell_back else ""
+        return f"{self.path.name}: {self.nbytes / 1e6:.1f} MB, {types}{tail}"
+
+
+def read_gguf(path) -> GGUFReader:
+    """The file's header and tensors, all of them there. ExportError for a missing, damaged or truncated file."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist: export_gguf writes one")
+    try:
+        reader = GGUFReader(path)
+    except Exception as error:  # a damaged header raises whatever its bytes happen to mean
+        raise ExportError(f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it again") from None
+    if not reader.tensors:
+        raise ExportError(f"{path} holds no tensor: export it again")
+    return reader
+
+
+def tensor_types(reader: GGUFReader) -> dict[str, str]:
+    """Type of every matrix by name; one-dimensional tensors are always F32."""
+    return {t.name: t.tensor_type.name for t in reader.tensors if len(t.shape) > 1}
+
+
+def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | None = None) -> QuantizedFile:
+    """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in it.
+
+    quantization: "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M" or "Q2_K". The k-quants need rows of a multiple of 256 weights; llama.cpp
+    gives other matrices a larger type without a word, so the types are read back: what fell back is logged and returned, and if no
+    matrix has the type asked for an ExportError (a ValueError) is raised. threads: default all cores. Atomic, can be interrupted.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise ExportError(f"quantization={quantization!r}: use one of {', '.join(QUANTIZATIONS)}")
+    source, target = Path(source).expanduser(), Path(target).expanduser()
+    number, bits, wanted = QUANTIZATIONS[quantization]
+    reader = read_gguf(source)
+    if target.exists() and target.samefile(source):
+        raise ExportError(f"target {target} is the source itself: name another file")
+    low = {name: kind for name, kind in tensor_types(reader).items() if kind not in ("F32", "F16", "BF16")}
+    if low:
+        raise ExportError(f"{source} is quantised already ({next(iter(low.values()))}): start from an f16 export")
+    expected = int(sum(int(t.n_elements) for t in reader.tensors) * bits / 8 + 2e7)
+    with writing(target) as partial:
+        check_disk(target, expected)
+        _run(source, partial, number, threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), expected)
+        result = _inspect(partial, target, quantization, wanted)
+    if result.fell_back:
+        log.warning("%s", result)
+    return result
+
+
+def _run(source: Path, partial: Path, number: int, threads: int, expected: int) -> None:
+    command = [sys.executable, "-c", QUANTIZE, str(source), str(partial), str(number), str(threads)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        with tqdm(total=expected, unit="B", unit_scale=True, desc=partial.name, disable=expected < 1e8) as bar:
+            while process.poll() is None:
+                time.sleep(0.05)
+                bar.update(max(0, partial.stat().st_size - bar.n) if partial.exists() else 0)
+    finally:
+        process.kill()
+        problem = process.communicate()[1]
+    if process.returncode:
+        if "No module named 'llama_cpp'" in problem:
+            raise ExportError("llama-cpp-python is not installed: pip install -e '.[export]'")
+        raise ExportError(f"llama.cpp could not quantise {source} (exit {process.returncode}): {problem.strip()[-500:]}")
+
+
+def _inspect(partial: Path, target: Path, quantization: str, wanted: tuple[str, ...]) -> QuantizedFile:
+    reader = read_gguf(partial)
+    types = tensor_types(reader)
+    fell_back = {name: kind for name, kind in types.items() if kind not in wanted}
+    if wanted[0] not in types.values():
+        rows = sorted({int(t.shape[0]) for t in reader.tensors if t.name in fell_back})
+        raise ExportError(f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of 256. The file would be "
+                          f"{', '.join(sorted(set(fell_back.values())))} under the name {quantization}: use Q8_0")
+    return QuantizedFile(target, partial.stat().st_size, dict(Counter(types.values())), fell_back)
+
+
+@contextlib.contextmanager
+def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logits: bool = False):
+    """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
+
+    adapter: a GGUF adapter to load beside it. ExportError if the file is damaged or llama.cpp refuses it.
+    """
+    try:
+        from llama_cpp import Llama
+    except ImportError:
+        raise ExportError("llama-cpp-python is not installed: pip install -e '.[export]'") from None
+    for file in filter(None, (path, adapter)):
+        read_gguf(file)
+    try:
+        llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads, n_threads_batch=threads, verbose=False,
+                      logits_all=all_logits, type_k=0, type_v=0, lora_path=str(adapter) if adapter else None)
+    except (ValueError, RuntimeError) as error:
+        raise ExportError(f"llama.cpp refuses {path}: {error}") from None
+    try:
+        yield llama
+    finally:
+        llama.close()

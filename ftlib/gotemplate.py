@@ -1,0 +1,197 @@
+"""Chat templates for Ollama: its TEMPLATE is a Go template, a tokenizer's is Jinja. They must give the same text.
+
+Go's package has no `trim`, and Ollama hands the template its own view of a conversation: `.System`, every system message
+joined, and `.Messages`, where neighbours of one role are joined. The start-of-text token is not in these templates:
+the runtime adds it (`tokenizer.ggml.add_bos_token`), and a second one harms the answer.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+WORLD = "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>"
+CHATML = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+_LLAMA_TURN = "<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>"
+_LLAMA_ANSWER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+_DATE = "26 Jul 2024"
+TEMPLATES = {
+    "world": WORLD,
+    "chatml": CHATML,
+    "llama-3": "{{ range .Messages }}" + _LLAMA_TURN + "{{ end }}" + _LLAMA_ANSWER,
+    # A system message later in the conversation moves to the top, where Jinja leaves it in its place.
+    "llama-3.1": ("<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+                  f"Today Date: {_DATE}\n\n" "{{ .System }}<|eot_id|>{{ range .Messages }}{{ if ne .Role \"system\" }}"
+                  + _LLAMA_TURN + "{{ end }}{{ end }}" + _LLAMA_ANSWER),
+    "qwen-2.5": ("{{ if eq .System \"\" }}<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+                 "<|im_end|>\n{{ end }}" + CHATML),
+    "qwen-3": CHATML + "<think>\n\n</think>\n\n",  # without thinking, as ftlib trains it
+}
+# Tokens that end an answer or a document in these families, where a vocabulary has them.
+END_TOKENS = ("<|end|>", "<|eos|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>")
+PROBES = [[{"role": role, "content": f"Words {i} of the {role}."} for i, role in enumerate(roles.split())]
+          for roles in ("user", "user assistant user", "system user", "system user assistant user assistant user")]
+
+
+class TemplateError(ValueError):
+    """A chat template that cannot be translated or rendered, with the reason and the mend."""
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """What a tokenizer or a GGUF says of conversations: Jinja, start token, the tokens at which the runtime stops by itself
+    (`eos`), and all that end an answer (`ends`)."""
+    jinja: str | None
+    bos: str
+    eos: tuple[str, ...]
+    ends: tuple[str, ...]
+
+
+def _read_gguf(path: str | os.PathLike) -> ChatFormat:
+    from gguf import GGUFReader, Keys
+    try:
+        reader = GGUFReader(path)
+    except (OSError, ValueError, IndexError) as error:
+        raise TemplateError(f"{path} cannot be read as GGUF ({error}): export it again") from None
+
+    def value(key):
+        field = reader.get_field(key)
+        return None if field is None else field.contents()
+
+    tokens = value(Keys.Tokenizer.LIST) or []
+
+    def token(key) -> str | None:
+        index = value(key)
+        return tokens[index] if index is not None and index < len(tokens) else None
+
+    eos = tuple(dict.fromkeys(t for t in map(token, (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID)) if t))
+    return ChatFormat(value(Keys.Tokenizer.CHAT_TEMPLATE), token(Keys.Tokenizer.BOS_ID) or "", eos, _ends(eos, set(tokens)))
+
+
+def _ends(eos: tuple[str, ...], vocabulary) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*eos, *(t for t in END_TOKENS if t in vocabulary)]))
+
+
+def chat_format(source) -> ChatFormat:
+    """The `ChatFormat` of a tokenizer, or of a GGUF file by its path."""
+    if isinstance(source, (str, os.PathLike)):
+        return _read_gguf(source)
+    eos = (source.eos_token,) if source.eos_token else ()
+    return ChatFormat(source.get_chat_template() if source.chat_template else None, source.bos_token or "", eos,
+                      _ends(eos, source.get_vocab()))
+
+
+def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
+    """The prompt as transformers renders it, without the start token, ready for the assistant's answer."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+    rendered, _ = render_jinja_template([messages], chat_template=form.jinja, add_generation_prompt=True, bos_token=form.bos,
+                                        eos_token=form.eos[0] if form.eos else "", enable_thinking=False)
+    return rendered[0].removeprefix(form.bos)
+
+
+def go_template(source) -> str:
+    """The Go template that gives the same prompts as the Jinja of `source`, a tokenizer or a GGUF's path.
+
+    Known formats are tried on three conversations, with and without system prompt, of one and several turns; the one whose
+    every text is equal is returned. Jinja that trims contents (Llama-3) is equal for contents without outer whitespace. A date
+    that the Jinja takes from the clock is frozen. TemplateError where none fits.
+    """
+    from jinja2 import TemplateError as JinjaError
+    form = chat_format(source)
+    if not form.jinja:
+        raise TemplateError("there is no chat template: use the -Instruct tokenizer or set tokenizer.chat_template")
+    try:
+        wanted = [_render_jinja(form, messages) for messages in PROBES]
+    except JinjaError as error:
+        raise TemplateError(f"the chat template refuses a plain conversation ({error}): {_MEND}") from None
+    date = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
+    for name, template in TEMPLATES.items():
+        dated = template.replace(_DATE, date[1]) if date else template
+        if [render_go(dated, messages) for messages in PROBES] == wanted:
+            if "strftime_now" in form.jinja and dated != template:
+                log.info("TEMPLATE %s: the date is frozen at %s", name, date[1])
+            return dated
+    raise TemplateError(f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text {wanted[-1]!r}: {_MEND}")
+
+
+_MEND = "write one, compare it by render_go(template, messages), and pass it as template="
+
+
+def template_stops(template: str) -> tuple[str, ...]:
+    """The tokens that a Go template puts after a message or answer: what the model writes to end its turn."""
+    return tuple(dict.fromkeys(re.findall(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)", template)))
+
+
+def render_go(template: str, messages: list[dict]) -> str:
+    """The prompt that Ollama makes of `messages` ({"role", "content"}) with this template, before tokenisation.
+
+    The subset of Go's text/template that the templates here use: fields such as `.System` and `.Role`, `range`, `if`, `else`,
+    `else if`, and the conditions `.Field`, `eq .Field "text"`, `ne .Field "text"`. TemplateError names anything else.
+    """
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    joined: list[dict] = []
+    for message in messages:
+        if joined and joined[-1]["Role"] == message["role"]:
+            joined[-1]["Content"] += "\n\n" + message["content"]
+        else:
+            joined.append({"Role": message["role"], "Content": message["content"]})
+    nodes, closer = _block(enumerate(re.split(r"\{\{\s*(.*?)\s*\}\}", template, flags=re.S)))
+    if closer:
+        raise TemplateError(f"{{{{ {closer} }}}} without its range or if")
+    return _run(nodes, {"System": system, "Messages": joined})
+
+
+def _block(parts) -> tuple[list, str]:
+    """Nodes up to `else` or `end`, and the action that closed the block. A node is text, (action,) or (action, body, other)."""
+    nodes: list = []
+    for index, part in parts:
+        word = part.partition(" ")[0]
+        if index % 2 == 0:
+            nodes.append(part)
+        elif word in ("end", "else"):
+            return nodes, part
+        else:
+            nodes.append(_branch(part, parts) if word in ("range", "if") else (part,))
+    return nodes, ""
+
+
+def _branch(action: str, parts) -> tuple:
+    body, closer = _block(parts)
+    other: list = []
+    if closer.startswith("else if "):
+        return action, body, [_branch(closer.removeprefix("else "), parts)]  # its `end` closes this one too
+    if closer == "else":
+        other, closer = _block(parts)
+    if closer != "end":
+        raise TemplateError(f"{{{{ {action} }}}} has no {{{{ end }}}}")
+    return action, body, other
+
+
+def _run(nodes: list, dot: dict) -> str:
+    out = []
+    for node in nodes:
+        if isinstance(node, str):
+            out.append(node)
+        elif len(node) == 1:
+            out.append(str(_value(node[0], dot)))
+        else:
+            action, body, other = node
+            word, _, expression = action.partition(" ")
+            value = _value(expression, dot)
+            if word == "range" and value:
+                out += [_run(body, item) for item in value]
+            else:
+                out.append(_run(body if value else other, dot))
+    return "".join(out)
+
+
+def _value(expression: str, dot: dict):
+    found = re.fullmatch(r'(?:(eq|ne) )?\.(\w+)(?: "([^"\\]*)")?', expression)
+    if not found or bool(found[1]) != (found[3] is not None) or found[2] not in dot:
+        raise TemplateError(f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, or no field of "
+                            f"{', '.join('.' + name for name in dot)}")
+    operator, field, text = found.groups()
+    return dot[field] if operator is None else (dot[field] == text) == (operator == "eq")
