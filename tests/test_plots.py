@@ -54,3 +54,11 @@ def test_a_memory_course_is_drawn_in_megabytes():
     course = [("forward model.layers.0", 2_000_000), ("forward lm_head", 3_000_000), ("backward model.layers.0", 1_000_000)]
     ax = plots.memory_course({"kept": course}).axes[0]
     assert ax.lines[0].get_ydata().tolist() == [2, 3, 1] and [t.get_text() for t in ax.get_xticklabels()][0] == "forward 0"
+
+
+def test_waterfall_counts_and_hatches():
+    from ftlib.pipeline import prepare
+    done = prepare([{"text": t} for t in "ab1c"], [lambda row: "digit" if row["text"].isdigit() else None])
+    ax = plots.waterfall(done).axes[0]
+    assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(0, 4), (3, 1), (0, 3)] and ax.patches[1].get_hatch() and not ax.patches[0].get_hatch()
+    assert [t.get_text() for t in ax.texts] == ["4", "−1", "3"] and [t.get_text() for t in ax.get_yticklabels()] == ["rows in", "<lambda>", "kept"]
