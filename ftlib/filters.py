@@ -192,7 +192,7 @@ def truncated(row: dict) -> str | None:
     """Drops an answer that stops in mid-sentence, or in a fenced block of code.
 
     In mid-sentence: some sentence before has an end, and the last line has eight words or more, is no list item, and ends in a
-    letter, a digit or a comma. Answers without sentences, lists, tables, verse and signatures are let be.
+    letter, a digit or a comma. Answers without sentences, lists, tables, indented code and signatures are let be.
     """
     for _, answer in row_answers(row):
         if len(re.findall(r"(?m)^\s*```", answer)) % 2:
@@ -200,7 +200,8 @@ def truncated(row: dict) -> str | None:
         text = answer.rstrip()
         last = text.rpartition("\n")[2]
         ended = re.search(r"[.!?。！？][\"'”’)]*\s", text)
-        if ended and len(last.split()) >= 8 and re.search(r"[\w,;(-]$", last) and not _LIST_LINE.match(last) and "`" not in last:
+        odd = _LIST_LINE.match(last) or last.startswith(("    ", "\t")) or "`" in last
+        if ended and not odd and len(last.split()) >= 8 and re.search(r"[\w,;(-]$", last):
             return f"the answer stops after {last[-30:]!r}"
     return None
 

@@ -127,6 +127,7 @@ def test_defects_are_found(rule, row):
     (boilerplate, chat("q", "A language model predicts the next word. I cannot swim.")),
     (truncated, chat("q", PROSE)), (truncated, chat("q", "doctor")), (truncated, chat("q", "Three things. They are:\n- the tall castle on the hill by the river")),
     (truncated, chat("q", "Dear Ann. I am well.\n\nBest wishes\nTom")), (truncated, chat("q", SQL)),
+    (truncated, chat("q", 'def f(a):\n    """Return it. Or not."""\n    return a if a is not None else b and c')),
     (broken_encoding, chat("q", "São Paulo, Âme, naïve — it’s")), (Repetition(), chat("q", PROSE)), (Repetition(), chat("q", "b-u-c-k-e-t")),
     (Symbols(), chat("q", "b-u-c-k-e-t, s-h-o-v-e-l, l-a-n-t-e-r-n")), (Symbols(), chat("q", "नमस्ते, आप कैसे हैं? मैं ठीक हूँ।")),
 ])
