@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -242,7 +243,8 @@ class Repetition:
 
 @dataclass(frozen=True)
 class Symbols:
-    """Drops an answer of which more than `limit` are neither letters, digits nor spaces. Prose has 3%, dense code 40%."""
+    """Drops an answer of which, spaces aside, more than `limit` are symbols: neither letters or digits nor the quotes, brackets, stops
+    and commas that prose and code are set with. Fewer than `min_chars` are not judged."""
     limit: float = 0.6
     min_chars: int = 20
     name: str = "symbols"
@@ -250,7 +252,8 @@ class Symbols:
     def __call__(self, row: dict) -> str | None:
         for _, answer in row_answers(row):
             seen = [c for c in prose(answer) if not c.isspace()]
-            share = sum(not c.isalnum() and not "\u0900" <= c <= "\u0dff" for c in seen) / max(1, len(seen))  # Indic vowel signs
+            symbols = [c for c in seen if not c.isalnum() and c not in "()[]{}\"'.,:;" and unicodedata.category(c)[0] != "M"]  # M: vowel signs
+            share = len(symbols) / max(1, len(seen))
             if len(seen) >= self.min_chars and share > self.limit:
                 return f"{share:.0%} of the answer are symbols"
         return None

@@ -58,15 +58,15 @@ def test_stripping_twice_is_stripping_once(pieces):
 
 
 def test_html_rule_and_what_is_left():
-    row, counts = Html()(chat("a &amp; b", "<p>c</p>", answer="<p>c</p>"))
-    assert row == chat("a & b", "c", answer="c") and html_left(row) is None
+    row, counts = Html()({**chat("a &amp; b", "<p>c</p>"), "answer": "<p>c</p>"})
+    assert not counts and row == {**chat("a & b", "c"), "answer": "c"} and html_left(row) is None
     assert html_left(chat("q", "one <b>two")) == "HTML '<b>'" and html_left(chat("Which tag is bold in HTML?", "<b>")) is None
     assert Html()(chat("Which tag is bold in HTML?", "<b>")) is None
 
 
 def test_pii_is_masked_and_counted():
-    row, counts = MaskPii()(chat("Mail ann@x.org or +49 30 1234567", "ann@x.org", answer="ann@x.org"))
-    assert row == chat("Mail [EMAIL] or [PHONE]", "[EMAIL]", answer="[EMAIL]") and counts == {"email": 3, "phone": 1}
+    row, counts = MaskPii()({**chat("Mail ann@x.org or +49 30 1234567", "ann@x.org"), "answer": "ann@x.org"})
+    assert row == {**chat("Mail [EMAIL] or [PHONE]", "[EMAIL]"), "answer": "[EMAIL]"} and counts == {"email": 3, "phone": 1}
     assert MaskPii()(chat("a", "b")) is None
 
 

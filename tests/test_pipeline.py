@@ -1,4 +1,5 @@
 """The pipeline: every row accounted for, order kept, twice is once, planted defects found and clean rows not lost."""
+import io
 import json
 import random
 from collections import Counter
@@ -7,6 +8,7 @@ import pytest
 from conftest import chat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ftlib.datasets import DataError, load_rows
 from ftlib.pipeline import PrepareError, prepare, standard_rules
@@ -78,25 +80,26 @@ def test_bad_input():
 
 def test_report_shows_reasons():
     done = prepare([{"text": "1 [b] <i>"}, {"text": "a"}], [lambda row: "has [b] <i>" if "[b]" in row["text"] else None])
-    from rich.console import Console
-    console = Console(record=True, width=120, quiet=True)
+    console = Console(file=io.StringIO(), record=True, width=120)
     console.print(done.report())
     assert "has [b] <i>" in console.export_text() and "&lt;i&gt;" in done._repr_html_() and repr(done) == "2 rows in, 1 kept, 1 dropped by 1 rules"
 
 
-def long_question(rng, i):
-    return chat(f"Question {i}: " + " ".join(f"{rng.choice('bdgklmnprst')}{rng.choice('aeiou')}{rng.choice('lmnrst')}{rng.randrange(90)}" for _ in range(40)), f"It is {i}.")
+def long_row(rng, prompts, i):
+    return chat(f"Answer these, sheet {i}: " + " ".join(rng.sample(prompts, 8)), f"Sheet {i} is too long for me.")
 
 
 def planted(seed=0):
     """(rows, defect by row number): 500 clean embedded rows, 100 clean long ones, and defects of every kind, shuffled."""
     rng, golden = random.Random(seed), load_rows("golden", "tiny")
-    clean = list({json.dumps(r["messages"]): r for r in load_rows("train", "tiny")[:510]}.values())[:500] + [long_question(rng, i) for i in range(100)]
+    clean = load_rows("train", "tiny")[:500]
+    prompts = [r["messages"][0]["content"] for r in clean]
+    clean += [long_row(rng, prompts, i) for i in range(100)]
     rows = [(None, r) for r in clean]
     rows += [("exact", {**r, "family": "copy"}) for r in rng.sample(clean, 40)]
     for r in clean[500:]:
         said = r["messages"][0]["content"].split()
-        at = rng.randrange(3, len(said))
+        at = rng.randrange(5, len(said))
         said[at: at + rng.randrange(2)] = ["other"]
         rows.append(("near", chat(" ".join(said), r["messages"][1]["content"])))
     for r in golden:
