@@ -108,7 +108,8 @@ def test_recall_of_planted_near_duplicates():
 
 def test_different_questions_of_the_embedded_rows_are_not_lost():
     rows = load_rows("train", "tiny")[:3000]
-    assert near_duplicates([*rows, chat(rows[0]["messages"][0]["content"].upper() + "!", rows[0]["answer"])]) == [[0, 3000]]
+    copy = chat("Now " + rows[0]["messages"][0]["content"].upper(), rows[0]["answer"])  # one run of three more than the six of row 0: 0.86
+    assert near_duplicates([*rows, copy]) == [[0, 3000]]
 
 
 @pytest.mark.parametrize("options, name", [({"threshold": 0}, "threshold=0"), ({"threshold": 1.1}, "threshold=1.1"), ({"shingle": 0}, "shingle=0")])
