@@ -146,6 +146,25 @@ def memory_course(courses: dict, title: str = "Memory through a step", ax=None) 
     return figure
 
 
+def waterfall(prepared, title: str = "Where the rows went", ax=None) -> Figure:
+    """Rows in, rows that each rule dropped, rows kept, from top to bottom. `prepared`: what `ftlib.pipeline.prepare` returns.
+
+    Numbers stand beside the bars; dropped rows are hatched. Rules that dropped nothing keep their line.
+    """
+    steps = [(rule, gone, left) for rule, gone, left, changes in prepared.steps() if gone or not changes]
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 1.2 + 0.28 * len(steps)))
+    ax = _axes(title, "rows", "", ax)
+    lines = [("rows in", prepared.count, 0, False), *[(rule, gone, left, True) for rule, gone, left in steps], ("kept", prepared.kept, 0, False)]
+    for i, (_, width, start, dropped) in enumerate(lines):
+        ax.barh(i, width, left=start, color=COLOURS[dropped], hatch=HATCHES[dropped], edgecolor="white", height=0.7)
+        ax.annotate(f"\N{MINUS SIGN}{width:,}" if dropped and width else f"{width:,}", (start + width, i), xytext=(3, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(lines)), [name for name, *_ in lines])
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    return ax.figure
+
+
 def table(rows: list[dict], caption: str = ""):
     """A small HTML table of dicts; the first row's keys are the header."""
     from IPython.display import HTML

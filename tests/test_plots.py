@@ -62,3 +62,11 @@ def test_the_frontier_goes_from_left_to_right_with_its_intervals():
     assert line.get_xdata().tolist() == [1, 4] and line.get_ydata() == pytest.approx([60, 70])
     assert bars[0].get_segments()[0][:, 0] == pytest.approx([0.5, 2]) and bars[1].get_segments()[1][:, 1] == pytest.approx([60, 75])
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["dpo", "simpo"]
+
+
+def test_waterfall_counts_and_hatches():
+    from ftlib.pipeline import prepare
+    done = prepare([{"text": t} for t in "ab1c"], [lambda row: "digit" if row["text"].isdigit() else None])
+    ax = plots.waterfall(done).axes[0]
+    assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(0, 4), (3, 1), (0, 3)] and ax.patches[1].get_hatch() and not ax.patches[0].get_hatch()
+    assert [t.get_text() for t in ax.texts] == ["4", "−1", "3"] and [t.get_text() for t in ax.get_yticklabels()] == ["rows in", "<lambda>", "kept"]

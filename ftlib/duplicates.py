@@ -1,0 +1,276 @@
+"""Exact and near duplicates, and copies of the golden set.
+
+Near duplicates: Broder's MinHash (1997) with locality-sensitive hashing finds candidates, exact Jaccard similarity decides.
+So no pair below the threshold is ever reported; a pair above it is missed with a probability that `NearIndex.recall` states.
+"""
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+import zlib
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from datasketch import MinHash
+from tqdm import tqdm
+
+from ftlib.datasets import DataError
+from ftlib.texts import row_parts, row_text, tokens, words
+
+Groups = list[list[int]]
+RECALL = 0.99  # of pairs exactly at the threshold, by the choice of bands
+
+
+def normalise(text: str) -> str:
+    """Composed Unicode (NFC), lower case, one space for any white space: texts that agree in this are the same for `exact_duplicates`."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def exact_key(row: dict) -> bytes:
+    """16 bytes (BLAKE2b) of the row's roles and normalised texts in order. What is not text, such as `family`, does not count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for role, text in row_parts(row):
+        digest.update(f"{role}\0{normalise(text)}\0".encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def exact_duplicates(rows: Iterable[dict]) -> Groups:
+    """Groups of rows that say the same in the same roles, case and white space aside: indices in order, the first is the one to keep."""
+    places: dict[bytes, list[int]] = {}
+    for i, row in enumerate(rows):
+        places.setdefault(exact_key(row), []).append(i)
+    return [group for group in places.values() if len(group) > 1]
+
+
+def shingles(text: list[str], size: int) -> set[str]:
+    """The runs of `size` tokens of a text, or the whole of a shorter one."""
+    return {" ".join(text[i: i + size]) for i in range(max(1, len(text) - size + 1))}
+
+
+def jaccard(a: set, b: set) -> float:
+    """|A ∩ B| / |A ∪ B|."""
+    both = len(a & b)
+    return both / (len(a) + len(b) - both)
+
+
+def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """(bands, hashes a band): as many hashes a band as leave a pair at the threshold found with probability RECALL or more.
+
+    More hashes a band mean fewer candidates to verify. DataError where not even one hash a band is enough.
+    """
+    for size in range(num_perm, 0, -1):
+        if 1 - (1 - threshold ** size) ** (num_perm // size) >= RECALL:
+            return num_perm // size, size
+    raise DataError(f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: raise one of them")
+
+
+class NearIndex:
+    """Texts seen so far, to be asked which of them are near a new one. The same seed gives the same answers.
+
+    MinHash signatures come from datasketch. The buckets are chains in one dict (`last` entry of a bucket, and for each text and
+    band the one `before` it), which takes a quarter of the memory of datasketch's own and is faster; what is found is the same.
+    """
+
+    def __init__(self, threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1):
+        if not 0 < threshold <= 1:
+            raise DataError(f"threshold={threshold}: a Jaccard similarity above 0, at most 1")
+        if shingle < 1:
+            raise DataError(f"shingle={shingle}: at least one token")
+        self.threshold, self.shingle = threshold, shingle
+        self.bands, self.size = lsh_bands(threshold, num_perm)
+        self._minhash = MinHash(num_perm, seed, hashfunc=lambda s: zlib.crc32(s.encode("utf-8", "surrogatepass")))
+        generator = np.random.default_rng(seed)
+        self._factors = generator.integers(0, 2 ** 64, (self.bands, self.size), dtype=np.uint64) | np.uint64(1)
+        self._offsets = generator.integers(0, 2 ** 64, self.bands, dtype=np.uint64)
+        self.texts: list[str] = []
+        self._last: dict[int, int] = {}
+        self._before = array("i")
+
+    def recall(self, similarity: float) -> float:
+        """Probability that a pair of this Jaccard similarity s becomes a candidate: 1 - (1 - s^r)^b, b bands of r hashes."""
+        return 1 - (1 - similarity ** self.size) ** self.bands
+
+    def sketch(self, text: str) -> tuple[str, set[str], list[int]]:
+        """(tokens joined, shingles, one 64-bit key a band) of a text."""
+        found = tokens(text)
+        pieces = shingles(found, self.shingle)
+        self._minhash.clear()
+        self._minhash.update_batch(pieces)
+        signature = self._minhash.hashvalues[: self.bands * self.size].reshape(self.bands, self.size).astype(np.uint64)
+        return " ".join(found), pieces, ((signature * self._factors).sum(1) + self._offsets).tolist()
+
+    def candidates(self, keys: list[int]) -> list[int]:
+        """Texts that share a bucket, in order."""
+        found = set()
+        for band, key in enumerate(keys):
+            i = self._last.get(key, -1)
+            while i >= 0:
+                found.add(i)
+                i = self._before[i * self.bands + band]
+        return sorted(found)
+
+    def similarity(self, i: int, pieces: set[str]) -> float:
+        """Exact Jaccard similarity of text i to a set of shingles."""
+        return jaccard(shingles(self.texts[i].split(" "), self.shingle), pieces)
+
+    def insert(self, text: str, keys: list[int]) -> int:
+        """Put a sketched text into the index; its number."""
+        i = len(self.texts)
+        self.texts.append(text)
+        for key in keys:
+            self._before.append(self._last.get(key, -1))
+            self._last[key] = i
+        return i
+
+
+class Union:
+    """Disjoint sets of 0..n-1; the root of each is its least member."""
+
+    def __init__(self, count: int):
+        self.parent = list(range(count))
+
+    def root(self, i: int) -> int:
+        while self.parent[i] != i:
+            self.parent[i] = i = self.parent[self.parent[i]]
+        return i
+
+    def join(self, i: int, j: int) -> None:
+        a, b = self.root(i), self.root(j)
+        self.parent[max(a, b)] = min(a, b)
+
+    def groups(self) -> Groups:
+        """All sets, also those of one, in the order of their first members."""
+        found: dict[int, list[int]] = {}
+        for i in range(len(self.parent)):
+            found.setdefault(self.root(i), []).append(i)
+        return list(found.values())
+
+
+def near_duplicates(rows: list[dict], threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1,
+                    text: Callable[[dict], str] = row_text) -> Groups:
+    """Groups of rows whose texts are alike: connected components of the pairs with Jaccard similarity ≥ threshold.
+
+    The similarity is of sets of `shingle` consecutive tokens: words in lower case and marks of punctuation. Indices are in order,
+    the first is the row to keep. In a group A, C may be less alike than the threshold if some B is near both.
+    A pair at the threshold is missed with probability 0.0017 (21 bands of 6 hashes, at the defaults), a closer one more rarely.
+    Three tokens at 0.8 suit short rows: of the 6,280 embedded training rows, many of one form, no two that ask different
+    things are grouped, where runs of five characters at 0.8 would group ten such pairs and single words 157.
+    """
+    index, first, union = NearIndex(threshold, shingle, num_perm, seed), {}, Union(len(rows))
+    places: list[int] = []  # the row of each text in the index
+    for i, row in enumerate(tqdm(rows, desc="near duplicates", unit=" rows", delay=2)):
+        joined, pieces, keys = index.sketch(text(row))
+        if joined in first:
+            union.join(first[joined], i)
+            continue
+        first[joined] = i
+        for j in index.candidates(keys):
+            if union.root(places[j]) != union.root(i) and index.similarity(j, pieces) >= threshold:
+                union.join(places[j], i)
+        index.insert(joined, keys)
+        places.append(i)
+    return [group for group in union.groups() if len(group) > 1]
+
+
+# --- rules of the pipeline: each sees a row and its number, and gives the reason to drop it, or None ---------------------------
+@dataclass(frozen=True)
+class ExactDuplicates:
+    """Drops a row that says what a kept row says (`exact_duplicates`). Opposite labels are a contradiction, not a duplicate.
+
+    State: 16-byte hashes in a dict, some 0.15 kB a kept row.
+    """
+    name: str = "exact duplicates"
+
+    def begin(self) -> Callable[[dict, int], str | None]:
+        seen: dict[tuple, int] = {}
+
+        def check(row: dict, number: int) -> str | None:
+            first = seen.setdefault((exact_key(row), row.get("label")) if "label" in row else exact_key(row), number)
+            return None if first == number else f"same text as row {first}"
+        return check
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Drops a row that is as near as `threshold` to a kept one (settings of `near_duplicates`; rows of one label among themselves).
+
+    Rows are compared with kept rows, not with dropped ones, so no chain of small steps can lose a row unlike all that is kept.
+    """
+    threshold: float = 0.8
+    shingle: int = 3
+    num_perm: int = 128
+    seed: int = 1
+    text: Callable[[dict], str] = row_text
+    name: str = "near duplicates"
+
+    def begin(self) -> Callable[[dict, int], str | None]:
+        indexes = defaultdict(lambda: (NearIndex(self.threshold, self.shingle, self.num_perm, self.seed), array("q")))
+
+        def check(row: dict, number: int) -> str | None:
+            index, places = indexes[row.get("label")]
+            joined, pieces, keys = index.sketch(self.text(row))
+            for i in index.candidates(keys):
+                if (like := index.similarity(i, pieces)) >= self.threshold:
+                    return f"{like:.2f} like row {places[i]}"
+            index.insert(joined, keys)
+            places.append(number)
+            return None
+        return check
+
+
+# --- contamination ------------------------------------------------------------------------------------------------------
+class Contamination:
+    """Drops a row that repeats a prompt of the golden set: contains `share` or more of the prompt's runs of n words.
+
+    Words are compared in lower case and without punctuation, so re-cased and re-punctuated copies are found: all of them.
+    A prompt of fewer than n words counts as one run; one of fewer than n/2 must be a whole text of the row, as "Spell key" says
+    little inside another. GPT-3 (Brown et al. 2020, appendix C) took any 13 words in common, PaLM (Chowdhery et al. 2022,
+    section 8) 70% of the runs of 8; any run at all would call a template that both sets use a copy. `golden`: rows with a
+    prompt, or strings.
+    """
+    name = "contamination"
+
+    def __init__(self, golden: Iterable[dict | str], n: int = 8, share: float = 0.5):
+        if n < 1 or not 0 < share <= 1:
+            raise DataError(f"n={n}, share={share}: n is at least 1, share above 0 and at most 1")
+        self.n, self.share = n, share
+        self.whole: dict[tuple, int] = {}
+        self.runs: dict[tuple, list[int]] = defaultdict(list)
+        self.counts: Counter = Counter()             # runs of each golden prompt
+        self.lengths: dict[str, set[int]] = defaultdict(set)  # of runs, by their first word
+        self.owners: list[int] = []                  # the golden row of each prompt
+        for number, row in enumerate(golden):
+            prompts = [row] if isinstance(row, str) else [text for role, text in row_parts(row) if role == "user"]
+            if not prompts:
+                raise DataError(f"golden row {number} has no prompt: messages of the user, 'prompt', or a string is needed")
+            for prompt in prompts:
+                self._learn(words(prompt), number)
+
+    def _learn(self, prompt: list[str], number: int) -> None:
+        if not prompt:
+            raise DataError(f"golden row {number} has a prompt without a word: it can be compared with nothing")
+        if 2 * len(prompt) < self.n:
+            self.whole.setdefault(tuple(prompt), number)
+            return
+        length, own = min(self.n, len(prompt)), len(self.owners)
+        self.owners.append(number)
+        for run in {tuple(prompt[i: i + length]) for i in range(len(prompt) - length + 1)}:
+            self.runs[run].append(own)
+            self.counts[own] += 1
+            self.lengths[run[0]].add(length)
+
+    def __call__(self, row: dict) -> str | None:
+        for _, text in row_parts(row):
+            said = words(text)
+            if len(said) < self.n and tuple(said) in self.whole:
+                return f"the prompt of golden row {self.whole[tuple(said)]}"
+            found = {run for i, word in enumerate(said) for length in self.lengths.get(word, ())
+                     if (run := tuple(said[i: i + length])) in self.runs}
+            shared = Counter(own for run in found for own in self.runs[run])
+            for own, count in shared.most_common():
+                if count >= self.share * self.counts[own]:
+                    return f"{count} of {self.counts[own]} runs of golden row {self.owners[own]}"
+        return None
