@@ -96,7 +96,7 @@ def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | N
     expected = int(sum(int(t.n_elements) for t in reader.tensors) * bits / 8 + 2e7)
     with writing(target) as partial:
         check_disk(target, expected)
-        _run(source, partial, number, threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), expected)
+        _run(source, partial, number, threads or os.cpu_count(), expected)
         result = _inspect(partial, target, quantization, wanted)
     if result.fell_back:
         log.warning("%s", result)

@@ -211,15 +211,15 @@ def _stored(weight: Weight, kind: Type, name: str) -> Iterator[tuple[np.ndarray,
     values = weight.values
     for rows in values.split(max(1, CHUNK // math.prod(values.shape[1:]))):
         rows = rows.to("cpu").contiguous()
-        if kind == Type.Q8_0:
-            data = gguf.quants.quantize(rows.float().numpy(), kind)
-            kept = torch.from_numpy(gguf.quants.dequantize(data, kind)) if weight.update is not None else None
-        else:
-            kept = rows.to(TORCH[kind])
-            data = kept.view(torch.uint8).numpy()
-        if not torch.isfinite(rows if kind == Type.Q8_0 else kept).all():
+        kept = rows if kind == Type.Q8_0 else rows.to(TORCH[kind])
+        if not torch.isfinite(kept).all():
             wide = torch.isfinite(rows).all()
             raise ExportError(f"{name} {'exceeds the range of ' + kind.name + ': use dtype=' + repr('bf16') if wide else 'has NaN or infinite values'}")
+        if kind == Type.Q8_0:
+            data = gguf.quants.quantize(rows.float().numpy(), kind)
+            kept = torch.from_numpy(gguf.quants.dequantize(data, kind)) if weight.update is not None else kept
+        else:
+            data = kept.view(torch.uint8).numpy()
         lost = 0.0 if weight.update is None else torch.linalg.vector_norm(kept.float() - rows.float()).item() ** 2
         yield data, lost
 
