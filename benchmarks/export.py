@@ -21,7 +21,8 @@ from benchmarks.harness import provenance, write_section
 from ftlib.checkpoints import write_random_checkpoint
 from ftlib.memory import MODELS
 
-PEAK = "import resource; print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+# Not getrusage: its maximum survives exec, so a small process would report what this one held.
+PEAK = "import re; print('PEAK', int(re.search('VmHWM:\\\\s+([0-9]+)', open('/proc/self/status').read())[1]) // 1024)"
 OURS = f"import sys; from ftlib.export import export_gguf; export_gguf(sys.argv[1], None, sys.argv[2], sys.argv[3]); {PEAK}"
 COPY = f"import sys; a, b = open(sys.argv[1] + '/model.safetensors', 'rb'), open(sys.argv[2], 'wb')\nwhile part := a.read(1 << 24): b.write(part)\n{PEAK}"
 THEIRS = f"""

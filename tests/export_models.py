@@ -17,10 +17,12 @@ def small_llama(seed: int = 0, **more):
 
 
 def small_qwen(kind: str, **more):
-    """A random Qwen2 (with biases on q, k and v) or Qwen3 (with norms of q and k), its biases and norms random too."""
+    """A random Qwen2 (with biases on q, k and v) or Qwen3 (with norms of q and k), its biases and norms random too.
+
+    The vocabulary has room for the tokens that transformers' Qwen2 tokenizer adds when it is loaded."""
     from transformers import AutoConfig, AutoModelForCausalLM
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, vocab_size=1024, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+    config = AutoConfig.for_model(kind, vocab_size=1032, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
                                   num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.08,
                                   eos_token_id=6, pad_token_id=2, bos_token_id=0, **({"head_dim": 128} if kind == "qwen3" else {}), **more)
     model = AutoModelForCausalLM.from_config(config).eval()

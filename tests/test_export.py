@@ -191,7 +191,7 @@ def test_a_template_without_its_marks_renders_the_same(template):
 
 @pytest.mark.parametrize("changes, message", [
     ({"pre_tokenizer__pretokenizers__0__pattern": {"Regex": r"\w+"}}, r"pre-tokenizer '\\\\w\+'"),
-    ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}}, "pre-tokenizer 'ByteLevel'"),
+    ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True, "trim_offsets": True}}, "pre-tokenizer 'ByteLevel'"),
     ({"model__ignore_merges": False}, "ignore_merges=False"),
     ({"normalizer": {"type": "Lowercase"}}, "normalizer 'Lowercase'"),
     ({"added_tokens__3__lstrip": True}, "strips")])

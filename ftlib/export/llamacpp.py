@@ -18,8 +18,8 @@ from ftlib.export.tensors import ExportError
 from ftlib.export.writer import check_disk, writing
 
 log = logging.getLogger("ftlib")
-# Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is named for). Other types in the file
-# stand in for these where a row is no multiple of 256.
+# Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is named for). Other types in the
+# file stand in for these where a row is no multiple of 256.
 QUANTIZATIONS = {
     "Q8_0": (7, 8.6, ("Q8_0",)),
     "Q6_K": (18, 6.7, ("Q6_K",)),
@@ -65,7 +65,8 @@ def read_gguf(path) -> GGUFReader:
     try:
         reader = GGUFReader(path)
     except Exception as error:  # a damaged header raises whatever its bytes happen to mean
-        raise ExportError(f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it again") from None
+        raise ExportError(f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it "
+                          f"again") from None
     if not reader.tensors:
         raise ExportError(f"{path} holds no tensor: export it again")
     return reader
@@ -79,9 +80,10 @@ def tensor_types(reader: GGUFReader) -> dict[str, str]:
 def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | None = None) -> QuantizedFile:
     """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in it.
 
-    quantization: "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M" or "Q2_K". The k-quants need rows of a multiple of 256 weights; llama.cpp
-    gives other matrices a larger type without a word, so the types are read back: what fell back is logged and returned, and if no
-    matrix has the type asked for an ExportError (a ValueError) is raised. threads: default all cores. Atomic, can be interrupted.
+    quantization: "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M" or "Q2_K". The k-quants need rows of a multiple of 256 weights;
+    llama.cpp gives other matrices a larger type without a word, so the types are read back: what fell back is logged and returned,
+    and if no matrix has the type asked for an ExportError (a ValueError) is raised. threads: default all cores. Atomic, can be
+    interrupted.
     """
     if quantization not in QUANTIZATIONS:
         raise ExportError(f"quantization={quantization!r}: use one of {', '.join(QUANTIZATIONS)}")
@@ -96,7 +98,7 @@ def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | N
     expected = int(sum(int(t.n_elements) for t in reader.tensors) * bits / 8 + 2e7)
     with writing(target) as partial:
         check_disk(target, expected)
-        _run(source, partial, number, threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), expected)
+        _run(source, partial, number, threads or os.cpu_count(), expected)
         result = _inspect(partial, target, quantization, wanted)
     if result.fell_back:
         log.warning("%s", result)
@@ -126,7 +128,8 @@ def _inspect(partial: Path, target: Path, quantization: str, wanted: tuple[str, 
     fell_back = {name: kind for name, kind in types.items() if kind not in wanted}
     if wanted[0] not in types.values():
         rows = sorted({int(t.shape[0]) for t in reader.tensors if t.name in fell_back})
-        raise ExportError(f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of 256. The file would be "
+        raise ExportError(f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of 256. The file "
+                          f"would be "
                           f"{', '.join(sorted(set(fell_back.values())))} under the name {quantization}: use Q8_0")
     return QuantizedFile(target, partial.stat().st_size, dict(Counter(types.values())), fell_back)
 
@@ -144,8 +147,8 @@ def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logit
     for file in filter(None, (path, adapter)):
         read_gguf(file)
     try:
-        llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads, n_threads_batch=threads, verbose=False,
-                      logits_all=all_logits, type_k=0, type_v=0, lora_path=str(adapter) if adapter else None)
+        llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads, n_threads_batch=threads,
+                      verbose=False, logits_all=all_logits, type_k=0, type_v=0, lora_path=str(adapter) if adapter else None)
     except (ValueError, RuntimeError) as error:
         raise ExportError(f"llama.cpp refuses {path}: {error}") from None
     try:

@@ -1,4 +1,4 @@
-"""Is the exported file the model? transformers against llama.cpp on the same tokens, and each quantisation against the first file."""
+"""Is the exported file the model? transformers against llama.cpp on the same tokens, quantisations against the first file."""
 from __future__ import annotations
 
 import math
@@ -14,7 +14,7 @@ from gguf import LlamaFileType
 from ftlib.export.llamacpp import open_llama, read_gguf
 from ftlib.export.tensors import ExportError
 
-# Largest difference of logits that arithmetic explains, by the file's type: measured with the embedded model and random ones, with room.
+# Largest difference of logits that arithmetic explains, by the file's type: measured with the embedded model, with room.
 TOLERANCES = {"ALL_F32": 1e-3, "MOSTLY_F16": 0.05, "MOSTLY_BF16": 0.5}
 
 
@@ -52,23 +52,25 @@ class ExportReport:
 
     def __str__(self) -> str:
         n = self.prompts
-        lines = [f"{'file':<24}{'type':<14}{'MB':>9}{'prompts =':>11}{'answers =':>11}{'max |Δlogit|':>14}{'perplexity':>12}{'KL, nats':>10}{'same top':>10}",
+        lines = [f"{'file':<24}{'type':<14}{'MB':>9}{'prompts =':>11}{'answers =':>11}{'max |Δlogit|':>14}{'perplexity':>12}"
+                 f"{'KL, nats':>10}{'same top':>10}",
                  f"{'transformers':<24}{'':<59}{'':>10}{self.perplexity:>12.4f}"]
-        lines += [f"{f.name:<24}{f.kind:<14}{f.megabytes:>9.1f}{f'{f.same_prompt}/{n}':>11}{f'{f.same_answer}/{n}':>11}{f.max_logit_diff:>14.2g}"
-                  f"{f.perplexity:>12.4f}{f.kl:>10.2g}{f.same_top:>10.1%}" for f in self.files]
+        lines += [f"{f.name:<24}{f.kind:<14}{f.megabytes:>9.1f}{f'{f.same_prompt}/{n}':>11}{f'{f.same_answer}/{n}':>11}"
+                  f"{f.max_logit_diff:>14.2g}{f.perplexity:>12.4f}{f.kl:>10.2g}{f.same_top:>10.1%}" for f in self.files]
         return "\n".join([*lines, *self.problems, "passed" if self.passed else "FAILED"])
 
 
-def check_export(model, tokenizer, files, prompts, texts=None, max_new_tokens: int = 32, tolerance: float | None = None, max_kl: float = 0.5,
-                 threads: int = 1, generate: Callable | None = None) -> ExportReport:
+def check_export(model, tokenizer, files, prompts, texts=None, max_new_tokens: int = 32, tolerance: float | None = None,
+                 max_kl: float = 0.5, threads: int = 1, generate: Callable | None = None) -> ExportReport:
     """Compare exported files with the model they were made of; returns a report that passes or names what differs.
 
     files: a path or a list; the first is the unquantised one, which must give the same greedy answers and logits within `tolerance`
-    (largest difference; default by its type, see TOLERANCES), the others are measured against it and must stay below `max_kl`, the mean
-    of KL(first ‖ file) in nats a token. Every file must turn every chat into the same token ids. prompts: texts of the user or lists of
-    messages. texts: what perplexity and KL are measured on (default: the prompts with the model's answers). The model is used as it is,
-    adapter on; nothing is merged in it. threads: llama.cpp's. generate: another runtime, `generate(prompt) -> str`, whose answers must
-    be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile: 8 bytes a token and vocabulary entry.
+    (largest difference; default by its type, see TOLERANCES), the others are measured against it and must stay below `max_kl`, the
+    mean of KL(first ‖ file) in nats a token. Every file must turn every chat into the same token ids. prompts: texts of the user
+    or lists of messages. texts: what perplexity and KL are measured on (default: the prompts with the model's answers). The model
+    is used as it is, adapter on; nothing is merged in it. threads: llama.cpp's. generate: another runtime, `generate(prompt)`
+    -> str, whose answers must be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile:
+    8 bytes a token and vocabulary entry.
     """
     files = [Path(f) for f in (files if isinstance(files, (list, tuple)) else [files])]
     if not files or not prompts:
@@ -172,7 +174,8 @@ def _compare_chats(llama, tokenizer, chats, encoded, answers, found: FileReport,
 
 def _difference(tokenizer, ours: list[int], theirs: list[int]) -> str:
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-    return f"first at token {at}: transformers {tokenizer.decode(ours[at: at + 4])!r}, llama.cpp {tokenizer.decode(theirs[at: at + 4])!r}"
+    ours, theirs = tokenizer.decode(ours[at: at + 4]), tokenizer.decode(theirs[at: at + 4])
+    return f"first at token {at}: transformers {ours!r}, llama.cpp {theirs!r}"
 
 
 def _compare_logits(llama, rows: list[list[int]], found: FileReport, scratch: Path, first: bool) -> None:
@@ -199,7 +202,8 @@ def _judge(found: FileReport, report: ExportReport, tolerance: float | None, max
     if first:
         limit = tolerance if tolerance is not None else TOLERANCES.get(found.kind)
         if limit is None:
-            report.problems.append(f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export first, or pass a tolerance")
+            report.problems.append(f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export first, or "
+                                   f"pass a tolerance")
         elif not found.max_logit_diff <= limit:
             report.problems.append(f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than {limit:g}")
 
@@ -208,4 +212,5 @@ def _compare_runtime(generate: Callable, tokenizer, prompts, answers: list[list[
     for i, (prompt, answer) in enumerate(zip(prompts, answers)):
         ours, theirs = tokenizer.decode(answer, skip_special_tokens=True).strip(), generate(prompt).strip()
         if ours != theirs:
-            report.problems.append(f"{getattr(generate, '__name__', 'generate')}: the answer to prompt {i} is {theirs!r}, transformers says {ours!r}")
+            name = getattr(generate, "__name__", "generate")
+            report.problems.append(f"{name}: the answer to prompt {i} is {theirs!r}, transformers says {ours!r}")

@@ -1,4 +1,4 @@
-"""Where an export's weights come from: a model in memory or a checkpoint folder; one tensor at a time, adapters merged on the way."""
+"""Where an export's weights come from: a model or a checkpoint folder; one tensor at a time, adapters merged on the way."""
 from __future__ import annotations
 
 import json
@@ -97,13 +97,15 @@ def from_model(model: nn.Module) -> Source:
     there = {name.replace(".base_layer.", ".") for name, _ in model.named_parameters() if name not in own}
     if there != shapes.keys():
         odd = sorted(there ^ shapes.keys())[0]
-        raise ExportError(f"the model {'has' if odd in there else 'lacks'} {odd!r}: only LoRA and DoRA layers of ftlib can be merged on the "
+        raise ExportError(f"the model {'has' if odd in there else 'lacks'} {odd!r}: only LoRA and DoRA layers of ftlib can be "
+                          f"merged on the "
                           "way; of a PEFT model pass model.merge_and_unload(), and remove other adapters")
     if HEAD not in shapes and "lm_head" in layers:  # tied, but with an adapter of its own
         shapes[HEAD] = shapes[EMBEDDING]
     packed = sum(hasattr(p, "quant_state") for p in model.parameters())
-    return Source(model.config, Path(base_name(model)).name or model.config.model_type, shapes, lambda name: _from_module(model, name),
-                  packed, _stops(model.config, getattr(model, "generation_config", None)))
+    name = Path(base_name(model)).name or model.config.model_type
+    return Source(model.config, name, shapes, lambda name: _from_module(model, name), packed,
+                  _stops(model.config, getattr(model, "generation_config", None)))
 
 
 def _from_module(model: nn.Module, name: str) -> Weight:
@@ -142,7 +144,8 @@ def _check_stored(files: dict[str, Path], shapes: dict[str, torch.Size], folder:
     names = {n for n in files.keys() - parts if not n.endswith("rotary_emb.inv_freq")} - ({HEAD} - shapes.keys())
     if names != shapes.keys():
         odd = sorted(names ^ shapes.keys())[0]
-        raise ExportError(f"{folder} {'has' if odd in names else 'lacks'} {odd!r}, which does not fit its config.json: download or copy it again")
+        raise ExportError(f"{folder} {'has' if odd in names else 'lacks'} {odd!r}, which does not fit its config.json: download "
+                          f"or copy it again")
     for name in names - packed:
         with safe_open(files[name], "pt") as file:
             stored = tuple(file.get_slice(name).get_shape())
@@ -167,8 +170,9 @@ def _read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str,
     tensors, names = _read_tensors(adapter), target_names(skeleton, config.target_modules)
     _check(tensors, expected_shapes(skeleton, names, config), adapter / WEIGHTS)
     keys = {name: _tensor_names(name, config.use_dora) for name in names}
-    return {f"{name}.weight": (tensors[k["lora_A"]].float(), tensors[k["lora_B"]].float(), config.scaling,
-                               tensors[k["lora_magnitude_vector"]].float() if config.use_dora else None) for name, k in keys.items()}
+    part = lambda name, attribute: tensors[keys[name][attribute]].float()  # noqa: E731
+    return {f"{name}.weight": (part(name, "lora_A"), part(name, "lora_B"), config.scaling,
+                               part(name, "lora_magnitude_vector") if config.use_dora else None) for name in names}
 
 
 def from_folder(folder: Path, adapter=None) -> Source:

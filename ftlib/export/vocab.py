@@ -59,7 +59,8 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
     ExportError for another kind of tokenizer than Llama 3's and Qwen's, ids beyond the vocabulary, or no chat template.
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise ExportError(f"{type(tokenizer).__name__} is not a tokenizers-backed tokenizer: llama.cpp's own converter may know it (converter=…)")
+        raise ExportError(f"{type(tokenizer).__name__} is not a tokenizers-backed tokenizer: llama.cpp's own converter may know "
+                          f"it (converter=…)")
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     pre, model = _pre_tokenizer(content), content["model"]
     tokens, types = _tokens(content, vocab_size)
@@ -81,19 +82,22 @@ def _pre_tokenizer(content: dict) -> str:
     """llama.cpp's name of the way the tokenizer cuts text; refuses whatever llama.cpp would do otherwise."""
     model, steps = content["model"], content.get("pre_tokenizer") or {}
     if model["type"] != "BPE" or model.get("byte_fallback"):
-        raise ExportError(f"the tokenizer is {model['type']}{' with byte fallback' * bool(model.get('byte_fallback'))}, not byte-level BPE: "
+        fallback = " with byte fallback" if model.get("byte_fallback") else ""
+        raise ExportError(f"the tokenizer is {model['type']}{fallback}, not byte-level BPE: "
                           "run llama.cpp's own converter (converter=…)")
     steps = steps.get("pretokenizers", [steps])
     split = steps[0].get("pattern", {}).get("Regex") if len(steps) == 2 and steps[0].get("type") == "Split" else None
     pre = PRE_TOKENIZERS.get(split)
     if not pre or steps[1].get("type") != "ByteLevel" or steps[1].get("add_prefix_space") or steps[1].get("use_regex"):
         shown = split or " + ".join(s.get("type", "none") for s in steps)
-        raise ExportError(f"pre-tokenizer {shown!r} is neither Llama 3's nor Qwen2's: run llama.cpp's own converter (converter=…)")
+        raise ExportError(f"pre-tokenizer {shown!r} is neither Llama 3's nor Qwen2's: "
+                          "run llama.cpp's own converter (converter=…)")
     normalizer = (content.get("normalizer") or {}).get("type")
     if normalizer not in (None, "NFC") or (normalizer and pre != "qwen2"):  # Qwen's NFC is lost in llama.cpp, whoever converts
         raise ExportError(f"normalizer {normalizer!r}: llama.cpp does not apply it to {pre}")
     if pre == "llama-bpe" and not model.get("ignore_merges"):
-        raise ExportError("the tokenizer's BPE has ignore_merges=False, llama.cpp's llama-bpe looks whole words up first: set it to True, "
+        raise ExportError("the tokenizer's BPE has ignore_merges=False, llama.cpp's llama-bpe looks whole words up first: set "
+                          "it to True, "
                           "if the model was trained with it")
     return pre
 
@@ -109,7 +113,8 @@ def _tokens(content: dict, size: int) -> tuple[list[str], list[int]]:
         ids[added["id"]] = added["content"]
         types[added["id"]] = TokenType.CONTROL if marker else TokenType.USER_DEFINED
     if max(ids) >= size:
-        raise ExportError(f"the tokenizer has ids up to {max(ids)}, the model {size} embeddings: this is another model's tokenizer, or "
+        raise ExportError(f"the tokenizer has ids up to {max(ids)}, the model {size} embeddings: this is another model's "
+                          f"tokenizer, or "
                           "resize_token_embeddings was forgotten")
     return [ids.get(i, f"[PAD{i}]") for i in range(size)], [types.get(i, TokenType.UNUSED) for i in range(size)]
 
@@ -135,11 +140,13 @@ def _added(tokenizer) -> tuple[bool, bool]:
 def _turn_end(tokenizer) -> int:
     """The special token that ends the assistant's turn in the chat template; what follows it, a newline say, is never generated."""
     try:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}], tokenize=False)
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}],
+                                             tokenize=False)
     except TemplateError as error:
         raise ExportError(f"the chat template cannot render one question and answer: {error}") from None
     after = tokenizer(text.rpartition("answer")[2], add_special_tokens=False)["input_ids"]
     if not after or after[0] not in tokenizer.added_tokens_decoder:
-        raise ExportError(f"the chat template ends the assistant's turn with {text.rpartition('answer')[2]!r}, not with a stop token: "
+        raise ExportError(f"the chat template ends the assistant's turn with {text.rpartition('answer')[2]!r}, not with a stop "
+                          f"token: "
                           "generation would never end")
     return after[0]
