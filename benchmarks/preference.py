@@ -23,8 +23,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
 from ftlib.meter import peak_bytes
-from ftlib.preference import OPTIONS, PreferenceTrainer, pair_logps
+from ftlib.preference import OPTIONS
 from ftlib.preference_data import PairCollator
+from ftlib.preference_trainer import PreferenceTrainer, pair_logps
 from ftlib.train import _arguments
 
 R, PAD = 16, 0

@@ -1,7 +1,7 @@
 """Preference rows: from TRL's pairs and thumbs to token ids, mismatched completions for KTO, and batches.
 
-A pair holds the keys `prompt`, `chosen`, `rejected`; a binary row `prompt`, `completion`, `label` (true: desirable). The first three
-and `completion` are lists of messages, or plain strings: then one user turn and one assistant turn, which the chat template surrounds.
+A pair holds the keys `prompt`, `chosen`, `rejected`; a binary row `prompt`, `completion`, `label` (true: desirable). Texts are
+lists of messages, or plain strings: then one user turn and one assistant turn, which the chat template surrounds.
 """
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def _encode_pair(tokenizer, row: dict, where: str) -> dict:
     if sides[0] == sides[1]:
         raise DataError(f"{where}: chosen and rejected are the same: nothing is preferred; drop the row")
     if sides[0][0] != sides[1][0]:
-        raise DataError(f"{where}: the prompt becomes other tokens before chosen than before rejected: take the white space off their beginnings")
+        raise DataError(f"{where}: the prompt becomes other tokens before chosen than before rejected: "
+                        "take the white space off their beginnings")
     return {"prompt_ids": sides[0][0], "chosen_ids": sides[0][1], "rejected_ids": sides[1][1]}
 
 
@@ -65,8 +66,8 @@ def _kind(row, where: str) -> set:
     for kind in (PAIR, BINARY):
         if kind <= keys:
             return kind
-    raise DataError(f"{where}: {f'keys {sorted(keys)}' if keys else f'{row!r}'}: a pair holds prompt, chosen and rejected, a binary row "
-                    "prompt, completion and label")
+    raise DataError(f"{where}: {f'keys {sorted(keys)}' if keys else f'{row!r}'}: a pair holds prompt, chosen and rejected, "
+                    "a binary row prompt, completion and label")
 
 
 def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
@@ -76,7 +77,8 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
         if _kind(row, f"row {i}") == BINARY:
             raise DataError(f"row {i} is a binary row (prompt, completion, label): train on it with loss='kto', or make pairs")
     encoded = [_encode_pair(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
-    return keep_short(encoded, [len(e["prompt_ids"]) + max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded], max_length)
+    lengths = [len(e["prompt_ids"]) + max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
+    return keep_short(encoded, lengths, max_length)
 
 
 def encode_binary(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
@@ -101,8 +103,8 @@ def row_length(item: dict) -> int:
 def mismatch(items: list[dict], batch_size: int) -> list[dict]:
     """KTO's mismatched pairs: the items, each with the completion of another as `kl_completion_ids`.
 
-    Within every `batch_size` items, as they will be batched, completions are rotated by one: item i gets that of item i-1, and of an
-    earlier one where that has the same prompt (the two sides of a pair). A last batch of a single item takes from the batch before.
+    Within every `batch_size` items, as they will be batched, completions are rotated by one: item i gets that of item i-1, and of
+    an earlier one where that has the same prompt (the two sides of a pair). A last batch of one item takes from the batch before.
     """
     if len(items) < 2:
         raise DataError(f"{len(items)} row for KTO: its mismatched pairs take completions of other rows; bring two or more")
@@ -121,7 +123,9 @@ def _sequence(prompt: list[int], completion: list[int]) -> dict[str, list[int]]:
 
 
 def _references(batch: list[dict]) -> dict[str, Tensor]:
-    return {"ref_logps": torch.tensor([item["ref_logps"] for item in batch], dtype=torch.float64)} if "ref_logps" in batch[0] else {}
+    if "ref_logps" not in batch[0]:
+        return {}
+    return {"ref_logps": torch.tensor([item["ref_logps"] for item in batch], dtype=torch.float64)}
 
 
 @dataclass
@@ -167,7 +171,7 @@ class KTOCollator:
 
 
 def shared_mask(segments: Tensor) -> Tensor:
-    """(B, 1, T, T), true where a packed row's query sees a key: nothing later, and of what is before the prompt and its own segment."""
+    """(B, 1, T, T), true where a packed row's query sees a key: of what is not later, the prompt and its own segment."""
     query, key = segments[:, :, None], segments[:, None, :]
     causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
     return (causal & ((key == PROMPT) | (key == query)))[:, None]

@@ -38,8 +38,8 @@ def describe(model, tokenizer, rows, eval_rows, items: dict[str, list[dict]], ma
     trained, frozen = ([(n, p) for n, p in model.named_parameters() if p.requires_grad is wanted] for wanted in (True, False))
     return {"data": fingerprint(rows), "eval_data": fingerprint(eval_rows or []), "max_length": max_length,
             "chat_template": hashlib.sha256(tokenizer.chat_template.encode()).hexdigest(),
-            "tokens": {name: fingerprint(part) for name, part in items.items()}, "base": base_name(model), "base_weights": _digest(frozen),
-            "adapter": _digest(trained)}
+            "tokens": {name: fingerprint(part) for name, part in items.items()},
+            "base": base_name(model), "base_weights": _digest(frozen), "adapter": _digest(trained)}
 
 
 def load_reference(folder: Path, described: dict, resumed: bool) -> dict[str, torch.Tensor] | None:
@@ -53,8 +53,8 @@ def load_reference(folder: Path, described: dict, resumed: bool) -> dict[str, to
         raise RunError(f"{folder}: the reference's log-probabilities are damaged ({error}): delete that folder") from None
     for key, value in described.items():
         if recorded.get(key) != value and not (key == "adapter" and resumed):
-            raise RunError(f"{folder} holds log-probabilities of another reference ({key}: {recorded.get(key)!r} there, {value!r} now): "
-                           "start from the model that they were computed with, or choose another folder")
+            raise RunError(f"{folder} holds log-probabilities of another reference ({key}: {recorded.get(key)!r} there, {value!r} "
+                           "now): start from the model that they were computed with, or choose another folder")
     return logps
 
 

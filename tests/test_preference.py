@@ -18,8 +18,9 @@ import ftlib as ft
 import ftlib.baselines as fb
 from ftlib import preference, reference, train
 from ftlib.datasets import IGNORE, DataError
-from ftlib.preference import METRICS, OPTIONS, BlockSampler, PreferenceTrainer, pair_logps, prefer, why_unshared
+from ftlib.preference import OPTIONS, prefer
 from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch, row_length, shared_mask
+from ftlib.preference_trainer import METRICS, BlockSampler, PreferenceTrainer, pair_logps, why_unshared
 
 F64 = torch.float64
 PAIRS = [{"prompt": f"Say {w}{i}.", "chosen": f"{w}{i}", "rejected": f"no{w * (i % 3)}!"} for i, w in enumerate(["ab", "cde", "f", "gh"] * 5)]
@@ -508,7 +509,7 @@ sys.path.insert(0, {tests!r})
 import conftest, torch
 torch.set_num_threads(1)
 import test_preference as t
-from ftlib.preference import PreferenceTrainer
+from ftlib.preference_trainer import PreferenceTrainer
 
 def kill(self, *args, **kwargs):
     if self.state.global_step == 3:

@@ -10,8 +10,9 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 import ftlib as ft
-from ftlib.preference import OPTIONS, PreferenceTrainer
+from ftlib.preference import OPTIONS
 from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch
+from ftlib.preference_trainer import PreferenceTrainer
 from ftlib.train import _arguments
 
 
@@ -20,7 +21,8 @@ def turns(role: str, text: str) -> list[dict]:
 
 
 PAIRS = [{"prompt": turns("user", p), "chosen": turns("assistant", c), "rejected": turns("assistant", r)} for p, c, r in
-         (("How many?", "Seven.", "I do not know"), ("Who is it then?", "Ada", "Nobody at all."), ("Say b", "bb", "b"), ("Why", "So that it works", "Eh"))]
+         (("How many?", "Seven.", "I do not know"), ("Who is it then?", "Ada", "Nobody at all."), ("Say b", "bb", "b"),
+          ("Why", "So that it works", "Eh"))]
 THUMBS = [{"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"} for row, side in
           zip(PAIRS, ("chosen", "rejected", "chosen", "rejected"))]
 
@@ -28,13 +30,15 @@ THUMBS = [{"prompt": row["prompt"], "completion": row[side], "label": side == "c
 def ours():
     """A float64 Llama with a random adapter."""
     torch.manual_seed(0)
-    return randomize(ft.add_lora(llama(dtype=torch.float64, tie_word_embeddings=False, initializer_range=0.3), r=2, target_modules="all-linear"), scale=0.3)
+    model = llama(dtype=torch.float64, tie_word_embeddings=False, initializer_range=0.3)
+    return randomize(ft.add_lora(model, r=2), scale=0.3)
 
 
 def theirs(model):
     """The same model with the same adapter in PEFT."""
     base = llama(dtype=torch.float64, tie_word_embeddings=False, initializer_range=0.3)
-    peft = get_peft_model(base, LoraConfig(r=2, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"), autocast_adapter_dtype=False).double()
+    config = LoraConfig(r=2, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    peft = get_peft_model(base, config, autocast_adapter_dtype=False).double()
     with torch.no_grad():
         for name, layer in ft.lora_layers(model).items():
             other = peft.get_submodule(f"base_model.model.{name}")
@@ -52,8 +56,8 @@ def trl_trainer(kind: str, peft, tokenizer, rows, tmp_path, **options):
         from trl.experimental.orpo import ORPOConfig as Config, ORPOTrainer as Trainer
     else:
         from trl.experimental.cpo import CPOConfig as Config, CPOTrainer as Trainer
-    config = Config(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=len(rows), gradient_checkpointing=False,
-                    disable_tqdm=True, **options)
+    config = Config(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=len(rows),
+                    gradient_checkpointing=False, disable_tqdm=True, **options)
     return Trainer(model=peft, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
 
@@ -66,8 +70,8 @@ def reference_is_base(trainer) -> None:
 
 
 def our_loss(loss: str, model, batch, adapter_off: bool = False, **options) -> torch.Tensor:
-    args = _arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0, accumulate=1, save_steps=1,
-                      eval_steps=None, log_steps=1, optimizer="adamw")
+    args = _arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
+                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw")
     trainer = PreferenceTrainer(model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[])
     return trainer.row_losses(model, batch)[0].mean()
 
@@ -107,12 +111,13 @@ def test_dpo(share, tokenizer, tmp_path):
 def test_kto(tokenizer, tmp_path):
     """z0 is above 0 here, so that it is seen."""
     model, items = ours(), mismatch(encode_binary(tokenizer, THUMBS), 4)
-    trainer = trl_trainer("kto", theirs(model), tokenizer, THUMBS, tmp_path, beta=0.3, desirable_weight=1.5, undesirable_weight=0.5)
-    rows = [{**{k: item[k] for k in ("prompt_ids", "completion_ids", "label")}, "KL_completion_ids": item["kl_completion_ids"]} for item in items]
+    options = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}
+    trainer = trl_trainer("kto", theirs(model), tokenizer, THUMBS, tmp_path, **options)
+    rows = [{("KL_completion_ids" if k == "kl_completion_ids" else k): v for k, v in item.items()} for item in items]
     assert [{k: row[k] for k in rows[0]} for row in trainer.train_dataset] == rows
     reference_is_base(trainer)
     other = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
-    mine = our_loss("kto", model, KTOCollator(tokenizer.pad_token_id)(items), adapter_off=True, beta=0.3, desirable_weight=1.5, undesirable_weight=0.5)
+    mine = our_loss("kto", model, KTOCollator(tokenizer.pad_token_id)(items), adapter_off=True, **options)
     assert trainer._metrics["train"]["kl"][0] > 0
     assert_same(model, trainer.model, mine, other)
 
@@ -121,7 +126,8 @@ def test_kto(tokenizer, tmp_path):
 def test_simpo(share, tokenizer, tmp_path):
     """TRL's γ is β times ftlib's ratio; cpo_alpha=0 leaves out the NLL that CPO adds."""
     model, items = ours(), encode_pairs(tokenizer, PAIRS)
-    trainer = trl_trainer("simpo", theirs(model), tokenizer, PAIRS, tmp_path, loss_type="simpo", cpo_alpha=0.0, beta=2.5, simpo_gamma=1.0)
+    trainer = trl_trainer("simpo", theirs(model), tokenizer, PAIRS, tmp_path, loss_type="simpo", cpo_alpha=0.0, beta=2.5,
+                          simpo_gamma=1.0)
     other, _ = trainer.get_batch_loss_metrics(trainer.model, concatenated(items, tokenizer))
     mine = our_loss("simpo", model, PairCollator(tokenizer.pad_token_id, share)(items), beta=2.5, gamma_beta_ratio=0.4)
     assert_same(model, trainer.model, mine, other)
