@@ -23,7 +23,8 @@ from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, enco
 from ftlib.preference_trainer import METRICS, BlockSampler, PreferenceTrainer, pair_logps, why_unshared
 
 F64 = torch.float64
-PAIRS = [{"prompt": f"Say {w}{i}.", "chosen": f"{w}{i}", "rejected": f"no{w * (i % 3)}!"} for i, w in enumerate(["ab", "cde", "f", "gh"] * 5)]
+PAIRS = [{"prompt": f"Say {w}{i}.", "chosen": f"{w}{i}", "rejected": f"no{w * (i % 3)}!"}
+         for i, w in enumerate(["ab", "cde", "f", "gh"] * 5)]
 SETTINGS = {"steps": 6, "learning_rate": 1e-2, "batch_size": 4, "save_steps": 2, "log_steps": 1, "show": False}
 
 
@@ -52,8 +53,8 @@ def hand_logps(model, item, side="chosen_ids") -> torch.Tensor:
 
 
 def trainer_of(model, loss="dpo", adapter_off=True, **options):
-    args = train._arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0, accumulate=1,
-                            save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw")
+    args = train._arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
+                            accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw")
     return PreferenceTrainer(model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[])
 
 
@@ -83,7 +84,8 @@ def test_strings_are_one_user_and_one_assistant_turn(make, marks):
 
 def test_only_the_last_turn_is_the_completion(tokenizer):
     prompt = [*turns("user", "Hi"), *turns("assistant", "Hello"), *turns("user", "Bye")]
-    [item] = encode_pairs(tokenizer, [{"prompt": prompt, "chosen": turns("assistant", "bye"), "rejected": turns("assistant", "no")}])
+    row = {"prompt": prompt, "chosen": turns("assistant", "bye"), "rejected": turns("assistant", "no")}
+    [item] = encode_pairs(tokenizer, [row])
     assert "Hello" in tokenizer.decode(item["prompt_ids"]) and tokenizer.decode(item["chosen_ids"]) == "bye<|end|>"
 
 
@@ -136,7 +138,8 @@ def test_long_rows_are_left_out_never_cut(tokenizer, capsys):
 # --- the prompt once for both -------------------------------------------------------------------------------------------------
 def test_a_packed_row():
     """prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected: 3 + 2·1 + 1 + 1 = 7 tokens in place of 8."""
-    batch = PairCollator(0)([{"prompt_ids": [5, 6, 7], "chosen_ids": [8], "rejected_ids": [9, 10]}, {"prompt_ids": [5], "chosen_ids": [8], "rejected_ids": [9]}])
+    batch = PairCollator(0)([{"prompt_ids": [5, 6, 7], "chosen_ids": [8], "rejected_ids": [9, 10]},
+                             {"prompt_ids": [5], "chosen_ids": [8], "rejected_ids": [9]}])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 7, 9, 10], [5, 8, 5, 9, 0, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORE] * 3 + [8, IGNORE, 9, 10], [IGNORE, 8, IGNORE, 9] + [IGNORE] * 3]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 4], [0, 1, 0, 1, 0, 0, 0]]
@@ -150,8 +153,8 @@ def test_a_packed_row():
 @pytest.mark.parametrize("loss", ["dpo", "simpo", "orpo"])
 @pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 def test_sharing_is_exact(loss, attention, recomputed, tokenizer):
-    """Losses and gradients of uneven rows in float64 are those of prompts run twice. transformers' eager attention takes its softmax in
-    fp32 whatever the dtype, so there it is fp32's rounding."""
+    """Losses and gradients of uneven rows in float64 are those of prompts run twice. transformers' eager attention takes its
+    softmax in fp32 whatever the dtype, so there it is fp32's rounding."""
     tolerance = 1e-9 if attention == "sdpa" else 1e-5
     items, seen = encode_pairs(tokenizer, PAIRS[:5]), []
     for share in (False, True):
@@ -195,8 +198,8 @@ def test_a_model_with_a_biased_head(tokenizer):
 
 def sliding():
     from transformers import MistralConfig, MistralForCausalLM
-    return MistralForCausalLM(MistralConfig(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-                                            num_key_value_heads=2, sliding_window=8))
+    return MistralForCausalLM(MistralConfig(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+                                            num_attention_heads=4, num_key_value_heads=2, sliding_window=8))
 
 
 def with_prefix():
@@ -211,8 +214,8 @@ def flash():
 
 def test_where_sharing_is_exact():
     from transformers import Qwen3Config, Qwen3ForCausalLM
-    qwen = Qwen3ForCausalLM(Qwen3Config(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-                                        num_key_value_heads=2, head_dim=8))
+    qwen = Qwen3ForCausalLM(Qwen3Config(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+                                        num_attention_heads=4, num_key_value_heads=2, head_dim=8))
     assert why_unshared(llama(layers=1)) is None and why_unshared(qwen) is None
 
 
@@ -251,7 +254,8 @@ def test_the_first_dpo_loss_by_hand(exact, tokenizer):
 def test_ktos_loss_by_hand(tokenizer):
     """kto_loss of log-probabilities one row at a time; the mismatched ones of each prompt with the completion before it."""
     model = randomize(adapted(dtype=F64, lora_dropout=0.0), scale=0.3)
-    rows = [{"prompt": p, "completion": c, "label": label} for p, c, label in (("a", "bcd", True), ("ef", "g", False), ("h", "ij", True))]
+    rows = [{"prompt": p, "completion": c, "label": label}
+            for p, c, label in (("a", "bcd", True), ("ef", "g", False), ("h", "ij", True))]
     items = mismatch(encode_binary(tokenizer, rows), 4)
     with torch.no_grad():
         def both():
@@ -268,7 +272,8 @@ def test_ktos_loss_by_hand(tokenizer):
 
 @pytest.mark.parametrize("loss", OPTIONS)
 def test_it_learns_what_is_preferred(loss, tokenizer):
-    run = prefer(adapted(lora_dropout=0.0), tokenizer, PAIRS, loss=loss, **{**SETTINGS, "steps": 20, "log_steps": 5}, eval_rows=PAIRS[:6], eval_steps=20)
+    run = prefer(adapted(lora_dropout=0.0), tokenizer, PAIRS, loss=loss, **{**SETTINGS, "steps": 20, "log_steps": 5},
+                 eval_rows=PAIRS[:6], eval_steps=20)
     assert run.history[-1]["loss"] < run.history[0]["loss"] and run.eval_history[-1]["eval_rewards/margins"] > 0
     assert set(run.history[-1]) == {"step", "loss", "learning_rate", *METRICS[loss]}
     assert set(run.eval_history[-1]) == {"step", "eval_loss", *(f"eval_{name}" for name in METRICS[loss])}
@@ -277,7 +282,8 @@ def test_it_learns_what_is_preferred(loss, tokenizer):
 def test_metrics_are_means_over_the_interval(tokenizer):
     every, second = (prefer(adapted(), tokenizer, PAIRS, **{**SETTINGS, "log_steps": n}).history for n in (1, 2))
     for k in ("rewards/chosen", "logps/rejected", "lengths/chosen", "kl"):
-        assert [e[k] for e in second] == pytest.approx([(a[k] + b[k]) / 2 for a, b in zip(every[::2], every[1::2])], rel=1e-5, abs=1e-7)
+        means = [(a[k] + b[k]) / 2 for a, b in zip(every[::2], every[1::2])]
+        assert [e[k] for e in second] == pytest.approx(means, rel=1e-5, abs=1e-7)
 
 
 def test_evaluation_is_a_mean_over_rows_also_across_batches(exact, tokenizer):
@@ -294,7 +300,8 @@ def test_accumulation_equals_one_large_batch(exact, tokenizer):
     runs, models = [], []
     for options in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}):
         models.append(adapted(lora_dropout=0.0))
-        runs.append(prefer(models[-1], tokenizer, PAIRS[:4], **{**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3, **options}))
+        settings = {**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3, **options}
+        runs.append(prefer(models[-1], tokenizer, PAIRS[:4], **settings))
     assert runs[0].history[0] == pytest.approx(runs[1].history[0], rel=1e-5, abs=1e-6)
     a, b = map(adapter, models)
     assert all(torch.allclose(a[k], b[k], atol=2e-5) for k in a)
@@ -315,8 +322,8 @@ def test_the_order_of_the_rows_depends_on_the_seed_alone(tokenizer, monkeypatch)
 # --- the reference --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_cached_equals_on_the_fly(loss, tokenizer, monkeypatch):
-    """With a new adapter (B = 0) the start is the base: log-probabilities kept before training are those of the adapter off in every step,
-    although the adapter trains with dropout."""
+    """With a new adapter (B = 0) the start is the base: log-probabilities kept before training are those of the adapter off in
+    every step, although the adapter trains with dropout."""
     results = []
     for kind in ("cached", "adapter_off"):
         model = adapted(dtype=F64)
@@ -341,8 +348,11 @@ def test_cached_log_probabilities_are_those_of_the_base_to_rounding(tokenizer):
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_the_default_reference_is_the_model_at_the_call_its_adapter_included(loss, tokenizer):
     """So the first loss is that of a policy that has not moved: ln 2 for DPO, 1/2 for KTO; against the base it is another."""
-    first = [prefer(randomize(adapted(lora_dropout=0.0), scale=0.3), tokenizer, PAIRS, loss=loss, **{**SETTINGS, "steps": 1}, reference=kind).history[0]
-             for kind in (None, "cached", "adapter_off")]
+    def first_entry(kind):
+        model = randomize(adapted(lora_dropout=0.0), scale=0.3)
+        return prefer(model, tokenizer, PAIRS, loss=loss, **{**SETTINGS, "steps": 1}, reference=kind).history[0]
+
+    first = [first_entry(kind) for kind in (None, "cached", "adapter_off")]
     assert first[0] == first[1] and first[0]["loss"] == pytest.approx({"dpo": math.log(2), "kto": 0.5}[loss], abs=1e-5)
     assert abs(first[2]["loss"] - first[0]["loss"]) > 1e-2
 
@@ -363,7 +373,8 @@ def finished(tmp_path_factory):
 
 def test_what_a_run_leaves(finished):
     folder, trained, run = finished
-    assert {p.name for p in folder.iterdir()} == {"adapter", "manifest.json", "settings.json", "reference", "checkpoint-4", "checkpoint-6"}
+    assert {p.name for p in folder.iterdir()} == {
+        "adapter", "manifest.json", "settings.json", "reference", "checkpoint-4", "checkpoint-6"}
     assert {p.name for p in (folder / "reference").iterdir()} == {"reference.safetensors", "reference.json"}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert {k: manifest[k] for k in ("loss", "beta", "label_smoothing", "reference", "share_prefix")} == {
@@ -388,7 +399,8 @@ def test_one_cache_for_many_runs(tokenizer, tmp_path, monkeypatch):
     """A sweep over beta shares the reference's log-probabilities; the second run computes none and starts at ln 2 as well."""
     prefer(adapted(), tokenizer, PAIRS, **{**SETTINGS, "steps": 1}, reference=tmp_path / "reference")
     monkeypatch.setattr(PreferenceTrainer, "reference_logps", lambda *a, **k: pytest.fail("it computed again"))
-    run = prefer(adapted(lora_dropout=0.0), tokenizer, PAIRS, **{**SETTINGS, "steps": 1}, beta=0.5, reference=tmp_path / "reference")
+    run = prefer(adapted(lora_dropout=0.0), tokenizer, PAIRS, **{**SETTINGS, "steps": 1}, beta=0.5,
+                 reference=tmp_path / "reference")
     assert run.history[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
 
 
@@ -446,17 +458,18 @@ def test_an_interrupted_cache_leaves_nothing(tokenizer, tmp_path, monkeypatch):
 def test_no_second_model(tokenizer, monkeypatch):
     """Nothing is deep-copied, and the adapter's layers are the same objects after the run."""
     import copy
-    model, before = adapted(), None
+    model, deep = adapted(), copy.deepcopy
     before = ft.lora_layers(model)
-    deep = copy.deepcopy
-    monkeypatch.setattr(copy, "deepcopy", lambda x, *a: pytest.fail("a copy of the model") if isinstance(x, torch.nn.Module) else deep(x, *a))
+    monkeypatch.setattr(copy, "deepcopy", lambda x, *a: (pytest.fail("a copy of the model") if isinstance(x, torch.nn.Module)
+                                                         else deep(x, *a)))
     prefer(model, tokenizer, PAIRS, **{**SETTINGS, "steps": 1})
     assert all(before[n] is layer for n, layer in ft.lora_layers(model).items())
 
 
 # --- KTO's batches --------------------------------------------------------------------------------------------------------------
 def thumbs(n, prompts=None):
-    return [{"prompt_ids": [i if prompts is None else prompts[i]], "completion_ids": [100 + i] * (1 + i % 3), "label": i % 2 == 0} for i in range(n)]
+    return [{"prompt_ids": [i if prompts is None else prompts[i]], "completion_ids": [100 + i] * (1 + i % 3), "label": i % 2 == 0}
+            for i in range(n)]
 
 
 def partners(items):
@@ -472,7 +485,8 @@ def test_a_last_batch_of_one_takes_from_the_batch_before():
 
 
 def test_the_two_sides_of_a_pair_are_no_mismatch():
-    """Rows 0 and 1 share a prompt: row 1 goes on to row 2's completion, backwards around the batch; a batch of one prompt keeps the rotation."""
+    """Rows 0 and 1 share a prompt: row 1 goes on, backwards around the batch, to row 2's completion. A batch of one prompt keeps
+    the rotation."""
     assert partners(mismatch(thumbs(3, prompts=[7, 7, 8]), 3)) == [2, 2, 1]
     assert partners(mismatch(thumbs(2, prompts=[7, 7]), 2)) == [1, 0]
 
@@ -588,7 +602,8 @@ def test_one_row_has_no_mismatch(tokenizer):
         prefer(adapted(), tokenizer, PAIRS, loss="kto", **SETTINGS, eval_rows=[{"prompt": "a", "completion": "b", "label": True}])
 
 
-@pytest.mark.parametrize("change", [{"loss": "orpo"}, {"beta": 0.2}, {"reference": "adapter_off"}, {"share_prefix": False}], ids=str)
+@pytest.mark.parametrize("change", [{"loss": "orpo"}, {"beta": 0.2}, {"reference": "adapter_off"}, {"share_prefix": False}],
+                         ids=str)
 def test_other_settings_in_the_same_folder_are_refused(change, finished, tokenizer):
     key = next(iter(change))
     with pytest.raises(ft.RunError, match="other settings"):
