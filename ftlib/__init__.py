@@ -27,6 +27,7 @@ from ftlib.neftune import neftune  # noqa: E402
 from ftlib.packing import pack  # noqa: E402
 from ftlib.pairs import (balance_length, binary_to_pairs, imbalanced, length_bias, pairs_from_scores, pairs_to_binary,  # noqa: E402
                          synthetic_pairs)
+from ftlib.preference import prefer  # noqa: E402
 from ftlib.profiles import get_profile  # noqa: E402
 from ftlib.quant import NF4_LEVELS, quantize_nf4  # noqa: E402
 from ftlib.seeds import over_seeds  # noqa: E402

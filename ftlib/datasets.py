@@ -18,7 +18,6 @@ from ftlib.profiles import get_profile
 from ftlib.readers import read_lines
 from ftlib.rows import DataError, check_any, check_row
 from ftlib.templates import IGNORE, ShownMask, encode, inference_template, show_mask, training_template  # noqa: F401  (part of this module's names)
-from ftlib.templates import template_ids as _template_ids  # noqa: F401
 
 
 def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row) -> list[dict]:
@@ -137,10 +136,14 @@ def encode_rows(tokenizer, rows: list[dict], max_length: int = 1024, train_on_pr
     """Encode every row that is not encoded yet (`train_on_prompt` as in `encode`). Rows longer than max_length are left out, and
     one line says how many: a cut answer would teach the model to stop in mid-sentence."""
     encoded = [_encode_row(tokenizer, row, f"row {i}", train_on_prompt) for i, row in enumerate(rows)]
-    kept = [e for e in encoded if len(e["input_ids"]) <= max_length]
+    return keep_short(encoded, [len(e["input_ids"]) for e in encoded], max_length)
+
+
+def keep_short(encoded: list[dict], lengths: list[int], max_length: int) -> list[dict]:
+    """The rows of at most max_length tokens; one line says how many are left out. DataError if none is left."""
+    kept = [e for e, length in zip(encoded, lengths) if length <= max_length]
     if len(kept) < len(encoded):
-        longest = max(len(e["input_ids"]) for e in encoded)
-        print(f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than max_length={max_length} (longest {longest})")
+        print(f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than max_length={max_length} (longest {max(lengths)})")
     if not kept:
         raise DataError(f"all {len(encoded)} rows are longer than max_length={max_length}: raise it" if encoded else "no rows to train on")
     return kept

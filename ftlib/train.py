@@ -40,8 +40,8 @@ class RunError(ValueError):
 @dataclass
 class Run:
     """What a training run did. Losses are means per answer token, in nats."""
-    history: list[dict] = field(default_factory=list)       # {"step", "loss", "learning_rate"}
-    eval_history: list[dict] = field(default_factory=list)  # {"step", "eval_loss"}
+    history: list[dict] = field(default_factory=list)       # {"step", "loss", "learning_rate"}, and the metrics of `prefer`
+    eval_history: list[dict] = field(default_factory=list)  # {"step", "eval_loss"}, and the metrics with eval_ before them
     seconds: float = 0.0                                     # since the last start
     tokens: int = 0                                          # real tokens seen, padding not counted
     session_tokens: int = 0                                  # of them since the last start
@@ -81,6 +81,7 @@ def adapter_of(model):
 
 class SFTTrainer(Trainer):
     """`Trainer` that checkpoints an adapter without its base, and records what the training state weighs."""
+    metric_names: tuple[str, ...] = ()  # logged beside the loss
 
     def __init__(self, model, **options):
         # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as well.
@@ -254,14 +255,10 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     `packing` puts several conversations into each row of up to `max_length` tokens, none seeing another (`ftlib.packing`); a step
     then holds `batch_size` packed rows. Raises RunError or DataError.
     """
-    if steps < 1 or batch_size < 1 or not learning_rate > 0:
-        raise RunError(f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be above 0")
+    _check_start(model, steps, batch_size, learning_rate)
     if packing and neftune_alpha:
         raise RunError(f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's own length, which a packed "
                        "row does not have; choose one of them")
-    trained, _ = count_parameters(model)
-    if not trained:
-        raise RunError("no parameter of the model requires grad: call add_lora, or model.requires_grad_(True)")
     output_dir = Path(output_dir) if output_dir else None
     train_set = encode_rows(tokenizer, rows, max_length)
     eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
@@ -273,28 +270,58 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
                       warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
                       save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps,
                       optimizer=optimizer)
-    if checkpointing if checkpointing is not None else model.num_parameters() >= LARGE:  # non-reentrant: gradients reach the adapters although the embedding output needs none
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+    _recompute(model, checkpointing)
     checkpoint, settings = None, None
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
                              schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length,
                              neftune_alpha=neftune_alpha, optimizer=optimizer, **({"packing": True} if packing else {}))
-        if args.world_size > 1:
-            settings["processes"] = args.world_size
-        with args.main_process_first():
-            checkpoint = _prepare_dir(output_dir, settings, resume)
+        checkpoint = _open_dir(output_dir, settings, resume, args)
     trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
-                         data_collator=(PackedCollator if packing else SFTCollator)(tokenizer.pad_token_id), callbacks=[MarkComplete(), LiveRun(steps, show and args.process_index == 0)])
-    for printer in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printer)
-    done = checkpoint is not None and int(checkpoint.name.rsplit("-", 1)[1]) >= steps
+                         data_collator=(PackedCollator if packing else SFTCollator)(tokenizer.pad_token_id), callbacks=_callbacks(args, show))
     with neftune(model, neftune_alpha):
-        run = _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
+        run = _run(trainer, checkpoint, output_dir)
     if output_dir:
         _finish(run, model, output_dir, settings, args.process_index == 0)
     return run
+
+
+def _check_start(model, steps: int, batch_size: int, learning_rate: float) -> None:
+    if steps < 1 or batch_size < 1 or not learning_rate > 0:
+        raise RunError(f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be above 0")
+    if not count_parameters(model)[0]:
+        raise RunError("no parameter of the model requires grad: call add_lora, or model.requires_grad_(True)")
+
+
+def _recompute(model, checkpointing: bool | None) -> None:
+    """Recompute activations where asked for, or where the model is large."""
+    if checkpointing if checkpointing is not None else model.num_parameters() >= LARGE:  # non-reentrant: gradients reach the adapters although the embedding output needs none
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+
+
+def _open_dir(output_dir: Path, settings: dict, resume: bool, args: TrainingArguments) -> Path | None:
+    """`_prepare_dir`, by the first process before the others."""
+    if args.world_size > 1:
+        settings["processes"] = args.world_size
+    with args.main_process_first():
+        return _prepare_dir(output_dir, settings, resume)
+
+
+def _callbacks(args: TrainingArguments, show: bool) -> list[TrainerCallback]:
+    return [MarkComplete(), LiveRun(args.max_steps, show and args.process_index == 0)]
+
+
+def _steps_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0
+
+
+def _run(trainer: SFTTrainer, checkpoint: Path | None, output_dir: Path | None) -> Run:
+    """Train from the checkpoint on, or take up a run that had come to its end."""
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    done = _steps_of(checkpoint) >= trainer.args.max_steps
+    return _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
 
 
 def _train(trainer: SFTTrainer, checkpoint: Path | None) -> Run:
@@ -318,11 +345,12 @@ def _reload(trainer: SFTTrainer, checkpoint: Path, output_dir: Path) -> Run:
 
 def _summary(trainer: SFTTrainer, checkpoint: Path | None, seconds: float, session_tokens: int) -> Run:
     def pick(key, *more):
-        return [{k: e[k] for k in ("step", key, *more)} for e in trainer.state.log_history if key in e]
+        return [{k: e[k] for k in ("step", key, *more) if k in e} for e in trainer.state.log_history if key in e]
 
     trainer.model.eval()
-    return Run(pick("loss", "learning_rate"), pick("eval_loss"), seconds, int(trainer.state.num_input_tokens_seen), session_tokens,
-               trainer.state_bytes(), resumed_from=int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0)
+    metrics = trainer.metric_names
+    return Run(pick("loss", "learning_rate", *metrics), pick("eval_loss", *(f"eval_{name}" for name in metrics)), seconds,
+               int(trainer.state.num_input_tokens_seen), session_tokens, trainer.state_bytes(), resumed_from=_steps_of(checkpoint))
 
 
 def _finish(run: Run, model, output_dir: Path, settings: dict, main: bool) -> None:

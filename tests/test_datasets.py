@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ftlib as ft
+from ftlib.templates import template_ids
 from ftlib import datasets
 from ftlib.datasets import IGNORE, DataError, SFTCollator, check_row, encode, encode_rows, fingerprint
 from ftlib.loading import LoadError
@@ -115,7 +116,7 @@ def test_published_templates(name):
     tokenizer.chat_template = (Path(find_spec("trl").origin).parent / "chat_templates" / f"{name}.jinja").read_text()
     row = encode(tokenizer, TURNS[:3])
     assert learnt(tokenizer, row) == ["Hello\nyou" + STOP[kind]]
-    prompt = datasets._template_ids(tokenizer, TURNS[:2], add_generation_prompt=True)
+    prompt = template_ids(tokenizer, TURNS[:2], add_generation_prompt=True)
     assert row["input_ids"][: len(prompt)] == prompt and row["labels"][len(prompt)] != IGNORE
 
 

@@ -1,0 +1,236 @@
+"""A step of preference training, ftlib against TRL: `python -m benchmarks.preference`. Losses and gradients are compared first.
+
+Time of forward, backward and AdamW on one batch of pairs, and the most that a step holds beside the weights. TRL computes DPO's
+log-probabilities by a kernel for GPUs, whose path on a CPU is untuned; DPO over full logits stands beside it.
+"""
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import argparse
+import tempfile
+from collections.abc import Callable
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+import ftlib as ft
+from benchmarks.harness import alternate, provenance, ratio, write_section
+from ftlib.meter import peak_bytes
+from ftlib.preference import OPTIONS
+from ftlib.preference_data import PairCollator
+from ftlib.preference_trainer import PreferenceTrainer, pair_logps
+from ftlib.train import _arguments
+
+R, PAD = 16, 0
+
+
+def config(vocabulary: int, layers: int) -> LlamaConfig:
+    return LlamaConfig(vocab_size=vocabulary, hidden_size=512, intermediate_size=1408, num_hidden_layers=layers,
+                       num_attention_heads=8, num_key_value_heads=4, head_dim=64, tie_word_embeddings=False, bos_token_id=1,
+                       eos_token_id=2, pad_token_id=PAD)
+
+
+def base(shape: LlamaConfig):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(shape)
+
+
+def items(shape: LlamaConfig, pairs: int, length: int) -> list[dict]:
+    """Random tokens, a prompt as long as each completion."""
+    g, names = torch.Generator().manual_seed(0), ("prompt_ids", "chosen_ids", "rejected_ids")
+    return [{k: torch.randint(3, shape.vocab_size, (length,), generator=g).tolist() for k in names} for _ in range(pairs)]
+
+
+def ours(shape: LlamaConfig):
+    model = ft.add_lora(base(shape), r=R)
+    with torch.no_grad():
+        for layer in ft.lora_layers(model).values():
+            layer.lora_B.normal_(std=0.02)
+    return model.train()
+
+
+def theirs(model, shape: LlamaConfig):
+    """The same base and adapter in PEFT."""
+    peft = get_peft_model(base(shape), LoraConfig(r=R, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, layer in ft.lora_layers(model).items():
+            other = peft.get_submodule(f"base_model.model.{name}")
+            other.lora_A["default"].weight.copy_(layer.lora_A)
+            other.lora_B["default"].weight.copy_(layer.lora_B)
+    return peft.train()
+
+
+def trl_trainer(kind: str, peft, tokenizer, **options):
+    from trl import DPOConfig, DPOTrainer
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+    Trainer, Config = {"dpo": (DPOTrainer, DPOConfig), "orpo": (ORPOTrainer, ORPOConfig), "simpo": (CPOTrainer, CPOConfig)}[kind]
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2
+    settings = Config(output_dir=tempfile.gettempdir(), use_cpu=not torch.cuda.is_available(), bf16=False, report_to=[],
+                      gradient_checkpointing=False, disable_tqdm=True, **options)
+    trainer = Trainer(model=peft, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    with torch.no_grad():  # TRL's reference is a copy of the adapter: emptied, it is the base, as with the adapter off
+        for name, p in trainer.model.named_parameters():
+            if "lora_B.ref" in name:
+                p.zero_()
+    return trainer
+
+
+def ftlib_loss(model, loss: str, rows: list[dict], share: bool = False, adapter_off: bool = False) -> Callable[[], torch.Tensor]:
+    args = _arguments(None, steps=1, learning_rate=1e-6, batch_size=len(rows), seed=0, schedule="cosine", warmup=0, weight_decay=0,
+                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw")
+    trainer = PreferenceTrainer(model, loss, OPTIONS[loss], adapter_off, args=args, train_dataset=[])
+    batch = PairCollator(PAD, share)(rows)
+    return lambda: trainer.row_losses(model, batch)[0].mean()
+
+
+def trl_dpo_loss(trainer, rows: list[dict], cached: bool) -> Callable[[], torch.Tensor]:
+    batch = trainer.data_collator([{k: v for k, v in row.items() if k != "ref_logps"} for row in rows])
+    reference = torch.tensor([row["ref_logps"] for row in rows])
+    batch |= {"ref_chosen_logps": reference[:, 0], "ref_rejected_logps": reference[:, 1]}
+
+    def compute():
+        trainer.precompute_ref_logps = cached
+        return trainer.compute_loss(trainer.model, dict(batch))
+    return compute
+
+
+def concatenated(rows: list[dict]) -> dict[str, torch.Tensor]:
+    """The batch as TRL's ORPO and CPO collate it."""
+    batch = PairCollator(PAD, share_prefix=False)(rows)
+    return {f"{side}_{name}": part for name in ("input_ids", "attention_mask", "labels")
+            for side, part in zip(("chosen", "rejected"), batch[name].chunk(2))}
+
+
+def trl_free_loss(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]:
+    """ORPO's or SimPO's, with TRL's own metrics."""
+    batch = concatenated(rows)
+    return lambda: trainer.get_batch_loss_metrics(trainer.model, batch)[0]
+
+
+def full_logits_loss(peft, rows: list[dict]) -> Callable[[], torch.Tensor]:
+    """DPO over PEFT's model in plain PyTorch, the reference with the adapter off."""
+    batch = PairCollator(PAD, share_prefix=False)(rows)
+    inputs, labels = {k: batch[k] for k in ("input_ids", "attention_mask")}, batch["labels"][:, 1:]
+
+    def logps():
+        logits = peft(**inputs).logits[:, :-1]
+        scores = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+        return (scores * (labels != -100)).sum(1).chunk(2)
+
+    def compute():
+        with torch.no_grad(), peft.disable_adapter():
+            reference = logps()
+        return ft.dpo_loss(*logps(), *reference)[0].mean()
+    return compute
+
+
+def step_of(model, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-7)
+
+    def step():
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return step
+
+
+def gradient(model, loss: Callable[[], torch.Tensor]) -> tuple[float, dict]:
+    value = loss()
+    value.backward()
+    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return value.item(), {n.replace("base_model.model.", "").replace(".default.weight", ""): g for n, g in grads.items()}
+
+
+def assert_equal(a: tuple, b: tuple, what: str) -> None:
+    """Same loss and gradients, to fp32's rounding."""
+    assert abs(a[0] - b[0]) < 1e-4 * abs(b[0]), (what, a[0], b[0])
+    assert a[1].keys() == b[1].keys(), what
+    for name, g in a[1].items():
+        assert (g - b[1][name]).norm() < 1e-3 * b[1][name].norm(), f"{what}: gradients of {name} differ"
+
+
+def orpo_without_prompt(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]:
+    """TRL's own log-probabilities and odds ratio, with the NLL over the chosen answers alone."""
+    batch = concatenated(rows)
+
+    def compute():
+        chosen, rejected, *_ = trainer.concatenated_forward(trainer.model, batch)
+        return -chosen.mean() - trainer.odds_ratio_loss(chosen, rejected)[0].mean()
+    return compute
+
+
+def losses(shape: LlamaConfig, pairs: int, length: int) -> dict[str, tuple]:
+    """(model, loss) of everything that is compared, after proving that it is the same."""
+    _, tokenizer = ft.load_model()  # for the rows that TRL's trainers want at their start; the batches are random tokens
+    rows, model = items(shape, pairs, length), ours(shape)
+    with torch.no_grad(), ft.disable_adapter(model):
+        reference = pair_logps(model, PairCollator(PAD)(rows))[0]
+    rows = [row | {"ref_logps": values} for row, values in zip(rows, reference.tolist())]
+    dpo = trl_trainer("dpo", theirs(model, shape), tokenizer, beta=0.1)
+    orpo = trl_trainer("orpo", theirs(model, shape), tokenizer, beta=0.1)
+    simpo = trl_trainer("simpo", theirs(model, shape), tokenizer, loss_type="simpo", cpo_alpha=0.0, beta=2.0, simpo_gamma=1.0)
+    plain = theirs(model, shape)
+    out = {"DPO, TRL": (dpo.model, trl_dpo_loss(dpo, rows, False)), "DPO, TRL cached": (dpo.model, trl_dpo_loss(dpo, rows, True)),
+           "DPO, full logits": (plain, full_logits_loss(plain, rows)),
+           "DPO, ftlib": (model, ftlib_loss(model, "dpo", rows, adapter_off=True)),
+           "DPO, ftlib cached": (model, ftlib_loss(model, "dpo", rows)),
+           "DPO, ftlib cached, shared": (model, ftlib_loss(model, "dpo", rows, True))}
+    for name, trainer in (("ORPO", orpo), ("SimPO", simpo)):
+        out[f"{name}, TRL"] = (trainer.model, trl_free_loss(trainer, rows))
+        for share, more in ((False, ""), (True, " shared")):
+            out[f"{name}, ftlib{more}"] = (model, ftlib_loss(model, name.lower(), rows, share))
+    same = {"DPO": "DPO, TRL", "SimPO": "SimPO, TRL"}
+    references = {kind: gradient(*out[name]) for kind, name in same.items()}
+    references["ORPO"] = gradient(orpo.model, orpo_without_prompt(orpo, rows))
+    for name, entry in out.items():
+        if name != "ORPO, TRL":
+            assert_equal(gradient(*entry), references[name.split(",")[0]], name)
+    return out
+
+
+TABLE = [("DPO, reference in every step", "DPO, TRL", "DPO, ftlib"),
+         ("DPO, the same, TRL's kernel aside", "DPO, full logits", "DPO, ftlib"),
+         ("DPO, reference cached in both", "DPO, TRL cached", "DPO, ftlib cached"),
+         ("DPO, ftlib cached, prompt once", "DPO, TRL", "DPO, ftlib cached, shared"),
+         ("the same against full logits", "DPO, full logits", "DPO, ftlib cached, shared"),
+         ("ORPO", "ORPO, TRL", "ORPO, ftlib"), ("ORPO, prompt once", "ORPO, TRL", "ORPO, ftlib shared"),
+         ("SimPO", "SimPO, TRL", "SimPO, ftlib"), ("SimPO, prompt once", "SimPO, TRL", "SimPO, ftlib shared")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--vocabulary", type=int, default=32000)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    compared = losses(config(args.vocabulary, args.layers), args.pairs, args.length)
+    steps = {name: step_of(*entry) for name, entry in compared.items()}
+    peaks = {name: peak_bytes(step) / 1e6 for name, step in steps.items()}
+    t = alternate(steps, args.rounds, warmup=0)  # a step of each was taken for the peaks
+    lines = ["| loss | other | other / ftlib, time | other, MB | ftlib, MB | ftlib / other, memory |", "|---|---|---|---|---|---|"]
+    for what, other, mine in TABLE:
+        a, b = peaks[other], peaks[mine]
+        lines.append(f"| {what} | {other.split(', ')[1]} | {ratio(t[other], t[mine])} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |")
+    print("\n".join(lines))
+    setting = (f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; {args.pairs} pairs of {args.length} + "
+               f"{args.length} tokens; LoRA r={R}, all linear layers; forward, backward, AdamW; {args.rounds} alternating rounds. ")
+    equality = "Losses and gradients are equal, asserted first (ORPO: its NLL aside, which TRL takes over the prompt too). "
+    memory = ("MB: the most that a step holds beside the weights. TRL's kernel for DPO is made for GPUs and falls back to an untuned path "
+              "on a CPU. ")
+    write_section("A step of preference training against TRL",
+                  setting + equality + memory + provenance(("torch", "peft", "trl", "transformers")) + "\n\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

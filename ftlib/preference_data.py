@@ -1,0 +1,177 @@
+"""Preference rows: from TRL's pairs and thumbs to token ids, mismatched completions for KTO, and batches.
+
+A pair holds the keys `prompt`, `chosen`, `rejected`; a binary row `prompt`, `completion`, `label` (true: desirable). Texts are
+lists of messages, or plain strings: then one user turn and one assistant turn, which the chat template surrounds.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ftlib.datasets import IGNORE, DataError, SFTCollator, encode, keep_short
+
+PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1  # segments of a packed pair
+PAIR, BINARY = {"prompt", "chosen", "rejected"}, {"prompt", "completion", "label"}
+
+
+def _turns(value, role: str, name: str, where: str) -> list[dict]:
+    turns = [{"role": role, "content": value}] if isinstance(value, str) else value
+    if not isinstance(turns, list) or not turns or not all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in turns):
+        raise DataError(f"{where}: {name} is {value!r}: a string or a list of messages {{\"role\", \"content\"}} is needed")
+    return turns
+
+
+def _split(tokenizer, prompt: list[dict], completion, name: str, where: str) -> tuple[list[int], list[int]]:
+    """Ids before the last assistant turn, and of that turn with its stop token; what a template writes after it is left off."""
+    turns = _turns(completion, "assistant", name, where)
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        raise DataError(f"{where}: {name} must be one message of the assistant; what comes before it belongs to the prompt")
+    if not turns[0]["content"].strip():
+        raise DataError(f"{where}: {name} is empty: drop the row")
+    try:
+        encoded = encode(tokenizer, prompt + turns)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    scored = [label != IGNORE for label in encoded["labels"]]
+    end = len(scored) - scored[::-1].index(True)
+    start = end - (scored[:end][::-1] + [False]).index(False)
+    return encoded["input_ids"][:start], encoded["input_ids"][start:end]
+
+
+def _encode_pair(tokenizer, row: dict, where: str) -> dict:
+    prompt = _turns(row["prompt"], "user", "prompt", where)
+    sides = [_split(tokenizer, prompt, row[name], name, where) for name in ("chosen", "rejected")]
+    if sides[0] == sides[1]:
+        raise DataError(f"{where}: chosen and rejected are the same: nothing is preferred; drop the row")
+    if sides[0][0] != sides[1][0]:
+        raise DataError(f"{where}: the prompt becomes other tokens before chosen than before rejected: "
+                        "take the white space off their beginnings")
+    return {"prompt_ids": sides[0][0], "chosen_ids": sides[0][1], "rejected_ids": sides[1][1]}
+
+
+def _encode_binary(tokenizer, row: dict, where: str) -> dict:
+    if not isinstance(row["label"], bool):
+        raise DataError(f"{where}: label is {row['label']!r}: true (desirable) or false is needed")
+    prompt = _turns(row["prompt"], "user", "prompt", where)
+    prompt_ids, completion_ids = _split(tokenizer, prompt, row["completion"], "completion", where)
+    return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
+
+
+def _kind(row, where: str) -> set:
+    keys = row.keys() if isinstance(row, dict) else set()
+    for kind in (PAIR, BINARY):
+        if kind <= keys:
+            return kind
+    raise DataError(f"{where}: {f'keys {sorted(keys)}' if keys else f'{row!r}'}: a pair holds prompt, chosen and rejected, "
+                    "a binary row prompt, completion and label")
+
+
+def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
+    """`prompt_ids`, `chosen_ids`, `rejected_ids` of every pair. A pair of which one side is longer than `max_length` tokens, prompt
+    included, is left out and counted, never cut. DataError names the row that cannot be used."""
+    for i, row in enumerate(rows):
+        if _kind(row, f"row {i}") == BINARY:
+            raise DataError(f"row {i} is a binary row (prompt, completion, label): train on it with loss='kto', or make pairs")
+    encoded = [_encode_pair(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
+    lengths = [len(e["prompt_ids"]) + max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
+    return keep_short(encoded, lengths, max_length)
+
+
+def encode_binary(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
+    """`prompt_ids`, `completion_ids`, `label` of every binary row; a pair becomes a desirable and an undesirable one. Rows longer
+    than `max_length` tokens are left out and counted, never cut. DataError names the row that cannot be used."""
+    encoded = []
+    for i, row in enumerate(rows):
+        if _kind(row, f"row {i}") == PAIR:
+            pair = _encode_pair(tokenizer, row, f"row {i}")
+            encoded += [{"prompt_ids": pair["prompt_ids"], "completion_ids": pair[f"{side}_ids"], "label": side == "chosen"}
+                        for side in ("chosen", "rejected")]
+        else:
+            encoded.append(_encode_binary(tokenizer, row, f"row {i}"))
+    return keep_short(encoded, [len(e["prompt_ids"]) + len(e["completion_ids"]) for e in encoded], max_length)
+
+
+def row_length(item: dict) -> int:
+    """Tokens of an encoded row: the prompt once, and every completion."""
+    return sum(len(item[k]) for k in ("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids") if k in item)
+
+
+def mismatch(items: list[dict], batch_size: int) -> list[dict]:
+    """KTO's mismatched pairs: the items, each with the completion of another as `kl_completion_ids`.
+
+    Within every `batch_size` items, as they will be batched, completions are rotated by one: item i gets that of item i-1, and of
+    an earlier one where that has the same prompt (the two sides of a pair). A last batch of one item takes from the batch before.
+    """
+    if len(items) < 2:
+        raise DataError(f"{len(items)} row for KTO: its mismatched pairs take completions of other rows; bring two or more")
+    out = []
+    for start in range(0, len(items), batch_size):
+        block = items[start: start + batch_size]
+        for i, item in enumerate(block):
+            others = [block[i - k] for k in range(1, len(block))] or items[:start][::-1]
+            other = next((o for o in others if o["prompt_ids"] != item["prompt_ids"]), others[0])
+            out.append({**item, "kl_completion_ids": other["completion_ids"]})
+    return out
+
+
+def _sequence(prompt: list[int], completion: list[int]) -> dict[str, list[int]]:
+    return {"input_ids": prompt + completion, "labels": [IGNORE] * len(prompt) + completion}
+
+
+def _references(batch: list[dict]) -> dict[str, Tensor]:
+    if "ref_logps" not in batch[0]:
+        return {}
+    return {"ref_logps": torch.tensor([item["ref_logps"] for item in batch], dtype=torch.float64)}
+
+
+@dataclass
+class PairCollator:
+    """Pairs as 2B padded rows, all chosen before all rejected; or, with `share_prefix`, as B rows that hold the prompt once.
+
+    A packed row is ``prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected``: the prompt's last token, from which a completion's
+    first token is predicted, stands before each, so that every label is that of the next position. `segments` (B, T) says what
+    belongs to which, and `position_ids` restart for the rejected one. p + c + r + 1 tokens in place of 2p + c + r.
+    """
+    pad_token_id: int
+    share_prefix: bool = True
+
+    def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
+        pad = SFTCollator(self.pad_token_id)
+        if not self.share_prefix:
+            rows = [_sequence(item["prompt_ids"], item[side]) for side in ("chosen_ids", "rejected_ids") for item in batch]
+            return pad(rows) | _references(batch)
+        rows, positions, segments = [], [], []
+        for item in batch:
+            prompt, last = item["prompt_ids"][:-1], item["prompt_ids"][-1:]
+            sides = [_sequence(last, item[side]) for side in ("chosen_ids", "rejected_ids")]
+            rows.append({"input_ids": prompt + sides[0]["input_ids"] + sides[1]["input_ids"],
+                         "labels": [IGNORE] * len(prompt) + sides[0]["labels"] + sides[1]["labels"]})
+            p, (c, r) = len(prompt), (len(side["labels"]) for side in sides)
+            positions.append(torch.tensor([*range(p + c), *range(p, p + r)]))
+            segments.append(torch.tensor([PROMPT] * p + [CHOSEN] * c + [REJECTED] * r))
+        return pad(rows) | {"position_ids": pad_sequence(positions, batch_first=True),
+                            "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING)} | _references(batch)
+
+
+@dataclass
+class KTOCollator:
+    """Binary rows padded, and beside them, under names with `kl_`, the same prompts with the mismatched completions."""
+    pad_token_id: int
+
+    def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
+        pad = SFTCollator(self.pad_token_id)
+        matched = pad([_sequence(item["prompt_ids"], item["completion_ids"]) for item in batch])
+        others = pad([_sequence(item["prompt_ids"], item["kl_completion_ids"]) for item in batch])
+        return (matched | {f"kl_{k}": v for k, v in others.items()} | {"desirable": torch.tensor([item["label"] for item in batch])}
+                | _references(batch))
+
+
+def shared_mask(segments: Tensor) -> Tensor:
+    """(B, 1, T, T), true where a packed row's query sees a key: of what is not later, the prompt and its own segment."""
+    query, key = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
+    return (causal & ((key == PROMPT) | (key == query)))[:, None]

@@ -1,0 +1,212 @@
+"""The trainer that `ftlib.preference.prefer` runs: log-probabilities of both completions, the loss, the metrics."""
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+from tqdm import tqdm
+
+from ftlib.baselines import parts_of
+from ftlib.baselines.prefix import Prefix
+from ftlib.datasets import IGNORE
+from ftlib.logps import completion_logps
+from ftlib.lora import disable_adapter
+from ftlib.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss
+from ftlib.preference_data import CHOSEN, REJECTED, row_length, shared_mask
+from ftlib.train import LengthGroupedSampler, SFTTrainer
+
+PAIRED = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+          "lengths/chosen", "lengths/rejected")
+METRICS = {"dpo": (*PAIRED, "kl"), "simpo": PAIRED, "orpo": (*PAIRED, "nll_loss"),
+           "kto": (*(name for name in PAIRED if name != "rewards/accuracies"), "kl")}
+
+
+# --- log-probabilities of a batch ---------------------------------------------------------------------------------------
+def why_unshared(model) -> str | None:
+    """Why a prompt cannot be run once for both completions of a pair with this model; None where that is exact."""
+    config, forward = model.config.get_text_config(decoder=True), inspect.signature(model.base_model.forward).parameters
+    attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ())
+    if attention not in ("sdpa", "eager"):
+        return f"attention {attention!r} takes no mask of four dimensions"
+    if kinds - {"full_attention"} or not kinds and getattr(config, "sliding_window", None):
+        return "not every layer attends to everything before"
+    if "position_ids" not in forward or getattr(config, "alibi", False) or getattr(model, "_is_stateful", False):
+        return "positions cannot be given to this model"
+    return "the model has a trained prefix" if parts_of(model, Prefix) else None
+
+
+def _attention_mask(model, segments: Tensor) -> Tensor:
+    mask, inner = shared_mask(segments), getattr(model, "module", model)
+    if inner.config.get_text_config(decoder=True)._attn_implementation == "sdpa":
+        return mask
+    lowest = torch.finfo(inner.dtype).min  # eager attention adds its mask to the scores
+    return torch.zeros_like(mask, dtype=inner.dtype).masked_fill(~mask, lowest)
+
+
+def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of a `PairCollator` batch: log π(completion | prompt), summed over its tokens (nats), and how many tokens they are.
+
+    Each is (B, 2): chosen, rejected.
+    """
+    labels, segments = batch["labels"], batch.get("segments")
+    if segments is None:
+        logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], labels)
+        return logps.sum(1).view(2, -1).T, (labels[:, 1:] != IGNORE).sum(1).view(2, -1).T
+    logps = completion_logps(model, batch["input_ids"], _attention_mask(model, segments), labels, position_ids=batch["position_ids"])
+    # A segment's first label is ignored, so a score stands in the segment that it belongs to.
+    inside = torch.stack([segments == CHOSEN, segments == REJECTED], dim=1)
+    return (logps[:, None] * inside).sum(-1), ((labels != IGNORE)[:, None] & inside).sum(-1)
+
+
+def kto_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of a `KTOCollator` batch: summed log-probabilities (nats) of each prompt's own completion, and without gradient of the
+    mismatched one, and their numbers of tokens, each (B, 2)."""
+    out = []
+    for prefix in ("", "kl_"):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not prefix):
+            logps = completion_logps(model, *(batch[prefix + k] for k in ("input_ids", "attention_mask", "labels")))
+        out.append((logps.sum(1), (batch[f"{prefix}labels"][:, 1:] != IGNORE).sum(1)))
+    (own, own_count), (other, other_count) = out
+    return torch.stack([own, other], 1), torch.stack([own_count, other_count], 1)
+
+
+# --- the trainer --------------------------------------------------------------------------------------------------------
+class BlockSampler(Sampler):
+    """Blocks of `size` consecutive rows in an order of seed and epoch: KTO's mismatched pairs stay within their batch."""
+
+    def __init__(self, count: int, size: int, seed: int):
+        self.count, self.size, self.seed, self.epoch = count, size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        order = torch.randperm(self.count // self.size, generator=generator).tolist()
+        return (i for block in order for i in range(block * self.size, (block + 1) * self.size))
+
+
+class PreferenceTrainer(SFTTrainer):
+    """`SFTTrainer` with a preference loss. `options` are the loss's; `adapter_off`: the reference is the base, run in every step.
+
+    A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on the rows and the seed alone.
+    """
+
+    def __init__(self, model, loss: str, options: dict, adapter_off: bool = False, **trainer):
+        super().__init__(model, **trainer)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over rows: Trainer divides it by the accumulated batches
+        self.loss, self.options, self.adapter_off, self.metric_names = loss, options, adapter_off, METRICS[loss]
+        self.two_logps = kto_logps if loss == "kto" else pair_logps
+        self.sums: dict[str, Tensor] = {}
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        if self.loss == "kto":
+            return BlockSampler(len(rows), args.train_batch_size, args.seed)
+        together = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return LengthGroupedSampler([row_length(row) for row in rows], together, args.seed)
+
+    def frozen_logps(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, 2) summed log-probabilities of the model as it is, without gradient and without dropout."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                return self.two_logps(self.model, batch)[0]
+        finally:
+            self.model.train(training)
+
+    def _reference(self, batch: dict[str, Tensor], like: Tensor) -> Tensor:
+        if not self.adapter_off:
+            return batch["ref_logps"].to(like.dtype)
+        with disable_adapter(self.model):
+            return self.frozen_logps(batch)
+
+    def row_losses(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of every row, (B,), and by name the rows' values of which metrics are means."""
+        return (self._kto if self.loss == "kto" else self._pairs)(model, batch)
+
+    def _pairs(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logps, counts = self.two_logps(model, batch)
+        if self.loss != "dpo":
+            logps = logps / counts
+        (chosen, rejected), more = logps.unbind(1), {}
+        if self.loss == "dpo":
+            reference = self._reference(batch, logps)
+            losses, *rewards = dpo_loss(chosen, rejected, *reference.unbind(1), **self.options)
+            more["kl"] = chosen - reference[:, 0]
+        elif self.loss == "orpo":
+            losses, *rewards = orpo_loss(chosen, rejected, -chosen, **self.options)
+            more["nll_loss"] = -chosen
+        else:
+            losses, *rewards = simpo_loss(chosen, rejected, **self.options)
+        good, bad = rewards
+        return losses, {"rewards/chosen": good, "rewards/rejected": bad, "rewards/margins": good - bad,
+                        "rewards/accuracies": good > bad, "logps/chosen": chosen, "logps/rejected": rejected, "lengths/chosen": counts[:, 0],
+                        "lengths/rejected": counts[:, 1], **more}
+
+    def _kto(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logps, counts = self.two_logps(model, batch)
+        reference, desirable = self._reference(batch, logps), batch["desirable"]
+        losses, rewards = kto_loss(logps[:, 0], reference[:, 0], logps[:, 1], reference[:, 1], desirable, **self.options)
+        values = {"kl": (logps[:, 1] - reference[:, 1]).mean().clamp(min=0)[None]}
+        for side, rows in (("chosen", desirable), ("rejected", ~desirable)):
+            values |= {f"rewards/{side}": rewards[rows], f"logps/{side}": logps[rows, 0], f"lengths/{side}": counts[rows, 0]}
+        return losses, values
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
+        losses, values = self.row_losses(model, inputs)
+        _add(self.sums, values)
+        return losses.mean()
+
+    def _means(self, sums: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, float]:
+        """Means over all processes of what was summed. A name without a value, as KTO's rewards of a side not seen, is left out."""
+        none = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        totals = self.accelerator.reduce(torch.stack([sums.get(name, none) for name in names]), "sum").tolist()
+        means = {name: total / count for name, (total, count) in zip(names, totals) if count}
+        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            means.setdefault("rewards/margins", means["rewards/chosen"] - means["rewards/rejected"])
+        return means
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs, self.sums = logs | self._means(self.sums, self.metric_names), {}
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Means over the rows of the whole set: of the loss and of every metric."""
+        sums: dict[str, Tensor] = {}
+        self.model.eval()
+        for batch in self.get_eval_dataloader(eval_dataset):
+            batch = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                losses, values = self.row_losses(self.model, batch)
+            _add(sums, {"loss": losses, **values})
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in self._means(sums, ("loss", *self.metric_names)).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def reference_logps(self, items: list[dict], show: bool) -> Tensor:
+        """(rows, 2) of the model as it is; batches hold rows of like length."""
+        order = sorted(range(len(items)), key=lambda i: row_length(items[i]), reverse=True)
+        size, parts = self.args.per_device_eval_batch_size, []
+        for start in tqdm(range(0, len(items), size), desc="reference", unit="batch", disable=not show, leave=False):
+            batch = self._prepare_inputs(self.data_collator([items[i] for i in order[start: start + size]]))
+            with self.compute_loss_context_manager():
+                parts.append(self.frozen_logps(batch).cpu())
+        logps = torch.cat(parts)
+        return torch.empty_like(logps).index_copy_(0, torch.tensor(order), logps)
+
+
+def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Add each vector's sum and length to what was there."""
+    for name, rows in values.items():
+        total = rows.detach().double().sum()
+        sums[name] = sums.get(name, 0) + torch.stack([total, torch.full_like(total, rows.numel())])
