@@ -241,7 +241,7 @@ def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[in
     H, L, width = config["hidden_size"], config["num_hidden_layers"], DTYPE_BYTES[s["dtype"]]
     tokens = s["batch_size"] * s["seq_len"] * (1 if s["loss"] in ("sft", "kto") else 2)
     block = _block_bytes(config, s, targets) * tokens
-    grads = (4 * config["intermediate_size"] + 2 * H) * width * tokens        # gradients that flow through one block
+    grads = (2 * config["intermediate_size"] + 2 * H) * width * tokens        # gradients alive at once while they flow through its MLP
     dense = max(a * b for a, b in linear_shapes(config).values()) * width if s["method"].startswith("q") else 0
     casts = trained * width if width < 4 and targets else 0                   # 16-bit copies of A and B
     if s["gradient_checkpointing"]:

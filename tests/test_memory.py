@@ -101,9 +101,8 @@ def test_the_plan_is_near_the_measured_peak(method, checkpointing, batch, length
     peak, config = measured(method, checkpointing, batch, length, full_logits)
     plan = ft.plan_memory(config, method, r=8, batch_size=batch, seq_len=length, gradient_checkpointing=checkpointing, dtype="float32", device="cpu",
                           full_logits=full_logits)
-    # Without full logits a recomputed block's backward pass is the peak; its parts are planned as if all were held together.
-    above = 1.25 if checkpointing and not full_logits else 1.10
-    assert 0.90 <= plan.total / peak <= above, f"{plan}\nmeasured {peak / 1e9:.4f}"
+    print(f"{plan.total / peak:.3f} of the measured {peak / 1e6:.1f} MB")
+    assert 0.90 <= plan.total / peak <= 1.10, f"{plan}\nmeasured {peak / 1e9:.4f}"
 
 
 # Bad input
