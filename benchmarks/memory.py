@@ -28,11 +28,12 @@ SMALL = LlamaConfig(vocab_size=32000, hidden_size=512, intermediate_size=1408, n
                     head_dim=64, tie_word_embeddings=False)
 BILLION = LlamaConfig(**MODELS["llama-3.2-1b"])
 QWEN = Qwen3Config(**{k: v for k, v in MODELS["qwen3-0.6b"].items() if k != "model_type"})
-RUNS = [("56M Llama", SMALL, method, loss, recomputed, 4, 256) for method, loss in
+RUNS = [("56M Llama", SMALL, method, loss, recomputed, 4, 256, False) for method, loss in
         (("full", "sft"), ("lora", "sft"), ("dora", "sft"), ("qlora", "sft"), ("lora", "dpo")) for recomputed in (False, True)]
-RUNS += [("0.6B Qwen3", QWEN, "lora", "sft", False, 1, 256), ("0.6B Qwen3", QWEN, "qlora", "sft", True, 1, 256),
-         ("1.2B Llama", BILLION, "lora", "sft", False, 1, 256), ("1.2B Llama", BILLION, "lora", "sft", True, 1, 256),
-         ("1.2B Llama", BILLION, "qlora", "sft", True, 1, 256)]
+RUNS += [("56M Llama", SMALL, "lora", loss, recomputed, 4, 256, True) for loss in ("sft", "dpo") for recomputed in (False, True)]
+RUNS += [("0.6B Qwen3", QWEN, "lora", "sft", False, 1, 256, False), ("0.6B Qwen3", QWEN, "qlora", "sft", True, 1, 256, False),
+         ("1.2B Llama", BILLION, "lora", "sft", False, 1, 256, False), ("1.2B Llama", BILLION, "lora", "sft", True, 1, 256, False),
+         ("1.2B Llama", BILLION, "qlora", "sft", True, 1, 256, False)]
 
 
 def build(config, method: str):
@@ -55,19 +56,24 @@ def held_bytes(model) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def dpo(model, ids: torch.Tensor) -> torch.Tensor:
-    """DPO over full logits: the first half of the rows chosen, the second rejected; the reference is the model without its adapter."""
+def loss_of(model, ids: torch.Tensor, loss: str, full_logits: bool) -> torch.Tensor:
+    """The loss as `finetune` and `prefer` compute it, or over full logits. DPO: the first half of the rows chosen, the second
+    rejected; the reference is the model without its adapter."""
     def logps():
+        if not full_logits:
+            return ft.sequence_logps(model, ids, torch.ones_like(ids), ids)
         logits = model(input_ids=ids).logits[:, :-1].float().log_softmax(-1)
         return logits.gather(-1, ids[:, 1:, None]).squeeze(-1).sum(1)
 
+    if loss == "sft":
+        return model(input_ids=ids, labels=ids).loss if full_logits else -logps().mean()
     with torch.no_grad(), ft.disable_adapter(model):
         reference = logps()
     chosen, rejected = (logps() - reference).chunk(2)
     return -F.logsigmoid(0.1 * (chosen - rejected)).mean()
 
 
-def measure(config, method: str, loss: str, recomputed: bool, batch: int, length: int) -> int:
+def measure(config, method: str, loss: str, recomputed: bool, batch: int, length: int, full_logits: bool) -> int:
     torch.manual_seed(0)
     model = build(config, method)
     if recomputed:
@@ -77,7 +83,7 @@ def measure(config, method: str, loss: str, recomputed: bool, batch: int, length
     def steps():
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
         for _ in range(2):
-            (dpo(model, ids) if loss == "dpo" else model(input_ids=ids, labels=ids).loss).backward()
+            loss_of(model, ids, loss, full_logits).backward()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -86,14 +92,15 @@ def measure(config, method: str, loss: str, recomputed: bool, batch: int, length
 
 
 def comparison() -> list[str]:
-    lines = ["| model | method | loss | activations | rows × tokens | planned, MB | measured, MB | planned / measured |", "|---|---|---|---|---|---|---|---|"]
-    for name, config, method, loss, recomputed, batch, length in RUNS:
-        peak = measure(config, method, loss, recomputed, batch, length)
+    lines = ["| model | method | loss | activations | logits | rows × tokens | planned, MB | measured, MB | planned / measured |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for name, config, method, loss, recomputed, batch, length, full_logits in RUNS:
+        peak = measure(config, method, loss, recomputed, batch, length, full_logits)
         gc.collect()
         plan = ft.plan_memory(config, method, r=16, batch_size=batch, seq_len=length, gradient_checkpointing=recomputed, loss=loss,
-                              full_logits=True, dtype="float32", device="cpu")
-        kept = "recomputed" if recomputed else "kept"
-        lines.append(f"| {name} | {method} | {loss} | {kept} | {batch} × {length} | {plan.total / 1e6:,.0f} | {peak / 1e6:,.0f} | {plan.total / peak:.3f} |")
+                              full_logits=full_logits, dtype="float32", device="cpu")
+        kept, logits = "recomputed" if recomputed else "kept", "full" if full_logits else "tiles"
+        lines.append(f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | {plan.total / 1e6:,.0f} | {peak / 1e6:,.0f} | {plan.total / peak:.3f} |")
         print(lines[-1], flush=True)
     return lines
 
@@ -115,7 +122,7 @@ def real_models() -> list[str]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     where = provenance(("torch", "transformers", "bitsandbytes"))
-    write_section("Planned against measured memory", f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps; DPO over full logits. {where}\n\n"
+    write_section("Planned against measured memory", f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps. {where}\n\n"
                   + "\n".join(comparison()))
     write_section("Planned memory of real models", "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW with fp32 states; "
                   "computed by `ft.plan_memory`, not measured.\n\n" + "\n".join(real_models()))
