@@ -217,7 +217,7 @@ def completion_logps(model, input_ids: Tensor, attention_mask: Tensor | None, la
     def score(module, args):
         hidden, = args
         seen["logps"] = token_logps(hidden, module.weight, labels, bias=module.bias, scale=head.scale, softcap=head.softcap)
-        return hidden[:1, -1:].detach()
+        return hidden[:1, -1:]  # not detached: DistributedDataParallel looks in the output for the parameters that took part
 
     hooks = [linear.register_forward_pre_hook(score), linear.register_forward_hook(lambda module, args, out: seen.update(products=out.detach()))]
     try:
