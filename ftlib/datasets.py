@@ -74,6 +74,22 @@ def _hub_rows(dataset: str, split: str) -> list[dict]:
     return [to_row(r) for r in raw.select(range(start, start + sizes[split]))]
 
 
+def load_raw(profile=None) -> list[dict]:
+    """The first `raw_rows` rows of the profile's raw set, as they are: to be converted, cleaned and filtered. Embedded, training rows.
+
+    A Hub set is read under the keys of its format alone; Alpaca's `text` holds question and answer a second time.
+    """
+    profile = get_profile(profile)
+    if profile.raw_dataset == "embedded":
+        return load_rows("train", profile)[: profile.raw_rows]
+    from datasets import load_dataset
+    try:
+        raw = load_dataset(profile.raw_dataset, split=f"train[:{profile.raw_rows}]")
+    except Exception as error:  # the Hub client raises many kinds; each means the same to the reader
+        raise DataError(f"{profile.raw_dataset!r} could not be loaded ({type(error).__name__}): go online once") from error
+    return [{k: v for k, v in row.items() if k != "text"} for row in raw]
+
+
 NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
 
 

@@ -52,6 +52,12 @@ class Profile:
     qlora_batch: int = 8
     qlora_length: int = 256
     qlora_lr: float = 1.5e-3
+    # Lab 6: a raw set to prepare, and many short runs on few rows.
+    raw_dataset: str = "embedded"
+    raw_rows: int = 400
+    data_sizes: tuple[int, ...] = (25, 100, 300)
+    data_steps: int = 40
+    data_batch: int = 8
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -73,6 +79,7 @@ PROFILES = {
         study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=1.5, ranks=(1, 4, 16, 64),
         qlora_model="Qwen/Qwen3-0.6B", qlora_gb=1.5, qlora_steps=100, qlora_batch=8, qlora_length=512, qlora_lr=2e-4,
+        raw_dataset="tatsu-lab/alpaca", raw_rows=5000, data_sizes=(50, 200, 800), data_steps=100, data_batch=16,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
@@ -82,6 +89,7 @@ PROFILES = {
         study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
         qlora_model="unsloth/Meta-Llama-3.1-70B-bnb-4bit", qlora_gb=39.5, qlora_steps=20, qlora_batch=1, qlora_length=1024, qlora_lr=1e-4,
+        raw_dataset="tatsu-lab/alpaca", raw_rows=52_002, data_sizes=(50, 200, 800), data_steps=150, data_batch=16,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }

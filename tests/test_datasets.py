@@ -293,3 +293,25 @@ def test_fingerprint_sees_content_and_order_but_not_key_order():
     one, two = chat("a", "b", family="x"), chat("c", "d")
     assert fingerprint([one, two]) == fingerprint([dict(reversed(one.items())), two])
     assert len({fingerprint(r) for r in ([one, two], [two, one], [one], [one, chat("c", "e")], [])}) == 5
+
+
+def test_raw_rows_of_a_profile(monkeypatch):
+    """Embedded: the first training rows. From the Hub: as they are, but without Alpaca's `text`, which says everything twice."""
+    import datasets
+
+    from ftlib.datasets import load_raw
+    from ftlib.profiles import get_profile
+
+    tiny = get_profile("tiny")
+    assert load_raw(tiny) == ft.load_rows("train", tiny)[: tiny.raw_rows]
+    asked = []
+
+    def hub(name, split):
+        asked.append((name, split))
+        return [{"instruction": "a", "input": "", "output": "b", "text": "a b"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    assert load_raw("small") == [{"instruction": "a", "input": "", "output": "b"}] and asked == [("tatsu-lab/alpaca", "train[:5000]")]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: 1 / 0)
+    with pytest.raises(DataError, match="'tatsu-lab/alpaca' could not be loaded .ZeroDivisionError.: go online once"):
+        load_raw("small")
