@@ -22,7 +22,8 @@ def test_lab_4_before_the_shipped_one_and_never_for_another_model(tmp_path):
 
 
 def test_without_either_a_short_run_is_trained_and_found_again(tmp_path):
-    profile = replace(TINY, model=str(EMBEDDED), short_steps=2, batch_size=2, rank=2)
+    model = shutil.copytree(EMBEDDED, tmp_path / "own")
+    profile = replace(TINY, model=str(model), short_steps=2, batch_size=2, rank=2)
     adapter = sft_adapter(profile, tmp_path / "none", tmp_path / "start")
     before = (adapter / "adapter_model.safetensors").stat().st_mtime_ns
     model, _ = ft.load_model(profile.model, profile=profile)

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from ftlib.deploy import find_adapter
-from ftlib.loading import DATA, EMBEDDED, load_model
+from ftlib.loading import DATA, EMBEDDED, _stand_in, load_model
 from ftlib.profiles import Profile
 
 log = logging.getLogger("ftlib")
@@ -17,13 +17,14 @@ def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: st
     Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else one that is trained now for
     `short_steps` into `output`, and found there the next time.
     """
+    model = _stand_in(profile.model, given=False)
     for folder in (Path(run), Path(output)):
         if (folder / "adapter").is_dir():
             adapter, base = find_adapter(folder)
-            if base == profile.model:
+            if base == model:
                 return adapter
-            log.info("%s is for %s, not for %s: left alone", adapter, base, profile.model)
-    if profile.model == EMBEDDED:
+            log.info("%s is for %s, not for %s: left alone", adapter, base, model)
+    if model == EMBEDDED:
         return DATA / "sft-adapter"
     return _train(profile, Path(output))
 
