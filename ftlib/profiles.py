@@ -58,6 +58,9 @@ class Profile:
     data_sizes: tuple[int, ...] = (25, 100, 300)
     data_steps: int = 40
     data_batch: int = 8
+    # Lab 10: golden prompts that every exported file answers, and the quantisations made of f16, from large to small.
+    export_prompts: int = 24
+    quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining

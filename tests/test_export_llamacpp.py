@@ -12,6 +12,7 @@ from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, 
 
 import ftlib as ft  # noqa: E402
 from ftlib.export import ExportError, check_export, export_adapter_gguf, export_gguf, open_llama, quantize_gguf, read_gguf  # noqa: E402
+from ftlib.export.llamacpp import llama_counters  # noqa: E402
 from ftlib.export.parity import llama_answer, llama_logits  # noqa: E402
 
 IDS = [0, 4, 500, 17, 900, 33, 6, 5, 410, 411, 700, 99, 100, 101, 102, 103] * 8  # past llama3's original context of 64
@@ -210,3 +211,22 @@ def test_limits_are_applied(world, tmp_path):
     assert "put an f32, f16 or bf16 export first" in check_export(model, tokenizer, small, QUESTIONS[:1]).problems[-1]
     with pytest.raises(ExportError, match="0 prompts"):
         check_export(model, tokenizer, path, [])
+
+
+def test_counters_under_ollamas_names(world, capfd):
+    """A prompt of 12 tokens in one batch, then 5 generated one by one: the first comes with the prompt, so 4 are fed alone.
+
+    The adapter loads without llama.cpp's line on each of its matrices."""
+    from llama_cpp import llama_perf_context_reset
+    model, _, file = world
+    adapter = export_adapter_gguf(model, file.with_name("adapter.gguf"))
+    with open_llama(file, adapter=adapter, gpu=True) as llama:
+        assert capfd.readouterr().err == ""
+        for _ in range(2):  # after a reset they count anew
+            llama.reset()
+            llama_perf_context_reset(llama.ctx)
+            tokens = llama.generate(IDS[:12], temp=0.0)
+            assert len([next(tokens) for _ in range(5)]) == 5
+            found = llama_counters(llama)
+            assert (found["prompt_eval_count"], found["eval_count"]) == (12, 4)
+            assert 0 < found["eval_duration"] < 60e9 and 0 < found["prompt_eval_duration"] < 60e9

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import subprocess
@@ -135,10 +136,10 @@ def _inspect(partial: Path, target: Path, quantization: str, wanted: tuple[str, 
 
 
 @contextlib.contextmanager
-def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logits: bool = False):
+def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logits: bool = False, gpu: bool = False):
     """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
 
-    adapter: a GGUF adapter to load beside it. ExportError if the file is damaged or llama.cpp refuses it.
+    adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for one. ExportError if the file is damaged or llama.cpp refuses it.
     """
     try:
         from llama_cpp import Llama
@@ -147,11 +148,24 @@ def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logit
     for file in filter(None, (path, adapter)):
         read_gguf(file)
     try:
-        llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads, n_threads_batch=threads,
-                      verbose=False, logits_all=all_logits, type_k=0, type_v=0, lora_path=str(adapter) if adapter else None)
+        with contextlib.redirect_stderr(io.StringIO()):  # its log says for every matrix of an adapter in which buffer it lies
+            llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads, n_threads_batch=threads,
+                          verbose=False, logits_all=all_logits, type_k=0, type_v=0, lora_path=str(adapter) if adapter else None,
+                          n_gpu_layers=-1 if gpu else 0)
     except (ValueError, RuntimeError) as error:
         raise ExportError(f"llama.cpp refuses {path}: {error}") from None
     try:
         yield llama
     finally:
         llama.close()
+
+
+def llama_counters(llama) -> dict[str, int]:
+    """What llama.cpp has counted since the model was opened, or `llama_cpp.llama_perf_context_reset`, under Ollama's names.
+
+    prompt_eval_count, eval_count in tokens (a token fed alone counts as generated), their durations in nanoseconds.
+    """
+    from llama_cpp import llama_perf_context
+    seen = llama_perf_context(llama.ctx)
+    return {"prompt_eval_count": seen.n_p_eval, "prompt_eval_duration": round(seen.t_p_eval_ms * 1e6),
+            "eval_count": seen.n_eval, "eval_duration": round(seen.t_eval_ms * 1e6)}

@@ -1,0 +1,40 @@
+"""Where the labs after 3.1.4 start: the adapter that lab 4 trained, or one that stands in for it."""
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ftlib.deploy import find_adapter
+from ftlib.loading import DATA, EMBEDDED, _stand_in, load_model
+from ftlib.profiles import Profile
+
+log = logging.getLogger("ftlib")
+
+
+def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: str | Path = "runs/sft-start") -> Path:
+    """The folder of an SFT adapter for the profile's model.
+
+    Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else one that is trained now for
+    `short_steps` into `output`, and found there the next time.
+    """
+    model = _stand_in(profile.model, given=False)
+    for folder in (Path(run), Path(output)):
+        if (folder / "adapter").is_dir():
+            adapter, base = find_adapter(folder)
+            if base == model:
+                return adapter
+            log.info("%s is for %s, not for %s: left alone", adapter, base, model)
+    if model == EMBEDDED:
+        return DATA / "sft-adapter"
+    return _train(profile, Path(output))
+
+
+def _train(profile: Profile, output: Path) -> Path:
+    from ftlib.datasets import load_rows
+    from ftlib.lora import add_lora
+    from ftlib.train import finetune
+    model, tokenizer = load_model(profile=profile)
+    add_lora(model, r=profile.rank)
+    finetune(model, tokenizer, load_rows("train", profile), steps=profile.short_steps, learning_rate=profile.lr_lora,
+             batch_size=profile.batch_size, max_length=profile.max_length, checkpointing=profile.gradient_checkpointing, output_dir=output)
+    return output / "adapter"
