@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from ftlib.course.exercise import Exercise, Wrong
-from ftlib.losses import kto_loss
 
 
 # --- 1: Kahneman and Tversky's value ------------------------------------------------------------------------------------
@@ -167,8 +166,8 @@ POINT = Exercise(
 def binary_loss(policy_logps: Tensor, ref_logps: Tensor, z0: Tensor, desirable: Tensor, beta: float, desirable_weight: float,
                 undesirable_weight: float) -> Tensor:
     """KTO's loss of every row, (B,): w_D·(1 - σ(β·(r - z0))) where `desirable`, w_U·(1 - σ(β·(z0 - r))) elsewhere."""
-    zeros = torch.zeros_like(policy_logps)                                 # mismatched log-ratios that all equal z0 have the mean z0
-    return kto_loss(policy_logps, ref_logps, zeros + z0, zeros, desirable, beta, desirable_weight, undesirable_weight)[0]
+    value = kto_value(policy_logps - ref_logps, z0, desirable, beta)
+    return torch.where(desirable, desirable_weight, undesirable_weight) * (1 - value)
 
 
 def _loss_cases(g):
