@@ -54,8 +54,19 @@ def _sql_row(raw: dict) -> dict:
             "family": "join" if " JOIN " in raw["answer"].upper() else "select", "answer": raw["answer"]}
 
 
+def _pair_row(raw: dict) -> dict:
+    """TRL's pair without a prompt of its own: two conversations that differ in their last message."""
+    return {"prompt": raw["chosen"][:-1], "chosen": raw["chosen"][-1:], "rejected": raw["rejected"][-1:]}
+
+
+def _thumb_row(raw: dict) -> dict:
+    return {key: raw[key] for key in ("prompt", "completion", "label")}
+
+
 # Hub datasets by id: how a raw row becomes one of ours, and how many rows each split holds (cut off the shuffled end).
-HUB = {"b-mc2/sql-create-context": (_sql_row, {"golden": 100, "validation": 300, "train": 4000})}
+HUB = {"b-mc2/sql-create-context": (_sql_row, {"golden": 100, "validation": 300, "train": 4000}),
+       "trl-lib/ultrafeedback_binarized": (_pair_row, {"preferences_test": 100, "preferences": 4000}),
+       "trl-lib/kto-mix-14k": (_thumb_row, {"feedback": 4000})}
 
 
 def _hub_rows(dataset: str, split: str) -> list[dict]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ftlib.loading import EMBEDDED
+from ftlib.loading import DATA, EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,17 @@ class Profile:
     # Lab 10: golden prompts that every exported file answers, and the quantisations made of f16, from large to small.
     export_prompts: int = 24
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
+    # Lab 9: thumbs and pairs ("embedded" or a Hub dataset), the adapter to start from ("": a fresh one), and where rows carry no
+    # facts to judge by, the Ollama model that judges.
+    kto_feedback: str = "embedded"
+    kto_pairs: str = "embedded"
+    kto_adapter: str = str(DATA / "sft-adapter")
+    kto_judge: str = ""
+    kto_steps: int = 32
+    kto_short_steps: int = 20         # of a run with few thumbs
+    kto_batch: int = 8
+    kto_lr: float = 2e-4
+    kto_eval: int = 48                # held-out prompts answered after each run
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -83,6 +94,8 @@ PROFILES = {
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=1.5, ranks=(1, 4, 16, 64),
         qlora_model="Qwen/Qwen3-0.6B", qlora_gb=1.5, qlora_steps=100, qlora_batch=8, qlora_length=512, qlora_lr=2e-4,
         raw_dataset="tatsu-lab/alpaca", raw_rows=5000, data_sizes=(50, 200, 800), data_steps=100, data_batch=16,
+        kto_feedback="trl-lib/kto-mix-14k", kto_pairs="trl-lib/ultrafeedback_binarized", kto_adapter="", kto_judge="qwen3:8b",
+        kto_steps=100, kto_short_steps=60, kto_batch=16, kto_lr=2e-5, kto_eval=50,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
@@ -93,6 +106,8 @@ PROFILES = {
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
         qlora_model="unsloth/Meta-Llama-3.1-70B-bnb-4bit", qlora_gb=39.5, qlora_steps=20, qlora_batch=1, qlora_length=1024, qlora_lr=1e-4,
         raw_dataset="tatsu-lab/alpaca", raw_rows=52_002, data_sizes=(50, 200, 800), data_steps=150, data_batch=16,
+        kto_feedback="trl-lib/kto-mix-14k", kto_pairs="trl-lib/ultrafeedback_binarized", kto_adapter="", kto_judge="qwen3:32b",
+        kto_steps=150, kto_short_steps=80, kto_batch=16, kto_lr=1e-5, kto_eval=50,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }

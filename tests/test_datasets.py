@@ -273,6 +273,15 @@ def test_hub_rows_are_converted_and_splits_share_none(monkeypatch):
     assert row["messages"][1]["content"] == row["answer"] and {r["family"] for r in splits["golden"]} == {"select", "join"}
 
 
+def test_hub_preferences_become_pairs_and_thumbs():
+    """Two conversations that differ in their last message share the prompt before it; a thumb keeps its three keys alone."""
+    user, good, bad = ({"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "Hello"), ("assistant", "No")))
+    pair = datasets.HUB["trl-lib/ultrafeedback_binarized"][0]({"chosen": [user, good], "rejected": [user, bad], "score_chosen": 8.0})
+    assert pair == {"prompt": [user], "chosen": [good], "rejected": [bad]}
+    thumb = {"prompt": [user], "completion": [bad], "label": False}
+    assert datasets.HUB["trl-lib/kto-mix-14k"][0]({**thumb, "source": "x"}) == thumb
+
+
 def test_hub_errors(monkeypatch):
     import dataclasses
 
