@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from ftlib.loading import EMBEDDED
+from ftlib.loading import DATA, EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ class Profile:
     qlora_batch: int = 8
     qlora_length: int = 256
     qlora_lr: float = 1.5e-3
+    # Lab 8: a model that answers, where DPO and SimPO start (its adapter from SFT, or none), and the base that ORPO starts from.
+    aligned_model: str = EMBEDDED
+    aligned_adapter: Path | None = DATA / "sft-adapter"
+    orpo_model: str = EMBEDDED
+    aligned_gb: float = 0.0
+    simpo_steps: int = 40
+    simpo_lr: float = 2e-4
+    orpo_steps: int = 70
+    orpo_lr: float = 1.5e-3
+    pair_batch: int = 8
+    pair_examples: int = 80   # held-out prompts that are answered and judged
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -73,6 +85,8 @@ PROFILES = {
         study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=1.5, ranks=(1, 4, 16, 64),
         qlora_model="Qwen/Qwen3-0.6B", qlora_gb=1.5, qlora_steps=100, qlora_batch=8, qlora_length=512, qlora_lr=2e-4,
+        aligned_model="Qwen/Qwen3-0.6B", aligned_adapter=None, orpo_model="Qwen/Qwen3-0.6B-Base", aligned_gb=3.0, simpo_steps=60,
+        simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4, pair_batch=16,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
@@ -82,6 +96,8 @@ PROFILES = {
         study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
         qlora_model="unsloth/Meta-Llama-3.1-70B-bnb-4bit", qlora_gb=39.5, qlora_steps=20, qlora_batch=1, qlora_length=1024, qlora_lr=1e-4,
+        aligned_model="Qwen/Qwen3-8B", aligned_adapter=None, orpo_model="Qwen/Qwen3-8B-Base", aligned_gb=33.0, simpo_steps=60,
+        simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4, pair_batch=16,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }
