@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -92,15 +93,15 @@ class BlockSampler(Sampler):
 
 
 class PreferenceTrainer(SFTTrainer):
-    """`SFTTrainer` with a preference loss. `options` are the loss's; `adapter_off`: the reference is the base, run in every step.
+    """`SFTTrainer` with a preference loss, by name or a function. `options` are the loss's; `adapter_off`: the reference is the base, run in every step.
 
     A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on the rows and the seed alone.
     """
 
-    def __init__(self, model, loss: str, options: dict, adapter_off: bool = False, **trainer):
+    def __init__(self, model, loss: str | Callable, options: dict, adapter_off: bool = False, **trainer):
         super().__init__(model, **trainer)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over rows: Trainer divides it by the accumulated batches
-        self.loss, self.options, self.adapter_off, self.metric_names = loss, options, adapter_off, METRICS[loss]
+        self.loss, self.options, self.adapter_off, self.metric_names = loss, options, adapter_off, METRICS.get(loss, PAIRED)
         self.two_logps = kto_logps if loss == "kto" else pair_logps
         self.sums: dict[str, Tensor] = {}
 
@@ -133,10 +134,12 @@ class PreferenceTrainer(SFTTrainer):
 
     def _pairs(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
         logps, counts = self.two_logps(model, batch)
-        if self.loss != "dpo":
+        if self.loss in ("simpo", "orpo"):
             logps = logps / counts
         (chosen, rejected), more = logps.unbind(1), {}
-        if self.loss == "dpo":
+        if callable(self.loss):
+            losses, *rewards = self.loss(logps, counts)
+        elif self.loss == "dpo":
             reference = self._reference(batch, logps)
             losses, *rewards = dpo_loss(chosen, rejected, *reference.unbind(1), **self.options)
             more["kl"] = chosen - reference[:, 0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -72,6 +73,17 @@ class Profile:
     kto_batch: int = 8
     kto_lr: float = 2e-4
     kto_eval: int = 48                # held-out prompts answered after each run
+    # Lab 8: a model that answers, where DPO and SimPO start (its adapter from SFT, or none), and the base that ORPO starts from.
+    aligned_model: str = EMBEDDED
+    aligned_adapter: Path | None = DATA / "sft-adapter"
+    orpo_model: str = EMBEDDED
+    aligned_gb: float = 0.0
+    simpo_steps: int = 24
+    simpo_lr: float = 3e-4
+    orpo_steps: int = 40
+    orpo_lr: float = 2e-3
+    pair_batch: int = 8
+    pair_examples: int = 48   # held-out prompts that are answered and judged
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -96,6 +108,8 @@ PROFILES = {
         raw_dataset="tatsu-lab/alpaca", raw_rows=5000, data_sizes=(50, 200, 800), data_steps=100, data_batch=16,
         kto_feedback="trl-lib/kto-mix-14k", kto_pairs="trl-lib/ultrafeedback_binarized", kto_adapter="", kto_judge="qwen3:8b",
         kto_steps=100, kto_short_steps=60, kto_batch=16, kto_lr=2e-5, kto_eval=50,
+        aligned_model="Qwen/Qwen3-0.6B", aligned_adapter=None, orpo_model="Qwen/Qwen3-0.6B-Base", aligned_gb=3.0, simpo_steps=60,
+        simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4, pair_batch=16,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
@@ -108,6 +122,8 @@ PROFILES = {
         raw_dataset="tatsu-lab/alpaca", raw_rows=52_002, data_sizes=(50, 200, 800), data_steps=150, data_batch=16,
         kto_feedback="trl-lib/kto-mix-14k", kto_pairs="trl-lib/ultrafeedback_binarized", kto_adapter="", kto_judge="qwen3:32b",
         kto_steps=150, kto_short_steps=80, kto_batch=16, kto_lr=1e-5, kto_eval=50,
+        aligned_model="Qwen/Qwen3-8B", aligned_adapter=None, orpo_model="Qwen/Qwen3-8B-Base", aligned_gb=33.0, simpo_steps=60,
+        simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4, pair_batch=16,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }

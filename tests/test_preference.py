@@ -320,6 +320,30 @@ def test_the_order_of_the_rows_depends_on_the_seed_alone(tokenizer, monkeypatch)
 
 
 # --- the reference --------------------------------------------------------------------------------------------------------------
+def mean_simpo(logps, lengths):
+    return ft.simpo_loss(*(logps / lengths).unbind(1))
+
+
+def test_a_function_as_loss(tokenizer, tmp_path):
+    """The same SimPO, by name and as a function of sums and lengths, ends in the same adapter; its name is in the manifest."""
+    runs = {}
+    for loss in ("simpo", mean_simpo):
+        model = adapted(lora_dropout=0.0)
+        folder = tmp_path / getattr(loss, "__name__", "named")
+        runs[loss] = prefer(model, tokenizer, PAIRS, loss=loss, output_dir=folder, **SETTINGS).history, adapter(model)
+    (one, a), (two, b) = runs.values()
+    assert equal(a, b) and [h["loss"] for h in one] == [h["loss"] for h in two] and two[-1]["rewards/margins"] == one[-1]["rewards/margins"]
+    assert two[0]["logps/chosen"] < one[0]["logps/chosen"]  # a sum over several tokens, and their mean
+    assert json.loads((tmp_path / "mean_simpo" / "manifest.json").read_text())["loss"] == "mean_simpo"
+
+
+def test_a_function_takes_no_options(tokenizer):
+    with pytest.raises(train.RunError, match="beta: a loss that is a function"):
+        prefer(adapted(), tokenizer, PAIRS, loss=mean_simpo, beta=1.0, **SETTINGS)
+    with pytest.raises(train.RunError, match="has no reference"):
+        prefer(adapted(), tokenizer, PAIRS, loss=mean_simpo, reference="cached", **SETTINGS)
+
+
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_cached_equals_on_the_fly(loss, tokenizer, monkeypatch):
     """With a new adapter (B = 0) the start is the base: log-probabilities kept before training are those of the adapter off in
