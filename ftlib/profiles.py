@@ -78,12 +78,12 @@ class Profile:
     aligned_adapter: Path | None = DATA / "sft-adapter"
     orpo_model: str = EMBEDDED
     aligned_gb: float = 0.0
-    simpo_steps: int = 24
-    simpo_lr: float = 3e-4
-    orpo_steps: int = 40
-    orpo_lr: float = 2e-3
+    simpo_steps: int = 40
+    simpo_lr: float = 2e-4
+    orpo_steps: int = 70
+    orpo_lr: float = 1.5e-3
     pair_batch: int = 8
-    pair_examples: int = 48   # held-out prompts that are answered and judged
+    pair_examples: int = 64   # held-out prompts that are answered and judged
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
