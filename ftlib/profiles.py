@@ -52,6 +52,14 @@ class Profile:
     qlora_batch: int = 8
     qlora_length: int = 256
     qlora_lr: float = 1.5e-3
+    # Lab 7: an SFT adapter in data/ to start from ("" where the model is instruction-tuned already), and pairs of a Hub dataset.
+    start_adapter: str = "sft-adapter"
+    preferences: str = "embedded"
+    preference_pairs: int = 240
+    preference_steps: int = 40
+    preference_batch: int = 8
+    preference_lr: float = 5e-4
+    preference_prompts: int = 48
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -73,6 +81,8 @@ PROFILES = {
         study_model="Qwen/Qwen3-0.6B", study_train="train", study_test="golden", study_steps=150, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=1.5, ranks=(1, 4, 16, 64),
         qlora_model="Qwen/Qwen3-0.6B", qlora_gb=1.5, qlora_steps=100, qlora_batch=8, qlora_length=512, qlora_lr=2e-4,
+        start_adapter="", preferences="trl-lib/ultrafeedback_binarized", preference_pairs=2000, preference_steps=200, preference_batch=8,
+        preference_lr=2e-5, preference_prompts=64,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
@@ -82,6 +92,8 @@ PROFILES = {
         study_model="meta-llama/Llama-3.2-1B-Instruct", study_train="train", study_test="golden", study_steps=200, study_batch=16,
         study_lr_lora=2e-4, study_lr_full=2e-5, study_gb=2.5, ranks=(1, 4, 16, 64),
         qlora_model="unsloth/Meta-Llama-3.1-70B-bnb-4bit", qlora_gb=39.5, qlora_steps=20, qlora_batch=1, qlora_length=1024, qlora_lr=1e-4,
+        start_adapter="", preferences="trl-lib/ultrafeedback_binarized", preference_pairs=4000, preference_steps=300, preference_batch=8,
+        preference_lr=5e-6, preference_prompts=64,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }
