@@ -99,7 +99,8 @@ LOSS = Exercise(
               "Infinite for a pair that is ranked far wrong: use logsigmoid, which does not round σ to 0 first."),
         Wrong("sign of z", lambda c, r, e: preference_loss(r, c, e), "Chosen and rejected are swapped: this loss teaches the rejected answer."),
         Wrong("no smoothing", lambda c, r, e: preference_loss(c, r, 0.0), "label_smoothing is not used: mix in ε times the loss of the swapped label."),
-        Wrong("smoothing swapped", lambda c, r, e: preference_loss(c, r, 1 - e), "ε and 1 − ε are swapped: most labels are right."),
+        Wrong("half the smoothing", lambda c, r, e: preference_loss(c, r, e / 2),
+              "You used half of ε: it is the share of swapped labels, not spread over two classes."),
         Wrong("no minus", lambda c, r, e: -preference_loss(c, r, e), "The minus is missing: a loss is the negative log-likelihood."),
         Wrong("averaged", lambda c, r, e: preference_loss(c, r, e).mean(), "You averaged over the batch: one loss a pair is wanted, (B,)."),
     ))
