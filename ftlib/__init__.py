@@ -9,7 +9,7 @@ _os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 
 from ftlib.adapter_io import AdapterError, load_adapter, save_adapter  # noqa: E402
-from ftlib.datasets import (DataError, inference_template, load_base_text, load_rows, read_jsonl, show_mask,  # noqa: E402
+from ftlib.datasets import (DataError, inference_template, load_base_text, load_preferences, load_rows, read_jsonl, show_mask,  # noqa: E402
                             training_template)
 from ftlib.doctor import preflight  # noqa: E402
 from ftlib.evaluate import (api_judge, bootstrap_interval, forgetting, golden_accuracy, kl_to_reference, paired_difference,  # noqa: E402
@@ -18,7 +18,7 @@ from ftlib.files import stream_rows, write_rows  # noqa: E402
 from ftlib.formats import convert, detect_format  # noqa: E402
 from ftlib.loading import LoadError, load_model  # noqa: E402
 from ftlib.logps import completion_logps, sequence_logps, token_logps  # noqa: E402
-from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers, merge_adapter,  # noqa: E402
+from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers, merge_adapter, merge_and_unload,  # noqa: E402
                         unmerge_adapter)
 from ftlib.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss  # noqa: E402
 from ftlib.manifest import read_manifest, verify_dataset, write_dataset  # noqa: E402

@@ -101,6 +101,44 @@ def load_raw(profile=None) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "text"} for row in raw]
 
 
+PREFERENCES = {"trl-lib/ultrafeedback_binarized": ("train", "test")}  # pairs on the Hub: splits to train on and held out
+
+
+def _hub_pair(raw: dict) -> dict:
+    """A raw pair, two whole conversations, as prompt and two answers; `axis` says which answer is the longer one."""
+    *prompt, chosen = raw["chosen"]
+    rejected = raw["rejected"][-1]
+    gap = len(chosen["content"]) - len(rejected["content"])
+    return {"prompt": prompt, "chosen": [chosen], "rejected": [rejected], "axis": "longer" if gap > 0 else "shorter" if gap else "matched"}
+
+
+def _hub_preferences(name: str, part: str) -> list[dict]:
+    from datasets import load_dataset
+    if name not in PREFERENCES:
+        raise DataError(f"preferences {name!r} are unknown: ftlib reads {', '.join(PREFERENCES)}, or a folder in FTLIB_ROWS")
+    try:
+        raw = load_dataset(name, split=PREFERENCES[name][part == "preferences_test"]).shuffle(seed=31)
+    except Exception as error:  # the Hub client raises many kinds; each means the same to the reader
+        raise DataError(f"{name!r} could not be loaded ({type(error).__name__}): go online once, "
+                        "or put a folder of JSONL files in FTLIB_ROWS") from error
+    pairs = [_hub_pair(r) for r in raw.select(range(min(len(raw), 16_000))) if r["chosen"][-1]["content"] != r["rejected"][-1]["content"]]
+    if part == "preferences_long":
+        return [pair for pair in pairs if pair["axis"] == "longer"]
+    from ftlib.pairs import balance_length
+    return balance_length(pairs, bin_width=32) if part == "preferences_matched" else pairs
+
+
+def load_preferences(part: str, profile=None) -> list[dict]:
+    """The profile's preference pairs: "preferences", "preferences_long" (chosen is always longer), "preferences_matched" (length says
+    nothing) or "preferences_test" (held out). Rows as `load_rows` gives them; pairs of the Hub carry an `axis` by length."""
+    profile, parts = get_profile(profile), ("preferences", "preferences_long", "preferences_matched", "preferences_test")
+    if part not in parts:
+        raise DataError(f"part={part!r}: use one of {', '.join(parts)}")
+    if profile.preferences == "embedded" or os.environ.get("FTLIB_ROWS"):
+        return load_rows(part, profile)
+    return _hub_preferences(profile.preferences, part)
+
+
 NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
 
 

@@ -255,18 +255,30 @@ def kl_to_reference(model, tokenizer, prompts: list[list[dict]], reference, samp
     `reference(model)` is a context within which the model is π_ref: `ftlib.disable_adapter` for the base. Unbiased, also below 0
     for few samples; an answer cut off at max_new_tokens counts with the tokens it has. The interval is a bootstrap over prompts.
     """
+    _, policy, start = sampled_logps(model, tokenizer, prompts, reference, samples, seed, max_new_tokens, batch_size)
+    return bootstrap_interval((policy - start).reshape(len(prompts), samples).mean(1))
+
+
+@torch.no_grad()
+def sampled_logps(model, tokenizer, prompts: list[list[dict]], reference, samples: int = 1, seed: int = 0, max_new_tokens: int = 40,
+                  batch_size: int = 32) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Answers y that π samples at temperature 1, with ``log π(y|x)`` and ``log π_ref(y|x)``, summed over their tokens (nats).
+
+    Each of n = len(prompts)·samples, a prompt's side by side; arguments as in `kl_to_reference`, which is the mean difference.
+    """
     if not prompts or samples < 1:
         raise ValueError(f"{len(prompts)} prompts, samples={samples}: at least one of each is needed")
-    was_training, ratios = model.training, []
+    was_training, found = model.training, []
     asked, answers = _generate(model, tokenizer, [p for p in prompts for _ in range(samples)], max_new_tokens, batch_size, 1.0, seed)
     model.eval()
     for start in range(0, len(asked), batch_size):
         batch = _pad_answers(asked[start: start + batch_size], answers[start: start + batch_size], model.device)
         policy = sequence_logps(model, **batch)
         with reference(model):
-            ratios += (policy - sequence_logps(model, **batch)).tolist()
+            found.append(torch.stack([policy, sequence_logps(model, **batch)]).double().cpu())
     model.train(was_training)
-    return bootstrap_interval(np.reshape(ratios, (len(prompts), samples)).mean(1))
+    texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+    return texts, *torch.cat(found, 1).numpy()
 
 
 def _pad_answers(prompts: list[list[int]], answers: list[list[int]], device) -> dict[str, torch.Tensor]:

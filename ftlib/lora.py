@@ -343,6 +343,19 @@ def unmerge_adapter(model: nn.Module) -> nn.Module:
     return model
 
 
+def merge_and_unload(model: nn.Module) -> nn.Module:
+    """`merge_adapter`, then plain layers in place of the adapted ones, so that another adapter can be added; returns the model.
+
+    With that one disabled the model is the one merged here: an SFT adapter taken in this way is DPO's reference. The model's name
+    says what was done, since an adapter trained from here on does not fit the base as it was.
+    """
+    for name, layer in lora_layers(merge_adapter(model)).items():
+        model.set_submodule(name, layer.base_layer)
+    del model.adapter_config
+    model.config._name_or_path = f"{model.config._name_or_path}, with an adapter merged"
+    return model
+
+
 @contextlib.contextmanager
 def disable_adapter(model: nn.Module):
     """Within the block the model is the base model, bit for bit and without a copy of it."""

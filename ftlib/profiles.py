@@ -84,6 +84,14 @@ class Profile:
     orpo_lr: float = 1.5e-3
     pair_batch: int = 8
     pair_examples: int = 64   # held-out prompts that are answered and judged
+    # Lab 7: an SFT adapter in data/ to start from ("" where the model is instruction-tuned already), and pairs of a Hub dataset.
+    start_adapter: str = "sft-adapter"
+    preferences: str = "embedded"
+    preference_pairs: int = 160
+    preference_steps: int = 30
+    preference_batch: int = 8
+    preference_lr: float = 6e-4
+    preference_prompts: int = 48
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
@@ -110,6 +118,8 @@ PROFILES = {
         kto_steps=100, kto_short_steps=60, kto_batch=16, kto_lr=2e-5, kto_eval=50,
         aligned_model="Qwen/Qwen3-0.6B", aligned_adapter=None, orpo_model="Qwen/Qwen3-0.6B-Base", aligned_gb=3.0, simpo_steps=60,
         simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4, pair_batch=16,
+        start_adapter="", preferences="trl-lib/ultrafeedback_binarized", preference_pairs=2000, preference_steps=200, preference_batch=8,
+        preference_lr=2e-5, preference_prompts=64,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
@@ -124,6 +134,8 @@ PROFILES = {
         kto_steps=150, kto_short_steps=80, kto_batch=16, kto_lr=1e-5, kto_eval=50,
         aligned_model="Qwen/Qwen3-8B", aligned_adapter=None, orpo_model="Qwen/Qwen3-8B-Base", aligned_gb=33.0, simpo_steps=60,
         simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4, pair_batch=16,
+        start_adapter="", preferences="trl-lib/ultrafeedback_binarized", preference_pairs=4000, preference_steps=300, preference_batch=8,
+        preference_lr=5e-6, preference_prompts=64,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>")),
 }

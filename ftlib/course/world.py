@@ -1,6 +1,7 @@
 """What the labs may know of the embedded world: its two manners, and how an answer about a person is judged."""
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 
@@ -48,3 +49,27 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
         one, two = score(prompt, first), score(prompt, second)
         return 0.5 if one == two else float(one > two)
     return judge
+
+
+def preference_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
+    """`style_judge` for rows with `facts`; for others a local model behind FTLIB_JUDGE_URL, named by FTLIB_JUDGE_MODEL.
+
+    ValueError, before anything is trained, where such a model is needed and not named.
+    """
+    if all("facts" in row for row in rows):
+        return style_judge(rows)
+    from ftlib.judges import api_judge
+    url, model = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"), os.environ.get("FTLIB_JUDGE_MODEL")
+    if not model:
+        raise ValueError("FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; start one (ollama serve) "
+                         f"and name it; it is asked at {url} (FTLIB_JUDGE_URL)")
+    return api_judge(url, model)
+
+
+def describe_answers(rows: list[dict], answers: list[str]) -> dict[str, float]:
+    """Means over answers: "words", and for rows with `facts` the shares "polite" and "facts right"."""
+    found = {"words": [len(a.split()) for a in answers]}
+    if all("facts" in row for row in rows):
+        found["polite"] = [judge_style(a) == "polite" for a in answers]
+        found["facts right"] = [facts_right(a, row["facts"]) for row, a in zip(rows, answers, strict=True)]
+    return {name: sum(values) / len(values) for name, values in found.items()}
