@@ -87,10 +87,10 @@ class Profile:
     # Lab 7: an SFT adapter in data/ to start from ("" where the model is instruction-tuned already), and pairs of a Hub dataset.
     start_adapter: str = "sft-adapter"
     preferences: str = "embedded"
-    preference_pairs: int = 160
-    preference_steps: int = 30
+    preference_pairs: int = 320
+    preference_steps: int = 45
     preference_batch: int = 8
-    preference_lr: float = 6e-4
+    preference_lr: float = 1e-3
     preference_prompts: int = 48
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
     methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")

@@ -590,3 +590,32 @@ def test_torch_compile_changes_nothing(variant, ids):
         for a, b in zip(*results):
             assert torch.allclose(a, b, atol=1e-6)
         torch.optim.SGD(trained, lr=0.1).step()
+
+
+def test_a_merged_adapter_becomes_the_reference_of_the_next():
+    """SFT's adapter goes into the weights; over them a new one begins as the same function, and switched off it stays that."""
+    model = llama(dtype=torch.float64)
+    ft.add_lora(model, r=4)
+    for layer in ft.lora_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B, std=0.1)
+    ids = torch.arange(8, 20)[None]
+    after_sft = model(ids).logits.detach()
+    name = model.config._name_or_path
+    ft.merge_and_unload(model)
+    assert not ft.lora_layers(model) and torch.allclose(model(ids).logits, after_sft, atol=1e-10)
+    ft.add_lora(model, r=4)
+    assert torch.allclose(model(ids).logits, after_sft, atol=1e-10) and model.config._name_or_path != name
+    for layer in ft.lora_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B, std=0.1)
+    assert not torch.allclose(model(ids).logits, after_sft, atol=1e-2)
+    with ft.disable_adapter(model):
+        assert torch.allclose(model(ids).logits, after_sft, atol=1e-10)
+
+
+def test_an_adapter_trained_over_a_merged_one_is_refused_on_the_plain_base(tmp_path):
+    plain, model = llama(), ft.add_lora(llama(), r=4)
+    plain.config._name_or_path = model.config._name_or_path = "a-base"
+    ft.add_lora(ft.merge_and_unload(model), r=4)
+    ft.save_adapter(model, tmp_path / "a")
+    with pytest.raises(ft.AdapterError, match="with an adapter merged"):
+        ft.load_adapter(plain, tmp_path / "a")
