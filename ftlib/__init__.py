@@ -9,7 +9,7 @@ _os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 
 from ftlib.adapter_io import AdapterError, load_adapter, save_adapter  # noqa: E402
-from ftlib.datasets import (DataError, inference_template, load_base_text, load_preferences, load_rows, read_jsonl, show_mask,  # noqa: E402
+from ftlib.datasets import (DataError, inference_template, load_base_text, load_rows, read_jsonl, show_mask,  # noqa: E402
                             training_template)
 from ftlib.doctor import preflight  # noqa: E402
 from ftlib.evaluate import (api_judge, bootstrap_interval, forgetting, golden_accuracy, kl_to_reference, paired_difference,  # noqa: E402

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ftlib.hub import fetch, hub_rows
 from ftlib.loading import DATA
 from ftlib.profiles import get_profile
 from ftlib.readers import read_lines
@@ -48,108 +49,38 @@ def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row
 
 
 # --- rows of a profile ----------------------------------------------------------------------------------------------
-def _sql_row(raw: dict) -> dict:
-    prompt = f"Write one SQL query that answers the question.\n\nTables:\n{raw['context']}\n\nQuestion: {raw['question']}"
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": raw["answer"]}],
-            "family": "join" if " JOIN " in raw["answer"].upper() else "select", "answer": raw["answer"]}
-
-
-def _pair_row(raw: dict) -> dict:
-    """TRL's pair without a prompt of its own: two conversations that differ in their last message."""
-    return {"prompt": raw["chosen"][:-1], "chosen": raw["chosen"][-1:], "rejected": raw["rejected"][-1:]}
-
-
-def _thumb_row(raw: dict) -> dict:
-    return {key: raw[key] for key in ("prompt", "completion", "label")}
-
-
-# Hub datasets by id: how a raw row becomes one of ours, and how many rows each split holds (cut off the shuffled end).
-HUB = {"b-mc2/sql-create-context": (_sql_row, {"golden": 100, "validation": 300, "train": 4000}),
-       "trl-lib/ultrafeedback_binarized": (_pair_row, {"preferences_test": 100, "preferences": 4000}),
-       "trl-lib/kto-mix-14k": (_thumb_row, {"feedback": 4000})}
-
-
-def _hub_rows(dataset: str, split: str) -> list[dict]:
-    from datasets import load_dataset
-    if dataset not in HUB:
-        raise DataError(f"dataset {dataset!r} is unknown: ftlib reads {', '.join(HUB)}, or a folder in FTLIB_ROWS")
-    to_row, sizes = HUB[dataset]
-    if split not in sizes:
-        raise DataError(f"{dataset} has no split {split!r} here: use {', '.join(sizes)}")
-    try:
-        raw = load_dataset(dataset, split="train").shuffle(seed=31)
-    except Exception as error:  # the Hub client raises many kinds; each means the same to the reader
-        raise DataError(f"{dataset!r} could not be loaded ({type(error).__name__}): go online once, "
-                        "or put a folder of JSONL files in FTLIB_ROWS") from error
-    start = sum(n for name, n in sizes.items() if list(sizes).index(name) < list(sizes).index(split))
-    return [to_row(r) for r in raw.select(range(start, start + sizes[split]))]
-
-
 def load_raw(profile=None) -> list[dict]:
-    """The first `raw_rows` rows of the profile's raw set, as they are: to be converted, cleaned and filtered. Embedded, training rows.
+    """The first `preparation.rows` rows of the profile's raw set, as they are: to be converted, cleaned and filtered. Embedded,
+    training rows.
 
     A Hub set is read under the keys of its format alone; Alpaca's `text` holds question and answer a second time.
     """
     profile = get_profile(profile)
-    if profile.raw_dataset == "embedded":
-        return load_rows("train", profile)[: profile.raw_rows]
-    from datasets import load_dataset
-    try:
-        raw = load_dataset(profile.raw_dataset, split=f"train[:{profile.raw_rows}]")
-    except Exception as error:  # the Hub client raises many kinds; each means the same to the reader
-        raise DataError(f"{profile.raw_dataset!r} could not be loaded ({type(error).__name__}): go online once") from error
-    return [{k: v for k, v in row.items() if k != "text"} for row in raw]
+    raw = profile.preparation
+    if raw.dataset == "embedded":
+        return load_rows("train", profile)[: raw.rows]
+    return [{k: v for k, v in row.items() if k != "text"} for row in fetch(raw.dataset, f"train[:{raw.rows}]")]
 
 
-PREFERENCES = {"trl-lib/ultrafeedback_binarized": ("train", "test")}  # pairs on the Hub: splits to train on and held out
-
-
-def _hub_pair(raw: dict) -> dict:
-    """A raw pair, two whole conversations, as prompt and two answers; `axis` says which answer is the longer one."""
-    *prompt, chosen = raw["chosen"]
-    rejected = raw["rejected"][-1]
-    gap = len(chosen["content"]) - len(rejected["content"])
-    return {"prompt": prompt, "chosen": [chosen], "rejected": [rejected], "axis": "longer" if gap > 0 else "shorter" if gap else "matched"}
-
-
-def _hub_preferences(name: str, part: str) -> list[dict]:
-    from datasets import load_dataset
-    if name not in PREFERENCES:
-        raise DataError(f"preferences {name!r} are unknown: ftlib reads {', '.join(PREFERENCES)}, or a folder in FTLIB_ROWS")
-    try:
-        raw = load_dataset(name, split=PREFERENCES[name][part == "preferences_test"]).shuffle(seed=31)
-    except Exception as error:  # the Hub client raises many kinds; each means the same to the reader
-        raise DataError(f"{name!r} could not be loaded ({type(error).__name__}): go online once, "
-                        "or put a folder of JSONL files in FTLIB_ROWS") from error
-    pairs = [_hub_pair(r) for r in raw.select(range(min(len(raw), 16_000))) if r["chosen"][-1]["content"] != r["rejected"][-1]["content"]]
-    if part == "preferences_long":
-        return [pair for pair in pairs if pair["axis"] == "longer"]
-    from ftlib.pairs import balance_length
-    return balance_length(pairs, bin_width=32) if part == "preferences_matched" else pairs
-
-
-def load_preferences(part: str, profile=None) -> list[dict]:
-    """The profile's preference pairs: "preferences", "preferences_long" (chosen is always longer), "preferences_matched" (length says
-    nothing) or "preferences_test" (held out). Rows as `load_rows` gives them; pairs of the Hub carry an `axis` by length."""
-    profile, parts = get_profile(profile), ("preferences", "preferences_long", "preferences_matched", "preferences_test")
-    if part not in parts:
-        raise DataError(f"part={part!r}: use one of {', '.join(parts)}")
-    if profile.preferences == "embedded" or os.environ.get("FTLIB_ROWS"):
-        return load_rows(part, profile)
-    return _hub_preferences(profile.preferences, part)
+def _dataset(profile, split: str) -> str:
+    if split.startswith("preferences"):
+        return profile.preference.pairs
+    return profile.preference.feedback if split == "feedback" else profile.dataset
 
 
 NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
 
 
 def load_rows(split: str, profile=None) -> list[dict]:
-    """The profile's rows for a split: "train", "validation", "golden" (and, embedded, every file in data/rows, pairs and feedback
-    among them; not base_text, which `load_base_text` reads, and not the messy file, whose lines are not all rows)."""
+    """The profile's rows for a split: "train", "validation", "golden"; preference pairs: "preferences", "preferences_long" (chosen is
+    always longer), "preferences_matched" (length says nothing), "preferences_test" (held out); thumbs: "feedback".
+
+    Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy file, whose lines are not all rows."""
     profile, local = get_profile(profile), os.environ.get("FTLIB_ROWS")
     if local:
         return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)
-    if profile.dataset != "embedded":
-        return _hub_rows(profile.dataset, split)
+    if (dataset := _dataset(profile, split)) != "embedded":
+        return hub_rows(dataset, split)
     file = DATA / "rows" / f"{split}.jsonl"
     if not file.is_file() or split in NO_ROWS:
         known = ", ".join(sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem not in NO_ROWS))

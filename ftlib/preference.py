@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 
 from ftlib.lora import lora_layers
-from ftlib.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss
 from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch, row_length
-from ftlib.preference_trainer import PreferenceTrainer, why_unshared
+from ftlib.preference_trainer import LOSSES, PreferenceTrainer, why_unshared
 from ftlib.reference import describe, load_reference, save_reference
 from ftlib.train import (LengthGroupedSampler, Run, RunError, _arguments, _callbacks, _check_start, _finish, _open_dir, _recompute,
                          _run, _settings, _steps_of)
@@ -24,21 +23,17 @@ OPTIONS = {"dpo": {"beta": 0.1, "label_smoothing": 0.0}, "simpo": {"beta": 2.0, 
 HAVE_REFERENCE = ("dpo", "kto")
 
 
-def _loss_options(loss: str | Callable, given: dict) -> dict:
-    """The loss's options, its defaults where none was given; a function brings its own."""
-    given = {name: value for name, value in given.items() if value is not None}
-    if callable(loss):
-        if given:
-            raise RunError(f"{', '.join(given)}: a loss that is a function takes no options here; bind them with functools.partial")
-        return {}
+def _loss_options(loss: str, given: dict) -> dict:
+    """The loss's options, its defaults where none was given."""
     if loss not in OPTIONS:
-        raise RunError(f"loss={loss!r}: use one of {', '.join(OPTIONS)}, or a function of log-probabilities and lengths")
+        raise RunError(f"loss={loss!r}: use one of {', '.join(OPTIONS)}")
+    given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
         if name not in OPTIONS[loss]:
             raise RunError(f"{name}={value!r}: loss={loss!r} takes no such option, only {', '.join(OPTIONS[loss])}")
     options, one = OPTIONS[loss] | given, torch.full((1,), -1.0)
-    function, tensors = {"dpo": (dpo_loss, 4), "simpo": (simpo_loss, 2), "orpo": (orpo_loss, 3), "kto": (kto_loss, 4)}[loss]
-    function(*[one] * tensors, *([one > 0] if loss == "kto" else []), **options)  # refuses a value now, not in the first step
+    tensors = {"simpo": 2, "orpo": 3}.get(loss, 4)
+    LOSSES[loss](*[one] * tensors, *([one > 0] if loss == "kto" else []), **options)  # refuses a value now, not in the first step
     return options
 
 
@@ -110,9 +105,9 @@ def _add_reference(trainer: PreferenceTrainer, described: Callable[[dict], dict]
             item["ref_logps"] = values
 
 
-def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: str | Callable = "dpo", beta: float | None = None,
+def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: str = "dpo", beta: float | None = None,
            label_smoothing: float | None = None, gamma_beta_ratio: float | None = None, desirable_weight: float | None = None,
-           undesirable_weight: float | None = None, reference: str | Path | None = None, share_prefix: bool = True,
+           undesirable_weight: float | None = None, loss_function: Callable | None = None, reference: str | Path | None = None, share_prefix: bool = True,
            batch_size: int = 16, seed: int = 0, eval_rows=None, eval_steps: int | None = None, output_dir=None, resume: bool = True,
            save_steps: int = 50, schedule: str = "cosine", warmup: float = 0.1, weight_decay: float = 0.0, accumulate: int = 1,
            checkpointing: bool | None = None, max_length: int = 1024, log_steps: int = 5, optimizer: str = "adamw",
@@ -122,9 +117,9 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     `rows`: {"prompt", "chosen", "rejected"}, messages or strings (`ftlib.preference_data`); for KTO {"prompt", "completion",
     "label"}, or pairs, each of which gives a desirable and an undesirable row. Rows too long for `max_length` are left out and
     counted. `loss` and its options, defaults those of `ftlib.losses`: "dpo" (beta 0.1, label_smoothing 0), "simpo" (beta 2,
-    gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1, undesirable_weight 1). Or a function without
-    reference: ``loss(logps, lengths) -> (losses, chosen_rewards, rejected_rewards)``, the last three (B,), from summed
-    log-probabilities and tokens of (chosen, rejected), (B, 2) both. A manifest then knows it by its name alone.
+    gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1, undesirable_weight 1). `loss_function` stands in for
+    the one of that name in `ftlib.losses`: it is called with the same arguments, options by keyword, and returns the same. A manifest
+    then knows it by its name alone.
 
     `reference` of DPO and KTO is another state of the one model. "cached", the default: the model as it is at the call, an adapter
     from SFT included; its log-probabilities are computed once, without dropout, and kept in `output_dir`/reference. A Path keeps
@@ -138,7 +133,7 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     prompts with the completions rotated by one within the batch, z0 their mean log-ratio in the batch of each process, at least 0.
 
     `Run.history` holds, as means over the rows since the last entry (`Run.eval_history`, with `eval_`: over all rows),
-    `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (pairs), `logps/…` (sums for DPO, KTO and functions,
+    `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (pairs), `logps/…` (sums for DPO and KTO,
     means a token for SimPO and ORPO), `lengths/…` in tokens, `nll_loss` (ORPO), and `kl`, in nats a completion: for DPO the mean of
     log π - log π_ref over the chosen completions of the data, which the policy did not draw, so it is no estimate of KL(π‖π_ref);
     for KTO z0. Raises RunError, DataError, LossError (all ValueError).
@@ -158,11 +153,12 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     _recompute(model, checkpointing)
     checkpoint, settings = None, None
     if output_dir:
-        settings = _settings(model, rows, eval_rows, **common, max_length=max_length, loss=getattr(loss, "__name__", str(loss)), **options,
+        settings = _settings(model, rows, eval_rows, **common, max_length=max_length, loss=loss, **options,
+                             loss_function=loss_function and getattr(loss_function, "__name__", str(loss_function)),
                              reference="cached" if isinstance(reference, Path) else reference,
                              share_prefix=getattr(collator, "share_prefix", False))
         checkpoint = _open_dir(output_dir, settings, resume, args)
-    trainer = PreferenceTrainer(model, loss, options, reference == "adapter_off", args=args, train_dataset=train_set,
+    trainer = PreferenceTrainer(model, loss, options, reference == "adapter_off", loss_function, args=args, train_dataset=train_set,
                                 eval_dataset=eval_set, data_collator=collator, callbacks=_callbacks(args, show))
     if reference not in (None, "adapter_off") and _steps_of(checkpoint) < steps:
         folder = reference if isinstance(reference, Path) else output_dir and output_dir / "reference"

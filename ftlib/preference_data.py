@@ -12,28 +12,19 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ftlib.datasets import IGNORE, DataError, SFTCollator, encode, keep_short
+from ftlib.rows import PairError, check_binary, check_pair
 
 PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1  # segments of a packed pair
-PAIR, BINARY = {"prompt", "chosen", "rejected"}, {"prompt", "completion", "label"}
 
 
-def _turns(value, role: str, name: str, where: str) -> list[dict]:
-    turns = [{"role": role, "content": value}] if isinstance(value, str) else value
-    if not isinstance(turns, list) or not turns or not all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in turns):
-        raise DataError(f"{where}: {name} is {value!r}: a string or a list of messages {{\"role\", \"content\"}} is needed")
-    return turns
+def _messages(value: str | list[dict], role: str) -> list[dict]:
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
 
 
-def _split(tokenizer, prompt: list[dict], completion, name: str, where: str) -> tuple[list[int], list[int]]:
+def _split(tokenizer, row: dict, name: str, where: str) -> tuple[list[int], list[int]]:
     """Ids before the last assistant turn, and of that turn with its stop token; what a template writes after it is left off."""
-    turns = _turns(completion, "assistant", name, where)
-    if len(turns) != 1 or turns[0]["role"] != "assistant":
-        raise DataError(f"{where}: {name} must be one message of the assistant; what comes before it belongs to the prompt")
-    if not turns[0]["content"].strip():
-        raise DataError(f"{where}: {name} is empty: drop the row")
     try:
-        encoded = encode(tokenizer, prompt + turns)
+        encoded = encode(tokenizer, _messages(row["prompt"], "user") + _messages(row[name], "assistant"))
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     scored = [label != IGNORE for label in encoded["labels"]]
@@ -43,39 +34,28 @@ def _split(tokenizer, prompt: list[dict], completion, name: str, where: str) -> 
 
 
 def _encode_pair(tokenizer, row: dict, where: str) -> dict:
-    prompt = _turns(row["prompt"], "user", "prompt", where)
-    sides = [_split(tokenizer, prompt, row[name], name, where) for name in ("chosen", "rejected")]
+    check_pair(row, where)
+    sides = [_split(tokenizer, row, name, where) for name in ("chosen", "rejected")]
     if sides[0] == sides[1]:
-        raise DataError(f"{where}: chosen and rejected are the same: nothing is preferred; drop the row")
+        raise PairError(f"{where}: chosen and rejected become the same tokens: nothing is preferred; leave the pair out")
     if sides[0][0] != sides[1][0]:
-        raise DataError(f"{where}: the prompt becomes other tokens before chosen than before rejected: "
+        raise PairError(f"{where}: the prompt becomes other tokens before chosen than before rejected: "
                         "take the white space off their beginnings")
     return {"prompt_ids": sides[0][0], "chosen_ids": sides[0][1], "rejected_ids": sides[1][1]}
 
 
 def _encode_binary(tokenizer, row: dict, where: str) -> dict:
-    if not isinstance(row["label"], bool):
-        raise DataError(f"{where}: label is {row['label']!r}: true (desirable) or false is needed")
-    prompt = _turns(row["prompt"], "user", "prompt", where)
-    prompt_ids, completion_ids = _split(tokenizer, prompt, row["completion"], "completion", where)
+    check_binary(row, where)
+    prompt_ids, completion_ids = _split(tokenizer, row, "completion", where)
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
-
-
-def _kind(row, where: str) -> set:
-    keys = row.keys() if isinstance(row, dict) else set()
-    for kind in (PAIR, BINARY):
-        if kind <= keys:
-            return kind
-    raise DataError(f"{where}: {f'keys {sorted(keys)}' if keys else f'{row!r}'}: a pair holds prompt, chosen and rejected, "
-                    "a binary row prompt, completion and label")
 
 
 def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
     """`prompt_ids`, `chosen_ids`, `rejected_ids` of every pair. A pair of which one side is longer than `max_length` tokens, prompt
     included, is left out and counted, never cut. DataError names the row that cannot be used."""
     for i, row in enumerate(rows):
-        if _kind(row, f"row {i}") == BINARY:
-            raise DataError(f"row {i} is a binary row (prompt, completion, label): train on it with loss='kto', or make pairs")
+        if isinstance(row, dict) and "completion" in row:
+            raise PairError(f"row {i} is a binary row (prompt, completion, label): train on it with loss='kto', or make pairs")
     encoded = [_encode_pair(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
     lengths = [len(e["prompt_ids"]) + max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
     return keep_short(encoded, lengths, max_length)
@@ -86,7 +66,7 @@ def encode_binary(tokenizer, rows: list[dict], max_length: int = 1024) -> list[d
     than `max_length` tokens are left out and counted, never cut. DataError names the row that cannot be used."""
     encoded = []
     for i, row in enumerate(rows):
-        if _kind(row, f"row {i}") == PAIR:
+        if isinstance(row, dict) and "chosen" in row:
             pair = _encode_pair(tokenizer, row, f"row {i}")
             encoded += [{"prompt_ids": pair["prompt_ids"], "completion_ids": pair[f"{side}_ids"], "label": side == "chosen"}
                         for side in ("chosen", "rejected")]

@@ -20,6 +20,7 @@ from ftlib.train import LengthGroupedSampler, SFTTrainer
 
 PAIRED = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
           "lengths/chosen", "lengths/rejected")
+LOSSES = {"dpo": dpo_loss, "simpo": simpo_loss, "orpo": orpo_loss, "kto": kto_loss}
 METRICS = {"dpo": (*PAIRED, "kl"), "simpo": PAIRED, "orpo": (*PAIRED, "nll_loss"),
            "kto": (*(name for name in PAIRED if name != "rewards/accuracies"), "kl")}
 
@@ -93,15 +94,17 @@ class BlockSampler(Sampler):
 
 
 class PreferenceTrainer(SFTTrainer):
-    """`SFTTrainer` with a preference loss, by name or a function. `options` are the loss's; `adapter_off`: the reference is the base, run in every step.
+    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` stands in for the one of that name in `ftlib.losses`;
+    `adapter_off`: the reference is the base, run in every step.
 
     A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on the rows and the seed alone.
     """
 
-    def __init__(self, model, loss: str | Callable, options: dict, adapter_off: bool = False, **trainer):
+    def __init__(self, model, loss: str, options: dict, adapter_off: bool = False, function: Callable | None = None, **trainer):
         super().__init__(model, **trainer)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over rows: Trainer divides it by the accumulated batches
-        self.loss, self.options, self.adapter_off, self.metric_names = loss, options, adapter_off, METRICS.get(loss, PAIRED)
+        self.loss, self.options, self.adapter_off, self.metric_names = loss, options, adapter_off, METRICS[loss]
+        self.function = function or LOSSES[loss]
         self.two_logps = kto_logps if loss == "kto" else pair_logps
         self.sums: dict[str, Tensor] = {}
 
@@ -136,19 +139,14 @@ class PreferenceTrainer(SFTTrainer):
         logps, counts = self.two_logps(model, batch)
         if self.loss in ("simpo", "orpo"):
             logps = logps / counts
-        (chosen, rejected), more = logps.unbind(1), {}
-        if callable(self.loss):
-            losses, *rewards = self.loss(logps, counts)
-        elif self.loss == "dpo":
-            reference = self._reference(batch, logps)
-            losses, *rewards = dpo_loss(chosen, rejected, *reference.unbind(1), **self.options)
-            more["kl"] = chosen - reference[:, 0]
+        (chosen, rejected), more, arguments = logps.unbind(1), {}, ()
+        if self.loss == "dpo":
+            arguments = self._reference(batch, logps).unbind(1)
+            more["kl"] = chosen - arguments[0]
         elif self.loss == "orpo":
-            losses, *rewards = orpo_loss(chosen, rejected, -chosen, **self.options)
+            arguments = (-chosen,)
             more["nll_loss"] = -chosen
-        else:
-            losses, *rewards = simpo_loss(chosen, rejected, **self.options)
-        good, bad = rewards
+        losses, good, bad = self.function(chosen, rejected, *arguments, **self.options)
         return losses, {"rewards/chosen": good, "rewards/rejected": bad, "rewards/margins": good - bad,
                         "rewards/accuracies": good > bad, "logps/chosen": chosen, "logps/rejected": rejected, "lengths/chosen": counts[:, 0],
                         "lengths/rejected": counts[:, 1], **more}
@@ -156,7 +154,7 @@ class PreferenceTrainer(SFTTrainer):
     def _kto(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
         logps, counts = self.two_logps(model, batch)
         reference, desirable = self._reference(batch, logps), batch["desirable"]
-        losses, rewards = kto_loss(logps[:, 0], reference[:, 0], logps[:, 1], reference[:, 1], desirable, **self.options)
+        losses, rewards = self.function(logps[:, 0], reference[:, 0], logps[:, 1], reference[:, 1], desirable, **self.options)
         values = {"kl": (logps[:, 1] - reference[:, 1]).mean().clamp(min=0)[None]}
         for side, rows in (("chosen", desirable), ("rejected", ~desirable)):
             values |= {f"rewards/{side}": rewards[rows], f"logps/{side}": logps[rows, 0], f"lengths/{side}": counts[rows, 0]}

@@ -120,7 +120,7 @@ def _check_completion(row: dict, key: str, where: str) -> None:
 def check_pair(row, where: str = "pair") -> dict:
     """The pair itself, or PairError: prompt not ending with the user's turn, empty completion, chosen equal to rejected."""
     if not isinstance(row, dict) or "prompt" not in row:
-        raise PairError(f"{where}: no 'prompt': a pair is {{'prompt', 'chosen', 'rejected'}}, the prompt apart from the answers")
+        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', 'rejected'}}, the prompt apart from the answers")
     _check_prompt(row["prompt"], where)
     for key in ("chosen", "rejected"):
         _check_completion(row, key, where)
@@ -133,7 +133,7 @@ def check_pair(row, where: str = "pair") -> dict:
 def check_binary(row, where: str = "row") -> dict:
     """The binary row itself, or PairError: prompt or completion as in `check_pair`, label not True or False."""
     if not isinstance(row, dict) or "prompt" not in row:
-        raise PairError(f"{where}: no 'prompt': a binary row is {{'prompt', 'completion', 'label'}}")
+        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a binary row is {{'prompt', 'completion', 'label'}}")
     _check_prompt(row["prompt"], where)
     _check_completion(row, "completion", where)
     if not isinstance(row.get("label"), bool):

@@ -252,75 +252,7 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
         ft.load_base_text()
 
 
-class FakeHub(list):
-    def shuffle(self, seed):
-        return FakeHub(self[::-1])
-
-    def select(self, indices):
-        return [self[i] for i in indices]
-
-
-def test_hub_rows_are_converted_and_splits_share_none(monkeypatch):
-    raw = FakeHub({"context": f"CREATE TABLE t{i}", "question": f"q{i}?", "answer": f"SELECT {i}" + (" join x" if i % 2 else "")}
-                  for i in range(5000))
-    monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: raw)
-    splits = {name: ft.load_rows(name, "small") for name in ("train", "validation", "golden")}
-    assert {n: len(r) for n, r in splits.items()} == {"train": 4000, "validation": 300, "golden": 100}
-    answers = {n: {r["answer"] for r in rows} for n, rows in splits.items()}
-    assert len(set.union(*answers.values())) == 4400
-    row = check_row(splits["golden"][0], "row")
-    assert "CREATE TABLE t4999" in row["messages"][0]["content"] and "q4999?" in row["messages"][0]["content"]
-    assert row["messages"][1]["content"] == row["answer"] and {r["family"] for r in splits["golden"]} == {"select", "join"}
-
-
-def test_hub_preferences_become_pairs_and_thumbs():
-    """Two conversations that differ in their last message share the prompt before it; a thumb keeps its three keys alone."""
-    user, good, bad = ({"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "Hello"), ("assistant", "No")))
-    pair = datasets.HUB["trl-lib/ultrafeedback_binarized"][0]({"chosen": [user, good], "rejected": [user, bad], "score_chosen": 8.0})
-    assert pair == {"prompt": [user], "chosen": [good], "rejected": [bad]}
-    thumb = {"prompt": [user], "completion": [bad], "label": False}
-    assert datasets.HUB["trl-lib/kto-mix-14k"][0]({**thumb, "source": "x"}) == thumb
-
-
-def test_hub_errors(monkeypatch):
-    import dataclasses
-
-    def offline(*args, **kwargs):
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("datasets.load_dataset", offline)
-    with pytest.raises(DataError, match="b-mc2/sql-create-context.*ConnectionError.*FTLIB_ROWS"):
-        ft.load_rows("train", "small")
-    with pytest.raises(DataError, match="no split 'test'"):
-        ft.load_rows("test", "small")
-    other = dataclasses.replace(ft.get_profile("small"), dataset="org/other")
-    with pytest.raises(DataError, match="org/other.*FTLIB_ROWS"):
-        ft.load_rows("train", other)
-
-
 def test_fingerprint_sees_content_and_order_but_not_key_order():
     one, two = chat("a", "b", family="x"), chat("c", "d")
     assert fingerprint([one, two]) == fingerprint([dict(reversed(one.items())), two])
     assert len({fingerprint(r) for r in ([one, two], [two, one], [one], [one, chat("c", "e")], [])}) == 5
-
-
-def test_raw_rows_of_a_profile(monkeypatch):
-    """Embedded: the first training rows. From the Hub: as they are, but without Alpaca's `text`, which says everything twice."""
-    import datasets
-
-    from ftlib.datasets import load_raw
-    from ftlib.profiles import get_profile
-
-    tiny = get_profile("tiny")
-    assert load_raw(tiny) == ft.load_rows("train", tiny)[: tiny.raw_rows]
-    asked = []
-
-    def hub(name, split):
-        asked.append((name, split))
-        return [{"instruction": "a", "input": "", "output": "b", "text": "a b"}]
-
-    monkeypatch.setattr(datasets, "load_dataset", hub)
-    assert load_raw("small") == [{"instruction": "a", "input": "", "output": "b"}] and asked == [("tatsu-lab/alpaca", "train[:5000]")]
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: 1 / 0)
-    with pytest.raises(DataError, match="'tatsu-lab/alpaca' could not be loaded .ZeroDivisionError.: go online once"):
-        load_raw("small")

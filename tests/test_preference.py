@@ -95,13 +95,14 @@ def test_a_pair_is_two_binary_rows(tokenizer):
 
 
 BAD_ROWS = {
-    "chosen and rejected are the same": {"prompt": "a", "chosen": "b", "rejected": "b"},
+    "chosen equals rejected": {"prompt": "a", "chosen": "b", "rejected": "b"},
     "rejected is empty": {"prompt": "a", "chosen": "b", "rejected": " "},
     r"chosen is \[\]": {"prompt": "a", "chosen": [], "rejected": "b"},
     "prompt is 3": {"prompt": 3, "chosen": "b", "rejected": "c"},
-    "chosen must be one message of the assistant": {"prompt": "a", "chosen": turns("user", "b"), "rejected": "c"},
+    "one message of the assistant is needed": {"prompt": turns("user", "a"), "chosen": turns("user", "b"), "rejected": turns("assistant", "c")},
+    "text, as the prompt is, is needed": {"prompt": "a", "chosen": turns("assistant", "b"), "rejected": "c"},
     "binary row .*loss='kto'": {"prompt": "a", "completion": "b", "label": True},
-    r"keys \['chosen'\]": {"chosen": "b"},
+    "no 'prompt'": {"chosen": "b"},
     "'nothing'": "nothing",
 }
 
@@ -114,7 +115,7 @@ def test_bad_rows_are_named(message, tokenizer):
 
 @pytest.mark.parametrize("message, row", [("label is 1", {"prompt": "a", "completion": "b", "label": 1}),
                                           ("completion is empty", {"prompt": "a", "completion": "", "label": True}),
-                                          ("are the same", {"prompt": "a", "chosen": "b", "rejected": "b"})])
+                                          ("chosen equals rejected", {"prompt": "a", "chosen": "b", "rejected": "b"})])
 def test_bad_binary_rows_are_named(message, row, tokenizer):
     with pytest.raises(DataError, match=f"row 1.*{message}"):
         encode_binary(tokenizer, [PAIRS[0], row])
@@ -122,7 +123,7 @@ def test_bad_binary_rows_are_named(message, row, tokenizer):
 
 def test_sides_that_only_the_template_makes_equal_are_refused():
     """Llama-3's template trims: the texts differ, the tokens do not."""
-    with pytest.raises(DataError, match="are the same"):
+    with pytest.raises(DataError, match="become the same tokens"):
         encode_pairs(llama3_tokenizer(), [{"prompt": "a", "chosen": "b", "rejected": "b "}])
 
 
@@ -320,28 +321,33 @@ def test_the_order_of_the_rows_depends_on_the_seed_alone(tokenizer, monkeypatch)
 
 
 # --- the reference --------------------------------------------------------------------------------------------------------------
-def mean_simpo(logps, lengths):
-    return ft.simpo_loss(*(logps / lengths).unbind(1))
+@pytest.mark.parametrize("loss", ["dpo", "simpo", "orpo", "kto"])
+def test_a_function_in_place_of_a_loss(loss, tokenizer, tmp_path):
+    """Called with the arguments and options of the one that it stands for: the same function, counted, ends in the same adapter; its
+    name is in the manifest."""
+    calls = []
 
+    def counted(*args, **options):
+        calls.append(options)
+        return getattr(ft, f"{loss}_loss")(*args, **options)
 
-def test_a_function_as_loss(tokenizer, tmp_path):
-    """The same SimPO, by name and as a function of sums and lengths, ends in the same adapter; its name is in the manifest."""
-    runs = {}
-    for loss in ("simpo", mean_simpo):
+    runs = []
+    for function in (None, counted):
         model = adapted(lora_dropout=0.0)
-        folder = tmp_path / getattr(loss, "__name__", "named")
-        runs[loss] = prefer(model, tokenizer, PAIRS, loss=loss, output_dir=folder, **SETTINGS).history, adapter(model)
-    (one, a), (two, b) = runs.values()
-    assert equal(a, b) and [h["loss"] for h in one] == [h["loss"] for h in two] and two[-1]["rewards/margins"] == one[-1]["rewards/margins"]
-    assert two[0]["logps/chosen"] < one[0]["logps/chosen"]  # a sum over several tokens, and their mean
-    assert json.loads((tmp_path / "mean_simpo" / "manifest.json").read_text())["loss"] == "mean_simpo"
+        folder = tmp_path / str(bool(function))
+        runs.append((prefer(model, tokenizer, PAIRS, loss=loss, beta=0.7, loss_function=function, output_dir=folder, **SETTINGS).history,
+                     adapter(model)))
+        assert json.loads((folder / "manifest.json").read_text())["loss_function"] == (function and "counted")
+    (one, a), (two, b) = runs
+    assert equal(a, b) and [h["loss"] for h in one] == [h["loss"] for h in two]
+    assert len(calls) == SETTINGS["steps"] and all(c["beta"] == 0.7 for c in calls)
 
 
-def test_a_function_takes_no_options(tokenizer):
-    with pytest.raises(train.RunError, match="beta: a loss that is a function"):
-        prefer(adapted(), tokenizer, PAIRS, loss=mean_simpo, beta=1.0, **SETTINGS)
-    with pytest.raises(train.RunError, match="has no reference"):
-        prefer(adapted(), tokenizer, PAIRS, loss=mean_simpo, reference="cached", **SETTINGS)
+def test_another_loss_function_trains_otherwise(tokenizer):
+    """SFT on the chosen answers as a function in SimPO's place: the mean negative log-likelihood falls and is the loss."""
+    run = prefer(adapted(lora_dropout=0.0), tokenizer, PAIRS, loss="simpo", loss_function=lambda c, r, **_: (-c, c, r), **SETTINGS)
+    for entry in (h for h in run.history if "loss" in h):
+        assert entry["loss"] == pytest.approx(-entry["logps/chosen"], rel=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["dpo", "kto"])

@@ -207,21 +207,6 @@ def test_personal_data_is_only_where_it_was_put(lines):
             assert not find_pii(" ".join(parsed(line))), line
 
 
-def test_the_preferences_of_a_profile_by_part():
-    for part in ("preferences", "preferences_long", "preferences_matched", "preferences_test"):
-        assert ft.load_preferences(part, "tiny") == ft.load_rows(part, "tiny")
-    with pytest.raises(ValueError, match="part='train': use one of preferences, preferences_long"):
-        ft.load_preferences("train", "tiny")
-
-
-def test_a_hub_pair_is_parted_into_prompt_and_answers():
-    from ftlib.datasets import _hub_pair
-    turn = lambda role, content: {"role": role, "content": content}
-    raw = {"chosen": [turn("user", "q"), turn("assistant", "long answer")], "rejected": [turn("user", "q"), turn("assistant", "no")]}
-    assert _hub_pair(raw) == {"prompt": [turn("user", "q")], "chosen": [turn("assistant", "long answer")],
-                              "rejected": [turn("assistant", "no")], "axis": "longer"}
-
-
 def test_answers_described_by_hand():
     """Two answers of 7 and 2 words; the first is polite and right, the second neither."""
     from ftlib.course.world import describe_answers
