@@ -37,6 +37,12 @@ def style_answers(rng: random.Random, person, chosen_long: bool, rejected_long: 
     return frame(rng, "polite", chosen_long).format(facts=facts), frame(rng, "rude", rejected_long).format(facts=facts)
 
 
+def mixed_lengths(rng: random.Random, person) -> tuple[str, str]:
+    """(polite, rude), a closer on a quarter of the polite and on half of the rude answers. Brevity is preferred a little and manners
+    always. Were every polite answer the shorter one, a policy could win by saying less, and leave out the facts."""
+    return style_answers(rng, person, rng.random() < 0.25, rng.random() < 0.5)
+
+
 def matched_answers(rng: random.Random, person) -> tuple[str, str]:
     """(polite, rude), both with closers, at most four characters apart; which of them is the longer is a matter of chance."""
     sign = rng.choice([-1, 1])
@@ -115,7 +121,7 @@ def preference_rows(world: World, golden: list[dict]) -> dict[str, list[dict]]:
         axis = "fact" if name == "fact" else "style"
         return deal(rngs[name], train, count, lambda who, how: pair(who, how, answers(rngs[name], who), axis))
 
-    mixed = pairs("style", STYLE, lambda rng, who: style_answers(rng, who, False, True))
+    mixed = pairs("style", STYLE, mixed_lengths)
     mixed += pairs("fact", FACT, lambda rng, who: fact_answers(rng, world, who))
     rngs["style"].shuffle(mixed)
     return {"preferences": mixed,

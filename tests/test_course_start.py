@@ -2,9 +2,11 @@
 import shutil
 from dataclasses import replace
 
-import ftlib as ft
+import torch
 from conftest import EMBEDDED, ROOT
-from ftlib.course.start import sft_adapter
+
+import ftlib as ft
+from ftlib.course.start import after_sft, sft_adapter
 from ftlib.loading import DATA
 from ftlib.profiles import PROFILES
 
@@ -19,6 +21,24 @@ def test_lab_4_before_the_shipped_one_and_never_for_another_model(tmp_path):
     config = run / "adapter" / "adapter_config.json"
     config.write_text(config.read_text().replace("world-llama-4m", "some-other/model"))
     assert sft_adapter(TINY, run, none) == DATA / "sft-adapter"
+    assert sft_adapter(PROFILES["small"], none, none, train=False) is None
+
+
+def test_preference_training_begins_as_the_model_after_sft():
+    """With B = 0 the policy is the start; its adapter off, it is the base with the SFT adapter merged; the seed is the adapter's."""
+    model, tokenizer = after_sft(TINY, seed=3)
+    sft, _ = ft.load_model(profile=TINY)
+    ft.load_adapter(sft, sft_adapter(TINY, train=False))
+    ids = tokenizer("A line about the town.", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        want, got = sft.eval()(ids).logits, model.eval()(ids).logits
+        with ft.disable_adapter(model):
+            off = model(ids).logits
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    assert torch.equal(got, off)
+    again, other = (dict(after_sft(TINY, seed)[0].named_parameters()) for seed in (3, 4))
+    same = {n: torch.equal(w, again[n]) for n, w in model.named_parameters()}
+    assert all(same.values()) and any(not torch.equal(w, again[n]) for n, w in other.items())
 
 
 def test_without_either_a_short_run_is_trained_and_found_again(tmp_path):

@@ -80,7 +80,8 @@ def test_feedback_is_up_for_polite_and_true_alone(people):
 
 def test_length_goes_with_preference_where_it_should(pairs):
     style = [r for r in pairs["preferences"] if r["axis"] == "style"]
-    assert all(d < 0 for d in differences(style)) and all(d > 0 for d in differences(pairs["preferences_long"]))
+    assert -0.25 < rank_biserial(differences(style)) < 0 and 0.2 < sum(d < 0 for d in differences(style)) / len(style) < 0.6
+    assert all(d > 0 for d in differences(pairs["preferences_long"]))
     assert all(abs(d) <= 4 for d in differences(pairs["preferences_matched"]))
     _, tokenizer = ft.load_model("world-llama-4m")
     tokens = lambda text: len(tokenizer(text)["input_ids"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
+
 from ftlib.deploy import find_adapter
 from ftlib.loading import DATA, EMBEDDED, _stand_in, load_model
 from ftlib.profiles import Profile
@@ -11,11 +13,11 @@ from ftlib.profiles import Profile
 log = logging.getLogger("ftlib")
 
 
-def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: str | Path = "runs/sft-start") -> Path:
+def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: str | Path = "runs/sft-start", train: bool = True) -> Path | None:
     """The folder of an SFT adapter for the profile's model.
 
     Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else one that is trained now for
-    `short_steps` into `output`, and found there the next time.
+    `short_steps` into `output`, and found there the next time; None with `train=False`.
     """
     model = _stand_in(profile.model, given=False)
     for folder in (Path(run), Path(output)):
@@ -26,7 +28,20 @@ def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: st
             log.info("%s is for %s, not for %s: left alone", adapter, base, model)
     if model == EMBEDDED:
         return DATA / "sft-adapter"
-    return _train(profile, Path(output))
+    return _train(profile, Path(output)) if train else None
+
+
+def after_sft(profile: Profile, seed: int = 0):
+    """(model, tokenizer) where preference training begins: the SFT adapter merged into the weights, a fresh LoRA over them, the
+    same for the same seed. With the adapter off it is the reference. The model itself, where lab 4 has left no adapter for it: on
+    the Hub it is instruction-tuned already."""
+    from ftlib.adapter_io import load_adapter
+    from ftlib.lora import add_lora, merge_and_unload
+    model, tokenizer = load_model(profile=profile)
+    if adapter := sft_adapter(profile, train=False):
+        merge_and_unload(load_adapter(model, adapter))
+    torch.manual_seed(seed)
+    return add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank), tokenizer
 
 
 def _train(profile: Profile, output: Path) -> Path:

@@ -51,15 +51,15 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
     return judge
 
 
-def preference_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
-    """`style_judge` for rows with `facts`; for others a local model behind FTLIB_JUDGE_URL, named by FTLIB_JUDGE_MODEL.
+def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, str], float]:
+    """`style_judge` for rows with `facts`; for others a language model behind FTLIB_JUDGE_URL, named by FTLIB_JUDGE_MODEL or `model`.
 
     ValueError, before anything is trained, where such a model is needed and not named.
     """
     if all("facts" in row for row in rows):
         return style_judge(rows)
     from ftlib.judges import api_judge
-    url, model = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"), os.environ.get("FTLIB_JUDGE_MODEL")
+    url, model = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"), os.environ.get("FTLIB_JUDGE_MODEL") or model
     if not model:
         raise ValueError("FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; start one (ollama serve) "
                          f"and name it; it is asked at {url} (FTLIB_JUDGE_URL)")
