@@ -57,18 +57,14 @@ class Preference:
     judge: str = ""
     base: str = EMBEDDED
     gb: float = 0.0           # of the model and the base together
-    count: int = 320          # pairs to train on
+    count: int = 288          # pairs to train on
     prompts: int = 48         # held-out prompts answered and judged after each run
     batch: int = 8
-    steps: int = 45
+    steps: int = 36
+    short_steps: int = 20     # of a run with few thumbs
     lr: float = 1e-3
-    simpo_steps: int = 40
-    simpo_lr: float = 2e-4
-    orpo_steps: int = 70
-    orpo_lr: float = 1.5e-3
-    kto_steps: int = 32
-    kto_short_steps: int = 20  # of a run with few thumbs
-    kto_lr: float = 2e-4
+    orpo_steps: int = 50
+    orpo_lr: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -129,8 +125,7 @@ PROFILES = {
         qlora=QLoRA("Qwen/Qwen3-0.6B", gb=1.5, steps=100, batch=8, length=512, lr=2e-4),
         preparation=Preparation("tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16),
         preference=Preference(_ULTRAFEEDBACK, _THUMBS, judge="qwen3:8b", base="Qwen/Qwen3-0.6B-Base", gb=3.0, count=2000, prompts=64,
-                              batch=16, steps=100, lr=2e-5, simpo_steps=60, simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4,
-                              kto_steps=100, kto_short_steps=60, kto_lr=2e-5)),
+                              batch=16, steps=100, short_steps=60, lr=2e-5, orpo_steps=150, orpo_lr=1e-4)),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
         batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5,
@@ -141,8 +136,7 @@ PROFILES = {
         qlora=QLoRA("unsloth/Meta-Llama-3.1-70B-bnb-4bit", gb=39.5, steps=20, batch=1, length=1024, lr=1e-4),
         preparation=Preparation("tatsu-lab/alpaca", rows=52_002, sizes=(50, 200, 800), steps=150, batch=16),
         preference=Preference(_ULTRAFEEDBACK, _THUMBS, judge="qwen3:32b", base="meta-llama/Llama-3.1-8B", gb=32.1, count=4000,
-                              prompts=64, batch=16, steps=150, lr=5e-6, simpo_steps=60, simpo_lr=2e-5, orpo_steps=150, orpo_lr=1e-4,
-                              kto_steps=150, kto_short_steps=80, kto_lr=1e-5)),
+                              prompts=64, batch=16, steps=150, short_steps=80, lr=1e-5, orpo_steps=150, orpo_lr=1e-4)),
 }
 
 
