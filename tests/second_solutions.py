@@ -51,8 +51,8 @@ def count_lora_parameters(config, r, targets):
     count = 0
     for _ in range(config["num_hidden_layers"]):
         for name in targets:
-            A, B = torch.empty(r, layer_sizes(config, name)[1], device="meta"), torch.empty(layer_sizes(config, name)[0], r, device="meta")
-            count += A.numel() + B.numel()
+            out, inside = layer_sizes(config, name)
+            count += torch.empty(r, inside, device="meta").numel() + torch.empty(out, r, device="meta").numel()
     return count
 
 
@@ -296,7 +296,7 @@ def qlora_backward(dy, x, q, A, B, scaling):
 
 def qlora_bytes(linear, others, trained):
     nf4 = linear / 2 + linear / 64 + 4 * linear / (64 * 256)      # half a byte, a byte for 64 weights, four bytes for 64 · 256
-    return {"linear": nf4, "others": others + others, **{"adapter": trained * 4, "gradients": trained * 4, "optimizer": trained * 8}}
+    return {"linear": nf4, "others": others + others, "adapter": trained * 4, "gradients": trained * 4, "optimizer": trained * 8}
 
 
 def activation_bytes(layers, tokens, kept, entry, checkpointing):
