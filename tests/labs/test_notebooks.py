@@ -54,7 +54,9 @@ def drift(committed: str, new: str, key: dict) -> str | None:
     """None if the number of the new outputs is near enough to the committed one, else the two in a sentence."""
     old, now = key_number(committed, key["find"]), key_number(new, key["find"])
     allowed = key.get("within", key.get("share", 0) * abs(old))
-    return None if abs(now - old) <= allowed + 1e-12 else f"{key['find']!r} gives {now:g}, {old:g} is committed, {allowed:.3g} is allowed"
+    if abs(now - old) <= allowed + 1e-12:
+        return None
+    return f"{key['find']!r} gives {now:g}, {old:g} is committed, {allowed:.3g} is allowed"
 
 
 def test_a_drifting_number_is_seen():
