@@ -5,14 +5,17 @@ Each notebook runs in a temporary folder of its own, so the tree stays clean and
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import importlib.util
 import io
+import json
 import os
 import re
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -22,6 +25,7 @@ from rich.console import Console
 
 LABS = Path(__file__).resolve().parent.parent / "labs"
 NEEDS = {"3.1.10": "llama_cpp"}  # compiled, and so not everywhere
+VERSIONS = ("ftlib", "torch", "transformers")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -152,11 +156,23 @@ def _small_png(encoded: str) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def clean(notebook):
+def source_hash(notebook) -> str:
+    """SHA-256 of the sources of the code cells, in order: what the outputs were computed from.
+
+    Outputs do not depend on Markdown, so prose may be mended without a run. They do depend on ftlib; but a hash over the library
+    would go stale with every comment, so that is left to the key numbers, which the tests compare with a new run.
+    """
+    return hashlib.sha256(json.dumps([c.source for c in notebook.cells if c.cell_type == "code"]).encode()).hexdigest()
+
+
+def clean(notebook, profile: str | None = None):
     """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version), and
-    shrink the pictures, so that the notebook stays small enough to review."""
+    shrink the pictures, so that the notebook stays small enough to review. Into the metadata, as `ftlib`, go the hash of the
+    executed source, the profile and the versions that ran it."""
+    ran = {"source_sha256": source_hash(notebook), "profile": _environment(profile)["FTLIB_PROFILE"],
+           "versions": {name: version(name) for name in VERSIONS}}
     notebook.metadata = nbformat.from_dict({"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                                            "language_info": {"name": "python"}})
+                                            "language_info": {"name": "python"}, "ftlib": ran})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
@@ -183,7 +199,7 @@ def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: b
         results.append(result)
         notebooks.append(notebook)
         if write_back and not result.error:
-            nbformat.write(clean(notebook), path)
+            nbformat.write(clean(notebook, profile), path)
     page = write_index(output, results, notebooks)
     failed = [r.name for r in results if r.error]
     console.print(f"{len(results) - len(failed)} of {len(results)} labs ran to their end in {sum(r.seconds for r in results):.0f} s; "

@@ -84,6 +84,18 @@ def test_write_back_stores_clean_outputs_of_labs_that_passed(course, tmp_path, c
     stored = json.loads(good.read_text())
     assert [o["name"] for o in stored["cells"][1]["outputs"]] == ["stdout"] and bad.read_bytes() == before
     assert stored["metadata"]["language_info"] == {"name": "python"} and "execution" not in stored["cells"][1]["metadata"]
+    ran = stored["metadata"]["ftlib"]
+    assert ran["profile"] == "tiny" and set(ran["versions"]) == set(labs.VERSIONS)
+    assert ran["source_sha256"] == labs.source_hash(nbformat.read(good, as_version=4))
+
+
+def test_the_hash_is_of_the_code_in_its_order():
+    """Two cells "a" and "b": hashing them joined would not tell "ab" from "a", "b"."""
+    def of(*cells, text="words"):
+        return labs.source_hash(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text),
+                                                                *map(nbformat.v4.new_code_cell, cells)]))
+    assert of("a", "b") == of("a", "b", text="other words")
+    assert len({of("a", "b"), of("b", "a"), of("ab"), of("a", "b", ""), of("a", "b ")}) == 5
 
 
 def test_a_killed_kernel_is_reported(course, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """The labs as committed, and each executed once from top to bottom, unsolved, in the tiny profile."""
 import importlib.util
 import re
+import tomllib
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -10,6 +12,7 @@ from ftlib.course.exercise import LABS, load_lab
 
 NOTEBOOKS = labs.lab_files()
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|opt/venv|usr/local/lib)/[\w.-]+|[A-Z]:\\\\Users")
+KEY_NUMBERS = tomllib.loads((Path(__file__).parent / "key_numbers.toml").read_text(encoding="utf-8"))
 per_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
 
 
@@ -39,6 +42,41 @@ def graded(notebook, kind: str) -> dict:
     """nbgrader's cells by id: kind "solution" (the student's) or "grade" (the checks)."""
     cells = [c for c in code_cells(notebook) if c.metadata.get("nbgrader", {}).get(kind)]
     return {c.metadata.nbgrader.grade_id: c for c in cells}
+
+
+def key_number(text: str, find: str) -> float:
+    found = re.findall(find, text)
+    assert len(found) == 1, f"{find!r} matches {len(found)} times"
+    return float(found[0].replace(",", ""))
+
+
+def drift(committed: str, new: str, key: dict) -> str | None:
+    """None if the number of the new outputs is near enough to the committed one, else the two in a sentence."""
+    old, now = key_number(committed, key["find"]), key_number(new, key["find"])
+    allowed = key.get("within", key.get("share", 0) * abs(old))
+    if abs(now - old) <= allowed + 1e-12:
+        return None
+    return f"{key['find']!r} gives {now:g}, {old:g} is committed, {allowed:.3g} is allowed"
+
+
+def test_a_drifting_number_is_seen():
+    """|50 − 34| = 16 is beyond 15 points; 1.2 lies 20% above 1; without a tolerance the least digit counts."""
+    points, share, equal = {"find": r"(\d+)%", "within": 15}, {"find": r"loss ([\d.]+)", "share": 0.15}, {"find": r"([\d,]+) bytes"}
+    assert drift("50%", "34%", points) and not drift("50%", "35%", points)
+    assert drift("loss 1", "loss 1.2", share) and not drift("loss 1", "loss 1.1", share)
+    assert drift("1,000 bytes", "1,001 bytes", equal) and not drift("1,000 bytes", "1,000 bytes", equal)
+    with pytest.raises(AssertionError, match="matches 0 times"):
+        drift("50%", "none", points)
+
+
+def test_every_lab_has_key_numbers():
+    assert set(KEY_NUMBERS) == set(LABS)
+
+
+@per_notebook
+def test_key_numbers_stand_in_the_committed_outputs(path):
+    text, keys = output_text(read(path)), KEY_NUMBERS[number(path)]
+    assert len(keys) >= 4 and not [d for k in keys if (d := drift(text, text, k))]
 
 
 def test_the_labs_are_here():
@@ -79,6 +117,14 @@ def test_committed_outputs(path):
 
 
 @per_notebook
+def test_committed_outputs_are_of_the_committed_code(path):
+    """The hash was recorded when the outputs were written; code edited since then must run again, with --write-back."""
+    notebook = read(path)
+    assert notebook.metadata.ftlib.profile == "tiny" and set(notebook.metadata.ftlib.versions) == set(labs.VERSIONS)
+    assert notebook.metadata.ftlib.source_sha256 == labs.source_hash(notebook), "code was edited after the last run"
+
+
+@per_notebook
 def test_exercises(path):
     """Every exercise of the lab's module has a stub, then its check, with nbgrader's metadata and the same points."""
     notebook, exercises = read(path), {e.name: e for e in load_lab(number(path)).exercises}
@@ -113,3 +159,5 @@ def test_execution_from_top_to_bottom_unsolved(path):
     for exercise in load_lab(number(path)).exercises:
         assert f"○ {exercise.name}: not attempted" in text
     assert path.read_bytes() == before
+    moved = [d for key in KEY_NUMBERS[number(path)] if (d := drift(output_text(committed), text, key))]
+    assert not moved, moved

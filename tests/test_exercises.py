@@ -1,0 +1,35 @@
+"""The course's exercises, listed: enough of them, and each accepts an independent second solution."""
+import ast
+import inspect
+
+import pytest
+import second_solutions
+
+from ftlib.course.exercise import LABS, judge, load_lab
+
+EXERCISES = {f"{number} {e.name}": e for number in LABS for e in load_lab(number).exercises}
+SECOND = {name: f for name, f in vars(second_solutions).items() if inspect.isfunction(f)}
+
+
+def test_the_ten_labs_have_fifty_exercises_and_more():
+    assert {key.split()[0] for key in EXERCISES} == set(LABS) and len(LABS) == 10
+    assert len({e.name for e in EXERCISES.values()}) == len(EXERCISES) >= 50
+    for key, exercise in EXERCISES.items():
+        assert len(exercise.hints) >= 2 and len(exercise.wrong) >= 3 and callable(exercise.reference), key
+
+
+def test_the_second_solutions_know_nothing_of_ftlib():
+    tree = ast.parse(inspect.getsource(second_solutions))
+    imported = {n.module if isinstance(n, ast.ImportFrom) else a.name for n in ast.walk(tree)
+                if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+    outside = {"contextlib", "fractions", "math", "numpy", "re", "statistics", "torch", "unicodedata"}
+    assert {name.split(".")[0] for name in imported} <= outside
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+def test_an_independent_second_solution_is_right(exercise):
+    assert exercise.name in SECOND, "write one in tests/second_solutions.py"
+    second = SECOND[exercise.name]
+    assert inspect.getsource(second) != inspect.getsource(exercise.reference)
+    verdict = judge(exercise, second)
+    assert verdict.status == "right", verdict
