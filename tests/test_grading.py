@@ -297,7 +297,7 @@ def test_nbgraders_own_commands_grade_a_notebook_as_it_is(tmp_path):
     cells as they are, without those that train. 3 of its 10 points are earned."""
     from nbgrader.api import Gradebook
     name = labs.lab_files([LAB])[0].stem
-    settings = (ROOT / "INSTRUCTORS.md").read_text().split("```python\n# nbgrader_config.py")[1].split("```")[0]
+    settings = (ROOT / "INSTRUCTORS.md").read_text().split("```py\n# nbgrader_config.py")[1].split("```")[0]
     (tmp_path / "nbgrader_config.py").write_text(settings)
     small = grading.compose(source(), source())[0]
     for folder, notebook in ((tmp_path / "source" / name, small), (tmp_path / "submitted" / "ada" / name, None)):
