@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
+import os
 import re
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from nbgrader.api import Gradebook
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ComputeChecksums, LockCells, NbGraderPreprocessor, SaveAutoGrades, SaveCells
+from nbgrader.utils import setenv
 from tqdm import tqdm
 from traitlets import Float
 from traitlets.config import Config
@@ -144,11 +147,12 @@ def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGrader
     """A course folder with each lab as an assignment: its source, its released notebook and its entry in the gradebook."""
     config = course_config(root, limit)
     course = NbGraderAPI(CourseDirectory(config=config), config=config, log_level="ERROR")
-    for path in files:
-        folder = root / "source" / path.stem
-        folder.mkdir(parents=True)
-        shutil.copy(path, folder)
-        _succeed(course.generate_assignment(path.stem), path.name)
+    with setenv(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"):   # nbgrader calls alembic by its name
+        for path in files:
+            folder = root / "source" / path.stem
+            folder.mkdir(parents=True)
+            shutil.copy(path, folder)
+            _succeed(course.generate_assignment(path.stem), path.name)
     return course
 
 
@@ -160,11 +164,11 @@ def _succeed(result: dict, what: str) -> None:
 def release(output, which: list[str] | None = None) -> list[Path]:
     """Write the labs (all, or those whose numbers are in `which`) for students: outputs stripped, stubs kept, checks locked."""
     output, files = Path(output), labs.lab_files(which)
+    if output.exists() and output.samefile(labs.LABS):
+        raise GradingError(f"{output} holds the labs' sources: release them to another folder")
     with tempfile.TemporaryDirectory(prefix="ftlib-course-") as root:
         open_course(Path(root), files)
         for path in files:
-            if (output / path.name).exists() and (output / path.name).samefile(path):
-                raise GradingError(f"{output} holds the labs' sources: release them to another folder")
             with replacing(output / path.name) as temporary:
                 shutil.copyfile(Path(root, "release", path.stem, path.name), temporary)
     return [output / path.name for path in files]
@@ -269,7 +273,7 @@ class Grader:
 
 
 def _imports(text: str) -> set[str]:
-    """Modules that a cell imports, and what it imports from a package where that is a module too is found at the first fork."""
+    """Modules that a cell imports: what the server loads before it forks."""
     nodes = list(ast.walk(ast.parse(text)))
     return {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names} | {n.module for n in nodes if isinstance(n, ast.ImportFrom)}
 

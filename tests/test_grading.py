@@ -1,5 +1,6 @@
 """Release and grading: exactly the marks that the answers deserve, whatever else a submission holds or does."""
 import csv
+import os
 import subprocess
 import sys
 
@@ -223,7 +224,6 @@ def test_the_graded_notebook_holds_the_set_up_the_answers_and_the_checks_alone(p
 
 def test_finding_submissions(tmp_path):
     """A folder a student, or nbgrader's; the latest of several first; not what an editor left in a hidden folder."""
-    import os
     for i, name in enumerate(["a/lab-3.1.1-x.ipynb", "a/sub/lab-3.1.1-x (1).ipynb", "a/.ipynb_checkpoints/lab-3.1.2-x.ipynb",
                               "b/lab-3.1.10-y.ipynb", "b/notes.txt", "c/empty.txt", ".git/lab-3.1.1.ipynb"]):
         path = tmp_path / "submitted" / name
@@ -304,8 +304,10 @@ def test_nbgraders_own_commands_grade_a_notebook_as_it_is(tmp_path):
         folder.mkdir(parents=True)
         notebook = notebook or grading.compose(fill(LAB, {LOGP: GOOD[LOGP], REWARD: wrong(LAB, REWARD)}), source())[0]
         nbformat.write(notebook, folder / f"{name}.ipynb")
+    environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}   # for alembic
     for command in (["generate_assignment", name], ["autograde", name, "--student=ada"]):
-        done = subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=tmp_path, capture_output=True, text=True, timeout=900)
+        done = subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                              timeout=900)
         assert done.returncode == 0, done.stderr[-3000:]
     with Gradebook(f"sqlite:///{tmp_path}/gradebook.db") as book:
         submission = book.find_submission(name, "ada")
