@@ -5,7 +5,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
 
-.PHONY: venv export labs lab test doctor data validate bench clean
+.PHONY: venv export labs lab test doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -33,6 +33,12 @@ validate: venv       ## measure what has changed of the embedded world's science
 
 bench: venv          ## ftlib against PEFT, side by side; writes benchmarks/RESULTS.md (minutes; keep the machine idle)
 	@$(RUN) -m benchmarks.adapters $(BENCH)
+
+drift: export        ## run the tests against the newest TRL, PEFT and transformers, in .venv.drift; report in build/drift (needs the network)
+	@$(RUN) tools/drift.py $(if $(PYTEST),--pytest "$(PYTEST)")
+
+resolve: venv        ## show that environment.yml's pip part resolves for x86-64 and aarch64 (needs the network, installs nothing)
+	@$(RUN) tools/resolve.py
 
 clean:
 	rm -rf build .pytest_cache .hypothesis

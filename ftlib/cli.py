@@ -1,6 +1,6 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready,
 `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
-`ftlib export` makes a GGUF with its Modelfile of a run."""
+`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs out and mark them."""
 from __future__ import annotations
 
 import argparse
@@ -39,6 +39,14 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", help="folder for the files (default: RUN/export)")
     export.add_argument("--adapter", action="store_true", help="base and adapter as two GGUFs instead of merged (plain LoRA)")
     export.add_argument("--ollama", action="store_true", help="create the model in the running Ollama")
+    release = commands.add_parser("release", help="the labs for students: outputs stripped, stubs kept, checks locked")
+    release.add_argument("output", help="folder for the notebooks")
+    release.add_argument("which", nargs="*", help="labs such as 3.1.1 (default: all)")
+    grade = commands.add_parser("grade", help="grade a class; run it in a container, the submissions are others' code")
+    grade.add_argument("submissions", help="folder with a folder of notebooks for each student, or nbgrader's course folder")
+    grade.add_argument("--csv", required=True, help="file for the marks; rows of submissions that have not changed are kept")
+    grade.add_argument("--labs", nargs="+", metavar="LAB", help="such as 3.1.1 (default: those that somebody handed in)")
+    grade.add_argument("--cell-timeout", type=float, default=20, help="seconds that one cell may take (default: 20)")
     plan = commands.add_parser("plan", help="what a training run will hold in memory")
     plan.add_argument("model", help="a name such as llama-3.1-70b, or a folder with a config.json")
     plan.add_argument("--method", default="qlora", help="full, lora, dora, qlora or qdora")
@@ -90,6 +98,19 @@ def show_plan(args) -> int:
     return 0
 
 
+def run_grading(args) -> int:
+    try:
+        from ftlib.grading import grade_class, release
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: pip install -c constraints.txt -e '.[grading]'") from None
+    if args.command == "release":
+        print("\n".join(map(str, release(args.output, args.which))))
+    else:
+        rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
+        print(f"{len(rows)} rows in {args.csv}; {sum(row['total'] == row['max'] for row in rows)} with full marks")
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
@@ -100,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
             return 1 if any(f.status == "failure" for f in findings) else 0
         if args.command == "sft":
             return run_sft(args)
+        if args.command in ("release", "grade"):
+            return run_grading(args)
         if args.command == "plan":
             return show_plan(args)
         if args.command == "export":

@@ -1,5 +1,6 @@
 """What the documents tell a reader to run, runs."""
 import re
+import shlex
 import subprocess
 import sys
 
@@ -32,3 +33,36 @@ def test_make_targets_and_commands_exist(path):
         assert target in targets, f"{path.name}: make {target}"
     for command in re.findall(r"^ftlib ([a-z]+)", text, re.M):
         assert command in commands, f"{path.name}: ftlib {command}"
+
+
+# --- INSTRUCTORS.md and CONTRIBUTING.md: every command is run here or elsewhere in the tests, or says what it needs ------------------
+COMMANDS = [(name, line) for name in ("INSTRUCTORS.md", "CONTRIBUTING.md")
+            for block in re.findall(r"^```bash\n(.*?)^```", (ROOT / name).read_text(), re.S | re.M) for line in block.splitlines()]
+OURS = [line for _, line in COMMANDS if line.startswith("ftlib ") and "# needs" not in line]
+
+
+@pytest.mark.parametrize("name, line", COMMANDS, ids=[f"{n}: {x.split('#')[0].strip()[:60]}" for n, x in COMMANDS])
+def test_every_command_runs_or_says_what_it_needs(name, line):
+    """ftlib's are run below; make's are read by make here, and run by the workflows; nbgrader's are run in test_grading.py."""
+    if re.search(r"(# needs .|\(needs .)", line):
+        return
+    command = shlex.split(line, comments=True)
+    assert command[0] in ("ftlib", "make"), line
+    if command[0] == "make":
+        done = subprocess.run(["make", "--dry-run", *command[1:]], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout, done.stderr
+
+
+@pytest.mark.labs
+def test_the_instructors_commands_in_their_order(tmp_path, monkeypatch, capsys):
+    """Release the labs, let a student hand one back unsolved, grade: her row is there with 0 points."""
+    pytest.importorskip("nbgrader")
+    from ftlib.cli import main
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "class" / "ada").mkdir(parents=True)
+    for line in OURS:
+        assert main(shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
+        if line.startswith("ftlib release"):
+            (tmp_path / "class" / "ada" / "lab-3.1.7.ipynb").write_bytes(next(tmp_path.glob("handout/lab-3.1.7-*")).read_bytes())
+    assert [x.split()[1] for x in OURS] == ["release", "release", "grade", "grade"]
+    assert (tmp_path / "marks.csv").read_text().splitlines()[1].startswith("ada,3.1.7,0,10,")

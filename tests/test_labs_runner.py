@@ -117,3 +117,23 @@ def test_a_lab_whose_compiled_part_is_missing_is_left_out_by_name(course, tmp_pa
     assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "lab-3.1.10-b.ipynb is left out" in said and "make export" in said and "1 of 1 labs" in said
+
+
+def test_runs_side_by_side_do_not_meet_and_leave_the_tree_clean(course, tmp_path, monkeypatch):
+    """Two runs at once write the same relative path and read back their own; git sees nothing new in the repository."""
+    import subprocess
+    from concurrent.futures import ThreadPoolExecutor
+
+    from conftest import ROOT
+
+    def tree():
+        return subprocess.run(["git", "status", "--porcelain", "--ignored"], cwd=ROOT, capture_output=True, text=True).stdout
+
+    cell = ("import pathlib, time\np = pathlib.Path('runs/mine.txt'); p.parent.mkdir()\np.write_text('{0}'); time.sleep(1)\n"
+            "assert p.read_text() == '{0}'")
+    paths = [notebook(course / f"lab-3.1.{i}-x.ipynb", [cell.format(i)], "x") for i in (1, 2)]
+    monkeypatch.chdir(ROOT)
+    before = tree()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda path: labs.execute(nbformat.read(path, as_version=4), "tiny", 120), paths))
+    assert tree() == before

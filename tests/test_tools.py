@@ -1,0 +1,176 @@
+"""`make drift`, `make resolve` and the workflows: what can be told without the network."""
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+drift, resolve = tool("drift"), tool("resolve")
+
+
+# --- workflows ------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", WORKFLOWS, ids=[p.name for p in WORKFLOWS])
+def test_every_step_of_a_workflow_is_a_make_target(path):
+    workflow = yaml.safe_load(path.read_text())
+    for name, job in workflow["jobs"].items():
+        commands = [step["run"] for step in job["steps"] if "run" in step]
+        assert commands, name
+        for command in commands:
+            assert re.fullmatch(r"make [a-z]+", command.strip()) and command.split()[1] in TARGETS, f"{path.name}, {name}: {command}"
+        assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+        assert job["timeout-minutes"] <= 90
+        python = next(step for step in job["steps"] if step.get("uses", "").startswith("actions/setup-python"))
+        assert python["with"]["python-version"] == "3.12"
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_tests_and_labs_run_on_both_architectures_and_drift_weekly():
+    tests, weekly = (yaml.safe_load((ROOT / ".github" / "workflows" / f"{n}.yml").read_text()) for n in ("tests", "weekly"))
+    ran = {(step["run"], os) for job in tests["jobs"].values() for os in job["strategy"]["matrix"]["os"] for step in job["steps"] if "run" in step}
+    assert ran == {(f"make {t}", os) for t in ("test", "labs") for os in ("ubuntu-24.04", "ubuntu-24.04-arm")}
+    assert weekly[True]["schedule"][0]["cron"].split()[-1] == "1"     # YAML 1.1 reads the key `on` as true
+    assert "make drift" in [step.get("run") for step in weekly["jobs"]["drift"]["steps"]]
+
+
+# --- drift ----------------------------------------------------------------------------------------------------------------------
+def test_names_of_theirs_that_are_used():
+    source = ("import torch, trl\nimport transformers.utils.logging as hf\nfrom peft import LoraConfig as L, get_peft_model\n"
+              "from transformersx import no\nfrom . import peft\ndef f():\n    from trl.trainer import DPOTrainer\n")
+    assert drift.used_names(source) == {"trl:", "transformers.utils.logging:", "peft:LoraConfig", "peft:get_peft_model", "trl.trainer:DPOTrainer"}
+    names = {name for text in drift.sources() for name in drift.used_names(text)}
+    assert {"transformers:AutoModelForCausalLM", "transformers:Trainer"} < names and any(n.startswith("peft") for n in names)
+
+
+def test_constraints_let_go_of_what_is_watched_and_hold_the_rest():
+    text = (ROOT / "constraints.txt").read_text()
+    held, all_names = (re.findall(r"(?m)^([\w.-]+)==", t) for t in (drift.relaxed(text), text))
+    gone = {n.lower().replace("_", "-") for n in set(all_names) - set(held)}
+    assert {"trl", "peft", "transformers", "tokenizers", "huggingface-hub"} <= gone <= {n.replace("_", "-") for n in drift.WATCHED + drift.BOUND}
+    assert "torch" in held
+
+
+def test_probe_tells_signatures_and_what_is_missing(tmp_path, monkeypatch):
+    """Of a package made here: a function, a class, a submodule, a constant, and names that are not there."""
+    package = tmp_path / "made_up"
+    package.mkdir()
+    (package / "__init__.py").write_text("X = 1\ndef f(a, b=2): pass\nclass C:\n    def __init__(self, q): pass\n")
+    (package / "sub.py").write_text("")
+    (package / "broken.py").write_text("import a_package_that_nobody_has")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(drift, "WATCHED", ("pytest",))
+    names = [f"made_up:{n}" for n in ("f", "C", "sub", "X", "gone")] + ["made_up.sub:", "made_up.gone:", "made_up.broken:x"]
+    assert drift.probe(sys.executable, names)["names"] == {
+        "made_up:f": "(a, b=2)", "made_up:C": "(q)", "made_up:sub": "module", "made_up:X": "int", "made_up:gone": "missing",
+        "made_up.sub:": "module", "made_up.gone:": "missing",
+        "made_up.broken:x": "cannot be imported: No module named 'a_package_that_nobody_has'"}
+
+
+JUNIT = """<testsuites><testsuite><testcase classname="tests.test_a" name="one"/>
+<testcase classname="tests.test_a" name="two"><failure message="ImportError: cannot import name 'X'&#10;more">trace</failure></testcase>
+<testcase classname="tests.test_b" name="three"><error message="boom"/></testcase></testsuite></testsuites>"""
+
+
+def test_report_of_drift():
+    """One name gone, one with a parameter less and two more, one unchanged, one missing all along; two tests of three fail."""
+    before = {"versions": dict.fromkeys(drift.WATCHED, "1.0"),
+              "names": {"trl:A": "(x)", "trl:B": "(self, a, b=1, **kwargs)", "peft:C": "(x)", "peft:D": "missing", "peft:E": "(x=1)"}}
+    after = {"versions": dict.fromkeys(drift.WATCHED, "2.0"),
+             "names": {"trl:A": "missing", "trl:B": "(self, a, c: int, *args, **kwargs)", "peft:C": "(x)", "peft:D": "missing", "peft:E": "(x=2)"}}
+    assert drift.changes(before, after) == {"gone": ["trl:A"], "changed": ["trl:B", "peft:E"]}
+    count, bad = drift.failures(JUNIT)
+    assert (count, bad) == (3, [("tests.test_a::two", "ImportError: cannot import name 'X'"), ("tests.test_b::three", "boom")])
+    announced = drift.deprecations("x.py:3: FutureWarning: `foo` goes in 2.0\n  y\nz.py:1: FutureWarning: `foo` goes in 2.0\nUserWarning: no")
+    assert announced == ["FutureWarning: `foo` goes in 2.0"]
+    report = drift.write_report(before, after, count, bad, announced)
+    assert "| trl | 1.0 | 2.0 |" in report and "5 names of theirs are imported here: 1 gone, 2 changed. 3 tests: 2 failed." in report
+    assert "- `trl:A`: missing" in report and "- `trl:B`: without b; new *args, c" in report
+    assert "- `peft:E`: defaults, order or types" in report and "- `tests.test_b::three`: boom" in report and "- FutureWarning: `foo`" in report
+    calm = drift.write_report(before, before, 3, [], [])
+    assert calm.count("None.") == 3 and "Nothing." in calm
+
+
+def test_arguments_of_drift(tmp_path):
+    args = drift.parse([])
+    assert args.venv == ROOT / ".venv.drift" and args.output == ROOT / "build" / "drift" and args.pytest == ""
+    args = drift.parse(["--output", str(tmp_path), "--pytest", "-m 'not labs'"])
+    assert args.output == tmp_path and args.pytest == "-m 'not labs'"
+    ignored = subprocess.run(["git", "check-ignore", ".venv.drift/x", "build/drift/report.md"], cwd=ROOT, capture_output=True, text=True)
+    assert len(ignored.stdout.split()) == 2
+
+
+@pytest.mark.parametrize("gone, failing, status", [(False, False, 0), (True, False, 1), (False, True, 1)])
+def test_drift_from_end_to_end_with_the_slow_parts_replaced(tmp_path, monkeypatch, capsys, gone, failing, status):
+    """pip, the probes and pytest are replaced; the report lies in the folder and in the summary of the job."""
+    names = {"trl:A": "(x)"}
+    answers = iter([{"versions": dict.fromkeys(drift.WATCHED, "1"), "names": names},
+                    {"versions": dict.fromkeys(drift.WATCHED, "2"), "names": {"trl:A": "missing"} if gone else names}])
+    monkeypatch.setattr(drift, "install", lambda folder, report: "python")
+    monkeypatch.setattr(drift, "probe", lambda python, names: next(answers))
+
+    def run_tests(python, report, arguments):
+        assert arguments == "-x"
+        (report / "tests.xml").write_text(JUNIT if failing else "<testsuites/>")
+        (report / "tests.txt").write_text("")
+
+    monkeypatch.setattr(drift, "run_tests", run_tests)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    assert drift.main(["--output", str(tmp_path / "out"), "--pytest=-x"]) == status
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert report == (tmp_path / "summary.md").read_text() and report in capsys.readouterr().out
+
+
+# --- resolve --------------------------------------------------------------------------------------------------------------------
+def test_the_pip_part_of_the_environment():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    part = resolve.pip_part((ROOT / "environment.yml").read_text())
+    assert part == environment["dependencies"][-1]["pip"]
+    assert "python=3.12" in environment["dependencies"] and environment["channels"] == ["conda-forge"]
+    assert any(d.startswith("jupyterlab") for d in environment["dependencies"] if isinstance(d, str))
+
+
+def test_the_project_becomes_what_it_requires():
+    project = {"dependencies": ["a>=1", "b"], "optional-dependencies": {"dev": ["c"], "export": ["d"]}}
+    assert resolve.requirements(["-c constraints.txt", "-e .[dev, export]", "e"], project) == ["-c", "constraints.txt", "a>=1", "b", "c", "d", "e"]
+    assert resolve.requirements(["-e ."], project) == ["a>=1", "b"]
+    with pytest.raises(KeyError):
+        resolve.requirements(["-e .[nothing]"], project)
+
+
+def test_pips_command_asks_for_wheels_of_the_other_machine(tmp_path):
+    command = resolve.command("aarch64", "3.12", ["a>=1"], tmp_path)
+    assert {"--dry-run", "--only-binary=:all:", "--python-version=3.12", "--platform=manylinux_2_28_aarch64", "a>=1"} <= set(command)
+    assert not any("x86_64" in part for part in command) and "install" in command
+
+
+def test_the_stand_in_is_a_wheel_that_pip_takes_for_torch(tmp_path):
+    """pip, offline, resolves torch==9.9.0 to it and reads its requirements."""
+    resolve.stand_in(tmp_path, "torch", "9.9.0", ["made-up-thing>=1"])
+    resolve.stand_in(tmp_path, "made_up_thing", "1.2", [])
+    report = tmp_path / "report.json"
+    done = subprocess.run([*resolve.PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--no-index", "--find-links", str(tmp_path),
+                           "--target", str(tmp_path / "t"), "--report", str(report), "torch==9.9.0"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text())
+    assert {i["metadata"]["name"]: i["metadata"]["version"] for i in found["install"]} == {"torch": "9.9.0+metadata", "made_up_thing": "1.2+metadata"}
+    assert resolve.table("aarch64", {"install": [{"metadata": {"name": "x", "version": "1"}, "download_info": {"url": "x-1-aarch64.whl"}},
+                                                 {"metadata": {"name": "y", "version": "2"}, "download_info": {"url": "y-2-any.whl"}}]}
+                         ) == "aarch64: 2 packages resolve, 1 of them built for it: x 1"
+    assert zipfile.ZipFile(tmp_path / "torch-9.9.0+metadata-py3-none-any.whl").testzip() is None
+    assert Requirement("torch==9.9.0").specifier.contains("9.9.0+metadata")

@@ -1,0 +1,184 @@
+"""What the newest TRL, PEFT and transformers change for ftlib: `make drift`. Needs only Python's standard library.
+
+A second environment, .venv.drift, gets them without their constraints (torch stays pinned). Then every name of theirs that the
+repository imports is looked up in both environments and its signature compared, and the tests run. The report, build/drift/report.md,
+says which versions, which names have gone or changed, which tests fail, and which deprecations are announced. Exit status 1 if a name
+has gone or a test fails.
+"""
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import venv
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WATCHED = ("trl", "peft", "transformers")
+BOUND = ("tokenizers", "huggingface_hub", "hf-xet", "accelerate", "safetensors")       # whose versions those three choose
+FOLDERS = ("ftlib", "tests", "benchmarks", "data", "labs")
+PROBE = r"""
+import importlib, importlib.metadata, inspect, json, re, sys
+names, packages = json.load(sys.stdin)
+def signature(full):
+    module, _, name = full.rpartition(":")
+    try:
+        found = getattr(importlib.import_module(module), name) if name else importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        return "missing" if error.name and error.name.split(".")[0] == module.split(".")[0] else f"cannot be imported: {error}"
+    except AttributeError:
+        try:
+            importlib.import_module(f"{module}.{name}")
+            return "module"
+        except ImportError:
+            return "missing"
+    except Exception as error:
+        return f"cannot be imported: {type(error).__name__}: {error}"
+    try:
+        return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(found))) if callable(found) else type(found).__name__
+    except (TypeError, ValueError):
+        return type(found).__name__
+print("\n" + json.dumps({"versions": {p: importlib.metadata.version(p) for p in packages}, "names": {n: signature(n) for n in names}}))
+"""
+
+
+# --- what of theirs is used -----------------------------------------------------------------------------------------------------
+def used_names(source: str) -> set[str]:
+    """Names of the watched packages that a source imports, as "module:name" ("module:" for the module itself)."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {f"{a.name}:" for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {f"{node.module}:{a.name}" for a in node.names}
+    return {name for name in found if re.split(r"[.:]", name)[0] in WATCHED}
+
+
+def sources(root: Path = ROOT):
+    """The Python of the repository: modules, and the code cells of the notebooks."""
+    for path in sorted(p for folder in FOLDERS for p in (root / folder).rglob("*.py")):
+        yield path.read_text(encoding="utf-8")
+    for path in sorted((root / "labs").glob("lab-*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                yield re.sub(r"(?m)^[%!].*$", "", "".join(cell["source"]))
+
+
+def probe(python: Path, names: list[str]) -> dict:
+    done = subprocess.run([str(python), "-c", PROBE], input=json.dumps([names, WATCHED]), capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
+    if done.returncode:
+        sys.exit(f"drift: {python} cannot say what it holds:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# --- the second environment -------------------------------------------------------------------------------------------------------
+def relaxed(constraints: str) -> str:
+    """constraints.txt without the watched packages and what they bound."""
+    free = {name.replace("_", "-") for name in (*WATCHED, *BOUND)}
+    return "".join(line for line in constraints.splitlines(keepends=True) if line.split("==")[0].strip().lower().replace("_", "-") not in free)
+
+
+def install(folder: Path, report: Path) -> Path:
+    """The environment's Python, with the newest of the watched packages installed."""
+    python, held = folder / "bin" / "python", report / "constraints.txt"
+    held.write_text(relaxed((ROOT / "constraints.txt").read_text()))
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(held)]
+    torch = re.search(r"(?m)^torch==\S+", held.read_text())[0]
+    for wanted in ([torch], ["-e", ".[dev,grading]"], ["--upgrade", *WATCHED]):
+        if subprocess.run([*pip, *wanted], cwd=ROOT).returncode:
+            sys.exit(f"drift: pip install {' '.join(wanted)} failed; its reason is above. Is the network up?")
+    return python
+
+
+def run_tests(python: Path, report: Path, arguments: str) -> None:
+    """Run pytest there, shown as it goes; leaves tests.xml and tests.txt."""
+    command = [str(python), "-m", "pytest", "-q", "-W", "default::DeprecationWarning", "-W", "default::FutureWarning",
+               f"--junitxml={report / 'tests.xml'}", *shlex.split(arguments)]
+    with (report / "tests.txt").open("w") as log, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
+        for line in tests.stdout:
+            print(line, end="", flush=True)
+            log.write(line)
+
+
+# --- the report -------------------------------------------------------------------------------------------------------------------
+def failures(xml: str) -> tuple[int, list[tuple[str, str]]]:
+    """(tests run, [(test, first line of its failure)]) of a JUnit report."""
+    cases = list(ET.fromstring(xml).iter("testcase"))
+    bad = [(f"{c.get('classname')}::{c.get('name')}", problem.get("message", "").strip().split("\n")[0][:200])
+           for c in cases for problem in [*c.findall("failure"), *c.findall("error")]]
+    return len(cases), bad
+
+
+def deprecations(log: str) -> list[str]:
+    """Announcements in pytest's summary, each once."""
+    return list(dict.fromkeys(re.findall(r"((?:Deprecation|Future)Warning: .*)", log)))[:40]
+
+
+def changes(before: dict, after: dict) -> dict[str, list[str]]:
+    """Names that have gone, and those whose signature differs, between two probes. A name missing in both is not drift."""
+    gone = [n for n, now in after["names"].items() if now != before["names"][n] and (now == "missing" or now.startswith("cannot"))]
+    other = [n for n, now in after["names"].items() if now != before["names"][n] and n not in gone]
+    return {"gone": gone, "changed": other}
+
+
+def _parameters(signature: str) -> set[str]:
+    return set(re.findall(r"(?:^\(|, )(\*{0,2}\w+)", signature))
+
+
+def write_report(before: dict, after: dict, count: int, bad: list[tuple[str, str]], announced: list[str]) -> str:
+    moved = changes(before, after)
+    lines = ["# Drift against the newest TRL, PEFT and transformers", "", "| package | tested set | newest |", "|---|---|---|",
+             *(f"| {p} | {before['versions'][p]} | {after['versions'][p]} |" for p in WATCHED), "",
+             f"{len(after['names'])} names of theirs are imported here: {len(moved['gone'])} gone, {len(moved['changed'])} changed. "
+             f"{count} tests: {len(bad)} failed.", "", "## Names that have gone", ""]
+    lines += [f"- `{n}`: {after['names'][n]}" for n in moved["gone"]] or ["None."]
+    lines += ["", "## Names whose signature changed", ""]
+    for name in moved["changed"]:
+        was, now = _parameters(before["names"][name]), _parameters(after["names"][name])
+        told = "; ".join(f"{what} {', '.join(sorted(which))}" for what, which in (("without", was - now), ("new", now - was)) if which)
+        lines.append(f"- `{name}`: {told or 'defaults, order or types'}")
+    lines += ["None."] if not moved["changed"] else []
+    lines += ["", "## Tests that fail", "", *([f"- `{test}`: {why}" for test, why in bad] or ["None."])]
+    lines += ["", "## Announced", "", *([f"- {text}" for text in announced] or ["Nothing."])]
+    return "\n".join(lines) + "\n"
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="drift", description=__doc__.splitlines()[0])
+    parser.add_argument("--tested", type=Path, default=ROOT / ".venv" / "bin" / "python", help="Python with the tested set")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv.drift", help="folder of the second environment")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "drift", help="folder for the report")
+    parser.add_argument("--pytest", default="", metavar="ARGUMENTS", help="more arguments for pytest, such as \"-m 'not labs'\"")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    args = parse(arguments)
+    args.output.mkdir(parents=True, exist_ok=True)
+    names = sorted({name for source in sources() for name in used_names(source)})
+    newest = install(args.venv, args.output)
+    before, after = probe(args.tested, names), probe(newest, names)
+    run_tests(newest, args.output, args.pytest)
+    if not (args.output / "tests.xml").exists():
+        sys.exit(f"drift: pytest did not get to its end: {args.output / 'tests.txt'}")
+    count, bad = failures((args.output / "tests.xml").read_text())
+    report = write_report(before, after, count, bad, deprecations((args.output / "tests.txt").read_text()))
+    (args.output / "report.md").write_text(report)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(summary, "a", encoding="utf-8") as page:
+            page.write(report)
+    print(report)
+    return 1 if bad or changes(before, after)["gone"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
