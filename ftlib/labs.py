@@ -22,6 +22,7 @@ from rich.console import Console
 
 LABS = Path(__file__).resolve().parent.parent / "labs"
 NEEDS = {"3.1.10": "llama_cpp"}  # compiled, and so not everywhere
+LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}  # quizzes and handles: dead until the cell is run again
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -153,14 +154,14 @@ def _small_png(encoded: str) -> str:
 
 
 def clean(notebook):
-    """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version), and
-    shrink the pictures, so that the notebook stays small enough to review."""
+    """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version) and what works
+    only while its kernel runs, and shrink the pictures, so that the notebook stays small enough to review."""
     notebook.metadata = nbformat.from_dict({"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                                             "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr") and not LIVE & o.get("data", {}).keys()]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output["data"]["image/png"] = _small_png(output["data"]["image/png"])

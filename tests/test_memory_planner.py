@@ -55,7 +55,10 @@ def test_the_figure_says_what_the_plan_says():
 
 def test_shown_as_handles_and_a_figure_that_moves(monkeypatch):
     """The figure is shown with a display id, and a moved handle updates that one."""
+    from IPython.core.interactiveshell import InteractiveShell
+
     from ftlib.course import memory_planner
+    InteractiveShell.instance()
     drawn = []
     monkeypatch.setattr(memory_planner, "draw", lambda plan: drawn.append(plan.total) or f"figure of {plan.total}")
     made = planner()
