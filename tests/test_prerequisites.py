@@ -5,20 +5,18 @@ import pytest
 from conftest import ROOT
 
 from ftlib import cli
-from ftlib.course import prerequisites as pre
 from ftlib.course.prerequisites import TASKS, NotAnAnswer, ask, tasks_markdown, verdict
 
 RIGHT = ["(1024, 256)", "10,485,760", "-2", "4", "3", "b", "8", "1.386", "16 bytes", "65536"]
 WRONG = ["(256, 1024)", "10240", "4", "8", "2", "a", "2.08", "0.25", "4", "32768"]
-UNREADABLE = ["x", "", "2 and 3", "four", "1 2", "d", "e", "ln 4 = ?", "many", "__import__('os')"]
+UNREADABLE = ["x", "", "2 and 3", "four", "1 2", "d", "e", "1 or 2", "many", "__import__('os')"]
 
 
 @pytest.mark.parametrize("task, right, wrong, unreadable", zip(TASKS, RIGHT, WRONG, UNREADABLE, strict=True), ids=[t.topic for t in TASKS])
 def test_judging(task, right, wrong, unreadable):
     assert task.judge(right) and not task.judge(wrong)
-    if unreadable != "ln 4 = ?":
-        with pytest.raises(NotAnAnswer):
-            task.judge(unreadable)
+    with pytest.raises(NotAnAnswer):
+        task.judge(unreadable)
 
 
 @pytest.mark.parametrize("text", ["1024", "(1024, 256, 1)", "(0, 256)", "(1024.5, 256)", "9" * 400, " ".join("1" * 9)])
@@ -32,26 +30,33 @@ def test_autograd_judges_any_right_answer():
     assert TASKS[2].judge("2") and TASKS[2].judge("x = -2.0") and not TASKS[2].judge("-4") and not TASKS[2].judge("0")
 
 
-def feed(*lines):
-    left = iter(lines)
+@pytest.fixture
+def feed(monkeypatch):
+    """Lines that a user types, then the end of input."""
+    def feed(*lines):
+        left = iter(lines)
 
-    def read(prompt):
-        try:
-            return next(left)
-        except StopIteration:
-            raise EOFError from None
-    return read
+        def read(prompt):
+            try:
+                return next(left)
+            except StopIteration:
+                raise EOFError from None
+        monkeypatch.setattr("builtins.input", read)
+    return feed
 
 
-def test_answers_stay_hidden_until_wrong_or_asked(capsys):
+def test_answers_stay_hidden_until_wrong_or_asked(feed, capsys):
     task = TASKS[5]
-    assert ask(task, feed("q")) is None and ask(task, feed()) is None
+    feed("q")
+    assert ask(task) is None and ask(task) is None          # the second at the end of input
     assert task.answer not in capsys.readouterr().out
-    assert ask(task, feed("z", "7", "B")) is True
+    feed("z", "7", "B")
+    assert ask(task) is True
     out = capsys.readouterr().out
     assert out.count("type one letter, a to c, ? for the answer") == 2 and out.splitlines()[-1] == f"  Right. {task.answer}"
     for typed in ("c", "?", ""):
-        assert ask(task, feed(typed)) is False
+        feed(typed)
+        assert ask(task) is False
         assert task.answer in capsys.readouterr().out
 
 
@@ -63,9 +68,9 @@ def test_the_score_names_what_to_read():
     assert "ready" not in verdict([True] * 2)
 
 
-def test_in_a_terminal(monkeypatch, capsys):
+def test_in_a_terminal(feed, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(pre.ask, "__defaults__", (feed(*RIGHT[:9], WRONG[9]),))
+    feed(*RIGHT[:9], WRONG[9])
     assert cli.main(["prerequisites"]) == 0
     out = capsys.readouterr().out
     assert "9 of 10 right." in out and f"PEFT: {TASKS[9].read_up}" in out and "a) it answers with an empty text" in out

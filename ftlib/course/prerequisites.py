@@ -140,11 +140,11 @@ def tasks_text() -> str:
                                   f"   Read up: {t.read_up}, {t.url}"]) for i, t in enumerate(TASKS, 1))
 
 
-def ask(task: Task, read: Callable[[str], str] = input) -> bool | None:
+def ask(task: Task) -> bool | None:
     """Ask until the answer can be read. True where it is right, else the answer is shown; None to stop (q, or the end of input)."""
     while True:
         try:
-            typed = read("> ").strip()
+            typed = input("> ").strip()
         except EOFError:
             return None
         if typed.lower() == "q":
