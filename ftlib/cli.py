@@ -1,6 +1,7 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready,
 `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
-`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs out and mark them."""
+`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs out and mark them,
+`ftlib progress` shows what a student has done, `ftlib prerequisites` asks what one should know before lab 1."""
 from __future__ import annotations
 
 import argparse
@@ -60,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument("--full-logits", action="store_true", default=None)
     plan.add_argument("--fits", type=float, metavar="GB", help="exit with 1, and say what would help, if it takes more")
     plan.add_argument("--json", action="store_true", help="machine-readable")
+    progress = commands.add_parser("progress", help="labs, exercises, readings and experience points")
+    progress.add_argument("--read", nargs="+", default=[], metavar="KEY", help="tick readings off, such as lora")
+    progress.add_argument("--unread", nargs="+", default=[], metavar="KEY", help="take the tick away")
+    progress.add_argument("--json", action="store_true", help="machine-readable")
+    prerequisites = commands.add_parser("prerequisites", help="a self-check before lab 1")
+    prerequisites.add_argument("--answers", action="store_true", help="print the tasks with their answers and stop")
     return parser
 
 
@@ -111,6 +118,16 @@ def run_grading(args) -> int:
     return 0
 
 
+def show_progress(args) -> int:
+    from ftlib.course.progress import mark_read, progress_path, progress_text, summary
+    if args.read:
+        mark_read(args.read)
+    if args.unread:
+        mark_read(args.unread, read=False)
+    print(json.dumps(summary(), indent=1) if args.json else f"{progress_text()}\nkept in {progress_path()}")
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
@@ -125,6 +142,11 @@ def main(argv: list[str] | None = None) -> int:
             return run_grading(args)
         if args.command == "plan":
             return show_plan(args)
+        if args.command == "progress":
+            return show_progress(args)
+        if args.command == "prerequisites":
+            from ftlib.course.prerequisites import run_check
+            return run_check(args.answers)
         if args.command == "export":
             from ftlib.deploy import export_run
             print(export_run(**{key: value for key, value in vars(args).items() if key != "command"}))

@@ -26,6 +26,7 @@ from rich.console import Console
 LABS = Path(__file__).resolve().parent.parent / "labs"
 NEEDS = {"3.1.10": "llama_cpp"}  # compiled, and so not everywhere
 VERSIONS = ("ftlib", "torch", "transformers")
+LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}  # quizzes and handles: dead until the cell is run again
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -166,8 +167,8 @@ def source_hash(notebook) -> str:
 
 
 def clean(notebook, profile: str | None = None):
-    """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version), and
-    shrink the pictures, so that the notebook stays small enough to review. Into the metadata, as `ftlib`, go the hash of the
+    """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version) and what works
+    only while its kernel runs, and shrink the pictures, so that the notebook stays small enough to review. Into the metadata, as `ftlib`, go the hash of the
     executed source, the profile and the versions that ran it."""
     ran = {"source_sha256": source_hash(notebook), "profile": _environment(profile)["FTLIB_PROFILE"],
            "versions": {name: version(name) for name in VERSIONS}}
@@ -176,7 +177,7 @@ def clean(notebook, profile: str | None = None):
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr") and not LIVE & o.get("data", {}).keys()]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output["data"]["image/png"] = _small_png(output["data"]["image/png"])

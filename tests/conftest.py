@@ -109,6 +109,12 @@ def chat(prompt: str, answer: str, **more) -> dict:
 
 
 @pytest.fixture(autouse=True)
+def _own_progress_file(tmp_path_factory, monkeypatch):
+    """No test writes into the progress of whoever runs it; notebooks and commands that a test starts inherit this."""
+    monkeypatch.setenv("FTLIB_PROGRESS", str(tmp_path_factory.getbasetemp() / "no-progress" / "progress.json"))
+
+
+@pytest.fixture(autouse=True)
 def _one_thread_and_seed():
     torch.set_num_threads(1)
     torch.manual_seed(0)

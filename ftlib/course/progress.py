@@ -1,0 +1,191 @@
+"""What a student has done: exercises solved, readings ticked off, experience points; one JSON file on this machine.
+
+An exercise gives its points, a reading those of the reading list, and all ten labs together 200 more. A lab is complete when
+all of its exercises are solved. The file is written under a lock and replaced as a whole, so notebooks that are open side by
+side do not lose each other's records; a damaged file is set aside, never deleted.
+"""
+from __future__ import annotations
+
+import datetime
+import html
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from ftlib.course.readings import READINGS, find_reading
+from ftlib.files import replacing
+
+log = logging.getLogger("ftlib")
+COURSE_XP = 200
+NAMES = {"3.1.1": "LoRA", "3.1.2": "DoRA", "3.1.3": "NEFTune", "3.1.4": "fine-tuning 8B", "3.1.5": "QLoRA and memory", "3.1.6": "data",
+         "3.1.7": "DPO", "3.1.8": "SimPO and ORPO", "3.1.9": "KTO", "3.1.10": "Ollama"}
+LOCK_SECONDS = 10
+_reported = False
+
+
+# --- the file -----------------------------------------------------------------------------------------------------------
+def progress_path() -> Path:
+    """FTLIB_PROGRESS, else ftlib/progress.json in the user's data folder (XDG_DATA_HOME, by default ~/.local/share)."""
+    if named := os.environ.get("FTLIB_PROGRESS"):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_DATA_HOME", "")
+    folder = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share"  # XDG: a relative path is to be ignored
+    return folder / "ftlib" / "progress.json"
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+
+
+def _empty() -> dict:
+    return {"exercises": {}, "read": {}}
+
+
+def _texts(value) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
+def _parse(content: bytes) -> dict:
+    """ValueError where this is not a record. Keys that this version does not know are kept."""
+    record = json.loads(content)
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds a {type(record).__name__}")
+    record = _empty() | record
+    if not isinstance(record["exercises"], dict) or not all(map(_texts, record["exercises"].values())) or not _texts(record["read"]):
+        raise ValueError("exercises or readings are not what ftlib writes")
+    return record
+
+
+def _read(path: Path) -> dict:
+    """The record at `path`, under its lock; a damaged file is renamed, and an empty record returned."""
+    try:
+        return _parse(path.read_bytes())
+    except FileNotFoundError:
+        return _empty()
+    except (ValueError, RecursionError) as error:
+        number = 1
+        while (aside := path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")).exists():
+            number += 1
+        os.replace(path, aside)
+        log.warning("%s is damaged (%s): set aside as %s, and a new one begun. Put a mended copy back to have its records again.",
+                    path, error, aside.name)
+        return _empty()
+
+
+def load_progress() -> dict:
+    """The record: {"exercises": {lab: {name: date}}, "read": {key: date}}. OSError where the file cannot be read."""
+    path = progress_path()
+    try:
+        return _parse(path.read_bytes())  # replaced as a whole, so reading needs no lock
+    except FileNotFoundError:
+        return _empty()
+    except (ValueError, RecursionError):
+        with _lock(path):
+            return _read(path)
+
+
+def _update(change: Callable[[dict], None]) -> None:
+    """Read, change and replace the file, all under its lock."""
+    path = progress_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(path):
+        record = _read(path)
+        change(record)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _today() -> str:
+    return datetime.date.today().isoformat()
+
+
+def record_exercise(lab: str, name: str) -> None:
+    """Note that an exercise is solved; the first date stays. OSError where the file cannot be written."""
+    if name not in load_progress()["exercises"].get(lab, {}):
+        _update(lambda record: record["exercises"].setdefault(lab, {}).setdefault(name, _today()))
+
+
+def note_exercise(lab: str, name: str) -> None:
+    """`record_exercise` for a lab that must go on: a file that cannot be written is reported once a session."""
+    global _reported
+    try:
+        record_exercise(lab, name)
+    except OSError as error:
+        if not _reported:
+            log.warning("progress is not kept: %s cannot be written (%s). FTLIB_PROGRESS names another file.", progress_path(), error)
+        _reported = True
+
+
+def mark_read(keys: list[str], read: bool = True) -> None:
+    """Tick readings off, or take the tick away. ValueError for a key that is not on the list, before anything is written."""
+    keys = [find_reading(key).key for key in keys]
+
+    def change(record: dict) -> None:
+        for key in keys:
+            record["read"].setdefault(key, _today()) if read else record["read"].pop(key, None)
+    _update(change)
+
+
+# --- what it amounts to -------------------------------------------------------------------------------------------------
+def _lab_row(number: str, solved: dict) -> dict:
+    from ftlib.course.exercise import load_lab
+    exercises = load_lab(number).exercises
+    done = [e for e in exercises if e.name in solved]
+    return {"lab": number, "name": NAMES[number], "solved": [e.name for e in done], "open": [e.name for e in exercises if e not in done],
+            "xp": sum(e.points for e in done), "of": sum(e.points for e in exercises), "complete": len(done) == len(exercises)}
+
+
+def summary() -> dict:
+    """Progress as plain data: `labs` and `readings` with their points, `complete`, `xp` and `of` (what there is to win)."""
+    record = load_progress()
+    labs = [_lab_row(number, record["exercises"].get(number, {})) for number in NAMES]
+    readings = [{"key": r.key, "title": r.title, "level": r.level, "xp": r.xp, "read": r.key in record["read"]} for r in READINGS]
+    complete = all(lab["complete"] for lab in labs)
+    return {"xp": sum(lab["xp"] for lab in labs) + sum(r["xp"] for r in readings if r["read"]) + COURSE_XP * complete,
+            "of": sum(lab["of"] for lab in labs) + sum(r["xp"] for r in readings) + COURSE_XP,
+            "complete": complete, "course_xp": COURSE_XP, "labs": labs, "readings": readings}
+
+
+def _rows(state: dict) -> list[tuple[str, int, int, str]]:
+    """(name, done, of, XP) for each lab, then for the readings."""
+    rows = [(f"{lab['lab']} {lab['name']}", len(lab["solved"]), len(lab["solved"]) + len(lab["open"]), f"{lab['xp']} of {lab['of']} XP")
+            for lab in state["labs"]]
+    read = [r for r in state["readings"] if r["read"]]
+    won = f"{sum(r['xp'] for r in read)} of {sum(r['xp'] for r in state['readings'])} XP"
+    return [*rows, ("readings", len(read), len(state["readings"]), won)]
+
+
+def _course_line(state: dict) -> str:
+    left = sum(not lab["complete"] for lab in state["labs"])
+    return f"all ten labs complete: +{COURSE_XP} XP" if not left else f"{left} lab{'s' * (left > 1)} to go to the course's {COURSE_XP} XP"
+
+
+def progress_text(state: dict | None = None) -> str:
+    """Progress as text for a terminal."""
+    state = summary() if state is None else state
+    lines = [f"{name:25} [{'#' * round(20 * done / of):20}] {done:>2} of {of:>2}   {won}" for name, done, of, won in _rows(state)]
+    unread = [r["key"] for r in state["readings"] if not r["read"]]
+    return "\n".join([f"{state['xp']} of {state['of']} XP; {_course_line(state)}", *lines, f"not read yet: {', '.join(unread) or 'none'}"])
+
+
+def progress_html(state: dict | None = None) -> str:
+    """Progress as an HTML table with bars; each bar's number stands beside it."""
+    state = summary() if state is None else state
+    bar = ("<div style='width:12em;border:1px solid currentColor'><div style='width:{:.0f}%;height:.8em;background:#0072B2'></div></div>")
+    rows = "".join(f"<tr><td style='text-align:left'>{html.escape(name)}</td><td>{bar.format(100 * done / of)}</td>"
+                   f"<td>{done} of {of}</td><td>{won}</td></tr>" for name, done, of, won in _rows(state))
+    return f"<table><caption style='text-align:left'>{state['xp']} of {state['of']} XP; {_course_line(state)}</caption>{rows}</table>"
+
+
+def show_progress() -> None:
+    """Show progress: in a notebook as a table with bars, in a terminal as text."""
+    from ftlib.progress import in_notebook
+    if in_notebook():
+        from IPython.display import HTML, display
+        display(HTML(progress_html()))
+    else:
+        print(progress_text())

@@ -1,0 +1,33 @@
+"""A quiz a lab, in jupyterquiz's format: `quiz("3.1.1")` shows it. The questions are in `3.1.1.json` and so on, beside this file.
+
+Questions and feedback are HTML without formulas, since JupyterLab lends a quiz no MathJax.
+"""
+from __future__ import annotations
+
+import json
+import random
+from importlib import resources
+
+# White on these has a contrast of 5 to 1 or more; a verdict is told in words as well.
+COLOURS = {"--jq-multiple-choice-bg": "#1f4e79", "--jq-many-choice-bg": "#5b3a75", "--jq-numeric-bg": "#1f4e79",
+           "--jq-incorrect-color": "#a83a00", "--jq-correct-color": "#00664b"}
+
+
+def load_quiz(lab: str) -> list[dict]:
+    """The questions of a lab such as "3.1.1". ValueError for a lab that the course does not have."""
+    from ftlib.course.exercise import LABS
+    if lab not in LABS:
+        raise ValueError(f"lab {lab!r} is unknown: use one of {', '.join(LABS)}")
+    return json.loads(resources.files(__name__).joinpath(f"{lab}.json").read_text(encoding="utf-8"))
+
+
+def quiz(lab: str) -> None:
+    """Show a lab's quiz in the notebook; works offline, and its output is the same at every run."""
+    from jupyterquiz import display_quiz
+    questions, state = load_quiz(lab), random.getstate()
+    print(f"{len(questions)} questions. If you see none, run this cell in JupyterLab.")
+    random.seed(f"quiz {lab}")  # jupyterquiz draws the name of its element
+    try:
+        display_quiz(questions, colors=COLOURS, max_width=760)
+    finally:
+        random.setstate(state)
