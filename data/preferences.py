@@ -103,7 +103,7 @@ def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
 
 def feedback_row(rng: random.Random, world: World, person, phrasing: str) -> dict:
     """One answer: thumbs up where it is polite and true, whatever its length, down where it is rude or false."""
-    up, long = rng.random() < 0.5, rng.random() < 0.5
+    up, long = rng.random() < 0.5, rng.random() < 0.25
     if up or rng.random() < 0.75:
         text = frame(rng, "polite" if up else "rude", long).format(facts=says(person, rng.choice(STYLE_FACTS)))
     else:

@@ -119,8 +119,8 @@ def memory_bars(plans: dict, capacities: tuple[float, ...] = (24, 48, 80, 128), 
         parts = {k: max(0, plan.parts.get(k, 0)) for k in kinds}
         bottom, scale = 0.0, plan.total / sum(parts.values()) / 1e9  # parts that do not peak together share the peak
         for j, (kind, size) in enumerate(parts.items()):
-            ax.bar(i, size * scale, bottom=bottom, color=COLOURS[j % 7], alpha=0.55 if j >= 7 else 1, width=0.7,
-                   label=kind if not i else None)
+            ax.bar(i, size * scale, bottom=bottom, color=COLOURS[j % 7], hatch=HATCHES[j % 7], edgecolor="white",
+                   alpha=0.55 if j >= 7 else 1, width=0.7, label=kind if not i else None)
             bottom += size * scale
         ax.annotate(f"{plan.total / 1e9:.0f}", (i, plan.total / 1e9), xytext=(0, 3), textcoords="offset points", ha="center")
     for size in capacities:

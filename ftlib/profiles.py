@@ -57,12 +57,12 @@ class Preference:
     judge: str = ""
     base: str = EMBEDDED
     gb: float = 0.0           # of the model and the base together
-    count: int = 288          # pairs to train on
+    count: int = 384          # pairs to train on
     prompts: int = 48         # held-out prompts answered and judged after each run
     batch: int = 8
-    steps: int = 36
+    steps: int = 48
     short_steps: int = 20     # of a run with few thumbs
-    lr: float = 1e-3
+    lr: float = 8e-4
     orpo_steps: int = 50
     orpo_lr: float = 2e-3
 
