@@ -80,7 +80,10 @@ def grouped_bars(groups: dict[str, dict], title: str, y: str, percent: bool = Fa
         xs = np.arange(len(categories)) + (i - (len(groups) - 1) / 2) * width
         ax.bar(xs, [scale * group.get(c, np.nan) for c in categories], width, label=name, color=COLOURS[i % 7],
                hatch=HATCHES[i % 7], edgecolor="white")
-    ax.set_xticks(range(len(categories)), categories, rotation=35, ha="right")
+    room = 7 * ax.figure.get_figwidth() / len(ax.figure.axes)   # characters that stand beside each other
+    turned = {} if sum(map(len, categories)) <= room else {"rotation": 35, "ha": "right"}
+    ax.set_xticks(range(len(categories)), categories, **turned)
+    ax.margins(y=0.15)
     ax.legend()
     return ax.figure
 
