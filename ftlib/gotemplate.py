@@ -2,7 +2,7 @@
 
 Go's package has no `trim`, and Ollama hands the template its own view of a conversation: `.System`, every system message
 joined, and `.Messages`, where neighbours of one role are joined. The start-of-text token is not in these templates:
-the runtime adds it (`tokenizer.ggml.add_bos_token`), and a second one harms the answer.
+the runtime adds it (`tokenizer.ggml.add_bos_token`), and no model was trained on two.
 """
 from __future__ import annotations
 
