@@ -22,6 +22,8 @@ from ftlib.texts import row_parts, row_text, tokens, words
 
 Groups = list[list[int]]
 RECALL = 0.99  # of pairs exactly at the threshold, by the choice of bands
+SHORT = 6      # a text of fewer tokens says too little to be found again inside another
+CLOSE = 0.66   # Jaccard similarity from which a text with tokens put in is looked for
 
 
 def normalise(text: str) -> str:
@@ -65,6 +67,13 @@ def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
         if 1 - (1 - threshold ** size) ** (num_perm // size) >= RECALL:
             return num_perm // size, size
     raise DataError(f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: raise one of them")
+
+
+def inserted(a: list[str], b: list[str]) -> int | None:
+    """How many tokens the longer text has more than the shorter one, if it is that one with tokens put in; None if it is not."""
+    shorter, longer = sorted((a, b), key=len)
+    rest = iter(longer)
+    return len(longer) - len(shorter) if all(token in rest for token in shorter) else None
 
 
 class NearIndex:
@@ -197,6 +206,9 @@ class ExactDuplicates:
 class NearDuplicates:
     """Drops a row that is as near as `threshold` to a kept one (settings of `near_duplicates`; rows of one label among themselves).
 
+    In a short text a word more breaks a good part of its shingles: with "Please:" before it, a question of eight tokens has a
+    similarity of 6/8 = 0.75 to itself. So a row also goes if it is a kept one with up to `insertions` tokens put in, or the other
+    way round; texts of fewer than SHORT tokens aside, and found from a similarity of CLOSE on. 0: by similarity alone.
     Rows are compared with kept rows, not with dropped ones, so no chain of small steps can lose a row unlike all that is kept.
     """
     threshold: float = 0.8
@@ -204,17 +216,30 @@ class NearDuplicates:
     num_perm: int = 128
     seed: int = 1
     text: Callable[[dict], str] = row_text
+    insertions: int = 2
     name: str = "near duplicates"
 
+    def _index(self) -> NearIndex:
+        return NearIndex(min(self.threshold, CLOSE) if self.insertions else self.threshold, self.shingle, self.num_perm, self.seed)
+
+    def _near(self, index: NearIndex, i: int, joined: str, pieces: set[str]) -> str | None:
+        if (like := index.similarity(i, pieces)) >= self.threshold:
+            return f"{like:.2f} like"
+        if not self.insertions or like < CLOSE:
+            return None
+        known, new = index.texts[i].split(" "), joined.split(" ")
+        more = inserted(known, new) if min(len(known), len(new)) >= SHORT else None
+        return None if more is None or more > self.insertions else f"{more} tokens more or less than"
+
     def begin(self) -> Callable[[dict, int], str | None]:
-        indexes = defaultdict(lambda: (NearIndex(self.threshold, self.shingle, self.num_perm, self.seed), array("q")))
+        indexes = defaultdict(lambda: (self._index(), array("q")))
 
         def check(row: dict, number: int) -> str | None:
             index, places = indexes[row.get("label")]
             joined, pieces, keys = index.sketch(self.text(row))
             for i in index.candidates(keys):
-                if (like := index.similarity(i, pieces)) >= self.threshold:
-                    return f"{like:.2f} like row {places[i]}"
+                if near := self._near(index, i, joined, pieces):
+                    return f"{near} row {places[i]}"
             index.insert(joined, keys)
             places.append(number)
             return None

@@ -43,6 +43,27 @@ def test_groups_are_connected_components():
     assert [check(row, 10 + i) for i, row in enumerate(chain)] == [None, None, "0.60 like row 10", None, "1.00 like row 11"]
 
 
+@pytest.mark.parametrize("new, verdict", [
+    ("please : spell the word hammer for me", "2 tokens more or less than row 0"),
+    ("spell the word hammer for", "0.75 like row 0"),                                   # 3 of 4
+    ("dear friend please spell the word hammer for me", None),                          # three put in, 4/7
+    ("spell the word lamp for me", None), ("for me spell the word hammer", None)])
+def test_a_word_put_into_a_short_row(new, verdict):
+    """Six tokens have four shingles; two before them make six, four of which are shared: 4/6 = 0.67, below the threshold of 0.7."""
+    check = NearDuplicates(0.7).begin()
+    assert check(*texts("spell the word hammer for me"), 0) is None and check(*texts(new), 1) == verdict
+
+
+def test_a_row_with_two_tokens_less_and_rows_too_short_for_it():
+    check, strict = NearDuplicates().begin(), NearDuplicates(insertions=0).begin()
+    for rule in (check, strict):
+        assert rule(*texts("please : spell the word hammer for me"), 0) is None
+    shorter, = texts("spell the word hammer for me")
+    assert check(shorter, 1) == "2 tokens more or less than row 0" and strict(shorter, 1) is None
+    few = NearDuplicates(0.9).begin()     # 3 of 4 shingles, but five tokens say too little
+    assert few(*texts("spell the word for me"), 0) is None and few(*texts("please spell the word for me"), 1) is None
+
+
 def test_bands_and_recall():
     """0.8: 6 a band, 21 bands: 1 - (1 - 0.8⁶)²¹ = 1 - 0.737856²¹ = 0.99831; 7 a band would give 1 - 0.7902848¹⁸ = 0.9855."""
     assert lsh_bands(0.8, 128) == (21, 6) and NearIndex().recall(0.8) == pytest.approx(0.99831, abs=1e-5)
