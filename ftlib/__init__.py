@@ -3,7 +3,8 @@ import logging as _logging
 import os as _os
 from importlib import import_module as _import_module
 
-_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve shared cores (measured: 15 times slower)
+# Before torch: spinning threads starve shared cores (measured: 15 times slower).
+_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # On AVX512-BF16 processors bitsandbytes warns that an optional Hub kernel is absent; ftlib does not want it.
 _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
@@ -12,14 +13,14 @@ from ftlib.adapter_io import AdapterError, load_adapter, save_adapter  # noqa: E
 from ftlib.datasets import (DataError, inference_template, load_base_text, load_rows, read_jsonl, show_mask,  # noqa: E402
                             training_template)
 from ftlib.doctor import preflight  # noqa: E402
-from ftlib.evaluate import (api_judge, bootstrap_interval, forgetting, golden_accuracy, kl_to_reference, paired_difference,  # noqa: E402
-                            perplexity, shots_by_family, win_rate)
+from ftlib.evaluate import (api_judge, bootstrap_interval, forgetting, golden_accuracy, kl_to_reference,  # noqa: E402
+                            paired_difference, perplexity, shots_by_family, win_rate)
 from ftlib.files import stream_rows, write_rows  # noqa: E402
 from ftlib.formats import convert, detect_format  # noqa: E402
 from ftlib.loading import LoadError, load_model  # noqa: E402
 from ftlib.logps import completion_logps, sequence_logps, token_logps  # noqa: E402
-from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers, merge_adapter, merge_and_unload,  # noqa: E402
-                        unmerge_adapter)
+from ftlib.lora import (add_lora, count_parameters, describe_trainable, disable_adapter, lora_layers,  # noqa: E402
+                        merge_adapter, merge_and_unload, unmerge_adapter)
 from ftlib.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss  # noqa: E402
 from ftlib.manifest import read_manifest, verify_dataset, write_dataset  # noqa: E402
 from ftlib.memory import MemoryPlan, plan_memory  # noqa: E402
