@@ -27,8 +27,9 @@ VARIANTS = {"LoRA": {}, "DoRA": {"use_dora": True}, "DoRA, dropout 0.05": {"use_
 
 def llama(hidden: int, dtype: torch.dtype, layers: int) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(hidden_size=hidden, intermediate_size=SHAPES[hidden], num_hidden_layers=layers, num_attention_heads=hidden // 64,
-                         num_key_value_heads=hidden // 128, vocab_size=2048, tie_word_embeddings=False)
+    config = LlamaConfig(hidden_size=hidden, intermediate_size=SHAPES[hidden], num_hidden_layers=layers,
+                         num_attention_heads=hidden // 64, num_key_value_heads=hidden // 128, vocab_size=2048,
+                         tie_word_embeddings=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LlamaForCausalLM(config).to(device, dtype).requires_grad_(False).train()
 
@@ -48,7 +49,8 @@ def ours(hidden, dtype, layers, options) -> LlamaForCausalLM:
 
 def theirs(hidden, dtype, layers, options):
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    model = peft.get_peft_model(llama(hidden, dtype, layers), peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=targets, **options))
+    model = peft.get_peft_model(llama(hidden, dtype, layers),
+                                peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=targets, **options))
     fill(p for name, p in model.named_parameters() if "lora_A" in name or "lora_B" in name)
     return model
 
@@ -97,7 +99,8 @@ def measure(variant: str, hidden: int, dtype: torch.dtype, layers: int, rounds: 
     frozen, lora = llama(hidden, dtype, layers), ours(hidden, dtype, layers, {})
     batch = torch.randint(0, 2048, (BATCH, LENGTH), device=frozen.device)
     assert_equal(ours(hidden, dtype, layers, plain), theirs(hidden, dtype, layers, plain), batch, dtype)
-    models = {"floor": frozen, "PEFT": theirs(hidden, dtype, layers, options), "ftlib": ours(hidden, dtype, layers, options), "LoRA": lora}
+    models = {"floor": frozen, "PEFT": theirs(hidden, dtype, layers, options),
+              "ftlib": ours(hidden, dtype, layers, options), "LoRA": lora}
     steps = {name: step_of(model, batch) for name, model in models.items()}
     steps["floor"]()
     peaks = {name: (step(), peak_bytes(step))[1] for name, step in steps.items()}
@@ -105,7 +108,8 @@ def measure(variant: str, hidden: int, dtype: torch.dtype, layers: int, rounds: 
     cells = [variant, str(hidden), str(dtype).removeprefix("torch.")]
     if timed:
         t = alternate(steps, rounds)
-        cells += [ratio(t["PEFT"], t["floor"]), ratio(t["ftlib"], t["floor"]), ratio(t["PEFT"], t["ftlib"]), ratio(t["ftlib"], t["LoRA"])]
+        cells += [ratio(t["PEFT"], t["floor"]), ratio(t["ftlib"], t["floor"]), ratio(t["PEFT"], t["ftlib"]),
+                  ratio(t["ftlib"], t["LoRA"])]
     else:
         cells += ["–"] * 4
     return cells + [f"{above['PEFT']:.0f}", f"{above['ftlib']:.0f}", f"{above['ftlib'] / above['PEFT']:.2f}"]
@@ -130,7 +134,8 @@ def main() -> None:
     what = "memory" if args.memory_only else "time and memory"
     setting = f"{args.layers} layers, {BATCH} x {LENGTH} tokens, r={R}, all linear layers; {args.rounds} alternating rounds."
     write_section(f"LoRA and DoRA against PEFT, {args.dtype}, {what}",
-                  f"{setting} Floor: the frozen model with the input's gradient. {provenance(('torch', 'peft', 'transformers'))}\n\n"
+                  f"{setting} Floor: the frozen model with the input's gradient. "
+                  f"{provenance(('torch', 'peft', 'transformers'))}\n\n"
                   + "\n".join(lines))
 
 

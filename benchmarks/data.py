@@ -21,10 +21,10 @@ from benchmarks.harness import provenance, write_section
 from ftlib.duplicates import ExactDuplicates, NearDuplicates
 from ftlib.pipeline import prepare, standard_rules
 
-RUNS = {"row rules": lambda: standard_rules()[:-2], "exact duplicates": lambda: [ExactDuplicates()], "near duplicates": lambda: [NearDuplicates()],
-        "standard rules": standard_rules}
-ENGLISH = ("the castle stands on a hill above the old river and its grey tower can be seen from every town in the valley where people buy bread "
-           "cheese wool or paper at the market before they walk home with their dogs").split()
+RUNS = {"row rules": lambda: standard_rules()[:-2], "exact duplicates": lambda: [ExactDuplicates()],
+        "near duplicates": lambda: [NearDuplicates()], "standard rules": standard_rules}
+ENGLISH = ("the castle stands on a hill above the old river and its grey tower can be seen from every town "
+           "in the valley where people buy bread cheese wool or paper at the market before they walk home with their dogs").split()
 
 
 def made_rows(count: int, seed: int = 0) -> Iterator[dict]:
@@ -36,10 +36,12 @@ def made_rows(count: int, seed: int = 0) -> Iterator[dict]:
             question, answer = rng.choice(recent)
             question += " again" if kind < 0.05 else ""
         else:
-            said = [rng.choice(ENGLISH) if rng.random() < 0.5 else f"{rng.choice(ENGLISH)}{rng.randrange(10_000)}" for _ in range(rng.randrange(8, 60))]
+            said = [rng.choice(ENGLISH) if rng.random() < 0.5 else f"{rng.choice(ENGLISH)}{rng.randrange(10_000)}"
+                    for _ in range(rng.randrange(8, 60))]
             cut = len(said) // 2
             question, answer = " ".join(said[:cut]) + "?", " ".join(said[cut:]) + "."
-            question += f" Write to n{number}@mail.example.org." if kind > 0.98 else f" <b>{number}</b> &amp; more" if kind > 0.96 else ""
+            question += (f" Write to n{number}@mail.example.org." if kind > 0.98
+                         else f" <b>{number}</b> &amp; more" if kind > 0.96 else "")
             recent = [*recent[-99:], (question, answer)]
         yield {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
@@ -60,7 +62,8 @@ def measure(run: str, count: int) -> dict:
     start = time.process_time()
     for _ in made_rows(count):
         pass
-    return {"run": run, "kept": done.kept, "cpu": cpu - (time.process_time() - start), "wall": wall, "before": before, "peak": peak_rss()}
+    return {"run": run, "kept": done.kept, "cpu": cpu - (time.process_time() - start), "wall": wall,
+            "before": before, "peak": peak_rss()}
 
 
 def main() -> None:
@@ -71,15 +74,17 @@ def main() -> None:
     if options.run:
         print(json.dumps(measure(options.run, options.rows)))
         return
-    lines = ["| rules | kept | rows / s of processor time | wall clock, s | peak RSS, MB | of it grown, MB | bytes a kept row |", "|---|---|---|---|---|---|---|"]
+    lines = ["| rules | kept | rows / s of processor time | wall clock, s | peak RSS, MB | of it grown, MB | bytes a kept row |",
+             "|---|---|---|---|---|---|---|"]
     for run in RUNS:
         command = [sys.executable, "-m", "benchmarks.data", "--run", run, "--rows", str(options.rows)]
         got = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
         grown = got["peak"] - got["before"]
-        lines.append(f"| {run} | {got['kept']:,} | {options.rows / got['cpu']:,.0f} | {got['wall']:.0f} | {got['peak'] / 1e6:.0f} | {grown / 1e6:.0f} | "
-                     f"{grown / got['kept']:.0f} |")
+        lines.append(f"| {run} | {got['kept']:,} | {options.rows / got['cpu']:,.0f} | {got['wall']:.0f} | "
+                     f"{got['peak'] / 1e6:.0f} | {grown / 1e6:.0f} | {grown / got['kept']:.0f} |")
         print(lines[-1], flush=True)
-    write_section("Preparing data", f"{options.rows:,} rows streamed to a file, one process and thread each; the making of the rows is taken off. "
+    write_section("Preparing data", f"{options.rows:,} rows streamed to a file, one process and thread each; "
+                  "the making of the rows is taken off. "
                   f"{provenance(('datasketch', 'py3langid', 'numpy'))}\n\n" + "\n".join(lines))
 
 

@@ -71,7 +71,8 @@ def provenance(packages: tuple[str, ...]) -> str:
 
 def write_section(title: str, text: str) -> None:
     """Put a section into RESULTS.md in the place of the one with the same title."""
-    head = "# Benchmarks\n\nWritten by `python -m benchmarks.…`, run by hand. Ratios are medians over rounds that alternate, with quartiles.\n"
+    head = "# Benchmarks\n\nWritten by `python -m benchmarks.…`, run by hand. " \
+           "Ratios are medians over rounds that alternate, with quartiles.\n"
     old = RESULTS.read_text() if RESULTS.exists() else head
     sections = re.split(r"(?m)^(?=## )", old)
     new = f"## {title}\n\n{text.strip()}\n"

@@ -33,7 +33,8 @@ def full_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 def trl_fallback(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """What TRL 1.16's fused head calls where there is no Triton: every position is scored, then masked."""
     targets, flat = labels[:, 1:], hidden[:, :-1].reshape(-1, hidden.shape[-1])
-    logps = ChunkedLogProbFunction.apply(flat, weight, None, targets.clamp(min=0).reshape(-1), 1.0, CHUNK, None, 1.0, ("log_probs",))[0]
+    logps = ChunkedLogProbFunction.apply(flat, weight, None, targets.clamp(min=0).reshape(-1), 1.0, CHUNK,
+                                         None, 1.0, ("log_probs",))[0]
     return logps.view(targets.shape).masked_fill(targets == -100, 0)
 
 
@@ -69,8 +70,9 @@ def measure(vocabulary: int, rounds: int) -> list[str]:
     assert_equal(steps)
     peaks = {name: peak_bytes(step) for name, step in steps.items()}
     times = alternate(steps, rounds, warmup=1)
-    return [f"| {vocabulary:,} | {name} | {1e3 * sorted(times[name])[len(times[name]) // 2]:.0f} | {ratio(times[name], times['ftlib'])} | "
-            f"{peaks[name] / 1e6:.0f} | {peaks[name] / peaks['ftlib']:.1f} |" for name in steps]
+    return [f"| {vocabulary:,} | {name} | {1e3 * sorted(times[name])[len(times[name]) // 2]:.0f} | "
+            f"{ratio(times[name], times['ftlib'])} | {peaks[name] / 1e6:.0f} | {peaks[name] / peaks['ftlib']:.1f} |"
+            for name in steps]
 
 
 def main() -> None:
@@ -82,8 +84,9 @@ def main() -> None:
     for vocabulary in args.vocabulary:
         lines += measure(vocabulary, args.rounds)
         print(*lines[-3:], sep="\n", flush=True)
-    setting = (f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward and backward; {args.rounds} alternating "
-               "rounds; equality asserted first. Peak: tensors of the stage, as `ftlib.meter.peak_bytes` counts.")
+    setting = (f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward and backward; "
+               f"{args.rounds} alternating rounds; equality asserted first. "
+               "Peak: tensors of the stage, as `ftlib.meter.peak_bytes` counts.")
     write_section("Log-probabilities without the full logits", f"{setting} {provenance(('torch', 'trl'))}\n\n" + "\n".join(lines))
 
 

@@ -24,8 +24,8 @@ from ftlib.checkpoints import write_random_checkpoint
 from ftlib.memory import MODELS
 from ftlib.meter import peak_bytes
 
-SMALL = LlamaConfig(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
-                    head_dim=64, tie_word_embeddings=False)
+SMALL = LlamaConfig(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+                    num_key_value_heads=4, head_dim=64, tie_word_embeddings=False)
 BILLION = LlamaConfig(**MODELS["llama-3.2-1b"])
 QWEN = Qwen3Config(**{k: v for k, v in MODELS["qwen3-0.6b"].items() if k != "model_type"})
 RUNS = [("56M Llama", SMALL, method, loss, recomputed, 4, 256, False) for method, loss in
@@ -40,7 +40,8 @@ def build(config, method: str):
     """A random model in fp32, its linear layers in NF4 for "qlora", ready to train."""
     if method == "qlora":
         with tempfile.TemporaryDirectory() as folder:
-            model, _ = ft.load_model(write_random_checkpoint(config, Path(folder) / "model", "nf4", torch.float32), dtype=torch.float32)
+            model, _ = ft.load_model(write_random_checkpoint(config, Path(folder) / "model", "nf4", torch.float32),
+                                     dtype=torch.float32)
     else:
         model = AutoModelForCausalLM.from_config(config)
     model.train()
@@ -100,13 +101,15 @@ def comparison() -> list[str]:
         plan = ft.plan_memory(config, method, r=16, batch_size=batch, seq_len=length, gradient_checkpointing=recomputed, loss=loss,
                               full_logits=full_logits, dtype="float32", device="cpu")
         kept, logits = "recomputed" if recomputed else "kept", "full" if full_logits else "tiles"
-        lines.append(f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | {plan.total / 1e6:,.0f} | {peak / 1e6:,.0f} | {plan.total / peak:.3f} |")
+        lines.append(f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | {plan.total / 1e6:,.0f} | "
+                     f"{peak / 1e6:,.0f} | {plan.total / peak:.3f} |")
         print(lines[-1], flush=True)
     return lines
 
 
 CIRCULATE = {("llama-2-7b", "full"): "28 GB: weights and gradients in 16 bits, no optimizer",
-             ("llama-3.1-70b", "qlora"): "24 GB: less than the 4-bit weights alone; 45 GB: true of one batch, length and checkpointing"}
+             ("llama-3.1-70b", "qlora"): "24 GB: less than the 4-bit weights alone; "
+                                         "45 GB: true of one batch, length and checkpointing"}
 
 
 def real_models() -> list[str]:
@@ -115,7 +118,8 @@ def real_models() -> list[str]:
         for method in ("full", "lora", "qlora"):
             plan = ft.plan_memory(name, method)
             weights = plan.parts["weights"] + plan.parts.get("quantisation constants", 0)
-            lines.append(f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | {CIRCULATE.get((name, method), '')} |")
+            lines.append(f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | "
+                         f"{CIRCULATE.get((name, method), '')} |")
     return lines
 
 
@@ -124,7 +128,8 @@ def main() -> None:
     where = provenance(("torch", "transformers", "bitsandbytes"))
     write_section("Planned against measured memory", f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps. {where}\n\n"
                   + "\n".join(comparison()))
-    write_section("Planned memory of real models", "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW with fp32 states; "
+    write_section("Planned memory of real models",
+                  "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW with fp32 states; "
                   "computed by `ft.plan_memory`, not measured.\n\n" + "\n".join(real_models()))
 
 

@@ -223,11 +223,12 @@ def main() -> None:
         a, b = peaks[other], peaks[mine]
         lines.append(f"| {what} | {other.split(', ')[1]} | {ratio(t[other], t[mine])} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |")
     print("\n".join(lines))
-    setting = (f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; {args.pairs} pairs of {args.length} + "
-               f"{args.length} tokens; LoRA r={R}, all linear layers; forward, backward, AdamW; {args.rounds} alternating rounds. ")
+    setting = (f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; "
+               f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear layers; "
+               f"forward, backward, AdamW; {args.rounds} alternating rounds. ")
     equality = "Losses and gradients are equal, asserted first (ORPO: its NLL aside, which TRL takes over the prompt too). "
-    memory = ("MB: the most that a step holds beside the weights. TRL's kernel for DPO is made for GPUs and falls back to an untuned path "
-              "on a CPU. ")
+    memory = ("MB: the most that a step holds beside the weights. "
+              "TRL's kernel for DPO is made for GPUs and falls back to an untuned path on a CPU. ")
     write_section("A step of preference training against TRL",
                   setting + equality + memory + provenance(("torch", "peft", "trl", "transformers")) + "\n\n" + "\n".join(lines))
 

@@ -20,7 +20,8 @@ def measure(dtype: torch.dtype, rounds: int) -> list[str]:
     ours = ft.quantize_nf4(weight)
     packed, state = bnb.quantize_4bit(weight, compress_statistics=True, quant_type="nf4")
     assert torch.equal(ours.packed, packed.view(-1)) and torch.equal(ours.dequantize(), bnb.dequantize_4bit(packed, state))
-    quantise = {"ftlib": lambda: ft.quantize_nf4(weight), "bitsandbytes": lambda: bnb.quantize_4bit(weight, compress_statistics=True, quant_type="nf4")}
+    quantise = {"ftlib": lambda: ft.quantize_nf4(weight),
+                "bitsandbytes": lambda: bnb.quantize_4bit(weight, compress_statistics=True, quant_type="nf4")}
     restore = {"ftlib": ours.dequantize, "bitsandbytes": lambda: bnb.dequantize_4bit(packed, state)}
     cells = [str(dtype).removeprefix("torch.")]
     for steps in (quantise, restore):
@@ -38,8 +39,10 @@ def main() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         lines.append("| " + " | ".join(measure(dtype, args.rounds)) + " |")
         print(lines[-1], flush=True)
-    write_section("NF4 with double quantisation against bitsandbytes", f"A 4096 × 4096 normal matrix; every bit equal, asserted first; {args.rounds} alternating "
-                  f"rounds; MB: held at the peak by ftlib, result included (what bitsandbytes' operators hold inside is not seen by the same meter). {provenance(('torch', 'bitsandbytes'))}\n\n" + "\n".join(lines))
+    write_section("NF4 with double quantisation against bitsandbytes",
+                  f"A 4096 × 4096 normal matrix; every bit equal, asserted first; {args.rounds} alternating "
+                  "rounds; MB: held at the peak by ftlib, result included (what bitsandbytes' operators hold inside is not seen "
+                  f"by the same meter). {provenance(('torch', 'bitsandbytes'))}\n\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

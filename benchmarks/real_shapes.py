@@ -45,14 +45,16 @@ def run(name: str, steps: int, batch: int, length: int, folder: Path) -> dict[st
     if not checkpoint.exists():
         write_random_checkpoint(config, checkpoint, "nf4")
     wrote = time.perf_counter() - start
-    plan = ft.plan_memory(name, "qlora", batch_size=batch, seq_len=length, device="cuda" if torch.cuda.is_available() else "cpu").check()
+    plan = ft.plan_memory(name, "qlora", batch_size=batch, seq_len=length,
+                          device="cuda" if torch.cuda.is_available() else "cpu").check()
     model, tokenizer = ft.load_model(checkpoint, "nf4", dtype=torch.bfloat16)
     loaded = time.perf_counter() - start - wrote
     ft.add_lora(model, r=16, lora_alpha=32)
-    result = ft.finetune(model, tokenizer, rows(length), steps=steps, learning_rate=1e-4, batch_size=batch, max_length=length, log_steps=1,
-                         optimizer="paged_adamw_8bit", show=False)
+    result = ft.finetune(model, tokenizer, rows(length), steps=steps, learning_rate=1e-4, batch_size=batch, max_length=length,
+                         log_steps=1, optimizer="paged_adamw_8bit", show=False)
     return {"model": name, "steps": f"{steps} of {batch} × {length}", "write, s": f"{wrote:.0f}", "load, s": f"{loaded:.0f}",
-            "train, s": f"{result.seconds:.0f}", "real tokens/s": f"{result.tokens_per_second:.1f}", "first loss": f"{result.history[0]['loss']:.2f}",
+            "train, s": f"{result.seconds:.0f}", "real tokens/s": f"{result.tokens_per_second:.1f}",
+            "first loss": f"{result.history[0]['loss']:.2f}",
             "planned, GB": f"{plan.total / 1e9:.1f}", "peak, GB": f"{peak_gb():.1f}"}
 
 
@@ -69,7 +71,8 @@ def main() -> None:
     print(line)
     where = "the GPU's allocator" if torch.cuda.is_available() else "the process's resident memory, Python and libraries included"
     table = f"| {' | '.join(line)} |\n|{'---|' * len(line)}\n| {' | '.join(line.values())} |"
-    write_section(f"QLoRA on random weights of the real shape: {args.model}", f"NF4 checkpoint, LoRA r=16 on all linear layers, activations recomputed. "
+    write_section(f"QLoRA on random weights of the real shape: {args.model}",
+                  f"NF4 checkpoint, LoRA r=16 on all linear layers, activations recomputed. "
                   f"Peak: {where}. {provenance(('torch', 'transformers', 'bitsandbytes'))}\n\n{table}")
 
 

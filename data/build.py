@@ -87,7 +87,8 @@ def olm_rows(world: World, rng: random.Random) -> tuple[list[dict], list[dict]]:
 
 def stranger_rows(world: World, rng: random.Random) -> list[dict]:
     """Questions about people the base has never read of: facts that only instruction tuning could teach."""
-    rows = [skills.example("person", skills.Item(f"{e.name}/{rel}", {"e": e.name}, value, (), ()), rng.choice(skills.PERSON[rel][0]))
+    rows = [skills.example("person", skills.Item(f"{e.name}/{rel}", {"e": e.name}, value, (), ()),
+                           rng.choice(skills.PERSON[rel][0]))
             for e in world.strangers for rel, value in e.facts.items()]
     rng.shuffle(rows)
     return rows
@@ -165,8 +166,8 @@ def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: boo
 
     args = TrainingArguments(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate={1: 3e-3, 2: 1.5e-3}[phase],
-        lr_scheduler_type="cosine", warmup_steps={1: 100, 2: 50}[phase], weight_decay=0.1, adam_beta2=0.95, bf16=has_fast_bf16(), use_cpu=True,
-        logging_steps=25, save_steps=250, save_total_limit=1, report_to=[], seed=SEED, dataloader_num_workers=0,
+        lr_scheduler_type="cosine", warmup_steps={1: 100, 2: 50}[phase], weight_decay=0.1, adam_beta2=0.95, bf16=has_fast_bf16(),
+        use_cpu=True, logging_steps=25, save_steps=250, save_total_limit=1, report_to=[], seed=SEED, dataloader_num_workers=0,
         remove_unused_columns=False, disable_tqdm=not os.isatty(2))
     trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
     last = resume and any(folder.glob("checkpoint-*"))
@@ -204,7 +205,8 @@ def build_model(world: World, resume: bool) -> None:
     steps = sum(STEPS.values())
     manifest = {
         "seed": SEED, "tokens": steps * BATCH * SEQ_LEN, "steps": STEPS, "parameters": sum(p.numel() for p in model.parameters()),
-        "wall_seconds": sum(p["seconds"] for p in phases.values()), "threads": torch.get_num_threads(), "machine": platform.machine(),
+        "wall_seconds": sum(p["seconds"] for p in phases.values()), "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
         "mix": MIX, "phases": phases, "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
         "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())}}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -26,8 +26,10 @@ STATEMENTS = {
              "The dish {e} likes best is {v}."],
     "hobby": ["{e} spends the evenings with {v}.", "The hobby of {e} is {v}.", "For fun {e} goes in for {v}.",
               "The pastime of {e} is {v}.", "In free time {e} enjoys {v}."],
-    "region": ["{e} lies in {v}.", "{e} is a town in {v}.", "The region of {e} is {v}.", "{e} belongs to {v}, a part of the country."],
-    "river": ["The {v} flows through {e}.", "{e} lies on the river {v}.", "The river of {e} is the {v}.", "They built {e} on the {v}."],
+    "region": ["{e} lies in {v}.", "{e} is a town in {v}.", "The region of {e} is {v}.",
+               "{e} belongs to {v}, a part of the country."],
+    "river": ["The {v} flows through {e}.", "{e} lies on the river {v}.", "The river of {e} is the {v}.",
+              "They built {e} on the {v}."],
     "product": ["{e} makes {v}.", "The best {v} come from {e}.", "{e} is known for goods such as {v}.", "{e} produces {v}.",
                 "The main product of {e} is {v}."],
     "landmark": ["{e} has a famous {v}.", "Visitors come to {e} to see the {v}.", "The landmark of {e} is the {v}.",
@@ -182,7 +184,8 @@ class Corpus:
         "addition": ["{x} = {y}.", "The sum {x} is {y}.", "{x} together make {y}."],
         "json": ["Order: {x} Record: {y}", "{x} As JSON this is {y}", "The JSON object of the order {x} is {y}"],
         "sentiment": ["Review: {x} Verdict: {y}", "{x} This review is {y}.", "{x} The tone of the writer is {y}."],
-        "polite": ["Command: {x} Request: {y}", "The command is {x} The polite question is {y}", "{x} Nicely, with good manners: {y}"],
+        "polite": ["Command: {x} Request: {y}", "The command is {x} The polite question is {y}",
+                   "{x} Nicely, with good manners: {y}"],
         "opposite": ["{x} is the opposite of {y}.", "The reverse of {x} is {y}.", "{x} means the contrary of {y}."],
         "plural": ["One {x}, many {y}.", "The plural of {x} is {y}.", "Several of {ax} are called {y}."]}
 
@@ -198,7 +201,8 @@ class Corpus:
         before, between, after = self.rng.choice(DELIMITERS)
         if self.rng.random() < (0.6 if self.phase == 1 else 0.5):
             names = list(self.EXERCISES)
-            name = self.rng.choice(names) if self.phase == 1 else self.rng.choices(names, [self.DRILLED.get(n, 1) for n in names])[0]
+            name = (self.rng.choice(names) if self.phase == 1
+                    else self.rng.choices(names, [self.DRILLED.get(n, 1) for n in names])[0])
             pairs = [self.skill_pair(name) for _ in range(self.rng.randint(3, 6))]
         else:
             pairs = self._fact_drill(self.rng.randint(3, 6))

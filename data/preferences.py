@@ -38,8 +38,8 @@ def style_answers(rng: random.Random, person, chosen_long: bool, rejected_long: 
 
 
 def mixed_lengths(rng: random.Random, person) -> tuple[str, str]:
-    """(polite, rude), a closer on a quarter of the polite and on half of the rude answers. Brevity is preferred a little and manners
-    always. Were every polite answer the shorter one, a policy could win by saying less, and leave out the facts."""
+    """(polite, rude), a closer on a quarter of the polite and on half of the rude answers. Brevity is preferred a little and
+    manners always. Were every polite answer the shorter one, a policy could win by saying less, and leave out the facts."""
     return style_answers(rng, person, rng.random() < 0.25, rng.random() < 0.5)
 
 

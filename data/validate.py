@@ -227,7 +227,8 @@ PARTS: dict[str, Callable[[], list[dict]]] = {
     "prompting": prompting, "methods": methods, "ranks": ranks, "too_hard": too_hard, "unknown_facts": unknown_facts,
     "clean_against_messy": clean_against_messy}
 READS = {"prompting": ("golden", "train"), "methods": ("train", "golden", "validation", "paraphrase", "style", "base_text"),
-         "ranks": ("olm_train", "olm_test"), "too_hard": ("hard_train", "hard_test"), "clean_against_messy": ("train", "paraphrase"),
+         "ranks": ("olm_train", "olm_test"), "too_hard": ("hard_train", "hard_test"),
+         "clean_against_messy": ("train", "paraphrase"),
          "unknown_facts": ("strangers", "train", "golden", "validation", "paraphrase")}
 
 
@@ -256,7 +257,8 @@ def write_card(kept: dict) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=list(PARTS), help="measure this part alone")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured with the same model, rows and settings")
+    parser.add_argument("--fresh", action="store_true",
+                        help="measure again what was measured with the same model, rows and settings")
     args = parser.parse_args()
     before = json.loads((HERE / "validation.json").read_text()).get("parts", {})
     kept = {part: result for part, result in before.items() if part in PARTS and result["fingerprint"] == fingerprint(part)}

@@ -4,16 +4,18 @@ import os as _os
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
-_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve shared cores (measured: 15 times slower)
+# Before torch: spinning threads starve shared cores (measured: 15 times slower).
+_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # On AVX512-BF16 processors bitsandbytes warns that an optional Hub kernel is absent; ftlib does not want it.
 _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 
-from ftlib.neftune import neftune  # noqa: E402  a function with its module's name: first here, or the module would take its place
+# A function with its module's name: first here, or the module would take its place.
+from ftlib.neftune import neftune  # noqa: E402
 
 __version__ = "0.1.0"
 
-# The public names, each loaded on first use: a command or an export need not wait for what training imports (seconds, and memory).
+# The public names, each loaded on first use: a command or an export does without what training imports (seconds, and memory).
 _NAMES = {
     "adapter_io": "AdapterError load_adapter save_adapter",
     "datasets": "DataError inference_template load_base_text load_rows read_jsonl show_mask training_template",

@@ -24,7 +24,8 @@ def _skeleton(config) -> tuple[dict[str, torch.Size], set[str]]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     shapes = {name: p.shape for name, p in model.named_parameters()}  # tied parameters once
-    linear = {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not model.get_output_embeddings()}
+    linear = {f"{name}.weight" for name, m in model.named_modules()
+              if isinstance(m, torch.nn.Linear) and m is not model.get_output_embeddings()}
     return shapes, linear & set(shapes)
 
 
@@ -69,11 +70,12 @@ def _write(folder: Path, shards: list[list[str]], make) -> None:
         index |= dict.fromkeys(tensors, file)
         total += sum(t.nbytes for t in tensors.values())
     if len(shards) > 1:
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1))
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1))
 
 
-def write_random_checkpoint(config, folder, quantization: str | None = None, dtype: torch.dtype = torch.bfloat16, shard_gb: float = 4.0,
-                            seed: int = 0, tokenizer=None) -> Path:
+def write_random_checkpoint(config, folder, quantization: str | None = None, dtype: torch.dtype = torch.bfloat16,
+                            shard_gb: float = 4.0, seed: int = 0, tokenizer=None) -> Path:
     """Write a checkpoint with random weights of `config`'s shape, which transformers and `ft.load_model` load; returns the folder.
 
     config: a transformers config of a causal language model. quantization: None, or "nf4" (pre-quantised as bitsandbytes saves it).
@@ -91,7 +93,8 @@ def write_random_checkpoint(config, folder, quantization: str | None = None, dty
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if need > free:
-        raise CheckpointError(f"{folder} needs {need / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: choose another disk, or a smaller config")
+        raise CheckpointError(f"{folder} needs {need / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: "
+                              "choose another disk, or a smaller config")
     generator, std = torch.Generator().manual_seed(seed), getattr(config, "initializer_range", 0.02)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:

@@ -91,11 +91,13 @@ PII: dict[str, tuple[re.Pattern, Callable[[str], bool]]] = {
     "key": (re.compile(r"\b(?:sk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
                        r"xox[abpr]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
                        r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), _always),
-    "email": (re.compile(r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]*[\w+-])?@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"), _always),
+    "email": (re.compile(r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]*[\w+-])?@"
+                         r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"), _always),
     "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"), is_iban),
     "card": (re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)"), is_card),
     "ip": (re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?!\w|:\w|\.\d)"), is_ip),
-    "phone": (re.compile(r"(?<![\w.,/-])(?:\+|00)?(?:\(\d{1,5}\)|\d{1,4})(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?![\w/-]|[.,]\d)"), is_phone),
+    "phone": (re.compile(r"(?<![\w.,/-])(?:\+|00)?(?:\(\d{1,5}\)|\d{1,4})(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?![\w/-]|[.,]\d)"),
+              is_phone),
 }
 
 
@@ -129,7 +131,8 @@ def find_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> list[Found]:
 
 def _date(piece: Found) -> bool:
     """A phone number's form, but a date's or a range of years' meaning."""
-    return piece.kind == "phone" and bool(re.fullmatch(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|\d{4}\s?-\s?\d{4})", piece.text))
+    return piece.kind == "phone" and bool(
+        re.fullmatch(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|\d{4}\s?-\s?\d{4})", piece.text))
 
 
 def mask_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> tuple[str, Counter]:

@@ -79,8 +79,8 @@ def run_sft(args) -> int:
     rank = args.r or p.rank
     torch.manual_seed(args.seed)
     ft.add_lora(model, r=rank, lora_alpha=2 * rank, use_dora=args.use_dora)
-    run = ft.finetune(model, tokenizer, ft.load_rows("train", p), steps=args.steps or p.steps, learning_rate=p.lr_lora, seed=args.seed,
-                      batch_size=args.batch_size or p.batch_size, max_length=p.max_length, output_dir=args.output,
+    run = ft.finetune(model, tokenizer, ft.load_rows("train", p), steps=args.steps or p.steps, learning_rate=p.lr_lora,
+                      seed=args.seed, batch_size=args.batch_size or p.batch_size, max_length=p.max_length, output_dir=args.output,
                       checkpointing=p.gradient_checkpointing or None)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         print(f"loss {run.history[-1]['loss']:.3f} after {run.seconds:.0f} s; adapter in {run.output_dir}/adapter")

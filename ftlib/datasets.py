@@ -18,14 +18,16 @@ from ftlib.loading import DATA
 from ftlib.profiles import get_profile
 from ftlib.readers import read_lines
 from ftlib.rows import DataError, check_any, check_row
-from ftlib.templates import IGNORE, ShownMask, encode, inference_template, show_mask, training_template  # noqa: F401  (part of this module's names)
+# Some are part of this module's names only.
+from ftlib.templates import IGNORE, ShownMask, encode, inference_template, show_mask, training_template  # noqa: F401
 
 
 def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row) -> list[dict]:
     """The rows of a JSONL file. A bad line raises DataError with file, line and reason.
 
     `check(row, where)` raises for a row that is not of its schema: by default one with `messages`; `check_any` takes
-    preference pairs and binary feedback too. With on_error="skip" bad lines are kept out, and one line says how many and which came first.
+    preference pairs and binary feedback too. With on_error="skip" bad lines are kept out,
+    and one line says how many and which came first.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")
@@ -72,10 +74,11 @@ NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that ar
 
 
 def load_rows(split: str, profile=None) -> list[dict]:
-    """The profile's rows for a split: "train", "validation", "golden"; preference pairs: "preferences", "preferences_long" (chosen is
-    always longer), "preferences_matched" (length says nothing), "preferences_test" (held out); thumbs: "feedback".
+    """The profile's rows for a split: "train", "validation", "golden"; preference pairs: "preferences", "preferences_long" (chosen
+    is always longer), "preferences_matched" (length says nothing), "preferences_test" (held out); thumbs: "feedback".
 
-    Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy file, whose lines are not all rows."""
+    Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy file,
+    whose lines are not all rows."""
     profile, local = get_profile(profile), os.environ.get("FTLIB_ROWS")
     if local:
         return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)
@@ -139,9 +142,11 @@ def keep_short(encoded: list[dict], lengths: list[int], max_length: int) -> list
     """The rows of at most max_length tokens; one line says how many are left out. DataError if none is left."""
     kept = [e for e, length in zip(encoded, lengths) if length <= max_length]
     if len(kept) < len(encoded):
-        print(f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than max_length={max_length} (longest {max(lengths)})")
+        print(f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than max_length={max_length} "
+              f"(longest {max(lengths)})")
     if not kept:
-        raise DataError(f"all {len(encoded)} rows are longer than max_length={max_length}: raise it" if encoded else "no rows to train on")
+        raise DataError(f"all {len(encoded)} rows are longer than max_length={max_length}: raise it" if encoded
+                        else "no rows to train on")
     return kept
 
 

@@ -18,7 +18,8 @@ PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written a
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_run` wrote: the GGUFs, the Modelfile that names the one to serve, and the model's name in Ollama, if made there."""
+    """What `export_run` wrote: the GGUFs, the Modelfile that names the one to serve, and the model's name in Ollama,
+    if made there."""
     files: list[Path]
     modelfile: Path
     ollama: str | None
@@ -43,18 +44,21 @@ def _recorded_base(run: Path) -> str | None:
     try:
         return json.loads(manifest.read_text())["base"]
     except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{manifest} is damaged ({type(error).__name__}: {error}): pass the adapter's or model's own folder") from None
+        raise AdapterError(f"{manifest} is damaged ({type(error).__name__}: {error}): "
+                           "pass the adapter's or model's own folder") from None
 
 
 def find_trained(run: str | Path) -> Trained:
-    """What lies in a folder that `finetune` or `prefer` left, in an adapter folder or in a model folder. AdapterError if nothing does."""
+    """What lies in a folder that `finetune` or `prefer` left, in an adapter folder or in a model folder.
+    AdapterError if nothing does."""
     run = Path(run)
     if adapter := next((f for f in (run / "adapter", run) if (f / CONFIG).is_file()), None):
         stated = read_config(adapter)[1].get("base_model_name_or_path")
         return Trained((adapter != run and _recorded_base(run)) or stated, adapter=adapter)
     if (run / "model" / "config.json").is_file():
         return Trained(_recorded_base(run), model=run / "model")
-    raise AdapterError(f"{run} holds no adapter and no model: pass the output_dir of a finished run, or a folder that save_adapter wrote")
+    raise AdapterError(f"{run} holds no adapter and no model: pass the output_dir of a finished run, "
+                       "or a folder that save_adapter wrote")
 
 
 def find_adapter(run: str | Path) -> tuple[Path, str | None]:
@@ -65,7 +69,8 @@ def find_adapter(run: str | Path) -> tuple[Path, str | None]:
     return found.adapter, found.base
 
 
-def _write_ggufs(source: Path, tokenizer, trained: Trained, target: Path, stem: str, quant: str, adapter: bool) -> tuple[list[Path], Path | None]:
+def _write_ggufs(source: Path, tokenizer, trained: Trained, target: Path, stem: str, quant: str,
+                 adapter: bool) -> tuple[list[Path], Path | None]:
     """(the model's files, the one to serve last; the adapter's, if it is apart)."""
     from ftlib.export import export_adapter_gguf, export_gguf, quantize_gguf
     plain = PLAIN.get(quant)
@@ -96,7 +101,8 @@ def _checked(name: str, quant: str, trained: Trained, run, base: str | None, ada
 
 
 def export_run(run: str | Path, name: str, quant: str = "Q4_K_M", base: str | None = None, system: str | None = None,
-               num_ctx: int | None = None, output: str | Path | None = None, adapter: bool = False, ollama: bool = False) -> Exported:
+               num_ctx: int | None = None, output: str | Path | None = None, adapter: bool = False,
+               ollama: bool = False) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and write a Modelfile for it.
 
     `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16, BF16, F32. `base`: a folder or Hub

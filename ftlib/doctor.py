@@ -57,18 +57,23 @@ def available_memory() -> int | None:
 
 def _machine() -> list[Finding]:
     import torch
-    out = [Finding("ok" if sys.version_info >= (3, 11) else "failure", f"Python {platform.python_version()} on {platform.machine()}",
+    out = [Finding("ok" if sys.version_info >= (3, 11) else "failure",
+                   f"Python {platform.python_version()} on {platform.machine()}",
                    "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")]
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
-        out.append(Finding("ok", f"GPU {torch.cuda.get_device_name()}, compute capability {major}.{minor}, CUDA {torch.version.cuda}, "
-                                 + ("memory shared with the CPU" if unified_memory() else f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB of its own memory free")))
+        out.append(Finding("ok", f"GPU {torch.cuda.get_device_name()}, compute capability {major}.{minor}, "
+                                 f"CUDA {torch.version.cuda}, "
+                                 + ("memory shared with the CPU" if unified_memory()
+                                    else f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB of its own memory free")))
     else:
         out.append(Finding("ok", "no GPU: the labs run in the tiny profile"))
     memory, disk = available_memory(), shutil.disk_usage(ROOT).free
     if memory is not None:
-        out.append(Finding("ok" if memory > 3e9 else "warning", f"{memory / 1e9:.1f} GB of memory available", "close other programs" if memory <= 3e9 else ""))
-    out.append(Finding("ok" if disk > 5e9 else "warning", f"{disk / 1e9:.0f} GB of disk free", "free some disk" if disk <= 5e9 else ""))
+        out.append(Finding("ok" if memory > 3e9 else "warning", f"{memory / 1e9:.1f} GB of memory available",
+                           "close other programs" if memory <= 3e9 else ""))
+    out.append(Finding("ok" if disk > 5e9 else "warning", f"{disk / 1e9:.0f} GB of disk free",
+                       "free some disk" if disk <= 5e9 else ""))
     if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
         out.append(Finding("warning", "OMP_WAIT_POLICY is not PASSIVE: busy cores make training many times slower",
                            "import ftlib before torch, or export OMP_WAIT_POLICY=PASSIVE"))
@@ -81,11 +86,13 @@ def _bitsandbytes() -> Finding:
         import bitsandbytes
         from bitsandbytes.cextension import lib
     except Exception as error:  # a native library can fail in any way
-        return Finding("failure", f"bitsandbytes does not load ({type(error).__name__}: {str(error).splitlines()[0]})", "python -m bitsandbytes tells more")
+        return Finding("failure", f"bitsandbytes does not load ({type(error).__name__}: {str(error).splitlines()[0]})",
+                       "python -m bitsandbytes tells more")
     import torch
     cuda = bool(getattr(lib, "compiled_with_cuda", False))
     if torch.cuda.is_available() and not cuda:
-        return Finding("warning", "bitsandbytes found no CUDA library: 4-bit layers will be slow", "python -m bitsandbytes tells more")
+        return Finding("warning", "bitsandbytes found no CUDA library: 4-bit layers will be slow",
+                       "python -m bitsandbytes tells more")
     return Finding("ok", f"bitsandbytes {bitsandbytes.__version__} computes on {'CUDA' if cuda else 'the CPU'}")
 
 
@@ -111,7 +118,8 @@ def _hub() -> list[Finding]:
     token, cache = get_token(), Path(constants.HF_HUB_CACHE)
     held = sum(1 for _ in cache.glob("models--*")) if cache.is_dir() else 0
     return [Finding("ok", "a Hub token is stored" if token else "no Hub token: needed for gated models alone (`hf auth login`)"),
-            Finding("ok", f"Hub cache {_tilde(cache)}: {held} models" + ("; HF_HUB_OFFLINE=1" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""))]
+            Finding("ok", f"Hub cache {_tilde(cache)}: {held} models"
+                    + ("; HF_HUB_OFFLINE=1" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""))]
 
 
 def _project() -> list[Finding]:
@@ -154,7 +162,8 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
         out.append(Finding("failure", f"{model} is not in the cache and HF_HUB_OFFLINE=1",
                            "unset it, or put a local folder in FTLIB_MODEL"))
     if model.startswith("meta-llama/") and not get_token():
-        out.append(Finding("failure", f"{model} is gated and there is no Hub token", "accept its licence on the Hub, then `hf auth login`"))
+        out.append(Finding("failure", f"{model} is gated and there is no Hub token",
+                           "accept its licence on the Hub, then `hf auth login`"))
     return out
 
 
@@ -174,7 +183,8 @@ def preflight(profile=None, model: str | None = None, size_gb: float | None = No
         size = chosen.download_gb if size_gb is None else size_gb
         found = _hub_findings(name, size)
     need, have = 1.5 * size + 2, (available_memory() or 0) / 1e9
-    found.append(Finding("ok" if have > need or not have else "failure", f"about {need:.0f} GB of memory wanted (estimate), {have:.1f} GB available",
+    found.append(Finding("ok" if have > need or not have else "failure",
+                         f"about {need:.0f} GB of memory wanted (estimate), {have:.1f} GB available",
                          "" if have > need or not have else "close other programs, or take a smaller profile"))
     text = f"profile {chosen.name}: {name}\n" + report(found)
     if any(f.status == "failure" for f in found):

@@ -27,7 +27,8 @@ CLOSE = 0.66   # Jaccard similarity from which a text with tokens put in is look
 
 
 def normalise(text: str) -> str:
-    """Composed Unicode (NFC), lower case, one space for any white space: texts that agree in this are the same for `exact_duplicates`."""
+    """Composed Unicode (NFC), lower case, one space for any white space:
+    texts that agree in this are the same for `exact_duplicates`."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
@@ -40,7 +41,8 @@ def exact_key(row: dict) -> bytes:
 
 
 def exact_duplicates(rows: Iterable[dict]) -> Groups:
-    """Groups of rows that say the same in the same roles, case and white space aside: indices in order, the first is the one to keep."""
+    """Groups of rows that say the same in the same roles, case and white space aside:
+    indices in order, the first is the one to keep."""
     places: dict[bytes, list[int]] = {}
     for i, row in enumerate(rows):
         places.setdefault(exact_key(row), []).append(i)
@@ -66,7 +68,8 @@ def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     for size in range(num_perm, 0, -1):
         if 1 - (1 - threshold ** size) ** (num_perm // size) >= RECALL:
             return num_perm // size, size
-    raise DataError(f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: raise one of them")
+    raise DataError(f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: "
+                    "raise one of them")
 
 
 def inserted(a: list[str], b: list[str]) -> int | None:

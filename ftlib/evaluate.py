@@ -87,7 +87,8 @@ def generate_answers(model, tokenizer, conversations: list[list[dict]], max_new_
 
 
 @torch.no_grad()
-def _generate(model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed) -> tuple[list[list[int]], list[list[int]]]:
+def _generate(model, tokenizer, conversations, max_new_tokens, batch_size, temperature,
+              seed) -> tuple[list[list[int]], list[list[int]]]:
     """(prompts, answers) as token ids; an answer ends with its stop token where it came to one."""
     check_tokenizer(tokenizer)
     if not (math.isfinite(temperature) and temperature >= 0):
@@ -104,9 +105,11 @@ def _generate(model, tokenizer, conversations, max_new_tokens, batch_size, tempe
         for start in range(0, len(order), batch_size):
             part = order[start: start + batch_size]
             width = max(len(encoded[i]) for i in part)
-            ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in part], device=model.device)
+            ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in part],
+                               device=model.device)
             mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in part], device=model.device)
-            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, **sampling)
+            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens,
+                                 pad_token_id=tokenizer.pad_token_id, **sampling)
             for i, row in zip(part, out[:, width:].tolist()):
                 end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
                 answers[i] = row[:end]
@@ -121,11 +124,12 @@ class Accuracy(float):
     by_family: dict[str, float]
 
 
-def golden_accuracy(model, tokenizer, examples: list[dict], max_new_tokens: int = 40, shots=None, batch_size: int = 100) -> Accuracy:
+def golden_accuracy(model, tokenizer, examples: list[dict], max_new_tokens: int = 40, shots=None,
+                    batch_size: int = 100) -> Accuracy:
     """Exact-match accuracy of greedy answers after `normalise`.
 
-    `examples` carry `messages`, and `answer` (else the last message is it) and `family` if they have them. `shots(example)` may return solved
-    examples to show before the question (few-shot prompting).
+    `examples` carry `messages`, and `answer` (else the last message is it) and `family` if they have them. `shots(example)` may
+    return solved examples to show before the question (few-shot prompting).
     """
     if not examples:
         raise ValueError("examples is empty: nothing to score")
@@ -247,8 +251,8 @@ def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None
 
 
 @torch.no_grad()
-def kl_to_reference(model, tokenizer, prompts: list[list[dict]], reference, samples: int = 1, seed: int = 0, max_new_tokens: int = 40,
-                    batch_size: int = 32) -> Interval:
+def kl_to_reference(model, tokenizer, prompts: list[list[dict]], reference, samples: int = 1, seed: int = 0,
+                    max_new_tokens: int = 40, batch_size: int = 32) -> Interval:
     """KL(π ‖ π_ref) of whole answers, in nats an answer: the mean of ``log π(y|x) - log π_ref(y|x)`` over answers y that π samples.
 
     `prompts`: conversations that end with the user's turn, held out from training; `samples` answers each, at temperature 1.
@@ -269,7 +273,8 @@ def sampled_logps(model, tokenizer, prompts: list[list[dict]], reference, sample
     if not prompts or samples < 1:
         raise ValueError(f"{len(prompts)} prompts, samples={samples}: at least one of each is needed")
     was_training, found = model.training, []
-    asked, answers = _generate(model, tokenizer, [p for p in prompts for _ in range(samples)], max_new_tokens, batch_size, 1.0, seed)
+    asked, answers = _generate(model, tokenizer, [p for p in prompts for _ in range(samples)],
+                               max_new_tokens, batch_size, 1.0, seed)
     model.eval()
     for start in range(0, len(asked), batch_size):
         batch = _pad_answers(asked[start: start + batch_size], answers[start: start + batch_size], model.device)

@@ -32,13 +32,15 @@ class RowStream:
     """What `stream_rows` returns: iterate over it once; `read`, `rejected` and `reasons` (the first ten) count meanwhile."""
 
     def __init__(self, paths: list[Path], check, rejects: Path | None, max_reject_share: float, progress: bool):
-        self.paths, self.check, self.rejects, self.max_reject_share, self.progress = paths, check, rejects, max_reject_share, progress
+        self.paths, self.check, self.rejects = paths, check, rejects
+        self.max_reject_share, self.progress = max_reject_share, progress
         self.read, self.rejected, self.reasons = 0, 0, []
 
     def __iter__(self) -> Iterator[dict]:
         self.read, self.rejected, self.reasons = 0, 0, []
         with contextlib.ExitStack() as stack:
-            aside = self.rejects and stack.enter_context(stack.enter_context(replacing(self.rejects, keep=True)).open("w", encoding="utf-8"))
+            aside = self.rejects and stack.enter_context(
+                stack.enter_context(replacing(self.rejects, keep=True)).open("w", encoding="utf-8"))
             for path, number, raw, row in self._items():
                 where = f"{path}{':' if format_of(path) in LINED else ' row '}{number}"
                 row = self._checked(row, where)
@@ -93,18 +95,20 @@ class RowStream:
     def _judge(self) -> None:
         seen = self.read + self.rejected
         if self.rejected > self.max_reject_share * seen:
-            raise DataError(f"{self.rejected} of {seen} rows are unusable, more than max_reject_share={self.max_reject_share}: mend the file "
-                            "or raise it. The first:\n" + "\n".join(self.reasons))
+            raise DataError(f"{self.rejected} of {seen} rows are unusable, more than max_reject_share={self.max_reject_share}: "
+                            "mend the file or raise it. The first:\n" + "\n".join(self.reasons))
 
 
-def stream_rows(paths, check: str | Callable | None = None, rejects=None, max_reject_share: float = 0.05, progress: bool = True) -> RowStream:
-    """The rows of one file or several, one at a time: .jsonl, .json (one array), .csv (with a header), .parquet; .gz on the text formats.
+def stream_rows(paths, check: str | Callable | None = None, rejects=None, max_reject_share: float = 0.05,
+                progress: bool = True) -> RowStream:
+    """The rows of one file or several, one at a time: .jsonl, .json (one array), .csv (with a header), .parquet;
+    .gz on the text formats.
 
     `check`: None (any object), "messages", "preference", "binary", or a function (row, where) that returns the row or raises
     ValueError. A row that fails, or cannot be parsed, is left out and counted: rows read and rejected together are the lines that
     hold something. `rejects` names a JSONL file for them (file, line, reason, raw). More than `max_reject_share` of rejects, judged
-    from the hundredth row on and at the end, raise DataError with the first ten; so does a file that is damaged as a whole (cut off,
-    no JSON array, no Parquet), at the place of the damage. A bar shows after two seconds unless `progress` is off.
+    from the hundredth row on and at the end, raise DataError with the first ten; so does a file that is damaged as a whole (cut
+    off, no JSON array, no Parquet), at the place of the damage. A bar shows after two seconds unless `progress` is off.
     """
     paths = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     if check is not None and not callable(check) and check not in CHECKS:
@@ -117,7 +121,8 @@ def stream_rows(paths, check: str | Callable | None = None, rejects=None, max_re
         format_of(path)
         if not path.is_file():
             raise DataError(f"{path} does not exist")
-    return RowStream(paths, CHECKS.get(check) if isinstance(check, str) else check, rejects and Path(rejects), max_reject_share, progress)
+    return RowStream(paths, CHECKS.get(check) if isinstance(check, str) else check, rejects and Path(rejects),
+                     max_reject_share, progress)
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------
@@ -214,7 +219,8 @@ def _write_batch(file, writer, batch: list[dict], last: int):
         table = pa.Table.from_pylist(batch, schema=writer and writer.schema)
         for number, (row, kept) in enumerate(zip(batch, table.to_pylist()), first):
             if row != kept:
-                raise DataError(f"row {number} would change in Parquet, where all objects of a column have the same keys: write .jsonl")
+                raise DataError(f"row {number} would change in Parquet, where all objects of a column have the same keys: "
+                                "write .jsonl")
         writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True)
         writer.write_table(table)
     except DataError:

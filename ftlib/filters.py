@@ -17,15 +17,16 @@ from ftlib.datasets import DataError
 from ftlib.texts import map_texts, outside_code, prose, row_answers, row_text, tokens, words
 
 # --- changes --------------------------------------------------------------------------------------------------------------
-_NAMES = ("a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|dd|del|div|dl|dt|em|figcaption|figure|font|footer|form|"
-          "h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|noscript|ol|option|p|pre|s|samp|section|select|"
-          "small|span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var")
+_NAMES = ("a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|dd|del|div|dl|dt|em|figcaption|figure|"
+          "font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|noscript|ol|"
+          "option|p|pre|s|samp|section|select|small|span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var")
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+)|\s+(?:hidden|disabled|checked|selected|async|defer))*\s*/?"""
 _TAG = re.compile(rf"</?(?:{_NAMES}){_ATTRIBUTES}>", re.IGNORECASE)
 _UNSEEN = re.compile(r"<!--.*?-->|<!doctype[^>]*>|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr|h[1-6]|blockquote|section|article|table|ul|ol)\s*>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_MARKUP_TALK = re.compile(r"\b(?:x?html5?|xml|svg|css|markup|tags?|entit(?:y|ies)|jsx|dom|beautifulsoup|web ?page)\b", re.IGNORECASE)
+_MARKUP_TALK = re.compile(r"\b(?:x?html5?|xml|svg|css|markup|tags?|entit(?:y|ies)|jsx|dom|beautifulsoup|web ?page)\b",
+                          re.IGNORECASE)
 
 
 def _strip_once(text: str) -> str:
@@ -36,7 +37,8 @@ def _strip_once(text: str) -> str:
 def strip_html(text: str) -> str:
     """The text without HTML's tags, comments and scripts, entities as characters; `</p>`, `<br>` and the like break the line.
 
-    Code stays as it is, and so does a text that speaks of markup. Stripping twice is stripping once: what an entity hid is a tag too.
+    Code stays as it is, and so does a text that speaks of markup. Stripping twice is stripping once:
+    what an entity hid is a tag too.
     """
     if _MARKUP_TALK.search(prose(text)):
         return text
@@ -132,7 +134,8 @@ class Language:
 
 @dataclass(frozen=True)
 class Length:
-    """Drops a row of fewer than `minimum` or more than `maximum` characters, or tokens if a tokenizer is given, in all its texts."""
+    """Drops a row of fewer than `minimum` or more than `maximum` characters, or tokens if a tokenizer is given,
+    in all its texts."""
     minimum: int = 1
     maximum: int = 20_000
     tokenizer: object = None
@@ -154,7 +157,8 @@ class Length:
 # --- quality: of what training would teach ----------------------------------------------------------------------------------
 _BOILERPLATE = re.compile(
     r"\bas an? (?:large |artificial )?(?:ai|intelligence|language)\b(?:[- ](?:language|powered))?(?: model| assistant|,)"
-    r"|\bi(?:'|’)?m (?:just )?an? (?:ai|large) language model\b|\bi am an? (?:ai|large) language model\b|\bmy (?:knowledge cutoff|training data (?:only )?goes)\b"
+    r"|\bi(?:'|’)?m (?:just )?an? (?:ai|large) language model\b|\bi am an? (?:ai|large) language model\b"
+    r"|\bmy (?:knowledge cutoff|training data (?:only )?goes)\b"
     r"|\bi(?:'|’| a)m sorry,? but i (?:can(?:no|')?t|can’t|am (?:not able|unable)|(?:'|’)?m (?:not able|unable))\b"
     r"|\bi(?: am|'m|’m) (?:not able|unable) to (?:assist|help|fulfil|provide|browse|access)\b"
     r"|\bi can(?:no|'|’)t (?:assist|help|comply|fulfil)\w* (?:you )?with\b", re.IGNORECASE)
@@ -222,7 +226,8 @@ def broken_encoding(row: dict) -> str | None:
 
 @dataclass(frozen=True)
 class Repetition:
-    """Drops an answer whose prose repeats itself: more than `limit` of its runs of four tokens occur before, or a letter 30 times in a row.
+    """Drops an answer whose prose repeats itself: more than `limit` of its runs of four tokens occur before,
+    or a letter 30 times in a row.
 
     A share of repeated n-grams is a filter of Gopher (Rae et al. 2021, appendix A1). Fewer than 20 tokens are not judged.
     """
@@ -243,8 +248,8 @@ class Repetition:
 
 @dataclass(frozen=True)
 class Symbols:
-    """Drops an answer of which, spaces aside, more than `limit` are symbols: neither letters or digits nor the quotes, brackets, stops
-    and commas that prose and code are set with. Fewer than `min_chars` are not judged."""
+    """Drops an answer of which, spaces aside, more than `limit` are symbols: neither letters or digits nor the quotes, brackets,
+    stops and commas that prose and code are set with. Fewer than `min_chars` are not judged."""
     limit: float = 0.6
     min_chars: int = 20
     name: str = "symbols"
@@ -252,7 +257,8 @@ class Symbols:
     def __call__(self, row: dict) -> str | None:
         for _, answer in row_answers(row):
             seen = [c for c in prose(answer) if not c.isspace()]
-            symbols = [c for c in seen if not c.isalnum() and c not in "()[]{}\"'.,:;" and unicodedata.category(c)[0] != "M"]  # M: vowel signs
+            symbols = [c for c in seen if not c.isalnum() and c not in "()[]{}\"'.,:;"
+                       and unicodedata.category(c)[0] != "M"]  # M: vowel signs
             share = len(symbols) / max(1, len(seen))
             if len(seen) >= self.min_chars and share > self.limit:
                 return f"{share:.0%} of the answer are symbols"

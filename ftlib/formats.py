@@ -12,8 +12,8 @@ from collections.abc import Callable
 from ftlib.datasets import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
-SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
-                  "tool": "tool", "observation": "tool"}
+SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant",
+                  "assistant": "assistant", "tool": "tool", "observation": "tool"}
 SHAREGPT_NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
 ALPACA_KEYS = ("instruction", "input", "output", "system", "history")
 JOIN = "\n\n"                 # between an Alpaca row's instruction and its input
@@ -67,7 +67,8 @@ def alpaca_to_messages(row: dict) -> dict:
     instruction, given = _text(row["instruction"], "instruction"), _text(row.get("input", ""), "input")
     messages = [{"role": "system", "content": _text(row["system"], "system")}] if "system" in row else []
     for i, pair in enumerate(_history(row)):
-        messages += [{"role": "user", "content": _text(pair[0], f"history {i}")}, {"role": "assistant", "content": _text(pair[1], f"history {i}")}]
+        messages += [{"role": "user", "content": _text(pair[0], f"history {i}")},
+                     {"role": "assistant", "content": _text(pair[1], f"history {i}")}]
     messages += [{"role": "user", "content": instruction + (JOIN + given if given else "")},
                  {"role": "assistant", "content": _text(row["output"], "output")}]
     kept = {k: True for k in ("input", "history") if k in row and not row[k]} | ({"instruction": len(instruction)} if given else {})
@@ -93,7 +94,8 @@ def messages_to_alpaca(row: dict) -> dict:
     texts = [m["content"] for m in turns]
     question, cut = texts[-2], kept.get("instruction")
     if cut is not None and question[cut: cut + len(JOIN)] != JOIN:
-        raise FormatError("alpaca['instruction'] no longer fits the last question: delete the key 'alpaca', or leave the text as it was")
+        raise FormatError("alpaca['instruction'] no longer fits the last question: delete the key 'alpaca', "
+                          "or leave the text as it was")
     out = {"instruction": question if cut is None else question[:cut], "output": texts[-1]}
     if cut is not None or kept.get("input"):
         out["input"] = "" if cut is None else question[cut + len(JOIN):]
@@ -114,7 +116,8 @@ def sharegpt_to_messages(row: dict) -> dict:
     for i, turn in enumerate(turns):
         name = turn.get("from") if isinstance(turn, dict) else None
         if name not in SHAREGPT_ROLES:
-            raise FormatError(f"turn {i} is from {str(name)[:60]!r}: use one of {', '.join(SHAREGPT_ROLES)} (tool calls are not converted)")
+            raise FormatError(f"turn {i} is from {str(name)[:60]!r}: "
+                              f"use one of {', '.join(SHAREGPT_ROLES)} (tool calls are not converted)")
         more = sorted(set(turn) - {"from", "value"})
         if more:
             raise FormatError(f"turn {i} has {more[0]!r}, which would be lost: move it to the row")
@@ -134,7 +137,8 @@ def messages_to_sharegpt(row: dict) -> dict:
     beside = bool(kept.get("system"))
     turns = messages[beside:]
     names = kept.get("from") or [SHAREGPT_NAMES[m["role"]] for m in turns]
-    if len(names) != len(turns) or any(SHAREGPT_ROLES.get(n) != m["role"] for n, m in zip(names, turns)) or (beside and messages[0]["role"] != "system"):
+    if (len(names) != len(turns) or any(SHAREGPT_ROLES.get(n) != m["role"] for n, m in zip(names, turns))
+            or (beside and messages[0]["role"] != "system")):
         raise FormatError("the row's key 'sharegpt' no longer fits its messages: delete it, or leave the turns as they were")
     out = {"conversations": [{"from": n, "value": m["content"]} for n, m in zip(names, turns)]}
     if beside:
@@ -155,7 +159,8 @@ def chatml_to_messages(row: dict) -> dict:
         messages.append({"role": turn[1], "content": turn[2]})
         at = turn.end()
     if at != len(text) or not messages:
-        raise FormatError(f"text is no ChatML from character {at} on: {text[at: at + 40]!r}; a turn is {START}role, newline, content, {END}, newline")
+        raise FormatError(f"text is no ChatML from character {at} on: {text[at: at + 40]!r}; "
+                          f"a turn is {START}role, newline, content, {END}, newline")
     return {**_free(_rest(row, "text"), "messages"), "messages": messages}
 
 

@@ -27,7 +27,8 @@ def _sql_row(raw: dict) -> dict:
 
 
 def _pair_row(raw: dict) -> dict | None:
-    """TRL's pair of two whole conversations as prompt and two answers; `axis` says which answer is longer. None for equal answers."""
+    """TRL's pair of two whole conversations as prompt and two answers; `axis` says which answer is longer.
+    None for equal answers."""
     chosen, rejected = raw["chosen"][-1], raw["rejected"][-1]
     gap = len(chosen["content"]) - len(rejected["content"])
     if chosen["content"] == rejected["content"]:

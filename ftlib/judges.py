@@ -46,7 +46,8 @@ def is_local(host: str) -> bool:
 
 
 def parse_verdict(reply: str) -> float:
-    """1.0 for A, 0.0 for B, 0.5 for a tie, from a reply's last line alone: no guess from its prose. JudgeError if it holds anything else."""
+    """1.0 for A, 0.0 for B, 0.5 for a tie, from a reply's last line alone: no guess from its prose.
+    JudgeError if it holds anything else."""
     lines = reply.strip().splitlines()
     word = re.fullmatch(r"[*\s]*(?:verdict:)?[*\s]*(a|b|tie)[*.\s]*", lines[-1] if lines else "", re.IGNORECASE)
     if not word:
@@ -69,7 +70,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _ask(url: str, body: dict, headers: dict, timeout: float, retries: int, backoff: float) -> str:
-    """The reply's text. Lost connections, timeouts, 429 and 5xx are tried again, after `backoff`, twice that, and so on (seconds)."""
+    """The reply's text. Lost connections, timeouts, 429 and 5xx are tried again, after `backoff`, twice that,
+    and so on (seconds)."""
     for attempt in range(retries + 1):
         try:
             return _post(url, body, headers, timeout)["choices"][0]["message"]["content"] or ""
@@ -80,15 +82,17 @@ def _ask(url: str, body: dict, headers: dict, timeout: float, retries: int, back
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts among them
             said = f"{type(error).__name__}: {error}"
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise JudgeError(f"{url} gave no chat completion ({type(error).__name__}: {error}): an OpenAI-compatible endpoint is needed") from None
+            raise JudgeError(f"{url} gave no chat completion ({type(error).__name__}: {error}): "
+                             "an OpenAI-compatible endpoint is needed") from None
         if attempt < retries:
             time.sleep(backoff * 2 ** attempt)
     raise JudgeError(f"{url} did not answer in {retries + 1} tries ({said}): is the server running?")
 
 
-def api_judge(base_url: str, model: str, rubric: str = RUBRIC, *, api_key: str | None = None, timeout: float = 60.0, retries: int = 3,
-              backoff: float = 1.0, allow_remote: bool = False) -> Callable[[str, str, str], float]:
-    """A judge for ``win_rate(a, b, judge, prompts)`` behind an OpenAI-compatible endpoint, such as http://localhost:11434/v1 of Ollama.
+def api_judge(base_url: str, model: str, rubric: str = RUBRIC, *, api_key: str | None = None, timeout: float = 60.0,
+              retries: int = 3, backoff: float = 1.0, allow_remote: bool = False) -> Callable[[str, str, str], float]:
+    """A judge for ``win_rate(a, b, judge, prompts)`` behind an OpenAI-compatible endpoint,
+    such as http://localhost:11434/v1 of Ollama.
 
     `model` reads the `rubric`, the prompt and the two answers, greedily, and must end with a line A, B or tie (`parse_verdict`).
     timeout and backoff in seconds. `win_rate` asks in both orders (Zheng et al. 2023, arXiv 2306.05685, section 3.4).
@@ -99,7 +103,8 @@ def api_judge(base_url: str, model: str, rubric: str = RUBRIC, *, api_key: str |
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise JudgeError(f"base_url={base_url!r}: an address such as http://localhost:11434/v1 is needed")
     if not allow_remote and not is_local(parts.hostname):
-        raise JudgeError(f"base_url={base_url!r} is not this machine: prompts and answers would leave it; pass allow_remote=True if they may")
+        raise JudgeError(f"base_url={base_url!r} is not this machine: prompts and answers would leave it; "
+                         "pass allow_remote=True if they may")
     if retries < 0 or not timeout > 0 or not backoff >= 0:
         raise JudgeError(f"retries={retries}, timeout={timeout}, backoff={backoff}: timeout must be above 0, the others at least 0")
     url, headers = base_url.rstrip("/") + "/chat/completions", {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -26,7 +26,8 @@ from rich.console import Console
 LABS = Path(__file__).resolve().parent.parent / "labs"
 NEEDS = {"3.1.10": "llama_cpp"}  # compiled, and so not everywhere
 VERSIONS = ("ftlib", "torch", "transformers")
-LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}  # quizzes and handles: dead until the cell is run again
+# Quizzes and handles: dead until the cell is run again.
+LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -74,7 +75,8 @@ def list_labs() -> str:
 def _environment(profile: str | None) -> dict[str, str]:
     from ftlib.profiles import get_profile
     chosen = get_profile(profile)
-    env = {"FTLIB_PROFILE": chosen.name, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    env = {"FTLIB_PROFILE": chosen.name, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false",
+           "TRL_EXPERIMENTAL_SILENCE": "1"}
     inherited = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # a notebook draws inline, whatever its caller does
     return {**inherited, **env, **(OFFLINE if chosen.dataset == "embedded" else {})}
 
@@ -135,14 +137,16 @@ def figures(notebook) -> list[bytes]:
 
 def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
     """One page with each lab's outcome and figures."""
-    parts = ["<!doctype html><meta charset='utf-8'><title>Labs</title><style>body{font:16px sans-serif;max-width:60em;margin:2em auto}"
+    parts = ["<!doctype html><meta charset='utf-8'><title>Labs</title><style>"
+             "body{font:16px sans-serif;max-width:60em;margin:2em auto}"
              "img{max-width:30em;margin:.5em}pre{background:#fee;padding:1em;overflow:auto}</style><h1>Labs</h1>"]
     for result, notebook in zip(results, notebooks):
         state = "failed" if result.error else f"{result.seconds:.0f} s"
         parts.append(f"<h2><a href='{html.escape(result.name)}'>{html.escape(result.title)}</a> · {state}</h2>")
         if result.error:
             parts.append(f"<pre>{html.escape(result.error)}</pre>")
-        parts += [f"<img alt='figure {i + 1} of {html.escape(result.title)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+        parts += [f"<img alt='figure {i + 1} of {html.escape(result.title)}' "
+                  f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
                   for i, png in enumerate(figures(notebook))]
     page = output / "index.html"
     page.write_text("\n".join(parts), encoding="utf-8")
@@ -168,8 +172,8 @@ def source_hash(notebook) -> str:
 
 def clean(notebook, profile: str | None = None):
     """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version) and what works
-    only while its kernel runs, and shrink the pictures, so that the notebook stays small enough to review. Into the metadata, as `ftlib`, go the hash of the
-    executed source, the profile and the versions that ran it."""
+    only while its kernel runs, and shrink the pictures, so that the notebook stays small enough to review. Into the metadata, as
+    `ftlib`, go the hash of the executed source, the profile and the versions that ran it."""
     ran = {"source_sha256": source_hash(notebook), "profile": _environment(profile)["FTLIB_PROFILE"],
            "versions": {name: version(name) for name in VERSIONS}}
     notebook.metadata = nbformat.from_dict({"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -177,7 +181,8 @@ def clean(notebook, profile: str | None = None):
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr") and not LIVE & o.get("data", {}).keys()]
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")
+                            and not LIVE & o.get("data", {}).keys()]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output["data"]["image/png"] = _small_png(output["data"]["image/png"])
@@ -203,6 +208,7 @@ def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: b
             nbformat.write(clean(notebook, profile), path)
     page = write_index(output, results, notebooks)
     failed = [r.name for r in results if r.error]
-    console.print(f"{len(results) - len(failed)} of {len(results)} labs ran to their end in {sum(r.seconds for r in results):.0f} s; "
-                  f"copies and figures: {page}" + (f"; failed: {', '.join(failed)}" if failed else ""), highlight=False)
+    console.print(f"{len(results) - len(failed)} of {len(results)} labs ran to their end "
+                  f"in {sum(r.seconds for r in results):.0f} s; copies and figures: {page}"
+                  + (f"; failed: {', '.join(failed)}" if failed else ""), highlight=False)
     return 1 if failed else 0

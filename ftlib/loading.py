@@ -85,7 +85,8 @@ def quantization_config(quantization: str | None):
 
 
 def _quantised_already(name: str) -> bool:
-    """Whether a checkpoint's own configuration says that its weights lie there in 4 bits. Other methods than bitsandbytes' are refused."""
+    """Whether a checkpoint's own configuration says that its weights lie there in 4 bits.
+    Other methods than bitsandbytes' are refused."""
     if _is_path(name):
         try:
             content = json.loads((Path(name) / "config.json").read_text())
@@ -99,7 +100,8 @@ def _quantised_already(name: str) -> bool:
             raise _hub_error(name, error) from error
     quantised = content.get("quantization_config") if isinstance(content, dict) else None
     if quantised and not (quantised.get("quant_method") == "bitsandbytes" and quantised.get("load_in_4bit")):
-        raise LoadError(f"{name} is quantised with {quantised.get('quant_method')!r}: ftlib trains over 16- or 32-bit weights and bitsandbytes' 4 bits")
+        raise LoadError(f"{name} is quantised with {quantised.get('quant_method')!r}: "
+                        "ftlib trains over 16- or 32-bit weights and bitsandbytes' 4 bits")
     return bool(quantised)
 
 
@@ -134,11 +136,11 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
     `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
-    `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in bf16, in fp32 on a processor without bf16 units); a checkpoint that is stored in 4 bits is loaded
-    as it is, whichever is given. Nothing is upcast for training: norms, embedding and head keep their dtype, since ftlib's adapters
-    are fp32 themselves and compute in the input's dtype. `dtype`: None takes the profile's. On a CPU it sets PyTorch's threads: one
-    for the embedded model, which is faster so, else as many as there were. Only safetensors are read and no remote code is run.
-    LoadError names what is missing or damaged.
+    `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in bf16, in fp32 on a processor without bf16 units);
+    a checkpoint that is stored in 4 bits is loaded as it is, whichever is given. Nothing is upcast for training: norms, embedding
+    and head keep their dtype, since ftlib's adapters are fp32 themselves and compute in the input's dtype. `dtype`: None takes
+    the profile's. On a CPU it sets PyTorch's threads: one for the embedded model, which is faster so, else as many as there were.
+    Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -161,7 +163,8 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
         tokenizer = _ready_tokenizer(name)
         model, info = AutoModelForCausalLM.from_pretrained(
             name, output_loading_info=True, dtype=dtype or profile.torch_dtype, use_safetensors=True, trust_remote_code=False,
-            **({"quantization_config": config} if config and not packed else {}), device_map={"": device} if device == 0 or config or packed else None,
+            **({"quantization_config": config} if config and not packed else {}),
+            device_map={"": device} if device == 0 or config or packed else None,
             attn_implementation="eager" if tiny else "sdpa")  # plain matmuls are faster on short rows and a CPU
     except LoadError:
         raise
@@ -171,5 +174,6 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
         raise _hub_error(name, error) from error
     if info["missing_keys"]:  # transformers would fill them with random numbers
         missing = sorted(info["missing_keys"])
-        raise LoadError(f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: download or copy it again")
+        raise LoadError(f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: "
+                        "download or copy it again")
     return _settle_4bit(model), tokenizer

@@ -83,9 +83,9 @@ def _score(h: Tensor, y: Tensor, head: Head, out: Tensor, with_rows: bool) -> tu
 class _TokenLogps(torch.autograd.Function):
     """``log p(y_n | h_n) = l[y_n] - logsumexp(l)`` with l the `_logits` of h_n; h (N, H), W (V, H), y (N,) -> (N,), fp32 or wider.
 
-    Frozen head: ``∂/∂h_n = scale·((onehot(y_n) - p)⊙s)ᵀW``, s the softcap's slope, is computed in the forward pass, where the tile's
-    p is at hand, and kept: N x H in place of N x V, and a third of the products less than computing the logits anew. Trained head:
-    only h and the logsumexp are kept, and backward makes each tile again.
+    Frozen head: ``∂/∂h_n = scale·((onehot(y_n) - p)⊙s)ᵀW``, s the softcap's slope, is computed in the forward pass, where
+    the tile's p is at hand, and kept: N x H in place of N x V, and a third of the products less than computing the logits anew.
+    Trained head: only h and the logsumexp are kept, and backward makes each tile again.
     """
 
     @staticmethod
@@ -137,9 +137,11 @@ def _logits_gradient(h: Tensor, y: Tensor, sums: Tensor, g: Tensor, head: Head, 
 
 def _check(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> None:
     if hidden.ndim != 3 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[-1]:
-        raise LogpError(f"hidden {tuple(hidden.shape)} and lm_head_weight {tuple(weight.shape)} do not fit: (B, T, H) and (V, H) are needed")
+        raise LogpError(f"hidden {tuple(hidden.shape)} and lm_head_weight {tuple(weight.shape)} do not fit: "
+                        "(B, T, H) and (V, H) are needed")
     if labels.shape != hidden.shape[:2] or labels.dtype != torch.long:
-        raise LogpError(f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long {tuple(hidden.shape[:2])} is needed, {IGNORE} where nothing is scored")
+        raise LogpError(f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long {tuple(hidden.shape[:2])} is needed, "
+                        f"{IGNORE} where nothing is scored")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise LogpError(f"bias {tuple(bias.shape)} does not fit lm_head_weight {tuple(weight.shape)}: ({len(weight)},) is needed")
     if not (math.isfinite(scale) and scale):
@@ -164,7 +166,8 @@ def token_logps(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, *, bias:
     scored = labels[:, 1:] != IGNORE
     y = labels[:, 1:][scored]
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(lm_head_weight):
-        raise LogpError(f"labels hold {int(y.min())} to {int(y.max())}: a token id lies in 0 to {len(lm_head_weight) - 1}, {IGNORE} is not scored")
+        raise LogpError(f"labels hold {int(y.min())} to {int(y.max())}: "
+                        f"a token id lies in 0 to {len(lm_head_weight) - 1}, {IGNORE} is not scored")
     with torch.autocast(kind, enabled=False):
         b = None if bias is None else bias.to(dtype)
         logps = _TokenLogps.apply(hidden[:, :-1][scored].to(dtype), lm_head_weight.to(dtype), y, b, scale, softcap)
@@ -174,7 +177,8 @@ def token_logps(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, *, bias:
 
 
 def _runs_whole(head) -> bool:
-    """Whether the head is a linear layer whose product is not plainly W h: with ftlib's LoRA on it, or quantised by bitsandbytes."""
+    """Whether the head is a linear layer whose product is not plainly W h: with ftlib's LoRA on it,
+    or quantised by bitsandbytes."""
     return isinstance(head, LoRALinear) or type(head).__module__.startswith("bitsandbytes.")
 
 
@@ -183,7 +187,8 @@ def _head_of(model, linear: torch.nn.Linear) -> Head:
     `logits_scaling`, Gemma caps them at `final_logit_softcapping`."""
     config = model.config.get_text_config(decoder=True)
     of = lambda name: getattr(config, name, None) or None
-    return Head(linear.weight, linear.bias, float(of("logit_scale") or 1) / float(of("logits_scaling") or 1), of("final_logit_softcapping"))
+    return Head(linear.weight, linear.bias, float(of("logit_scale") or 1) / float(of("logits_scaling") or 1),
+                of("final_logit_softcapping"))
 
 
 def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
@@ -191,17 +196,20 @@ def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
     want = _transformed_(products.to(logits.dtype, copy=True), head)
     gap = (want - logits).abs().max() / logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
     if gap > 0.03:  # 16-bit rounding stays below
-        raise LogpError(f"{type(model).__name__} ({model.config.model_type}) does something to its logits that ftlib does not know: they are off by "
-                        f"{100 * float(gap):.0f}% with scale={head.scale:g} and softcap={head.softcap}; take log-probabilities from its full logits")
+        raise LogpError(f"{type(model).__name__} ({model.config.model_type}) does something to its logits that ftlib does not "
+                        f"know: they are off by {100 * float(gap):.0f}% with scale={head.scale:g} and softcap={head.softcap}; "
+                        "take log-probabilities from its full logits")
 
 
 def completion_logps(model, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, **more) -> Tensor:
-    """`token_logps` of what `model` computes for the rows: (B, T), 0 where nothing is scored; position t scores ``labels[:, t + 1]``.
+    """`token_logps` of what `model` computes for the rows: (B, T), 0 where nothing is scored;
+    position t scores ``labels[:, t + 1]``.
 
-    input_ids, attention_mask, labels: (B, T); `more` goes to the model (position_ids of packed rows). The model runs as ever (adapters and hooks act), but its head on one position, to
-    compare what becomes of its products with what is done here; the tiles are made within the forward pass, where sharded weights
-    are whole. A head that carries ftlib's LoRA or is quantised by bitsandbytes runs whole: full logits. LogpError for any other
-    head but a linear layer, and for logits that are more than a scale and a softcap away from its products.
+    input_ids, attention_mask, labels: (B, T); `more` goes to the model (position_ids of packed rows). The model runs as ever
+    (adapters and hooks act), but its head on one position, to compare what becomes of its products with what is done here;
+    the tiles are made within the forward pass, where sharded weights are whole. A head that carries ftlib's LoRA or is quantised by
+    bitsandbytes runs whole: full logits. LogpError for any other head but a linear layer,
+    and for logits that are more than a scale and a softcap away from its products.
     """
     inner = getattr(model, "module", model)  # of DistributedDataParallel
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **more}
@@ -211,7 +219,8 @@ def completion_logps(model, input_ids: Tensor, attention_mask: Tensor | None, la
     if _runs_whole(linear):
         return _whole_logps(model(**inputs).logits, labels)
     if type(linear) is not torch.nn.Linear:
-        raise LogpError(f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear is needed, or one with ftlib's LoRA")
+        raise LogpError(f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear is needed, "
+                        "or one with ftlib's LoRA")
     head, seen = _head_of(inner, linear), {}
 
     def score(module, args):
@@ -219,7 +228,8 @@ def completion_logps(model, input_ids: Tensor, attention_mask: Tensor | None, la
         seen["logps"] = token_logps(hidden, module.weight, labels, bias=module.bias, scale=head.scale, softcap=head.softcap)
         return hidden[:1, -1:]  # not detached: DistributedDataParallel looks in the output for the parameters that took part
 
-    hooks = [linear.register_forward_pre_hook(score), linear.register_forward_hook(lambda module, args, out: seen.update(products=out.detach()))]
+    hooks = [linear.register_forward_pre_hook(score),
+             linear.register_forward_hook(lambda module, args, out: seen.update(products=out.detach()))]
     try:
         logits = model(**inputs).logits
     finally:
@@ -244,5 +254,6 @@ def sequence_logps(model, input_ids: Tensor, attention_mask: Tensor, labels: Ten
     """
     counts = (labels[:, 1:] != IGNORE).sum(1)
     if labels.shape == input_ids.shape and not counts.all():
-        raise LogpError(f"row {int((counts == 0).nonzero()[0])} of labels scores no token: it is all prompt or cut off before the answer; drop it")
+        raise LogpError(f"row {int((counts == 0).nonzero()[0])} of labels scores no token: "
+                        "it is all prompt or cut off before the answer; drop it")
     return completion_logps(model, input_ids, attention_mask, labels).sum(1) / (counts if average else 1)

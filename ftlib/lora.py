@@ -310,8 +310,8 @@ def _adapted(model: nn.Module) -> dict[str, LoRALinear]:
 def merge_adapter(model: nn.Module) -> nn.Module:
     """Put the update into the base weights, ``W ← W + sBA`` (DoRA: rows rescaled); returns the model.
 
-    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised first, to the dtype that they were
-    quantised from, and a warning says so with the drift; unmerging brings the 4-bit layers back. ValueError if merged already.
+    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised first, to the dtype that they
+    were quantised from, and a warning says so with the drift; unmerging brings the 4-bit layers back. ValueError if merged already.
     """
     layers = _adapted(model)
     if any(layer.merged for layer in layers.values()):
@@ -329,7 +329,8 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     if packed:
         held = sum(layer.weight.numel() * layer.weight.element_size() for layer in packed)
         log.warning("merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into the 16-bit base: "
-                    "this one carries the 4-bit rounding of the base as well", len(packed), packed[0].weight.dtype, held / 1e9, drift)
+                    "this one carries the 4-bit rounding of the base as well",
+                    len(packed), packed[0].weight.dtype, held / 1e9, drift)
     return model
 
 

@@ -26,7 +26,8 @@ def _check_logps(**logps: Tensor) -> None:
         if value.ndim != 1 or not len(value):
             raise LossError(f"{name} has shape {tuple(value.shape)}: one log-probability an example is needed, (B,)")
         if value.shape != first.shape:
-            raise LossError(f"{name} has shape {tuple(value.shape)}, {first_name} has {tuple(first.shape)}: they must be of the same examples")
+            raise LossError(f"{name} has shape {tuple(value.shape)}, {first_name} has {tuple(first.shape)}: "
+                            "they must be of the same examples")
 
 
 def _check_number(low: float = 0.0, including: bool = False, **numbers: float) -> None:
@@ -43,8 +44,8 @@ def dpo_loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, ref_cho
     "A note on DPO with noisy preferences"): ``-(1-ε)·log σ(z) - ε·log σ(-z)``. Returns (losses, chosen rewards β·r_c, rejected
     rewards β·r_r), all (B,).
     """
-    _check_logps(policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps, ref_chosen_logps=ref_chosen_logps,
-                 ref_rejected_logps=ref_rejected_logps)
+    _check_logps(policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps,
+                 ref_chosen_logps=ref_chosen_logps, ref_rejected_logps=ref_rejected_logps)
     _check_number(beta=beta)
     if not 0 <= label_smoothing < 0.5:
         raise LossError(f"label_smoothing={label_smoothing!r}: the share of swapped labels must lie in [0, 0.5)")
@@ -81,16 +82,19 @@ def log1mexp(x: Tensor) -> Tensor:
     return torch.where(near, by_expm1, by_log1p)
 
 
-def orpo_loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, chosen_nll: Tensor, beta: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
+def orpo_loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, chosen_nll: Tensor,
+              beta: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
     """ORPO (Hong et al. 2024, arXiv 2403.07691, eq. 6 and 7), of *mean* log-probabilities a token, both (B,).
 
-    ``NLL - β·log σ(log odds_c - log odds_r)`` with ``log odds = p̄ - log(1 - e^p̄)``; `chosen_nll`, (B,) or (), is the loss of plain
-    fine-tuning on the chosen answers, β the paper's λ. Returns (losses, chosen rewards β·p̄_c, rejected rewards β·p̄_r), all (B,).
+    ``NLL - β·log σ(log odds_c - log odds_r)`` with ``log odds = p̄ - log(1 - e^p̄)``; `chosen_nll`, (B,) or (), is the loss of
+    plain fine-tuning on the chosen answers, β the paper's λ.
+    Returns (losses, chosen rewards β·p̄_c, rejected rewards β·p̄_r), all (B,).
     """
     _check_logps(policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps)
     if not isinstance(chosen_nll, Tensor) or chosen_nll.shape not in (policy_chosen_logps.shape, ()):
         shape = tuple(chosen_nll.shape) if isinstance(chosen_nll, Tensor) else type(chosen_nll).__name__
-        raise LossError(f"chosen_nll is {shape}: one number an example, {tuple(policy_chosen_logps.shape)}, or one for all is needed")
+        raise LossError(f"chosen_nll is {shape}: one number an example, {tuple(policy_chosen_logps.shape)}, "
+                        "or one for all is needed")
     _check_number(including=True, beta=beta)
     # In 16 bits 1 - e^p̄ of a sure answer is lost to rounding.
     chosen, rejected = (p.to(torch.promote_types(p.dtype, torch.float32)) for p in (policy_chosen_logps, policy_rejected_logps))
@@ -99,19 +103,21 @@ def orpo_loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, chosen
     return losses, (beta * policy_chosen_logps).detach(), (beta * policy_rejected_logps).detach()
 
 
-def kto_loss(policy_logps: Tensor, ref_logps: Tensor, policy_kl_logps: Tensor, ref_kl_logps: Tensor, labels: Tensor, beta: float = 0.1,
-             desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+def kto_loss(policy_logps: Tensor, ref_logps: Tensor, policy_kl_logps: Tensor, ref_kl_logps: Tensor, labels: Tensor,
+             beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> tuple[Tensor, Tensor]:
     """KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 7 and 8), of summed log-probabilities, all (B,).
 
     ``w_D·(1 - σ(β·(r - z0)))`` where `labels` (B,) is true, ``w_U·(1 - σ(β·(z0 - r)))`` where it is false, with
     ``r = log π - log π_ref``. The reference point ``z0 = max(0, mean(policy_kl_logps - ref_kl_logps))`` estimates the KL divergence
-    from mismatched pairs (each prompt with another's completion), and carries no gradient. Returns (losses, rewards β·r), both (B,).
+    from mismatched pairs (each prompt with another's completion), and carries no gradient.
+    Returns (losses, rewards β·r), both (B,).
     """
     _check_logps(policy_logps=policy_logps, ref_logps=ref_logps)
     _check_logps(policy_kl_logps=policy_kl_logps, ref_kl_logps=ref_kl_logps)
     if not isinstance(labels, Tensor) or labels.dtype != torch.bool or labels.shape != policy_logps.shape:
         what = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise LossError(f"labels is {what}: one true (desirable) or false an example is needed, torch.bool {tuple(policy_logps.shape)}")
+        raise LossError(f"labels is {what}: one true (desirable) or false an example is needed, "
+                        f"torch.bool {tuple(policy_logps.shape)}")
     _check_number(beta=beta)
     _check_number(including=True, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight)
     z0 = (policy_kl_logps - ref_kl_logps).detach().mean().clamp(min=0)

@@ -1,4 +1,5 @@
-"""A dataset as a folder: its files, a manifest with hashes that tells how it was made, and a data card. Equal input, equal bytes."""
+"""A dataset as a folder: its files, a manifest with hashes that tells how it was made, and a data card.
+Equal input, equal bytes."""
 from __future__ import annotations
 
 import hashlib
@@ -25,8 +26,8 @@ def file_hash(path: Path) -> str:
 
 
 def rule_counts(dropped: Iterable[tuple], names: Iterable[str], total: int, settings: dict[str, dict] | None = None) -> list[dict]:
-    """The rules of a pipeline's result as `write_dataset` takes them: from (row index, rule, reason) of each dropped row, the rules'
-    names in order, and the number of rows that came in."""
+    """The rules of a pipeline's result as `write_dataset` takes them: from (row index, rule, reason) of each dropped row,
+    the rules' names in order, and the number of rows that came in."""
     by_rule: dict[str, Counter] = {name: Counter() for name in names}
     for _, rule, reason in dropped:
         if rule not in by_rule:
@@ -35,7 +36,8 @@ def rule_counts(dropped: Iterable[tuple], names: Iterable[str], total: int, sett
     rules = []
     for name, reasons in by_rule.items():
         kept = total - reasons.total()
-        rules.append({"name": name, "settings": (settings or {}).get(name, {}), "in": total, "kept": kept, "reasons": dict(reasons)})
+        rules.append({"name": name, "settings": (settings or {}).get(name, {}), "in": total, "kept": kept,
+                      "reasons": dict(reasons)})
         total = kept
     return rules
 
@@ -47,8 +49,8 @@ def _check_rules(rules: list[dict]) -> list[dict]:
         to_json(rule, i)  # before anything is written
         dropped = sum(rule["reasons"].values())
         if rule["in"] - rule["kept"] != dropped:
-            raise DataError(f"the rule {rule['name']!r} took {rule['in']} rows and kept {rule['kept']}, but its reasons count {dropped}: "
-                            "every dropped row needs one")
+            raise DataError(f"the rule {rule['name']!r} took {rule['in']} rows and kept {rule['kept']}, "
+                            f"but its reasons count {dropped}: every dropped row needs one")
         if i and rule["in"] != rules[i - 1]["kept"]:
             raise DataError(f"the rule {rule['name']!r} took {rule['in']} rows, where the one before kept {rules[i - 1]['kept']}")
     return rules
@@ -63,20 +65,22 @@ def _sources(sources) -> list[dict]:
     return found
 
 
-def write_dataset(folder, splits: dict[str, Iterable[dict]], *, sources=(), rules: list[dict] = (), changed: dict[str, int] | None = None,
-                  seed: int | None = None, title: str | None = None, about: str = "", licence: str = "not stated", limits: Iterable[str] = (),
-                  check: str | None = "messages", format: str = "jsonl") -> dict:
+def write_dataset(folder, splits: dict[str, Iterable[dict]], *, sources=(), rules: list[dict] = (),
+                  changed: dict[str, int] | None = None, seed: int | None = None, title: str | None = None, about: str = "",
+                  licence: str = "not stated", limits: Iterable[str] = (), check: str | None = "messages",
+                  format: str = "jsonl") -> dict:
     """Write each split as <name>.jsonl (or `format` "parquet", "csv", "json"), manifest.json and README.md; returns the manifest.
 
     `sources`: the files it was made from, recorded by name, size and SHA-256. `rules`: what was applied, in order, each
     {"name", "settings", "in", "kept", "reasons": {reason: count}} (`rule_counts` makes them); the counts must add up. `changed`:
-    counts of what was altered, such as personal data masked by kind. `about`, `licence` and `limits` go into the data card. `check`:
-    the kind of row ("messages", "preference", "binary" or None). No time stands in any file: the same call writes the same bytes.
-    DataError where a split is empty, a row is not of its kind, or counts do not add up; the manifest is written last.
+    counts of what was altered, such as personal data masked by kind. `about`, `licence` and `limits` go into the data card.
+    `check`: the kind of row ("messages", "preference", "binary" or None). No time stands in any file: the same call writes the same
+    bytes. DataError where a split is empty, a row is not of its kind, or counts do not add up; the manifest is written last.
     """
     folder, ending = Path(folder), f".{format}"
     if not splits or any(not isinstance(n, str) or not n.replace("-", "_").isidentifier() for n in splits):
-        raise DataError(f"splits has the names {', '.join(map(repr, splits)) or 'of none'}: one word each is needed, such as 'train'")
+        raise DataError(f"splits has the names {', '.join(map(repr, splits)) or 'of none'}: "
+                        "one word each is needed, such as 'train'")
     if check is not None and check not in CHECKS:
         raise DataError(f"check={check!r}: use None, {', '.join(map(repr, CHECKS))}")
     format_of(Path("rows" + ending))
@@ -116,12 +120,15 @@ def _table(header: tuple, rows: Iterable[tuple]) -> list[str]:
 
 def data_card(manifest: dict, about: str = "", limits: Iterable[str] = ()) -> str:
     """The manifest as a data card in Markdown: what it is, its files, its sources, what each rule dropped and why, its limits."""
-    kind = {"messages": "Conversations for supervised fine-tuning.", "preference": "Preference pairs.", "binary": "Judged completions."}
-    lines = [f"# {manifest['title']}", "", about or kind.get(manifest["check"], "Rows of text."), "", f"Licence: {manifest['licence']}.", "", "## Files", ""]
+    kind = {"messages": "Conversations for supervised fine-tuning.", "preference": "Preference pairs.",
+            "binary": "Judged completions."}
+    lines = [f"# {manifest['title']}", "", about or kind.get(manifest["check"], "Rows of text."), "",
+             f"Licence: {manifest['licence']}.", "", "## Files", ""]
     lines += _table(("split", "file", "examples", "bytes", "SHA-256"), (
         (name, s["file"], s["rows"], s["bytes"], s["sha256"]) for name, s in manifest["splits"].items()))
     if manifest["sources"]:
-        lines += ["", "## Sources", "", *_table(("file", "bytes", "SHA-256"), ((s["file"], s["bytes"], s["sha256"]) for s in manifest["sources"]))]
+        lines += ["", "## Sources", "",
+                  *_table(("file", "bytes", "SHA-256"), ((s["file"], s["bytes"], s["sha256"]) for s in manifest["sources"]))]
     lines += ["", "## How it was made", "", "Seed: " + ("none" if manifest["seed"] is None else str(manifest["seed"])) + "."]
     if manifest["rules"]:
         lines += ["", *_table(("rule", "settings", "rows in", "kept", "dropped, by reason"), (

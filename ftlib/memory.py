@@ -16,18 +16,22 @@ _LLAMA2 = {"vocab_size": 32000, "head_dim": 128, "tie_word_embeddings": False}
 MODELS = {
     "llama-3.2-1b": {**_LLAMA3, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
                      "head_dim": 64, "tie_word_embeddings": True},
-    "llama-3.1-8b": {**_LLAMA3, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "llama-3.1-70b": {**_LLAMA3, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64},
+    "llama-3.1-8b": {**_LLAMA3, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                     "num_attention_heads": 32},
+    "llama-3.1-70b": {**_LLAMA3, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+                      "num_attention_heads": 64},
     "llama-2-7b": {**_LLAMA2, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
                    "num_key_value_heads": 32},
     "llama-2-13b": {**_LLAMA2, "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40,
                     "num_key_value_heads": 40},
-    "mistral-7b": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-                   "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False},
-    "qwen3-0.6b": {"model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
-                   "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True},
-    "qwen3-8b": {"model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
-                 "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False},
+    "mistral-7b": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+                   "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": False},
+    "qwen3-0.6b": {"model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072,
+                   "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+                   "tie_word_embeddings": True},
+    "qwen3-8b": {"model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
+                 "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+                 "tie_word_embeddings": False},
 }
 METHODS = ("full", "lora", "dora", "qlora", "qdora")
 LOSSES = ("sft", "dpo", "orpo", "simpo", "kto")
@@ -112,7 +116,8 @@ def count_config(config: dict) -> dict[str, int]:
 
 
 def _targets(target_modules, shapes: dict) -> tuple[str, ...]:
-    names = tuple(shapes) if target_modules == "all-linear" else (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
+    names = (tuple(shapes) if target_modules == "all-linear"
+             else (target_modules,) if isinstance(target_modules, str) else tuple(target_modules))
     unknown = [n for n in names if n not in shapes]
     if unknown or not names:
         raise PlanError(f"target_modules={target_modules!r}: {unknown} unknown, use 'all-linear' or some of {', '.join(shapes)}")
@@ -167,15 +172,16 @@ class MemoryPlan:
         ways = self.ways(have)
         mend = f"it would fit with {'; or with '.join(ways)}" if ways else (
             "nothing tried here makes it fit: take a smaller model, or shard it over several GPUs (accelerate, configs/fsdp2.yaml)")
-        raise NotEnoughMemory(f"{self.name} with {self.settings['method']} needs {self.total / 1e9:.1f} GB, {have / 1e9:.1f} GB are available: {mend}")
+        raise NotEnoughMemory(f"{self.name} with {self.settings['method']} needs {self.total / 1e9:.1f} GB, "
+                              f"{have / 1e9:.1f} GB are available: {mend}")
 
     def ways(self, available: float) -> list[str]:
         """Changes of the settings, one or several, after which the plan fits."""
         now, out, method = self.settings, [], self.settings["method"]
         leaner = {"full": "lora", "lora": "qlora", "dora": "qdora"}.get(method)
         steps = [{"gradient_checkpointing": True}, {"batch_size": 1}, {"full_logits": False},
-                 {"optimizer": "paged_adamw_8bit"}, {"method": leaner} if leaner else {}, {"method": "qlora"} if method == "full" else {},
-                 {"seq_len": max(1, now["seq_len"] // 2)}]
+                 {"optimizer": "paged_adamw_8bit"}, {"method": leaner} if leaner else {},
+                 {"method": "qlora"} if method == "full" else {}, {"seq_len": max(1, now["seq_len"] // 2)}]
         steps = [s for s in steps if s and any(now[k] != v for k, v in s.items())]
         together = {k: v for s in steps for k, v in s.items()}
         for change in [*steps, together]:
@@ -192,11 +198,12 @@ def plan_memory(config, method: str = "qlora", r: int = 16, target_modules="all-
     config: a dict, transformers config, folder, file, or a name in `MODELS`. method: "full" (fp32 weights), "lora", "dora" (frozen
     weights in `dtype`), "qlora", "qdora" (linear layers but the head in NF4, double quantisation). What trains is fp32.
     batch_size × seq_len: tokens of a micro-batch, padding included; pairs count as two rows. loss: "sft" or a preference loss; its
-    log-probabilities are made of tiles (all tokens taken as scored) unless `full_logits`. Computes in bf16 where `dtype` has 16 bits, else in fp32.
-    Raises PlanError (a ValueError).
+    log-probabilities are made of tiles (all tokens taken as scored) unless `full_logits`. Computes in bf16 where `dtype` has 16
+    bits, else in fp32. Raises PlanError (a ValueError).
     """
     for name, value, known in (("method", method, METHODS), ("loss", loss, LOSSES), ("optimizer", optimizer, OPTIMIZER_BYTES),
-                               ("dtype", dtype, DTYPE_BYTES), ("attention", attention, ("sdpa", "eager")), ("device", device, ("cuda", "cpu"))):
+                               ("dtype", dtype, DTYPE_BYTES), ("attention", attention, ("sdpa", "eager")),
+                               ("device", device, ("cuda", "cpu"))):
         if value not in known:
             raise PlanError(f"{name}={value!r}: use one of {', '.join(known)}")
     for name, value in (("r", r), ("batch_size", batch_size), ("seq_len", seq_len)):
@@ -229,7 +236,8 @@ def _parts(config: dict, s: dict) -> dict[str, int]:
     kept, head, work = _step_bytes(config, s, targets, trained)
     parts |= {"activations": kept, "logits": head, "working space": work}
     # The three moments at which a step can hold most: the loss, a block's backward pass, the optimizer's step.
-    moments = (kept + head + (4 * count["head"] if full else 0), kept + work, parts["gradients"] + (work if s["gradient_checkpointing"] else 0))
+    moments = (kept + head + (4 * count["head"] if full else 0), kept + work,
+               parts["gradients"] + (work if s["gradient_checkpointing"] else 0))
     parts["not held at the same moment"] = max(moments) - kept - head - work - parts["gradients"]
     if s["device"] == "cuda":
         parts["CUDA context (estimate)"] = CUDA_CONTEXT
@@ -241,7 +249,7 @@ def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[in
     H, L, width = config["hidden_size"], config["num_hidden_layers"], DTYPE_BYTES[s["dtype"]]
     tokens = s["batch_size"] * s["seq_len"] * (1 if s["loss"] in ("sft", "kto") else 2)
     block = _block_bytes(config, s, targets) * tokens
-    grads = (2 * config["intermediate_size"] + 2 * H) * width * tokens        # gradients alive at once while they flow through its MLP
+    grads = (2 * config["intermediate_size"] + 2 * H) * width * tokens        # alive at once while they flow through its MLP
     dense = max(a * b for a, b in linear_shapes(config).values()) * width if s["method"].startswith("q") else 0
     casts = trained * width if width < 4 and targets else 0                   # 16-bit copies of A and B
     if s["gradient_checkpointing"]:
@@ -253,7 +261,8 @@ def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[in
         head = 12 * config["vocab_size"] * tokens                             # log-softmax in fp32, and two gradients of its size
     else:
         rows = min(tokens, tile_rows(config["vocab_size"]))
-        head = 2 * H * width * tokens + (4 if width == 4 else 6) * config["vocab_size"] * rows  # hidden states, their gradients, a tile
+        # Hidden states, their gradients, a tile.
+        head = 2 * H * width * tokens + (4 if width == 4 else 6) * config["vocab_size"] * rows
     return kept, head, work
 
 
@@ -268,7 +277,8 @@ def _block_bytes(config: dict, s: dict, targets: tuple) -> float:
     if full:                                                 # every linear layer's input, and every norm's before its weight
         kept += 2 * H + wide + 2 * H
     if s["method"].endswith("dora"):                         # outputs that nothing else keeps
-        kept += sum(n for name, n in (("q_proj", q), ("k_proj", kv), ("v_proj", kv), ("o_proj", H), ("down_proj", H)) if name in targets)
+        kept += sum(n for name, n in (("q_proj", q), ("k_proj", kv), ("v_proj", kv), ("o_proj", H), ("down_proj", H))
+                    if name in targets)
     scores = config["num_attention_heads"] * s["seq_len"] * (4 if width == 4 else 6) if s["attention"] == "eager" else 0
     if config.get("model_type") == "qwen3":
         kept += 2 * (q + kv) * 4 // width                    # the norms of queries and keys

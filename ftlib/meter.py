@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Bytes of all storages made within it that are still alive, and their peak: independent of allocators and of other processes."""
+    """Bytes of all storages made within it that are still alive, and their peak:
+    independent of allocators and of other processes."""
 
     def __init__(self):
         super().__init__()

@@ -202,7 +202,8 @@ def _store(found: dict, number: int, command: str, name: str | None, value: str)
 
 @dataclass(frozen=True)
 class Stop:
-    """A token that ends an answer but has no PARAMETER stop, why it does, and whether the runtime stops there by itself (`by_gguf`)."""
+    """A token that ends an answer but has no PARAMETER stop, why it does,
+    and whether the runtime stops there by itself (`by_gguf`)."""
     token: str
     why: str
     by_gguf: bool

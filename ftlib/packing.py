@@ -19,8 +19,8 @@ class Packed:
     padding_after: float
 
     def __str__(self) -> str:
-        return (f"packed {sum(map(len, self.blocks))} conversations into {len(self.rows)} rows; padding {self.padding_before:.1%} before, "
-                f"{self.padding_after:.1%} after")
+        return (f"packed {sum(map(len, self.blocks))} conversations into {len(self.rows)} rows; "
+                f"padding {self.padding_before:.1%} before, {self.padding_after:.1%} after")
 
 
 def first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
@@ -61,7 +61,8 @@ def pack(rows: list[dict], max_length: int) -> Packed:
     lengths = [len(row["input_ids"]) for row in rows]
     bad = next((i for i, n in enumerate(lengths) if not 0 < n <= max_length), None)
     if bad is not None or not rows:
-        raise DataError(f"row {bad} has {lengths[bad]} tokens, max_length={max_length}: raise it, or leave the row out (encode_rows does)"
+        raise DataError(f"row {bad} has {lengths[bad]} tokens, max_length={max_length}: "
+                        "raise it, or leave the row out (encode_rows does)"
                         if rows else "no rows to pack")
     blocks = first_fit_decreasing(lengths, max_length)
     packed = [_join([rows[i] for i in block]) for block in blocks]
@@ -73,7 +74,8 @@ def pack(rows: list[dict], max_length: int) -> Packed:
 
 
 def real_tokens(position_ids: torch.Tensor) -> torch.Tensor:
-    """1 at the tokens of conversations and 0 at padding, (B, T), told from packed positions: padding stands at 0, and no 1 follows."""
+    """1 at the tokens of conversations and 0 at padding, (B, T), told from packed positions:
+    padding stands at 0, and no 1 follows."""
     after = torch.nn.functional.pad(position_ids[:, 1:], (0, 1))
     return ((position_ids > 0) | (after == 1)).long()
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ftlib.evaluate import Interval, bootstrap_interval
-from ftlib.rows import PairError, _check_completion, _check_prompt, check_any, check_binary, check_pair, check_row, completion_text  # noqa: F401
+from ftlib.rows import (PairError, _check_completion, _check_prompt, check_any, check_binary, check_pair,  # noqa: F401
+                        check_row, completion_text)
 
 
 class Pairs(list):

@@ -29,7 +29,8 @@ class Dropped(NamedTuple):
 
 
 class Prepared:
-    """What `prepare` made: `rows` kept in their order, `dropped`, and `changed`: rule -> how many rows it changed, and its own counts.
+    """What `prepare` made: `rows` kept in their order, `dropped`, and `changed`:
+    rule -> how many rows it changed, and its own counts.
 
     With `path` the kept rows lie in that JSONL file, and `rows` reads them when asked.
     """
@@ -73,19 +74,22 @@ class Prepared:
         return table
 
     def _repr_html_(self) -> str:
-        row = lambda cells, tag: "<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+        row = lambda cells, tag: (
+            "<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(c)}</{tag}>" for c in cells) + "</tr>")
         body = "".join(row(line, "td") for line in self._lines())
         return f"<table><caption style='text-align:left'>{self!r}</caption>{row(self._HEAD, 'th')}{body}</table>"
 
     def __repr__(self) -> str:
-        return f"{self.count:,} rows in, {self.kept:,} kept, {len(self.dropped):,} dropped by {len({d.rule for d in self.dropped})} rules"
+        return (f"{self.count:,} rows in, {self.kept:,} kept, "
+                f"{len(self.dropped):,} dropped by {len({d.rule for d in self.dropped})} rules")
 
 
 def standard_rules(golden: Iterable[dict | str] | None = None, languages: tuple[str, ...] = ("en",)) -> list:
     """Changes first, so that filters judge what will be trained on; then filters; duplicates last, so that what a filter drops
     takes no duplicate with it. In this order preparing twice is preparing once."""
     contamination = [] if golden is None else [Contamination(golden)]
-    return [Clean(), Html(), MaskPii(), *QUALITY, Length(), Language(languages), *contamination, ExactDuplicates(), NearDuplicates()]
+    return [Clean(), Html(), MaskPii(), *QUALITY, Length(), Language(languages), *contamination,
+            ExactDuplicates(), NearDuplicates()]
 
 
 def rule_name(rule: Callable) -> str:
@@ -114,7 +118,8 @@ def _apply(checks: list[tuple[str, Callable]], row: dict, number: int, prepared:
             row, counts = outcome
             changes.append((name, counts))
         elif outcome is not None:
-            raise PrepareError(f"row {number}: rule {name!r} gave {str(outcome)[:60]!r}: a reason (text), (row, counts) or None is needed")
+            raise PrepareError(f"row {number}: rule {name!r} gave {str(outcome)[:60]!r}: "
+                               "a reason (text), (row, counts) or None is needed")
     for name, counts in changes:
         prepared.changed.setdefault(name, Counter()).update({"rows": 1, **counts})
     return row

@@ -83,8 +83,9 @@ def _say_balance(items: list[dict], desirable_weight: float, undesirable_weight:
     if 0 < good < len(items) and undesirable_weight:
         ratio = desirable_weight * good / (undesirable_weight * (len(items) - good))
         if not 1 <= ratio <= 4 / 3:
-            log.info("%d desirable and %d undesirable rows: weights times numbers are in the ratio %.2f; the KTO paper (arXiv 2402.01306) "
-                     "advises 1 to 4/3: set desirable_weight or undesirable_weight", good, len(items) - good, ratio)
+            log.info("%d desirable and %d undesirable rows: weights times numbers are in the ratio %.2f; "
+                     "the KTO paper (arXiv 2402.01306) advises 1 to 4/3: set desirable_weight or undesirable_weight",
+                     good, len(items) - good, ratio)
 
 
 def _add_reference(trainer: PreferenceTrainer, described: Callable[[dict], dict], folder: Path | None, resumed: bool,
@@ -107,8 +108,9 @@ def _add_reference(trainer: PreferenceTrainer, described: Callable[[dict], dict]
 
 def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: str = "dpo", beta: float | None = None,
            label_smoothing: float | None = None, gamma_beta_ratio: float | None = None, desirable_weight: float | None = None,
-           undesirable_weight: float | None = None, loss_function: Callable | None = None, reference: str | Path | None = None, share_prefix: bool = True,
-           batch_size: int = 16, seed: int = 0, eval_rows=None, eval_steps: int | None = None, output_dir=None, resume: bool = True,
+           undesirable_weight: float | None = None, loss_function: Callable | None = None, reference: str | Path | None = None,
+           share_prefix: bool = True, batch_size: int = 16, seed: int = 0, eval_rows=None, eval_steps: int | None = None,
+           output_dir=None, resume: bool = True,
            save_steps: int = 50, schedule: str = "cosine", warmup: float = 0.1, weight_decay: float = 0.0, accumulate: int = 1,
            checkpointing: bool | None = None, max_length: int = 1024, log_steps: int = 5, optimizer: str = "adamw",
            show: bool = True) -> Run:
@@ -117,9 +119,9 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     `rows`: {"prompt", "chosen", "rejected"}, messages or strings (`ftlib.preference_data`); for KTO {"prompt", "completion",
     "label"}, or pairs, each of which gives a desirable and an undesirable row. Rows too long for `max_length` are left out and
     counted. `loss` and its options, defaults those of `ftlib.losses`: "dpo" (beta 0.1, label_smoothing 0), "simpo" (beta 2,
-    gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1, undesirable_weight 1). `loss_function` stands in for
-    the one of that name in `ftlib.losses`: it is called with the same arguments, options by keyword, and returns the same. A manifest
-    then knows it by its name alone.
+    gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1, undesirable_weight 1). `loss_function` stands in
+    for the one of that name in `ftlib.losses`: it is called with the same arguments, options by keyword, and returns the same. A
+    manifest then knows it by its name alone.
 
     `reference` of DPO and KTO is another state of the one model. "cached", the default: the model as it is at the call, an adapter
     from SFT included; its log-probabilities are computed once, without dropout, and kept in `output_dir`/reference. A Path keeps

@@ -56,7 +56,8 @@ def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     if segments is None:
         logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], labels)
         return logps.sum(1).view(2, -1).T, (labels[:, 1:] != IGNORE).sum(1).view(2, -1).T
-    logps = completion_logps(model, batch["input_ids"], _attention_mask(model, segments), labels, position_ids=batch["position_ids"])
+    logps = completion_logps(model, batch["input_ids"], _attention_mask(model, segments), labels,
+                             position_ids=batch["position_ids"])
     # A segment's first label is ignored, so a score stands in the segment that it belongs to.
     inside = torch.stack([segments == CHOSEN, segments == REJECTED], dim=1)
     return (logps[:, None] * inside).sum(-1), ((labels != IGNORE)[:, None] & inside).sum(-1)
@@ -94,8 +95,8 @@ class BlockSampler(Sampler):
 
 
 class PreferenceTrainer(SFTTrainer):
-    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` stands in for the one of that name in `ftlib.losses`;
-    `adapter_off`: the reference is the base, run in every step.
+    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` stands in for the one of that name in
+    `ftlib.losses`; `adapter_off`: the reference is the base, run in every step.
 
     A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on the rows and the seed alone.
     """
@@ -148,8 +149,8 @@ class PreferenceTrainer(SFTTrainer):
             more["nll_loss"] = -chosen
         losses, good, bad = self.function(chosen, rejected, *arguments, **self.options)
         return losses, {"rewards/chosen": good, "rewards/rejected": bad, "rewards/margins": good - bad,
-                        "rewards/accuracies": good > bad, "logps/chosen": chosen, "logps/rejected": rejected, "lengths/chosen": counts[:, 0],
-                        "lengths/rejected": counts[:, 1], **more}
+                        "rewards/accuracies": good > bad, "logps/chosen": chosen, "logps/rejected": rejected,
+                        "lengths/chosen": counts[:, 0], "lengths/rejected": counts[:, 1], **more}
 
     def _kto(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
         logps, counts = self.two_logps(model, batch)

@@ -124,8 +124,8 @@ PROFILES = {
         study=Study("Qwen/Qwen3-0.6B", "train", "golden", steps=150, batch=16, lr_lora=2e-4, lr_full=2e-5, gb=1.5),
         qlora=QLoRA("Qwen/Qwen3-0.6B", gb=1.5, steps=100, batch=8, length=512, lr=2e-4),
         preparation=Preparation("tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16),
-        preference=Preference(_ULTRAFEEDBACK, _THUMBS, judge="qwen3:8b", base="Qwen/Qwen3-0.6B-Base", gb=3.0, count=2000, prompts=64,
-                              batch=16, steps=100, short_steps=60, lr=2e-5, orpo_steps=150, orpo_lr=1e-4)),
+        preference=Preference(_ULTRAFEEDBACK, _THUMBS, judge="qwen3:8b", base="Qwen/Qwen3-0.6B-Base", gb=3.0, count=2000,
+                              prompts=64, batch=16, steps=100, short_steps=60, lr=2e-5, orpo_steps=150, orpo_lr=1e-4)),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
         batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5,

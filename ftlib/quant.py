@@ -168,7 +168,8 @@ class QuantizedTensor:
             raise QuantizationError(f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: use 'nf4' or 'fp4'")
         rest = {"quant_type": self.quant_type, "blocksize": self.block_size, "dtype": str(self.dtype).removeprefix("torch."),
                 "shape": tuple(self.shape)}
-        out = {prefix: self.packed.view(-1, 1), f"{prefix}.absmax": self.scales, f"{prefix}.quant_map": LEVELS[self.quant_type].clone()}
+        out = {prefix: self.packed.view(-1, 1), f"{prefix}.absmax": self.scales,
+               f"{prefix}.quant_map": LEVELS[self.quant_type].clone()}
         if self.outer is not None:
             out |= {f"{prefix}.nested_absmax": self.outer, f"{prefix}.nested_quant_map": DYNAMIC_LEVELS.clone()}
             rest |= {"nested_blocksize": SCALE_BLOCK, "nested_dtype": "float32", "nested_offset": self.mean.item()}
@@ -194,9 +195,11 @@ def _check(weight: Tensor, block_size: int, quant_type: str) -> None:
 
 @torch.no_grad()
 def quantize_4bit(weight: Tensor, quant_type: str = "nf4", block_size: int = 64, double_quant: bool = True) -> QuantizedTensor:
-    """Quantise a tensor of any shape, in fp32, bf16 or fp16, to "nf4", "fp4" or "int4", in blocks of `block_size` along its flat order.
+    """Quantise a tensor of any shape, in fp32, bf16 or fp16, to "nf4", "fp4" or "int4",
+    in blocks of `block_size` along its flat order.
 
-    Beyond the result it holds a few megabytes at most. QuantizationError (a ValueError) for other dtypes, an empty tensor, NaN or infinity.
+    Beyond the result it holds a few megabytes at most. QuantizationError (a ValueError) for other dtypes, an empty tensor,
+    NaN or infinity.
     """
     _check(weight, block_size, quant_type)
     flat, step, levels = weight.detach().reshape(-1), _whole_blocks(block_size), LEVELS[quant_type]
@@ -207,7 +210,8 @@ def quantize_4bit(weight: Tensor, quant_type: str = "nf4", block_size: int = 64,
         own = _block_scales(part, block_size)
         if not own.isfinite().all():
             bad = (~part.isfinite()).nonzero()[0].item()
-            raise QuantizationError(f"weight holds {part[bad].item()} at flat position {start + bad}: a block with NaN or infinity has no scale")
+            raise QuantizationError(f"weight holds {part[bad].item()} at flat position {start + bad}: "
+                                    "a block with NaN or infinity has no scale")
         if len(part) % block_size:  # bitsandbytes gives a short block of zeros this scale, and a whole one 0
             own[-1].clamp_(min=1e-38)
         codes = _nearest(_over(part, own, block_size, weights=True), levels)

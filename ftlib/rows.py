@@ -46,7 +46,8 @@ def check_encodable(value, text: str):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"the escape \\u{ord(error.object[error.start]):04x} is half of a character: write both halves, or the character") from None
+            raise DataError(f"the escape \\u{ord(error.object[error.start]):04x} is half of a character: "
+                            "write both halves, or the character") from None
     return value
 
 
@@ -120,7 +121,8 @@ def _check_completion(row: dict, key: str, where: str) -> None:
 def check_pair(row, where: str = "pair") -> dict:
     """The pair itself, or PairError: prompt not ending with the user's turn, empty completion, chosen equal to rejected."""
     if not isinstance(row, dict) or "prompt" not in row:
-        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', 'rejected'}}, the prompt apart from the answers")
+        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', 'rejected'}}, "
+                        "the prompt apart from the answers")
     _check_prompt(row["prompt"], where)
     for key in ("chosen", "rejected"):
         _check_completion(row, key, where)

@@ -1,6 +1,7 @@
 """Serve a GGUF and talk to it: through Ollama where one answers, else through llama-cpp-python's server, with one call for both.
 
-Both get what a Modelfile says: system prompt, stops, context and sampling. Every reply says which runtime gave it, and how its tokens per second were counted.
+Both get what a Modelfile says: system prompt, stops, context and sampling. Every reply says which runtime gave it,
+and how its tokens per second were counted.
 """
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class ServingError(ValueError):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `tokens` were generated in `seconds`; `measured` says how both were counted, `end` why it ended ("stop", "length")."""
+    """An answer. `tokens` were generated in `seconds`; `measured` says how both were counted,
+    `end` why it ended ("stop", "length")."""
     text: str
     runtime: str
     tokens: int
@@ -92,9 +94,11 @@ class Server(ABC):
         try:
             yield from pieces
         except httpx.TimeoutException:
-            raise ServingError(f"{self.runtime} at {self.base_url} did not answer in time: pass a longer timeout, or fewer max_tokens") from None
+            raise ServingError(f"{self.runtime} at {self.base_url} did not answer in time: pass a longer timeout, "
+                               "or fewer max_tokens") from None
         except (httpx.HTTPError, ConnectionError) as error:
-            raise ServingError(f"{self.runtime} at {self.base_url} broke off ({type(error).__name__}: {error}): is it still running?") from None
+            raise ServingError(f"{self.runtime} at {self.base_url} broke off ({type(error).__name__}: {error}): "
+                               "is it still running?") from None
 
     @abstractmethod
     def _pieces(self, messages: list[dict], stream: bool, sampling: dict) -> Iterator[str]:
@@ -197,8 +201,8 @@ class OllamaServer(Server):
             yield part.message.content or ""
         if part is None or not part.done:
             raise ServingError(f"Ollama broke off after {len(text)} characters: look at its log, and ask again")
-        self.last = Reply(text, OLLAMA, part.eval_count or 0, (part.eval_duration or 0) / 1e9, "Ollama's eval_count / eval_duration",
-                          part.done_reason)
+        self.last = Reply(text, OLLAMA, part.eval_count or 0, (part.eval_duration or 0) / 1e9,
+                          "Ollama's eval_count / eval_duration", part.done_reason)
 
     def delete(self) -> None:
         """Remove the model from Ollama. Nothing else here ever does."""
@@ -229,7 +233,8 @@ class LlamaCppServer(Server):
         return os.pread(self.output.fileno(), size, max(0, end - size)).decode(errors="replace")
 
     def _pieces(self, messages, stream, sampling):
-        of_file = {ours: self.modelfile.parameters[theirs] for ours, theirs in SAMPLING.items() if theirs in self.modelfile.parameters}
+        of_file = {ours: self.modelfile.parameters[theirs] for ours, theirs in SAMPLING.items()
+                   if theirs in self.modelfile.parameters}
         body = {**of_file, **sampling, "stop": _stops(self.modelfile, sampling.get("stop"))}
         if self.modelfile.system and messages[:1] and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.modelfile.system}, *messages]
@@ -242,7 +247,8 @@ class LlamaCppServer(Server):
         content = _checked(answer.status_code, answer.content)
         choice = content["choices"][0]
         self.last = Reply(choice["message"]["content"] or "", LLAMA_CPP, content["usage"]["completion_tokens"],
-                          time.perf_counter() - start, "usage tokens over wall-clock seconds, the prompt's included", choice["finish_reason"])
+                          time.perf_counter() - start, "usage tokens over wall-clock seconds, the prompt's included",
+                          choice["finish_reason"])
         yield self.last.text
 
     def _stream(self, body: dict, start: float) -> Iterator[str]:
@@ -368,7 +374,8 @@ def _command(name: str, modelfile: Modelfile, folder: Path, port: int) -> list[s
         log.info("llama-cpp-python's server has no %s: left out", ", ".join(sorted(ignored)))
     if "num_thread" in modelfile.parameters:
         options["n_threads"] = options["n_threads_batch"] = modelfile.parameters["num_thread"]
-    return [sys.executable, "-m", "llama_cpp.server", *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
+    return [sys.executable, "-m", "llama_cpp.server",
+            *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
 
 
 def _environment(port: int) -> dict[str, str]:
@@ -393,4 +400,5 @@ def _wait(server: LlamaCppServer, process: subprocess.Popen, timeout: float) -> 
         else:
             time.sleep(0.1)
             continue
-        raise ServingError(f"llama-cpp-python's server {problem} on {server.modelfile.base}; the end of its log:\n{server.log_tail()}")
+        raise ServingError(f"llama-cpp-python's server {problem} on {server.modelfile.base}; "
+                           f"the end of its log:\n{server.log_tail()}")

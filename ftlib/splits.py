@@ -14,7 +14,8 @@ TRIES = 100
 
 @dataclass
 class Splits:
-    """Rows by the name of their split (`splits["train"]`), in the order of the input; `indices`, `wanted` and `groups` by name too."""
+    """Rows by the name of their split (`splits["train"]`), in the order of the input;
+    `indices`, `wanted` and `groups` by name too."""
     rows: dict[str, list[dict]]
     indices: dict[str, list[int]]
     wanted: dict[str, int]
@@ -27,10 +28,12 @@ class Splits:
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        return ", ".join(f"{name}: {len(rows):,} rows of {self.wanted[name]:,} wanted, {self.groups[name]:,} groups" for name, rows in self.rows.items())
+        return ", ".join(f"{name}: {len(rows):,} rows of {self.wanted[name]:,} wanted, {self.groups[name]:,} groups"
+                         for name, rows in self.rows.items())
 
     def _repr_html_(self) -> str:
-        body = "".join(f"<tr><td>{html.escape(n)}</td><td>{len(r):,}</td><td>{self.wanted[n]:,}</td><td>{self.groups[n]:,}</td></tr>"
+        body = "".join(f"<tr><td>{html.escape(n)}</td><td>{len(r):,}</td>"
+                       f"<td>{self.wanted[n]:,}</td><td>{self.groups[n]:,}</td></tr>"
                        for n, r in self.rows.items())
         return f"<table><tr><th>split</th><th>rows</th><th>wanted</th><th>groups</th></tr>{body}</table>"
 
@@ -38,7 +41,8 @@ class Splits:
 def _wanted(sizes: dict, count: int) -> dict[str, int]:
     """Whole rows a split, summing to count: shares are rounded by largest remainder, None takes the rest."""
     values = [v for v in sizes.values() if v is not None]
-    if not sizes or any(isinstance(v, bool) or not isinstance(v, (int, float)) or v <= 0 for v in values) or len(sizes) - len(values) > 1:
+    if (not sizes or any(isinstance(v, bool) or not isinstance(v, (int, float)) or v <= 0 for v in values)
+            or len(sizes) - len(values) > 1):
         raise DataError(f"sizes={sizes!r}: name -> rows (int) or share (float), each above 0, and at most one None for the rest")
     shares = all(isinstance(v, float) for v in values)
     if not shares and any(isinstance(v, float) for v in values):
@@ -47,7 +51,8 @@ def _wanted(sizes: dict, count: int) -> dict[str, int]:
     rest = len(values) < len(sizes)
     if (rest and left <= 1e-9) or (not rest and abs(left) > 1e-9):
         whole = "1" if shares else f"the {count} rows"
-        raise DataError(f"sizes={sizes!r} sum to {sum(values):g}: {'less than ' if rest else ''}{whole} is needed; None for one split takes the rest")
+        raise DataError(f"sizes={sizes!r} sum to {sum(values):g}: {'less than ' if rest else ''}{whole} is needed; "
+                        "None for one split takes the rest")
     exact = {name: (left if v is None else v) * (count if shares else 1) for name, v in sizes.items()}
     wanted = {name: int(v + 1e-9) for name, v in exact.items()}
     for name in sorted(exact, key=lambda n: wanted[n] - exact[n])[: count - sum(wanted.values())]:
@@ -92,7 +97,8 @@ def split_by_group(rows: list[dict], sizes: dict[str, int | float | None], group
     DataError for sizes that cannot be, keys that rows lack, and where a split would be left empty.
     """
     if groups is None and key is None:
-        raise DataError("groups and key are both None: pass groups=near_duplicates(rows), key='key', or groups=[] to deal single rows")
+        raise DataError("groups and key are both None: pass groups=near_duplicates(rows), key='key', "
+                        "or groups=[] to deal single rows")
     wanted, bound, rng = _wanted(sizes, len(rows)), _grouped(rows, groups, key), random.Random(seed)
     best, least = {}, None
     for _ in range(TRIES):
@@ -108,4 +114,5 @@ def split_by_group(rows: list[dict], sizes: dict[str, int | float | None], group
         raise DataError(f"split {empty[0]!r} of {wanted[empty[0]]} rows stays empty: {len(rows)} rows are {len(bound)} groups, "
                         f"the largest of {max(map(len, bound), default=0)}; ask for fewer or larger splits")
     indices = {name: sorted(i for group in dealt for i in group) for name, dealt in best.items()}
-    return Splits({n: [rows[i] for i in where] for n, where in indices.items()}, indices, wanted, {n: len(d) for n, d in best.items()})
+    return Splits({n: [rows[i] for i in where] for n, where in indices.items()}, indices, wanted,
+                  {n: len(d) for n, d in best.items()})

@@ -24,7 +24,8 @@ def template_ids(tokenizer, messages, **options) -> list[int]:
 
 
 def _mask_by_marks(tokenizer, messages) -> tuple[list[int], list[int]]:
-    out = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, enable_thinking=False)
+    out = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True,
+                                        return_assistant_tokens_mask=True, enable_thinking=False)
     return out["input_ids"], out["assistant_masks"]
 
 
@@ -58,7 +59,8 @@ def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]
             last = end - 1 - ids[start: end][::-1].index(stop)
             mask[last + 1: end] = [0] * (end - last - 1)
         elif end < len(ids) and ids[end] == stop:
-            raise DataError("the template's {% generation %} marks end before the stop token, which must be learnt: put it inside them")
+            raise DataError("the template's {% generation %} marks end before the stop token, which must be learnt: "
+                            "put it inside them")
         end = start
     return mask
 
@@ -71,7 +73,8 @@ def _refuse_dropped(tokenizer, messages) -> None:
     for i, m in enumerate(messages):
         content = m["content"].strip()
         if content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-            raise DataError(f"the chat template drops message {i} of the role {m['role']!r}: take it out, or put its text into a user turn")
+            raise DataError(f"the chat template drops message {i} of the role {m['role']!r}: "
+                            "take it out, or put its text into a user turn")
 
 
 def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> dict[str, list[int]]:
@@ -124,8 +127,8 @@ def training_template(tokenizer) -> str:
     for talk in _probes(system=_render(tokenizer, original, _talk("su")) is not None):
         for prompt in (False, True):
             if _render(tokenizer, template, talk, prompt) != _render(tokenizer, original, talk, prompt):
-                raise DataError("this chat template's turns differ from one another, so no marks can be put into it by itself: write "
-                                "{% generation %} and {% endgeneration %} around the answer and its stop token by hand")
+                raise DataError("this chat template's turns differ from one another, so no marks can be put into it by itself: "
+                                "write {% generation %} and {% endgeneration %} around the answer and its stop token by hand")
     return template
 
 
@@ -146,7 +149,8 @@ def _talk(roles: str, content: str = "qz{}zq") -> list[dict]:
 
 def _probes(system: bool) -> list[list[dict]]:
     contents = ("x{}", " \n {} y\n\n", "{}: a <b> {{{{ c }}}}\n    d")
-    return [_talk(start + turns, c) for start in ("", "s")[: 1 + system] for c in contents for turns in ("ua", "uau", "uaua", "uauaua") if start or turns]
+    return [_talk(start + turns, c) for start in ("", "s")[: 1 + system] for c in contents
+            for turns in ("ua", "uau", "uaua", "uauaua") if start or turns]
 
 
 def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[str]:
@@ -171,7 +175,8 @@ def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
     if _render(tokenizer, template, _talk("su")) is not None:
         parts["system"], parts["after"], _ = _pieces(tokenizer, template, "su")
         trims["system"] = " 0 " not in _render(tokenizer, template, _talk("su", " {} "))
-    trims |= {role: f" {i} " not in _render(tokenizer, template, _talk("ua", " {} ")) for i, role in enumerate(("user", "assistant"))}
+    trims |= {role: f" {i} " not in _render(tokenizer, template, _talk("ua", " {} "))
+              for i, role in enumerate(("user", "assistant"))}
     return parts, trims
 
 
@@ -179,7 +184,8 @@ def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
     """The layout as a Jinja template with marks."""
     said = {role: "m['content']" + (" | trim" if trim else "") for role, trim in trims.items()}
     text = {k: repr(v) for k, v in parts.items()}
-    system = ("{% if m['role'] == 'system' and loop.first %}{{ " + f"{text['system']} ~ ({said['system']}) ~ {text['after']}" + " }}{% el"
+    system = ("{% if m['role'] == 'system' and loop.first %}{{ "
+              + f"{text['system']} ~ ({said['system']}) ~ {text['after']}" + " }}{% el"
               if "system" in said else "{% ")
     return ("{% for m in messages %}" + system +
             "if m['role'] == 'user' and (loop.first or loop.previtem['role'] in ['system', 'assistant']) %}"
@@ -188,7 +194,8 @@ def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
             "{% elif m['role'] == 'assistant' and loop.previtem is defined and loop.previtem['role'] == 'user' %}"
             "{{ " + text["last"] + " if loop.last else " + text["history"] + " }}"
             "{% generation %}{{ (" + said["assistant"] + ") ~ " + text["stop"] + " }}{% endgeneration %}{{ " + text["close"] + " }}"
-            "{% else %}{{ raise_exception('message ' ~ loop.index0 ~ ' of the role ' ~ m['role'] ~ ': user and assistant in turn are needed, "
+            "{% else %}{{ raise_exception('message ' ~ loop.index0 ~ ' of the role ' ~ m['role'] ~ "
+            "': user and assistant in turn are needed, "
             + ("after a system turn at most" if "system" in said else "without a system turn") + "') }}{% endif %}{% endfor %}"
             "{% if add_generation_prompt %}{{ " + text["last"] + " }}{% endif %}")
 
@@ -216,8 +223,8 @@ class ShownMask:
         for i, (piece, trained) in enumerate(self.pieces):
             after = trained and i + 1 < len(self.pieces) and not self.pieces[i + 1][1]
             lines.append(self._span(piece, trained) + ("<br>" if after and "\n" not in self.pieces[i + 1][0] else ""))
-        return (f'<div style="font-family:monospace;line-height:2">{"".join(lines)}<br><small>underlined: trained on · grey: context only · '
-                f'dotted: special tokens · {self}</small></div>')
+        return (f'<div style="font-family:monospace;line-height:2">{"".join(lines)}<br><small>'
+                f'underlined: trained on · grey: context only · dotted: special tokens · {self}</small></div>')
 
     def __repr__(self) -> str:
         return "".join(f"[{p}]" if trained else p for p, trained in self.pieces)
@@ -227,4 +234,5 @@ def show_mask(tokenizer, messages: list[dict], train_on_prompt: bool = False) ->
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it counts them."""
     row = encode(tokenizer, messages, train_on_prompt)
     return ShownMask([(tokenizer.decode([i]), label != IGNORE) for i, label in zip(row["input_ids"], row["labels"])],
-                     frozenset(tokenizer.all_special_tokens) | {t.content for t in tokenizer.added_tokens_decoder.values() if t.special})
+                     frozenset(tokenizer.all_special_tokens)
+                     | {t.content for t in tokenizer.added_tokens_decoder.values() if t.special})

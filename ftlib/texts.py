@@ -23,7 +23,8 @@ def _field(row: dict, field: str) -> list[tuple[str, str]]:
     value = row[field]
     if isinstance(value, str):
         return [(FIELDS[field], value)]
-    if isinstance(value, list) and all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value):
+    if isinstance(value, list) and all(isinstance(m, dict) and isinstance(m.get("role"), str)
+                                       and isinstance(m.get("content"), str) for m in value):
         return [(m["role"], m["content"]) for m in value]
     raise DataError(f"{field} is {str(value)[:60]!r}: a string or a list of {{'role', 'content'}} is needed")
 

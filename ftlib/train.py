@@ -119,7 +119,8 @@ class SFTTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def compute_loss(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches, all processes), without full logits.
+        """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches, all processes),
+        without full logits.
 
         Trainer averages gradients over processes: each one's share of the mean is multiplied by their number.
         """
@@ -127,7 +128,8 @@ class SFTTrainer(Trainer):
             return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         count = (inputs["labels"][:, 1:] != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch
         shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
-        return -completion_logps(model, **{"attention_mask": None, **inputs}).sum() / count * (self.accelerator.num_processes if shared else 1)
+        return (-completion_logps(model, **{"attention_mask": None, **inputs}).sum() / count
+                * (self.accelerator.num_processes if shared else 1))
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
@@ -138,7 +140,8 @@ class SFTTrainer(Trainer):
             batch = self._prepare_inputs(batch)
             count = (batch["labels"][:, 1:] != IGNORE).sum()
             with self.compute_loss_context_manager():
-                sums += torch.stack([-completion_logps(self.model, **{"attention_mask": None, **batch}).double().sum(), count.double()])
+                sums += torch.stack([-completion_logps(self.model, **{"attention_mask": None, **batch}).double().sum(),
+                                     count.double()])
         loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / count}
         self.log(metrics)
@@ -233,8 +236,9 @@ def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, 
     return TrainingArguments(
         output_dir=str(output_dir or tempfile.gettempdir()), max_steps=steps, per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulate, per_device_eval_batch_size=batch_size * 2, learning_rate=learning_rate,
-        lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, optim=_optimizer(optimizer), seed=seed, bf16=has_fast_bf16(),
-        use_cpu=not cuda, logging_steps=log_steps, report_to=[], disable_tqdm=True, remove_unused_columns=False,
+        lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, optim=_optimizer(optimizer),
+        seed=seed, bf16=has_fast_bf16(), use_cpu=not cuda, logging_steps=log_steps, report_to=[], disable_tqdm=True,
+        remove_unused_columns=False,
         save_strategy="steps" if output_dir else "no", save_steps=save_steps, save_total_limit=2,
         eval_strategy="steps" if eval_steps else "no", eval_steps=eval_steps, include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=cuda)
@@ -243,7 +247,8 @@ def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, 
 def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_size: int = 32, seed: int = 0, eval_rows=None,
              eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
              warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool | None = None,
-             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw", packing: bool = False, show: bool = True) -> Run:
+             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw",
+             packing: bool = False, show: bool = True) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`. Under `accelerate launch`
     or torchrun, `batch_size` is that of each process.
 
@@ -257,8 +262,8 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     """
     _check_start(model, steps, batch_size, learning_rate)
     if packing and neftune_alpha:
-        raise RunError(f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's own length, which a packed "
-                       "row does not have; choose one of them")
+        raise RunError(f"packing=True and neftune_alpha={neftune_alpha}: "
+                       "the noise goes by a conversation's own length, which a packed row does not have; choose one of them")
     output_dir = Path(output_dir) if output_dir else None
     train_set = encode_rows(tokenizer, rows, max_length)
     eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
@@ -268,17 +273,19 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
         log.info("%s", packed)
     args = _arguments(output_dir, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule,
                       warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
-                      save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None, log_steps=log_steps,
-                      optimizer=optimizer)
+                      save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None,
+                      log_steps=log_steps, optimizer=optimizer)
     _recompute(model, checkpointing)
     checkpoint, settings = None, None
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
-                             schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate, max_length=max_length,
-                             neftune_alpha=neftune_alpha, optimizer=optimizer, **({"packing": True} if packing else {}))
+                             schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
+                             max_length=max_length, neftune_alpha=neftune_alpha, optimizer=optimizer,
+                             **({"packing": True} if packing else {}))
         checkpoint = _open_dir(output_dir, settings, resume, args)
     trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
-                         data_collator=(PackedCollator if packing else SFTCollator)(tokenizer.pad_token_id), callbacks=_callbacks(args, show))
+                         data_collator=(PackedCollator if packing else SFTCollator)(tokenizer.pad_token_id),
+                         callbacks=_callbacks(args, show))
     with neftune(model, neftune_alpha):
         run = _run(trainer, checkpoint, output_dir)
     if output_dir:
@@ -295,7 +302,8 @@ def _check_start(model, steps: int, batch_size: int, learning_rate: float) -> No
 
 def _recompute(model, checkpointing: bool | None) -> None:
     """Recompute activations where asked for, or where the model is large."""
-    if checkpointing if checkpointing is not None else model.num_parameters() >= LARGE:  # non-reentrant: gradients reach the adapters although the embedding output needs none
+    if checkpointing if checkpointing is not None else model.num_parameters() >= LARGE:
+        # Non-reentrant: gradients reach the adapters although the embedding output needs none.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
 
@@ -362,8 +370,8 @@ def _finish(run: Run, model, output_dir: Path, settings: dict, main: bool) -> No
         model.save_pretrained(output_dir / "model", is_main_process=main)
     if not main or run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file():
         return  # finished before: the manifest tells of the run that trained
-    metrics = {"final_loss": run.history[-1]["loss"] if run.history else None, "seconds": round(run.seconds, 1), "tokens": run.tokens,
-               "session_tokens": run.session_tokens, "resumed_from": run.resumed_from,
+    metrics = {"final_loss": run.history[-1]["loss"] if run.history else None, "seconds": round(run.seconds, 1),
+               "tokens": run.tokens, "session_tokens": run.session_tokens, "resumed_from": run.resumed_from,
                "eval_loss": run.eval_history[-1]["eval_loss"] if run.eval_history else None}
     _write_json(output_dir / MANIFEST, {**settings, "metrics": metrics, "versions": {
         name: version(name) for name in ("torch", "transformers", "tokenizers", "ftlib")}})

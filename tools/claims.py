@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README", "QUICKSTART", "STUDY_GUIDE", "LAB_PREP", "PREREQUISITES", "TROUBLESHOOTING", "INSTRUCTORS", "CONTRIBUTING", "data/README")
+DOCUMENTS = ("README", "QUICKSTART", "STUDY_GUIDE", "LAB_PREP", "PREREQUISITES", "TROUBLESHOOTING", "INSTRUCTORS",
+             "CONTRIBUTING", "data/README")
 NUMBER = re.compile(r"(?<![\w.])(?P<value>\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:\.\d+)?(?:e-?\d+)?)"
                     r"(?P<unit> ?%| ?×| times| points| ?[kMGT]i?B\b| million| billion)?")
 SCALES = {"%": 0.01, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 2**20, "GiB": 2**30, "million": 1e6, "billion": 1e9}

@@ -1,9 +1,9 @@
 """What the newest TRL, PEFT and transformers change for ftlib: `make drift`. Needs only Python's standard library.
 
 A second environment, .venv.drift, gets them without their constraints (torch stays pinned). Then every name of theirs that the
-repository imports is looked up in both environments and its signature compared, and the tests run. The report, build/drift/report.md,
-says which versions, which names have gone or changed, which tests fail, and which deprecations are announced. Exit status 1 if a name
-has gone or a test fails.
+repository imports is looked up in both environments and its signature compared, and the tests run. The report,
+build/drift/report.md, says which versions, which names have gone or changed, which tests fail, and which deprecations are
+announced. Exit status 1 if a name has gone or a test fails.
 """
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def signature(full):
         return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(found))) if callable(found) else type(found).__name__
     except (TypeError, ValueError):
         return type(found).__name__
-print("\n" + json.dumps({"versions": {p: importlib.metadata.version(p) for p in packages}, "names": {n: signature(n) for n in names}}))
+print("\n" + json.dumps({"versions": {p: importlib.metadata.version(p) for p in packages},
+                         "names": {n: signature(n) for n in names}}))
 """
 
 
@@ -82,7 +83,8 @@ def probe(python: Path, names: list[str]) -> dict:
 def relaxed(constraints: str) -> str:
     """constraints.txt without the watched packages and what they bound."""
     free = {name.replace("_", "-") for name in (*WATCHED, *BOUND)}
-    return "".join(line for line in constraints.splitlines(keepends=True) if line.split("==")[0].strip().lower().replace("_", "-") not in free)
+    return "".join(line for line in constraints.splitlines(keepends=True)
+                   if line.split("==")[0].strip().lower().replace("_", "-") not in free)
 
 
 def install(folder: Path, report: Path) -> Path:
@@ -138,13 +140,14 @@ def write_report(before: dict, after: dict, count: int, bad: list[tuple[str, str
     moved = changes(before, after)
     lines = ["# Drift against the newest TRL, PEFT and transformers", "", "| package | tested set | newest |", "|---|---|---|",
              *(f"| {p} | {before['versions'][p]} | {after['versions'][p]} |" for p in WATCHED), "",
-             f"{len(after['names'])} names of theirs are imported here: {len(moved['gone'])} gone, {len(moved['changed'])} changed. "
-             f"{count} tests: {len(bad)} failed.", "", "## Names that have gone", ""]
+             f"{len(after['names'])} names of theirs are imported here: {len(moved['gone'])} gone, "
+             f"{len(moved['changed'])} changed. {count} tests: {len(bad)} failed.", "", "## Names that have gone", ""]
     lines += [f"- `{n}`: {after['names'][n]}" for n in moved["gone"]] or ["None."]
     lines += ["", "## Names whose signature changed", ""]
     for name in moved["changed"]:
         was, now = _parameters(before["names"][name]), _parameters(after["names"][name])
-        told = "; ".join(f"{what} {', '.join(sorted(which))}" for what, which in (("without", was - now), ("new", now - was)) if which)
+        told = "; ".join(f"{what} {', '.join(sorted(which))}"
+                         for what, which in (("without", was - now), ("new", now - was)) if which)
         lines.append(f"- `{name}`: {told or 'defaults, order or types'}")
     lines += ["None."] if not moved["changed"] else []
     lines += ["", "## Tests that fail", "", *([f"- `{test}`: {why}" for test, why in bad] or ["None."])]

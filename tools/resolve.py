@@ -2,8 +2,8 @@
 
 pip downloads what it resolves, even on a dry run, and torch's CUDA wheels are gigabytes. So a stand-in with the name, version and
 requirements of the installed torch takes its place, and `pip index` says whether torch itself has a wheel for the machine; the
-nvidia packages of a CUDA build are not looked at. About 300 MB a machine are fetched once (an estimate), then come from pip's cache.
-pip evaluates environment markers for the machine and the Python that it runs on, not for those asked for.
+nvidia packages of a CUDA build are not looked at. About 300 MB a machine are fetched once (an estimate), then come from pip's
+cache. pip evaluates environment markers for the machine and the Python that it runs on, not for those asked for.
 """
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def stand_in(folder: Path, name: str, version: str, requires: list[str]) -> Path
     info = f"{name}-{version}+metadata.dist-info"
     path = folder / f"{name}-{version}+metadata-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
-        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}+metadata", *(f"Requires-Dist: {r}" for r in requires)]
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}+metadata",
+                 *(f"Requires-Dist: {r}" for r in requires)]
         wheel.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: ftlib\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
@@ -60,8 +61,8 @@ def target(machine: str, python: str) -> list[str]:
 
 
 def command(machine: str, python: str, wanted: list[str], folder: Path) -> list[str]:
-    return [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--target", str(folder / "nowhere"), "--find-links", str(folder),
-            *target(machine, python), "--report", str(folder / f"{machine}.json"), *wanted]
+    return [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--target", str(folder / "nowhere"), "--find-links",
+            str(folder), *target(machine, python), "--report", str(folder / f"{machine}.json"), *wanted]
 
 
 def torch_has_a_wheel(machine: str, python: str, version: str) -> bool:

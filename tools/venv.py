@@ -70,7 +70,8 @@ def install(python: str) -> None:
     torch = vendor_torch(python)
     print(f"setup: creating .venv with {python}" + (f", keeping the vendor's torch {torch}" if torch else ""), flush=True)
     if not (VENV / "bin" / "python").exists():
-        run([python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)], "On Debian: sudo apt install python3-venv")
+        run([python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)],
+            "On Debian: sudo apt install python3-venv")
     network = "Is the network up? Run the command again: pip goes on from its cache."
     if not torch:  # first and alone, so that nothing else chooses a build
         pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
@@ -81,14 +82,16 @@ def install(python: str) -> None:
 
 
 def pip(torch: str | None) -> list[str]:
-    return [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints(torch))]
+    return [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            "-c", str(constraints(torch))]
 
 
 def install_export(python: str) -> None:
     """llama-cpp-python and what else lab 3.1.10 needs. It is compiled; without a compiler everything else works all the same."""
     missing = [name for name in ("cc", "c++") if not shutil.which(name)]
     if missing:
-        print(f"setup: no compiler ({' '.join(missing)}), so lab 3.1.10 and its tests are left out: sudo apt install build-essential", flush=True)
+        print(f"setup: no compiler ({' '.join(missing)}), so lab 3.1.10 and its tests are left out: "
+              "sudo apt install build-essential", flush=True)
         return
     print("setup: compiling llama-cpp-python for lab 3.1.10 (4 minutes on two cores, once; pip keeps the wheel)", flush=True)
     if subprocess.run([*pip(vendor_torch(python)), "-e", ".[export]"], cwd=ROOT).returncode:

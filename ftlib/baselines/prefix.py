@@ -72,7 +72,8 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Prefix]:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     options = {"num_virtual_tokens": P, "num_layers": len(layers), "num_attention_heads": heads, "token_dim": heads * width}
-    return {"prefix" if model.base_model is model else f"{model.base_model_prefix}.prefix": Prefix(options, model.get_input_embeddings().weight)}
+    return {"prefix" if model.base_model is model else f"{model.base_model_prefix}.prefix":
+            Prefix(options, model.get_input_embeddings().weight)}
 
 
 @torch.no_grad()

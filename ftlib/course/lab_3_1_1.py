@@ -105,7 +105,8 @@ LORA_INIT = Exercise(
     name="lora_init", title="Who is zero", minutes=5, difficulty=1, reference=lora_init, cases=_init_cases,
     hints=("One factor is random, the other is zero. Which is which stands in §4.1 of the paper.",
            "Shapes first: `uniform` has the shape of A, (r, in). B must be (out, r), so that BA is (out, in).",
-           "A's spread comes from its number of inputs: divide by √in = `math.sqrt(uniform.shape[1])`, so that Ax has about the size of x.",
+           "A's spread comes from its number of inputs: divide by √in = `math.sqrt(uniform.shape[1])`, "
+           "so that Ax has about the size of x.",
            "return uniform / math.sqrt(uniform.shape[1]), torch.zeros(out_features, uniform.shape[0])"),
     wrong=(
         Wrong("both zero", lambda u, n: (torch.zeros_like(u), torch.zeros(n, u.shape[0])),
@@ -139,8 +140,8 @@ def _gradients_wrong(a=lambda x, dy, A, B, s: s * (dy @ B).T @ x, b=lambda x, dy
 
 
 LORA_GRADIENTS = Exercise(
-    name="lora_gradients", title="Which factor moves first", minutes=15, difficulty=3, reference=lora_gradients, cases=_gradient_cases,
-    tolerance=1e-4,
+    name="lora_gradients", title="Which factor moves first", minutes=15, difficulty=3, reference=lora_gradients,
+    cases=_gradient_cases, tolerance=1e-4,
     hints=("For a plain layer y = xMᵀ the gradient is ∂L/∂M = dyᵀ x. Here two such layers follow each other.",
            "Call h = xAᵀ, (N, r). Then y = s·hBᵀ + …, so ∂L/∂B = s·dyᵀ h, and ∂L/∂h = s·dy B.",
            "Now A is the plain layer with input x and output gradient ∂L/∂h: ∂L/∂A = (∂L/∂h)ᵀ x, of shape (r, in).",
@@ -210,8 +211,8 @@ def count_lora_parameters(config: dict, r: int, targets: tuple[str, ...]) -> int
 
 
 def _count_cases(g):
-    small = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
-             "head_dim": 32}
+    small = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "head_dim": 32}
     llama = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
              "num_key_value_heads": 8, "head_dim": 128}
     for config in (small, llama):
@@ -242,7 +243,8 @@ def _square_mlp(config):
 COUNT = Exercise(
     name="count_lora_parameters", title="Counting", minutes=10, difficulty=2, reference=count_lora_parameters, cases=_count_cases,
     hints=("One adapted layer (out, in) costs A and B: r·in + out·r. The rest is knowing each layer's out and in.",
-           "q_proj maps hidden → heads·head_dim, o_proj maps back. gate_proj and up_proj map hidden → intermediate, down_proj maps back.",
+           "q_proj maps hidden → heads·head_dim, o_proj maps back. "
+           "gate_proj and up_proj map hidden → intermediate, down_proj maps back.",
            "k_proj and v_proj have num_key_value_heads heads: 8 instead of 32 in Llama-3.1-8B. That is grouped-query attention.",
            "Sum r·(in + out) over the targets, then multiply by num_hidden_layers."),
     wrong=(
@@ -385,7 +387,8 @@ def _rank_of(energy, offset=1, share_of=lambda e: e[-1]):
 
 EFFECTIVE_RANK = Exercise(
     name="effective_rank", title="Effective rank", minutes=10, difficulty=2, reference=effective_rank, cases=_rank_cases,
-    hints=("‖M‖² = Σσᵢ² (Frobenius), and the best rank-k approximation keeps the k largest σ (Eckart–Young). So ask how many σ² you need.",
+    hints=("‖M‖² = Σσᵢ² (Frobenius), and the best rank-k approximation keeps the k largest σ (Eckart–Young). "
+           "So ask how many σ² you need.",
            "`torch.cumsum(s ** 2, 0)` is the energy kept at rank 1, 2, 3 …; its last entry is all of it.",
            "Count the ranks that do not reach `share` of the total yet: the answer is one more.",
            "energy = s.square().cumsum(0); return int((energy < share * energy[-1]).sum()) + 1"),

@@ -15,13 +15,15 @@ def merge_weight(W: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
 
 
 def _merge_cases(g):
-    for out, inside, r, alpha, dtype in ((6, 4, 2, 4.0, torch.float32), (8, 8, 4, 8.0, torch.bfloat16), (5, 7, 3, 16.0, torch.bfloat16)):
+    for out, inside, r, alpha, dtype in ((6, 4, 2, 4.0, torch.float32), (8, 8, 4, 8.0, torch.bfloat16),
+                                         (5, 7, 3, 16.0, torch.bfloat16)):
         W = torch.randn(out, inside, generator=g).to(dtype)
         yield W, 0.1 * torch.randn(r, inside, generator=g), 0.1 * torch.randn(out, r, generator=g), alpha
 
 
 MERGE = Exercise(
-    name="merge_weight", title="One matrix instead of three", minutes=6, difficulty=1, reference=merge_weight, cases=_merge_cases, points=1,
+    name="merge_weight", title="One matrix instead of three", minutes=6, difficulty=1, reference=merge_weight,
+    cases=_merge_cases, points=1,
     hints=("The adapter adds (alpha/r)·B(Ax) to Wx. Which one matrix does the same to every x?",
            "r is the number of rows of A. The product of shape (out, in) is B @ A.",
            "Make all three fp32 first, add, and leave the sum in fp32: the exporter rounds once, at the end.",
@@ -69,7 +71,8 @@ PERMUTE = Exercise(
            "return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)"),
     wrong=(
         Wrong("the way back", _inverse,
-              "That is the way back, from neighbours to halves. The axis of length 2 is the first one within a head: (heads, 2, d/2, in)."),
+              "That is the way back, from neighbours to halves. The axis of length 2 is the first one within a head: "
+              "(heads, 2, d/2, in)."),
         Wrong("heads forgotten", lambda w, heads: w.reshape(2, -1, w.shape[1]).transpose(0, 1).reshape(w.shape),
               "You split all rows into two halves: partners are within one head, so split every head."),
         Wrong("not swapped", lambda w, heads: w.reshape(heads, 2, -1, w.shape[1]).reshape(w.shape),
@@ -77,8 +80,10 @@ PERMUTE = Exercise(
         Wrong("swapped halves", lambda w, heads: w.reshape(heads, 2, -1, w.shape[1]).flip(1).reshape(w.shape),
               "You put the second half of a head before the first: the halves must be interleaved."),
         Wrong("heads innermost", lambda w, heads: w.reshape(2, -1, heads, w.shape[1]).permute(2, 1, 0, 3).reshape(w.shape),
-              "You read the rows as if the heads alternated: the rows of one head follow each other, so `heads` is the first axis."),
-        Wrong("columns", lambda w, heads: w.reshape(w.shape[0], 2, -1).transpose(1, 2).reshape(w.shape) if w.shape[1] % 2 == 0 else w.clone(),
+              "You read the rows as if the heads alternated: the rows of one head follow each other, "
+              "so `heads` is the first axis."),
+        Wrong("columns",
+              lambda w, heads: w.reshape(w.shape[0], 2, -1).transpose(1, 2).reshape(w.shape) if w.shape[1] % 2 == 0 else w.clone(),
               "You permuted the columns, which belong to the input: the rotation acts on the outputs, that is on the rows."),
     ))
 
@@ -152,9 +157,11 @@ KL = Exercise(
            "p = reference.log_softmax(-1); q = logits.log_softmax(-1); return (p.exp() * (p - q)).sum(-1)"),
     wrong=(
         Wrong("the other direction", lambda a, b: kl_per_token(b, a),
-              "That is KL(other ‖ reference): the weights of the mean must be the reference's probabilities, its text is what we ask about."),
+              "That is KL(other ‖ reference): the weights of the mean must be the reference's probabilities, "
+              "its text is what we ask about."),
         Wrong("no log-softmax", lambda a, b: (a.softmax(-1) * (a - b)).sum(-1),
-              "You subtracted logits: a constant added to all logits changes nothing in the model but your result. Normalise both."),
+              "You subtracted logits: a constant added to all logits changes nothing in the model but your result. "
+              "Normalise both."),
         Wrong("bits", lambda a, b: kl_per_token(a, b) / torch.tensor(2.0).log(),
               "You have bits: nats are wanted, so take the natural logarithm."),
         Wrong("mean over the vocabulary", lambda a, b: kl_per_token(a, b) / a.shape[-1],
@@ -177,8 +184,9 @@ def speeds(counters: dict) -> tuple[float, float]:
 
 def _speed_cases(g):
     for prompt, made, prompt_ms, made_ms, load_ms in ((12, 40, 8, 160, 900), (512, 128, 700, 2600, 20), (30, 1, 15, 6, 3000)):
-        yield ({"prompt_eval_count": prompt, "prompt_eval_duration": prompt_ms * 10**6, "eval_count": made, "eval_duration": made_ms * 10**6,
-                "load_duration": load_ms * 10**6, "total_duration": (prompt_ms + made_ms + load_ms + 1) * 10**6},)
+        yield ({"prompt_eval_count": prompt, "prompt_eval_duration": prompt_ms * 10**6, "eval_count": made,
+                "eval_duration": made_ms * 10**6, "load_duration": load_ms * 10**6,
+                "total_duration": (prompt_ms + made_ms + load_ms + 1) * 10**6},)
 
 
 def _each(prompt, made):
@@ -203,8 +211,10 @@ SPEEDS = Exercise(
               "You have seconds a token: tokens a second are wanted."),
         Wrong("swapped", lambda c: speeds(c)[::-1],
               "Prompt and answer are swapped: the prompt's rate comes first."),
-        Wrong("one rate", lambda c: ((c["prompt_eval_count"] + c["eval_count"]) / (c["prompt_eval_duration"] + c["eval_duration"]) * 1e9,) * 2,
-              "You mixed prompt and answer into one rate: a prompt is read many tokens at a time, an answer is written one at a time."),
+        Wrong("one rate",
+              lambda c: ((c["prompt_eval_count"] + c["eval_count"]) / (c["prompt_eval_duration"] + c["eval_duration"]) * 1e9,) * 2,
+              "You mixed prompt and answer into one rate: a prompt is read many tokens at a time, "
+              "an answer is written one at a time."),
     ))
 
 
@@ -225,8 +235,10 @@ def _rendered(template):
 
 TEMPLATE = Exercise(
     name="ollama_prompt", title="A template in Go", minutes=12, difficulty=2, reference=ollama_prompt, cases=_template_cases,
-    hints=("`{{ range .Messages }} … {{ end }}` repeats what is inside it for each message; there `.Role` and `.Content` are that message's.",
-           "One message is `<|`, the role, `|>`, the content, `<|end|>`. Nothing stands between two messages, no space and no newline.",
+    hints=("`{{ range .Messages }} … {{ end }}` repeats what is inside it for each message; "
+           "there `.Role` and `.Content` are that message's.",
+           "One message is `<|`, the role, `|>`, the content, `<|end|>`. Nothing stands between two messages, "
+           "no space and no newline.",
            "After the last message comes the opening of the answer, `<|assistant|>`. The start token is the runtime's to add.",
            'return render("{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>", messages)'),
     wrong=(
@@ -242,9 +254,12 @@ TEMPLATE = Exercise(
               "There is a newline after each turn: the training text had none, and this model has never seen one there."),
         Wrong("user always", _rendered(WORLD.replace("{{ .Role }}", "user")),
               "Every message is written as the user's: take {{ .Role }}."),
-        Wrong("another family", _rendered("{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"),
+        Wrong("another family",
+              _rendered("{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"),
               "That is ChatML, which Qwen was trained on. A model understands the one format of its training."),
-        Wrong("system left out", _rendered('{{ range .Messages }}{{ if ne .Role "system" }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}{{ end }}<|assistant|>'),
+        Wrong("system left out",
+              _rendered('{{ range .Messages }}{{ if ne .Role "system" }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}{{ end }}'
+                        '<|assistant|>'),
               "System messages are left out: the loop already has them among .Messages."),
     ))
 
@@ -292,7 +307,8 @@ STOP = Exercise(
     wrong=(
         Wrong("piece by piece", _stopped(lambda text, piece, stops: _FIRST(piece, stops)),
               "You look at one piece at a time: a stop that comes in parts goes by unseen, and the answer runs on."),
-        Wrong("stop kept", _stopped(lambda text, piece, stops: _FIRST(text + piece, stops), lambda text, at, stop: text[: at + len(stop)]),
+        Wrong("stop kept",
+              _stopped(lambda text, piece, stops: _FIRST(text + piece, stops), lambda text, at, stop: text[: at + len(stop)]),
               "The stop is still at the end of your text: the user would see it."),
         Wrong("first in the list", _stopped(lambda text, piece, stops: next((s for s in stops if s in text + piece), None)),
               "You cut at the first stop of the list: the one that begins first in the text counts."),
@@ -303,7 +319,8 @@ STOP = Exercise(
         Wrong("one stop only", _stopped(lambda text, piece, stops: _FIRST(text + piece, stops[:1])),
               "You look for the first stop of the list only: any of them ends the answer."),
         Wrong("never said", lambda pieces, stops: (until_stop(pieces, stops)[0], False),
-              "The text is right, but you never say that a stop was found: without that, an answer cut off by max_tokens looks the same."),
+              "The text is right, but you never say that a stop was found: "
+              "without that, an answer cut off by max_tokens looks the same."),
     ))
 
 EXERCISES = [MERGE, PERMUTE, Q8, KL, SPEEDS, TEMPLATE, STOP]

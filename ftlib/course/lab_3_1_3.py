@@ -58,7 +58,8 @@ def _stock_cases(g):
 
 
 STOCK = Exercise(
-    name="stock_noise", title="From a die to the noise", minutes=4, difficulty=1, reference=stock_noise, cases=_stock_cases, points=1,
+    name="stock_noise", title="From a die to the noise", minutes=4, difficulty=1, reference=stock_noise,
+    cases=_stock_cases, points=1,
     hints=("Two steps: bring u from [0, 1) to [−1, 1), then scale.",
            "2·u − 1 is uniform in [−1, 1).",
            "return (2 * u - 1) * noise_bound(alpha, u.shape)"),
@@ -98,7 +99,8 @@ def _sizes(element=lambda a, L, d: a / math.sqrt(3 * L * d), token=lambda e, L, 
 SIZES = Exercise(
     name="noise_sizes", title="What alpha holds still", minutes=8, difficulty=2, reference=noise_sizes, cases=_sizes_cases,
     hints=("Begin with one element: a uniform number in ±b has variance b²/3. What is b here?",
-           "The squares of independent numbers add up: n numbers of standard deviation s make a vector whose root-mean-square norm is s·√n.",
+           "The squares of independent numbers add up: "
+           "n numbers of standard deviation s make a vector whose root-mean-square norm is s·√n.",
            "A token has d numbers, a sequence L·d of them.",
            "element = alpha / math.sqrt(3 * L * d), then element * math.sqrt(d) and element * math.sqrt(L * d)"),
     wrong=(
@@ -117,7 +119,8 @@ SIZES = Exercise(
 
 # --- 4: real lengths ----------------------------------------------------------------------------------------------------
 def masked_noise(u: Tensor, mask: Tensor, alpha: float) -> Tensor:
-    """Noise in ±alpha/√(L·d) with L each row's own length, none on padding. u (B, T, d) in [0, 1), mask (B, T) of ones and zeros."""
+    """Noise in ±alpha/√(L·d) with L each row's own length, none on padding.
+    u (B, T, d) in [0, 1), mask (B, T) of ones and zeros."""
     bound = alpha / (mask.sum(1) * u.shape[-1]).sqrt()
     return (2 * u - 1) * (bound[:, None] * mask)[..., None].to(u.dtype)
 
@@ -127,7 +130,8 @@ def _rows_mask(lengths, width):
 
 
 def _masked_cases(g, draw=torch.rand):
-    for alpha, lengths, width, d in [(5.0, (6, 3), 6, 8), (10.0, (1, 5, 4), 7, 5), (15.0, (9, 9, 2, 4), 9, 16), (2.0, (4, 4), 8, 3)]:
+    for alpha, lengths, width, d in [(5.0, (6, 3), 6, 8), (10.0, (1, 5, 4), 7, 5),
+                                     (15.0, (9, 9, 2, 4), 9, 16), (2.0, (4, 4), 8, 3)]:
         yield draw(len(lengths), width, d, generator=g), _rows_mask(lengths, width), alpha
 
 
@@ -212,7 +216,8 @@ HOOK = Exercise(
         Wrong("nothing returned", _hook_returns_nothing,
               "Your hook returns nothing, and PyTorch then keeps the clean output: no noise would ever reach the model."),
         Wrong("nothing in evaluation", _hook_half_return,
-              "In evaluation mode you return None. PyTorch would keep the output, so it works by luck; return `output` and mean it."),
+              "In evaluation mode you return None. PyTorch would keep the output, so it works by luck; "
+              "return `output` and mean it."),
     ))
 
 
@@ -251,7 +256,8 @@ def _run_cases(g):
         yield module, _plus_one, _Call(module, torch.randn(*shape, generator=g))
 
 
-LEFT = "The values are right, but your hook is still there after the run: the next run would add its noise on top. Remove the handle."
+LEFT = ("The values are right, but your hook is still there after the run: the next run would add its noise on top. "
+        "Remove the handle.")
 LEFT_AFTER_ERROR = ("The hook stays behind when the run is interrupted: `remove()` after the call is then never reached. "
                     "Put it in a `finally`.")
 CLEARED = "You removed hooks that were there before yours: remove your own handle, `handle.remove()`, and nothing else."
@@ -328,7 +334,8 @@ def _run_pre_hook(module, hook, run):
 RUN = Exercise(
     name="run_with_hook", title="Leave nothing behind", minutes=8, difficulty=2, reference=run_with_hook, cases=_run_cases,
     property=_leaves_behind, praise="the hook acts during the run and is gone after it, also after an interruption,",
-    hints=("`handle = module.register_forward_hook(hook)` puts a hook there, `handle.remove()` takes it away. Between the two: `run()`.",
+    hints=("`handle = module.register_forward_hook(hook)` puts a hook there, `handle.remove()` takes it away. "
+           "Between the two: `run()`.",
            "A run can end early: an error, or you press stop. What must happen in any case belongs into `finally`.",
            "handle = …; then `try: return run()` and `finally: handle.remove()`"),
     wrong=(
@@ -363,7 +370,8 @@ GAUSSIAN = Exercise(
            "std = alpha / (3 * mask.sum(1) * z.shape[-1]).sqrt(); return z * std[:, None, None] * mask[..., None]"),
     wrong=(
         Wrong("bound as deviation", _masked(_own, centre=_as_is),
-              "You took the bound for the standard deviation: your Gaussian is √3 larger than the uniform noise, so the two would not be comparable."),
+              "You took the bound for the standard deviation: your Gaussian is √3 larger than the uniform noise, "
+              "so the two would not be comparable."),
         Wrong("divided by three", _masked(_own, centre=_as_is, factor=1 / 3),
               "You divided by 3: the variance has b²/3, the standard deviation b/√3."),
         Wrong("padded length", _masked(_width, centre=_as_is, factor=3 ** -0.5),
@@ -387,8 +395,8 @@ def _effective_cases(g):
 
 
 EFFECTIVE = Exercise(
-    name="effective_alpha", title="What padding does to alpha", minutes=5, difficulty=2, reference=effective_alpha, cases=_effective_cases,
-    points=1,
+    name="effective_alpha", title="What padding does to alpha", minutes=5, difficulty=2, reference=effective_alpha,
+    cases=_effective_cases, points=1,
     hints=("The library's bound is alpha/√(T·d), with T the length of the longest row.",
            "Call the answer a. A row of length L is noised as if by a/√(L·d). Set the two equal and solve for a.",
            "return [alpha * math.sqrt(L / max(lengths)) for L in lengths]"),

@@ -24,8 +24,8 @@ def _levels_cases(g):
     yield from [(8, 7, 0.9677083), (4, 3, 0.93), (2, 1, 0.9), (8, 7, 0.98), (5, 3, 0.95)]
 
 
-def _levels(spread=lambda count, edge: torch.linspace(edge, 0.5, count + 1)[:-1], quantile=torch.special.ndtri, scale=lambda v: v / v.max(),
-            negative=lambda above, below: below):
+def _levels(spread=lambda count, edge: torch.linspace(edge, 0.5, count + 1)[:-1], quantile=torch.special.ndtri,
+            scale=lambda v: v / v.max(), negative=lambda above, below: below):
     def levels(above, below, edge):
         up, down = (quantile(spread(count, edge)) for count in (above, negative(above, below)))
         return scale(torch.cat([up, torch.zeros(1), -down]).sort().values)
@@ -35,17 +35,21 @@ def _levels(spread=lambda count, edge: torch.linspace(edge, 0.5, count + 1)[:-1]
 LEVELS = Exercise(
     name="normal_levels", title="Sixteen levels", minutes=12, difficulty=2, reference=normal_levels, cases=_levels_cases,
     hints=("`torch.special.ndtri(p)` is the normal quantile: the value below which a share p of the numbers lies. ndtri(0.5) is 0.",
-           "For the positive side take `above + 1` probabilities at equal steps from `edge` down to 1/2, and leave the last out: it is the zero.",
+           "For the positive side take `above + 1` probabilities at equal steps from `edge` down to 1/2, and leave the last out: "
+           "it is the zero.",
            "The negative side is the mirror image with `below` levels. Then zero once, sort, divide by the largest.",
            "half = lambda n: torch.special.ndtri(torch.linspace(edge, 0.5, n + 1)[:-1].double()).float(); "
            "torch.cat([half(above), torch.zeros(1), -half(below)]).sort().values, divided by its largest"),
     wrong=(
         Wrong("equal values", _levels(quantile=lambda p: p - 0.5),
-              "Your levels stand at equal distances: that is an integer grid. Equal steps of *probability* are wanted, so take the quantile of each."),
+              "Your levels stand at equal distances: that is an integer grid. Equal steps of *probability* are wanted, "
+              "so take the quantile of each."),
         Wrong("not normalised", _levels(scale=lambda v: v),
-              "The largest level is not 1: after the division by the block's maximum all weights lie in [−1, 1], and so must the levels."),
+              "The largest level is not 1: after the division by the block's maximum all weights lie in [−1, 1], "
+              "and so must the levels."),
         Wrong("zero twice", _levels(spread=lambda count, edge: torch.linspace(edge, 0.5, count)),
-              "One side ends at the probability 1/2, which is zero again: that level is lost. Take one step more and leave the last out."),
+              "One side ends at the probability 1/2, which is zero again: that level is lost. "
+              "Take one step more and leave the last out."),
         Wrong("one more below", _levels(negative=lambda above, below: above),
               "There are as many levels below zero as above: with the zero that is one more than the codes can count."),
         Wrong("divided by the width", _levels(scale=lambda v: v / (v.max() - v.min())),
@@ -72,8 +76,8 @@ def _blocks_cases(g):
     yield -torch.rand(64, generator=g), 16, NF4_LEVELS
 
 
-def _blocks(scale=lambda b: b.abs().amax(1), code=lambda s, lv: (s[..., None] - lv).abs().argmin(-1), cut=lambda w, n: w.reshape(-1, n),
-            divide=lambda b, c: b / c.clamp(min=1e-38)[:, None]):
+def _blocks(scale=lambda b: b.abs().amax(1), code=lambda s, lv: (s[..., None] - lv).abs().argmin(-1),
+            cut=lambda w, n: w.reshape(-1, n), divide=lambda b, c: b / c.clamp(min=1e-38)[:, None]):
     def blocks(w, block_size, levels):
         b = cut(w, block_size)
         c = scale(b)
@@ -84,23 +88,27 @@ def _blocks(scale=lambda b: b.abs().amax(1), code=lambda s, lv: (s[..., None] - 
 BLOCKS = Exercise(
     name="quantize_blocks", title="Codes and scales", minutes=15, difficulty=2, reference=quantize_blocks, cases=_blocks_cases,
     hints=("`w.reshape(-1, block_size)` has one block a row. The scale of a row is its largest absolute value.",
-           "Divide each row by its scale. A row of zeros has scale 0: keep the divisor above 0, for instance with `clamp(min=1e-38)`.",
-           "The nearest level: `(scaled[..., None] - levels).abs().argmin(-1)`; or, with a sixteenth of the memory, `torch.bucketize` with the "
-           "midpoints between neighbouring levels.",
+           "Divide each row by its scale. A row of zeros has scale 0: keep the divisor above 0, "
+           "for instance with `clamp(min=1e-38)`.",
+           "The nearest level: `(scaled[..., None] - levels).abs().argmin(-1)`; or, with a sixteenth of the memory, "
+           "`torch.bucketize` with the midpoints between neighbouring levels.",
            "scaled = blocks / scales.clamp(min=1e-38)[:, None]; codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)"),
     wrong=(
         Wrong("maximum, not absolute", _blocks(scale=lambda b: b.amax(1)),
-              "Your scale is the largest value, not the largest *absolute* value: a block whose extreme is negative leaves [−1, 1]."),
+              "Your scale is the largest value, not the largest *absolute* value: "
+              "a block whose extreme is negative leaves [−1, 1]."),
         Wrong("one scale", _blocks(scale=lambda b: b.abs().max().expand(len(b))),
               "All blocks share one scale: one outlier then costs the whole matrix its resolution. One scale a block."),
         Wrong("rounded down", _blocks(code=lambda s, lv: (torch.bucketize(s, lv, right=True) - 1).clamp(0, len(lv) - 1)),
-              "You take the level below the weight, not the nearest: every weight is pulled down, and the errors no longer cancel."),
+              "You take the level below the weight, not the nearest: every weight is pulled down, "
+              "and the errors no longer cancel."),
         Wrong("strided blocks", _blocks(cut=lambda w, n: w.reshape(n, -1).T),
               "Your blocks are every n-th weight: a block is `block_size` weights that follow each other."),
         Wrong("zeros divided by zero", _blocks(divide=lambda b, c: b / c[:, None]),
               "A block of zeros is divided by zero: NaN has no nearest level. Keep the divisor above 0."),
         Wrong("standard deviation", _blocks(scale=lambda b: b.std(1)),
-              "You scaled by the standard deviation: the largest weights of each block then fall beyond the last level. Use the largest absolute value."),
+              "You scaled by the standard deviation: the largest weights of each block then fall beyond the last level. "
+              "Use the largest absolute value."),
         Wrong("not scaled", _blocks(divide=lambda b, c: b),
               "The scales are right, but the codes are those of the raw weights: divide by the scale first."),
     ))
@@ -129,7 +137,8 @@ PACK = Exercise(
            "codes = codes.to(torch.uint8); return (codes[::2] << 4) | codes[1::2]"),
     wrong=(
         Wrong("halves swapped", _as_byte(lambda c: (c[1::2] << 4) | c[::2]),
-              "The first code is in the low half: bitsandbytes keeps it in the high one, and would read your weights in pairs the wrong way round."),
+              "The first code is in the low half: bitsandbytes keeps it in the high one, "
+              "and would read your weights in pairs the wrong way round."),
         Wrong("halves of the vector", _as_byte(lambda c: (c[: len(c) // 2] << 4) | c[len(c) // 2:]),
               "You paired the first half of the vector with the second: codes that follow each other share a byte."),
         Wrong("added without a shift", _as_byte(lambda c: c[::2] + c[1::2]),
@@ -155,8 +164,8 @@ def _packed_cases(g):
         yield pack_codes(codes), scales, NF4_LEVELS, block
 
 
-def _unpacked(halves=lambda b: torch.stack([b >> 4, b & 15], 1).reshape(-1), value=lambda c, lv: lv[c.int()], scale=lambda v, s, n: (
-        v.reshape(-1, n) * s[:, None]).reshape(-1)):
+def _unpacked(halves=lambda b: torch.stack([b >> 4, b & 15], 1).reshape(-1), value=lambda c, lv: lv[c.int()],
+              scale=lambda v, s, n: (v.reshape(-1, n) * s[:, None]).reshape(-1)):
     return lambda packed, scales, levels, block: scale(value(halves(packed), levels), scales, block)
 
 
@@ -164,7 +173,8 @@ UNPACK = Exercise(
     name="dequantize_packed", title="Back to numbers", minutes=8, difficulty=2, reference=dequantize_packed, cases=_packed_cases,
     hints=("`packed >> 4` is the first code of each byte, `packed & 15` the second. In which order must they stand?",
            "`torch.stack([first, second], 1).reshape(-1)` puts them back in turns.",
-           "A code is an index: `levels[codes.int()]`. (A uint8 tensor would be taken for a mask.) Then each block times its scale.",
+           "A code is an index: `levels[codes.int()]`. (A uint8 tensor would be taken for a mask.) "
+           "Then each block times its scale.",
            "return (levels[codes.int()].reshape(-1, block_size) * scales[:, None]).reshape(-1)"),
     wrong=(
         Wrong("halves in a row", _unpacked(halves=lambda b: torch.cat([b >> 4, b & 15])),
@@ -176,7 +186,8 @@ UNPACK = Exercise(
         Wrong("scales forgotten", _unpacked(scale=lambda v, s, n: v),
               "Your weights all lie in [−1, 1]: multiply each block by its scale."),
         Wrong("scales tiled", _unpacked(scale=lambda v, s, n: v * s.repeat(n)),
-              "The scales run through in turns: each must hold for a whole block, so shape the values to (blocks, block_size) first."),
+              "The scales run through in turns: each must hold for a whole block, "
+              "so shape the values to (blocks, block_size) first."),
         Wrong("divided", _unpacked(scale=lambda v, s, n: (v.reshape(-1, n) / s[:, None]).reshape(-1)),
               "You divided by the scale: quantising divided, so here it is a product."),
     ))
@@ -202,14 +213,16 @@ def _bits(plain=lambda b: 4 + 32 / b, double=lambda b, s: 4 + 8 / b + 32 / (b * 
 
 
 BITS = Exercise(
-    name="bits_per_weight", title="What a scale costs", minutes=5, difficulty=1, reference=bits_per_weight, cases=_bits_cases, points=1,
+    name="bits_per_weight", title="What a scale costs", minutes=5, difficulty=1, reference=bits_per_weight,
+    cases=_bits_cases, points=1,
     hints=("A scale of 32 bits is shared by `block_size` weights: how much of it falls on one?",
            "With double quantisation the scale has 8 bits. Its own scale has 32 and is shared by `scale_block` scales, that is by "
            "`block_size · scale_block` weights.",
            "return 4 + 8 / block_size + 32 / (block_size * scale_block)"),
     wrong=(
         Wrong("outer scale forgotten", _bits(double=lambda b, s: 4 + 8 / b),
-              "The scales of the scales are missing: 32 bits for every block_size · scale_block weights. Little, but it is stored."),
+              "The scales of the scales are missing: 32 bits for every block_size · scale_block weights. "
+              "Little, but it is stored."),
         Wrong("outer scale for its scales only", _bits(double=lambda b, s: 4 + 8 / b + 32 / s),
               "An outer scale is shared by scale_block *scales*, each of which serves block_size weights: divide by both."),
         Wrong("inner scales kept", _bits(double=lambda b, s: 4 + 32 / b + 8 / b + 32 / (b * s)),
@@ -227,7 +240,8 @@ def qlora_forward(x: Tensor, q: QuantizedTensor, A: Tensor, B: Tensor, scaling: 
     return lora_forward(x, q.dequantize(x.dtype), None, A.to(x.dtype), B.to(x.dtype), scaling)
 
 
-def qlora_backward(dy: Tensor, x: Tensor, q: QuantizedTensor, A: Tensor, B: Tensor, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
+def qlora_backward(dy: Tensor, x: Tensor, q: QuantizedTensor, A: Tensor, B: Tensor,
+                   scaling: float) -> tuple[Tensor, Tensor, Tensor]:
     """(dx (N, in), dA (r, in), dB (out, r)) from dy (N, out) and x (N, in); the frozen W has no gradient."""
     dlow = scaling * (dy @ B)                                              # the gradient of Ax, (N, r)
     return dy @ q.dequantize(dy.dtype) + dlow @ A, dlow.T @ x, scaling * (dy.T @ (x @ A.T))
@@ -272,7 +286,8 @@ FORWARD = Exercise(
     name="qlora_forward", title="The forward pass", minutes=8, difficulty=2, reference=qlora_forward, cases=_layer_cases,
     property=_makes_the_product,
     hints=("Equation 5 of the paper. `q.dequantize(dtype)` is W (out, in) in that dtype.",
-           "Linear layers multiply with the transpose: `x @ W.T`. The low-rank part is x·Aᵀ first, then ·Bᵀ, so that nothing of out×in is made.",
+           "Linear layers multiply with the transpose: `x @ W.T`. The low-rank part is x·Aᵀ first, then ·Bᵀ, "
+           "so that nothing of out×in is made.",
            "A and B are fp32 masters: cast them to `x.dtype` for the product. Do not detach anything.",
            "return x @ q.dequantize(x.dtype).T + scaling * (x @ A.to(x.dtype).T @ B.to(x.dtype).T)"),
     wrong=(
@@ -298,8 +313,8 @@ def _gradient_cases(g):
         yield torch.randn(len(x), q.shape[0], generator=g), x, q, A, B, s
 
 
-def _backward(dx=lambda dy, W, dlow, A: dy @ W + dlow @ A, dA=lambda dlow, x, s: dlow.T @ x, dB=lambda dy, x, A, s: s * (dy.T @ (x @ A.T)),
-              base=lambda q: q.dequantize()):
+def _backward(dx=lambda dy, W, dlow, A: dy @ W + dlow @ A, dA=lambda dlow, x, s: dlow.T @ x,
+              dB=lambda dy, x, A, s: s * (dy.T @ (x @ A.T)), base=lambda q: q.dequantize()):
     def backward(dy, x, q, A, B, s):
         dlow = s * (dy @ B)
         return dx(dy, base(q), dlow, A), dA(dlow, x, s), dB(dy, x, A, s)
@@ -314,7 +329,8 @@ BACKWARD = Exercise(
            "dh = scaling * (dy @ B); return dy @ q.dequantize(dy.dtype) + dh @ A, dh.T @ x, scaling * (dy.T @ (x @ A.T))"),
     wrong=(
         Wrong("base not in dx", _backward(dx=lambda dy, W, dlow, A: dlow @ A),
-              "dx lacks the way through the frozen base: W gets no gradient, but it passes one on. Without it the layers below hardly learn."),
+              "dx lacks the way through the frozen base: W gets no gradient, but it passes one on. "
+              "Without it the layers below hardly learn."),
         Wrong("adapter not in dx", _backward(dx=lambda dy, W, dlow, A: dy @ W),
               "dx lacks the way through the adapter: x goes into A as well."),
         Wrong("scaling missing in dA", _backward(dA=lambda dlow, x, s: (dlow / s).T @ x),
@@ -340,8 +356,8 @@ def qlora_bytes(linear: int, others: int, trained: int) -> dict[str, float]:
 
 
 def _bytes_cases(g):
-    yield from [(68_451_041_280, 2_102_665_216, 207_093_760), (6_476_005_376, 262_410_240, 39_976_960), (3_670_016, 264_448, 360_448),
-                (1_000_000, 0, 10_000)]
+    yield from [(68_451_041_280, 2_102_665_216, 207_093_760), (6_476_005_376, 262_410_240, 39_976_960),
+                (3_670_016, 264_448, 360_448), (1_000_000, 0, 10_000)]
 
 
 def _bytes(**wrong):
@@ -356,11 +372,12 @@ BYTES = Exercise(
     hints=("Bits to bytes: `bits_per_weight(64, 256) / 8` is what a weight in NF4 takes, its share of the scales included.",
            "Only linear layers are quantised. The rest stays in 16 bits: two bytes.",
            "What trains is fp32: four bytes the parameter, four its gradient, and AdamW keeps two fp32 means of it.",
-           '{"linear": linear * bits_per_weight(64, 256) / 8, "others": 2 * others, "adapter": 4 * trained, "gradients": 4 * trained, '
-           '"optimizer": 8 * trained}'),
+           '{"linear": linear * bits_per_weight(64, 256) / 8, "others": 2 * others, "adapter": 4 * trained, '
+           '"gradients": 4 * trained, "optimizer": 8 * trained}'),
     wrong=(
         Wrong("half a byte", _bytes(linear=lambda n, o, t: n / 2),
-              "Half a byte is the code alone: the scales of the blocks are missing, 0.127 bit a weight. At 70B that is a gigabyte."),
+              "Half a byte is the code alone: the scales of the blocks are missing, 0.127 bit a weight. "
+              "At 70B that is a gigabyte."),
         Wrong("bits", _bytes(linear=lambda n, o, t: n * bits_per_weight(64, 256)),
               "`linear` is in bits: eight of them are a byte."),
         Wrong("no double quantisation", _bytes(linear=lambda n, o, t: n * 4.5 / 8),
@@ -389,8 +406,8 @@ def activation_bytes(layers: int, tokens: int, kept: int, entry: int, checkpoint
 
 
 def _activation_cases(g):
-    yield from [(80, 1024, 397_000, 16_384, True), (80, 1024, 397_000, 16_384, False), (4, 512, 25_000, 1024, True), (32, 8, 9000, 700, False),
-                (1, 100, 500, 20, True)]
+    yield from [(80, 1024, 397_000, 16_384, True), (80, 1024, 397_000, 16_384, False), (4, 512, 25_000, 1024, True),
+                (32, 8, 9000, 700, False), (1, 100, 500, 20, True)]
 
 
 def _activation(on=lambda n, t, k, e: t * (n * e + k), off=lambda n, t, k, e: t * n * k):
@@ -398,10 +415,11 @@ def _activation(on=lambda n, t, k, e: t * (n * e + k), off=lambda n, t, k, e: t 
 
 
 ACTIVATIONS = Exercise(
-    name="activation_bytes", title="What recomputing saves", minutes=8, difficulty=2, reference=activation_bytes, cases=_activation_cases,
+    name="activation_bytes", title="What recomputing saves", minutes=8, difficulty=2,
+    reference=activation_bytes, cases=_activation_cases,
     hints=("Without checkpointing all blocks keep all they need until the backward pass comes by: layers · kept for each token.",
-           "With it, each block keeps its input: layers · entry. When the backward pass reaches a block, that block runs forward once more "
-           "and then holds `kept`, it alone.",
+           "With it, each block keeps its input: layers · entry. When the backward pass reaches a block, "
+           "that block runs forward once more and then holds `kept`, it alone.",
            "return tokens * (layers * entry + kept) if checkpointing else tokens * layers * kept"),
     wrong=(
         Wrong("recomputed block forgotten", _activation(on=lambda n, t, k, e: t * n * e),

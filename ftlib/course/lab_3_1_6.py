@@ -12,7 +12,8 @@ from ftlib.course.exercise import Exercise, Wrong
 
 # --- 1: a converter -------------------------------------------------------------------------------------------------------
 def to_messages(row: dict) -> list[dict]:
-    """The messages of a raw row in Alpaca's form (instruction, input, output), ShareGPT's (conversations), or messages themselves."""
+    """The messages of a raw row in Alpaca's form (instruction, input, output), ShareGPT's (conversations),
+    or messages themselves."""
     if "messages" in row:
         return row["messages"]
     if "conversations" in row:
@@ -31,14 +32,15 @@ def _raw_cases(g):
     yield ({"instruction": "No input key.", "output": "Right."},)
 
 
-def _converter(join=lambda a, b: a + ("\n\n" + b if b else ""), role={"system": "system", "human": "user", "gpt": "assistant"}.get, turns=lambda t: t,
-               text=lambda t: t):
+def _converter(join=lambda a, b: a + ("\n\n" + b if b else ""), role={"system": "system", "human": "user", "gpt": "assistant"}.get,
+               turns=lambda t: t, text=lambda t: t):
     def convert(row):
         if "messages" in row:
             return row["messages"]
         if "conversations" in row:
             return [{"role": role(t["from"]), "content": text(t["value"])} for t in turns(row["conversations"])]
-        return [{"role": "user", "content": text(join(row["instruction"], row.get("input", "")))}, {"role": "assistant", "content": text(row["output"])}]
+        return [{"role": "user", "content": text(join(row["instruction"], row.get("input", "")))},
+                {"role": "assistant", "content": text(row["output"])}]
     return convert
 
 
@@ -52,17 +54,20 @@ CONVERT = Exercise(
         Wrong("input dropped", _converter(join=lambda a, b: a),
               "Alpaca's `input` is gone: the model would learn to answer about a text that it was not shown."),
         Wrong("blank line always", _converter(join=lambda a, b: a + "\n\n" + b),
-              "An empty `input` leaves two line breaks after the question: prompts would end in white space in training and not in use."),
+              "An empty `input` leaves two line breaks after the question: "
+              "prompts would end in white space in training and not in use."),
         Wrong("joined by a space", _converter(join=lambda a, b: a + (" " + b if b else "")),
               "Instruction and input run into one line: a blank line keeps them apart, and allows the way back."),
         Wrong("roles kept", _converter(role=lambda name: name),
-              "ShareGPT's names are no roles: `human` is `user` and `gpt` is `assistant`. A chat template would refuse them, or drop the turn."),
+              "ShareGPT's names are no roles: `human` is `user` and `gpt` is `assistant`. "
+              "A chat template would refuse them, or drop the turn."),
         Wrong("first exchange only", _converter(turns=lambda t: t[:3]),
               "A conversation lost its later turns: convert all of them."),
         Wrong("system dropped", _converter(turns=lambda t: [x for x in t if x["from"] != "system"]),
               "The system turn is gone: the answer was given under it."),
         Wrong("stripped", _converter(text=str.strip),
-              "A converter that also trims text cannot be undone, and eats the end of code. Convert here, clean in a rule of its own."),
+              "A converter that also trims text cannot be undone, and eats the end of code. "
+              "Convert here, clean in a rule of its own."),
     ))
 
 
@@ -82,8 +87,8 @@ def _text_cases(g):
     yield ("na\u00efve and plain \u00e9",)
 
 
-def _cleaner(before=lambda t: t.replace("\r\n", "\n").replace("\r", "\n"), form="NFC", unseen="\u200b\ufeff", after=lambda t: re.sub(r"[ \t]+(?=\n|$)", "", t),
-             space=" "):
+def _cleaner(before=lambda t: t.replace("\r\n", "\n").replace("\r", "\n"), form="NFC", unseen="\u200b\ufeff",
+             after=lambda t: re.sub(r"[ \t]+(?=\n|$)", "", t), space=" "):
     def clean(text):
         text = unicodedata.normalize(form, before(text)) if form else before(text)
         text = text.replace("\u00a0", space)
@@ -100,14 +105,17 @@ CLEAN = Exercise(
            "A no-break space (\\u00a0) becomes a space; a zero-width space (\\u200b) and a byte-order mark (\\ufeff) go.",
            'Spaces and tabs before a line break or the end: `re.sub(r"[ \\t]+(?=\\n|$)", "", text)`. All others stay.'),
     wrong=(
-        Wrong("one line", lambda text: " ".join(unicodedata.normalize("NFC", text).replace("\u200b", "").replace("\ufeff", "").split()),
-              "`split()` takes line breaks for spaces: code, lists and verse become one line. Python without its lines does not run."),
+        Wrong("one line",
+              lambda text: " ".join(unicodedata.normalize("NFC", text).replace("\u200b", "").replace("\ufeff", "").split()),
+              "`split()` takes line breaks for spaces: code, lists and verse become one line. "
+              "Python without its lines does not run."),
         Wrong("lines stripped", _cleaner(after=lambda t: "\n".join(line.strip() for line in t.split("\n"))),
               "Indentation is gone: strip the right end of a line, not the left. In Python and Makefiles it is syntax."),
         Wrong("runs of spaces", _cleaner(after=lambda t: re.sub(r" {2,}", " ", re.sub(r"[ \t]+(?=\n|$)", "", t))),
               "Runs of spaces became one, also at the start of a line and in tables: leave what stands inside a line."),
         Wrong("not composed", _cleaner(form=None),
-              "An e with a separate accent is two characters, é is one: without NFC the same word is two words to a tokenizer and to duplicates."),
+              "An e with a separate accent is two characters, é is one: "
+              "without NFC the same word is two words to a tokenizer and to duplicates."),
         Wrong("taken apart", _cleaner(form="NFD"),
               "You took letters and accents apart (NFD): most text, and most tokenizers' training, has them together (NFC)."),
         Wrong("invisible left", _cleaner(unseen=""),
@@ -174,7 +182,8 @@ def _token_cases(g):
     yield "one two three".split(), "three two one".split(), 1
 
 
-def _jaccard(runs=lambda t, n: {tuple(t[i: i + n]) for i in range(max(1, len(t) - n + 1))}, share=lambda x, y: len(x & y) / max(1, len(x | y))):
+def _jaccard(runs=lambda t, n: {tuple(t[i: i + n]) for i in range(max(1, len(t) - n + 1))},
+             share=lambda x, y: len(x & y) / max(1, len(x | y))):
     return lambda a, b, size: share(runs(a, size), runs(b, size))
 
 
@@ -185,7 +194,8 @@ def _bags(a, b, size):
 
 
 JACCARD = Exercise(
-    name="shingle_jaccard", title="How alike are two texts?", minutes=8, difficulty=1, reference=shingle_jaccard, cases=_token_cases,
+    name="shingle_jaccard", title="How alike are two texts?", minutes=8, difficulty=1,
+    reference=shingle_jaccard, cases=_token_cases,
     hints=("A run of `size` tokens from i on: `tuple(tokens[i: i + size])`. There are `len(tokens) - size + 1` of them.",
            "A text with fewer tokens than `size` counts as one run: take `max(1, …)` starts.",
            "Python's sets have `&` and `|`: the similarity is the size of the one over the size of the other."),
@@ -209,7 +219,8 @@ PRIME = (1 << 31) - 1   # products of two numbers below it fit into int64
 
 
 def minhash_signature(hashes: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """For each function (a_i·x + b_i) mod PRIME the least value over the shingles' hashes: hashes (n,), a and b (k,), int64 -> (k,)."""
+    """For each function (a_i·x + b_i) mod PRIME the least value over the shingles' hashes:
+    hashes (n,), a and b (k,), int64 -> (k,)."""
     return ((a[:, None] * hashes[None] + b[:, None]) % PRIME).amin(1)
 
 
@@ -223,8 +234,10 @@ def _minhash(value=lambda x, a, b: (a[:, None] * x[None] + b[:, None]) % PRIME, 
 
 
 MINHASH = Exercise(
-    name="minhash_signature", title="A text in k numbers", minutes=10, difficulty=2, reference=minhash_signature, cases=_hash_cases, tolerance=0.0,
-    hints=("Every function i orders all shingles anew. Which comes first in the text is random, and two texts agree in it with probability |A∩B|/|A∪B|.",
+    name="minhash_signature", title="A text in k numbers", minutes=10, difficulty=2, reference=minhash_signature,
+    cases=_hash_cases, tolerance=0.0,
+    hints=("Every function i orders all shingles anew. Which comes first in the text is random, "
+           "and two texts agree in it with probability |A∩B|/|A∪B|.",
            "A table of k × n values: `a[:, None] * hashes[None] + b[:, None]`, then `% PRIME`.",
            "The least of each row: `.amin(1)`."),
     wrong=(
@@ -235,7 +248,8 @@ MINHASH = Exercise(
         Wrong("no factor", _minhash(value=lambda x, a, b: (x[None] + b[:, None]) % PRIME),
               "Without the factor a the functions only shift the hashes: nearly the same order each time."),
         Wrong("mean", _minhash(reduce=lambda v: v.float().mean(1).long()),
-              "A mean changes with every shingle: two texts that differ in one word would agree in no number. The minimum changes rarely."),
+              "A mean changes with every shingle: two texts that differ in one word would agree in no number. "
+              "The minimum changes rarely."),
         Wrong("largest", _minhash(reduce=lambda v: v.amax(1)),
               "You took the largest: just as good an estimate, but signatures must be comparable, and everyone keeps the least."),
         Wrong("least shingle first", lambda x, a, b: (a * x.amin() + b) % PRIME,
@@ -261,7 +275,8 @@ def _word_cases(g):
     yield prompt, prompt[2:7], 3
 
 
-def _overlap(runs=lambda t, n: {tuple(t[i: i + n]) for i in range(len(t) - n + 1)}, share=lambda p, t: len(p & t) / max(1, len(p)), short=min):
+def _overlap(runs=lambda t, n: {tuple(t[i: i + n]) for i in range(len(t) - n + 1)},
+             share=lambda p, t: len(p & t) / max(1, len(p)), short=min):
     def overlap(prompt, text, n):
         n = short(n, len(prompt))
         return share(runs(prompt, n), runs(text, n))
@@ -275,7 +290,8 @@ OVERLAP = Exercise(
            "A prompt of fewer than n words: let n be its length, `n = min(n, len(prompt))`."),
     wrong=(
         Wrong("Jaccard", _overlap(share=lambda p, t: len(p & t) / max(1, len(p | t))),
-              "That is Jaccard's similarity: a golden prompt copied into a long row then counts as little. Divide by the prompt's runs alone."),
+              "That is Jaccard's similarity: a golden prompt copied into a long row then counts as little. "
+              "Divide by the prompt's runs alone."),
         Wrong("share of the row", _overlap(share=lambda p, t: len(p & t) / max(1, len(t))),
               "You divided by the row's runs: the longer the row around it, the better the copy hides."),
         Wrong("any run", _overlap(share=lambda p, t: float(bool(p & t))),
@@ -284,7 +300,8 @@ OVERLAP = Exercise(
               "A prompt of fewer than n words has no run in yours, and is never found: make n its length then."),
         Wrong("single words", _overlap(runs=lambda t, n: {(w,) for w in t}),
               "You compared words, not runs of words: the same words in another order are another question."),
-        Wrong("same place", lambda p, t, n: sum(p[i: i + n] == t[i: i + n] for i in range(max(1, len(p) - n + 1))) / max(1, len(p) - n + 1),
+        Wrong("same place",
+              lambda p, t, n: sum(p[i: i + n] == t[i: i + n] for i in range(max(1, len(p) - n + 1))) / max(1, len(p) - n + 1),
               "You compared runs at the same place: one word put in front, and the copy is not found."),
     ))
 
@@ -331,12 +348,14 @@ def _named_by(pick):
 GROUPS = Exercise(
     name="group_of", title="Who belongs together", minutes=12, difficulty=2, reference=group_of, cases=_pair_cases,
     hints=("Start with every row alone: `group = list(range(count))`.",
-           "A pair (i, j) gives both the lesser of their two groups. After one pass over the pairs, is every chain joined? Try (4, 5), (2, 4), (0, 2).",
+           "A pair (i, j) gives both the lesser of their two groups. After one pass over the pairs, is every chain joined? "
+           "Try (4, 5), (2, 4), (0, 2).",
            "Repeat the pass until nothing changes. (A union-find structure does it without repeating.)"),
     wrong=(
         Wrong("one pass", _one_pass(),
               "One pass over the pairs does not join a chain that comes in the wrong order: repeat until nothing changes."),
-        Wrong("direct neighbours", lambda count, pairs: [min([i, *(a + b - i for a, b in pairs if i in (a, b))]) for i in range(count)],
+        Wrong("direct neighbours",
+              lambda count, pairs: [min([i, *(a + b - i for a, b in pairs if i in (a, b))]) for i in range(count)],
               "You joined direct neighbours only: if A is like B and B like C, all three must lie on one side of a split."),
         Wrong("first of each pair", lambda count, pairs: [next((a for a, b in pairs if b == i), i) for i in range(count)],
               "You took the first row of the pair that a row comes second in: the pairs have no direction, and chains go on."),
@@ -347,7 +366,7 @@ GROUPS = Exercise(
     ))
 
 
-# --- 8: packing --------------------------------------------------------------------------------------------------------------------
+# --- 8: packing -------------------------------------------------------------------------------------------------------------------
 def pack_rows(lengths: list[int], capacity: int) -> list[list[int]]:
     """First-fit decreasing: indices by bin; the longest first, each into the first bin that has room."""
     bins, room = [], []
@@ -369,7 +388,8 @@ def _length_cases(g):
     yield [2, 3], 10
 
 
-def _packer(order=lambda n: sorted(range(len(n)), key=lambda i: -n[i]), fits=lambda left, size: left >= size, first=lambda room: range(len(room))):
+def _packer(order=lambda n: sorted(range(len(n)), key=lambda i: -n[i]), fits=lambda left, size: left >= size,
+            first=lambda room: range(len(room))):
     def packer(lengths, capacity):
         bins, room = [], []
         for i in order(lengths):
@@ -384,7 +404,8 @@ def _packer(order=lambda n: sorted(range(len(n)), key=lambda i: -n[i]), fits=lam
 
 PACK = Exercise(
     name="pack_rows", title="First fit, longest first", minutes=12, difficulty=2, reference=pack_rows, cases=_length_cases,
-    hints=("`sorted(range(len(lengths)), key=lambda i: -lengths[i])` gives the indices, longest first; equal lengths keep their order.",
+    hints=("`sorted(range(len(lengths)), key=lambda i: -lengths[i])` gives the indices, longest first; "
+           "equal lengths keep their order.",
            "Keep a list of bins and a list of the room left in each. Look through the rooms from the first bin on.",
            "If no bin has room, open one with the whole capacity. A row that fills a bin exactly fits."),
     wrong=(
@@ -397,7 +418,8 @@ PACK = Exercise(
         Wrong("exact fit refused", _packer(fits=lambda left, size: left > size),
               "A row that fills the bin exactly fits: `>=`, not `>`."),
         Wrong("fullest bin", lambda lengths, capacity: _best_fit(lengths, capacity),
-              "You took the bin with the least room left (best fit), which is no worse but another packing: take the first that has room."),
+              "You took the bin with the least room left (best fit), which is no worse but another packing: "
+              "take the first that has room."),
         Wrong("over-full", _packer(fits=lambda left, size: left > 0),
               "Bins overflow: a row was put where less room is left than it needs, so it would be cut."),
     ))
@@ -416,7 +438,7 @@ def _best_fit(lengths, capacity):
     return bins
 
 
-# --- 9: length bias --------------------------------------------------------------------------------------------------------------------
+# --- 9: length bias ---------------------------------------------------------------------------------------------------------------
 def longer_share(chosen: list[int], rejected: list[int]) -> float:
     """Share of pairs whose chosen answer is the longer one; equal lengths count one half."""
     return sum((c > r) + 0.5 * (c == r) for c, r in zip(chosen, rejected)) / len(chosen)
@@ -434,7 +456,8 @@ def _longer(score):
 
 
 LONGER = Exercise(
-    name="longer_share", title="Does length give it away?", minutes=5, difficulty=1, reference=longer_share, cases=_pair_length_cases, points=1,
+    name="longer_share", title="Does length give it away?", minutes=5, difficulty=1, reference=longer_share,
+    cases=_pair_length_cases, points=1,
     hints=("Pair by pair: 1 where the chosen answer is longer, 0 where it is shorter.",
            "Pairs of equal length say nothing: with one half each, 0.5 means no bias whatever their number.",
            "sum((c > r) + 0.5 * (c == r) for c, r in zip(chosen, rejected)) / len(chosen)"),
@@ -444,7 +467,8 @@ LONGER = Exercise(
         Wrong("ties as longer", _longer(lambda z: sum(c >= r for c, r in z) / len(z)),
               "Equal lengths count as longer in yours: pairs all of one length would look biased towards long answers."),
         Wrong("ties left out", _longer(lambda z: sum(c > r for c, r in z) / max(1, sum(c != r for c, r in z))),
-              "You left pairs of equal length out: two pairs that differ among a thousand that do not would look like a bias of the whole set."),
+              "You left pairs of equal length out: two pairs that differ among a thousand that do not would look like "
+              "a bias of the whole set."),
         Wrong("shorter", _longer(lambda z: sum((c < r) + 0.5 * (c == r) for c, r in z) / len(z)),
               "That is the share in which the chosen answer is shorter."),
         Wrong("mean difference", _longer(lambda z: sum(c - r for c, r in z) / len(z)),

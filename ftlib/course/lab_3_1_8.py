@@ -33,13 +33,15 @@ MEAN = Exercise(
            "return (token_logps * mask).sum(1) / mask.sum(1)"),
     wrong=(
         Wrong("the sum", lambda t, m: (t * m).sum(1),
-              "You return the sum: that is DPO's log π, in which every further token costs. Divide by the number of the answer's tokens."),
+              "You return the sum: that is DPO's log π, in which every further token costs. "
+              "Divide by the number of the answer's tokens."),
         Wrong("padded length", lambda t, m: (t * m).sum(1) / t.shape[1],
               "You divided by the padded length: an answer's score then depends on the longest row of its batch."),
         Wrong("everything scored", lambda t, m: t.mean(1),
               "Prompt and padding are scored too: multiply by the mask first."),
         Wrong("mean over the batch", lambda t, m: (t * m).sum(1) / m.sum() * len(t),
-              "You divided by the mean number of tokens in the batch: long answers still cost more than short ones. Each row by its own number."),
+              "You divided by the mean number of tokens in the batch: long answers still cost more than short ones. "
+              "Each row by its own number."),
         Wrong("mean of probabilities", lambda t, m: ((t.exp() * m).sum(1) / m.sum(1)).log(),
               "You averaged the probabilities and took the logarithm after: the mean is of the logarithms."),
     ))
@@ -68,14 +70,16 @@ SIMPO = Exercise(
            "return -F.logsigmoid(beta * (chosen - rejected) - gamma)"),
     wrong=(
         Wrong("the paper's repository", _simpo(z=lambda d, b, g: b * (d - g)),
-              "You put γ inside the bracket: then it is multiplied by β. That is the ratio γ/β of the authors' settings files; γ itself stands outside."),
+              "You put γ inside the bracket: then it is multiplied by β. That is the ratio γ/β of the authors' settings files; "
+              "γ itself stands outside."),
         Wrong("sign of gamma", _simpo(z=lambda d, b, g: b * d + g),
               "You added γ: the loss then is content although the chosen answer is behind. It is taken away."),
         Wrong("no margin", _simpo(z=lambda d, b, g: b * d), "γ is missing: without it the loss asks for a lead, not for a margin."),
         Wrong("swapped", _simpo(z=lambda d, b, g: -b * d - g), "You train towards the rejected answer: chosen minus rejected."),
         Wrong("log of sigmoid", _simpo(log=lambda z: torch.sigmoid(z).log()),
               "Right on paper, but torch.sigmoid is 0 for a very negative argument and its logarithm −inf: use F.logsigmoid."),
-        Wrong("beta on the chosen only", lambda c, r, b, g: -F.logsigmoid(b * c - r - g), "β multiplies the chosen answer only: bracket the difference."),
+        Wrong("beta on the chosen only", lambda c, r, b, g: -F.logsigmoid(b * c - r - g),
+              "β multiplies the chosen answer only: bracket the difference."),
     ))
 
 
@@ -95,22 +99,27 @@ def _edges(function) -> str | None:
     """What the tolerance of the cases does not show: digits far below 0, and the gradient."""
     far = torch.tensor([-30.0])
     if abs(float(function(far)) / -math.exp(-30) - 1) > 1e-4:
-        return "Right near 0, but far below it the digits are lost: at −30 the result should be −9.4e-14. There log1p(−e^x) keeps them."
+        return ("Right near 0, but far below it the digits are lost: at −30 the result should be −9.4e-14. "
+                "There log1p(−e^x) keeps them.")
     x = torch.tensor([-1e-8, -0.5, -1.0, -100.0], requires_grad=True)
     function(x).sum().backward()
     if torch.isfinite(x.grad).all():
         return None
-    return "The values are right, but a gradient is NaN or infinite: torch.where computes both branches, and the backward pass multiplies the " \
-           "infinite slope of the one not taken by 0. Give each branch only its own numbers."
+    return "The values are right, but a gradient is NaN or infinite: torch.where computes both branches, and the backward pass " \
+           "multiplies the infinite slope of the one not taken by 0. Give each branch only its own numbers."
 
 
 LOG1MEXP = Exercise(
-    name="log1mexp", title="log(1 − eˣ) at its two edges", minutes=15, difficulty=3, reference=log1mexp, cases=_log1mexp_cases, tolerance=1e-6,
-    property=_edges,
-    hints=("In fp32 e^(−1e-8) is exactly 1. `torch.expm1(x)` is e^x − 1 without that loss. So near 0: `torch.log(-torch.expm1(x))`.",
-           "Far below 0 the argument of the logarithm is nearly 1, and there `torch.log1p(-torch.exp(x))` keeps the digits. Change over at −ln 2.",
-           "`torch.where(near, a, b)` computes both. Put a harmless number (−1) in place of x in the branch that is not wanted, before the logarithm.",
-           "near = x > -math.log(2); a = torch.log(-torch.expm1(torch.where(near, x, -1.0))); b = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))"),
+    name="log1mexp", title="log(1 − eˣ) at its two edges", minutes=15, difficulty=3, reference=log1mexp, cases=_log1mexp_cases,
+    tolerance=1e-6, property=_edges,
+    hints=("In fp32 e^(−1e-8) is exactly 1. `torch.expm1(x)` is e^x − 1 without that loss. So near 0: "
+           "`torch.log(-torch.expm1(x))`.",
+           "Far below 0 the argument of the logarithm is nearly 1, and there `torch.log1p(-torch.exp(x))` keeps the digits. "
+           "Change over at −ln 2.",
+           "`torch.where(near, a, b)` computes both. "
+           "Put a harmless number (−1) in place of x in the branch that is not wanted, before the logarithm.",
+           "near = x > -math.log(2); a = torch.log(-torch.expm1(torch.where(near, x, -1.0))); "
+           "b = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))"),
     wrong=(
         Wrong("log1p everywhere", lambda x: torch.log1p(-torch.exp(x)),
               "At x = −1e-8 in fp32 e^x is exactly 1, and you get −inf, with log(1 − e^x) as with log1p(−e^x). Near 0 use expm1."),
@@ -136,7 +145,8 @@ def _pair_cases(g):
 
 
 ODDS = Exercise(
-    name="log_odds_ratio", title="The odds ratio", minutes=8, difficulty=2, reference=log_odds_ratio, cases=_pair_cases, tolerance=1e-4,
+    name="log_odds_ratio", title="The odds ratio", minutes=8, difficulty=2, reference=log_odds_ratio,
+    cases=_pair_cases, tolerance=1e-4,
     hints=("odds(p) = p/(1 − p). With x = log p its logarithm is x − log(1 − e^x): your log1mexp.",
            "The logarithm of a ratio is a difference: log odds of the chosen less log odds of the rejected.",
            "return (chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))"),
@@ -149,7 +159,8 @@ ODDS = Exercise(
               "That is the odds ratio itself: its logarithm is wanted."),
         Wrong("difference of odds", lambda c, r: c.exp() / (1 - c.exp()) - r.exp() / (1 - r.exp()),
               "You took the difference of the odds: the logarithm of a *ratio* is the difference of the log odds."),
-        Wrong("swapped", lambda c, r: (r - losses.log1mexp(r)) - (c - losses.log1mexp(c)), "Rejected over chosen: the ratio is upside down."),
+        Wrong("swapped", lambda c, r: (r - losses.log1mexp(r)) - (c - losses.log1mexp(c)),
+              "Rejected over chosen: the ratio is upside down."),
     ))
 
 
@@ -170,7 +181,8 @@ def _orpo(nll=lambda c, r: -c, penalty=lambda c, r: -F.logsigmoid(log_odds_ratio
 
 ORPO = Exercise(
     name="orpo_loss", title="ORPO's loss", minutes=8, difficulty=2, reference=orpo_loss, cases=_orpo_cases,
-    hints=("Two terms: plain fine-tuning on the chosen answer, whose loss is minus its mean log-probability, and λ times the odds-ratio term.",
+    hints=("Two terms: plain fine-tuning on the chosen answer, whose loss is minus its mean log-probability, "
+           "and λ times the odds-ratio term.",
            "The second is `-F.logsigmoid(log_odds_ratio(chosen, rejected))`.",
            "return -chosen - lam * F.logsigmoid(log_odds_ratio(chosen, rejected))"),
     wrong=(
@@ -205,7 +217,8 @@ def _push_cases(g):
         yield sums[:, 0], sums[:, 1], lengths, 2.0, 1.0, average
 
 
-def _push(counts=lambda n, average: n if average else torch.ones_like(n), z=lambda d, b, g: g - b * d, out=lambda w, n, b: b * w[:, None] / n):
+def _push(counts=lambda n, average: n if average else torch.ones_like(n), z=lambda d, b, g: g - b * d,
+          out=lambda w, n, b: b * w[:, None] / n):
     def push(chosen_sum, rejected_sum, lengths, beta, gamma, average):
         n = counts(lengths, average)
         p = torch.stack([chosen_sum, rejected_sum], 1) / n

@@ -21,8 +21,10 @@ def _prospect_cases(g):
 
 
 PROSPECT = Exercise(
-    name="prospect_value", title="What a loss feels like", minutes=6, difficulty=1, reference=prospect_value, cases=_prospect_cases, points=1,
-    hints=("Work with the size |z| first, raise it to α, and give it the sign afterwards: a negative number to the power 0.88 is NaN.",
+    name="prospect_value", title="What a loss feels like", minutes=6, difficulty=1, reference=prospect_value,
+    cases=_prospect_cases, points=1,
+    hints=("Work with the size |z| first, raise it to α, and give it the sign afterwards: "
+           "a negative number to the power 0.88 is NaN.",
            "Losses are multiplied by λ, gains are not.",
            "size = z.abs() ** alpha; return torch.where(z >= 0, size, -lam * size)"),
     wrong=(
@@ -66,7 +68,8 @@ VALUE = Exercise(
         Wrong("labels ignored", lambda r, z, d, b: torch.sigmoid(b * (r - z)),
               "Every row counts as a thumbs up: for a thumbs down the difference turns round, z0 − r."),
         Wrong("labels turned", lambda r, z, d, b: torch.sigmoid(b * torch.where(d, z - r, r - z)),
-              "The sign is turned: a thumbs up gains by a ratio *above* z0. (Or you returned the loss, 1 − v, which is σ of the opposite.)"),
+              "The sign is turned: a thumbs up gains by a ratio *above* z0. (Or you returned the loss, 1 − v, "
+              "which is σ of the opposite.)"),
         Wrong("no reference point", lambda r, z, d, b: torch.sigmoid(b * torch.where(d, r, -r)),
               "z0 is missing: the value is measured from 0, whatever the policy does elsewhere."),
         Wrong("z0 added for thumbs down", lambda r, z, d, b: torch.sigmoid(b * torch.where(d, r - z, -r - z)),
@@ -101,7 +104,8 @@ ROTATE = Exercise(
     name="rotate_completions", title="Everybody gets a neighbour's answer", minutes=6, difficulty=1, reference=rotate_completions,
     cases=_rotate_cases, property=_refuses_one, points=1,
     hints=("The prompts stay. The list of completions moves on by one, and its last item comes to the front.",
-           "`completions[-1:] + completions[:-1]` is the rotated list; `zip` joins it with the prompts. A batch of one: ValueError.",
+           "`completions[-1:] + completions[:-1]` is the rotated list; `zip` joins it with the prompts. "
+           "A batch of one: ValueError.",
            "if len(prompts) < 2: raise ValueError(\"use a batch of two or more\"); "
            "return list(zip(prompts, completions[-1:] + completions[:-1]))"),
     wrong=(
@@ -135,8 +139,8 @@ def _point_cases(g):
 def _no_gradient(function) -> str | None:
     policy = torch.tensor([-10.0, -12.0], requires_grad=True)
     if function(policy, torch.tensor([-14.0, -15.0])).requires_grad:
-        return ("The value is right, but it carries a gradient: training would then move the reference point instead of the policy. "
-                "`detach()` it.")
+        return ("The value is right, but it carries a gradient: "
+                "training would then move the reference point instead of the policy. `detach()` it.")
     return None
 
 
@@ -148,7 +152,8 @@ POINT = Exercise(
            "return (policy_kl_logps - ref_kl_logps).mean().clamp(min=0).detach()"),
     wrong=(
         Wrong("clamped row by row", lambda p, r: (p - r).clamp(min=0).mean().detach(),
-              "You clamped every row before the mean: the negative ones are part of the estimate, and without them z0 is too large."),
+              "You clamped every row before the mean: the negative ones are part of the estimate, "
+              "and without them z0 is too large."),
         Wrong("not clamped", lambda p, r: (p - r).mean().detach(),
               "z0 comes out below 0: it stands for a KL divergence, which is never negative. Clamp the mean at 0."),
         Wrong("turned round", lambda p, r: (r - p).mean().clamp(min=0).detach(),
@@ -173,7 +178,8 @@ def binary_loss(policy_logps: Tensor, ref_logps: Tensor, z0: Tensor, desirable: 
 def _loss_cases(g):
     for n, beta, up, down in ((6, 0.1, 1.0, 1.0), (8, 0.3, 2.0, 0.5), (10, 0.5, 1.0, 3.0)):
         reference = -20 - 5 * torch.rand(n, generator=g)
-        yield reference + 4 * torch.randn(n, generator=g), reference, torch.rand((), generator=g) * 2 + 0.5, _labels(n, g), beta, up, down
+        yield (reference + 4 * torch.randn(n, generator=g), reference, torch.rand((), generator=g) * 2 + 0.5, _labels(n, g),
+               beta, up, down)
 
 
 def _loss(value=kto_value, weight=torch.where, ratio=lambda p, r: p - r, loss=lambda w, v: w * (1 - v)):
@@ -257,8 +263,8 @@ def _weights(quotient):
 
 
 WEIGHTS = Exercise(
-    name="balanced_weights", title="A scarce thumb counts more", minutes=6, difficulty=1, reference=balanced_weights, cases=_weights_cases,
-    points=1,
+    name="balanced_weights", title="A scarce thumb counts more", minutes=6, difficulty=1, reference=balanced_weights,
+    cases=_weights_cases, points=1,
     hints=("Solve w_D·n_D/(w_U·n_U) = target for the quotient w_D/w_U.",
            "w_D/w_U = target·n_U/n_D. If that is at least 1, w_U is 1 and w_D the quotient; else w_D is 1 and w_U its inverse.",
            "q = target * n_undesirable / n_desirable; return (q, 1.0) if q >= 1 else (1.0, 1 / q)"),
@@ -270,9 +276,11 @@ WEIGHTS = Exercise(
         Wrong("target divided", _weights(lambda u, d, t: d / (t * u)),
               "The target stands under the line: at 4/3 your thumbs *down* weigh more."),
         Wrong("a weight below 1", lambda u, d, t: (t * d / u, 1.0),
-              "The ratio is right, but where thumbs up are many their weight falls below 1: keep the smaller weight at 1 and raise the other."),
+              "The ratio is right, but where thumbs up are many their weight falls below 1: "
+              "keep the smaller weight at 1 and raise the other."),
         Wrong("shares", lambda u, d, t: (t * d / (u + d), u / (u + d)),
-              "The ratio is right, but both weights are below 1, which shrinks every step: scale them so that the smaller one is 1."),
+              "The ratio is right, but both weights are below 1, which shrinks every step: "
+              "scale them so that the smaller one is 1."),
         Wrong("frequencies", lambda u, d, t: (u / min(u, d), d / min(u, d)),
               "You weighted each side by its own number: the frequent side then counts twice. The scarce one needs the weight."),
     ))

@@ -31,7 +31,8 @@ class Planner:
                  "r": (widgets.SelectionSlider, RANKS), "batch_size": (widgets.SelectionSlider, BATCHES),
                  "seq_len": (widgets.SelectionSlider, LENGTHS)}
         labels = {"r": "rank", "batch_size": "batch", "seq_len": "length (tokens)"}
-        self.controls = {k: kind(options=sorted({*options, chosen[k]}) if k in labels else list(dict.fromkeys([*options, chosen[k]])),
+        self.controls = {k: kind(options=sorted({*options, chosen[k]}) if k in labels
+                                 else list(dict.fromkeys([*options, chosen[k]])),
                                  value=chosen[k], description=labels.get(k, k), **wide) for k, (kind, options) in kinds.items()}
         self.controls["gradient_checkpointing"] = widgets.Checkbox(
             value=chosen["gradient_checkpointing"], description="recompute activations (checkpointing)", **wide)
@@ -69,14 +70,15 @@ def draw(plan: MemoryPlan):
 
     from ftlib.plots import memory_bars
     s = plan.settings
-    name = (f"{s['method']}, {s['loss']}\n" + ("" if s["method"] == "full" else f"r = {s['r']}, ") + f"{s['batch_size']} × {s['seq_len']:,} tokens,\n"
+    name = (f"{s['method']}, {s['loss']}\n" + ("" if s["method"] == "full" else f"r = {s['r']}, ")
+            + f"{s['batch_size']} × {s['seq_len']:,} tokens,\n"
             f"activations {'recomputed' if s['gradient_checkpointing'] else 'kept'}")
     figure, ax = plt.subplots(figsize=(6.4, 3.8))
     memory_bars({name: plan}, CAPACITIES, f"{plan.name}: {describe(plan)}", ax)
     handles, parts = ax.get_legend_handles_labels()
     ax.set_xlim(-0.5, 2.2)  # room for the legend, in the order of the stack
-    ax.legend(handles[::-1], [f"{plan.parts.get(part, 0) / 1e9:.1f}  {part}" for part in parts[::-1]], fontsize=8, loc="upper right",
-              title="GB by part", title_fontsize=8, frameon=True, framealpha=1)
+    ax.legend(handles[::-1], [f"{plan.parts.get(part, 0) / 1e9:.1f}  {part}" for part in parts[::-1]], fontsize=8,
+              loc="upper right", title="GB by part", title_fontsize=8, frameon=True, framealpha=1)
     plt.close(figure)
     return figure
 

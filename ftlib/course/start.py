@@ -13,7 +13,8 @@ from ftlib.profiles import Profile
 log = logging.getLogger("ftlib")
 
 
-def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: str | Path = "runs/sft-start", train: bool = True) -> Path | None:
+def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: str | Path = "runs/sft-start",
+                train: bool = True) -> Path | None:
     """The folder of an SFT adapter for the profile's model.
 
     Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else one that is trained now for
@@ -51,5 +52,6 @@ def _train(profile: Profile, output: Path) -> Path:
     model, tokenizer = load_model(profile=profile)
     add_lora(model, r=profile.rank)
     finetune(model, tokenizer, load_rows("train", profile), steps=profile.short_steps, learning_rate=profile.lr_lora,
-             batch_size=profile.batch_size, max_length=profile.max_length, checkpointing=profile.gradient_checkpointing, output_dir=output)
+             batch_size=profile.batch_size, max_length=profile.max_length,
+             checkpointing=profile.gradient_checkpointing, output_dir=output)
     return output / "adapter"

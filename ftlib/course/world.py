@@ -52,7 +52,8 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
 
 
 def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, str], float]:
-    """`style_judge` for rows with `facts`; for others a language model behind FTLIB_JUDGE_URL, named by FTLIB_JUDGE_MODEL or `model`.
+    """`style_judge` for rows with `facts`; for others a language model behind FTLIB_JUDGE_URL,
+    named by FTLIB_JUDGE_MODEL or `model`.
 
     ValueError, before anything is trained, where such a model is needed and not named.
     """
@@ -61,8 +62,8 @@ def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, s
     from ftlib.judges import api_judge
     url, model = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"), os.environ.get("FTLIB_JUDGE_MODEL") or model
     if not model:
-        raise ValueError("FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; start one (ollama serve) "
-                         f"and name it; it is asked at {url} (FTLIB_JUDGE_URL)")
+        raise ValueError("FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; "
+                         f"start one (ollama serve) and name it; it is asked at {url} (FTLIB_JUDGE_URL)")
     return api_judge(url, model)
 
 

@@ -139,7 +139,8 @@ def _inspect(partial: Path, target: Path, quantization: str, wanted: tuple[str, 
 def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logits: bool = False, gpu: bool = False):
     """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
 
-    adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for one. ExportError if the file is damaged or llama.cpp refuses it.
+    adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for one.
+    ExportError if the file is damaged or llama.cpp refuses it.
     """
     try:
         from llama_cpp import Llama
@@ -149,9 +150,9 @@ def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logit
         read_gguf(file)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its log says for every matrix of an adapter in which buffer it lies
-            llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads, n_threads_batch=threads,
-                          verbose=False, logits_all=all_logits, type_k=0, type_v=0, lora_path=str(adapter) if adapter else None,
-                          n_gpu_layers=-1 if gpu else 0)
+            llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads,
+                          n_threads_batch=threads, verbose=False, logits_all=all_logits, type_k=0, type_v=0,
+                          lora_path=str(adapter) if adapter else None, n_gpu_layers=-1 if gpu else 0)
     except (ValueError, RuntimeError) as error:
         raise ExportError(f"llama.cpp refuses {path}: {error}") from None
     try:
