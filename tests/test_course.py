@@ -2,6 +2,7 @@
 import importlib.util
 import inspect
 import math
+import re
 
 import numpy as np
 import pytest
@@ -130,6 +131,38 @@ def test_check_hands_back_what_to_go_on_with(capsys):
     assert out[2].startswith("○ double: not attempted")
 
 
+def test_a_check_run_again_repeats_itself(capsys):
+    """A check cell binds the name to what check() hands back. Run alone again it gets that, which is no answer of the student's."""
+    lab = Lab("3.1.1", [DOUBLE])
+    for answer, sign in ((not_written, "○"), (lambda x: x * x, "✗"), (lambda x: x * 2, "✓"), (not_written, "○")):
+        handed = lab.check(lab.check(lab.check(named(answer))))
+        assert handed is double or sign == "✓"
+        first, *again = capsys.readouterr().out.splitlines()
+        assert first.startswith(sign) and again == [first, first]
+
+
+def test_ftlibs_own_function_is_no_answer_to_a_lab_opened_anew(capsys):
+    """The set-up cell run again opens a new lab, while the name is bound to ftlib's function still."""
+    assert Lab("3.1.1", [DOUBLE]).check(Lab("3.1.1", [DOUBLE]).check(named(lambda x: x * x))) is double
+    assert [line[0] for line in capsys.readouterr().out.splitlines()] == ["✗", "○"]
+
+
+def test_a_check_is_coloured_in_a_notebook_only(capsys, monkeypatch):
+    """ANSI 1;32 is bold green, 1;31 bold red. What is not attempted has no colour, so stored outputs hold no escapes."""
+    lab = Lab("3.1.1", [DOUBLE])
+    answers = [named(lambda x: x * 2), named(lambda x: x * x), named(not_written)]
+    for answer in answers:
+        lab.check(answer)
+    plain = capsys.readouterr().out
+    assert "\x1b" not in plain
+    monkeypatch.setattr("ftlib.progress.in_notebook", lambda: True)
+    for answer in answers:
+        lab.check(answer)
+    shown = capsys.readouterr().out
+    assert [re.findall(r"^(?:\x1b\[([\d;]+)m)?. double:", line) for line in shown.splitlines()] == [["1;32"], ["1;31"], [""]]
+    assert re.sub(r"\x1b\[[\d;]+m", "", shown) == plain
+
+
 @pytest.mark.parametrize("variable, value", [("FTLIB_GRADING", "1"), ("NBGRADER_EXECUTION", "autograde")])
 def test_grading_raises(variable, value, monkeypatch):
     monkeypatch.setenv(variable, value)
@@ -208,7 +241,6 @@ def test_no_difference(want, got):
 
 @pytest.mark.parametrize("want, got, text", OTHER, ids=str)
 def test_differences_in_words(want, got, text):
-    import re
     found = difference(got, want, 1e-5)
     assert found and re.search(text, found), found
 

@@ -20,6 +20,10 @@ LABS = {"3.1.1": "lab_3_1_1", "3.1.2": "lab_3_1_2", "3.1.3": "lab_3_1_3", "3.1.4
         "3.1.6": "lab_3_1_6", "3.1.7": "lab_3_1_7", "3.1.8": "lab_3_1_8", "3.1.9": "lab_3_1_9", "3.1.10": "lab_3_1_10"}
 
 
+SIGNS = {"right": "✓", "open": "○", "wrong": "✗"}
+BOLD = {"right": "32", "wrong": "31"}    # ANSI green and red: with bold, JupyterLab's dark ones, readable on white
+
+
 class Grade(AssertionError):
     """Raised instead of printed while a submission is graded."""
 
@@ -73,6 +77,14 @@ def say(text: str) -> None:
         display(Markdown(textwrap.dedent(text).strip()))
     else:
         print(text)
+
+
+def _show(verdict: Verdict, name: str, text: str) -> None:
+    """Print a check's line; in a notebook its sign and name are green or red."""
+    from ftlib.progress import in_notebook
+    lead = f"{SIGNS[verdict.status]} {name}:"
+    colour = BOLD.get(verdict.status) if in_notebook() else None
+    print(f"\x1b[1;{colour}m{lead}\x1b[0m{text.removeprefix(lead)}" if colour else text)
 
 
 # --- comparing results ----------------------------------------------------------------------------------------------
@@ -147,13 +159,17 @@ def _same_failure(error: Exception, wrong: Wrong, cases) -> bool:
     return False
 
 
+def _open(exercise: Exercise) -> Verdict:
+    return Verdict("open", f"not attempted yet; going on with ftlib's. hint(\"{exercise.name}\") gives a first step.")
+
+
 def judge(exercise: Exercise, function: Callable) -> Verdict:
     """Compare an answer with the reference on the exercise's cases, and name the mistake if it is a known one."""
     cases = _cases(exercise)
     try:
         found = _first_difference(function, exercise, cases)
     except NotImplementedError:
-        return Verdict("open", f"not attempted yet; going on with ftlib's. hint(\"{exercise.name}\") gives a first step.")
+        return _open(exercise)
     except Exception as error:
         known = next((w for w in exercise.wrong if _same_failure(error, w, cases)), None)
         return Verdict("wrong", known.message if known else f"it raises {type(error).__name__}: {error}")
@@ -170,6 +186,7 @@ class Lab:
     number: str
     exercises: list[Exercise]
     given: dict[str, int] = field(default_factory=dict)
+    said: dict[str, Verdict] = field(default_factory=dict)
 
     def find(self, name) -> Exercise:
         name = getattr(name, "__name__", name)
@@ -181,20 +198,26 @@ class Lab:
     def check(self, function: Callable) -> Callable:
         """Judge the function by its name; returns it if right, else ftlib's own. While grading, raises instead.
 
+        A check cell run again without the answer's cell gets ftlib's own, and repeats what it said of the answer.
         An answer of the student's own that is right goes into the progress file (`ftlib progress`), except while grading.
         """
         exercise = self.find(function)
-        verdict = judge(exercise, function)
-        sign = {"right": "✓", "open": "○", "wrong": "✗"}[verdict.status]
-        text = f"{sign} {exercise.name}: {verdict.message}"
+        verdict = self.said[exercise.name] = self._verdict(exercise, function)
+        text = f"{SIGNS[verdict.status]} {exercise.name}: {verdict.message}"
         if verdict.status == "wrong" and not grading():
             text += " Going on with ftlib's."
         if verdict.status != "right" and grading():
             raise Grade(text)
-        print(text)
-        if verdict.status == "right" and function is not exercise.reference and not grading():
+        _show(verdict, exercise.name, text)
+        if verdict.status == "right" and not grading():
             note_exercise(self.number, exercise.name)
         return function if verdict.status == "right" else exercise.reference
+
+    def _verdict(self, exercise: Exercise, function: Callable) -> Verdict:
+        """ftlib's own function is nobody's answer: what was said of the answer holds, after a new `open_lab` "not attempted yet"."""
+        if function is not exercise.reference or grading():
+            return judge(exercise, function)
+        return self.said.get(exercise.name, _open(exercise))
 
     def hint(self, name) -> None:
         """Show the next hint for an exercise; after the last one it starts again."""
