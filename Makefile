@@ -5,7 +5,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
 
-.PHONY: venv export labs lab test doctor data validate bench drift resolve clean
+.PHONY: venv export labs lab test browser doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -21,6 +21,10 @@ lab: venv            ## open JupyterLab on localhost
 
 test: export         ## run the tests, labs included
 	@$(RUN) -m pytest $(PYTEST)
+
+browser: venv        ## JupyterLab in a headless Chromium: run a lab, answer, quiz, planner; pictures in build/browser (needs Chromium; minutes)
+	@$(PYTHON) tools/venv.py --browser
+	@$(RUN) -m pytest -m browser tests/browser $(PYTEST)
 
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor

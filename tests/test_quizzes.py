@@ -93,6 +93,8 @@ def test_shown_alike_at_every_run_and_offline(monkeypatch):
     assert all(f"{name}: {colour};" in page["text/html"] for name, colour in COLOURS.items())
     assert QUESTIONS["3.1.1 1"]["answers"][0]["feedback"] in script["application/javascript"].encode().decode("unicode_escape", "ignore")
     assert sum(len(str(data)) for data in (page, script)) < 80_000
+    # jupyterquiz's script sees no MathJax: it would replace JupyterLab's by one from a CDN
+    assert re.fullmatch(r"\(function \(MathJax\) \{.*\}\)\(\);", script["application/javascript"], re.S)
 
 
 def test_committed_notebooks_leave_the_script_out():

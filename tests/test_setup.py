@@ -22,6 +22,7 @@ def setup(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(module, "STAMP", tmp_path / ".venv" / "ftlib-ready")
     monkeypatch.setattr(module, "EXPORT", tmp_path / ".venv" / "ftlib-export-ready")
+    monkeypatch.setattr(module, "BROWSER", tmp_path / ".venv" / "ftlib-browser-ready")
     module.commands = []
 
     def run(command, hint):
@@ -66,6 +67,17 @@ def test_what_must_be_compiled_is_no_obstacle(setup, monkeypatch, capsys, compil
     assert [c[-1] for c in calls] == [".[export]"] * compiler
     setup.main(["--export"])
     assert len(calls) == compiler * (1 if works else 2)
+
+
+def test_what_drives_a_browser_is_installed_once_and_only_when_asked_for(setup, monkeypatch):
+    monkeypatch.setattr(setup, "find_python", lambda: "python3")
+    setup.main([])
+    assert not any(".[browser]" in c for c in setup.commands)
+    setup.commands.clear()
+    setup.main(["--browser"])
+    setup.main(["--browser"])
+    (command,) = setup.commands
+    assert command[-2:] == ["-e", ".[browser]"] and "-c" in command and setup.BROWSER.exists()
 
 
 def test_a_vendors_torch_is_kept(setup, monkeypatch):
@@ -138,7 +150,7 @@ def test_constraints_hold_every_dependency_at_a_version_that_pyproject_allows():
 
 def test_makefile_targets():
     text = (ROOT / "Makefile").read_text()
-    for target, needs in {"labs": "export", "test": "export", "export": "venv", "doctor": "venv", "data": "venv"}.items():
+    for target, needs in {"labs": "export", "test": "export", "export": "venv", "browser": "venv", "doctor": "venv", "data": "venv"}.items():
         assert re.search(rf"^{target}: +{needs}", text, re.M)
     done = subprocess.run(["make", "--dry-run", "test", "labs"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and all(part in done.stdout for part in ("tools/venv.py", "-m pytest", "ftlib.cli labs"))

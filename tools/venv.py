@@ -1,5 +1,5 @@
 """Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only Python's standard library.
-With --export also what compiles for minutes and only lab 3.1.10 needs.
+With --export also what compiles for minutes and only lab 3.1.10 needs; with --browser what drives a Chromium (tests/browser).
 
 A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then sees the system's
 packages, and torch is held at the version that is there.
@@ -15,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV, STAMP, EXPORT = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready", ROOT / ".venv" / "ftlib-export-ready"
+BROWSER = ROOT / ".venv" / "ftlib-browser-ready"
+NETWORK = "Is the network up? Run the command again: pip goes on from its cache."
 OLDEST, DISK_GB = (3, 11), 6
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
 
@@ -72,11 +74,10 @@ def install(python: str) -> None:
     if not (VENV / "bin" / "python").exists():
         run([python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)],
             "On Debian: sudo apt install python3-venv")
-    network = "Is the network up? Run the command again: pip goes on from its cache."
     if not torch:  # first and alone, so that nothing else chooses a build
         pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
-        run([*pip(torch), pinned], network)
-    run([*pip(torch), "-e", ".[dev,grading]"], network)
+        run([*pip(torch), pinned], NETWORK)
+    run([*pip(torch), "-e", ".[dev,grading]"], NETWORK)
     STAMP.write_text(fingerprint())
     print("setup: done", flush=True)
 
@@ -100,6 +101,12 @@ def install_export(python: str) -> None:
     EXPORT.write_text(fingerprint())
 
 
+def install_browser(python: str) -> None:
+    """playwright, which brings no browser of its own here: the tests look for a Chromium."""
+    run([*pip(vendor_torch(python)), "-e", ".[browser]"], NETWORK)
+    BROWSER.write_text(fingerprint())
+
+
 def done(stamp: Path) -> bool:
     return stamp.is_file() and stamp.read_text() == fingerprint()
 
@@ -112,6 +119,8 @@ def main(arguments: list[str]) -> None:
         install(find_python())
     if "--export" in arguments and not done(EXPORT):
         install_export(find_python())
+    if "--browser" in arguments and not done(BROWSER):
+        install_browser(find_python())
 
 
 if __name__ == "__main__":

@@ -23,11 +23,25 @@ def load_quiz(lab: str) -> list[dict]:
 
 def quiz(lab: str) -> None:
     """Show a lab's quiz in the notebook; works offline, and its output is the same at every run."""
-    from jupyterquiz import display_quiz
     questions, state = load_quiz(lab), random.getstate()
     print(f"{len(questions)} questions. If you see none, run this cell in JupyterLab.")
     random.seed(f"quiz {lab}")  # jupyterquiz draws the name of its element
     try:
-        display_quiz(questions, colors=COLOURS, max_width=760)
+        _display(questions)
     finally:
         random.setstate(state)
+
+
+def _display(questions: list[dict]) -> None:
+    """jupyterquiz's output with MathJax hidden from its script: JupyterLab's lacks what the script calls, so it would fetch another
+    from a CDN into the page."""
+    from IPython.display import publish_display_data
+    from IPython.utils.capture import capture_output
+    from jupyterquiz import display_quiz
+    with capture_output() as shown:
+        display_quiz(questions, colors=COLOURS, max_width=760)
+    for output in shown.outputs:
+        data = dict(output.data)
+        if script := data.get("application/javascript"):
+            data["application/javascript"] = f"(function (MathJax) {{\n{script}\n}})();"
+        publish_display_data(data, output.metadata)
