@@ -84,7 +84,7 @@ class NearIndex:
 
     MinHash signatures come from datasketch. The buckets are a hash table in three arrays of 4-byte numbers: `table` has the last
     entry of each slot, and for each text and band `before` has the entry before it, `tags` the bits that tell keys of one slot
-    apart. That is some 12 bytes an entry, where a dict of buckets takes 90; what is found is the same.
+    apart. That is some 12 bytes an entry, about a tenth of a dict of buckets; what is found is the same.
     """
 
     def __init__(self, threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1):
