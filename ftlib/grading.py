@@ -16,6 +16,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
@@ -24,7 +25,6 @@ from nbgrader.api import Gradebook
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ComputeChecksums, LockCells, NbGraderPreprocessor, SaveAutoGrades, SaveCells
-from nbgrader.utils import setenv
 from tqdm import tqdm
 from traitlets import Float
 from traitlets.config import Config
@@ -147,7 +147,8 @@ def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGrader
     """A course folder with each lab as an assignment: its source, its released notebook and its entry in the gradebook."""
     config = course_config(root, limit)
     course = NbGraderAPI(CourseDirectory(config=config), config=config, log_level="ERROR")
-    with setenv(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"):   # nbgrader calls alembic by its name
+    # nbgrader calls alembic by its name, and its own setenv leaves the process without a PATH.
+    with patch.dict(os.environ, PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])):
         for path in files:
             folder = root / "source" / path.stem
             folder.mkdir(parents=True)

@@ -266,8 +266,9 @@ def test_a_set_up_that_fails_is_not_the_students_fault():
 
 # --- release --------------------------------------------------------------------------------------------------------------------
 def test_release_strips_outputs_keeps_stubs_and_locks_checks(tmp_path, capsys):
-    before = labs.lab_files([LAB])[0].read_bytes()
+    before, surroundings = labs.lab_files([LAB])[0].read_bytes(), dict(os.environ)
     assert cli.main(["release", str(tmp_path / "out"), LAB, "3.1.1"]) == 0
+    assert dict(os.environ) == surroundings
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in labs.lab_files([LAB, "3.1.1"]))
     given, own = nbformat.read(tmp_path / "out" / labs.lab_files([LAB])[0].name, as_version=4), source()
     assert [c.source for c in given.cells] == [c.source for c in own.cells]
