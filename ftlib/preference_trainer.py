@@ -185,11 +185,11 @@ class PreferenceTrainer(SFTTrainer):
         """Means over the rows of the whole set: of the loss and of every metric."""
         sums: dict[str, Tensor] = {}
         self.model.eval()
-        for batch in self.get_eval_dataloader(eval_dataset):
-            batch = self._prepare_inputs(batch)
+        for batch, counts in self.eval_batches(eval_dataset):
             with self.compute_loss_context_manager():
                 losses, values = self.row_losses(self.model, batch)
-            _add(sums, {"loss": losses, **values})
+            if counts:
+                _add(sums, {"loss": losses, **values})
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in self._means(sums, ("loss", *self.metric_names)).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -10,13 +10,14 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from accelerate.utils import extract_model_from_parallel
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -131,17 +132,30 @@ class SFTTrainer(Trainer):
         return (-completion_logps(model, **{"attention_mask": None, **inputs}).sum() / count
                 * (self.accelerator.num_processes if shared else 1))
 
+    def eval_batches(self, eval_dataset=None) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
+        """This process's batches of the evaluation rows, and whether each counts.
+
+        Processes run equally many batches, since sharded weights are gathered in step; one without rows left runs the first batch
+        again, uncounted. (accelerate's own loader tops up with rows seen before, and a mean counts them twice.)
+        """
+        rows, size = self.eval_dataset if eval_dataset is None else eval_dataset, self.args.eval_batch_size
+        batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        mine = batches[self.args.process_index:: self.args.world_size]
+        idle = -(-len(batches) // self.args.world_size) - len(mine)
+        loader = DataLoader(rows, batch_sampler=mine + batches[:1] * idle, collate_fn=self.data_collator)
+        for turn, batch in enumerate(loader):
+            yield self._prepare_inputs(batch), turn < len(mine)
+
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean loss per answer token of the whole set; Trainer's is a mean of batch means, which favours short answers."""
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         self.model.eval()
-        for batch in self.get_eval_dataloader(eval_dataset):
-            batch = self._prepare_inputs(batch)
+        for batch, counts in self.eval_batches(eval_dataset):
             count = (batch["labels"][:, 1:] != IGNORE).sum()
             with self.compute_loss_context_manager():
-                sums += torch.stack([-completion_logps(self.model, **{"attention_mask": None, **batch}).double().sum(),
-                                     count.double()])
+                nll = -completion_logps(self.model, **{"attention_mask": None, **batch}).double().sum()
+            sums += counts * torch.stack([nll, count.double()])
         loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / count}
         self.log(metrics)

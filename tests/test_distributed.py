@@ -1,4 +1,5 @@
-"""Two processes on the CPU (gloo) train as one does: the recipe, started by torchrun as `accelerate launch` starts it on GPUs, and ftlib's layers under FSDP2."""
+"""Two processes on the CPU (gloo) train as one does: the recipe, started by torchrun as `accelerate launch` starts it on GPUs, `prefer`, and
+ftlib's layers under FSDP2."""
 import json
 import os
 import socket
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from conftest import ROOT, llama
+from conftest import CHATML, ROOT, byte_tokenizer, llama
 from safetensors.torch import load_file
 
 import ftlib as ft
+from ftlib.preference import prefer
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without distributed")
 
@@ -45,6 +47,64 @@ def test_two_processes_train_as_one(tmp_path):
     assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=2e-4) for k in a)
     manifest = json.loads((two / "manifest.json").read_text())
     assert manifest["processes"] == 2 and manifest["metrics"]["tokens"] == json.loads((one / "manifest.json").read_text())["metrics"]["tokens"]
+
+
+PAIRS = [{"prompt": f"Say {w}{i}.", "chosen": f"{w}{i}", "rejected": f"no{w * (i % 3)}!"} for i, w in enumerate(["ab", "cde", "f", "gh"] * 3)]
+ROWS = [{"messages": [{"role": "user", "content": p["prompt"]}, {"role": "assistant", "content": p["chosen"]}]} for p in PAIRS]
+
+
+def train_some(loss: str, folder: str, batch_size: int, learning_rate: float = 1e-2) -> None:
+    """Five steps into `folder`/run, a reference cached there; the first process writes the history."""
+    Path(folder).mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    model = ft.add_lora(llama(layers=1, initializer_range=0.3, vocab_size=300), r=2, lora_dropout=0.0)
+    rows, options = (ROWS, {}) if loss == "sft" else (PAIRS, {"loss": loss})
+    run = (ft.finetune if loss == "sft" else prefer)(
+        model, byte_tokenizer(CHATML), rows, steps=5, learning_rate=learning_rate, batch_size=batch_size, eval_rows=rows[:5], eval_steps=1,
+        output_dir=Path(folder) / "run", log_steps=1, show=False, **options)
+    if int(os.environ.get("RANK", 0)) == 0:
+        (Path(folder) / "history.json").write_text(json.dumps([run.history, run.eval_history]))
+
+
+def one_of_two(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+                      LOCAL_WORLD_SIZE="2", ACCELERATE_USE_CPU="true")
+    for loss in ("sft", "dpo", "simpo", "orpo"):
+        train_some(loss, f"{folder}/{loss}", 2)
+    train_some("kto", f"{folder}/kto", 2, 1e-12)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """A folder for each loss, of two processes with two rows each."""
+    folder = tmp_path_factory.mktemp("two")
+    mp.spawn(one_of_two, (free_port(), str(folder)), nprocs=2)
+    return folder
+
+
+def assert_same_histories(folder: Path, other: Path) -> None:
+    for alone, both in zip(*(json.loads((f / "history.json").read_text()) for f in (folder, other)), strict=True):
+        assert len(alone) == len(both) > 0
+        for a, b in zip(alone, both):
+            assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["sft", "dpo", "simpo", "orpo"])
+def test_losses_and_metrics_of_two_processes_are_those_of_one(loss, two, tmp_path):
+    """The same rows in a step, the same reference, means over both processes' rows; of five to evaluate on, none counts twice."""
+    train_some(loss, str(tmp_path), 4)
+    assert_same_histories(tmp_path, two / loss)
+    a, b = (load_file(folder / "run" / "adapter" / "adapter_model.safetensors") for folder in (tmp_path, two / loss))
+    assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
+
+
+def test_kto_evaluates_in_two_processes_as_in_one(two, tmp_path):
+    """Its z0 is that of a batch: equal where the batches are. The steps are too short to change a weight."""
+    train_some("kto", str(tmp_path), 2, 1e-12)
+    a, b = (json.loads((folder / "history.json").read_text())[1] for folder in (tmp_path, two / "kto"))
+    assert [pytest.approx(x, rel=1e-4, abs=1e-5) for x in a] == b and len(a) == 5
 
 
 def adapted(use_dora: bool):
