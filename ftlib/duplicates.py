@@ -6,6 +6,7 @@ So no pair below the threshold is ever reported; a pair above it is missed with 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import unicodedata
 import zlib
 from array import array
@@ -24,6 +25,7 @@ Groups = list[list[int]]
 RECALL = 0.99  # of pairs exactly at the threshold, by the choice of bands
 SHORT = 6      # a text of fewer tokens says too little to be found again inside another
 CLOSE = 0.66   # Jaccard similarity from which a text with tokens put in is looked for
+SPOOL = 64_000_000  # bytes of text that `NearIndex` holds in memory; more go to a temporary file
 
 
 def normalise(text: str) -> str:
@@ -84,7 +86,9 @@ class NearIndex:
 
     MinHash signatures come from datasketch. The buckets are a hash table in three arrays of 4-byte numbers: `table` has the last
     entry of each slot, and for each text and band `before` has the entry before it, `tags` the bits that tell keys of one slot
-    apart. That is some 12 bytes an entry, about a tenth of a dict of buckets; what is found is the same.
+    apart. That is some 12 bytes an entry, about a tenth of a dict of buckets; what is found is the same. The texts, read again
+    only when a candidate is verified, are in a temporary file once they are more than SPOOL bytes: memory does not grow with
+    their length.
     """
 
     def __init__(self, threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1):
@@ -98,7 +102,7 @@ class NearIndex:
         generator = np.random.default_rng(seed)
         self._factors = generator.integers(0, 2 ** 64, (self.bands, self.size), dtype=np.uint64) | np.uint64(1)
         self._offsets = generator.integers(0, 2 ** 64, self.bands, dtype=np.uint64)
-        self.texts: list[str] = []
+        self._texts, self._ends = tempfile.SpooledTemporaryFile(SPOOL), array("q", [0])
         self._table, self._before, self._tags = array("i", [-1]) * 1024, array("i"), array("I")
 
     def recall(self, similarity: float) -> float:
@@ -126,13 +130,29 @@ class NearIndex:
                 entry = before[entry]
         return sorted(found)
 
+    def text(self, i: int) -> list[str]:
+        """The tokens of text i."""
+        self._texts.seek(self._ends[i])
+        return self._texts.read(self._ends[i + 1] - self._ends[i]).decode("utf-8", "surrogatepass").split(" ")
+
     def similarity(self, i: int, pieces: set[str]) -> float:
         """Exact Jaccard similarity of text i to a set of shingles."""
-        return jaccard(shingles(self.texts[i].split(" "), self.shingle), pieces)
+        return jaccard(shingles(self.text(i), self.shingle), pieces)
+
+    def _store(self, text: str) -> None:
+        said = text.encode("utf-8", "surrogatepass")
+        try:
+            self._texts.seek(self._ends[-1])
+            self._texts.write(said)
+            self._texts.flush()
+        except OSError as error:
+            raise DataError(f"the texts seen so far do not fit into {tempfile.gettempdir()}: {error.strerror}; "
+                            "set TMPDIR to a folder with more room") from error
+        self._ends.append(self._ends[-1] + len(said))
 
     def insert(self, text: str, keys: list[int]) -> int:
-        """Put a sketched text into the index; its number."""
-        self.texts.append(text)
+        """Put a sketched text into the index; its number. DataError where there is no room for it."""
+        self._store(text)
         self._tags.extend(key >> 32 for key in keys)
         if len(self._tags) > 2 * len(self._table):
             self._table, self._before = array("i", [-1]) * (4 * len(self._table)), array("i")
@@ -140,7 +160,7 @@ class NearIndex:
             slot = self._tags[entry] % len(self._table)
             self._before.append(self._table[slot])
             self._table[slot] = entry
-        return len(self.texts) - 1
+        return len(self._ends) - 2
 
 
 class Union:
@@ -235,7 +255,7 @@ class NearDuplicates:
             return f"{like:.2f} like"
         if not self.insertions or like < CLOSE:
             return None
-        known, new = index.texts[i].split(" "), joined.split(" ")
+        known, new = index.text(i), joined.split(" ")
         more = inserted(known, new) if min(len(known), len(new)) >= SHORT else None
         return None if more is None or more > self.insertions else f"{more} tokens more or less than"
 

@@ -1,4 +1,5 @@
 """Duplicates and copies of the golden set: similarities by hand, against brute force and datasketch, and what must not be lost."""
+import os
 import random
 
 import pytest
@@ -7,6 +8,7 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftlib import duplicates
 from ftlib.datasets import DataError, load_rows
 from ftlib.duplicates import (Contamination, ExactDuplicates, NearDuplicates, NearIndex, exact_duplicates, exact_key, jaccard, lsh_bands,
                               near_duplicates, shingles)
@@ -179,3 +181,22 @@ def test_short_prompts_and_templates():
 def test_bad_golden_sets(golden, options, name):
     with pytest.raises(DataError, match=name):
         Contamination(golden, **options)
+
+
+def test_texts_in_a_file_are_found_as_those_in_memory(monkeypatch):
+    rng = random.Random(0)
+    rows = [{"text": " ".join(rng.choices(["straße", "\ud800", "🐟", "a"], k=5))} for _ in range(300)]
+    verdicts = []
+    for limit in (duplicates.SPOOL, 100):
+        monkeypatch.setattr(duplicates, "SPOOL", limit)
+        check = NearDuplicates(0.5).begin()
+        verdicts.append([check(row, i) for i, row in enumerate(rows)])
+    assert verdicts[0] == verdicts[1] and 10 < sum(v is not None for v in verdicts[0]) < 290
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_is_named():
+    index = NearIndex()
+    index._texts = open("/dev/full", "r+b")
+    with pytest.raises(DataError, match="do not fit into .*: No space left on device; set TMPDIR"):
+        index.insert("some text", index.sketch("some text")[2])
