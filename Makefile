@@ -29,10 +29,10 @@ browser: venv        ## JupyterLab in a headless Chromium: run a lab, answer, qu
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor
 
-data: venv           ## rebuild the embedded world: rows, tokenizer, base model (45 minutes with bf16 units, else an hour or more: an estimate)
+data: venv           ## rebuild the embedded world: rows, tokenizer, base model (more than an hour: an estimate)
 	@$(RUN) -m data.build
 
-validate: venv       ## measure what has changed of the embedded world's science (all: an hour without bf16 units)
+validate: venv       ## measure what has changed of the embedded world's science (all: about an hour)
 	@$(RUN) -m data.validate
 
 bench: venv          ## ftlib against PEFT, side by side; writes benchmarks/RESULTS.md (minutes; keep the machine idle)

@@ -85,7 +85,7 @@ def trl_trainer(kind: str, peft, tokenizer, **options):
 
 def ftlib_loss(model, loss: str, rows: list[dict], share: bool = False, adapter_off: bool = False) -> Callable[[], torch.Tensor]:
     args = _arguments(None, steps=1, learning_rate=1e-6, batch_size=len(rows), seed=0, schedule="cosine", warmup=0, weight_decay=0,
-                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw")
+                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
     trainer = PreferenceTrainer(model, loss, OPTIONS[loss], adapter_off, args=args, train_dataset=[])
     batch = PairCollator(PAD, share)(rows)
     return lambda: trainer.row_losses(model, batch)[0].mean()

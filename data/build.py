@@ -145,14 +145,12 @@ def model_config(tokenizer):
         bos_token_id=ids(BOS), eos_token_id=[ids(END), ids(EOS)], pad_token_id=ids(PAD), initializer_range=0.02)
 
 
-def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: bool) -> dict:
+def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: bool, precision: str) -> dict:
     """Train the model in place on `steps` x 4,096 tokens of one phase of the corpus; returns seconds and loss curve."""
     import torch
     from safetensors.torch import load_model
     from transformers import Trainer, TrainerState, TrainingArguments
-
-    from ftlib.train import has_fast_bf16
-    folder = CACHE / f"pretrain-{phase}"
+    folder = CACHE / f"pretrain-{phase}-{precision}"
     done = folder / f"checkpoint-{steps}"
     if resume and done.exists():  # this phase was finished before
         load_model(model, done / "model.safetensors")
@@ -166,7 +164,7 @@ def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: boo
 
     args = TrainingArguments(
         output_dir=str(folder), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate={1: 3e-3, 2: 1.5e-3}[phase],
-        lr_scheduler_type="cosine", warmup_steps={1: 100, 2: 50}[phase], weight_decay=0.1, adam_beta2=0.95, bf16=has_fast_bf16(),
+        lr_scheduler_type="cosine", warmup_steps={1: 100, 2: 50}[phase], weight_decay=0.1, adam_beta2=0.95, bf16=precision == "bf16",
         use_cpu=True, logging_steps=25, save_steps=250, save_total_limit=1, report_to=[], seed=SEED, dataloader_num_workers=0,
         remove_unused_columns=False, disable_tqdm=not os.isatty(2))
     trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
@@ -184,7 +182,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def build_model(world: World, resume: bool) -> None:
+def build_model(world: World, resume: bool, precision: str) -> None:
     """Tokenizer, base model and manifest, written beside and swapped in when complete."""
     import torch
     from transformers import LlamaForCausalLM, set_seed
@@ -192,7 +190,7 @@ def build_model(world: World, resume: bool) -> None:
     set_seed(SEED)
     model, phases, ends = LlamaForCausalLM(model_config(tokenizer)), {}, []
     for phase, steps in STEPS.items():
-        phases[f"phase {phase}"] = pretrain(model, world, tokenizer, phase, steps, resume)
+        phases[f"phase {phase}"] = pretrain(model, world, tokenizer, phase, steps, resume, precision)
         ends.append({k: v.clone() for k, v in model.state_dict().items()})
     # Between the ends of the two phases (Wortsman et al. 2022, arXiv 2109.01903): the first alone lacks skill in the chat
     # format, the second alone needs too little fine-tuning to be a lesson.
@@ -206,7 +204,7 @@ def build_model(world: World, resume: bool) -> None:
     manifest = {
         "seed": SEED, "tokens": steps * BATCH * SEQ_LEN, "steps": STEPS, "parameters": sum(p.numel() for p in model.parameters()),
         "wall_seconds": sum(p["seconds"] for p in phases.values()), "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
+        "machine": platform.machine(), "precision": precision,
         "mix": MIX, "phases": phases, "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
         "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())}}
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -242,12 +240,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=["rows", "model", "adapter"], help="build one part (default: all)")
     parser.add_argument("--fresh", action="store_true", help="ignore pretraining checkpoints in data/cache")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of pretraining; bf16 is quick only "
+                        "where the processor has units for it, and gives other weights (default: fp32)")
     args = parser.parse_args()
     world = World(SEED)
     if args.only in (None, "rows"):
         build_rows(world)
     if args.only in (None, "model"):
-        build_model(world, resume=not args.fresh)
+        build_model(world, resume=not args.fresh, precision=args.precision)
     if args.only in (None, "adapter"):
         build_adapter()
 

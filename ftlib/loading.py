@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -72,16 +73,15 @@ def _ready_tokenizer(name: str):
     return check_tokenizer(tokenizer, name)
 
 
-def quantization_config(quantization: str | None):
+def quantization_config(quantization: str | None, precision: str = "bf16"):
+    """bitsandbytes' settings of "nf4"; its layers compute in `precision`, "fp32" or "bf16"."""
     if quantization is None:
         return None
     if quantization != "nf4":
         raise LoadError(f"quantization={quantization!r}: use None or 'nf4'")
     from transformers import BitsAndBytesConfig
-
-    from ftlib.train import has_fast_bf16
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=torch.bfloat16 if has_fast_bf16() else torch.float32)
+                              bnb_4bit_compute_dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
 def _quantised_already(name: str) -> bool:
@@ -118,25 +118,30 @@ def _stand_in(name: str, given: bool) -> str:
     return name if not local or (given and (_is_path(name) or name == EMBEDDED)) else local
 
 
-def _settle_4bit(model):
-    """Make 4-bit layers fit a CPU. Their weights stay in one format: bitsandbytes would repack them at the first evaluation
-    (AVX512-BF16), rounding their scales, and training and dequantising would then read another weight. And they compute in fp32
-    where the processor has no bf16 units, whatever a stored checkpoint asks for: bf16 products are many times slower there."""
-    from ftlib.train import has_fast_bf16
-    slow = not has_fast_bf16()
+def _settle_4bit(model, precision: str):
+    """Make 4-bit layers compute alike on every processor. Their weights stay in one format: bitsandbytes would repack them at the
+    first evaluation (AVX512-BF16), rounding their scales, and training and dequantising would then read another weight. And where
+    the profile's precision is fp32 they compute in it, whatever a stored checkpoint asks for."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-            if slow:
-                module.compute_dtype, module.compute_type_is_set = torch.float32, True
+            if precision == "fp32":
+                module.compute_dtype = torch.float32
+                module.compute_type_is_set = True
     return model
+
+
+def set_threads(count: int) -> None:
+    """Except in a forked child (`over_seeds`): it would wait for ever for its parent's threads, which no fork copies."""
+    if multiprocessing.parent_process() is None:
+        torch.set_num_threads(count)
 
 
 def load_model(name_or_path=None, quantization: str | None = None, profile=None, dtype: torch.dtype | None = None):
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
     `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
-    `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in bf16, in fp32 on a processor without bf16 units);
+    `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in the profile's precision, bf16 or fp32);
     a checkpoint that is stored in 4 bits is loaded as it is, whichever is given. Nothing is upcast for training: norms, embedding
     and head keep their dtype, since ftlib's adapters are fp32 themselves and compute in the input's dtype. `dtype`: None takes
     the profile's. On a CPU it sets PyTorch's threads: one for the embedded model, which is faster so, else as many as there were.
@@ -151,14 +156,14 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     if _is_path(name):
         name = str(Path(name).expanduser())
         _check_folder(Path(name))
-    config = quantization_config(quantization)
+    config = quantization_config(quantization, profile.precision)
     packed = _quantised_already(name)
     device = 0 if torch.cuda.is_available() else "cpu"
     tiny = name == resolve(EMBEDDED)
     if tiny:  # loads in a blink: a bar would only clutter the notebook
         logging.disable_progress_bar()
     if device == "cpu":  # the products of the embedded model are so short that two threads mostly wait for each other
-        torch.set_num_threads(1 if tiny else THREADS)
+        set_threads(1 if tiny else THREADS)
     try:
         tokenizer = _ready_tokenizer(name)
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -176,4 +181,4 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
         missing = sorted(info["missing_keys"])
         raise LoadError(f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: "
                         "download or copy it again")
-    return _settle_4bit(model), tokenizer
+    return _settle_4bit(model, profile.precision), tokenizer

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from ftlib.lora import lora_layers
-from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch, row_length
+from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch, row_length, sequences_of
 from ftlib.preference_trainer import LOSSES, PreferenceTrainer, why_unshared
-from ftlib.reference import describe, load_reference, save_reference
+from ftlib.reference import describe, load_reference, locked, save_reference, sequence_key
 from ftlib.train import (LengthGroupedSampler, Run, RunError, _arguments, _callbacks, _check_start, _finish, _open_dir, _recompute,
-                         _run, _settings, _steps_of)
+                         _run, _settings, _steps_of, check_precision, uses_autocast)
 
 log = logging.getLogger("ftlib")
 OPTIONS = {"dpo": {"beta": 0.1, "label_smoothing": 0.0}, "simpo": {"beta": 2.0, "gamma_beta_ratio": 0.5}, "orpo": {"beta": 0.1},
@@ -88,22 +88,54 @@ def _say_balance(items: list[dict], desirable_weight: float, undesirable_weight:
                      good, len(items) - good, ratio)
 
 
-def _add_reference(trainer: PreferenceTrainer, described: Callable[[dict], dict], folder: Path | None, resumed: bool,
-                   show: bool) -> None:
+def _keys(item: dict) -> list[bytes]:
+    return [sequence_key(**sequence) for sequence in sequences_of(item)]
+
+
+def _not_known(items: list[dict], known: dict[bytes, float]) -> list[dict]:
+    """What is to be computed: pairs of which a side is not known, whose prompt can be run once; KTO's sequences one by one, since
+    its mismatched ones change with the seed and its own do not."""
+    if "chosen_ids" in items[0]:
+        return [item for item in items if not known.keys() >= set(_keys(item))]
+    missing = {}
+    for item in items:
+        for sequence in sequences_of(item):
+            key = sequence_key(**sequence)
+            if key not in known:
+                missing[key] = sequence
+    return list(missing.values())
+
+
+def _compute_reference(trainer: PreferenceTrainer, todo: list[dict], show: bool) -> tuple[dict[bytes, float], torch.dtype]:
+    """Log-probabilities of these pairs or sequences by key, and their dtype."""
+    logps = trainer.reference_logps(todo, show)
+    computed = {}
+    for item, values in zip(todo, logps.tolist(), strict=True):
+        keys = _keys(item) if "chosen_ids" in item else [sequence_key(**item)]
+        computed.update(zip(keys, values, strict=True))
+    return computed, logps.dtype
+
+
+def _add_reference(trainer: PreferenceTrainer, precision: str, folder: Path | None, resumed: bool, show: bool) -> None:
     """Put the starting policy's log-probabilities into the rows: from the folder, or computed and left there."""
-    items = {"train": trainer.train_dataset} | ({"eval": trainer.eval_dataset} if trainer.eval_dataset else {})
-    described = folder and described(items)
-    with trainer.args.main_process_first():
-        logps = load_reference(folder, described, resumed) if folder else None
-        if logps is None:
-            if resumed:
-                raise RunError(f"{folder} holds no reference, and the run had begun: delete the run's folder and start again")
-            logps = {name: trainer.reference_logps(part, show) for name, part in items.items()}
+    parts = {"train": trainer.train_dataset}
+    if trainer.eval_dataset:
+        parts["eval"] = trainer.eval_dataset
+    items = [item for part in parts.values() for item in part]
+    with trainer.args.main_process_first(), locked(folder):
+        policy = describe(trainer.model, precision) if folder else {}
+        known = load_reference(folder, policy, resumed, parts) if folder else {}
+        todo = _not_known(items, known)
+        if todo and resumed:
+            raise RunError(f"{folder} holds no reference of {len(todo)} of the rows, and the run had begun: "
+                           "delete the run's folder and start again")
+        if todo:
+            computed, dtype = _compute_reference(trainer, todo, show)
+            known.update(computed)
             if folder and trainer.args.process_index == 0:
-                save_reference(folder, described, logps)
-    for name, part in items.items():
-        for item, values in zip(part, logps[name].tolist(), strict=True):
-            item["ref_logps"] = values
+                save_reference(folder, policy, known, dtype)
+    for item in items:
+        item["ref_logps"] = [known[key] for key in _keys(item)]
 
 
 def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: str = "dpo", beta: float | None = None,
@@ -113,7 +145,7 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
            output_dir=None, resume: bool = True,
            save_steps: int = 50, schedule: str = "cosine", warmup: float = 0.1, weight_decay: float = 0.0, accumulate: int = 1,
            checkpointing: bool | None = None, max_length: int = 1024, log_steps: int = 5, optimizer: str = "adamw",
-           show: bool = True) -> Run:
+           precision: str | None = None, show: bool = True) -> Run:
     """Train what requires grad on preferences for `steps` optimizer steps; returns a `Run`. The rest is as in `finetune`.
 
     `rows`: {"prompt", "chosen", "rejected"}, messages or strings (`ftlib.preference_data`); for KTO {"prompt", "completion",
@@ -125,7 +157,9 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
 
     `reference` of DPO and KTO is another state of the one model. "cached", the default: the model as it is at the call, an adapter
     from SFT included; its log-probabilities are computed once, without dropout, and kept in `output_dir`/reference. A Path keeps
-    them there instead, for several runs over the same rows from the same start (KTO: and with the same seed and batch size).
+    them there instead, for several runs from the same start, one after the other or side by side: what one has computed the next
+    finds. The start is the same where the base's name and weights, the precision and what the adapter does are; a LoRA layer whose
+    B is zero does nothing, whatever its A. Another start is refused by name (`ftlib.reference`).
     "adapter_off": the base model, run in every step.
 
     `share_prefix` runs the prompt once for chosen and rejected where that is exact, else says why not: p + 2c tokens in place of
@@ -143,10 +177,12 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     _check_start(model, steps, batch_size, learning_rate)
     options = _loss_options(loss, {"beta": beta, "label_smoothing": label_smoothing, "gamma_beta_ratio": gamma_beta_ratio,
                                    "desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight})
-    reference, output_dir = _check_reference(model, loss, reference), Path(output_dir) if output_dir else None
+    precision = check_precision(precision)
+    reference = _check_reference(model, loss, reference)
+    output_dir = Path(output_dir) if output_dir else None
     common = dict(steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule, warmup=warmup,
                   weight_decay=weight_decay, accumulate=accumulate, optimizer=optimizer)
-    args = _arguments(output_dir, **common, save_steps=save_steps, log_steps=log_steps,
+    args = _arguments(output_dir, **common, save_steps=save_steps, log_steps=log_steps, autocast=uses_autocast(model, precision),
                       eval_steps=(eval_steps or max(1, steps // 8)) if eval_rows else None)
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, loss, args, max_length)
     if loss == "kto":
@@ -155,7 +191,7 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     _recompute(model, checkpointing)
     checkpoint, settings = None, None
     if output_dir:
-        settings = _settings(model, rows, eval_rows, **common, max_length=max_length, loss=loss, **options,
+        settings = _settings(model, rows, eval_rows, **common, max_length=max_length, precision=precision, loss=loss, **options,
                              loss_function=loss_function and getattr(loss_function, "__name__", str(loss_function)),
                              reference="cached" if isinstance(reference, Path) else reference,
                              share_prefix=getattr(collator, "share_prefix", False))
@@ -164,8 +200,7 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
                                 eval_dataset=eval_set, data_collator=collator, callbacks=_callbacks(args, show))
     if reference not in (None, "adapter_off") and _steps_of(checkpoint) < steps:
         folder = reference if isinstance(reference, Path) else output_dir and output_dir / "reference"
-        _add_reference(trainer, lambda items: describe(model, tokenizer, rows, eval_rows, items, max_length), folder,
-                       checkpoint is not None, show and args.process_index == 0)
+        _add_reference(trainer, precision, folder, checkpoint is not None, show and args.process_index == 0)
     run = _run(trainer, checkpoint, output_dir)
     if output_dir:
         _finish(run, model, output_dir, settings, args.process_index == 0)

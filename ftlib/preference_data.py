@@ -80,6 +80,12 @@ def row_length(item: dict) -> int:
     return sum(len(item[k]) for k in ("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids") if k in item)
 
 
+def sequences_of(item: dict) -> list[dict]:
+    """The two sequences that an encoded row has scored: a pair's chosen and rejected one, KTO's own and mismatched one."""
+    sides = ("chosen_ids", "rejected_ids") if "chosen_ids" in item else ("completion_ids", "kl_completion_ids")
+    return [{"prompt_ids": item["prompt_ids"], "completion_ids": item[side]} for side in sides]
+
+
 def mismatch(items: list[dict], batch_size: int) -> list[dict]:
     """KTO's mismatched pairs: the items, each with the completion of another as `kl_completion_ids`.
 
@@ -135,6 +141,15 @@ class PairCollator:
             segments.append(torch.tensor([PROMPT] * p + [CHOSEN] * c + [REJECTED] * r))
         return pad(rows) | {"position_ids": pad_sequence(positions, batch_first=True),
                             "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING)} | _references(batch)
+
+
+@dataclass
+class SequenceCollator:
+    """Prompts with one completion each, padded."""
+    pad_token_id: int
+
+    def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
+        return SFTCollator(self.pad_token_id)([_sequence(item["prompt_ids"], item["completion_ids"]) for item in batch])
 
 
 @dataclass

@@ -15,7 +15,7 @@ from ftlib.datasets import IGNORE
 from ftlib.logps import completion_logps
 from ftlib.lora import disable_adapter
 from ftlib.losses import dpo_loss, kto_loss, orpo_loss, simpo_loss
-from ftlib.preference_data import CHOSEN, REJECTED, row_length, shared_mask
+from ftlib.preference_data import CHOSEN, REJECTED, SequenceCollator, row_length, shared_mask
 from ftlib.train import LengthGroupedSampler, SFTTrainer
 
 PAIRED = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
@@ -61,6 +61,12 @@ def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     # A segment's first label is ignored, so a score stands in the segment that it belongs to.
     inside = torch.stack([segments == CHOSEN, segments == REJECTED], dim=1)
     return (logps[:, None] * inside).sum(-1), ((labels != IGNORE)[:, None] & inside).sum(-1)
+
+
+def single_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of a `SequenceCollator` batch: summed log-probabilities (nats) of the completions and their numbers of tokens, each (B, 1)."""
+    logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
+    return logps.sum(1, keepdim=True), (batch["labels"][:, 1:] != IGNORE).sum(1, keepdim=True)
 
 
 def kto_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -116,13 +122,13 @@ class PreferenceTrainer(SFTTrainer):
         together = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         return LengthGroupedSampler([row_length(row) for row in rows], together, args.seed)
 
-    def frozen_logps(self, batch: dict[str, Tensor]) -> Tensor:
+    def frozen_logps(self, batch: dict[str, Tensor], logps_of: Callable | None = None) -> Tensor:
         """(B, 2) summed log-probabilities of the model as it is, without gradient and without dropout."""
         training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad():
-                return self.two_logps(self.model, batch)[0]
+                return (logps_of or self.two_logps)(self.model, batch)[0]
         finally:
             self.model.train(training)
 
@@ -186,7 +192,7 @@ class PreferenceTrainer(SFTTrainer):
         sums: dict[str, Tensor] = {}
         self.model.eval()
         for batch, counts in self.eval_batches(eval_dataset):
-            with self.compute_loss_context_manager():
+            with self.accelerator.autocast():
                 losses, values = self.row_losses(self.model, batch)
             if counts:
                 _add(sums, {"loss": losses, **values})
@@ -196,13 +202,16 @@ class PreferenceTrainer(SFTTrainer):
         return metrics
 
     def reference_logps(self, items: list[dict], show: bool) -> Tensor:
-        """(rows, 2) of the model as it is; batches hold rows of like length."""
+        """Of the model as it is: (pairs, 2), or (sequences, 1) of single ones; batches hold rows of like length."""
+        collate, logps_of = self.data_collator, self.two_logps
+        if "chosen_ids" not in items[0]:
+            collate, logps_of = SequenceCollator(self.data_collator.pad_token_id), single_logps
         order = sorted(range(len(items)), key=lambda i: row_length(items[i]), reverse=True)
         size, parts = self.args.per_device_eval_batch_size, []
         for start in tqdm(range(0, len(items), size), desc="reference", unit="batch", disable=not show, leave=False):
-            batch = self._prepare_inputs(self.data_collator([items[i] for i in order[start: start + size]]))
-            with self.compute_loss_context_manager():
-                parts.append(self.frozen_logps(batch).cpu())
+            batch = self._prepare_inputs(collate([items[i] for i in order[start: start + size]]))
+            with self.accelerator.autocast():
+                parts.append(self.frozen_logps(batch, logps_of).cpu())
         logps = torch.cat(parts)
         return torch.empty_like(logps).index_copy_(0, torch.tensor(order), logps)
 

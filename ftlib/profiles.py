@@ -81,6 +81,7 @@ class Profile:
     model: str
     dataset: str              # "embedded", or a Hub dataset that ftlib.hub knows
     dtype: str                # of the frozen base weights
+    precision: str            # that fp32 weights train in: "fp32", or "bf16" by autocast; never by what the processor has
     batch_size: int
     max_length: int
     steps: int                # of a full SFT run
@@ -113,11 +114,11 @@ class Profile:
 _ULTRAFEEDBACK, _THUMBS = "trl-lib/ultrafeedback_binarized", "trl-lib/kto-mix-14k"
 PROFILES = {
     "tiny": Profile(
-        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", batch_size=16, max_length=256, steps=550,
+        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", precision="fp32", batch_size=16, max_length=256, steps=550,
         short_steps=160, seeds=(0, 1, 2), lr_lora=1.5e-3, lr_full=5e-4, lr_prefix=0.1, lr_bottleneck=3e-3, rank=16,
         max_new_tokens=40, eval_examples=100, download_gb=0.0, full_finetuning=True),
     "small": Profile(
-        name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", batch_size=16,
+        name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", precision="bf16", batch_size=16,
         max_length=512, steps=600, short_steps=150, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=2e-5, lr_prefix=1e-2, lr_bottleneck=5e-4,
         rank=16, max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
@@ -128,7 +129,7 @@ PROFILES = {
                               prompts=64, batch=16, steps=100, short_steps=60, lr=2e-5, orpo_steps=150, orpo_lr=1e-4)),
     "spark": Profile(
         name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
-        batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5,
+        precision="bf16", batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5,
         lr_prefix=1e-2, lr_bottleneck=5e-4, rank=16, max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False,
         gradient_checkpointing=True, methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>"),

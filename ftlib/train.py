@@ -26,12 +26,14 @@ from ftlib.baselines import baseline_io
 from ftlib.datasets import IGNORE, SFTCollator, encode_rows, fingerprint
 from ftlib.logps import completion_logps
 from ftlib.lora import adapter_config_dict, count_parameters, lora_layers
-from ftlib.neftune import neftune
 from ftlib.packing import PackedCollator, pack, real_tokens
+from ftlib.profiles import get_profile
 from ftlib.progress import LiveRun
+from ftlib.training.neftune import neftune
 
 log = logging.getLogger("ftlib")
 COMPLETE, MANIFEST, SETTINGS = "complete", "manifest.json", "settings.json"
+LATER_SETTINGS = ("precision", "dtype")  # that runs of version 0.1.0 did not record: there they are taken as they are now
 
 
 class RunError(ValueError):
@@ -153,7 +155,7 @@ class SFTTrainer(Trainer):
         self.model.eval()
         for batch, counts in self.eval_batches(eval_dataset):
             count = (batch["labels"][:, 1:] != IGNORE).sum()
-            with self.compute_loss_context_manager():
+            with self.accelerator.autocast():
                 nll = -completion_logps(self.model, **{"attention_mask": None, **batch}).double().sum()
             sums += counts * torch.stack([nll, count.double()])
         loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
@@ -184,17 +186,6 @@ def last_checkpoint(output_dir: Path) -> Path | None:
     return max(done, key=lambda p: int(p.name.rsplit("-", 1)[1]), default=None)
 
 
-def has_fast_bf16() -> bool:
-    """Whether bf16 matmuls are faster than fp32 here: any GPU since Ampere, x86 with AVX512-BF16 or AMX, Arm with BF16."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
-
-
 def _write_json(path: Path, content: dict) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -203,7 +194,7 @@ def _write_json(path: Path, content: dict) -> None:
 
 def _settings(model, rows, eval_rows, **options) -> dict:
     adapter = adapter_of(model)
-    settings = {"base": base_name(model), "data": fingerprint(rows), "rows": len(rows), "adapter": adapter and adapter[0],
+    settings = {"base": base_name(model), "dtype": str(model.dtype).removeprefix("torch."), "data": fingerprint(rows), "rows": len(rows), "adapter": adapter and adapter[0],
                 "eval_data": fingerprint(eval_rows or []), **options}
     return json.loads(json.dumps(settings))  # tuples become lists, as they will on reading
 
@@ -216,7 +207,7 @@ def _prepare_dir(output_dir: Path, settings: dict, resume: bool) -> Path | None:
             before = json.loads(recorded.read_text())
         except ValueError as error:
             raise RunError(f"{recorded} is damaged ({error}): choose another output_dir, or delete that one") from None
-        changed = [k for k in settings if before.get(k) != settings[k]]
+        changed = [k for k in settings if before.get(k) != settings[k] and (k in before or k not in LATER_SETTINGS)]
         if changed:
             k = changed[0]
             raise RunError(f"{output_dir} holds a run with other settings ({k}: {before.get(k)!r} there, {settings[k]!r} now): "
@@ -228,6 +219,25 @@ def _prepare_dir(output_dir: Path, settings: dict, resume: bool) -> Path | None:
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_json(recorded, settings)
     return None
+
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def check_precision(precision: str | None) -> str:
+    """The precision asked for; None takes the profile's. RunError for another name, or for bf16 on a GPU without it."""
+    if precision is None:
+        precision = get_profile().precision
+    if precision not in PRECISIONS:
+        raise RunError(f"precision={precision!r}: use one of {', '.join(PRECISIONS)}, or None for the profile's")
+    if precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RunError(f"precision='bf16': {torch.cuda.get_device_name()} has no bf16 units; use precision='fp32'")
+    return precision
+
+
+def uses_autocast(model, precision: str) -> bool:
+    """Whether products of fp32 weights are taken in bf16. Weights of another dtype, be it bf16 or float64, compute in their own."""
+    return precision == "bf16" and model.dtype == torch.float32
 
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "paged_adamw": "paged_adamw_32bit", "paged_adamw_8bit": "paged_adamw_8bit"}
@@ -245,13 +255,13 @@ def _optimizer(name: str) -> str:
 
 
 def _arguments(output_dir, *, steps, learning_rate, batch_size, seed, schedule, warmup, weight_decay, accumulate,
-               save_steps, eval_steps, log_steps, optimizer) -> TrainingArguments:
+               save_steps, eval_steps, log_steps, optimizer, autocast) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(output_dir or tempfile.gettempdir()), max_steps=steps, per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulate, per_device_eval_batch_size=batch_size * 2, learning_rate=learning_rate,
         lr_scheduler_type=schedule, warmup_steps=round(warmup * steps), weight_decay=weight_decay, optim=_optimizer(optimizer),
-        seed=seed, bf16=has_fast_bf16(), use_cpu=not cuda, logging_steps=log_steps, report_to=[], disable_tqdm=True,
+        seed=seed, bf16=autocast, use_cpu=not cuda, logging_steps=log_steps, report_to=[], disable_tqdm=True,
         remove_unused_columns=False,
         save_strategy="steps" if output_dir else "no", save_steps=save_steps, save_total_limit=2,
         eval_strategy="steps" if eval_steps else "no", eval_steps=eval_steps, include_num_input_tokens_seen="non_padding",
@@ -262,7 +272,7 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
              eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
              warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool | None = None,
              max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw",
-             packing: bool = False, show: bool = True) -> Run:
+             packing: bool = False, precision: str | None = None, show: bool = True) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`. Under `accelerate launch`
     or torchrun, `batch_size` is that of each process.
 
@@ -272,12 +282,15 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     embeddings (`ftlib.neftune`). `checkpointing` recomputes activations instead of keeping them; None: for models of 7 billion
     parameters and more. `optimizer`: "adamw" (fused), "paged_adamw" or "paged_adamw_8bit" (bitsandbytes; plain without CUDA).
     `packing` puts several conversations into each row of up to `max_length` tokens, none seeing another (`ftlib.packing`); a step
-    then holds `batch_size` packed rows. Raises RunError or DataError.
+    then holds `batch_size` packed rows. `precision`: "fp32", or "bf16", which takes products of fp32 weights in bf16 (autocast; the
+    weights, their gradients and the optimizer stay fp32); None: the profile's, whatever the processor has. A model whose weights have
+    another dtype computes in that dtype. Raises RunError or DataError.
     """
     _check_start(model, steps, batch_size, learning_rate)
     if packing and neftune_alpha:
         raise RunError(f"packing=True and neftune_alpha={neftune_alpha}: "
                        "the noise goes by a conversation's own length, which a packed row does not have; choose one of them")
+    precision = check_precision(precision)
     output_dir = Path(output_dir) if output_dir else None
     train_set = encode_rows(tokenizer, rows, max_length)
     eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
@@ -288,13 +301,13 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     args = _arguments(output_dir, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule,
                       warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
                       save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None,
-                      log_steps=log_steps, optimizer=optimizer)
+                      log_steps=log_steps, optimizer=optimizer, autocast=uses_autocast(model, precision))
     _recompute(model, checkpointing)
     checkpoint, settings = None, None
     if output_dir:
         settings = _settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
                              schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
-                             max_length=max_length, neftune_alpha=neftune_alpha, optimizer=optimizer,
+                             max_length=max_length, neftune_alpha=neftune_alpha, optimizer=optimizer, precision=precision,
                              **({"packing": True} if packing else {}))
         checkpoint = _open_dir(output_dir, settings, resume, args)
     trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,

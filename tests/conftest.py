@@ -120,12 +120,6 @@ def _one_thread_and_seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def exact(monkeypatch):
-    """Train in fp32 on every machine, so that losses can be compared with a hand computation."""
-    monkeypatch.setattr("ftlib.train.has_fast_bf16", lambda: False)
-
-
 @pytest.fixture(scope="session")
 def tokenizer():
     return byte_tokenizer()

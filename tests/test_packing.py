@@ -99,7 +99,7 @@ def test_a_change_in_one_block_leaves_the_others_bit_equal(embedded, attention):
     assert len(packed.blocks[0]) > 1 and torch.equal(before[0, first:], after[0, first:]) and not torch.equal(before[0, :first], after[0, :first])
 
 
-def test_packing_in_training(exact):
+def test_packing_in_training():
     """All rows in one step, packed or not, have the same loss and so the same weights after it; tokens are counted without padding."""
     rows, found = ft.load_rows("train")[:16], []
     for packing in (False, True):

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CHATML, LLAMA3, ROOT, byte_tokenizer, llama, randomize, unmarked
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import log_softmax
 
 import ftlib as ft
 import ftlib.baselines as fb
 from ftlib import preference, reference, train
-from ftlib.datasets import IGNORE, DataError
+from ftlib.datasets import IGNORE, DataError, fingerprint
 from ftlib.preference import OPTIONS, prefer
 from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch, row_length, shared_mask
 from ftlib.preference_trainer import METRICS, BlockSampler, PreferenceTrainer, pair_logps, why_unshared
@@ -54,7 +54,7 @@ def hand_logps(model, item, side="chosen_ids") -> torch.Tensor:
 
 def trainer_of(model, loss="dpo", adapter_off=True, **options):
     args = train._arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
-                            accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw")
+                            accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
     return PreferenceTrainer(model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[])
 
 
@@ -232,7 +232,7 @@ def test_training_with_a_trained_prefix(tokenizer):
 
 
 # --- losses and metrics ---------------------------------------------------------------------------------------------------------
-def test_the_first_dpo_loss_by_hand(exact, tokenizer):
+def test_the_first_dpo_loss_by_hand(tokenizer):
     """-ln σ(0.3·[(log π - log π_ref)(chosen) - (log π - log π_ref)(rejected)]), the mean over four rows; π_ref is the base."""
     model, rows = randomize(adapted(lora_dropout=0.0), scale=0.3), PAIRS[:4]
     items = encode_pairs(tokenizer, rows)
@@ -287,7 +287,7 @@ def test_metrics_are_means_over_the_interval(tokenizer):
         assert [e[k] for e in second] == pytest.approx(means, rel=1e-5, abs=1e-7)
 
 
-def test_evaluation_is_a_mean_over_rows_also_across_batches(exact, tokenizer):
+def test_evaluation_is_a_mean_over_rows_also_across_batches(tokenizer):
     """5 rows in batches of 2·1: the eval loss is that of one batch of all, not of three means."""
     results = []
     for size in (5, 1):
@@ -297,7 +297,7 @@ def test_evaluation_is_a_mean_over_rows_also_across_batches(exact, tokenizer):
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
-def test_accumulation_equals_one_large_batch(exact, tokenizer):
+def test_accumulation_equals_one_large_batch(tokenizer):
     runs, models = [], []
     for options in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}):
         models.append(adapted(lora_dropout=0.0))
@@ -410,9 +410,8 @@ def test_what_a_run_leaves(finished):
     assert {k: manifest[k] for k in ("loss", "beta", "label_smoothing", "reference", "share_prefix")} == {
         "loss": "dpo", "beta": 0.1, "label_smoothing": 0.0, "reference": "cached", "share_prefix": True}
     logps = load_file(folder / "reference" / "reference.safetensors")
-    assert {k: tuple(v.shape) for k, v in logps.items()} == {"train": (20, 2), "eval": (4, 2)}
-    assert set(json.loads((folder / "reference" / "reference.json").read_text())) == {
-        "data", "eval_data", "max_length", "chat_template", "tokens", "base", "base_weights", "adapter"}
+    assert {k: tuple(v.shape) for k, v in logps.items()} == {"keys": (40, 16), "logps": (40,)}  # 20 pairs; the 4 to evaluate are of them
+    assert set(json.loads((folder / "reference" / "reference.json").read_text())) == {"base", "base_weights", "adapter", "precision"}
     assert equal(adapter(ft.load_adapter(llama(layers=1, initializer_range=0.3), folder / "adapter")), trained)
 
 
@@ -445,24 +444,120 @@ def renamed():
     return model
 
 
-MISMATCHES = {"data": {"rows": [*PAIRS[1:], PAIRS[0]]}, "eval_data": {"eval_rows": PAIRS[:2]}, "max_length": {"max_length": 99},
-              "chat_template": {"template": llama3_tokenizer}, "base": {"make": renamed}, "base_weights": {"make": another_base},
+def dora(seed=0):
+    return adapted(seed=seed, use_dora=True)
+
+
+MISMATCHES = {"base": {"make": renamed}, "base_weights": {"make": another_base}, "precision": {"precision": "bf16"},
               "adapter": {"make": lambda: randomize(adapted())}}
 
 
 @pytest.mark.parametrize("key", MISMATCHES)
-def test_a_cache_of_something_else_is_refused_by_name(key, finished):
-    change = {"rows": PAIRS, "eval_rows": PAIRS[:4], "make": adapted, "template": None, "max_length": 1024, **MISMATCHES[key]}
-    tok = (change["template"] or byte_tokenizer)()
+def test_a_cache_of_another_policy_is_refused_by_name(key, finished, tokenizer):
+    change = {"make": adapted, "precision": "fp32", **MISMATCHES[key]}
     with pytest.raises(ft.RunError, match=rf"another reference \({key}: "):
-        prefer(change["make"](), tok, change["rows"], **SETTINGS, eval_rows=change["eval_rows"], max_length=change["max_length"],
-               reference=finished[0] / "reference")
+        prefer(change["make"](), tokenizer, PAIRS, **SETTINGS, precision=change["precision"], reference=finished[0] / "reference")
 
 
-def test_kto_caches_its_mismatched_pairs_so_that_another_seed_is_another_cache(tokenizer, tmp_path):
-    prefer(adapted(), tokenizer, PAIRS, loss="kto", **{**SETTINGS, "steps": 1}, reference=tmp_path / "r")
-    with pytest.raises(ft.RunError, match=r"another reference \(tokens: "):
-        prefer(adapted(), tokenizer, PAIRS, loss="kto", **{**SETTINGS, "steps": 1}, seed=1, reference=tmp_path / "r")
+def test_a_cache_of_dora_is_not_that_of_lora(finished, tokenizer):
+    """Its m has another name; where B = 0 the two functions are one but for the last digit."""
+    with pytest.raises(ft.RunError, match=r"another reference \(adapter: "):
+        prefer(dora(), tokenizer, PAIRS, **SETTINGS, reference=finished[0] / "reference")
+
+
+def computed_sequences(monkeypatch) -> list[int]:
+    """How many rows each call of `reference_logps` is asked for, from now on."""
+    asked = []
+    original = PreferenceTrainer.reference_logps
+
+    def counted(self, items, show):
+        asked.append(len(items))
+        return original(self, items, show)
+
+    monkeypatch.setattr(PreferenceTrainer, "reference_logps", counted)
+    return asked
+
+
+@pytest.mark.parametrize("make", [adapted, dora])
+def test_whatever_a_was_drawn_beside_a_b_of_zeros_the_reference_is_the_same(make, tokenizer, tmp_path, monkeypatch):
+    asked = computed_sequences(monkeypatch)
+    one = {**SETTINGS, "steps": 1, "reference": tmp_path / "r"}
+    prefer(make(), tokenizer, PAIRS, **one)
+    run = prefer(make(seed=7), tokenizer, PAIRS, **one)
+    assert asked == [20] and run.history[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_a_shared_cache_grows_by_the_rows_it_lacks(tokenizer, tmp_path, monkeypatch):
+    """Sides exchanged are the same sequences, in another order; one new pair is computed alone; the values are those of the row."""
+    asked = computed_sequences(monkeypatch)
+    one = {**SETTINGS, "steps": 1, "reference": tmp_path / "r"}
+    exchanged = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in PAIRS[:8]]
+    prefer(adapted(), tokenizer, PAIRS[:8], **one)
+    run = prefer(adapted(lora_dropout=0.0), tokenizer, exchanged, **one)
+    assert asked == [8] and run.history[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
+    prefer(adapted(), tokenizer, PAIRS[:9], **one)
+    assert asked == [8, 1]
+    assert len(load_file(tmp_path / "r" / reference.LOGPS)["logps"]) == 18
+
+
+def test_ktos_own_rows_are_found_again_with_another_seed(tokenizer, tmp_path, monkeypatch):
+    """40 own sequences and at most 40 mismatched ones; with another seed at most the 40 new mismatched ones are computed. The first
+    loss is 1/2, so the values found are those of the row."""
+    asked = computed_sequences(monkeypatch)
+    one = {**SETTINGS, "steps": 1, "reference": tmp_path / "r"}
+    prefer(adapted(), tokenizer, PAIRS, loss="kto", **one)
+    run = prefer(adapted(lora_dropout=0.0), tokenizer, PAIRS, loss="kto", seed=1, **one)
+    assert 40 < asked[0] <= 80 and 0 < asked[1] <= 40
+    assert run.history[0]["loss"] == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "kto"])
+def test_a_run_that_version_0_1_0_began_finds_its_reference(loss, tokenizer, tmp_path):
+    """It kept (rows, 2) in the order of the rows, and a fingerprint of their tokens."""
+    settings = {**SETTINGS, "loss": loss, "eval_rows": PAIRS[:4], "output_dir": tmp_path / "run"}
+    whole, part = adapted(), adapted()
+    first = prefer(whole, tokenizer, PAIRS, **settings)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    as_version_0_1_0_left_it(tmp_path / "run", loss, tokenizer)
+    again = prefer(part, tokenizer, PAIRS, **settings)
+    assert again.resumed_from == 4 and equal(adapter(whole), adapter(part)) and again.history == first.history
+
+
+def as_version_0_1_0_left_it(run: Path, loss: str, tokenizer) -> None:
+    """Rewrite a run's reference by row, and its settings without what was recorded later."""
+    if loss == "kto":
+        encoded = preference._kto_order(encode_binary(tokenizer, PAIRS), SETTINGS["batch_size"], 0)
+        parts = {"train": encoded, "eval": mismatch(encode_binary(tokenizer, PAIRS[:4]), 2 * SETTINGS["batch_size"])}
+    else:
+        parts = {"train": encode_pairs(tokenizer, PAIRS), "eval": encode_pairs(tokenizer, PAIRS[:4])}
+    kept = load_file(run / "reference" / reference.LOGPS)
+    known = dict(zip(map(bytes, kept["keys"].tolist()), kept["logps"].tolist()))
+    tensors = {}
+    for name, items in parts.items():
+        values = [[known[key] for key in preference._keys(item)] for item in items]
+        tensors[name] = torch.tensor(values, dtype=kept["logps"].dtype)
+    save_file(tensors, run / "reference" / reference.LOGPS)
+    recorded = json.loads((run / "reference" / reference.MANIFEST).read_text())
+    recorded.pop("precision")
+    recorded["tokens"] = {name: fingerprint(items) for name, items in parts.items()}
+    (run / "reference" / reference.MANIFEST).write_text(json.dumps(recorded))
+    settings = json.loads((run / "settings.json").read_text())
+    for later in train.LATER_SETTINGS:
+        settings.pop(later)
+    (run / "settings.json").write_text(json.dumps(settings))
+
+
+def test_two_processes_share_a_cache_without_computing_twice(tokenizer, tmp_path, monkeypatch):
+    """The second waits for the first, and finds all of it."""
+    asked = computed_sequences(monkeypatch)
+    one = {**SETTINGS, "steps": 1, "reference": tmp_path / "r"}
+    monkeypatch.setenv("FTLIB_WORKERS", "2")
+
+    def train_and_count(seed: int) -> int:
+        prefer(adapted(seed=seed), tokenizer, PAIRS, **one)
+        return sum(asked)
+
+    assert sorted(ft.over_seeds(train_and_count, [0, 1])) == [0, 20]
 
 
 def test_a_damaged_cache_is_refused(finished, tokenizer, tmp_path):
@@ -475,7 +570,7 @@ def test_a_damaged_cache_is_refused(finished, tokenizer, tmp_path):
 def test_an_interrupted_cache_leaves_nothing(tokenizer, tmp_path, monkeypatch):
     calls = []
 
-    def stop(self, batch):
+    def stop(self, batch, logps_of=None):
         calls.append(1)
         raise KeyboardInterrupt
 

@@ -71,7 +71,7 @@ def reference_is_base(trainer) -> None:
 
 def our_loss(loss: str, model, batch, adapter_off: bool = False, **options) -> torch.Tensor:
     args = _arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
-                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw")
+                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
     trainer = PreferenceTrainer(model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[])
     return trainer.row_losses(model, batch)[0].mean()
 

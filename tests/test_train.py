@@ -55,7 +55,7 @@ def hand_loss(model, tokenizer, rows) -> torch.Tensor:
     return total / count
 
 
-def test_the_loss_is_the_mean_over_answer_tokens(exact, tokenizer, rows):
+def test_the_loss_is_the_mean_over_answer_tokens(tokenizer, rows):
     """Rows of unequal length, padded: the trainer's first loss, and its evaluation loss, equal the sum by hand."""
     rows = [chat("a", "b"), chat("abcdef", "b" * 20), chat("k", "7"), chat("k", "7")]
     model = uneven()
@@ -66,7 +66,7 @@ def test_the_loss_is_the_mean_over_answer_tokens(exact, tokenizer, rows):
     assert [run.history[0]["loss"], run.eval_history[0]["eval_loss"]] == pytest.approx([want, want], rel=1e-4)
 
 
-def test_evaluation_loss_is_a_mean_over_tokens_also_across_batches(exact, tokenizer):
+def test_evaluation_loss_is_a_mean_over_tokens_also_across_batches(tokenizer):
     rows = [chat("a", "b")] * 9 + [chat("abcdef", "b" * 30)] * 3
     model = uneven()
     want = hand_loss(model, tokenizer, rows).item()
@@ -74,7 +74,7 @@ def test_evaluation_loss_is_a_mean_over_tokens_also_across_batches(exact, tokeni
     assert run.eval_history[0]["eval_loss"] == pytest.approx(want, rel=1e-4)
 
 
-def test_accumulation_equals_one_large_batch(exact, tokenizer):
+def test_accumulation_equals_one_large_batch(tokenizer):
     """Two batches of two are one of four: the mean is over all their answer tokens, not over the two means."""
     rows = [chat("a", "b"), chat("abcdef", "b" * 20), chat("xyz", "q"), chat("uv", "w" * 9)]
     runs, models = [], []
@@ -87,7 +87,7 @@ def test_accumulation_equals_one_large_batch(exact, tokenizer):
     assert all(torch.allclose(a[k], b[k], atol=2e-5) for k in a)
 
 
-def test_one_step_by_hand(exact, tokenizer, rows):
+def test_one_step_by_hand(tokenizer, rows):
     """One AdamW step from zero state is lr·sign(gradient): B moves by lr wherever its gradient is not tiny."""
     model = adapted(lora_dropout=0.0)
     batch = rows[:4]
@@ -192,7 +192,7 @@ def test_same_seed_same_result_other_seed_another(tokenizer, rows):
     assert equal(results[0], results[1]) and not equal(results[0], results[2])
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory(exact, tokenizer, rows):
+def test_gradient_checkpointing_changes_nothing_but_memory(tokenizer, rows):
     results = []
     for checkpointing in (False, True):
         model = adapted(lora_dropout=0.0)

@@ -310,7 +310,7 @@ def test_a_few_steps_lower_the_loss_and_leave_the_base(method):
 
 
 @both
-def test_a_run_resumes_to_the_same_weights(method, exact, tokenizer, rows, tmp_path):
+def test_a_run_resumes_to_the_same_weights(method, tokenizer, rows, tmp_path):
     settings = {"steps": 4, "learning_rate": 1e-2, "batch_size": 4, "save_steps": 2, "show": False}
     whole, folder = trained(method), tmp_path / "run"
     ft.finetune(whole, tokenizer, rows, **settings, output_dir=folder)
