@@ -10,9 +10,6 @@ _os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # On AVX512-BF16 processors bitsandbytes warns that an optional Hub kernel is absent; ftlib does not want it.
 _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 
-# A function with its module's name: first here, or the module would take its place.
-from ftlib.neftune import neftune  # noqa: E402
-
 __version__ = "0.1.0"
 
 # The public names, each loaded on first use: a command or an export does without what training imports (seconds, and memory).
@@ -44,6 +41,7 @@ _NAMES = {
     "seeds": "over_seeds",
     "serving": "chat serve",
     "splits": "split_by_group",
+    "training.neftune": "neftune",
     "train": "RunError finetune",
 }
 _HOME = {name: f"ftlib.{module}" for module, names in _NAMES.items() for name in names.split()}

@@ -151,10 +151,11 @@ def main(argv: list[str] | None = None) -> int:
             from ftlib.deploy import export_run
             print(export_run(**{key: value for key, value in vars(args).items() if key != "command"}))
             return 0
-        from ftlib.labs import list_labs, run_labs
         if args.list:
+            from ftlib.course.catalogue import list_labs
             print(list_labs())
             return 0
+        from ftlib.labs import run_labs
         return run_labs(args.which, args.output, args.profile, args.cell_timeout, args.write_back)
     except (ValueError, OSError) as error:
         print(f"ftlib: {error}", file=sys.stderr)

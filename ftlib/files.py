@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ftlib.atomic import replacing
 from ftlib.readers import BATCH, LINED, format_of, looks_nested, read_items
 from ftlib.rows import CHECKS, DataError
 
@@ -126,22 +127,6 @@ def stream_rows(paths, check: str | Callable | None = None, rejects=None, max_re
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------
-@contextlib.contextmanager
-def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place when the block ends, and goes if it fails (unless `keep`)."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    done = keep
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        done = True
-    finally:
-        if done and temporary.exists():
-            os.replace(temporary, path)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
 def to_json(row, number: int) -> str:
     """The row as one line of JSON; DataError names a value that JSON does not have."""
     try:

@@ -30,7 +30,8 @@ from traitlets import Float
 from traitlets.config import Config
 
 from ftlib import forked, labs
-from ftlib.files import replacing
+from ftlib.atomic import replacing
+from ftlib.course import catalogue
 from ftlib.forked import SetupError, Step, run_steps
 
 LIMIT = 20.0                                   # seconds a cell
@@ -165,7 +166,7 @@ def _succeed(result: dict, what: str) -> None:
 def release(output, which: list[str] | None = None) -> list[Path]:
     """Write the labs (all, or those whose numbers are in `which`) for students: outputs stripped, stubs kept, checks locked."""
     output, files = Path(output), labs.lab_files(which)
-    if output.exists() and output.samefile(labs.LABS):
+    if output.exists() and output.samefile(catalogue.LABS):
         raise GradingError(f"{output} holds the labs' sources: release them to another folder")
     with tempfile.TemporaryDirectory(prefix="ftlib-course-") as root:
         open_course(Path(root), files)

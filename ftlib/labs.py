@@ -11,7 +11,6 @@ import importlib.util
 import io
 import json
 import os
-import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from rich.console import Console
 
-LABS = Path(__file__).resolve().parent.parent / "labs"
+from ftlib.course import catalogue
+from ftlib.course.catalogue import lab_files
+
 NEEDS = {"3.1.10": "llama_cpp"}  # compiled, and so not everywhere
 VERSIONS = ("ftlib", "torch", "transformers")
 # Quizzes and handles: dead until the cell is run again.
@@ -41,21 +42,6 @@ class Result:
     error: str = ""
 
 
-def lab_files(which: list[str] | None = None) -> list[Path]:
-    """The notebooks in the course's order, or those whose number is in `which` ("3.1.4")."""
-    def number(path):
-        return tuple(int(n) for n in re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name).groups())
-    files = sorted(LABS.glob("lab-[0-9]*.[0-9]*.[0-9]*.ipynb"), key=number)
-    if not which:
-        return files
-    chosen = {w: [p for p in files if p.name.startswith(f"lab-{w}-") or p.name == w or str(p) == w] for w in which}
-    for w, found in chosen.items():
-        if not found:
-            known = ", ".join(".".join(map(str, number(p))) for p in files)
-            raise ValueError(f"lab {w!r} is not here: there are {known or 'no labs'}")
-    return [p for found in chosen.values() for p in found]
-
-
 def left_out(path: Path) -> str:
     """Why this lab cannot run here; empty where it can."""
     module = next((m for number, m in NEEDS.items() if path.name.startswith(f"lab-{number}-")), None)
@@ -66,10 +52,6 @@ def left_out(path: Path) -> str:
 def title(notebook) -> str:
     first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
     return first.splitlines()[0].lstrip("# ").strip() if first else ""
-
-
-def list_labs() -> str:
-    return "\n".join(f"{p.name:45} {title(nbformat.read(p, as_version=4))}" for p in lab_files())
 
 
 def _environment(profile: str | None) -> dict[str, str]:
@@ -194,7 +176,7 @@ def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: b
     console, output = Console(), Path(output)
     files = lab_files(which)
     if not files:
-        raise ValueError(f"no labs in {LABS}")
+        raise ValueError(f"no labs in {catalogue.LABS}")
     output.mkdir(parents=True, exist_ok=True)
     results, notebooks = [], []
     for path in files:

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from ftlib.files import replacing, to_json, write_rows
+from ftlib.atomic import replacing
+from ftlib.files import to_json, write_rows
 from ftlib.readers import format_of
 from ftlib.rows import CHECKS, DataError
 

@@ -11,6 +11,7 @@ from conftest import ROOT
 pytest.importorskip("nbgrader")
 
 from ftlib import cli, grading, labs
+from ftlib.course import catalogue
 from ftlib.course.exercise import load_lab
 from ftlib.forked import Step, run_steps
 
@@ -285,7 +286,7 @@ def test_release_does_not_overwrite_the_sources(tmp_path, capsys, monkeypatch):
     folder.mkdir()
     copy = folder / labs.lab_files([LAB])[0].name
     copy.write_bytes(labs.lab_files([LAB])[0].read_bytes())
-    monkeypatch.setattr(labs, "LABS", folder)
+    monkeypatch.setattr(catalogue, "LABS", folder)
     before = copy.read_bytes()
     assert cli.main(["release", str(folder)]) == 2 and "release them to another folder" in capsys.readouterr().err
     assert copy.read_bytes() == before and [p.name for p in folder.iterdir()] == [copy.name]

@@ -5,6 +5,7 @@ import nbformat
 import pytest
 
 from ftlib import cli, labs
+from ftlib.course import catalogue
 
 PASSES = ["import os, json\nimport matplotlib.pyplot as plt",
           "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
@@ -24,7 +25,7 @@ def notebook(path, cells, title):
 def course(tmp_path, monkeypatch):
     folder = tmp_path / "labs"
     folder.mkdir()
-    monkeypatch.setattr(labs, "LABS", folder)
+    monkeypatch.setattr(catalogue, "LABS", folder)
     return folder
 
 

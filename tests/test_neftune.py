@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ftlib as ft
-from ftlib.neftune import neftune_noise
+from ftlib.training.neftune import neftune_noise
 
 
 def hooks(model):

@@ -10,6 +10,7 @@ from test_course import DOUBLE, named, not_written
 
 from ftlib import cli
 from ftlib.course import progress
+from ftlib.course.catalogue import POINTS
 from ftlib.course.exercise import LABS, Lab, load_lab
 from ftlib.course.readings import READINGS, reading_table
 
@@ -150,6 +151,12 @@ def test_points_of_exercises_readings_and_the_course(file):
 
 def test_every_lab_has_a_name():
     assert list(progress.NAMES) == list(LABS)
+
+
+@pytest.mark.parametrize("number", LABS)
+def test_the_catalogue_has_every_exercise_with_its_points_in_order(number):
+    exercises = load_lab(number).exercises
+    assert list(POINTS[number].items()) == [(e.name, e.points) for e in exercises], "see ftlib/course/catalogue.py"
 
 
 def test_text_and_table_say_the_same(file, capsys):

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ftlib.atomic import replacing
+from ftlib.course.catalogue import NAMES, POINTS
 from ftlib.course.readings import READINGS, find_reading
-from ftlib.files import replacing
 
 log = logging.getLogger("ftlib")
 COURSE_XP = 200
-NAMES = {"3.1.1": "LoRA", "3.1.2": "DoRA", "3.1.3": "NEFTune", "3.1.4": "fine-tuning 8B", "3.1.5": "QLoRA and memory", "3.1.6": "data",
-         "3.1.7": "DPO", "3.1.8": "SimPO and ORPO", "3.1.9": "KTO", "3.1.10": "Ollama"}
 LOCK_SECONDS = 10
 _reported = False
 
@@ -132,11 +131,11 @@ def mark_read(keys: list[str], read: bool = True) -> None:
 
 # --- what it amounts to -------------------------------------------------------------------------------------------------
 def _lab_row(number: str, solved: dict) -> dict:
-    from ftlib.course.exercise import load_lab
-    exercises = load_lab(number).exercises
-    done = [e for e in exercises if e.name in solved]
-    return {"lab": number, "name": NAMES[number], "solved": [e.name for e in done], "open": [e.name for e in exercises if e not in done],
-            "xp": sum(e.points for e in done), "of": sum(e.points for e in exercises), "complete": len(done) == len(exercises)}
+    points = POINTS[number]
+    done = [name for name in points if name in solved]
+    still_open = [name for name in points if name not in solved]
+    return {"lab": number, "name": NAMES[number], "solved": done, "open": still_open,
+            "xp": sum(points[name] for name in done), "of": sum(points.values()), "complete": not still_open}
 
 
 def summary() -> dict:
