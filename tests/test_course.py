@@ -11,9 +11,10 @@ from conftest import ROOT
 
 from ftlib import course
 from ftlib.course import exercise as ex
-from ftlib.course.exercise import LABS, Exercise, Lab, Wrong, difference, judge, load_lab
+from ftlib.course.catalogue import MODULES
+from ftlib.course.exercise import Exercise, Lab, Wrong, difference, judge, load_lab
 
-PRESENT = [number for number, module in LABS.items() if importlib.util.find_spec(f"ftlib.course.{module}")]
+PRESENT = [number for number, module in MODULES.items() if importlib.util.find_spec(f"ftlib.course.{module}")]
 EXERCISES = {f"{n} {e.name}": e for n in PRESENT for e in load_lab(n).exercises}
 MISTAKES = {f"{key}: {w.name}": (e, w) for key, e in EXERCISES.items() for w in e.wrong}
 
@@ -247,4 +248,4 @@ def test_differences_in_words(want, got, text):
 
 def test_no_lab_module_outside_the_list():
     files = {p.stem for p in (ROOT / "ftlib" / "course").glob("lab_*.py")}
-    assert files <= set(LABS.values()) and math.prod(len(load_lab(n).exercises) for n in PRESENT) > 0
+    assert files <= set(MODULES.values()) and math.prod(len(load_lab(n).exercises) for n in PRESENT) > 0

@@ -5,14 +5,15 @@ import inspect
 import pytest
 import second_solutions
 
-from ftlib.course.exercise import LABS, judge, load_lab
+from ftlib.course.catalogue import MODULES
+from ftlib.course.exercise import judge, load_lab
 
-EXERCISES = {f"{number} {e.name}": e for number in LABS for e in load_lab(number).exercises}
+EXERCISES = {f"{number} {e.name}": e for number in MODULES for e in load_lab(number).exercises}
 SECOND = {name: f for name, f in vars(second_solutions).items() if inspect.isfunction(f)}
 
 
 def test_the_ten_labs_have_fifty_exercises_and_more():
-    assert {key.split()[0] for key in EXERCISES} == set(LABS) and len(LABS) == 10
+    assert {key.split()[0] for key in EXERCISES} == set(MODULES) and len(MODULES) == 10
     assert len({e.name for e in EXERCISES.values()}) == len(EXERCISES) >= 50
     for key, exercise in EXERCISES.items():
         assert len(exercise.hints) >= 2 and len(exercise.wrong) >= 3 and callable(exercise.reference), key

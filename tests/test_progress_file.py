@@ -10,8 +10,8 @@ from test_course import DOUBLE, named, not_written
 
 from ftlib import cli
 from ftlib.course import progress
-from ftlib.course.catalogue import POINTS
-from ftlib.course.exercise import LABS, Lab, load_lab
+from ftlib.course.catalogue import MODULES, POINTS
+from ftlib.course.exercise import Lab, load_lab
 from ftlib.course.readings import READINGS, reading_table
 
 
@@ -129,7 +129,7 @@ def test_a_failed_write_leaves_the_old_file(file, monkeypatch):
 # --- points ---------------------------------------------------------------------------------------------------------------
 def test_points_of_exercises_readings_and_the_course(file):
     """An exercise gives its points; LoRA's paper 50; the course 200, once the last exercise of the last lab is solved."""
-    exercises = {n: load_lab(n).exercises for n in LABS}
+    exercises = {n: load_lab(n).exercises for n in MODULES}
     points = {n: sum(e.points for e in found) for n, found in exercises.items()}
     readings = 50 + 50 + 75 + 75 + 50 + 3 * 50        # LoRA, Unsloth, QLoRA, DPO, TRL; three advanced ones
     first = exercises["3.1.1"][0]
@@ -138,7 +138,7 @@ def test_points_of_exercises_readings_and_the_course(file):
     state = progress.summary()
     assert state["xp"] == first.points + 50 and state["of"] == sum(points.values()) + readings + 200
     assert state["labs"][0]["solved"] == [first.name] and not state["labs"][0]["complete"]
-    solve(list(LABS)[:-1])
+    solve(list(MODULES)[:-1])
     state = progress.summary()
     assert [lab["complete"] for lab in state["labs"]] == [True] * 9 + [False] and not state["complete"]
     assert state["xp"] == 50 + sum(points.values()) - points["3.1.10"]
@@ -150,10 +150,10 @@ def test_points_of_exercises_readings_and_the_course(file):
 
 
 def test_every_lab_has_a_name():
-    assert list(progress.NAMES) == list(LABS)
+    assert list(progress.NAMES) == list(MODULES)
 
 
-@pytest.mark.parametrize("number", LABS)
+@pytest.mark.parametrize("number", MODULES)
 def test_the_catalogue_has_every_exercise_with_its_points_in_order(number):
     exercises = load_lab(number).exercises
     assert list(POINTS[number].items()) == [(e.name, e.points) for e in exercises], "see ftlib/course/catalogue.py"

@@ -11,10 +11,10 @@ from IPython.utils.capture import capture_output
 
 import ftlib as ft
 from ftlib.course import quiz
-from ftlib.course.exercise import LABS
+from ftlib.course.catalogue import MODULES
 from ftlib.course.quizzes import COLOURS, load_quiz
 
-QUESTIONS = {f"{lab} {i}": q for lab in LABS for i, q in enumerate(load_quiz(lab), 1)}
+QUESTIONS = {f"{lab} {i}": q for lab in MODULES for i, q in enumerate(load_quiz(lab), 1)}
 NUMERIC = {  # every numeric question's answer, worked out again
     "3.1.1 2": 8 * (4096 + 14336), "3.1.2 2": 16 * (1024 + 4096) + 1024, "3.1.3 1": 5 / math.sqrt(100 * 4096), "3.1.3 3": 10 * math.sqrt(16 / 64),
     "3.1.4 1": 41.9e6 * (4 + 4 + 8) / 1e9, "3.1.5 1": 4 + 8 / 64 + 32 / (64 * 256), "3.1.6 1": 5 / (12 + 8 - 5), "3.1.6 5": math.sqrt(0.5 * 0.5 / 100),
@@ -32,7 +32,7 @@ def accepts(answer, number) -> bool:
     return answer["range"][0] <= number < answer["range"][1] if "range" in answer else math.isclose(answer["value"], number)
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", MODULES)
 def test_a_lab_has_four_to_six_questions_of_several_kinds(lab):
     questions = load_quiz(lab)
     assert 4 <= len(questions) <= 6 and {q["type"] for q in questions} == {"multiple_choice", "many_choice", "numeric"} - (
@@ -110,7 +110,7 @@ def test_committed_notebooks_leave_the_script_out():
     assert [dict(o.data) for o in kept] == [{"text/html": "<div>"}, {"text/plain": "kept"}]
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", MODULES)
 def test_the_notebook_shows_its_quiz_before_the_reading(lab):
     import nbformat
 

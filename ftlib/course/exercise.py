@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftlib.course.catalogue import MODULES as LABS
+from ftlib.course.catalogue import MODULES
 from ftlib.course.progress import note_exercise
 
 
@@ -245,6 +245,6 @@ def open_lab(number: str):
 
 def load_lab(number: str) -> Lab:
     """The `Lab` with its exercises. ValueError for a number that the course does not have."""
-    if number not in LABS:
-        raise ValueError(f"lab {number!r} is unknown: use one of {', '.join(LABS)}")
-    return Lab(number, list(importlib.import_module(f"ftlib.course.{LABS[number]}").EXERCISES))
+    if number not in MODULES:
+        raise ValueError(f"lab {number!r} is unknown: use one of {', '.join(MODULES)}")
+    return Lab(number, list(importlib.import_module(f"ftlib.course.{MODULES[number]}").EXERCISES))

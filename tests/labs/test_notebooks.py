@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 from ftlib import labs
-from ftlib.course.exercise import LABS, load_lab
+from ftlib.course.catalogue import MODULES
+from ftlib.course.exercise import load_lab
 
 NOTEBOOKS = labs.lab_files()
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|opt/venv|usr/local/lib)/[\w.-]+|[A-Z]:\\\\Users")
@@ -70,7 +71,7 @@ def test_a_drifting_number_is_seen():
 
 
 def test_every_lab_has_key_numbers():
-    assert set(KEY_NUMBERS) == set(LABS)
+    assert set(KEY_NUMBERS) == set(MODULES)
 
 
 @per_notebook
@@ -80,8 +81,8 @@ def test_key_numbers_stand_in_the_committed_outputs(path):
 
 
 def test_the_labs_are_here():
-    assert {"3.1.1", "3.1.4"} <= {number(p) for p in NOTEBOOKS} <= set(LABS)
-    for n, module in LABS.items():
+    assert {"3.1.1", "3.1.4"} <= {number(p) for p in NOTEBOOKS} <= set(MODULES)
+    for n, module in MODULES.items():
         if importlib.util.find_spec(f"ftlib.course.{module}"):
             assert n in {number(p) for p in NOTEBOOKS}, f"exercises of {n} without a notebook"
 

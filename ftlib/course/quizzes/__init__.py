@@ -15,9 +15,9 @@ COLOURS = {"--jq-multiple-choice-bg": "#1f4e79", "--jq-many-choice-bg": "#5b3a75
 
 def load_quiz(lab: str) -> list[dict]:
     """The questions of a lab such as "3.1.1". ValueError for a lab that the course does not have."""
-    from ftlib.course.exercise import LABS
-    if lab not in LABS:
-        raise ValueError(f"lab {lab!r} is unknown: use one of {', '.join(LABS)}")
+    from ftlib.course.catalogue import MODULES
+    if lab not in MODULES:
+        raise ValueError(f"lab {lab!r} is unknown: use one of {', '.join(MODULES)}")
     return json.loads(resources.files(__name__).joinpath(f"{lab}.json").read_text(encoding="utf-8"))
 
 
