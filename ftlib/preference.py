@@ -116,13 +116,14 @@ def _compute_reference(trainer: PreferenceTrainer, todo: list[dict], show: bool)
     return computed, logps.dtype
 
 
-def _add_reference(trainer: PreferenceTrainer, precision: str, folder: Path | None, resumed: bool, show: bool) -> None:
-    """Put the starting policy's log-probabilities into the rows: from the folder, or computed and left there."""
+def _add_reference(trainer: PreferenceTrainer, precision: str, folder: Path | None, shared: bool, resumed: bool, show: bool) -> None:
+    """Put the starting policy's log-probabilities into the rows: from the folder, or computed and left there. A folder that is
+    `shared` between runs is locked meanwhile."""
     parts = {"train": trainer.train_dataset}
     if trainer.eval_dataset:
         parts["eval"] = trainer.eval_dataset
     items = [item for part in parts.values() for item in part]
-    with trainer.args.main_process_first(), locked(folder):
+    with trainer.args.main_process_first(), locked(folder if shared else None):
         policy = describe(trainer.model, precision) if folder else {}
         known = load_reference(folder, policy, resumed, parts) if folder else {}
         todo = _not_known(items, known)
@@ -200,7 +201,7 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
                                 eval_dataset=eval_set, data_collator=collator, callbacks=_callbacks(args, show))
     if reference not in (None, "adapter_off") and _steps_of(checkpoint) < steps:
         folder = reference if isinstance(reference, Path) else output_dir and output_dir / "reference"
-        _add_reference(trainer, precision, folder, checkpoint is not None, show and args.process_index == 0)
+        _add_reference(trainer, precision, folder, isinstance(reference, Path), checkpoint is not None, show and args.process_index == 0)
     run = _run(trainer, checkpoint, output_dir)
     if output_dir:
         _finish(run, model, output_dir, settings, args.process_index == 0)
