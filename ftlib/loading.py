@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from ftlib.quant import mend_4bit_layers
+
 DATA = Path(os.environ.get("FTLIB_DATA_ROOT", Path(__file__).resolve().parent.parent / "data"))
 EMBEDDED = "world-llama-4m"
 THREADS = torch.get_num_threads()  # as PyTorch, or OMP_NUM_THREADS, chose them
@@ -122,6 +124,7 @@ def _settle_4bit(model, precision: str):
     """Make 4-bit layers compute alike on every processor. Their weights stay in one format: bitsandbytes would repack them at the
     first evaluation (AVX512-BF16), rounding their scales, and training and dequantising would then read another weight. And where
     the profile's precision is fp32 they compute in it, whatever a stored checkpoint asks for."""
+    mend_4bit_layers(model)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
