@@ -38,7 +38,7 @@ def _check_folder(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise LoadError(f"{index} is damaged: download or copy it again") from None
     else:
@@ -91,7 +91,7 @@ def _quantised_already(name: str) -> bool:
     Other methods than bitsandbytes' are refused."""
     if _is_path(name):
         try:
-            content = json.loads((Path(name) / "config.json").read_text())
+            content = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise LoadError(f"{name}/config.json is not valid JSON ({error}): download or copy it again") from None
     else:

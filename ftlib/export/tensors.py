@@ -141,7 +141,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """Name of every stored tensor -> its file."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        return {name: folder / file for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
     with safe_open(folder / "model.safetensors", "pt") as file:
         return dict.fromkeys(file.keys(), folder / "model.safetensors")
 
