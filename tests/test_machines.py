@@ -96,9 +96,9 @@ def test_the_makefile_works_under_a_path_with_spaces_and_umlauts(tmp_path):
     folder = tmp_path / ODD
     folder.mkdir()
     shutil.copy(ROOT / "Makefile", folder)
-    done = subprocess.run(["make", "--dry-run", "lab", "test", "labs"], cwd=folder, capture_output=True, encoding="utf-8")
+    done = subprocess.run(["make", "--dry-run", "lab", "test", "labs"], cwd=folder, capture_output=True)
     assert done.returncode == 0, done.stderr
-    words = [shlex.split(line) for line in done.stdout.splitlines()]
+    words = [shlex.split(line) for line in os.fsdecode(done.stdout).splitlines()]
     assert f"--ServerApp.root_dir={folder}" in sum(words, [])
 
 
