@@ -17,7 +17,7 @@ labs: export         ## execute all labs in the tiny profile; copies and an inde
 	@$(RUN) -m ftlib.cli labs --profile $(PROFILE) --output build $(LABS)
 
 lab: venv            ## open JupyterLab on localhost
-	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=localhost --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/labs
+	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=localhost --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/labs
 
 test: export         ## run the tests, labs included
 	@$(RUN) -m pytest $(PYTEST)

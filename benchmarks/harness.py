@@ -51,7 +51,7 @@ def _processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
     name = re.search(r"model name\s*: (.*)", text)
@@ -73,10 +73,10 @@ def write_section(title: str, text: str) -> None:
     """Put a section into RESULTS.md in the place of the one with the same title."""
     head = "# Benchmarks\n\nWritten by `python -m benchmarks.…`, run by hand. " \
            "Ratios are medians over rounds that alternate, with quartiles.\n"
-    old = RESULTS.read_text() if RESULTS.exists() else head
+    old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else head
     sections = re.split(r"(?m)^(?=## )", old)
     new = f"## {title}\n\n{text.strip()}\n"
     kept = [s.rstrip() + "\n" for s in sections if not s.startswith(f"## {title}\n")]
     temporary = RESULTS.with_suffix(".tmp")
-    temporary.write_text("\n".join([*kept, new]))
+    temporary.write_text("\n".join([*kept, new]), encoding="utf-8")
     temporary.replace(RESULTS)

@@ -155,7 +155,7 @@ def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: boo
     if resume and done.exists():  # this phase was finished before
         load_model(model, done / "model.safetensors")
         log = TrainerState.load_from_json(str(done / "trainer_state.json")).log_history
-        return _phase_record(log, float((folder / "seconds").read_text()))
+        return _phase_record(log, float((folder / "seconds").read_text(encoding="utf-8")))
     rows = corpus_tokens(world, tokenizer, steps * BATCH * SEQ_LEN, phase)
 
     def collate(batch):
@@ -170,7 +170,7 @@ def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: boo
     trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
     last = resume and any(folder.glob("checkpoint-*"))
     seconds = trainer.train(resume_from_checkpoint=bool(last)).metrics["train_runtime"]
-    (folder / "seconds").write_text(str(seconds))
+    (folder / "seconds").write_text(str(seconds), encoding="utf-8")
     return _phase_record(trainer.state.log_history, seconds)
 
 
@@ -207,7 +207,7 @@ def build_model(world: World, resume: bool, precision: str) -> None:
         "machine": platform.machine(), "precision": precision,
         "mix": MIX, "phases": phases, "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
         "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())}}
-    (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(MODEL, ignore_errors=True)
     new.rename(MODEL)
 

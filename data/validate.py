@@ -245,13 +245,13 @@ def fingerprint(part: str) -> str:
 
 def write_card(kept: dict) -> None:
     """Keep what was measured, and put the table between the markers in data/README.md."""
-    (HERE / "validation.json").write_text(json.dumps({"seeds": SEEDS, "parts": kept}, indent=1) + "\n")
+    (HERE / "validation.json").write_text(json.dumps({"seeds": SEEDS, "parts": kept}, indent=1) + "\n", encoding="utf-8")
     rows = [r for part in PARTS if part in kept for r in kept[part]["rows"]]
     card, table = HERE / "README.md", ["| claim | measured | wanted | holds |", "|---|---|---|---|"]
     table += [f"| {r['claim']} | {r['measured']} | {r['criterion']} | {'yes' if r['holds'] else 'no'} |" for r in rows]
     new = re.sub(r"(<!-- validation -->\n).*?(<!-- end -->)", lambda m: m[1] + "\n".join(table) + "\n" + m[2],
-                 card.read_text(), flags=re.S)
-    card.write_text(new)
+                 card.read_text(encoding="utf-8"), flags=re.S)
+    card.write_text(new, encoding="utf-8")
 
 
 def main() -> int:
@@ -260,7 +260,7 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true",
                         help="measure again what was measured with the same model, rows and settings")
     args = parser.parse_args()
-    before = json.loads((HERE / "validation.json").read_text()).get("parts", {})
+    before = json.loads((HERE / "validation.json").read_text(encoding="utf-8")).get("parts", {})
     kept = {part: result for part, result in before.items() if part in PARTS and result["fingerprint"] == fingerprint(part)}
     for part, measure in PARTS.items():
         if args.part in (None, part) and part in kept and not args.fresh:

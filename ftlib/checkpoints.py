@@ -71,7 +71,7 @@ def _write(folder: Path, shards: list[list[str]], make) -> None:
         total += sum(t.nbytes for t in tensors.values())
     if len(shards) > 1:
         (folder / "model.safetensors.index.json").write_text(
-            json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1))
+            json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1), encoding="utf-8")
 
 
 def write_random_checkpoint(config, folder, quantization: str | None = None, dtype: torch.dtype = torch.bfloat16,

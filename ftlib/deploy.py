@@ -42,7 +42,7 @@ def _recorded_base(run: Path) -> str | None:
     if not manifest.is_file():
         return None
     try:
-        return json.loads(manifest.read_text())["base"]
+        return json.loads(manifest.read_text(encoding="utf-8"))["base"]
     except (ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{manifest} is damaged ({type(error).__name__}: {error}): "
                            "pass the adapter's or model's own folder") from None

@@ -25,7 +25,7 @@ class Finding:
 def tested_versions() -> dict[str, str]:
     """The versions in constraints.txt that the labs were run with."""
     file = ROOT / "constraints.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
 
 
@@ -49,7 +49,7 @@ def unified_memory() -> bool:
 def available_memory() -> int | None:
     """Bytes that can be taken now: MemAvailable, which is also right for unified memory; None where it is unknown."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
@@ -140,7 +140,10 @@ def examine() -> list[Finding]:
 
 def _tilde(path: Path) -> str:
     """The path with the home folder as ~, fit for a notebook that is shared."""
-    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+    try:
+        return f"~/{path.relative_to(Path.home())}"
+    except (ValueError, RuntimeError):  # not below it, or no home is known
+        return str(path)
 
 
 def _cached(model: str) -> bool:

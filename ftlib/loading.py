@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from ftlib.quant import mend_4bit_layers
+
 DATA = Path(os.environ.get("FTLIB_DATA_ROOT", Path(__file__).resolve().parent.parent / "data"))
 EMBEDDED = "world-llama-4m"
 THREADS = torch.get_num_threads()  # as PyTorch, or OMP_NUM_THREADS, chose them
@@ -36,7 +38,7 @@ def _check_folder(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise LoadError(f"{index} is damaged: download or copy it again") from None
     else:
@@ -89,7 +91,7 @@ def _quantised_already(name: str) -> bool:
     Other methods than bitsandbytes' are refused."""
     if _is_path(name):
         try:
-            content = json.loads((Path(name) / "config.json").read_text())
+            content = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise LoadError(f"{name}/config.json is not valid JSON ({error}): download or copy it again") from None
     else:
@@ -122,6 +124,7 @@ def _settle_4bit(model, precision: str):
     """Make 4-bit layers compute alike on every processor. Their weights stay in one format: bitsandbytes would repack them at the
     first evaluation (AVX512-BF16), rounding their scales, and training and dequantising would then read another weight. And where
     the profile's precision is fp32 they compute in it, whatever a stored checkpoint asks for."""
+    mend_4bit_layers(model)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

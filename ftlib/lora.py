@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ftlib.lora_math import _dense, _FusedLoRA, dora_norm, lora_delta, lora_forward, merged_weight, row_squares  # noqa: F401
+from ftlib.quant import dequantize_packed, mend_4bit_layers
 
 log = logging.getLogger("ftlib")
 
@@ -212,9 +213,9 @@ class LoRALinear(nn.Module):
         """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not in 4 bits."""
         if not getattr(self, "_packed", None):
             return (0.0,)
-        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+        from bitsandbytes.functional import quantize_4bit
         state = self._packed[0].weight.quant_state
-        again = dequantize_4bit(*quantize_4bit(merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type))
+        again = dequantize_packed(*quantize_4bit(merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type))
         return ((again.to(merged.dtype) - merged).square().sum().item(),)
 
     @torch.no_grad()
@@ -273,6 +274,7 @@ def add_lora(model: nn.Module, r: int = 8, lora_alpha: float = 16, target_module
     targets = target_modules if isinstance(target_modules, str) else tuple(target_modules)
     config = AdapterConfig(r, lora_alpha, targets, lora_dropout, use_rslora, use_dora)
     names, head = target_names(model, targets), _output_head(model)
+    mend_4bit_layers(model)
     new = {name: LoRALinear(model.get_submodule(name), config) for name in names}
     model.requires_grad_(False)
     for name, layer in new.items():

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftlib.quant import dequantize_packed
+
 
 def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     """The dense update ``s·BA`` (out, in), from A (r, in) and B (out, r)."""
@@ -32,8 +34,7 @@ def _dense(weight: Tensor, quant_state, dtype: torch.dtype) -> Tensor:
     """W (out, in) in `dtype`. What is dequantised or cast here lives for one product only: nobody keeps it."""
     if quant_state is None:
         return weight.to(dtype)
-    from bitsandbytes.functional import dequantize_4bit
-    return dequantize_4bit(weight, quant_state).to(dtype)
+    return dequantize_packed(weight, quant_state).to(dtype)
 
 
 class _FusedLoRA(torch.autograd.Function):

@@ -68,7 +68,7 @@ def read_config(config) -> dict:
         if not file.is_file():
             raise PlanError(f"model {str(config)!r} is neither a file or folder nor one of {', '.join(MODELS)}")
         try:
-            return _complete(json.loads(file.read_text()), str(file))
+            return _complete(json.loads(file.read_text(encoding="utf-8")), str(file))
         except json.JSONDecodeError as error:
             raise PlanError(f"{file} is not valid JSON ({error}): download it again") from None
     given = config if isinstance(config, dict) else config.to_dict() if hasattr(config, "to_dict") else None

@@ -6,15 +6,32 @@ normal distribution (section 3, appendix E), so that normal weights use every le
 quantisation stores the scales themselves in 8 bits, in blocks of 256: 4 + 8/64 + 32/(64·256) = 4.127 bits a weight.
 
 Codes, scales and values equal those of bitsandbytes bit for bit; `state_dict` gives the tensors that it and transformers load.
+One exception: on a processor with AVX-512, bitsandbytes (0.50.2, `dequantizeBlockwise4bitCpu`) takes the scale of column k in
+row i of an m x n weight from place i·⌊n/block⌋ + ⌊k/block⌋. Blocks lie along the flat order, so the right place is
+⌊(i·n + k)/block⌋, and the two differ as soon as a block runs over the end of a row: where n is no multiple of the block, m is
+above 1 and the weight is more than one block. (That code is reached only where n is a multiple of 16 and the block is below
+2048; elsewhere, without AVX-512 and on a GPU bitsandbytes counts the blocks along the flat order.) Its evaluation, its
+gradients and its merging then read another weight than the one that was quantised, and nothing says so.
+
+With blocks of 64 this touches linear layers whose in-features are 16, 32 or 48 above a multiple of 64. The hidden sizes of the
+usual language models are multiples (576, 896, 960, 2880, 4096, 11008), so none of theirs is touched; the second feed-forward
+layer of a SigLIP vision tower is (4304 = 67·64 + 16), and so are toy models of 32 features. `dequantize_packed` is right for
+every shape, and `mend_4bit_layers` has such layers use it: `load_model` and `add_lora` call it.
 """
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+log = logging.getLogger("ftlib")
 
 SCALE_BLOCK = 256        # scales that share one scale of their own
 CHUNK = 1 << 20          # weights that are quantised or dequantised at a time: the temporaries stay in the cache
@@ -228,3 +245,50 @@ def quantize_4bit(weight: Tensor, quant_type: str = "nf4", block_size: int = 64,
 def quantize_nf4(weight: Tensor, block_size: int = 64, double_quant: bool = True) -> QuantizedTensor:
     """Quantise to NF4, QLoRA's type: `quantize_4bit` with `quant_type="nf4"`."""
     return quantize_4bit(weight, "nf4", block_size, double_quant)
+
+
+def blocks_end_with_rows(shape: Sequence[int], block_size: int) -> bool:
+    """Whether no block of scales runs over the end of a row of a weight of `shape`."""
+    return shape[-1] % block_size == 0
+
+
+def dequantize_packed(packed: Tensor, state) -> Tensor:
+    """The weight that bitsandbytes packed, in its shape and dtype: `dequantize_4bit`, right on every processor.
+
+    packed, state: as `bitsandbytes.functional.quantize_4bit` returns them. A weight with blocks across its rows is handed over
+    as one long row, which has no end for a block to run over (see the module's docstring).
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    shape = torch.Size(state.shape)
+    if blocks_end_with_rows(shape, state.blocksize):
+        return dequantize_4bit(packed, state)
+    flat = copy.copy(state)
+    flat.shape = torch.Size([1, shape.numel()])
+    return dequantize_4bit(packed.reshape(-1, 1), flat).view(shape)
+
+
+def _forward_4bit(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a `Linear4bit` computes, from the right weight: in its compute dtype, returned in the input's."""
+    dtype = layer.compute_dtype or x.dtype
+    weight = dequantize_packed(layer.weight.data, layer.weight.quant_state).to(dtype)
+    bias = None if layer.bias is None else layer.bias.to(dtype)
+    return nn.functional.linear(x.to(dtype), weight, bias).to(x.dtype)
+
+
+def mend_4bit_layers(model: nn.Module) -> list[str]:
+    """Have a model's 4-bit layers on a CPU that bitsandbytes would dequantise wrongly with AVX-512 use `dequantize_packed`,
+    on every processor alike; returns their names. They keep their class, and their weight stays packed; where a gradient flows
+    through one that has no adapter, its dequantised weight is kept until backward."""
+    mended = []
+    for name, layer in model.named_modules():
+        weight = getattr(layer, "weight", None)
+        state = getattr(weight, "quant_state", None)
+        is_4bit = state is not None and hasattr(layer, "compute_dtype")
+        if not is_4bit or weight.device.type != "cpu" or blocks_end_with_rows(state.shape, state.blocksize):
+            continue
+        layer.forward = functools.partial(_forward_4bit, layer)
+        mended.append(name)
+    if mended:
+        log.info("%d 4-bit layers, the first %s, have blocks across their rows: ftlib dequantises them, since bitsandbytes takes "
+                 "wrong scales there on a CPU with AVX-512", len(mended), mended[0])
+    return mended

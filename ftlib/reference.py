@@ -115,7 +115,7 @@ def load_reference(folder: Path, described: dict, resumed: bool, parts: dict[str
     if not (folder / MANIFEST).is_file():
         return {}
     try:
-        recorded = json.loads((folder / MANIFEST).read_text())
+        recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         tensors = load_file(folder / LOGPS)
         by_row = "tokens" in recorded
         if by_row and not resumed:

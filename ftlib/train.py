@@ -188,7 +188,7 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 
 def _write_json(path: Path, content: dict) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
@@ -204,7 +204,7 @@ def _prepare_dir(output_dir: Path, settings: dict, resume: bool) -> Path | None:
     recorded = output_dir / SETTINGS
     if recorded.is_file() and resume:
         try:
-            before = json.loads(recorded.read_text())
+            before = json.loads(recorded.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{recorded} is damaged ({error}): choose another output_dir, or delete that one") from None
         changed = [k for k in settings if before.get(k) != settings[k] and (k in before or k not in LATER_SETTINGS)]
@@ -374,7 +374,7 @@ def _reload(trainer: SFTTrainer, checkpoint: Path, output_dir: Path) -> Run:
     trainer._load_optimizer_and_scheduler(str(checkpoint))
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     manifest = output_dir / MANIFEST
-    metrics = json.loads(manifest.read_text())["metrics"] if manifest.is_file() else {}
+    metrics = json.loads(manifest.read_text(encoding="utf-8"))["metrics"] if manifest.is_file() else {}
     return _summary(trainer, checkpoint, metrics.get("seconds", 0.0), metrics.get("session_tokens", 0))
 
 

@@ -255,7 +255,7 @@ def test_the_base_of_another_size(folder):
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[1]", '{"peft_type": "LORA"', "\ufeff{}x"])
 def test_broken_json(text, folder):
-    (folder / CONFIG).write_text(text)
+    (folder / CONFIG).write_text(text, encoding="utf-8")
     refuse(folder, CONFIG)
 
 

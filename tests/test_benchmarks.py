@@ -26,7 +26,7 @@ def test_sections_replace_themselves(monkeypatch, tmp_path):
     harness.write_section("One", "first")
     harness.write_section("Two", "other")
     harness.write_section("One", "second")
-    text = harness.RESULTS.read_text()
+    text = harness.RESULTS.read_text(encoding="utf-8")
     assert text.count("## ") == 2 and "second" in text and "first" not in text and "other" in text and text.startswith("# Benchmarks")
 
 

@@ -279,3 +279,15 @@ def test_dora_on_nf4_starts_as_the_base(tmp_path, ids):
     assert torch.allclose(model(ids).logits.float(), base, atol=0.05 * base.abs().max().item())
     model(ids, labels=ids).loss.backward()
     assert all(l.lora_magnitude_vector.grad.isfinite().all() for l in ft.lora_layers(model).values())
+
+
+def test_nf4_layers_with_blocks_across_their_rows_are_dequantised_by_ftlib(folder, monkeypatch):
+    """A hidden size of 32 under blocks of 64: with AVX-512 bitsandbytes would take wrong scales, so it is not asked."""
+    from bitsandbytes_avx512 import dequantize_as_avx512
+    monkeypatch.setattr("bitsandbytes.functional.dequantize_4bit", dequantize_as_avx512)
+    monkeypatch.setattr("bitsandbytes.matmul_4bit", None)
+    model, _ = ft.load_model(folder, quantization="nf4")
+    layer = model.model.layers[0].mlp.up_proj
+    dense = ft.load_model(folder)[0].model.layers[0].mlp.up_proj.weight
+    W = ft.quantize_nf4(dense.detach()).dequantize()
+    assert torch.equal(layer(torch.eye(32)).T, W.to(layer.compute_dtype).float())

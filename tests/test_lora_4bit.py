@@ -6,6 +6,7 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
+from bitsandbytes_avx512 import dequantize_as_avx512
 from torch import nn
 
 import ftlib as ft
@@ -17,11 +18,12 @@ BIAS = pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 
 
 class Model(nn.Module):
-    def __init__(self, bias=False):
+    def __init__(self, bias=False, n_in=N_IN):
         super().__init__()
         torch.manual_seed(0)
-        dense = nn.Linear(N_IN, N_OUT, bias=bias)
-        self.proj = Linear4bit(N_IN, N_OUT, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
+        dense = nn.Linear(n_in, N_OUT, bias=bias)
+        self.dense = [dense.weight.detach().bfloat16()]  # in a list: not a parameter
+        self.proj = Linear4bit(n_in, N_OUT, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
         self.proj.load_state_dict(dense.state_dict())
         self.to(torch.bfloat16).to("cpu")  # quantised as it goes to the CPU, from bf16
         self.proj.support_avx512bf16_for_cpu = False
@@ -199,3 +201,61 @@ def test_row_squares_are_kept_until_the_weight_changes():
         layer.weight.mul_(2)
     layer._row_norm()
     assert torch.allclose(layer._squares, row_squares(layer.weight)) and not torch.allclose(layer._squares, first)
+
+
+# Blocks across the rows: where bitsandbytes takes wrong scales with AVX-512
+
+
+@pytest.fixture
+def avx512(monkeypatch):
+    """bitsandbytes' dequantisation as it is with AVX-512, and none of its products."""
+    def refuse(*args, **kwargs):
+        raise AssertionError("bitsandbytes computed a product of its own")
+    monkeypatch.setattr("bitsandbytes.functional.dequantize_4bit", dequantize_as_avx512)
+    monkeypatch.setattr("bitsandbytes.matmul_4bit", refuse)
+
+
+@DORA
+@BIAS
+@pytest.mark.parametrize("n_in", [32, 96])
+def test_blocks_across_rows_are_read_rightly(use_dora, bias, n_in, avx512):
+    """In training and evaluation, disabled, merged: the weight that was quantised, by ftlib's own dequantisation of it."""
+    model = filled(ft.add_lora(Model(bias, n_in), r=R, lora_alpha=2 * R, target_modules=("proj",), use_dora=use_dora))
+    layer = ft.lora_layers(model)["proj"]
+    W = ft.quantize_nf4(model.dense[0]).dequantize()
+    assert torch.equal(layer.dense_weight(), W)
+    x = torch.randn(7, n_in, generator=torch.Generator().manual_seed(3)).bfloat16()
+    b = layer.bias
+    with ft.disable_adapter(model):
+        base = model(x)
+    assert torch.equal(base, nn.functional.linear(x, W, b))
+    trained_with = model(x.clone().requires_grad_())
+    with torch.no_grad():
+        evaluated = model(x)
+    assert (trained_with - evaluated).norm() < 0.01 * evaluated.norm()
+    ft.merge_adapter(model)
+    assert (model(x) - evaluated).norm() < 0.01 * evaluated.norm()
+    ft.unmerge_adapter(model)
+    assert torch.equal(layer.dense_weight(), W)
+
+
+def test_whole_blocks_stay_with_bitsandbytes():
+    assert ft.quant.mend_4bit_layers(Model()) == []
+
+
+def test_a_mended_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog):
+    """Without AVX-512's fault both are the same: output, type and the gradient of the input."""
+    import copy
+    x, _ = data()
+    model = Model(bias=True, n_in=96)
+    want = run(model, x[..., :96], torch.ones(3, 5, N_OUT), torch.float32, [])
+    theirs = model.proj.forward
+    with caplog.at_level(logging.INFO, "ftlib"):
+        assert ft.quant.mend_4bit_layers(model) == ["proj"]
+    assert "1 4-bit layers, the first proj, have blocks across their rows" in caplog.text
+    assert model.proj.forward != theirs
+    copied = copy.deepcopy(model)
+    assert copied.proj.forward.args[0] is copied.proj
+    got = run(copied, x[..., :96], torch.ones(3, 5, N_OUT), torch.float32, [])
+    for mine, other in zip(got, want):
+        assert (mine - other).norm() <= 0.01 * other.norm()

@@ -87,7 +87,7 @@ def test_without_a_terminal(monkeypatch, capsys):
 
 
 def test_the_page_holds_the_same_tasks_with_answers_folded_away():
-    page = (ROOT / "PREREQUISITES.md").read_text()
+    page = (ROOT / "PREREQUISITES.md").read_text(encoding="utf-8")
     assert tasks_markdown() in page
     shown = [part.split("<details>")[0] for part in page.split("</details>")]
     assert not any(t.answer in part for t in TASKS for part in shown) and page.count("<details>") == len(TASKS)

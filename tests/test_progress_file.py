@@ -185,7 +185,7 @@ def test_command(file, capsys):
 
 # --- the reading list -----------------------------------------------------------------------------------------------------
 def test_the_study_guide_holds_the_reading_list():
-    assert reading_table() in (ROOT / "STUDY_GUIDE.md").read_text()
+    assert reading_table() in (ROOT / "STUDY_GUIDE.md").read_text(encoding="utf-8")
 
 
 def test_readings_are_well_formed():

@@ -5,6 +5,7 @@ import bitsandbytes.functional as bnb
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
+from bitsandbytes_avx512 import bitsandbytes_is_right, dequantize_as_avx512, place_of_scale
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,13 +25,35 @@ def oracle(w, block_size=64, double_quant=True, quant_type="nf4"):
     return bnb.quantize_4bit(w, blocksize=block_size, compress_statistics=double_quant, quant_type=quant_type)
 
 
-def assert_same(q, w, **options):
+def by_definition(q):
+    """level × scale of every weight, where weight i lies in block i // block_size and in half i % 2 of byte i // 2.
+
+    A product of two fp32 numbers is exact in float64, so rounding it once to fp32 gives every bit."""
+    place = torch.arange(math.prod(q.shape))
+    byte = q.packed[place // 2].int()
+    code = torch.where(place % 2 == 0, byte // 16, byte % 16)
+    scales = q.scales
+    if q.outer is not None:
+        level = quant.DYNAMIC_LEVELS[q.scales.int()].double()
+        outer = q.outer[torch.arange(len(q.scales)) // 256].double()
+        scales = ((level * outer).float().double() + q.mean.double()).float()
+    values = quant.LEVELS[q.quant_type][code].double() * scales[place // q.block_size].double()
+    return values.float().to(q.dtype).view(q.shape)
+
+
+def assert_same(q, w):
+    """Codes and scales as bitsandbytes' quantiser makes them, values as the definition has them; and as bitsandbytes
+    dequantises them, as it is where it is right on every processor, and everywhere through `dequantize_packed`."""
     packed, state = oracle(w, q.block_size, q.outer is not None, q.quant_type)
     assert torch.equal(q.packed, packed.view(-1))
     assert torch.equal(q.scales, state.absmax)
     if q.outer is not None:
-        assert torch.equal(q.outer, state.state2.absmax) and torch.equal(q.mean, state.offset)
-    assert torch.equal(q.dequantize().reshape(-1), bnb.dequantize_4bit(packed, state).reshape(-1))
+        assert torch.equal(q.outer, state.state2.absmax)
+        assert torch.equal(q.mean, state.offset)
+    assert torch.equal(q.dequantize(), by_definition(q))
+    assert torch.equal(q.dequantize(), quant.dequantize_packed(packed, state))
+    if bitsandbytes_is_right(w.shape, q.block_size):
+        assert torch.equal(q.dequantize().reshape(-1), bnb.dequantize_4bit(packed, state).reshape(-1))
 
 
 # The levels
@@ -104,6 +127,49 @@ def test_all_zeros_stay_zeros():
 def test_more_weights_than_one_chunk():
     w = weight((3, quant.CHUNK // 2 + 100))
     assert_same(ft.quantize_nf4(w), w)
+
+
+# bitsandbytes with AVX-512
+
+
+def test_where_bitsandbytes_is_right_with_avx512():
+    """The condition against the index that the vectorised branch computes, weight by weight, for 6,000 shapes and blocks."""
+    for rows in range(1, 11):
+        for columns in (*range(1, 40), 48, 64, 80, 96, 112, 128, 144, 192, 256, 272, 320):
+            for block_size in (32, 64, 128, 256):
+                right = all(place_of_scale(i, k, columns, block_size) == (i * columns + k) // block_size
+                            for i in range(rows) for k in range(0, columns, 16))
+                assert right == bitsandbytes_is_right((rows, columns), block_size), (rows, columns, block_size)
+
+
+def test_the_case_that_was_found():
+    """(3, 64) in blocks of 128: row 2 is the second block and gets the scale of the first, its own being four times as large.
+    Handed over as one row it gets its own."""
+    w = weight((3, 64))
+    w[2] *= 4 * w[:2].abs().max() / w[2].abs().max()
+    packed, state = oracle(w, 128, double_quant=False)
+    right = ft.quantize_nf4(w, 128, double_quant=False).dequantize()
+    wrong = dequantize_as_avx512(packed, state)
+    assert not bitsandbytes_is_right((3, 64), 128)
+    assert torch.equal(wrong[:2], right[:2])
+    assert torch.allclose(4 * wrong[2], right[2])
+    assert torch.equal(quant.dequantize_packed(packed, state), right)
+
+
+def test_dequantize_packed_is_right_with_avx512(monkeypatch):
+    monkeypatch.setattr(bnb, "dequantize_4bit", dequantize_as_avx512)
+    for shape in ((3, 64), (2, 3, 32), (5, 96), (6, 4304), (40, 576)):
+        w = weight(shape, torch.bfloat16)
+        for block_size in (32, 64, 128):
+            q = ft.quantize_nf4(w, block_size)
+            assert torch.equal(quant.dequantize_packed(*oracle(w, block_size)), q.dequantize())
+
+
+@pytest.mark.parametrize("columns, touched", [(576, False), (896, False), (960, False), (2880, False), (11008, False), (4304, True), (32, True)])
+def test_which_layers_of_real_models_are_touched(columns, touched):
+    """The module's docstring names them: blocks of 64, as transformers loads a model in 4 bits."""
+    assert bitsandbytes_is_right((1024, columns), 64) == (not touched)
+    assert quant.blocks_end_with_rows((1024, columns), 64) == (not touched)
 
 
 @settings(max_examples=60, deadline=None)

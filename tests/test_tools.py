@@ -1,6 +1,7 @@
 """`make drift`, `make resolve` and the workflows: what can be told without the network."""
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -160,12 +161,16 @@ def test_pips_command_asks_for_wheels_of_the_other_machine(tmp_path):
 
 
 def test_the_stand_in_is_a_wheel_that_pip_takes_for_torch(tmp_path):
-    """pip, offline, resolves torch==9.9.0 to it and reads its requirements."""
+    """pip, offline, resolves torch==9.9.0 to it and reads its requirements. pip's settings of this machine (a mirror, constraints,
+    hashes, a target) would change what it does, so neither its files nor its variables reach it."""
     resolve.stand_in(tmp_path, "torch", "9.9.0", ["made-up-thing>=1"])
     resolve.stand_in(tmp_path, "made_up_thing", "1.2", [])
     report = tmp_path / "report.json"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    env["PIP_CONFIG_FILE"] = os.devnull
     done = subprocess.run([*resolve.PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--no-index", "--find-links", str(tmp_path),
-                           "--target", str(tmp_path / "t"), "--report", str(report), "torch==9.9.0"], capture_output=True, text=True)
+                           "--target", str(tmp_path / "t"), "--report", str(report), "torch==9.9.0"],
+                          env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(report.read_text())
     assert {i["metadata"]["name"]: i["metadata"]["version"] for i in found["install"]} == {"torch": "9.9.0+metadata", "made_up_thing": "1.2+metadata"}

@@ -90,11 +90,12 @@ def relaxed(constraints: str) -> str:
 def install(folder: Path, report: Path) -> Path:
     """The environment's Python, with the newest of the watched packages installed."""
     python, held = folder / "bin" / "python", report / "constraints.txt"
-    held.write_text(relaxed((ROOT / "constraints.txt").read_text()))
+    held.write_text(relaxed((ROOT / "constraints.txt").read_text(encoding="utf-8")), encoding="utf-8")
     if not python.exists():
         venv.create(folder, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(held)]
-    torch = re.search(r"(?m)^torch==\S+", held.read_text())[0]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+           "--no-user", "-c", str(held)]
+    torch = re.search(r"(?m)^torch==\S+", held.read_text(encoding="utf-8"))[0]
     for wanted in ([torch], ["-e", ".[dev,grading]"], ["--upgrade", *WATCHED]):
         if subprocess.run([*pip, *wanted], cwd=ROOT).returncode:
             sys.exit(f"drift: pip install {' '.join(wanted)} failed; its reason is above. Is the network up?")
@@ -105,7 +106,8 @@ def run_tests(python: Path, report: Path, arguments: str) -> None:
     """Run pytest there, shown as it goes; leaves tests.xml and tests.txt."""
     command = [str(python), "-m", "pytest", "-q", "-W", "default::DeprecationWarning", "-W", "default::FutureWarning",
                f"--junitxml={report / 'tests.xml'}", *shlex.split(arguments)]
-    with (report / "tests.txt").open("w") as log, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
+    with (report / "tests.txt").open("w", encoding="utf-8") as log, \
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
         for line in tests.stdout:
             print(line, end="", flush=True)
             log.write(line)
@@ -173,9 +175,9 @@ def main(arguments: list[str]) -> int:
     run_tests(newest, args.output, args.pytest)
     if not (args.output / "tests.xml").exists():
         sys.exit(f"drift: pytest did not get to its end: {args.output / 'tests.txt'}")
-    count, bad = failures((args.output / "tests.xml").read_text())
-    report = write_report(before, after, count, bad, deprecations((args.output / "tests.txt").read_text()))
-    (args.output / "report.md").write_text(report)
+    count, bad = failures((args.output / "tests.xml").read_text(encoding="utf-8"))
+    report = write_report(before, after, count, bad, deprecations((args.output / "tests.txt").read_text(encoding="utf-8")))
+    (args.output / "report.md").write_text(report, encoding="utf-8")
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(summary, "a", encoding="utf-8") as page:
             page.write(report)

@@ -61,7 +61,7 @@ def target(machine: str, python: str) -> list[str]:
 
 
 def command(machine: str, python: str, wanted: list[str], folder: Path) -> list[str]:
-    return [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--target", str(folder / "nowhere"), "--find-links",
+    return [*PIP, "install", "--no-user", "--dry-run", "--ignore-installed", "--quiet", "--target", str(folder / "nowhere"), "--find-links",
             str(folder), *target(machine, python), "--report", str(folder / f"{machine}.json"), *wanted]
 
 
@@ -78,17 +78,17 @@ def table(machine: str, report: dict) -> str:
 
 
 def main() -> int:
-    environment = (ROOT / "environment.yml").read_text()
+    environment = (ROOT / "environment.yml").read_text(encoding="utf-8")
     python = re.search(r"- python=([\d.]+)", environment)[1]
-    wanted = requirements(pip_part(environment), tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
-    torch = re.search(r"(?m)^torch==(\S+)", (ROOT / "constraints.txt").read_text())[1]
+    wanted = requirements(pip_part(environment), tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"])
+    torch = re.search(r"(?m)^torch==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"))[1]
     well = True
     with tempfile.TemporaryDirectory(prefix="ftlib-resolve-") as folder:
         stand_in(Path(folder), "torch", torch, importlib.metadata.requires("torch") or [])
         for machine in MACHINES:
             done = subprocess.run(command(machine, python, wanted, Path(folder)), cwd=ROOT).returncode == 0
             wheel = torch_has_a_wheel(machine, python, torch)
-            print(table(machine, json.loads(Path(folder, f"{machine}.json").read_text())) if done else
+            print(table(machine, json.loads(Path(folder, f"{machine}.json").read_text(encoding="utf-8"))) if done else
                   f"{machine}: does not resolve; pip's reason is above", flush=True)
             print(f"{machine}: torch {torch} {'has a wheel' if wheel else 'has NO wheel'} for Python {python}", flush=True)
             well = well and done and wheel

@@ -26,7 +26,7 @@ def stop(message: str) -> None:
 
 
 def fingerprint() -> str:
-    text = "".join((ROOT / name).read_text() for name in ("pyproject.toml", "constraints.txt", "tools/venv.py"))
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt", "tools/venv.py"))
     return hashlib.sha256((text + str(ROOT)).encode()).hexdigest()
 
 
@@ -56,9 +56,10 @@ def constraints(torch: str | None) -> Path:
     """constraints.txt, with torch held at the vendor's version where there is one."""
     if not torch:
         return ROOT / "constraints.txt"
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("torch==")]
+    held = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in held if not line.startswith("torch==")]
     file = VENV / "constraints.txt"
-    file.write_text("\n".join([*lines, f"torch=={torch}"]) + "\n")
+    file.write_text("\n".join([*lines, f"torch=={torch}"]) + "\n", encoding="utf-8")
     return file
 
 
@@ -75,15 +76,17 @@ def install(python: str) -> None:
         run([python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)],
             "On Debian: sudo apt install python3-venv")
     if not torch:  # first and alone, so that nothing else chooses a build
-        pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+        held = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        pinned = next(line for line in held if line.startswith("torch=="))
         run([*pip(torch), pinned], NETWORK)
     run([*pip(torch), "-e", ".[dev,grading]"], NETWORK)
-    STAMP.write_text(fingerprint())
+    STAMP.write_text(fingerprint(), encoding="utf-8")
     print("setup: done", flush=True)
 
 
 def pip(torch: str | None) -> list[str]:
     return [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            "--no-user",  # a pip.conf with `user = true` would refuse to install into .venv
             "-c", str(constraints(torch))]
 
 
@@ -98,17 +101,17 @@ def install_export(python: str) -> None:
     if subprocess.run([*pip(vendor_torch(python)), "-e", ".[export]"], cwd=ROOT).returncode:
         print("setup: that failed, so lab 3.1.10 and its tests are left out; the reason is above", flush=True)
         return
-    EXPORT.write_text(fingerprint())
+    EXPORT.write_text(fingerprint(), encoding="utf-8")
 
 
 def install_browser(python: str) -> None:
     """playwright, which brings no browser of its own here: the tests look for a Chromium."""
     run([*pip(vendor_torch(python)), "-e", ".[browser]"], NETWORK)
-    BROWSER.write_text(fingerprint())
+    BROWSER.write_text(fingerprint(), encoding="utf-8")
 
 
 def done(stamp: Path) -> bool:
-    return stamp.is_file() and stamp.read_text() == fingerprint()
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == fingerprint()
 
 
 def main(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ import html
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,12 +29,18 @@ _reported = False
 
 # --- the file -----------------------------------------------------------------------------------------------------------
 def progress_path() -> Path:
-    """FTLIB_PROGRESS, else ftlib/progress.json in the user's data folder (XDG_DATA_HOME, by default ~/.local/share)."""
+    """FTLIB_PROGRESS, else ftlib/progress.json in the user's data folder (XDG_DATA_HOME, by default ~/.local/share).
+    Where no home is known (a container under a user that it does not list) the folder of temporary files takes its place."""
     if named := os.environ.get("FTLIB_PROGRESS"):
         return Path(named).expanduser()
     base = os.environ.get("XDG_DATA_HOME", "")
-    folder = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share"  # XDG: a relative path is to be ignored
-    return folder / "ftlib" / "progress.json"
+    if os.path.isabs(base):  # XDG: a relative path is to be ignored
+        return Path(base) / "ftlib" / "progress.json"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path(tempfile.gettempdir())
+    return home / ".local" / "share" / "ftlib" / "progress.json"
 
 
 def _lock(path: Path) -> FileLock:

@@ -99,16 +99,22 @@ def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | N
     expected = int(sum(int(t.n_elements) for t in reader.tensors) * bits / 8 + 2e7)
     with writing(target) as partial:
         check_disk(target, expected)
-        _run(source, partial, number, threads or os.cpu_count(), expected)
+        _run(source, partial, number, threads or _cores(), expected)
         result = _inspect(partial, target, quantization, wanted)
     if result.fell_back:
         log.warning("%s", result)
     return result
 
 
+def _cores() -> int:
+    """The cores that this process may use; a container or `taskset` may allow fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def _run(source: Path, partial: Path, number: int, threads: int, expected: int) -> None:
     command = [sys.executable, "-c", QUANTIZE, str(source), str(partial), str(number), str(threads)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               encoding="utf-8", errors="replace")
     try:
         with tqdm(total=expected, unit="B", unit_scale=True, desc=partial.name, disable=expected < 1e8) as bar:
             while process.poll() is None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ftlib.adapter_io import WEIGHTS, _check, _read_tensors, _tensor_names, base_name, expected_shapes, read_config
 from ftlib.loading import _check_folder, _quantised_already, resolve
 from ftlib.lora import LoRALinear, _dense, lora_layers, merged_weight, target_names
+from ftlib.quant import dequantize_packed
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -140,7 +141,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """Name of every stored tensor -> its file."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        return {name: folder / file for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()}
     with safe_open(folder / "model.safetensors", "pt") as file:
         return dict.fromkeys(file.keys(), folder / "model.safetensors")
 
@@ -169,10 +170,10 @@ def _check_stored(files: dict[str, Path], shapes: dict[str, torch.Size], folder:
 
 
 def _read_packed(files: dict[str, Path], name: str) -> Tensor:
-    from bitsandbytes.functional import QuantState, dequantize_4bit
+    from bitsandbytes.functional import QuantState
     parts = {n: _read(files[n], n) for n in files if n.startswith(f"{name}.")}
     state = QuantState.from_dict(parts, device="cpu")
-    return dequantize_4bit(_read(files[name], name), state)
+    return dequantize_packed(_read(files[name], name), state)
 
 
 def _read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, tuple]:

@@ -299,7 +299,7 @@ def _run_converter(model, tokenizer, path: Path, dtype: str, adapter, converter)
     with tempfile.TemporaryDirectory(dir=_parent(path)) as temporary, writing(path) as partial:
         folder = _saved(model, tokenizer, Path(temporary)) if isinstance(model, nn.Module) else find_folder(model)
         run = subprocess.run([sys.executable, str(converter), str(folder), "--outfile", str(partial), "--outtype", dtype],
-                             capture_output=True, text=True)
+                             capture_output=True, encoding="utf-8", errors="replace")
         if run.returncode or not partial.is_file():
             raise ExportError(f"{converter.name} failed ({run.returncode}): {run.stderr.strip()[-800:]}")
     return path
