@@ -9,6 +9,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine; what
 for name in ("FTLIB_MODEL", "FTLIB_ROWS", "FTLIB_DATA_ROOT", "FTLIB_GRADING", "NBGRADER_EXECUTION"):
     os.environ.pop(name, None)
 
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def assert_untouched(model, before: dict) -> None:
     assert after["types"] == before["types"] and after["grad"] == before["grad"]
     assert after["weights"].keys() == before["weights"].keys()
     assert all(torch.equal(after["weights"][k], v) for k, v in before["weights"].items())
+
+
+def exit_code_of_a_child(function) -> int:
+    """Run `function()` in a forked process, which has all libraries loaded, and wait for its end; minus the signal that killed it.
+    What it prints is this test's output."""
+    child = multiprocessing.get_context("fork").Process(target=function)
+    child.start()
+    child.join(timeout=300)
+    if child.exitcode is None:
+        child.kill()
+        pytest.fail("the child did not end")
+    return child.exitcode
 
 
 def chat(prompt: str, answer: str, **more) -> dict:
