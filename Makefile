@@ -20,7 +20,7 @@ lab: venv            ## open JupyterLab on localhost
 	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=localhost --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/labs
 
 test: export         ## run the tests, labs included
-	@$(RUN) -m pytest $(PYTEST)
+	@$(RUN) -m pytest -n auto $(PYTEST)
 
 browser: venv        ## JupyterLab in a headless Chromium: run a lab, answer, quiz, planner; pictures in build/browser (needs Chromium; minutes)
 	@$(PYTHON) tools/venv.py --browser

@@ -9,6 +9,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine; what
 for name in ("FTLIB_MODEL", "FTLIB_ROWS", "FTLIB_DATA_ROOT", "FTLIB_GRADING", "NBGRADER_EXECUTION"):
     os.environ.pop(name, None)
 
+import gc
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -104,8 +106,81 @@ def assert_untouched(model, before: dict) -> None:
     assert all(torch.equal(after["weights"][k], v) for k, v in before["weights"].items())
 
 
+def exit_code_of_a_child(function) -> int:
+    """Run `function()` in a forked process, which has all libraries loaded, and wait for its end; minus the signal that killed it.
+    What it prints is this test's output."""
+    child = multiprocessing.get_context("fork").Process(target=function)
+    child.start()
+    child.join(timeout=300)
+    if child.exitcode is None:
+        child.kill()
+        pytest.fail("the child did not end")
+    return child.exitcode
+
+
 def chat(prompt: str, answer: str, **more) -> dict:
     return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **more}
+
+
+def pytest_collection_finish(session) -> None:
+    """A million objects of the imported libraries are set aside: else each `gc.collect()`, and every Trainer ends with one, walks
+    them for a third of a second."""
+    gc.collect()
+    gc.freeze()
+
+
+# --- `make test` on several cores: pytest-xdist, for which pytest runs in one controller and a worker a core -----------------------
+MOST_WORKERS = 4  # each holds torch, transformers and what its tests train: up to 1.5 GB
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int:
+    """What `-n auto` means here. 0, that is no workers, where there is one core, and where files or a word are named: what one
+    is at has run before workers have started."""
+    a_few_tests = config.option.file_or_dir or config.option.keyword
+    cores = min(MOST_WORKERS, usable_cores())
+    return 0 if a_few_tests or cores == 1 else cores
+
+
+def executes_a_notebook(nodeid: str) -> bool:
+    return "::test_execution_from_top_to_bottom_unsolved[" in nodeid
+
+
+def unit_of_work(nodeid: str) -> str:
+    """A file's tests stay in one worker, so that what they share is computed once. An executed notebook is work by itself."""
+    return nodeid if executes_a_notebook(nodeid) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByUnit(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of_work(nodeid)
+
+    config.option.loadscopereorder = False  # in the order of the collection, which is made below
+    return ByUnit(config, log)
+
+
+def longest_first(items: list) -> list:
+    """Notebooks first, then files with other tests that take minutes, then the larger files, so that no core idles at the end."""
+    slow_files = {item.path for item in items if item.get_closest_marker("labs")}
+
+    def rank(item) -> tuple:
+        notebook = executes_a_notebook(item.nodeid)
+        return not notebook, item.path not in slow_files, -item.path.stat().st_size
+    return sorted(items, key=rank)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items) -> None:
+    if hasattr(config, "workerinput"):  # in a worker; a run in one process begins with what is quick
+        items[:] = longest_first(items)
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from conftest import CHATML, ROOT, byte_tokenizer, llama
 from safetensors.torch import load_file
 
 import ftlib as ft
+from ftlib.cli import main
 from ftlib.preference import prefer
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without distributed")
@@ -25,14 +25,10 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def sft(output: Path, processes: int, batch_size: int) -> Path:
+def sft(output: Path, batch_size: int) -> None:
     """`ftlib sft` for ten steps."""
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(free_port()), "-m"] if processes > 1 else ["-m"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([sys.executable, *launch, "ftlib.cli", "sft", "--profile", "tiny", "--output", str(output), "--steps", "10", "--rank", "4",
-                           "--batch-size", str(batch_size)], cwd=output.parent, env=env, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return output
+    options = ["--profile", "tiny", "--steps", "10", "--rank", "4"]
+    assert main(["sft", "--output", str(output), "--batch-size", str(batch_size), *options]) == 0
 
 
 def losses(output: Path) -> list[float]:
@@ -40,8 +36,10 @@ def losses(output: Path) -> list[float]:
     return [e["loss"] for e in json.loads(state.read_text())["log_history"] if "loss" in e]
 
 
-def test_two_processes_train_as_one(tmp_path):
-    one, two = sft(tmp_path / "one", 1, 8), sft(tmp_path / "two", 2, 4)
+def test_two_processes_train_as_one(both, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    one, two = tmp_path / "one", both / "recipe"
+    sft(one, 8)
     assert len(losses(one)) == 2 and losses(two) == pytest.approx(losses(one), rel=1e-4)
     a, b = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, two))
     assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=2e-4) for k in a)
@@ -66,44 +64,26 @@ def train_some(loss: str, folder: str, batch_size: int, learning_rate: float = 1
         (Path(folder) / "history.json").write_text(json.dumps([run.history, run.eval_history]))
 
 
-def one_of_two(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
-                      LOCAL_WORLD_SIZE="2", ACCELERATE_USE_CPU="true")
-    for loss in ("sft", "dpo", "simpo", "orpo"):
-        train_some(loss, f"{folder}/{loss}", 2)
-    train_some("kto", f"{folder}/kto", 2, 1e-12)
-    torch.distributed.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory) -> Path:
-    """A folder for each loss, of two processes with two rows each."""
-    folder = tmp_path_factory.mktemp("two")
-    mp.spawn(one_of_two, (free_port(), str(folder)), nprocs=2)
-    return folder
-
-
 def assert_same_histories(folder: Path, other: Path) -> None:
-    for alone, both in zip(*(json.loads((f / "history.json").read_text()) for f in (folder, other)), strict=True):
-        assert len(alone) == len(both) > 0
-        for a, b in zip(alone, both):
+    for alone, shared in zip(*(json.loads((f / "history.json").read_text()) for f in (folder, other)), strict=True):
+        assert len(alone) == len(shared) > 0
+        for a, b in zip(alone, shared):
             assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["sft", "dpo", "simpo", "orpo"])
-def test_losses_and_metrics_of_two_processes_are_those_of_one(loss, two, tmp_path):
+def test_losses_and_metrics_of_two_processes_are_those_of_one(loss, both, tmp_path):
     """The same rows in a step, the same reference, means over both processes' rows; of five to evaluate on, none counts twice."""
     train_some(loss, str(tmp_path), 4)
-    assert_same_histories(tmp_path, two / loss)
-    a, b = (load_file(folder / "run" / "adapter" / "adapter_model.safetensors") for folder in (tmp_path, two / loss))
+    assert_same_histories(tmp_path, both / loss)
+    a, b = (load_file(folder / "run" / "adapter" / "adapter_model.safetensors") for folder in (tmp_path, both / loss))
     assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
 
 
-def test_kto_evaluates_in_two_processes_as_in_one(two, tmp_path):
+def test_kto_evaluates_in_two_processes_as_in_one(both, tmp_path):
     """Its z0 is that of a batch: equal where the batches are. The steps are too short to change a weight."""
     train_some("kto", str(tmp_path), 2, 1e-12)
-    a, b = (json.loads((folder / "history.json").read_text())[1] for folder in (tmp_path, two / "kto"))
+    a, b = (json.loads((folder / "history.json").read_text())[1] for folder in (tmp_path, both / "kto"))
     assert [pytest.approx(x, rel=1e-4, abs=1e-5) for x in a] == b and len(a) == 5
 
 
@@ -127,31 +107,57 @@ def steps(model, ids, count: int = 3) -> list[float]:
 IDS = torch.arange(8, 56).view(4, 12)
 
 
-def shard_and_train(rank: int, port: int, use_dora: bool, folder: str) -> None:
+def shard_and_train(use_dora: bool, folder: Path) -> None:
     """In each of two processes: half of every parameter, half of the rows."""
     from torch.distributed.fsdp import fully_shard
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    folder.mkdir(exist_ok=True)
+    rank, mesh = torch.distributed.get_rank(), torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
     model = adapted(use_dora)
     for block in model.model.layers:
-        fully_shard(block, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
-    fully_shard(model, mesh=torch.distributed.device_mesh.init_device_mesh("cpu", (2,)))
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     mine = torch.tensor(steps(model, IDS[2 * rank: 2 * rank + 2]))
     torch.distributed.all_reduce(mine)
-    ft.save_adapter(model, Path(folder) / "adapter")
+    ft.save_adapter(model, folder / "adapter")
     if rank == 0:
-        (Path(folder) / "losses.json").write_text(json.dumps((mine / 2).tolist()))
+        (folder / "losses.json").write_text(json.dumps((mine / 2).tolist()))
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
-def test_sharded_by_fsdp2(use_dora, tmp_path):
+def test_sharded_by_fsdp2(use_dora, both):
     """Rows of one length, so that the mean of the two processes' losses is the loss of all rows."""
-    mp.spawn(shard_and_train, (free_port(), use_dora, str(tmp_path)), nprocs=2)
-    alone = adapted(use_dora)
-    assert json.loads((tmp_path / "losses.json").read_text()) == pytest.approx(steps(alone, IDS), rel=1e-6)
-    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    alone, folder = adapted(use_dora), both / ("dora" if use_dora else "lora")
+    assert json.loads((folder / "losses.json").read_text()) == pytest.approx(steps(alone, IDS), rel=1e-6)
+    saved = load_file(folder / "adapter" / "adapter_model.safetensors")
     for name, layer in ft.lora_layers(alone).items():
         torch.testing.assert_close(saved[f"base_model.model.{name}.lora_B.weight"], layer.lora_B.detach(), rtol=1e-6, atol=1e-8)
+
+
+# --- the two processes ------------------------------------------------------------------------------------------------------------
+def one_of_two(folder: Path) -> None:
+    """All that the tests compare, in each of two processes that torchrun has started; half as many rows as there are in one."""
+    torch.set_num_threads(1)
+    sft(folder / "recipe", 4)
+    for loss in ("sft", "dpo", "simpo", "orpo"):
+        train_some(loss, f"{folder}/{loss}", 2)
+    train_some("kto", f"{folder}/kto", 2, 1e-12)
+    for use_dora, name in ((False, "lora"), (True, "dora")):
+        shard_and_train(use_dora, folder / name)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> Path:
+    """The folder of two processes. One launch for all tests, because each process imports the libraries anew."""
+    folder = tmp_path_factory.mktemp("two")
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([sys.executable, *launch, __file__, str(folder)], cwd=folder, env=environment, capture_output=True, text=True,
+                          timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
+if __name__ == "__main__":
+    one_of_two(Path(sys.argv[1]))

@@ -144,23 +144,24 @@ def _twice():
 
 FULL = sum(POINTS.values())
 LOOP = "    while True:\n        try:\n            while True:\n                pass\n        except BaseException:\n            pass"
+# How the submission is made, which answers earn nothing, what the reason says.
 SPECIAL = {
-    "loops": (fill(LAB, but(**{LOSS: f"def {LOSS}(*args):\n{LOOP}"})), {LOSS}, f"{LOSS}: ran past its limit of {LIMIT:g} s"),
-    "crashes": (fill(LAB, but(**{LOGP: f"import os\ndef {LOGP}(*args):\n    os._exit(0)"})), {LOGP}, f"{LOGP}: ended the process"),
-    "crashes-at-once": (fill(LAB, but(**{REWARD: "import os\nos.kill(os.getpid(), 9)"})), {REWARD}, f"{REWARD}: NameError"),
-    "ends-the-server": (fill(LAB, but(**{KL: f"import os\ndef {KL}(*args):\n    os.kill(os.getppid(), 9)\n    os._exit(1)"})), {KL},
+    "loops": (lambda: fill(LAB, but(**{LOSS: f"def {LOSS}(*args):\n{LOOP}"})), {LOSS}, f"{LOSS}: ran past its limit of {LIMIT:g} s"),
+    "crashes": (lambda: fill(LAB, but(**{LOGP: f"import os\ndef {LOGP}(*args):\n    os._exit(0)"})), {LOGP}, f"{LOGP}: ended the process"),
+    "crashes-at-once": (lambda: fill(LAB, but(**{REWARD: "import os\nos.kill(os.getpid(), 9)"})), {REWARD}, f"{REWARD}: NameError"),
+    "ends-the-server": (lambda: fill(LAB, but(**{KL: f"import os\ndef {KL}(*args):\n    os.kill(os.getppid(), 9)\n    os._exit(1)"})), {KL},
                         "ended the process"),
-    "exits": (fill(LAB, but(**{LOSS: "import sys\nsys.exit()"})), {LOSS}, "NameError"),
-    "broken-json": ('{"cells": [', set(NAMES), "not a readable notebook"),
-    "no-notebook": ('{"a": 1}', set(NAMES), ""),
-    "syntax": (fill(LAB, but(**{WINS: f"def {WINS}(a, b:\n"})), {WINS}, f"{WINS}: NameError"),
-    "no-answer-cell": (_without(LOSS), {LOSS}, f"the answer cell {LOSS} is missing"),
-    "no-check-cell": (_without(f"check_{LOSS}"), set(), f"the check cell check_{LOSS} is missing"),
-    "edited": (_edited(), set(NAMES), f"the check cell check_{LOGP} was edited"),
-    "own-check": (fill(LAB, but(**{LOGP: f"check = lambda f: f\ndef {LOGP}(*args):\n    return 1"})), {LOGP}, ""),
-    "helper": (_helper(), set(), ""),
-    "twice": (_twice(), set(), f"{KL}: the cell is there twice"),
-    "builds-on": (fill(LAB, but(**{REWARD: wrong(LAB, REWARD), WEIGHT: f"def {WEIGHT}(c, r):\n    {REWARD}(c, r, 0.1)\n"
+    "exits": (lambda: fill(LAB, but(**{LOSS: "import sys\nsys.exit()"})), {LOSS}, "NameError"),
+    "broken-json": (lambda: '{"cells": [', set(NAMES), "not a readable notebook"),
+    "no-notebook": (lambda: '{"a": 1}', set(NAMES), ""),
+    "syntax": (lambda: fill(LAB, but(**{WINS: f"def {WINS}(a, b:\n"})), {WINS}, f"{WINS}: NameError"),
+    "no-answer-cell": (lambda: _without(LOSS), {LOSS}, f"the answer cell {LOSS} is missing"),
+    "no-check-cell": (lambda: _without(f"check_{LOSS}"), set(), f"the check cell check_{LOSS} is missing"),
+    "edited": (_edited, set(NAMES), f"the check cell check_{LOGP} was edited"),
+    "own-check": (lambda: fill(LAB, but(**{LOGP: f"check = lambda f: f\ndef {LOGP}(*args):\n    return 1"})), {LOGP}, ""),
+    "helper": (_helper, set(), ""),
+    "twice": (_twice, set(), f"{KL}: the cell is there twice"),
+    "builds-on": (lambda: fill(LAB, but(**{REWARD: wrong(LAB, REWARD), WEIGHT: f"def {WEIGHT}(c, r):\n    {REWARD}(c, r, 0.1)\n"
                                                                      "    return torch.sigmoid(r - c)"})), {REWARD}, ""),
 }
 ORDINARY = {f"student-{i:02}": {n for j, n in enumerate(NAMES) if (i * 7 + 3) >> j & 1} for i in range(30 - len(SPECIAL))}
@@ -169,8 +170,8 @@ ORDINARY = {f"student-{i:02}": {n for j, n in enumerate(NAMES) if (i * 7 + 3) >>
 @pytest.fixture(scope="module")
 def class_of_30(tmp_path_factory):
     folder = tmp_path_factory.mktemp("class")
-    for student, (notebook, *_) in SPECIAL.items():
-        hand_in(folder / "in", student, LAB, notebook)
+    for student, (make, *_) in SPECIAL.items():
+        hand_in(folder / "in", student, LAB, make())
     for student, lost in ORDINARY.items():
         hand_in(folder / "in", student, LAB, fill(LAB, {n: (wrong if n in lost else right)(LAB, n) for n in NAMES}))
     status = cli.main(["grade", str(folder / "in"), "--csv", str(folder / "marks.csv"), "--cell-timeout", f"{LIMIT:g}"])

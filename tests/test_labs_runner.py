@@ -40,7 +40,7 @@ def test_a_run_of_three_labs(course, tmp_path, monkeypatch, capsys):
     notebook(course / "lab-3.1.2-fails.ipynb", FAILS, "Lab two")
     notebook(course / "lab-3.1.9-loops.ipynb", LOOPS, "Lab nine")
     before = source_bytes(course)
-    assert cli.main(["labs", "--output", str(tmp_path / "build"), "--profile", "tiny", "--cell-timeout", "4"]) == 1
+    assert cli.main(["labs", "--output", str(tmp_path / "build"), "--profile", "tiny", "--cell-timeout", "12"]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert source_bytes(course) == before
     reported = ["FAILED lab-3.1.2-fails.ipynb", "FAILED lab-3.1.9-loops.ipynb", "ok lab-3.1.10-last.ipynb"]

@@ -575,8 +575,9 @@ def test_autocast_does_not_round_the_norm():
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
 def test_torch_compile_changes_nothing(variant, ids):
-    """Traced by dynamo and AOT autograd, before and after an optimizer step; LoRA without a graph break."""
-    model = randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant]))
+    """Traced by dynamo and AOT autograd, before and after an optimizer step; LoRA without a graph break. One block, two of its
+    layers, one wide and one narrow: DoRA breaks the graph in each, and every piece is traced."""
+    model = randomize(ft.add_lora(llama(layers=1), r=4, target_modules=("q_proj", "down_proj"), **VARIANTS[variant]))
     trained = [p for p in model.parameters() if p.requires_grad]
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=variant == "lora")

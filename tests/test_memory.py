@@ -91,12 +91,14 @@ def measured(method, checkpointing, batch, length, full_logits, shape=SHAPE):
             optimizer.step()
             optimizer.zero_grad()
 
-    return peak_bytes(run), llama(**shape).config
+    with torch.device("meta"):
+        config = llama(**shape).config
+    return peak_bytes(run), config
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "dora"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("batch, length, full_logits", [(1, 64, False), (4, 256, False), (4, 256, True)])
+@pytest.mark.parametrize("batch, length, full_logits", [(1, 64, False), (2, 256, False), (2, 256, True)])
 def test_the_plan_is_near_the_measured_peak(method, checkpointing, batch, length, full_logits):
     peak, config = measured(method, checkpointing, batch, length, full_logits)
     plan = ft.plan_memory(config, method, r=8, batch_size=batch, seq_len=length, gradient_checkpointing=checkpointing, dtype="float32", device="cpu",

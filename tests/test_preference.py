@@ -4,13 +4,11 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHATML, LLAMA3, ROOT, byte_tokenizer, llama, randomize, unmarked
+from conftest import CHATML, LLAMA3, byte_tokenizer, exit_code_of_a_child, llama, randomize, unmarked
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import log_softmax
 
@@ -642,31 +640,23 @@ def test_an_unbalanced_set_is_said(tokenizer, caplog):
 
 
 # --- killed, and going on ---------------------------------------------------------------------------------------------------------
-WORKER = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import conftest, torch
-torch.set_num_threads(1)
-import test_preference as t
-from ftlib.preference_trainer import PreferenceTrainer
+def prefer_until_killed(folder: Path) -> None:
+    """For a process of its own: dies in step 4."""
+    step = PreferenceTrainer.training_step
 
-def kill(self, *args, **kwargs):
-    if self.state.global_step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *args, **kwargs)
+    def kill(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args, **kwargs)
 
-step, PreferenceTrainer.training_step = PreferenceTrainer.training_step, kill
-t.prefer(t.adapted(), conftest.byte_tokenizer(), t.PAIRS, **t.SETTINGS, eval_rows=t.PAIRS[:4], output_dir={folder!r})
-"""
+    PreferenceTrainer.training_step = kill
+    prefer(adapted(), byte_tokenizer(), PAIRS, **SETTINGS, eval_rows=PAIRS[:4], output_dir=folder)
 
 
 def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(finished, tokenizer, tmp_path):
     """The reference stays that of the start, although the model at hand may be another by now: it comes from the checkpoint."""
-    folder, record = tmp_path / "run", tmp_path / "log.txt"
-    with record.open("w") as out:
-        done = subprocess.run([sys.executable, "-c", WORKER.format(tests=str(Path(__file__).parent), folder=str(folder))], cwd=ROOT,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=out, stderr=out, timeout=300)
-    assert done.returncode == -signal.SIGKILL, record.read_text()
+    folder = tmp_path / "run"
+    assert exit_code_of_a_child(lambda: prefer_until_killed(folder)) == -signal.SIGKILL
     assert train.last_checkpoint(folder).name == "checkpoint-2" and not (folder / "adapter").exists()
     model = adapted(seed=5)
     run = prefer(model, tokenizer, PAIRS, **SETTINGS, eval_rows=PAIRS[:4], output_dir=folder)

@@ -3,13 +3,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, chat, llama, snapshot
+from conftest import byte_tokenizer, chat, exit_code_of_a_child, llama, snapshot
 from safetensors import safe_open
 from torch.nn.functional import log_softmax
 
@@ -210,7 +208,6 @@ def test_long_rows_are_left_out_of_training(tokenizer, rows, capsys):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, adapter, run) of one uninterrupted run of ten steps."""
-    from conftest import byte_tokenizer
     torch.set_num_threads(1)
     folder, model = tmp_path_factory.mktemp("run") / "whole", adapted()
     run = ft.finetune(model, byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
@@ -266,46 +263,34 @@ def test_finishing_twice_returns_at_once_with_the_same_adapter(finished, tokeniz
 
 
 # --- killed, and going on -------------------------------------------------------------------------------------------------------
-WORKER = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import conftest, torch
-torch.set_num_threads(1)
-import ftlib as ft, test_train
-from ftlib import train
+def train_until_killed(where: str, folder: Path) -> None:
+    """For a process of its own: dies in step 8, or with the adapter of its second checkpoint half written."""
+    step, save = train.SFTTrainer.training_step, train.save_adapter
 
-def kill_in_step(self, *args, **kwargs):
-    if self.state.global_step == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *args, **kwargs)
+    def kill_in_step(self, *args, **kwargs):
+        if self.state.global_step == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *args, **kwargs)
 
-def kill_in_save(model, path):
-    saved = save(model, path)
-    if "checkpoint-6" in str(path):
-        (saved / "adapter_model.safetensors").write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return saved
+    def kill_in_save(model, path):
+        saved = save(model, path)
+        if "checkpoint-6" in str(path):
+            (saved / "adapter_model.safetensors").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return saved
 
-step, save = train.SFTTrainer.training_step, train.save_adapter
-if {where!r} == "step":
-    train.SFTTrainer.training_step = kill_in_step
-else:
-    train.save_adapter = kill_in_save
-ft.finetune(test_train.adapted(), conftest.byte_tokenizer(), test_train.ROWS, **test_train.SETTINGS, eval_rows=test_train.ROWS[:4],
-            output_dir={folder!r})
-"""
+    if where == "step":
+        train.SFTTrainer.training_step = kill_in_step
+    else:
+        train.save_adapter = kill_in_save
+    ft.finetune(adapted(), byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
 
 
 @pytest.mark.parametrize("where, newest", [("step", 6), ("save", 3)])
 def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(where, newest, finished, tokenizer, tmp_path):
     """A process of its own dies from SIGKILL: between two steps, or with its second checkpoint half written."""
     folder = tmp_path / "run"
-    code = WORKER.format(tests=str(Path(__file__).parent), where=where, folder=str(folder))
-    log = tmp_path / "log.txt"
-    with log.open("w") as out:  # a file, not a pipe: nothing that the dead process may have started keeps this test waiting
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=out,
-                              stderr=out, timeout=300)
-    assert done.returncode == -signal.SIGKILL, log.read_text()
+    assert exit_code_of_a_child(lambda: train_until_killed(where, folder)) == -signal.SIGKILL
     assert not (folder / "adapter").exists() and (folder / "checkpoint-6").is_dir() and not (folder / "checkpoint-9").exists()
     assert train.last_checkpoint(folder).name == f"checkpoint-{newest}"
     model = adapted(seed=5)  # another start: all that matters comes from the checkpoint
