@@ -108,6 +108,14 @@ def chat(prompt: str, answer: str, **more) -> dict:
     return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **more}
 
 
+def needs_llama() -> None:
+    """Skip where llama.cpp is not there or does not run on this processor: it is tried in a subprocess, which may die."""
+    from ftlib.llama_probe import probe_llama
+    found = probe_llama()
+    if not found.fine:
+        pytest.skip(f"only lab 3.1.10 and its tests need it: {found.problem}", allow_module_level=True)
+
+
 @pytest.fixture(autouse=True)
 def _own_progress_file(tmp_path_factory, monkeypatch):
     """No test writes into the progress of whoever runs it; notebooks and commands that a test starts inherit this."""
