@@ -10,16 +10,17 @@ PROFILE ?= tiny
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
 
-export: venv         ## also what lab 3.1.10 needs: llama-cpp-python, compiled once
-	@$(PYTHON) tools/venv.py --export
+export: venv         ## also what lab 3.1.10 needs: llama-cpp-python, compiled once, and again where it does not run
+	@$(PYTHON) tools/venv.py --export --probe
 
-labs: export         ## execute all labs in the tiny profile; copies and an index page in build/
-	@$(RUN) -m ftlib.cli labs --profile $(PROFILE) --output build $(LABS)
+labs: venv           ## execute all labs in the tiny profile, and compile what the last needs just before it; copies and an index page in build/
+	@$(RUN) -m ftlib.cli labs --prepare --profile $(PROFILE) --output build $(LABS)
 
 lab: venv            ## open JupyterLab on localhost
 	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=localhost --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/labs
 
-test: export         ## run the tests, labs included
+test: venv           ## run the tests, labs included
+	@$(PYTHON) tools/venv.py --export
 	@$(RUN) -m pytest -n auto $(PYTEST)
 
 browser: venv        ## JupyterLab in a headless Chromium: run a lab, answer, quiz, planner; pictures in build/browser (needs Chromium; minutes)

@@ -1,7 +1,6 @@
 """Is this machine ready? Each finding is ok, a warning or a failure, with its mend."""
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -127,9 +126,17 @@ def _project() -> list[Finding]:
     model = DATA / EMBEDDED / "model.safetensors"
     found = Finding("ok", f"embedded model in {DATA.name}/{EMBEDDED}") if model.is_file() else Finding(
         "failure", f"{model} is missing", "clone the repository whole, or rebuild it with `make data`")
-    llama = importlib.util.find_spec("llama_cpp") is not None
-    return [found, Finding("ok", "llama-cpp-python is installed") if llama else Finding(
-        "ok", "llama-cpp-python is not installed: only lab 3.1.10 needs it (pip install -e '.[export]')")]
+    return [found, _llama()]
+
+
+def _llama() -> Finding:
+    """Whether llama.cpp runs on this processor: tried in a subprocess, which may die."""
+    from ftlib.llama_probe import mend, probe_llama
+    found = probe_llama()
+    if found.fine:
+        return Finding("ok", f"llama-cpp-python runs, with {found.features}")
+    status = "ok" if found.status == "missing" else "warning"
+    return Finding(status, f"{found.what}; only lab 3.1.10 needs it, and is left out", mend())
 
 
 def examine() -> list[Finding]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import importlib.util
+import importlib
 import io
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,8 +26,10 @@ from rich.console import Console
 
 from ftlib.course import catalogue
 from ftlib.course.catalogue import lab_files
+from ftlib.llama_probe import probe_llama
 
-NEEDS = {"3.1.10": "llama_cpp"}  # compiled, and so not everywhere
+ROOT = Path(__file__).resolve().parent.parent
+NEEDS = {"3.1.10": probe_llama}  # compiled, and so not everywhere
 VERSIONS = ("ftlib", "torch", "transformers")
 # Quizzes and handles: dead until the cell is run again.
 LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}
@@ -42,11 +46,31 @@ class Result:
     error: str = ""
 
 
+def need(path: Path):
+    """What tries whether the lab's compiled part runs here, or None where it has none."""
+    return next((probe for number, probe in NEEDS.items() if path.name.startswith(f"lab-{number}-")), None)
+
+
 def left_out(path: Path) -> str:
     """Why this lab cannot run here; empty where it can."""
-    module = next((m for number, m in NEEDS.items() if path.name.startswith(f"lab-{number}-")), None)
-    missing = module and importlib.util.find_spec(module) is None
-    return f"{path.name} is left out: it needs llama-cpp-python, which is not installed: make export" if missing else ""
+    probe = need(path)
+    if probe is None:
+        return ""
+    found = probe()
+    return "" if found.fine else f"{path.name} is left out: {found.problem}"
+
+
+def build_need(path: Path, console: Console) -> None:
+    """Compile what this lab needs, if it is not there: only now, so that the labs before it did not wait."""
+    if need(path) is None:
+        return
+    environment = ROOT / ".venv"
+    if Path(sys.prefix).resolve() != environment.resolve():
+        console.print(f"nothing is compiled: this Python is not that of {environment}", style="yellow", highlight=False)
+        return
+    subprocess.run([sys.executable, str(ROOT / "tools" / "venv.py"), "--export"], cwd=ROOT)  # says itself what it does, and fails
+    importlib.invalidate_caches()
+    probe_llama.cache_clear()
 
 
 def title(notebook) -> str:
@@ -171,8 +195,12 @@ def clean(notebook, profile: str | None = None):
     return notebook
 
 
-def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: bool = False) -> int:
-    """Execute labs one after the other; returns 0 if all ran to their end, else 1."""
+def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: bool = False,
+             build: bool = False) -> int:
+    """Execute labs one after the other; returns 0 if all ran to their end, else 1.
+
+    build: when the turn comes to a lab with a compiled part, build that first.
+    """
     console, output = Console(), Path(output)
     files = lab_files(which)
     if not files:
@@ -180,6 +208,8 @@ def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: b
     output.mkdir(parents=True, exist_ok=True)
     results, notebooks = [], []
     for path in files:
+        if build:
+            build_need(path, console)
         if reason := left_out(path):
             console.print(reason, style="yellow", highlight=False)
             continue

@@ -19,10 +19,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ftlib.llama_probe import death, mend, probe_llama
 from ftlib.modelfile import Modelfile, is_gguf, make_modelfile, parse_modelfile
 
 log = logging.getLogger(__name__)
@@ -340,9 +340,9 @@ def serve(source: str | os.PathLike, name: str, runtime: str | None = None, host
 
 @contextmanager
 def _llama_cpp(name: str, modelfile: Modelfile, folder: Path, timeout: float) -> Iterator[LlamaCppServer]:
-    if find_spec("llama_cpp") is None:
-        raise ServingError("no Ollama answers and llama-cpp-python is not installed: start `ollama serve`, or "
-                           "`pip install 'llama-cpp-python[server]'` (compiles for minutes)")
+    found = probe_llama()
+    if not found.fine:
+        raise ServingError(f"{found.problem}; or serve by Ollama: `ollama serve`")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -395,6 +395,8 @@ def _wait(server: LlamaCppServer, process: subprocess.Popen, timeout: float) -> 
             pass
         if process.poll() is not None:
             problem = f"ended with {process.returncode}"
+            if process.returncode < 0:
+                problem = f"died ({death(process.returncode)}: rebuild by `{mend()}`)"
         elif time.monotonic() > end:
             problem = f"did not answer within {timeout:g} s"
         else:

@@ -183,6 +183,14 @@ def pytest_collection_modifyitems(config, items) -> None:
         items[:] = longest_first(items)
 
 
+def needs_llama() -> None:
+    """Skip where llama.cpp is not there or does not run on this processor: it is tried in a subprocess, which may die."""
+    from ftlib.llama_probe import probe_llama
+    found = probe_llama()
+    if not found.fine:
+        pytest.skip(f"only lab 3.1.10 and its tests need it: {found.problem}", allow_module_level=True)
+
+
 @pytest.fixture(autouse=True)
 def _own_progress_file(tmp_path_factory, monkeypatch):
     """No test writes into the progress of whoever runs it; notebooks and commands that a test starts inherit this."""

@@ -5,9 +5,9 @@ import random
 
 import pytest
 import torch
-from conftest import randomize
+from conftest import needs_llama, randomize
 
-pytest.importorskip("llama_cpp", reason="llama-cpp-python compiles for minutes: only lab 3.1.10 and its tests need it (pip install -e '.[export]')")
+needs_llama()
 from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer  # noqa: E402
 
 import ftlib as ft  # noqa: E402

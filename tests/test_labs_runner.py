@@ -6,6 +6,7 @@ import pytest
 
 from ftlib import cli, labs
 from ftlib.course import catalogue
+from ftlib.llama_probe import Probe
 
 PASSES = ["import os, json\nimport matplotlib.pyplot as plt",
           "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
@@ -26,6 +27,7 @@ def course(tmp_path, monkeypatch):
     folder = tmp_path / "labs"
     folder.mkdir()
     monkeypatch.setattr(catalogue, "LABS", folder)
+    monkeypatch.setitem(labs.NEEDS, "3.1.10", lambda: Probe("fine"))  # whatever is installed here
     return folder
 
 
@@ -33,9 +35,8 @@ def source_bytes(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_a_run_of_three_labs(course, tmp_path, monkeypatch, capsys):
+def test_a_run_of_three_labs(course, tmp_path, capsys):
     """One passes, one fails, one loops for ever: all are run, named, and the exit status says that not all is well."""
-    monkeypatch.setitem(labs.NEEDS, "3.1.10", "json")  # with llama-cpp-python or without
     notebook(course / "lab-3.1.10-last.ipynb", PASSES, "Lab <ten>")
     notebook(course / "lab-3.1.2-fails.ipynb", FAILS, "Lab two")
     notebook(course / "lab-3.1.9-loops.ipynb", LOOPS, "Lab nine")
@@ -115,10 +116,30 @@ def test_slowest_cells_are_named():
 def test_a_lab_whose_compiled_part_is_missing_is_left_out_by_name(course, tmp_path, monkeypatch, capsys):
     notebook(course / "lab-3.1.1-a.ipynb", ["1 + 1"], "Lab one")
     notebook(course / "lab-3.1.10-b.ipynb", FAILS, "Lab ten")
-    monkeypatch.setitem(labs.NEEDS, "3.1.10", "a_module_that_nobody_has")
+    monkeypatch.setitem(labs.NEEDS, "3.1.10", lambda: Probe("missing", "a module that nobody has"))
     assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "lab-3.1.10-b.ipynb is left out" in said and "make export" in said and "1 of 1 labs" in said
+    assert "lab-3.1.10-b.ipynb is left out: a module that nobody has: " in said and "1 of 1 labs" in said
+
+
+def test_what_must_be_compiled_comes_just_before_its_lab(course, tmp_path, monkeypatch, capfd):
+    """Nothing is compiled before the first lab has run; without --prepare, or outside .venv, nothing is at all."""
+    notebook(course / "lab-3.1.1-a.ipynb", ["1 + 1"], "Lab one")
+    notebook(course / "lab-3.1.10-b.ipynb", ["1 + 1"], "Lab ten")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "venv.py").write_text("import sys\nprint('compiling', *sys.argv[1:])")
+    monkeypatch.setattr(labs, "ROOT", tmp_path)
+    run = ["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]
+
+    def said(*more):
+        assert cli.main([*run, *more]) == 0
+        return " ".join(capfd.readouterr().out.split())
+
+    assert "compiling" not in said() and "nothing is compiled: this Python is not" in said("--prepare")
+    (tmp_path / ".venv").symlink_to(labs.sys.prefix)
+    text = said("--prepare")
+    assert text.index("ok lab-3.1.1-a") < text.index("compiling --export") < text.index("ok lab-3.1.10-b")
+    assert "compiling" not in said("--prepare", "3.1.1")
 
 
 def test_runs_side_by_side_do_not_meet_and_leave_the_tree_clean(course, tmp_path, monkeypatch):

@@ -4,13 +4,14 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import EMBEDDED, ROOT
+from conftest import EMBEDDED, ROOT, needs_llama
 
 pytest.importorskip("ollama", reason="needs the extra `export`")
 from ollama_stand_in import StandIn
 
 from ftlib import serving
 from ftlib.gotemplate import TEMPLATES
+from ftlib.llama_probe import Probe
 from ftlib.modelfile import ModelfileError, parse_modelfile, write_modelfile
 from ftlib.serving import OllamaServer, Reply, ServingError, chat, find_ollama, ollama_url, serve
 
@@ -111,8 +112,8 @@ def test_who_answers(ollama, modelfile, monkeypatch):
         assert find_ollama() is None
         with pytest.raises(ServingError, match="no Ollama answers at http://127.0.0.1:.*ollama serve"), serve(modelfile, "m", runtime="ollama"):
             pass
-        monkeypatch.setattr(serving, "find_spec", lambda name: None)
-        with pytest.raises(ServingError, match="llama-cpp-python is not installed"), serve(modelfile, "m"):
+        monkeypatch.setattr(serving, "probe_llama", lambda: Probe("missing", "llama-cpp-python is not installed"))
+        with pytest.raises(ServingError, match="llama-cpp-python is not installed: .*ollama serve"), serve(modelfile, "m"):
             pass
 
 
@@ -170,7 +171,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def llama_server(world):
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python compiles for minutes: only lab 10 and its tests need it")
+    needs_llama()
     patch = pytest.MonkeyPatch()
     patch.setenv("HOST", "0.0.0.0")  # must not move it from 127.0.0.1
     patch.setenv("PORT", "1")
@@ -237,7 +238,7 @@ def test_errors_leave_it_usable(llama_server):
 
 def test_a_server_that_does_not_start(world, tmp_path):
     """A damaged GGUF: the tail of the server's log. Too short a time: said so. No process is left either way."""
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python compiles for minutes: only lab 10 and its tests need it")
+    needs_llama()
     import httpx
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
     (tmp_path / "Modelfile").write_text("FROM ./bad.gguf\n")

@@ -1,9 +1,11 @@
 """`make`: one .venv under constraints.txt, a vendor's torch left alone, and a reason where it cannot be made."""
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -16,13 +18,14 @@ def setup(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (tmp_path / "tools").mkdir()
-    for name in ("pyproject.toml", "constraints.txt", "tools/venv.py"):
+    for name in ("pyproject.toml", "constraints.txt", "tools/venv.py", "tools/llama.cmake"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(module, "STAMP", tmp_path / ".venv" / "ftlib-ready")
     monkeypatch.setattr(module, "EXPORT", tmp_path / ".venv" / "ftlib-export-ready")
     monkeypatch.setattr(module, "BROWSER", tmp_path / ".venv" / "ftlib-browser-ready")
+    monkeypatch.setattr(module, "REASON", tmp_path / ".venv" / "ftlib-export-failed")
     module.commands = []
 
     def run(command, hint):
@@ -54,19 +57,188 @@ def test_second_run_does_nothing_until_something_changes(setup):
     assert [c[1:3] for c in setup.commands] == [["-m", "pip"], ["-m", "pip"]]  # .venv itself is kept
 
 
-@pytest.mark.parametrize("compiler, works, said", [(True, True, "compiling"), (True, False, "left out"), (False, True, "build-essential")])
-def test_what_must_be_compiled_is_no_obstacle(setup, monkeypatch, capsys, compiler, works, said):
-    """The compiled part is installed once, and said to be left out where it cannot be: the rest works all the same."""
-    setup.main([])
-    monkeypatch.setattr(setup.shutil, "which", lambda name: f"/usr/bin/{name}" if compiler or "python" in name else None)
+# --- llama-cpp-python -------------------------------------------------------------------------------------------------
+class Machine:
+    """Stands in for pip and for the trial of what it built: `outcomes` says how each trial ends, the last one for ever."""
+
+    def __init__(self, outcomes=("",), pip_works=True):
+        self.outcomes, self.pip_works, self.calls, self.environments = list(outcomes), pip_works, [], []
+
+    def run(self, command, env=None, **_):
+        if "wheel" in command:
+            return self.build(command, env)
+        if command[-1].endswith("llama_probe.py"):
+            return self.probe()
+        self.calls.append("install " + command[-1].rpartition("/")[2])
+        return types.SimpleNamespace(returncode=not self.pip_works)
+
+    def build(self, command, env):
+        self.calls.append("build")
+        self.environments.append(env)
+        assert "--no-cache-dir" in command and command[command.index("--no-binary") + 1] == "llama-cpp-python"
+        assert "--no-deps" in command and command[-1] == "llama_cpp_python==0.3.36"
+        folder = Path(command[command.index("--wheel-dir") + 1])
+        if self.pip_works:
+            (folder / "llama_cpp_python-0.3.36.whl").write_text(env["CMAKE_ARGS"])
+        return types.SimpleNamespace(returncode=not self.pip_works)
+
+    def probe(self):
+        self.calls.append("probe")
+        said = self.outcomes[0]
+        if len(self.outcomes) > 1:
+            self.outcomes.pop(0)
+        return types.SimpleNamespace(returncode=bool(said), stdout=said + "\n")
+
+
+@pytest.fixture
+def machine(setup, tmp_path, monkeypatch):
+    """A function that puts a `Machine` in the place of every command; .venv is there, and an x86-64 with a compiler."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CMAKE_ARGS", raising=False)
     monkeypatch.setattr(setup, "find_python", lambda: "python3")
-    calls = []
-    monkeypatch.setattr(setup.subprocess, "run", lambda command, **_: calls.append(command) or types.SimpleNamespace(returncode=not works))
+    monkeypatch.setattr(setup.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(setup.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(setup, "processor_flags", lambda: {"sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "amx_int8", "avx512f"})
+    setup.main([])
+
+    def install(**options):
+        made = Machine(**options)
+        monkeypatch.setattr(setup.subprocess, "run", made.run)
+        return made
+
+    return install
+
+
+BUILT = ["build", "install llama_cpp_python-0.3.36.whl", "install .[export]", "probe"]
+KEPT = BUILT[1:]
+DEAD = "llama-cpp-python dies on this processor at Q8_0: illegal instruction: rebuild by `make export`"
+PORTABLE = ["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF", "-DGGML_SSE42=ON", "-DGGML_AVX=ON", "-DGGML_AVX2=ON", "-DGGML_FMA=ON",
+            "-DGGML_F16C=ON", "-DGGML_BMI2=ON"]
+
+
+def again(setup):
+    """As in a new .venv: nothing is stamped."""
+    setup.EXPORT.unlink()
     setup.main(["--export"])
-    assert said in capsys.readouterr().out and setup.EXPORT.exists() == (compiler and works)
-    assert [c[-1] for c in calls] == [".[export]"] * compiler
+
+
+def test_how_it_is_compiled(setup):
+    """Not for this processor alone: no AMX, no AVX-512, whatever it advertises; and nothing that it lacks."""
+    everything = {"sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "amx_int8", "avx512f"}
+    assert setup.cmake_arguments("x86_64", everything) == setup.cmake_arguments("AMD64", None) == PORTABLE
+    old = setup.cmake_arguments("x86_64", {"sse4_2", "avx"})
+    assert old[2:4] == ["-DGGML_SSE42=ON", "-DGGML_AVX=ON"] and all(a.endswith("=OFF") for a in old[4:]) and len(old) == 8
+    assert all(a.endswith("=OFF") for a in setup.cmake_arguments("x86_64", everything, plain=True))
+    for name in ("aarch64", "arm64"):
+        assert setup.cmake_arguments(name, None) == ["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF"]
+
+
+def test_it_is_built_once_tried_and_kept(setup, machine, monkeypatch, capsys):
+    here = machine()
     setup.main(["--export"])
-    assert len(calls) == compiler * (1 if works else 2)
+    setup.main(["--export"])
+    assert here.calls == BUILT and "compiled in 0 s" in capsys.readouterr().out and not setup.REASON.exists()
+    given = shlex.split(here.environments[0]["CMAKE_ARGS"])
+    assert given == [f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={setup.ROOT}/tools/llama.cmake", *PORTABLE]
+    assert int(here.environments[0]["CMAKE_BUILD_PARALLEL_LEVEL"]) >= 1
+    here.calls.clear()
+    again(setup)
+    assert here.calls == KEPT
+    here.calls.clear()
+    monkeypatch.setattr(setup.platform, "machine", lambda: "aarch64")  # the home is shared: not this machine's wheel
+    setup.main(["--export"])
+    assert here.calls == BUILT and "AVX" not in here.environments[1]["CMAKE_ARGS"]
+
+
+def test_the_users_own_arguments_come_last(setup, machine, monkeypatch):
+    here = machine()
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=ON -DGGML_AVX2=OFF")
+    setup.main(["--export"])
+    assert here.environments[0]["CMAKE_ARGS"].endswith("-DGGML_BMI2=ON -DGGML_CUDA=ON -DGGML_AVX2=OFF")
+    monkeypatch.delenv("CMAKE_ARGS")
+    setup.main(["--export"])  # what was built so stays
+    assert here.calls == BUILT
+    again(setup)  # but is not taken for one that was built without them
+    assert here.calls == BUILT * 2
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_VULKAN=ON")
+    setup.main(["--export"])
+    assert here.calls == BUILT * 3
+
+
+def test_one_that_dies_is_built_once_more_for_any_processor(setup, machine, capsys):
+    here = machine(outcomes=[DEAD, ""])
+    setup.main(["--export"])
+    out = capsys.readouterr().out
+    assert here.calls == ["build", *KEPT, "build", *KEPT] and "illegal instruction" in out and "left out" not in out
+    assert "AVX2=ON" in here.environments[0]["CMAKE_ARGS"] and "=ON" not in here.environments[1]["CMAKE_ARGS"]
+    here.calls.clear()
+    again(setup)
+    assert here.calls == KEPT  # the second one was kept
+
+
+def test_a_kept_one_that_dies_is_built_anew_as_it_should_be(setup, machine):
+    machine()
+    setup.main(["--export"])
+    here = machine(outcomes=[DEAD, ""])
+    again(setup)
+    assert here.calls == [*KEPT, *BUILT]
+    assert here.environments[0]["CMAKE_ARGS"].endswith(" ".join(PORTABLE))
+    here.calls.clear()
+    again(setup)
+    assert here.calls == KEPT
+
+
+def test_after_two_deaths_it_is_left_out_with_the_reason_and_not_tried_at_every_turn(setup, machine, capsys):
+    here = machine(outcomes=[DEAD])
+    setup.main(["--export"])
+    assert here.calls == BUILT * 2 and f"lab 3.1.10 and its tests are left out: {DEAD}" in capsys.readouterr().out
+    assert setup.REASON.read_text() == DEAD + "\n"
+    here.calls.clear()
+    setup.main(["--export"])
+    assert here.calls == []
+    here.outcomes = [DEAD, ""]
+    setup.main(["--export", "--probe"])  # `make export` is asked for it: none was kept, so it is compiled
+    assert here.calls == ["probe", *BUILT] and not setup.REASON.exists()
+
+
+@pytest.mark.parametrize("compiler, said", [(True, "could not be compiled"), (False, "sudo apt install build-essential")])
+def test_what_cannot_be_compiled_is_no_obstacle(setup, machine, monkeypatch, capsys, compiler, said):
+    """The rest works all the same; the reason is kept for ftlib; the next call tries again, for it may be the network."""
+    here = machine(pip_works=False)
+    if not compiler:
+        monkeypatch.setattr(setup.shutil, "which", lambda name: None)
+    setup.main(["--export"])
+    setup.main(["--export"])
+    assert here.calls == ["build"] * 2 * compiler and not setup.EXPORT.exists()
+    assert said in capsys.readouterr().out and said in setup.REASON.read_text()
+
+
+@pytest.mark.parametrize("cache", ["no-home", "a-file"])
+def test_without_a_cache_it_is_built_all_the_same(setup, machine, monkeypatch, tmp_path, cache):
+    here = machine()
+    (tmp_path / "a-file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a-file"))
+    if cache == "no-home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(setup.os.path, "expanduser", lambda path: path)
+    setup.main(["--export"])
+    again(setup)
+    assert here.calls == BUILT * 2 and not (setup.ROOT / "~").exists()
+
+
+def test_the_processors_instructions_are_read(setup, monkeypatch):
+    def reads(text):
+        monkeypatch.setattr(setup.Path, "read_text", lambda self: text)
+        return setup.processor_flags()
+
+    assert reads("processor : 0\nflags\t\t: fpu avx2 fma\nbugs : none\n") == {"fpu", "avx2", "fma"}
+    assert reads("processor : 0\nFeatures : fp asimd\n") is None  # Arm
+
+    def is_not_there(self):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(setup.Path, "read_text", is_not_there)
+    assert setup.processor_flags() is None
 
 
 def test_what_drives_a_browser_is_installed_once_and_only_when_asked_for(setup, monkeypatch):
@@ -150,7 +322,9 @@ def test_constraints_hold_every_dependency_at_a_version_that_pyproject_allows():
 
 def test_makefile_targets():
     text = (ROOT / "Makefile").read_text()
-    for target, needs in {"labs": "export", "test": "export", "export": "venv", "browser": "venv", "doctor": "venv", "data": "venv"}.items():
-        assert re.search(rf"^{target}: +{needs}", text, re.M)
+    for target in ("labs", "test", "export", "browser", "doctor", "data"):
+        assert re.search(rf"^{target}: +venv", text, re.M)
     done = subprocess.run(["make", "--dry-run", "test", "labs"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and all(part in done.stdout for part in ("tools/venv.py", "-m pytest", "ftlib.cli labs"))
+    labs = subprocess.run(["make", "--dry-run", "labs"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert "labs --prepare" in labs and "--export" not in labs  # nothing is compiled before the first lab

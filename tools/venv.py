@@ -1,5 +1,6 @@
 """Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only Python's standard library.
-With --export also what compiles for minutes and only lab 3.1.10 needs; with --browser what drives a Chromium (tests/browser).
+With --export also what compiles for minutes and only lab 3.1.10 needs (--probe with it: again if what is installed does not run);
+with --browser what drives a Chromium (tests/browser).
 
 A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then sees the system's
 packages, and torch is held at the version that is there.
@@ -8,17 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV, STAMP, EXPORT = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready", ROOT / ".venv" / "ftlib-export-ready"
 BROWSER = ROOT / ".venv" / "ftlib-browser-ready"
+REASON = ROOT / ".venv" / "ftlib-export-failed"  # why lab 3.1.10 is left out; ftlib/llama_probe.py reads it
 NETWORK = "Is the network up? Run the command again: pip goes on from its cache."
+MINUTES = "2 minutes on two cores"
 OLDEST, DISK_GB = (3, 11), 6
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
+# llama.cpp's name for a set of instructions, and Linux's. What came later (AVX-512, AMX) stays off: virtual machines advertise
+# AMX and then refuse it.
+INSTRUCTIONS = {"SSE42": "sse4_2", "AVX": "avx", "AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "BMI2": "bmi2"}
+
+
+class LeftOut(Exception):
+    """Lab 3.1.10 cannot be had here, and why."""
 
 
 def stop(message: str) -> None:
@@ -90,18 +105,169 @@ def pip(torch: str | None) -> list[str]:
             "-c", str(constraints(torch))]
 
 
+# --- llama-cpp-python -------------------------------------------------------------------------------------------------
+def processor_flags() -> set[str] | None:
+    """The instructions that this processor has, by Linux's names; None where Linux does not tell."""
+    try:
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        return None
+    return set(found[1].split()) if found else None
+
+
+def cmake_arguments(machine: str, flags: set[str] | None, plain: bool = False) -> list[str]:
+    """How llama.cpp is compiled: for every processor of this kind, not for this one alone, and without its multimodal part.
+
+    On x86-64 with the sets of instructions that processors have had for ten years, but for those that `flags` lacks;
+    with `plain` without any. On other machines for the plain target.
+    """
+    arguments = ["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF"]
+    if machine.lower() not in ("x86_64", "amd64"):
+        return arguments
+    for option, name in INSTRUCTIONS.items():  # each said: a build may have another default
+        there = flags is None or name in flags
+        arguments.append(f"-DGGML_{option}={'ON' if there and not plain else 'OFF'}")
+    return arguments
+
+
+def export_fingerprint() -> str:
+    parts = [fingerprint(), (ROOT / "tools" / "llama.cmake").read_text(), platform.machine()]
+    text = "\n".join([*parts, *cmake_arguments(platform.machine(), processor_flags())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def export_done() -> bool:
+    """Whether it was built as it would be now. Who sets no CMAKE_ARGS keeps what was built with some."""
+    if not EXPORT.is_file():
+        return False
+    built, _, given = EXPORT.read_text().partition("\n")
+    return built == export_fingerprint() and os.environ.get("CMAKE_ARGS", given) == given
+
+
+def export_wanted(arguments: list[str]) -> bool:
+    if "--export" not in arguments:
+        return False
+    if not export_done():
+        return True
+    return "--probe" in arguments and bool(probe())
+
+
+def requirement() -> str:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return next(line for line in lines if line.startswith("llama_cpp_python=="))
+
+
+def kept_wheels(arguments: list[str]) -> Path | None:
+    """The folder for a wheel that was built so, or None where none can be kept.
+
+    pip's own cache does not know how a wheel was built, and is not used.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    parts = [requirement(), (ROOT / "tools" / "llama.cmake").read_text(), platform.machine(), *platform.libc_ver(),
+             sys.implementation.cache_tag]
+    text = "\n".join([*parts, *arguments, os.environ.get("CMAKE_ARGS", "")])
+    folder = Path(cache) / "ftlib" / "wheels" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not folder.is_absolute():  # no home
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def kept_wheel(arguments: list[str]) -> Path | None:
+    folder = kept_wheels(arguments)
+    return next(folder.glob("*.whl"), None) if folder else None
+
+
+def keep(wheel: Path, arguments: list[str]) -> None:
+    """Copy the wheel to the project's cache; a full disk there is no failure."""
+    folder = kept_wheels(arguments)
+    if folder is None:
+        return
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as partial:
+            copy = shutil.copy(wheel, partial)
+            os.replace(copy, folder / wheel.name)
+    except OSError as error:
+        print(f"setup: the wheel is not kept: {error}", flush=True)
+
+
+def build_wheel(arguments: list[str], folder: str) -> Path:
+    """Compile llama-cpp-python; CMAKE_ARGS of the environment come after ours, and so win."""
+    include = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={ROOT / 'tools' / 'llama.cmake'}"
+    given = os.environ.get("CMAKE_ARGS", "")
+    more = {"CMAKE_ARGS": f"{shlex.join([include, *arguments])} {given}".strip(),
+            "CMAKE_BUILD_PARALLEL_LEVEL": os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))}
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--no-cache-dir", "--no-binary", "llama-cpp-python", "--wheel-dir", folder, requirement()]
+    print(f"setup: compiling llama-cpp-python for lab 3.1.10 ({MINUTES}; once, the wheel is kept)", flush=True)
+    start = time.monotonic()
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **more}).returncode
+    wheel = next(Path(folder).glob("*.whl"), None)
+    if code or wheel is None:
+        raise LeftOut("llama-cpp-python could not be compiled, pip said why")
+    print(f"setup: compiled in {time.monotonic() - start:.0f} s", flush=True)
+    return wheel
+
+
+def install_wheel(python: str, wheel: Path) -> str:
+    """Install the wheel and what it needs; returns why it does not run, empty if it does."""
+    install = pip(vendor_torch(python))
+    for what in (["--force-reinstall", "--no-deps", str(wheel)], ["-e", ".[export]"]):
+        if subprocess.run([*install, *what], cwd=ROOT).returncode:
+            raise LeftOut("pip could not install what llama-cpp-python needs, it said why")
+    return probe()
+
+
+def probe() -> str:
+    """Why the installed llama.cpp does not run, tried in a process of its own; empty if it does."""
+    command = [str(VENV / "bin" / "python"), "-P", str(ROOT / "ftlib" / "llama_probe.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return (done.stdout.strip() or "the trial ended without a word") if done.returncode else ""
+
+
+def build_export(python: str) -> str:
+    """Build, install, try; once more if it dies. Returns why it does not run in the end, empty if it does."""
+    arguments = cmake_arguments(platform.machine(), processor_flags())
+    kept = kept_wheel(arguments)
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        wheel = kept or build_wheel(arguments, first)
+        problem = install_wheel(python, wheel)
+        if problem:
+            print(f"setup: {problem}", flush=True)
+            # A kept wheel may be of another machine. One that was just built would come out the same: so for any processor.
+            other = arguments if kept else cmake_arguments(platform.machine(), processor_flags(), plain=True)
+            if kept:
+                kept.unlink(missing_ok=True)
+            wheel = build_wheel(other, second)
+            problem = install_wheel(python, wheel)
+        if not problem and wheel != kept:
+            keep(wheel, arguments)
+    return problem
+
+
 def install_export(python: str) -> None:
-    """llama-cpp-python and what else lab 3.1.10 needs. It is compiled; without a compiler everything else works all the same."""
+    """llama-cpp-python and what else lab 3.1.10 needs. It is compiled; where it cannot be, everything else works all the same."""
     missing = [name for name in ("cc", "c++") if not shutil.which(name)]
-    if missing:
-        print(f"setup: no compiler ({' '.join(missing)}), so lab 3.1.10 and its tests are left out: "
-              "sudo apt install build-essential", flush=True)
+    try:
+        if missing:
+            raise LeftOut(f"no compiler, {' '.join(missing)}: sudo apt install build-essential")
+        problem = build_export(python)
+    except LeftOut as reason:
+        leave_out(str(reason))
         return
-    print("setup: compiling llama-cpp-python for lab 3.1.10 (4 minutes on two cores, once; pip keeps the wheel)", flush=True)
-    if subprocess.run([*pip(vendor_torch(python)), "-e", ".[export]"], cwd=ROOT).returncode:
-        print("setup: that failed, so lab 3.1.10 and its tests are left out; the reason is above", flush=True)
-        return
-    EXPORT.write_text(fingerprint(), encoding="utf-8")
+    if problem:
+        leave_out(problem)
+    else:
+        REASON.unlink(missing_ok=True)
+    EXPORT.write_text(f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}")  # also then: minutes for the same end
+
+
+def leave_out(reason: str) -> None:
+    REASON.write_text(reason + "\n", encoding="utf-8")
+    print(f"setup: lab 3.1.10 and its tests are left out: {reason}", flush=True)
 
 
 def install_browser(python: str) -> None:
@@ -120,7 +286,7 @@ def main(arguments: list[str]) -> None:
         if free < DISK_GB:
             stop(f"{free:.1f} GB of disk free, {DISK_GB} GB are needed")
         install(find_python())
-    if "--export" in arguments and not done(EXPORT):
+    if export_wanted(arguments):
         install_export(find_python())
     if "--browser" in arguments and not done(BROWSER):
         install_browser(find_python())

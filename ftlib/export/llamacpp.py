@@ -5,6 +5,7 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ftlib.export.tensors import ExportError
 from ftlib.export.writer import check_disk, writing
+from ftlib.llama_probe import mend, probe_llama
 
 log = logging.getLogger("ftlib")
 # Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is named for). Other types in the
@@ -125,7 +127,9 @@ def _run(source: Path, partial: Path, number: int, threads: int, expected: int) 
         problem = process.communicate()[1]
     if process.returncode:
         if "No module named 'llama_cpp'" in problem:
-            raise ExportError("llama-cpp-python is not installed: pip install -e '.[export]'")
+            raise ExportError(probe_llama().problem)
+        if -process.returncode == signal.SIGILL:
+            raise ExportError(f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{mend()}`")
         raise ExportError(f"llama.cpp could not quantise {source} (exit {process.returncode}): {problem.strip()[-500:]}")
 
 
@@ -146,12 +150,12 @@ def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logit
     """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
 
     adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for one.
-    ExportError if the file is damaged or llama.cpp refuses it.
+    ExportError if the file is damaged, llama.cpp refuses it, or does not run on this processor (tried in a subprocess, once).
     """
-    try:
-        from llama_cpp import Llama
-    except ImportError:
-        raise ExportError("llama-cpp-python is not installed: pip install -e '.[export]'") from None
+    found = probe_llama()
+    if not found.fine:
+        raise ExportError(found.problem)
+    from llama_cpp import Llama
     for file in filter(None, (path, adapter)):
         read_gguf(file)
     try:
