@@ -87,9 +87,10 @@ def test_text_is_read_and_written_in_utf8_by_name():
 
 def test_the_stamp_of_make_venv_does_not_hang_on_the_locale(tmp_path):
     """Else `make` under another locale would install everything again."""
-    code = f"import runpy; print(runpy.run_path({str(ROOT / 'tools' / 'venv.py')!r})['fingerprint']())"
-    usual = start(code, tmp_path, LC_ALL="C.UTF-8")
-    assert usual == start(code, tmp_path, **ASCII)
+    code = "import os, runpy; print(runpy.run_path(os.environ['SCRIPT'])['fingerprint']())"
+    script = str(ROOT / "tools" / "venv.py")
+    usual = start(code, tmp_path, SCRIPT=script, LC_ALL="C.UTF-8")
+    assert usual == start(code, tmp_path, SCRIPT=script, **ASCII)
 
 
 def test_the_makefile_works_under_a_path_with_spaces_and_umlauts(tmp_path):

@@ -42,7 +42,7 @@ def stop(message: str) -> None:
 
 def fingerprint() -> str:
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt", "tools/venv.py"))
-    return hashlib.sha256((text + str(ROOT)).encode()).hexdigest()
+    return hashlib.sha256(text.encode() + os.fsencode(ROOT)).hexdigest()
 
 
 def find_python() -> str:
