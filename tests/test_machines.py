@@ -12,6 +12,9 @@ import pytest
 from conftest import EMBEDDED, ROOT
 
 import ftlib as ft
+from ftlib import doctor
+from ftlib.course import progress
+from ftlib.export import llamacpp
 
 ODD = "Büro mit Leerzeichen"
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # for all text that names no encoding
@@ -106,8 +109,6 @@ def test_the_makefile_works_under_a_path_with_spaces_and_umlauts(tmp_path):
 # --- home -------------------------------------------------------------------------------------------------------------------
 def test_without_a_known_home(monkeypatch):
     """A container under a user id that it does not list: `Path.home()` has nothing to go by."""
-    from ftlib import doctor
-    from ftlib.course import progress
 
     def unknown():
         raise RuntimeError("Could not determine home directory.")
@@ -120,7 +121,6 @@ def test_without_a_known_home(monkeypatch):
 
 def test_a_home_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     """A file in the place of the home folder: root, whom a read-only folder does not stop, cannot write below it either."""
-    from ftlib.course import progress
     home = tmp_path / "home"
     home.touch()
     monkeypatch.setenv("HOME", str(home))
@@ -135,7 +135,6 @@ def test_a_home_that_cannot_be_written(tmp_path, monkeypatch, caplog):
 def test_without_proc(monkeypatch):
     """macOS has none: memory and processor are then unknown, which is no error."""
     from benchmarks import harness
-    from ftlib import doctor
     read = Path.read_text
 
     def without(self, *args, **kwargs):
@@ -150,7 +149,6 @@ def test_without_proc(monkeypatch):
 
 def test_one_core_of_many(monkeypatch):
     """What counts are the cores that the process may use, not those that are there."""
-    from ftlib.export import llamacpp
     from ftlib.seeds import workers
     monkeypatch.delenv("FTLIB_WORKERS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
