@@ -19,7 +19,8 @@ def build_parser() -> argparse.ArgumentParser:
     labs.add_argument("--output", default="build", help="folder for the executed copies and the index page")
     labs.add_argument("--cell-timeout", type=int, default=300, help="seconds that one cell may take")
     labs.add_argument("--write-back", action="store_true", help="also store clean outputs in labs/ itself (for maintainers)")
-    labs.add_argument("--prepare", action="store_true", help="compile what a lab needs just before it, in .venv (as `make labs`)")
+    labs.add_argument("--prepare", action="store_true",
+                      help="compile what a lab needs just before it, in .venv (as `make labs`)")
     doctor = commands.add_parser("doctor", help="check this machine")
     doctor.add_argument("--json", action="store_true", help="machine-readable")
     sft = commands.add_parser("sft", help="lab 4's fine-tuning without its notebook; also under `accelerate launch`")
@@ -157,7 +158,8 @@ def main(argv: list[str] | None = None) -> int:
             print(list_labs())
             return 0
         from ftlib.labs import run_labs
-        return run_labs(args.which, args.output, args.profile, args.cell_timeout, args.write_back, args.prepare)
+        return run_labs(args.which, args.output, args.profile, args.cell_timeout, args.write_back,
+                        args.prepare)
     except (ValueError, OSError) as error:
         print(f"ftlib: {error}", file=sys.stderr)
         return 2

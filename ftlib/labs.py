@@ -48,7 +48,10 @@ class Result:
 
 def need(path: Path):
     """What tries whether the lab's compiled part runs here, or None where it has none."""
-    return next((probe for number, probe in NEEDS.items() if path.name.startswith(f"lab-{number}-")), None)
+    for number, probe in NEEDS.items():
+        if path.name.startswith(f"lab-{number}-"):
+            return probe
+    return None
 
 
 def left_out(path: Path) -> str:
@@ -61,14 +64,16 @@ def left_out(path: Path) -> str:
 
 
 def build_need(path: Path, console: Console) -> None:
-    """Compile what this lab needs, if it is not there: only now, so that the labs before it did not wait."""
+    """Compile what this lab needs, if it is not there: only now, so that no lab before it waits."""
     if need(path) is None:
         return
     environment = ROOT / ".venv"
     if Path(sys.prefix).resolve() != environment.resolve():
-        console.print(f"nothing is compiled: this Python is not that of {environment}", style="yellow", highlight=False)
+        console.print(f"nothing is compiled: this Python is not that of {environment}",
+                      style="yellow", highlight=False)
         return
-    subprocess.run([sys.executable, str(ROOT / "tools" / "venv.py"), "--export"], cwd=ROOT)  # says itself what it does, and fails
+    command = [sys.executable, str(ROOT / "tools" / "venv.py"), "--export"]
+    subprocess.run(command, cwd=ROOT)  # says itself what it does and what failed
     importlib.invalidate_caches()
     probe_llama.cache_clear()
 

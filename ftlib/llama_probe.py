@@ -1,8 +1,9 @@
-"""Does the llama.cpp that is installed run on this processor? It is tried in a process of its own, which may die.
+"""Does the installed llama.cpp run on this processor? Tried in a process of its own, which may die.
 
-A llama.cpp that was compiled for another processor, or for one that claims more than it can, ends the whole process by an
-illegal instruction at its first quantised product: a kernel, a test run, a server. So nothing in ftlib calls it before this
-has. `python ftlib/llama_probe.py` prints what was found and ends with 0 if it runs. Needs neither torch nor transformers.
+One that was compiled for another processor, or for one that claims more than it can, ends the whole
+process by an illegal instruction at its first quantised product: a kernel, a test run, a server. So
+nothing in ftlib calls it before this. `python -P ftlib/llama_probe.py` prints what was found and
+ends with 0 if it runs. Needs neither torch nor transformers.
 """
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-# Outside the checkout's .venv, such as in conda's environment. pip's cache does not know how a wheel was built.
-BY_HAND = ("pip uninstall -y llama-cpp-python; CMAKE_ARGS=-DGGML_NATIVE=OFF pip install --no-cache-dir -c constraints.txt "
-           "-e '.[export]'")
-REASON = "ftlib-export-failed"  # where tools/venv.py says why it could not compile, in the environment's folder
+# Outside the checkout's .venv, as in conda. pip's cache does not know how a wheel was built.
+BY_HAND = ("pip uninstall -y llama-cpp-python; CMAKE_ARGS=-DGGML_NATIVE=OFF "
+           "pip install --no-cache-dir -c constraints.txt -e '.[export]'")
+REASON = "ftlib-export-failed"  # file in .venv, where tools/venv.py says why it could not compile
 PATIENCE = 120  # seconds; it takes one or two
 # llama.cpp's number of each type that is tried: F16 stays as it is written.
 TYPES = {"F16": None, "Q8_0": 7, "Q4_K_M": 15}
@@ -29,7 +30,7 @@ WIDTH, VOCABULARY = 256, 64  # k-quants need rows of 256
 
 @dataclass(frozen=True)
 class Probe:
-    """What the trial showed. `status`: "fine", "missing", "died" or "failed"; `what` says why it is not fine."""
+    """What the trial showed. `status`: "fine", "missing", "died" or "failed"; `what` says why."""
     status: str
     what: str = ""
     features: str = ""
@@ -43,7 +44,9 @@ class Probe:
         """`what` with its mend; empty where all is fine."""
         if self.fine:
             return ""
-        return f"{self.what}: {mend()}" if self.status == "missing" else f"{self.what}: rebuild by `{mend()}`"
+        if self.status == "missing":
+            return f"{self.what}: {mend()}"
+        return f"{self.what}: rebuild by `{mend()}`"
 
     def __str__(self) -> str:
         return f"llama.cpp runs: {self.features}" if self.fine else self.problem
@@ -63,7 +66,8 @@ def probe_llama() -> Probe:
     with tempfile.TemporaryDirectory(prefix="ftlib-probe-") as folder:
         command = [sys.executable, "-P", str(Path(__file__).resolve()), folder]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                                  timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             return Probe("failed", f"llama-cpp-python did not compute a token in {PATIENCE} s")
     return _judge(done.returncode, done.stdout, done.stderr)
@@ -77,7 +81,8 @@ def _judge(code: int, output: str, errors: str) -> Probe:
         return Probe("fine", features=features)
     if code < 0:
         at = f" at {tried[-1]}" if tried else ""
-        return Probe("died", f"llama-cpp-python dies on this processor{at}: {death(code)}", features)
+        what = f"llama-cpp-python dies on this processor{at}: {death(code)}"
+        return Probe("died", what, features)
     last = errors.strip().splitlines()[-1:] or ["no message"]
     return Probe("failed", f"llama-cpp-python does not run (exit {code}: {last[0]})", features)
 
@@ -98,7 +103,7 @@ def _why_not() -> str:
     return f" ({file.read_text(encoding='utf-8').strip()})" if file.is_file() else ""
 
 
-# --- in the subprocess ------------------------------------------------------------------------------------------------
+# --- in the subprocess ------------------------------------------------------------------------
 def write_model(path: Path) -> None:
     """A Llama of one layer with random weights in f16 and no tokenizer."""
     import numpy as np
@@ -132,7 +137,8 @@ def evaluate(path: Path):
     """Logits after four tokens at once and one alone: llama.cpp has other products for each."""
     import numpy as np
     from llama_cpp import Llama
-    model = Llama(str(path), n_ctx=64, n_threads=1, n_threads_batch=1, n_gpu_layers=0, logits_all=True, verbose=False)
+    model = Llama(str(path), n_ctx=64, n_threads=1, n_threads_batch=1, n_gpu_layers=0,
+                  logits_all=True, verbose=False)
     model.eval([1, 2, 3, 4])
     model.eval([5])
     logits = np.array(model.scores[:5])
@@ -140,10 +146,21 @@ def evaluate(path: Path):
     return logits
 
 
-def try_everything(folder: Path) -> None:
-    """Say what is tried before it is: after an illegal instruction nothing can be said."""
+def quantise(source: Path, target: Path, number: int) -> None:
     import ctypes
 
+    import llama_cpp
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype = number
+    options.nthread = 1
+    names = (str(source).encode(), str(target).encode())
+    code = llama_cpp.llama_model_quantize(*names, ctypes.byref(options))
+    if code:
+        raise RuntimeError(f"llama.cpp could not quantise to {target.stem} ({code})")
+
+
+def try_everything(folder: Path) -> None:
+    """Say what is tried before it is: after an illegal instruction nothing can be said."""
     import llama_cpp
     import numpy as np
     _say(features=llama_cpp.llama_print_system_info().decode(errors="replace").strip())
@@ -154,11 +171,7 @@ def try_everything(folder: Path) -> None:
         _say(**{"try": name})
         path = folder / f"{name}.gguf"
         if number is not None:
-            options = llama_cpp.llama_model_quantize_default_params()
-            options.ftype, options.nthread = number, 1
-            code = llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(options))
-            if code:
-                raise RuntimeError(f"llama.cpp could not quantise to {name} ({code})")
+            quantise(source, path, number)
         logits[name] = evaluate(path)
         gap = float(np.abs(logits[name] - logits["F16"]).max())
         _say(name=name, gap=gap)

@@ -1,4 +1,4 @@
-"""A llama.cpp that dies of an illegal instruction: it is said so everywhere, and nothing of ours dies with it."""
+"""A llama.cpp that dies of an illegal instruction: all say so, and nothing of ours dies with it."""
 import subprocess
 import sys
 
@@ -46,7 +46,7 @@ KILLED = "os.kill(os.getpid(), signal.SIGILL)"
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A function that puts such a package before the real one, for this process and those that it starts."""
+    """A function that puts such a package before the real one, here and in what is started."""
     folder = tmp_path / "packages" / "llama_cpp"
 
     def install(fate: str = KILLED, fill: float = 1.0):
@@ -73,7 +73,8 @@ def source(tmp_path):
 def test_the_product_it_dies_at_is_named(fake):
     fake()
     found = probe_llama()
-    assert found.status == "died" and "dies on this processor at Q8_0: illegal instruction: rebuild by `" in found.problem
+    assert found.status == "died"
+    assert "dies on this processor at Q8_0: illegal instruction: rebuild by `" in found.problem
     assert found.features == "CPU : AVX2 = 1 | AMX_INT8 = 1 |"
     assert probe_llama() is found  # tried once
 
@@ -88,22 +89,25 @@ def test_the_product_it_dies_at_is_named(fake):
 def test_other_ends_are_told_apart(fake, monkeypatch, fate, fill, said):
     monkeypatch.setattr(llama_probe, "PATIENCE", 5)
     fake(fate, str(fill).replace("nan", "float('nan')"))
-    assert not probe_llama().fine and said in probe_llama().problem and "rebuild by `" in probe_llama().problem
+    problem = probe_llama().problem
+    assert not probe_llama().fine and said in problem and "rebuild by `" in problem
 
 
 def test_one_that_runs_is_fine(fake):
     fake("pass")
-    assert probe_llama() == Probe("fine", features="CPU : AVX2 = 1 | AMX_INT8 = 1 |") and not probe_llama().problem
+    assert probe_llama() == Probe("fine", features="CPU : AVX2 = 1 | AMX_INT8 = 1 |")
+    assert probe_llama().problem == ""
 
 
 def test_what_uses_it_says_so_and_lives(fake, source, tmp_path):
     fake()
-    with pytest.raises(ExportError, match="at Q8_0: illegal instruction: rebuild by"), open_llama(source):
+    said = "illegal instruction: rebuild by"
+    with pytest.raises(ExportError, match=f"at Q8_0: {said}"), open_llama(source):
         pass
-    with pytest.raises(ExportError, match="died quantising .*F16.gguf: illegal instruction: rebuild by"):
+    with pytest.raises(ExportError, match=f"died quantising .*F16.gguf: {said}"):
         quantize_gguf(source, tmp_path / "q.gguf", threads=1)
     assert not (tmp_path / "q.gguf").exists()
-    with pytest.raises(serving.ServingError, match="illegal instruction: rebuild by .*ollama serve"):
+    with pytest.raises(serving.ServingError, match=f"{said} .*ollama serve"):
         with serving.serve(source.with_name("Modelfile"), "m", runtime="llama-cpp-python"):
             pass
 
@@ -113,21 +117,25 @@ def test_a_server_that_dies_all_the_same(fake, source, monkeypatch):
     fake("pass")
     assert probe_llama().fine
     with pytest.raises(serving.ServingError, match=r"died \(illegal instruction: rebuild by"):
-        with serving.serve(source.with_name("Modelfile"), "m", runtime="llama-cpp-python", timeout=60):
+        modelfile = source.with_name("Modelfile")
+        with serving.serve(modelfile, "m", runtime="llama-cpp-python", timeout=60):
             pass
 
 
 def test_the_lab_is_left_out_by_name_and_the_doctor_says_why(fake):
     fake()
     lab = labs.lab_files(["3.1.10"])[0]
-    assert labs.left_out(lab).startswith(f"{lab.name} is left out: ") and "illegal instruction" in labs.left_out(lab)
+    assert labs.left_out(lab).startswith(f"{lab.name} is left out: ")
+    assert "illegal instruction" in labs.left_out(lab)
     assert labs.left_out(labs.lab_files(["3.1.9"])[0]) == ""
     found = doctor._llama()
-    assert found.status == "warning" and "illegal instruction" in found.what and "lab 3.1.10" in found.what
+    assert found.status == "warning"
+    assert "illegal instruction" in found.what and "lab 3.1.10" in found.what
     assert found.mend == llama_probe.mend()
     fake("pass")
     assert labs.left_out(lab) == ""
-    assert doctor._llama() == doctor.Finding("ok", "llama-cpp-python runs, with CPU : AVX2 = 1 | AMX_INT8 = 1 |")
+    said = "llama-cpp-python runs, with CPU : AVX2 = 1 | AMX_INT8 = 1 |"
+    assert doctor._llama() == doctor.Finding("ok", said)
 
 
 def test_tests_are_skipped_with_the_reason(fake):
@@ -156,18 +164,21 @@ def test_one_that_is_not_there(monkeypatch, tmp_path):
 
 
 def test_deaths_by_name():
-    assert (death(-4), death(-9), death(-99)) == ("illegal instruction", "killed by SIGKILL", "killed by signal 99")
+    assert death(-4) == "illegal instruction"
+    assert death(-9) == "killed by SIGKILL"
+    assert death(-99) == "killed by signal 99"
 
 
 def test_the_trial_needs_no_torch_and_ends_with_its_outcome(fake, tmp_path):
-    """As tools/venv.py runs it: by its path, here with a torch, transformers and ftlib that cannot be imported."""
+    """As tools/venv.py runs it: by its path, where torch and ftlib itself cannot be imported."""
     for name in ("torch", "transformers", "ftlib"):
         (tmp_path / "packages" / f"{name}.py").parent.mkdir(exist_ok=True)
         (tmp_path / "packages" / f"{name}.py").write_text("raise SystemExit('imported')")
     command = [sys.executable, "-P", str(ROOT / "ftlib" / "llama_probe.py")]
     fake("pass")
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "llama.cpp runs: CPU : AVX2 = 1 | AMX_INT8 = 1 |\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "llama.cpp runs: CPU : AVX2 = 1 | AMX_INT8 = 1 |\n"
     fake()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "illegal instruction" in done.stdout

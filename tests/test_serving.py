@@ -112,8 +112,10 @@ def test_who_answers(ollama, modelfile, monkeypatch):
         assert find_ollama() is None
         with pytest.raises(ServingError, match="no Ollama answers at http://127.0.0.1:.*ollama serve"), serve(modelfile, "m", runtime="ollama"):
             pass
-        monkeypatch.setattr(serving, "probe_llama", lambda: Probe("missing", "llama-cpp-python is not installed"))
-        with pytest.raises(ServingError, match="llama-cpp-python is not installed: .*ollama serve"), serve(modelfile, "m"):
+        missing = Probe("missing", "llama-cpp-python is not installed")
+        monkeypatch.setattr(serving, "probe_llama", lambda: missing)
+        said = "llama-cpp-python is not installed: .*ollama serve"
+        with pytest.raises(ServingError, match=said), serve(modelfile, "m"):
             pass
 
 

@@ -1,6 +1,6 @@
 """Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only Python's standard library.
-With --export also what compiles for minutes and only lab 3.1.10 needs (--probe with it: again if what is installed does not run);
-with --browser what drives a Chromium (tests/browser).
+With --export also what compiles for minutes and only lab 3.1.10 needs (with --probe too: again, if
+what is installed does not run); with --browser what drives a Chromium (tests/browser).
 
 A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then sees the system's
 packages, and torch is held at the version that is there.
@@ -22,14 +22,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV, STAMP, EXPORT = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready", ROOT / ".venv" / "ftlib-export-ready"
 BROWSER = ROOT / ".venv" / "ftlib-browser-ready"
-REASON = ROOT / ".venv" / "ftlib-export-failed"  # why lab 3.1.10 is left out; ftlib/llama_probe.py reads it
+REASON = ROOT / ".venv" / "ftlib-export-failed"  # why; ftlib/llama_probe.py reads it
 NETWORK = "Is the network up? Run the command again: pip goes on from its cache."
-MINUTES = "2 minutes on two cores"
+MINUTES = "about 7 minutes of processor time, shared by the cores"
 OLDEST, DISK_GB = (3, 11), 6
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
-# llama.cpp's name for a set of instructions, and Linux's. What came later (AVX-512, AMX) stays off: virtual machines advertise
-# AMX and then refuse it.
-INSTRUCTIONS = {"SSE42": "sse4_2", "AVX": "avx", "AVX2": "avx2", "FMA": "fma", "F16C": "f16c", "BMI2": "bmi2"}
+# llama.cpp's name for a set of instructions, and Linux's. What came later (AVX-512, AMX) stays off:
+# llama.cpp died of AMX on a virtual machine that advertises it.
+INSTRUCTIONS = {"SSE42": "sse4_2", "AVX": "avx", "AVX2": "avx2", "FMA": "fma", "F16C": "f16c",
+                "BMI2": "bmi2"}
 
 
 class LeftOut(Exception):
@@ -105,9 +106,9 @@ def pip(torch: str | None) -> list[str]:
             "-c", str(constraints(torch))]
 
 
-# --- llama-cpp-python -------------------------------------------------------------------------------------------------
+# --- llama-cpp-python -------------------------------------------------------------------------
 def processor_flags() -> set[str] | None:
-    """The instructions that this processor has, by Linux's names; None where Linux does not tell."""
+    """This processor's sets of instructions, by Linux's names; None where Linux does not tell."""
     try:
         found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:
@@ -116,10 +117,10 @@ def processor_flags() -> set[str] | None:
 
 
 def cmake_arguments(machine: str, flags: set[str] | None, plain: bool = False) -> list[str]:
-    """How llama.cpp is compiled: for every processor of this kind, not for this one alone, and without its multimodal part.
+    """How llama.cpp is compiled: for all processors of this kind, and without its multimodal part.
 
-    On x86-64 with the sets of instructions that processors have had for ten years, but for those that `flags` lacks;
-    with `plain` without any. On other machines for the plain target.
+    On x86-64 with AVX2 and what came before it, but for what `flags` lacks; with `plain` without
+    any such set. On other machines for the plain target.
     """
     arguments = ["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF"]
     if machine.lower() not in ("x86_64", "amd64"):
@@ -137,7 +138,7 @@ def export_fingerprint() -> str:
 
 
 def export_done() -> bool:
-    """Whether it was built as it would be now. Who sets no CMAKE_ARGS keeps what was built with some."""
+    """Was it built as it would be now? Who sets no CMAKE_ARGS keeps what was built with some."""
     if not EXPORT.is_file():
         return False
     built, _, given = EXPORT.read_text().partition("\n")
@@ -163,8 +164,8 @@ def kept_wheels(arguments: list[str]) -> Path | None:
     pip's own cache does not know how a wheel was built, and is not used.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    parts = [requirement(), (ROOT / "tools" / "llama.cmake").read_text(), platform.machine(), *platform.libc_ver(),
-             sys.implementation.cache_tag]
+    parts = [requirement(), (ROOT / "tools" / "llama.cmake").read_text(), platform.machine(),
+             *platform.libc_ver(), sys.implementation.cache_tag]
     text = "\n".join([*parts, *arguments, os.environ.get("CMAKE_ARGS", "")])
     folder = Path(cache) / "ftlib" / "wheels" / hashlib.sha256(text.encode()).hexdigest()[:16]
     if not folder.is_absolute():  # no home
@@ -198,13 +199,15 @@ def build_wheel(arguments: list[str], folder: str) -> Path:
     """Compile llama-cpp-python; CMAKE_ARGS of the environment come after ours, and so win."""
     include = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={ROOT / 'tools' / 'llama.cmake'}"
     given = os.environ.get("CMAKE_ARGS", "")
-    more = {"CMAKE_ARGS": f"{shlex.join([include, *arguments])} {given}".strip(),
-            "CMAKE_BUILD_PARALLEL_LEVEL": os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))}
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--no-cache-dir", "--no-binary", "llama-cpp-python", "--wheel-dir", folder, requirement()]
-    print(f"setup: compiling llama-cpp-python for lab 3.1.10 ({MINUTES}; once, the wheel is kept)", flush=True)
+    environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1), **os.environ}
+    environment["CMAKE_ARGS"] = f"{shlex.join([include, *arguments])} {given}".strip()
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "wheel", "--quiet",
+               "--disable-pip-version-check", "--no-deps", "--no-cache-dir",
+               "--no-binary", "llama-cpp-python", "--wheel-dir", folder, requirement()]
+    print(f"setup: compiling llama-cpp-python for lab 3.1.10 ({MINUTES}; once, the wheel is kept)",
+          flush=True)
     start = time.monotonic()
-    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **more}).returncode
+    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     wheel = next(Path(folder).glob("*.whl"), None)
     if code or wheel is None:
         raise LeftOut("llama-cpp-python could not be compiled, pip said why")
@@ -229,7 +232,7 @@ def probe() -> str:
 
 
 def build_export(python: str) -> str:
-    """Build, install, try; once more if it dies. Returns why it does not run in the end, empty if it does."""
+    """Build, install, try; once more if it dies. Returns why it does not run, empty if it does."""
     arguments = cmake_arguments(platform.machine(), processor_flags())
     kept = kept_wheel(arguments)
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
@@ -237,11 +240,12 @@ def build_export(python: str) -> str:
         problem = install_wheel(python, wheel)
         if problem:
             print(f"setup: {problem}", flush=True)
-            # A kept wheel may be of another machine. One that was just built would come out the same: so for any processor.
-            other = arguments if kept else cmake_arguments(platform.machine(), processor_flags(), plain=True)
-            if kept:
+            if kept:  # it may be of another machine
                 kept.unlink(missing_ok=True)
-            wheel = build_wheel(other, second)
+                wheel = build_wheel(arguments, second)
+            else:  # the same again would come out the same
+                plain = cmake_arguments(platform.machine(), processor_flags(), plain=True)
+                wheel = build_wheel(plain, second)
             problem = install_wheel(python, wheel)
         if not problem and wheel != kept:
             keep(wheel, arguments)
@@ -249,7 +253,7 @@ def build_export(python: str) -> str:
 
 
 def install_export(python: str) -> None:
-    """llama-cpp-python and what else lab 3.1.10 needs. It is compiled; where it cannot be, everything else works all the same."""
+    """llama-cpp-python and what else lab 3.1.10 needs; without it all else works the same."""
     missing = [name for name in ("cc", "c++") if not shutil.which(name)]
     try:
         if missing:
@@ -262,7 +266,8 @@ def install_export(python: str) -> None:
         leave_out(problem)
     else:
         REASON.unlink(missing_ok=True)
-    EXPORT.write_text(f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}")  # also then: minutes for the same end
+    # Also where it died: the next call would take minutes to the same end.
+    EXPORT.write_text(f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}")
 
 
 def leave_out(reason: str) -> None:

@@ -129,7 +129,8 @@ def _run(source: Path, partial: Path, number: int, threads: int, expected: int) 
         if "No module named 'llama_cpp'" in problem:
             raise ExportError(probe_llama().problem)
         if -process.returncode == signal.SIGILL:
-            raise ExportError(f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{mend()}`")
+            raise ExportError(f"llama.cpp died quantising {source}: illegal instruction: "
+                              f"rebuild by `{mend()}`")
         raise ExportError(f"llama.cpp could not quantise {source} (exit {process.returncode}): {problem.strip()[-500:]}")
 
 
@@ -150,7 +151,8 @@ def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logit
     """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
 
     adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for one.
-    ExportError if the file is damaged, llama.cpp refuses it, or does not run on this processor (tried in a subprocess, once).
+    ExportError if the file is damaged, llama.cpp refuses it, or does not run on this processor
+    (tried in a subprocess, once).
     """
     found = probe_llama()
     if not found.fine:
