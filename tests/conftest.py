@@ -14,6 +14,9 @@ import multiprocessing
 import sys
 from pathlib import Path
 
+# jsonschema's optional check of IRIs, which no schema here asks for: nbformat imports it, and it takes seconds to build its grammar.
+sys.modules["rfc3987_syntax"] = None
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the package `data`, which is not installed
 

@@ -12,7 +12,7 @@ PASSES = ["import os, json\nimport matplotlib.pyplot as plt",
           "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
           "%matplotlib inline\nplt.plot([1, 2]);"]
 FAILS = ["x = 1", "raise ValueError('the data is gone')", "print('never')"]
-LOOPS = ["x = 1", "while True:\n    pass"]
+LOOPS = ["import time", "while True:\n    time.sleep(0.1)"]  # asleep, not to keep a core from the other tests
 
 
 def notebook(path, cells, title):
@@ -35,13 +35,14 @@ def source_bytes(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_a_run_of_three_labs(course, tmp_path, capsys):
+def test_a_run_of_three_labs(course, tmp_path, capsys, monkeypatch):
     """One passes, one fails, one loops for ever: all are run, named, and the exit status says that not all is well."""
+    monkeypatch.delitem(labs.NEEDS, "3.1.10", raising=False)  # this one does without llama-cpp-python
     notebook(course / "lab-3.1.10-last.ipynb", PASSES, "Lab <ten>")
     notebook(course / "lab-3.1.2-fails.ipynb", FAILS, "Lab two")
     notebook(course / "lab-3.1.9-loops.ipynb", LOOPS, "Lab nine")
     before = source_bytes(course)
-    assert cli.main(["labs", "--output", str(tmp_path / "build"), "--profile", "tiny", "--cell-timeout", "12"]) == 1
+    assert cli.main(["labs", "--output", str(tmp_path / "build"), "--profile", "tiny", "--cell-timeout", "8"]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert source_bytes(course) == before
     reported = ["FAILED lab-3.1.2-fails.ipynb", "FAILED lab-3.1.9-loops.ipynb", "ok lab-3.1.10-last.ipynb"]

@@ -56,6 +56,14 @@ def assert_same(q, w):
         assert torch.equal(q.dequantize().reshape(-1), bnb.dequantize_4bit(packed, state).reshape(-1))
 
 
+@pytest.fixture(autouse=True)
+def bitsandbytes_uncompiled():
+    """What it has no kernel for it writes in Python, under torch.compile: with nothing cached a C++ compiler works for half a minute,
+    to the same bits."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 # The levels
 
 
