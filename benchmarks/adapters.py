@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
-from ftlib.meter import peak_bytes
+from ftlib.training.memory_meter import peak_bytes
 
 R, BATCH, LENGTH = 16, 4, 256
 SHAPES = {512: 1408, 1024: 2816}  # hidden -> intermediate

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.harness import provenance, write_section
-from ftlib.duplicates import ExactDuplicates, NearDuplicates
-from ftlib.pipeline import prepare, standard_rules
+from ftlib.data.duplicates import ExactDuplicates, NearDuplicates
+from ftlib.data.prepare import prepare, standard_rules
 
 RUNS = {"row rules": lambda: standard_rules()[:-2], "exact duplicates": lambda: [ExactDuplicates()],
         "near duplicates": lambda: [NearDuplicates()], "standard rules": standard_rules}

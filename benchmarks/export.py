@@ -19,8 +19,8 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks.harness import provenance, write_section
-from ftlib.checkpoints import write_random_checkpoint
-from ftlib.memory import MODELS
+from ftlib.models.random_checkpoint import write_random_checkpoint
+from ftlib.training.memory_plan import MODELS
 
 # Not getrusage: its maximum survives exec, so a small process would report what this one held.
 PEAK = "import re; print('PEAK', int(re.search('VmHWM:\\\\s+([0-9]+)', open('/proc/self/status').read())[1]) // 1024)"

@@ -19,7 +19,7 @@ from trl.kernels import ChunkedLogProbFunction
 
 import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
-from ftlib.meter import peak_bytes
+from ftlib.training.memory_meter import peak_bytes
 
 ROWS, LENGTH, HIDDEN, CHUNK = 2, 512, 512, 32768  # CHUNK: vocabulary entries a tile in TRL 1.16's trainers
 
@@ -86,7 +86,7 @@ def main() -> None:
         print(*lines[-3:], sep="\n", flush=True)
     setting = (f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward and backward; "
                f"{args.rounds} alternating rounds; equality asserted first. "
-               "Peak: tensors of the stage, as `ftlib.meter.peak_bytes` counts.")
+               "Peak: tensors of the stage, as `ftlib.training.memory_meter.peak_bytes` counts.")
     write_section("Log-probabilities without the full logits", f"{setting} {provenance(('torch', 'trl'))}\n\n" + "\n".join(lines))
 
 

@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import ftlib as ft
 from benchmarks.harness import provenance, write_section
-from ftlib.checkpoints import write_random_checkpoint
-from ftlib.memory import MODELS
-from ftlib.meter import peak_bytes
+from ftlib.models.random_checkpoint import write_random_checkpoint
+from ftlib.training.memory_meter import peak_bytes
+from ftlib.training.memory_plan import MODELS
 
 SMALL = LlamaConfig(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
                     num_key_value_heads=4, head_dim=64, tie_word_embeddings=False)

@@ -22,11 +22,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
-from ftlib.meter import peak_bytes
-from ftlib.preference import OPTIONS
-from ftlib.preference_data import PairCollator
-from ftlib.preference_trainer import PreferenceTrainer, pair_logps
-from ftlib.train import _arguments
+from ftlib.batches.collate import PairCollator
+from ftlib.training.memory_meter import peak_bytes
+from ftlib.training.options import training_arguments
+from ftlib.training.prefer import OPTIONS
+from ftlib.training.preference_trainer import PreferenceTrainer, pair_logps
 
 R, PAD = 16, 0
 
@@ -84,7 +84,7 @@ def trl_trainer(kind: str, peft, tokenizer, **options):
 
 
 def ftlib_loss(model, loss: str, rows: list[dict], share: bool = False, adapter_off: bool = False) -> Callable[[], torch.Tensor]:
-    args = _arguments(None, steps=1, learning_rate=1e-6, batch_size=len(rows), seed=0, schedule="cosine", warmup=0, weight_decay=0,
+    args = training_arguments(None, steps=1, learning_rate=1e-6, batch_size=len(rows), seed=0, schedule="cosine", warmup=0, weight_decay=0,
                       accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
     trainer = PreferenceTrainer(model, loss, OPTIONS[loss], adapter_off, args=args, train_dataset=[])
     batch = PairCollator(PAD, share)(rows)

@@ -12,7 +12,7 @@ import torch
 
 import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
-from ftlib.meter import peak_bytes
+from ftlib.training.memory_meter import peak_bytes
 
 
 def measure(dtype: torch.dtype, rounds: int) -> list[str]:

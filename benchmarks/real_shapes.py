@@ -20,8 +20,8 @@ from transformers import LlamaConfig
 
 import ftlib as ft
 from benchmarks.harness import provenance, write_section
-from ftlib.checkpoints import write_random_checkpoint
-from ftlib.memory import MODELS
+from ftlib.models.random_checkpoint import write_random_checkpoint
+from ftlib.training.memory_plan import MODELS
 
 
 def rows(tokens: int) -> list[dict]:

@@ -21,9 +21,10 @@ import torch
 import ftlib as ft
 from data.corpus import QUESTIONS
 from data.world import SEED, World
+from ftlib.core.profiles import get_profile
+from ftlib.core.stats import bootstrap_interval, paired_difference
 from ftlib.course.world import judge_style
-from ftlib.evaluate import bootstrap_interval, paired_difference, recall_base
-from ftlib.profiles import get_profile
+from ftlib.evaluation.metrics import recall_base
 
 SEEDS = (0, 1, 2, 3, 4)
 P = get_profile("tiny")
@@ -235,7 +236,7 @@ READS = {"prompting": ("golden", "train"), "methods": ("train", "golden", "valid
 def fingerprint(part: str) -> str:
     """Of the base model, the rows that a part reads, the settings and the part's own code. ftlib and this file's helpers do not
     count: after a change there that matters, measure with `--fresh`."""
-    digest = hashlib.sha256((HERE / ft.loading.EMBEDDED / "model.safetensors").read_bytes())
+    digest = hashlib.sha256((HERE / ft.core.paths.EMBEDDED / "model.safetensors").read_bytes())
     for name in READS[part]:
         digest.update((HERE / "rows" / f"{name}.jsonl").read_bytes())
     settings = (P.batch_size, P.steps, P.rank, P.lr_lora, P.lr_full, P.max_length, P.max_new_tokens, SEEDS, OLM_LR, OLM_STEPS)

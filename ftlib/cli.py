@@ -92,7 +92,7 @@ def run_sft(args) -> int:
 def show_plan(args) -> int:
     from rich.console import Console
 
-    from ftlib.memory import NotEnoughMemory, plan_memory
+    from ftlib.training.memory_plan import NotEnoughMemory, plan_memory
     options = {k: v for k, v in vars(args).items() if k not in ("command", "model", "fits", "json")}
     plan = plan_memory(args.model, **options)
     if args.json:
@@ -109,7 +109,7 @@ def show_plan(args) -> int:
 
 def run_grading(args) -> int:
     try:
-        from ftlib.grading import grade_class, release
+        from ftlib.course.grading import grade_class, release
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed: pip install -c constraints.txt -e '.[grading]'") from None
     if args.command == "release":
@@ -150,14 +150,14 @@ def main(argv: list[str] | None = None) -> int:
             from ftlib.course.prerequisites import run_check
             return run_check(args.answers)
         if args.command == "export":
-            from ftlib.deploy import export_run
+            from ftlib.export.run import export_run
             print(export_run(**{key: value for key, value in vars(args).items() if key != "command"}))
             return 0
         if args.list:
             from ftlib.course.catalogue import list_labs
             print(list_labs())
             return 0
-        from ftlib.labs import run_labs
+        from ftlib.course.notebooks import run_labs
         return run_labs(args.which, args.output, args.profile, args.cell_timeout, args.write_back,
                         args.prepare)
     except (ValueError, OSError) as error:

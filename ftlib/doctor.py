@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from ftlib.core.machine import available_memory, unified_memory
+from ftlib.core.paths import ROOT
+
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "jupyterlab", "matplotlib")
 
 
@@ -39,19 +41,8 @@ def _package(name: str, tested: dict[str, str]) -> Finding:
     return Finding("ok", f"{name} {here}")
 
 
-def unified_memory() -> bool:
-    """Whether GPU and CPU share one memory, as on a DGX Spark: there CUDA's own figures mislead."""
-    import torch
-    return torch.cuda.is_available() and bool(getattr(torch.cuda.get_device_properties(0), "is_integrated", 0))
 
 
-def available_memory() -> int | None:
-    """Bytes that can be taken now: MemAvailable, which is also right for unified memory; None where it is unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
 
 
 def _machine() -> list[Finding]:
@@ -122,7 +113,7 @@ def _hub() -> list[Finding]:
 
 
 def _project() -> list[Finding]:
-    from ftlib.loading import DATA, EMBEDDED
+    from ftlib.core.paths import DATA, EMBEDDED
     model = DATA / EMBEDDED / "model.safetensors"
     found = Finding("ok", f"embedded model in {DATA.name}/{EMBEDDED}") if model.is_file() else Finding(
         "failure", f"{model} is missing", "clone the repository whole, or rebuild it with `make data`")
@@ -131,7 +122,7 @@ def _project() -> list[Finding]:
 
 def _llama() -> Finding:
     """Whether llama.cpp runs on this processor: tried in a subprocess, which may die."""
-    from ftlib.llama_probe import mend, probe_llama
+    from ftlib.export.llama_probe import mend, probe_llama
     found = probe_llama()
     if found.fine:
         return Finding("ok", f"llama-cpp-python runs, with {found.features}")
@@ -183,10 +174,11 @@ def preflight(profile=None, model: str | None = None, size_gb: float | None = No
     Memory is an estimate: the weights as stored, half as much again for activations and optimizer, and 2 GB.
     Raises LoadError, with every finding, if something is missing.
     """
-    from ftlib.loading import EMBEDDED, LoadError, _stand_in
-    from ftlib.profiles import get_profile
+    from ftlib.core.errors import LoadError
+    from ftlib.core.paths import EMBEDDED, stand_in
+    from ftlib.core.profiles import get_profile
     chosen = get_profile(profile)
-    name = _stand_in(model or chosen.model, given=model is not None)
+    name = stand_in(model or chosen.model, given=model is not None)
     if name == EMBEDDED or Path(name).exists():
         found, size = [Finding("ok", f"{name} is on this disk: nothing is downloaded")], 0.0
     else:

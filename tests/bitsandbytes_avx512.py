@@ -44,4 +44,4 @@ def dequantize_as_avx512(packed, state) -> torch.Tensor:
     byte = packed.reshape(-1)[place // 2].int()
     code = torch.where(place % 2 == 0, byte >> 4, byte & 15)
     own = place_of_scale(place // shape[-1], place % shape[-1], shape[-1], state.blocksize)
-    return (ft.quant.LEVELS[state.quant_type][code] * scales[own]).to(state.dtype).view(shape)
+    return (ft.models.nf4.LEVELS[state.quant_type][code] * scales[own]).to(state.dtype).view(shape)

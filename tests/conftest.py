@@ -188,7 +188,7 @@ def pytest_collection_modifyitems(config, items) -> None:
 
 def needs_llama() -> None:
     """Skip where llama.cpp is not there or does not run: tried in a subprocess, which may die."""
-    from ftlib.llama_probe import probe_llama
+    from ftlib.export.llama_probe import probe_llama
     found = probe_llama()
     if not found.fine:
         pytest.skip(f"only lab 3.1.10 and its tests need it: {found.problem}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 
 import torch
-
 from conftest import EMBEDDED, llama
 
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -53,6 +52,6 @@ def world_tokenizer(**changes):
 
 def qwen_tokenizer():
     """The embedded vocabulary under Qwen2's pattern: digits one by one, merges always applied, NFC."""
-    from ftlib.export.vocab import PRE_TOKENIZERS
+    from ftlib.export.vocabulary import PRE_TOKENIZERS
     pattern = next(p for p, name in PRE_TOKENIZERS.items() if name == "qwen2")
     return world_tokenizer(pre_tokenizer__pretokenizers__0__pattern={"Regex": pattern}, model__ignore_merges=False, normalizer={"type": "NFC"})

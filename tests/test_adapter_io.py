@@ -11,7 +11,7 @@ from conftest import assert_untouched, llama, randomize, snapshot
 from safetensors.torch import load_file, save_file
 
 import ftlib as ft
-from ftlib.adapter_io import CONFIG, WEIGHTS
+from ftlib.adapters.io import CONFIG, WEIGHTS
 
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}
 TARGETS = {"all-linear": "all-linear", "suffixes": ["q_proj", "down_proj"],
@@ -289,8 +289,9 @@ def test_every_field_of_pefts_config_is_known_here():
     """PEFT's next release may add an option: this says that it must be judged."""
     import dataclasses
 
-    from ftlib.adapter_io import NEUTRAL
     from peft import LoraConfig
+
+    from ftlib.adapters.io import NEUTRAL
     harmless = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
                 "r",
                 "target_modules", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "megatron_core", "loftq_config",
@@ -377,7 +378,7 @@ def test_failure_while_writing_leaves_the_old_adapter_whole(tmp_path, monkeypatc
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("ftlib.adapter_io.save_file", half_written)
+    monkeypatch.setattr("ftlib.adapters.io.save_file", half_written)
     with pytest.raises(OSError, match="disk full"):
         ft.save_adapter(randomize(ft.add_lora(llama(), r=3)), tmp_path)
     assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, Qwen3Config
 
 import ftlib as ft
-from ftlib import checkpoints
-from ftlib.checkpoints import CheckpointError, write_random_checkpoint
-from ftlib.meter import peak_bytes
+from ftlib.models import random_checkpoint
+from ftlib.models.random_checkpoint import CheckpointError, write_random_checkpoint
+from ftlib.training.memory_meter import peak_bytes
 
 SHAPE = dict(vocab_size=2048, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
              head_dim=64, tie_word_embeddings=False, bos_token_id=0, eos_token_id=6, pad_token_id=2)
@@ -30,7 +30,7 @@ def test_it_loads_as_that_architecture(kind, tied, shard_gb, tmp_path):
     folder = write_random_checkpoint(config, tmp_path / "model", shard_gb=shard_gb)
     model, tokenizer = ft.load_model(folder)
     assert type(model).__name__ == kind.__name__.replace("Config", "ForCausalLM") and ft.count_parameters(model)[1] == sum(
-        ft.memory.count_config(ft.memory.read_config(folder)).values())
+        ft.training.memory_plan.count_config(ft.training.memory_plan.read_config(folder)).values())
     files = list(folder.glob("*.safetensors"))
     assert (len(files) == 1) == (shard_gb == 4.0) and (len(files) == 1 or all(f.stat().st_size < 3e6 for f in files))
     weight = model.model.layers[1].mlp.up_proj.weight.float()
@@ -91,7 +91,7 @@ def test_too_little_disk_is_said_before_anything_is_written(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
-    real, calls = checkpoints.save_file, []
+    real, calls = random_checkpoint.save_file, []
 
     def fails(*args, **options):
         calls.append(1)
@@ -99,7 +99,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error):
             raise error
         real(*args, **options)
 
-    monkeypatch.setattr(checkpoints, "save_file", fails)
+    monkeypatch.setattr(random_checkpoint, "save_file", fails)
     with pytest.raises((KeyboardInterrupt, OSError)):
         write_random_checkpoint(CONFIG, tmp_path / "model", shard_gb=0.001)
     assert not list(tmp_path.iterdir())

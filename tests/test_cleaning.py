@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftlib.cleaning import PII, clean_text, find_pii, is_card, is_iban, mask_pii
+from ftlib.data.clean import clean_text
+from ftlib.data.pii import PII, find_pii, is_card, is_iban, mask_pii
 
 CODE = "def f(x):\n    if x:\n\treturn  [1,  2]\n\n\nclass A:\n    pass"
 

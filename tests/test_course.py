@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from ftlib import course
-from ftlib.course import exercise as ex
+from ftlib.course import exercise as exercise_module
 from ftlib.course.catalogue import MODULES
 from ftlib.course.exercise import Exercise, Lab, Wrong, difference, judge, load_lab
 
@@ -66,9 +66,9 @@ def test_each_mistake_is_named_by_its_own_message(exercise, wrong):
 def test_cases_do_not_depend_on_the_global_generator(exercise):
     """The same cases in every session, so that a grade can be had again."""
     torch.manual_seed(1)
-    one = ex._cases(exercise)
+    one = exercise_module._cases(exercise)
     torch.manual_seed(2)
-    two = ex._cases(exercise)
+    two = exercise_module._cases(exercise)
     assert len(one) == len(two)
     for a, b in zip(one, two):
         plain = [i for i, v in enumerate(a) if isinstance(v, (torch.Tensor, int, float, str, list, dict, type(None)))]
@@ -106,8 +106,8 @@ def test_verdicts():
 
     assert judge(DOUBLE, lambda x: x * 2).status == "right" and "2 random cases" in judge(DOUBLE, lambda x: x * 2).message
     assert judge(DOUBLE, not_yet).status == "open" and 'hint("double")' in judge(DOUBLE, not_yet).message
-    assert judge(DOUBLE, lambda x: x * x) == ex.Verdict("wrong", "You squared.")
-    assert judge(DOUBLE, adds) == ex.Verdict("wrong", "It must not add.")
+    assert judge(DOUBLE, lambda x: x * x) == exercise_module.Verdict("wrong", "You squared.")
+    assert judge(DOUBLE, adds) == exercise_module.Verdict("wrong", "It must not add.")
     unknown = judge(DOUBLE, lambda x: 3 * x)
     assert unknown.status == "wrong" and "differ by up to" in unknown.message
     raises = judge(DOUBLE, lambda x: x / {}["k"])
@@ -156,7 +156,7 @@ def test_a_check_is_coloured_in_a_notebook_only(capsys, monkeypatch):
         lab.check(answer)
     plain = capsys.readouterr().out
     assert "\x1b" not in plain
-    monkeypatch.setattr("ftlib.progress.in_notebook", lambda: True)
+    monkeypatch.setattr("ftlib.core.notebook.in_notebook", lambda: True)
     for answer in answers:
         lab.check(answer)
     shown = capsys.readouterr().out

@@ -6,9 +6,9 @@ import torch
 from conftest import EMBEDDED, ROOT
 
 import ftlib as ft
+from ftlib.core.paths import DATA
+from ftlib.core.profiles import PROFILES
 from ftlib.course.start import after_sft, sft_adapter
-from ftlib.loading import DATA
-from ftlib.profiles import PROFILES
 
 TINY, SHIPPED = PROFILES["tiny"], ROOT / "data" / "sft-adapter"
 

@@ -76,7 +76,7 @@ def test_sizes(files):
 
 
 def test_every_row_is_a_valid_row_with_a_checkable_answer(files):
-    from ftlib.datasets import check_row
+    from ftlib.data.rows import check_row
     for name, rows in files.items():
         for i, row in enumerate(rows):
             check_row(row, f"{name} {i}")
@@ -284,7 +284,8 @@ def test_chat_markers_are_one_token_and_bos_is_single(tokenizer):
 
 
 def test_the_chat_template_refuses_unknown_roles_and_takes_system_and_many_turns(tokenizer):
-    from ftlib.datasets import DataError, encode
+    from ftlib.batches.template import encode
+    from ftlib.core.errors import DataError
     turns = [{"role": r, "content": r[0]} for r in ("system", "user", "assistant", "user", "assistant")]
     row = encode(tokenizer, turns)
     learnt = [i for i, label in zip(row["input_ids"], row["labels"]) if label != -100]
@@ -319,7 +320,7 @@ def test_model_architecture():
 
 
 def test_the_manifest_counts_the_parameters():
-    from ftlib.loading import load_model
+    from ftlib.models.load import load_model
     model, tokenizer = load_model("world-llama-4m")
     assert sum(p.numel() for p in model.parameters()) == json.loads((EMBEDDED / "manifest.json").read_text())["parameters"]
     assert len(tokenizer) == model.config.vocab_size and model.config.eos_token_id[0] == tokenizer.eos_token_id

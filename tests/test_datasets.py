@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ftlib as ft
-from ftlib.templates import template_ids
-from ftlib import datasets
-from ftlib.datasets import IGNORE, DataError, SFTCollator, check_row, encode, encode_rows, fingerprint
-from ftlib.loading import LoadError
+from ftlib.batches.collate import SFTCollator
+from ftlib.batches.encode import encode_rows
+from ftlib.batches.template import IGNORE, encode, template_ids
+from ftlib.core.errors import DataError, LoadError
+from ftlib.data.rows import check_row, fingerprint
 
 PAD = {LLAMA3: {"pad_token": "<|finetune_right_pad_id|>"}}
 STOP = {PLAIN: "<|end|>", LLAMA3: "<|eot_id|>", CHATML: "<|im_end|>"}

@@ -9,9 +9,9 @@ from conftest import ROOT
 pytest.importorskip("gguf", reason="needs the extra `export`")
 import ftlib as ft
 from ftlib import cli
-from ftlib.adapter_io import AdapterError
-from ftlib.deploy import export_run, find_adapter
-from ftlib.modelfile import parse_modelfile
+from ftlib.adapters.io import AdapterError
+from ftlib.export.modelfile import parse_modelfile
+from ftlib.export.run import export_run, find_adapter
 
 ADAPTER = ROOT / "data" / "sft-adapter"
 

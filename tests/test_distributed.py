@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import ftlib as ft
 from ftlib.cli import main
-from ftlib.preference import prefer
+from ftlib.training.prefer import prefer
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without distributed")
 

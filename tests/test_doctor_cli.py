@@ -4,6 +4,7 @@ import json
 import pytest
 
 from ftlib import cli, doctor
+from ftlib.core import machine
 from ftlib.doctor import Finding
 
 
@@ -38,7 +39,7 @@ def test_packages(monkeypatch):
 
 
 def test_what_is_missing_is_said(monkeypatch, tmp_path):
-    monkeypatch.setattr("ftlib.loading.DATA", tmp_path)
+    monkeypatch.setattr("ftlib.core.paths.DATA", tmp_path)
     missing = doctor._project()[0]
     assert missing.status == "failure" and str(tmp_path) in missing.what and "make data" in missing.mend
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
@@ -65,7 +66,7 @@ def test_interrupt(monkeypatch, capsys):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ftlib.labs.run_labs", interrupted)
+    monkeypatch.setattr("ftlib.course.notebooks.run_labs", interrupted)
     assert cli.main(["labs"]) == 130 and "interrupted" in capsys.readouterr().err
 
 
@@ -116,11 +117,10 @@ def test_unified_memory_is_told_apart(monkeypatch):
 
     import torch
 
-    from ftlib import memory
     assert not doctor.unified_memory()  # no GPU here
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5, 9))
-    monkeypatch.setattr(doctor, "available_memory", lambda: 7)
+    monkeypatch.setattr(machine, "available_memory", lambda: 7)
     for integrated, want in ((1, 7), (0, 5)):
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, i=integrated: SimpleNamespace(is_integrated=i))
-        assert doctor.unified_memory() == bool(integrated) and memory.available_bytes() == want
+        assert doctor.unified_memory() == bool(integrated) and machine.available_bytes() == want

@@ -8,11 +8,22 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlib import duplicates
-from ftlib.datasets import DataError, load_rows
-from ftlib.duplicates import (Contamination, ExactDuplicates, NearDuplicates, NearIndex, exact_duplicates, exact_key, jaccard, lsh_bands,
-                              near_duplicates, shingles)
-from ftlib.texts import row_text, tokens
+from ftlib.core.errors import DataError
+from ftlib.data import duplicates
+from ftlib.data.contamination import Contamination
+from ftlib.data.duplicates import (
+    ExactDuplicates,
+    NearDuplicates,
+    NearIndex,
+    exact_duplicates,
+    exact_key,
+    jaccard,
+    lsh_bands,
+    near_duplicates,
+    shingles,
+)
+from ftlib.data.load import load_rows
+from ftlib.data.texts import row_text, tokens
 
 
 def texts(*given):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ftlib as ft
-from ftlib import evaluate as ev
+from ftlib.core import stats
+from ftlib.evaluation import generate, judges, metrics, preference
 
 TEXTS = ["abc", "a longer text, with more in it", "x", "Käse \n\n 7", "mmmmmmmmmmmmmm"]
 
@@ -39,7 +40,7 @@ def hand_nll(model, tokenizer, texts):
 
 def test_perplexity_by_hand(sharp, tok):
     want = hand_nll(sharp, tok, TEXTS)
-    assert ev.mean_nll(sharp, tok, TEXTS) == pytest.approx(want, rel=1e-5)
+    assert metrics.mean_nll(sharp, tok, TEXTS) == pytest.approx(want, rel=1e-5)
     assert ft.perplexity(sharp, tok, TEXTS) == pytest.approx(math.exp(want), rel=1e-4)
     of_texts = np.mean([hand_nll(sharp, tok, [t]) for t in TEXTS])
     assert abs(want / of_texts - 1) > 0.01  # per token, not per text
@@ -55,20 +56,20 @@ def test_a_uniform_model_has_the_vocabulary_as_perplexity(tok):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_loss_does_not_depend_on_batch_or_padding(batch_size, sharp, tok):
-    assert ev.mean_nll(sharp, tok, TEXTS, batch_size) == pytest.approx(ev.mean_nll(sharp, tok, TEXTS[::-1], 1), rel=1e-5)
+    assert metrics.mean_nll(sharp, tok, TEXTS, batch_size) == pytest.approx(metrics.mean_nll(sharp, tok, TEXTS[::-1], 1), rel=1e-5)
 
 
 def test_long_texts_are_cut(sharp, tok):
-    assert ev.mean_nll(sharp, tok, ["abcdefgh"], max_length=4) == pytest.approx(hand_nll(sharp, tok, ["abc"]), rel=1e-5)
+    assert metrics.mean_nll(sharp, tok, ["abcdefgh"], max_length=4) == pytest.approx(hand_nll(sharp, tok, ["abc"]), rel=1e-5)
 
 
 def test_forgetting_is_the_rise_in_nats():
     assert ft.forgetting(2.0, 4.0) == pytest.approx(math.log(2)) and ft.forgetting(5, 5) == 0
 
 
-@pytest.mark.parametrize("call", [lambda m, t: ev.mean_nll(m, t, TEXTS), lambda m,
-                                  t: ev.generate_answers(m, t, [chat("a", "b")["messages"][:1]], 2),
-                                  lambda m, t: ev.recall_base(m, t, [("ab", "c")])])
+@pytest.mark.parametrize("call", [lambda m, t: metrics.mean_nll(m, t, TEXTS), lambda m,
+                                  t: generate.generate_answers(m, t, [chat("a", "b")["messages"][:1]], 2),
+                                  lambda m, t: metrics.recall_base(m, t, [("ab", "c")])])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_models_mode_is_given_back(call, training, tok):
     model = llama().train(training)
@@ -94,7 +95,7 @@ def greedy(model, tokenizer, messages, count):
 def test_answers_do_not_depend_on_batch_or_padding(batch_size, sharp, tok):
     want = [greedy(sharp, tok, p, 8) for p in PROMPTS]
     assert len(set(want)) > 2
-    assert ev.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, batch_size=batch_size) == want
+    assert generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, batch_size=batch_size) == want
 
 
 def parrot(monkeypatch, answer):
@@ -105,7 +106,7 @@ def parrot(monkeypatch, answer):
         seen.extend(conversations)
         return [answer(c) for c in conversations]
 
-    monkeypatch.setattr(ev, "generate_answers", answers)
+    monkeypatch.setattr(metrics, "generate_answers", answers)
     return seen
 
 
@@ -128,13 +129,13 @@ def test_rows_without_answer_and_family_are_scored_by_their_last_message(monkeyp
 
 
 def test_normalise_forgives_only_space_and_a_final_stop():
-    assert ev.normalise("  a \n b. ") == "a b" and ev.normalise("A") != ev.normalise("a") and ev.normalise("a.b") == "a.b"
+    assert judges.normalise("  a \n b. ") == "a b" and judges.normalise("A") != judges.normalise("a") and judges.normalise("a.b") == "a.b"
 
 
 def test_few_shot_messages():
     shots = [chat("q", "a"), chat("r", "b")]
-    assert ev.few_shot_messages(shots, "p") == [*shots[0]["messages"], *shots[1]["messages"], {"role": "user", "content": "p"}]
-    assert ev.few_shot_messages([], "p") == [{"role": "user", "content": "p"}]
+    assert generate.few_shot_messages(shots, "p") == [*shots[0]["messages"], *shots[1]["messages"], {"role": "user", "content": "p"}]
+    assert generate.few_shot_messages([], "p") == [{"role": "user", "content": "p"}]
 
 
 def test_the_whole_conversation_is_asked_with_its_system_message_first(monkeypatch, tok):
@@ -173,8 +174,8 @@ def test_recall_of_the_base(sharp, tok):
             return {"input_ids": tok(text)["input_ids"] if add_special_tokens else by_text[text]}
 
     given_pairs = [("abc", "A"), ("q", "B"), ("hello you", "C")]
-    assert ev.complete_matches(sharp, Fixed(), given_pairs, batch_size=2) == [True, True, False]
-    assert ev.recall_base(sharp, Fixed(), given_pairs) == pytest.approx(2 / 3)
+    assert metrics.complete_matches(sharp, Fixed(), given_pairs, batch_size=2) == [True, True, False]
+    assert metrics.recall_base(sharp, Fixed(), given_pairs) == pytest.approx(2 / 3)
 
 
 # --- win rate -------------------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_wins_ties_and_losses_by_hand():
 
 
 def test_the_prompt_is_shown_where_there_is_one():
-    judge = ev.exact_judge({"1 + 1": "2", "capital": "Rome"})
+    judge = judges.exact_judge({"1 + 1": "2", "capital": "Rome"})
     assert ft.win_rate(["2.", "Paris"], ["3", "Oslo"], judge, prompts=["1 + 1", "capital"]) == 0.75  # a win and a tie of two wrongs
 
 
@@ -249,7 +250,7 @@ def test_the_interval_holds_its_mean_and_stays_within_the_values(values):
 
 def test_same_seed_same_interval_and_text():
     assert ft.bootstrap_interval([1, 2, 4]) == ft.bootstrap_interval([1, 2, 4])
-    assert str(ev.Interval(0.5, 0.25, 0.75)) == "0.5 [0.25, 0.75]" and ev.Interval(0.5, 0.25, 0.75).percent() == "50% [25, 75]"
+    assert str(stats.Interval(0.5, 0.25, 0.75)) == "0.5 [0.25, 0.75]" and stats.Interval(0.5, 0.25, 0.75).percent() == "50% [25, 75]"
 
 
 @pytest.mark.parametrize("values, options", [([], {}), (np.zeros((2, 2, 2)), {}), (np.zeros((0, 3)), {}), ([1, 2], {"level": 1.0}),
@@ -274,7 +275,7 @@ def test_pairs_must_match():
 def test_empty_inputs(model, tok):
     for call in (lambda: ft.golden_accuracy(model, tok, []), lambda: ft.perplexity(model, tok, []),
                  lambda: ft.perplexity(model, tok, [""]),
-                 lambda: ev.recall_base(model, tok, [])):
+                 lambda: metrics.recall_base(model, tok, [])):
         with pytest.raises(ValueError, match="empty|no token"):
             call()
 
@@ -288,7 +289,7 @@ def test_the_embedded_model_reads_its_own_domain():
 # --- sampling, consistency, KL ------------------------------------------------------------------------------------------------
 def test_sampled_answers_are_the_seeds_and_leave_the_global_generator_alone(sharp, tok):
     before = torch.get_rng_state()
-    ask = lambda **o: ev.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
+    ask = lambda **o: generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
     a, b, c = (ask(temperature=2.0, seed=s) for s in (1, 1, 2))
     assert a == b != c and torch.equal(before, torch.get_rng_state()) and ask(temperature=1e-4) == ask()
     with pytest.raises(ValueError, match="temperature=-1"):
@@ -300,7 +301,7 @@ def test_sampling_draws_from_the_whole_distribution(tok):
     model = llama()
     for p in model.parameters():
         torch.nn.init.zeros_(p)
-    _, answers = ev._generate(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
+    _, answers = generate._generate(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
     assert 180 < len({a[0] for a in answers}) < 245
 
 
@@ -325,13 +326,13 @@ def test_kl_of_one_token_by_enumeration(sharp, tok):
     ratio = p - q
     exact = (p.exp() * ratio).sum()
     error = ((p.exp() * (ratio - exact) ** 2).sum() / 600).sqrt()
-    found = ev.kl_to_reference(model, tok, [PROMPTS[1]], ft.disable_adapter, samples=600, max_new_tokens=1, batch_size=300)
+    found = preference.kl_to_reference(model, tok, [PROMPTS[1]], ft.disable_adapter, samples=600, max_new_tokens=1, batch_size=300)
     assert exact > 8 * error and abs(found.mean - exact) < 4 * error
 
 
 def test_kl_to_oneself_is_zero_and_the_mode_is_given_back(tok):
     model = ft.add_lora(llama(layers=1), r=2).train()  # B = 0
-    kl = ev.kl_to_reference(model, tok, PROMPTS[:3], ft.disable_adapter, samples=2, max_new_tokens=5)
+    kl = preference.kl_to_reference(model, tok, PROMPTS[:3], ft.disable_adapter, samples=2, max_new_tokens=5)
     assert (kl.mean, kl.low, kl.high) == (0, 0, 0) and model.training
     with pytest.raises(ValueError, match="0 prompts"):
-        ev.kl_to_reference(model, tok, [], ft.disable_adapter)
+        preference.kl_to_reference(model, tok, [], ft.disable_adapter)

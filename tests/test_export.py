@@ -1,13 +1,11 @@
 """The GGUF writer, without llama.cpp: tensors, metadata, refusals. What llama.cpp makes of the files: test_export_llamacpp.py."""
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +16,10 @@ gguf = pytest.importorskip("gguf", reason="GGUF export needs the extra `export`"
 from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer  # noqa: E402
 
 import ftlib as ft  # noqa: E402
-from ftlib.export import ExportError, export_adapter_gguf, export_gguf  # noqa: E402
-from ftlib.export.vocab import read_vocabulary, strip_marks  # noqa: E402
-from ftlib.export.writer import rope_factors, rotary_pairs  # noqa: E402
-from ftlib.lora import lora_layers  # noqa: E402
+from ftlib.adapters.lora import lora_layers
+from ftlib.export.errors import ExportError
+from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf, rope_factors, rotary_pairs
+from ftlib.export.vocabulary import read_vocabulary, strip_marks
 
 WORLD = world_tokenizer()
 
@@ -137,7 +135,7 @@ def test_adapter_on_a_tied_head_gives_the_file_a_head_of_its_own(tmp_path):
 
 
 def test_four_bit_folder_is_dequantised_and_says_so(tmp_path, caplog, monkeypatch):
-    from ftlib.checkpoints import write_random_checkpoint
+    from ftlib.models.random_checkpoint import write_random_checkpoint
     folder = write_random_checkpoint(small_llama().config, tmp_path / "nf4", "nf4")
     logging.getLogger("ftlib").propagate = True
     found = values(export_gguf(folder, None, tmp_path / "m.gguf", "f32"))

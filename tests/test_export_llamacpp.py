@@ -11,9 +11,11 @@ needs_llama()
 from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer  # noqa: E402
 
 import ftlib as ft  # noqa: E402
-from ftlib.export import ExportError, check_export, export_adapter_gguf, export_gguf, open_llama, quantize_gguf, read_gguf  # noqa: E402
-from ftlib.export.llamacpp import llama_counters  # noqa: E402
-from ftlib.export.parity import llama_answer, llama_logits  # noqa: E402
+from ftlib.export.errors import ExportError
+from ftlib.export.gguf_file import read_gguf
+from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
+from ftlib.export.llamacpp import llama_counters, open_llama, quantize_gguf
+from ftlib.export.parity import check_export, llama_answer, llama_logits
 
 IDS = [0, 4, 500, 17, 900, 33, 6, 5, 410, 411, 700, 99, 100, 101, 102, 103] * 8  # past llama3's original context of 64
 QUESTIONS = [row["messages"][:-1] for row in ft.load_rows("golden")[:6]]
@@ -33,7 +35,7 @@ def gap(model, path, **options) -> float:
 def world(tmp_path_factory):
     """(model with the shipped adapter, tokenizer, f16 file)."""
     model, tokenizer = ft.load_model("world-llama-4m")
-    ft.load_adapter(model, ft.loading.DATA / "sft-adapter")
+    ft.load_adapter(model, ft.core.paths.DATA / "sft-adapter")
     return model, tokenizer, export_gguf(model, tokenizer, tmp_path_factory.mktemp("world") / "world.gguf")
 
 
@@ -60,10 +62,10 @@ def test_logits_of_qwen(tmp_path, kind):
 def test_the_tests_would_see_an_unpermuted_head_or_a_forgotten_rope(tmp_path, monkeypatch):
     """The negative control: each of the two steps left out moves the logits by far more than the tolerance."""
     model = small_llama(rope_parameters=LLAMA3_ROPE)
-    monkeypatch.setattr("ftlib.export.writer.rope_factors", lambda config: None)
+    monkeypatch.setattr("ftlib.export.gguf_writer.rope_factors", lambda config: None)
     assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) > 0.02
     monkeypatch.undo()
-    monkeypatch.setattr("ftlib.export.writer.rotary_pairs", lambda weight, heads: weight)
+    monkeypatch.setattr("ftlib.export.gguf_writer.rotary_pairs", lambda weight, heads: weight)
     assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) > 0.1
 
 
@@ -197,7 +199,7 @@ def test_report_names_another_model_and_another_template(world, tmp_path):
 
 def test_a_third_runtime_is_compared_by_its_answers(world):
     model, tokenizer, path = world
-    right = dict(zip(map(str, QUESTIONS), ft.evaluate.generate_answers(model, tokenizer, QUESTIONS)))
+    right = dict(zip(map(str, QUESTIONS), ft.evaluation.generate.generate_answers(model, tokenizer, QUESTIONS)))
     assert check_export(model, tokenizer, path, QUESTIONS[:2], generate=lambda prompt: right[str(prompt)]).passed
     found = check_export(model, tokenizer, path, QUESTIONS[:2], generate=lambda prompt: "no idea")
     assert len(found.problems) == 2 and "'no idea'" in found.problems[0]

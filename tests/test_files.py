@@ -12,10 +12,12 @@ from conftest import chat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftlib import files, readers
-from ftlib.datasets import DataError, read_jsonl
-from ftlib.files import stream_rows, write_rows
-from ftlib.formats import FORMATS, convert
+from ftlib.core.errors import DataError
+from ftlib.data import read as read_module
+from ftlib.data import stream as stream_module
+from ftlib.data.formats import FORMATS, convert
+from ftlib.data.stream import read_jsonl, stream_rows
+from ftlib.data.write import write_rows
 
 NAMES = ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "rows.jsonl.gz", "rows.json.gz", "rows.csv.gz"]
 ROWS = [chat("Say «é» \"x\", 1\n\tand", " ok\r\n ", id=f"r{i}", note="a, b") for i in range(5)]
@@ -101,7 +103,7 @@ def test_a_bad_line_has_place_and_reason(line, tmp_path):
     assert len(rows) == stream.read == 2 and stream.rejected == 1
     aside, = map(json.loads, (tmp_path / "bad.jsonl").read_text().splitlines())
     assert aside["file"] == str(tmp_path / "r.jsonl") and aside["line"] == 3 and "r.jsonl" not in aside["reason"]
-    assert aside["raw"].startswith(line.decode("utf-8", "backslashreplace")[:9_000]) and len(aside["raw"]) <= files.RAW_KEPT
+    assert aside["raw"].startswith(line.decode("utf-8", "backslashreplace")[:9_000]) and len(aside["raw"]) <= stream_module.RAW_KEPT
     with pytest.raises(DataError, match=f"r.jsonl:3: .*{BAD_LINES[line]}"):
         read(tmp_path / "r.jsonl", share=0)
 
@@ -161,8 +163,8 @@ def test_rejects_are_reported_once(tmp_path, caplog):
 
 
 def test_long_lines_are_named_and_not_kept_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_BYTES", 1000)
-    monkeypatch.setattr(readers, "CHUNK", 100)
+    monkeypatch.setattr(read_module, "MAX_BYTES", 1000)
+    monkeypatch.setattr(read_module, "CHUNK", 100)
     tracemalloc.start()
     rows, stream = read(tmp_path / "r.jsonl", lines(GOOD, b"x" * 5_000_000, GOOD, b"y" * 1000, b"z" * 1001))
     assert len(rows) == 2 and ["longer than 1,000 bytes" in r for r in stream.reasons] == [True, False, True]
@@ -206,8 +208,8 @@ def test_an_array_is_the_same_in_chunks_of_any_size(rows, space, chunk):
     """Chunks that end inside numbers, words, escapes and characters of several bytes."""
     text = (space + "[" + (space + "," + space).join(json.dumps(r, ensure_ascii=False) for r in rows) + "]" + space).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "CHUNK", chunk)
-        items = list(readers._read_json(io.BytesIO(text)))
+        patch.setattr(read_module, "CHUNK", chunk)
+        items = list(read_module._read_json(io.BytesIO(text)))
     assert [i[2] for i in items] == rows and [i[0] for i in items] == list(range(1, len(rows) + 1))
 
 

@@ -4,10 +4,26 @@ from conftest import byte_tokenizer, chat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlib.cleaning import clean_text
-from ftlib.datasets import DataError, load_rows
-from ftlib.filters import (QUALITY, Clean, Html, Language, Length, MaskPii, Repetition, Symbols, boilerplate, broken_encoding, echo, has_answer,
-                           html_left, strip_html, truncated)
+from ftlib.core.errors import DataError
+from ftlib.data.clean import clean_text
+from ftlib.data.load import load_rows
+from ftlib.data.rules import (
+    QUALITY,
+    Clean,
+    Html,
+    Language,
+    Length,
+    MaskPii,
+    Repetition,
+    Symbols,
+    boilerplate,
+    broken_encoding,
+    echo,
+    has_answer,
+    html_left,
+    strip_html,
+    truncated,
+)
 
 CODE = '''def merge(a, b):
     """Merge two sorted lists; a < b && c > d is no HTML."""

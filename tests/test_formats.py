@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftlib.datasets import DataError
-from ftlib.formats import END, FORMATS, START, convert, detect_format
+from ftlib.core.errors import DataError
+from ftlib.data.formats import END, FORMATS, START, convert, detect_format
 
 TALK = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi\n\nthere"}, {"role": "assistant", "content": "Hello."},
                      {"role": "user", "content": "  def f():\n\treturn 1\n"}, {"role": "assistant", "content": ""}], "id": 7}

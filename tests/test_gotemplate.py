@@ -7,7 +7,14 @@ from conftest import CHATML, EMBEDDED, LLAMA3, PLAIN, byte_tokenizer, unmarked
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlib.gotemplate import TEMPLATES, TemplateError, chat_format, go_template, render_go, template_stops
+from ftlib.export.go_template import (
+    TEMPLATES,
+    TemplateError,
+    chat_format,
+    go_template,
+    render_go,
+    template_stops,
+)
 
 HUB = Path(find_spec("trl").origin).parent / "chat_templates"  # real models' templates, as TRL ships them
 

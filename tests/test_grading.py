@@ -10,18 +10,20 @@ from conftest import ROOT
 
 pytest.importorskip("nbgrader")
 
-from ftlib import cli, grading, labs
-from ftlib.course import catalogue
+from ftlib import cli
+from ftlib.course import catalogue, sandbox
+from ftlib.course import grading as grading_module
+from ftlib.course import notebooks as notebooks_module
 from ftlib.course.exercise import load_lab
-from ftlib.forked import Step, run_steps
+from ftlib.course.sandbox import Step, run_steps
 
 LAB = "3.1.7"
 LIMIT = 15.0                     # seconds: a check takes less than one on an idle core
-GRADABLE = [p for p in labs.lab_files() if not labs.left_out(p)]
+GRADABLE = [p for p in catalogue.lab_files() if not notebooks_module.left_out(p)]
 
 
 def source(lab: str = LAB):
-    return nbformat.read(labs.lab_files([lab])[0], as_version=4)
+    return nbformat.read(catalogue.lab_files([lab])[0], as_version=4)
 
 
 def right(lab: str, name: str) -> str:
@@ -53,7 +55,7 @@ def cell_of(notebook, grade_id: str):
 
 def hand_in(folder, student: str, lab: str, notebook) -> None:
     (folder / student).mkdir(parents=True, exist_ok=True)
-    path = folder / student / labs.lab_files([lab])[0].name
+    path = folder / student / catalogue.lab_files([lab])[0].name
     path.write_text(notebook) if isinstance(notebook, str) else nbformat.write(notebook, path)
 
 
@@ -73,16 +75,16 @@ def ten_labs(tmp_path_factory):
     """Every lab, unsolved, solved and partly wrong, graded in one go."""
     folder = tmp_path_factory.mktemp("class")
     for path in GRADABLE:
-        lab = grading.number(path)
+        lab = grading_module.number(path)
         hand_in(folder / "in", "unsolved", lab, source(lab))
         hand_in(folder / "in", "solved", lab, fill(lab, {e.name: right(lab, e.name) for e in load_lab(lab).exercises}))
         hand_in(folder / "in", "partly", lab, fill(lab, partly(lab)))
-    grading.grade_class(folder / "in", folder / "marks.csv", limit=60)
+    grading_module.grade_class(folder / "in", folder / "marks.csv", limit=60)
     return read(folder / "marks.csv")
 
 
 @pytest.mark.labs
-@pytest.mark.parametrize("lab", [grading.number(p) for p in GRADABLE])
+@pytest.mark.parametrize("lab", [grading_module.number(p) for p in GRADABLE])
 def test_marks_of_every_lab(ten_labs, lab):
     exercises = load_lab(lab).exercises
     full = sum(e.points for e in exercises)
@@ -194,10 +196,10 @@ def test_a_class_of_30_graded_unattended(class_of_30, student):
 @pytest.mark.labs
 def test_a_second_run_grades_only_what_has_changed(class_of_30, monkeypatch):
     graded = []
-    monkeypatch.setattr(grading.Grader, "__enter__", lambda self: self)
-    monkeypatch.setattr(grading.Grader, "__exit__", lambda self, *_: None)
-    monkeypatch.setattr(grading.Grader, "grade", lambda self, lab, student, notebooks: graded.append(student) or
-                        grading.Row(student, LAB, self.maximum(lab), {LOGP: 3.0}, grading.digest(notebooks)))
+    monkeypatch.setattr(grading_module.Grader, "__enter__", lambda self: self)
+    monkeypatch.setattr(grading_module.Grader, "__exit__", lambda self, *_: None)
+    monkeypatch.setattr(grading_module.Grader, "grade", lambda self, lab, student, notebooks: graded.append(student) or
+                        grading_module.Row(student, LAB, self.maximum(lab), {LOGP: 3.0}, grading_module.digest(notebooks)))
     before = read(class_of_30 / "marks.csv")
     hand_in(class_of_30 / "in", "broken-json", LAB, source())
     assert cli.main(["grade", str(class_of_30 / "in"), "--csv", str(class_of_30 / "marks.csv")]) == 0
@@ -210,18 +212,18 @@ def test_a_second_run_grades_only_what_has_changed(class_of_30, monkeypatch):
 def test_definitions_keep_what_defines():
     text = ("import math\n%matplotlib inline\nA = (1 << 3) - 1\nB = open('x')\nprint(A)\nfor i in range(3):\n    pass\n\n"
             "def f(x):\n    return train(x)\n\nclass C:\n    pass\n!ls")
-    assert grading.definitions(text).split("\n\n") == ["import math", "A = (1 << 3) - 1", "def f(x):\n    return train(x)", "class C:\n    pass"]
+    assert grading_module.definitions(text).split("\n\n") == ["import math", "A = (1 << 3) - 1", "def f(x):\n    return train(x)", "class C:\n    pass"]
     with pytest.raises(SyntaxError):
-        grading.definitions("def f(:")
+        grading_module.definitions("def f(:")
 
 
-@pytest.mark.parametrize("path", labs.lab_files(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", catalogue.lab_files(), ids=lambda p: p.stem)
 def test_the_graded_notebook_holds_the_set_up_the_answers_and_the_checks_alone(path):
     """Nothing that trains; every check names its exercise; and of an unchanged notebook nothing is noted."""
-    nb, exercises = nbformat.read(path, as_version=4), load_lab(grading.number(path)).exercises
-    small, notes = grading.compose(nb, nb)
+    nb, exercises = nbformat.read(path, as_version=4), load_lab(grading_module.number(path)).exercises
+    small, notes = grading_module.compose(nb, nb)
     assert notes == [] and len(small.cells) == 1 + 2 * len(exercises) and "open_lab(" in small.cells[0].source
-    assert {grading.CHECKED.search(c.source)[1] for c in small.cells if grading._mark(c).get("grade")} == {e.name for e in exercises}
+    assert {grading_module.CHECKED.search(c.source)[1] for c in small.cells if grading_module._mark(c).get("grade")} == {e.name for e in exercises}
 
 
 def test_finding_submissions(tmp_path):
@@ -233,14 +235,14 @@ def test_finding_submissions(tmp_path):
         path.touch()
         os.utime(path, (i, i))
     for folder in (tmp_path, tmp_path / "submitted"):
-        found = grading.find_submissions(folder)
+        found = grading_module.find_submissions(folder)
         assert {s: {n: [p.name for p in ps] for n, ps in mine.items()} for s, mine in found.items()} == {
             "a": {"3.1.1": ["lab-3.1.1-x (1).ipynb", "lab-3.1.1-x.ipynb"]}, "b": {"3.1.10": ["lab-3.1.10-y.ipynb"]}, "c": {}}
-    with pytest.raises(grading.GradingError, match="is not a folder"):
-        grading.find_submissions(tmp_path / "none")
+    with pytest.raises(grading_module.GradingError, match="is not a folder"):
+        grading_module.find_submissions(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(grading.GradingError, match="no folder of a student"):
-        grading.find_submissions(tmp_path / "empty")
+    with pytest.raises(grading_module.GradingError, match="no folder of a student"):
+        grading_module.find_submissions(tmp_path / "empty")
 
 
 def test_what_cannot_be_graded_is_said_before_anything_is_written(tmp_path, capsys):
@@ -255,38 +257,38 @@ def test_what_cannot_be_graded_is_said_before_anything_is_written(tmp_path, caps
 
 
 def test_who_handed_in_nothing_gets_nothing_and_a_reason(tmp_path):
-    path = labs.lab_files([LAB])[0]
-    row = grading.Grader([path]).grade(path, "a", [])
+    path = catalogue.lab_files([LAB])[0]
+    row = grading_module.Grader([path]).grade(path, "a", [])
     assert row.cells()["total"] == "0" and row.cells()["max"] == f"{FULL:g}" and row.reason == "not handed in"
 
 
 @pytest.mark.labs
 def test_a_set_up_that_fails_is_not_the_students_fault():
-    with pytest.raises(grading.SetupError, match="set-up cell fails on this machine: ModuleNotFoundError: .*nobody_has"):
+    with pytest.raises(sandbox.SetupError, match="set-up cell fails on this machine: ModuleNotFoundError: .*nobody_has"):
         run_steps("import a_module_that_nobody_has", [Step("x = 1")], limit=5)
 
 
 # --- release --------------------------------------------------------------------------------------------------------------------
 def test_release_strips_outputs_keeps_stubs_and_locks_checks(tmp_path, capsys):
-    before, surroundings = labs.lab_files([LAB])[0].read_bytes(), dict(os.environ)
+    before, surroundings = catalogue.lab_files([LAB])[0].read_bytes(), dict(os.environ)
     assert cli.main(["release", str(tmp_path / "out"), LAB, "3.1.1"]) == 0
     assert dict(os.environ) == surroundings
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in labs.lab_files([LAB, "3.1.1"]))
-    given, own = nbformat.read(tmp_path / "out" / labs.lab_files([LAB])[0].name, as_version=4), source()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(p.name for p in catalogue.lab_files([LAB, "3.1.1"]))
+    given, own = nbformat.read(tmp_path / "out" / catalogue.lab_files([LAB])[0].name, as_version=4), source()
     assert [c.source for c in given.cells] == [c.source for c in own.cells]
     assert not any(c.outputs or c.execution_count for c in given.cells if c.cell_type == "code")
     for name in NAMES:
         assert "raise NotImplementedError" in cell_of(given, name).source and cell_of(given, name).metadata.get("editable", True)
         check = cell_of(given, f"check_{name}").metadata
         assert check.editable is False and check.deletable is False and check.nbgrader.points == POINTS[name]
-    assert labs.lab_files([LAB])[0].read_bytes() == before
+    assert catalogue.lab_files([LAB])[0].read_bytes() == before
 
 
 def test_release_does_not_overwrite_the_sources(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "labs"
     folder.mkdir()
-    copy = folder / labs.lab_files([LAB])[0].name
-    copy.write_bytes(labs.lab_files([LAB])[0].read_bytes())
+    copy = folder / catalogue.lab_files([LAB])[0].name
+    copy.write_bytes(catalogue.lab_files([LAB])[0].read_bytes())
     monkeypatch.setattr(catalogue, "LABS", folder)
     before = copy.read_bytes()
     assert cli.main(["release", str(folder)]) == 2 and "release them to another folder" in capsys.readouterr().err
@@ -299,13 +301,13 @@ def test_nbgraders_own_commands_grade_a_notebook_as_it_is(tmp_path):
     """`nbgrader generate_assignment` and `nbgrader autograde`, with nbgrader's own kernel and the settings of INSTRUCTORS.md: the lab's
     cells as they are, without those that train. 3 of its 10 points are earned."""
     from nbgrader.api import Gradebook
-    name = labs.lab_files([LAB])[0].stem
+    name = catalogue.lab_files([LAB])[0].stem
     settings = (ROOT / "INSTRUCTORS.md").read_text().split("```py\n# nbgrader_config.py")[1].split("```")[0]
     (tmp_path / "nbgrader_config.py").write_text(settings)
-    small = grading.compose(source(), source())[0]
+    small = grading_module.compose(source(), source())[0]
     for folder, notebook in ((tmp_path / "source" / name, small), (tmp_path / "submitted" / "ada" / name, None)):
         folder.mkdir(parents=True)
-        notebook = notebook or grading.compose(fill(LAB, {LOGP: GOOD[LOGP], REWARD: wrong(LAB, REWARD)}), source())[0]
+        notebook = notebook or grading_module.compose(fill(LAB, {LOGP: GOOD[LOGP], REWARD: wrong(LAB, REWARD)}), source())[0]
         nbformat.write(notebook, folder / f"{name}.ipynb")
     environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}   # for alembic
     for command in (["generate_assignment", name], ["autograde", name, "--student=ada"]):

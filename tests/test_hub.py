@@ -4,10 +4,11 @@ import dataclasses
 import pytest
 
 import ftlib as ft
-from ftlib.datasets import load_raw
-from ftlib.hub import HUB, hub_rows
-from ftlib.profiles import PROFILES
-from ftlib.rows import DataError, check_binary, check_pair, check_row
+from ftlib.core.errors import DataError
+from ftlib.core.profiles import PROFILES
+from ftlib.data.hub import HUB, hub_rows
+from ftlib.data.load import load_raw
+from ftlib.data.rows import check_binary, check_pair, check_row
 
 ULTRA = "trl-lib/ultrafeedback_binarized"
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 import ftlib as ft
-from ftlib import judges
+from ftlib.evaluation import judges
 
 
 class StandIn:

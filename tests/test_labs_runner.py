@@ -4,9 +4,9 @@ import json
 import nbformat
 import pytest
 
-from ftlib import cli, labs
-from ftlib.course import catalogue
-from ftlib.llama_probe import Probe
+from ftlib import cli
+from ftlib.course import catalogue, notebooks
+from ftlib.export.llama_probe import Probe
 
 PASSES = ["import os, json\nimport matplotlib.pyplot as plt",
           "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
@@ -27,7 +27,7 @@ def course(tmp_path, monkeypatch):
     folder = tmp_path / "labs"
     folder.mkdir()
     monkeypatch.setattr(catalogue, "LABS", folder)
-    monkeypatch.setitem(labs.NEEDS, "3.1.10", lambda: Probe("fine"))  # whatever is installed here
+    monkeypatch.setitem(notebooks.NEEDS, "3.1.10", lambda: Probe("fine"))  # whatever is installed here
     return folder
 
 
@@ -37,7 +37,7 @@ def source_bytes(folder):
 
 def test_a_run_of_three_labs(course, tmp_path, capsys, monkeypatch):
     """One passes, one fails, one loops for ever: all are run, named, and the exit status says that not all is well."""
-    monkeypatch.delitem(labs.NEEDS, "3.1.10", raising=False)  # this one does without llama-cpp-python
+    monkeypatch.delitem(notebooks.NEEDS, "3.1.10", raising=False)  # this one does without llama-cpp-python
     notebook(course / "lab-3.1.10-last.ipynb", PASSES, "Lab <ten>")
     notebook(course / "lab-3.1.2-fails.ipynb", FAILS, "Lab two")
     notebook(course / "lab-3.1.9-loops.ipynb", LOOPS, "Lab nine")
@@ -52,7 +52,7 @@ def test_a_run_of_three_labs(course, tmp_path, capsys, monkeypatch):
     made = {p.name for p in (tmp_path / "build").iterdir()}
     assert made == {*before, "index.html"} and not list(tmp_path.rglob("left-behind.txt"))
     copy = nbformat.read(tmp_path / "build" / "lab-3.1.10-last.ipynb", as_version=4)
-    assert copy.cells[2].outputs[0].text == "tiny 1\n" and len(labs.figures(copy)) == 1
+    assert copy.cells[2].outputs[0].text == "tiny 1\n" and len(notebooks.figures(copy)) == 1
     page = (tmp_path / "build" / "index.html").read_text()
     assert page.count("<img") == 1 and page.count("failed</h2>") == 2 and "Lab &lt;ten&gt;" in page and "the data is gone" in page
 
@@ -61,8 +61,8 @@ def test_choosing_and_listing(course, tmp_path, capsys):
     notebook(course / "lab-3.1.1-a.ipynb", ["print('one')"], "Lab one")
     notebook(course / "lab-3.1.10-b.ipynb", ["print('ten')"], "Lab ten")
     (course / "notes.ipynb").write_text("{}")
-    assert [p.name for p in labs.lab_files()] == ["lab-3.1.1-a.ipynb", "lab-3.1.10-b.ipynb"]
-    assert [p.name for p in labs.lab_files(["3.1.1"])] == ["lab-3.1.1-a.ipynb"]  # not 3.1.10
+    assert [p.name for p in catalogue.lab_files()] == ["lab-3.1.1-a.ipynb", "lab-3.1.10-b.ipynb"]
+    assert [p.name for p in catalogue.lab_files(["3.1.1"])] == ["lab-3.1.1-a.ipynb"]  # not 3.1.10
     assert cli.main(["labs", "--list"]) == 0
     assert [line.split()[-2:] for line in capsys.readouterr().out.splitlines()] == [["Lab", "one"], ["Lab", "ten"]]
     assert cli.main(["labs", "3.1.1", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 0
@@ -77,7 +77,7 @@ def test_unknown_lab_and_no_labs(course, tmp_path, capsys):
     assert cli.main(["labs", "3.1.7"]) == 2 and "there are 3.1.1" in capsys.readouterr().err
     assert cli.main(["labs", "--profile", "huge", "--output", str(tmp_path / "o")]) == 2 and "'huge'" in capsys.readouterr().err
     (course / "lab-of-mine.ipynb").write_text("{}")
-    assert [p.name for p in labs.lab_files()] == ["lab-3.1.1-a.ipynb"]  # a student's own notebook is not one of the labs
+    assert [p.name for p in catalogue.lab_files()] == ["lab-3.1.1-a.ipynb"]  # a student's own notebook is not one of the labs
 
 
 def test_write_back_stores_clean_outputs_of_labs_that_passed(course, tmp_path, capsys):
@@ -89,14 +89,14 @@ def test_write_back_stores_clean_outputs_of_labs_that_passed(course, tmp_path, c
     assert [o["name"] for o in stored["cells"][1]["outputs"]] == ["stdout"] and bad.read_bytes() == before
     assert stored["metadata"]["language_info"] == {"name": "python"} and "execution" not in stored["cells"][1]["metadata"]
     ran = stored["metadata"]["ftlib"]
-    assert ran["profile"] == "tiny" and set(ran["versions"]) == set(labs.VERSIONS)
-    assert ran["source_sha256"] == labs.source_hash(nbformat.read(good, as_version=4))
+    assert ran["profile"] == "tiny" and set(ran["versions"]) == set(notebooks.VERSIONS)
+    assert ran["source_sha256"] == notebooks.source_hash(nbformat.read(good, as_version=4))
 
 
 def test_the_hash_is_of_the_code_in_its_order():
     """Two cells "a" and "b": hashing them joined would not tell "ab" from "a", "b"."""
     def of(*cells, text="words"):
-        return labs.source_hash(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text),
+        return notebooks.source_hash(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text),
                                                                 *map(nbformat.v4.new_code_cell, cells)]))
     assert of("a", "b") == of("a", "b", text="other words")
     assert len({of("a", "b"), of("b", "a"), of("ab"), of("a", "b", ""), of("a", "b ")}) == 5
@@ -110,14 +110,14 @@ def test_a_killed_kernel_is_reported(course, tmp_path, capsys):
 
 def test_slowest_cells_are_named():
     """Cells 0, 2 and 5 began at 0, 3 and 4 s, the end came at 10 s: they took 3, 1 and 6 s."""
-    assert labs.slowest({0: 0.0, 2: 3.0, 5: 4.0}, 10.0, count=2) == "; slowest: cell 5 6 s, cell 0 3 s"
-    assert labs.slowest({0: 0.0}, 0.4) == ""
+    assert notebooks.slowest({0: 0.0, 2: 3.0, 5: 4.0}, 10.0, count=2) == "; slowest: cell 5 6 s, cell 0 3 s"
+    assert notebooks.slowest({0: 0.0}, 0.4) == ""
 
 
 def test_a_lab_whose_compiled_part_is_missing_is_left_out_by_name(course, tmp_path, monkeypatch, capsys):
     notebook(course / "lab-3.1.1-a.ipynb", ["1 + 1"], "Lab one")
     notebook(course / "lab-3.1.10-b.ipynb", FAILS, "Lab ten")
-    monkeypatch.setitem(labs.NEEDS, "3.1.10", lambda: Probe("missing", "a module that nobody has"))
+    monkeypatch.setitem(notebooks.NEEDS, "3.1.10", lambda: Probe("missing", "a module that nobody has"))
     assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "lab-3.1.10-b.ipynb is left out: a module that nobody has: " in said
@@ -130,7 +130,7 @@ def test_what_must_be_compiled_comes_just_before_its_lab(course, tmp_path, monke
     notebook(course / "lab-3.1.10-b.ipynb", ["1 + 1"], "Lab ten")
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "venv.py").write_text("import sys\nprint('compiling', *sys.argv[1:])")
-    monkeypatch.setattr(labs, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     run = ["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]
 
     def said(*more):
@@ -139,7 +139,7 @@ def test_what_must_be_compiled_comes_just_before_its_lab(course, tmp_path, monke
 
     assert "compiling" not in said()
     assert "nothing is compiled: this Python is not" in said("--prepare")
-    (tmp_path / ".venv").symlink_to(labs.sys.prefix)
+    (tmp_path / ".venv").symlink_to(notebooks.sys.prefix)
     text = said("--prepare")
     order = [text.index(t) for t in ("ok lab-3.1.1-a", "compiling --export", "ok lab-3.1.10-b")]
     assert order == sorted(order)
@@ -162,5 +162,5 @@ def test_runs_side_by_side_do_not_meet_and_leave_the_tree_clean(course, tmp_path
     monkeypatch.chdir(ROOT)
     before = tree()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda path: labs.execute(nbformat.read(path, as_version=4), "tiny", 120), paths))
+        list(pool.map(lambda path: notebooks.execute(nbformat.read(path, as_version=4), "tiny", 120), paths))
     assert tree() == before

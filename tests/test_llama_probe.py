@@ -5,9 +5,12 @@ import sys
 import pytest
 from conftest import ROOT, needs_llama
 
-from ftlib import doctor, labs, llama_probe, serving
-from ftlib.export import ExportError, open_llama, quantize_gguf
-from ftlib.llama_probe import Probe, death, probe_llama
+from ftlib import doctor
+from ftlib.course import catalogue, notebooks
+from ftlib.export import llama_probe, serving
+from ftlib.export.errors import ExportError
+from ftlib.export.llama_probe import Probe, death, probe_llama
+from ftlib.export.llamacpp import open_llama, quantize_gguf
 
 # A package as llama-cpp-python's, that fails as {fate} says once a model is quantised.
 FAKE = """
@@ -124,16 +127,16 @@ def test_a_server_that_dies_all_the_same(fake, source, monkeypatch):
 
 def test_the_lab_is_left_out_by_name_and_the_doctor_says_why(fake):
     fake()
-    lab = labs.lab_files(["3.1.10"])[0]
-    assert labs.left_out(lab).startswith(f"{lab.name} is left out: ")
-    assert "illegal instruction" in labs.left_out(lab)
-    assert labs.left_out(labs.lab_files(["3.1.9"])[0]) == ""
+    lab = catalogue.lab_files(["3.1.10"])[0]
+    assert notebooks.left_out(lab).startswith(f"{lab.name} is left out: ")
+    assert "illegal instruction" in notebooks.left_out(lab)
+    assert notebooks.left_out(catalogue.lab_files(["3.1.9"])[0]) == ""
     found = doctor._llama()
     assert found.status == "warning"
     assert "illegal instruction" in found.what and "lab 3.1.10" in found.what
     assert found.mend == llama_probe.mend()
     fake("pass")
-    assert labs.left_out(lab) == ""
+    assert notebooks.left_out(lab) == ""
     said = "llama-cpp-python runs, with CPU : AVX2 = 1 | AMX_INT8 = 1 |"
     assert doctor._llama() == doctor.Finding("ok", said)
 
@@ -174,7 +177,7 @@ def test_the_trial_needs_no_torch_and_ends_with_its_outcome(fake, tmp_path):
     for name in ("torch", "transformers", "ftlib"):
         (tmp_path / "packages" / f"{name}.py").parent.mkdir(exist_ok=True)
         (tmp_path / "packages" / f"{name}.py").write_text("raise SystemExit('imported')")
-    command = [sys.executable, "-P", str(ROOT / "ftlib" / "llama_probe.py")]
+    command = [sys.executable, "-P", str(ROOT / "ftlib" / "export" / "llama_probe.py")]
     fake("pass")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import CHATML, EMBEDDED, LLAMA3, byte_tokenizer, chat, llama, unmarked
+from conftest import CHATML, EMBEDDED, LLAMA3, byte_tokenizer, llama, unmarked
 
 import ftlib as ft
-from ftlib.loading import check_tokenizer
+from ftlib.batches.template import check_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_pickled_weights_and_remote_code_are_not_loaded(folder):
 def test_the_embedded_model():
     model, tokenizer = ft.load_model("world-llama-4m")
     assert EMBEDDED.is_dir() and model.dtype == torch.float32 and tokenizer.chat_template
-    assert ft.adapter_io.base_name(model) == "world-llama-4m"  # the same on every machine
+    assert ft.adapters.io.base_name(model) == "world-llama-4m"  # the same on every machine
 
 
 # --- the large profiles on random copies of their architectures ------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_the_large_profiles_run_on_a_local_copy_of_their_architecture(profile, m
     ft.save_adapter(model, tmp_path / "adapter")
     fresh = ft.load_adapter(ft.load_model()[0], tmp_path / "adapter")
     conversations = [r["messages"][:1] for r in rows[:4]]
-    assert ft.evaluate.generate_answers(fresh, tokenizer, conversations, 4) == ft.evaluate.generate_answers(model, tokenizer,
+    assert ft.evaluation.generate.generate_answers(fresh, tokenizer, conversations, 4) == ft.evaluation.generate.generate_answers(model, tokenizer,
                                                                                                             conversations, 4)
     assert ft.perplexity(ft.merge_adapter(fresh), tokenizer, ["some text"]) > 1
 

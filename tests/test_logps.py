@@ -11,8 +11,8 @@ from torch import nn, tensor
 from torch.autograd import gradcheck
 
 import ftlib as ft
-from ftlib import logps as logps_module
-from ftlib.meter import peak_bytes
+from ftlib.losses import logps as logps_module
+from ftlib.training.memory_meter import peak_bytes
 
 F64 = torch.float64
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ftlib as ft
-from ftlib.lora import AdapterConfig, LoRALinear, dora_norm, lora_delta, lora_forward, target_names
+from ftlib.adapters.functional import dora_norm, lora_delta, lora_forward
+from ftlib.adapters.lora import AdapterConfig, LoRALinear, target_names
 
 frozen_or_not = pytest.mark.parametrize("frozen", [True, False], ids=["fused", "plain"])
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}, "rsdora": {"use_dora": True,
@@ -265,7 +266,7 @@ def test_fused_equals_plain_autograd(shape, bias, dora):
 @pytest.mark.parametrize("dora", [False, True])
 def test_fused_passes_gradcheck(dora, p):
     """Numerical derivatives by x, A, B and DoRA's scale, at a transposed (not contiguous) input, one dropout mask for all calls."""
-    from ftlib.lora import _FusedLoRA
+    from ftlib.adapters.functional import FusedLoRA
     g = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
     W, b, scale = draw(4, 3), draw(4), (draw(4).abs() + 0.5).requires_grad_() if dora else None
@@ -273,7 +274,7 @@ def test_fused_passes_gradcheck(dora, p):
 
     def forward(x, A, B, *scale):
         torch.manual_seed(7)
-        return _FusedLoRA.apply(x.T, W, None, b, A, B, *(scale or (None,)), 1.5, p)
+        return FusedLoRA.apply(x.T, W, None, b, A, B, *(scale or (None,)), 1.5, p)
     assert torch.autograd.gradcheck(forward, (x, A, B) + ((scale,) if dora else ()))
 
 
@@ -333,7 +334,7 @@ def test_autocast(variant, ids):
 def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
     """Forward passes share it; an optimizer step, loading, and merging each make a new one; `.data` needs forget_norm."""
     calls = []
-    monkeypatch.setattr("ftlib.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a))
+    monkeypatch.setattr("ftlib.adapters.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a))
     layer, _ = fused_and_plain(6, 9, 2, True, True)
     true_norm = lambda: (layer.base_layer.weight + lora_delta(layer.lora_A, layer.lora_B, layer.scaling)).norm(dim=1)
     x = torch.randn(4, 6, dtype=torch.float64)

@@ -10,7 +10,7 @@ from bitsandbytes_avx512 import dequantize_as_avx512
 from torch import nn
 
 import ftlib as ft
-from ftlib.lora import row_squares
+from ftlib.adapters.functional import row_squares
 
 N_IN, N_OUT, R = 128, 192, 8
 DORA = pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
@@ -240,7 +240,7 @@ def test_blocks_across_rows_are_read_rightly(use_dora, bias, n_in, avx512):
 
 
 def test_whole_blocks_stay_with_bitsandbytes():
-    assert ft.quant.mend_4bit_layers(Model()) == []
+    assert ft.models.nf4.mend_4bit_layers(Model()) == []
 
 
 def test_a_mended_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog):
@@ -251,7 +251,7 @@ def test_a_mended_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog
     want = run(model, x[..., :96], torch.ones(3, 5, N_OUT), torch.float32, [])
     theirs = model.proj.forward
     with caplog.at_level(logging.INFO, "ftlib"):
-        assert ft.quant.mend_4bit_layers(model) == ["proj"]
+        assert ft.models.nf4.mend_4bit_layers(model) == ["proj"]
     assert "1 4-bit layers, the first proj, have blocks across their rows" in caplog.text
     assert model.proj.forward != theirs
     copied = copy.deepcopy(model)

@@ -10,7 +10,7 @@ from torch import tensor
 from torch.autograd import gradcheck
 
 import ftlib as ft
-from ftlib.losses import log1mexp
+from ftlib.losses.preference import log1mexp
 
 F64 = torch.float64
 

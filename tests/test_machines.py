@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import EMBEDDED, ROOT
 
 import ftlib as ft
@@ -149,7 +148,7 @@ def test_without_proc(monkeypatch):
 
 def test_one_core_of_many(monkeypatch):
     """What counts are the cores that the process may use, not those that are there."""
-    from ftlib.seeds import workers
+    from ftlib.core.seeds import workers
     monkeypatch.delenv("FTLIB_WORKERS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     monkeypatch.setattr(os, "cpu_count", refuse)

@@ -5,9 +5,9 @@ import json
 import pytest
 from conftest import chat
 
-from ftlib.datasets import DataError, read_jsonl
-from ftlib.files import stream_rows
-from ftlib.manifest import read_manifest, rule_counts, verify_dataset, write_dataset
+from ftlib.core.errors import DataError
+from ftlib.data.dataset_folder import read_manifest, rule_counts, verify_dataset, write_dataset
+from ftlib.data.stream import read_jsonl, stream_rows
 
 ROWS = [chat(f"Q{i}", f"A{i}") for i in range(7)]
 DROPPED = [(3, "length", "too short"), (5, "language", "de"), (8, "length", "too short"), (9, "length", "too long")]

@@ -7,10 +7,10 @@ from conftest import llama
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import ftlib as ft
-from ftlib import memory
 from ftlib.cli import main
-from ftlib.memory import MODELS, count_config, read_config
-from ftlib.meter import peak_bytes
+from ftlib.training import memory_plan
+from ftlib.training.memory_meter import peak_bytes
+from ftlib.training.memory_plan import MODELS, count_config, read_config
 
 PUBLISHED = {"llama-3.2-1b": 1_235_814_400, "llama-3.1-8b": 8_030_261_248, "llama-3.1-70b": 70_553_706_496, "llama-2-7b": 6_738_415_616,
              "llama-2-13b": 13_015_864_320, "mistral-7b": 7_241_732_096, "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360}
@@ -117,7 +117,7 @@ def test_a_configuration_in_every_form(tmp_path):
     assert len(totals) == 1
 
 
-@pytest.mark.parametrize("name", memory.NEEDED)
+@pytest.mark.parametrize("name", memory_plan.NEEDED)
 @pytest.mark.parametrize("value", [None, 0, -1, "8", 2.5, True])
 def test_a_field_that_is_missing_or_absurd(name, value):
     config = {**TINY, name: value}
@@ -160,10 +160,10 @@ def test_check_refuses_by_name_and_says_what_would_fit():
 
 
 def test_check_looks_at_this_machine(monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 1e9)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda: 1e9)
     with pytest.raises(MemoryError, match="1.0 GB are available"):
         ft.plan_memory("llama-3.1-8b").check()
-    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda: None)
     ft.plan_memory("llama-3.1-8b").check()
 
 

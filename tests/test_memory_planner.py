@@ -3,9 +3,8 @@ import pytest
 from IPython.utils.capture import capture_output
 
 import ftlib as ft
-from ftlib.course import planner
-from ftlib.course.memory_planner import START, describe
-from ftlib.memory import PlanError
+from ftlib.course.memory_planner import START, describe, planner
+from ftlib.training.memory_plan import PlanError
 
 MOVES = {"model": "llama-3.1-8b", "method": "full", "loss": "dpo", "r": 64, "batch_size": 16, "seq_len": 8192, "gradient_checkpointing": False}
 

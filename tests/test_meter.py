@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from ftlib.meter import memory_timeline, peak_bytes
+from ftlib.training.memory_meter import memory_timeline, peak_bytes
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's allocator rounds")
 

@@ -6,8 +6,15 @@ from conftest import CHATML, byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlib.gotemplate import TEMPLATES, TemplateError
-from ftlib.modelfile import PARAMETERS, Modelfile, ModelfileError, diagnose_stops, parse_modelfile, write_modelfile
+from ftlib.export.go_template import TEMPLATES, TemplateError
+from ftlib.export.modelfile import (
+    PARAMETERS,
+    Modelfile,
+    ModelfileError,
+    diagnose_stops,
+    parse_modelfile,
+    write_modelfile,
+)
 
 awkward = st.text(st.sampled_from('"""ab \t\n\r\\#{}é日🙂'), max_size=30)
 

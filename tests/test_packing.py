@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 import ftlib as ft
-from ftlib.datasets import IGNORE, DataError, SFTCollator, encode_rows
-from ftlib.packing import PackedCollator, first_fit_decreasing, pack, real_tokens
+from ftlib.batches.collate import PackedCollator, SFTCollator, real_tokens
+from ftlib.batches.encode import encode_rows
+from ftlib.batches.packing import first_fit_decreasing, pack
+from ftlib.batches.template import IGNORE
+from ftlib.core.errors import DataError
 
 
 def row(*ids, prompt=1):

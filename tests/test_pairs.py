@@ -7,9 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ftlib as ft
-from ftlib.datasets import DataError
-from ftlib.pairs import (CORRUPTIONS, PairError, balance_length, binary_to_pairs, check_any, check_binary, check_pair, imbalanced,
-                         length_bias, pairs_from_scores, pairs_to_binary, rank_biserial, synthetic_pairs)
+from ftlib.core.errors import DataError, PairError
+from ftlib.data.pairs import (
+    CORRUPTIONS,
+    balance_length,
+    binary_to_pairs,
+    imbalanced,
+    length_bias,
+    pairs_from_scores,
+    pairs_to_binary,
+    rank_biserial,
+    synthetic_pairs,
+)
+from ftlib.data.rows import check_any, check_binary, check_pair
 
 USER = [{"role": "user", "content": "Who is Ann?"}]
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from ftlib.datasets import DataError, load_rows
-from ftlib.pipeline import PrepareError, prepare, standard_rules
+from ftlib.core.errors import DataError
+from ftlib.data.load import load_rows
+from ftlib.data.prepare import PrepareError, prepare, standard_rules
 
 FOREIGN = ["Wie heißt der Fluss, der durch diese kleine Stadt fließt?", "Das Wetter ist heute schön, darum gehen wir an den See.",
            "Quelle est la rivière qui traverse cette petite ville ?", "Nous avons mangé du pain et du fromage dans le jardin.",

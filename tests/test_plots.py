@@ -3,8 +3,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ftlib import plots
-from ftlib.evaluate import Interval
+from ftlib.core.stats import Interval
+from ftlib.course import plots
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_the_frontier_goes_from_left_to_right_with_its_intervals():
 
 
 def test_waterfall_counts_and_hatches():
-    from ftlib.pipeline import prepare
+    from ftlib.data.prepare import prepare
     done = prepare([{"text": t} for t in "ab1c"], [lambda row: "digit" if row["text"].isdigit() else None])
     ax = plots.waterfall(done).axes[0]
     assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(0, 4), (3, 1), (0, 3)] and ax.patches[1].get_hatch() and not ax.patches[0].get_hatch()

@@ -10,10 +10,10 @@ import torch
 from conftest import chat, llama, randomize
 
 import ftlib as ft
-from ftlib import loading
-from ftlib.baselines import add_prefix
-from ftlib.profiles import PROFILES
-from ftlib.train import PRECISIONS
+from ftlib.adapters.prefix import add_prefix
+from ftlib.core.profiles import PROFILES
+from ftlib.models import load
+from ftlib.training.options import PRECISIONS
 
 BF16_ROUNDING = 2**-8  # half a unit in the last of eight bits, relative
 SETTINGS = {"steps": 3, "learning_rate": 1e-3, "batch_size": 4, "log_steps": 1, "show": False}
@@ -186,5 +186,5 @@ def test_a_forked_child_leaves_the_threads_alone(monkeypatch):
 
 
 def threads_after_asking_for(count: int) -> int:
-    loading.set_threads(count)
+    load.set_threads(count)
     return torch.get_num_threads()

@@ -8,17 +8,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHATML, LLAMA3, byte_tokenizer, exit_code_of_a_child, llama, randomize, unmarked
+from conftest import (
+    CHATML,
+    LLAMA3,
+    byte_tokenizer,
+    exit_code_of_a_child,
+    llama,
+    randomize,
+    unmarked,
+)
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import log_softmax
 
 import ftlib as ft
-import ftlib.baselines as fb
-from ftlib import preference, reference, train
-from ftlib.datasets import IGNORE, DataError, fingerprint
-from ftlib.preference import OPTIONS, prefer
-from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch, row_length, shared_mask
-from ftlib.preference_trainer import METRICS, BlockSampler, PreferenceTrainer, pair_logps, why_unshared
+from ftlib.adapters import prefix as prefix_module
+from ftlib.batches.collate import KTOCollator, PairCollator, shared_mask
+from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length
+from ftlib.batches.template import IGNORE
+from ftlib.core.errors import DataError
+from ftlib.data.rows import fingerprint
+from ftlib.training import folder as folder_module
+from ftlib.training import options as options_module
+from ftlib.training import prefer as prefer_module
+from ftlib.training import reference as reference_module
+from ftlib.training.prefer import OPTIONS, prefer
+from ftlib.training.preference_trainer import METRICS, PreferenceTrainer, pair_logps, why_unshared
+from ftlib.training.samplers import BlockSampler
 
 F64 = torch.float64
 PAIRS = [{"prompt": f"Say {w}{i}.", "chosen": f"{w}{i}", "rejected": f"no{w * (i % 3)}!"}
@@ -51,7 +66,7 @@ def hand_logps(model, item, side="chosen_ids") -> torch.Tensor:
 
 
 def trainer_of(model, loss="dpo", adapter_off=True, **options):
-    args = train._arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
+    args = options_module.training_arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
                             accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
     return PreferenceTrainer(model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[])
 
@@ -202,7 +217,7 @@ def sliding():
 
 
 def with_prefix():
-    return fb.add_prefix(llama(layers=1), 2)
+    return prefix_module.add_prefix(llama(layers=1), 2)
 
 
 def flash():
@@ -220,7 +235,7 @@ def test_where_sharing_is_exact():
 
 @pytest.mark.parametrize("make, reason", [(sliding, "everything before"), (with_prefix, "prefix"), (flash, "flash_attention_2")])
 def test_where_it_is_not_prompts_run_twice_and_one_line_says_so(make, reason, tokenizer, caplog):
-    collator = preference._collator(make(), tokenizer, "dpo", True)
+    collator = prefer_module._collator(make(), tokenizer, "dpo", True)
     assert not collator.share_prefix and reason in caplog.text
 
 
@@ -495,7 +510,7 @@ def test_a_shared_cache_grows_by_the_rows_it_lacks(tokenizer, tmp_path, monkeypa
     assert asked == [8] and run.history[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
     prefer(adapted(), tokenizer, PAIRS[:9], **one)
     assert asked == [8, 1]
-    assert len(load_file(tmp_path / "r" / reference.LOGPS)["logps"]) == 18
+    assert len(load_file(tmp_path / "r" / reference_module.LOGPS)["logps"]) == 18
 
 
 def test_ktos_own_rows_are_found_again_with_another_seed(tokenizer, tmp_path, monkeypatch):
@@ -524,23 +539,23 @@ def test_a_run_that_version_0_1_0_began_finds_its_reference(loss, tokenizer, tmp
 def as_version_0_1_0_left_it(run: Path, loss: str, tokenizer) -> None:
     """Rewrite a run's reference by row, and its settings without what was recorded later."""
     if loss == "kto":
-        encoded = preference._kto_order(encode_binary(tokenizer, PAIRS), SETTINGS["batch_size"], 0)
+        encoded = prefer_module._kto_order(encode_binary(tokenizer, PAIRS), SETTINGS["batch_size"], 0)
         parts = {"train": encoded, "eval": mismatch(encode_binary(tokenizer, PAIRS[:4]), 2 * SETTINGS["batch_size"])}
     else:
         parts = {"train": encode_pairs(tokenizer, PAIRS), "eval": encode_pairs(tokenizer, PAIRS[:4])}
-    kept = load_file(run / "reference" / reference.LOGPS)
+    kept = load_file(run / "reference" / reference_module.LOGPS)
     known = dict(zip(map(bytes, kept["keys"].tolist()), kept["logps"].tolist()))
     tensors = {}
     for name, items in parts.items():
-        values = [[known[key] for key in preference._keys(item)] for item in items]
+        values = [[known[key] for key in prefer_module._keys(item)] for item in items]
         tensors[name] = torch.tensor(values, dtype=kept["logps"].dtype)
-    save_file(tensors, run / "reference" / reference.LOGPS)
-    recorded = json.loads((run / "reference" / reference.MANIFEST).read_text())
+    save_file(tensors, run / "reference" / reference_module.LOGPS)
+    recorded = json.loads((run / "reference" / reference_module.MANIFEST).read_text())
     recorded.pop("precision")
     recorded["tokens"] = {name: fingerprint(items) for name, items in parts.items()}
-    (run / "reference" / reference.MANIFEST).write_text(json.dumps(recorded))
+    (run / "reference" / reference_module.MANIFEST).write_text(json.dumps(recorded))
     settings = json.loads((run / "settings.json").read_text())
-    for later in train.LATER_SETTINGS:
+    for later in folder_module.LATER_SETTINGS:
         settings.pop(later)
     (run / "settings.json").write_text(json.dumps(settings))
 
@@ -560,7 +575,7 @@ def test_two_processes_share_a_cache_without_computing_twice(tokenizer, tmp_path
 
 def test_a_damaged_cache_is_refused(finished, tokenizer, tmp_path):
     folder = shutil.copytree(finished[0] / "reference", tmp_path / "reference")
-    (folder / reference.LOGPS).write_bytes(b"half")
+    (folder / reference_module.LOGPS).write_bytes(b"half")
     with pytest.raises(ft.RunError, match="damaged"):
         prefer(adapted(), tokenizer, PAIRS, **SETTINGS, eval_rows=PAIRS[:4], reference=folder)
 
@@ -615,7 +630,7 @@ def test_the_two_sides_of_a_pair_are_no_mismatch():
 
 
 def test_every_row_once_and_the_last_batch_topped_up():
-    order = preference._kto_order(thumbs(10), 4, seed=0)
+    order = prefer_module._kto_order(thumbs(10), 4, seed=0)
     rows = [item["prompt_ids"][0] for item in order]
     assert len(order) == 12 and set(rows[:10]) == set(range(10)) and rows[10:] == rows[:2]
     assert all(partner in rows[i // 4 * 4: i // 4 * 4 + 4] and partner != rows[i] for i, partner in enumerate(partners(order)))
@@ -657,7 +672,7 @@ def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(finished
     """The reference stays that of the start, although the model at hand may be another by now: it comes from the checkpoint."""
     folder = tmp_path / "run"
     assert exit_code_of_a_child(lambda: prefer_until_killed(folder)) == -signal.SIGKILL
-    assert train.last_checkpoint(folder).name == "checkpoint-2" and not (folder / "adapter").exists()
+    assert folder_module.last_checkpoint(folder).name == "checkpoint-2" and not (folder / "adapter").exists()
     model = adapted(seed=5)
     run = prefer(model, tokenizer, PAIRS, **SETTINGS, eval_rows=PAIRS[:4], output_dir=folder)
     _, trained, whole = finished

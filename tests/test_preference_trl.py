@@ -10,10 +10,11 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 import ftlib as ft
-from ftlib.preference import OPTIONS
-from ftlib.preference_data import KTOCollator, PairCollator, encode_binary, encode_pairs, mismatch
-from ftlib.preference_trainer import PreferenceTrainer
-from ftlib.train import _arguments
+from ftlib.batches.collate import KTOCollator, PairCollator
+from ftlib.batches.preference import encode_binary, encode_pairs, mismatch
+from ftlib.training.options import training_arguments
+from ftlib.training.prefer import OPTIONS
+from ftlib.training.preference_trainer import PreferenceTrainer
 
 
 def turns(role: str, text: str) -> list[dict]:
@@ -49,13 +50,17 @@ def theirs(model):
 
 def trl_trainer(kind: str, peft, tokenizer, rows, tmp_path, **options):
     if kind == "dpo":
-        from trl import DPOConfig as Config, DPOTrainer as Trainer
+        from trl import DPOConfig as Config
+        from trl import DPOTrainer as Trainer
     elif kind == "kto":
-        from trl import KTOConfig as Config, KTOTrainer as Trainer
+        from trl import KTOConfig as Config
+        from trl import KTOTrainer as Trainer
     elif kind == "orpo":
-        from trl.experimental.orpo import ORPOConfig as Config, ORPOTrainer as Trainer
+        from trl.experimental.orpo import ORPOConfig as Config
+        from trl.experimental.orpo import ORPOTrainer as Trainer
     else:
-        from trl.experimental.cpo import CPOConfig as Config, CPOTrainer as Trainer
+        from trl.experimental.cpo import CPOConfig as Config
+        from trl.experimental.cpo import CPOTrainer as Trainer
     config = Config(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=len(rows),
                     gradient_checkpointing=False, disable_tqdm=True, **options)
     return Trainer(model=peft, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
@@ -70,7 +75,7 @@ def reference_is_base(trainer) -> None:
 
 
 def our_loss(loss: str, model, batch, adapter_off: bool = False, **options) -> torch.Tensor:
-    args = _arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
+    args = training_arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
                       accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
     trainer = PreferenceTrainer(model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[])
     return trainer.row_losses(model, batch)[0].mean()

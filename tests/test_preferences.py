@@ -8,11 +8,12 @@ from conftest import ROOT
 import ftlib as ft
 from data import messy
 from data.world import SEED, World
-from ftlib.cleaning import find_pii
+from ftlib.core.errors import DataError
 from ftlib.course.world import judge_style, stated_facts, style_judge
-from ftlib.datasets import DataError, check_row
-from ftlib.formats import convert
-from ftlib.pairs import check_binary, check_pair, completion_text, rank_biserial
+from ftlib.data.formats import convert
+from ftlib.data.pairs import rank_biserial
+from ftlib.data.pii import find_pii
+from ftlib.data.rows import check_binary, check_pair, check_row, completion_text
 
 ROWS = ROOT / "data" / "rows"
 PAIRS = ("preferences", "preferences_long", "preferences_matched", "preferences_test")

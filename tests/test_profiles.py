@@ -3,8 +3,8 @@ import pytest
 import torch
 
 import ftlib as ft
-from ftlib.hub import HUB
-from ftlib.profiles import PROFILES
+from ftlib.core.profiles import PROFILES
+from ftlib.data.hub import HUB
 
 
 def test_by_name_environment_and_machine(monkeypatch):

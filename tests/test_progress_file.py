@@ -9,7 +9,7 @@ from conftest import ROOT
 from test_course import DOUBLE, named, not_written
 
 from ftlib import cli
-from ftlib.course import progress
+from ftlib.course import catalogue, progress
 from ftlib.course.catalogue import MODULES, POINTS
 from ftlib.course.exercise import Lab, load_lab
 from ftlib.course.readings import READINGS, reading_table
@@ -150,7 +150,7 @@ def test_points_of_exercises_readings_and_the_course(file):
 
 
 def test_every_lab_has_a_name():
-    assert list(progress.NAMES) == list(MODULES)
+    assert list(catalogue.NAMES) == list(MODULES)
 
 
 @pytest.mark.parametrize("number", MODULES)

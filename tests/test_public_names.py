@@ -29,13 +29,13 @@ with ft.neftune(model, 5.0):
 
 
 def test_the_former_module_says_where_it_went():
-    code = "import warnings; warnings.simplefilter('error', DeprecationWarning); import ftlib.neftune"
+    code = "import warnings; warnings.simplefilter('error', DeprecationWarning); import ftlib.neftune; ftlib.neftune.neftune_noise"
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert failed.returncode == 1 and "ftlib.neftune is ftlib.training.neftune now" in failed.stderr
+    assert failed.returncode == 1 and "ftlib.neftune.neftune_noise is ftlib.training.neftune.neftune_noise now" in failed.stderr
 
 
 def test_modules_are_there_and_other_names_are_not():
-    assert ft.losses.dpo_loss is ft.dpo_loss
+    assert ft.losses.preference.dpo_loss is ft.dpo_loss
     with pytest.raises(AttributeError, match="no attribute 'dpo_los'"):
         ft.dpo_los
     with pytest.raises(ImportError, match="dpo_los"):

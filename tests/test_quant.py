@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ftlib as ft
-from ftlib import quant
-from ftlib.meter import peak_bytes
+from ftlib.models import nf4 as nf4_module
+from ftlib.training.memory_meter import peak_bytes
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((256, 512), (7, 13), (5, 33), (1000,), (3, 64), (64, 2), (1, 1), (1,), (2, 3, 32), (130, 1000))
@@ -34,10 +34,10 @@ def by_definition(q):
     code = torch.where(place % 2 == 0, byte // 16, byte % 16)
     scales = q.scales
     if q.outer is not None:
-        level = quant.DYNAMIC_LEVELS[q.scales.int()].double()
+        level = nf4_module.DYNAMIC_LEVELS[q.scales.int()].double()
         outer = q.outer[torch.arange(len(q.scales)) // 256].double()
         scales = ((level * outer).float().double() + q.mean.double()).float()
-    values = quant.LEVELS[q.quant_type][code].double() * scales[place // q.block_size].double()
+    values = nf4_module.LEVELS[q.quant_type][code].double() * scales[place // q.block_size].double()
     return values.float().to(q.dtype).view(q.shape)
 
 
@@ -51,7 +51,7 @@ def assert_same(q, w):
         assert torch.equal(q.outer, state.state2.absmax)
         assert torch.equal(q.mean, state.offset)
     assert torch.equal(q.dequantize(), by_definition(q))
-    assert torch.equal(q.dequantize(), quant.dequantize_packed(packed, state))
+    assert torch.equal(q.dequantize(), nf4_module.dequantize_packed(packed, state))
     if bitsandbytes_is_right(w.shape, q.block_size):
         assert torch.equal(q.dequantize().reshape(-1), bnb.dequantize_4bit(packed, state).reshape(-1))
 
@@ -79,11 +79,11 @@ def test_levels_are_normal_quantiles():
 
 @pytest.mark.parametrize("name", ["nf4", "fp4"])
 def test_levels_are_those_of_bitsandbytes(name):
-    assert torch.equal(quant.LEVELS[name], bnb.get_4bit_type(name, "cpu"))
+    assert torch.equal(nf4_module.LEVELS[name], bnb.get_4bit_type(name, "cpu"))
 
 
 def test_scales_are_stored_in_the_dynamic_type():
-    assert torch.equal(quant.DYNAMIC_LEVELS, bnb.create_dynamic_map())
+    assert torch.equal(nf4_module.DYNAMIC_LEVELS, bnb.create_dynamic_map())
 
 
 # By hand
@@ -105,7 +105,7 @@ def test_halfway_is_the_lower_level():
 
 
 def test_int4_is_symmetric_and_even():
-    q = quant.quantize_4bit(torch.tensor([-7.0, -3.0, 0.0, 1.4, 7.0]), "int4", block_size=5, double_quant=False)
+    q = nf4_module.quantize_4bit(torch.tensor([-7.0, -3.0, 0.0, 1.4, 7.0]), "int4", block_size=5, double_quant=False)
     assert q.dequantize().tolist() == pytest.approx([-7, -3, 0, 1, 7])
 
 
@@ -122,7 +122,7 @@ def test_every_bit_as_bitsandbytes(dtype, shape, double_quant):
     before = w.clone()
     for block_size in (32, 64, 128):
         for name in ("nf4", "fp4"):
-            assert_same(quant.quantize_4bit(w, name, block_size, double_quant), w)
+            assert_same(nf4_module.quantize_4bit(w, name, block_size, double_quant), w)
     assert torch.equal(w, before)
 
 
@@ -133,7 +133,7 @@ def test_all_zeros_stay_zeros():
 
 
 def test_more_weights_than_one_chunk():
-    w = weight((3, quant.CHUNK // 2 + 100))
+    w = weight((3, nf4_module.CHUNK // 2 + 100))
     assert_same(ft.quantize_nf4(w), w)
 
 
@@ -161,7 +161,7 @@ def test_the_case_that_was_found():
     assert not bitsandbytes_is_right((3, 64), 128)
     assert torch.equal(wrong[:2], right[:2])
     assert torch.allclose(4 * wrong[2], right[2])
-    assert torch.equal(quant.dequantize_packed(packed, state), right)
+    assert torch.equal(nf4_module.dequantize_packed(packed, state), right)
 
 
 def test_dequantize_packed_is_right_with_avx512(monkeypatch):
@@ -170,14 +170,14 @@ def test_dequantize_packed_is_right_with_avx512(monkeypatch):
         w = weight(shape, torch.bfloat16)
         for block_size in (32, 64, 128):
             q = ft.quantize_nf4(w, block_size)
-            assert torch.equal(quant.dequantize_packed(*oracle(w, block_size)), q.dequantize())
+            assert torch.equal(nf4_module.dequantize_packed(*oracle(w, block_size)), q.dequantize())
 
 
 @pytest.mark.parametrize("columns, touched", [(576, False), (896, False), (960, False), (2880, False), (11008, False), (4304, True), (32, True)])
 def test_which_layers_of_real_models_are_touched(columns, touched):
     """The module's docstring names them: blocks of 64, as transformers loads a model in 4 bits."""
     assert bitsandbytes_is_right((1024, columns), 64) == (not touched)
-    assert quant.blocks_end_with_rows((1024, columns), 64) == (not touched)
+    assert nf4_module.blocks_end_with_rows((1024, columns), 64) == (not touched)
 
 
 @settings(max_examples=60, deadline=None)
@@ -186,7 +186,7 @@ def test_which_layers_of_real_models_are_touched(columns, touched):
 def test_every_bit_whatever_the_shape(rows, columns, block_size, double, name, size, dtype, seed):
     w = weight((rows, columns), dtype, seed, size)
     packed, state = oracle(w, block_size, double, name)
-    q = quant.quantize_4bit(w, name, block_size, double)
+    q = nf4_module.quantize_4bit(w, name, block_size, double)
     assert torch.equal(q.packed, packed.view(-1)) and torch.equal(q.scales, state.absmax)
     assert q.dequantize().shape == w.shape
     for scale, level in zip(q.block_scales(), w.reshape(-1).float().split(block_size)):
@@ -224,13 +224,13 @@ def test_memory_beyond_the_result_is_bounded():
     """Four times the weights take no more working space: it depends on the chunk alone."""
     small, large = (weight((n, 2048), torch.bfloat16) for n in (2048, 8192))
     extra = [peak_bytes(lambda w=w: ft.quantize_nf4(w)) - ft.quantize_nf4(w).nbytes for w in (small, large)]
-    assert extra[1] < 1.2 * extra[0] < 40 * quant.CHUNK
+    assert extra[1] < 1.2 * extra[0] < 40 * nf4_module.CHUNK
     assert extra[1] < large.nbytes
 
 
 def test_dequantising_fills_one_tensor():
     q = ft.quantize_nf4(weight((8192, 2048), torch.bfloat16))
-    assert peak_bytes(q.dequantize) < 8192 * 2048 * 2 + 24 * quant.CHUNK
+    assert peak_bytes(q.dequantize) < 8192 * 2048 * 2 + 24 * nf4_module.CHUNK
 
 
 # What it is for
@@ -238,7 +238,7 @@ def test_dequantising_fills_one_tensor():
 
 def test_nf4_loses_least_on_normal_weights():
     w = weight((512, 512), size=1.0)
-    error = {name: (quant.quantize_4bit(w, name, double_quant=False).dequantize() - w).square().mean().sqrt().item() for name in quant.LEVELS}
+    error = {name: (nf4_module.quantize_4bit(w, name, double_quant=False).dequantize() - w).square().mean().sqrt().item() for name in nf4_module.LEVELS}
     assert error["nf4"] < error["int4"] < error["fp4"]
 
 
@@ -283,6 +283,6 @@ def test_bad_arguments(w, options, words):
 
 def test_unknown_type_and_no_place_for_int4():
     with pytest.raises(ValueError, match="quant_type='nf8': use one of nf4, fp4, int4"):
-        quant.quantize_4bit(torch.zeros(4), "nf8")
+        nf4_module.quantize_4bit(torch.zeros(4), "nf8")
     with pytest.raises(ValueError, match="'int4' has no place"):
-        quant.quantize_4bit(torch.zeros(4), "int4").state_dict()
+        nf4_module.quantize_4bit(torch.zeros(4), "int4").state_dict()

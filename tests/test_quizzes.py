@@ -10,9 +10,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 import ftlib as ft
-from ftlib.course import quiz
 from ftlib.course.catalogue import MODULES
-from ftlib.course.quizzes import COLOURS, load_quiz
+from ftlib.course.quiz import COLOURS, load_quiz, quiz
 
 QUESTIONS = {f"{lab} {i}": q for lab in MODULES for i, q in enumerate(load_quiz(lab), 1)}
 NUMERIC = {  # every numeric question's answer, worked out again
@@ -66,7 +65,7 @@ def test_every_numeric_answer_is_worked_out_again():
 
 def test_memory_claims_agree_with_the_plan():
     """Rank 16 on all linears of Llama-3.1-8B is the 41.9 million; NF4's linear layers of 70B are about 35 GB; 24 GB hold no 70B."""
-    from ftlib.memory import NF4_BITS, count_config, read_config
+    from ftlib.training.memory_plan import NF4_BITS, count_config, read_config
     assert ft.plan_memory("llama-3.1-8b", "lora", r=16).parts["adapter"] == pytest.approx(4 * 41.9e6, rel=0.002)
     assert count_config(read_config("llama-3.1-70b"))["linear"] * NF4_BITS / 8e9 == pytest.approx(35, abs=0.5)
     assert not ft.plan_memory("llama-3.1-70b", "qlora", r=1, seq_len=1).fits(24e9)
@@ -101,7 +100,7 @@ def test_committed_notebooks_leave_the_script_out():
     """`clean` drops what works only in a running notebook: a quiz's script and a widget's view; pictures and text stay."""
     import nbformat
 
-    from ftlib.labs import clean
+    from ftlib.course.notebooks import clean
     output = lambda **data: nbformat.v4.new_output("display_data", data={k.replace("__", "/"): v for k, v in data.items()})
     widget = nbformat.v4.new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox()"})
     cell = nbformat.v4.new_code_cell("x", outputs=[output(text__html="<div>"), output(application__javascript="x()", text__plain="<J>"), widget,
@@ -114,7 +113,7 @@ def test_committed_notebooks_leave_the_script_out():
 def test_the_notebook_shows_its_quiz_before_the_reading(lab):
     import nbformat
 
-    from ftlib.labs import lab_files
+    from ftlib.course.catalogue import lab_files
     cells = [c.source for c in nbformat.read(lab_files([lab])[0], as_version=4).cells]
     at = [i for i, source in enumerate(cells) if f'quiz("{lab}")' in source]
     reading = next(i for i, source in enumerate(cells) if "## Further reading" in source)
@@ -123,7 +122,7 @@ def test_the_notebook_shows_its_quiz_before_the_reading(lab):
 
 def test_the_questions_are_package_data():
     package = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert package["tool"]["setuptools"]["package-data"]["ftlib.course.quizzes"] == ["*.json"]
+    assert package["tool"]["setuptools"]["package-data"]["ftlib.course"] == ["quizzes/*.json"]
     assert any(d.startswith("jupyterquiz") for d in package["project"]["dependencies"])
 
 

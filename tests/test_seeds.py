@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from ftlib.seeds import over_seeds, workers
+from ftlib.core.seeds import over_seeds, workers
 
 
 @pytest.mark.parametrize("count", ["1", "2", "4"])

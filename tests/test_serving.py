@@ -9,11 +9,18 @@ from conftest import EMBEDDED, ROOT, needs_llama
 pytest.importorskip("ollama", reason="needs the extra `export`")
 from ollama_stand_in import StandIn
 
-from ftlib import serving
-from ftlib.gotemplate import TEMPLATES
-from ftlib.llama_probe import Probe
-from ftlib.modelfile import ModelfileError, parse_modelfile, write_modelfile
-from ftlib.serving import OllamaServer, Reply, ServingError, chat, find_ollama, ollama_url, serve
+from ftlib.export import llama_probe, serving
+from ftlib.export.go_template import TEMPLATES
+from ftlib.export.llama_probe import Probe
+from ftlib.export.modelfile import ModelfileError, write_modelfile
+from ftlib.export.serving import (
+    Reply,
+    ServingError,
+    chat,
+    find_ollama,
+    ollama_url,
+    serve,
+)
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -113,7 +120,7 @@ def test_who_answers(ollama, modelfile, monkeypatch):
         with pytest.raises(ServingError, match="no Ollama answers at http://127.0.0.1:.*ollama serve"), serve(modelfile, "m", runtime="ollama"):
             pass
         missing = Probe("missing", "llama-cpp-python is not installed")
-        monkeypatch.setattr(serving, "probe_llama", lambda: missing)
+        monkeypatch.setattr(llama_probe, "probe_llama", lambda: missing)
         said = "llama-cpp-python is not installed: .*ollama serve"
         with pytest.raises(ServingError, match=said), serve(modelfile, "m"):
             pass
@@ -162,7 +169,7 @@ def test_bad_models(ollama, modelfile):
 def world(tmp_path_factory):
     """The embedded model with its SFT adapter as f16 GGUF and its Modelfile; and the model and tokenizer themselves."""
     import ftlib as ft
-    from ftlib.export import export_gguf
+    from ftlib.export.gguf_writer import export_gguf
     model, tokenizer = ft.load_model(EMBEDDED)
     ft.load_adapter(model, ROOT / "data" / "sft-adapter")
     folder = tmp_path_factory.mktemp("world")

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlib.datasets import DataError, load_rows
-from ftlib.splits import split_by_group
+from ftlib.core.errors import DataError
+from ftlib.data.load import load_rows
+from ftlib.data.splits import split_by_group
 
 
 def rows_of(keys):

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ftlib as ft
-from ftlib.datasets import IGNORE, DataError, encode, encode_rows, inference_template, show_mask, training_template
+from ftlib.batches.encode import encode_rows
+from ftlib.batches.template import IGNORE, encode, inference_template, show_mask, training_template
+from ftlib.core.errors import DataError
 
 HEADER = "'<|start_header_id|>' ~ role ~ '<|end_header_id|>\\n\\n'"
 # Llama 3.1's layout: a system turn always, with two lines of dates before its text; contents are trimmed.

@@ -1,8 +1,17 @@
 """One reading of rows of every kind, and one way to change their texts."""
 import pytest
 
-from ftlib.datasets import DataError
-from ftlib.texts import map_texts, outside_code, prose, row_answers, row_parts, row_text, tokens, words
+from ftlib.core.errors import DataError
+from ftlib.data.texts import (
+    map_texts,
+    outside_code,
+    prose,
+    row_answers,
+    row_parts,
+    row_text,
+    tokens,
+    words,
+)
 
 USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Q"), ("assistant", "A"), ("assistant", "B")))
 

@@ -12,8 +12,13 @@ from safetensors import safe_open
 from torch.nn.functional import log_softmax
 
 import ftlib as ft
-from ftlib import train
-from ftlib.datasets import DataError, encode_rows, fingerprint
+from ftlib.adapters import active
+from ftlib.batches.encode import encode_rows
+from ftlib.core.errors import DataError
+from ftlib.data.rows import fingerprint
+from ftlib.training import folder as folder_module
+from ftlib.training import live, samplers
+from ftlib.training import trainer as trainer_module
 
 SETTINGS = {"steps": 10, "learning_rate": 1e-2, "batch_size": 4, "save_steps": 3, "log_steps": 1, "show": False}
 
@@ -132,8 +137,8 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
     results = []
     for kept in (True, False):
         if not kept:
-            row_norm = ft.lora.LoRALinear._row_norm
-            monkeypatch.setattr("ftlib.lora.LoRALinear._row_norm", lambda layer: layer.forget_norm() or row_norm(layer))
+            row_norm = ft.adapters.lora.LoRALinear._row_norm
+            monkeypatch.setattr("ftlib.adapters.lora.LoRALinear._row_norm", lambda layer: layer.forget_norm() or row_norm(layer))
         model = adapted(use_dora=True, lora_dropout=0.0)
         ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 4, "learning_rate": 5e-2})
         results.append(adapter(model))
@@ -170,7 +175,7 @@ def test_batches_hold_rows_of_like_length_in_an_order_of_seed_and_epoch():
 
     def order(seed, epoch):
         torch.rand(1)
-        sampler = train.LengthGroupedSampler(lengths, 10, seed)
+        sampler = samplers.LengthGroupedSampler(lengths, 10, seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -253,7 +258,7 @@ def test_checkpoints_hold_the_adapter_and_no_base_weight(finished):
 def test_finishing_twice_returns_at_once_with_the_same_adapter(finished, tokenizer, monkeypatch):
     folder, trained, run = finished
     manifest = json.loads((folder / "manifest.json").read_text())
-    monkeypatch.setattr(train.SFTTrainer, "training_step", lambda *a, **k: pytest.fail("it trained again"))
+    monkeypatch.setattr(trainer_module.SFTTrainer, "training_step", lambda *a, **k: pytest.fail("it trained again"))
     model = adapted()
     again = ft.finetune(model, tokenizer, ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
     assert equal(adapter(model), trained) and again.resumed_from == 10 and again.history == run.history
@@ -265,7 +270,7 @@ def test_finishing_twice_returns_at_once_with_the_same_adapter(finished, tokeniz
 # --- killed, and going on -------------------------------------------------------------------------------------------------------
 def train_until_killed(where: str, folder: Path) -> None:
     """For a process of its own: dies in step 8, or with the adapter of its second checkpoint half written."""
-    step, save = train.SFTTrainer.training_step, train.save_adapter
+    step, save = trainer_module.SFTTrainer.training_step, active.save_adapter
 
     def kill_in_step(self, *args, **kwargs):
         if self.state.global_step == 7:
@@ -280,9 +285,9 @@ def train_until_killed(where: str, folder: Path) -> None:
         return saved
 
     if where == "step":
-        train.SFTTrainer.training_step = kill_in_step
+        trainer_module.SFTTrainer.training_step = kill_in_step
     else:
-        train.save_adapter = kill_in_save
+        active.save_adapter = kill_in_save
     ft.finetune(adapted(), byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
 
 
@@ -292,7 +297,7 @@ def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(where, n
     folder = tmp_path / "run"
     assert exit_code_of_a_child(lambda: train_until_killed(where, folder)) == -signal.SIGKILL
     assert not (folder / "adapter").exists() and (folder / "checkpoint-6").is_dir() and not (folder / "checkpoint-9").exists()
-    assert train.last_checkpoint(folder).name == f"checkpoint-{newest}"
+    assert folder_module.last_checkpoint(folder).name == f"checkpoint-{newest}"
     model = adapted(seed=5)  # another start: all that matters comes from the checkpoint
     run = ft.finetune(model, tokenizer, ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
     _, trained, whole = finished
@@ -389,14 +394,13 @@ def test_progress_in_a_terminal(tokenizer, rows, capsys):
 def test_progress_in_a_notebook_is_one_line_that_is_rewritten(tokenizer, rows, monkeypatch):
     import IPython.display
 
-    from ftlib import progress
     shown = []
 
     class Handle:
         def update(self, html):
             shown.append(html.data)
 
-    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(live, "in_notebook", lambda: True)
     monkeypatch.setattr(IPython.display, "display", lambda html, display_id: shown.append(html.data) or Handle())
     run = ft.finetune(adapted(), tokenizer, rows, **{**SETTINGS, "steps": 4, "show": True})
     assert shown[0] == "starting …" and "step 4/4" in shown[-1] and f"loss {run.history[-1]['loss']:.3f}" in shown[-1]

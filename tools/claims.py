@@ -171,7 +171,7 @@ def computed_here() -> list[tuple[float, str]]:
         for field in ("label", "axis", "defect", "family"):
             counts = Counter(str(row[field]) for row in rows if field in row)
             found += [(n, "") for n in (len(counts), *counts.values())]
-    for path in [*(ROOT / "data").glob("*.py"), *(ROOT / f"ftlib/{m}.py" for m in ("profiles", "memory", "labs", "doctor")),
+    for path in [*(ROOT / "data").glob("*.py"), *(ROOT / f"ftlib/{m}.py" for m in ("core/profiles", "training/memory_plan", "course/notebooks", "doctor")),
                  ROOT / "tests/test_preferences.py"]:
         found += literals(path.read_text(encoding="utf-8"))
     return found
@@ -246,7 +246,7 @@ def check_notebook(path: Path, papers: dict) -> list[Claim]:
 
 def settings() -> list[tuple[float, str]]:
     """What the profiles and the known models set: in every lab."""
-    return [v for m in ("profiles", "memory") for v in literals((ROOT / f"ftlib/{m}.py").read_text(encoding="utf-8"))]
+    return [v for m in ("core/profiles", "training/memory_plan") for v in literals((ROOT / f"ftlib/{m}.py").read_text(encoding="utf-8"))]
 
 
 def read_papers() -> dict:

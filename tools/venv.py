@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV, STAMP, EXPORT = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready", ROOT / ".venv" / "ftlib-export-ready"
 BROWSER = ROOT / ".venv" / "ftlib-browser-ready"
-REASON = ROOT / ".venv" / "ftlib-export-failed"  # why; ftlib/llama_probe.py reads it
+REASON = ROOT / ".venv" / "ftlib-export-failed"  # why; ftlib/export/llama_probe.py reads it
 NETWORK = "Is the network up? Run the command again: pip goes on from its cache."
 MINUTES = "about 7 minutes of processor time, shared by the cores"
 OLDEST, DISK_GB = (3, 11), 6
@@ -110,7 +110,7 @@ def pip(torch: str | None) -> list[str]:
 def processor_flags() -> set[str] | None:
     """This processor's sets of instructions, by Linux's names; None where Linux does not tell."""
     try:
-        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
     except OSError:
         return None
     return set(found[1].split()) if found else None
@@ -132,7 +132,7 @@ def cmake_arguments(machine: str, flags: set[str] | None, plain: bool = False) -
 
 
 def export_fingerprint() -> str:
-    parts = [fingerprint(), (ROOT / "tools" / "llama.cmake").read_text(), platform.machine()]
+    parts = [fingerprint(), (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"), platform.machine()]
     text = "\n".join([*parts, *cmake_arguments(platform.machine(), processor_flags())])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -141,7 +141,7 @@ def export_done() -> bool:
     """Was it built as it would be now? Who sets no CMAKE_ARGS keeps what was built with some."""
     if not EXPORT.is_file():
         return False
-    built, _, given = EXPORT.read_text().partition("\n")
+    built, _, given = EXPORT.read_text(encoding="utf-8").partition("\n")
     return built == export_fingerprint() and os.environ.get("CMAKE_ARGS", given) == given
 
 
@@ -154,7 +154,7 @@ def export_wanted(arguments: list[str]) -> bool:
 
 
 def requirement() -> str:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return next(line for line in lines if line.startswith("llama_cpp_python=="))
 
 
@@ -164,7 +164,7 @@ def kept_wheels(arguments: list[str]) -> Path | None:
     pip's own cache does not know how a wheel was built, and is not used.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    parts = [requirement(), (ROOT / "tools" / "llama.cmake").read_text(), platform.machine(),
+    parts = [requirement(), (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"), platform.machine(),
              *platform.libc_ver(), sys.implementation.cache_tag]
     text = "\n".join([*parts, *arguments, os.environ.get("CMAKE_ARGS", "")])
     folder = Path(cache) / "ftlib" / "wheels" / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -226,7 +226,7 @@ def install_wheel(python: str, wheel: Path) -> str:
 
 def probe() -> str:
     """Why the installed llama.cpp does not run, tried in a process of its own; empty if it does."""
-    command = [str(VENV / "bin" / "python"), "-P", str(ROOT / "ftlib" / "llama_probe.py")]
+    command = [str(VENV / "bin" / "python"), "-P", str(ROOT / "ftlib" / "export" / "llama_probe.py")]
     done = subprocess.run(command, capture_output=True, text=True)
     return (done.stdout.strip() or "the trial ended without a word") if done.returncode else ""
 
@@ -267,7 +267,7 @@ def install_export(python: str) -> None:
     else:
         REASON.unlink(missing_ok=True)
     # Also where it died: the next call would take minutes to the same end.
-    EXPORT.write_text(f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}")
+    EXPORT.write_text(f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}", encoding="utf-8")
 
 
 def leave_out(reason: str) -> None:

@@ -9,7 +9,8 @@ import json
 import re
 from pathlib import Path
 
-LABS = Path(__file__).resolve().parent.parent.parent / "labs"
+from ftlib.core.paths import LABS
+
 MODULES = {
     "3.1.1": "lab_3_1_1",
     "3.1.2": "lab_3_1_2",

@@ -16,10 +16,7 @@ import torch
 
 from ftlib.course.catalogue import MODULES
 from ftlib.course.progress import note_exercise
-
-
-SIGNS = {"right": "✓", "open": "○", "wrong": "✗"}
-BOLD = {"right": "32", "wrong": "31"}    # ANSI green and red: with bold, JupyterLab's dark ones, readable on white
+from ftlib.course.report import BOLD, SIGNS
 
 
 class Grade(AssertionError):
@@ -67,19 +64,9 @@ def grading() -> bool:
     return bool(os.environ.get("NBGRADER_EXECUTION")) or os.environ.get("FTLIB_GRADING") == "1"
 
 
-def say(text: str) -> None:
-    """State a result under its figure: text from computed values, in a notebook as Markdown."""
-    from ftlib.progress import in_notebook
-    if in_notebook():
-        from IPython.display import Markdown, display
-        display(Markdown(textwrap.dedent(text).strip()))
-    else:
-        print(text)
-
-
 def _show(verdict: Verdict, name: str, text: str) -> None:
     """Print a check's line; in a notebook its sign and name are green or red."""
-    from ftlib.progress import in_notebook
+    from ftlib.core.notebook import in_notebook
     lead = f"{SIGNS[verdict.status]} {name}:"
     colour = BOLD.get(verdict.status) if in_notebook() else None
     print(f"\x1b[1;{colour}m{lead}\x1b[0m{text.removeprefix(lead)}" if colour else text)

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ftlib.adapters.functional import lora_delta
+from ftlib.adapters.functional import lora_forward as _lora_forward
+from ftlib.adapters.lora import AdapterConfig
 from ftlib.course.exercise import Exercise, Wrong
-from ftlib.lora import AdapterConfig, lora_delta
-from ftlib.lora import lora_forward as _lora_forward
 
 
 def _randn(g: torch.Generator, *shape: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ftlib.course.exercise import Exercise, Wrong
-from ftlib.gotemplate import WORLD, render_go
+from ftlib.export.go_template import WORLD, render_go
 
 
 # --- 1: merging -----------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ftlib.adapters.functional import dora_norm, lora_delta, lora_forward
 from ftlib.course.exercise import Exercise, Wrong
 from ftlib.course.lab_3_1_1 import layer_shapes
-from ftlib.lora import dora_norm, lora_delta, lora_forward
 
 
 def _randn(g: torch.Generator, *shape: int) -> Tensor:

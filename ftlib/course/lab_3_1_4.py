@@ -7,9 +7,11 @@ from collections import defaultdict
 import torch
 import torch.nn.functional as F
 
+from ftlib.batches.collate import SFTCollator
+from ftlib.batches.template import IGNORE
 from ftlib.course.exercise import Exercise, Wrong
-from ftlib.datasets import IGNORE, SFTCollator
-from ftlib.evaluate import normalise, win_rate
+from ftlib.evaluation.judges import normalise
+from ftlib.evaluation.preference import win_rate
 
 
 # --- training_bytes -------------------------------------------------------------------------------------------------

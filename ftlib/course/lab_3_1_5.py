@@ -4,9 +4,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ftlib.adapters.functional import lora_forward
 from ftlib.course.exercise import Exercise, Wrong
-from ftlib.lora import lora_forward
-from ftlib.quant import NF4_LEVELS, QuantizedTensor, quantize_nf4
+from ftlib.models.nf4 import NF4_LEVELS, QuantizedTensor, quantize_nf4
 
 
 # --- 1: the levels ------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftlib.batches.template import IGNORE
 from ftlib.course.exercise import Exercise, Wrong
-from ftlib.datasets import IGNORE
 
 
 # --- 1: log π(y|x) ----------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ftlib import losses
 from ftlib.course.exercise import Exercise, Wrong
+from ftlib.losses import preference as losses
 
 
 # --- 1: the mean a token ------------------------------------------------------------------------------------------------

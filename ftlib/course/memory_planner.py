@@ -4,7 +4,7 @@ The picture is an ordinary figure that the handles redraw, so it stays in the ou
 """
 from __future__ import annotations
 
-from ftlib.memory import LOSSES, METHODS, MODELS, MemoryPlan, plan_memory
+from ftlib.training.memory_plan import LOSSES, METHODS, MODELS, MemoryPlan, plan_memory
 
 CAPACITIES = (24, 48, 80, 128)                   # GB: consumer card, workstation card, A100 or H100, DGX Spark
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -68,7 +68,7 @@ def draw(plan: MemoryPlan):
     """The plan as a figure, closed, so that a cell shows it once."""
     import matplotlib.pyplot as plt
 
-    from ftlib.plots import memory_bars
+    from ftlib.course.plots import memory_bars
     s = plan.settings
     name = (f"{s['method']}, {s['loss']}\n" + ("" if s["method"] == "full" else f"r = {s['r']}, ")
             + f"{s['batch_size']} × {s['seq_len']:,} tokens,\n"

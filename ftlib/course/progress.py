@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ftlib.atomic import replacing
+from ftlib.core.atomic import replacing
 from ftlib.course.catalogue import NAMES, POINTS
 from ftlib.course.readings import READINGS, find_reading
 
@@ -189,7 +189,7 @@ def progress_html(state: dict | None = None) -> str:
 
 def show_progress() -> None:
     """Show progress: in a notebook as a table with bars, in a terminal as text."""
-    from ftlib.progress import in_notebook
+    from ftlib.core.notebook import in_notebook
     if in_notebook():
         from IPython.display import HTML, display
         display(HTML(progress_html()))

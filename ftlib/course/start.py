@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ftlib.deploy import find_adapter
-from ftlib.loading import DATA, EMBEDDED, _stand_in, load_model
-from ftlib.profiles import Profile
+from ftlib.core.paths import DATA, EMBEDDED, stand_in
+from ftlib.core.profiles import Profile
+from ftlib.export.run import find_adapter
+from ftlib.models.load import load_model
 
 log = logging.getLogger("ftlib")
 
@@ -20,7 +21,7 @@ def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: st
     Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else one that is trained now for
     `short_steps` into `output`, and found there the next time; None with `train=False`.
     """
-    model = _stand_in(profile.model, given=False)
+    model = stand_in(profile.model, given=False)
     for folder in (Path(run), Path(output)):
         if (folder / "adapter").is_dir():
             adapter, base = find_adapter(folder)
@@ -36,8 +37,8 @@ def after_sft(profile: Profile, seed: int = 0):
     """(model, tokenizer) where preference training begins: the SFT adapter merged into the weights, a fresh LoRA over them, the
     same for the same seed. With the adapter off it is the reference. The model itself, where lab 4 has left no adapter for it: on
     the Hub it is instruction-tuned already."""
-    from ftlib.adapter_io import load_adapter
-    from ftlib.lora import add_lora, merge_and_unload
+    from ftlib.adapters.io import load_adapter
+    from ftlib.adapters.lora import add_lora, merge_and_unload
     model, tokenizer = load_model(profile=profile)
     if adapter := sft_adapter(profile, train=False):
         merge_and_unload(load_adapter(model, adapter))
@@ -46,9 +47,9 @@ def after_sft(profile: Profile, seed: int = 0):
 
 
 def _train(profile: Profile, output: Path) -> Path:
-    from ftlib.datasets import load_rows
-    from ftlib.lora import add_lora
-    from ftlib.train import finetune
+    from ftlib.adapters.lora import add_lora
+    from ftlib.data.load import load_rows
+    from ftlib.training.finetune import finetune
     model, tokenizer = load_model(profile=profile)
     add_lora(model, r=profile.rank)
     finetune(model, tokenizer, load_rows("train", profile), steps=profile.short_steps, learning_rate=profile.lr_lora,

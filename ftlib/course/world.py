@@ -59,7 +59,7 @@ def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, s
     """
     if all("facts" in row for row in rows):
         return style_judge(rows)
-    from ftlib.judges import api_judge
+    from ftlib.evaluation.judges import api_judge
     url, model = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"), os.environ.get("FTLIB_JUDGE_MODEL") or model
     if not model:
         raise ValueError("FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; "

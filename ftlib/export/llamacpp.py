@@ -13,12 +13,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf import GGUFReader
 from tqdm.auto import tqdm
 
-from ftlib.export.tensors import ExportError
-from ftlib.export.writer import check_disk, writing
-from ftlib.llama_probe import mend, probe_llama
+from ftlib.export.errors import ExportError
+from ftlib.export.gguf_file import read_gguf, tensor_types
+from ftlib.export.gguf_writer import check_disk, writing
+from ftlib.export.llama_probe import mend, probe_llama
 
 log = logging.getLogger("ftlib")
 # Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is named for). Other types in the
@@ -58,26 +58,6 @@ class QuantizedFile(os.PathLike):
         types = ", ".join(f"{count} {name}" for name, count in sorted(self.types.items()))
         tail = f"; fell back: {', '.join(f'{n} to {t}' for n, t in self.fell_back.items())}" if self.fell_back else ""
         return f"{self.path.name}: {self.nbytes / 1e6:.1f} MB, {types}{tail}"
-
-
-def read_gguf(path) -> GGUFReader:
-    """The file's header and tensors, all of them there. ExportError for a missing, damaged or truncated file."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ExportError(f"{path} does not exist: export_gguf writes one")
-    try:
-        reader = GGUFReader(path)
-    except Exception as error:  # a damaged header raises whatever its bytes happen to mean
-        raise ExportError(f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it "
-                          f"again") from None
-    if not reader.tensors:
-        raise ExportError(f"{path} holds no tensor: export it again")
-    return reader
-
-
-def tensor_types(reader: GGUFReader) -> dict[str, str]:
-    """Type of every matrix by name; one-dimensional tensors are always F32."""
-    return {t.name: t.tensor_type.name for t in reader.tensors if len(t.shape) > 1}
 
 
 def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | None = None) -> QuantizedFile:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from gguf import LlamaFileType
 
-from ftlib.export.llamacpp import open_llama, read_gguf
-from ftlib.export.tensors import ExportError
+from ftlib.export.errors import ExportError
+from ftlib.export.gguf_file import read_gguf
+from ftlib.export.llamacpp import open_llama
 
 # Largest difference of logits that arithmetic explains, by the file's type: measured with the embedded model, with room.
 TOLERANCES = {"ALL_F32": 1e-3, "MOSTLY_F16": 0.05, "MOSTLY_BF16": 0.5}

@@ -7,7 +7,7 @@ from conftest import assert_untouched, llama, snapshot
 from torch import nn
 
 import ftlib as ft
-import ftlib.baselines as fb
+from ftlib.adapters import bottleneck
 
 
 def filled(model, seed=0, scale=0.3):
@@ -26,7 +26,7 @@ def test_by_hand():
     With dy = [1, 1]: for the first h, db_up = [1, 1], dW_up = dy·2 = [2, 2], dlow = 3 − 1 = 2, so dW_down = 2·[1, 2] and
     dh = dy + 2·[1, 1] = [3, 3]. Relu passes nothing for the second: db_up = [1, 1], dh = [1, 1].
     """
-    layer = fb.Bottleneck({"size": 1, "activation": "relu"}, 2, torch.zeros(1))
+    layer = bottleneck.Bottleneck({"size": 1, "activation": "relu"}, 2, torch.zeros(1))
     with torch.no_grad():
         for name, value in {"down": [[1.0, 1.0]], "down_bias": [-1.0], "up": [[3.0], [-1.0]], "up_bias": [0.5, 0.0]}.items():
             getattr(layer, name).copy_(torch.tensor(value))
@@ -42,7 +42,7 @@ def test_by_hand():
 @pytest.mark.parametrize("sublayers, count", [(("self_attn", "mlp"), 4), (("mlp",), 2)], ids=["houlsby", "pfeiffer"])
 def test_parameter_count_by_hand(sublayers, count):
     """2md + d + m with m = 3, d = 32: 192 + 32 + 3 = 227 each, two a layer (Houlsby) or one (Pfeiffer), in two layers."""
-    model = fb.add_bottleneck(llama(), size=3, sublayers=sublayers)
+    model = bottleneck.add_bottleneck(llama(), size=3, sublayers=sublayers)
     assert ft.count_parameters(model)[0] == 227 * count
     assert all(p.requires_grad == (".bottleneck." in n) for n, p in model.named_parameters())
 
@@ -50,7 +50,7 @@ def test_parameter_count_by_hand(sublayers, count):
 @pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh"])
 def test_starts_as_the_base_and_every_part_can_learn(activation, ids):
     """W_up = 0: the base bit for bit, and a gradient for W_up in every adapter; W_down gets one as soon as W_up is not 0."""
-    want, model = llama()(ids).logits, fb.add_bottleneck(llama(), activation=activation)
+    want, model = llama()(ids).logits, bottleneck.add_bottleneck(llama(), activation=activation)
     assert torch.equal(model(ids).logits, want)
     model(ids, labels=ids).loss.backward()
     named = {n: p for n, p in model.named_parameters()}
@@ -64,7 +64,7 @@ def test_starts_as_the_base_and_every_part_can_learn(activation, ids):
 
 def test_where_it_stands(ids):
     """On the sublayer's output before the residual addition: equal to sublayers that are followed by the network."""
-    model = filled(fb.add_bottleneck(llama(dtype=torch.float64), size=5))
+    model = filled(bottleneck.add_bottleneck(llama(dtype=torch.float64), size=5))
     base = llama(dtype=torch.float64)
 
     class Followed(nn.Module):
@@ -86,7 +86,7 @@ def test_where_it_stands(ids):
 
 
 def test_gradient_checkpointing_changes_nothing(ids):
-    model = filled(fb.add_bottleneck(llama(dtype=torch.float64))).train()
+    model = filled(bottleneck.add_bottleneck(llama(dtype=torch.float64))).train()
     model(ids, labels=ids).loss.backward()
     want = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
     model.zero_grad()
@@ -96,7 +96,7 @@ def test_gradient_checkpointing_changes_nothing(ids):
 
 
 def test_generate_equals_whole_forwards_and_padding_does_not_matter():
-    model = filled(fb.add_bottleneck(llama(dtype=torch.float64, tie_word_embeddings=False, initializer_range=0.3)))
+    model = filled(bottleneck.add_bottleneck(llama(dtype=torch.float64, tie_word_embeddings=False, initializer_range=0.3)))
     ids = torch.randint(8, 280, (1, 5), generator=torch.Generator().manual_seed(3))
     want = ids
     for _ in range(6):
@@ -112,11 +112,11 @@ def test_generate_equals_whole_forwards_and_padding_does_not_matter():
 def test_bad_values(options, model):
     before = snapshot(model)
     with pytest.raises(ValueError, match=next(iter(options))):
-        fb.add_bottleneck(model, **options)
+        bottleneck.add_bottleneck(model, **options)
     assert_untouched(model, before)
 
 
 def test_a_copied_model_trains_apart(ids):
-    model = fb.add_bottleneck(llama())
+    model = bottleneck.add_bottleneck(llama())
     other = filled(copy.deepcopy(model))
     assert torch.equal(model(ids).logits, llama()(ids).logits) and not torch.equal(other(ids).logits, model(ids).logits)

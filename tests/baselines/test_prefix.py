@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
 
 import ftlib as ft
-import ftlib.baselines as fb
+from ftlib.adapters import active, bottleneck, hooked
+from ftlib.adapters import prefix as prefix_module
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-METHODS = {"prefix": (fb.add_prefix, fb.save_prefix, fb.load_prefix, fb.remove_prefix, {"num_virtual_tokens": 3, "init": "random"}),
-           "bottleneck": (fb.add_bottleneck, fb.save_bottleneck, fb.load_bottleneck, fb.remove_bottleneck, {"size": 3})}
+METHODS = {"prefix": (prefix_module.add_prefix, prefix_module.save_prefix, prefix_module.load_prefix, prefix_module.remove_prefix, {"num_virtual_tokens": 3, "init": "random"}),
+           "bottleneck": (bottleneck.add_bottleneck, bottleneck.save_bottleneck, bottleneck.load_bottleneck, bottleneck.remove_bottleneck, {"size": 3})}
 both = pytest.mark.parametrize("method", METHODS)
 
 
@@ -55,7 +56,7 @@ def test_attention_by_hand(padding):
     three virtual tokens are 1: the first real token sees 3 + 1 of them and gets 3/4, the next ones 3/5 and 3/6. Keys do not
     matter, and padding on the left is not seen.
     """
-    model = fb.add_prefix(llama(layers=1, dtype=torch.float64), 3, "random")
+    model = prefix_module.add_prefix(llama(layers=1, dtype=torch.float64), 3, "random")
     attention, seen = model.model.layers[0].self_attn, []
     with torch.no_grad():
         attention.q_proj.weight.zero_()
@@ -70,7 +71,7 @@ def test_attention_by_hand(padding):
 
 def test_parameter_count_by_hand():
     """5 virtual tokens × 2 layers × (keys and values) × 2 key-value heads × width 8 = 5·2·2·16 = 320."""
-    model = fb.add_prefix(llama(), 5)
+    model = prefix_module.add_prefix(llama(), 5)
     assert ft.count_parameters(model)[0] == 320 and [n for n, p in model.named_parameters() if p.requires_grad] == [
         "model.prefix.prompt_embeddings"]
 
@@ -80,7 +81,7 @@ def test_activations_of_tokens_are_those_tokens():
     """Keys, values, masks and positions all right: the prefix of five tokens' activations is the base that has read the five."""
     base, text, ids = sharp(), tokens(5, seed=1), tokens(3, 7)
     want = base(torch.cat([text.expand(3, -1), ids], 1)).logits[:, 5:]
-    model = fb.add_prefix(copy.deepcopy(base), 5, text)
+    model = prefix_module.add_prefix(copy.deepcopy(base), 5, text)
     assert torch.allclose(model(ids).logits, want, rtol=1e-9, atol=1e-12)
     assert torch.allclose(model(ids, position_ids=torch.arange(7)[None]).logits, want, rtol=1e-9, atol=1e-12)
     assert torch.allclose(model(inputs_embeds=base.model.embed_tokens(ids)).logits, want, rtol=1e-9, atol=1e-12)
@@ -90,7 +91,7 @@ def test_activations_of_tokens_are_those_tokens():
 
 def test_generation_with_left_padding_equals_the_base_that_reads_the_text():
     base, text = sharp(), tokens(4, seed=1)
-    model = fb.add_prefix(copy.deepcopy(base), 4, text.tolist())
+    model = prefix_module.add_prefix(copy.deepcopy(base), 4, text.tolist())
     rows = [tokens(n, seed=n) for n in (6, 2, 4)]
     ids = torch.stack([torch.cat([torch.full((6 - len(r),), 2), r]) for r in rows])
     out = model.generate(ids, attention_mask=(torch.arange(6) >= torch.tensor([[0], [4], [2]])).long(), max_new_tokens=8,
@@ -106,8 +107,8 @@ def test_default_start_is_of_tokens_and_random_is_not():
     """"tokens" leaves keys as large as the model's own; "random" is standard normal."""
     torch.manual_seed(0)
     base = llama(initializer_range=0.001)
-    by_tokens = fb.add_prefix(copy.deepcopy(base), 50).model.prefix.prompt_embeddings
-    random = fb.add_prefix(base, 50, init="random").model.prefix.prompt_embeddings
+    by_tokens = prefix_module.add_prefix(copy.deepcopy(base), 50).model.prefix.prompt_embeddings
+    random = prefix_module.add_prefix(base, 50, init="random").model.prefix.prompt_embeddings
     assert by_tokens.std() < 0.1 and abs(random.std() - 1) < 0.1 and by_tokens.dtype == random.dtype == torch.float32
 
 
@@ -117,7 +118,7 @@ def pair(**options):
     from peft import PrefixTuningConfig, get_peft_model
     base, config = sharp(), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, **options)
     theirs = get_peft_model(copy.deepcopy(base), config).double()
-    ours = fb.add_prefix(base, 4, "random")
+    ours = prefix_module.add_prefix(base, 4, "random")
     with torch.no_grad():
         ours.model.prefix.prompt_embeddings.copy_(theirs.get_prompt_embedding_to_save("default"))
     return ours, theirs
@@ -141,32 +142,32 @@ def test_equals_peft_in_float64():
 def test_pefts_folder_loads_here(options, tmp_path):
     _, theirs = pair(**options)
     theirs.save_pretrained(tmp_path)
-    ours, ids = fb.load_prefix(sharp(), tmp_path), tokens(2, 6)
+    ours, ids = prefix_module.load_prefix(sharp(), tmp_path), tokens(2, 6)
     assert torch.allclose(ours(ids).logits, theirs(ids).logits, rtol=1e-9, atol=1e-12)
 
 
 def test_our_folder_loads_in_peft(tmp_path):
     from peft import PeftModel
     ours, _ = pair()
-    fb.save_prefix(ours, tmp_path)
+    prefix_module.save_prefix(ours, tmp_path)
     theirs, ids = PeftModel.from_pretrained(sharp(), tmp_path), tokens(2, 6)
     assert torch.allclose(theirs(ids).logits, ours(ids).logits, rtol=1e-6, atol=1e-6)  # PEFT keeps the prefix in fp32
     assert load_file(tmp_path / WEIGHTS)["prompt_embeddings"].shape == (4, 64)
-    again = fb.save_prefix(fb.load_prefix(sharp(), tmp_path), tmp_path / "again")
+    again = prefix_module.save_prefix(prefix_module.load_prefix(sharp(), tmp_path), tmp_path / "again")
     assert all((again / n).read_bytes() == (tmp_path / n).read_bytes() for n in (CONFIG, WEIGHTS))
 
 
 # --- in use -------------------------------------------------------------------------------------------------------------
 def test_generate_equals_whole_forwards():
     """The cache that grows token by token gives what a forward over everything gives; the answer differs from the base's."""
-    model, ids = fb.add_prefix(sharp(), 3, "random"), tokens(2, 5)
+    model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 5)
     want = ids
     for _ in range(6):
         want = torch.cat([want, model(want).logits[:, -1:].argmax(-1)], 1)
     for use_cache in (True, False):
         out = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None, use_cache=use_cache)
         assert out.tolist() == want.tolist()
-    with fb.disable_baseline(model):
+    with hooked.disable_baseline(model):
         assert model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None).tolist() != want.tolist()
 
 
@@ -175,19 +176,19 @@ def test_beams(options):
     base, text, ids = sharp(), tokens(3, seed=1), tokens(2, 4)
     options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, **options}
     want = base.generate(torch.cat([text.expand(2, -1), ids], 1), **options)[:, 7:]
-    assert fb.add_prefix(base, 3, text).generate(ids, **options)[:, 4:].tolist() == want.tolist()
+    assert prefix_module.add_prefix(base, 3, text).generate(ids, **options)[:, 4:].tolist() == want.tolist()
 
 
 def test_a_cache_continued_by_hand():
-    model, ids = fb.add_prefix(sharp(), 3, "random"), tokens(2, 6)
+    model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 6)
     first = model(ids[:, :4], attention_mask=torch.ones(2, 4), use_cache=True)
     then = model(ids[:, 4:], attention_mask=torch.ones(2, 6), past_key_values=first.past_key_values)
     assert torch.allclose(torch.cat([first.logits, then.logits], 1), model(ids).logits, rtol=1e-9, atol=1e-12)
 
 
 def test_what_would_be_silently_wrong_is_refused():
-    model, ids = fb.add_prefix(sharp(), 3, "random"), tokens(2, 6)
-    with fb.disable_baseline(model):
+    model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 6)
+    with hooked.disable_baseline(model):
         foreign = model(ids, use_cache=True).past_key_values
     ours, padded = model(ids[:, :2], use_cache=True).past_key_values, torch.cat([torch.full((2, 1), 2), ids], 1)
     for message, call in {
@@ -204,11 +205,11 @@ def test_what_would_be_silently_wrong_is_refused():
 
 
 def test_gradient_checkpointing_is_refused_in_training(tokenizer, rows):
-    model, ids = fb.add_prefix(llama(), 3), tokens(1, 4)
+    model, ids = prefix_module.add_prefix(llama(), 3), tokens(1, 4)
     with pytest.raises(ValueError, match="gradient checkpointing"):
         ft.finetune(model, tokenizer, rows, steps=1, learning_rate=1e-3, batch_size=2, checkpointing=True, show=False)
     model.eval()
-    with fb.disable_baseline(model):
+    with hooked.disable_baseline(model):
         base = model(ids).logits
     assert not torch.equal(model(ids).logits, base)  # evaluation keeps the cache, so the prefix acts
 
@@ -219,7 +220,7 @@ def test_models_without_full_attention_are_refused():
                                              num_attention_heads=2, num_key_value_heads=1, sliding_window=4))
     before = snapshot(model)
     with pytest.raises(ValueError, match="mistral.*full attention"):
-        fb.add_prefix(model)
+        prefix_module.add_prefix(model)
     assert_untouched(model, before)
 
 
@@ -228,7 +229,7 @@ def test_models_without_full_attention_are_refused():
 def test_bad_values(options, model):
     before = snapshot(model)
     with pytest.raises(ValueError, match=next(iter(options))):
-        fb.add_prefix(model, **options)
+        prefix_module.add_prefix(model, **options)
     assert_untouched(model, before)
 
 
@@ -240,14 +241,14 @@ def test_removing_and_disabling_give_the_base_bit_for_bit(method, ids):
     want, before = base(ids).logits, {k: v.clone() for k, v in base.state_dict().items()}
     model = trained(method)
     assert not torch.allclose(model(ids).logits, want, atol=1e-3)
-    with pytest.raises(RuntimeError), fb.disable_baseline(model):
+    with pytest.raises(RuntimeError), hooked.disable_baseline(model):
         assert torch.equal(model(ids).logits, want)
         raise RuntimeError
     assert not torch.allclose(model(ids).logits, want, atol=1e-3)
     assert remove(model) is model and torch.equal(model(ids).logits, want)
     assert model.state_dict().keys() == before.keys() and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    for verb in (remove, lambda m: fb.disable_baseline(m).__enter__()):
+    for verb in (remove, lambda m: hooked.disable_baseline(m).__enter__()):
         with pytest.raises(ft.AdapterError, match="add or load"):
             verb(model)
 
@@ -428,11 +429,11 @@ def test_a_folder_of_the_other_method_is_refused_by_name(method, folder):
 @pytest.mark.parametrize("options", [{"activation": "relu"}, {"sublayers": ["mlp", "self_attn"]}, {"size": 4}], ids=str)
 def test_unequal_bottlenecks_that_are_there_stay(options, tmp_path):
     """Also where every shape fits: with another activation the weights would compute something else."""
-    fb.save_bottleneck(trained("bottleneck"), tmp_path)
+    bottleneck.save_bottleneck(trained("bottleneck"), tmp_path)
     model = trained("bottleneck", **options)
     before = snapshot(model)
     with pytest.raises(ft.AdapterError, match="but the model has|shape"):
-        fb.load_bottleneck(model, tmp_path)
+        bottleneck.load_bottleneck(model, tmp_path)
     assert_untouched(model, before)
 
 
@@ -455,9 +456,9 @@ def test_interrupted_save_leaves_the_old_one_whole(method, fail_at, folder, monk
 
 @both
 def test_what_a_trainer_asks_for(method, tmp_path):
-    assert fb.baseline_io(llama()) is None
+    assert active.baseline_io(llama()) is None
     model = trained(method)
-    options, save, load = fb.baseline_io(model)
+    options, save, load = active.baseline_io(model)
     assert json.loads(json.dumps(options)) == options
     assert options["peft_type"] == {"prefix": "PREFIX_TUNING", "bottleneck": "BOTTLENECK"}[method]
     assert equal(weights(load(llama(), save(model, tmp_path))), weights(model))

@@ -26,10 +26,11 @@ from conftest import ROOT
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
 expect = playwright.expect
 
-from ftlib import labs, plan_memory
+from ftlib import plan_memory
+from ftlib.course import catalogue
 from ftlib.course.exercise import load_lab
 from ftlib.course.memory_planner import describe
-from ftlib.course.quizzes import load_quiz
+from ftlib.course.quiz import load_quiz
 
 CHROMIUM = os.environ.get("FTLIB_CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NO_CHROMIUM = "no Chromium on the path: sudo apt install chromium, or FTLIB_CHROMIUM=/path/to/chrome"
@@ -49,7 +50,7 @@ class Server:
 def copy_labs(folder: Path) -> Path:
     """The labs without their outputs, so that what a test sees was made by it."""
     folder.mkdir(parents=True)
-    for path in labs.lab_files():
+    for path in catalogue.lab_files():
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":
@@ -249,7 +250,7 @@ def test_progress_shows_the_exercise(lab, solved):
     lab.cell("import quiz").locator(".jp-InputPrompt").click()
     lab.page.keyboard.press("b")
     lab.page.keyboard.press("Enter")
-    lab.page.keyboard.type("from ftlib.course import show_progress; show_progress()")
+    lab.page.keyboard.type("from ftlib.course.progress import show_progress; show_progress()")
     cell = lab.cell("import show_progress")
     lab.run(cell)
     table = outputs(cell).locator("table")

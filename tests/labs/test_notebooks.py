@@ -7,11 +7,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ftlib import labs
+from ftlib.course import catalogue, notebooks
 from ftlib.course.catalogue import MODULES
 from ftlib.course.exercise import load_lab
 
-NOTEBOOKS = labs.lab_files()
+NOTEBOOKS = catalogue.lab_files()
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|opt/venv|usr/local/lib)/[\w.-]+|[A-Z]:\\\\Users")
 KEY_NUMBERS = tomllib.loads((Path(__file__).parent / "key_numbers.toml").read_text(encoding="utf-8"))
 per_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
@@ -93,7 +93,7 @@ def test_form(path):
     notebook = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size < 400_000
-    assert notebook.cells[0].cell_type == "markdown" and labs.title(notebook)
+    assert notebook.cells[0].cell_type == "markdown" and notebooks.title(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     for i, cell in enumerate(notebook.cells):
         assert cell.source.strip(), f"cell {i} is empty"
@@ -112,7 +112,7 @@ def test_committed_outputs(path):
     assert counts == list(range(1, len(counts) + 1))
     outputs = [o for c in code_cells(notebook) for o in c.outputs]
     assert not [o for o in outputs if o.output_type == "error"] and not [o for o in outputs if o.get("name") == "stderr"]
-    assert len(labs.figures(notebook)) >= 2
+    assert len(notebooks.figures(notebook)) >= 2
     found = MACHINE_PATH.search(output_text(notebook))
     assert not found, found[0]
 
@@ -121,8 +121,8 @@ def test_committed_outputs(path):
 def test_committed_outputs_are_of_the_committed_code(path):
     """The hash was recorded when the outputs were written; code edited since then must run again, with --write-back."""
     notebook = read(path)
-    assert notebook.metadata.ftlib.profile == "tiny" and set(notebook.metadata.ftlib.versions) == set(labs.VERSIONS)
-    assert notebook.metadata.ftlib.source_sha256 == labs.source_hash(notebook), "code was edited after the last run"
+    assert notebook.metadata.ftlib.profile == "tiny" and set(notebook.metadata.ftlib.versions) == set(notebooks.VERSIONS)
+    assert notebook.metadata.ftlib.source_sha256 == notebooks.source_hash(notebook), "code was edited after the last run"
 
 
 @per_notebook
@@ -148,14 +148,14 @@ def test_exercises(path):
 @per_notebook
 def test_execution_from_top_to_bottom_unsolved(path):
     """Every exercise says that it is open and goes on with ftlib's; the run ends, with as many figures as are committed."""
-    if reason := labs.left_out(path):
+    if reason := notebooks.left_out(path):
         pytest.skip(reason)
     committed, notebook, before = read(path), read(path), path.read_bytes()
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    labs.execute(notebook, "tiny", cell_timeout=600)
+    notebooks.execute(notebook, "tiny", cell_timeout=600)
     assert not [o for c in code_cells(notebook) for o in c.outputs if o.output_type == "error"]
-    assert len(labs.figures(notebook)) == len(labs.figures(committed))
+    assert len(notebooks.figures(notebook)) == len(notebooks.figures(committed))
     text = output_text(notebook)
     for exercise in load_lab(number(path)).exercises:
         assert f"○ {exercise.name}: not attempted" in text

@@ -1,0 +1,120 @@
+"""LoRA's and DoRA's mathematics as functions of tensors: the update, the forward pass, DoRA's norm, and all of it fused.
+
+The layers and verbs that use them are in `ftlib.adapters.lora`, where the formulas' papers are named as well.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ftlib.models.nf4 import dequantize_packed
+
+
+def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """The dense update ``s·BA`` (out, in), from A (r, in) and B (out, r)."""
+    return (B @ A) * scaling
+
+
+def merged_weight(weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitude: Tensor | None = None) -> Tensor:
+    """``W + sBA`` (out, in) as a new tensor in A's dtype; with DoRA's `magnitude` (out,) its rows scaled to that length."""
+    merged = lora_delta(A, B, scaling).add_(weight)
+    if magnitude is not None:
+        norm = dora_norm(weight, A, B, scaling)
+        merged *= (magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny))[:, None]
+    return merged
+
+
+def lora_forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """LoRA's forward pass ``Wx + b + s·B(Ax)``: x (..., in) -> (..., out). No out×in tensor is made."""
+    return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling
+
+
+def dense_weight(weight: Tensor, quant_state, dtype: torch.dtype) -> Tensor:
+    """W (out, in) in `dtype`. What is dequantised or cast here lives for one product only: nobody keeps it."""
+    if quant_state is None:
+        return weight.to(dtype)
+    return dequantize_packed(weight, quant_state).to(dtype)
+
+
+class FusedLoRA(torch.autograd.Function):
+    """LoRA, and DoRA where `g` (out,) is given, over a frozen weight: ``y = g⊙(Wx + s·B(A·drop(x))) + b``.
+
+    Saves x, xAᵀ (N, r) and for DoRA the output, which the next layer mostly keeps anyway. The low-rank part is added
+    into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need not be kept. A weight of another dtype, or in
+    4 bits (`quant_state`), is cast or dequantised once in forward and once more in backward, and never saved. Of dropout
+    (probability `p`) the mask is saved, a byte an element, and not the dropped x.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, quant_state, bias: Tensor | None, A: Tensor, B: Tensor, g: Tensor | None,
+                scaling: float, p: float) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        dropped, mask = torch.native_dropout(flat, p, True) if p else (flat, None)
+        low = dropped @ A.T
+        y = F.linear(flat, dense_weight(weight, quant_state, x.dtype), bias if g is None else None).addmm_(low, B.T, alpha=scaling)
+        if g is not None:
+            y.mul_(g)
+            if bias is not None:
+                y.add_(bias)
+        y = y.view(*x.shape[:-1], B.shape[0])
+        ctx.save_for_backward(flat, low, weight, bias, A, B, g, None if g is None else y, mask)
+        ctx.quant_state, ctx.scaling, ctx.keep = quant_state, scaling, 1 - p
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy: Tensor):
+        flat, low, weight, bias, A, B, g, y, mask = ctx.saved_tensors
+        need_x, *_, need_A, need_B, need_g, _, _ = ctx.needs_input_grad
+        shape, dy, dg = dy.shape, dy.reshape(-1, dy.shape[-1]), None
+        if g is not None:
+            if need_g:
+                dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, lambda rows: (
+                    flat @ dense_weight(weight, ctx.quant_state, dy.dtype)[rows].T + ctx.scaling * (low @ B[rows].T)))
+            dy = dy * g
+        dlow = (dy @ B) * ctx.scaling if need_x or need_A else None
+        dx = None
+        if need_x:
+            dx = dy @ dense_weight(weight, ctx.quant_state, dy.dtype)
+            dx = dx.addmm_(dlow, A) if mask is None else dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
+            dx = dx.view(*shape[:-1], A.shape[1])
+        dA = None
+        if need_A:
+            dA = dlow.T @ flat if mask is None else (dlow.T @ (flat * mask)) / ctx.keep
+        dB = (dy.T @ low) * ctx.scaling if need_B else None
+        return dx, None, None, None, dA, dB, dg, None, None
+
+
+def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recompute) -> Tensor:
+    """∂L/∂g (out,) of DoRA, summed in fp32 or wider; `recompute(rows)` gives Wx + sBAx of rows that g = 0 wiped out."""
+    wide = torch.promote_types(dy.dtype, torch.float32)
+    dg = (dy * (y if bias is None else y - bias)).sum(0, dtype=wide) / g.to(wide)
+    zero = g == 0
+    if zero.any():
+        dg[zero] = (dy[:, zero] * recompute(zero)).sum(0, dtype=wide)
+    return dg.to(g.dtype)
+
+
+NORM_ROWS = 2048  # rows of W that dora_norm widens at a time
+
+
+def row_squares(weight: Tensor) -> Tensor:
+    """``‖W_i‖²`` of every output row, (out,), in at least fp32: the part of the norm that never changes."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return torch.cat([rows.to(dtype).square().sum(1) for rows in weight.split(NORM_ROWS)])
+
+
+def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float, squares: Tensor | None = None) -> Tensor:
+    """``‖W + sBA‖`` of every output row, (out,), without the dense product.
+
+    ``n_i² = ‖W_i‖² + 2s·Σ_k B_ik (WAᵀ)_ik + s²·[(B·AAᵀ)⊙B]_i``, in at least fp32; `squares` is ``‖W_i‖²`` if it is
+    known (`row_squares`). W is widened a few rows at a time, so the temporaries stay small.
+    """
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    A, B = A.to(dtype), B.to(dtype)
+    squares = row_squares(weight) if squares is None else squares
+    products = torch.cat([rows.to(dtype) @ A.T for rows in weight.split(NORM_ROWS)])
+    cross = (B * products).sum(1)
+    update = ((B @ (A @ A.T)) * B).sum(1)
+    return (squares + 2 * scaling * cross + scaling**2 * update).clamp_min(0).sqrt()

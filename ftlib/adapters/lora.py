@@ -1,0 +1,381 @@
+"""LoRA and DoRA layers, put into a model in place: add, merge, disable.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685, eq. 3): ``y = Wx + b + s·B(Ax)`` with ``s = alpha/r``.
+rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): ``s = alpha/sqrt(r)``.
+DoRA (Liu et al. 2024, arXiv 2402.09353, eq. 5): ``y = m/‖W + sBA‖ · (W + sBA)x + b``, one norm per output row.
+"""
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from ftlib.adapters.functional import FusedLoRA, dense_weight, dora_norm, lora_delta, row_squares
+from ftlib.models.nf4 import dequantize_packed, mend_4bit_layers
+
+log = logging.getLogger("ftlib")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What `add_lora` was asked for; `target_modules` holds the names as given."""
+    r: int = 8
+    lora_alpha: float = 16
+    target_modules: str | tuple[str, ...] = "all-linear"
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    use_dora: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
+            raise ValueError(f"r={self.r!r}: the rank must be a whole number of at least 1")
+        if not 0 < self.lora_alpha < math.inf:
+            raise ValueError(f"lora_alpha={self.lora_alpha!r}: must be above 0 and finite; r or 2r are usual")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout={self.lora_dropout!r}: must lie in [0, 1)")
+        if not self.target_modules:
+            raise ValueError("target_modules is empty: name at least one linear layer, or pass 'all-linear'")
+
+    @property
+    def scaling(self) -> float:
+        """s in ``W + s·BA``: alpha/r, or alpha/sqrt(r) for rsLoRA."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+_optimizer_steps = [0]  # of every optimizer in this process
+
+
+def _count_step(*_) -> None:
+    _optimizer_steps[0] += 1
+
+
+register_optimizer_step_post_hook(_count_step)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Squared norms of a merge: the update itself, what rounding to the weight's dtype changed, and what 4 bits would."""
+    update: float
+    rounding: float
+    requantising: float
+
+    def __add__(self, other: "Drift") -> "Drift":
+        return Drift(self.update + other.update, self.rounding + other.rounding, self.requantising + other.requantising)
+
+    def __str__(self) -> str:
+        size = math.sqrt(self.update) or 1.0
+        return (f"rounding moved the weights by {math.sqrt(self.rounding) / size:.2g} of the update's norm; "
+                f"in 4 bits again it would be {math.sqrt(self.requantising) / size:.2g}")
+
+
+def _dense_linear(layer: nn.Module, n_in: int, n_out: int) -> nn.Linear:
+    """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias, in the dtype that the weight had before: the
+    model's own, which is what its other layers hand over (a 4-bit layer casts its input, a dense one does not)."""
+    dtype = layer.weight.quant_state.dtype
+    dense = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device)
+    if layer.bias is not None:
+        dense.bias.data.copy_(layer.bias)
+    return dense.requires_grad_(False).train(layer.training)
+
+
+class LoRALinear(nn.Module):
+    """A linear layer with a low-rank update beside it; `base_layer` stays as it was.
+
+    Parameters: `lora_A` (r, in) ~ kaiming_uniform(a=√5), `lora_B` (out, r) = 0, and for DoRA
+    `lora_magnitude_vector` (out,) = ‖W‖ per output row; all in fp32 or wider. The update is computed in the
+    input's dtype. Dropout acts on the low-rank branch only (PEFT's DoRA also drops the input of W;
+    equal in expectation and in evaluation).
+    """
+
+    def __init__(self, base_layer: nn.Linear, config: AdapterConfig):
+        super().__init__()
+        weight = base_layer.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
+        new = {"dtype": dtype, "device": weight.device}
+        self.base_layer, self.scaling, self.use_dora = base_layer, config.scaling, config.use_dora
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.dropout = nn.Dropout(config.lora_dropout)
+        self.lora_A = nn.Parameter(torch.empty(config.r, base_layer.in_features, **new))
+        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, config.r, **new))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        if config.use_dora:
+            self.lora_magnitude_vector = nn.Parameter(self.dense_weight().to(dtype).norm(dim=1))
+        self.enabled, self.merged = True, False
+        self.train(base_layer.training)  # from_pretrained gives evaluation mode: dropout must not act in it
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight: transformers reads dtype and device from it."""
+        return self.base_layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base_layer.bias
+
+    @property
+    def quant_state(self):
+        """bitsandbytes' record of a 4-bit weight, or None."""
+        return getattr(self.base_layer.weight, "quant_state", None)
+
+    def dense_weight(self) -> Tensor:
+        """W (out, in), dequantised where the base layer is a bitsandbytes 4-bit layer."""
+        weight = self.base_layer.weight
+        return weight.detach() if self.quant_state is None else dense_weight(weight.data, self.quant_state, self.quant_state.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.enabled or self.merged:
+            return self.base_layer(x)
+        if self._fusible():
+            return self._fused(x)
+        y = self.base_layer(x)
+        A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        y = y + F.linear(F.linear(self.dropout(x), A), B) * self.scaling
+        if not self.use_dora:
+            return y
+        g = self.row_scale().to(y.dtype)
+        return y * g if self.bias is None else (y - self.bias) * g + self.bias
+
+    def _fusible(self) -> bool:
+        """Whether the base is frozen, and an `nn.Linear` or in training a 4-bit one.
+
+        Without gradients bitsandbytes has its own kernels for 4-bit products, which read the packed weight directly.
+        """
+        frozen = not self.weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
+        known = type(self.base_layer) is nn.Linear or (self.quant_state is not None and torch.is_grad_enabled())
+        return frozen and known
+
+    def _fused(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        out = dtype
+        if self.quant_state is not None:  # as Linear4bit does: its compute dtype inside, the input's outside
+            dtype = self.base_layer.compute_dtype or dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        # Casting A and B outside the function leaves their gradients in the master weights' dtype.
+        g = self.row_scale().to(dtype) if self.use_dora else None
+        return FusedLoRA.apply(x.to(dtype), self.weight, self.quant_state, bias, self.lora_A.to(dtype), self.lora_B.to(dtype), g,
+                                self.scaling, self.dropout.p if self.training else 0.0).to(out)
+
+    def row_scale(self) -> Tensor:
+        """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
+        return self.lora_magnitude_vector / self._row_norm()
+
+    @torch.compiler.disable  # its key changes with every step: torch.compile would compile it anew each time
+    @torch.no_grad()
+    def _row_norm(self) -> Tensor:
+        """‖W + sBA‖ (out,), computed once for each state of A, B and W: micro-batches and recomputation share it.
+
+        The state is told by PyTorch's version counters, which in-place operations advance, and by the number of optimizer
+        steps: fused optimizers, Trainer's default, advance no counter. Nor does writing through `.data`: call
+        `forget_norm()` after it.
+        """
+        tensors = (self.lora_A, self.lora_B, self.base_layer.weight)
+        state = (_optimizer_steps[0], *((t.data_ptr(), t._version) for t in tensors))
+        if getattr(self, "_norm_state", None) != state:
+            weight, fixed = self.dense_weight(), state[-1]
+            if getattr(self, "_squares_of", None) != fixed:
+                self._squares, self._squares_of = row_squares(weight), fixed
+            with torch.autocast(weight.device.type, enabled=False):  # it would round the products to 16 bits
+                norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
+            self._norm, self._norm_state = norm.clamp_min(torch.finfo(norm.dtype).tiny), state
+        return self._norm
+
+    def forget_norm(self) -> None:
+        """Drop the kept norm, after A or B were written through `.data`."""
+        self._norm_state = None
+
+    @torch.no_grad()
+    def merge(self) -> "Drift":
+        """Put the update into the base weight, computed in fp32 or wider; returns what rounding took of it.
+
+        A 4-bit base layer is set aside, and a dequantised one, in the dtype that it was quantised from, takes its place.
+        """
+        W = self.dense_weight().to(self.lora_A.dtype)
+        merged = W + lora_delta(self.lora_A, self.lora_B, self.scaling)
+        if self.use_dora:
+            self._merge_scale = self.row_scale()[:, None]
+            merged *= self._merge_scale
+        if self.quant_state is not None:
+            self._packed = (self.base_layer,)  # in a tuple: not a submodule
+            self.base_layer = _dense_linear(self.base_layer, self.in_features, self.out_features)
+        self.base_layer.weight.copy_(merged)
+        self.merged = True
+        kept = self.base_layer.weight.to(W.dtype)
+        return Drift((merged - W).square().sum().item(), (kept - merged).square().sum().item(), *self._requantised(merged))
+
+    def _requantised(self, merged: Tensor) -> tuple[float]:
+        """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not in 4 bits."""
+        if not getattr(self, "_packed", None):
+            return (0.0,)
+        from bitsandbytes.functional import quantize_4bit
+        state = self._packed[0].weight.quant_state
+        again = dequantize_packed(*quantize_4bit(merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type))
+        return ((again.to(merged.dtype) - merged).square().sum().item(),)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take the update out again: to rounding, or exactly where the 4-bit layer was set aside."""
+        if getattr(self, "_packed", None):
+            self.base_layer, self._packed = self._packed[0], None
+        else:
+            weight = self.base_layer.weight
+            W = weight.to(self.lora_A.dtype)
+            if self.use_dora:
+                W = W / self._merge_scale
+            weight.copy_(W - lora_delta(self.lora_A, self.lora_B, self.scaling))
+        self.merged = False
+
+    def extra_repr(self) -> str:
+        return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dora={self.use_dora}, merged={self.merged}"
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """All adapted layers of a model by module path."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
+
+
+def _output_head(model: nn.Module) -> nn.Module | None:
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+
+
+def target_names(model: nn.Module, target_modules) -> list[str]:
+    """Paths of the linear layers that `target_modules` names: "all-linear", full names or suffixes.
+
+    "all-linear" leaves the output head out, as PEFT does. An entry that matches nothing raises ValueError.
+    """
+    head = _output_head(model)
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if target_modules == "all-linear":
+        return [name for name, m in linear.items() if m is not head]
+    wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+    for entry in wanted:
+        if not any(name == entry or name.endswith("." + entry) for name in linear):
+            known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise ValueError(f"target_modules: {entry!r} names no linear layer; this model has {', '.join(known)}")
+    return [name for name in linear if any(name == entry or name.endswith("." + entry) for entry in wanted)]
+
+
+def add_lora(model: nn.Module, r: int = 8, lora_alpha: float = 16, target_modules="all-linear",
+             lora_dropout: float = 0.0, use_rslora: bool = False, use_dora: bool = False) -> nn.Module:
+    """Freeze the model and put a LoRA or DoRA adapter on its linear layers, in place; returns the model.
+
+    `target_modules`: "all-linear" (without the output head), or module names or suffixes such as
+    ("q_proj", "v_proj"). B starts at zero, so the adapted model starts as the base model.
+    Raises ValueError for an unknown target, a bad value, or a model that has an adapter already.
+    """
+    if lora_layers(model) or any(getattr(m, "is_adapter", False) for m in model.modules()):
+        raise ValueError("model already has an adapter: merge or remove it, or load the base again")
+    targets = target_modules if isinstance(target_modules, str) else tuple(target_modules)
+    config = AdapterConfig(r, lora_alpha, targets, lora_dropout, use_rslora, use_dora)
+    names, head = target_names(model, targets), _output_head(model)
+    mend_4bit_layers(model)
+    new = {name: LoRALinear(model.get_submodule(name), config) for name in names}
+    model.requires_grad_(False)
+    for name, layer in new.items():
+        if layer.base_layer is head and getattr(model.config, "tie_word_embeddings", False):
+            log.warning("%s is tied to the input embeddings: merging will change both", name)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
+        for parameter_name, parameter in layer.named_parameters(recurse=False):
+            parameter.requires_grad_(True)
+    model.adapter_config = config
+    log.info("%s", describe_trainable(model))
+    return model
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, all) parameters. bitsandbytes 4-bit weights count by element, not by stored byte."""
+    sizes = [(p, 2 * p.numel() * p.element_size() if hasattr(p, "quant_state") else p.numel()) for p in model.parameters()]
+    return sum(n for p, n in sizes if p.requires_grad), sum(n for _, n in sizes)
+
+
+def describe_trainable(model: nn.Module) -> str:
+    """One line: how many parameters train, of how many, in how many adapted layers."""
+    trainable, total = count_parameters(model)
+    return (f"{trainable:,} of {total:,} parameters train ({100 * trainable / total:.2f}%), "
+            f"{len(lora_layers(model))} layers adapted")
+
+
+def adapted_names(model: nn.Module) -> dict[str, LoRALinear]:
+    layers = lora_layers(model)
+    if not layers:
+        raise ValueError("model has no adapter: call add_lora or load_adapter first")
+    return layers
+
+
+def merge_adapter(model: nn.Module) -> nn.Module:
+    """Put the update into the base weights, ``W ← W + sBA`` (DoRA: rows rescaled); returns the model.
+
+    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised first, to the dtype that they
+    were quantised from, and a warning says so with the drift; unmerging brings the 4-bit layers back. ValueError if merged already.
+    """
+    layers = adapted_names(model)
+    if any(layer.merged for layer in layers.values()):
+        raise ValueError("the adapter is merged already: unmerge_adapter first")
+    packed = [layer for layer in layers.values() if layer.quant_state is not None]
+    drift = Drift(0.0, 0.0, 0.0)
+    try:
+        for layer in layers.values():
+            drift += layer.merge()
+    except BaseException:  # out of memory, an interrupt: all layers or none
+        for layer in layers.values():
+            if layer.merged:
+                layer.unmerge()
+        raise
+    if packed:
+        held = sum(layer.weight.numel() * layer.weight.element_size() for layer in packed)
+        log.warning("merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into the 16-bit base: "
+                    "this one carries the 4-bit rounding of the base as well",
+                    len(packed), packed[0].weight.dtype, held / 1e9, drift)
+    return model
+
+
+def unmerge_adapter(model: nn.Module) -> nn.Module:
+    """Take a merged update out of the base weights again; returns the model. ValueError if it is not merged."""
+    layers = adapted_names(model)
+    if not all(layer.merged for layer in layers.values()):
+        raise ValueError("the adapter is not merged: nothing to unmerge")
+    for layer in layers.values():
+        layer.unmerge()
+    return model
+
+
+def merge_and_unload(model: nn.Module) -> nn.Module:
+    """`merge_adapter`, then plain layers in place of the adapted ones, so that another adapter can be added; returns the model.
+
+    With that one disabled the model is the one merged here: an SFT adapter taken in this way is DPO's reference. The model's name
+    says what was done, since an adapter trained from here on does not fit the base as it was.
+    """
+    for name, layer in lora_layers(merge_adapter(model)).items():
+        model.set_submodule(name, layer.base_layer)
+    del model.adapter_config
+    model.config._name_or_path = f"{model.config._name_or_path}, with an adapter merged"
+    return model
+
+
+@contextlib.contextmanager
+def disable_adapter(model: nn.Module):
+    """Within the block the model is the base model, bit for bit and without a copy of it."""
+    layers = adapted_names(model)
+    if any(layer.merged for layer in layers.values()):
+        raise ValueError("the adapter is merged into the weights: unmerge_adapter before disabling it")
+    before = {name: layer.enabled for name, layer in layers.items()}
+    try:
+        for layer in layers.values():
+            layer.enabled = False
+        yield model
+    finally:
+        for name, layer in layers.items():
+            layer.enabled = before[name]
+
+
+def adapter_config_dict(model: nn.Module) -> dict:
+    """The options that `add_lora` was called with."""
+    adapted_names(model)
+    return asdict(model.adapter_config)

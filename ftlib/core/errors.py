@@ -1,0 +1,14 @@
+"""Errors that several layers raise: each names what is wrong, its value, and the fix."""
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Rows that cannot be used: names file, line or row, the reason and the mend."""
+
+
+class PairError(DataError):
+    """A pair or a binary row that cannot be used: which, the key, its value and the mend."""
+
+
+class LoadError(ValueError):
+    """A model or tokenizer that cannot be loaded, with the reason and the mend."""

@@ -1,0 +1,26 @@
+"""Text as it should be stored: line ends, invisible characters, spaces. Newlines and code stay as they are."""
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Format characters that no reader sees; joiners stay, which scripts and emoji are spelt with.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_LINE_ENDS = re.compile("\r\n?|\x0b|\x0c|\x85|\u2028|\u2029")
+_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_TRAILING = re.compile("[ \t]+(?=\n|$)")
+_BLANK_LINES = re.compile("\n{4,}")
+
+
+def clean_text(text: str) -> str:
+    """The text with one kind of newline and space, composed Unicode (NFC), and nothing invisible.
+
+    Newlines, indentation, tabs and runs of spaces inside a line stay: they are code, tables and verse. Spaces at the end of
+    a line, blank lines at both ends and more than two in a row go. Cleaning twice is cleaning once.
+    """
+    text = _LINE_ENDS.sub("\n", unicodedata.normalize("NFC", text))
+    text = _CONTROL.sub("", _INVISIBLE.sub("", _SPACES.sub(" ", text)))
+    text = unicodedata.normalize("NFC", text)  # what stood between a letter and its accent may be gone
+    text = _TRAILING.sub("", text)
+    return _BLANK_LINES.sub("\n\n\n", text).strip("\n")

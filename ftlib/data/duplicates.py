@@ -1,0 +1,274 @@
+"""Exact and near duplicates, and copies of the golden set.
+
+Near duplicates: Broder's MinHash (1997) with locality-sensitive hashing finds candidates, exact Jaccard similarity decides.
+So no pair below the threshold is ever reported; a pair above it is missed with a probability that `NearIndex.recall` states.
+"""
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import unicodedata
+import zlib
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from datasketch import MinHash
+from tqdm import tqdm
+
+from ftlib.core.errors import DataError
+from ftlib.data.texts import row_parts, row_text, tokens
+
+Groups = list[list[int]]
+RECALL = 0.99  # of pairs exactly at the threshold, by the choice of bands
+SHORT = 6      # a text of fewer tokens says too little to be found again inside another
+CLOSE = 0.66   # Jaccard similarity from which a text with tokens put in is looked for
+SPOOL = 64_000_000  # bytes of text that `NearIndex` holds in memory; more go to a temporary file
+
+
+def normalise(text: str) -> str:
+    """Composed Unicode (NFC), lower case, one space for any white space:
+    texts that agree in this are the same for `exact_duplicates`."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def exact_key(row: dict) -> bytes:
+    """16 bytes (BLAKE2b) of the row's roles and normalised texts in order. What is not text, such as `family`, does not count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for role, text in row_parts(row):
+        digest.update(f"{role}\0{normalise(text)}\0".encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def exact_duplicates(rows: Iterable[dict]) -> Groups:
+    """Groups of rows that say the same in the same roles, case and white space aside:
+    indices in order, the first is the one to keep."""
+    places: dict[bytes, list[int]] = {}
+    for i, row in enumerate(rows):
+        places.setdefault(exact_key(row), []).append(i)
+    return [group for group in places.values() if len(group) > 1]
+
+
+def shingles(text: list[str], size: int) -> set[str]:
+    """The runs of `size` tokens of a text, or the whole of a shorter one."""
+    return {" ".join(text[i: i + size]) for i in range(max(1, len(text) - size + 1))}
+
+
+def jaccard(a: set, b: set) -> float:
+    """|A ∩ B| / |A ∪ B|."""
+    both = len(a & b)
+    return both / (len(a) + len(b) - both)
+
+
+def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """(bands, hashes a band): as many hashes a band as leave a pair at the threshold found with probability RECALL or more.
+
+    More hashes a band mean fewer candidates to verify. DataError where not even one hash a band is enough.
+    """
+    for size in range(num_perm, 0, -1):
+        if 1 - (1 - threshold ** size) ** (num_perm // size) >= RECALL:
+            return num_perm // size, size
+    raise DataError(f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: "
+                    "raise one of them")
+
+
+def inserted(a: list[str], b: list[str]) -> int | None:
+    """How many tokens the longer text has more than the shorter one, if it is that one with tokens put in; None if it is not."""
+    shorter, longer = sorted((a, b), key=len)
+    rest = iter(longer)
+    return len(longer) - len(shorter) if all(token in rest for token in shorter) else None
+
+
+class NearIndex:
+    """Texts seen so far, to be asked which of them are near a new one. The same seed gives the same answers.
+
+    MinHash signatures come from datasketch. The buckets are a hash table in three arrays of 4-byte numbers: `table` has the last
+    entry of each slot, and for each text and band `before` has the entry before it, `tags` the bits that tell keys of one slot
+    apart. That is some 12 bytes an entry, about a tenth of a dict of buckets; what is found is the same. The texts, read again
+    only when a candidate is verified, are in a temporary file once they are more than SPOOL bytes: memory does not grow with
+    their length.
+    """
+
+    def __init__(self, threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1):
+        if not 0 < threshold <= 1:
+            raise DataError(f"threshold={threshold}: a Jaccard similarity above 0, at most 1")
+        if shingle < 1:
+            raise DataError(f"shingle={shingle}: at least one token")
+        self.threshold, self.shingle = threshold, shingle
+        self.bands, self.size = lsh_bands(threshold, num_perm)
+        self._minhash = MinHash(num_perm, seed, hashfunc=lambda s: zlib.crc32(s.encode("utf-8", "surrogatepass")))
+        generator = np.random.default_rng(seed)
+        self._factors = generator.integers(0, 2 ** 64, (self.bands, self.size), dtype=np.uint64) | np.uint64(1)
+        self._offsets = generator.integers(0, 2 ** 64, self.bands, dtype=np.uint64)
+        self._texts, self._ends = tempfile.SpooledTemporaryFile(SPOOL), array("q", [0])
+        self._table, self._before, self._tags = array("i", [-1]) * 1024, array("i"), array("I")
+
+    def recall(self, similarity: float) -> float:
+        """Probability that a pair of this Jaccard similarity s becomes a candidate: 1 - (1 - s^r)^b, b bands of r hashes."""
+        return 1 - (1 - similarity ** self.size) ** self.bands
+
+    def sketch(self, text: str) -> tuple[str, set[str], list[int]]:
+        """(tokens joined, shingles, one 64-bit key a band) of a text."""
+        found = tokens(text)
+        pieces = shingles(found, self.shingle)
+        self._minhash.clear()
+        self._minhash.update_batch(pieces)
+        signature = self._minhash.hashvalues[: self.bands * self.size].reshape(self.bands, self.size).astype(np.uint64)
+        return " ".join(found), pieces, ((signature * self._factors).sum(1) + self._offsets).tolist()
+
+    def candidates(self, keys: list[int]) -> list[int]:
+        """Texts that share a bucket, in order."""
+        found, table, before, tags = set(), self._table, self._before, self._tags
+        for key in keys:
+            tag = key >> 32
+            entry = table[tag % len(table)]
+            while entry >= 0:
+                if tags[entry] == tag:
+                    found.add(entry // self.bands)
+                entry = before[entry]
+        return sorted(found)
+
+    def text(self, i: int) -> list[str]:
+        """The tokens of text i."""
+        self._texts.seek(self._ends[i])
+        return self._texts.read(self._ends[i + 1] - self._ends[i]).decode("utf-8", "surrogatepass").split(" ")
+
+    def similarity(self, i: int, pieces: set[str]) -> float:
+        """Exact Jaccard similarity of text i to a set of shingles."""
+        return jaccard(shingles(self.text(i), self.shingle), pieces)
+
+    def _store(self, text: str) -> None:
+        said = text.encode("utf-8", "surrogatepass")
+        try:
+            self._texts.seek(self._ends[-1])
+            self._texts.write(said)
+            self._texts.flush()
+        except OSError as error:
+            raise DataError(f"the texts seen so far do not fit into {tempfile.gettempdir()}: {error.strerror}; "
+                            "set TMPDIR to a folder with more room") from error
+        self._ends.append(self._ends[-1] + len(said))
+
+    def insert(self, text: str, keys: list[int]) -> int:
+        """Put a sketched text into the index; its number. DataError where there is no room for it."""
+        self._store(text)
+        self._tags.extend(key >> 32 for key in keys)
+        if len(self._tags) > 2 * len(self._table):
+            self._table, self._before = array("i", [-1]) * (4 * len(self._table)), array("i")
+        for entry in range(len(self._before), len(self._tags)):  # the new text's, or after growth all
+            slot = self._tags[entry] % len(self._table)
+            self._before.append(self._table[slot])
+            self._table[slot] = entry
+        return len(self._ends) - 2
+
+
+class Union:
+    """Disjoint sets of 0..n-1; the root of each is its least member."""
+
+    def __init__(self, count: int):
+        self.parent = list(range(count))
+
+    def root(self, i: int) -> int:
+        while self.parent[i] != i:
+            self.parent[i] = i = self.parent[self.parent[i]]
+        return i
+
+    def join(self, i: int, j: int) -> None:
+        a, b = self.root(i), self.root(j)
+        self.parent[max(a, b)] = min(a, b)
+
+    def groups(self) -> Groups:
+        """All sets, also those of one, in the order of their first members."""
+        found: dict[int, list[int]] = {}
+        for i in range(len(self.parent)):
+            found.setdefault(self.root(i), []).append(i)
+        return list(found.values())
+
+
+def near_duplicates(rows: list[dict], threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1,
+                    text: Callable[[dict], str] = row_text) -> Groups:
+    """Groups of rows whose texts are alike: connected components of the pairs with Jaccard similarity ≥ threshold.
+
+    The similarity is of sets of `shingle` consecutive tokens: words in lower case and marks of punctuation. Indices are in order,
+    the first is the row to keep. In a group A, C may be less alike than the threshold if some B is near both.
+    A pair at the threshold is missed with probability 0.0017 (21 bands of 6 hashes, at the defaults), a closer one more rarely.
+    Three tokens at 0.8 suit short rows: of the 6,280 embedded training rows, many of one form, no two that ask different
+    things are grouped, where runs of five characters at 0.8 would group ten such pairs and single words 157.
+    """
+    index, first, union = NearIndex(threshold, shingle, num_perm, seed), {}, Union(len(rows))
+    places: list[int] = []  # the row of each text in the index
+    for i, row in enumerate(tqdm(rows, desc="near duplicates", unit=" rows", delay=2)):
+        joined, pieces, keys = index.sketch(text(row))
+        if joined in first:
+            union.join(first[joined], i)
+            continue
+        first[joined] = i
+        for j in index.candidates(keys):
+            if union.root(places[j]) != union.root(i) and index.similarity(j, pieces) >= threshold:
+                union.join(places[j], i)
+        index.insert(joined, keys)
+        places.append(i)
+    return [group for group in union.groups() if len(group) > 1]
+
+
+# --- rules of the pipeline: each sees a row and its number, and gives the reason to drop it, or None ---------------------------
+@dataclass(frozen=True)
+class ExactDuplicates:
+    """Drops a row that says what a kept row says (`exact_duplicates`). Opposite labels are a contradiction, not a duplicate.
+
+    State: 16-byte hashes in a dict, some 0.15 kB a kept row.
+    """
+    name: str = "exact duplicates"
+
+    def begin(self) -> Callable[[dict, int], str | None]:
+        seen: dict[tuple, int] = {}
+
+        def check(row: dict, number: int) -> str | None:
+            first = seen.setdefault((exact_key(row), row.get("label")) if "label" in row else exact_key(row), number)
+            return None if first == number else f"same text as row {first}"
+        return check
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Drops a row that is as near as `threshold` to a kept one (settings of `near_duplicates`; rows of one label among themselves).
+
+    In a short text a word more breaks a good part of its shingles: with "Please:" before it, a question of eight tokens has a
+    similarity of 6/8 = 0.75 to itself. So a row also goes if it is a kept one with up to `insertions` tokens put in, or the other
+    way round; texts of fewer than SHORT tokens aside, and found from a similarity of CLOSE on. 0: by similarity alone.
+    Rows are compared with kept rows, not with dropped ones, so no chain of small steps can lose a row unlike all that is kept.
+    """
+    threshold: float = 0.8
+    shingle: int = 3
+    num_perm: int = 128
+    seed: int = 1
+    text: Callable[[dict], str] = row_text
+    insertions: int = 2
+    name: str = "near duplicates"
+
+    def _index(self) -> NearIndex:
+        return NearIndex(min(self.threshold, CLOSE) if self.insertions else self.threshold, self.shingle, self.num_perm, self.seed)
+
+    def _near(self, index: NearIndex, i: int, joined: str, pieces: set[str]) -> str | None:
+        if (like := index.similarity(i, pieces)) >= self.threshold:
+            return f"{like:.2f} like"
+        if not self.insertions or like < CLOSE:
+            return None
+        known, new = index.text(i), joined.split(" ")
+        more = inserted(known, new) if min(len(known), len(new)) >= SHORT else None
+        return None if more is None or more > self.insertions else f"{more} tokens more or less than"
+
+    def begin(self) -> Callable[[dict, int], str | None]:
+        indexes = defaultdict(lambda: (self._index(), array("q")))
+
+        def check(row: dict, number: int) -> str | None:
+            index, places = indexes[row.get("label")]
+            joined, pieces, keys = index.sketch(self.text(row))
+            for i in index.candidates(keys):
+                if near := self._near(index, i, joined, pieces):
+                    return f"{near} row {places[i]}"
+            index.insert(joined, keys)
+            places.append(number)
+            return None
+        return check

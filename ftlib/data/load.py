@@ -1,0 +1,75 @@
+"""The rows of a part, such as "train" or "golden": embedded, of the Hub, or of a folder that `FTLIB_ROWS` names."""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from ftlib.core.errors import DataError
+from ftlib.core.paths import DATA
+from ftlib.core.profiles import get_profile
+from ftlib.data.hub import fetch, hub_rows
+from ftlib.data.rows import check_any
+from ftlib.data.stream import read_jsonl
+
+
+# --- rows of a profile ----------------------------------------------------------------------------------------------
+def load_raw(profile=None) -> list[dict]:
+    """The first `preparation.rows` rows of the profile's raw set, as they are: to be converted, cleaned and filtered. Embedded,
+    training rows.
+
+    A Hub set is read under the keys of its format alone; Alpaca's `text` holds question and answer a second time.
+    """
+    profile = get_profile(profile)
+    raw = profile.preparation
+    if raw.dataset == "embedded":
+        return load_rows("train", profile)[: raw.rows]
+    return [{k: v for k, v in row.items() if k != "text"} for row in fetch(raw.dataset, f"train[:{raw.rows}]")]
+
+
+def _dataset(profile, split: str) -> str:
+    if split.startswith("preferences"):
+        return profile.preference.pairs
+    return profile.preference.feedback if split == "feedback" else profile.dataset
+
+
+NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
+
+
+def load_rows(split: str, profile=None) -> list[dict]:
+    """The profile's rows for a split: "train", "validation", "golden"; preference pairs: "preferences", "preferences_long" (chosen
+    is always longer), "preferences_matched" (length says nothing), "preferences_test" (held out); thumbs: "feedback".
+
+    Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy file,
+    whose lines are not all rows."""
+    profile, local = get_profile(profile), os.environ.get("FTLIB_ROWS")
+    if local:
+        return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)
+    if (dataset := _dataset(profile, split)) != "embedded":
+        return hub_rows(dataset, split)
+    file = DATA / "rows" / f"{split}.jsonl"
+    if not file.is_file() or split in NO_ROWS:
+        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem not in NO_ROWS))
+        raise DataError(f"the embedded data has no split {split!r}: use {known}")
+    return read_jsonl(file, check=check_any)
+
+
+def _base_text(line: bytes, where: str) -> str:
+    try:
+        return json.loads(line.decode("utf-8"))["text"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{where}: one JSON object with 'text' a line is needed") from None
+
+
+def load_base_text(profile=None, count: int = 200) -> list[str]:
+    """Held-out text of the base model's own domain, to measure forgetting."""
+    profile = get_profile(profile)
+    local = os.environ.get("FTLIB_ROWS")
+    if local or profile.dataset == "embedded":
+        file = Path(local or DATA / "rows") / "base_text.jsonl"
+        if not file.is_file():
+            raise DataError(f"{file} does not exist: one JSON object with 'text' a line")
+        return [_base_text(line, f"{file}:{i}") for i, line in enumerate(file.read_bytes().splitlines(), 1)][:count]
+    from datasets import load_dataset
+    rows = load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split="validation")
+    return [r["text"] for r in rows if len(r["text"]) > 200][:count]

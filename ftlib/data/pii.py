@@ -1,0 +1,117 @@
+"""Personal data in texts, found by form and checksum, and masked."""
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Found:
+    """A piece of personal data: its kind, and where it stands in the text."""
+    kind: str
+    start: int
+    end: int
+    text: str
+
+
+def _digits(text: str) -> list[int]:
+    return [int(c) for c in text if c.isdigit()]
+
+
+def is_iban(text: str) -> bool:
+    """ISO 13616: the country and check digits moved to the end, letters as 10 to 35, the number leaves 1 when divided by 97."""
+    text = re.sub(r"[ -]", "", text).upper()
+    if not re.fullmatch(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}", text):
+        return False
+    return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
+
+
+def is_card(text: str) -> bool:
+    """Luhn's sum (ISO 7812): from the right, every second digit doubled, digit sums added, a multiple of 10; 13 to 19 digits."""
+    digits = _digits(text)
+    if not 13 <= len(digits) <= 19 or len(set(digits)) == 1:
+        return False
+    doubled = [d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(reversed(digits))]
+    return sum(doubled) % 10 == 0
+
+
+def is_ip(text: str) -> bool:
+    """An IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_phone(text: str) -> bool:
+    """With + or 00 before it eight to fifteen digits (E.164's most) after it; without, eight to twelve with separators: a bare run
+    of digits, or one with a decimal point, is any number."""
+    count = len(_digits(text))
+    if text.startswith(("+", "00")):
+        return 8 <= count <= 17
+    return 8 <= count <= 12 and bool(re.search(r"[ ()./-]", text.strip())) and not re.fullmatch(r"\d+\.\d+", text)
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+# In the order in which they claim text: an IBAN is not to be read as a phone number.
+PII: dict[str, tuple[re.Pattern, Callable[[str], bool]]] = {
+    "key": (re.compile(r"\b(?:sk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
+                       r"xox[abpr]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
+                       r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), _always),
+    "email": (re.compile(r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]*[\w+-])?@"
+                         r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"), _always),
+    "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"), is_iban),
+    "card": (re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)"), is_card),
+    "ip": (re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?!\w|:\w|\.\d)"), is_ip),
+    "phone": (re.compile(r"(?<![\w.,/-])(?:\+|00)?(?:\(\d{1,5}\)|\d{1,4})(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?![\w/-]|[.,]\d)"),
+              is_phone),
+}
+
+
+def _longest(kind: str, match: re.Match) -> Found | None:
+    """The match where it passes its check; of an IBAN that ran on into the next word, the part that does."""
+    _, valid = PII[kind]
+    text, parts = match[0], re.split(r"(?=[ -])", match[0])
+    for count in range(len(parts), 0, -1) if kind == "iban" else [len(parts)]:
+        piece = "".join(parts[:count])
+        if valid(piece):
+            return Found(kind, match.start(), match.start() + len(piece), piece)
+    return None
+
+
+def find_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> list[Found]:
+    """Personal data in the text, in its order: e-mail addresses, phone and card numbers, IBANs, IP addresses, keys of services.
+
+    Found by form; of overlapping candidates the kind named first in `PII` wins. Dates and plain numbers are left alone.
+    """
+    unknown = [k for k in kinds if k not in PII]
+    if unknown:
+        raise ValueError(f"kinds={kinds!r}: {unknown[0]!r} is unknown, use some of {', '.join(PII)}")
+    found: list[Found] = []
+    for kind in (k for k in PII if k in kinds):
+        for match in PII[kind][0].finditer(text):
+            piece = _longest(kind, match)
+            if piece and not _date(piece) and all(piece.end <= f.start or piece.start >= f.end for f in found):
+                found.append(piece)
+    return sorted(found, key=lambda f: f.start)
+
+
+def _date(piece: Found) -> bool:
+    """A phone number's form, but a date's or a range of years' meaning."""
+    return piece.kind == "phone" and bool(
+        re.fullmatch(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|\d{4}\s?-\s?\d{4})", piece.text))
+
+
+def mask_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> tuple[str, Counter]:
+    """(the text with `[EMAIL]`, `[PHONE]`, … in the place of personal data, how many of each kind)."""
+    found = find_pii(text, kinds)
+    for f in reversed(found):
+        text = f"{text[: f.start]}[{f.kind.upper()}]{text[f.end:]}"
+    return text, Counter(f.kind for f in found)

@@ -1,0 +1,155 @@
+"""What a row is: one JSON object, strictly read, of one of three kinds. A row that is not says what is wrong and where.
+
+    messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
+    preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one answer each
+    binary       {"prompt", "completion", "label": true or false}: likewise
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+
+from ftlib.core.errors import DataError, PairError
+
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+# --- strict JSON --------------------------------------------------------------------------------------------------------
+def _once(pairs: list[tuple]) -> dict:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        keys = [k for k, _ in pairs]
+        raise DataError(f"the key {next(k for k in keys if keys.count(k) > 1)[:60]!r} stands twice in one object: keep one of them")
+    return out
+
+
+def _no_constant(name: str):
+    raise DataError(f"not valid JSON ({name} is no JSON value): use null or a number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise DataError(f"the number {digits[:40]} is too large for a float")
+    return value
+
+
+STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+
+
+def check_encodable(value, text: str):
+    """The value, unless an escape in its JSON `text` left half of a surrogate pair, which no file and no tokenizer takes."""
+    if _ESCAPED_SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"the escape \\u{ord(error.object[error.start]):04x} is half of a character: "
+                            "write both halves, or the character") from None
+    return value
+
+
+def parse_json(line: bytes | str):
+    """One JSON value. DataError says what is wrong: not UTF-8, not JSON, a key twice, NaN or infinity, half a surrogate pair, a
+    number of thousands of digits, or nesting beyond Python's depth."""
+    try:
+        text = line if isinstance(line, str) else line.decode("utf-8")
+        return check_encodable(STRICT.decode(text), text)
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"not valid JSON ({error.msg} at column {error.colno})") from None
+    except RecursionError:
+        raise DataError("not usable JSON: nested too deep") from None
+    except DataError:
+        raise
+    except ValueError as error:  # an integer of more than 4,300 digits
+        raise DataError(f"not usable JSON ({error})") from None
+
+
+# --- kinds of row -------------------------------------------------------------------------------------------------------
+def is_message(m) -> bool:
+    return isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))
+
+
+def check_row(row, where: str) -> dict:
+    """Raise DataError unless the row holds non-empty messages that end with the assistant."""
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{where}: no list 'messages'; a row is {{\"messages\": [{{\"role\", \"content\"}}, …]}}")
+    for i, message in enumerate(messages):
+        if not is_message(message):
+            raise DataError(f"{where}: message {i} needs the strings 'role' and 'content', got {repr(message)[:200]}")
+    if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
+        raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
+    return row
+
+
+def completion_text(completion) -> str:
+    """The text of a completion: itself, or the content of its one message."""
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+def check_prompt(prompt, where: str) -> None:
+    if isinstance(prompt, str) and prompt.strip():
+        return
+    if not isinstance(prompt, list) or not prompt or not all(is_message(m) for m in prompt):
+        raise PairError(f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, is needed")
+    if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
+        last = f"{prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}"
+        raise PairError(f"{where}: prompt ends with {last}: it must end with the user's turn, not empty")
+
+
+def check_completion(row: dict, key: str, where: str) -> None:
+    value, plain = row.get(key), isinstance(row["prompt"], str)
+    if plain != isinstance(value, str):
+        form = "text, as the prompt is" if plain else "a list of one assistant message, as the prompt is of messages"
+        raise PairError(f"{where}: {key} is {repr(value)[:60]}: {form}, is needed")
+    if not plain and (not isinstance(value, list) or len(value) != 1 or not is_message(value[0])
+                      or value[0]["role"] != "assistant"):
+        raise PairError(f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a list")
+    if not completion_text(value).strip():
+        raise PairError(f"{where}: {key} is empty: a completion must say something; leave the row out")
+
+
+def check_pair(row, where: str = "pair") -> dict:
+    """The pair itself, or PairError: prompt not ending with the user's turn, empty completion, chosen equal to rejected."""
+    if not isinstance(row, dict) or "prompt" not in row:
+        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', 'rejected'}}, "
+                        "the prompt apart from the answers")
+    check_prompt(row["prompt"], where)
+    for key in ("chosen", "rejected"):
+        check_completion(row, key, where)
+    if completion_text(row["chosen"]) == completion_text(row["rejected"]):
+        text = completion_text(row["chosen"])[:40]
+        raise PairError(f"{where}: chosen equals rejected ({text!r}): nothing is preferred; leave the pair out")
+    return row
+
+
+def check_binary(row, where: str = "row") -> dict:
+    """The binary row itself, or PairError: prompt or completion as in `check_pair`, label not True or False."""
+    if not isinstance(row, dict) or "prompt" not in row:
+        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a binary row is {{'prompt', 'completion', 'label'}}")
+    check_prompt(row["prompt"], where)
+    check_completion(row, "completion", where)
+    if not isinstance(row.get("label"), bool):
+        raise PairError(f"{where}: label is {repr(row.get('label'))[:60]}: True (thumbs up) or False (thumbs down) is needed")
+    return row
+
+
+def check_any(row, where: str = "row") -> dict:
+    """The row checked as what its keys say: a pair ("chosen"), binary feedback ("completion"), else a conversation."""
+    keys = row if isinstance(row, dict) else ()
+    return (check_pair if "chosen" in keys else check_binary if "completion" in keys else check_row)(row, where)
+
+
+CHECKS = {"messages": check_row, "preference": check_pair, "binary": check_binary}
+
+
+def fingerprint(rows: list[dict]) -> str:
+    """SHA-256 over the rows in order: equal data, equal fingerprint."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,28 @@
+"""Reading GGUF files."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from gguf import GGUFReader
+
+from ftlib.export.errors import ExportError
+
+
+def read_gguf(path) -> GGUFReader:
+    """The file's header and tensors, all of them there. ExportError for a missing, damaged or truncated file."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist: export_gguf writes one")
+    try:
+        reader = GGUFReader(path)
+    except Exception as error:  # a damaged header raises whatever its bytes happen to mean
+        raise ExportError(f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it "
+                          f"again") from None
+    if not reader.tensors:
+        raise ExportError(f"{path} holds no tensor: export it again")
+    return reader
+
+
+def tensor_types(reader: GGUFReader) -> dict[str, str]:
+    """Type of every matrix by name; one-dimensional tensors are always F32."""
+    return {t.name: t.tensor_type.name for t in reader.tensors if len(t.shape) > 1}

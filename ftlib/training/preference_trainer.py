@@ -1,0 +1,206 @@
+"""The trainer that `ftlib.training.prefer.prefer` runs: log-probabilities of both completions, the loss, the metrics."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+from tqdm import tqdm
+
+from ftlib.adapters.hooked import parts_of
+from ftlib.adapters.lora import disable_adapter
+from ftlib.adapters.prefix import Prefix
+from ftlib.batches.collate import CHOSEN, REJECTED, SequenceCollator, shared_mask
+from ftlib.batches.preference import row_length
+from ftlib.batches.template import IGNORE
+from ftlib.losses.logps import completion_logps
+from ftlib.losses.preference import dpo_loss, kto_loss, orpo_loss, simpo_loss
+from ftlib.training.samplers import BlockSampler, LengthGroupedSampler
+from ftlib.training.trainer import SFTTrainer
+
+PAIRED = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
+          "lengths/chosen", "lengths/rejected")
+LOSSES = {"dpo": dpo_loss, "simpo": simpo_loss, "orpo": orpo_loss, "kto": kto_loss}
+METRICS = {"dpo": (*PAIRED, "kl"), "simpo": PAIRED, "orpo": (*PAIRED, "nll_loss"),
+           "kto": (*(name for name in PAIRED if name != "rewards/accuracies"), "kl")}
+
+
+# --- log-probabilities of a batch ---------------------------------------------------------------------------------------
+def why_unshared(model) -> str | None:
+    """Why a prompt cannot be run once for both completions of a pair with this model; None where that is exact."""
+    config, forward = model.config.get_text_config(decoder=True), inspect.signature(model.base_model.forward).parameters
+    attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ())
+    if attention not in ("sdpa", "eager"):
+        return f"attention {attention!r} takes no mask of four dimensions"
+    if kinds - {"full_attention"} or not kinds and getattr(config, "sliding_window", None):
+        return "not every layer attends to everything before"
+    if "position_ids" not in forward or getattr(config, "alibi", False) or getattr(model, "_is_stateful", False):
+        return "positions cannot be given to this model"
+    return "the model has a trained prefix" if parts_of(model, Prefix) else None
+
+
+def _attention_mask(model, segments: Tensor) -> Tensor:
+    mask, inner = shared_mask(segments), getattr(model, "module", model)
+    if inner.config.get_text_config(decoder=True)._attn_implementation == "sdpa":
+        return mask
+    lowest = torch.finfo(inner.dtype).min  # eager attention adds its mask to the scores
+    return torch.zeros_like(mask, dtype=inner.dtype).masked_fill(~mask, lowest)
+
+
+def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of a `PairCollator` batch: log π(completion | prompt), summed over its tokens (nats), and how many tokens they are.
+
+    Each is (B, 2): chosen, rejected.
+    """
+    labels, segments = batch["labels"], batch.get("segments")
+    if segments is None:
+        logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], labels)
+        return logps.sum(1).view(2, -1).T, (labels[:, 1:] != IGNORE).sum(1).view(2, -1).T
+    logps = completion_logps(model, batch["input_ids"], _attention_mask(model, segments), labels,
+                             position_ids=batch["position_ids"])
+    # A segment's first label is ignored, so a score stands in the segment that it belongs to.
+    inside = torch.stack([segments == CHOSEN, segments == REJECTED], dim=1)
+    return (logps[:, None] * inside).sum(-1), ((labels != IGNORE)[:, None] & inside).sum(-1)
+
+
+def single_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of a `SequenceCollator` batch: summed log-probabilities (nats) of the completions and their numbers of tokens, each (B, 1)."""
+    logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
+    return logps.sum(1, keepdim=True), (batch["labels"][:, 1:] != IGNORE).sum(1, keepdim=True)
+
+
+def kto_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of a `KTOCollator` batch: summed log-probabilities (nats) of each prompt's own completion, and without gradient of the
+    mismatched one, and their numbers of tokens, each (B, 2)."""
+    out = []
+    for prefix in ("", "kl_"):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not prefix):
+            logps = completion_logps(model, *(batch[prefix + k] for k in ("input_ids", "attention_mask", "labels")))
+        out.append((logps.sum(1), (batch[f"{prefix}labels"][:, 1:] != IGNORE).sum(1)))
+    (own, own_count), (other, other_count) = out
+    return torch.stack([own, other], 1), torch.stack([own_count, other_count], 1)
+
+
+class PreferenceTrainer(SFTTrainer):
+    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` stands in for the one of that name in
+    `ftlib.losses.preference`; `adapter_off`: the reference is the base, run in every step.
+
+    A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on the rows and the seed alone.
+    """
+
+    def __init__(self, model, loss: str, options: dict, adapter_off: bool = False, function: Callable | None = None, **trainer):
+        super().__init__(model, **trainer)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over rows: Trainer divides it by the accumulated batches
+        self.loss, self.options, self.adapter_off, self.metric_names = loss, options, adapter_off, METRICS[loss]
+        self.function = function or LOSSES[loss]
+        self.two_logps = kto_logps if loss == "kto" else pair_logps
+        self.sums: dict[str, Tensor] = {}
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        if self.loss == "kto":
+            return BlockSampler(len(rows), args.train_batch_size, args.seed)
+        together = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return LengthGroupedSampler([row_length(row) for row in rows], together, args.seed)
+
+    def frozen_logps(self, batch: dict[str, Tensor], logps_of: Callable | None = None) -> Tensor:
+        """(B, 2) summed log-probabilities of the model as it is, without gradient and without dropout."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                return (logps_of or self.two_logps)(self.model, batch)[0]
+        finally:
+            self.model.train(training)
+
+    def _reference(self, batch: dict[str, Tensor], like: Tensor) -> Tensor:
+        if not self.adapter_off:
+            return batch["ref_logps"].to(like.dtype)
+        with disable_adapter(self.model):
+            return self.frozen_logps(batch)
+
+    def row_losses(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of every row, (B,), and by name the rows' values of which metrics are means."""
+        return (self._kto if self.loss == "kto" else self._pairs)(model, batch)
+
+    def _pairs(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logps, counts = self.two_logps(model, batch)
+        if self.loss in ("simpo", "orpo"):
+            logps = logps / counts
+        (chosen, rejected), more, arguments = logps.unbind(1), {}, ()
+        if self.loss == "dpo":
+            arguments = self._reference(batch, logps).unbind(1)
+            more["kl"] = chosen - arguments[0]
+        elif self.loss == "orpo":
+            arguments = (-chosen,)
+            more["nll_loss"] = -chosen
+        losses, good, bad = self.function(chosen, rejected, *arguments, **self.options)
+        return losses, {"rewards/chosen": good, "rewards/rejected": bad, "rewards/margins": good - bad,
+                        "rewards/accuracies": good > bad, "logps/chosen": chosen, "logps/rejected": rejected,
+                        "lengths/chosen": counts[:, 0], "lengths/rejected": counts[:, 1], **more}
+
+    def _kto(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logps, counts = self.two_logps(model, batch)
+        reference, desirable = self._reference(batch, logps), batch["desirable"]
+        losses, rewards = self.function(logps[:, 0], reference[:, 0], logps[:, 1], reference[:, 1], desirable, **self.options)
+        values = {"kl": (logps[:, 1] - reference[:, 1]).mean().clamp(min=0)[None]}
+        for side, rows in (("chosen", desirable), ("rejected", ~desirable)):
+            values |= {f"rewards/{side}": rewards[rows], f"logps/{side}": logps[rows, 0], f"lengths/{side}": counts[rows, 0]}
+        return losses, values
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
+        losses, values = self.row_losses(model, inputs)
+        _add(self.sums, values)
+        return losses.mean()
+
+    def _means(self, sums: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, float]:
+        """Means over all processes of what was summed. A name without a value, as KTO's rewards of a side not seen, is left out."""
+        none = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        totals = self.accelerator.reduce(torch.stack([sums.get(name, none) for name in names]), "sum").tolist()
+        means = {name: total / count for name, (total, count) in zip(names, totals) if count}
+        if {"rewards/chosen", "rewards/rejected"} <= means.keys():
+            means.setdefault("rewards/margins", means["rewards/chosen"] - means["rewards/rejected"])
+        return means
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs, self.sums = logs | self._means(self.sums, self.metric_names), {}
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Means over the rows of the whole set: of the loss and of every metric."""
+        sums: dict[str, Tensor] = {}
+        self.model.eval()
+        for batch, counts in self.eval_batches(eval_dataset):
+            with self.accelerator.autocast():
+                losses, values = self.row_losses(self.model, batch)
+            if counts:
+                _add(sums, {"loss": losses, **values})
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in self._means(sums, ("loss", *self.metric_names)).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def reference_logps(self, items: list[dict], show: bool) -> Tensor:
+        """Of the model as it is: (pairs, 2), or (sequences, 1) of single ones; batches hold rows of like length."""
+        collate, logps_of = self.data_collator, self.two_logps
+        if "chosen_ids" not in items[0]:
+            collate, logps_of = SequenceCollator(self.data_collator.pad_token_id), single_logps
+        order = sorted(range(len(items)), key=lambda i: row_length(items[i]), reverse=True)
+        size, parts = self.args.per_device_eval_batch_size, []
+        for start in tqdm(range(0, len(items), size), desc="reference", unit="batch", disable=not show, leave=False):
+            batch = self._prepare_inputs(collate([items[i] for i in order[start: start + size]]))
+            with self.accelerator.autocast():
+                parts.append(self.frozen_logps(batch, logps_of).cpu())
+        logps = torch.cat(parts)
+        return torch.empty_like(logps).index_copy_(0, torch.tensor(order), logps)
+
+
+def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Add each vector's sum and length to what was there."""
+    for name, rows in values.items():
+        total = rows.detach().double().sum()
+        sums[name] = sums.get(name, 0) + torch.stack([total, torch.full_like(total, rows.numel())])

@@ -1,0 +1,142 @@
+"""Log-probabilities of the reference policy, computed once and kept on disk, by sequence.
+
+A folder holds `reference.safetensors` and `reference.json`. The first has a row for every sequence of prompt and
+completion: `keys` (n, 16), of its token ids, and `logps` (n,), log π_ref(completion | prompt) in nats. The second says
+of which policy they are: the base, its weights, what the adapter does, and the precision. A folder of another policy is
+refused by name; sequences that it lacks are added. So runs over the same rows from the same start share one folder,
+whatever their loss, their seed, or the A that was drawn beside a B of zeros.
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ftlib.adapters.io import base_name
+from ftlib.adapters.lora import lora_layers
+from ftlib.batches.preference import sequences_of
+from ftlib.data.rows import fingerprint
+from ftlib.training.folder import RunError, write_json
+
+LOGPS, MANIFEST = "reference.safetensors", "reference.json"
+KEY_BYTES = 16
+SAMPLE = 64  # values of every frozen tensor in its fingerprint: enough to tell a merged or another base, at any size
+
+
+# --- which policy ---------------------------------------------------------------------------------
+def _digest(parameters) -> str:
+    digest = hashlib.sha256()
+    for name, p in parameters:
+        values = p.detach().flatten()
+        if not p.requires_grad:
+            values = values[:: max(1, len(values) // SAMPLE)]
+        digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
+        digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _idle_parameters(model) -> set[int]:
+    """Ids of the A and B of layers whose B is all zeros: (alpha/r)·BA is zero there, whatever A is."""
+    idle = set()
+    for layer in lora_layers(model).values():
+        if not layer.lora_B.any():
+            idle.update((id(layer.lora_A), id(layer.lora_B)))
+    return idle
+
+
+def describe(model, precision: str) -> dict[str, str]:
+    """What log-probabilities of given tokens depend on: the base's name, a fingerprint of its weights (a sample of each
+    tensor) and of the trained ones (all, but for adapters that do nothing yet), and the precision they are computed in."""
+    idle = _idle_parameters(model)
+    trained = []
+    frozen = []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            frozen.append((name, p))
+        elif id(p) not in idle:
+            trained.append((name, p))
+    return {"base": base_name(model), "base_weights": _digest(frozen), "adapter": _digest(trained), "precision": precision}
+
+
+# --- the folder -----------------------------------------------------------------------------------
+def sequence_key(prompt_ids: list[int], completion_ids: list[int]) -> bytes:
+    """What stands for a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and where the prompt ends."""
+    return hashlib.sha256(json.dumps([prompt_ids, completion_ids]).encode()).digest()[:KEY_BYTES]
+
+
+@contextlib.contextmanager
+def locked(folder: Path | None):
+    """Within the block no other process of this machine and user computes for the folder; None needs no lock.
+
+    The lock lies with the temporary files, so that the folder holds what is kept and nothing else.
+    """
+    if folder is None:
+        yield
+        return
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"ftlib-reference-{os.getuid()}-{name}.lock"):
+        yield
+
+
+def _of_rows(recorded: dict, tensors: dict, parts: dict[str, list[dict]]) -> dict[bytes, float]:
+    """What version 0.1.0 wrote, (rows, 2) in the order of the rows, which must be these rows."""
+    if recorded["tokens"] != {name: fingerprint(items) for name, items in parts.items()}:
+        raise RunError("its log-probabilities are of other rows")
+    known = {}
+    for name, items in parts.items():
+        for item, values in zip(items, tensors[name].tolist(), strict=True):
+            for sequence, value in zip(sequences_of(item), values, strict=True):
+                known[sequence_key(**sequence)] = value
+    return known
+
+
+def _check_policy(folder: Path, recorded: dict, described: dict, resumed: bool) -> None:
+    for name, value in described.items():
+        moved_on = name == "adapter" and resumed
+        if recorded.get(name, value) != value and not moved_on:
+            raise RunError(f"{folder} holds log-probabilities of another reference ({name}: {recorded.get(name)!r} there, "
+                           f"{value!r} now): start from the model that they were computed with, or choose another folder")
+
+
+def load_reference(folder: Path, described: dict, resumed: bool, parts: dict[str, list[dict]]) -> dict[bytes, float]:
+    """The folder's log-probabilities by `sequence_key`; none if it has none. RunError if they are another policy's, or
+    damaged. When a run is `resumed` its adapter has moved on from the start, so the adapter is not compared.
+
+    `parts`, the encoded rows to train on and to evaluate on, serve to read what version 0.1.0 wrote by row.
+    """
+    if not (folder / MANIFEST).is_file():
+        return {}
+    try:
+        recorded = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        tensors = load_file(folder / LOGPS)
+        by_row = "tokens" in recorded
+        if by_row and not resumed:
+            return {}  # version 0.1.0 told adapters apart by another fingerprint: computed again
+        _check_policy(folder, recorded, described, resumed)
+        if by_row:
+            return _of_rows(recorded, tensors, parts)
+        keys = map(bytes, tensors["keys"].tolist())
+        return dict(zip(keys, tensors["logps"].tolist(), strict=True))
+    except RunError:
+        raise
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise RunError(f"{folder}: the reference's log-probabilities are damaged ({error}): delete that folder") from None
+
+
+def save_reference(folder: Path, described: dict, known: dict[bytes, float], dtype: torch.dtype) -> None:
+    """Written beside and renamed, the manifest last: a folder with a manifest is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = torch.tensor([list(key) for key in known], dtype=torch.uint8)
+    logps = torch.tensor(list(known.values()), dtype=dtype)
+    temporary = folder / f".{LOGPS}.{os.getpid()}.tmp"
+    save_file({"keys": keys, "logps": logps}, temporary)
+    os.replace(temporary, folder / LOGPS)
+    write_json(folder / MANIFEST, described)
