@@ -10,7 +10,8 @@ PASSES = ["import os, json\nimport matplotlib.pyplot as plt",
           "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
           "%matplotlib inline\nplt.plot([1, 2]);"]
 FAILS = ["x = 1", "raise ValueError('the data is gone')", "print('never')"]
-LOOPS = ["import time", "while True:\n    time.sleep(0.1)"]  # asleep, not to keep a core from the other tests
+# Asleep, not to keep a core from the other tests.
+LOOPS = ["import time", "while True:\n    time.sleep(0.1)"]
 
 
 def notebook(path, cells, title):
