@@ -14,7 +14,8 @@ import multiprocessing
 import sys
 from pathlib import Path
 
-# jsonschema's optional check of IRIs, which no schema here asks for: nbformat imports it, and it takes seconds to build its grammar.
+# jsonschema's optional check of IRIs, which no schema here asks for: nbformat imports it, and its
+# grammar takes seconds to build.
 sys.modules["rfc3987_syntax"] = None
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,8 @@ from hypothesis import settings
 
 settings.register_profile("ftlib", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("ftlib")
+# For the fixtures of a module or session, which come before those of a test.
+torch.set_num_threads(1)
 EMBEDDED = ROOT / "data" / "world-llama-4m"
 
 PLAIN_SPECIALS = ["<|bos|>", "<|eos|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<unk>"]
@@ -110,8 +113,8 @@ def assert_untouched(model, before: dict) -> None:
 
 
 def exit_code_of_a_child(function) -> int:
-    """Run `function()` in a forked process, which has all libraries loaded, and wait for its end; minus the signal that killed it.
-    What it prints is this test's output."""
+    """Run `function()` in a forked process, which has all libraries loaded, and wait for its end;
+    minus the signal that killed it. What it prints is this test's output."""
     child = multiprocessing.get_context("fork").Process(target=function)
     child.start()
     child.join(timeout=300)
@@ -126,13 +129,13 @@ def chat(prompt: str, answer: str, **more) -> dict:
 
 
 def pytest_collection_finish(session) -> None:
-    """A million objects of the imported libraries are set aside: else each `gc.collect()`, and every Trainer ends with one, walks
-    them for a third of a second."""
+    """A million objects of the imported libraries are set aside: else each `gc.collect()`, and every
+    Trainer ends with one, walks them for a third of a second."""
     gc.collect()
     gc.freeze()
 
 
-# --- `make test` on several cores: pytest-xdist, for which pytest runs in one controller and a worker a core -----------------------
+# --- `make test` on several cores: pytest-xdist runs a controller and a worker a core ------------
 MOST_WORKERS = 4  # each holds torch, transformers and what its tests train: up to 1.5 GB
 
 
@@ -142,8 +145,8 @@ def usable_cores() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int:
-    """What `-n auto` means here. 0, that is no workers, where there is one core, and where files or a word are named: what one
-    is at has run before workers have started."""
+    """What `-n auto` means here. 0, that is no workers, where there is one core, and where files or a
+    word are named: what one is at has run before workers have started."""
     a_few_tests = config.option.file_or_dir or config.option.keyword
     cores = min(MOST_WORKERS, usable_cores())
     return 0 if a_few_tests or cores == 1 else cores
@@ -154,7 +157,8 @@ def executes_a_notebook(nodeid: str) -> bool:
 
 
 def unit_of_work(nodeid: str) -> str:
-    """A file's tests stay in one worker, so that what they share is computed once. An executed notebook is work by itself."""
+    """A file's tests stay in one worker, so that what they share is computed once. An executed
+    notebook is work by itself."""
     return nodeid if executes_a_notebook(nodeid) else nodeid.partition("::")[0]
 
 
@@ -170,19 +174,22 @@ def pytest_xdist_make_scheduler(config, log):
     return ByUnit(config, log)
 
 
-def longest_first(items: list) -> list:
-    """Notebooks first, then files with other tests that take minutes, then the larger files, so that no core idles at the end."""
-    slow_files = {item.path for item in items if item.get_closest_marker("labs")}
+# Short to read, long to run: they start processes.
+LONG_FILES = ("test_grading.py", "test_documents.py", "test_distributed.py")
 
+
+def longest_first(items: list) -> list:
+    """Notebooks, then files that take long, then the others by their size: no core idles at the end."""
     def rank(item) -> tuple:
         notebook = executes_a_notebook(item.nodeid)
-        return not notebook, item.path not in slow_files, -item.path.stat().st_size
+        return not notebook, item.path.name not in LONG_FILES, -item.path.stat().st_size
     return sorted(items, key=rank)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items) -> None:
-    if hasattr(config, "workerinput"):  # in a worker; a run in one process begins with what is quick
+    in_a_worker = hasattr(config, "workerinput")
+    if in_a_worker:  # a run in one process begins with what is quick
         items[:] = longest_first(items)
 
 

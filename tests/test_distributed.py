@@ -111,7 +111,8 @@ def shard_and_train(use_dora: bool, folder: Path) -> None:
     """In each of two processes: half of every parameter, half of the rows."""
     from torch.distributed.fsdp import fully_shard
     folder.mkdir(exist_ok=True)
-    rank, mesh = torch.distributed.get_rank(), torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    rank = torch.distributed.get_rank()
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
     model = adapted(use_dora)
     for block in model.model.layers:
         fully_shard(block, mesh=mesh)
@@ -134,9 +135,10 @@ def test_sharded_by_fsdp2(use_dora, both):
         torch.testing.assert_close(saved[f"base_model.model.{name}.lora_B.weight"], layer.lora_B.detach(), rtol=1e-6, atol=1e-8)
 
 
-# --- the two processes ------------------------------------------------------------------------------------------------------------
+# --- the two processes ---------------------------------------------------------------------------
 def one_of_two(folder: Path) -> None:
-    """All that the tests compare, in each of two processes that torchrun has started; half as many rows as there are in one."""
+    """All that the tests compare, in each of two processes that torchrun has started; half as many
+    rows as there are in one."""
     torch.set_num_threads(1)
     sft(folder / "recipe", 4)
     for loss in ("sft", "dpo", "simpo", "orpo"):
@@ -149,12 +151,13 @@ def one_of_two(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Path:
-    """The folder of two processes. One launch for all tests, because each process imports the libraries anew."""
+    """The folder of two processes. One launch for all tests: each process imports the libraries anew."""
     folder = tmp_path_factory.mktemp("two")
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([sys.executable, *launch, __file__, str(folder)], cwd=folder, env=environment, capture_output=True, text=True,
-                          timeout=280)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command = [*torchrun, "--master_port", str(free_port()), __file__, str(folder)]
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **settings}, capture_output=True,
+                          text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return folder
 

@@ -12,7 +12,8 @@ DOCUMENTS = sorted(p for p in ROOT.glob("*.md"))
 BLOCKS = [(p.name, i, code) for p in DOCUMENTS for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", p.read_text(), re.S | re.M))]
 
 
-# Each block in a folder and a namespace of its own, in one interpreter: to import the libraries takes longer than most blocks.
+# Each block in a folder and a namespace of its own, in one interpreter, which imports the libraries
+# once.
 RUN_BLOCKS = """
 import json, os, sys, traceback
 outcomes = []
@@ -33,8 +34,8 @@ def outcomes(tmp_path_factory) -> list[str]:
     """What each of the blocks raised; "" where it ran to its end."""
     work = [(str(tmp_path_factory.mktemp("block")), code) for _, _, code in BLOCKS]
     found = tmp_path_factory.mktemp("blocks") / "outcomes.json"
-    done = subprocess.run([sys.executable, "-c", RUN_BLOCKS, str(found)], input=json.dumps(work), cwd=found.parent, capture_output=True,
-                          text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", RUN_BLOCKS, str(found)], input=json.dumps(work),
+                          cwd=found.parent, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(found.read_text())
 

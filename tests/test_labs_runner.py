@@ -12,7 +12,8 @@ PASSES = ["import os, json\nimport matplotlib.pyplot as plt",
           "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
           "%matplotlib inline\nplt.plot([1, 2]);"]
 FAILS = ["x = 1", "raise ValueError('the data is gone')", "print('never')"]
-LOOPS = ["import time", "while True:\n    time.sleep(0.1)"]  # asleep, not to keep a core from the other tests
+# Asleep, not to keep a core from the other tests.
+LOOPS = ["import time", "while True:\n    time.sleep(0.1)"]
 
 
 def notebook(path, cells, title):
@@ -154,7 +155,9 @@ def test_runs_side_by_side_do_not_meet_and_leave_the_tree_clean(course, tmp_path
     from conftest import ROOT
 
     def tree():
-        return subprocess.run(["git", "status", "--porcelain", "--ignored"], cwd=ROOT, capture_output=True, text=True).stdout
+        """Without compiled modules, which a test beside this one may leave."""
+        status = subprocess.run(["git", "status", "--porcelain", "--ignored"], cwd=ROOT, capture_output=True, text=True).stdout
+        return [line for line in status.splitlines() if "__pycache__" not in line]
 
     cell = ("import pathlib, time\np = pathlib.Path('runs/mine.txt'); p.parent.mkdir()\np.write_text('{0}'); time.sleep(1)\n"
             "assert p.read_text() == '{0}'")

@@ -58,8 +58,8 @@ def assert_same(q, w):
 
 @pytest.fixture(autouse=True)
 def bitsandbytes_uncompiled():
-    """What it has no kernel for it writes in Python, under torch.compile: with nothing cached a C++ compiler works for half a minute,
-    to the same bits."""
+    """What it has no kernel for it writes in Python, under torch.compile: with nothing cached a C++
+    compiler works for half a minute, to the same bits."""
     with torch.compiler.set_stance("force_eager"):
         yield
 

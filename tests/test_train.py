@@ -269,7 +269,7 @@ def test_finishing_twice_returns_at_once_with_the_same_adapter(finished, tokeniz
 
 # --- killed, and going on -------------------------------------------------------------------------------------------------------
 def train_until_killed(where: str, folder: Path) -> None:
-    """For a process of its own: dies in step 8, or with the adapter of its second checkpoint half written."""
+    """For a process of its own: dies in step 8, or with its second checkpoint half written."""
     step, save = trainer_module.SFTTrainer.training_step, active.save_adapter
 
     def kill_in_step(self, *args, **kwargs):
