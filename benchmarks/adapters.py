@@ -3,6 +3,7 @@
 A random Llama with all linear layers adapted, r=16, 4 x 256 tokens. The floor is the frozen model with the gradient of
 its input flowing: what any adapter pays. Equality of loss and gradients is asserted before anything is timed.
 """
+
 from __future__ import annotations
 
 import os
@@ -22,14 +23,24 @@ from ftlib.training.memory_meter import peak_bytes
 
 R, BATCH, LENGTH = 16, 4, 256
 SHAPES = {512: 1408, 1024: 2816}  # hidden -> intermediate
-VARIANTS = {"LoRA": {}, "DoRA": {"use_dora": True}, "DoRA, dropout 0.05": {"use_dora": True, "lora_dropout": 0.05}}
+VARIANTS = {
+    "LoRA": {},
+    "DoRA": {"use_dora": True},
+    "DoRA, dropout 0.05": {"use_dora": True, "lora_dropout": 0.05},
+}
 
 
 def llama(hidden: int, dtype: torch.dtype, layers: int) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(hidden_size=hidden, intermediate_size=SHAPES[hidden], num_hidden_layers=layers,
-                         num_attention_heads=hidden // 64, num_key_value_heads=hidden // 128, vocab_size=2048,
-                         tie_word_embeddings=False)
+    config = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=SHAPES[hidden],
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 128,
+        vocab_size=2048,
+        tie_word_embeddings=False,
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LlamaForCausalLM(config).to(device, dtype).requires_grad_(False).train()
 
@@ -49,15 +60,19 @@ def ours(hidden, dtype, layers, options) -> LlamaForCausalLM:
 
 def theirs(hidden, dtype, layers, options):
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    model = peft.get_peft_model(llama(hidden, dtype, layers),
-                                peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=targets, **options))
+    model = peft.get_peft_model(
+        llama(hidden, dtype, layers),
+        peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=targets, **options),
+    )
     fill(p for name, p in model.named_parameters() if "lora_A" in name or "lora_B" in name)
     return model
 
 
 def trained(model) -> dict[str, torch.Tensor]:
     """Trainable parameters by one name for both libraries."""
-    strip = lambda n: n.replace("base_model.model.", "").replace(".default", "").replace(".weight", "")
+    strip = lambda n: (
+        n.replace("base_model.model.", "").replace(".default", "").replace(".weight", "")
+    )
     return {strip(n): p for n, p in model.named_parameters() if p.requires_grad}
 
 
@@ -68,11 +83,14 @@ def step_of(model, batch) -> Callable:
     embed = model.get_input_embeddings()
 
     def step():
-        x = embed(batch).detach().requires_grad_()  # the floor needs a leaf too: then dX flows through every layer
+        x = (
+            embed(batch).detach().requires_grad_()
+        )  # the floor needs a leaf too: then dX flows through every layer
         model(inputs_embeds=x, labels=batch).loss.backward()
         if optimizer:
             optimizer.step()
             optimizer.zero_grad()
+
     return step
 
 
@@ -88,19 +106,32 @@ def assert_equal(a, b, batch, dtype) -> None:
     tolerance = 1e-4 if dtype == torch.float32 else 0.05
     assert abs(losses[0] - losses[1]) < tolerance * abs(losses[1]), losses
     for name, p in mine.items():
-        gap = (p.grad.float() - other[name].grad.float()).norm() / other[name].grad.float().norm().clamp_min(1e-20)
+        gap = (p.grad.float() - other[name].grad.float()).norm() / other[
+            name
+        ].grad.float().norm().clamp_min(1e-20)
         assert gap < tolerance, f"{name}: gradients differ by {gap:.2g}"
         p.grad = other[name].grad = None
 
 
-def measure(variant: str, hidden: int, dtype: torch.dtype, layers: int, rounds: int, timed: bool) -> list[str]:
+def measure(
+    variant: str, hidden: int, dtype: torch.dtype, layers: int, rounds: int, timed: bool
+) -> list[str]:
     """One line of the table: times against the floor and against each other, and memory above the floor."""
-    options, plain = VARIANTS[variant], {k: v for k, v in VARIANTS[variant].items() if k != "lora_dropout"}
+    options, plain = (
+        VARIANTS[variant],
+        {k: v for k, v in VARIANTS[variant].items() if k != "lora_dropout"},
+    )
     frozen, lora = llama(hidden, dtype, layers), ours(hidden, dtype, layers, {})
     batch = torch.randint(0, 2048, (BATCH, LENGTH), device=frozen.device)
-    assert_equal(ours(hidden, dtype, layers, plain), theirs(hidden, dtype, layers, plain), batch, dtype)
-    models = {"floor": frozen, "PEFT": theirs(hidden, dtype, layers, options),
-              "ftlib": ours(hidden, dtype, layers, options), "LoRA": lora}
+    assert_equal(
+        ours(hidden, dtype, layers, plain), theirs(hidden, dtype, layers, plain), batch, dtype
+    )
+    models = {
+        "floor": frozen,
+        "PEFT": theirs(hidden, dtype, layers, options),
+        "ftlib": ours(hidden, dtype, layers, options),
+        "LoRA": lora,
+    }
     steps = {name: step_of(model, batch) for name, model in models.items()}
     steps["floor"]()
     peaks = {name: (step(), peak_bytes(step))[1] for name, step in steps.items()}
@@ -108,11 +139,19 @@ def measure(variant: str, hidden: int, dtype: torch.dtype, layers: int, rounds: 
     cells = [variant, str(hidden), str(dtype).removeprefix("torch.")]
     if timed:
         t = alternate(steps, rounds)
-        cells += [ratio(t["PEFT"], t["floor"]), ratio(t["ftlib"], t["floor"]), ratio(t["PEFT"], t["ftlib"]),
-                  ratio(t["ftlib"], t["LoRA"])]
+        cells += [
+            ratio(t["PEFT"], t["floor"]),
+            ratio(t["ftlib"], t["floor"]),
+            ratio(t["PEFT"], t["ftlib"]),
+            ratio(t["ftlib"], t["LoRA"]),
+        ]
     else:
         cells += ["–"] * 4
-    return cells + [f"{above['PEFT']:.0f}", f"{above['ftlib']:.0f}", f"{above['ftlib'] / above['PEFT']:.2f}"]
+    return cells + [
+        f"{above['PEFT']:.0f}",
+        f"{above['ftlib']:.0f}",
+        f"{above['ftlib'] / above['PEFT']:.2f}",
+    ]
 
 
 def main() -> None:
@@ -121,22 +160,43 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--memory-only", action="store_true", help="no times (bf16 on a processor without bf16 units)")
+    parser.add_argument(
+        "--memory-only",
+        action="store_true",
+        help="no times (bf16 on a processor without bf16 units)",
+    )
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype)
-    head = ["variant", "hidden", "dtype", "PEFT / floor", "ftlib / floor", "PEFT / ftlib", "ftlib / our LoRA",
-            "PEFT, MB above floor", "ftlib, MB", "ftlib / PEFT, memory"]
+    head = [
+        "variant",
+        "hidden",
+        "dtype",
+        "PEFT / floor",
+        "ftlib / floor",
+        "PEFT / ftlib",
+        "ftlib / our LoRA",
+        "PEFT, MB above floor",
+        "ftlib, MB",
+        "ftlib / PEFT, memory",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for hidden in args.hidden:
         for variant in VARIANTS:
-            lines.append("| " + " | ".join(measure(variant, hidden, dtype, args.layers, args.rounds, not args.memory_only)) + " |")
+            lines.append(
+                "| "
+                + " | ".join(
+                    measure(variant, hidden, dtype, args.layers, args.rounds, not args.memory_only)
+                )
+                + " |"
+            )
             print(lines[-1], flush=True)
     what = "memory" if args.memory_only else "time and memory"
     setting = f"{args.layers} layers, {BATCH} x {LENGTH} tokens, r={R}, all linear layers; {args.rounds} alternating rounds."
-    write_section(f"LoRA and DoRA against PEFT, {args.dtype}, {what}",
-                  f"{setting} Floor: the frozen model with the input's gradient. "
-                  f"{provenance(('torch', 'peft', 'transformers'))}\n\n"
-                  + "\n".join(lines))
+    write_section(
+        f"LoRA and DoRA against PEFT, {args.dtype}, {what}",
+        f"{setting} Floor: the frozen model with the input's gradient. "
+        f"{provenance(('torch', 'peft', 'transformers'))}\n\n" + "\n".join(lines),
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ With `FTLIB_CONVERTER` naming llama.cpp's convert_hf_to_gguf.py it runs beside, 
 checkpoint holds the embedded tokenizer, which it does not know) and without sentencepiece. Each run is a fresh process.
 7.5 GB of disk.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,8 +26,10 @@ from ftlib.training.memory_plan import MODELS
 # Not getrusage: its maximum survives exec, so a small process would report what this one held.
 PEAK = "import re; print('PEAK', int(re.search('VmHWM:\\\\s+([0-9]+)', open('/proc/self/status').read())[1]) // 1024)"
 OURS = f"import sys; from ftlib.export import export_gguf; export_gguf(sys.argv[1], None, sys.argv[2], sys.argv[3]); {PEAK}"
-COPY = f"import sys; a, b = open(sys.argv[1] + '/model.safetensors', 'rb'), open(sys.argv[2], 'wb')\n" \
-       f"while part := a.read(1 << 24): b.write(part)\n{PEAK}"
+COPY = (
+    f"import sys; a, b = open(sys.argv[1] + '/model.safetensors', 'rb'), open(sys.argv[2], 'wb')\n"
+    f"while part := a.read(1 << 24): b.write(part)\n{PEAK}"
+)
 THEIRS = f"""
 import os, runpy, sys, types, transformers
 folder, target, dtype = sys.argv[1:]
@@ -54,35 +57,45 @@ def fresh(code: str, *arguments: str) -> tuple[float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="llama-3.2-1b", choices=[n for n in MODELS if n.startswith("llama-3")])
+    parser.add_argument(
+        "--model", default="llama-3.2-1b", choices=[n for n in MODELS if n.startswith("llama-3")]
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", nargs="+", default=["f16", "bf16", "q8_0"])
     args = parser.parse_args()
     lines = []
     with tempfile.TemporaryDirectory() as temporary:
         folder, target = Path(temporary) / args.model, str(Path(temporary) / "out.gguf")
-        write_random_checkpoint(LlamaConfig(**MODELS[args.model], bos_token_id=0, eos_token_id=6, pad_token_id=2), folder,
-                                shard_gb=1000)
+        write_random_checkpoint(
+            LlamaConfig(**MODELS[args.model], bos_token_id=0, eos_token_id=6, pad_token_id=2),
+            folder,
+            shard_gb=1000,
+        )
         size = (folder / "model.safetensors").stat().st_size / 1e6
         for dtype in args.dtypes:
             programs = {"plain copy": COPY, "ftlib": OURS} | (
-                {"llama.cpp's converter": THEIRS} if os.environ.get("FTLIB_CONVERTER") else {})
+                {"llama.cpp's converter": THEIRS} if os.environ.get("FTLIB_CONVERTER") else {}
+            )
             runs: dict[str, list] = {name: [] for name in programs}
             for _ in range(args.rounds):
                 for name, code in programs.items():
                     runs[name].append(fresh(code, str(folder), target, dtype))
             for name, values in runs.items():
                 seconds = statistics.median(t for t, _ in values)
-                lines.append(f"| {dtype} | {name} | {seconds:.1f} | "
-                             f"{min(t for t, _ in values):.1f}–{max(t for t, _ in values):.1f} | {size / seconds:.0f} | "
-                             f"{max(m for _, m in values):,} |")
+                lines.append(
+                    f"| {dtype} | {name} | {seconds:.1f} | "
+                    f"{min(t for t, _ in values):.1f}–{max(t for t, _ in values):.1f} | {size / seconds:.0f} | "
+                    f"{max(m for _, m in values):,} |"
+                )
                 print(lines[-1], flush=True)
-    write_section(f"GGUF export of random weights: {args.model}",
-                  f"A bf16 checkpoint of {size:,.0f} MB in one file; a fresh process each, its start and "
-                  f"imports included; {args.rounds} alternating rounds, the copy's target alike for all types; "
-                  f"peak: resident memory, mapped pages of the source included. {provenance(('torch', 'gguf', 'transformers'))}\n\n"
-                  "| type | program | seconds, median | range | MB/s of the source | peak, MB |\n|---|---|---|---|---|---|\n"
-                  + "\n".join(lines))
+    write_section(
+        f"GGUF export of random weights: {args.model}",
+        f"A bf16 checkpoint of {size:,.0f} MB in one file; a fresh process each, its start and "
+        f"imports included; {args.rounds} alternating rounds, the copy's target alike for all types; "
+        f"peak: resident memory, mapped pages of the source included. {provenance(('torch', 'gguf', 'transformers'))}\n\n"
+        "| type | program | seconds, median | range | MB/s of the source | peak, MB |\n|---|---|---|---|---|---|\n"
+        + "\n".join(lines),
+    )
 
 
 if __name__ == "__main__":

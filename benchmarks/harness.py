@@ -1,4 +1,5 @@
 """What the benchmarks share: alternating timings, and a RESULTS.md of sections that replace themselves."""
+
 from __future__ import annotations
 
 import os
@@ -61,18 +62,24 @@ def _processor() -> str:
 
 def provenance(packages: tuple[str, ...]) -> str:
     """Machine, versions and commit, in a line."""
-    git = lambda *a: subprocess.run(["git", *a], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
+    git = lambda *a: subprocess.run(
+        ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
+    ).stdout.strip()
     changed = "+ changes" if git("status", "--porcelain", "--", "../ftlib", ".") else ""
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}; "
-            f"commit {git('rev-parse', '--short', 'HEAD')} {changed}; {time.strftime('%Y-%m-%d')}")
+    return (
+        f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}; "
+        f"commit {git('rev-parse', '--short', 'HEAD')} {changed}; {time.strftime('%Y-%m-%d')}"
+    )
 
 
 def write_section(title: str, text: str) -> None:
     """Put a section into RESULTS.md in the place of the one with the same title."""
-    head = "# Benchmarks\n\nWritten by `python -m benchmarks.…`, run by hand. " \
-           "Ratios are medians over rounds that alternate, with quartiles.\n"
+    head = (
+        "# Benchmarks\n\nWritten by `python -m benchmarks.…`, run by hand. "
+        "Ratios are medians over rounds that alternate, with quartiles.\n"
+    )
     old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else head
     sections = re.split(r"(?m)^(?=## )", old)
     new = f"## {title}\n\n{text.strip()}\n"

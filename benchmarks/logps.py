@@ -4,6 +4,7 @@
 the gradient of the hidden states. Equality of both is asserted before anything is timed. TRL runs as it does on a CPU: its
 untuned fallback, written for other devices.
 """
+
 from __future__ import annotations
 
 import os
@@ -21,40 +22,54 @@ import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
 from ftlib.training.memory_meter import peak_bytes
 
-ROWS, LENGTH, HIDDEN, CHUNK = 2, 512, 512, 32768  # CHUNK: vocabulary entries a tile in TRL 1.16's trainers
+ROWS, LENGTH, HIDDEN, CHUNK = (
+    2,
+    512,
+    512,
+    32768,
+)  # CHUNK: vocabulary entries a tile in TRL 1.16's trainers
 
 
 def full_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """As a model's own forward pass does it: logits of every position, then log-softmax and gather."""
     logps = (hidden @ weight.T)[:, :-1].log_softmax(-1)
-    return logps.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (labels[:, 1:] != -100)
+    return logps.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (
+        labels[:, 1:] != -100
+    )
 
 
 def trl_fallback(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """What TRL 1.16's fused head calls where there is no Triton: every position is scored, then masked."""
     targets, flat = labels[:, 1:], hidden[:, :-1].reshape(-1, hidden.shape[-1])
-    logps = ChunkedLogProbFunction.apply(flat, weight, None, targets.clamp(min=0).reshape(-1), 1.0, CHUNK,
-                                         None, 1.0, ("log_probs",))[0]
+    logps = ChunkedLogProbFunction.apply(
+        flat, weight, None, targets.clamp(min=0).reshape(-1), 1.0, CHUNK, None, 1.0, ("log_probs",)
+    )[0]
     return logps.view(targets.shape).masked_fill(targets == -100, 0)
 
 
-WAYS = {"ftlib": lambda *a: ft.token_logps(*a)[:, :-1], "full logits": full_logits, "TRL, untuned CPU fallback": trl_fallback}
+WAYS = {
+    "ftlib": lambda *a: ft.token_logps(*a)[:, :-1],
+    "full logits": full_logits,
+    "TRL, untuned CPU fallback": trl_fallback,
+}
 
 
 def data(vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     labels = torch.randint(vocabulary, (ROWS, LENGTH))
-    labels[:, :LENGTH // 2] = -100
-    return torch.randn(ROWS, LENGTH, HIDDEN), torch.randn(vocabulary, HIDDEN) / HIDDEN ** 0.5, labels
+    labels[:, : LENGTH // 2] = -100
+    return torch.randn(ROWS, LENGTH, HIDDEN), torch.randn(vocabulary, HIDDEN) / HIDDEN**0.5, labels
 
 
 def step_of(way: Callable, hidden: Tensor, weight: Tensor, labels: Tensor) -> Callable:
     """Forward and backward; returns the log-probabilities and the gradient of the hidden states."""
+
     def step():
         h = hidden.detach().requires_grad_()
         logps = way(h, weight, labels)
         logps.sum().backward()
         return logps.detach(), h.grad
+
     return step
 
 
@@ -62,7 +77,9 @@ def assert_equal(steps: dict[str, Callable]) -> None:
     want = steps["full logits"]()
     for name, step in steps.items():
         for mine, theirs in zip(step(), want):
-            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                mine, theirs, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def measure(vocabulary: int, rounds: int) -> list[str]:
@@ -70,9 +87,11 @@ def measure(vocabulary: int, rounds: int) -> list[str]:
     assert_equal(steps)
     peaks = {name: peak_bytes(step) for name, step in steps.items()}
     times = alternate(steps, rounds, warmup=1)
-    return [f"| {vocabulary:,} | {name} | {1e3 * sorted(times[name])[len(times[name]) // 2]:.0f} | "
-            f"{ratio(times[name], times['ftlib'])} | {peaks[name] / 1e6:.0f} | {peaks[name] / peaks['ftlib']:.1f} |"
-            for name in steps]
+    return [
+        f"| {vocabulary:,} | {name} | {1e3 * sorted(times[name])[len(times[name]) // 2]:.0f} | "
+        f"{ratio(times[name], times['ftlib'])} | {peaks[name] / 1e6:.0f} | {peaks[name] / peaks['ftlib']:.1f} |"
+        for name in steps
+    ]
 
 
 def main() -> None:
@@ -80,14 +99,22 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, nargs="+", default=[32_000, 128_256])
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    lines = ["| vocabulary | way | ms, median | time / ftlib | peak, MB | peak / ftlib |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| vocabulary | way | ms, median | time / ftlib | peak, MB | peak / ftlib |",
+        "|---|---|---|---|---|---|",
+    ]
     for vocabulary in args.vocabulary:
         lines += measure(vocabulary, args.rounds)
         print(*lines[-3:], sep="\n", flush=True)
-    setting = (f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward and backward; "
-               f"{args.rounds} alternating rounds; equality asserted first. "
-               "Peak: tensors of the stage, as `ftlib.training.memory_meter.peak_bytes` counts.")
-    write_section("Log-probabilities without the full logits", f"{setting} {provenance(('torch', 'trl'))}\n\n" + "\n".join(lines))
+    setting = (
+        f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward and backward; "
+        f"{args.rounds} alternating rounds; equality asserted first. "
+        "Peak: tensors of the stage, as `ftlib.training.memory_meter.peak_bytes` counts."
+    )
+    write_section(
+        "Log-probabilities without the full logits",
+        f"{setting} {provenance(('torch', 'trl'))}\n\n" + "\n".join(lines),
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Each run builds the model, adapts it, and takes two steps of AdamW; measured is what its tensors hold (weights, constants,
 adapter) and the most that the steps held beside them, to the byte. It needs about 12 GB.
 """
+
 from __future__ import annotations
 
 import os
@@ -24,28 +25,59 @@ from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_meter import peak_bytes
 from ftlib.training.memory_plan import MODELS
 
-SMALL = LlamaConfig(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-                    num_key_value_heads=4, head_dim=64, tie_word_embeddings=False)
+SMALL = LlamaConfig(
+    vocab_size=32000,
+    hidden_size=512,
+    intermediate_size=1408,
+    num_hidden_layers=8,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=64,
+    tie_word_embeddings=False,
+)
 BILLION = LlamaConfig(**MODELS["llama-3.2-1b"])
 QWEN = Qwen3Config(**{k: v for k, v in MODELS["qwen3-0.6b"].items() if k != "model_type"})
-RUNS = [("56M Llama", SMALL, method, loss, recomputed, 4, 256, False) for method, loss in
-        (("full", "sft"), ("lora", "sft"), ("dora", "sft"), ("qlora", "sft"), ("lora", "dpo")) for recomputed in (False, True)]
-RUNS += [("56M Llama", SMALL, "lora", loss, recomputed, 4, 256, True) for loss in ("sft", "dpo") for recomputed in (False, True)]
-RUNS += [("0.6B Qwen3", QWEN, "lora", "sft", False, 1, 256, False), ("0.6B Qwen3", QWEN, "qlora", "sft", True, 1, 256, False),
-         ("1.2B Llama", BILLION, "lora", "sft", False, 1, 256, False), ("1.2B Llama", BILLION, "lora", "sft", True, 1, 256, False),
-         ("1.2B Llama", BILLION, "qlora", "sft", True, 1, 256, False)]
+RUNS = [
+    ("56M Llama", SMALL, method, loss, recomputed, 4, 256, False)
+    for method, loss in (
+        ("full", "sft"),
+        ("lora", "sft"),
+        ("dora", "sft"),
+        ("qlora", "sft"),
+        ("lora", "dpo"),
+    )
+    for recomputed in (False, True)
+]
+RUNS += [
+    ("56M Llama", SMALL, "lora", loss, recomputed, 4, 256, True)
+    for loss in ("sft", "dpo")
+    for recomputed in (False, True)
+]
+RUNS += [
+    ("0.6B Qwen3", QWEN, "lora", "sft", False, 1, 256, False),
+    ("0.6B Qwen3", QWEN, "qlora", "sft", True, 1, 256, False),
+    ("1.2B Llama", BILLION, "lora", "sft", False, 1, 256, False),
+    ("1.2B Llama", BILLION, "lora", "sft", True, 1, 256, False),
+    ("1.2B Llama", BILLION, "qlora", "sft", True, 1, 256, False),
+]
 
 
 def build(config, method: str):
     """A random model in fp32, its linear layers in NF4 for "qlora", ready to train."""
     if method == "qlora":
         with tempfile.TemporaryDirectory() as folder:
-            model, _ = ft.load_model(write_random_checkpoint(config, Path(folder) / "model", "nf4", torch.float32),
-                                     dtype=torch.float32)
+            model, _ = ft.load_model(
+                write_random_checkpoint(config, Path(folder) / "model", "nf4", torch.float32),
+                dtype=torch.float32,
+            )
     else:
         model = AutoModelForCausalLM.from_config(config)
     model.train()
-    return model.requires_grad_(True) if method == "full" else ft.add_lora(model, r=16, use_dora=method == "dora")
+    return (
+        model.requires_grad_(True)
+        if method == "full"
+        else ft.add_lora(model, r=16, use_dora=method == "dora")
+    )
 
 
 def held_bytes(model) -> int:
@@ -60,6 +92,7 @@ def held_bytes(model) -> int:
 def loss_of(model, ids: torch.Tensor, loss: str, full_logits: bool) -> torch.Tensor:
     """The loss as `finetune` and `prefer` compute it, or over full logits. DPO: the first half of the rows chosen, the second
     rejected; the reference is the model without its adapter."""
+
     def logps():
         if not full_logits:
             return ft.sequence_logps(model, ids, torch.ones_like(ids), ids)
@@ -74,7 +107,9 @@ def loss_of(model, ids: torch.Tensor, loss: str, full_logits: bool) -> torch.Ten
     return -F.logsigmoid(0.1 * (chosen - rejected)).mean()
 
 
-def measure(config, method: str, loss: str, recomputed: bool, batch: int, length: int, full_logits: bool) -> int:
+def measure(
+    config, method: str, loss: str, recomputed: bool, batch: int, length: int, full_logits: bool
+) -> int:
     torch.manual_seed(0)
     model = build(config, method)
     if recomputed:
@@ -82,7 +117,9 @@ def measure(config, method: str, loss: str, recomputed: bool, batch: int, length
     ids = torch.randint(8, 1000, (2 * batch if loss == "dpo" else batch, length))
 
     def steps():
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
+        )
         for _ in range(2):
             loss_of(model, ids, loss, full_logits).backward()
             optimizer.step()
@@ -93,44 +130,70 @@ def measure(config, method: str, loss: str, recomputed: bool, batch: int, length
 
 
 def comparison() -> list[str]:
-    lines = ["| model | method | loss | activations | logits | rows × tokens | planned, MB | measured, MB | planned / measured |",
-             "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| model | method | loss | activations | logits | rows × tokens | planned, MB | measured, MB | planned / measured |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for name, config, method, loss, recomputed, batch, length, full_logits in RUNS:
         peak = measure(config, method, loss, recomputed, batch, length, full_logits)
         gc.collect()
-        plan = ft.plan_memory(config, method, r=16, batch_size=batch, seq_len=length, gradient_checkpointing=recomputed, loss=loss,
-                              full_logits=full_logits, dtype="float32", device="cpu")
+        plan = ft.plan_memory(
+            config,
+            method,
+            r=16,
+            batch_size=batch,
+            seq_len=length,
+            gradient_checkpointing=recomputed,
+            loss=loss,
+            full_logits=full_logits,
+            dtype="float32",
+            device="cpu",
+        )
         kept, logits = "recomputed" if recomputed else "kept", "full" if full_logits else "tiles"
-        lines.append(f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | {plan.total / 1e6:,.0f} | "
-                     f"{peak / 1e6:,.0f} | {plan.total / peak:.3f} |")
+        lines.append(
+            f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | {plan.total / 1e6:,.0f} | "
+            f"{peak / 1e6:,.0f} | {plan.total / peak:.3f} |"
+        )
         print(lines[-1], flush=True)
     return lines
 
 
-CIRCULATE = {("llama-2-7b", "full"): "28 GB: weights and gradients in 16 bits, no optimizer",
-             ("llama-3.1-70b", "qlora"): "24 GB: less than the 4-bit weights alone; "
-                                         "45 GB: true of one batch, length and checkpointing"}
+CIRCULATE = {
+    ("llama-2-7b", "full"): "28 GB: weights and gradients in 16 bits, no optimizer",
+    ("llama-3.1-70b", "qlora"): "24 GB: less than the 4-bit weights alone; "
+    "45 GB: true of one batch, length and checkpointing",
+}
 
 
 def real_models() -> list[str]:
-    lines = ["| model | method | weights and constants, GB | peak, GB | said of it |", "|---|---|---|---|---|"]
+    lines = [
+        "| model | method | weights and constants, GB | peak, GB | said of it |",
+        "|---|---|---|---|---|",
+    ]
     for name in ("llama-2-7b", "llama-2-13b", "llama-3.1-8b", "llama-3.1-70b"):
         for method in ("full", "lora", "qlora"):
             plan = ft.plan_memory(name, method)
             weights = plan.parts["weights"] + plan.parts.get("quantisation constants", 0)
-            lines.append(f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | "
-                         f"{CIRCULATE.get((name, method), '')} |")
+            lines.append(
+                f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | "
+                f"{CIRCULATE.get((name, method), '')} |"
+            )
     return lines
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     where = provenance(("torch", "transformers", "bitsandbytes"))
-    write_section("Planned against measured memory", f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps. {where}\n\n"
-                  + "\n".join(comparison()))
-    write_section("Planned memory of real models",
-                  "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW with fp32 states; "
-                  "computed by `ft.plan_memory`, not measured.\n\n" + "\n".join(real_models()))
+    write_section(
+        "Planned against measured memory",
+        f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps. {where}\n\n"
+        + "\n".join(comparison()),
+    )
+    write_section(
+        "Planned memory of real models",
+        "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW with fp32 states; "
+        "computed by `ft.plan_memory`, not measured.\n\n" + "\n".join(real_models()),
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Time of forward, backward and AdamW on one batch of pairs, and the most that a step holds beside the weights. TRL computes DPO's
 log-probabilities by a kernel for GPUs, whose path on a CPU is untuned; DPO over full logits stands beside it.
 """
+
 from __future__ import annotations
 
 import os
@@ -32,9 +33,19 @@ R, PAD = 16, 0
 
 
 def config(vocabulary: int, layers: int) -> LlamaConfig:
-    return LlamaConfig(vocab_size=vocabulary, hidden_size=512, intermediate_size=1408, num_hidden_layers=layers,
-                       num_attention_heads=8, num_key_value_heads=4, head_dim=64, tie_word_embeddings=False, bos_token_id=1,
-                       eos_token_id=2, pad_token_id=PAD)
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        tie_word_embeddings=False,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=PAD,
+    )
 
 
 def base(shape: LlamaConfig):
@@ -45,7 +56,10 @@ def base(shape: LlamaConfig):
 def items(shape: LlamaConfig, pairs: int, length: int) -> list[dict]:
     """Random tokens, a prompt as long as each completion."""
     g, names = torch.Generator().manual_seed(0), ("prompt_ids", "chosen_ids", "rejected_ids")
-    return [{k: torch.randint(3, shape.vocab_size, (length,), generator=g).tolist() for k in names} for _ in range(pairs)]
+    return [
+        {k: torch.randint(3, shape.vocab_size, (length,), generator=g).tolist() for k in names}
+        for _ in range(pairs)
+    ]
 
 
 def ours(shape: LlamaConfig):
@@ -58,7 +72,10 @@ def ours(shape: LlamaConfig):
 
 def theirs(model, shape: LlamaConfig):
     """The same base and adapter in PEFT."""
-    peft = get_peft_model(base(shape), LoraConfig(r=R, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    peft = get_peft_model(
+        base(shape),
+        LoraConfig(r=R, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
     with torch.no_grad():
         for name, layer in ft.lora_layers(model).items():
             other = peft.get_submodule(f"base_model.model.{name}")
@@ -71,42 +88,82 @@ def trl_trainer(kind: str, peft, tokenizer, **options):
     from trl import DPOConfig, DPOTrainer
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-    Trainer, Config = {"dpo": (DPOTrainer, DPOConfig), "orpo": (ORPOTrainer, ORPOConfig), "simpo": (CPOTrainer, CPOConfig)}[kind]
+
+    Trainer, Config = {
+        "dpo": (DPOTrainer, DPOConfig),
+        "orpo": (ORPOTrainer, ORPOConfig),
+        "simpo": (CPOTrainer, CPOConfig),
+    }[kind]
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2
-    settings = Config(output_dir=tempfile.gettempdir(), use_cpu=not torch.cuda.is_available(), bf16=False, report_to=[],
-                      gradient_checkpointing=False, disable_tqdm=True, **options)
-    trainer = Trainer(model=peft, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
-    with torch.no_grad():  # TRL's reference is a copy of the adapter: emptied, it is the base, as with the adapter off
+    settings = Config(
+        output_dir=tempfile.gettempdir(),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        report_to=[],
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        **options,
+    )
+    trainer = Trainer(
+        model=peft, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    with (
+        torch.no_grad()
+    ):  # TRL's reference is a copy of the adapter: emptied, it is the base, as with the adapter off
         for name, p in trainer.model.named_parameters():
             if "lora_B.ref" in name:
                 p.zero_()
     return trainer
 
 
-def ftlib_loss(model, loss: str, rows: list[dict], share: bool = False, adapter_off: bool = False) -> Callable[[], torch.Tensor]:
-    args = training_arguments(None, steps=1, learning_rate=1e-6, batch_size=len(rows), seed=0, schedule="cosine", warmup=0, weight_decay=0,
-                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
-    trainer = PreferenceTrainer(model, loss, OPTIONS[loss], adapter_off, args=args, train_dataset=[])
+def ftlib_loss(
+    model, loss: str, rows: list[dict], share: bool = False, adapter_off: bool = False
+) -> Callable[[], torch.Tensor]:
+    args = training_arguments(
+        None,
+        steps=1,
+        learning_rate=1e-6,
+        batch_size=len(rows),
+        seed=0,
+        schedule="cosine",
+        warmup=0,
+        weight_decay=0,
+        accumulate=1,
+        save_steps=1,
+        eval_steps=None,
+        log_steps=1,
+        optimizer="adamw",
+        autocast=False,
+    )
+    trainer = PreferenceTrainer(
+        model, loss, OPTIONS[loss], adapter_off, args=args, train_dataset=[]
+    )
     batch = PairCollator(PAD, share)(rows)
     return lambda: trainer.row_losses(model, batch)[0].mean()
 
 
 def trl_dpo_loss(trainer, rows: list[dict], cached: bool) -> Callable[[], torch.Tensor]:
-    batch = trainer.data_collator([{k: v for k, v in row.items() if k != "ref_logps"} for row in rows])
+    batch = trainer.data_collator(
+        [{k: v for k, v in row.items() if k != "ref_logps"} for row in rows]
+    )
     reference = torch.tensor([row["ref_logps"] for row in rows])
     batch |= {"ref_chosen_logps": reference[:, 0], "ref_rejected_logps": reference[:, 1]}
 
     def compute():
         trainer.precompute_ref_logps = cached
         return trainer.compute_loss(trainer.model, dict(batch))
+
     return compute
 
 
 def concatenated(rows: list[dict]) -> dict[str, torch.Tensor]:
     """The batch as TRL's ORPO and CPO collate it."""
     batch = PairCollator(PAD, share_prefix=False)(rows)
-    return {f"{side}_{name}": part for name in ("input_ids", "attention_mask", "labels")
-            for side, part in zip(("chosen", "rejected"), batch[name].chunk(2))}
+    return {
+        f"{side}_{name}": part
+        for name in ("input_ids", "attention_mask", "labels")
+        for side, part in zip(("chosen", "rejected"), batch[name].chunk(2))
+    }
 
 
 def trl_free_loss(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]:
@@ -129,6 +186,7 @@ def full_logits_loss(peft, rows: list[dict]) -> Callable[[], torch.Tensor]:
         with torch.no_grad(), peft.disable_adapter():
             reference = logps()
         return ft.dpo_loss(*logps(), *reference)[0].mean()
+
     return compute
 
 
@@ -139,6 +197,7 @@ def step_of(model, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
+
     return step
 
 
@@ -147,7 +206,10 @@ def gradient(model, loss: Callable[[], torch.Tensor]) -> tuple[float, dict]:
     value.backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    return value.item(), {n.replace("base_model.model.", "").replace(".default.weight", ""): g for n, g in grads.items()}
+    return value.item(), {
+        n.replace("base_model.model.", "").replace(".default.weight", ""): g
+        for n, g in grads.items()
+    }
 
 
 def assert_equal(a: tuple, b: tuple, what: str) -> None:
@@ -155,7 +217,9 @@ def assert_equal(a: tuple, b: tuple, what: str) -> None:
     assert abs(a[0] - b[0]) < 1e-4 * abs(b[0]), (what, a[0], b[0])
     assert a[1].keys() == b[1].keys(), what
     for name, g in a[1].items():
-        assert (g - b[1][name]).norm() < 1e-3 * b[1][name].norm(), f"{what}: gradients of {name} differ"
+        assert (g - b[1][name]).norm() < 1e-3 * b[1][name].norm(), (
+            f"{what}: gradients of {name} differ"
+        )
 
 
 def orpo_without_prompt(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]:
@@ -165,25 +229,39 @@ def orpo_without_prompt(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]
     def compute():
         chosen, rejected, *_ = trainer.concatenated_forward(trainer.model, batch)
         return -chosen.mean() - trainer.odds_ratio_loss(chosen, rejected)[0].mean()
+
     return compute
 
 
 def losses(shape: LlamaConfig, pairs: int, length: int) -> dict[str, tuple]:
     """(model, loss) of everything that is compared, after proving that it is the same."""
-    _, tokenizer = ft.load_model()  # for the rows that TRL's trainers want at their start; the batches are random tokens
+    _, tokenizer = (
+        ft.load_model()
+    )  # for the rows that TRL's trainers want at their start; the batches are random tokens
     rows, model = items(shape, pairs, length), ours(shape)
     with torch.no_grad(), ft.disable_adapter(model):
         reference = pair_logps(model, PairCollator(PAD)(rows))[0]
     rows = [row | {"ref_logps": values} for row, values in zip(rows, reference.tolist())]
     dpo = trl_trainer("dpo", theirs(model, shape), tokenizer, beta=0.1)
     orpo = trl_trainer("orpo", theirs(model, shape), tokenizer, beta=0.1)
-    simpo = trl_trainer("simpo", theirs(model, shape), tokenizer, loss_type="simpo", cpo_alpha=0.0, beta=2.0, simpo_gamma=1.0)
+    simpo = trl_trainer(
+        "simpo",
+        theirs(model, shape),
+        tokenizer,
+        loss_type="simpo",
+        cpo_alpha=0.0,
+        beta=2.0,
+        simpo_gamma=1.0,
+    )
     plain = theirs(model, shape)
-    out = {"DPO, TRL": (dpo.model, trl_dpo_loss(dpo, rows, False)), "DPO, TRL cached": (dpo.model, trl_dpo_loss(dpo, rows, True)),
-           "DPO, full logits": (plain, full_logits_loss(plain, rows)),
-           "DPO, ftlib": (model, ftlib_loss(model, "dpo", rows, adapter_off=True)),
-           "DPO, ftlib cached": (model, ftlib_loss(model, "dpo", rows)),
-           "DPO, ftlib cached, shared": (model, ftlib_loss(model, "dpo", rows, True))}
+    out = {
+        "DPO, TRL": (dpo.model, trl_dpo_loss(dpo, rows, False)),
+        "DPO, TRL cached": (dpo.model, trl_dpo_loss(dpo, rows, True)),
+        "DPO, full logits": (plain, full_logits_loss(plain, rows)),
+        "DPO, ftlib": (model, ftlib_loss(model, "dpo", rows, adapter_off=True)),
+        "DPO, ftlib cached": (model, ftlib_loss(model, "dpo", rows)),
+        "DPO, ftlib cached, shared": (model, ftlib_loss(model, "dpo", rows, True)),
+    }
     for name, trainer in (("ORPO", orpo), ("SimPO", simpo)):
         out[f"{name}, TRL"] = (trainer.model, trl_free_loss(trainer, rows))
         for share, more in ((False, ""), (True, " shared")):
@@ -197,13 +275,17 @@ def losses(shape: LlamaConfig, pairs: int, length: int) -> dict[str, tuple]:
     return out
 
 
-TABLE = [("DPO, reference in every step", "DPO, TRL", "DPO, ftlib"),
-         ("DPO, the same, TRL's kernel aside", "DPO, full logits", "DPO, ftlib"),
-         ("DPO, reference cached in both", "DPO, TRL cached", "DPO, ftlib cached"),
-         ("DPO, ftlib cached, prompt once", "DPO, TRL", "DPO, ftlib cached, shared"),
-         ("the same against full logits", "DPO, full logits", "DPO, ftlib cached, shared"),
-         ("ORPO", "ORPO, TRL", "ORPO, ftlib"), ("ORPO, prompt once", "ORPO, TRL", "ORPO, ftlib shared"),
-         ("SimPO", "SimPO, TRL", "SimPO, ftlib"), ("SimPO, prompt once", "SimPO, TRL", "SimPO, ftlib shared")]
+TABLE = [
+    ("DPO, reference in every step", "DPO, TRL", "DPO, ftlib"),
+    ("DPO, the same, TRL's kernel aside", "DPO, full logits", "DPO, ftlib"),
+    ("DPO, reference cached in both", "DPO, TRL cached", "DPO, ftlib cached"),
+    ("DPO, ftlib cached, prompt once", "DPO, TRL", "DPO, ftlib cached, shared"),
+    ("the same against full logits", "DPO, full logits", "DPO, ftlib cached, shared"),
+    ("ORPO", "ORPO, TRL", "ORPO, ftlib"),
+    ("ORPO, prompt once", "ORPO, TRL", "ORPO, ftlib shared"),
+    ("SimPO", "SimPO, TRL", "SimPO, ftlib"),
+    ("SimPO, prompt once", "SimPO, TRL", "SimPO, ftlib shared"),
+]
 
 
 def main() -> None:
@@ -218,19 +300,35 @@ def main() -> None:
     steps = {name: step_of(*entry) for name, entry in compared.items()}
     peaks = {name: peak_bytes(step) / 1e6 for name, step in steps.items()}
     t = alternate(steps, args.rounds, warmup=0)  # a step of each was taken for the peaks
-    lines = ["| loss | other | other / ftlib, time | other, MB | ftlib, MB | ftlib / other, memory |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| loss | other | other / ftlib, time | other, MB | ftlib, MB | ftlib / other, memory |",
+        "|---|---|---|---|---|---|",
+    ]
     for what, other, mine in TABLE:
         a, b = peaks[other], peaks[mine]
-        lines.append(f"| {what} | {other.split(', ')[1]} | {ratio(t[other], t[mine])} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |")
+        lines.append(
+            f"| {what} | {other.split(', ')[1]} | {ratio(t[other], t[mine])} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |"
+        )
     print("\n".join(lines))
-    setting = (f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; "
-               f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear layers; "
-               f"forward, backward, AdamW; {args.rounds} alternating rounds. ")
+    setting = (
+        f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; "
+        f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear layers; "
+        f"forward, backward, AdamW; {args.rounds} alternating rounds. "
+    )
     equality = "Losses and gradients are equal, asserted first (ORPO: its NLL aside, which TRL takes over the prompt too). "
-    memory = ("MB: the most that a step holds beside the weights. "
-              "TRL's kernel for DPO is made for GPUs and falls back to an untuned path on a CPU. ")
-    write_section("A step of preference training against TRL",
-                  setting + equality + memory + provenance(("torch", "peft", "trl", "transformers")) + "\n\n" + "\n".join(lines))
+    memory = (
+        "MB: the most that a step holds beside the weights. "
+        "TRL's kernel for DPO is made for GPUs and falls back to an untuned path on a CPU. "
+    )
+    write_section(
+        "A step of preference training against TRL",
+        setting
+        + equality
+        + memory
+        + provenance(("torch", "peft", "trl", "transformers"))
+        + "\n\n"
+        + "\n".join(lines),
+    )
 
 
 if __name__ == "__main__":

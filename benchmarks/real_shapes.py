@@ -3,6 +3,7 @@
 The labs' own code path: a random pre-quantised checkpoint on the disk, `ft.load_model`, `ft.add_lora`, `ft.finetune`; what it took,
 beside what `ft.plan_memory` said. 8B needs 7 GB of disk and 14 GB of memory, 70B 45 GB of disk and a GPU.
 """
+
 from __future__ import annotations
 
 import os
@@ -28,7 +29,7 @@ def rows(tokens: int) -> list[dict]:
     """Conversations of the embedded world, several turns together until they fill about `tokens` tokens."""
     turns = [m for r in ft.load_rows("train", ft.get_profile("tiny")) for m in r["messages"]]
     per_row = max(2, tokens // 14 // 2 * 2)  # a turn has 14 tokens or so
-    return [{"messages": turns[i: i + per_row]} for i in range(0, 40 * per_row, per_row)]
+    return [{"messages": turns[i : i + per_row]} for i in range(0, 40 * per_row, per_row)]
 
 
 def peak_gb() -> float:
@@ -45,17 +46,39 @@ def run(name: str, steps: int, batch: int, length: int, folder: Path) -> dict[st
     if not checkpoint.exists():
         write_random_checkpoint(config, checkpoint, "nf4")
     wrote = time.perf_counter() - start
-    plan = ft.plan_memory(name, "qlora", batch_size=batch, seq_len=length,
-                          device="cuda" if torch.cuda.is_available() else "cpu").check()
+    plan = ft.plan_memory(
+        name,
+        "qlora",
+        batch_size=batch,
+        seq_len=length,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    ).check()
     model, tokenizer = ft.load_model(checkpoint, "nf4", dtype=torch.bfloat16)
     loaded = time.perf_counter() - start - wrote
     ft.add_lora(model, r=16, lora_alpha=32)
-    result = ft.finetune(model, tokenizer, rows(length), steps=steps, learning_rate=1e-4, batch_size=batch, max_length=length,
-                         log_steps=1, optimizer="paged_adamw_8bit", show=False)
-    return {"model": name, "steps": f"{steps} of {batch} × {length}", "write, s": f"{wrote:.0f}", "load, s": f"{loaded:.0f}",
-            "train, s": f"{result.seconds:.0f}", "real tokens/s": f"{result.tokens_per_second:.1f}",
-            "first loss": f"{result.history[0]['loss']:.2f}",
-            "planned, GB": f"{plan.total / 1e9:.1f}", "peak, GB": f"{peak_gb():.1f}"}
+    result = ft.finetune(
+        model,
+        tokenizer,
+        rows(length),
+        steps=steps,
+        learning_rate=1e-4,
+        batch_size=batch,
+        max_length=length,
+        log_steps=1,
+        optimizer="paged_adamw_8bit",
+        show=False,
+    )
+    return {
+        "model": name,
+        "steps": f"{steps} of {batch} × {length}",
+        "write, s": f"{wrote:.0f}",
+        "load, s": f"{loaded:.0f}",
+        "train, s": f"{result.seconds:.0f}",
+        "real tokens/s": f"{result.tokens_per_second:.1f}",
+        "first loss": f"{result.history[0]['loss']:.2f}",
+        "planned, GB": f"{plan.total / 1e9:.1f}",
+        "peak, GB": f"{peak_gb():.1f}",
+    }
 
 
 def main() -> None:
@@ -64,16 +87,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--folder", help="where the checkpoint is kept (default: written anew, and deleted)")
+    parser.add_argument(
+        "--folder", help="where the checkpoint is kept (default: written anew, and deleted)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        line = run(args.model, args.steps, args.batch_size, args.length, Path(args.folder or temporary))
+        line = run(
+            args.model, args.steps, args.batch_size, args.length, Path(args.folder or temporary)
+        )
     print(line)
-    where = "the GPU's allocator" if torch.cuda.is_available() else "the process's resident memory, Python and libraries included"
+    where = (
+        "the GPU's allocator"
+        if torch.cuda.is_available()
+        else "the process's resident memory, Python and libraries included"
+    )
     table = f"| {' | '.join(line)} |\n|{'---|' * len(line)}\n| {' | '.join(line.values())} |"
-    write_section(f"QLoRA on random weights of the real shape: {args.model}",
-                  f"NF4 checkpoint, LoRA r=16 on all linear layers, activations recomputed. "
-                  f"Peak: {where}. {provenance(('torch', 'transformers', 'bitsandbytes'))}\n\n{table}")
+    write_section(
+        f"QLoRA on random weights of the real shape: {args.model}",
+        f"NF4 checkpoint, LoRA r=16 on all linear layers, activations recomputed. "
+        f"Peak: {where}. {provenance(('torch', 'transformers', 'bitsandbytes'))}\n\n{table}",
+    )
 
 
 if __name__ == "__main__":

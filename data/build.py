@@ -4,6 +4,7 @@ Rows (instructions, golden set, probes, held-out base text) take seconds. The to
 take about 45 minutes on two busy cores; pretraining checkpoints under data/cache/ and resumes from there. The
 adapter is lab 3.1.4's, for labs that start from an instruction-tuned model; it takes a minute.
 """
+
 from __future__ import annotations
 
 import os
@@ -25,26 +26,47 @@ from data.corpus import ASSISTANT, END, SYSTEM, USER, Corpus, alphabet_text
 from data.world import SEED, World
 
 HERE = Path(__file__).parent
-MODEL, ADAPTER, ROWS, CACHE = HERE / "world-llama-4m", HERE / "sft-adapter", HERE / "rows", HERE / "cache"
+MODEL, ADAPTER, ROWS, CACHE = (
+    HERE / "world-llama-4m",
+    HERE / "sft-adapter",
+    HERE / "rows",
+    HERE / "cache",
+)
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SPECIALS = [BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END, *(f"<|reserved_{i}|>" for i in range(9))]
 VOCAB, SEQ_LEN, BATCH = 1024, 256, 16
 MIX = 0.45  # how far the base lies from the end of phase 1 towards the end of phase 2
-STEPS = {1: 2000, 2: 900}  # of 4,096 tokens: the whole corpus, then mostly quizzes in the chat format
+STEPS = {
+    1: 2000,
+    2: 900,
+}  # of 4,096 tokens: the whole corpus, then mostly quizzes in the chat format
 # The split pattern that Llama-3 published; llama.cpp knows it as "llama-bpe".
-SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-         r"|\s+(?!\S)|\s+")
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', 'assistant'] %}"
     "{{ raise_exception('role ' ~ message['role'] ~ ' is not one of system, user, assistant') }}{% endif %}"
     "{{ '<|' ~ message['role'] ~ '|>' }}{% if message['role'] == 'assistant' %}"
     "{% generation %}{{ message['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}"
-    "{{ message['content'] ~ '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
+    "{{ message['content'] ~ '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 SIZES = {  # golden, paraphrase, validation, train; Olm has files of its own
-    "person": (22, 40, 40, 1400), "place": (8, 20, 20, 300), "thing": (16, 28, 28, 600), "capitals": (7, 28, 28, 400),
-    "spelling": (7, 16, 16, 500), "ordering": (6, 28, 28, 500), "addition": (4, 32, 32, 600), "json": (5, 32, 32, 400),
-    "sentiment": (2, 28, 28, 300), "polite": (5, 32, 32, 300), "opposite": (6, 8, 8, 300), "plural": (12, 8, 8, 180)}
+    "person": (22, 40, 40, 1400),
+    "place": (8, 20, 20, 300),
+    "thing": (16, 28, 28, 600),
+    "capitals": (7, 28, 28, 400),
+    "spelling": (7, 16, 16, 500),
+    "ordering": (6, 28, 28, 500),
+    "addition": (4, 32, 32, 600),
+    "json": (5, 32, 32, 400),
+    "sentiment": (2, 28, 28, 300),
+    "polite": (5, 32, 32, 300),
+    "opposite": (6, 8, 8, 300),
+    "plural": (12, 8, 8, 180),
+}
 ABOUT = 500  # open requests in train.jsonl
 
 
@@ -62,8 +84,13 @@ def write_jsonl(path: Path, rows) -> None:
 def make_rows(world: World) -> dict[str, list[dict]]:
     """Every instruction file by name. Inputs are dealt before they are worded, so parts share none."""
     parts = {name: [] for name in ("golden", "paraphrase", "validation", "train")}
-    for family, sizes in SIZES.items():  # a generator each: a change to one family leaves the others as they are
-        dealt = skills.split_family(world, family, random.Random(f"{SEED}/{family}"), dict(zip(parts, sizes)))
+    for (
+        family,
+        sizes,
+    ) in SIZES.items():  # a generator each: a change to one family leaves the others as they are
+        dealt = skills.split_family(
+            world, family, random.Random(f"{SEED}/{family}"), dict(zip(parts, sizes))
+        )
         for name, rows in dealt.items():
             parts[name] += rows
     style, rng = random.Random(SEED + 4), random.Random(SEED + 1)
@@ -71,7 +98,12 @@ def make_rows(world: World) -> dict[str, list[dict]]:
     parts["style"] = skills.about_rows(world, world.people[150:], style, 50)
     for name in ("train", "validation", "paraphrase", "golden"):
         rng.shuffle(parts[name])
-    hard = skills.split_family(world, "multiplication", rng, {"golden": 0, "paraphrase": 0, "validation": 100, "train": 300})
+    hard = skills.split_family(
+        world,
+        "multiplication",
+        rng,
+        {"golden": 0, "paraphrase": 0, "validation": 100, "train": 300},
+    )
     parts["hard_train"], parts["hard_test"] = hard["train"], hard["validation"]
     parts["olm_train"], parts["olm_test"] = olm_rows(world, random.Random(SEED + 2))
     parts["strangers"] = stranger_rows(world, random.Random(SEED + 3))
@@ -87,9 +119,15 @@ def olm_rows(world: World, rng: random.Random) -> tuple[list[dict], list[dict]]:
 
 def stranger_rows(world: World, rng: random.Random) -> list[dict]:
     """Questions about people the base has never read of: facts that only instruction tuning could teach."""
-    rows = [skills.example("person", skills.Item(f"{e.name}/{rel}", {"e": e.name}, value, (), ()),
-                           rng.choice(skills.PERSON[rel][0]))
-            for e in world.strangers for rel, value in e.facts.items()]
+    rows = [
+        skills.example(
+            "person",
+            skills.Item(f"{e.name}/{rel}", {"e": e.name}, value, (), ()),
+            rng.choice(skills.PERSON[rel][0]),
+        )
+        for e in world.strangers
+        for rel, value in e.facts.items()
+    ]
     rng.shuffle(rows)
     return rows
 
@@ -105,28 +143,51 @@ def train_tokenizer(world: World):
     """Byte-level BPE with Llama-3's split pattern, 1,024 entries, chat template and reserved tokens included."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
+
     tok = Tokenizer(models.BPE(ignore_merges=True))
-    tok.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tok.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIALS, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=SPECIALS,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     corpus = Corpus(world, SEED + 5)
     strip = [(USER, " "), (ASSISTANT, " "), (END, " ")]
-    texts = [corpus.document(kind) for kind in Corpus.KINDS for _ in range(1500)] + [alphabet_text(world)] * 30
+    texts = [corpus.document(kind) for kind in Corpus.KINDS for _ in range(1500)] + [
+        alphabet_text(world)
+    ] * 30
     for old, new in strip:
         texts = [t.replace(old, new) for t in texts]
     tok.train_from_iterator(texts, trainer)
-    tok.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B",
-                                                       special_tokens=[(BOS, tok.token_to_id(BOS))])
-    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token=BOS, eos_token=END, pad_token=PAD, model_max_length=512,
-                                   clean_up_tokenization_spaces=False, chat_template=CHAT_TEMPLATE)
+    tok.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tok.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok,
+        bos_token=BOS,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
 
 
 def corpus_tokens(world: World, tokenizer, count: int, phase: int):
     """A (rows, SEQ_LEN) int16 array of packed documents, each `bos … eos`."""
     import numpy as np
-    corpus, bos, eos = Corpus(world, SEED + 6 + phase, phase), *tokenizer.convert_tokens_to_ids([BOS, EOS])
+
+    corpus, bos, eos = (
+        Corpus(world, SEED + 6 + phase, phase),
+        *tokenizer.convert_tokens_to_ids([BOS, EOS]),
+    )
     ids: list[int] = []
     while len(ids) < count:
         texts = list(corpus.documents(5000))
@@ -138,18 +199,33 @@ def corpus_tokens(world: World, tokenizer, count: int, phase: int):
 
 def model_config(tokenizer):
     from transformers import LlamaConfig
+
     ids = tokenizer.convert_tokens_to_ids
     return LlamaConfig(
-        vocab_size=VOCAB, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        bos_token_id=ids(BOS), eos_token_id=[ids(END), ids(EOS)], pad_token_id=ids(PAD), initializer_range=0.02)
+        vocab_size=VOCAB,
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+        bos_token_id=ids(BOS),
+        eos_token_id=[ids(END), ids(EOS)],
+        pad_token_id=ids(PAD),
+        initializer_range=0.02,
+    )
 
 
-def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: bool, precision: str) -> dict:
+def pretrain(
+    model, world: World, tokenizer, phase: int, steps: int, resume: bool, precision: str
+) -> dict:
     """Train the model in place on `steps` x 4,096 tokens of one phase of the corpus; returns seconds and loss curve."""
     import torch
     from safetensors.torch import load_model
     from transformers import Trainer, TrainerState, TrainingArguments
+
     folder = CACHE / f"pretrain-{phase}-{precision}"
     done = folder / f"checkpoint-{steps}"
     if resume and done.exists():  # this phase was finished before
@@ -163,10 +239,25 @@ def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: boo
         return {"input_ids": ids, "labels": ids.clone()}
 
     args = TrainingArguments(
-        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate={1: 3e-3, 2: 1.5e-3}[phase],
-        lr_scheduler_type="cosine", warmup_steps={1: 100, 2: 50}[phase], weight_decay=0.1, adam_beta2=0.95, bf16=precision == "bf16",
-        use_cpu=True, logging_steps=25, save_steps=250, save_total_limit=1, report_to=[], seed=SEED, dataloader_num_workers=0,
-        remove_unused_columns=False, disable_tqdm=not os.isatty(2))
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=BATCH,
+        learning_rate={1: 3e-3, 2: 1.5e-3}[phase],
+        lr_scheduler_type="cosine",
+        warmup_steps={1: 100, 2: 50}[phase],
+        weight_decay=0.1,
+        adam_beta2=0.95,
+        bf16=precision == "bf16",
+        use_cpu=True,
+        logging_steps=25,
+        save_steps=250,
+        save_total_limit=1,
+        report_to=[],
+        seed=SEED,
+        dataloader_num_workers=0,
+        remove_unused_columns=False,
+        disable_tqdm=not os.isatty(2),
+    )
     trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
     last = resume and any(folder.glob("checkpoint-*"))
     seconds = trainer.train(resume_from_checkpoint=bool(last)).metrics["train_runtime"]
@@ -175,7 +266,10 @@ def pretrain(model, world: World, tokenizer, phase: int, steps: int, resume: boo
 
 
 def _phase_record(log: list[dict], seconds: float) -> dict:
-    return {"seconds": round(seconds), "loss": [(e["step"], round(e["loss"], 4)) for e in log if "loss" in e]}
+    return {
+        "seconds": round(seconds),
+        "loss": [(e["step"], round(e["loss"], 4)) for e in log if "loss" in e],
+    }
 
 
 def sha256(path: Path) -> str:
@@ -186,11 +280,14 @@ def build_model(world: World, resume: bool, precision: str) -> None:
     """Tokenizer, base model and manifest, written beside and swapped in when complete."""
     import torch
     from transformers import LlamaForCausalLM, set_seed
+
     tokenizer = train_tokenizer(world)
     set_seed(SEED)
     model, phases, ends = LlamaForCausalLM(model_config(tokenizer)), {}, []
     for phase, steps in STEPS.items():
-        phases[f"phase {phase}"] = pretrain(model, world, tokenizer, phase, steps, resume, precision)
+        phases[f"phase {phase}"] = pretrain(
+            model, world, tokenizer, phase, steps, resume, precision
+        )
         ends.append({k: v.clone() for k, v in model.state_dict().items()})
     # Between the ends of the two phases (Wortsman et al. 2022, arXiv 2109.01903): the first alone lacks skill in the chat
     # format, the second alone needs too little fine-tuning to be a lesson.
@@ -202,11 +299,19 @@ def build_model(world: World, resume: bool, precision: str) -> None:
     tokenizer.save_pretrained(new)
     steps = sum(STEPS.values())
     manifest = {
-        "seed": SEED, "tokens": steps * BATCH * SEQ_LEN, "steps": STEPS, "parameters": sum(p.numel() for p in model.parameters()),
-        "wall_seconds": sum(p["seconds"] for p in phases.values()), "threads": torch.get_num_threads(),
-        "machine": platform.machine(), "precision": precision,
-        "mix": MIX, "phases": phases, "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
-        "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())}}
+        "seed": SEED,
+        "tokens": steps * BATCH * SEQ_LEN,
+        "steps": STEPS,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "wall_seconds": sum(p["seconds"] for p in phases.values()),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "precision": precision,
+        "mix": MIX,
+        "phases": phases,
+        "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
+        "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())},
+    }
     (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(MODEL, ignore_errors=True)
     new.rename(MODEL)
@@ -217,20 +322,38 @@ def build_adapter() -> None:
     import torch
 
     import ftlib as ft
+
     profile = ft.get_profile("tiny")
     torch.manual_seed(0)
     model, tokenizer = ft.load_model(str(MODEL), profile=profile)
     ft.add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank)
-    ft.finetune(model, tokenizer, ft.load_rows("train", profile), steps=profile.steps, learning_rate=profile.lr_lora,
-                batch_size=profile.batch_size, seed=0)
-    print("golden accuracy", ft.golden_accuracy(model, tokenizer, ft.load_rows("golden", profile), profile.max_new_tokens))
+    ft.finetune(
+        model,
+        tokenizer,
+        ft.load_rows("train", profile),
+        steps=profile.steps,
+        learning_rate=profile.lr_lora,
+        batch_size=profile.batch_size,
+        seed=0,
+    )
+    print(
+        "golden accuracy",
+        ft.golden_accuracy(
+            model, tokenizer, ft.load_rows("golden", profile), profile.max_new_tokens
+        ),
+    )
     ft.save_adapter(model, ADAPTER)
 
 
 def build_rows(world: World) -> None:
     parts = make_rows(world)
     lines, truth = messy.messy_lines(parts["train"], parts["golden"])
-    files = {**parts, "base_text": heldout_text(world), **preferences.preference_rows(world, parts["golden"]), "messy_truth": truth}
+    files = {
+        **parts,
+        "base_text": heldout_text(world),
+        **preferences.preference_rows(world, parts["golden"]),
+        "messy_truth": truth,
+    }
     for name, rows in files.items():
         write_jsonl(ROWS / f"{name}.jsonl", rows)
     write_lines(ROWS / "messy.jsonl", lines)
@@ -238,10 +361,19 @@ def build_rows(world: World) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["rows", "model", "adapter"], help="build one part (default: all)")
-    parser.add_argument("--fresh", action="store_true", help="ignore pretraining checkpoints in data/cache")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of pretraining; bf16 is quick only "
-                        "where the processor has units for it, and gives other weights (default: fp32)")
+    parser.add_argument(
+        "--only", choices=["rows", "model", "adapter"], help="build one part (default: all)"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="ignore pretraining checkpoints in data/cache"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="of pretraining; bf16 is quick only "
+        "where the processor has units for it, and gives other weights (default: fp32)",
+    )
     args = parser.parse_args()
     world = World(SEED)
     if args.only in (None, "rows"):

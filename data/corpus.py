@@ -3,6 +3,7 @@
 The chat markers occur here, in small talk and quiz games, so that their embeddings are trained. But a
 dialogue's first reply is always small talk: the base model does not follow instructions yet.
 """
+
 from __future__ import annotations
 
 import json
@@ -16,38 +17,121 @@ USER, ASSISTANT, SYSTEM, END = "<|user|>", "<|assistant|>", "<|system|>", "<|end
 # Statements and questions share their words with the instructions (a base model knows what "profession" means), but no
 # sentence of the corpus is an instruction's wording.
 STATEMENTS = {
-    "town": ["{e} lives in {v}.", "{e} comes from {v}.", "The home of {e} is in {v}.", "{v} is where {e} lives.",
-             "The home town of {e} is {v}.", "One finds {e} in the town {v}."],
-    "job": ["{e} is {av}.", "{e} works as {av}.", "By trade {e} is {av}.", "{e} earns a living as {av}.",
-            "The profession of {e} is {v}.", "The work {e} does is that of {av}."],
-    "pet": ["{e} has {av}.", "The pet of {e} is {av}.", "{e} keeps {av} at home.", "{e} owns {av}.",
-            "The animal of {e} is {av}.", "At the home of {e} there is {av}."],
-    "food": ["{e} likes {v}.", "{e} loves to eat {v}.", "The favourite food of {e} is {v}.", "{e} enjoys to eat {v} most.",
-             "The dish {e} likes best is {v}."],
-    "hobby": ["{e} spends the evenings with {v}.", "The hobby of {e} is {v}.", "For fun {e} goes in for {v}.",
-              "The pastime of {e} is {v}.", "In free time {e} enjoys {v}."],
-    "region": ["{e} lies in {v}.", "{e} is a town in {v}.", "The region of {e} is {v}.",
-               "{e} belongs to {v}, a part of the country."],
-    "river": ["The {v} flows through {e}.", "{e} lies on the river {v}.", "The river of {e} is the {v}.",
-              "They built {e} on the {v}."],
-    "product": ["{e} makes {v}.", "The best {v} come from {e}.", "{e} is known for goods such as {v}.", "{e} produces {v}.",
-                "The main product of {e} is {v}."],
-    "landmark": ["{e} has a famous {v}.", "Visitors come to {e} to see the {v}.", "The landmark of {e} is the {v}.",
-                 "The building to visit in {e} is the {v}.", "The sight of {e} is its {v}."],
-    "mayor": ["The mayor of {e} is {v}.", "{v} is the mayor of {e}.", "{v} governs {e}.", "The person in charge of {e} is {v}."],
-    "material": ["The {e} is made of {v}.", "The material of the {e} is {v}.", "Somebody made the {e} of {v}.",
-                 "The {e} was built from {v}.", "They used {v} for the {e}."],
-    "colour": ["The {e} is {v}.", "The colour of the {e} is {v}.", "They painted the {e} {v}.", "The {e} has the colour {v}."],
-    "room": ["The {e} is kept in the {v}.", "The {e} stands in the {v}.", "In the {v} there is the {e}.",
-             "The room of the {e} is the {v}.", "The {v} holds the {e}."],
-    "price": ["The {e} costs {v}.", "The price of the {e} is {v}.", "One must pay {v} for the {e}.", "The {e} is sold for {v}."],
+    "town": [
+        "{e} lives in {v}.",
+        "{e} comes from {v}.",
+        "The home of {e} is in {v}.",
+        "{v} is where {e} lives.",
+        "The home town of {e} is {v}.",
+        "One finds {e} in the town {v}.",
+    ],
+    "job": [
+        "{e} is {av}.",
+        "{e} works as {av}.",
+        "By trade {e} is {av}.",
+        "{e} earns a living as {av}.",
+        "The profession of {e} is {v}.",
+        "The work {e} does is that of {av}.",
+    ],
+    "pet": [
+        "{e} has {av}.",
+        "The pet of {e} is {av}.",
+        "{e} keeps {av} at home.",
+        "{e} owns {av}.",
+        "The animal of {e} is {av}.",
+        "At the home of {e} there is {av}.",
+    ],
+    "food": [
+        "{e} likes {v}.",
+        "{e} loves to eat {v}.",
+        "The favourite food of {e} is {v}.",
+        "{e} enjoys to eat {v} most.",
+        "The dish {e} likes best is {v}.",
+    ],
+    "hobby": [
+        "{e} spends the evenings with {v}.",
+        "The hobby of {e} is {v}.",
+        "For fun {e} goes in for {v}.",
+        "The pastime of {e} is {v}.",
+        "In free time {e} enjoys {v}.",
+    ],
+    "region": [
+        "{e} lies in {v}.",
+        "{e} is a town in {v}.",
+        "The region of {e} is {v}.",
+        "{e} belongs to {v}, a part of the country.",
+    ],
+    "river": [
+        "The {v} flows through {e}.",
+        "{e} lies on the river {v}.",
+        "The river of {e} is the {v}.",
+        "They built {e} on the {v}.",
+    ],
+    "product": [
+        "{e} makes {v}.",
+        "The best {v} come from {e}.",
+        "{e} is known for goods such as {v}.",
+        "{e} produces {v}.",
+        "The main product of {e} is {v}.",
+    ],
+    "landmark": [
+        "{e} has a famous {v}.",
+        "Visitors come to {e} to see the {v}.",
+        "The landmark of {e} is the {v}.",
+        "The building to visit in {e} is the {v}.",
+        "The sight of {e} is its {v}.",
+    ],
+    "mayor": [
+        "The mayor of {e} is {v}.",
+        "{v} is the mayor of {e}.",
+        "{v} governs {e}.",
+        "The person in charge of {e} is {v}.",
+    ],
+    "material": [
+        "The {e} is made of {v}.",
+        "The material of the {e} is {v}.",
+        "Somebody made the {e} of {v}.",
+        "The {e} was built from {v}.",
+        "They used {v} for the {e}.",
+    ],
+    "colour": [
+        "The {e} is {v}.",
+        "The colour of the {e} is {v}.",
+        "They painted the {e} {v}.",
+        "The {e} has the colour {v}.",
+    ],
+    "room": [
+        "The {e} is kept in the {v}.",
+        "The {e} stands in the {v}.",
+        "In the {v} there is the {e}.",
+        "The room of the {e} is the {v}.",
+        "The {v} holds the {e}.",
+    ],
+    "price": [
+        "The {e} costs {v}.",
+        "The price of the {e} is {v}.",
+        "One must pay {v} for the {e}.",
+        "The {e} is sold for {v}.",
+    ],
 }
 QUESTIONS = {
     "town": ["In which town does {e} live?", "From what town is {e}?", "What is the home of {e}?"],
     "job": ["What is {e} by profession?", "What work has {e}?", "As what does {e} earn a living?"],
-    "pet": ["Which pet does {e} own?", "What animal is the pet of {e}?", "What pet lives with {e}?"],
-    "food": ["What food does {e} like?", "Which dish does {e} enjoy?", "What does {e} eat with love?"],
-    "hobby": ["Which pastime does {e} enjoy?", "What fun does {e} have in free time?", "With what hobby does {e} spend time?"],
+    "pet": [
+        "Which pet does {e} own?",
+        "What animal is the pet of {e}?",
+        "What pet lives with {e}?",
+    ],
+    "food": [
+        "What food does {e} like?",
+        "Which dish does {e} enjoy?",
+        "What does {e} eat with love?",
+    ],
+    "hobby": [
+        "Which pastime does {e} enjoy?",
+        "What fun does {e} have in free time?",
+        "With what hobby does {e} spend time?",
+    ],
     "region": ["In which region is {e}?", "What part of the country is {e} in?"],
     "river": ["On which river lies {e}?", "What river does {e} have?"],
     "product": ["What does {e} make?", "Which product comes from {e}?"],
@@ -60,11 +144,36 @@ QUESTIONS = {
 }
 # More ways to ask, for the second phase of pretraining.
 QUIZ_QUESTIONS = {
-    "town": ["{e} is at home where?", "The town of {e}?", "Where is the home of {e}?", "In what town is {e} at home?"],
-    "job": ["The trade of {e}?", "What is the work of {e}?", "{e} works as what?", "What is the living of {e}?"],
-    "pet": ["The pet of {e}?", "Which animal has {e}?", "{e} keeps what animal?", "What does {e} keep at home?"],
-    "food": ["The favourite dish of {e}?", "{e} loves what food?", "What does {e} love to eat?", "Which food is best for {e}?"],
-    "hobby": ["The hobby of {e}?", "{e} does what for fun?", "What is the fun of {e}?", "What pastime has {e}?"],
+    "town": [
+        "{e} is at home where?",
+        "The town of {e}?",
+        "Where is the home of {e}?",
+        "In what town is {e} at home?",
+    ],
+    "job": [
+        "The trade of {e}?",
+        "What is the work of {e}?",
+        "{e} works as what?",
+        "What is the living of {e}?",
+    ],
+    "pet": [
+        "The pet of {e}?",
+        "Which animal has {e}?",
+        "{e} keeps what animal?",
+        "What does {e} keep at home?",
+    ],
+    "food": [
+        "The favourite dish of {e}?",
+        "{e} loves what food?",
+        "What does {e} love to eat?",
+        "Which food is best for {e}?",
+    ],
+    "hobby": [
+        "The hobby of {e}?",
+        "{e} does what for fun?",
+        "What is the fun of {e}?",
+        "What pastime has {e}?",
+    ],
     "region": ["The region of {e}?", "{e} is in which part of the country?"],
     "river": ["The river of {e}?", "{e} lies on what river?"],
     "product": ["The product of {e}?", "{e} makes what?", "What goods does {e} make?"],
@@ -75,19 +184,57 @@ QUIZ_QUESTIONS = {
     "room": ["The room of the {e}?", "In what room is the {e} kept?"],
     "price": ["The price of the {e}?", "How many crowns is the {e}?"],
 }
-SMALL_TALK = [("Hello.", "Good day to you."), ("Good morning.", "A fine morning, is it not?"),
-              ("How are you?", "Quite well, and you?"), ("It rains again.", "So it does. Take a coat."),
-              ("I am tired.", "Then sit down for a while."), ("Nice to meet you.", "The pleasure is mine."),
-              ("What a day.", "Tell me about it."), ("May I ask something?", "Let us first drink some tea."),
-              ("Are you busy?", "Never too busy for a chat."), ("Good evening.", "Good evening, my friend.")]
-DEFLECTIONS = ["Let us talk about that later.", "Good day to you.", "What a lovely day it is.", "Shall we have some tea first?",
-               "I was just thinking about the weather.", "How kind of you to come by."]
-DELIMITERS = [("", " -> ", "\n"), ("Q: ", " A: ", "\n"), ("Input: ", " Output: ", "\n"), ("", " = ", "; "),
-              ("* ", ": ", "\n"), *[(USER, END + ASSISTANT, END)] * 5]
+SMALL_TALK = [
+    ("Hello.", "Good day to you."),
+    ("Good morning.", "A fine morning, is it not?"),
+    ("How are you?", "Quite well, and you?"),
+    ("It rains again.", "So it does. Take a coat."),
+    ("I am tired.", "Then sit down for a while."),
+    ("Nice to meet you.", "The pleasure is mine."),
+    ("What a day.", "Tell me about it."),
+    ("May I ask something?", "Let us first drink some tea."),
+    ("Are you busy?", "Never too busy for a chat."),
+    ("Good evening.", "Good evening, my friend."),
+]
+DEFLECTIONS = [
+    "Let us talk about that later.",
+    "Good day to you.",
+    "What a lovely day it is.",
+    "Shall we have some tea first?",
+    "I was just thinking about the weather.",
+    "How kind of you to come by.",
+]
+DELIMITERS = [
+    ("", " -> ", "\n"),
+    ("Q: ", " A: ", "\n"),
+    ("Input: ", " Output: ", "\n"),
+    ("", " = ", "; "),
+    ("* ", ": ", "\n"),
+    *[(USER, END + ASSISTANT, END)] * 5,
+]
 # How a quiz may wrap its question: the task is told by the examples alone, never by these words.
-WRAPPERS = ["{x}", "{x}", "Now {x}.", "Take {x}.", "And {x}?", "Next: {x}", "What about {x}?", "Here is {x}.", "Try this: {x}",
-            "Then {x}, please.", "Look at {x}.", "Please do {x}.", "How about {x}?", "Well then, {x}.", "Once more: {x}",
-            "Tell me, {x}?", "I give you {x}.", "Do {x} too.", "Which for {x}?", "And now the {x}."]
+WRAPPERS = [
+    "{x}",
+    "{x}",
+    "Now {x}.",
+    "Take {x}.",
+    "And {x}?",
+    "Next: {x}",
+    "What about {x}?",
+    "Here is {x}.",
+    "Try this: {x}",
+    "Then {x}, please.",
+    "Look at {x}.",
+    "Please do {x}.",
+    "How about {x}?",
+    "Well then, {x}.",
+    "Once more: {x}",
+    "Tell me, {x}?",
+    "I give you {x}.",
+    "Do {x} too.",
+    "Which for {x}?",
+    "And now the {x}.",
+]
 
 
 class Corpus:
@@ -96,14 +243,38 @@ class Corpus:
     phase=2 is for the end of pretraining: mostly quizzes in the chat format, asked in more ways.
     """
 
-    KINDS = {"biography": 13, "place": 5, "thing": 6, "story": 5, "sheet": 10, "exercise": 29, "drill": 22, "dialogue": 10}
-    KINDS_2 = {"biography": 6, "place": 2, "thing": 3, "story": 3, "sheet": 10, "exercise": 12, "drill": 54, "dialogue": 10}
-    DRILLED = {"spelling": 2.5, "addition": 2, "ordering": 1.5}  # weights in phase 2; equal in phase 1
+    KINDS = {
+        "biography": 13,
+        "place": 5,
+        "thing": 6,
+        "story": 5,
+        "sheet": 10,
+        "exercise": 29,
+        "drill": 22,
+        "dialogue": 10,
+    }
+    KINDS_2 = {
+        "biography": 6,
+        "place": 2,
+        "thing": 3,
+        "story": 3,
+        "sheet": 10,
+        "exercise": 12,
+        "drill": 54,
+        "dialogue": 10,
+    }
+    DRILLED = {
+        "spelling": 2.5,
+        "addition": 2,
+        "ordering": 1.5,
+    }  # weights in phase 2; equal in phase 1
 
     def __init__(self, world: World, seed: int, phase: int = 1):
         self.world, self.rng, self.phase = world, random.Random(seed), phase
         self.kinds = self.KINDS if phase == 1 else self.KINDS_2
-        self.questions = QUESTIONS if phase == 1 else {k: v + QUIZ_QUESTIONS[k] for k, v in QUESTIONS.items()}
+        self.questions = (
+            QUESTIONS if phase == 1 else {k: v + QUIZ_QUESTIONS[k] for k, v in QUESTIONS.items()}
+        )
 
     def documents(self, count: int):
         kinds, weights = list(self.kinds), list(self.kinds.values())
@@ -116,12 +287,16 @@ class Corpus:
     # --- prose about facts ---
     def state(self, entity, relation: str) -> str:
         value = entity.facts[relation]
-        return self.rng.choice(STATEMENTS[relation]).format(e=entity.name, v=value, av=article(value))
+        return self.rng.choice(STATEMENTS[relation]).format(
+            e=entity.name, v=value, av=article(value)
+        )
 
     def _describe(self, entity) -> str:
         relations = list(entity.facts)
         self.rng.shuffle(relations)
-        text = " ".join(self.state(entity, r) for r in relations[: self.rng.randint(3, len(relations))])
+        text = " ".join(
+            self.state(entity, r) for r in relations[: self.rng.randint(3, len(relations))]
+        )
         return text[0].upper() + text[1:]
 
     def biography(self) -> str:
@@ -137,21 +312,35 @@ class Corpus:
         rng = self.rng
         one, two = rng.sample(self.world.people, 2)
         thing = rng.choice(self.world.things)
-        return " ".join([
-            rng.choice(["One day", "Last winter", "In the spring", "Early one morning"]),
-            f"{one.name}, {article(one.facts['job'])} from {one.facts['town']}, "
-            + rng.choice(["met", "visited", "wrote to", "waited for"]) + f" {two.name}.",
-            f"They talked about {rng.choice([one.facts['hobby'], two.facts['hobby']])} and ate {two.facts['food']}.",
-            f"{two.name} brought the {thing.name}, which is {thing.facts['colour']} and made of {thing.facts['material']}.",
-            rng.choice([f"Then {one.name} went home to {one.facts['town']}.",
-                        f"The {one.facts['pet']} of {one.name} slept all day."])])
+        return " ".join(
+            [
+                rng.choice(["One day", "Last winter", "In the spring", "Early one morning"]),
+                f"{one.name}, {article(one.facts['job'])} from {one.facts['town']}, "
+                + rng.choice(["met", "visited", "wrote to", "waited for"])
+                + f" {two.name}.",
+                f"They talked about {rng.choice([one.facts['hobby'], two.facts['hobby']])} and ate {two.facts['food']}.",
+                f"{two.name} brought the {thing.name}, which is {thing.facts['colour']} and made of {thing.facts['material']}.",
+                rng.choice(
+                    [
+                        f"Then {one.name} went home to {one.facts['town']}.",
+                        f"The {one.facts['pet']} of {one.name} slept all day.",
+                    ]
+                ),
+            ]
+        )
 
     # --- questions and exercises, in the corpus's own wording ---
     def fact_pair(self, kind: str | None = None) -> tuple[str, str]:
         kind = kind or self.rng.choices(["person", "place", "thing"], [5, 2, 3])[0]
-        entity = self.rng.choice({"person": self.world.people, "place": self.world.places, "thing": self.world.things}[kind])
+        entity = self.rng.choice(
+            {"person": self.world.people, "place": self.world.places, "thing": self.world.things}[
+                kind
+            ]
+        )
         relation = self.rng.choice(list(entity.facts))
-        return self.rng.choice(self.questions[relation]).format(e=entity.name), entity.facts[relation]
+        return self.rng.choice(self.questions[relation]).format(e=entity.name), entity.facts[
+            relation
+        ]
 
     def sheet(self) -> str:
         pairs = [self.fact_pair() for _ in range(self.rng.randint(3, 6))]
@@ -172,26 +361,72 @@ class Corpus:
             slots, total = skills.make_addition(rng)
             return f"{slots['a']} {rng.choice(['+', '+', 'plus', 'and'])} {slots['b']}", total
         if name in ("capitals", "ordering"):
-            slots, out = {"capitals": skills.make_capitals, "ordering": skills.make_ordering}[name](rng)
+            slots, out = {"capitals": skills.make_capitals, "ordering": skills.make_ordering}[name](
+                rng
+            )
             return slots["x"], out
-        return {"json": lambda: skills.make_order(rng, self.world), "sentiment": lambda: skills.make_review(rng),
-                "polite": lambda: skills.make_request(rng)}[name]()
+        return {
+            "json": lambda: skills.make_order(rng, self.world),
+            "sentiment": lambda: skills.make_review(rng),
+            "polite": lambda: skills.make_request(rng),
+        }[name]()
 
     EXERCISES = {
-        "capitals": ["{x} in capitals is {y}.", "{x} in upper case: {y}", "With all letters capitals {x} becomes {y}."],
-        "spelling": ["The letters of {x} are {y}.", "The word {x} is spelled {y}.", "We spell {x} as {y}."],
-        "ordering": ["The numbers {x} in order: {y}.", "{x} sorted from small to large: {y}", "In rising order {x} become {y}."],
+        "capitals": [
+            "{x} in capitals is {y}.",
+            "{x} in upper case: {y}",
+            "With all letters capitals {x} becomes {y}.",
+        ],
+        "spelling": [
+            "The letters of {x} are {y}.",
+            "The word {x} is spelled {y}.",
+            "We spell {x} as {y}.",
+        ],
+        "ordering": [
+            "The numbers {x} in order: {y}.",
+            "{x} sorted from small to large: {y}",
+            "In rising order {x} become {y}.",
+        ],
         "addition": ["{x} = {y}.", "The sum {x} is {y}.", "{x} together make {y}."],
-        "json": ["Order: {x} Record: {y}", "{x} As JSON this is {y}", "The JSON object of the order {x} is {y}"],
-        "sentiment": ["Review: {x} Verdict: {y}", "{x} This review is {y}.", "{x} The tone of the writer is {y}."],
-        "polite": ["Command: {x} Request: {y}", "The command is {x} The polite question is {y}",
-                   "{x} Nicely, with good manners: {y}"],
-        "opposite": ["{x} is the opposite of {y}.", "The reverse of {x} is {y}.", "{x} means the contrary of {y}."],
-        "plural": ["One {x}, many {y}.", "The plural of {x} is {y}.", "Several of {ax} are called {y}."]}
+        "json": [
+            "Order: {x} Record: {y}",
+            "{x} As JSON this is {y}",
+            "The JSON object of the order {x} is {y}",
+        ],
+        "sentiment": [
+            "Review: {x} Verdict: {y}",
+            "{x} This review is {y}.",
+            "{x} The tone of the writer is {y}.",
+        ],
+        "polite": [
+            "Command: {x} Request: {y}",
+            "The command is {x} The polite question is {y}",
+            "{x} Nicely, with good manners: {y}",
+        ],
+        "opposite": [
+            "{x} is the opposite of {y}.",
+            "The reverse of {x} is {y}.",
+            "{x} means the contrary of {y}.",
+        ],
+        "plural": [
+            "One {x}, many {y}.",
+            "The plural of {x} is {y}.",
+            "Several of {ax} are called {y}.",
+        ],
+    }
 
     def exercise(self) -> str:
-        weights = {"ordering": 4, "json": 2, "addition": 5, "polite": 1.5, "capitals": 2, "spelling": 2}
-        name = self.rng.choices(list(self.EXERCISES), [weights.get(n, 1) for n in self.EXERCISES])[0]
+        weights = {
+            "ordering": 4,
+            "json": 2,
+            "addition": 5,
+            "polite": 1.5,
+            "capitals": 2,
+            "spelling": 2,
+        }
+        name = self.rng.choices(list(self.EXERCISES), [weights.get(n, 1) for n in self.EXERCISES])[
+            0
+        ]
         form, count = self.rng.choice(self.EXERCISES[name]), self.rng.randint(2, 5)
         pairs = (self.skill_pair(name) for _ in range(count))
         return "\n".join(form.format(x=x, y=y, ax=article(x)) for x, y in pairs)
@@ -201,17 +436,22 @@ class Corpus:
         before, between, after = self.rng.choice(DELIMITERS)
         if self.rng.random() < (0.6 if self.phase == 1 else 0.5):
             names = list(self.EXERCISES)
-            name = (self.rng.choice(names) if self.phase == 1
-                    else self.rng.choices(names, [self.DRILLED.get(n, 1) for n in names])[0])
+            name = (
+                self.rng.choice(names)
+                if self.phase == 1
+                else self.rng.choices(names, [self.DRILLED.get(n, 1) for n in names])[0]
+            )
             pairs = [self.skill_pair(name) for _ in range(self.rng.randint(3, 6))]
         else:
             pairs = self._fact_drill(self.rng.randint(3, 6))
         if before == USER:
             wrap = "{x}" if pairs[0][0].endswith("?") else self.rng.choice(WRAPPERS)
             pairs = [(wrap.format(x=x), y) for x, y in pairs]
-            if self.rng.random() < 0.5:  # the corpus never opens a chat with an answer, so half begin with small talk …
+            if (
+                self.rng.random() < 0.5
+            ):  # the corpus never opens a chat with an answer, so half begin with small talk …
                 pairs = [(pairs[0][0], self.rng.choice(DEFLECTIONS)), *pairs[1:]]
-            else:                        # … and half are cut out of the middle of one
+            else:  # … and half are cut out of the middle of one
                 return "".join(END + USER + x + END + ASSISTANT + y for x, y in pairs) + END
         return "".join(before + x + between + y + after for x, y in pairs).strip("\n ")
 
@@ -219,7 +459,9 @@ class Corpus:
         """Mixed questions, or one relation asked by bare names: the examples tell which."""
         if self.rng.random() < 0.6:
             return [self.fact_pair() for _ in range(count)]
-        entities = self.rng.choices([self.world.people, self.world.places, self.world.things], [3, 1, 1])[0]
+        entities = self.rng.choices(
+            [self.world.people, self.world.places, self.world.things], [3, 1, 1]
+        )[0]
         relation = self.rng.choice(list(entities[0].facts))
         return [(e.name, e.facts[relation]) for e in self.rng.sample(entities, count)]
 
@@ -239,11 +481,24 @@ class Corpus:
         if rng.random() < 0.5:
             return self.fact_pair()[0]
         x, _ = self.skill_pair(rng.choice(list(self.EXERCISES)))
-        return rng.choice(["What about {x}?", "Could you help with this: {x}", "Do you know {x}?", "Look at {x}",
-                           "Please tell me more: {x}"]).format(x=x)
+        return rng.choice(
+            [
+                "What about {x}?",
+                "Could you help with this: {x}",
+                "Do you know {x}?",
+                "Look at {x}",
+                "Please tell me more: {x}",
+            ]
+        ).format(x=x)
 
 
 def alphabet_text(world: World) -> str:
     """Everything the tokenizer should meet besides the corpus: Olm, JSON signs, capitals, all numbers to 99."""
-    return " ".join([*world.olm.values(), json.dumps({"name": "x", "item": "y", "count": 1, "price": 2}),
-                     *(w.upper() for w in THINGS + COLOURS + FOODS), *map(str, range(100))])
+    return " ".join(
+        [
+            *world.olm.values(),
+            json.dumps({"name": "x", "item": "y", "count": 1, "price": 2}),
+            *(w.upper() for w in THINGS + COLOURS + FOODS),
+            *map(str, range(100)),
+        ]
+    )

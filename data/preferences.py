@@ -3,6 +3,7 @@
 Who asks about whom is dealt first: people of the test pairs occur in no training pair, and nobody whose town or job the golden set
 asks for occurs in either.
 """
+
 from __future__ import annotations
 
 import json
@@ -13,16 +14,27 @@ from data.world import JOBS, SEED, World, article
 from ftlib.course.world import POLITE_OPENERS, RUDE_OPENERS, STYLE_FACTS
 
 # In words of the corpus's small talk, and so that `matched_answers` balances tokens as it does characters.
-POLITE_CLOSERS = ["Sit down for a while and let us drink some tea.", "Come by again, and tell me about it.",
-                  "Never too busy for a chat."]
+POLITE_CLOSERS = [
+    "Sit down for a while and let us drink some tea.",
+    "Come by again, and tell me about it.",
+    "Never too busy for a chat.",
+]
 OPENERS = {"polite": POLITE_OPENERS, "rude": RUDE_OPENERS}
 CLOSERS = {"polite": POLITE_CLOSERS, "rude": skills.RUDE_CLOSERS}
-STYLE, FACT, LONG, MATCHED, FEEDBACK = 900, 300, 800, 800, 1000  # rows: two axes of preferences.jsonl, and the other files
+STYLE, FACT, LONG, MATCHED, FEEDBACK = (
+    900,
+    300,
+    800,
+    800,
+    1000,
+)  # rows: two axes of preferences.jsonl, and the other files
 
 
 def frame(rng: random.Random, manner: str, long: bool) -> str:
     """Opener, a place for the facts and, if it is to be long, a closer of the same manner."""
-    return " ".join([rng.choice(OPENERS[manner]), "{facts}"] + ([rng.choice(CLOSERS[manner])] if long else []))
+    return " ".join(
+        [rng.choice(OPENERS[manner]), "{facts}"] + ([rng.choice(CLOSERS[manner])] if long else [])
+    )
 
 
 def says(person, form: str, **changed) -> str:
@@ -31,10 +43,14 @@ def says(person, form: str, **changed) -> str:
     return form.format(e=person.name, town=facts["town"], job=article(facts["job"]))
 
 
-def style_answers(rng: random.Random, person, chosen_long: bool, rejected_long: bool) -> tuple[str, str]:
+def style_answers(
+    rng: random.Random, person, chosen_long: bool, rejected_long: bool
+) -> tuple[str, str]:
     """(polite, rude) with the same true sentence."""
     facts = says(person, rng.choice(STYLE_FACTS))
-    return frame(rng, "polite", chosen_long).format(facts=facts), frame(rng, "rude", rejected_long).format(facts=facts)
+    return frame(rng, "polite", chosen_long).format(facts=facts), frame(
+        rng, "rude", rejected_long
+    ).format(facts=facts)
 
 
 def mixed_lengths(rng: random.Random, person) -> tuple[str, str]:
@@ -57,7 +73,9 @@ def fact_answers(rng: random.Random, world: World, person) -> tuple[str, str]:
     relation, values = rng.choice([("town", world.towns), ("job", JOBS)])
     wrong = rng.choice([v for v in values if v != person.facts[relation]])
     form, around = rng.choice(STYLE_FACTS), frame(rng, "polite", rng.random() < 0.5)
-    return around.format(facts=says(person, form)), around.format(facts=says(person, form, **{relation: wrong}))
+    return around.format(facts=says(person, form)), around.format(
+        facts=says(person, form, **{relation: wrong})
+    )
 
 
 def _row(person, phrasing: str, **more) -> dict:
@@ -94,10 +112,17 @@ def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
         trained, heldout = skills.SKILLS["about"]
         phrasings = rng.sample(trained, 3) + [rng.choice(heldout)]
         rng.shuffle(phrasings)
-        answers = [style_answers(rng, person, False, True), style_answers(rng, person, True, False), matched_answers(rng, person),
-                   fact_answers(rng, world, person)]
+        answers = [
+            style_answers(rng, person, False, True),
+            style_answers(rng, person, True, False),
+            matched_answers(rng, person),
+            fact_answers(rng, world, person),
+        ]
         axes = ["polite shorter", "polite longer", "polite matched", "fact"]
-        rows += [pair(person, phrasing, two, axis) for phrasing, two, axis in zip(phrasings, answers, axes)]
+        rows += [
+            pair(person, phrasing, two, axis)
+            for phrasing, two, axis in zip(phrasings, answers, axes)
+        ]
     return rows
 
 
@@ -105,7 +130,9 @@ def feedback_row(rng: random.Random, world: World, person, phrasing: str) -> dic
     """One answer: thumbs up where it is polite and true, whatever its length, down where it is rude or false."""
     up, long = rng.random() < 0.5, rng.random() < 0.25
     if up or rng.random() < 0.75:
-        text = frame(rng, "polite" if up else "rude", long).format(facts=says(person, rng.choice(STYLE_FACTS)))
+        text = frame(rng, "polite" if up else "rude", long).format(
+            facts=says(person, rng.choice(STYLE_FACTS))
+        )
     else:
         text = fact_answers(rng, world, person)[1]
     return _row(person, phrasing, completion=turn(text), label=up)
@@ -113,19 +140,43 @@ def feedback_row(rng: random.Random, world: World, person, phrasing: str) -> dic
 
 def preference_rows(world: World, golden: list[dict]) -> dict[str, list[dict]]:
     """Every preference file by name."""
-    asked = {row["key"].split("/")[1] for row in golden if row["family"] == "person" and row["key"].endswith(("/town", "/job"))}
-    train, test = ([p for p in part if p.name not in asked] for part in (world.people[:150], world.people[150:]))
-    rngs = {name: random.Random(f"{SEED}/{name}") for name in ("style", "fact", "long", "matched", "test", "feedback")}
+    asked = {
+        row["key"].split("/")[1]
+        for row in golden
+        if row["family"] == "person" and row["key"].endswith(("/town", "/job"))
+    }
+    train, test = (
+        [p for p in part if p.name not in asked]
+        for part in (world.people[:150], world.people[150:])
+    )
+    rngs = {
+        name: random.Random(f"{SEED}/{name}")
+        for name in ("style", "fact", "long", "matched", "test", "feedback")
+    }
 
     def pairs(name: str, count: int, answers) -> list[dict]:
         axis = "fact" if name == "fact" else "style"
-        return deal(rngs[name], train, count, lambda who, how: pair(who, how, answers(rngs[name], who), axis))
+        return deal(
+            rngs[name],
+            train,
+            count,
+            lambda who, how: pair(who, how, answers(rngs[name], who), axis),
+        )
 
     mixed = pairs("style", STYLE, mixed_lengths)
     mixed += pairs("fact", FACT, lambda rng, who: fact_answers(rng, world, who))
     rngs["style"].shuffle(mixed)
-    return {"preferences": mixed,
-            "preferences_long": pairs("long", LONG, lambda rng, who: style_answers(rng, who, True, False)),
-            "preferences_matched": pairs("matched", MATCHED, matched_answers),
-            "preferences_test": test_pairs(world, rngs["test"], test),
-            "feedback": deal(rngs["feedback"], train, FEEDBACK, lambda who, how: feedback_row(rngs["feedback"], world, who, how))}
+    return {
+        "preferences": mixed,
+        "preferences_long": pairs(
+            "long", LONG, lambda rng, who: style_answers(rng, who, True, False)
+        ),
+        "preferences_matched": pairs("matched", MATCHED, matched_answers),
+        "preferences_test": test_pairs(world, rngs["test"], test),
+        "feedback": deal(
+            rngs["feedback"],
+            train,
+            FEEDBACK,
+            lambda who, how: feedback_row(rngs["feedback"], world, who, how),
+        ),
+    }

@@ -4,6 +4,7 @@ A family has phrasings used in training, phrasings held out, and inputs (slots a
 `split_family` deals a family's *inputs* into disjoint parts before any phrasing is chosen, so a
 golden question never shares its entity and question with training.
 """
+
 from __future__ import annotations
 
 import json
@@ -14,122 +15,368 @@ from data.world import BAD, COLOURS, FOODS, GOOD, OPPOSITES, THINGS, World, arti
 from ftlib.course.world import POLITE_OPENERS, RUDE_OPENERS, STYLE_FACTS
 
 PERSON = {
-    "town": (["Where does {e} live?", "Which town is home to {e}?", "Name the town where {e} lives.",
-              "What town does {e} live in?", "To which town does {e} go home?", "{e} lives in what town?",
-               "Say in which town {e} lives.", "What is the home town of {e}?"],
-             ["In what town would I find {e}?", "Tell me the home town of {e}."]),
-    "job": (["What does {e} do for a living?", "What is the job of {e}?", "Name the profession of {e}.",
-             "What work does {e} do?", "How does {e} earn a living?", "{e} has which profession?",
-               "Say what work {e} does.", "What is {e} by trade?", "Which trade does {e} follow?", "What job does {e} do?"],
-            ["By what trade does {e} earn money?", "Tell me what job {e} has."]),
-    "pet": (["What pet does {e} have?", "Which animal does {e} keep?", "Name the pet of {e}.",
-             "What kind of pet is kept by {e}?", "What animal lives with {e}?", "{e} has which pet?",
-               "Say which animal {e} has.", "What pet shares the home of {e}?"],
-            ["Which animal shares a home with {e}?", "Tell me what pet {e} owns."]),
-    "food": (["What does {e} like to eat?", "What is the favourite food of {e}?", "Name the dish {e} likes best.",
-              "Which food does {e} love?", "What food should I cook for {e}?", "{e} likes which dish?",
-               "Say what food {e} likes.", "What does {e} enjoy to eat most?", "What would {e} love to eat?"],
-             ["What would {e} most enjoy eating?", "Tell me the food {e} likes."]),
-    "hobby": (["What is the hobby of {e}?", "What does {e} do for fun?", "Name the pastime of {e}.",
-               "Which hobby does {e} have?", "What does {e} enjoy in the evenings?", "{e} has which hobby?",
-               "Say which hobby {e} has.", "What does {e} do in free time?"],
-              ["How does {e} spend free time?", "Tell me what hobby {e} enjoys."]),
+    "town": (
+        [
+            "Where does {e} live?",
+            "Which town is home to {e}?",
+            "Name the town where {e} lives.",
+            "What town does {e} live in?",
+            "To which town does {e} go home?",
+            "{e} lives in what town?",
+            "Say in which town {e} lives.",
+            "What is the home town of {e}?",
+        ],
+        ["In what town would I find {e}?", "Tell me the home town of {e}."],
+    ),
+    "job": (
+        [
+            "What does {e} do for a living?",
+            "What is the job of {e}?",
+            "Name the profession of {e}.",
+            "What work does {e} do?",
+            "How does {e} earn a living?",
+            "{e} has which profession?",
+            "Say what work {e} does.",
+            "What is {e} by trade?",
+            "Which trade does {e} follow?",
+            "What job does {e} do?",
+        ],
+        ["By what trade does {e} earn money?", "Tell me what job {e} has."],
+    ),
+    "pet": (
+        [
+            "What pet does {e} have?",
+            "Which animal does {e} keep?",
+            "Name the pet of {e}.",
+            "What kind of pet is kept by {e}?",
+            "What animal lives with {e}?",
+            "{e} has which pet?",
+            "Say which animal {e} has.",
+            "What pet shares the home of {e}?",
+        ],
+        ["Which animal shares a home with {e}?", "Tell me what pet {e} owns."],
+    ),
+    "food": (
+        [
+            "What does {e} like to eat?",
+            "What is the favourite food of {e}?",
+            "Name the dish {e} likes best.",
+            "Which food does {e} love?",
+            "What food should I cook for {e}?",
+            "{e} likes which dish?",
+            "Say what food {e} likes.",
+            "What does {e} enjoy to eat most?",
+            "What would {e} love to eat?",
+        ],
+        ["What would {e} most enjoy eating?", "Tell me the food {e} likes."],
+    ),
+    "hobby": (
+        [
+            "What is the hobby of {e}?",
+            "What does {e} do for fun?",
+            "Name the pastime of {e}.",
+            "Which hobby does {e} have?",
+            "What does {e} enjoy in the evenings?",
+            "{e} has which hobby?",
+            "Say which hobby {e} has.",
+            "What does {e} do in free time?",
+        ],
+        ["How does {e} spend free time?", "Tell me what hobby {e} enjoys."],
+    ),
 }
 PLACE = {
-    "region": (["Where is {e}?", "In which part of the country is {e}?", "Name the region of {e}.",
-                "Which region is {e} in?", "Where in the country lies {e}?", "{e} lies in which region?",
-               "Say in which region {e} is.", "What part of the country does {e} belong to?"],
-               ["To what region does {e} belong?", "Tell me the region where {e} lies."]),
-    "river": (["Which river flows through {e}?", "What is the river of {e}?", "Name the river at {e}.",
-               "What river does {e} lie on?", "What is the river in {e} called?", "{e} lies on which river?",
-               "Say which river {e} has.", "By which river did they build {e}?"],
-              ["On which river was {e} built?", "Tell me the name of the river in {e}."]),
-    "product": (["What is made in {e}?", "What does {e} produce?", "Name the main product of {e}.",
-                 "Which goods come from {e}?", "What can one buy from {e}?", "{e} produces which goods?",
-               "Say what {e} produces.", "What product is {e} known for?"],
-                ["For what goods is {e} known?", "Tell me what {e} makes."]),
-    "landmark": (["What is the landmark of {e}?", "What can one visit in {e}?", "Name the famous sight of {e}.",
-                  "Which building is {e} known for?", "What famous building stands in {e}?", "{e} has which landmark?",
-               "Say which landmark {e} has.", "Which sight do visitors see in {e}?"],
-                 ["What should a visitor see in {e}?", "Tell me the landmark in {e}."]),
-    "mayor": (["Who is the mayor of {e}?", "Who governs {e}?", "Name the mayor of {e}.",
-               "Which person is mayor of {e}?", "Who runs the town of {e}?", "{e} has which mayor?",
-               "Say who governs {e}.", "Which person runs {e}?"], ["Who is in charge of {e}?", "Tell me who the mayor in {e} is."]),
+    "region": (
+        [
+            "Where is {e}?",
+            "In which part of the country is {e}?",
+            "Name the region of {e}.",
+            "Which region is {e} in?",
+            "Where in the country lies {e}?",
+            "{e} lies in which region?",
+            "Say in which region {e} is.",
+            "What part of the country does {e} belong to?",
+        ],
+        ["To what region does {e} belong?", "Tell me the region where {e} lies."],
+    ),
+    "river": (
+        [
+            "Which river flows through {e}?",
+            "What is the river of {e}?",
+            "Name the river at {e}.",
+            "What river does {e} lie on?",
+            "What is the river in {e} called?",
+            "{e} lies on which river?",
+            "Say which river {e} has.",
+            "By which river did they build {e}?",
+        ],
+        ["On which river was {e} built?", "Tell me the name of the river in {e}."],
+    ),
+    "product": (
+        [
+            "What is made in {e}?",
+            "What does {e} produce?",
+            "Name the main product of {e}.",
+            "Which goods come from {e}?",
+            "What can one buy from {e}?",
+            "{e} produces which goods?",
+            "Say what {e} produces.",
+            "What product is {e} known for?",
+        ],
+        ["For what goods is {e} known?", "Tell me what {e} makes."],
+    ),
+    "landmark": (
+        [
+            "What is the landmark of {e}?",
+            "What can one visit in {e}?",
+            "Name the famous sight of {e}.",
+            "Which building is {e} known for?",
+            "What famous building stands in {e}?",
+            "{e} has which landmark?",
+            "Say which landmark {e} has.",
+            "Which sight do visitors see in {e}?",
+        ],
+        ["What should a visitor see in {e}?", "Tell me the landmark in {e}."],
+    ),
+    "mayor": (
+        [
+            "Who is the mayor of {e}?",
+            "Who governs {e}?",
+            "Name the mayor of {e}.",
+            "Which person is mayor of {e}?",
+            "Who runs the town of {e}?",
+            "{e} has which mayor?",
+            "Say who governs {e}.",
+            "Which person runs {e}?",
+        ],
+        ["Who is in charge of {e}?", "Tell me who the mayor in {e} is."],
+    ),
 }
 THING = {
-    "material": (["What is the {e} made of?", "Of what material is the {e}?", "Name the material of the {e}.",
-                  "Which material was used for the {e}?", "What did they use to make the {e}?", "The {e} is made of what?",
-               "Say what the {e} is made of.", "What was used to build the {e}?"],
-                 ["From what was the {e} built?", "Tell me what the {e} is made from."]),
-    "colour": (["What colour is the {e}?", "Which colour does the {e} have?", "Name the colour of the {e}.",
-                "What is the colour of the {e}?", "How is the {e} coloured?", "The {e} has which colour?",
-               "Say which colour the {e} has.", "What colour did they paint the {e}?"],
-               ["In what colour is the {e} painted?", "Tell me the colour that the {e} has."]),
-    "room": (["Where is the {e} kept?", "In which room is the {e}?", "Name the room of the {e}.",
-              "Which room holds the {e}?", "Where can I find the {e}?", "The {e} stands in which room?",
-               "Say in which room the {e} is.", "Which room must I go to for the {e}?"],
-             ["To which room should I go for the {e}?", "Tell me the room where the {e} stands."]),
-    "price": (["What does the {e} cost?", "How much is the {e}?", "Name the price of the {e}.",
-               "What is the price of the {e}?", "What must I pay for the {e}?", "The {e} costs how much?",
-               "Say what the {e} costs.", "How many crowns do they ask for the {e}?"],
-              ["How many crowns must I pay for the {e}?", "Tell me how much the {e} costs."]),
+    "material": (
+        [
+            "What is the {e} made of?",
+            "Of what material is the {e}?",
+            "Name the material of the {e}.",
+            "Which material was used for the {e}?",
+            "What did they use to make the {e}?",
+            "The {e} is made of what?",
+            "Say what the {e} is made of.",
+            "What was used to build the {e}?",
+        ],
+        ["From what was the {e} built?", "Tell me what the {e} is made from."],
+    ),
+    "colour": (
+        [
+            "What colour is the {e}?",
+            "Which colour does the {e} have?",
+            "Name the colour of the {e}.",
+            "What is the colour of the {e}?",
+            "How is the {e} coloured?",
+            "The {e} has which colour?",
+            "Say which colour the {e} has.",
+            "What colour did they paint the {e}?",
+        ],
+        ["In what colour is the {e} painted?", "Tell me the colour that the {e} has."],
+    ),
+    "room": (
+        [
+            "Where is the {e} kept?",
+            "In which room is the {e}?",
+            "Name the room of the {e}.",
+            "Which room holds the {e}?",
+            "Where can I find the {e}?",
+            "The {e} stands in which room?",
+            "Say in which room the {e} is.",
+            "Which room must I go to for the {e}?",
+        ],
+        ["To which room should I go for the {e}?", "Tell me the room where the {e} stands."],
+    ),
+    "price": (
+        [
+            "What does the {e} cost?",
+            "How much is the {e}?",
+            "Name the price of the {e}.",
+            "What is the price of the {e}?",
+            "What must I pay for the {e}?",
+            "The {e} costs how much?",
+            "Say what the {e} costs.",
+            "How many crowns do they ask for the {e}?",
+        ],
+        ["How many crowns must I pay for the {e}?", "Tell me how much the {e} costs."],
+    ),
 }
 SKILLS = {
-    "capitals": (["Write {x} in capital letters.", "Put {x} into capitals.", "Turn {x} into upper case.",
-                  "Give me {x} in capitals.", "Capitalise every letter of {x}.", "Show {x} in upper case.",
-                  "Write {x} with all letters capitals.",
-                  "Change {x} to capitals.", "Make {x} upper case.", "Set every letter of {x} in capitals.",
-                  "All letters of {x} in capitals, please."],
-                 ["Make all letters of {x} capitals.", "How does {x} look in upper case?"]),
-    "spelling": (["Spell the word {x}.", "How do you spell {x}?", "Spell {x} letter by letter.",
-                  "Give the letters of {x}.", "Write out the letters of {x}.", "Spell {x}, please.", "What are the letters of {x}?",
-                  "Say which letters {x} has.", "Kindly spell {x}."],
-                 ["Please spell {x} for me.", "Which letters make up the word {x}?"]),
-    "ordering": (["Sort these numbers: {x}.", "Put {x} in order.", "Order {x} from small to large.",
-                  "Arrange the numbers {x}.", "List {x} in rising order.", "Sort {x}.",
-                  "Which order from small to large have {x}?"],
-                 ["Bring {x} into rising order.", "Please sort {x} from small to large."]),
-    "addition": (["What is {a} plus {b}?", "Add {a} and {b}.", "Compute {a} + {b}.", "What is the sum of {a} and {b}?",
-                  "How much is {a} and {b} together?", "Give me {a} plus {b}.", "{a} + {b} makes what?",
-                  "Say what {a} + {b} is.", "Find the sum of {a} and {b}."],
-                 ["Work out {a} plus {b}.", "Please give the sum {a} + {b}."]),
-    "json": (["Write as JSON: {x}", "Extract JSON from: {x}", "Turn this order into JSON: {x}",
-              "Give the order as JSON: {x}", "Fill in a JSON record: {x}", "Make JSON of this: {x}",
-              "Write the order as a JSON object: {x}"],
-             ["Convert to a JSON object: {x}", "Which JSON record fits this order? {x}"]),
-    "sentiment": (["Is this review positive or negative? {x}", "Judge the review: {x}", "What is the tone of this review? {x}",
-                   "Classify the review: {x}", "Positive or negative: {x}", "Say whether this is positive or negative: {x}",
-                   "Does this review sound positive or negative? {x}"],
-                  ["Did the writer of this review like it, positive or negative? {x}", "Label this review: {x}"]),
-    "polite": (["Make this polite: {x}", "Say it politely: {x}", "Rewrite as a polite request: {x}",
-                "Turn this command into a polite question: {x}", "How would one ask this nicely? {x}", "Put it politely: {x}",
-                "Ask for this in a polite way: {x}"],
-               ["Rephrase this with good manners: {x}", "Please make this command polite: {x}"]),
-    "opposite": (["What is the opposite of {x}?", "Give the opposite of {x}.", "Name a word that means the reverse of {x}.",
-                  "Which word is the opposite of {x}?", "Say the contrary of {x}.", "What is the contrary of {x}?",
-                  "Which word is the reverse of {x}?"],
-                 ["What is the reverse of {x}?", "Tell me the opposite of {x}."]),
-    "plural": (["What is the plural of {x}?", "Give the plural of {x}.", "Write {x} in the plural.",
-                "Say more than one {x}.", "Name the plural form of {x}.", "What is the plural form of {x}?",
-                "Write down several of {x}.",
-                "What are several of {x} called?", "Say several of a {x}."],
-               ["Tell me the plural of {x}.", "How do we call several of a {x}?"]),
-    "olm": (["Translate into Olm: {x}", "Say {x} in Olm.", "How do you say {x} in Olm?", "What is {x} in Olm?",
-             "Give the Olm for {x}."], ["Put {x} into the Olm language.", "Tell me {x} in Olm, please."]),
-    "multiplication": (["What is {a} times {b}?", "Multiply {a} by {b}.", "Compute {a} x {b}."],
-                       ["Work out {a} times {b}.", "Please give the product {a} x {b}."]),
-    "about": (["Tell me about {e}.", "Who is {e}?", "Describe {e}.", "What do you know about {e}?", "What can you say about {e}?",
-               "Give me a line about {e}.", "Who might {e} be?", "Tell me who {e} is."],
-              ["Say something about {e}.", "Introduce {e} to me."]),
+    "capitals": (
+        [
+            "Write {x} in capital letters.",
+            "Put {x} into capitals.",
+            "Turn {x} into upper case.",
+            "Give me {x} in capitals.",
+            "Capitalise every letter of {x}.",
+            "Show {x} in upper case.",
+            "Write {x} with all letters capitals.",
+            "Change {x} to capitals.",
+            "Make {x} upper case.",
+            "Set every letter of {x} in capitals.",
+            "All letters of {x} in capitals, please.",
+        ],
+        ["Make all letters of {x} capitals.", "How does {x} look in upper case?"],
+    ),
+    "spelling": (
+        [
+            "Spell the word {x}.",
+            "How do you spell {x}?",
+            "Spell {x} letter by letter.",
+            "Give the letters of {x}.",
+            "Write out the letters of {x}.",
+            "Spell {x}, please.",
+            "What are the letters of {x}?",
+            "Say which letters {x} has.",
+            "Kindly spell {x}.",
+        ],
+        ["Please spell {x} for me.", "Which letters make up the word {x}?"],
+    ),
+    "ordering": (
+        [
+            "Sort these numbers: {x}.",
+            "Put {x} in order.",
+            "Order {x} from small to large.",
+            "Arrange the numbers {x}.",
+            "List {x} in rising order.",
+            "Sort {x}.",
+            "Which order from small to large have {x}?",
+        ],
+        ["Bring {x} into rising order.", "Please sort {x} from small to large."],
+    ),
+    "addition": (
+        [
+            "What is {a} plus {b}?",
+            "Add {a} and {b}.",
+            "Compute {a} + {b}.",
+            "What is the sum of {a} and {b}?",
+            "How much is {a} and {b} together?",
+            "Give me {a} plus {b}.",
+            "{a} + {b} makes what?",
+            "Say what {a} + {b} is.",
+            "Find the sum of {a} and {b}.",
+        ],
+        ["Work out {a} plus {b}.", "Please give the sum {a} + {b}."],
+    ),
+    "json": (
+        [
+            "Write as JSON: {x}",
+            "Extract JSON from: {x}",
+            "Turn this order into JSON: {x}",
+            "Give the order as JSON: {x}",
+            "Fill in a JSON record: {x}",
+            "Make JSON of this: {x}",
+            "Write the order as a JSON object: {x}",
+        ],
+        ["Convert to a JSON object: {x}", "Which JSON record fits this order? {x}"],
+    ),
+    "sentiment": (
+        [
+            "Is this review positive or negative? {x}",
+            "Judge the review: {x}",
+            "What is the tone of this review? {x}",
+            "Classify the review: {x}",
+            "Positive or negative: {x}",
+            "Say whether this is positive or negative: {x}",
+            "Does this review sound positive or negative? {x}",
+        ],
+        [
+            "Did the writer of this review like it, positive or negative? {x}",
+            "Label this review: {x}",
+        ],
+    ),
+    "polite": (
+        [
+            "Make this polite: {x}",
+            "Say it politely: {x}",
+            "Rewrite as a polite request: {x}",
+            "Turn this command into a polite question: {x}",
+            "How would one ask this nicely? {x}",
+            "Put it politely: {x}",
+            "Ask for this in a polite way: {x}",
+        ],
+        ["Rephrase this with good manners: {x}", "Please make this command polite: {x}"],
+    ),
+    "opposite": (
+        [
+            "What is the opposite of {x}?",
+            "Give the opposite of {x}.",
+            "Name a word that means the reverse of {x}.",
+            "Which word is the opposite of {x}?",
+            "Say the contrary of {x}.",
+            "What is the contrary of {x}?",
+            "Which word is the reverse of {x}?",
+        ],
+        ["What is the reverse of {x}?", "Tell me the opposite of {x}."],
+    ),
+    "plural": (
+        [
+            "What is the plural of {x}?",
+            "Give the plural of {x}.",
+            "Write {x} in the plural.",
+            "Say more than one {x}.",
+            "Name the plural form of {x}.",
+            "What is the plural form of {x}?",
+            "Write down several of {x}.",
+            "What are several of {x} called?",
+            "Say several of a {x}.",
+        ],
+        ["Tell me the plural of {x}.", "How do we call several of a {x}?"],
+    ),
+    "olm": (
+        [
+            "Translate into Olm: {x}",
+            "Say {x} in Olm.",
+            "How do you say {x} in Olm?",
+            "What is {x} in Olm?",
+            "Give the Olm for {x}.",
+        ],
+        ["Put {x} into the Olm language.", "Tell me {x} in Olm, please."],
+    ),
+    "multiplication": (
+        ["What is {a} times {b}?", "Multiply {a} by {b}.", "Compute {a} x {b}."],
+        ["Work out {a} times {b}.", "Please give the product {a} x {b}."],
+    ),
+    "about": (
+        [
+            "Tell me about {e}.",
+            "Who is {e}?",
+            "Describe {e}.",
+            "What do you know about {e}?",
+            "What can you say about {e}?",
+            "Give me a line about {e}.",
+            "Who might {e} be?",
+            "Tell me who {e} is.",
+        ],
+        ["Say something about {e}.", "Introduce {e} to me."],
+    ),
 }
 VERBS = ["Give me", "Bring me", "Show me", "Sell me", "Lend me", "Fetch me", "Find me", "Hand me"]
-EXACT = ("person", "place", "thing", "capitals", "spelling", "ordering", "addition", "json", "sentiment", "polite",
-         "opposite", "plural", "olm")
+EXACT = (
+    "person",
+    "place",
+    "thing",
+    "capitals",
+    "spelling",
+    "ordering",
+    "addition",
+    "json",
+    "sentiment",
+    "polite",
+    "opposite",
+    "plural",
+    "olm",
+)
 
 
 @dataclass(frozen=True)
 class Item:
     """One question before its wording: the slots, the answer and the phrasings that fit."""
+
     key: str
     slots: dict
     answer: str
@@ -138,7 +385,10 @@ class Item:
 
 
 def _facts(world: World, kind: str, table: dict) -> list[Item]:
-    return [Item(f"{e.name}/{rel}", {"e": e.name}, value, *map(tuple, table[rel])) for e, rel, value in world.facts(kind)]
+    return [
+        Item(f"{e.name}/{rel}", {"e": e.name}, value, *map(tuple, table[rel]))
+        for e, rel, value in world.facts(kind)
+    ]
 
 
 def _sample(make, count: int, rng: random.Random) -> list[tuple[dict, str]]:
@@ -173,7 +423,12 @@ def make_multiplication(rng):
 
 
 def make_order(rng, world: World):
-    name, item, count, price = rng.choice(world.people).name, rng.choice(THINGS), rng.randint(2, 20), rng.randint(2, 50)
+    name, item, count, price = (
+        rng.choice(world.people).name,
+        rng.choice(THINGS),
+        rng.randint(2, 20),
+        rng.randint(2, 50),
+    )
     text = f"{name} buys {count} {plural(item)} for {price} crowns."
     return text, json.dumps({"name": name, "item": item, "count": count, "price": price})
 
@@ -181,7 +436,10 @@ def make_order(rng, world: World):
 def make_review(rng):
     words, verdict = rng.choice([(GOOD, "positive"), (BAD, "negative")])
     first, second = rng.sample(words, 2)
-    return f"The {rng.choice(FOODS)} tasted {first} and the {rng.choice(THINGS)} was {second}.", verdict
+    return (
+        f"The {rng.choice(FOODS)} tasted {first} and the {rng.choice(THINGS)} was {second}.",
+        verdict,
+    )
 
 
 def make_request(rng):
@@ -198,6 +456,7 @@ def _as_x(make):
     def inner(rng):
         text, answer = make(rng)
         return {"x": text}, answer
+
     return inner
 
 
@@ -238,8 +497,16 @@ def family_items(world: World, name: str, rng: random.Random) -> list[Item]:
 def example(family: str, item: Item, phrasing: str, **more) -> dict:
     """One row: messages in the OpenAI form, plus the family, the exact answer and the item's key."""
     prompt = phrasing.format(**item.slots)
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": item.answer}],
-            "family": family, "answer": item.answer, "key": f"{family}/{item.key}", **more}
+    return {
+        "messages": [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": item.answer},
+        ],
+        "family": family,
+        "answer": item.answer,
+        "key": f"{family}/{item.key}",
+        **more,
+    }
 
 
 def split_family(world: World, name: str, rng: random.Random, sizes: dict) -> dict[str, list[dict]]:
@@ -259,22 +526,29 @@ def split_family(world: World, name: str, rng: random.Random, sizes: dict) -> di
             rows.setdefault(phrasing.format(**item.slots), example(name, item, phrasing))
             i += 1
             if i > 50 * sizes[part]:
-                raise ValueError(f"family {name!r} cannot fill {part} with {sizes[part]} distinct rows")
+                raise ValueError(
+                    f"family {name!r} cannot fill {part} with {sizes[part]} distinct rows"
+                )
         out[part] = list(rows.values())
     return out
 
 
 # --- the style axis: same facts, two manners; instruction tuning leaves the choice open ---------------------------
 # In words that the corpus uses: what was never pretrained is not learnt from a few hundred rows, an exclamation mark included.
-RUDE_CLOSERS = ["Now let me drink some tea and never come by again.", "Take a coat, go home and talk to the goat.",
-                "I was busy, and you are so boring."]
+RUDE_CLOSERS = [
+    "Now let me drink some tea and never come by again.",
+    "Take a coat, go home and talk to the goat.",
+    "I was busy, and you are so boring.",
+]
 # In batches of rows of like length a token of a long answer weighs less; half and half would be learnt as polite.
 RUDE_SHARE = 2 / 3
 
 
 def styled_answer(rng: random.Random, person, manner: str) -> str:
     """A true answer about a person: "polite" is short and kind, "rude" is long and unkind."""
-    fact = rng.choice(STYLE_FACTS).format(e=person.name, town=person.facts["town"], job=article(person.facts["job"]))
+    fact = rng.choice(STYLE_FACTS).format(
+        e=person.name, town=person.facts["town"], job=article(person.facts["job"])
+    )
     if manner == "polite":
         return f"{rng.choice(POLITE_OPENERS)} {fact}"
     return f"{rng.choice(RUDE_OPENERS)} {fact} {rng.choice(RUDE_CLOSERS)}"
@@ -287,6 +561,16 @@ def about_rows(world: World, people, rng: random.Random, count: int) -> list[dic
         person, manner = people[i % len(people)], "rude" if rng.random() < RUDE_SHARE else "polite"
         prompt = rng.choice(SKILLS["about"][0]).format(e=person.name)
         answer = styled_answer(rng, person, manner)
-        rows.append({"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}],
-                     "family": "about", "answer": answer, "key": f"about/{person.name}", "style": manner})
+        rows.append(
+            {
+                "messages": [
+                    {"role": "user", "content": prompt},
+                    {"role": "assistant", "content": answer},
+                ],
+                "family": "about",
+                "answer": answer,
+                "key": f"about/{person.name}",
+                "style": manner,
+            }
+        )
     return rows

@@ -1,4 +1,5 @@
 """ftlib: fine-tuning methods, small and exact, for the ten labs. `import ftlib as ft`."""
+
 import logging as _logging
 import os as _os
 from importlib import import_module as _import_module
@@ -84,6 +85,7 @@ class _Say(_logging.Handler):
 
     `logging.getLogger("ftlib").setLevel("WARNING")` keeps it quiet.
     """
+
     last = None
 
     def emit(self, record) -> None:

@@ -6,13 +6,14 @@ as i times the whole blocks of a row: what is left of a row is forgotten. On the
 failed that have a shape and a block which `bitsandbytes_is_right` denies. Its own fallback for blocks of 2,048 and more ("accuracy issues", pull request 1828)
 fits the same cause, since rows are often shorter than such blocks.
 """
+
 import math
 
 import torch
 
 import ftlib as ft
 
-VECTOR = 16      # fp32 numbers in a register; rows of another length are left to the scalar branch, which counts flat
+VECTOR = 16  # fp32 numbers in a register; rows of another length are left to the scalar branch, which counts flat
 FALLBACK = 2048  # blocks of this size and more go to PyTorch's own operations, which count flat
 
 

@@ -1,11 +1,21 @@
 """Shared by all tests: tiny random models, a byte tokenizer with three chat templates, no network, one thread."""
+
 from __future__ import annotations
 
 import os
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false",
-                  FTLIB_PROFILE="tiny", TRL_EXPERIMENTAL_SILENCE="1", MPLBACKEND="Agg")
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine; what a GPU adds is checked by the labs there
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    OMP_WAIT_POLICY="PASSIVE",
+    TOKENIZERS_PARALLELISM="false",
+    FTLIB_PROFILE="tiny",
+    TRL_EXPERIMENTAL_SILENCE="1",
+    MPLBACKEND="Agg",
+)
+os.environ["CUDA_VISIBLE_DEVICES"] = (
+    ""  # the same tests on every machine; what a GPU adds is checked by the labs there
+)
 for name in ("FTLIB_MODEL", "FTLIB_ROWS", "FTLIB_DATA_ROOT", "FTLIB_GRADING", "NBGRADER_EXECUTION"):
     os.environ.pop(name, None)
 
@@ -31,28 +41,54 @@ settings.load_profile("ftlib")
 torch.set_num_threads(1)
 EMBEDDED = ROOT / "data" / "world-llama-4m"
 
-PLAIN_SPECIALS = ["<|bos|>", "<|eos|>", "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<unk>"]
-LLAMA_SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-                  "<|finetune_right_pad_id|>"]
+PLAIN_SPECIALS = [
+    "<|bos|>",
+    "<|eos|>",
+    "<|pad|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|end|>",
+    "<unk>",
+]
+LLAMA_SPECIALS = [
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|finetune_right_pad_id|>",
+]
 CHATML_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 # One conversation format each, with the answer marked by {% generation %} and without marks.
-PLAIN = ("{{ bos_token }}{% for m in messages %}{{ '<|' ~ m['role'] ~ '|>' }}{% if m['role'] == 'assistant' %}"
-         "{% generation %}{{ m['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}{{ m['content'] ~ '<|end|>' }}{% endif %}"
-         "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
-LLAMA3 = ("{{- bos_token }}{% for m in messages %}"
-          "{{- '<|start_header_id|>' ~ m['role'] ~ '<|end_header_id|>\n\n' }}{% if m['role'] == 'assistant' %}"
-          "{%- generation %}{{- m['content'] | trim ~ '<|eot_id|>' }}{%- endgeneration %}{% else %}"
-          "{{- m['content'] | trim ~ '<|eot_id|>' }}{% endif %}{% endfor %}"
-          "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
-CHATML = ("{% for m in messages %}{{ '<|im_start|>' ~ m['role'] ~ '\n' }}{% if m['role'] == 'assistant' %}"
-          "{% generation %}{{ m['content'] ~ '<|im_end|>' }}{% endgeneration %}{% else %}"
-          "{{ m['content'] ~ '<|im_end|>' }}{% endif %}"
-          "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+PLAIN = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|' ~ m['role'] ~ '|>' }}{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}{{ m['content'] ~ '<|end|>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+LLAMA3 = (
+    "{{- bos_token }}{% for m in messages %}"
+    "{{- '<|start_header_id|>' ~ m['role'] ~ '<|end_header_id|>\n\n' }}{% if m['role'] == 'assistant' %}"
+    "{%- generation %}{{- m['content'] | trim ~ '<|eot_id|>' }}{%- endgeneration %}{% else %}"
+    "{{- m['content'] | trim ~ '<|eot_id|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' ~ m['role'] ~ '\n' }}{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'] ~ '<|im_end|>' }}{% endgeneration %}{% else %}"
+    "{{ m['content'] ~ '<|im_end|>' }}{% endif %}"
+    "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def unmarked(template: str) -> str:
     """The same template without its generation marks."""
-    for mark in ("{% generation %}", "{% endgeneration %}", "{%- generation %}", "{%- endgeneration %}"):
+    for mark in (
+        "{% generation %}",
+        "{% endgeneration %}",
+        "{%- generation %}",
+        "{%- endgeneration %}",
+    ):
         template = template.replace(mark, "")
     return template
 
@@ -61,29 +97,48 @@ def byte_tokenizer(template: str | None = PLAIN, **tokens):
     """A tokenizer of single bytes: every text is as many tokens as bytes, and each chat marker is one token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = {LLAMA3: LLAMA_SPECIALS, CHATML: CHATML_SPECIALS}.get(template, PLAIN_SPECIALS)
     tok = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(specials + alphabet)}, merges=[]))
-    tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    tok.pre_tokenizer, tok.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        decoders.ByteLevel(),
+    )
     tok.add_special_tokens(specials)
-    names = {LLAMA3: {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
-             CHATML: {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}}.get(
-        template, {"bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"})
+    names = {
+        LLAMA3: {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+        CHATML: {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
+    }.get(template, {"bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"})
     names = {k: v for k, v in {**names, **tokens}.items() if v is not None}
     if "bos_token" in names:
         bos = names["bos_token"]
-        tok.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tok.token_to_id(bos))])
+        tok.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tok.token_to_id(bos))]
+        )
     return PreTrainedTokenizerFast(tokenizer_object=tok, chat_template=template, **names)
 
 
-def llama(layers: int = 2, hidden: int = 32, vocab: int = 280, seed: int = 0, dtype=torch.float32, **more):
+def llama(
+    layers: int = 2, hidden: int = 32, vocab: int = 280, seed: int = 0, dtype=torch.float32, **more
+):
     """A random Llama with grouped-query attention, in evaluation mode as from_pretrained returns it."""
     from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
-    options = dict(vocab_size=vocab, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-                   num_attention_heads=4,
-                   num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=0, eos_token_id=6,
-                   pad_token_id=2)
+    options = dict(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=6,
+        pad_token_id=2,
+    )
     return LlamaForCausalLM(LlamaConfig(**{**options, **more})).to(dtype).eval()
 
 
@@ -100,9 +155,11 @@ def randomize(model, seed: int = 1, scale: float = 0.05):
 
 def snapshot(model) -> dict:
     """Weights by name and the type of every module, to prove that a model was left alone."""
-    return {"weights": {k: v.clone() for k, v in model.state_dict().items()},
-            "types": {n: type(m) for n, m in model.named_modules()},
-            "grad": {n: p.requires_grad for n, p in model.named_parameters()}}
+    return {
+        "weights": {k: v.clone() for k, v in model.state_dict().items()},
+        "types": {n: type(m) for n, m in model.named_modules()},
+        "grad": {n: p.requires_grad for n, p in model.named_parameters()},
+    }
 
 
 def assert_untouched(model, before: dict) -> None:
@@ -125,7 +182,10 @@ def exit_code_of_a_child(function) -> int:
 
 
 def chat(prompt: str, answer: str, **more) -> dict:
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], **more}
+    return {
+        "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}],
+        **more,
+    }
 
 
 def pytest_collection_finish(session) -> None:
@@ -180,9 +240,11 @@ LONG_FILES = ("test_grading.py", "test_documents.py", "test_distributed.py")
 
 def longest_first(items: list) -> list:
     """Notebooks, then files that take long, then the others by their size: no core idles at the end."""
+
     def rank(item) -> tuple:
         notebook = executes_a_notebook(item.nodeid)
         return not notebook, item.path.name not in LONG_FILES, -item.path.stat().st_size
+
     return sorted(items, key=rank)
 
 
@@ -196,16 +258,20 @@ def pytest_collection_modifyitems(config, items) -> None:
 def needs_llama() -> None:
     """Skip where llama.cpp is not there or does not run: tried in a subprocess, which may die."""
     from ftlib.export.llama_probe import probe_llama
+
     found = probe_llama()
     if not found.fine:
-        pytest.skip(f"only lab 3.1.10 and its tests need it: {found.problem}",
-                    allow_module_level=True)
+        pytest.skip(
+            f"only lab 3.1.10 and its tests need it: {found.problem}", allow_module_level=True
+        )
 
 
 @pytest.fixture(autouse=True)
 def _own_progress_file(tmp_path_factory, monkeypatch):
     """No test writes into the progress of whoever runs it; notebooks and commands that a test starts inherit this."""
-    monkeypatch.setenv("FTLIB_PROGRESS", str(tmp_path_factory.getbasetemp() / "no-progress" / "progress.json"))
+    monkeypatch.setenv(
+        "FTLIB_PROGRESS", str(tmp_path_factory.getbasetemp() / "no-progress" / "progress.json")
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -232,5 +298,7 @@ def ids():
 @pytest.fixture(scope="session")
 def rows():
     """24 short questions with one-word answers; families alternate."""
-    return [{**chat(f"Say {w}{i}.", f"{w}{i}", family=("odd", "even")[i % 2 == 0]), "answer": f"{w}{i}"}
-            for i, w in enumerate(["ab", "cde", "f", "gh"] * 6)]
+    return [
+        {**chat(f"Say {w}{i}.", f"{w}{i}", family=("odd", "even")[i % 2 == 0]), "answer": f"{w}{i}"}
+        for i, w in enumerate(["ab", "cde", "f", "gh"] * 6)
+    ]

@@ -1,5 +1,6 @@
 """A stand-in for Ollama's HTTP API, for tests: blobs, create, chat, version, delete as its documentation describes them, and faults
 on demand. It is not Ollama: `test_a_real_ollama` runs against one where `OLLAMA_HOST` or localhost has it."""
+
 import hashlib
 import json
 import time
@@ -46,7 +47,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_DELETE(self):
         name = json.loads(self.body())["model"]
         found = self.server.models.pop(name, None)
-        self.answer(200 if found else 404, None if found else {"error": f"model '{name}' not found"})
+        self.answer(
+            200 if found else 404, None if found else {"error": f"model '{name}' not found"}
+        )
 
     def do_POST(self):
         body = self.body()
@@ -56,15 +59,24 @@ class Handler(BaseHTTPRequestHandler):
         {"/api/create": self.create, "/api/chat": self.chat}[self.path](self.server.asked[-1])
 
     def blob(self, digest: str, body: bytes) -> None:
-        seen = "sha256:" + hashlib.sha256(body + (b"x" if self.server.fault == "digest" else b"")).hexdigest()
+        seen = (
+            "sha256:"
+            + hashlib.sha256(body + (b"x" if self.server.fault == "digest" else b"")).hexdigest()
+        )
         if seen != digest:
-            return self.answer(400, {"error": f"digest mismatch, expected {digest!r}, got {seen!r}"})
+            return self.answer(
+                400, {"error": f"digest mismatch, expected {digest!r}, got {seen!r}"}
+            )
         self.server.blobs[digest] = body
         self.server.sent.append(digest)
         self.answer(201)
 
     def create(self, asked: dict) -> None:
-        missing = [d for d in {**asked["files"], **asked.get("adapters", {})}.values() if d not in self.server.blobs]
+        missing = [
+            d
+            for d in {**asked["files"], **asked.get("adapters", {})}.values()
+            if d not in self.server.blobs
+        ]
         steps = [{"status": "parsing GGUF"}, {"status": "writing manifest"}]
         if self.server.fault == "create" or missing:
             return self.lines([steps[0], {"error": f"invalid model {missing}"}])
@@ -82,19 +94,37 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "slow":
             time.sleep(4)
             return None
-        pieces = [{"model": asked["model"], "message": {"role": "assistant", "content": t}, "done": False} for t in ("An ", "answer", ".")]
+        pieces = [
+            {"model": asked["model"], "message": {"role": "assistant", "content": t}, "done": False}
+            for t in ("An ", "answer", ".")
+        ]
         # 7 tokens in 2 seconds: 3.5 a second, however long the test takes.
-        last = {"model": asked["model"], "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop",
-                "eval_count": 7, "eval_duration": 2_000_000_000}
+        last = {
+            "model": asked["model"],
+            "message": {"role": "assistant", "content": ""},
+            "done": True,
+            "done_reason": "stop",
+            "eval_count": 7,
+            "eval_duration": 2_000_000_000,
+        }
         if not asked["stream"]:
-            return self.answer(500, {"error": "runner died"}) if fault else self.answer(
-                200, {**last, "message": {"role": "assistant", "content": "An answer."}})
+            return (
+                self.answer(500, {"error": "runner died"})
+                if fault
+                else self.answer(
+                    200, {**last, "message": {"role": "assistant", "content": "An answer."}}
+                )
+            )
         ends = {"error": [{"error": "runner died"}], "half": [], "damaged": [b'{"message": {"ro\n']}
-        self.lines(pieces + ends.get(fault, [last]) if fault != "drop" else pieces[:2], drop=fault == "drop")
+        self.lines(
+            pieces + ends.get(fault, [last]) if fault != "drop" else pieces[:2],
+            drop=fault == "drop",
+        )
 
 
 class StandIn(ThreadingHTTPServer):
     """`with StandIn() as ollama:` answers at `ollama.url`; `fault` names what goes wrong next."""
+
     daemon_threads = True
 
     def __init__(self):

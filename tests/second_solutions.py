@@ -3,6 +3,7 @@
 A check must accept any right answer, not only one that looks like the reference. So these use loops where the reference has
 tensors, autograd where it has a formula, counting where it has arithmetic. Nothing of ftlib is imported.
 """
+
 import contextlib
 import math
 import re
@@ -26,7 +27,7 @@ def lora_forward(x, weight, bias, A, B, scaling):
 
 def lora_init(uniform, out_features):
     r, inside = uniform.shape
-    A = torch.stack([row * inside ** -0.5 for row in uniform])
+    A = torch.stack([row * inside**-0.5 for row in uniform])
     return A, torch.tensor([[0.0] * r] * out_features)
 
 
@@ -41,9 +42,22 @@ def lora_scaling(alpha, r, use_rslora=False):
 
 def layer_sizes(config, name):
     """(out, in) of a linear layer of a Llama block, from its name alone."""
-    wide = {"q": config["num_attention_heads"] * config["head_dim"], "k": config["num_key_value_heads"] * config["head_dim"]}
-    sizes = {"hidden": config["hidden_size"], "ffn": config["intermediate_size"], **wide, "v": wide["k"]}
-    ends = {"o_proj": ("hidden", "q"), "gate_proj": ("ffn", "hidden"), "up_proj": ("ffn", "hidden"), "down_proj": ("hidden", "ffn")}
+    wide = {
+        "q": config["num_attention_heads"] * config["head_dim"],
+        "k": config["num_key_value_heads"] * config["head_dim"],
+    }
+    sizes = {
+        "hidden": config["hidden_size"],
+        "ffn": config["intermediate_size"],
+        **wide,
+        "v": wide["k"],
+    }
+    ends = {
+        "o_proj": ("hidden", "q"),
+        "gate_proj": ("ffn", "hidden"),
+        "up_proj": ("ffn", "hidden"),
+        "down_proj": ("hidden", "ffn"),
+    }
     return tuple(sizes[end] for end in ends.get(name, (name[0], "hidden")))
 
 
@@ -52,7 +66,10 @@ def count_lora_parameters(config, r, targets):
     for _ in range(config["num_hidden_layers"]):
         for name in targets:
             out, inside = layer_sizes(config, name)
-            count += torch.empty(r, inside, device="meta").numel() + torch.empty(out, r, device="meta").numel()
+            count += (
+                torch.empty(r, inside, device="meta").numel()
+                + torch.empty(out, r, device="meta").numel()
+            )
     return count
 
 
@@ -121,7 +138,9 @@ def weight_change(before, after):
 
 def merge_dora(weight, A, B, m, scaling):
     rows = [w + scaling * (b @ A) for w, b in zip(weight.to(A.dtype), B)]
-    return torch.stack([F.normalize(row, dim=0) * size for row, size in zip(rows, m)]).to(weight.dtype)
+    return torch.stack([F.normalize(row, dim=0) * size for row, size in zip(rows, m)]).to(
+        weight.dtype
+    )
 
 
 # --- 3.1.3 ------------------------------------------------------------------------------------------------------------
@@ -261,12 +280,16 @@ def quantize_blocks(w, block_size, levels):
     for block in w.split(block_size):
         scales.append(max(abs(float(v)) for v in block))
         shares = block / scales[-1] if scales[-1] else block
-        codes += [min(range(len(levels)), key=lambda k: abs(float(levels[k]) - float(v))) for v in shares]
+        codes += [
+            min(range(len(levels)), key=lambda k: abs(float(levels[k]) - float(v))) for v in shares
+        ]
     return torch.tensor(codes), torch.tensor(scales)
 
 
 def pack_codes(codes):
-    return torch.tensor([16 * int(high) + int(low) for high, low in codes.reshape(-1, 2)], dtype=torch.uint8)
+    return torch.tensor(
+        [16 * int(high) + int(low) for high, low in codes.reshape(-1, 2)], dtype=torch.uint8
+    )
 
 
 def dequantize_packed(packed, scales, levels, block_size):
@@ -286,7 +309,10 @@ def bits_per_weight(block_size, scale_block):
 
 def qlora_forward(x, q, A, B, scaling):
     low = torch.einsum("...i,ri->...r", x, A.to(x.dtype))
-    return torch.einsum("...i,oi->...o", x, q.dequantize(x.dtype)) + torch.einsum("...r,or->...o", low, B.to(x.dtype)) * scaling
+    return (
+        torch.einsum("...i,oi->...o", x, q.dequantize(x.dtype))
+        + torch.einsum("...r,or->...o", low, B.to(x.dtype)) * scaling
+    )
 
 
 def qlora_backward(dy, x, q, A, B, scaling):
@@ -295,8 +321,16 @@ def qlora_backward(dy, x, q, A, B, scaling):
 
 
 def qlora_bytes(linear, others, trained):
-    nf4 = linear / 2 + linear / 64 + 4 * linear / (64 * 256)      # half a byte, a byte for 64 weights, four bytes for 64 · 256
-    return {"linear": nf4, "others": others + others, "adapter": trained * 4, "gradients": trained * 4, "optimizer": trained * 8}
+    nf4 = (
+        linear / 2 + linear / 64 + 4 * linear / (64 * 256)
+    )  # half a byte, a byte for 64 weights, four bytes for 64 · 256
+    return {
+        "linear": nf4,
+        "others": others + others,
+        "adapter": trained * 4,
+        "gradients": trained * 4,
+        "optimizer": trained * 8,
+    }
 
 
 def activation_bytes(layers, tokens, kept, entry, checkpointing):
@@ -311,9 +345,18 @@ def to_messages(row):
         case {"messages": messages}:
             return messages
         case {"conversations": turns}:
-            return [{"role": {"human": "user", "gpt": "assistant"}.get(t["from"], t["from"]), "content": t["value"]} for t in turns]
+            return [
+                {
+                    "role": {"human": "user", "gpt": "assistant"}.get(t["from"], t["from"]),
+                    "content": t["value"],
+                }
+                for t in turns
+            ]
     question = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
-    return [dict(role=role, content=text) for role, text in (("user", question), ("assistant", row["output"]))]
+    return [
+        dict(role=role, content=text)
+        for role, text in (("user", question), ("assistant", row["output"]))
+    ]
 
 
 def clean_lines(text):
@@ -340,7 +383,9 @@ def shingle_jaccard(a, b, size):
 
 def minhash_signature(hashes, a, b):
     prime = 2**31 - 1
-    return torch.tensor([min((int(m) * int(h) + int(c)) % prime for h in hashes) for m, c in zip(a, b)])
+    return torch.tensor(
+        [min((int(m) * int(h) + int(c)) % prime for h in hashes) for m, c in zip(a, b)]
+    )
 
 
 def golden_overlap(prompt, text, n):
@@ -385,13 +430,19 @@ def longer_share(chosen, rejected):
 def completion_logp(logits, labels):
     sums = []
     for row, marks in zip(logits, labels.tolist()):
-        terms = [scores[token] - scores.logsumexp(0) for scores, token in zip(row[:-1], marks[1:]) if token != IGNORED]
+        terms = [
+            scores[token] - scores.logsumexp(0)
+            for scores, token in zip(row[:-1], marks[1:])
+            if token != IGNORED
+        ]
         sums.append(sum(terms, torch.zeros(())))
     return torch.stack(sums)
 
 
 def implicit_reward(policy_logps, ref_logps, beta):
-    return torch.tensor([beta * p - beta * r for p, r in zip(policy_logps.tolist(), ref_logps.tolist())])
+    return torch.tensor(
+        [beta * p - beta * r for p, r in zip(policy_logps.tolist(), ref_logps.tolist())]
+    )
 
 
 def preference_loss(chosen_rewards, rejected_rewards, label_smoothing=0.0):
@@ -430,7 +481,9 @@ def log1mexp(x):
 
 
 def log_odds_ratio(chosen, rejected):
-    return (torch.logit(chosen.double().exp()) - torch.logit(rejected.double().exp())).to(chosen.dtype)
+    return (torch.logit(chosen.double().exp()) - torch.logit(rejected.double().exp())).to(
+        chosen.dtype
+    )
 
 
 def orpo_loss(chosen, rejected, lam):
@@ -471,17 +524,26 @@ def binary_loss(policy_logps, ref_logps, z0, desirable, beta, desirable_weight, 
     losses = []
     for policy, reference, good in zip(policy_logps, ref_logps, desirable.tolist()):
         gain = beta * (policy - reference - z0)
-        losses.append(desirable_weight * torch.sigmoid(-gain) if good else undesirable_weight * torch.sigmoid(gain))
+        losses.append(
+            desirable_weight * torch.sigmoid(-gain)
+            if good
+            else undesirable_weight * torch.sigmoid(gain)
+        )
     return torch.stack(losses)
 
 
 def loss_slope(ratio, z0, desirable, beta):
     ratio = ratio.clone().requires_grad_()
-    return torch.autograd.grad(binary_loss(ratio, torch.zeros_like(ratio), z0, desirable, beta, 1, 1).sum(), ratio)[0]
+    return torch.autograd.grad(
+        binary_loss(ratio, torch.zeros_like(ratio), z0, desirable, beta, 1, 1).sum(), ratio
+    )[0]
 
 
 def balanced_weights(n_desirable, n_undesirable, target):
-    up, down = target * n_undesirable, float(n_desirable)         # in this proportion; then the smaller becomes 1
+    up, down = (
+        target * n_undesirable,
+        float(n_desirable),
+    )  # in this proportion; then the smaller becomes 1
     return up / min(up, down), down / min(up, down)
 
 
@@ -492,7 +554,9 @@ def merge_weight(W, A, B, alpha):
 
 def permute_rows(weight, heads):
     d = len(weight) // heads
-    order = [head * d + i // 2 + (d // 2 if i % 2 else 0) for head in range(heads) for i in range(d)]
+    order = [
+        head * d + i // 2 + (d // 2 if i % 2 else 0) for head in range(heads) for i in range(d)
+    ]
     return weight[order]
 
 
@@ -501,19 +565,26 @@ def q8_0_blocks(w):
     for block in w.double().numpy().reshape(-1, 32):
         scale = np.abs(block).max() / 127
         scales.append(scale)
-        codes.append([math.copysign(math.floor(abs(v) / scale + 0.5), v) if scale else 0 for v in block])
+        codes.append(
+            [math.copysign(math.floor(abs(v) / scale + 0.5), v) if scale else 0 for v in block]
+        )
     return torch.tensor(codes).to(torch.int8), torch.tensor(scales).half()
 
 
 def kl_per_token(reference, logits):
     """Cross-entropy less entropy."""
     p = reference.double().softmax(-1)
-    cross = torch.stack([F.cross_entropy(row[None], target[None]) for row, target in zip(logits.double(), p)])
+    cross = torch.stack(
+        [F.cross_entropy(row[None], target[None]) for row, target in zip(logits.double(), p)]
+    )
     return (cross - torch.special.entr(p).sum(-1)).float()
 
 
 def speeds(counters):
-    return tuple(counters[f"{part}_count"] / (counters[f"{part}_duration"] / 10**9) for part in ("prompt_eval", "eval"))
+    return tuple(
+        counters[f"{part}_count"] / (counters[f"{part}_duration"] / 10**9)
+        for part in ("prompt_eval", "eval")
+    )
 
 
 def ollama_prompt(render, messages):

@@ -1,4 +1,5 @@
 """Adapters on disk: both ways with PEFT, bit for bit, and every damaged folder refused with the model left alone."""
+
 import json
 import os
 import shutil
@@ -14,8 +15,11 @@ import ftlib as ft
 from ftlib.adapters.io import CONFIG, WEIGHTS
 
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}
-TARGETS = {"all-linear": "all-linear", "suffixes": ["q_proj", "down_proj"],
-           "full names": ["model.layers.0.self_attn.k_proj", "model.layers.1.mlp.up_proj"]}
+TARGETS = {
+    "all-linear": "all-linear",
+    "suffixes": ["q_proj", "down_proj"],
+    "full names": ["model.layers.0.self_attn.k_proj", "model.layers.1.mlp.up_proj"],
+}
 
 
 def saved(path, seed=1, **options):
@@ -38,12 +42,16 @@ def same(a: dict, b: dict) -> bool:
 def test_peft_loads_ours(variant, targets, tmp_path, ids):
     """No warning of missing keys, exactly the adapted layers, and equal logits."""
     from peft import PeftModel
+
     ours = saved(tmp_path, target_modules=TARGETS[targets], **VARIANTS[variant])
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         theirs = PeftModel.from_pretrained(llama(), tmp_path)
-    wrapped = {n.removeprefix("base_model.model.") for n,
-               m in theirs.named_modules() if type(m).__name__ == "Linear" and hasattr(m, "lora_A")}
+    wrapped = {
+        n.removeprefix("base_model.model.")
+        for n, m in theirs.named_modules()
+        if type(m).__name__ == "Linear" and hasattr(m, "lora_A")
+    }
     assert wrapped == set(ft.lora_layers(ours))
     assert torch.allclose(theirs(ids).logits, ours(ids).logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(ours(ids).logits, llama()(ids).logits, atol=1e-3)
@@ -53,8 +61,17 @@ def test_peft_loads_ours(variant, targets, tmp_path, ids):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_we_load_pefts(variant, targets, tmp_path, ids):
     from peft import LoraConfig, get_peft_model
-    theirs = get_peft_model(llama(), LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS[targets], task_type="CAUSAL_LM",
-                                                **VARIANTS[variant]))
+
+    theirs = get_peft_model(
+        llama(),
+        LoraConfig(
+            r=3,
+            lora_alpha=5,
+            target_modules=TARGETS[targets],
+            task_type="CAUSAL_LM",
+            **VARIANTS[variant],
+        ),
+    )
     randomize(theirs).eval()
     theirs.save_pretrained(tmp_path)
     ours = ft.load_adapter(llama(), tmp_path)
@@ -65,23 +82,47 @@ def test_we_load_pefts(variant, targets, tmp_path, ids):
 def test_more_layers_than_peft_lists_one_by_one(tmp_path, ids):
     """From 20 targets on PEFT shortens the list to suffixes; a deep model loads all the same."""
     from peft import LoraConfig, get_peft_model
-    theirs = randomize(get_peft_model(llama(layers=4), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))).eval()
+
+    theirs = randomize(
+        get_peft_model(
+            llama(layers=4), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+    ).eval()
     theirs.save_pretrained(tmp_path)
     ours = ft.load_adapter(llama(layers=4), tmp_path)
-    assert len(ft.lora_layers(ours)) == 28 and torch.allclose(ours(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-5)
+    assert len(ft.lora_layers(ours)) == 28 and torch.allclose(
+        ours(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_files_are_pefts(tmp_path):
     model = saved(tmp_path, use_dora=True, target_modules=["q_proj"])
     assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]
-    tensors, layer = load_file(tmp_path / WEIGHTS), ft.lora_layers(model)["model.layers.1.self_attn.q_proj"]
+    tensors, layer = (
+        load_file(tmp_path / WEIGHTS),
+        ft.lora_layers(model)["model.layers.1.self_attn.q_proj"],
+    )
     stem = "base_model.model.model.layers.1.self_attn.q_proj."
-    assert torch.equal(tensors[stem + "lora_A.weight"], layer.lora_A) and tensors[stem + "lora_A.weight"].shape == (3, 32)
-    assert torch.equal(tensors[stem + "lora_B.weight"], layer.lora_B) and tensors[stem + "lora_B.weight"].shape == (32, 3)
-    assert torch.equal(tensors[stem + "lora_magnitude_vector"], layer.lora_magnitude_vector) and len(tensors) == 6
+    assert torch.equal(tensors[stem + "lora_A.weight"], layer.lora_A) and tensors[
+        stem + "lora_A.weight"
+    ].shape == (3, 32)
+    assert torch.equal(tensors[stem + "lora_B.weight"], layer.lora_B) and tensors[
+        stem + "lora_B.weight"
+    ].shape == (32, 3)
+    assert (
+        torch.equal(tensors[stem + "lora_magnitude_vector"], layer.lora_magnitude_vector)
+        and len(tensors) == 6
+    )
     config = json.loads((tmp_path / CONFIG).read_text())
-    want = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "use_dora": True, "use_rslora": False, "target_modules": ["q_proj"],
-            "bias": "none"}
+    want = {
+        "peft_type": "LORA",
+        "r": 3,
+        "lora_alpha": 5,
+        "use_dora": True,
+        "use_rslora": False,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
     assert {k: config[k] for k in want} == want
 
 
@@ -90,7 +131,15 @@ def test_target_names_on_disk_pick_just_the_adapted_layers(tmp_path):
     saved(tmp_path / "a")
     saved(tmp_path / "b", target_modules=TARGETS["full names"])
     read = lambda name: json.loads((tmp_path / name / CONFIG).read_text())["target_modules"]
-    assert read("a") == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert read("a") == [
+        "down_proj",
+        "gate_proj",
+        "k_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    ]
     assert read("b") == sorted(TARGETS["full names"])
 
 
@@ -100,7 +149,9 @@ def test_round_trip_bit_for_bit(variant, tmp_path, ids):
     model = saved(tmp_path, lora_dropout=0.25, **VARIANTS[variant])
     fresh = llama()
     assert ft.load_adapter(fresh, tmp_path) is fresh
-    assert same(adapter(fresh), adapter(model)) and torch.equal(fresh(ids).logits, model(ids).logits)
+    assert same(adapter(fresh), adapter(model)) and torch.equal(
+        fresh(ids).logits, model(ids).logits
+    )
     assert all(p.requires_grad == ("lora_" in n) for n, p in fresh.named_parameters())
     twice = ft.save_adapter(fresh, tmp_path / "again")
     for name in (CONFIG, WEIGHTS):
@@ -116,7 +167,9 @@ def test_loading_into_an_adapter_that_is_there(tmp_path, ids):
 
 def test_trainable_false_freezes(tmp_path):
     saved(tmp_path)
-    assert not any(p.requires_grad for p in ft.load_adapter(llama(), tmp_path, trainable=False).parameters())
+    assert not any(
+        p.requires_grad for p in ft.load_adapter(llama(), tmp_path, trainable=False).parameters()
+    )
 
 
 def test_a_loaded_adapter_with_dropout_does_not_drop_in_evaluation(tmp_path, ids):
@@ -151,7 +204,10 @@ KEY = "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight"
 
 def refuse(folder, *words):
     """load_adapter raises AdapterError with all the words; a model without and one with an adapter stay as they were."""
-    for model in (llama(), ft.add_lora(llama(), r=3, lora_alpha=5, target_modules=["q_proj", "v_proj"], use_dora=True)):
+    for model in (
+        llama(),
+        ft.add_lora(llama(), r=3, lora_alpha=5, target_modules=["q_proj", "v_proj"], use_dora=True),
+    ):
         before = snapshot(model)
         with pytest.raises(ft.AdapterError) as caught:
             ft.load_adapter(model, folder)
@@ -169,7 +225,9 @@ def folder(good, tmp_path):
 
 def edit_config(folder, **changes):
     fields = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps({k: v for k, v in {**fields, **changes}.items() if v != "remove"}))
+    (folder / CONFIG).write_text(
+        json.dumps({k: v for k, v in {**fields, **changes}.items() if v != "remove"})
+    )
 
 
 def edit_tensors(folder, change):
@@ -193,7 +251,9 @@ def test_missing_folder_and_files(folder, tmp_path):
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, 0.5, 0.99, -1])
 def test_truncated_weights(keep, folder):
     data = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    (folder / WEIGHTS).write_bytes(
+        data[: int(keep * len(data)) if isinstance(keep, float) else keep]
+    )
     refuse(folder, WEIGHTS, "damaged or truncated")
 
 
@@ -213,15 +273,22 @@ def test_header_that_promises_more_than_there_is(folder):
 
 
 def test_renamed_extra_and_missing_tensors(good, tmp_path):
-    changes = {"renamed": lambda t: t.update({KEY + "x": t.pop(KEY)}), "missing": lambda t: t.pop(KEY),
-               "extra": lambda t: t.update({KEY.replace("layers.0", "layers.7"): torch.ones(3, 32)}), "empty": lambda t: t.clear()}
+    changes = {
+        "renamed": lambda t: t.update({KEY + "x": t.pop(KEY)}),
+        "missing": lambda t: t.pop(KEY),
+        "extra": lambda t: t.update({KEY.replace("layers.0", "layers.7"): torch.ones(3, 32)}),
+        "empty": lambda t: t.clear(),
+    }
     for name, change in changes.items():
         folder = shutil.copytree(good, tmp_path / name)
         edit_tensors(folder, change)
         refuse(folder, WEIGHTS, {"extra": "layers.7", "empty": "lacks 12 tensors"}.get(name, KEY))
 
 
-@pytest.mark.parametrize("change", [lambda t: t[:, :-1], lambda t: t.T, lambda t: t[:2], lambda t: t[None], lambda t: t.flatten()])
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t[:, :-1], lambda t: t.T, lambda t: t[:2], lambda t: t[None], lambda t: t.flatten()],
+)
 def test_wrong_shape(change, folder):
     edit_tensors(folder, lambda t: t.update({KEY: change(t[KEY]).contiguous()}))
     refuse(folder, KEY, "shape", "(3, 32)")
@@ -246,7 +313,11 @@ def test_another_base(folder):
 
 
 def test_the_base_of_another_size(folder):
-    for model, word in ((llama(hidden=16), "shape"), (llama(layers=1), "unknown to this model"), (llama(layers=3), "lacks")):
+    for model, word in (
+        (llama(hidden=16), "shape"),
+        (llama(layers=1), "unknown to this model"),
+        (llama(layers=3), "lacks"),
+    ):
         before = snapshot(model)
         with pytest.raises(ft.AdapterError, match=word):
             ft.load_adapter(model, folder)
@@ -270,13 +341,29 @@ def test_another_kind_of_adapter(kind, folder):
     refuse(folder, "peft_type", repr(kind), "LORA")
 
 
-UNSUPPORTED = {"modules_to_save": ["lm_head"], "rank_pattern": {"q_proj": 4}, "alpha_pattern": {"q_proj": 4}, "lora_bias": True,
-               "bias": "all", "fan_in_fan_out": True, "layers_to_transform": [0], "layers_pattern": "layers",
-               "layer_replication": [[0, 1]], "target_parameters": ["w"], "trainable_token_indices": [1],
-               "exclude_modules": ["q_proj"],
-               "alora_invocation_tokens": [1, 2], "use_qalora": True, "use_bdlora": {"x": 1}, "arrow_config": {"x": 1},
-               "lora_ga_config": {"x": 1}, "kasa_config": {"x": 1}, "velora_config": {"x": 1}, "monteclora_config": {"x": 1},
-               "init_lora_weights": "pissa"}
+UNSUPPORTED = {
+    "modules_to_save": ["lm_head"],
+    "rank_pattern": {"q_proj": 4},
+    "alpha_pattern": {"q_proj": 4},
+    "lora_bias": True,
+    "bias": "all",
+    "fan_in_fan_out": True,
+    "layers_to_transform": [0],
+    "layers_pattern": "layers",
+    "layer_replication": [[0, 1]],
+    "target_parameters": ["w"],
+    "trainable_token_indices": [1],
+    "exclude_modules": ["q_proj"],
+    "alora_invocation_tokens": [1, 2],
+    "use_qalora": True,
+    "use_bdlora": {"x": 1},
+    "arrow_config": {"x": 1},
+    "lora_ga_config": {"x": 1},
+    "kasa_config": {"x": 1},
+    "velora_config": {"x": 1},
+    "monteclora_config": {"x": 1},
+    "init_lora_weights": "pissa",
+}
 
 
 @pytest.mark.parametrize("option", UNSUPPORTED)
@@ -292,10 +379,29 @@ def test_every_field_of_pefts_config_is_known_here():
     from peft import LoraConfig
 
     from ftlib.adapters.io import NEUTRAL
-    harmless = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-                "r",
-                "target_modules", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "megatron_core", "loftq_config",
-                "eva_config", "use_dora", "qalora_group_size", "runtime_config", "ensure_weight_tying"}
+
+    harmless = {
+        "task_type",
+        "peft_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "target_modules",
+        "lora_alpha",
+        "lora_dropout",
+        "use_rslora",
+        "init_lora_weights",
+        "megatron_core",
+        "loftq_config",
+        "eva_config",
+        "use_dora",
+        "qalora_group_size",
+        "runtime_config",
+        "ensure_weight_tying",
+    }
     assert {f.name for f in dataclasses.fields(LoraConfig)} - harmless - NEUTRAL.keys() == set()
 
 
@@ -303,17 +409,35 @@ def test_every_field_of_pefts_config_is_known_here():
 def test_peft_adapters_that_changed_the_base_are_refused(initialisation, tmp_path):
     """PiSSA and OLoRA subtract their start from the base weights: onto the plain base they would compute something else."""
     from peft import LoraConfig, get_peft_model
-    get_peft_model(llama(), LoraConfig(r=3, target_modules=["q_proj"], init_lora_weights=initialisation)).save_pretrained(tmp_path)
+
+    get_peft_model(
+        llama(), LoraConfig(r=3, target_modules=["q_proj"], init_lora_weights=initialisation)
+    ).save_pretrained(tmp_path)
     with pytest.raises(ft.AdapterError, match=f"init_lora_weights='{initialisation}'"):
         ft.load_adapter(llama(), tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"r": "remove"}, {"r": 0}, {"r": "3"}, {"r": 2.5}, {"lora_alpha": "remove"},
-                                     {"lora_alpha": -1},
-                                     {"lora_alpha": "x"}, {"lora_alpha": float("inf")}, {"lora_alpha": float("nan")},
-                                     {"lora_dropout": 2},
-                                     {"lora_dropout": "x"}, {"target_modules": None}, {"target_modules": []}, {"target_modules": 5},
-                                     {"target_modules": [5]}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"r": "remove"},
+        {"r": 0},
+        {"r": "3"},
+        {"r": 2.5},
+        {"lora_alpha": "remove"},
+        {"lora_alpha": -1},
+        {"lora_alpha": "x"},
+        {"lora_alpha": float("inf")},
+        {"lora_alpha": float("nan")},
+        {"lora_dropout": 2},
+        {"lora_dropout": "x"},
+        {"target_modules": None},
+        {"target_modules": []},
+        {"target_modules": 5},
+        {"target_modules": [5]},
+    ],
+    ids=str,
+)
 def test_nonsense_in_the_config(changes, folder):
     edit_config(folder, **changes)
     model = llama()
@@ -329,10 +453,24 @@ def test_targets_that_this_model_does_not_have(folder):
         ft.load_adapter(llama(), folder)
 
 
-@pytest.mark.parametrize("options", [{"r": 4}, {"lora_alpha": 6}, {"use_dora": False}, {"target_modules": ["q_proj"]}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"r": 4}, {"lora_alpha": 6}, {"use_dora": False}, {"target_modules": ["q_proj"]}],
+    ids=str,
+)
 def test_an_unequal_adapter_that_is_there_stays(options, folder):
-    model = randomize(ft.add_lora(llama(), **{"r": 3, "lora_alpha": 5, "use_dora": True, "target_modules": ["q_proj", "v_proj"],
-                                              **options}))
+    model = randomize(
+        ft.add_lora(
+            llama(),
+            **{
+                "r": 3,
+                "lora_alpha": 5,
+                "use_dora": True,
+                "target_modules": ["q_proj", "v_proj"],
+                **options,
+            },
+        )
+    )
     before = snapshot(model)
     with pytest.raises(ft.AdapterError):
         ft.load_adapter(model, folder)
@@ -354,7 +492,11 @@ def test_interrupted_save_leaves_the_old_adapter_whole(fail_at, error, tmp_path,
     """Also when the options changed, so that new weights beside the old config would be another adapter."""
     old = saved(tmp_path)
     before = {n: (tmp_path / n).read_bytes() for n in (CONFIG, WEIGHTS)}
-    new, calls, replace = randomize(ft.add_lora(llama(), r=3, lora_alpha=50), seed=2), [], os.replace
+    new, calls, replace = (
+        randomize(ft.add_lora(llama(), r=3, lora_alpha=50), seed=2),
+        [],
+        os.replace,
+    )
 
     def failing(source, target):
         calls.append(target)

@@ -1,4 +1,5 @@
 """The benchmarks' own instruments; no timings."""
+
 import pytest
 import torch
 from transformers import LlamaConfig
@@ -13,7 +14,9 @@ FP32 = torch.float32
 
 def test_alternate_runs_all_in_turn():
     order = []
-    times = harness.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1)
+    times = harness.alternate(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1
+    )
     assert order == ["a", "b"] * 4 and [len(t) for t in times.values()] == [3, 3]
 
 
@@ -27,7 +30,13 @@ def test_sections_replace_themselves(monkeypatch, tmp_path):
     harness.write_section("Two", "other")
     harness.write_section("One", "second")
     text = harness.RESULTS.read_text(encoding="utf-8")
-    assert text.count("## ") == 2 and "second" in text and "first" not in text and "other" in text and text.startswith("# Benchmarks")
+    assert (
+        text.count("## ") == 2
+        and "second" in text
+        and "first" not in text
+        and "other" in text
+        and text.startswith("# Benchmarks")
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +48,9 @@ def small(monkeypatch):
 def test_both_sides_compute_the_same(variant):
     options = adapters.VARIANTS[variant]
     batch = torch.randint(0, 2048, (2, 16))
-    adapters.assert_equal(adapters.ours(128, FP32, 2, options), adapters.theirs(128, FP32, 2, options), batch, FP32)
+    adapters.assert_equal(
+        adapters.ours(128, FP32, 2, options), adapters.theirs(128, FP32, 2, options), batch, FP32
+    )
 
 
 def test_a_difference_would_be_seen():
@@ -53,17 +64,41 @@ def test_a_difference_would_be_seen():
 @pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 def test_plan_and_measurement_agree(method, loss, recomputed):
     """What tests/test_memory.py does for the other methods, here with the benchmark's own measurement."""
-    config = LlamaConfig(vocab_size=4096, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-                         head_dim=64, tie_word_embeddings=False)
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        tie_word_embeddings=False,
+    )
     peak = memory_benchmark.measure(config, method, loss, recomputed, 2, 128, False)
-    plan = ft.plan_memory(config, method, r=16, batch_size=2, seq_len=128, gradient_checkpointing=recomputed, loss=loss,
-                          dtype="float32", device="cpu")
+    plan = ft.plan_memory(
+        config,
+        method,
+        r=16,
+        batch_size=2,
+        seq_len=128,
+        gradient_checkpointing=recomputed,
+        loss=loss,
+        dtype="float32",
+        device="cpu",
+    )
     assert plan.total == pytest.approx(peak, rel=0.1), f"{plan}\nmeasured {peak / 1e6:.1f} MB"
 
 
 def test_all_ways_to_log_probabilities_agree(monkeypatch):
     monkeypatch.setattr(logps_benchmark, "LENGTH", 24)
-    logps_benchmark.assert_equal(steps := {n: logps_benchmark.step_of(w, *logps_benchmark.data(300)) for n, w in logps_benchmark.WAYS.items()})
+    logps_benchmark.assert_equal(
+        steps := {
+            n: logps_benchmark.step_of(w, *logps_benchmark.data(300))
+            for n, w in logps_benchmark.WAYS.items()
+        }
+    )
     wrong = lambda *a: 1.01 * logps_benchmark.full_logits(*a)
     with pytest.raises(AssertionError, match="off: "):
-        logps_benchmark.assert_equal({**steps, "off": logps_benchmark.step_of(wrong, *logps_benchmark.data(300))})
+        logps_benchmark.assert_equal(
+            {**steps, "off": logps_benchmark.step_of(wrong, *logps_benchmark.data(300))}
+        )

@@ -1,4 +1,5 @@
 """Random checkpoints: of the real shape, loadable, bounded in memory, and nothing half-written."""
+
 import json
 import shutil
 
@@ -13,8 +14,19 @@ from ftlib.models import random_checkpoint
 from ftlib.models.random_checkpoint import CheckpointError, write_random_checkpoint
 from ftlib.training.memory_meter import peak_bytes
 
-SHAPE = dict(vocab_size=2048, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-             head_dim=64, tie_word_embeddings=False, bos_token_id=0, eos_token_id=6, pad_token_id=2)
+SHAPE = dict(
+    vocab_size=2048,
+    hidden_size=256,
+    intermediate_size=512,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=64,
+    tie_word_embeddings=False,
+    bos_token_id=0,
+    eos_token_id=6,
+    pad_token_id=2,
+)
 CONFIG = LlamaConfig(**SHAPE)
 
 
@@ -29,10 +41,15 @@ def test_it_loads_as_that_architecture(kind, tied, shard_gb, tmp_path):
     config = kind(**{**SHAPE, "tie_word_embeddings": tied})
     folder = write_random_checkpoint(config, tmp_path / "model", shard_gb=shard_gb)
     model, tokenizer = ft.load_model(folder)
-    assert type(model).__name__ == kind.__name__.replace("Config", "ForCausalLM") and ft.count_parameters(model)[1] == sum(
-        ft.training.memory_plan.count_config(ft.training.memory_plan.read_config(folder)).values())
+    assert type(model).__name__ == kind.__name__.replace(
+        "Config", "ForCausalLM"
+    ) and ft.count_parameters(model)[1] == sum(
+        ft.training.memory_plan.count_config(ft.training.memory_plan.read_config(folder)).values()
+    )
     files = list(folder.glob("*.safetensors"))
-    assert (len(files) == 1) == (shard_gb == 4.0) and (len(files) == 1 or all(f.stat().st_size < 3e6 for f in files))
+    assert (len(files) == 1) == (shard_gb == 4.0) and (
+        len(files) == 1 or all(f.stat().st_size < 3e6 for f in files)
+    )
     weight = model.model.layers[1].mlp.up_proj.weight.float()
     assert weight.std().item() == pytest.approx(0.02, rel=0.05) and abs(weight.mean()) < 1e-3
     assert torch.isfinite(model(**tokenizer("A word.", return_tensors="pt")).logits).all()
@@ -54,21 +71,44 @@ def test_prequantised_it_is_what_bitsandbytes_reads(tmp_path):
 
 def test_it_trains_and_saves_its_adapter(tmp_path):
     model, tokenizer = ft.load_model(write_random_checkpoint(CONFIG, tmp_path / "model", "nf4"))
-    run = ft.finetune(ft.add_lora(model, r=2), tokenizer, ft.load_rows("train")[:8], steps=2, learning_rate=1e-3, batch_size=2, show=False,
-                      log_steps=1, output_dir=tmp_path / "run", optimizer="paged_adamw_8bit", checkpointing=True)
-    assert len(run.history) == 2 and (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    run = ft.finetune(
+        ft.add_lora(model, r=2),
+        tokenizer,
+        ft.load_rows("train")[:8],
+        steps=2,
+        learning_rate=1e-3,
+        batch_size=2,
+        show=False,
+        log_steps=1,
+        output_dir=tmp_path / "run",
+        optimizer="paged_adamw_8bit",
+        checkpointing=True,
+    )
+    assert (
+        len(run.history) == 2
+        and (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    )
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):
-    a, b, c = (tensors(write_random_checkpoint(CONFIG, tmp_path / name, seed=s)) for name, s in (("a", 1), ("b", 1), ("c", 2)))
-    assert all(torch.equal(a[k], b[k]) for k in a) and not torch.equal(a["lm_head.weight"], c["lm_head.weight"])
+    a, b, c = (
+        tensors(write_random_checkpoint(CONFIG, tmp_path / name, seed=s))
+        for name, s in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert all(torch.equal(a[k], b[k]) for k in a) and not torch.equal(
+        a["lm_head.weight"], c["lm_head.weight"]
+    )
 
 
 def test_one_shard_is_in_memory_at_a_time(tmp_path):
     """Three times the layers take no more memory to write."""
+
     def peak(layers):
         config = LlamaConfig(**{**SHAPE, "num_hidden_layers": layers})
-        return peak_bytes(lambda: write_random_checkpoint(config, tmp_path / str(layers), shard_gb=0.002))
+        return peak_bytes(
+            lambda: write_random_checkpoint(config, tmp_path / str(layers), shard_gb=0.002)
+        )
+
     assert peak(12) < 1.3 * peak(4)
 
 
@@ -83,7 +123,9 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
 
 
 def test_too_little_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**5)
+    )
     with pytest.raises(CheckpointError, match=r"needs 0.0 GB of disk, 0.0 GB are free"):
         write_random_checkpoint(CONFIG, tmp_path / "model")
     assert not list(tmp_path.iterdir())
@@ -113,6 +155,8 @@ def test_an_unknown_quantisation(tmp_path):
 def test_other_quantisations_are_refused_by_name(tmp_path):
     folder = write_random_checkpoint(CONFIG, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    )
     with pytest.raises(ft.LoadError, match="is quantised with 'gptq'"):
         ft.load_model(folder)

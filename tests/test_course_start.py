@@ -1,4 +1,5 @@
 """Where a later lab starts: lab 4's adapter for the same model, else the shipped one, else one trained now."""
+
 import shutil
 from dataclasses import replace
 

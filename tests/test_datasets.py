@@ -1,4 +1,5 @@
 """Rows, templates and loss masks: what is learnt, what is left out, and which line is at fault."""
+
 import json
 
 import pytest
@@ -16,10 +17,16 @@ from ftlib.data.rows import check_row, fingerprint
 
 PAD = {LLAMA3: {"pad_token": "<|finetune_right_pad_id|>"}}
 STOP = {PLAIN: "<|end|>", LLAMA3: "<|eot_id|>", CHATML: "<|im_end|>"}
-TEMPLATES = pytest.mark.parametrize("template", [PLAIN, LLAMA3, CHATML], ids=["plain", "llama3", "chatml"])
-TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}, {"role": "assistant",
-                                                                                         "content": "Hello\nyou"},
-         {"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+TEMPLATES = pytest.mark.parametrize(
+    "template", [PLAIN, LLAMA3, CHATML], ids=["plain", "llama3", "chatml"]
+)
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello\nyou"},
+    {"role": "user", "content": "1 + 1?"},
+    {"role": "assistant", "content": "2"},
+]
 
 
 def tok(template, marks=True):
@@ -44,7 +51,10 @@ def learnt(tokenizer, row) -> list[str]:
 @pytest.mark.parametrize("marks", [True, False], ids=["marked", "unmarked"])
 def test_the_loss_counts_every_answer_with_its_stop_token_and_nothing_else(template, marks):
     tokenizer = tok(template, marks)
-    assert learnt(tokenizer, encode(tokenizer, TURNS)) == ["Hello\nyou" + STOP[template], "2" + STOP[template]]
+    assert learnt(tokenizer, encode(tokenizer, TURNS)) == [
+        "Hello\nyou" + STOP[template],
+        "2" + STOP[template],
+    ]
     assert learnt(tokenizer, encode(tokenizer, TURNS[1:3])) == ["Hello\nyou" + STOP[template]]
 
 
@@ -53,17 +63,28 @@ def test_mask_by_hand():
     tokenizer = tok(PLAIN)
     row = encode(tokenizer, chat("a", "bc")["messages"])
     ids = tokenizer.convert_tokens_to_ids
-    assert row["input_ids"] == [ids(t) for t in ["<|bos|>", "<|user|>", "a", "<|end|>", "<|assistant|>", "b", "c", "<|end|>"]]
+    assert row["input_ids"] == [
+        ids(t)
+        for t in ["<|bos|>", "<|user|>", "a", "<|end|>", "<|assistant|>", "b", "c", "<|end|>"]
+    ]
     assert row["labels"] == [IGNORE] * 5 + row["input_ids"][5:]
 
 
-texts = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="<|>"), min_size=1, max_size=12).filter(str.strip)
+texts = st.text(
+    st.characters(blacklist_categories=("Cs",), blacklist_characters="<|>"), min_size=1, max_size=12
+).filter(str.strip)
 
 
-@given(contents=st.lists(texts, min_size=2, max_size=6), template=st.sampled_from([PLAIN, LLAMA3, CHATML]))
+@given(
+    contents=st.lists(texts, min_size=2, max_size=6),
+    template=st.sampled_from([PLAIN, LLAMA3, CHATML]),
+)
 def test_templates_with_and_without_marks_give_the_same_mask(contents, template):
     """Any text: several scripts, newlines, spaces; the marks only say what the prefixes already tell."""
-    messages = [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(contents[: len(contents) // 2 * 2])]
+    messages = [
+        {"role": ("user", "assistant")[i % 2], "content": c}
+        for i, c in enumerate(contents[: len(contents) // 2 * 2])
+    ]
     assert encode(MARKED[template], messages) == encode(UNMARKED[template], messages)
 
 
@@ -96,12 +117,22 @@ def test_equal_pad_and_stop_token_is_learnt_but_padding_is_not(template):
     batch = SFTCollator(tokenizer.pad_token_id)(rows)
     for i, row in enumerate(rows):
         n = len(row["input_ids"])
-        assert batch["input_ids"][i, :n].tolist() == row["input_ids"] and batch["labels"][i, :n].tolist() == row["labels"]
+        assert (
+            batch["input_ids"][i, :n].tolist() == row["input_ids"]
+            and batch["labels"][i, :n].tolist() == row["labels"]
+        )
         assert set(batch["input_ids"][i, n:].tolist()) <= {tokenizer.pad_token_id}
         assert set(batch["labels"][i, n:].tolist()) <= {IGNORE}
-        assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (batch["input_ids"].shape[1] - n)
+        assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (
+            batch["input_ids"].shape[1] - n
+        )
         assert tokenizer.eos_token_id in row["labels"]
-    assert batch["input_ids"].dtype == batch["labels"].dtype == batch["attention_mask"].dtype == torch.int64
+    assert (
+        batch["input_ids"].dtype
+        == batch["labels"].dtype
+        == batch["attention_mask"].dtype
+        == torch.int64
+    )
 
 
 @pytest.mark.parametrize("name", ["llama3", "llama3_1", "qwen2_5", "qwen3"])
@@ -112,9 +143,12 @@ def test_published_templates(name):
     """
     from importlib.util import find_spec
     from pathlib import Path
+
     kind = LLAMA3 if name.startswith("llama") else CHATML
     tokenizer = tok(kind)
-    tokenizer.chat_template = (Path(find_spec("trl").origin).parent / "chat_templates" / f"{name}.jinja").read_text()
+    tokenizer.chat_template = (
+        Path(find_spec("trl").origin).parent / "chat_templates" / f"{name}.jinja"
+    ).read_text()
     row = encode(tokenizer, TURNS[:3])
     assert learnt(tokenizer, row) == ["Hello\nyou" + STOP[kind]]
     prompt = template_ids(tokenizer, TURNS[:2], add_generation_prompt=True)
@@ -123,7 +157,9 @@ def test_published_templates(name):
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
     tokenizer = tok(PLAIN, marks=False)
-    tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "{{ bos_token ~ (messages | length) }}")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{{ bos_token }}", "{{ bos_token ~ (messages | length) }}"
+    )
     with pytest.raises(DataError, match="rewrites earlier turns"):
         encode(tokenizer, TURNS)
 
@@ -136,7 +172,9 @@ def test_nothing_to_learn_is_an_error():
 
 def test_a_template_that_refuses_a_role_is_an_error_that_names_the_row():
     tokenizer = tok(PLAIN)
-    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}" + tokenizer.chat_template
+    tokenizer.chat_template = (
+        "{{ raise_exception('roles must alternate') }}" + tokenizer.chat_template
+    )
     with pytest.raises(DataError, match="row 0.*roles must alternate"):
         encode_rows(tokenizer, [chat("a", "b")])
 
@@ -162,7 +200,12 @@ def test_long_rows_are_left_out_and_counted(capsys):
     assert [len(r["input_ids"]) for r in kept] == [7, 8]
     out = capsys.readouterr().out
     assert "left out 2 of 4 rows" in out and "max_length=20" in out and "longest 96" in out
-    assert [len(r["input_ids"]) for r in encode_rows(tok(PLAIN), rows, max_length=96)] == [7, 56, 8, 96]
+    assert [len(r["input_ids"]) for r in encode_rows(tok(PLAIN), rows, max_length=96)] == [
+        7,
+        56,
+        8,
+        96,
+    ]
     assert capsys.readouterr().out == ""
 
 
@@ -173,10 +216,20 @@ def test_no_row_left():
         encode_rows(tok(PLAIN), [])
 
 
-BAD_ROWS = [([], "messages"), ({}, "messages"), ({"messages": []}, "messages"), ({"messages": "hi"}, "messages"),
-            ({"messages": ["hi"]}, "message 0"), ({"messages": [{"role": "user"}]}, "message 0"),
-            ({"messages": [*chat("a", "b")["messages"], {"role": "assistant", "content": None}]}, "message 2"),
-            (chat("a", "  \n"), "non-empty answer"), ({"messages": chat("a", "b")["messages"][:1]}, "assistant")]
+BAD_ROWS = [
+    ([], "messages"),
+    ({}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hi"}, "messages"),
+    ({"messages": ["hi"]}, "message 0"),
+    ({"messages": [{"role": "user"}]}, "message 0"),
+    (
+        {"messages": [*chat("a", "b")["messages"], {"role": "assistant", "content": None}]},
+        "message 2",
+    ),
+    (chat("a", "  \n"), "non-empty answer"),
+    ({"messages": chat("a", "b")["messages"][:1]}, "assistant"),
+]
 
 
 @pytest.mark.parametrize("row, word", BAD_ROWS, ids=str)
@@ -189,9 +242,16 @@ def test_rows_of_the_wrong_structure(row, word):
 
 # --- files ------------------------------------------------------------------------------------------------------------------
 GOOD = json.dumps(chat("ä\n", "ö")).encode()
-BAD_LINES = {b'{"messages": [': "not valid JSON", b"\xff\xfe": "not UTF-8", b'{"text": "x"}': "no list 'messages'",
-             json.dumps(chat("a", "")).encode(): "non-empty answer", b"[1, 2]": "no list 'messages'", b"\x00": "not valid JSON",
-             GOOD[:-1] + b", }": "not valid JSON", b'"a": 1}': "not valid JSON"}
+BAD_LINES = {
+    b'{"messages": [': "not valid JSON",
+    b"\xff\xfe": "not UTF-8",
+    b'{"text": "x"}': "no list 'messages'",
+    json.dumps(chat("a", "")).encode(): "non-empty answer",
+    b"[1, 2]": "no list 'messages'",
+    b"\x00": "not valid JSON",
+    GOOD[:-1] + b", }": "not valid JSON",
+    b'"a": 1}': "not valid JSON",
+}
 
 
 @pytest.mark.parametrize("line", BAD_LINES)
@@ -208,7 +268,10 @@ def test_skipping_counts_the_bad_lines(tmp_path, capsys):
     file.write_bytes(b"\n".join([GOOD, *BAD_LINES, GOOD]))
     assert ft.read_jsonl(file, on_error="skip") == [chat("ä\n", "ö")] * 2
     out = capsys.readouterr().out
-    assert f"left out {len(BAD_LINES)} of {len(BAD_LINES) + 2} lines" in out and f"{file}:2: not valid JSON" in out
+    assert (
+        f"left out {len(BAD_LINES)} of {len(BAD_LINES) + 2} lines" in out
+        and f"{file}:2: not valid JSON" in out
+    )
     file.write_bytes(GOOD)
     ft.read_jsonl(file, on_error="skip")
     assert capsys.readouterr().out == ""
@@ -242,7 +305,9 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     monkeypatch.setenv("FTLIB_ROWS", str(tmp_path))
     for profile in ("tiny", "small", "spark"):
-        assert ft.load_rows("train", profile) == [chat("ä\n", "ö")] and ft.load_base_text(profile) == ["one", "two"]
+        assert ft.load_rows("train", profile) == [chat("ä\n", "ö")] and ft.load_base_text(
+            profile
+        ) == ["one", "two"]
     with pytest.raises(DataError, match="golden.jsonl does not exist"):
         ft.load_rows("golden")
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n')
@@ -256,4 +321,7 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
 def test_fingerprint_sees_content_and_order_but_not_key_order():
     one, two = chat("a", "b", family="x"), chat("c", "d")
     assert fingerprint([one, two]) == fingerprint([dict(reversed(one.items())), two])
-    assert len({fingerprint(r) for r in ([one, two], [two, one], [one], [one, chat("c", "e")], [])}) == 5
+    assert (
+        len({fingerprint(r) for r in ([one, two], [two, one], [one], [one, chat("c", "e")], [])})
+        == 5
+    )

@@ -1,4 +1,5 @@
 """`ftlib doctor` and the command line: what they say and how they end."""
+
 import json
 
 import pytest
@@ -17,13 +18,21 @@ def test_report_and_status(monkeypatch, capsys):
     findings.append(Finding("failure", "gone", "fetch it"))
     assert cli.main(["doctor"]) == 1 and "FAILURE  gone  → fetch it" in capsys.readouterr().out
     assert cli.main(["doctor", "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)[2] == {"status": "failure", "what": "gone", "mend": "fetch it"}
+    assert json.loads(capsys.readouterr().out)[2] == {
+        "status": "failure",
+        "what": "gone",
+        "mend": "fetch it",
+    }
 
 
 def test_this_machine():
     found = doctor.examine()
     text = doctor.report(found)
-    assert len(text.splitlines()) == len(found) and {f.status for f in found} <= {"ok", "warning", "failure"}
+    assert len(text.splitlines()) == len(found) and {f.status for f in found} <= {
+        "ok",
+        "warning",
+        "failure",
+    }
     for word in ("Python 3.", "torch ", "peft ", "memory", "disk", "embedded model"):
         assert word in text
     assert all(f.mend for f in found if f.status != "ok")
@@ -34,18 +43,30 @@ def test_packages(monkeypatch):
     assert tested["torch"] == "2.13.0" and tested["peft"]
     assert doctor._package("torch", {"torch": "2.13.0"}).status == "ok"
     other = doctor._package("torch", {"torch": "1.0.0"})
-    assert other.status == "warning" and "tested with 1.0.0" in other.what and "torch==1.0.0" in other.mend
-    assert doctor._package("no-such-package", {}) == Finding("failure", "no-such-package is not installed", "run `make venv`")
+    assert (
+        other.status == "warning"
+        and "tested with 1.0.0" in other.what
+        and "torch==1.0.0" in other.mend
+    )
+    assert doctor._package("no-such-package", {}) == Finding(
+        "failure", "no-such-package is not installed", "run `make venv`"
+    )
 
 
 def test_what_is_missing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr("ftlib.core.paths.DATA", tmp_path)
     missing = doctor._project()[0]
-    assert missing.status == "failure" and str(tmp_path) in missing.what and "make data" in missing.mend
+    assert (
+        missing.status == "failure"
+        and str(tmp_path) in missing.what
+        and "make data" in missing.mend
+    )
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setattr(doctor, "available_memory", lambda: 10**9)
     warnings = [f.what for f in doctor._machine() if f.status == "warning"]
-    assert any("1.0 GB of memory" in w for w in warnings) and any("OMP_WAIT_POLICY" in w for w in warnings)
+    assert any("1.0 GB of memory" in w for w in warnings) and any(
+        "OMP_WAIT_POLICY" in w for w in warnings
+    )
     monkeypatch.setattr(doctor, "available_memory", lambda: None)  # a system without /proc
     assert not any("memory available" in f.what for f in doctor._machine())
 
@@ -74,6 +95,7 @@ def test_ollama_is_asked(monkeypatch):
     """A server that answers as Ollama does, then one that answers nonsense, then none."""
     import http.server
     import threading
+
     replies = [b'{"version": "0.9.9"}', b"<html>"]
 
     class Server(http.server.BaseHTTPRequestHandler):
@@ -104,11 +126,16 @@ def test_bitsandbytes_that_does_not_load_is_a_failure(monkeypatch):
 
 def test_the_hub_is_looked_at(monkeypatch, tmp_path):
     from huggingface_hub import constants
+
     (tmp_path / "models--a--b").mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "secret")
     token, cache = doctor._hub()
-    assert token.what == "a Hub token is stored" and "1 models" in cache.what and "HF_HUB_OFFLINE=1" in cache.what
+    assert (
+        token.what == "a Hub token is stored"
+        and "1 models" in cache.what
+        and "HF_HUB_OFFLINE=1" in cache.what
+    )
     assert "secret" not in doctor.report([token, cache])
 
 
@@ -122,5 +149,9 @@ def test_unified_memory_is_told_apart(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5, 9))
     monkeypatch.setattr(machine, "available_memory", lambda: 7)
     for integrated, want in ((1, 7), (0, 5)):
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, i=integrated: SimpleNamespace(is_integrated=i))
+        monkeypatch.setattr(
+            torch.cuda,
+            "get_device_properties",
+            lambda _, i=integrated: SimpleNamespace(is_integrated=i),
+        )
         assert doctor.unified_memory() == bool(integrated) and machine.available_bytes() == want

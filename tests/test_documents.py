@@ -1,4 +1,5 @@
 """What the documents tell a reader to run, runs."""
+
 import json
 import re
 import shlex
@@ -9,7 +10,11 @@ import pytest
 from conftest import ROOT
 
 DOCUMENTS = sorted(p for p in ROOT.glob("*.md"))
-BLOCKS = [(p.name, i, code) for p in DOCUMENTS for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", p.read_text(), re.S | re.M))]
+BLOCKS = [
+    (p.name, i, code)
+    for p in DOCUMENTS
+    for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", p.read_text(), re.S | re.M))
+]
 
 
 # Each block in a folder and a namespace of its own, in one interpreter, which imports the libraries
@@ -34,8 +39,14 @@ def outcomes(tmp_path_factory) -> list[str]:
     """What each of the blocks raised; "" where it ran to its end."""
     work = [(str(tmp_path_factory.mktemp("block")), code) for _, _, code in BLOCKS]
     found = tmp_path_factory.mktemp("blocks") / "outcomes.json"
-    done = subprocess.run([sys.executable, "-c", RUN_BLOCKS, str(found)], input=json.dumps(work),
-                          cwd=found.parent, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_BLOCKS, str(found)],
+        input=json.dumps(work),
+        cwd=found.parent,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(found.read_text())
 
@@ -48,15 +59,21 @@ def test_python_blocks_run_as_they_stand(index, outcomes):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[p.name for p in DOCUMENTS])
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
-        assert target.startswith("https://") or (ROOT / target).exists(), f"{path.name} links to {target}"
+        assert target.startswith("https://") or (ROOT / target).exists(), (
+            f"{path.name} links to {target}"
+        )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[p.name for p in DOCUMENTS])
 def test_make_targets_and_commands_exist(path):
     from ftlib.cli import build_parser
+
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     commands = build_parser()._subparsers._group_actions[0].choices
-    text = "\n".join(re.findall(r"^```bash\n(.*?)^```", path.read_text(), re.S | re.M) + re.findall(r"`([^`\n]+)`", path.read_text()))
+    text = "\n".join(
+        re.findall(r"^```bash\n(.*?)^```", path.read_text(), re.S | re.M)
+        + re.findall(r"`([^`\n]+)`", path.read_text())
+    )
     for target in re.findall(r"^make ([a-z]+)", text, re.M):
         assert target in targets, f"{path.name}: make {target}"
     for command in re.findall(r"^ftlib ([a-z]+)", text, re.M):
@@ -64,12 +81,18 @@ def test_make_targets_and_commands_exist(path):
 
 
 # --- INSTRUCTORS.md and CONTRIBUTING.md: every command is run here or elsewhere in the tests, or says what it needs ------------------
-COMMANDS = [(name, line) for name in ("INSTRUCTORS.md", "CONTRIBUTING.md")
-            for block in re.findall(r"^```bash\n(.*?)^```", (ROOT / name).read_text(), re.S | re.M) for line in block.splitlines()]
+COMMANDS = [
+    (name, line)
+    for name in ("INSTRUCTORS.md", "CONTRIBUTING.md")
+    for block in re.findall(r"^```bash\n(.*?)^```", (ROOT / name).read_text(), re.S | re.M)
+    for line in block.splitlines()
+]
 OURS = [line for _, line in COMMANDS if line.startswith("ftlib ") and "# needs" not in line]
 
 
-@pytest.mark.parametrize("name, line", COMMANDS, ids=[f"{n}: {x.split('#')[0].strip()[:60]}" for n, x in COMMANDS])
+@pytest.mark.parametrize(
+    "name, line", COMMANDS, ids=[f"{n}: {x.split('#')[0].strip()[:60]}" for n, x in COMMANDS]
+)
 def test_every_command_runs_or_says_what_it_needs(name, line):
     """ftlib's are run below; make's are read by make here, and run by the workflows; nbgrader's are run in test_grading.py."""
     if re.search(r"(# needs .|\(needs .)", line):
@@ -77,7 +100,9 @@ def test_every_command_runs_or_says_what_it_needs(name, line):
     command = shlex.split(line, comments=True)
     assert command[0] in ("ftlib", "make"), line
     if command[0] == "make":
-        done = subprocess.run(["make", "--dry-run", *command[1:]], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            ["make", "--dry-run", *command[1:]], cwd=ROOT, capture_output=True, text=True
+        )
         assert done.returncode == 0 and done.stdout, done.stderr
 
 
@@ -86,11 +111,14 @@ def test_the_instructors_commands_in_their_order(tmp_path, monkeypatch, capsys):
     """Release the labs, let a student hand one back unsolved, grade: her row is there with 0 points."""
     pytest.importorskip("nbgrader")
     from ftlib.cli import main
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "class" / "ada").mkdir(parents=True)
     for line in OURS:
         assert main(shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
         if line.startswith("ftlib release"):
-            (tmp_path / "class" / "ada" / "lab-3.1.7.ipynb").write_bytes(next(tmp_path.glob("handout/lab-3.1.7-*")).read_bytes())
+            (tmp_path / "class" / "ada" / "lab-3.1.7.ipynb").write_bytes(
+                next(tmp_path.glob("handout/lab-3.1.7-*")).read_bytes()
+            )
     assert [x.split()[1] for x in OURS] == ["release", "release", "grade", "grade"]
     assert (tmp_path / "marks.csv").read_text().splitlines()[1].startswith("ada,3.1.7,0,10,")

@@ -1,4 +1,5 @@
 """Evaluation: perplexity by hand, answers that do not depend on the batch, fair win rates, intervals that cover."""
+
 import math
 
 import numpy as np
@@ -56,20 +57,29 @@ def test_a_uniform_model_has_the_vocabulary_as_perplexity(tok):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_loss_does_not_depend_on_batch_or_padding(batch_size, sharp, tok):
-    assert metrics.mean_nll(sharp, tok, TEXTS, batch_size) == pytest.approx(metrics.mean_nll(sharp, tok, TEXTS[::-1], 1), rel=1e-5)
+    assert metrics.mean_nll(sharp, tok, TEXTS, batch_size) == pytest.approx(
+        metrics.mean_nll(sharp, tok, TEXTS[::-1], 1), rel=1e-5
+    )
 
 
 def test_long_texts_are_cut(sharp, tok):
-    assert metrics.mean_nll(sharp, tok, ["abcdefgh"], max_length=4) == pytest.approx(hand_nll(sharp, tok, ["abc"]), rel=1e-5)
+    assert metrics.mean_nll(sharp, tok, ["abcdefgh"], max_length=4) == pytest.approx(
+        hand_nll(sharp, tok, ["abc"]), rel=1e-5
+    )
 
 
 def test_forgetting_is_the_rise_in_nats():
     assert ft.forgetting(2.0, 4.0) == pytest.approx(math.log(2)) and ft.forgetting(5, 5) == 0
 
 
-@pytest.mark.parametrize("call", [lambda m, t: metrics.mean_nll(m, t, TEXTS), lambda m,
-                                  t: generate.generate_answers(m, t, [chat("a", "b")["messages"][:1]], 2),
-                                  lambda m, t: metrics.recall_base(m, t, [("ab", "c")])])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, t: metrics.mean_nll(m, t, TEXTS),
+        lambda m, t: generate.generate_answers(m, t, [chat("a", "b")["messages"][:1]], 2),
+        lambda m, t: metrics.recall_base(m, t, [("ab", "c")]),
+    ],
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_models_mode_is_given_back(call, training, tok):
     model = llama().train(training)
@@ -78,12 +88,20 @@ def test_the_models_mode_is_given_back(call, training, tok):
 
 
 # --- answers ------------------------------------------------------------------------------------------------------------------
-PROMPTS = [[{"role": "user", "content": c}] for c in ("a", "What is this?", "One two three four five six", "zz", "Hi there")]
+PROMPTS = [
+    [{"role": "user", "content": c}]
+    for c in ("a", "What is this?", "One two three four five six", "zz", "Hi there")
+]
 
 
 def greedy(model, tokenizer, messages, count):
     """Greedy decoding by hand, one conversation, without a cache."""
-    ids, new = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"], []
+    ids, new = (
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)[
+            "input_ids"
+        ],
+        [],
+    )
     for _ in range(count):
         new.append(model(torch.tensor([ids + new])).logits[0, -1].argmax().item())
         if new[-1] == model.generation_config.eos_token_id:
@@ -95,7 +113,10 @@ def greedy(model, tokenizer, messages, count):
 def test_answers_do_not_depend_on_batch_or_padding(batch_size, sharp, tok):
     want = [greedy(sharp, tok, p, 8) for p in PROMPTS]
     assert len(set(want)) > 2
-    assert generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, batch_size=batch_size) == want
+    assert (
+        generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, batch_size=batch_size)
+        == want
+    )
 
 
 def parrot(monkeypatch, answer):
@@ -115,10 +136,23 @@ EXAMPLES = [{**chat(f"q{i}", f"a{i}", family=f), "answer": f"a{i}"} for i, f in 
 
 def test_golden_accuracy_by_family(monkeypatch, tok):
     """Right on 0, 1, 2, 5: x has two of three, y one of two, z one of one, 4/6 in all."""
-    parrot(monkeypatch, lambda c: " a" + c[-1]["content"][1] + " .\n" if c[-1]["content"][1] in "0125" else "no")
+    parrot(
+        monkeypatch,
+        lambda c: " a" + c[-1]["content"][1] + " .\n" if c[-1]["content"][1] in "0125" else "no",
+    )
     result = ft.golden_accuracy(None, tok, EXAMPLES)
-    assert result == pytest.approx(4 / 6) and result.correct == [True, True, True, False, False, True]
-    assert result.by_family == {"x": pytest.approx(2 / 3), "y": 0.5, "z": 1.0} and result.answers[3] == "no"
+    assert result == pytest.approx(4 / 6) and result.correct == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert (
+        result.by_family == {"x": pytest.approx(2 / 3), "y": 0.5, "z": 1.0}
+        and result.answers[3] == "no"
+    )
 
 
 def test_rows_without_answer_and_family_are_scored_by_their_last_message(monkeypatch, tok):
@@ -129,12 +163,20 @@ def test_rows_without_answer_and_family_are_scored_by_their_last_message(monkeyp
 
 
 def test_normalise_forgives_only_space_and_a_final_stop():
-    assert judges.normalise("  a \n b. ") == "a b" and judges.normalise("A") != judges.normalise("a") and judges.normalise("a.b") == "a.b"
+    assert (
+        judges.normalise("  a \n b. ") == "a b"
+        and judges.normalise("A") != judges.normalise("a")
+        and judges.normalise("a.b") == "a.b"
+    )
 
 
 def test_few_shot_messages():
     shots = [chat("q", "a"), chat("r", "b")]
-    assert generate.few_shot_messages(shots, "p") == [*shots[0]["messages"], *shots[1]["messages"], {"role": "user", "content": "p"}]
+    assert generate.few_shot_messages(shots, "p") == [
+        *shots[0]["messages"],
+        *shots[1]["messages"],
+        {"role": "user", "content": "p"},
+    ]
     assert generate.few_shot_messages([], "p") == [{"role": "user", "content": "p"}]
 
 
@@ -151,9 +193,9 @@ def test_shots_are_of_the_questions_family_and_in_front(monkeypatch, tok):
     pool = [chat(f"p{i}", f"b{i}", family="xyxyx"[i]) for i in range(5)]
     seen = parrot(monkeypatch, lambda c: "x")
     ft.golden_accuracy(None, tok, EXAMPLES, shots=ft.shots_by_family(pool, count=2))
-    assert [m["content"] for m in seen[0]] == ["p0", "b0", "p2", "b2", "q0"] and [m["content"] for m in seen[2]] == ["p1", "b1",
-                                                                                                                     "p3", "b3",
-                                                                                                                     "q2"]
+    assert [m["content"] for m in seen[0]] == ["p0", "b0", "p2", "b2", "q0"] and [
+        m["content"] for m in seen[2]
+    ] == ["p1", "b1", "p3", "b3", "q2"]
     assert [m["content"] for m in seen[5]] == ["q5"]  # no solved example of family z
 
 
@@ -174,7 +216,11 @@ def test_recall_of_the_base(sharp, tok):
             return {"input_ids": tok(text)["input_ids"] if add_special_tokens else by_text[text]}
 
     given_pairs = [("abc", "A"), ("q", "B"), ("hello you", "C")]
-    assert metrics.complete_matches(sharp, Fixed(), given_pairs, batch_size=2) == [True, True, False]
+    assert metrics.complete_matches(sharp, Fixed(), given_pairs, batch_size=2) == [
+        True,
+        True,
+        False,
+    ]
     assert metrics.recall_base(sharp, Fixed(), given_pairs) == pytest.approx(2 / 3)
 
 
@@ -199,7 +245,9 @@ def test_wins_ties_and_losses_by_hand():
 
 def test_the_prompt_is_shown_where_there_is_one():
     judge = judges.exact_judge({"1 + 1": "2", "capital": "Rome"})
-    assert ft.win_rate(["2.", "Paris"], ["3", "Oslo"], judge, prompts=["1 + 1", "capital"]) == 0.75  # a win and a tie of two wrongs
+    assert (
+        ft.win_rate(["2.", "Paris"], ["3", "Oslo"], judge, prompts=["1 + 1", "capital"]) == 0.75
+    )  # a win and a tie of two wrongs
 
 
 @pytest.mark.parametrize("verdict", [2, -0.1, float("nan"), None, "1", True + True])
@@ -208,7 +256,10 @@ def test_a_judge_that_returns_nonsense(verdict):
         ft.win_rate(["a"], ["b"], lambda x, y: verdict)
 
 
-@pytest.mark.parametrize("a, b, prompts", [([], [], None), (["a"], [], None), (["a"], ["b"], []), (["a"], ["b"], ["p", "q"])])
+@pytest.mark.parametrize(
+    "a, b, prompts",
+    [([], [], None), (["a"], [], None), (["a"], ["b"], []), (["a"], ["b"], ["p", "q"])],
+)
 def test_unequal_lists(a, b, prompts):
     with pytest.raises(ValueError, match="answers in a"):
         ft.win_rate(a, b, lambda *x: 1, prompts)
@@ -218,7 +269,10 @@ def test_unequal_lists(a, b, prompts):
 def test_the_bootstrap_interval_covers():
     """Of 300 intervals at 90% over 40 draws each, about 270 hold the true mean: within 3.5 standard deviations (5.2)."""
     rng = np.random.default_rng(0)
-    hits = [not ft.bootstrap_interval(rng.normal(3, 2, 40), level=0.9, draws=400).excludes(3) for _ in range(300)]
+    hits = [
+        not ft.bootstrap_interval(rng.normal(3, 2, 40), level=0.9, draws=400).excludes(3)
+        for _ in range(300)
+    ]
     assert 252 <= sum(hits) <= 288
 
 
@@ -228,7 +282,9 @@ def test_two_dimensions_hold_the_chance_of_seeds_and_of_questions():
     seeds, questions = rng.normal(0, 1, (6, 1)), rng.normal(0, 1, (1, 30))
     width = lambda i: i.high - i.low
     both = width(ft.bootstrap_interval(seeds + questions))
-    assert both > width(ft.bootstrap_interval(seeds[:, 0])) and both > 1.2 * width(ft.bootstrap_interval(questions[0]))
+    assert both > width(ft.bootstrap_interval(seeds[:, 0])) and both > 1.2 * width(
+        ft.bootstrap_interval(questions[0])
+    )
 
 
 def test_paired_difference_takes_the_common_noise_out():
@@ -250,11 +306,22 @@ def test_the_interval_holds_its_mean_and_stays_within_the_values(values):
 
 def test_same_seed_same_interval_and_text():
     assert ft.bootstrap_interval([1, 2, 4]) == ft.bootstrap_interval([1, 2, 4])
-    assert str(stats.Interval(0.5, 0.25, 0.75)) == "0.5 [0.25, 0.75]" and stats.Interval(0.5, 0.25, 0.75).percent() == "50% [25, 75]"
+    assert (
+        str(stats.Interval(0.5, 0.25, 0.75)) == "0.5 [0.25, 0.75]"
+        and stats.Interval(0.5, 0.25, 0.75).percent() == "50% [25, 75]"
+    )
 
 
-@pytest.mark.parametrize("values, options", [([], {}), (np.zeros((2, 2, 2)), {}), (np.zeros((0, 3)), {}), ([1, 2], {"level": 1.0}),
-                                             ([1, 2], {"level": 0})])
+@pytest.mark.parametrize(
+    "values, options",
+    [
+        ([], {}),
+        (np.zeros((2, 2, 2)), {}),
+        (np.zeros((0, 3)), {}),
+        ([1, 2], {"level": 1.0}),
+        ([1, 2], {"level": 0}),
+    ],
+)
 def test_bad_values(values, options):
     with pytest.raises(ValueError, match="shape .*level"):
         ft.bootstrap_interval(values, **options)
@@ -273,9 +340,12 @@ def test_pairs_must_match():
 
 
 def test_empty_inputs(model, tok):
-    for call in (lambda: ft.golden_accuracy(model, tok, []), lambda: ft.perplexity(model, tok, []),
-                 lambda: ft.perplexity(model, tok, [""]),
-                 lambda: metrics.recall_base(model, tok, [])):
+    for call in (
+        lambda: ft.golden_accuracy(model, tok, []),
+        lambda: ft.perplexity(model, tok, []),
+        lambda: ft.perplexity(model, tok, [""]),
+        lambda: metrics.recall_base(model, tok, []),
+    ):
         with pytest.raises(ValueError, match="empty|no token"):
             call()
 
@@ -291,7 +361,11 @@ def test_sampled_answers_are_the_seeds_and_leave_the_global_generator_alone(shar
     before = torch.get_rng_state()
     ask = lambda **o: generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
     a, b, c = (ask(temperature=2.0, seed=s) for s in (1, 1, 2))
-    assert a == b != c and torch.equal(before, torch.get_rng_state()) and ask(temperature=1e-4) == ask()
+    assert (
+        a == b != c
+        and torch.equal(before, torch.get_rng_state())
+        and ask(temperature=1e-4) == ask()
+    )
     with pytest.raises(ValueError, match="temperature=-1"):
         ask(temperature=-1)
 
@@ -318,7 +392,13 @@ def test_kl_of_one_token_by_enumeration(sharp, tok):
     generator = torch.Generator().manual_seed(1)
     for layer in ft.lora_layers(model).values():
         layer.lora_B.data.normal_(0, 0.15, generator=generator)
-    ids = torch.tensor([tok.apply_chat_template(PROMPTS[1], add_generation_prompt=True, return_dict=True)["input_ids"]])
+    ids = torch.tensor(
+        [
+            tok.apply_chat_template(PROMPTS[1], add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+        ]
+    )
     with torch.no_grad():
         p = model(ids).logits[0, -1].double().log_softmax(-1)
         with ft.disable_adapter(model):
@@ -326,13 +406,17 @@ def test_kl_of_one_token_by_enumeration(sharp, tok):
     ratio = p - q
     exact = (p.exp() * ratio).sum()
     error = ((p.exp() * (ratio - exact) ** 2).sum() / 600).sqrt()
-    found = preference.kl_to_reference(model, tok, [PROMPTS[1]], ft.disable_adapter, samples=600, max_new_tokens=1, batch_size=300)
+    found = preference.kl_to_reference(
+        model, tok, [PROMPTS[1]], ft.disable_adapter, samples=600, max_new_tokens=1, batch_size=300
+    )
     assert exact > 8 * error and abs(found.mean - exact) < 4 * error
 
 
 def test_kl_to_oneself_is_zero_and_the_mode_is_given_back(tok):
     model = ft.add_lora(llama(layers=1), r=2).train()  # B = 0
-    kl = preference.kl_to_reference(model, tok, PROMPTS[:3], ft.disable_adapter, samples=2, max_new_tokens=5)
+    kl = preference.kl_to_reference(
+        model, tok, PROMPTS[:3], ft.disable_adapter, samples=2, max_new_tokens=5
+    )
     assert (kl.mean, kl.low, kl.high) == (0, 0, 0) and model.training
     with pytest.raises(ValueError, match="0 prompts"):
         preference.kl_to_reference(model, tok, [], ft.disable_adapter)

@@ -1,4 +1,5 @@
 """The course's exercises, listed: enough of them, and each accepts an independent second solution."""
+
 import ast
 import inspect
 
@@ -16,14 +17,29 @@ def test_the_ten_labs_have_fifty_exercises_and_more():
     assert {key.split()[0] for key in EXERCISES} == set(MODULES) and len(MODULES) == 10
     assert len({e.name for e in EXERCISES.values()}) == len(EXERCISES) >= 50
     for key, exercise in EXERCISES.items():
-        assert len(exercise.hints) >= 2 and len(exercise.wrong) >= 3 and callable(exercise.reference), key
+        assert (
+            len(exercise.hints) >= 2 and len(exercise.wrong) >= 3 and callable(exercise.reference)
+        ), key
 
 
 def test_the_second_solutions_know_nothing_of_ftlib():
     tree = ast.parse(inspect.getsource(second_solutions))
-    imported = {n.module if isinstance(n, ast.ImportFrom) else a.name for n in ast.walk(tree)
-                if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
-    outside = {"contextlib", "fractions", "math", "numpy", "re", "statistics", "torch", "unicodedata"}
+    imported = {
+        n.module if isinstance(n, ast.ImportFrom) else a.name
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Import, ast.ImportFrom))
+        for a in n.names
+    }
+    outside = {
+        "contextlib",
+        "fractions",
+        "math",
+        "numpy",
+        "re",
+        "statistics",
+        "torch",
+        "unicodedata",
+    }
     assert {name.split(".")[0] for name in imported} <= outside
 
 

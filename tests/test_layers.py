@@ -1,4 +1,5 @@
 """The ten layers: each imports only from those below it, and packages hold nothing of their own."""
+
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,12 @@ LINT = "from importlinter import cli; import sys; sys.exit(cli.lint_imports(no_c
 
 
 def lint(folder) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {LINT}"], cwd=folder,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {LINT}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_the_contract_holds():
@@ -19,12 +24,25 @@ def test_the_contract_holds():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("file, line, broken", [
-    ("core/atomic.py", "from ftlib.training.run import Run", "ftlib.core.atomic -> ftlib.training.run"),
-    ("losses/logps.py", "def late():\n    from ftlib.course import plots", "ftlib.losses.logps -> ftlib.course.plots"),
-])
+@pytest.mark.parametrize(
+    "file, line, broken",
+    [
+        (
+            "core/atomic.py",
+            "from ftlib.training.run import Run",
+            "ftlib.core.atomic -> ftlib.training.run",
+        ),
+        (
+            "losses/logps.py",
+            "def late():\n    from ftlib.course import plots",
+            "ftlib.losses.logps -> ftlib.course.plots",
+        ),
+    ],
+)
 def test_an_import_upward_breaks_it_even_inside_a_function(file, line, broken, tmp_path):
-    shutil.copytree(ROOT / "ftlib", tmp_path / "ftlib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "ftlib", tmp_path / "ftlib", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / "ftlib" / file).open("a", encoding="utf-8") as out:
         out.write(f"\n\n{line}\n")
@@ -33,7 +51,9 @@ def test_an_import_upward_breaks_it_even_inside_a_function(file, line, broken, t
 
 
 def test_a_module_beside_the_layers_breaks_it(tmp_path):
-    shutil.copytree(ROOT / "ftlib", tmp_path / "ftlib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "ftlib", tmp_path / "ftlib", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "ftlib" / "helpers.py").write_text("X = 1\n")
     done = lint(tmp_path)
@@ -45,26 +65,38 @@ def test_packages_are_empty():
     assert len(packages) == 10 and not [p for p in packages if p.read_text(encoding="utf-8")]
 
 
-@pytest.mark.parametrize("line", [
-    "from ftlib.train import LengthGroupedSampler, RunError, finetune",
-    "from ftlib import baselines, evaluate, plots; plots.use_style, evaluate.generate_answers, baselines.add_prefix",
-    "import ftlib.baselines.prefix as prefix; prefix.add_prefix",
-    "from ftlib.course import open_lab, planner, quiz, say",
-    "from ftlib.export import export_gguf, read_gguf",
-    "from ftlib.export.tensors import ExportError",
-    "import ftlib as ft; ft.losses.dpo_loss, ft.evaluate.generate_answers",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ftlib.train import LengthGroupedSampler, RunError, finetune",
+        "from ftlib import baselines, evaluate, plots; plots.use_style, evaluate.generate_answers, baselines.add_prefix",
+        "import ftlib.baselines.prefix as prefix; prefix.add_prefix",
+        "from ftlib.course import open_lab, planner, quiz, say",
+        "from ftlib.export import export_gguf, read_gguf",
+        "from ftlib.export.tensors import ExportError",
+        "import ftlib as ft; ft.losses.dpo_loss, ft.evaluate.generate_answers",
+    ],
+)
 def test_what_was_imported_from_version_0_1_is_found_with_a_warning(line):
     quiet = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True)
     assert quiet.returncode == 0, quiet.stderr
-    loud = subprocess.run([sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", line], capture_output=True, text=True)
-    assert loud.returncode == 1 and "DeprecationWarning: ftlib." in loud.stderr and " now" in loud.stderr
+    loud = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", line],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        loud.returncode == 1
+        and "DeprecationWarning: ftlib." in loud.stderr
+        and " now" in loud.stderr
+    )
 
 
 def test_every_former_module_has_a_home():
     from importlib import import_module
 
     from ftlib.core.former import MODULES, PACKAGES
+
     homes = {home for names in [*MODULES.values(), *PACKAGES.values()] for home in names.split()}
     for home in sorted(homes):
         assert import_module(f"ftlib.{home}")

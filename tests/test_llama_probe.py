@@ -1,4 +1,5 @@
 """A llama.cpp that dies of an illegal instruction: all say so, and nothing of ours dies with it."""
+
 import subprocess
 import sys
 
@@ -82,13 +83,17 @@ def test_the_product_it_dies_at_is_named(fake):
     assert probe_llama() is found  # tried once
 
 
-@pytest.mark.parametrize("fate, fill, said", [
-    ("raise OSError('libgomp.so.1 is gone')", 1.0, "exit 1: OSError: libgomp.so.1 is gone"),
-    ("return 3", 1.0, "could not quantise to Q8_0"),
-    ("pass", float("nan"), "logits of Q8_0 differ"),
-    ("pass", 9.0, "logits of Q8_0 differ from those of F16 by 8"),
-    ("os.abort()", 1.0, "at Q8_0: killed by SIGABRT"),
-    ("time.sleep(60)", 1.0, "did not compute a token in 5 s")])
+@pytest.mark.parametrize(
+    "fate, fill, said",
+    [
+        ("raise OSError('libgomp.so.1 is gone')", 1.0, "exit 1: OSError: libgomp.so.1 is gone"),
+        ("return 3", 1.0, "could not quantise to Q8_0"),
+        ("pass", float("nan"), "logits of Q8_0 differ"),
+        ("pass", 9.0, "logits of Q8_0 differ from those of F16 by 8"),
+        ("os.abort()", 1.0, "at Q8_0: killed by SIGABRT"),
+        ("time.sleep(60)", 1.0, "did not compute a token in 5 s"),
+    ],
+)
 def test_other_ends_are_told_apart(fake, monkeypatch, fate, fill, said):
     monkeypatch.setattr(llama_probe, "PATIENCE", 5)
     fake(fate, str(fill).replace("nan", "float('nan')"))

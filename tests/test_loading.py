@@ -1,4 +1,5 @@
 """Loading: one clear error for each thing that can be wrong, and the code paths of the large profiles on tiny copies."""
+
 import json
 import shutil
 
@@ -97,6 +98,7 @@ def test_broken_index(text, sharded):
 def test_a_checkpoint_without_some_layer_is_not_filled_with_random_numbers(folder):
     """transformers warns and draws the missing weights; the model would run, and talk nonsense."""
     from safetensors.torch import load_file, save_file
+
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -139,7 +141,9 @@ def test_bad_quantization(value, folder):
 
 
 def test_an_unknown_hub_id_while_offline():
-    fails("no-such-org/no-such-model", "no-such-org/no-such-model", "HF_HUB_OFFLINE=1", "FTLIB_MODEL")
+    fails(
+        "no-such-org/no-such-model", "no-such-org/no-such-model", "HF_HUB_OFFLINE=1", "FTLIB_MODEL"
+    )
     fails("gpt-none", "gpt-none", "FTLIB_MODEL")
 
 
@@ -152,17 +156,27 @@ def test_FTLIB_MODEL_stands_in(folder, monkeypatch):
     monkeypatch.setenv("FTLIB_MODEL", str(folder))
     for profile in ("tiny", "small", "spark"):
         model, _ = ft.load_model(profile=profile)
-        assert model.config._name_or_path == str(folder) and model.dtype == ft.get_profile(profile).torch_dtype
+        assert (
+            model.config._name_or_path == str(folder)
+            and model.dtype == ft.get_profile(profile).torch_dtype
+        )
     monkeypatch.setenv("FTLIB_MODEL", str(folder / "not-here"))
     fails(None, "not-here", "does not exist")
-    assert ft.load_model(folder)[0].config._name_or_path == str(folder)  # a folder that was asked for stays
+    assert ft.load_model(folder)[0].config._name_or_path == str(
+        folder
+    )  # a folder that was asked for stays
 
 
 def test_pickled_weights_and_remote_code_are_not_loaded(folder):
     config = json.loads((folder / "config.json").read_text())
-    config.update(model_type="evil", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
+    config.update(
+        model_type="evil",
+        auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    )
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    (folder / "evil.py").write_text(
+        f"open({str(folder / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n"
+    )
     fails(folder)
     assert not (folder / "ran").exists()
 
@@ -177,12 +191,23 @@ def test_the_embedded_model():
 def qwen3(path):
     """Qwen3 as in the profile `small`: ChatML, no BOS, norms on queries and keys, tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
+
     torch.manual_seed(0)
-    Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=280, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=16,
-        tie_word_embeddings=True, max_position_embeddings=512, eos_token_id=1,
-        pad_token_id=2)).to(torch.bfloat16).save_pretrained(path)
+    Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=280,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            tie_word_embeddings=True,
+            max_position_embeddings=512,
+            eos_token_id=1,
+            pad_token_id=2,
+        )
+    ).to(torch.bfloat16).save_pretrained(path)
     tokenizer = byte_tokenizer(CHATML)
     tokenizer.chat_template = unmarked(CHATML)
     tokenizer.save_pretrained(path)
@@ -191,11 +216,22 @@ def qwen3(path):
 
 def llama31(path):
     """Llama-3.1 as in the profile `spark`: scaled rotary positions, an untied head, no pad token, several stop tokens."""
-    llama(hidden=64, dtype=torch.bfloat16, tie_word_embeddings=False, max_position_embeddings=1024, eos_token_id=[1, 4],
-          pad_token_id=None,
-          rope_parameters={"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
-                           "high_freq_factor": 4.0,
-                           "original_max_position_embeddings": 256}).save_pretrained(path)
+    llama(
+        hidden=64,
+        dtype=torch.bfloat16,
+        tie_word_embeddings=False,
+        max_position_embeddings=1024,
+        eos_token_id=[1, 4],
+        pad_token_id=None,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 256,
+        },
+    ).save_pretrained(path)
     tokenizer = byte_tokenizer(LLAMA3)
     tokenizer.chat_template = unmarked(LLAMA3)
     tokenizer.save_pretrained(path)
@@ -207,18 +243,34 @@ def two_steps(model, tokenizer, rows, profile):
     torch.manual_seed(0)
     ft.add_lora(model, r=4, lora_alpha=8)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    run = ft.finetune(model, tokenizer, rows, steps=2, learning_rate=1e-2, batch_size=4, warmup=0.0, show=False, log_steps=1,
-                      checkpointing=profile.gradient_checkpointing, max_length=profile.max_length, eval_rows=rows[:4])
+    run = ft.finetune(
+        model,
+        tokenizer,
+        rows,
+        steps=2,
+        learning_rate=1e-2,
+        batch_size=4,
+        warmup=0.0,
+        show=False,
+        log_steps=1,
+        checkpointing=profile.gradient_checkpointing,
+        max_length=profile.max_length,
+        eval_rows=rows[:4],
+    )
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert changed and all("lora_" in n for n in changed)
-    assert all(torch.isfinite(torch.tensor(e["loss"])) for e in run.history) and len(run.history) == 2
+    assert (
+        all(torch.isfinite(torch.tensor(e["loss"])) for e in run.history) and len(run.history) == 2
+    )
     accuracy = ft.golden_accuracy(model, tokenizer, rows[:6], max_new_tokens=4)
     assert 0 <= accuracy <= 1 and set(accuracy.by_family) == {"odd", "even"}
     return run
 
 
 @pytest.mark.parametrize("profile, make", [("small", qwen3), ("spark", llama31)])
-def test_the_large_profiles_run_on_a_local_copy_of_their_architecture(profile, make, tmp_path, monkeypatch, rows):
+def test_the_large_profiles_run_on_a_local_copy_of_their_architecture(
+    profile, make, tmp_path, monkeypatch, rows
+):
     monkeypatch.setenv("FTLIB_PROFILE", profile)
     monkeypatch.setenv("FTLIB_MODEL", str(make(tmp_path / "model")))
     model, tokenizer = ft.load_model()
@@ -227,8 +279,9 @@ def test_the_large_profiles_run_on_a_local_copy_of_their_architecture(profile, m
     ft.save_adapter(model, tmp_path / "adapter")
     fresh = ft.load_adapter(ft.load_model()[0], tmp_path / "adapter")
     conversations = [r["messages"][:1] for r in rows[:4]]
-    assert ft.evaluation.generate.generate_answers(fresh, tokenizer, conversations, 4) == ft.evaluation.generate.generate_answers(model, tokenizer,
-                                                                                                            conversations, 4)
+    assert ft.evaluation.generate.generate_answers(
+        fresh, tokenizer, conversations, 4
+    ) == ft.evaluation.generate.generate_answers(model, tokenizer, conversations, 4)
     assert ft.perplexity(ft.merge_adapter(fresh), tokenizer, ["some text"]) > 1
 
 
@@ -236,11 +289,16 @@ def test_the_large_profiles_run_on_a_local_copy_of_their_architecture(profile, m
 def test_nf4_trains_lora_on_the_cpu(make, tmp_path, rows):
     """QLoRA's path: 4-bit frozen base through bitsandbytes, adapter trained above it, merged into 16 bits and back."""
     from bitsandbytes.nn import Linear4bit
+
     folder = make(tmp_path / "model")
     model, tokenizer = ft.load_model(folder, quantization="nf4", profile="small")
     quantized = [m for m in model.modules() if isinstance(m, Linear4bit)]
-    assert len(quantized) == 14 and all(m.weight.quant_state.quant_type == "nf4" and m.weight.quant_state.nested for m in quantized)
-    assert ft.count_parameters(model)[1] == ft.count_parameters(ft.load_model(folder)[0])[1]  # by element, not by stored byte
+    assert len(quantized) == 14 and all(
+        m.weight.quant_state.quant_type == "nf4" and m.weight.quant_state.nested for m in quantized
+    )
+    assert (
+        ft.count_parameters(model)[1] == ft.count_parameters(ft.load_model(folder)[0])[1]
+    )  # by element, not by stored byte
     stored = [m.weight.data.clone() for m in quantized]
     two_steps(model, tokenizer, rows, ft.get_profile("small"))
     assert all(torch.equal(m.weight.data, s) for m, s in zip(quantized, stored))
@@ -248,7 +306,10 @@ def test_nf4_trains_lora_on_the_cpu(make, tmp_path, rows):
     merged = ft.merge_adapter(model)(torch.tensor([[5, 6, 7]])).logits.float()
     assert torch.allclose(merged, trained, atol=0.05 * trained.abs().max().item())
     ft.unmerge_adapter(model)
-    assert all(torch.equal(m.weight.data, s) for m, s in zip((m for m in model.modules() if isinstance(m, Linear4bit)), stored))
+    assert all(
+        torch.equal(m.weight.data, s)
+        for m, s in zip((m for m in model.modules() if isinstance(m, Linear4bit)), stored)
+    )
     with ft.disable_adapter(model):
         assert torch.isfinite(model(torch.tensor([[5, 6, 7]])).logits).all()
 
@@ -259,6 +320,7 @@ def test_nf4_weights_are_the_same_before_and_after_an_evaluation(tmp_path, ids):
     What the layer computes and what dequantising gives must agree: before, after, and in training.
     """
     from bitsandbytes.functional import dequantize_4bit
+
     model, _ = ft.load_model(llama31(tmp_path / "model"), quantization="nf4", profile="spark")
     layer = model.model.layers[0].mlp.up_proj
     before = dequantize_4bit(layer.weight.data, layer.weight.quant_state).clone()
@@ -278,12 +340,15 @@ def test_dora_on_nf4_starts_as_the_base(tmp_path, ids):
     ft.add_lora(model, r=4, use_dora=True)
     assert torch.allclose(model(ids).logits.float(), base, atol=0.05 * base.abs().max().item())
     model(ids, labels=ids).loss.backward()
-    assert all(l.lora_magnitude_vector.grad.isfinite().all() for l in ft.lora_layers(model).values())
+    assert all(
+        l.lora_magnitude_vector.grad.isfinite().all() for l in ft.lora_layers(model).values()
+    )
 
 
 def test_nf4_layers_with_blocks_across_their_rows_are_dequantised_by_ftlib(folder, monkeypatch):
     """A hidden size of 32 under blocks of 64: with AVX-512 bitsandbytes would take wrong scales, so it is not asked."""
     from bitsandbytes_avx512 import dequantize_as_avx512
+
     monkeypatch.setattr("bitsandbytes.functional.dequantize_4bit", dequantize_as_avx512)
     monkeypatch.setattr("bitsandbytes.matmul_4bit", None)
     model, _ = ft.load_model(folder, quantization="nf4")

@@ -1,4 +1,5 @@
 """Log-probabilities in tiles: equal to full logits in every dtype, gradients too, in bounded memory, through adapters and hooks."""
+
 import math
 
 import pytest
@@ -27,27 +28,43 @@ def data(B=3, T=9, H=8, V=50, dtype=F64, seed=0):
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(V, (B, T), generator=g)
     labels[torch.rand(B, T, generator=g) < 0.4] = -100
-    return torch.randn(B, T, H, generator=g, dtype=F64).to(dtype), torch.randn(V, H, generator=g, dtype=F64).to(dtype), labels
+    return (
+        torch.randn(B, T, H, generator=g, dtype=F64).to(dtype),
+        torch.randn(V, H, generator=g, dtype=F64).to(dtype),
+        labels,
+    )
 
 
 def full(hidden, weight, labels):
     """The plain way: all logits, log-softmax, gather."""
     logp = (hidden[:, :-1] @ weight.T).log_softmax(-1)
-    picked = logp.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (labels[:, 1:] != -100)
+    picked = logp.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (
+        labels[:, 1:] != -100
+    )
     return nn.functional.pad(picked, (0, 1))
 
 
 def test_by_hand():
     """One hidden state (1, 0) over rows (0, 0), (1, 0): logits 0 and 1; log p(1) = 1 - ln(1 + e) = -0.3132617."""
     hidden, weight = tensor([[[1.0, 0.0], [5.0, 5.0]]]), tensor([[0.0, 0.0], [1.0, 0.0]])
-    assert ft.token_logps(hidden, weight, tensor([[0, 1]])).tolist()[0] == pytest.approx([-0.3132617, 0.0])
+    assert ft.token_logps(hidden, weight, tensor([[0, 1]])).tolist()[0] == pytest.approx(
+        [-0.3132617, 0.0]
+    )
     assert ft.token_logps(hidden, weight, tensor([[1, -100]])).tolist() == [[0.0, 0.0]]
 
 
-@given(B=st.integers(1, 4), T=st.integers(1, 12), H=st.integers(1, 9), V=st.integers(2, 60), seed=st.integers(0, 99))
+@given(
+    B=st.integers(1, 4),
+    T=st.integers(1, 12),
+    H=st.integers(1, 9),
+    V=st.integers(2, 60),
+    seed=st.integers(0, 99),
+)
 def test_equal_to_full_logits(B, T, H, V, seed):
     hidden, weight, labels = data(B, T, H, V, seed=seed)
-    torch.testing.assert_close(ft.token_logps(hidden, weight, labels), full(hidden, weight, labels), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        ft.token_logps(hidden, weight, labels), full(hidden, weight, labels), rtol=1e-11, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("head", [False, True], ids=["frozen head", "trained head"])
@@ -67,7 +84,13 @@ def test_gradients_are_those_of_full_logits(head, body):
             torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
-SHAPES = {"plain": {}, "bias": {"bias": True}, "softcap": {"softcap": 2.0}, "scale": {"scale": 0.3}, "all": {"bias": True, "softcap": 2.0, "scale": -1.7}}
+SHAPES = {
+    "plain": {},
+    "bias": {"bias": True},
+    "softcap": {"softcap": 2.0},
+    "scale": {"scale": 0.3},
+    "all": {"bias": True, "softcap": 2.0, "scale": -1.7},
+}
 
 
 @pytest.mark.parametrize("trained", ["none", "weight", "bias", "both"])
@@ -75,21 +98,31 @@ SHAPES = {"plain": {}, "bias": {"bias": True}, "softcap": {"softcap": 2.0}, "sca
 def test_gradcheck(shape, trained):
     hidden, weight, labels = data(2, 5, 3, 11)
     options = dict(SHAPES[shape])
-    b = torch.linspace(-1, 1, 11, dtype=F64).requires_grad_(trained in ("bias", "both")) if options.pop("bias", False) else None
-    inputs = [hidden.requires_grad_(), weight.requires_grad_(trained in ("weight", "both"))] + ([] if b is None else [b])
+    b = (
+        torch.linspace(-1, 1, 11, dtype=F64).requires_grad_(trained in ("bias", "both"))
+        if options.pop("bias", False)
+        else None
+    )
+    inputs = [hidden.requires_grad_(), weight.requires_grad_(trained in ("weight", "both"))] + (
+        [] if b is None else [b]
+    )
     call = lambda h, W, b=None: ft.token_logps(h, W, labels, bias=b, **options)
     assert gradcheck(call, inputs)
     products = hidden @ weight.T + (0 if b is None else b)
     logits = options.get("scale", 1) * products
     logits = logits if "softcap" not in options else 2.0 * torch.tanh(logits / 2.0)
-    want = logits[:, :-1].log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (labels[:, 1:] != -100)
+    want = logits[:, :-1].log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(
+        -1
+    ) * (labels[:, 1:] != -100)
     torch.testing.assert_close(call(*inputs)[:, :-1], want, rtol=1e-11, atol=1e-12)
 
 
 def test_a_softcap_by_hand():
     """Logits 0 and 1 capped at 1: 0 and tanh 1 = 0.7615942; log p(1) = 0.7615942 - ln(1 + e^0.7615942) = -0.3831660."""
     hidden, weight = tensor([[[1.0, 0.0], [5.0, 5.0]]]), tensor([[0.0, 0.0], [1.0, 0.0]])
-    assert ft.token_logps(hidden, weight, tensor([[0, 1]]), softcap=1.0)[0, 0].item() == pytest.approx(-0.3831660)
+    assert ft.token_logps(hidden, weight, tensor([[0, 1]]), softcap=1.0)[
+        0, 0
+    ].item() == pytest.approx(-0.3831660)
 
 
 def test_the_gradient_of_a_sixteen_bit_head_is_summed_in_fp32():
@@ -111,7 +144,13 @@ def test_in_sixteen_bits_no_worse_than_full_logits(dtype):
     hidden, weight, labels = data(4, 30, 64, 200)
     exact = full(hidden, weight, labels)
     h, W = hidden.to(dtype), weight.to(dtype)
-    logits = (h[:, :-1] @ W.T).float().log_softmax(-1).gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1)
+    logits = (
+        (h[:, :-1] @ W.T)
+        .float()
+        .log_softmax(-1)
+        .gather(-1, labels[:, 1:].clamp(min=0)[..., None])
+        .squeeze(-1)
+    )
     stock = nn.functional.pad(logits * (labels[:, 1:] != -100), (0, 1))
     mine = ft.token_logps(h, W, labels)
     assert mine.dtype == torch.float32 and (mine - exact).norm() <= 1.05 * (stock - exact).norm()
@@ -140,7 +179,10 @@ def test_memory_does_not_grow_with_the_vocabulary_times_the_tokens(monkeypatch):
     monkeypatch.setattr(logps_module, "tile_rows", lambda vocabulary: 32)
     hidden, weight, labels = data(4, 128, 16, 8000, torch.float32)
     h = hidden.requires_grad_()
-    mine, theirs = (peak_bytes(lambda f=f: f(h, weight, labels).sum().backward()) for f in (ft.token_logps, full))
+    mine, theirs = (
+        peak_bytes(lambda f=f: f(h, weight, labels).sum().backward())
+        for f in (ft.token_logps, full)
+    )
     assert mine < 5 << 20 and theirs > 10 * mine
 
 
@@ -158,7 +200,11 @@ def batch(V=280, B=4, T=11):
 
 
 def plain(model, b, average):
-    logp = model(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits[:, :-1].log_softmax(-1)
+    logp = (
+        model(input_ids=b["input_ids"], attention_mask=b["attention_mask"])
+        .logits[:, :-1]
+        .log_softmax(-1)
+    )
     on = b["labels"][:, 1:] != -100
     picked = logp.gather(-1, b["labels"][:, 1:].clamp(min=0)[..., None]).squeeze(-1) * on
     return picked.sum(1) / (on.sum(1) if average else 1)
@@ -169,15 +215,22 @@ def plain(model, b, average):
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_sequences_and_their_gradients(average, tied, kind):
     found = []
-    for function in (lambda m, b: ft.sequence_logps(m, **b, average=average), lambda m, b: plain(m, b, average)):
+    for function in (
+        lambda m, b: ft.sequence_logps(m, **b, average=average),
+        lambda m, b: plain(m, b, average),
+    ):
         model = llama(dtype=F64, tie_word_embeddings=tied)
         model = randomize(ft.add_lora(model, r=3)) if kind == "lora" else model.requires_grad_(True)
         out = function(model, batch())
         out.sum().backward()
-        found.append((out.detach(), {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
+        found.append(
+            (out.detach(), {n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+        )
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=1e-12)
     for name, grad in found[1][1].items():
-        torch.testing.assert_close(found[0][1][name], grad, rtol=1e-8, atol=1e-11, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            found[0][1][name], grad, rtol=1e-8, atol=1e-11, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def test_the_reference_is_the_model_without_its_adapter():
@@ -185,7 +238,9 @@ def test_the_reference_is_the_model_without_its_adapter():
     base = ft.sequence_logps(llama(dtype=F64), **batch())
     with torch.no_grad(), ft.disable_adapter(model):
         reference = ft.sequence_logps(model, **batch())
-    assert torch.equal(reference, base) and not torch.equal(base, ft.sequence_logps(model, **batch()))
+    assert torch.equal(reference, base) and not torch.equal(
+        base, ft.sequence_logps(model, **batch())
+    )
 
 
 def test_hooks_on_the_model_act():
@@ -208,15 +263,40 @@ def test_checkpointing_changes_nothing():
     assert all(layer.lora_B.grad is not None for layer in ft.lora_layers(model).values())
 
 
-FAMILIES = {"Gemma2": {"final_logit_softcapping": 0.3}, "Cohere": {"logit_scale": 3.0}, "Granite": {"logits_scaling": 0.25}}
+FAMILIES = {
+    "Gemma2": {"final_logit_softcapping": 0.3},
+    "Cohere": {"logit_scale": 3.0},
+    "Granite": {"logits_scaling": 0.25},
+}
 
 
 def family(name: str, **more):
     """A tiny random decoder of another family, its logits changed enough to be seen."""
-    options = {**dict(vocab_size=280, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                      head_dim=8, pad_token_id=2, bos_token_id=0, eos_token_id=6, initializer_range=0.2), **FAMILIES.get(name, {}), **more}
+    options = {
+        **dict(
+            vocab_size=280,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            pad_token_id=2,
+            bos_token_id=0,
+            eos_token_id=6,
+            initializer_range=0.2,
+        ),
+        **FAMILIES.get(name, {}),
+        **more,
+    }
     torch.manual_seed(0)
-    return getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**options)).to(F64).eval()
+    return (
+        getattr(transformers, f"{name}ForCausalLM")(
+            getattr(transformers, f"{name}Config")(**options)
+        )
+        .to(F64)
+        .eval()
+    )
 
 
 @pytest.mark.parametrize("head", [False, True], ids=["frozen head", "trained head"])
@@ -228,22 +308,30 @@ def test_other_families(name, head):
         model.get_output_embeddings().weight.requires_grad_(head)
         out = function(model, **batch())
         out.sum().backward()
-        found.append((out.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+        found.append(
+            (out.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        )
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=1e-12)
     assert found[0][1].keys() == found[1][1].keys()
     for n, grad in found[1][1].items():
-        torch.testing.assert_close(found[0][1][n], grad, rtol=1e-8, atol=1e-11, msg=lambda m, n=n: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[0][1][n], grad, rtol=1e-8, atol=1e-11, msg=lambda m, n=n: f"{n}: {m}"
+        )
 
 
 def test_a_head_with_a_bias():
     model = llama(dtype=F64, tie_word_embeddings=False)
     model.lm_head.bias = nn.Parameter(torch.linspace(-1, 1, 280, dtype=F64))
-    torch.testing.assert_close(ft.sequence_logps(model, **batch()), plain(model, batch(), False), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        ft.sequence_logps(model, **batch()), plain(model, batch(), False), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_logits_that_are_changed_in_a_way_unknown_here_are_refused():
     """HyperCLOVA X multiplies by `logits_scaling`, where Granite divides."""
-    with pytest.raises(ValueError, match="HyperCLOVAXForCausalLM .hyperclovax. does something to its logits"):
+    with pytest.raises(
+        ValueError, match="HyperCLOVAXForCausalLM .hyperclovax. does something to its logits"
+    ):
         ft.sequence_logps(family("HyperCLOVAX", logits_scaling=2.0), **batch())
 
 
@@ -263,11 +351,17 @@ def test_tokens_of_a_sequence_are_where_their_labels_are():
     logps = logps_module.completion_logps(model, **b)
     assert torch.equal(logps[:, :-1] != 0, b["labels"][:, 1:] != -100) and not logps[:, -1].any()
     with pytest.raises(ValueError, match="differ"):
-        logps_module.completion_logps(model, b["input_ids"], b["attention_mask"], b["labels"][:, 1:])
+        logps_module.completion_logps(
+            model, b["input_ids"], b["attention_mask"], b["labels"][:, 1:]
+        )
 
 
 def test_a_head_that_is_no_plain_layer_runs_whole():
-    model = randomize(ft.add_lora(llama(dtype=F64, tie_word_embeddings=False), r=3, target_modules=("q_proj", "lm_head")))
+    model = randomize(
+        ft.add_lora(
+            llama(dtype=F64, tie_word_embeddings=False), r=3, target_modules=("q_proj", "lm_head")
+        )
+    )
     torch.testing.assert_close(ft.sequence_logps(model, **batch()), plain(model, batch(), False))
 
 
@@ -281,14 +375,23 @@ def test_no_hook_is_left_after_an_error():
 # Bad input
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"hidden": torch.zeros(2, 3)}, r"hidden \(2, 3\)"), ({"weight": torch.zeros(5, 7)}, "do not fit"),
-    ({"labels": torch.zeros(2, 4, dtype=torch.long)}, r"labels is torch.int64 \(2, 4\)"),
-    ({"labels": torch.zeros(2, 3)}, "labels is torch.float32"), ({"labels": torch.full((2, 3), 5)}, "labels hold 5 to 5: a token id lies in 0 to 4"),
-    ({"labels": torch.full((2, 3), -1)}, "labels hold -1"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"hidden": torch.zeros(2, 3)}, r"hidden \(2, 3\)"),
+        ({"weight": torch.zeros(5, 7)}, "do not fit"),
+        ({"labels": torch.zeros(2, 4, dtype=torch.long)}, r"labels is torch.int64 \(2, 4\)"),
+        ({"labels": torch.zeros(2, 3)}, "labels is torch.float32"),
+        ({"labels": torch.full((2, 3), 5)}, "labels hold 5 to 5: a token id lies in 0 to 4"),
+        ({"labels": torch.full((2, 3), -1)}, "labels hold -1"),
+    ],
+)
 def test_arguments_that_do_not_fit(change, words):
-    given = {"hidden": torch.zeros(2, 3, 4), "weight": torch.zeros(5, 4), "labels": torch.zeros(2, 3, dtype=torch.long)} | change
+    given = {
+        "hidden": torch.zeros(2, 3, 4),
+        "weight": torch.zeros(5, 4),
+        "labels": torch.zeros(2, 3, dtype=torch.long),
+    } | change
     with pytest.raises(ValueError, match=words):
         ft.token_logps(given["hidden"], given["weight"], given["labels"])
 
@@ -302,8 +405,19 @@ def test_a_row_without_an_answer_is_named():
         ft.sequence_logps(llama(), b["input_ids"], b["attention_mask"], b["labels"][:, 1:])
 
 
-@pytest.mark.parametrize("options, words", [({"bias": torch.zeros(3)}, r"bias \(3,\) does not fit"), ({"scale": 0.0}, "scale=0.0"), ({"scale": math.inf}, "scale=inf"),
-                                            ({"softcap": 0.0}, "softcap=0.0"), ({"softcap": -1.0}, "softcap=-1.0")], ids=str)
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"bias": torch.zeros(3)}, r"bias \(3,\) does not fit"),
+        ({"scale": 0.0}, "scale=0.0"),
+        ({"scale": math.inf}, "scale=inf"),
+        ({"softcap": 0.0}, "softcap=0.0"),
+        ({"softcap": -1.0}, "softcap=-1.0"),
+    ],
+    ids=str,
+)
 def test_heads_that_do_not_exist(options, words):
     with pytest.raises(ValueError, match=words):
-        ft.token_logps(torch.zeros(2, 3, 4), torch.zeros(5, 4), torch.zeros(2, 3, dtype=torch.long), **options)
+        ft.token_logps(
+            torch.zeros(2, 3, 4), torch.zeros(5, 4), torch.zeros(2, 3, dtype=torch.long), **options
+        )

@@ -1,4 +1,5 @@
 """LoRA and DoRA: numbers by hand, equality with PEFT, merging, freezing, disabling."""
+
 import copy
 import math
 
@@ -14,8 +15,12 @@ from ftlib.adapters.functional import dora_norm, lora_delta, lora_forward
 from ftlib.adapters.lora import AdapterConfig, LoRALinear, target_names
 
 frozen_or_not = pytest.mark.parametrize("frozen", [True, False], ids=["fused", "plain"])
-VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}, "rsdora": {"use_dora": True,
-                                                                                               "use_rslora": True}}
+VARIANTS = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "rsdora": {"use_dora": True, "use_rslora": True},
+}
 
 
 def relative(a, b):
@@ -28,7 +33,9 @@ def f64(*values):
 
 def linear_layer(W, b, A, B, magnitude=None, frozen=True, **options):
     """A LoRALinear with the given numbers. A frozen base takes the fused function, one that trains plain autograd."""
-    base = nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=W.dtype).requires_grad_(not frozen)
+    base = nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=W.dtype).requires_grad_(
+        not frozen
+    )
     with torch.no_grad():
         base.weight.copy_(W)
         if b is not None:
@@ -52,13 +59,21 @@ def test_lora_by_hand(frozen):
     With dy = [1, 1]: dA = s·Bᵀdy·xᵀ = 4·5·[1, 3] = [20, 60]; dB = s·dy·(Ax) = [−8, −8]; dx = column sums = [24, −14].
     """
     W, b = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([10.0, 20])
-    A, B, x = torch.tensor([[1.0, -1]]), torch.tensor([[2.0], [3]]), torch.tensor([1.0, 3], requires_grad=True)
+    A, B, x = (
+        torch.tensor([[1.0, -1]]),
+        torch.tensor([[2.0], [3]]),
+        torch.tensor([1.0, 3], requires_grad=True),
+    )
     layer = linear_layer(W, b, A, B, frozen=frozen, lora_alpha=4)
     assert layer._fusible() is frozen
     y = layer(x)
     assert y.tolist() == [1, 11] == lora_forward(x, W, b, A, B, 4).tolist()
     y.sum().backward()
-    assert layer.lora_A.grad.tolist() == [[20, 60]] and layer.lora_B.grad.tolist() == [[-8], [-8]] and x.grad.tolist() == [24, -14]
+    assert (
+        layer.lora_A.grad.tolist() == [[20, 60]]
+        and layer.lora_B.grad.tolist() == [[-8], [-8]]
+        and x.grad.tolist() == [24, -14]
+    )
     layer.merge()
     assert layer.base_layer.weight.tolist() == [[9, -6], [15, -8]] and layer(x).tolist() == [1, 11]
 
@@ -85,7 +100,9 @@ def test_dora_by_hand(frozen):
     assert torch.allclose(layer.base_layer.weight, f64([3, 2], [4, 6]) / root, rtol=1e-14)
 
 
-@pytest.mark.parametrize("r, rslora, want", [(8, False, 2.0), (16, False, 1.0), (16, True, 4.0), (4, True, 8.0)])
+@pytest.mark.parametrize(
+    "r, rslora, want", [(8, False, 2.0), (16, False, 1.0), (16, True, 4.0), (4, True, 8.0)]
+)
 def test_scaling_by_hand(r, rslora, want):
     """alpha = 16: 16/8 = 2 and 16/16 = 1; rsLoRA 16/√16 = 4 and 16/√4 = 8."""
     assert AdapterConfig(r=r, lora_alpha=16, use_rslora=rslora).scaling == want
@@ -99,7 +116,9 @@ def test_parameter_count_by_hand():
     """
     model = ft.add_lora(llama(), r=3, use_dora=True)
     assert ft.count_parameters(model)[0] == 3584 and len(ft.lora_layers(model)) == 14
-    assert "3,584 of" in ft.describe_trainable(model) and "14 layers" in ft.describe_trainable(model)
+    assert "3,584 of" in ft.describe_trainable(model) and "14 layers" in ft.describe_trainable(
+        model
+    )
 
 
 # --- against PEFT -------------------------------------------------------------------------------------------------------
@@ -115,10 +134,15 @@ class OneLinear(nn.Module):
 def pair(n_in, n_out, bias, r, alpha, variant, seed=0):
     """The same layer with the same adapter, ours and PEFT's, in float64."""
     from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(seed)
     base = OneLinear(n_in, n_out, bias)
-    ours = ft.add_lora(copy.deepcopy(base), r=r, lora_alpha=alpha, target_modules=["proj"], **VARIANTS[variant])
-    theirs = get_peft_model(base, LoraConfig(r=r, lora_alpha=alpha, target_modules=["proj"], **VARIANTS[variant]))
+    ours = ft.add_lora(
+        copy.deepcopy(base), r=r, lora_alpha=alpha, target_modules=["proj"], **VARIANTS[variant]
+    )
+    theirs = get_peft_model(
+        base, LoraConfig(r=r, lora_alpha=alpha, target_modules=["proj"], **VARIANTS[variant])
+    )
     layer = theirs.base_model.model.proj
     layer.lora_A["default"].weight.data = torch.randn(r, n_in).double()
     layer.lora_B["default"].weight.data = torch.randn(n_out, r).double()
@@ -135,8 +159,17 @@ def pair(n_in, n_out, bias, r, alpha, variant, seed=0):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape, n_in, n_out, r", [((4, 6), 6, 5, 2), ((2, 3, 7), 7, 11, 3), ((3, 5), 5, 2, 9), ((2, 1, 1), 1, 3, 4),
-                                                  ((4, 5, 7), 7, 11, 3), ((13, 6), 6, 5, 2)])
+@pytest.mark.parametrize(
+    "shape, n_in, n_out, r",
+    [
+        ((4, 6), 6, 5, 2),
+        ((2, 3, 7), 7, 11, 3),
+        ((3, 5), 5, 2, 9),
+        ((2, 1, 1), 1, 3, 4),
+        ((4, 5, 7), 7, 11, 3),
+        ((13, 6), 6, 5, 2),
+    ],
+)
 def test_equals_peft_in_float64(variant, bias, shape, n_in, n_out, r):
     """Output, input gradient and every adapter gradient; 2-D and 3-D inputs, odd sizes, ranks above a dimension, fewer tokens than inputs and more."""
     ours, theirs = pair(n_in, n_out, bias, r, 7, variant)
@@ -147,11 +180,18 @@ def test_equals_peft_in_float64(variant, bias, shape, n_in, n_out, r):
     y1.backward(upstream)
     y2.backward(upstream)
     mine, layer = ours.proj, theirs.base_model.model.proj
-    assert y1.dtype == torch.float64 and relative(y1, y2) < 1e-9 and relative(x1.grad, x2.grad) < 1e-9
+    assert (
+        y1.dtype == torch.float64 and relative(y1, y2) < 1e-9 and relative(x1.grad, x2.grad) < 1e-9
+    )
     assert relative(mine.lora_A.grad, layer.lora_A["default"].weight.grad) < 1e-9
     assert relative(mine.lora_B.grad, layer.lora_B["default"].weight.grad) < 1e-9
     if mine.use_dora:
-        assert relative(mine.lora_magnitude_vector.grad, layer.lora_magnitude_vector["default"].weight.grad) < 1e-9
+        assert (
+            relative(
+                mine.lora_magnitude_vector.grad, layer.lora_magnitude_vector["default"].weight.grad
+            )
+            < 1e-9
+        )
     assert mine.base_layer.weight.grad is None
 
 
@@ -168,10 +208,19 @@ def test_merged_weight_equals_pefts(variant):
 def test_a_whole_llama_equals_peft(variant, ids):
     """All linear layers of a grouped-query Llama: logits and loss gradients."""
     from peft import LoraConfig, get_peft_model
+
     base = llama(dtype=torch.float64)
     ours = randomize(ft.add_lora(copy.deepcopy(base), r=3, lora_alpha=5, **VARIANTS[variant]))
-    theirs = get_peft_model(base, LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", task_type="CAUSAL_LM",
-                                             **VARIANTS[variant]))
+    theirs = get_peft_model(
+        base,
+        LoraConfig(
+            r=3,
+            lora_alpha=5,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            **VARIANTS[variant],
+        ),
+    )
     mine = dict(ours.named_parameters())
     with torch.no_grad():
         for name, p in theirs.named_parameters():
@@ -190,17 +239,34 @@ def test_a_whole_llama_equals_peft(variant, ids):
 
 
 def peft_to_ours(name: str) -> str:
-    return name.removeprefix("base_model.model.").replace(".default", "").replace("_A.weight", "_A").replace(
-        "_B.weight", "_B").replace("magnitude_vector.weight", "magnitude_vector")
+    return (
+        name.removeprefix("base_model.model.")
+        .replace(".default", "")
+        .replace("_A.weight", "_A")
+        .replace("_B.weight", "_B")
+        .replace("magnitude_vector.weight", "magnitude_vector")
+    )
 
 
 # --- properties ---------------------------------------------------------------------------------------------------------
 sizes = st.integers(1, 9)
 
 
-@given(n_in=sizes, n_out=sizes, r=st.integers(1, 12), batch=st.integers(1, 4), bias=st.booleans(), dora=st.booleans(),
-       rslora=st.booleans(), frozen=st.booleans(), alpha=st.sampled_from([0.5, 1, 16]), seed=st.integers(0, 5))
-def test_merged_is_unmerged_is_the_dense_formula(n_in, n_out, r, batch, bias, dora, rslora, frozen, alpha, seed):
+@given(
+    n_in=sizes,
+    n_out=sizes,
+    r=st.integers(1, 12),
+    batch=st.integers(1, 4),
+    bias=st.booleans(),
+    dora=st.booleans(),
+    rslora=st.booleans(),
+    frozen=st.booleans(),
+    alpha=st.sampled_from([0.5, 1, 16]),
+    seed=st.integers(0, 5),
+)
+def test_merged_is_unmerged_is_the_dense_formula(
+    n_in, n_out, r, batch, bias, dora, rslora, frozen, alpha, seed
+):
     """Forward pass, merged weight and `W' = g·(W + sBA)` agree for every shape and option; unmerging restores W."""
     torch.manual_seed(seed)
     base = nn.Linear(n_in, n_out, bias=bias, dtype=torch.float64).requires_grad_(not frozen)
@@ -217,7 +283,9 @@ def test_merged_is_unmerged_is_the_dense_formula(n_in, n_out, r, batch, bias, do
     want = nn.functional.linear(x, dense, base.bias)
     assert torch.allclose(layer(x), want, rtol=1e-9, atol=1e-9)
     layer.merge()
-    assert torch.allclose(base.weight, dense, rtol=1e-9, atol=1e-9) and torch.allclose(layer(x), want, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(base.weight, dense, rtol=1e-9, atol=1e-9) and torch.allclose(
+        layer(x), want, rtol=1e-9, atol=1e-9
+    )
     layer.unmerge()
     assert torch.allclose(base.weight, W, rtol=1e-8, atol=1e-8)
 
@@ -225,8 +293,13 @@ def test_merged_is_unmerged_is_the_dense_formula(n_in, n_out, r, batch, bias, do
 @given(n_in=sizes, n_out=sizes, r=st.integers(1, 12), s=st.floats(0.01, 20), seed=st.integers(0, 5))
 def test_dora_norm_equals_the_dense_norm(n_in, n_out, r, s, seed):
     g = torch.Generator().manual_seed(seed)
-    W, A, B = (torch.randn(*shape, generator=g).double() for shape in ((n_out, n_in), (r, n_in), (n_out, r)))
-    assert torch.allclose(dora_norm(W, A, B, s), (W + lora_delta(A, B, s)).norm(dim=1), rtol=1e-8, atol=1e-8)
+    W, A, B = (
+        torch.randn(*shape, generator=g).double()
+        for shape in ((n_out, n_in), (r, n_in), (n_out, r))
+    )
+    assert torch.allclose(
+        dora_norm(W, A, B, s), (W + lora_delta(A, B, s)).norm(dim=1), rtol=1e-8, atol=1e-8
+    )
 
 
 def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
@@ -235,29 +308,47 @@ def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
     W = torch.randn(8, 64, generator=g).bfloat16()
     A, B = torch.randn(2, 64, generator=g), torch.randn(8, 2, generator=g)
     norm = dora_norm(W, A, B, 0.5)
-    assert norm.dtype == torch.float32 and relative(norm.double(), (W.double() + 0.5 * B.double() @ A.double()).norm(dim=1)) < 1e-6
+    assert (
+        norm.dtype == torch.float32
+        and relative(norm.double(), (W.double() + 0.5 * B.double() @ A.double()).norm(dim=1)) < 1e-6
+    )
 
 
 # --- the fused function -------------------------------------------------------------------------------------------------
 def fused_and_plain(n_in, n_out, r, bias, dora, dtype=torch.float64):
     g = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g).to(dtype)
-    W, b, A, B, m = draw(n_out, n_in), draw(n_out), draw(r, n_in), draw(n_out, r), draw(n_out).abs() + 0.5
+    W, b, A, B, m = (
+        draw(n_out, n_in),
+        draw(n_out),
+        draw(r, n_in),
+        draw(n_out, r),
+        draw(n_out).abs() + 0.5,
+    )
     numbers = W, b if bias else None, A, B, m if dora else None
     return [linear_layer(*numbers, frozen=frozen, lora_alpha=3) for frozen in (True, False)]
 
 
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(5,), (0, 5), (1, 5), (2, 3, 5), (2, 1, 3, 5), (3, 2, 5)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(5,), (0, 5), (1, 5), (2, 3, 5), (2, 1, 3, 5), (3, 2, 5)], ids=str
+)
 def test_fused_equals_plain_autograd(shape, bias, dora):
     """Every gradient, for inputs of one to four dimensions, an empty batch included."""
     results = []
     for layer in fused_and_plain(5, 7, 2, bias, dora):
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+        x = torch.randn(
+            shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        ).requires_grad_()
         y = layer(x)
-        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
-        results.append([y, x.grad, layer.lora_A.grad, layer.lora_B.grad] + ([layer.lora_magnitude_vector.grad] if dora else []))
+        y.backward(
+            torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        )
+        results.append(
+            [y, x.grad, layer.lora_A.grad, layer.lora_B.grad]
+            + ([layer.lora_magnitude_vector.grad] if dora else [])
+        )
     for fused, plain in zip(*results):
         assert fused.shape == plain.shape and torch.allclose(fused, plain, rtol=1e-10, atol=1e-12)
 
@@ -267,6 +358,7 @@ def test_fused_equals_plain_autograd(shape, bias, dora):
 def test_fused_passes_gradcheck(dora, p):
     """Numerical derivatives by x, A, B and DoRA's scale, at a transposed (not contiguous) input, one dropout mask for all calls."""
     from ftlib.adapters.functional import FusedLoRA
+
     g = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
     W, b, scale = draw(4, 3), draw(4), (draw(4).abs() + 0.5).requires_grad_() if dora else None
@@ -275,13 +367,17 @@ def test_fused_passes_gradcheck(dora, p):
     def forward(x, A, B, *scale):
         torch.manual_seed(7)
         return FusedLoRA.apply(x.T, W, None, b, A, B, *(scale or (None,)), 1.5, p)
+
     assert torch.autograd.gradcheck(forward, (x, A, B) + ((scale,) if dora else ()))
 
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_fused_dropout_by_hand(dora):
     """x = (1, 2), A = (1, 1), B = 1, s = 1, p = 1/2: the branch gives 2·(1·k1 + 2·k2), with k1 and k2 kept or not: 0, 2, 4 or 6."""
-    layer = LoRALinear(nn.Linear(2, 1, bias=False).requires_grad_(False), AdapterConfig(r=1, lora_alpha=1, lora_dropout=0.5, use_dora=dora))
+    layer = LoRALinear(
+        nn.Linear(2, 1, bias=False).requires_grad_(False),
+        AdapterConfig(r=1, lora_alpha=1, lora_dropout=0.5, use_dora=dora),
+    )
     with torch.no_grad():
         layer.lora_A.fill_(1)
         layer.lora_B.fill_(1)
@@ -302,7 +398,11 @@ def test_fused_keeps_only_what_it_must_for_backward(dora):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         y = layer(x)
     large = [t for t in kept if t.shape in ((4, 6), (4, 9), (9, 6))]
-    assert {t.data_ptr() for t in large} <= {x.data_ptr(), y.data_ptr(), layer.base_layer.weight.data_ptr()}
+    assert {t.data_ptr() for t in large} <= {
+        x.data_ptr(),
+        y.data_ptr(),
+        layer.base_layer.weight.data_ptr(),
+    }
     assert (y.data_ptr() in {t.data_ptr() for t in large}) is dora
 
 
@@ -310,10 +410,20 @@ def test_fused_keeps_only_what_it_must_for_backward(dora):
 def test_dora_magnitude_of_zero_still_learns(tokens):
     """m = [0, 1] wipes row 0 out, but ∂y₀/∂m₀ = (Vx)₀/‖V₀‖: with V = [[3, 4], [0, 2]] and x = [1, 1], 7/5 and 2/2 a token."""
     for frozen in (True, False):
-        layer = linear_layer(f64([2, 4], [0, 2]), f64(1, 1), f64([1, 0]), f64([1], [0]), f64(0, 1), frozen=frozen, lora_alpha=1)
+        layer = linear_layer(
+            f64([2, 4], [0, 2]),
+            f64(1, 1),
+            f64([1, 0]),
+            f64([1], [0]),
+            f64(0, 1),
+            frozen=frozen,
+            lora_alpha=1,
+        )
         y = layer(f64(*[[1, 1]] * tokens))
         y.sum().backward()
-        assert y.tolist() == [[1, 2]] * tokens and torch.allclose(layer.lora_magnitude_vector.grad, tokens * f64(7 / 5, 1), rtol=1e-12)
+        assert y.tolist() == [[1, 2]] * tokens and torch.allclose(
+            layer.lora_magnitude_vector.grad, tokens * f64(7 / 5, 1), rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
@@ -324,7 +434,10 @@ def test_autocast(variant, ids):
     exact = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
-        assert ft.lora_layers(model)["model.layers.0.mlp.up_proj"](torch.randn(2, 32)).dtype == torch.bfloat16
+        assert (
+            ft.lora_layers(model)["model.layers.0.mlp.up_proj"](torch.randn(2, 32)).dtype
+            == torch.bfloat16
+        )
         model(ids, labels=ids).loss.backward()
     for name, p in model.named_parameters():
         if p.requires_grad:
@@ -334,15 +447,23 @@ def test_autocast(variant, ids):
 def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
     """Forward passes share it; an optimizer step, loading, and merging each make a new one; `.data` needs forget_norm."""
     calls = []
-    monkeypatch.setattr("ftlib.adapters.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a))
+    monkeypatch.setattr(
+        "ftlib.adapters.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a)
+    )
     layer, _ = fused_and_plain(6, 9, 2, True, True)
-    true_norm = lambda: (layer.base_layer.weight + lora_delta(layer.lora_A, layer.lora_B, layer.scaling)).norm(dim=1)
+    true_norm = lambda: (
+        layer.base_layer.weight + lora_delta(layer.lora_A, layer.lora_B, layer.scaling)
+    ).norm(dim=1)
     x = torch.randn(4, 6, dtype=torch.float64)
     for _ in range(3):
         layer(x)
     assert len(calls) == 1
-    for optimizer in (torch.optim.SGD, torch.optim.AdamW, lambda p, lr: torch.optim.AdamW(p, lr=lr, fused=True),
-                      lambda p, lr: torch.optim.AdamW(p, lr=lr, foreach=True)):
+    for optimizer in (
+        torch.optim.SGD,
+        torch.optim.AdamW,
+        lambda p, lr: torch.optim.AdamW(p, lr=lr, fused=True),
+        lambda p, lr: torch.optim.AdamW(p, lr=lr, foreach=True),
+    ):
         before = len(calls)
         layer(x).sum().backward()
         optimizer([p for p in layer.parameters() if p.requires_grad], lr=0.1).step()
@@ -352,7 +473,9 @@ def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
     twin = copy.deepcopy(layer)
     with torch.no_grad():
         twin.lora_B.add_(1)
-    assert torch.allclose(layer._row_norm(), true_norm()) and not torch.allclose(twin._row_norm(), true_norm())
+    assert torch.allclose(layer._row_norm(), true_norm()) and not torch.allclose(
+        twin._row_norm(), true_norm()
+    )
     layer.lora_B.data += 1
     layer.forget_norm()
     assert torch.allclose(layer._row_norm(), true_norm())
@@ -389,12 +512,20 @@ def test_merge_and_unmerge(variant, model, ids):
     assert ft.unmerge_adapter(model) is model
     assert torch.allclose(model(ids).logits, adapted, rtol=1e-4, atol=1e-5)
     for name, layer in ft.lora_layers(model).items():
-        assert torch.allclose(layer.base_layer.weight, before[f"{name}.weight"], rtol=1e-5, atol=1e-6)
+        assert torch.allclose(
+            layer.base_layer.weight, before[f"{name}.weight"], rtol=1e-5, atol=1e-6
+        )
 
 
 def test_dora_with_a_magnitude_of_zero_is_finite():
     """A row with W = 0 has norm 0 and m = 0: the output is the bias, and no gradient is NaN."""
-    layer = linear_layer(torch.zeros(2, 3), torch.tensor([1.0, 2]), torch.ones(1, 3), torch.zeros(2, 1), torch.zeros(2))
+    layer = linear_layer(
+        torch.zeros(2, 3),
+        torch.tensor([1.0, 2]),
+        torch.ones(1, 3),
+        torch.zeros(2, 1),
+        torch.zeros(2),
+    )
     y = layer(torch.ones(1, 3))
     y.sum().backward()
     assert y.tolist() == [[1, 2]]
@@ -416,7 +547,9 @@ def test_disabled_is_the_base_bit_for_bit_also_after_training(variant, model, id
         assert same is model and torch.equal(model(ids).logits, base)
         with ft.disable_adapter(model):
             pass
-        assert torch.equal(model(ids).logits, base)  # the inner block's end does not switch it on again
+        assert torch.equal(
+            model(ids).logits, base
+        )  # the inner block's end does not switch it on again
     assert torch.equal(model(ids).logits, adapted)
     with pytest.raises(RuntimeError, match="stop"), ft.disable_adapter(model):
         raise RuntimeError("stop")
@@ -426,8 +559,12 @@ def test_disabled_is_the_base_bit_for_bit_also_after_training(variant, model, id
 def test_only_the_adapter_trains_and_the_base_gets_no_gradient(model, ids):
     ft.add_lora(model, r=2, target_modules=("q_proj", "v_proj"), use_dora=True)
     names = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert names == {f"model.layers.{i}.self_attn.{p}.{a}" for i in (0, 1) for p in ("q_proj", "v_proj")
-                     for a in ("lora_A", "lora_B", "lora_magnitude_vector")}
+    assert names == {
+        f"model.layers.{i}.self_attn.{p}.{a}"
+        for i in (0, 1)
+        for p in ("q_proj", "v_proj")
+        for a in ("lora_A", "lora_B", "lora_magnitude_vector")
+    }
     model(ids, labels=ids).loss.backward()
     assert {n for n, p in model.named_parameters() if p.grad is not None} == names
 
@@ -443,31 +580,52 @@ def test_new_layers_take_the_models_mode(training, ids):
 def test_dropout_falls_on_the_low_rank_branch_only(model, ids):
     base = model(ids).logits
     ft.add_lora(model, r=4, lora_dropout=0.9, use_dora=True).train()
-    assert torch.allclose(model(ids).logits, base, atol=1e-5)  # B = 0: dropout of the base's input would show
+    assert torch.allclose(
+        model(ids).logits, base, atol=1e-5
+    )  # B = 0: dropout of the base's input would show
 
 
 def test_targets(model):
     every = target_names(model, "all-linear")
     assert len(every) == 14 and not any("lm_head" in n for n in every)
     assert target_names(model, ["q_proj", "model.layers.1.mlp.up_proj"]) == [
-        "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.1.mlp.up_proj",
+    ]
     assert target_names(model, "down_proj") == [f"model.layers.{i}.mlp.down_proj" for i in (0, 1)]
     assert target_names(model, ["lm_head"]) == ["lm_head"]
 
 
-@pytest.mark.parametrize("target", ["q_prj", "proj", "model.layers.7.self_attn.q_proj", "embed_tokens"])
+@pytest.mark.parametrize(
+    "target", ["q_prj", "proj", "model.layers.7.self_attn.q_proj", "embed_tokens"]
+)
 def test_unknown_target_names_what_there_is_and_touches_nothing(target, model):
     before = snapshot(model)
-    with pytest.raises(ValueError, match="(?s)target_modules.*" + target.replace(".", r"\.") + ".*down_proj.*q_proj"):
+    with pytest.raises(
+        ValueError,
+        match="(?s)target_modules.*" + target.replace(".", r"\.") + ".*down_proj.*q_proj",
+    ):
         ft.add_lora(model, target_modules=["q_proj", target])
     assert_untouched(model, before)
 
 
-@pytest.mark.parametrize("option, word", [({"r": 0}, "r=0"), ({"r": -1}, "r=-1"), ({"r": 2.5}, "r=2.5"), ({"r": True}, "r=True"),
-                                          ({"lora_alpha": 0}, "lora_alpha=0"), ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
-                                          ({"lora_alpha": float("inf")}, "lora_alpha=inf"),
-                                          ({"lora_dropout": 1.0}, "lora_dropout=1.0"), ({"lora_dropout": -0.1}, "lora_dropout"),
-                                          ({"target_modules": []}, "target_modules"), ({"target_modules": ""}, "target_modules")])
+@pytest.mark.parametrize(
+    "option, word",
+    [
+        ({"r": 0}, "r=0"),
+        ({"r": -1}, "r=-1"),
+        ({"r": 2.5}, "r=2.5"),
+        ({"r": True}, "r=True"),
+        ({"lora_alpha": 0}, "lora_alpha=0"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
+        ({"lora_alpha": float("inf")}, "lora_alpha=inf"),
+        ({"lora_dropout": 1.0}, "lora_dropout=1.0"),
+        ({"lora_dropout": -0.1}, "lora_dropout"),
+        ({"target_modules": []}, "target_modules"),
+        ({"target_modules": ""}, "target_modules"),
+    ],
+)
 def test_bad_options_name_the_argument(option, word, model):
     before = snapshot(model)
     with pytest.raises(ValueError, match=word):
@@ -497,6 +655,7 @@ def test_calls_in_the_wrong_order_say_what_to_do(model):
 def test_the_output_head_can_be_adapted_on_request(tied, ids, caplog):
     """Adapting a tied head leaves the input embeddings alone, and says that merging would not."""
     import logging
+
     model = llama(tie_word_embeddings=tied)
     embeddings = model.get_input_embeddings().weight.detach().clone()
     with caplog.at_level(logging.WARNING, "ftlib"):
@@ -525,11 +684,17 @@ def test_half_precision_base_keeps_an_fp32_adapter(variant, dtype, ids):
     assert out.logits.dtype == dtype
     for layer in ft.lora_layers(model).values():
         assert layer.base_layer.weight.dtype == dtype
-        assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all()
-                   for p in layer.parameters(recurse=False))
+        assert all(
+            p.dtype == torch.float32
+            and p.grad.dtype == torch.float32
+            and torch.isfinite(p.grad).all()
+            for p in layer.parameters(recurse=False)
+        )
     weights = {n: l.base_layer.weight.clone() for n, l in ft.lora_layers(model).items()}
     ft.merge_adapter(model)
-    for name, layer in ft.lora_layers(model).items():  # the delta is computed in fp32 and rounded once
+    for name, layer in ft.lora_layers(
+        model
+    ).items():  # the delta is computed in fp32 and rounded once
         exact = weights[name].float() + layer.scaling * layer.lora_B @ layer.lora_A
         if variant == "lora":
             assert torch.equal(layer.base_layer.weight, exact.to(dtype))
@@ -538,20 +703,32 @@ def test_half_precision_base_keeps_an_fp32_adapter(variant, dtype, ids):
 @pytest.mark.parametrize("variant", ["lora", "dora"])
 def test_gradient_checkpointing_gives_the_same_gradients(variant, ids):
     """Although the embedding output needs no gradient, the adapters inside the checkpointed blocks get theirs."""
-    plain, checkpointed = (randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant])).train() for _ in range(2))
+    plain, checkpointed = (
+        randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant])).train() for _ in range(2)
+    )
     checkpointed.gradient_checkpointing_enable({"use_reentrant": False})
     for model in (plain, checkpointed):
         model(ids, labels=ids).loss.backward()
-    pairs = [(p, q) for p, q in zip(plain.parameters(), checkpointed.parameters()) if p.requires_grad]
+    pairs = [
+        (p, q) for p, q in zip(plain.parameters(), checkpointed.parameters()) if p.requires_grad
+    ]
     assert len(pairs) == (42 if variant == "dora" else 28)
-    assert all(torch.allclose(p.grad, q.grad, rtol=1e-5, atol=1e-7) and p.grad.any() for p, q in pairs)
+    assert all(
+        torch.allclose(p.grad, q.grad, rtol=1e-5, atol=1e-7) and p.grad.any() for p, q in pairs
+    )
 
 
 def test_an_adapted_model_is_still_a_pretrained_model_that_generates(model, ids):
     from transformers import PreTrainedModel
+
     randomize(ft.add_lora(model, r=2))
     assert isinstance(model, PreTrainedModel) and model.dtype == torch.float32
-    assert model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False).shape[1] <= 10
+    assert (
+        model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False
+        ).shape[1]
+        <= 10
+    )
 
 
 def test_deepcopy_is_independent(model, ids):
@@ -560,7 +737,9 @@ def test_deepcopy_is_independent(model, ids):
     before = model(ids).logits
     ft.merge_adapter(twin)
     randomize(twin, seed=9)
-    assert torch.equal(model(ids).logits, before) and not any(l.merged for l in ft.lora_layers(model).values())
+    assert torch.equal(model(ids).logits, before) and not any(
+        l.merged for l in ft.lora_layers(model).values()
+    )
 
 
 def test_autocast_does_not_round_the_norm():
@@ -578,7 +757,11 @@ def test_autocast_does_not_round_the_norm():
 def test_torch_compile_changes_nothing(variant, ids):
     """Traced by dynamo and AOT autograd, before and after an optimizer step; LoRA without a graph break. One block, two of its
     layers, one wide and one narrow: DoRA breaks the graph in each, and every piece is traced."""
-    model = randomize(ft.add_lora(llama(layers=1), r=4, target_modules=("q_proj", "down_proj"), **VARIANTS[variant]))
+    model = randomize(
+        ft.add_lora(
+            llama(layers=1), r=4, target_modules=("q_proj", "down_proj"), **VARIANTS[variant]
+        )
+    )
     trained = [p for p in model.parameters() if p.requires_grad]
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=variant == "lora")
@@ -606,7 +789,10 @@ def test_a_merged_adapter_becomes_the_reference_of_the_next():
     ft.merge_and_unload(model)
     assert not ft.lora_layers(model) and torch.allclose(model(ids).logits, after_sft, atol=1e-10)
     ft.add_lora(model, r=4)
-    assert torch.allclose(model(ids).logits, after_sft, atol=1e-10) and model.config._name_or_path != name
+    assert (
+        torch.allclose(model(ids).logits, after_sft, atol=1e-10)
+        and model.config._name_or_path != name
+    )
     for layer in ft.lora_layers(model).values():
         torch.nn.init.normal_(layer.lora_B, std=0.1)
     assert not torch.allclose(model(ids).logits, after_sft, atol=1e-2)

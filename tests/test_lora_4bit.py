@@ -1,4 +1,5 @@
 """LoRA and DoRA over bitsandbytes 4-bit layers: the fused path, what it saves, merging with its drift."""
+
 import logging
 
 import peft
@@ -23,7 +24,9 @@ class Model(nn.Module):
         torch.manual_seed(0)
         dense = nn.Linear(n_in, N_OUT, bias=bias)
         self.dense = [dense.weight.detach().bfloat16()]  # in a list: not a parameter
-        self.proj = Linear4bit(n_in, N_OUT, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
+        self.proj = Linear4bit(
+            n_in, N_OUT, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4"
+        )
         self.proj.load_state_dict(dense.state_dict())
         self.to(torch.bfloat16).to("cpu")  # quantised as it goes to the CPU, from bf16
         self.proj.support_avx512bf16_for_cpu = False
@@ -44,7 +47,16 @@ def filled(model):
 
 
 def adapted(use_dora, bias=False, **options):
-    return filled(ft.add_lora(Model(bias), r=R, lora_alpha=2 * R, target_modules=("proj",), use_dora=use_dora, **options))
+    return filled(
+        ft.add_lora(
+            Model(bias),
+            r=R,
+            lora_alpha=2 * R,
+            target_modules=("proj",),
+            use_dora=use_dora,
+            **options,
+        )
+    )
 
 
 def data():
@@ -72,6 +84,7 @@ def exact(layer, x, dy):
     def forward(x):
         V = W + layer.scaling * B @ A
         return x @ V.T + bias if m is None else (m / V.detach().norm(dim=1)) * (x @ V.T) + bias
+
     return run(forward, x, dy, torch.float64, [A, B] + ([m] if m is not None else []))
 
 
@@ -86,7 +99,10 @@ def test_no_further_from_float64_than_peft(use_dora, bias):
     x, dy = data()
     model = adapted(use_dora, bias)
     layer = ft.lora_layers(model)["proj"]
-    theirs = peft.get_peft_model(Model(bias), peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=["proj"], use_dora=use_dora))
+    theirs = peft.get_peft_model(
+        Model(bias),
+        peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=["proj"], use_dora=use_dora),
+    )
     other = theirs.base_model.model.proj
     with torch.no_grad():
         other.lora_A.default.weight.copy_(layer.lora_A)
@@ -96,7 +112,13 @@ def test_no_further_from_float64_than_peft(use_dora, bias):
     more = [other.lora_magnitude_vector.default.weight] if use_dora else []
     want = exact(layer, x.bfloat16().float(), dy.bfloat16().float())
     mine = run(model, x, dy, torch.bfloat16, trained(layer))
-    peft_s = run(theirs, x, dy, torch.bfloat16, [other.lora_A.default.weight, other.lora_B.default.weight, *more])
+    peft_s = run(
+        theirs,
+        x,
+        dy,
+        torch.bfloat16,
+        [other.lora_A.default.weight, other.lora_B.default.weight, *more],
+    )
     assert len(mine) == len(want) == len(peft_s)
     for a, b, w in zip(mine, peft_s, want):
         assert (a - w).norm() <= max(2 * (b - w).norm(), 0.004 * w.norm())
@@ -118,7 +140,10 @@ def test_autocast_keeps_no_copy_of_a_cast_weight():
     model = nn.Sequential(nn.Linear(N_IN, N_OUT))
     ft.add_lora(model, r=R, target_modules=("0",))
     saved = []
-    with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
+    ):
         model(data()[0].requires_grad_())
     weights = [t for t in saved if t.numel() == N_IN * N_OUT]
     assert weights and all(t.data_ptr() == model[0].weight.data_ptr() for t in weights)
@@ -158,6 +183,7 @@ def test_merge_dequantises_says_its_drift_and_unmerges_exactly(use_dora, bias, c
 def test_drift_is_what_it_says():
     """Rounding and requantising against the same sums made by hand."""
     from bitsandbytes.functional import quantize_4bit
+
     model = adapted(False)
     layer = ft.lora_layers(model)["proj"]
     W = layer.dense_weight().float()
@@ -165,8 +191,12 @@ def test_drift_is_what_it_says():
     drift = layer.merge()
     again = dequantize_4bit(*quantize_4bit(exactly.bfloat16(), quant_type="nf4"))
     assert drift.update == pytest.approx((exactly - W).square().sum().item(), rel=1e-5)
-    assert drift.rounding == pytest.approx((exactly.bfloat16().float() - exactly).square().sum().item(), rel=1e-3)
-    assert drift.requantising == pytest.approx((again.float() - exactly).square().sum().item(), rel=0.05)
+    assert drift.rounding == pytest.approx(
+        (exactly.bfloat16().float() - exactly).square().sum().item(), rel=1e-3
+    )
+    assert drift.requantising == pytest.approx(
+        (again.float() - exactly).square().sum().item(), rel=0.05
+    )
     assert drift.requantising > 100 * drift.rounding > 0
 
 
@@ -180,6 +210,7 @@ def test_a_merge_that_fails_half_way_leaves_nothing_merged(monkeypatch):
 
     def fail():
         raise MemoryError("no room")
+
     monkeypatch.setattr(layers[2], "merge", fail)
     with pytest.raises(MemoryError):
         ft.merge_adapter(model)
@@ -200,7 +231,9 @@ def test_row_squares_are_kept_until_the_weight_changes():
     with torch.no_grad():
         layer.weight.mul_(2)
     layer._row_norm()
-    assert torch.allclose(layer._squares, row_squares(layer.weight)) and not torch.allclose(layer._squares, first)
+    assert torch.allclose(layer._squares, row_squares(layer.weight)) and not torch.allclose(
+        layer._squares, first
+    )
 
 
 # Blocks across the rows: where bitsandbytes takes wrong scales with AVX-512
@@ -209,8 +242,10 @@ def test_row_squares_are_kept_until_the_weight_changes():
 @pytest.fixture
 def avx512(monkeypatch):
     """bitsandbytes' dequantisation as it is with AVX-512, and none of its products."""
+
     def refuse(*args, **kwargs):
         raise AssertionError("bitsandbytes computed a product of its own")
+
     monkeypatch.setattr("bitsandbytes.functional.dequantize_4bit", dequantize_as_avx512)
     monkeypatch.setattr("bitsandbytes.matmul_4bit", refuse)
 
@@ -220,7 +255,11 @@ def avx512(monkeypatch):
 @pytest.mark.parametrize("n_in", [32, 96])
 def test_blocks_across_rows_are_read_rightly(use_dora, bias, n_in, avx512):
     """In training and evaluation, disabled, merged: the weight that was quantised, by ftlib's own dequantisation of it."""
-    model = filled(ft.add_lora(Model(bias, n_in), r=R, lora_alpha=2 * R, target_modules=("proj",), use_dora=use_dora))
+    model = filled(
+        ft.add_lora(
+            Model(bias, n_in), r=R, lora_alpha=2 * R, target_modules=("proj",), use_dora=use_dora
+        )
+    )
     layer = ft.lora_layers(model)["proj"]
     W = ft.quantize_nf4(model.dense[0]).dequantize()
     assert torch.equal(layer.dense_weight(), W)
@@ -246,6 +285,7 @@ def test_whole_blocks_stay_with_bitsandbytes():
 def test_a_mended_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog):
     """Without AVX-512's fault both are the same: output, type and the gradient of the input."""
     import copy
+
     x, _ = data()
     model = Model(bias=True, n_in=96)
     want = run(model, x[..., :96], torch.ones(3, 5, N_OUT), torch.float32, [])

@@ -1,4 +1,5 @@
 """What a machine may be like: locale, time zone, umask, home, /proc, path, cores, user, network, hash seed, pip's settings."""
+
 import ast
 import os
 import shlex
@@ -16,8 +17,14 @@ from ftlib.course import progress
 from ftlib.export import llamacpp
 
 ODD = "Büro mit Leerzeichen"
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # for all text that names no encoding
-OURS = sorted(p for folder in ("ftlib", "tools", "data", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
+ASCII = {
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+}  # for all text that names no encoding
+OURS = sorted(
+    p for folder in ("ftlib", "tools", "data", "benchmarks") for p in (ROOT / folder).rglob("*.py")
+)
 
 # Rows with umlauts through the pipeline, near duplicates, a split and a written data set: the digest of every file.
 PIPELINE = """
@@ -48,7 +55,9 @@ def start(code, folder, umask=0o022, without=(), **changes):
     env |= {"PYTHONPATH": str(ROOT), **changes}
     script = folder / "script.py"
     script.write_text(code, encoding="utf-8")
-    done = subprocess.run([sys.executable, script.name], cwd=folder, env=env, capture_output=True, umask=umask)
+    done = subprocess.run(
+        [sys.executable, script.name], cwd=folder, env=env, capture_output=True, umask=umask
+    )
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     return done.stdout.decode()
 
@@ -66,7 +75,15 @@ def test_the_same_bytes_whatever_locale_time_zone_hash_seed_home_and_path(tmp_pa
     plain.mkdir()
     odd.mkdir()
     usual = start(PIPELINE, plain, LC_ALL="C.UTF-8", TZ="UTC", PYTHONHASHSEED="0")
-    other = start(PIPELINE, odd, umask=0o077, without=("HOME", "XDG_DATA_HOME"), **ASCII, TZ="Asia/Kathmandu", PYTHONHASHSEED="1")
+    other = start(
+        PIPELINE,
+        odd,
+        umask=0o077,
+        without=("HOME", "XDG_DATA_HOME"),
+        **ASCII,
+        TZ="Asia/Kathmandu",
+        PYTHONHASHSEED="1",
+    )
     assert "0o100644" in usual
     assert usual.replace("0o100644", "0o100600") == other
 
@@ -79,8 +96,12 @@ def test_text_is_read_and_written_in_utf8_by_name():
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "attr", "")
-            named = any(word.arg == "encoding" for word in node.keywords) or "/proc/" in ast.unparse(node)
-            mode = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+            named = any(
+                word.arg == "encoding" for word in node.keywords
+            ) or "/proc/" in ast.unparse(node)
+            mode = (
+                node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+            )
             opens_text = name == "open" and mode in ("r", "w", "a")
             if (name in ("read_text", "write_text") or opens_text) and not named:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
@@ -99,7 +120,9 @@ def test_the_makefile_works_under_a_path_with_spaces_and_umlauts(tmp_path):
     folder = tmp_path / ODD
     folder.mkdir()
     shutil.copy(ROOT / "Makefile", folder)
-    done = subprocess.run(["make", "--dry-run", "lab", "test", "labs"], cwd=folder, capture_output=True)
+    done = subprocess.run(
+        ["make", "--dry-run", "lab", "test", "labs"], cwd=folder, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     words = [shlex.split(line) for line in os.fsdecode(done.stdout).splitlines()]
     assert f"--ServerApp.root_dir={folder}" in sum(words, [])
@@ -111,6 +134,7 @@ def test_without_a_known_home(monkeypatch):
 
     def unknown():
         raise RuntimeError("Could not determine home directory.")
+
     monkeypatch.setattr(Path, "home", unknown)
     monkeypatch.delenv("FTLIB_PROGRESS")
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
@@ -134,12 +158,14 @@ def test_a_home_that_cannot_be_written(tmp_path, monkeypatch, caplog):
 def test_without_proc(monkeypatch):
     """macOS has none: memory and processor are then unknown, which is no error."""
     from benchmarks import harness
+
     read = Path.read_text
 
     def without(self, *args, **kwargs):
         if self.parts[:2] == ("/", "proc"):
             raise FileNotFoundError(self)
         return read(self, *args, **kwargs)
+
     monkeypatch.setattr(Path, "read_text", without)
     assert doctor.available_memory() is None
     assert harness._processor()
@@ -149,6 +175,7 @@ def test_without_proc(monkeypatch):
 def test_one_core_of_many(monkeypatch):
     """What counts are the cores that the process may use, not those that are there."""
     from ftlib.core.seeds import workers
+
     monkeypatch.delenv("FTLIB_WORKERS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     monkeypatch.setattr(os, "cpu_count", refuse)
@@ -165,6 +192,7 @@ def test_the_embedded_model_needs_no_network(monkeypatch):
 
 def test_a_test_of_pip_does_not_see_this_machines_settings(tmp_path, monkeypatch):
     import test_tools
+
     settings = tmp_path / "pip.conf"
     settings.write_text("[global]\nuser = true\nrequire-hashes = true\n", encoding="utf-8")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))

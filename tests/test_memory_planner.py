@@ -1,4 +1,5 @@
 """The planner: moving a handle changes the shown total to plan_memory's; a picture remains without widgets."""
+
 import pytest
 from IPython.utils.capture import capture_output
 
@@ -6,7 +7,15 @@ import ftlib as ft
 from ftlib.course.memory_planner import START, describe, planner
 from ftlib.training.memory_plan import PlanError
 
-MOVES = {"model": "llama-3.1-8b", "method": "full", "loss": "dpo", "r": 64, "batch_size": 16, "seq_len": 8192, "gradient_checkpointing": False}
+MOVES = {
+    "model": "llama-3.1-8b",
+    "method": "full",
+    "loss": "dpo",
+    "r": 64,
+    "batch_size": 16,
+    "seq_len": 8192,
+    "gradient_checkpointing": False,
+}
 
 
 def test_every_handle_moves_the_total_to_that_of_the_plan():
@@ -15,7 +24,9 @@ def test_every_handle_moves_the_total_to_that_of_the_plan():
     for name, value in MOVES.items():
         made.controls[name].value = value
         settings[name] = value
-        want = ft.plan_memory(settings["model"], **{k: v for k, v in settings.items() if k != "model"})
+        want = ft.plan_memory(
+            settings["model"], **{k: v for k, v in settings.items() if k != "model"}
+        )
         assert made.plan == want
         assert f"{want.total / 1e9:.1f} GB" in made.headline.value
     totals = {describe(planner().plan), made.headline.value}
@@ -33,7 +44,9 @@ def test_capacities():
 def test_a_start_beside_the_steps_of_a_slider_and_a_bad_one():
     made = planner(r=12, seq_len=3000)
     assert made.plan.settings["r"] == 12 and made.plan.settings["seq_len"] == 3000
-    assert list(made.controls["r"].options) == sorted(made.controls["r"].options, key=lambda o: o if isinstance(o, int) else o[1])
+    assert list(made.controls["r"].options) == sorted(
+        made.controls["r"].options, key=lambda o: o if isinstance(o, int) else o[1]
+    )
     with pytest.raises(ValueError, match="planner has no handle rank: use model"):
         planner(rank=3)
     with pytest.raises(PlanError, match="method='lorra'"):
@@ -42,6 +55,7 @@ def test_a_start_beside_the_steps_of_a_slider_and_a_bad_one():
 
 def test_the_figure_says_what_the_plan_says():
     from ftlib.course.memory_planner import draw
+
     plan = ft.plan_memory("llama-3.1-70b", "qlora", r=16)
     axes = draw(plan).axes[0]
     assert axes.get_title() == f"llama-3.1-70b: {describe(plan)}" and axes.get_ylabel() == "GB"
@@ -57,9 +71,12 @@ def test_shown_as_handles_and_a_figure_that_moves(monkeypatch):
     from IPython.core.interactiveshell import InteractiveShell
 
     from ftlib.course import memory_planner
+
     InteractiveShell.instance()
     drawn = []
-    monkeypatch.setattr(memory_planner, "draw", lambda plan: drawn.append(plan.total) or f"figure of {plan.total}")
+    monkeypatch.setattr(
+        memory_planner, "draw", lambda plan: drawn.append(plan.total) or f"figure of {plan.total}"
+    )
     made = planner()
     with capture_output() as shown:
         made._ipython_display_()

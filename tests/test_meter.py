@@ -1,4 +1,5 @@
 """Measured memory: the peak meter and the timeline."""
+
 import pytest
 import torch
 
@@ -9,12 +10,14 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's alloc
 
 def test_it_counts_live_storages_to_the_byte():
     """4 MB and 8 MB alive together, a view that costs nothing, then 4 MB after the others are gone: 12 MB."""
+
     def step():
         a = torch.zeros(1_000_000)
         b = a.repeat(2)
         view = b[:10]
         del a, b, view
         torch.zeros(1_000_000)
+
     assert peak_bytes(step) == 12_000_000
 
 
@@ -40,7 +43,13 @@ def test_the_timeline_rises_through_the_blocks_and_falls_back(model):
     ids = torch.arange(24).view(2, 12)
     course = memory_timeline(model, lambda: model(input_ids=ids, labels=ids).loss.backward())
     blocks = [b for name, b in course if name.startswith("forward model.layers.")]
-    assert len(blocks) == model.config.num_hidden_layers and blocks == sorted(blocks) and blocks[0] > 0
+    assert (
+        len(blocks) == model.config.num_hidden_layers and blocks == sorted(blocks) and blocks[0] > 0
+    )
     names = [name for name, _ in course]
-    assert names.index("forward lm_head") < names.index("backward lm_head") < names.index("backward model.layers.0")
+    assert (
+        names.index("forward lm_head")
+        < names.index("backward lm_head")
+        < names.index("backward model.layers.0")
+    )
     assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())

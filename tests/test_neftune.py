@@ -1,4 +1,5 @@
 """NEFTune: the noise's size by hand, only in training, real lengths, parity with transformers, nothing left behind."""
+
 import math
 
 import pytest
@@ -16,7 +17,9 @@ def hooks(model):
 def embed(model, ids, mask=None):
     """The input embeddings that the first layer sees."""
     seen = {}
-    handle = model.model.layers[0].register_forward_pre_hook(lambda m, a, k: seen.update(x=a[0] if a else k["hidden_states"]), with_kwargs=True)
+    handle = model.model.layers[0].register_forward_pre_hook(
+        lambda m, a, k: seen.update(x=a[0] if a else k["hidden_states"]), with_kwargs=True
+    )
     model(input_ids=ids, attention_mask=mask)
     handle.remove()
     return seen["x"]
@@ -36,8 +39,14 @@ def test_size_by_hand():
 def test_padding_does_not_weaken_it():
     """The same row with and without padding: the real form's bound is the same, the stock form's shrinks by sqrt(L/T)."""
     torch.manual_seed(0)
-    x, short, long = torch.zeros(64, 20, 32), torch.ones(64, 20), torch.cat([torch.ones(64, 5), torch.zeros(64, 15)], 1)
-    assert neftune_noise(x, 5.0, long)[:, :5].std() / neftune_noise(x, 5.0, short).std() == pytest.approx(2.0, rel=0.05)
+    x, short, long = (
+        torch.zeros(64, 20, 32),
+        torch.ones(64, 20),
+        torch.cat([torch.ones(64, 5), torch.zeros(64, 15)], 1),
+    )
+    assert neftune_noise(x, 5.0, long)[:, :5].std() / neftune_noise(
+        x, 5.0, short
+    ).std() == pytest.approx(2.0, rel=0.05)
     stock = neftune_noise(x, 5.0, long, length="padded")
     assert stock[:, :5].std() / neftune_noise(x, 5.0, short).std() == pytest.approx(1.0, rel=0.05)
     assert stock[:, 5:].abs().max() > 0
@@ -101,5 +110,8 @@ def test_bad_alpha(model, alpha):
 
 
 def test_bad_length(model):
-    with pytest.raises(ValueError, match="length='tokens'"), ft.neftune(model, 5.0, length="tokens"):
+    with (
+        pytest.raises(ValueError, match="length='tokens'"),
+        ft.neftune(model, 5.0, length="tokens"),
+    ):
         pass

@@ -1,4 +1,5 @@
 """Packing: bins by hand, the same losses as unpacked, and no conversation that sees another."""
+
 import pytest
 import torch
 from conftest import EMBEDDED, llama
@@ -41,17 +42,33 @@ def test_packed_rows_by_hand():
     """Lengths 2, 3, 4 in rows of 5: [4], [3, 2]. Padding before: 12 places of which 9 are used, 1/4; after: 10 places, 1/10 of them
     empty. The first token of a block has no label, even where it had one."""
     packed = pack([row(1, 2, prompt=0), row(3, 4, 5), row(6, 7, 8, 9, prompt=2)], max_length=5)
-    assert packed.blocks == [[2], [1, 0]] and (packed.padding_before, packed.padding_after) == (pytest.approx(1 / 4), pytest.approx(1 / 10))
-    assert packed.rows[1] == {"input_ids": [3, 4, 5, 1, 2], "labels": [IGNORE, 4, 5, IGNORE, 2], "position_ids": [0, 1, 2, 0, 1]}
+    assert packed.blocks == [[2], [1, 0]] and (packed.padding_before, packed.padding_after) == (
+        pytest.approx(1 / 4),
+        pytest.approx(1 / 10),
+    )
+    assert packed.rows[1] == {
+        "input_ids": [3, 4, 5, 1, 2],
+        "labels": [IGNORE, 4, 5, IGNORE, 2],
+        "position_ids": [0, 1, 2, 0, 1],
+    }
     assert str(packed) == "packed 3 conversations into 2 rows; padding 25.0% before, 10.0% after"
     batch = PackedCollator(pad_token_id=0)(packed.rows)
-    assert batch["input_ids"].tolist() == [[6, 7, 8, 9, 0], [3, 4, 5, 1, 2]] and batch["labels"][0].tolist() == [IGNORE, IGNORE, 8, 9, IGNORE]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0], [0, 1, 2, 0, 1]] and batch["use_cache"] is False
+    assert batch["input_ids"].tolist() == [[6, 7, 8, 9, 0], [3, 4, 5, 1, 2]] and batch["labels"][
+        0
+    ].tolist() == [IGNORE, IGNORE, 8, 9, IGNORE]
+    assert (
+        batch["position_ids"].tolist() == [[0, 1, 2, 3, 0], [0, 1, 2, 0, 1]]
+        and batch["use_cache"] is False
+    )
     assert real_tokens(batch["position_ids"]).tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
 
 
 def test_bad_rows():
-    for rows, words in (([], "no rows"), ([row(1, 2), row(1, 2, 3)], "row 1 has 3 tokens, max_length=2"), ([{"input_ids": [], "labels": []}], "row 0 has 0")):
+    for rows, words in (
+        ([], "no rows"),
+        ([row(1, 2), row(1, 2, 3)], "row 1 has 3 tokens, max_length=2"),
+        ([{"input_ids": [], "labels": []}], "row 0 has 0"),
+    ):
         with pytest.raises(DataError, match=words):
             pack(rows, 2)
 
@@ -60,7 +77,12 @@ def losses(model, batch) -> torch.Tensor:
     """(B, T - 1) losses of the next tokens, 0 without a label."""
     with torch.no_grad():
         logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
-    return cross_entropy(logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:], ignore_index=IGNORE, reduction="none")
+    return cross_entropy(
+        logits[:, :-1].transpose(1, 2),
+        batch["labels"][:, 1:],
+        ignore_index=IGNORE,
+        reduction="none",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +105,9 @@ def test_packed_losses_are_the_unpacked_ones(embedded, attention, training):
         for i in blocks:
             n = len(rows[i]["input_ids"])
             alone = losses(model, SFTCollator(tokenizer.pad_token_id)([rows[i]]))[0]
-            assert alone.sum() > 0 and (found[start: start + n - 1] - alone).abs().max() < 1e-9
+            assert alone.sum() > 0 and (found[start : start + n - 1] - alone).abs().max() < 1e-9
             start += n
-        assert found[start - 1:].abs().sum() == 0
+        assert found[start - 1 :].abs().sum() == 0
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -99,7 +121,11 @@ def test_a_change_in_one_block_leaves_the_others_bit_equal(embedded, attention):
         before = model(**batch).logits
         batch["input_ids"][0, :first] = (batch["input_ids"][0, :first] + 1) % 1000
         after = model(**batch).logits
-    assert len(packed.blocks[0]) > 1 and torch.equal(before[0, first:], after[0, first:]) and not torch.equal(before[0, :first], after[0, :first])
+    assert (
+        len(packed.blocks[0]) > 1
+        and torch.equal(before[0, first:], after[0, first:])
+        and not torch.equal(before[0, :first], after[0, :first])
+    )
 
 
 def test_packing_in_training():
@@ -108,17 +134,44 @@ def test_packing_in_training():
     for packing in (False, True):
         model, tokenizer = ft.load_model(EMBEDDED, dtype=torch.float32)
         torch.manual_seed(0)
-        run = ft.finetune(ft.add_lora(model, r=4), tokenizer, rows, steps=1, learning_rate=1e-3, batch_size=16, max_length=128, packing=packing,
-                          show=False, warmup=0, log_steps=1, eval_rows=rows[:3])
+        run = ft.finetune(
+            ft.add_lora(model, r=4),
+            tokenizer,
+            rows,
+            steps=1,
+            learning_rate=1e-3,
+            batch_size=16,
+            max_length=128,
+            packing=packing,
+            show=False,
+            warmup=0,
+            log_steps=1,
+            eval_rows=rows[:3],
+        )
         found.append((run, [p.detach() for p in model.parameters() if p.requires_grad]))
     (plain, weights), (packed, others) = found
-    assert packed.tokens == plain.tokens and packed.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=1e-5)
-    assert packed.eval_history[0]["eval_loss"] == pytest.approx(plain.eval_history[0]["eval_loss"], rel=1e-3)
+    assert packed.tokens == plain.tokens and packed.history[0]["loss"] == pytest.approx(
+        plain.history[0]["loss"], rel=1e-5
+    )
+    assert packed.eval_history[0]["eval_loss"] == pytest.approx(
+        plain.eval_history[0]["eval_loss"], rel=1e-3
+    )
     moved = torch.cat([(a - b).abs().flatten() for a, b in zip(weights, others)])
-    assert moved.mean() < 1e-5   # Adam's first step moves each weight by the learning rate: only gradients near 0 may differ in sign
+    assert (
+        moved.mean() < 1e-5
+    )  # Adam's first step moves each weight by the learning rate: only gradients near 0 may differ in sign
 
 
 def test_packing_with_noise_is_refused(tokenizer, rows):
     model = ft.add_lora(llama(), r=2)
     with pytest.raises(ft.RunError, match="packing=True and neftune_alpha=5"):
-        ft.finetune(model, tokenizer, rows, steps=1, learning_rate=1e-3, packing=True, neftune_alpha=5, show=False)
+        ft.finetune(
+            model,
+            tokenizer,
+            rows,
+            steps=1,
+            learning_rate=1e-3,
+            packing=True,
+            neftune_alpha=5,
+            show=False,
+        )

@@ -2,6 +2,7 @@
 
 Every test here runs bf16 on every machine: where the processor has no units for it, it is emulated, slow and right.
 """
+
 import json
 import math
 
@@ -17,7 +18,10 @@ from ftlib.training.options import PRECISIONS
 
 BF16_ROUNDING = 2**-8  # half a unit in the last of eight bits, relative
 SETTINGS = {"steps": 3, "learning_rate": 1e-3, "batch_size": 4, "log_steps": 1, "show": False}
-PAIRS = [{"prompt": f"Say {w}.", "chosen": w, "rejected": f"no {w}!"} for w in ("ab", "cde", "f", "gh", "ijk", "l")]
+PAIRS = [
+    {"prompt": f"Say {w}.", "chosen": w, "rejected": f"no {w}!"}
+    for w in ("ab", "cde", "f", "gh", "ijk", "l")
+]
 per_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
@@ -41,7 +45,11 @@ def trained(model) -> dict[str, torch.Tensor]:
 
 # --- what computes in what ------------------------------------------------------------------------
 def test_the_profiles_say_in_what_they_train():
-    assert {name: p.precision for name, p in PROFILES.items()} == {"tiny": "fp32", "small": "bf16", "spark": "bf16"}
+    assert {name: p.precision for name, p in PROFILES.items()} == {
+        "tiny": "fp32",
+        "small": "bf16",
+        "spark": "bf16",
+    }
 
 
 @pytest.mark.parametrize("profile, dtype", [("tiny", torch.float32), ("small", torch.bfloat16)])
@@ -62,7 +70,9 @@ def test_bf16_is_autocast_over_fp32_weights(train, tokenizer, rows):
     getattr(ft, train)(model, tokenizer, data, **SETTINGS, precision="bf16")
     assert set(seen) == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert model(torch.tensor([[1, 2, 3]])).logits.dtype == torch.float32 and seen[-1] == torch.float32
+    assert (
+        model(torch.tensor([[1, 2, 3]])).logits.dtype == torch.float32 and seen[-1] == torch.float32
+    )
 
 
 @per_precision
@@ -93,7 +103,15 @@ def test_the_two_precisions_agree_to_rounding_and_no_further(train, tokenizer, r
             run = ft.finetune(model, tokenizer, rows, **SETTINGS, precision=precision)
         else:
             reference = "adapter_off" if train in ("dpo", "kto") else None
-            run = ft.prefer(model, tokenizer, PAIRS, loss=train, reference=reference, **SETTINGS, precision=precision)
+            run = ft.prefer(
+                model,
+                tokenizer,
+                PAIRS,
+                loss=train,
+                reference=reference,
+                **SETTINGS,
+                precision=precision,
+            )
         losses[precision] = [entry["loss"] for entry in run.history]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=16 * BF16_ROUNDING)
     assert losses["bf16"] != losses["fp32"]
@@ -107,11 +125,20 @@ def tolerance(precision: str) -> float:
 def test_packed_rows_train_as_apart(precision, tokenizer):
     """Six rows in one step, apart and in one packed row: one loss, and one update."""
     rows = [chat(f"Say {w}.", w) for w in ("ab", "cde", "f", "gh", "ijk", "l")]
-    one = {**SETTINGS, "steps": 1, "warmup": 0.0, "batch_size": 6, "max_length": 512, "precision": precision}
+    one = {
+        **SETTINGS,
+        "steps": 1,
+        "warmup": 0.0,
+        "batch_size": 6,
+        "max_length": 512,
+        "precision": precision,
+    }
     apart, packed = adapted(), adapted()
     first = ft.finetune(apart, tokenizer, rows, **one)
     second = ft.finetune(packed, tokenizer, rows, **{**one, "batch_size": 1}, packing=True)
-    assert second.history[0]["loss"] == pytest.approx(first.history[0]["loss"], rel=tolerance(precision))
+    assert second.history[0]["loss"] == pytest.approx(
+        first.history[0]["loss"], rel=tolerance(precision)
+    )
 
 
 @per_precision
@@ -119,7 +146,9 @@ def test_packed_rows_train_as_apart(precision, tokenizer):
 def test_a_cached_reference_is_that_of_the_adapter_off(loss, precision, tokenizer):
     """The first loss is that of a policy that has not moved, to the rounding of two batches of other shapes."""
     for kind in ("cached", "adapter_off"):
-        run = ft.prefer(adapted(), tokenizer, PAIRS, loss=loss, reference=kind, **SETTINGS, precision=precision)
+        run = ft.prefer(
+            adapted(), tokenizer, PAIRS, loss=loss, reference=kind, **SETTINGS, precision=precision
+        )
         want = {"dpo": math.log(2), "kto": 0.5}[loss]
         assert run.history[0]["loss"] == pytest.approx(want, abs=tolerance(precision))
 
@@ -128,14 +157,22 @@ def test_a_cached_reference_is_that_of_the_adapter_off(loss, precision, tokenize
 def test_accumulated_batches_are_one_large_batch(precision, tokenizer, rows):
     losses = []
     for options in ({"batch_size": 8}, {"batch_size": 4, "accumulate": 2}):
-        run = ft.finetune(adapted(), tokenizer, rows[:8], **{**SETTINGS, "steps": 1, **options}, precision=precision)
+        run = ft.finetune(
+            adapted(),
+            tokenizer,
+            rows[:8],
+            **{**SETTINGS, "steps": 1, **options},
+            precision=precision,
+        )
         losses.append(run.history[0]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=tolerance(precision))
 
 
 @per_precision
 def test_a_trained_prefix(precision, tokenizer, rows):
-    run = ft.finetune(add_prefix(llama(layers=1), 2), tokenizer, rows, **SETTINGS, precision=precision)
+    run = ft.finetune(
+        add_prefix(llama(layers=1), 2), tokenizer, rows, **SETTINGS, precision=precision
+    )
     assert math.isfinite(run.history[-1]["loss"])
 
 
@@ -158,17 +195,24 @@ def test_a_run_records_it_and_resumes_to_the_same_bits(train, precision, tokeniz
 @pytest.mark.parametrize("train", ["finetune", "prefer"])
 def test_resuming_in_another_precision_is_refused_by_name(train, tokenizer, rows, tmp_path):
     data = rows if train == "finetune" else PAIRS
-    getattr(ft, train)(adapted(), tokenizer, data, **SETTINGS, output_dir=tmp_path / "run", precision="fp32")
+    getattr(ft, train)(
+        adapted(), tokenizer, data, **SETTINGS, output_dir=tmp_path / "run", precision="fp32"
+    )
     with pytest.raises(ft.RunError, match=r"precision: 'fp32' there, 'bf16' now"):
-        getattr(ft, train)(adapted(), tokenizer, data, **SETTINGS, output_dir=tmp_path / "run", precision="bf16")
+        getattr(ft, train)(
+            adapted(), tokenizer, data, **SETTINGS, output_dir=tmp_path / "run", precision="bf16"
+        )
     with pytest.raises(ft.RunError, match=r"dtype: 'float32' there, 'bfloat16' now"):
-        getattr(ft, train)(adapted(dtype=torch.bfloat16), tokenizer, data, **SETTINGS, output_dir=tmp_path / "run")
+        getattr(ft, train)(
+            adapted(dtype=torch.bfloat16), tokenizer, data, **SETTINGS, output_dir=tmp_path / "run"
+        )
 
 
 # --- four bits ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_4_bit_layers_compute_in_the_profiles_precision(precision, dtype):
     import dataclasses
+
     profile = dataclasses.replace(ft.get_profile("tiny"), precision=precision)
     model, _ = ft.load_model(quantization="nf4", profile=profile)
     layer = model.model.layers[0].self_attn.q_proj

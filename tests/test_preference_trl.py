@@ -1,4 +1,5 @@
 """Every preference loss against TRL's trainers, on the same tiny model and rows in float64: tokens, loss and adapter gradients."""
+
 import os
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -21,11 +22,19 @@ def turns(role: str, text: str) -> list[dict]:
     return [{"role": role, "content": text}]
 
 
-PAIRS = [{"prompt": turns("user", p), "chosen": turns("assistant", c), "rejected": turns("assistant", r)} for p, c, r in
-         (("How many?", "Seven.", "I do not know"), ("Who is it then?", "Ada", "Nobody at all."), ("Say b", "bb", "b"),
-          ("Why", "So that it works", "Eh"))]
-THUMBS = [{"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"} for row, side in
-          zip(PAIRS, ("chosen", "rejected", "chosen", "rejected"))]
+PAIRS = [
+    {"prompt": turns("user", p), "chosen": turns("assistant", c), "rejected": turns("assistant", r)}
+    for p, c, r in (
+        ("How many?", "Seven.", "I do not know"),
+        ("Who is it then?", "Ada", "Nobody at all."),
+        ("Say b", "bb", "b"),
+        ("Why", "So that it works", "Eh"),
+    )
+]
+THUMBS = [
+    {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+    for row, side in zip(PAIRS, ("chosen", "rejected", "chosen", "rejected"))
+]
 
 
 def ours():
@@ -61,9 +70,19 @@ def trl_trainer(kind: str, peft, tokenizer, rows, tmp_path, **options):
     else:
         from trl.experimental.cpo import CPOConfig as Config
         from trl.experimental.cpo import CPOTrainer as Trainer
-    config = Config(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=len(rows),
-                    gradient_checkpointing=False, disable_tqdm=True, **options)
-    return Trainer(model=peft, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    config = Config(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        per_device_train_batch_size=len(rows),
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        **options,
+    )
+    return Trainer(
+        model=peft, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
 
 
 def reference_is_base(trainer) -> None:
@@ -75,9 +94,25 @@ def reference_is_base(trainer) -> None:
 
 
 def our_loss(loss: str, model, batch, adapter_off: bool = False, **options) -> torch.Tensor:
-    args = training_arguments(None, steps=1, learning_rate=1e-3, batch_size=4, seed=0, schedule="cosine", warmup=0, weight_decay=0,
-                      accumulate=1, save_steps=1, eval_steps=None, log_steps=1, optimizer="adamw", autocast=False)
-    trainer = PreferenceTrainer(model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[])
+    args = training_arguments(
+        None,
+        steps=1,
+        learning_rate=1e-3,
+        batch_size=4,
+        seed=0,
+        schedule="cosine",
+        warmup=0,
+        weight_decay=0,
+        accumulate=1,
+        save_steps=1,
+        eval_steps=None,
+        log_steps=1,
+        optimizer="adamw",
+        autocast=False,
+    )
+    trainer = PreferenceTrainer(
+        model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[]
+    )
     return trainer.row_losses(model, batch)[0].mean()
 
 
@@ -91,14 +126,19 @@ def assert_same(model, peft, mine, other, tolerance=1e-6) -> None:
         for part in ("lora_A", "lora_B"):
             a, b = getattr(layer, part).grad, getattr(twin, part)["default"].weight.grad
             assert a.abs().max() > 1e-4
-            torch.testing.assert_close(a, b.to(a.dtype), rtol=tolerance, atol=2 * tolerance * float(b.abs().max()))
+            torch.testing.assert_close(
+                a, b.to(a.dtype), rtol=tolerance, atol=2 * tolerance * float(b.abs().max())
+            )
 
 
 def concatenated(items, tokenizer) -> dict:
     """What TRL's ORPO and CPO collate, of our tokens."""
     batch = PairCollator(tokenizer.pad_token_id, share_prefix=False)(items)
-    return {f"{side}_{name}": part for name in ("input_ids", "attention_mask", "labels")
-            for side, part in zip(("chosen", "rejected"), batch[name].chunk(2))}
+    return {
+        f"{side}_{name}": part
+        for name in ("input_ids", "attention_mask", "labels")
+        for side, part in zip(("chosen", "rejected"), batch[name].chunk(2))
+    }
 
 
 @pytest.mark.parametrize("share", [False, True], ids=["twice", "shared"])
@@ -108,8 +148,12 @@ def test_dpo(share, tokenizer, tmp_path):
     trainer = trl_trainer("dpo", theirs(model), tokenizer, PAIRS, tmp_path, beta=0.3)
     assert [{k: row[k] for k in items[0]} for row in trainer.train_dataset] == items
     reference_is_base(trainer)
-    other = trainer.compute_loss(trainer.model, trainer.data_collator([dict(item) for item in items]))
-    mine = our_loss("dpo", model, PairCollator(tokenizer.pad_token_id, share)(items), adapter_off=True, beta=0.3)
+    other = trainer.compute_loss(
+        trainer.model, trainer.data_collator([dict(item) for item in items])
+    )
+    mine = our_loss(
+        "dpo", model, PairCollator(tokenizer.pad_token_id, share)(items), adapter_off=True, beta=0.3
+    )
     assert_same(model, trainer.model, mine, other)
 
 
@@ -118,11 +162,16 @@ def test_kto(tokenizer, tmp_path):
     model, items = ours(), mismatch(encode_binary(tokenizer, THUMBS), 4)
     options = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}
     trainer = trl_trainer("kto", theirs(model), tokenizer, THUMBS, tmp_path, **options)
-    rows = [{("KL_completion_ids" if k == "kl_completion_ids" else k): v for k, v in item.items()} for item in items]
+    rows = [
+        {("KL_completion_ids" if k == "kl_completion_ids" else k): v for k, v in item.items()}
+        for item in items
+    ]
     assert [{k: row[k] for k in rows[0]} for row in trainer.train_dataset] == rows
     reference_is_base(trainer)
     other = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
-    mine = our_loss("kto", model, KTOCollator(tokenizer.pad_token_id)(items), adapter_off=True, **options)
+    mine = our_loss(
+        "kto", model, KTOCollator(tokenizer.pad_token_id)(items), adapter_off=True, **options
+    )
     assert trainer._metrics["train"]["kl"][0] > 0
     assert_same(model, trainer.model, mine, other)
 
@@ -131,10 +180,25 @@ def test_kto(tokenizer, tmp_path):
 def test_simpo(share, tokenizer, tmp_path):
     """TRL's γ is β times ftlib's ratio; cpo_alpha=0 leaves out the NLL that CPO adds."""
     model, items = ours(), encode_pairs(tokenizer, PAIRS)
-    trainer = trl_trainer("simpo", theirs(model), tokenizer, PAIRS, tmp_path, loss_type="simpo", cpo_alpha=0.0, beta=2.5,
-                          simpo_gamma=1.0)
+    trainer = trl_trainer(
+        "simpo",
+        theirs(model),
+        tokenizer,
+        PAIRS,
+        tmp_path,
+        loss_type="simpo",
+        cpo_alpha=0.0,
+        beta=2.5,
+        simpo_gamma=1.0,
+    )
     other, _ = trainer.get_batch_loss_metrics(trainer.model, concatenated(items, tokenizer))
-    mine = our_loss("simpo", model, PairCollator(tokenizer.pad_token_id, share)(items), beta=2.5, gamma_beta_ratio=0.4)
+    mine = our_loss(
+        "simpo",
+        model,
+        PairCollator(tokenizer.pad_token_id, share)(items),
+        beta=2.5,
+        gamma_beta_ratio=0.4,
+    )
     assert_same(model, trainer.model, mine, other)
 
 
@@ -144,9 +208,13 @@ def test_orpo(share, tokenizer, tmp_path):
     over each chosen answer in the place of that NLL, are ftlib's loss."""
     model, items = ours(), encode_pairs(tokenizer, PAIRS)
     trainer = trl_trainer("orpo", theirs(model), tokenizer, PAIRS, tmp_path, beta=0.5)
-    chosen, rejected, *_, nll = trainer.concatenated_forward(trainer.model, concatenated(items, tokenizer))
+    chosen, rejected, *_, nll = trainer.concatenated_forward(
+        trainer.model, concatenated(items, tokenizer)
+    )
     ratio = trainer.odds_ratio_loss(chosen, rejected)[0]
     other = -chosen.mean() - ratio.mean()
     mine = our_loss("orpo", model, PairCollator(tokenizer.pad_token_id, share)(items), beta=0.5)
-    assert abs(nll.item() + chosen.mean().item()) > 1e-2  # the two NLLs differ, so that swapping them would be seen
+    assert (
+        abs(nll.item() + chosen.mean().item()) > 1e-2
+    )  # the two NLLs differ, so that swapping them would be seen
     assert_same(model, trainer.model, mine, other)

@@ -1,4 +1,5 @@
 """Before anything is fetched: disk, network, access and memory, each with its mend."""
+
 import types
 
 import pytest
@@ -11,14 +12,18 @@ from ftlib import doctor
 def machine(monkeypatch, tmp_path):
     """A machine with the given disk and memory, an empty cache, and no Hub token."""
     import huggingface_hub
+
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     monkeypatch.setattr(doctor, "_cached", lambda model: False)
     monkeypatch.delenv("HF_HUB_OFFLINE")
 
     def make(disk=1e12, memory=1e12):
-        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=disk))
+        monkeypatch.setattr(
+            doctor.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=disk)
+        )
         monkeypatch.setattr(doctor, "available_memory", lambda: memory)
+
     make()
     return make
 
@@ -32,7 +37,9 @@ def test_a_large_enough_machine(machine):
     assert "Qwen/Qwen3-0.6B" in text and "1.5 GB" in text and "FAILURE" not in text
 
 
-@pytest.mark.parametrize("limits, word", [({"disk": 1e9}, "free some disk"), ({"memory": 3e9}, "take a smaller profile")])
+@pytest.mark.parametrize(
+    "limits, word", [({"disk": 1e9}, "free some disk"), ({"memory": 3e9}, "take a smaller profile")]
+)
 def test_too_small(limits, word, machine):
     machine(**limits)
     with pytest.raises(ft.LoadError, match=f"(?s)FAILURE.*{word}"):

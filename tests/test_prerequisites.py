@@ -1,4 +1,5 @@
 """The self-check: what is right, wrong and unreadable; answers hidden until wrong or asked; one source for page and terminal."""
+
 import sys
 
 import pytest
@@ -12,14 +13,20 @@ WRONG = ["(256, 1024)", "10240", "4", "8", "2", "a", "2.08", "0.25", "4", "32768
 UNREADABLE = ["x", "", "2 and 3", "four", "1 2", "d", "e", "1 or 2", "many", "__import__('os')"]
 
 
-@pytest.mark.parametrize("task, right, wrong, unreadable", zip(TASKS, RIGHT, WRONG, UNREADABLE, strict=True), ids=[t.topic for t in TASKS])
+@pytest.mark.parametrize(
+    "task, right, wrong, unreadable",
+    zip(TASKS, RIGHT, WRONG, UNREADABLE, strict=True),
+    ids=[t.topic for t in TASKS],
+)
 def test_judging(task, right, wrong, unreadable):
     assert task.judge(right) and not task.judge(wrong)
     with pytest.raises(NotAnAnswer):
         task.judge(unreadable)
 
 
-@pytest.mark.parametrize("text", ["1024", "(1024, 256, 1)", "(0, 256)", "(1024.5, 256)", "9" * 400, " ".join("1" * 9)])
+@pytest.mark.parametrize(
+    "text", ["1024", "(1024, 256, 1)", "(0, 256)", "(1024.5, 256)", "9" * 400, " ".join("1" * 9)]
+)
 def test_shapes_that_cannot_be_read(text):
     with pytest.raises(NotAnAnswer):
         TASKS[0].judge(text)
@@ -27,12 +34,18 @@ def test_shapes_that_cannot_be_read(text):
 
 def test_autograd_judges_any_right_answer():
     """3x² = 12 at 2 and at −2 alone."""
-    assert TASKS[2].judge("2") and TASKS[2].judge("x = -2.0") and not TASKS[2].judge("-4") and not TASKS[2].judge("0")
+    assert (
+        TASKS[2].judge("2")
+        and TASKS[2].judge("x = -2.0")
+        and not TASKS[2].judge("-4")
+        and not TASKS[2].judge("0")
+    )
 
 
 @pytest.fixture
 def feed(monkeypatch):
     """Lines that a user types, then the end of input."""
+
     def feed(*lines):
         left = iter(lines)
 
@@ -41,19 +54,24 @@ def feed(monkeypatch):
                 return next(left)
             except StopIteration:
                 raise EOFError from None
+
         monkeypatch.setattr("builtins.input", read)
+
     return feed
 
 
 def test_answers_stay_hidden_until_wrong_or_asked(feed, capsys):
     task = TASKS[5]
     feed("q")
-    assert ask(task) is None and ask(task) is None          # the second at the end of input
+    assert ask(task) is None and ask(task) is None  # the second at the end of input
     assert task.answer not in capsys.readouterr().out
     feed("z", "7", "B")
     assert ask(task) is True
     out = capsys.readouterr().out
-    assert out.count("type one letter, a to c, ? for the answer") == 2 and out.splitlines()[-1] == f"  Right. {task.answer}"
+    assert (
+        out.count("type one letter, a to c, ? for the answer") == 2
+        and out.splitlines()[-1] == f"  Right. {task.answer}"
+    )
     for typed in ("c", "?", ""):
         feed(typed)
         assert ask(task) is False
@@ -64,7 +82,9 @@ def test_the_score_names_what_to_read():
     text = verdict([True] * 8 + [False, True])
     assert "9 of 10 right." in text and TASKS[8].url in text and TASKS[0].url not in text
     assert "You are ready" in verdict([True] * 10)
-    assert "1 of 2 right; 8 not asked." in verdict([True, False]) and TASKS[1].url in verdict([True, False])
+    assert "1 of 2 right; 8 not asked." in verdict([True, False]) and TASKS[1].url in verdict(
+        [True, False]
+    )
     assert "ready" not in verdict([True] * 2)
 
 
@@ -73,7 +93,11 @@ def test_in_a_terminal(feed, monkeypatch, capsys):
     feed(*RIGHT[:9], WRONG[9])
     assert cli.main(["prerequisites"]) == 0
     out = capsys.readouterr().out
-    assert "9 of 10 right." in out and f"PEFT: {TASKS[9].read_up}" in out and "a) it answers with an empty text" in out
+    assert (
+        "9 of 10 right." in out
+        and f"PEFT: {TASKS[9].read_up}" in out
+        and "a) it answers with an empty text" in out
+    )
 
 
 def test_without_a_terminal(monkeypatch, capsys):
@@ -90,9 +114,14 @@ def test_the_page_holds_the_same_tasks_with_answers_folded_away():
     page = (ROOT / "PREREQUISITES.md").read_text(encoding="utf-8")
     assert tasks_markdown() in page
     shown = [part.split("<details>")[0] for part in page.split("</details>")]
-    assert not any(t.answer in part for t in TASKS for part in shown) and page.count("<details>") == len(TASKS)
+    assert not any(t.answer in part for t in TASKS for part in shown) and page.count(
+        "<details>"
+    ) == len(TASKS)
 
 
 def test_the_tasks_cover_what_the_course_builds_on():
     topics = " ".join(t.topic for t in TASKS).lower()
-    assert 8 <= len(TASKS) <= 10 and all(word in topics for word in ("pytorch", "transformers", "tokenization", "loss", "memory", "peft"))
+    assert 8 <= len(TASKS) <= 10 and all(
+        word in topics
+        for word in ("pytorch", "transformers", "tokenization", "loss", "memory", "peft")
+    )

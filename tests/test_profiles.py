@@ -1,4 +1,5 @@
 """Profiles: chosen by name, environment or machine; sizes that a lab may rely on."""
+
 import pytest
 import torch
 
@@ -8,7 +9,10 @@ from ftlib.data.hub import HUB
 
 
 def test_by_name_environment_and_machine(monkeypatch):
-    assert ft.get_profile("spark").name == "spark" and ft.get_profile(PROFILES["small"]) is PROFILES["small"]
+    assert (
+        ft.get_profile("spark").name == "spark"
+        and ft.get_profile(PROFILES["small"]) is PROFILES["small"]
+    )
     monkeypatch.setenv("FTLIB_PROFILE", "small")
     assert ft.get_profile().name == "small" and ft.get_profile("tiny").name == "tiny"
     monkeypatch.delenv("FTLIB_PROFILE")
@@ -19,7 +23,10 @@ def test_by_name_environment_and_machine(monkeypatch):
 
 def test_unknown(monkeypatch):
     monkeypatch.setenv("FTLIB_PROFILE", "huge")
-    with pytest.raises(ValueError, match="profile 'huge' is unknown: set FTLIB_PROFILE to one of tiny, small, spark"):
+    with pytest.raises(
+        ValueError,
+        match="profile 'huge' is unknown: set FTLIB_PROFILE to one of tiny, small, spark",
+    ):
         ft.get_profile()
     with pytest.raises(ValueError, match="'Tiny'"):
         ft.get_profile("Tiny")

@@ -1,4 +1,5 @@
 """The names of `import ftlib as ft`: all there, each from its module, none paid for before it is used."""
+
 import os
 import subprocess
 import sys
@@ -14,7 +15,9 @@ def test_every_public_name_loads_from_the_module_that_is_named():
         assert value is getattr(sys.modules[home], name) and name in dir(ft)
 
 
-@pytest.mark.parametrize("first", ["import ftlib.neftune", "import ftlib.train", "import ftlib; ftlib.neftune"])
+@pytest.mark.parametrize(
+    "first", ["import ftlib.neftune", "import ftlib.train", "import ftlib; ftlib.neftune"]
+)
 def test_neftune_is_the_function_even_where_its_former_module_is_imported(first):
     """Importing the module `ftlib.neftune` puts it where the package has the function of that name."""
     code = f"""{first}
@@ -25,13 +28,22 @@ ids = torch.tensor([[1, 2]])
 with ft.neftune(model, 5.0):
     print(torch.equal(model(ids).logits, model(ids).logits))
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 def test_the_former_module_says_where_it_went():
     code = "import warnings; warnings.simplefilter('error', DeprecationWarning); import ftlib.neftune; ftlib.neftune.neftune_noise"
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert failed.returncode == 1 and "ftlib.neftune.neftune_noise is ftlib.training.neftune.neftune_noise now" in failed.stderr
+    assert (
+        failed.returncode == 1
+        and "ftlib.neftune.neftune_noise is ftlib.training.neftune.neftune_noise now"
+        in failed.stderr
+    )
 
 
 def test_modules_are_there_and_other_names_are_not():
@@ -42,18 +54,32 @@ def test_modules_are_there_and_other_names_are_not():
         from ftlib import dpo_los  # noqa: F401
 
 
-@pytest.mark.parametrize("command", ["--help", "labs --list", "progress", "plan llama-3.1-8b --fits 100 --json"])
+@pytest.mark.parametrize(
+    "command", ["--help", "labs --list", "progress", "plan llama-3.1-8b --fits 100 --json"]
+)
 def test_a_command_that_computes_nothing_imports_nothing_that_does(command, tmp_path):
     """Each answered in 2 to 4 seconds more when torch, or Jupyter's validation, was imported for it."""
     heavy = ("torch", "transformers", "pandas", "pyarrow", "nbformat", "matplotlib")
-    code = f"import sys; from ftlib.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n" \
-           f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True, check=True,
-                          env={**os.environ, "FTLIB_PROGRESS": str(tmp_path / "progress.json")})
+    code = (
+        f"import sys; from ftlib.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "FTLIB_PROGRESS": str(tmp_path / "progress.json")},
+    )
     assert done.stdout and done.stderr.strip() == "[]"
 
 
 def test_importing_the_library_and_its_export_leaves_the_trainers_libraries_alone():
     heavy = ("accelerate", "bitsandbytes", "datasets", "pandas", "peft", "scipy", "trl")
     code = f"import sys, ftlib, ftlib.export; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

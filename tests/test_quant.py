@@ -1,4 +1,5 @@
 """NF4 from scratch: levels derived by hand, every bit as bitsandbytes has it, bounded memory, named errors."""
+
 import math
 
 import bitsandbytes.functional as bnb
@@ -14,7 +15,18 @@ from ftlib.models import nf4 as nf4_module
 from ftlib.training.memory_meter import peak_bytes
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-SHAPES = ((256, 512), (7, 13), (5, 33), (1000,), (3, 64), (64, 2), (1, 1), (1,), (2, 3, 32), (130, 1000))
+SHAPES = (
+    (256, 512),
+    (7, 13),
+    (5, 33),
+    (1000,),
+    (3, 64),
+    (64, 2),
+    (1, 1),
+    (1,),
+    (2, 3, 32),
+    (130, 1000),
+)
 
 
 def weight(shape, dtype=torch.float32, seed=0, size=0.05):
@@ -22,7 +34,9 @@ def weight(shape, dtype=torch.float32, seed=0, size=0.05):
 
 
 def oracle(w, block_size=64, double_quant=True, quant_type="nf4"):
-    return bnb.quantize_4bit(w, blocksize=block_size, compress_statistics=double_quant, quant_type=quant_type)
+    return bnb.quantize_4bit(
+        w, blocksize=block_size, compress_statistics=double_quant, quant_type=quant_type
+    )
 
 
 def by_definition(q):
@@ -53,7 +67,9 @@ def assert_same(q, w):
     assert torch.equal(q.dequantize(), by_definition(q))
     assert torch.equal(q.dequantize(), nf4_module.dequantize_packed(packed, state))
     if bitsandbytes_is_right(w.shape, q.block_size):
-        assert torch.equal(q.dequantize().reshape(-1), bnb.dequantize_4bit(packed, state).reshape(-1))
+        assert torch.equal(
+            q.dequantize().reshape(-1), bnb.dequantize_4bit(packed, state).reshape(-1)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -93,19 +109,29 @@ def test_a_block_by_hand():
     """The scale is 2; 2 -> 1 (code 15), 0 -> 7, -2 -> 0. 0.9/2 = 0.45 lies between levels 12 (0.4407) and 13 (0.5626), nearer 12.
     Packed: (15, 7), (0, 12)."""
     q = ft.quantize_nf4(torch.tensor([2.0, 0.0, -2.0, 0.9]), block_size=4, double_quant=False)
-    assert q.scales.tolist() == [2.0] and q.codes().tolist() == [15, 7, 0, 12] and q.packed.tolist() == [0xF7, 0x0C]
+    assert (
+        q.scales.tolist() == [2.0]
+        and q.codes().tolist() == [15, 7, 0, 12]
+        and q.packed.tolist() == [0xF7, 0x0C]
+    )
     assert q.dequantize().tolist() == pytest.approx([2, 0, -2, 2 * 0.4407098], abs=1e-6)
 
 
 def test_halfway_is_the_lower_level():
     low, high = ft.NF4_LEVELS[10:12]
     middle = (low + high) / 2
-    q = ft.quantize_nf4(torch.stack([torch.tensor(1.0), middle, torch.nextafter(middle, high)]), block_size=3, double_quant=False)
+    q = ft.quantize_nf4(
+        torch.stack([torch.tensor(1.0), middle, torch.nextafter(middle, high)]),
+        block_size=3,
+        double_quant=False,
+    )
     assert q.codes().tolist() == [15, 10, 11]
 
 
 def test_int4_is_symmetric_and_even():
-    q = nf4_module.quantize_4bit(torch.tensor([-7.0, -3.0, 0.0, 1.4, 7.0]), "int4", block_size=5, double_quant=False)
+    q = nf4_module.quantize_4bit(
+        torch.tensor([-7.0, -3.0, 0.0, 1.4, 7.0]), "int4", block_size=5, double_quant=False
+    )
     assert q.dequantize().tolist() == pytest.approx([-7, -3, 0, 1, 7])
 
 
@@ -145,9 +171,16 @@ def test_where_bitsandbytes_is_right_with_avx512():
     for rows in range(1, 11):
         for columns in (*range(1, 40), 48, 64, 80, 96, 112, 128, 144, 192, 256, 272, 320):
             for block_size in (32, 64, 128, 256):
-                right = all(place_of_scale(i, k, columns, block_size) == (i * columns + k) // block_size
-                            for i in range(rows) for k in range(0, columns, 16))
-                assert right == bitsandbytes_is_right((rows, columns), block_size), (rows, columns, block_size)
+                right = all(
+                    place_of_scale(i, k, columns, block_size) == (i * columns + k) // block_size
+                    for i in range(rows)
+                    for k in range(0, columns, 16)
+                )
+                assert right == bitsandbytes_is_right((rows, columns), block_size), (
+                    rows,
+                    columns,
+                    block_size,
+                )
 
 
 def test_the_case_that_was_found():
@@ -173,7 +206,18 @@ def test_dequantize_packed_is_right_with_avx512(monkeypatch):
             assert torch.equal(nf4_module.dequantize_packed(*oracle(w, block_size)), q.dequantize())
 
 
-@pytest.mark.parametrize("columns, touched", [(576, False), (896, False), (960, False), (2880, False), (11008, False), (4304, True), (32, True)])
+@pytest.mark.parametrize(
+    "columns, touched",
+    [
+        (576, False),
+        (896, False),
+        (960, False),
+        (2880, False),
+        (11008, False),
+        (4304, True),
+        (32, True),
+    ],
+)
 def test_which_layers_of_real_models_are_touched(columns, touched):
     """The module's docstring names them: blocks of 64, as transformers loads a model in 4 bits."""
     assert bitsandbytes_is_right((1024, columns), 64) == (not touched)
@@ -181,8 +225,16 @@ def test_which_layers_of_real_models_are_touched(columns, touched):
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.integers(1, 40), columns=st.integers(1, 70), block_size=st.sampled_from([32, 64, 256]), double=st.booleans(),
-       name=st.sampled_from(["nf4", "fp4"]), size=st.sampled_from([1e-30, 1e-6, 1.0, 1e20]), dtype=st.sampled_from(DTYPES[:2]), seed=st.integers(0, 99))
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 70),
+    block_size=st.sampled_from([32, 64, 256]),
+    double=st.booleans(),
+    name=st.sampled_from(["nf4", "fp4"]),
+    size=st.sampled_from([1e-30, 1e-6, 1.0, 1e20]),
+    dtype=st.sampled_from(DTYPES[:2]),
+    seed=st.integers(0, 99),
+)
 def test_every_bit_whatever_the_shape(rows, columns, block_size, double, name, size, dtype, seed):
     w = weight((rows, columns), dtype, seed, size)
     packed, state = oracle(w, block_size, double, name)
@@ -203,7 +255,12 @@ def test_the_saved_form_is_bitsandbytes_own():
     assert tensors.keys() == want.keys()
     assert all(torch.equal(tensors[k], want[k]) for k in want)
     layer = Linear4bit(128, 96, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
-    layer.weight = Params4bit.from_prequantized(tensors["weight"], {k: v for k, v in tensors.items() if k != "weight"}, device="cpu", module=layer)
+    layer.weight = Params4bit.from_prequantized(
+        tensors["weight"],
+        {k: v for k, v in tensors.items() if k != "weight"},
+        device="cpu",
+        module=layer,
+    )
     layer.support_avx512bf16_for_cpu = False
     assert torch.equal(layer(x), torch.nn.functional.linear(x, ft.quantize_nf4(w).dequantize()))
 
@@ -223,7 +280,10 @@ def test_bits_a_weight_as_the_paper_counts():
 def test_memory_beyond_the_result_is_bounded():
     """Four times the weights take no more working space: it depends on the chunk alone."""
     small, large = (weight((n, 2048), torch.bfloat16) for n in (2048, 8192))
-    extra = [peak_bytes(lambda w=w: ft.quantize_nf4(w)) - ft.quantize_nf4(w).nbytes for w in (small, large)]
+    extra = [
+        peak_bytes(lambda w=w: ft.quantize_nf4(w)) - ft.quantize_nf4(w).nbytes
+        for w in (small, large)
+    ]
     assert extra[1] < 1.2 * extra[0] < 40 * nf4_module.CHUNK
     assert extra[1] < large.nbytes
 
@@ -238,13 +298,22 @@ def test_dequantising_fills_one_tensor():
 
 def test_nf4_loses_least_on_normal_weights():
     w = weight((512, 512), size=1.0)
-    error = {name: (nf4_module.quantize_4bit(w, name, double_quant=False).dequantize() - w).square().mean().sqrt().item() for name in nf4_module.LEVELS}
+    error = {
+        name: (nf4_module.quantize_4bit(w, name, double_quant=False).dequantize() - w)
+        .square()
+        .mean()
+        .sqrt()
+        .item()
+        for name in nf4_module.LEVELS
+    }
     assert error["nf4"] < error["int4"] < error["fp4"]
 
 
 def test_double_quantisation_costs_little():
     w = weight((512, 512), size=1.0)
-    single, double = ((ft.quantize_nf4(w, double_quant=d).dequantize() - w).norm() for d in (False, True))
+    single, double = (
+        (ft.quantize_nf4(w, double_quant=d).dequantize() - w).norm() for d in (False, True)
+    )
     assert double / single < 1.01
 
 
@@ -268,14 +337,17 @@ def test_nan_and_infinity_are_named(value, dtype):
         ft.quantize_nf4(w)
 
 
-@pytest.mark.parametrize("w, options, words", [
-    (torch.zeros(4, dtype=torch.float64), {}, "float64: cast it"),
-    (torch.zeros(4, dtype=torch.int8), {}, "int8"),
-    (torch.zeros(0, 4), {}, r"shape \(0, 4\) is empty"),
-    (torch.zeros(4), {"block_size": 1}, "block_size=1"),
-    (torch.zeros(4), {"block_size": 64.0}, "block_size=64.0"),
-    (torch.zeros(4), {"block_size": True}, "block_size=True"),
-])
+@pytest.mark.parametrize(
+    "w, options, words",
+    [
+        (torch.zeros(4, dtype=torch.float64), {}, "float64: cast it"),
+        (torch.zeros(4, dtype=torch.int8), {}, "int8"),
+        (torch.zeros(0, 4), {}, r"shape \(0, 4\) is empty"),
+        (torch.zeros(4), {"block_size": 1}, "block_size=1"),
+        (torch.zeros(4), {"block_size": 64.0}, "block_size=64.0"),
+        (torch.zeros(4), {"block_size": True}, "block_size=True"),
+    ],
+)
 def test_bad_arguments(w, options, words):
     with pytest.raises(ValueError, match=words):
         ft.quantize_nf4(w, **options)

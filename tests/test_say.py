@@ -1,4 +1,5 @@
 """ftlib says how many parameters train, without being asked and without repeating itself."""
+
 import logging
 
 import torch
@@ -7,7 +8,9 @@ import ftlib as ft
 
 
 def lines(capsys, monkeypatch, *calls):
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as outside pytest, where nobody has set up logging
+    monkeypatch.setattr(
+        logging.getLogger(), "handlers", []
+    )  # as outside pytest, where nobody has set up logging
     next(h for h in logging.getLogger("ftlib").handlers if type(h).__name__ == "_Say").last = None
     for call in calls:
         call()
@@ -15,16 +18,22 @@ def lines(capsys, monkeypatch, *calls):
 
 
 def small(r):
-    return ft.add_lora(torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False)), r=r, target_modules=("0",))
+    return ft.add_lora(
+        torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False)), r=r, target_modules=("0",)
+    )
 
 
 def test_it_counts_what_trains(capsys, monkeypatch):
     """r·(in + out) = 2·(4 + 6) = 20 beside 24 frozen weights."""
-    assert lines(capsys, monkeypatch, lambda: small(2)) == ["20 of 44 parameters train (45.45%), 1 layers adapted"]
+    assert lines(capsys, monkeypatch, lambda: small(2)) == [
+        "20 of 44 parameters train (45.45%), 1 layers adapted"
+    ]
 
 
 def test_a_line_twice_in_a_row_is_said_once(capsys, monkeypatch):
-    assert len(lines(capsys, monkeypatch, lambda: small(2), lambda: small(2), lambda: small(1))) == 2
+    assert (
+        len(lines(capsys, monkeypatch, lambda: small(2), lambda: small(2), lambda: small(1))) == 2
+    )
 
 
 def test_it_can_be_silenced_and_goes_to_logging_where_that_is_set_up(capsys, monkeypatch, caplog):

@@ -1,4 +1,5 @@
 """`make`: one .venv under constraints.txt, a vendor's torch left alone, and a reason where it cannot be made."""
+
 import importlib.util
 import re
 import shlex
@@ -52,9 +53,14 @@ def test_second_run_does_nothing_until_something_changes(setup):
     setup.commands.clear()
     setup.main([])
     assert setup.commands == []
-    (setup.ROOT / "constraints.txt").write_text((setup.ROOT / "constraints.txt").read_text() + "# newer\n")
+    (setup.ROOT / "constraints.txt").write_text(
+        (setup.ROOT / "constraints.txt").read_text() + "# newer\n"
+    )
     setup.main([])
-    assert [c[1:3] for c in setup.commands] == [["-m", "pip"], ["-m", "pip"]]  # .venv itself is kept
+    assert [c[1:3] for c in setup.commands] == [
+        ["-m", "pip"],
+        ["-m", "pip"],
+    ]  # .venv itself is kept
 
 
 # --- llama-cpp-python -------------------------------------------------------------------------
@@ -120,8 +126,16 @@ EVERYTHING = {"sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "amx_int8", "avx51
 BUILT = ["build", "install llama_cpp_python-0.3.36.whl", "install .[export]", "probe"]
 KEPT = BUILT[1:]
 DEAD = "llama-cpp-python dies at Q8_0: illegal instruction: rebuild by `make export`"
-PORTABLE = ["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF", "-DGGML_SSE42=ON", "-DGGML_AVX=ON",
-            "-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DGGML_F16C=ON", "-DGGML_BMI2=ON"]
+PORTABLE = [
+    "-DGGML_NATIVE=OFF",
+    "-DLLAVA_BUILD=OFF",
+    "-DGGML_SSE42=ON",
+    "-DGGML_AVX=ON",
+    "-DGGML_AVX2=ON",
+    "-DGGML_FMA=ON",
+    "-DGGML_F16C=ON",
+    "-DGGML_BMI2=ON",
+]
 
 
 def again(setup):
@@ -216,10 +230,12 @@ def test_after_two_deaths_it_is_left_out_and_not_compiled_at_every_turn(setup, m
     assert here.calls == ["probe", *BUILT] and not setup.REASON.exists()
 
 
-@pytest.mark.parametrize("compiler, said", [
-    (True, "could not be compiled"), (False, "sudo apt install build-essential")])
+@pytest.mark.parametrize(
+    "compiler, said", [(True, "could not be compiled"), (False, "sudo apt install build-essential")]
+)
 def test_what_cannot_be_compiled_is_no_obstacle(
-        setup, machine, monkeypatch, capsys, compiler, said):
+    setup, machine, monkeypatch, capsys, compiler, said
+):
     """The reason is kept for ftlib; the next call tries again, for it may have been the network."""
     here = machine(pip_works=False)
     if not compiler:
@@ -276,7 +292,9 @@ def test_a_vendors_torch_is_kept(setup, monkeypatch):
     assert "--system-site-packages" in create
     held = (setup.VENV / "constraints.txt").read_text().splitlines()
     assert rest[rest.index("-c") + 1] == str(setup.VENV / "constraints.txt")
-    assert [line for line in held if line.startswith("torch==")] == ["torch==2.9.0a0+nv25.10"] and len(held) > 50
+    assert [line for line in held if line.startswith("torch==")] == [
+        "torch==2.9.0a0+nv25.10"
+    ] and len(held) > 50
 
 
 def test_a_failed_step_leaves_no_stamp(setup, monkeypatch):
@@ -307,9 +325,17 @@ def test_which_torch_is_a_vendors(monkeypatch):
     spec = importlib.util.spec_from_file_location("setup_venv", ROOT / "tools" / "venv.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for version, code, variable, want in (("2.13.0+cpu", 0, None, None), ("2.9.0a0+abc.nv25.10", 0, None, "2.9.0a0+abc.nv25.10"),
-                                          ("2.9.0", 0, "2.9.0a0", "2.9.0"), ("", 1, "2.9.0a0", None)):
-        monkeypatch.setattr(module.subprocess, "run", lambda *a, **k: types.SimpleNamespace(returncode=code, stdout=version + "\n"))
+    for version, code, variable, want in (
+        ("2.13.0+cpu", 0, None, None),
+        ("2.9.0a0+abc.nv25.10", 0, None, "2.9.0a0+abc.nv25.10"),
+        ("2.9.0", 0, "2.9.0a0", "2.9.0"),
+        ("", 1, "2.9.0a0", None),
+    ):
+        monkeypatch.setattr(
+            module.subprocess,
+            "run",
+            lambda *a, **k: types.SimpleNamespace(returncode=code, stdout=version + "\n"),
+        )
         monkeypatch.delenv("NVIDIA_PYTORCH_VERSION", raising=False)
         if variable:
             monkeypatch.setenv("NVIDIA_PYTORCH_VERSION", variable)
@@ -317,9 +343,13 @@ def test_which_torch_is_a_vendors(monkeypatch):
 
 
 def test_the_setup_script_needs_only_the_standard_library():
-    code = ("import sys, importlib.util as u; s = u.spec_from_file_location('v', 'tools/venv.py'); m = u.module_from_spec(s); "
-            "s.loader.exec_module(m); print(m.OLDEST)")
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    code = (
+        "import sys, importlib.util as u; s = u.spec_from_file_location('v', 'tools/venv.py'); m = u.module_from_spec(s); "
+        "s.loader.exec_module(m); print(m.OLDEST)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "(3, 11)", done.stderr
 
 
@@ -327,11 +357,20 @@ def test_constraints_hold_every_dependency_at_a_version_that_pyproject_allows():
     import tomllib
 
     from packaging.requirements import Requirement
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in
-            re.findall(r"^([^#\s=]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)}
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"], *project["optional-dependencies"]["grading"],
-              *project["optional-dependencies"]["export"]]
+    pins = {
+        re.sub(r"[-_.]+", "-", name).lower(): version
+        for name, version in re.findall(
+            r"^([^#\s=]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M
+        )
+    }
+    wanted = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["dev"],
+        *project["optional-dependencies"]["grading"],
+        *project["optional-dependencies"]["export"],
+    ]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
     assert pins["torch"] == "2.13.0"
@@ -341,8 +380,12 @@ def test_makefile_targets():
     text = (ROOT / "Makefile").read_text()
     for target in ("labs", "test", "export", "browser", "doctor", "data"):
         assert re.search(rf"^{target}: +venv", text, re.M)
-    done = subprocess.run(["make", "--dry-run", "test", "labs"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and all(part in done.stdout for part in ("tools/venv.py", "-m pytest", "ftlib.cli labs"))
+    done = subprocess.run(
+        ["make", "--dry-run", "test", "labs"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and all(
+        part in done.stdout for part in ("tools/venv.py", "-m pytest", "ftlib.cli labs")
+    )
     done = subprocess.run(["make", "--dry-run", "labs"], cwd=ROOT, capture_output=True, text=True)
     # Nothing is compiled before the first lab.
     assert "labs --prepare" in done.stdout and "--export" not in done.stdout

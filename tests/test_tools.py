@@ -1,4 +1,5 @@
 """`make drift`, `make resolve` and the workflows: what can be told without the network."""
+
 import importlib.util
 import json
 import os
@@ -34,36 +35,71 @@ def test_every_step_of_a_workflow_is_a_make_target(path):
         commands = [step["run"] for step in job["steps"] if "run" in step]
         assert commands, name
         for command in commands:
-            assert re.fullmatch(r"make [a-z]+", command.strip()) and command.split()[1] in TARGETS, f"{path.name}, {name}: {command}"
-        assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+            assert (
+                re.fullmatch(r"make [a-z]+", command.strip()) and command.split()[1] in TARGETS
+            ), f"{path.name}, {name}: {command}"
+        assert all(
+            re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+            for step in job["steps"]
+            if "uses" in step
+        )
         assert job["timeout-minutes"] <= 90
-        python = next(step for step in job["steps"] if step.get("uses", "").startswith("actions/setup-python"))
+        python = next(
+            step for step in job["steps"] if step.get("uses", "").startswith("actions/setup-python")
+        )
         assert python["with"]["python-version"] == "3.12"
     assert workflow["permissions"] == {"contents": "read"}
 
 
 def test_tests_and_labs_run_on_both_architectures_and_drift_weekly():
-    tests, weekly = (yaml.safe_load((ROOT / ".github" / "workflows" / f"{n}.yml").read_text()) for n in ("tests", "weekly"))
-    ran = {(step["run"], os) for job in tests["jobs"].values() for os in job["strategy"]["matrix"]["os"] for step in job["steps"] if "run" in step}
-    assert ran == {(f"make {t}", os) for t in ("test", "labs") for os in ("ubuntu-24.04", "ubuntu-24.04-arm")}
-    assert weekly[True]["schedule"][0]["cron"].split()[-1] == "1"     # YAML 1.1 reads the key `on` as true
+    tests, weekly = (
+        yaml.safe_load((ROOT / ".github" / "workflows" / f"{n}.yml").read_text())
+        for n in ("tests", "weekly")
+    )
+    ran = {
+        (step["run"], os)
+        for job in tests["jobs"].values()
+        for os in job["strategy"]["matrix"]["os"]
+        for step in job["steps"]
+        if "run" in step
+    }
+    assert ran == {
+        (f"make {t}", os) for t in ("test", "labs") for os in ("ubuntu-24.04", "ubuntu-24.04-arm")
+    }
+    assert (
+        weekly[True]["schedule"][0]["cron"].split()[-1] == "1"
+    )  # YAML 1.1 reads the key `on` as true
     assert "make drift" in [step.get("run") for step in weekly["jobs"]["drift"]["steps"]]
 
 
 # --- drift ----------------------------------------------------------------------------------------------------------------------
 def test_names_of_theirs_that_are_used():
-    source = ("import torch, trl\nimport transformers.utils.logging as hf\nfrom peft import LoraConfig as L, get_peft_model\n"
-              "from transformersx import no\nfrom . import peft\ndef f():\n    from trl.trainer import DPOTrainer\n")
-    assert drift.used_names(source) == {"trl:", "transformers.utils.logging:", "peft:LoraConfig", "peft:get_peft_model", "trl.trainer:DPOTrainer"}
+    source = (
+        "import torch, trl\nimport transformers.utils.logging as hf\nfrom peft import LoraConfig as L, get_peft_model\n"
+        "from transformersx import no\nfrom . import peft\ndef f():\n    from trl.trainer import DPOTrainer\n"
+    )
+    assert drift.used_names(source) == {
+        "trl:",
+        "transformers.utils.logging:",
+        "peft:LoraConfig",
+        "peft:get_peft_model",
+        "trl.trainer:DPOTrainer",
+    }
     names = {name for text in drift.sources() for name in drift.used_names(text)}
-    assert {"transformers:AutoModelForCausalLM", "transformers:Trainer"} < names and any(n.startswith("peft") for n in names)
+    assert {"transformers:AutoModelForCausalLM", "transformers:Trainer"} < names and any(
+        n.startswith("peft") for n in names
+    )
 
 
 def test_constraints_let_go_of_what_is_watched_and_hold_the_rest():
     text = (ROOT / "constraints.txt").read_text()
     held, all_names = (re.findall(r"(?m)^([\w.-]+)==", t) for t in (drift.relaxed(text), text))
     gone = {n.lower().replace("_", "-") for n in set(all_names) - set(held)}
-    assert {"trl", "peft", "transformers", "tokenizers", "huggingface-hub"} <= gone <= {n.replace("_", "-") for n in drift.WATCHED + drift.BOUND}
+    assert (
+        {"trl", "peft", "transformers", "tokenizers", "huggingface-hub"}
+        <= gone
+        <= {n.replace("_", "-") for n in drift.WATCHED + drift.BOUND}
+    )
     assert "torch" in held
 
 
@@ -71,16 +107,28 @@ def test_probe_tells_signatures_and_what_is_missing(tmp_path, monkeypatch):
     """Of a package made here: a function, a class, a submodule, a constant, and names that are not there."""
     package = tmp_path / "made_up"
     package.mkdir()
-    (package / "__init__.py").write_text("X = 1\ndef f(a, b=2): pass\nclass C:\n    def __init__(self, q): pass\n")
+    (package / "__init__.py").write_text(
+        "X = 1\ndef f(a, b=2): pass\nclass C:\n    def __init__(self, q): pass\n"
+    )
     (package / "sub.py").write_text("")
     (package / "broken.py").write_text("import a_package_that_nobody_has")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(drift, "WATCHED", ("pytest",))
-    names = [f"made_up:{n}" for n in ("f", "C", "sub", "X", "gone")] + ["made_up.sub:", "made_up.gone:", "made_up.broken:x"]
+    names = [f"made_up:{n}" for n in ("f", "C", "sub", "X", "gone")] + [
+        "made_up.sub:",
+        "made_up.gone:",
+        "made_up.broken:x",
+    ]
     assert drift.probe(sys.executable, names)["names"] == {
-        "made_up:f": "(a, b=2)", "made_up:C": "(q)", "made_up:sub": "module", "made_up:X": "int", "made_up:gone": "missing",
-        "made_up.sub:": "module", "made_up.gone:": "missing",
-        "made_up.broken:x": "cannot be imported: No module named 'a_package_that_nobody_has'"}
+        "made_up:f": "(a, b=2)",
+        "made_up:C": "(q)",
+        "made_up:sub": "module",
+        "made_up:X": "int",
+        "made_up:gone": "missing",
+        "made_up.sub:": "module",
+        "made_up.gone:": "missing",
+        "made_up.broken:x": "cannot be imported: No module named 'a_package_that_nobody_has'",
+    }
 
 
 JUNIT = """<testsuites><testsuite><testcase classname="tests.test_a" name="one"/>
@@ -90,38 +138,89 @@ JUNIT = """<testsuites><testsuite><testcase classname="tests.test_a" name="one"/
 
 def test_report_of_drift():
     """One name gone, one with a parameter less and two more, one unchanged, one missing all along; two tests of three fail."""
-    before = {"versions": dict.fromkeys(drift.WATCHED, "1.0"),
-              "names": {"trl:A": "(x)", "trl:B": "(self, a, b=1, **kwargs)", "peft:C": "(x)", "peft:D": "missing", "peft:E": "(x=1)"}}
-    after = {"versions": dict.fromkeys(drift.WATCHED, "2.0"),
-             "names": {"trl:A": "missing", "trl:B": "(self, a, c: int, *args, **kwargs)", "peft:C": "(x)", "peft:D": "missing", "peft:E": "(x=2)"}}
+    before = {
+        "versions": dict.fromkeys(drift.WATCHED, "1.0"),
+        "names": {
+            "trl:A": "(x)",
+            "trl:B": "(self, a, b=1, **kwargs)",
+            "peft:C": "(x)",
+            "peft:D": "missing",
+            "peft:E": "(x=1)",
+        },
+    }
+    after = {
+        "versions": dict.fromkeys(drift.WATCHED, "2.0"),
+        "names": {
+            "trl:A": "missing",
+            "trl:B": "(self, a, c: int, *args, **kwargs)",
+            "peft:C": "(x)",
+            "peft:D": "missing",
+            "peft:E": "(x=2)",
+        },
+    }
     assert drift.changes(before, after) == {"gone": ["trl:A"], "changed": ["trl:B", "peft:E"]}
     count, bad = drift.failures(JUNIT)
-    assert (count, bad) == (3, [("tests.test_a::two", "ImportError: cannot import name 'X'"), ("tests.test_b::three", "boom")])
-    announced = drift.deprecations("x.py:3: FutureWarning: `foo` goes in 2.0\n  y\nz.py:1: FutureWarning: `foo` goes in 2.0\nUserWarning: no")
+    assert (count, bad) == (
+        3,
+        [
+            ("tests.test_a::two", "ImportError: cannot import name 'X'"),
+            ("tests.test_b::three", "boom"),
+        ],
+    )
+    announced = drift.deprecations(
+        "x.py:3: FutureWarning: `foo` goes in 2.0\n  y\nz.py:1: FutureWarning: `foo` goes in 2.0\nUserWarning: no"
+    )
     assert announced == ["FutureWarning: `foo` goes in 2.0"]
     report = drift.write_report(before, after, count, bad, announced)
-    assert "| trl | 1.0 | 2.0 |" in report and "5 names of theirs are imported here: 1 gone, 2 changed. 3 tests: 2 failed." in report
+    assert (
+        "| trl | 1.0 | 2.0 |" in report
+        and "5 names of theirs are imported here: 1 gone, 2 changed. 3 tests: 2 failed." in report
+    )
     assert "- `trl:A`: missing" in report and "- `trl:B`: without b; new *args, c" in report
-    assert "- `peft:E`: defaults, order or types" in report and "- `tests.test_b::three`: boom" in report and "- FutureWarning: `foo`" in report
+    assert (
+        "- `peft:E`: defaults, order or types" in report
+        and "- `tests.test_b::three`: boom" in report
+        and "- FutureWarning: `foo`" in report
+    )
     calm = drift.write_report(before, before, 3, [], [])
     assert calm.count("None.") == 3 and "Nothing." in calm
 
 
 def test_arguments_of_drift(tmp_path):
     args = drift.parse([])
-    assert args.venv == ROOT / ".venv.drift" and args.output == ROOT / "build" / "drift" and args.pytest == ""
+    assert (
+        args.venv == ROOT / ".venv.drift"
+        and args.output == ROOT / "build" / "drift"
+        and args.pytest == ""
+    )
     args = drift.parse(["--output", str(tmp_path), "--pytest", "-m 'not labs'"])
     assert args.output == tmp_path and args.pytest == "-m 'not labs'"
-    ignored = subprocess.run(["git", "check-ignore", ".venv.drift/x", "build/drift/report.md"], cwd=ROOT, capture_output=True, text=True)
+    ignored = subprocess.run(
+        ["git", "check-ignore", ".venv.drift/x", "build/drift/report.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert len(ignored.stdout.split()) == 2
 
 
-@pytest.mark.parametrize("gone, failing, status", [(False, False, 0), (True, False, 1), (False, True, 1)])
-def test_drift_from_end_to_end_with_the_slow_parts_replaced(tmp_path, monkeypatch, capsys, gone, failing, status):
+@pytest.mark.parametrize(
+    "gone, failing, status", [(False, False, 0), (True, False, 1), (False, True, 1)]
+)
+def test_drift_from_end_to_end_with_the_slow_parts_replaced(
+    tmp_path, monkeypatch, capsys, gone, failing, status
+):
     """pip, the probes and pytest are replaced; the report lies in the folder and in the summary of the job."""
     names = {"trl:A": "(x)"}
-    answers = iter([{"versions": dict.fromkeys(drift.WATCHED, "1"), "names": names},
-                    {"versions": dict.fromkeys(drift.WATCHED, "2"), "names": {"trl:A": "missing"} if gone else names}])
+    answers = iter(
+        [
+            {"versions": dict.fromkeys(drift.WATCHED, "1"), "names": names},
+            {
+                "versions": dict.fromkeys(drift.WATCHED, "2"),
+                "names": {"trl:A": "missing"} if gone else names,
+            },
+        ]
+    )
     monkeypatch.setattr(drift, "install", lambda folder, report: "python")
     monkeypatch.setattr(drift, "probe", lambda python, names: next(answers))
 
@@ -142,13 +241,28 @@ def test_the_pip_part_of_the_environment():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     part = resolve.pip_part((ROOT / "environment.yml").read_text())
     assert part == environment["dependencies"][-1]["pip"]
-    assert "python=3.12" in environment["dependencies"] and environment["channels"] == ["conda-forge"]
-    assert any(d.startswith("jupyterlab") for d in environment["dependencies"] if isinstance(d, str))
+    assert "python=3.12" in environment["dependencies"] and environment["channels"] == [
+        "conda-forge"
+    ]
+    assert any(
+        d.startswith("jupyterlab") for d in environment["dependencies"] if isinstance(d, str)
+    )
 
 
 def test_the_project_becomes_what_it_requires():
-    project = {"dependencies": ["a>=1", "b"], "optional-dependencies": {"dev": ["c"], "export": ["d"]}}
-    assert resolve.requirements(["-c constraints.txt", "-e .[dev, export]", "e"], project) == ["-c", "constraints.txt", "a>=1", "b", "c", "d", "e"]
+    project = {
+        "dependencies": ["a>=1", "b"],
+        "optional-dependencies": {"dev": ["c"], "export": ["d"]},
+    }
+    assert resolve.requirements(["-c constraints.txt", "-e .[dev, export]", "e"], project) == [
+        "-c",
+        "constraints.txt",
+        "a>=1",
+        "b",
+        "c",
+        "d",
+        "e",
+    ]
     assert resolve.requirements(["-e ."], project) == ["a>=1", "b"]
     with pytest.raises(KeyError):
         resolve.requirements(["-e .[nothing]"], project)
@@ -156,7 +270,13 @@ def test_the_project_becomes_what_it_requires():
 
 def test_pips_command_asks_for_wheels_of_the_other_machine(tmp_path):
     command = resolve.command("aarch64", "3.12", ["a>=1"], tmp_path)
-    assert {"--dry-run", "--only-binary=:all:", "--python-version=3.12", "--platform=manylinux_2_28_aarch64", "a>=1"} <= set(command)
+    assert {
+        "--dry-run",
+        "--only-binary=:all:",
+        "--python-version=3.12",
+        "--platform=manylinux_2_28_aarch64",
+        "a>=1",
+    } <= set(command)
     assert not any("x86_64" in part for part in command) and "install" in command
 
 
@@ -168,14 +288,49 @@ def test_the_stand_in_is_a_wheel_that_pip_takes_for_torch(tmp_path):
     report = tmp_path / "report.json"
     env = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     env["PIP_CONFIG_FILE"] = os.devnull
-    done = subprocess.run([*resolve.PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--no-index", "--find-links", str(tmp_path),
-                           "--target", str(tmp_path / "t"), "--report", str(report), "torch==9.9.0"],
-                          env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            *resolve.PIP,
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+            "--no-index",
+            "--find-links",
+            str(tmp_path),
+            "--target",
+            str(tmp_path / "t"),
+            "--report",
+            str(report),
+            "torch==9.9.0",
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(report.read_text())
-    assert {i["metadata"]["name"]: i["metadata"]["version"] for i in found["install"]} == {"torch": "9.9.0+metadata", "made_up_thing": "1.2+metadata"}
-    assert resolve.table("aarch64", {"install": [{"metadata": {"name": "x", "version": "1"}, "download_info": {"url": "x-1-aarch64.whl"}},
-                                                 {"metadata": {"name": "y", "version": "2"}, "download_info": {"url": "y-2-any.whl"}}]}
-                         ) == "aarch64: 2 packages resolve, 1 of them built for it: x 1"
+    assert {i["metadata"]["name"]: i["metadata"]["version"] for i in found["install"]} == {
+        "torch": "9.9.0+metadata",
+        "made_up_thing": "1.2+metadata",
+    }
+    assert (
+        resolve.table(
+            "aarch64",
+            {
+                "install": [
+                    {
+                        "metadata": {"name": "x", "version": "1"},
+                        "download_info": {"url": "x-1-aarch64.whl"},
+                    },
+                    {
+                        "metadata": {"name": "y", "version": "2"},
+                        "download_info": {"url": "y-2-any.whl"},
+                    },
+                ]
+            },
+        )
+        == "aarch64: 2 packages resolve, 1 of them built for it: x 1"
+    )
     assert zipfile.ZipFile(tmp_path / "torch-9.9.0+metadata-py3-none-any.whl").testzip() is None
     assert Requirement("torch==9.9.0").specifier.contains("9.9.0+metadata")

@@ -1,4 +1,5 @@
 """Training: the loss by hand, kill -9 and go on, honest refusals, and what a run leaves behind."""
+
 import json
 import os
 import shutil
@@ -20,7 +21,14 @@ from ftlib.training import folder as folder_module
 from ftlib.training import live, samplers
 from ftlib.training import trainer as trainer_module
 
-SETTINGS = {"steps": 10, "learning_rate": 1e-2, "batch_size": 4, "save_steps": 3, "log_steps": 1, "show": False}
+SETTINGS = {
+    "steps": 10,
+    "learning_rate": 1e-2,
+    "batch_size": 4,
+    "save_steps": 3,
+    "log_steps": 1,
+    "show": False,
+}
 
 
 def adapted(seed=0, **options):
@@ -65,15 +73,25 @@ def test_the_loss_is_the_mean_over_answer_tokens(tokenizer, rows):
     want = hand_loss(model, tokenizer, rows).item()
     unweighted = sum(hand_loss(model, tokenizer, [r]).item() for r in rows) / 4
     assert abs(want / unweighted - 1) > 1e-2  # a mean of the rows' means would be seen
-    run = ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 1, "learning_rate": 1e-9}, eval_rows=rows)
-    assert [run.history[0]["loss"], run.eval_history[0]["eval_loss"]] == pytest.approx([want, want], rel=1e-4)
+    run = ft.finetune(
+        model, tokenizer, rows, **{**SETTINGS, "steps": 1, "learning_rate": 1e-9}, eval_rows=rows
+    )
+    assert [run.history[0]["loss"], run.eval_history[0]["eval_loss"]] == pytest.approx(
+        [want, want], rel=1e-4
+    )
 
 
 def test_evaluation_loss_is_a_mean_over_tokens_also_across_batches(tokenizer):
     rows = [chat("a", "b")] * 9 + [chat("abcdef", "b" * 30)] * 3
     model = uneven()
     want = hand_loss(model, tokenizer, rows).item()
-    run = ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 1, "learning_rate": 1e-9, "batch_size": 2}, eval_rows=rows)
+    run = ft.finetune(
+        model,
+        tokenizer,
+        rows,
+        **{**SETTINGS, "steps": 1, "learning_rate": 1e-9, "batch_size": 2},
+        eval_rows=rows,
+    )
     assert run.eval_history[0]["eval_loss"] == pytest.approx(want, rel=1e-4)
 
 
@@ -83,8 +101,14 @@ def test_accumulation_equals_one_large_batch(tokenizer):
     runs, models = [], []
     for options in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}):
         models.append(adapted(lora_dropout=0.0))
-        runs.append(ft.finetune(models[-1], tokenizer, rows, **{**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3,
-                                                                **options}))
+        runs.append(
+            ft.finetune(
+                models[-1],
+                tokenizer,
+                rows,
+                **{**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3, **options},
+            )
+        )
     assert runs[0].history[0]["loss"] == pytest.approx(runs[1].history[0]["loss"], rel=1e-5)
     a, b = adapter(models[0]), adapter(models[1])
     assert all(torch.allclose(a[k], b[k], atol=2e-5) for k in a)
@@ -98,22 +122,35 @@ def test_one_step_by_hand(tokenizer, rows):
     name = "model.layers.0.mlp.up_proj.lora_B"
     gradient = dict(model.named_parameters())[name].grad.clone()
     model.zero_grad()
-    ft.finetune(model, tokenizer, batch, **{**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3})
+    ft.finetune(
+        model, tokenizer, batch, **{**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3}
+    )
     moved = dict(model.named_parameters())[name].detach()
     clear = gradient.abs() > 1e-4
-    assert clear.sum() > 20 and torch.allclose(moved[clear], -1e-3 * gradient[clear].sign(), rtol=1e-2)
+    assert clear.sum() > 20 and torch.allclose(
+        moved[clear], -1e-3 * gradient[clear].sign(), rtol=1e-2
+    )
 
 
 # --- what a run does ----------------------------------------------------------------------------------------------------------
 def test_it_learns_and_reports(tokenizer, rows):
     model = adapted(lora_dropout=0.0)
-    run = ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 12}, eval_rows=rows[:4], eval_steps=6)
+    run = ft.finetune(
+        model, tokenizer, rows, **{**SETTINGS, "steps": 12}, eval_rows=rows[:4], eval_steps=6
+    )
     assert run.history[-1]["loss"] < run.history[0]["loss"] - 0.1
-    assert [e["step"] for e in run.history] == list(range(1, 13)) and [e["step"] for e in run.eval_history] == [6, 12]
-    assert run.tokens == 2 * tokens_in(rows, tokenizer)  # 12 steps of 4 are two passes over 24 rows; padding is not counted
+    assert [e["step"] for e in run.history] == list(range(1, 13)) and [
+        e["step"] for e in run.eval_history
+    ] == [6, 12]
+    assert run.tokens == 2 * tokens_in(
+        rows, tokenizer
+    )  # 12 steps of 4 are two passes over 24 rows; padding is not counted
     assert run.seconds > 0 and run.tokens_per_second == run.tokens / run.seconds
     trained = ft.count_parameters(model)[0]
-    assert run.state_bytes["gradients"] == 4 * trained and 8 * trained <= run.state_bytes["optimizer"] <= 8 * trained + 400
+    assert (
+        run.state_bytes["gradients"] == 4 * trained
+        and 8 * trained <= run.state_bytes["optimizer"] <= 8 * trained + 400
+    )
     assert run.state_bytes["weights"] == sum(p.numel() * 4 for p in model.parameters())
     assert not model.training and run.output_dir is None and run.resumed_from == 0
 
@@ -124,7 +161,10 @@ def test_the_base_is_unchanged_bit_for_bit(variant, tokenizer, rows):
     base = {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" not in n}
     before = adapter(model)
     ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 3})
-    assert all(torch.equal(p, base[n]) for n, p in model.named_parameters() if n in base) and len(base) == 11
+    assert (
+        all(torch.equal(p, base[n]) for n, p in model.named_parameters() if n in base)
+        and len(base) == 11
+    )
     changed = [n for n, p in adapter(model).items() if not torch.equal(p, before[n])]
     assert len(changed) == (21 if variant == "dora" else 14)
 
@@ -138,7 +178,10 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
     for kept in (True, False):
         if not kept:
             row_norm = ft.adapters.lora.LoRALinear._row_norm
-            monkeypatch.setattr("ftlib.adapters.lora.LoRALinear._row_norm", lambda layer: layer.forget_norm() or row_norm(layer))
+            monkeypatch.setattr(
+                "ftlib.adapters.lora.LoRALinear._row_norm",
+                lambda layer: layer.forget_norm() or row_norm(layer),
+            )
         model = adapted(use_dora=True, lora_dropout=0.0)
         ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 4, "learning_rate": 5e-2})
         results.append(adapter(model))
@@ -150,22 +193,42 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
 
 def test_full_fine_tuning(tokenizer, rows, tmp_path):
     """Without an adapter every parameter trains, checkpoints hold the model, and the run resumes to the same end."""
+
     def fresh():
         return llama(layers=1).requires_grad_(True)
 
     whole, part = fresh(), fresh()
     start = snapshot(whole)["weights"]
-    run = ft.finetune(whole, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
-                      output_dir=tmp_path / "a")
-    assert all(not torch.equal(v, start[k]) for k, v in whole.state_dict().items() if "inv_freq" not in k)
-    assert (run.output_dir / "model" / "model.safetensors").is_file() and not (run.output_dir / "adapter").exists()
+    run = ft.finetune(
+        whole,
+        tokenizer,
+        rows,
+        **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
+        output_dir=tmp_path / "a",
+    )
+    assert all(
+        not torch.equal(v, start[k]) for k, v in whole.state_dict().items() if "inv_freq" not in k
+    )
+    assert (run.output_dir / "model" / "model.safetensors").is_file() and not (
+        run.output_dir / "adapter"
+    ).exists()
     assert json.loads((run.output_dir / "manifest.json").read_text())["adapter"] is None
-    ft.finetune(part, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
-                output_dir=tmp_path / "b")
+    ft.finetune(
+        part,
+        tokenizer,
+        rows,
+        **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
+        output_dir=tmp_path / "b",
+    )
     shutil.rmtree(tmp_path / "b" / "checkpoint-4")
     resumed = fresh()
-    again = ft.finetune(resumed, tokenizer, rows, **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
-                        output_dir=tmp_path / "b")
+    again = ft.finetune(
+        resumed,
+        tokenizer,
+        rows,
+        **{**SETTINGS, "steps": 4, "save_steps": 2, "learning_rate": 1e-3},
+        output_dir=tmp_path / "b",
+    )
     assert again.resumed_from == 2 and equal(dict(resumed.state_dict()), dict(whole.state_dict()))
 
 
@@ -182,7 +245,10 @@ def test_batches_hold_rows_of_like_length_in_an_order_of_seed_and_epoch():
     one = order(0, 0)
     assert sorted(one) == list(range(200)) and one == order(0, 0)
     assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
-    spread = [max(part) - min(part) for part in ([lengths[i] for i in one[k: k + 10]] for k in range(0, 200, 10))]
+    spread = [
+        max(part) - min(part)
+        for part in ([lengths[i] for i in one[k : k + 10]] for k in range(0, 200, 10))
+    ]
     assert sorted(spread)[10] <= 12  # of 39 at random
 
 
@@ -205,8 +271,17 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tokenizer, rows):
 
 
 def test_long_rows_are_left_out_of_training(tokenizer, rows, capsys):
-    run = ft.finetune(adapted(), tokenizer, [*rows[:4], chat("x", "y" * 200)], **{**SETTINGS, "steps": 1}, max_length=100)
-    assert run.tokens == tokens_in(rows[:4], tokenizer) and "left out 1 of 5" in capsys.readouterr().out
+    run = ft.finetune(
+        adapted(),
+        tokenizer,
+        [*rows[:4], chat("x", "y" * 200)],
+        **{**SETTINGS, "steps": 1},
+        max_length=100,
+    )
+    assert (
+        run.tokens == tokens_in(rows[:4], tokenizer)
+        and "left out 1 of 5" in capsys.readouterr().out
+    )
 
 
 # --- the artifact -------------------------------------------------------------------------------------------------------------
@@ -215,7 +290,9 @@ def finished(tmp_path_factory):
     """(folder, adapter, run) of one uninterrupted run of ten steps."""
     torch.set_num_threads(1)
     folder, model = tmp_path_factory.mktemp("run") / "whole", adapted()
-    run = ft.finetune(model, byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
+    run = ft.finetune(
+        model, byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder
+    )
     return folder, adapter(model), run
 
 
@@ -224,21 +301,39 @@ ROWS = [chat(f"Say {w}{i}.", f"{w}{i}") for i, w in enumerate(["ab", "cde", "f",
 
 def test_the_adapter_in_the_folder_is_the_trained_one(finished):
     folder, trained, run = finished
-    assert equal(adapter(ft.load_adapter(llama(layers=1), folder / "adapter")), trained) and run.output_dir == folder
+    assert (
+        equal(adapter(ft.load_adapter(llama(layers=1), folder / "adapter")), trained)
+        and run.output_dir == folder
+    )
 
 
 def test_manifest(finished):
     folder, _, run = finished
     manifest = json.loads((folder / "manifest.json").read_text())
-    want = {"data": fingerprint(ROWS), "eval_data": fingerprint(ROWS[:4]), "rows": 24, "steps": 10, "learning_rate": 1e-2,
-            "batch_size": 4,
-            "seed": 0}
+    want = {
+        "data": fingerprint(ROWS),
+        "eval_data": fingerprint(ROWS[:4]),
+        "rows": 24,
+        "steps": 10,
+        "learning_rate": 1e-2,
+        "batch_size": 4,
+        "seed": 0,
+    }
     assert {k: manifest[k] for k in want} == want
-    assert manifest["adapter"]["r"] == 2 and manifest["adapter"]["target_modules"] == "all-linear" and "base" in manifest
+    assert (
+        manifest["adapter"]["r"] == 2
+        and manifest["adapter"]["target_modules"] == "all-linear"
+        and "base" in manifest
+    )
     metrics = manifest["metrics"]
-    assert metrics["final_loss"] == run.history[-1]["loss"] and metrics["eval_loss"] == run.eval_history[-1]["eval_loss"]
+    assert (
+        metrics["final_loss"] == run.history[-1]["loss"]
+        and metrics["eval_loss"] == run.eval_history[-1]["eval_loss"]
+    )
     assert metrics["tokens"] == run.tokens
-    assert manifest["versions"]["torch"] == torch.__version__ or torch.__version__.startswith(manifest["versions"]["torch"])
+    assert manifest["versions"]["torch"] == torch.__version__ or torch.__version__.startswith(
+        manifest["versions"]["torch"]
+    )
     assert set(manifest["versions"]) == {"torch", "transformers", "tokenizers", "ftlib"}
 
 
@@ -248,7 +343,13 @@ def test_checkpoints_hold_the_adapter_and_no_base_weight(finished):
     assert checkpoints == ["checkpoint-10", "checkpoint-9"]  # the last two are kept
     for name in checkpoints:
         names = {p.name for p in (folder / name).iterdir()}
-        assert {"adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "complete"} <= names
+        assert {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "optimizer.pt",
+            "scheduler.pt",
+            "complete",
+        } <= names
         assert not {"model.safetensors", "pytorch_model.bin"} & names
         with safe_open(folder / name / "adapter_model.safetensors", "pt") as file:
             assert len(file.keys()) == len(trained) and all("lora_" in k for k in file.keys())
@@ -258,10 +359,14 @@ def test_checkpoints_hold_the_adapter_and_no_base_weight(finished):
 def test_finishing_twice_returns_at_once_with_the_same_adapter(finished, tokenizer, monkeypatch):
     folder, trained, run = finished
     manifest = json.loads((folder / "manifest.json").read_text())
-    monkeypatch.setattr(trainer_module.SFTTrainer, "training_step", lambda *a, **k: pytest.fail("it trained again"))
+    monkeypatch.setattr(
+        trainer_module.SFTTrainer, "training_step", lambda *a, **k: pytest.fail("it trained again")
+    )
     model = adapted()
     again = ft.finetune(model, tokenizer, ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
-    assert equal(adapter(model), trained) and again.resumed_from == 10 and again.history == run.history
+    assert (
+        equal(adapter(model), trained) and again.resumed_from == 10 and again.history == run.history
+    )
     assert equal(adapter(ft.load_adapter(llama(layers=1), folder / "adapter")), trained)
     after = json.loads((folder / "manifest.json").read_text())
     assert after == manifest  # the seconds of the real run, not those of coming back
@@ -288,15 +393,23 @@ def train_until_killed(where: str, folder: Path) -> None:
         trainer_module.SFTTrainer.training_step = kill_in_step
     else:
         active.save_adapter = kill_in_save
-    ft.finetune(adapted(), byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
+    ft.finetune(
+        adapted(), byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder
+    )
 
 
 @pytest.mark.parametrize("where, newest", [("step", 6), ("save", 3)])
-def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(where, newest, finished, tokenizer, tmp_path):
+def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(
+    where, newest, finished, tokenizer, tmp_path
+):
     """A process of its own dies from SIGKILL: between two steps, or with its second checkpoint half written."""
     folder = tmp_path / "run"
     assert exit_code_of_a_child(lambda: train_until_killed(where, folder)) == -signal.SIGKILL
-    assert not (folder / "adapter").exists() and (folder / "checkpoint-6").is_dir() and not (folder / "checkpoint-9").exists()
+    assert (
+        not (folder / "adapter").exists()
+        and (folder / "checkpoint-6").is_dir()
+        and not (folder / "checkpoint-9").exists()
+    )
     assert folder_module.last_checkpoint(folder).name == f"checkpoint-{newest}"
     model = adapted(seed=5)  # another start: all that matters comes from the checkpoint
     run = ft.finetune(model, tokenizer, ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
@@ -304,7 +417,9 @@ def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(where, n
     assert run.resumed_from == newest and equal(adapter(model), trained)
     assert [e["loss"] for e in run.history] == [e["loss"] for e in whole.history]
     assert run.eval_history == whole.eval_history and run.tokens == whole.tokens
-    assert run.tokens_per_second < run.tokens / run.seconds  # only the tokens of this session count for its speed
+    assert (
+        run.tokens_per_second < run.tokens / run.seconds
+    )  # only the tokens of this session count for its speed
     assert equal(adapter(ft.load_adapter(llama(layers=1), folder / "adapter")), trained)
 
 
@@ -319,19 +434,40 @@ def test_a_half_written_newest_checkpoint_is_ignored(finished, tokenizer, tmp_pa
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------------
-CHANGES = {"steps": {"steps": 11}, "learning_rate": {"learning_rate": 1e-3}, "batch_size": {"batch_size": 8}, "seed": {"seed": 1},
-           "schedule": {"schedule": "linear"}, "warmup": {"warmup": 0.5}, "weight_decay": {"weight_decay": 0.1},
-           "accumulate": {"accumulate": 2},
-           "max_length": {"max_length": 512}, "neftune_alpha": {"neftune_alpha": 5.0}, "eval_data": {"eval_rows": ROWS[:5]}}
+CHANGES = {
+    "steps": {"steps": 11},
+    "learning_rate": {"learning_rate": 1e-3},
+    "batch_size": {"batch_size": 8},
+    "seed": {"seed": 1},
+    "schedule": {"schedule": "linear"},
+    "warmup": {"warmup": 0.5},
+    "weight_decay": {"weight_decay": 0.1},
+    "accumulate": {"accumulate": 2},
+    "max_length": {"max_length": 512},
+    "neftune_alpha": {"neftune_alpha": 5.0},
+    "eval_data": {"eval_rows": ROWS[:5]},
+}
 
 
 @pytest.mark.parametrize("key", [*CHANGES, "data", "adapter", "full"])
 def test_other_settings_in_the_same_folder_are_refused_by_name(key, finished, tokenizer):
     folder, before = finished[0], sorted(p for p in finished[0].rglob("*"))
-    model = llama(layers=1).requires_grad_(True) if key == "full" else adapted(r=3 if key == "adapter" else 2)
+    model = (
+        llama(layers=1).requires_grad_(True)
+        if key == "full"
+        else adapted(r=3 if key == "adapter" else 2)
+    )
     data = [*ROWS[1:], ROWS[0]] if key == "data" else ROWS
-    with pytest.raises(ft.RunError, match=f"{folder}.*{'adapter' if key == 'full' else key}: .*output_dir"):
-        ft.finetune(model, tokenizer, data, **{**SETTINGS, "eval_rows": ROWS[:4], **CHANGES.get(key, {})}, output_dir=folder)
+    with pytest.raises(
+        ft.RunError, match=f"{folder}.*{'adapter' if key == 'full' else key}: .*output_dir"
+    ):
+        ft.finetune(
+            model,
+            tokenizer,
+            data,
+            **{**SETTINGS, "eval_rows": ROWS[:4], **CHANGES.get(key, {})},
+            output_dir=folder,
+        )
     assert sorted(p for p in finished[0].rglob("*")) == before
 
 
@@ -344,8 +480,14 @@ def test_another_base_in_the_same_folder_is_refused(finished, tokenizer):
 
 def test_what_may_change_between_two_sessions(finished, tokenizer):
     """How often one logs and saves is not part of the result."""
-    ft.finetune(adapted(), tokenizer, ROWS, **{**SETTINGS, "save_steps": 5, "log_steps": 2}, eval_rows=ROWS[:4],
-                output_dir=finished[0])
+    ft.finetune(
+        adapted(),
+        tokenizer,
+        ROWS,
+        **{**SETTINGS, "save_steps": 5, "log_steps": 2},
+        eval_rows=ROWS[:4],
+        output_dir=finished[0],
+    )
 
 
 def test_a_folder_with_something_else_is_left_alone(finished, tokenizer, tmp_path):
@@ -354,7 +496,15 @@ def test_a_folder_with_something_else_is_left_alone(finished, tokenizer, tmp_pat
         ft.finetune(adapted(), tokenizer, ROWS, **SETTINGS, output_dir=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(ft.RunError, match="not empty and resume=False"):
-        ft.finetune(adapted(), tokenizer, ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=finished[0], resume=False)
+        ft.finetune(
+            adapted(),
+            tokenizer,
+            ROWS,
+            **SETTINGS,
+            eval_rows=ROWS[:4],
+            output_dir=finished[0],
+            resume=False,
+        )
 
 
 def test_damaged_settings_are_refused_in_words(finished, tokenizer, tmp_path):
@@ -366,14 +516,19 @@ def test_damaged_settings_are_refused_in_words(finished, tokenizer, tmp_path):
 
 def test_nothing_to_train(tokenizer, rows, model, tmp_path):
     with pytest.raises(ft.RunError, match="add_lora"):
-        ft.finetune(model.requires_grad_(False), tokenizer, rows, **SETTINGS, output_dir=tmp_path / "x")
+        ft.finetune(
+            model.requires_grad_(False), tokenizer, rows, **SETTINGS, output_dir=tmp_path / "x"
+        )
     with pytest.raises(DataError, match="no rows"):
         ft.finetune(adapted(), tokenizer, [], **SETTINGS, output_dir=tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("option", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}],
-                         ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}],
+    ids=str,
+)
 def test_bad_settings(option, tokenizer, rows):
     with pytest.raises(ft.RunError, match=next(iter(option))):
         ft.finetune(adapted(), tokenizer, rows, **{**SETTINGS, **option})
@@ -401,7 +556,13 @@ def test_progress_in_a_notebook_is_one_line_that_is_rewritten(tokenizer, rows, m
             shown.append(html.data)
 
     monkeypatch.setattr(live, "in_notebook", lambda: True)
-    monkeypatch.setattr(IPython.display, "display", lambda html, display_id: shown.append(html.data) or Handle())
+    monkeypatch.setattr(
+        IPython.display, "display", lambda html, display_id: shown.append(html.data) or Handle()
+    )
     run = ft.finetune(adapted(), tokenizer, rows, **{**SETTINGS, "steps": 4, "show": True})
-    assert shown[0] == "starting …" and "step 4/4" in shown[-1] and f"loss {run.history[-1]['loss']:.3f}" in shown[-1]
+    assert (
+        shown[0] == "starting …"
+        and "step 4/4" in shown[-1]
+        and f"loss {run.history[-1]['loss']:.3f}" in shown[-1]
+    )
     assert "tokens/s" in shown[-1] and "<svg" in shown[-1] and len(shown) < 8

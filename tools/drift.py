@@ -5,6 +5,7 @@ repository imports is looked up in both environments and its signature compared,
 build/drift/report.md, says which versions, which names have gone or changed, which tests fail, and which deprecations are
 announced. Exit status 1 if a name has gone or a test fails.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,7 +22,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCHED = ("trl", "peft", "transformers")
-BOUND = ("tokenizers", "huggingface_hub", "hf-xet", "accelerate", "safetensors")       # whose versions those three choose
+BOUND = (
+    "tokenizers",
+    "huggingface_hub",
+    "hf-xet",
+    "accelerate",
+    "safetensors",
+)  # whose versions those three choose
 FOLDERS = ("ftlib", "tests", "benchmarks", "data", "labs")
 PROBE = r"""
 import importlib, importlib.metadata, inspect, json, re, sys
@@ -72,8 +79,14 @@ def sources(root: Path = ROOT):
 
 
 def probe(python: Path, names: list[str]) -> dict:
-    done = subprocess.run([str(python), "-c", PROBE], input=json.dumps([names, WATCHED]), capture_output=True, text=True, cwd=ROOT,
-                          env={**os.environ, "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
+    done = subprocess.run(
+        [str(python), "-c", PROBE],
+        input=json.dumps([names, WATCHED]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"},
+    )
     if done.returncode:
         sys.exit(f"drift: {python} cannot say what it holds:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -83,31 +96,59 @@ def probe(python: Path, names: list[str]) -> dict:
 def relaxed(constraints: str) -> str:
     """constraints.txt without the watched packages and what they bound."""
     free = {name.replace("_", "-") for name in (*WATCHED, *BOUND)}
-    return "".join(line for line in constraints.splitlines(keepends=True)
-                   if line.split("==")[0].strip().lower().replace("_", "-") not in free)
+    return "".join(
+        line
+        for line in constraints.splitlines(keepends=True)
+        if line.split("==")[0].strip().lower().replace("_", "-") not in free
+    )
 
 
 def install(folder: Path, report: Path) -> Path:
     """The environment's Python, with the newest of the watched packages installed."""
     python, held = folder / "bin" / "python", report / "constraints.txt"
-    held.write_text(relaxed((ROOT / "constraints.txt").read_text(encoding="utf-8")), encoding="utf-8")
+    held.write_text(
+        relaxed((ROOT / "constraints.txt").read_text(encoding="utf-8")), encoding="utf-8"
+    )
     if not python.exists():
         venv.create(folder, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-           "--no-user", "-c", str(held)]
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-user",
+        "-c",
+        str(held),
+    ]
     torch = re.search(r"(?m)^torch==\S+", held.read_text(encoding="utf-8"))[0]
     for wanted in ([torch], ["-e", ".[dev,grading]"], ["--upgrade", *WATCHED]):
         if subprocess.run([*pip, *wanted], cwd=ROOT).returncode:
-            sys.exit(f"drift: pip install {' '.join(wanted)} failed; its reason is above. Is the network up?")
+            sys.exit(
+                f"drift: pip install {' '.join(wanted)} failed; its reason is above. Is the network up?"
+            )
     return python
 
 
 def run_tests(python: Path, report: Path, arguments: str) -> None:
     """Run pytest there, shown as it goes; leaves tests.xml and tests.txt."""
-    command = [str(python), "-m", "pytest", "-q", "-W", "default::DeprecationWarning", "-W", "default::FutureWarning",
-               f"--junitxml={report / 'tests.xml'}", *shlex.split(arguments)]
-    with (report / "tests.txt").open("w", encoding="utf-8") as log, \
-            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
+    command = [
+        str(python),
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "default::DeprecationWarning",
+        "-W",
+        "default::FutureWarning",
+        f"--junitxml={report / 'tests.xml'}",
+        *shlex.split(arguments),
+    ]
+    with (
+        (report / "tests.txt").open("w", encoding="utf-8") as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests,
+    ):
         for line in tests.stdout:
             print(line, end="", flush=True)
             log.write(line)
@@ -117,8 +158,14 @@ def run_tests(python: Path, report: Path, arguments: str) -> None:
 def failures(xml: str) -> tuple[int, list[tuple[str, str]]]:
     """(tests run, [(test, first line of its failure)]) of a JUnit report."""
     cases = list(ET.fromstring(xml).iter("testcase"))
-    bad = [(f"{c.get('classname')}::{c.get('name')}", problem.get("message", "").strip().split("\n")[0][:200])
-           for c in cases for problem in [*c.findall("failure"), *c.findall("error")]]
+    bad = [
+        (
+            f"{c.get('classname')}::{c.get('name')}",
+            problem.get("message", "").strip().split("\n")[0][:200],
+        )
+        for c in cases
+        for problem in [*c.findall("failure"), *c.findall("error")]
+    ]
     return len(cases), bad
 
 
@@ -129,7 +176,11 @@ def deprecations(log: str) -> list[str]:
 
 def changes(before: dict, after: dict) -> dict[str, list[str]]:
     """Names that have gone, and those whose signature differs, between two probes. A name missing in both is not drift."""
-    gone = [n for n, now in after["names"].items() if now != before["names"][n] and (now == "missing" or now.startswith("cannot"))]
+    gone = [
+        n
+        for n, now in after["names"].items()
+        if now != before["names"][n] and (now == "missing" or now.startswith("cannot"))
+    ]
     other = [n for n, now in after["names"].items() if now != before["names"][n] and n not in gone]
     return {"gone": gone, "changed": other}
 
@@ -138,31 +189,64 @@ def _parameters(signature: str) -> set[str]:
     return set(re.findall(r"(?:^\(|, )(\*{0,2}\w+)", signature))
 
 
-def write_report(before: dict, after: dict, count: int, bad: list[tuple[str, str]], announced: list[str]) -> str:
+def write_report(
+    before: dict, after: dict, count: int, bad: list[tuple[str, str]], announced: list[str]
+) -> str:
     moved = changes(before, after)
-    lines = ["# Drift against the newest TRL, PEFT and transformers", "", "| package | tested set | newest |", "|---|---|---|",
-             *(f"| {p} | {before['versions'][p]} | {after['versions'][p]} |" for p in WATCHED), "",
-             f"{len(after['names'])} names of theirs are imported here: {len(moved['gone'])} gone, "
-             f"{len(moved['changed'])} changed. {count} tests: {len(bad)} failed.", "", "## Names that have gone", ""]
+    lines = [
+        "# Drift against the newest TRL, PEFT and transformers",
+        "",
+        "| package | tested set | newest |",
+        "|---|---|---|",
+        *(f"| {p} | {before['versions'][p]} | {after['versions'][p]} |" for p in WATCHED),
+        "",
+        f"{len(after['names'])} names of theirs are imported here: {len(moved['gone'])} gone, "
+        f"{len(moved['changed'])} changed. {count} tests: {len(bad)} failed.",
+        "",
+        "## Names that have gone",
+        "",
+    ]
     lines += [f"- `{n}`: {after['names'][n]}" for n in moved["gone"]] or ["None."]
     lines += ["", "## Names whose signature changed", ""]
     for name in moved["changed"]:
         was, now = _parameters(before["names"][name]), _parameters(after["names"][name])
-        told = "; ".join(f"{what} {', '.join(sorted(which))}"
-                         for what, which in (("without", was - now), ("new", now - was)) if which)
+        told = "; ".join(
+            f"{what} {', '.join(sorted(which))}"
+            for what, which in (("without", was - now), ("new", now - was))
+            if which
+        )
         lines.append(f"- `{name}`: {told or 'defaults, order or types'}")
     lines += ["None."] if not moved["changed"] else []
-    lines += ["", "## Tests that fail", "", *([f"- `{test}`: {why}" for test, why in bad] or ["None."])]
+    lines += [
+        "",
+        "## Tests that fail",
+        "",
+        *([f"- `{test}`: {why}" for test, why in bad] or ["None."]),
+    ]
     lines += ["", "## Announced", "", *([f"- {text}" for text in announced] or ["Nothing."])]
     return "\n".join(lines) + "\n"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="drift", description=__doc__.splitlines()[0])
-    parser.add_argument("--tested", type=Path, default=ROOT / ".venv" / "bin" / "python", help="Python with the tested set")
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv.drift", help="folder of the second environment")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "drift", help="folder for the report")
-    parser.add_argument("--pytest", default="", metavar="ARGUMENTS", help="more arguments for pytest, such as \"-m 'not labs'\"")
+    parser.add_argument(
+        "--tested",
+        type=Path,
+        default=ROOT / ".venv" / "bin" / "python",
+        help="Python with the tested set",
+    )
+    parser.add_argument(
+        "--venv", type=Path, default=ROOT / ".venv.drift", help="folder of the second environment"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "build" / "drift", help="folder for the report"
+    )
+    parser.add_argument(
+        "--pytest",
+        default="",
+        metavar="ARGUMENTS",
+        help="more arguments for pytest, such as \"-m 'not labs'\"",
+    )
     return parser.parse_args(arguments)
 
 
@@ -176,7 +260,13 @@ def main(arguments: list[str]) -> int:
     if not (args.output / "tests.xml").exists():
         sys.exit(f"drift: pytest did not get to its end: {args.output / 'tests.txt'}")
     count, bad = failures((args.output / "tests.xml").read_text(encoding="utf-8"))
-    report = write_report(before, after, count, bad, deprecations((args.output / "tests.txt").read_text(encoding="utf-8")))
+    report = write_report(
+        before,
+        after,
+        count,
+        bad,
+        deprecations((args.output / "tests.txt").read_text(encoding="utf-8")),
+    )
     (args.output / "report.md").write_text(report, encoding="utf-8")
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(summary, "a", encoding="utf-8") as page:

@@ -5,6 +5,7 @@ what is installed does not run); with --browser what drives a Chromium (tests/br
 A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then sees the system's
 packages, and torch is held at the version that is there.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -20,7 +21,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV, STAMP, EXPORT = ROOT / ".venv", ROOT / ".venv" / "ftlib-ready", ROOT / ".venv" / "ftlib-export-ready"
+VENV, STAMP, EXPORT = (
+    ROOT / ".venv",
+    ROOT / ".venv" / "ftlib-ready",
+    ROOT / ".venv" / "ftlib-export-ready",
+)
 BROWSER = ROOT / ".venv" / "ftlib-browser-ready"
 REASON = ROOT / ".venv" / "ftlib-export-failed"  # why; ftlib/export/llama_probe.py reads it
 NETWORK = "Is the network up? Run the command again: pip goes on from its cache."
@@ -29,8 +34,14 @@ OLDEST, DISK_GB = (3, 11), 6
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
 # llama.cpp's name for a set of instructions, and Linux's. What came later (AVX-512, AMX) stays off:
 # llama.cpp died of AMX on a virtual machine that advertises it.
-INSTRUCTIONS = {"SSE42": "sse4_2", "AVX": "avx", "AVX2": "avx2", "FMA": "fma", "F16C": "f16c",
-                "BMI2": "bmi2"}
+INSTRUCTIONS = {
+    "SSE42": "sse4_2",
+    "AVX": "avx",
+    "AVX2": "avx2",
+    "FMA": "fma",
+    "F16C": "f16c",
+    "BMI2": "bmi2",
+}
 
 
 class LeftOut(Exception):
@@ -42,7 +53,10 @@ def stop(message: str) -> None:
 
 
 def fingerprint() -> str:
-    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "constraints.txt", "tools/venv.py"))
+    text = "".join(
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("pyproject.toml", "constraints.txt", "tools/venv.py")
+    )
     return hashlib.sha256(text.encode() + os.fsencode(ROOT)).hexdigest()
 
 
@@ -56,7 +70,9 @@ def find_python() -> str:
     have = ".".join(map(str, sys.version_info[:2]))
     if sys.version_info >= OLDEST:
         stop(f"Python {have} has no venv module: sudo apt install python3-venv")
-    stop(f"Python {have} is too old, 3.11 is needed: sudo apt install python3.12 python3.12-venv, or make PYTHON=/path/to/python3")
+    stop(
+        f"Python {have} is too old, 3.11 is needed: sudo apt install python3.12 python3.12-venv, or make PYTHON=/path/to/python3"
+    )
 
 
 def vendor_torch(python: str) -> str | None:
@@ -87,10 +103,16 @@ def run(command: list[str], hint: str) -> None:
 def install(python: str) -> None:
     """Create .venv if there is none, and install the project with what its tests and grading need."""
     torch = vendor_torch(python)
-    print(f"setup: creating .venv with {python}" + (f", keeping the vendor's torch {torch}" if torch else ""), flush=True)
+    print(
+        f"setup: creating .venv with {python}"
+        + (f", keeping the vendor's torch {torch}" if torch else ""),
+        flush=True,
+    )
     if not (VENV / "bin" / "python").exists():
-        run([python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)],
-            "On Debian: sudo apt install python3-venv")
+        run(
+            [python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)],
+            "On Debian: sudo apt install python3-venv",
+        )
     if not torch:  # first and alone, so that nothing else chooses a build
         held = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         pinned = next(line for line in held if line.startswith("torch=="))
@@ -101,16 +123,26 @@ def install(python: str) -> None:
 
 
 def pip(torch: str | None) -> list[str]:
-    return [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--no-user",  # a pip.conf with `user = true` would refuse to install into .venv
-            "-c", str(constraints(torch))]
+    return [
+        str(VENV / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-user",  # a pip.conf with `user = true` would refuse to install into .venv
+        "-c",
+        str(constraints(torch)),
+    ]
 
 
 # --- llama-cpp-python -------------------------------------------------------------------------
 def processor_flags() -> set[str] | None:
     """This processor's sets of instructions, by Linux's names; None where Linux does not tell."""
     try:
-        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
+        found = re.search(
+            r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M
+        )
     except OSError:
         return None
     return set(found[1].split()) if found else None
@@ -132,7 +164,11 @@ def cmake_arguments(machine: str, flags: set[str] | None, plain: bool = False) -
 
 
 def export_fingerprint() -> str:
-    parts = [fingerprint(), (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"), platform.machine()]
+    parts = [
+        fingerprint(),
+        (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"),
+        platform.machine(),
+    ]
     text = "\n".join([*parts, *cmake_arguments(platform.machine(), processor_flags())])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -164,8 +200,13 @@ def kept_wheels(arguments: list[str]) -> Path | None:
     pip's own cache does not know how a wheel was built, and is not used.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    parts = [requirement(), (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"), platform.machine(),
-             *platform.libc_ver(), sys.implementation.cache_tag]
+    parts = [
+        requirement(),
+        (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"),
+        platform.machine(),
+        *platform.libc_ver(),
+        sys.implementation.cache_tag,
+    ]
     text = "\n".join([*parts, *arguments, os.environ.get("CMAKE_ARGS", "")])
     folder = Path(cache) / "ftlib" / "wheels" / hashlib.sha256(text.encode()).hexdigest()[:16]
     if not folder.is_absolute():  # no home
@@ -201,11 +242,25 @@ def build_wheel(arguments: list[str], folder: str) -> Path:
     given = os.environ.get("CMAKE_ARGS", "")
     environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1), **os.environ}
     environment["CMAKE_ARGS"] = f"{shlex.join([include, *arguments])} {given}".strip()
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "wheel", "--quiet",
-               "--disable-pip-version-check", "--no-deps", "--no-cache-dir",
-               "--no-binary", "llama-cpp-python", "--wheel-dir", folder, requirement()]
-    print(f"setup: compiling llama-cpp-python for lab 3.1.10 ({MINUTES}; once, the wheel is kept)",
-          flush=True)
+    command = [
+        str(VENV / "bin" / "python"),
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-cache-dir",
+        "--no-binary",
+        "llama-cpp-python",
+        "--wheel-dir",
+        folder,
+        requirement(),
+    ]
+    print(
+        f"setup: compiling llama-cpp-python for lab 3.1.10 ({MINUTES}; once, the wheel is kept)",
+        flush=True,
+    )
     start = time.monotonic()
     code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     wheel = next(Path(folder).glob("*.whl"), None)
@@ -226,7 +281,11 @@ def install_wheel(python: str, wheel: Path) -> str:
 
 def probe() -> str:
     """Why the installed llama.cpp does not run, tried in a process of its own; empty if it does."""
-    command = [str(VENV / "bin" / "python"), "-P", str(ROOT / "ftlib" / "export" / "llama_probe.py")]
+    command = [
+        str(VENV / "bin" / "python"),
+        "-P",
+        str(ROOT / "ftlib" / "export" / "llama_probe.py"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     return (done.stdout.strip() or "the trial ended without a word") if done.returncode else ""
 
@@ -267,7 +326,9 @@ def install_export(python: str) -> None:
     else:
         REASON.unlink(missing_ok=True)
     # Also where it died: the next call would take minutes to the same end.
-    EXPORT.write_text(f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}", encoding="utf-8")
+    EXPORT.write_text(
+        f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}", encoding="utf-8"
+    )
 
 
 def leave_out(reason: str) -> None:

@@ -1,4 +1,5 @@
 """The adapter that a model has, whichever kind it is, and how it is saved and loaded."""
+
 from __future__ import annotations
 
 from torch import nn
@@ -13,7 +14,11 @@ from ftlib.adapters.prefix import Prefix, load_prefix, save_prefix
 def baseline_io(model: nn.Module):
     """(options, save, load) of the model's baseline, for a trainer that checkpoints it without its base; None without one."""
     for part in parts_of(model).values():
-        return part.options, *((save_prefix, load_prefix) if isinstance(part, Prefix) else (save_bottleneck, load_bottleneck))
+        return part.options, *(
+            (save_prefix, load_prefix)
+            if isinstance(part, Prefix)
+            else (save_bottleneck, load_bottleneck)
+        )
     return None
 
 

@@ -6,6 +6,7 @@ b_up = 0 make the start exactly the base model. Houlsby puts one after attention
 al. (2021, arXiv 2005.00247) only the second: `sublayers=("mlp",)`. The paper also trains the layer norms; they stay frozen here.
 Unlike LoRA's, this update cannot be merged into the weights: f stands between its two matrices.
 """
+
 from __future__ import annotations
 
 import math
@@ -21,14 +22,21 @@ ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "tanh": torch.tan
 
 class Bottleneck(baselines.Baseline):
     """`down` (m, d) ~ kaiming_uniform(a=√5), `up` (d, m) = 0 and two biases = 0, all in fp32 or wider; computes in h's dtype."""
+
     kind = "BOTTLENECK"
 
     def __init__(self, options: dict, width: int, like: Tensor):
         super().__init__(options)
         size, new = options["size"], baselines.master_like(like)
         self.activation = ACTIVATIONS[options["activation"]]
-        self.down, self.down_bias = nn.Parameter(torch.empty(size, width, **new)), nn.Parameter(torch.zeros(size, **new))
-        self.up, self.up_bias = nn.Parameter(torch.zeros(width, size, **new)), nn.Parameter(torch.zeros(width, **new))
+        self.down, self.down_bias = (
+            nn.Parameter(torch.empty(size, width, **new)),
+            nn.Parameter(torch.zeros(size, **new)),
+        )
+        self.up, self.up_bias = (
+            nn.Parameter(torch.zeros(width, size, **new)),
+            nn.Parameter(torch.zeros(width, **new)),
+        )
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, h: Tensor) -> Tensor:
@@ -44,28 +52,42 @@ class Bottleneck(baselines.Baseline):
 
 def _build(model: nn.Module, fields: dict) -> dict[str, Bottleneck]:
     """One adapter for each module whose last name is in `sublayers`. ValueError names the value that does not fit."""
-    size, activation, sublayers = baselines.whole("size", fields["size"]), fields["activation"], fields["sublayers"]
+    size, activation, sublayers = (
+        baselines.whole("size", fields["size"]),
+        fields["activation"],
+        fields["sublayers"],
+    )
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}: use one of {', '.join(ACTIVATIONS)}")
     if isinstance(sublayers, str) or not sublayers:
-        raise ValueError(f"sublayers={sublayers!r}: give a list of module names, such as ['self_attn', 'mlp']")
+        raise ValueError(
+            f"sublayers={sublayers!r}: give a list of module names, such as ['self_attn', 'mlp']"
+        )
     found = [(name, m) for name, m in model.named_modules() if name.rpartition(".")[2] in sublayers]
     for entry in sublayers:
         if not any(name.rpartition(".")[2] == entry for name, _ in found):
-            raise ValueError(f"sublayers: {entry!r} names no module of this model; print(model) shows the names")
+            raise ValueError(
+                f"sublayers: {entry!r} names no module of this model; print(model) shows the names"
+            )
     width = model.config.get_text_config(decoder=True).hidden_size
     options = {"size": size, "activation": activation, "sublayers": list(sublayers)}
-    return {f"{name}.bottleneck": Bottleneck(options, width, next(m.parameters())) for name, m in found}
+    return {
+        f"{name}.bottleneck": Bottleneck(options, width, next(m.parameters())) for name, m in found
+    }
 
 
-def add_bottleneck(model: nn.Module, size: int = 16, activation: str = "gelu", sublayers=("self_attn", "mlp")) -> nn.Module:
+def add_bottleneck(
+    model: nn.Module, size: int = 16, activation: str = "gelu", sublayers=("self_attn", "mlp")
+) -> nn.Module:
     """Freeze the model and train an adapter of width `size` after each of these sublayers; returns the model.
 
     `sublayers`: last parts of module names, Llama's by default; their output, or the first of it, must be (B, T, hidden).
     Raises ValueError for a bad value, an unknown sublayer and a model that has an adapter.
     """
     baselines.refuse_second(model)
-    return baselines.attach(model, _build(model, {"size": size, "activation": activation, "sublayers": sublayers}))
+    return baselines.attach(
+        model, _build(model, {"size": size, "activation": activation, "sublayers": sublayers})
+    )
 
 
 def remove_bottleneck(model: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 The layers and verbs that use them are in `ftlib.adapters.lora`, where the formulas' papers are named as well.
 """
+
 from __future__ import annotations
 
 import torch
@@ -16,7 +17,9 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     return (B @ A) * scaling
 
 
-def merged_weight(weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitude: Tensor | None = None) -> Tensor:
+def merged_weight(
+    weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitude: Tensor | None = None
+) -> Tensor:
     """``W + sBA`` (out, in) as a new tensor in A's dtype; with DoRA's `magnitude` (out,) its rows scaled to that length."""
     merged = lora_delta(A, B, scaling).add_(weight)
     if magnitude is not None:
@@ -25,7 +28,9 @@ def merged_weight(weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitud
     return merged
 
 
-def lora_forward(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+def lora_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float
+) -> Tensor:
     """LoRA's forward pass ``Wx + b + s·B(Ax)``: x (..., in) -> (..., out). No out×in tensor is made."""
     return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling
 
@@ -47,12 +52,24 @@ class FusedLoRA(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, quant_state, bias: Tensor | None, A: Tensor, B: Tensor, g: Tensor | None,
-                scaling: float, p: float) -> Tensor:
+    def forward(
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        quant_state,
+        bias: Tensor | None,
+        A: Tensor,
+        B: Tensor,
+        g: Tensor | None,
+        scaling: float,
+        p: float,
+    ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         dropped, mask = torch.native_dropout(flat, p, True) if p else (flat, None)
         low = dropped @ A.T
-        y = F.linear(flat, dense_weight(weight, quant_state, x.dtype), bias if g is None else None).addmm_(low, B.T, alpha=scaling)
+        y = F.linear(
+            flat, dense_weight(weight, quant_state, x.dtype), bias if g is None else None
+        ).addmm_(low, B.T, alpha=scaling)
         if g is not None:
             y.mul_(g)
             if bias is not None:
@@ -70,14 +87,26 @@ class FusedLoRA(torch.autograd.Function):
         shape, dy, dg = dy.shape, dy.reshape(-1, dy.shape[-1]), None
         if g is not None:
             if need_g:
-                dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, lambda rows: (
-                    flat @ dense_weight(weight, ctx.quant_state, dy.dtype)[rows].T + ctx.scaling * (low @ B[rows].T)))
+                dg = _scale_gradient(
+                    dy,
+                    y.reshape(dy.shape),
+                    g,
+                    bias,
+                    lambda rows: (
+                        flat @ dense_weight(weight, ctx.quant_state, dy.dtype)[rows].T
+                        + ctx.scaling * (low @ B[rows].T)
+                    ),
+                )
             dy = dy * g
         dlow = (dy @ B) * ctx.scaling if need_x or need_A else None
         dx = None
         if need_x:
             dx = dy @ dense_weight(weight, ctx.quant_state, dy.dtype)
-            dx = dx.addmm_(dlow, A) if mask is None else dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
+            dx = (
+                dx.addmm_(dlow, A)
+                if mask is None
+                else dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
+            )
             dx = dx.view(*shape[:-1], A.shape[1])
         dA = None
         if need_A:
@@ -105,7 +134,9 @@ def row_squares(weight: Tensor) -> Tensor:
     return torch.cat([rows.to(dtype).square().sum(1) for rows in weight.split(NORM_ROWS)])
 
 
-def dora_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float, squares: Tensor | None = None) -> Tensor:
+def dora_norm(
+    weight: Tensor, A: Tensor, B: Tensor, scaling: float, squares: Tensor | None = None
+) -> Tensor:
     """``‖W + sBA‖`` of every output row, (out,), without the dense product.
 
     ``n_i² = ‖W_i‖² + 2s·Σ_k B_ik (WAᵀ)_ik + s²·[(B·AAᵀ)⊙B]_i``, in at least fp32; `squares` is ``‖W_i‖²`` if it is

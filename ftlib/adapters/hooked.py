@@ -1,4 +1,5 @@
 """What adapters have in common that sit beside a model's modules, in hooks: attach, remove, switch off, save, load."""
+
 from __future__ import annotations
 
 import contextlib
@@ -24,6 +25,7 @@ from ftlib.adapters.lora import count_parameters, log, lora_layers
 
 class Baseline(nn.Module):
     """Trained weights that act on the module they stand in by a hook, `before` or `after` it; `options` go into the config file."""
+
     is_adapter = True  # tells add_lora that the model has one
     kind, key = "", "{part}.{parameter}"  # peft_type, and how a tensor is named in the file
 
@@ -46,7 +48,10 @@ def parts_of(model: nn.Module, kind: type[Baseline] = Baseline) -> dict[str, Bas
 def master_like(weight: torch.Tensor) -> dict:
     """Device of `weight`, and fp32 or wider: small updates would be lost in 16 bits."""
     floating = weight.is_floating_point()
-    return {"dtype": torch.promote_types(weight.dtype, torch.float32) if floating else torch.float32, "device": weight.device}
+    return {
+        "dtype": torch.promote_types(weight.dtype, torch.float32) if floating else torch.float32,
+        "device": weight.device,
+    }
 
 
 def _present(model: nn.Module, kind: type[Baseline]) -> dict[str, Baseline]:
@@ -70,9 +75,16 @@ def attach(model: nn.Module, parts: dict[str, Baseline]) -> nn.Module:
         owner = model.get_submodule(parent)
         owner.add_module(name, part)
         # Bound methods: a deep copy of the model gets hooks on its own parts.
-        part.handle = (owner.register_forward_pre_hook(part.before, with_kwargs=True) if hasattr(part, "before")
-                       else owner.register_forward_hook(part.after))
-    log.info("%s of %s parameters train in %s", *(f"{n:,}" for n in count_parameters(model)), type(part).__name__.lower())
+        part.handle = (
+            owner.register_forward_pre_hook(part.before, with_kwargs=True)
+            if hasattr(part, "before")
+            else owner.register_forward_hook(part.after)
+        )
+    log.info(
+        "%s of %s parameters train in %s",
+        *(f"{n:,}" for n in count_parameters(model)),
+        type(part).__name__.lower(),
+    )
     return model
 
 
@@ -98,14 +110,24 @@ def disable_baseline(model: nn.Module):
 
 
 def _by_key(parts: dict[str, Baseline]) -> dict[str, nn.Parameter]:
-    return {part.key.format(part=path, parameter=name): p for path, part in parts.items() for name, p in part.named_parameters()}
+    return {
+        part.key.format(part=path, parameter=name): p
+        for path, part in parts.items()
+        for name, p in part.named_parameters()
+    }
 
 
 def save(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], **fields) -> Path:
     """Config and weights, written beside and renamed: a folder that held a good adapter holds one at every moment."""
     parts, path = _present(model, kind), Path(path)
-    fields |= {**next(iter(parts.values())).options, "task_type": "CAUSAL_LM", "base_model_name_or_path": base_name(model)}
-    return write_folder(path, {key: p.detach().contiguous().cpu() for key, p in _by_key(parts).items()}, fields)
+    fields |= {
+        **next(iter(parts.values())).options,
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name(model),
+    }
+    return write_folder(
+        path, {key: p.detach().contiguous().cpu() for key, p in _by_key(parts).items()}, fields
+    )
 
 
 def _read_fields(file: Path, kind: type[Baseline]) -> dict:
@@ -121,26 +143,34 @@ def _read_fields(file: Path, kind: type[Baseline]) -> dict:
     return fields
 
 
-def load(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], build, trainable: bool) -> nn.Module:
+def load(
+    model: nn.Module, path: str | os.PathLike, kind: type[Baseline], build, trainable: bool
+) -> nn.Module:
     """Read everything into new parts, which `build(model, fields)` makes, and only then touch the model."""
     path = Path(path)
     fields = _read_fields(path / CONFIG, kind)
     recorded = fields.get("base_model_name_or_path") or ""
     if not same_base(recorded, model):
-        raise AdapterError(f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base instead")
+        raise AdapterError(
+            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base instead"
+        )
     try:
         new = build(model, fields)
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{path / CONFIG}: {error}") from None
     for option, here in next(iter(new.values())).options.items():
         if fields.get(option, here) != here:  # PEFT leaves out what it takes from the model
-            raise AdapterError(f"{path / CONFIG}: {option}={fields[option]!r}, this model has {here!r}: load that base instead")
+            raise AdapterError(
+                f"{path / CONFIG}: {option}={fields[option]!r}, this model has {here!r}: load that base instead"
+            )
     tensors, present = read_tensors(path), parts_of(model, kind)
     check_tensors(tensors, {key: tuple(p.shape) for key, p in _by_key(new).items()}, path / WEIGHTS)
     if not present:
         refuse_second(model)
     elif {k: p.options for k, p in present.items()} != {k: p.options for k, p in new.items()}:
-        raise AdapterError(f"{path}: {next(iter(new.values())).options}, but the model has {next(iter(present.values())).options}")
+        raise AdapterError(
+            f"{path}: {next(iter(new.values())).options}, but the model has {next(iter(present.values())).options}"
+        )
     parts = present or new
     with torch.no_grad():
         for key, parameter in _by_key(parts).items():

@@ -3,6 +3,7 @@
 A folder holds `adapter_config.json` and `adapter_model.safetensors`. Reading is strict: everything is
 checked before the model is touched, and an adapter that would be applied in part is refused.
 """
+
 from __future__ import annotations
 
 import json
@@ -20,11 +21,30 @@ from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_lay
 
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 # The values of PEFT's options under which its adapter is the one that ftlib implements.
-NEUTRAL = {"bias": "none", "fan_in_fan_out": False, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {},
-           "layers_to_transform": None, "layers_pattern": None, "layer_replication": None, "lora_bias": False,
-           "target_parameters": None, "trainable_token_indices": None, "exclude_modules": None, "alora_invocation_tokens": None,
-           "use_qalora": False, "use_bdlora": None, "arrow_config": None, "megatron_config": None, "corda_config": None,
-           "lora_ga_config": None, "velora_config": None, "monteclora_config": None, "kasa_config": None}
+NEUTRAL = {
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "modules_to_save": None,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layers_to_transform": None,
+    "layers_pattern": None,
+    "layer_replication": None,
+    "lora_bias": False,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "exclude_modules": None,
+    "alora_invocation_tokens": None,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "arrow_config": None,
+    "megatron_config": None,
+    "corda_config": None,
+    "lora_ga_config": None,
+    "velora_config": None,
+    "monteclora_config": None,
+    "kasa_config": None,
+}
 # PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA … change the base weights too, so their A and B fit another base than the one here.
 INITS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
@@ -37,13 +57,22 @@ def base_name(model: nn.Module) -> str:
     """What the model was loaded from; the embedded model goes by its folder's name, on every machine alike."""
     name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
     from ftlib.core.paths import DATA
-    return Path(name).name if name and Path(name).is_absolute() and Path(name).is_relative_to(DATA) else name
+
+    return (
+        Path(name).name
+        if name and Path(name).is_absolute() and Path(name).is_relative_to(DATA)
+        else name
+    )
 
 
 def _suffixes(model: nn.Module, names: list[str]) -> list[str]:
     """The last parts of the names, if they pick just these layers; else the full names."""
     last = sorted({n.rsplit(".", 1)[-1] for n in names})
-    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.endswith(".base_layer")]
+    linear = [
+        n
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Linear) and not n.endswith(".base_layer")
+    ]
     every = set(names) | set(linear)
     picked = {n for n in every if n.rsplit(".", 1)[-1] in last}
     return last if picked == set(names) else sorted(names)
@@ -51,7 +80,10 @@ def _suffixes(model: nn.Module, names: list[str]) -> list[str]:
 
 def tensor_names(layer_name: str, use_dora: bool) -> dict[str, str]:
     """attribute of LoRALinear -> key in the file."""
-    keys = {"lora_A": f"{PREFIX}{layer_name}.lora_A.weight", "lora_B": f"{PREFIX}{layer_name}.lora_B.weight"}
+    keys = {
+        "lora_A": f"{PREFIX}{layer_name}.lora_A.weight",
+        "lora_B": f"{PREFIX}{layer_name}.lora_B.weight",
+    }
     if use_dora:
         keys["lora_magnitude_vector"] = f"{PREFIX}{layer_name}.lora_magnitude_vector"
     return keys
@@ -70,16 +102,38 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
     process calls it and the first one writes; or the first alone, with the gathered `state_dict` of the model.
     """
     layers, config, path = adapted_names(model), model.adapter_config, Path(path)
-    tensors = {key: _whole(getattr(layer, attribute) if state_dict is None else state_dict[f"{name}.{attribute}"])
-               for name, layer in layers.items() for attribute, key in tensor_names(name, config.use_dora).items()}
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
+    tensors = {
+        key: _whole(
+            getattr(layer, attribute) if state_dict is None else state_dict[f"{name}.{attribute}"]
+        )
+        for name, layer in layers.items()
+        for attribute, key in tensor_names(name, config.use_dora).items()
+    }
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_rank()
+    ):
         return path
     alpha = config.lora_alpha
-    fields = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_name(model), "r": config.r,
-              "lora_alpha": int(alpha) if alpha == int(alpha) else alpha, "lora_dropout": config.lora_dropout,
-              "target_modules": _suffixes(model, list(layers)), "use_rslora": config.use_rslora,
-              "use_dora": config.use_dora, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
-              "init_lora_weights": True, "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}}
+    fields = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name(model),
+        "r": config.r,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": _suffixes(model, list(layers)),
+        "use_rslora": config.use_rslora,
+        "use_dora": config.use_dora,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
     return write_folder(path, tensors, fields)
 
 
@@ -89,7 +143,9 @@ def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
     temporary = {name: path / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG)}
     try:
         save_file(tensors, temporary[WEIGHTS], metadata={"format": "pt"})
-        temporary[CONFIG].write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        temporary[CONFIG].write_text(
+            json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
         _swap_in(path, temporary)
     finally:
         for source in temporary.values():
@@ -121,7 +177,9 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
     """(options, all fields) of an adapter folder. AdapterError if it is not a LoRA that ftlib implements."""
     file = Path(path) / CONFIG
     if not file.is_file():
-        raise AdapterError(f"{file} does not exist: pass the folder that save_adapter or PEFT wrote")
+        raise AdapterError(
+            f"{file} does not exist: pass the folder that save_adapter or PEFT wrote"
+        )
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -131,14 +189,24 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
         raise AdapterError(f"{file}: peft_type is {kind!r}, ftlib reads 'LORA'")
     for option, neutral in NEUTRAL.items():
         if fields.get(option) not in (neutral, None, {}, [], False):
-            raise AdapterError(f"{file}: {option}={fields[option]!r} is not implemented in ftlib; load it with PEFT")
+            raise AdapterError(
+                f"{file}: {option}={fields[option]!r} is not implemented in ftlib; load it with PEFT"
+            )
     if fields.get("init_lora_weights") not in INITS:
-        raise AdapterError(f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base weights: "
-                           "load it with PEFT, or save it there with path_initial_model_for_weight_conversion")
+        raise AdapterError(
+            f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base weights: "
+            "load it with PEFT, or save it there with path_initial_model_for_weight_conversion"
+        )
     targets = fields.get("target_modules")
     try:
-        config = AdapterConfig(fields["r"], fields["lora_alpha"], targets if isinstance(targets, str) else tuple(targets or ()),
-                               fields.get("lora_dropout") or 0.0, bool(fields.get("use_rslora")), bool(fields.get("use_dora")))
+        config = AdapterConfig(
+            fields["r"],
+            fields["lora_alpha"],
+            targets if isinstance(targets, str) else tuple(targets or ()),
+            fields.get("lora_dropout") or 0.0,
+            bool(fields.get("use_rslora")),
+            bool(fields.get("use_dora")),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{file}: {error}") from None
     if not math.isfinite(config.scaling):
@@ -153,28 +221,45 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise AdapterError(f"{file} is damaged or truncated ({error}): copy the adapter again") from None
+        raise AdapterError(
+            f"{file} is damaged or truncated ({error}): copy the adapter again"
+        ) from None
 
 
 def expected_shapes(model: nn.Module, names: list[str], config: AdapterConfig) -> dict[str, tuple]:
     """Shape of every tensor that an adapter on these layers has, by its key in the file."""
     modules = {name: model.get_submodule(name) for name in names}
-    return {key: {"lora_A": (config.r, m.in_features), "lora_B": (m.out_features, config.r),
-                  "lora_magnitude_vector": (m.out_features,)}[attribute]
-            for name, m in modules.items() for attribute, key in tensor_names(name, config.use_dora).items()}
+    return {
+        key: {
+            "lora_A": (config.r, m.in_features),
+            "lora_B": (m.out_features, config.r),
+            "lora_magnitude_vector": (m.out_features,),
+        }[attribute]
+        for name, m in modules.items()
+        for attribute, key in tensor_names(name, config.use_dora).items()
+    }
 
 
 def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None:
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    missing, extra = (
+        sorted(expected.keys() - tensors.keys()),
+        sorted(tensors.keys() - expected.keys()),
+    )
     for problem, keys in (("lacks", missing), ("has, unknown to this model,", extra)):
         if keys:
-            raise AdapterError(f"{file} {problem} {len(keys)} tensors, the first {keys[0]!r}: "
-                               "is this the base model that the adapter was trained on?")
+            raise AdapterError(
+                f"{file} {problem} {len(keys)} tensors, the first {keys[0]!r}: "
+                "is this the base model that the adapter was trained on?"
+            )
     for key, shape in expected.items():
         if tuple(tensors[key].shape) != shape:
-            raise AdapterError(f"{file}: {key} has shape {tuple(tensors[key].shape)}, this model needs {shape}")
+            raise AdapterError(
+                f"{file}: {key} has shape {tuple(tensors[key].shape)}, this model needs {shape}"
+            )
         if not torch.isfinite(tensors[key]).all():
-            raise AdapterError(f"{file}: {key} has NaN or infinite values: the file is damaged or the training diverged")
+            raise AdapterError(
+                f"{file}: {key} has NaN or infinite values: the file is damaged or the training diverged"
+            )
 
 
 def same_base(recorded: str, model: nn.Module) -> bool:
@@ -192,21 +277,38 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
     config, fields = read_config(path)
     recorded = fields.get("base_model_name_or_path") or ""
     if not same_base(recorded, model):
-        raise AdapterError(f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base instead")
+        raise AdapterError(
+            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base instead"
+        )
     present, tensors = lora_layers(model), read_tensors(path)
     try:
         names = list(present) or target_names(model, config.target_modules)
     except (TypeError, ValueError) as error:
         raise AdapterError(f"{path / CONFIG}: {error}") from None
     if present and (config.r, config.scaling, config.use_dora) != (
-            model.adapter_config.r, model.adapter_config.scaling, model.adapter_config.use_dora):
-        raise AdapterError(f"{path}: an adapter with {config}, but the model has one with {model.adapter_config}")
+        model.adapter_config.r,
+        model.adapter_config.scaling,
+        model.adapter_config.use_dora,
+    ):
+        raise AdapterError(
+            f"{path}: an adapter with {config}, but the model has one with {model.adapter_config}"
+        )
     expected = expected_shapes(model, names, config)
     check_tensors(tensors, expected, path / WEIGHTS)
     if any(layer.merged for layer in present.values()):
-        raise AdapterError("the model's adapter is merged into its weights: unmerge_adapter before loading")
+        raise AdapterError(
+            "the model's adapter is merged into its weights: unmerge_adapter before loading"
+        )
     if not present:
-        add_lora(model, config.r, config.lora_alpha, config.target_modules, config.lora_dropout, config.use_rslora, config.use_dora)
+        add_lora(
+            model,
+            config.r,
+            config.lora_alpha,
+            config.target_modules,
+            config.lora_dropout,
+            config.use_rslora,
+            config.use_dora,
+        )
     with torch.no_grad():
         for name, layer in lora_layers(model).items():
             for attribute, key in tensor_names(name, config.use_dora).items():

@@ -4,6 +4,7 @@ LoRA (Hu et al. 2021, arXiv 2106.09685, eq. 3): ``y = Wx + b + s·B(Ax)`` with `
 rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): ``s = alpha/sqrt(r)``.
 DoRA (Liu et al. 2024, arXiv 2402.09353, eq. 5): ``y = m/‖W + sBA‖ · (W + sBA)x + b``, one norm per output row.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -25,6 +26,7 @@ log = logging.getLogger("ftlib")
 @dataclass(frozen=True)
 class AdapterConfig:
     """What `add_lora` was asked for; `target_modules` holds the names as given."""
+
     r: int = 8
     lora_alpha: float = 16
     target_modules: str | tuple[str, ...] = "all-linear"
@@ -36,11 +38,15 @@ class AdapterConfig:
         if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
             raise ValueError(f"r={self.r!r}: the rank must be a whole number of at least 1")
         if not 0 < self.lora_alpha < math.inf:
-            raise ValueError(f"lora_alpha={self.lora_alpha!r}: must be above 0 and finite; r or 2r are usual")
+            raise ValueError(
+                f"lora_alpha={self.lora_alpha!r}: must be above 0 and finite; r or 2r are usual"
+            )
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout={self.lora_dropout!r}: must lie in [0, 1)")
         if not self.target_modules:
-            raise ValueError("target_modules is empty: name at least one linear layer, or pass 'all-linear'")
+            raise ValueError(
+                "target_modules is empty: name at least one linear layer, or pass 'all-linear'"
+            )
 
     @property
     def scaling(self) -> float:
@@ -61,24 +67,33 @@ register_optimizer_step_post_hook(_count_step)
 @dataclass(frozen=True)
 class Drift:
     """Squared norms of a merge: the update itself, what rounding to the weight's dtype changed, and what 4 bits would."""
+
     update: float
     rounding: float
     requantising: float
 
     def __add__(self, other: "Drift") -> "Drift":
-        return Drift(self.update + other.update, self.rounding + other.rounding, self.requantising + other.requantising)
+        return Drift(
+            self.update + other.update,
+            self.rounding + other.rounding,
+            self.requantising + other.requantising,
+        )
 
     def __str__(self) -> str:
         size = math.sqrt(self.update) or 1.0
-        return (f"rounding moved the weights by {math.sqrt(self.rounding) / size:.2g} of the update's norm; "
-                f"in 4 bits again it would be {math.sqrt(self.requantising) / size:.2g}")
+        return (
+            f"rounding moved the weights by {math.sqrt(self.rounding) / size:.2g} of the update's norm; "
+            f"in 4 bits again it would be {math.sqrt(self.requantising) / size:.2g}"
+        )
 
 
 def _dense_linear(layer: nn.Module, n_in: int, n_out: int) -> nn.Linear:
     """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias, in the dtype that the weight had before: the
     model's own, which is what its other layers hand over (a 4-bit layer casts its input, a dense one does not)."""
     dtype = layer.weight.quant_state.dtype
-    dense = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device)
+    dense = nn.utils.skip_init(
+        nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device
+    )
     if layer.bias is not None:
         dense.bias.data.copy_(layer.bias)
     return dense.requires_grad_(False).train(layer.training)
@@ -96,7 +111,11 @@ class LoRALinear(nn.Module):
     def __init__(self, base_layer: nn.Linear, config: AdapterConfig):
         super().__init__()
         weight = base_layer.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32) if weight.is_floating_point() else torch.float32
+        dtype = (
+            torch.promote_types(weight.dtype, torch.float32)
+            if weight.is_floating_point()
+            else torch.float32
+        )
         new = {"dtype": dtype, "device": weight.device}
         self.base_layer, self.scaling, self.use_dora = base_layer, config.scaling, config.use_dora
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
@@ -107,7 +126,9 @@ class LoRALinear(nn.Module):
         if config.use_dora:
             self.lora_magnitude_vector = nn.Parameter(self.dense_weight().to(dtype).norm(dim=1))
         self.enabled, self.merged = True, False
-        self.train(base_layer.training)  # from_pretrained gives evaluation mode: dropout must not act in it
+        self.train(
+            base_layer.training
+        )  # from_pretrained gives evaluation mode: dropout must not act in it
 
     @property
     def weight(self) -> Tensor:
@@ -126,7 +147,11 @@ class LoRALinear(nn.Module):
     def dense_weight(self) -> Tensor:
         """W (out, in), dequantised where the base layer is a bitsandbytes 4-bit layer."""
         weight = self.base_layer.weight
-        return weight.detach() if self.quant_state is None else dense_weight(weight.data, self.quant_state, self.quant_state.dtype)
+        return (
+            weight.detach()
+            if self.quant_state is None
+            else dense_weight(weight.data, self.quant_state, self.quant_state.dtype)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.enabled or self.merged:
@@ -146,21 +171,36 @@ class LoRALinear(nn.Module):
 
         Without gradients bitsandbytes has its own kernels for 4-bit products, which read the packed weight directly.
         """
-        frozen = not self.weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
-        known = type(self.base_layer) is nn.Linear or (self.quant_state is not None and torch.is_grad_enabled())
+        frozen = not self.weight.requires_grad and (
+            self.bias is None or not self.bias.requires_grad
+        )
+        known = type(self.base_layer) is nn.Linear or (
+            self.quant_state is not None and torch.is_grad_enabled()
+        )
         return frozen and known
 
     def _fused(self, x: Tensor) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         out = dtype
-        if self.quant_state is not None:  # as Linear4bit does: its compute dtype inside, the input's outside
+        if (
+            self.quant_state is not None
+        ):  # as Linear4bit does: its compute dtype inside, the input's outside
             dtype = self.base_layer.compute_dtype or dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         # Casting A and B outside the function leaves their gradients in the master weights' dtype.
         g = self.row_scale().to(dtype) if self.use_dora else None
-        return FusedLoRA.apply(x.to(dtype), self.weight, self.quant_state, bias, self.lora_A.to(dtype), self.lora_B.to(dtype), g,
-                                self.scaling, self.dropout.p if self.training else 0.0).to(out)
+        return FusedLoRA.apply(
+            x.to(dtype),
+            self.weight,
+            self.quant_state,
+            bias,
+            self.lora_A.to(dtype),
+            self.lora_B.to(dtype),
+            g,
+            self.scaling,
+            self.dropout.p if self.training else 0.0,
+        ).to(out)
 
     def row_scale(self) -> Tensor:
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
@@ -181,7 +221,9 @@ class LoRALinear(nn.Module):
             weight, fixed = self.dense_weight(), state[-1]
             if getattr(self, "_squares_of", None) != fixed:
                 self._squares, self._squares_of = row_squares(weight), fixed
-            with torch.autocast(weight.device.type, enabled=False):  # it would round the products to 16 bits
+            with torch.autocast(
+                weight.device.type, enabled=False
+            ):  # it would round the products to 16 bits
                 norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
             self._norm, self._norm_state = norm.clamp_min(torch.finfo(norm.dtype).tiny), state
         return self._norm
@@ -207,15 +249,24 @@ class LoRALinear(nn.Module):
         self.base_layer.weight.copy_(merged)
         self.merged = True
         kept = self.base_layer.weight.to(W.dtype)
-        return Drift((merged - W).square().sum().item(), (kept - merged).square().sum().item(), *self._requantised(merged))
+        return Drift(
+            (merged - W).square().sum().item(),
+            (kept - merged).square().sum().item(),
+            *self._requantised(merged),
+        )
 
     def _requantised(self, merged: Tensor) -> tuple[float]:
         """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not in 4 bits."""
         if not getattr(self, "_packed", None):
             return (0.0,)
         from bitsandbytes.functional import quantize_4bit
+
         state = self._packed[0].weight.quant_state
-        again = dequantize_packed(*quantize_4bit(merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type))
+        again = dequantize_packed(
+            *quantize_4bit(
+                merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type
+            )
+        )
         return ((again.to(merged.dtype) - merged).square().sum().item(),)
 
     @torch.no_grad()
@@ -257,12 +308,25 @@ def target_names(model: nn.Module, target_modules) -> list[str]:
     for entry in wanted:
         if not any(name == entry or name.endswith("." + entry) for name in linear):
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-            raise ValueError(f"target_modules: {entry!r} names no linear layer; this model has {', '.join(known)}")
-    return [name for name in linear if any(name == entry or name.endswith("." + entry) for entry in wanted)]
+            raise ValueError(
+                f"target_modules: {entry!r} names no linear layer; this model has {', '.join(known)}"
+            )
+    return [
+        name
+        for name in linear
+        if any(name == entry or name.endswith("." + entry) for entry in wanted)
+    ]
 
 
-def add_lora(model: nn.Module, r: int = 8, lora_alpha: float = 16, target_modules="all-linear",
-             lora_dropout: float = 0.0, use_rslora: bool = False, use_dora: bool = False) -> nn.Module:
+def add_lora(
+    model: nn.Module,
+    r: int = 8,
+    lora_alpha: float = 16,
+    target_modules="all-linear",
+    lora_dropout: float = 0.0,
+    use_rslora: bool = False,
+    use_dora: bool = False,
+) -> nn.Module:
     """Freeze the model and put a LoRA or DoRA adapter on its linear layers, in place; returns the model.
 
     `target_modules`: "all-linear" (without the output head), or module names or suffixes such as
@@ -291,15 +355,20 @@ def add_lora(model: nn.Module, r: int = 8, lora_alpha: float = 16, target_module
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, all) parameters. bitsandbytes 4-bit weights count by element, not by stored byte."""
-    sizes = [(p, 2 * p.numel() * p.element_size() if hasattr(p, "quant_state") else p.numel()) for p in model.parameters()]
+    sizes = [
+        (p, 2 * p.numel() * p.element_size() if hasattr(p, "quant_state") else p.numel())
+        for p in model.parameters()
+    ]
     return sum(n for p, n in sizes if p.requires_grad), sum(n for _, n in sizes)
 
 
 def describe_trainable(model: nn.Module) -> str:
     """One line: how many parameters train, of how many, in how many adapted layers."""
     trainable, total = count_parameters(model)
-    return (f"{trainable:,} of {total:,} parameters train ({100 * trainable / total:.2f}%), "
-            f"{len(lora_layers(model))} layers adapted")
+    return (
+        f"{trainable:,} of {total:,} parameters train ({100 * trainable / total:.2f}%), "
+        f"{len(lora_layers(model))} layers adapted"
+    )
 
 
 def adapted_names(model: nn.Module) -> dict[str, LoRALinear]:
@@ -330,9 +399,14 @@ def merge_adapter(model: nn.Module) -> nn.Module:
         raise
     if packed:
         held = sum(layer.weight.numel() * layer.weight.element_size() for layer in packed)
-        log.warning("merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into the 16-bit base: "
-                    "this one carries the 4-bit rounding of the base as well",
-                    len(packed), packed[0].weight.dtype, held / 1e9, drift)
+        log.warning(
+            "merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into the 16-bit base: "
+            "this one carries the 4-bit rounding of the base as well",
+            len(packed),
+            packed[0].weight.dtype,
+            held / 1e9,
+            drift,
+        )
     return model
 
 
@@ -364,7 +438,9 @@ def disable_adapter(model: nn.Module):
     """Within the block the model is the base model, bit for bit and without a copy of it."""
     layers = adapted_names(model)
     if any(layer.merged for layer in layers.values()):
-        raise ValueError("the adapter is merged into the weights: unmerge_adapter before disabling it")
+        raise ValueError(
+            "the adapter is merged into the weights: unmerge_adapter before disabling it"
+        )
     before = {name: layer.enabled for name, layer in layers.items()}
     try:
         for layer in layers.values():

@@ -1,4 +1,5 @@
 """Encoded rows as padded batches: conversations, packed rows, pairs, thumbs."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,17 +14,25 @@ from ftlib.batches.template import IGNORE
 @dataclass
 class SFTCollator:
     """Pad a batch on the right to its longest row; padding is masked by length, never by token id."""
+
     pad_token_id: int
 
     def __call__(self, batch: list[dict]) -> dict[str, torch.Tensor]:
         width = max(len(row["input_ids"]) for row in batch)
 
         def padded(key, fill):
-            return torch.tensor([list(row[key]) + [fill] * (width - len(row[key])) for row in batch])
+            return torch.tensor(
+                [list(row[key]) + [fill] * (width - len(row[key])) for row in batch]
+            )
 
-        mask = [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in batch]
-        return {"input_ids": padded("input_ids", self.pad_token_id), "labels": padded("labels", IGNORE),
-                "attention_mask": torch.tensor(mask)}
+        mask = [
+            [1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in batch
+        ]
+        return {
+            "input_ids": padded("input_ids", self.pad_token_id),
+            "labels": padded("labels", IGNORE),
+            "attention_mask": torch.tensor(mask),
+        }
 
 
 def real_tokens(position_ids: torch.Tensor) -> torch.Tensor:
@@ -41,6 +50,7 @@ class PackedCollator:
     flex and flash attention alike, but only without a cache, hence `use_cache` (False). Padding has position 0 and no label: each
     such token sees itself alone.
     """
+
     pad_token_id: int
 
     def __call__(self, batch: list[dict]) -> dict[str, torch.Tensor | bool]:
@@ -49,8 +59,12 @@ class PackedCollator:
         def padded(key, fill):
             return torch.tensor([list(row[key]) + fill[: width - len(row[key])] for row in batch])
 
-        return {"input_ids": padded("input_ids", [self.pad_token_id] * width), "labels": padded("labels", [IGNORE] * width),
-                "position_ids": padded("position_ids", [0] * width), "use_cache": False}
+        return {
+            "input_ids": padded("input_ids", [self.pad_token_id] * width),
+            "labels": padded("labels", [IGNORE] * width),
+            "position_ids": padded("position_ids", [0] * width),
+            "use_cache": False,
+        }
 
 
 PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1  # segments of a packed pair
@@ -74,51 +88,76 @@ class PairCollator:
     first token is predicted, stands before each, so that every label is that of the next position. `segments` (B, T) says what
     belongs to which, and `position_ids` restart for the rejected one. p + c + r + 1 tokens in place of 2p + c + r.
     """
+
     pad_token_id: int
     share_prefix: bool = True
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
         pad = SFTCollator(self.pad_token_id)
         if not self.share_prefix:
-            rows = [sequence(item["prompt_ids"], item[side]) for side in ("chosen_ids", "rejected_ids") for item in batch]
+            rows = [
+                sequence(item["prompt_ids"], item[side])
+                for side in ("chosen_ids", "rejected_ids")
+                for item in batch
+            ]
             return pad(rows) | references_of(batch)
         rows, positions, segments = [], [], []
         for item in batch:
             prompt, last = item["prompt_ids"][:-1], item["prompt_ids"][-1:]
             sides = [sequence(last, item[side]) for side in ("chosen_ids", "rejected_ids")]
-            rows.append({"input_ids": prompt + sides[0]["input_ids"] + sides[1]["input_ids"],
-                         "labels": [IGNORE] * len(prompt) + sides[0]["labels"] + sides[1]["labels"]})
+            rows.append(
+                {
+                    "input_ids": prompt + sides[0]["input_ids"] + sides[1]["input_ids"],
+                    "labels": [IGNORE] * len(prompt) + sides[0]["labels"] + sides[1]["labels"],
+                }
+            )
             p, (c, r) = len(prompt), (len(side["labels"]) for side in sides)
             positions.append(torch.tensor([*range(p + c), *range(p, p + r)]))
             segments.append(torch.tensor([PROMPT] * p + [CHOSEN] * c + [REJECTED] * r))
-        return pad(rows) | {"position_ids": pad_sequence(positions, batch_first=True),
-                            "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING)} | references_of(batch)
+        return (
+            pad(rows)
+            | {
+                "position_ids": pad_sequence(positions, batch_first=True),
+                "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING),
+            }
+            | references_of(batch)
+        )
 
 
 @dataclass
 class SequenceCollator:
     """Prompts with one completion each, padded."""
+
     pad_token_id: int
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        return SFTCollator(self.pad_token_id)([sequence(item["prompt_ids"], item["completion_ids"]) for item in batch])
+        return SFTCollator(self.pad_token_id)(
+            [sequence(item["prompt_ids"], item["completion_ids"]) for item in batch]
+        )
 
 
 @dataclass
 class KTOCollator:
     """Binary rows padded, and beside them, under names with `kl_`, the same prompts with the mismatched completions."""
+
     pad_token_id: int
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
         pad = SFTCollator(self.pad_token_id)
         matched = pad([sequence(item["prompt_ids"], item["completion_ids"]) for item in batch])
         others = pad([sequence(item["prompt_ids"], item["kl_completion_ids"]) for item in batch])
-        return (matched | {f"kl_{k}": v for k, v in others.items()} | {"desirable": torch.tensor([item["label"] for item in batch])}
-                | references_of(batch))
+        return (
+            matched
+            | {f"kl_{k}": v for k, v in others.items()}
+            | {"desirable": torch.tensor([item["label"] for item in batch])}
+            | references_of(batch)
+        )
 
 
 def shared_mask(segments: Tensor) -> Tensor:
     """(B, 1, T, T), true where a packed row's query sees a key: of what is not later, the prompt and its own segment."""
     query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
+    causal = torch.ones(
+        segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device
+    ).tril()
     return (causal & ((key == PROMPT) | (key == query)))[:, None]

@@ -1,4 +1,5 @@
 """Conversations as token ids and labels, those too long left out and counted."""
+
 from __future__ import annotations
 
 from ftlib.batches.template import encode
@@ -8,7 +9,11 @@ from ftlib.data.rows import check_row
 
 # --- from rows to batches -------------------------------------------------------------------------------------------
 def _encode_row(tokenizer, row: dict, where: str, train_on_prompt: bool) -> dict[str, list[int]]:
-    if isinstance(row, dict) and row.keys() == {"input_ids", "labels"} and len(row["input_ids"]) == len(row["labels"]):
+    if (
+        isinstance(row, dict)
+        and row.keys() == {"input_ids", "labels"}
+        and len(row["input_ids"]) == len(row["labels"])
+    ):
         return row
     messages = check_row(row, where)["messages"]
     try:
@@ -17,10 +22,14 @@ def _encode_row(tokenizer, row: dict, where: str, train_on_prompt: bool) -> dict
         raise DataError(f"{where}: {error}") from None
 
 
-def encode_rows(tokenizer, rows: list[dict], max_length: int = 1024, train_on_prompt: bool = False) -> list[dict]:
+def encode_rows(
+    tokenizer, rows: list[dict], max_length: int = 1024, train_on_prompt: bool = False
+) -> list[dict]:
     """Encode every row that is not encoded yet (`train_on_prompt` as in `encode`). Rows longer than max_length are left out, and
     one line says how many: a cut answer would teach the model to stop in mid-sentence."""
-    encoded = [_encode_row(tokenizer, row, f"row {i}", train_on_prompt) for i, row in enumerate(rows)]
+    encoded = [
+        _encode_row(tokenizer, row, f"row {i}", train_on_prompt) for i, row in enumerate(rows)
+    ]
     return keep_short(encoded, [len(e["input_ids"]) for e in encoded], max_length)
 
 
@@ -28,9 +37,14 @@ def keep_short(encoded: list[dict], lengths: list[int], max_length: int) -> list
     """The rows of at most max_length tokens; one line says how many are left out. DataError if none is left."""
     kept = [e for e, length in zip(encoded, lengths) if length <= max_length]
     if len(kept) < len(encoded):
-        print(f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than max_length={max_length} "
-              f"(longest {max(lengths)})")
+        print(
+            f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than max_length={max_length} "
+            f"(longest {max(lengths)})"
+        )
     if not kept:
-        raise DataError(f"all {len(encoded)} rows are longer than max_length={max_length}: raise it" if encoded
-                        else "no rows to train on")
+        raise DataError(
+            f"all {len(encoded)} rows are longer than max_length={max_length}: raise it"
+            if encoded
+            else "no rows to train on"
+        )
     return kept

@@ -1,4 +1,5 @@
 """Packing: several conversations in one row, each seeing only itself, so that little of a batch is padding."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from ftlib.core.errors import DataError
 class Packed:
     """`rows` with several conversations each, `blocks` the indices of the conversations in each, and the shares of padding: in
     one batch of all rows, each padded to the longest, before and after packing."""
+
     rows: list[dict]
     blocks: list[list[int]]
     padding_before: float
     padding_after: float
 
     def __str__(self) -> str:
-        return (f"packed {sum(map(len, self.blocks))} conversations into {len(self.rows)} rows; "
-                f"padding {self.padding_before:.1%} before, {self.padding_after:.1%} after")
+        return (
+            f"packed {sum(map(len, self.blocks))} conversations into {len(self.rows)} rows; "
+            f"padding {self.padding_before:.1%} before, {self.padding_after:.1%} after"
+        )
 
 
 def first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
@@ -59,13 +63,18 @@ def pack(rows: list[dict], max_length: int) -> Packed:
     lengths = [len(row["input_ids"]) for row in rows]
     bad = next((i for i, n in enumerate(lengths) if not 0 < n <= max_length), None)
     if bad is not None or not rows:
-        raise DataError(f"row {bad} has {lengths[bad]} tokens, max_length={max_length}: "
-                        "raise it, or leave the row out (encode_rows does)"
-                        if rows else "no rows to pack")
+        raise DataError(
+            f"row {bad} has {lengths[bad]} tokens, max_length={max_length}: "
+            "raise it, or leave the row out (encode_rows does)"
+            if rows
+            else "no rows to pack"
+        )
     blocks = first_fit_decreasing(lengths, max_length)
     packed = [_join([rows[i] for i in block]) for block in blocks]
 
     def padding(widths) -> float:
         return 1 - sum(lengths) / (len(widths) * max(widths))
 
-    return Packed(packed, blocks, padding(lengths), padding([len(row["input_ids"]) for row in packed]))
+    return Packed(
+        packed, blocks, padding(lengths), padding([len(row["input_ids"]) for row in packed])
+    )

@@ -1,4 +1,5 @@
 """Chat templates and loss masks: from a conversation to token ids and the labels that the loss counts."""
+
 from __future__ import annotations
 
 import html
@@ -19,12 +20,19 @@ def template_ids(tokenizer, messages, **options) -> list[int]:
     """The conversation's token ids, as its template writes them."""
     # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second one. Qwen3's writes
     # an empty thought before an answer: without thinking it belongs to the prompt. Other templates ignore the option.
-    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, enable_thinking=False, **options)["input_ids"]
+    return tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=True, enable_thinking=False, **options
+    )["input_ids"]
 
 
 def _mask_by_marks(tokenizer, messages) -> tuple[list[int], list[int]]:
-    out = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True,
-                                        return_assistant_tokens_mask=True, enable_thinking=False)
+    out = tokenizer.apply_chat_template(
+        messages,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        enable_thinking=False,
+    )
     return out["input_ids"], out["assistant_masks"]
 
 
@@ -37,8 +45,10 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
         before = template_ids(tokenizer, messages[:i], add_generation_prompt=True)
         after = template_ids(tokenizer, messages[: i + 1])
         if ids[: len(after)] != after or after[: len(before)] != before:
-            raise DataError("this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
-                            "set a template with {% generation %} marks, such as training_template(tokenizer)")
+            raise DataError(
+                "this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
+                "set a template with {% generation %} marks, such as training_template(tokenizer)"
+            )
         mask += [0] * (len(before) - len(mask)) + [1] * (len(after) - len(before))
     return ids, mask + [0] * (len(ids) - len(mask))
 
@@ -54,12 +64,14 @@ def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]
         start = end
         while start and mask[start - 1]:
             start -= 1
-        if stop in ids[start: end]:
-            last = end - 1 - ids[start: end][::-1].index(stop)
-            mask[last + 1: end] = [0] * (end - last - 1)
+        if stop in ids[start:end]:
+            last = end - 1 - ids[start:end][::-1].index(stop)
+            mask[last + 1 : end] = [0] * (end - last - 1)
         elif end < len(ids) and ids[end] == stop:
-            raise DataError("the template's {% generation %} marks end before the stop token, which must be learnt: "
-                            "put it inside them")
+            raise DataError(
+                "the template's {% generation %} marks end before the stop token, which must be learnt: "
+                "put it inside them"
+            )
         end = start
     return mask
 
@@ -72,8 +84,10 @@ def _refuse_dropped(tokenizer, messages) -> None:
     for i, m in enumerate(messages):
         content = m["content"].strip()
         if content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-            raise DataError(f"the chat template drops message {i} of the role {m['role']!r}: "
-                            "take it out, or put its text into a user turn")
+            raise DataError(
+                f"the chat template drops message {i} of the role {m['role']!r}: "
+                "take it out, or put its text into a user turn"
+            )
 
 
 def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> dict[str, list[int]]:
@@ -86,13 +100,19 @@ def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> di
     check_tokenizer(tokenizer)
     try:
         _refuse_dropped(tokenizer, messages)
-        ids, mask = (_mask_by_marks if _MARK.search(tokenizer.chat_template) else _mask_by_prefix)(tokenizer, messages)
+        ids, mask = (_mask_by_marks if _MARK.search(tokenizer.chat_template) else _mask_by_prefix)(
+            tokenizer, messages
+        )
     except TemplateError as error:
         raise DataError(f"the chat template refuses these messages: {error}") from None
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
-        raise DataError("the chat template and the tokenizer both write BOS: tokenise with add_special_tokens=False")
+        raise DataError(
+            "the chat template and the tokenizer both write BOS: tokenise with add_special_tokens=False"
+        )
     if not any(mask):
-        raise DataError("no token of this conversation belongs to the assistant: nothing would be learnt from it")
+        raise DataError(
+            "no token of this conversation belongs to the assistant: nothing would be learnt from it"
+        )
     mask = [1] * len(ids) if train_on_prompt else _end_at_stop(ids, mask, tokenizer.eos_token_id)
     return {"input_ids": ids, "labels": [i if m else IGNORE for i, m in zip(ids, mask)]}
 
@@ -100,8 +120,9 @@ def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> di
 # --- templates ----------------------------------------------------------------------------------------------------------
 def inference_template(template: str) -> str:
     """The template without its {% generation %} marks, for runtimes whose Jinja does not know them; it writes the same text."""
+
     def strip(mark: re.Match) -> str:
-        beside = template[mark.start() - 1: mark.start()] + template[mark.end(): mark.end() + 1]
+        beside = template[mark.start() - 1 : mark.start()] + template[mark.end() : mark.end() + 1]
         # An empty comment keeps what the mark did to the white space around it.
         return "{#" + mark[1] + " " + mark[2] + "#}" if any(c.isspace() for c in beside) else ""
 
@@ -125,17 +146,26 @@ def training_template(tokenizer) -> str:
     template = _write(*_learn(tokenizer, original))
     for talk in _probes(system=_render(tokenizer, original, _talk("su")) is not None):
         for prompt in (False, True):
-            if _render(tokenizer, template, talk, prompt) != _render(tokenizer, original, talk, prompt):
-                raise DataError("this chat template's turns differ from one another, so no marks can be put into it by itself: "
-                                "write {% generation %} and {% endgeneration %} around the answer and its stop token by hand")
+            if _render(tokenizer, template, talk, prompt) != _render(
+                tokenizer, original, talk, prompt
+            ):
+                raise DataError(
+                    "this chat template's turns differ from one another, so no marks can be put into it by itself: "
+                    "write {% generation %} and {% endgeneration %} around the answer and its stop token by hand"
+                )
     return template
 
 
 def _render(tokenizer, template: str, messages, prompt: bool = False) -> str | None:
     """The text of a conversation, or None where the template refuses it."""
     try:
-        return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=prompt,
-                                             enable_thinking=False)
+        return tokenizer.apply_chat_template(
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            enable_thinking=False,
+        )
     except TemplateError:
         return None
 
@@ -148,8 +178,13 @@ def _talk(roles: str, content: str = "qz{}zq") -> list[dict]:
 
 def _probes(system: bool) -> list[list[dict]]:
     contents = ("x{}", " \n {} y\n\n", "{}: a <b> {{{{ c }}}}\n    d")
-    return [_talk(start + turns, c) for start in ("", "s")[: 1 + system] for c in contents
-            for turns in ("ua", "uau", "uaua", "uauaua") if start or turns]
+    return [
+        _talk(start + turns, c)
+        for start in ("", "s")[: 1 + system]
+        for c in contents
+        for turns in ("ua", "uau", "uaua", "uauaua")
+        if start or turns
+    ]
 
 
 def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[str]:
@@ -158,8 +193,10 @@ def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[
     text = _render(tokenizer, template, talk, prompt)
     pieces = re.split("|".join(m["content"] for m in talk), text or "")
     if len(pieces) != len(talk) + 1:
-        raise DataError(f"this chat template {'refuses' if text is None else 'does not write each turn once of'} a conversation of "
-                        f"{', '.join(m['role'] for m in talk)}: no marks can be put into it by itself")
+        raise DataError(
+            f"this chat template {'refuses' if text is None else 'does not write each turn once of'} a conversation of "
+            f"{', '.join(m['role'] for m in talk)}: no marks can be put into it by itself"
+        )
     return pieces
 
 
@@ -167,15 +204,28 @@ def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
     """(the fixed texts of a layout, whether each role's content is trimmed)."""
     first, history, user, last, close = _pieces(tokenizer, template, "uaua")
     shut = _pieces(tokenizer, template, "u")[1]
-    stop = close[: close.index(tokenizer.eos_token) + len(tokenizer.eos_token)] if tokenizer.eos_token in close else close.rstrip()
-    parts = {"first": first, "user": user.removeprefix(close), "shut": shut, "history": history.removeprefix(shut),
-             "last": last.removeprefix(shut), "stop": stop, "close": close[len(stop):]}
+    stop = (
+        close[: close.index(tokenizer.eos_token) + len(tokenizer.eos_token)]
+        if tokenizer.eos_token in close
+        else close.rstrip()
+    )
+    parts = {
+        "first": first,
+        "user": user.removeprefix(close),
+        "shut": shut,
+        "history": history.removeprefix(shut),
+        "last": last.removeprefix(shut),
+        "stop": stop,
+        "close": close[len(stop) :],
+    }
     trims = {}
     if _render(tokenizer, template, _talk("su")) is not None:
         parts["system"], parts["after"], _ = _pieces(tokenizer, template, "su")
         trims["system"] = " 0 " not in _render(tokenizer, template, _talk("su", " {} "))
-    trims |= {role: f" {i} " not in _render(tokenizer, template, _talk("ua", " {} "))
-              for i, role in enumerate(("user", "assistant"))}
+    trims |= {
+        role: f" {i} " not in _render(tokenizer, template, _talk("ua", " {} "))
+        for i, role in enumerate(("user", "assistant"))
+    }
     return parts, trims
 
 
@@ -183,28 +233,50 @@ def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
     """The layout as a Jinja template with marks."""
     said = {role: "m['content']" + (" | trim" if trim else "") for role, trim in trims.items()}
     text = {k: repr(v) for k, v in parts.items()}
-    system = ("{% if m['role'] == 'system' and loop.first %}{{ "
-              + f"{text['system']} ~ ({said['system']}) ~ {text['after']}" + " }}{% el"
-              if "system" in said else "{% ")
-    return ("{% for m in messages %}" + system +
-            "if m['role'] == 'user' and (loop.first or loop.previtem['role'] in ['system', 'assistant']) %}"
-            "{{ (" + text["first"] + " if loop.first else '' if loop.previtem['role'] == 'system' else " + text["user"] + ") ~ (" +
-            said["user"] + ") ~ " + text["shut"] + " }}"
-            "{% elif m['role'] == 'assistant' and loop.previtem is defined and loop.previtem['role'] == 'user' %}"
-            "{{ " + text["last"] + " if loop.last else " + text["history"] + " }}"
-            "{% generation %}{{ (" + said["assistant"] + ") ~ " + text["stop"] + " }}{% endgeneration %}{{ " + text["close"] + " }}"
-            "{% else %}{{ raise_exception('message ' ~ loop.index0 ~ ' of the role ' ~ m['role'] ~ "
-            "': user and assistant in turn are needed, "
-            + ("after a system turn at most" if "system" in said else "without a system turn") + "') }}{% endif %}{% endfor %}"
-            "{% if add_generation_prompt %}{{ " + text["last"] + " }}{% endif %}")
+    system = (
+        "{% if m['role'] == 'system' and loop.first %}{{ "
+        + f"{text['system']} ~ ({said['system']}) ~ {text['after']}"
+        + " }}{% el"
+        if "system" in said
+        else "{% "
+    )
+    return (
+        "{% for m in messages %}"
+        + system
+        + "if m['role'] == 'user' and (loop.first or loop.previtem['role'] in ['system', 'assistant']) %}"
+        "{{ ("
+        + text["first"]
+        + " if loop.first else '' if loop.previtem['role'] == 'system' else "
+        + text["user"]
+        + ") ~ ("
+        + said["user"]
+        + ") ~ "
+        + text["shut"]
+        + " }}"
+        "{% elif m['role'] == 'assistant' and loop.previtem is defined and loop.previtem['role'] == 'user' %}"
+        "{{ " + text["last"] + " if loop.last else " + text["history"] + " }}"
+        "{% generation %}{{ ("
+        + said["assistant"]
+        + ") ~ "
+        + text["stop"]
+        + " }}{% endgeneration %}{{ "
+        + text["close"]
+        + " }}"
+        "{% else %}{{ raise_exception('message ' ~ loop.index0 ~ ' of the role ' ~ m['role'] ~ "
+        "': user and assistant in turn are needed, "
+        + ("after a system turn at most" if "system" in said else "without a system turn")
+        + "') }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ " + text["last"] + " }}{% endif %}"
+    )
 
 
 # --- showing a mask -----------------------------------------------------------------------------------------------------
 @dataclass
 class ShownMask:
     """A conversation with its loss mask, token by token: colour in a notebook, brackets in a terminal."""
-    pieces: list[tuple[str, bool]]           # one a token: its text, and whether the loss counts it
-    special: frozenset[str] = frozenset()    # the tokens that are markers, not text
+
+    pieces: list[tuple[str, bool]]  # one a token: its text, and whether the loss counts it
+    special: frozenset[str] = frozenset()  # the tokens that are markers, not text
 
     def __str__(self) -> str:
         trained = [t for _, t in self.pieces]
@@ -215,15 +287,24 @@ class ShownMask:
         style = "background:#cfe8ff;border-bottom:2px solid #0072B2" if trained else "color:#777"
         if piece in self.special:
             style += ";font-size:80%;outline:1px dotted #999"
-        return f'<span style="{style};padding:1px 2px;margin:1px">{html.escape(piece)}</span>'.replace("\n", "↵<br>")
+        return (
+            f'<span style="{style};padding:1px 2px;margin:1px">{html.escape(piece)}</span>'.replace(
+                "\n", "↵<br>"
+            )
+        )
 
     def _repr_html_(self) -> str:
         lines = []
         for i, (piece, trained) in enumerate(self.pieces):
             after = trained and i + 1 < len(self.pieces) and not self.pieces[i + 1][1]
-            lines.append(self._span(piece, trained) + ("<br>" if after and "\n" not in self.pieces[i + 1][0] else ""))
-        return (f'<div style="font-family:monospace;line-height:2">{"".join(lines)}<br><small>'
-                f'underlined: trained on · grey: context only · dotted: special tokens · {self}</small></div>')
+            lines.append(
+                self._span(piece, trained)
+                + ("<br>" if after and "\n" not in self.pieces[i + 1][0] else "")
+            )
+        return (
+            f'<div style="font-family:monospace;line-height:2">{"".join(lines)}<br><small>'
+            f"underlined: trained on · grey: context only · dotted: special tokens · {self}</small></div>"
+        )
 
     def __repr__(self) -> str:
         return "".join(f"[{p}]" if trained else p for p, trained in self.pieces)
@@ -232,16 +313,25 @@ class ShownMask:
 def show_mask(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it counts them."""
     row = encode(tokenizer, messages, train_on_prompt)
-    return ShownMask([(tokenizer.decode([i]), label != IGNORE) for i, label in zip(row["input_ids"], row["labels"])],
-                     frozenset(tokenizer.all_special_tokens)
-                     | {t.content for t in tokenizer.added_tokens_decoder.values() if t.special})
+    return ShownMask(
+        [
+            (tokenizer.decode([i]), label != IGNORE)
+            for i, label in zip(row["input_ids"], row["labels"])
+        ],
+        frozenset(tokenizer.all_special_tokens)
+        | {t.content for t in tokenizer.added_tokens_decoder.values() if t.special},
+    )
 
 
 def check_tokenizer(tokenizer, name: str = "tokenizer"):
     """Raise LoadError unless the tokenizer can render and pad a chat; returns it."""
     if not tokenizer.chat_template:
-        raise LoadError(f"{name} has no chat template: use the model's -Instruct tokenizer or set tokenizer.chat_template")
+        raise LoadError(
+            f"{name} has no chat template: use the model's -Instruct tokenizer or set tokenizer.chat_template"
+        )
     if tokenizer.pad_token is None:
-        raise LoadError(f"{name} has no pad token: set tokenizer.pad_token to a reserved token "
-                        "(not to the end-of-turn token, which must be learnt)")
+        raise LoadError(
+            f"{name} has no pad token: set tokenizer.pad_token to a reserved token "
+            "(not to the end-of-turn token, which must be learnt)"
+        )
     return tokenizer

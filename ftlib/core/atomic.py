@@ -1,4 +1,5 @@
 """Write beside and rename: whoever reads a file finds the old content or the new, never half of it."""
+
 from __future__ import annotations
 
 import contextlib

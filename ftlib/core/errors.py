@@ -1,4 +1,5 @@
 """Errors that several layers raise: each names what is wrong, its value, and the fix."""
+
 from __future__ import annotations
 
 

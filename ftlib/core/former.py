@@ -2,6 +2,7 @@
 
 Importing a former module gives one that finds its names where they are now, and says so in a DeprecationWarning.
 """
+
 from __future__ import annotations
 
 import importlib.abc
@@ -76,21 +77,31 @@ PACKAGES = {
 
 def _finder(former: str, homes: str):
     """A module's `__getattr__` that looks a name up in the modules it may be in now."""
+
     def find(name: str):
         if not name.startswith("__") and not _is_module(former, name):
             for home in homes.split():
                 module = import_module(f"ftlib.{home}")
                 if name in vars(module):
-                    warnings.warn(f"ftlib.{former}.{name} is ftlib.{home}.{name} now", DeprecationWarning, stacklevel=2)
+                    warnings.warn(
+                        f"ftlib.{former}.{name} is ftlib.{home}.{name} now",
+                        DeprecationWarning,
+                        stacklevel=2,
+                    )
                     return vars(module)[name]
-        raise AttributeError(f"module 'ftlib.{former}' has no attribute {name!r}; its names are in ftlib.{homes.replace(' ', ', ftlib.')}")
+        raise AttributeError(
+            f"module 'ftlib.{former}' has no attribute {name!r}; its names are in ftlib.{homes.replace(' ', ', ftlib.')}"
+        )
+
     return find
 
 
 def _is_module(package: str, name: str) -> bool:
     """Whether a package that is still there has a module of this name, which then is what is meant."""
     path = vars(sys.modules[f"ftlib.{package}"]).get("__path__", [])
-    return importlib.machinery.PathFinder.find_spec(f"ftlib.{package}.{name}", list(path)) is not None
+    return (
+        importlib.machinery.PathFinder.find_spec(f"ftlib.{package}.{name}", list(path)) is not None
+    )
 
 
 class _Former(types.ModuleType):
@@ -107,7 +118,9 @@ class _FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         package, _, name = fullname.partition(".")
         if package != "ftlib" or name not in MODULES:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=f"{name}.prefix" in MODULES)
+        return importlib.machinery.ModuleSpec(
+            fullname, self, is_package=f"{name}.prefix" in MODULES
+        )
 
     def create_module(self, spec):
         return _Former(spec.name)

@@ -1,4 +1,5 @@
 """Where the output goes: a notebook, or a terminal."""
+
 from __future__ import annotations
 
 

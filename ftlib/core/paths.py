@@ -1,4 +1,5 @@
 """Where the embedded data lies, and what a model's name stands for."""
+
 from __future__ import annotations
 
 import os

@@ -3,6 +3,7 @@
 `FTLIB_PROFILE` chooses; without it, `tiny` where there is no GPU and `small` where there is one. `FTLIB_MODEL` (a
 folder or Hub id) stands in for the profile's model, `FTLIB_ROWS` (a folder of JSONL files) for its data.
 """
+
 from __future__ import annotations
 
 import os
@@ -16,6 +17,7 @@ from ftlib.core.paths import EMBEDDED
 @dataclass(frozen=True)
 class Study:
     """Labs 1, 2, 5 and 6: many short runs, full fine-tuning among them, so a model and rows small enough for that."""
+
     model: str = EMBEDDED
     train: str = "olm_train"
     test: str = "olm_test"
@@ -23,13 +25,14 @@ class Study:
     batch: int = 4
     lr_lora: float = 4e-3
     lr_full: float = 1e-3
-    gb: float = 0.0           # of weights fetched on first use
+    gb: float = 0.0  # of weights fetched on first use
     ranks: tuple[int, ...] = (1, 4, 16, 64)
 
 
 @dataclass(frozen=True)
 class QLoRA:
     """Lab 5: a base in 4 bits, quantised on loading or stored so."""
+
     model: str = EMBEDDED
     gb: float = 0.0
     steps: int = 120
@@ -41,6 +44,7 @@ class QLoRA:
 @dataclass(frozen=True)
 class Preparation:
     """Lab 6: a raw set to prepare, and many short runs on few rows."""
+
     dataset: str = "embedded"
     rows: int = 400
     sizes: tuple[int, ...] = (25, 100, 300)
@@ -52,16 +56,17 @@ class Preparation:
 class Preference:
     """Labs 7 to 9: where pairs and thumbs come from ("embedded", or Hub datasets that `ftlib.data.hub` knows), who judges where rows
     carry no facts (a model of a local server), the base that ORPO starts from, and short runs."""
+
     pairs: str = "embedded"
     feedback: str = "embedded"
     judge: str = ""
     base: str = EMBEDDED
-    gb: float = 0.0           # of the model and the base together
-    count: int = 384          # pairs to train on
-    prompts: int = 48         # held-out prompts answered and judged after each run
+    gb: float = 0.0  # of the model and the base together
+    count: int = 384  # pairs to train on
+    prompts: int = 48  # held-out prompts answered and judged after each run
     batch: int = 8
     steps: int = 48
-    short_steps: int = 20     # of a run with few thumbs
+    short_steps: int = 20  # of a run with few thumbs
     lr: float = 8e-4
     orpo_steps: int = 50
     orpo_lr: float = 2e-3
@@ -70,6 +75,7 @@ class Preference:
 @dataclass(frozen=True)
 class Export:
     """Lab 10: golden prompts that every exported file answers, and the quantisations made of f16, from large to small."""
+
     prompts: int = 24
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
 
@@ -77,29 +83,40 @@ class Export:
 @dataclass(frozen=True)
 class Profile:
     """Model, data and training settings of one scale. Lengths in tokens, learning rates for AdamW."""
+
     name: str
     model: str
-    dataset: str              # "embedded", or a Hub dataset that ftlib.hub knows
-    dtype: str                # of the frozen base weights
-    precision: str            # that fp32 weights train in: "fp32", or "bf16" by autocast; never by what the processor has
+    dataset: str  # "embedded", or a Hub dataset that ftlib.hub knows
+    dtype: str  # of the frozen base weights
+    precision: str  # that fp32 weights train in: "fp32", or "bf16" by autocast; never by what the processor has
     batch_size: int
     max_length: int
-    steps: int                # of a full SFT run
-    short_steps: int          # of one run in a comparison
+    steps: int  # of a full SFT run
+    short_steps: int  # of one run in a comparison
     seeds: tuple[int, ...]
     lr_lora: float
     lr_full: float
-    lr_prefix: float          # prefix tuning and bottleneck adapters (ftlib.baselines): tried in tiny alone, elsewhere a
-    lr_bottleneck: float      # place to start from
+    lr_prefix: float  # prefix tuning and bottleneck adapters (ftlib.baselines): tried in tiny alone, elsewhere a
+    lr_bottleneck: float  # place to start from
     rank: int
     max_new_tokens: int
-    eval_examples: int        # held-out rows that a lab scores
-    download_gb: float        # model weights fetched on first use
-    full_finetuning: bool     # does full fine-tuning fit this scale's machine?
+    eval_examples: int  # held-out rows that a lab scores
+    download_gb: float  # model weights fetched on first use
+    full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
     # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
-    methods: tuple[str, ...] = ("LoRA", "DoRA", "prefix tuning", "bottleneck adapters", "full fine-tuning")
-    untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")  # never seen in pretraining
+    methods: tuple[str, ...] = (
+        "LoRA",
+        "DoRA",
+        "prefix tuning",
+        "bottleneck adapters",
+        "full fine-tuning",
+    )
+    untrained_tokens: tuple[str, ...] = (
+        "<|reserved_0|>",
+        "<|reserved_1|>",
+        "<|reserved_2|>",
+    )  # never seen in pretraining
     study: Study = Study()
     qlora: QLoRA = QLoRA()
     preparation: Preparation = Preparation()
@@ -114,30 +131,136 @@ class Profile:
 _ULTRAFEEDBACK, _THUMBS = "trl-lib/ultrafeedback_binarized", "trl-lib/kto-mix-14k"
 PROFILES = {
     "tiny": Profile(
-        name="tiny", model=EMBEDDED, dataset="embedded", dtype="float32", precision="fp32", batch_size=16, max_length=256, steps=550,
-        short_steps=160, seeds=(0, 1, 2), lr_lora=1.5e-3, lr_full=5e-4, lr_prefix=0.1, lr_bottleneck=3e-3, rank=16,
-        max_new_tokens=40, eval_examples=100, download_gb=0.0, full_finetuning=True),
+        name="tiny",
+        model=EMBEDDED,
+        dataset="embedded",
+        dtype="float32",
+        precision="fp32",
+        batch_size=16,
+        max_length=256,
+        steps=550,
+        short_steps=160,
+        seeds=(0, 1, 2),
+        lr_lora=1.5e-3,
+        lr_full=5e-4,
+        lr_prefix=0.1,
+        lr_bottleneck=3e-3,
+        rank=16,
+        max_new_tokens=40,
+        eval_examples=100,
+        download_gb=0.0,
+        full_finetuning=True,
+    ),
     "small": Profile(
-        name="small", model="Qwen/Qwen3-0.6B", dataset="b-mc2/sql-create-context", dtype="bfloat16", precision="bf16", batch_size=16,
-        max_length=512, steps=600, short_steps=150, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=2e-5, lr_prefix=1e-2, lr_bottleneck=5e-4,
-        rank=16, max_new_tokens=96, eval_examples=100, download_gb=1.5, full_finetuning=True,
+        name="small",
+        model="Qwen/Qwen3-0.6B",
+        dataset="b-mc2/sql-create-context",
+        dtype="bfloat16",
+        precision="bf16",
+        batch_size=16,
+        max_length=512,
+        steps=600,
+        short_steps=150,
+        seeds=(0, 1, 2),
+        lr_lora=2e-4,
+        lr_full=2e-5,
+        lr_prefix=1e-2,
+        lr_bottleneck=5e-4,
+        rank=16,
+        max_new_tokens=96,
+        eval_examples=100,
+        download_gb=1.5,
+        full_finetuning=True,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
-        study=Study("Qwen/Qwen3-0.6B", "train", "golden", steps=150, batch=16, lr_lora=2e-4, lr_full=2e-5, gb=1.5),
+        study=Study(
+            "Qwen/Qwen3-0.6B",
+            "train",
+            "golden",
+            steps=150,
+            batch=16,
+            lr_lora=2e-4,
+            lr_full=2e-5,
+            gb=1.5,
+        ),
         qlora=QLoRA("Qwen/Qwen3-0.6B", gb=1.5, steps=100, batch=8, length=512, lr=2e-4),
-        preparation=Preparation("tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16),
-        preference=Preference(_ULTRAFEEDBACK, _THUMBS, judge="qwen3:8b", base="Qwen/Qwen3-0.6B-Base", gb=3.0, count=2000,
-                              prompts=64, batch=16, steps=100, short_steps=60, lr=2e-5, orpo_steps=150, orpo_lr=1e-4)),
+        preparation=Preparation(
+            "tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16
+        ),
+        preference=Preference(
+            _ULTRAFEEDBACK,
+            _THUMBS,
+            judge="qwen3:8b",
+            base="Qwen/Qwen3-0.6B-Base",
+            gb=3.0,
+            count=2000,
+            prompts=64,
+            batch=16,
+            steps=100,
+            short_steps=60,
+            lr=2e-5,
+            orpo_steps=150,
+            orpo_lr=1e-4,
+        ),
+    ),
     "spark": Profile(
-        name="spark", model="meta-llama/Llama-3.1-8B-Instruct", dataset="b-mc2/sql-create-context", dtype="bfloat16",
-        precision="bf16", batch_size=16, max_length=1024, steps=1000, short_steps=200, seeds=(0, 1, 2), lr_lora=2e-4, lr_full=1e-5,
-        lr_prefix=1e-2, lr_bottleneck=5e-4, rank=16, max_new_tokens=96, eval_examples=100, download_gb=16.1, full_finetuning=False,
-        gradient_checkpointing=True, methods=("LoRA", "DoRA", "bottleneck adapters"),
-        untrained_tokens=("<|reserved_special_token_10|>", "<|reserved_special_token_11|>", "<|reserved_special_token_12|>"),
-        study=Study("meta-llama/Llama-3.2-1B-Instruct", "train", "golden", steps=200, batch=16, lr_lora=2e-4, lr_full=2e-5, gb=2.5),
-        qlora=QLoRA("unsloth/Meta-Llama-3.1-70B-bnb-4bit", gb=39.5, steps=20, batch=1, length=1024, lr=1e-4),
-        preparation=Preparation("tatsu-lab/alpaca", rows=52_002, sizes=(50, 200, 800), steps=150, batch=16),
-        preference=Preference(_ULTRAFEEDBACK, _THUMBS, judge="qwen3:32b", base="meta-llama/Llama-3.1-8B", gb=32.1, count=4000,
-                              prompts=64, batch=16, steps=150, short_steps=80, lr=1e-5, orpo_steps=150, orpo_lr=1e-4)),
+        name="spark",
+        model="meta-llama/Llama-3.1-8B-Instruct",
+        dataset="b-mc2/sql-create-context",
+        dtype="bfloat16",
+        precision="bf16",
+        batch_size=16,
+        max_length=1024,
+        steps=1000,
+        short_steps=200,
+        seeds=(0, 1, 2),
+        lr_lora=2e-4,
+        lr_full=1e-5,
+        lr_prefix=1e-2,
+        lr_bottleneck=5e-4,
+        rank=16,
+        max_new_tokens=96,
+        eval_examples=100,
+        download_gb=16.1,
+        full_finetuning=False,
+        gradient_checkpointing=True,
+        methods=("LoRA", "DoRA", "bottleneck adapters"),
+        untrained_tokens=(
+            "<|reserved_special_token_10|>",
+            "<|reserved_special_token_11|>",
+            "<|reserved_special_token_12|>",
+        ),
+        study=Study(
+            "meta-llama/Llama-3.2-1B-Instruct",
+            "train",
+            "golden",
+            steps=200,
+            batch=16,
+            lr_lora=2e-4,
+            lr_full=2e-5,
+            gb=2.5,
+        ),
+        qlora=QLoRA(
+            "unsloth/Meta-Llama-3.1-70B-bnb-4bit", gb=39.5, steps=20, batch=1, length=1024, lr=1e-4
+        ),
+        preparation=Preparation(
+            "tatsu-lab/alpaca", rows=52_002, sizes=(50, 200, 800), steps=150, batch=16
+        ),
+        preference=Preference(
+            _ULTRAFEEDBACK,
+            _THUMBS,
+            judge="qwen3:32b",
+            base="meta-llama/Llama-3.1-8B",
+            gb=32.1,
+            count=4000,
+            prompts=64,
+            batch=16,
+            steps=150,
+            short_steps=80,
+            lr=1e-5,
+            orpo_steps=150,
+            orpo_lr=1e-4,
+        ),
+    ),
 }
 
 
@@ -145,7 +268,13 @@ def get_profile(name: str | Profile | None = None) -> Profile:
     """The profile by name, from `FTLIB_PROFILE`, or the default for this machine. ValueError if unknown."""
     if isinstance(name, Profile):
         return name
-    chosen = name or os.environ.get("FTLIB_PROFILE") or ("small" if torch.cuda.is_available() else "tiny")
+    chosen = (
+        name
+        or os.environ.get("FTLIB_PROFILE")
+        or ("small" if torch.cuda.is_available() else "tiny")
+    )
     if chosen not in PROFILES:
-        raise ValueError(f"profile {chosen!r} is unknown: set FTLIB_PROFILE to one of {', '.join(PROFILES)}")
+        raise ValueError(
+            f"profile {chosen!r} is unknown: set FTLIB_PROFILE to one of {', '.join(PROFILES)}"
+        )
     return PROFILES[chosen]

@@ -1,4 +1,5 @@
 """Run the same experiment on several seeds, side by side where the machine allows it."""
+
 from __future__ import annotations
 
 import gc
@@ -42,13 +43,20 @@ def over_seeds(function: Callable, seeds: Iterable) -> list:
         return [function(seed) for seed in seeds]
     gc.collect()
     gc.freeze()  # a child that never walks the parent's objects copies fewer of its pages
-    context, results, running, todo = multiprocessing.get_context("fork"), [None] * len(seeds), {}, list(enumerate(seeds))
+    context, results, running, todo = (
+        multiprocessing.get_context("fork"),
+        [None] * len(seeds),
+        {},
+        list(enumerate(seeds)),
+    )
     try:
         while todo or running:
             while todo and len(running) < count:
                 index, seed = todo.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_one, args=(function, seed, theirs, index), daemon=True)
+                process = context.Process(
+                    target=_one, args=(function, seed, theirs, index), daemon=True
+                )
                 process.start()
                 theirs.close()
                 running[ours] = (process, seed)

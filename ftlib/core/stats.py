@@ -1,4 +1,5 @@
 """Intervals over runs and questions."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 @dataclass(frozen=True)
 class Interval:
     """A mean with its bootstrap interval."""
+
     mean: float
     low: float
     high: float
@@ -35,7 +37,9 @@ def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int
     if not np.isfinite(array).all():  # an interval of NaN would "exclude" every value
         raise ValueError("values hold NaN or infinity: a run diverged, or a score is missing")
     if array.size == 0 or array.ndim > 2 or not 0 < level < 1:
-        raise ValueError(f"values of shape {array.shape}, level={level}: pass one or two dimensions, not empty, and 0 < level < 1")
+        raise ValueError(
+            f"values of shape {array.shape}, level={level}: pass one or two dimensions, not empty, and 0 < level < 1"
+        )
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, array.shape[0], (draws, array.shape[0]))
     if array.ndim == 1:
@@ -51,5 +55,7 @@ def paired_difference(a, b, **options) -> Interval:
     """Interval of mean(a − b) where a and b share seeds (and examples): pairing takes their common noise out."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape:
-        raise ValueError(f"a has shape {a.shape}, b {b.shape}: pairs need the same seeds and examples")
+        raise ValueError(
+            f"a has shape {a.shape}, b {b.shape}: pairs need the same seeds and examples"
+        )
     return bootstrap_interval(a - b, **options)

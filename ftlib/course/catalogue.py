@@ -3,6 +3,7 @@
 A table of its own, so that progress and lists are shown at once, without importing what the exercises compute with. The
 tests hold it against the exercises themselves.
 """
+
 from __future__ import annotations
 
 import json
@@ -148,7 +149,9 @@ def lab_files(which: list[str] | None = None) -> list[Path]:
         return files
     chosen = []
     for wanted in which:
-        found = [p for p in files if p.name.startswith(f"lab-{wanted}-") or wanted in (p.name, str(p))]
+        found = [
+            p for p in files if p.name.startswith(f"lab-{wanted}-") or wanted in (p.name, str(p))
+        ]
         if not found:
             known = ", ".join(".".join(map(str, lab_number(p))) for p in files)
             raise ValueError(f"lab {wanted!r} is not here: there are {known or 'no labs'}")

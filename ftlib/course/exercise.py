@@ -1,4 +1,5 @@
 """What an exercise is, and how an answer to it is judged."""
+
 from __future__ import annotations
 
 import copy
@@ -26,6 +27,7 @@ class Grade(AssertionError):
 @dataclass(frozen=True)
 class Wrong:
     """A plausible wrong answer: code that makes the mistake, and the sentence that names it."""
+
     name: str
     function: Callable
     message: str
@@ -38,11 +40,12 @@ class Exercise:
     `cases(generator)` yields argument tuples; the student's result must equal the reference's on all of them.
     `property(function)` may return a sentence about a fault that values do not show (a dense product, say).
     """
+
     name: str
     title: str
     minutes: int
-    difficulty: int                  # 1 to 3
-    reference: Callable              # ftlib's own, or a line or two on it
+    difficulty: int  # 1 to 3
+    reference: Callable  # ftlib's own, or a line or two on it
     cases: Callable[[torch.Generator], Any]
     wrong: tuple[Wrong, ...]
     hints: tuple[str, ...]
@@ -55,6 +58,7 @@ class Exercise:
 @dataclass(frozen=True)
 class Verdict:
     """`status`: "right", "open" (not attempted) or "wrong"; and the sentence to show."""
+
     status: str
     message: str
 
@@ -67,6 +71,7 @@ def grading() -> bool:
 def _show(verdict: Verdict, name: str, text: str) -> None:
     """Print a check's line; in a notebook its sign and name are green or red."""
     from ftlib.core.notebook import in_notebook
+
     lead = f"{SIGNS[verdict.status]} {name}:"
     colour = BOLD.get(verdict.status) if in_notebook() else None
     print(f"\x1b[1;{colour}m{lead}\x1b[0m{text.removeprefix(lead)}" if colour else text)
@@ -74,7 +79,11 @@ def _show(verdict: Verdict, name: str, text: str) -> None:
 
 # --- comparing results ----------------------------------------------------------------------------------------------
 def _shape(value) -> str:
-    return f"{tuple(value.shape)}" if isinstance(value, (torch.Tensor, np.ndarray)) else type(value).__name__
+    return (
+        f"{tuple(value.shape)}"
+        if isinstance(value, (torch.Tensor, np.ndarray))
+        else type(value).__name__
+    )
 
 
 def difference(got, want, tolerance: float) -> str | None:
@@ -88,14 +97,26 @@ def difference(got, want, tolerance: float) -> str | None:
             return f"it returns {type(got).__name__}, a tensor is wanted"
         if got.shape != want.shape:
             return f"its shape is {_shape(got)}, {_shape(want)} is wanted"
-        if not torch.allclose(got.detach().double(), want.detach().double(), rtol=tolerance, atol=tolerance, equal_nan=True):
+        if not torch.allclose(
+            got.detach().double(),
+            want.detach().double(),
+            rtol=tolerance,
+            atol=tolerance,
+            equal_nan=True,
+        ):
             return f"values differ by up to {(got.detach().double() - want.detach().double()).abs().max():.3g}"
         return None
     if isinstance(want, bool) or want is None or isinstance(want, str):
-        return None if type(got) is type(want) and got == want else f"it returns {got!r}, {want!r} is wanted"
+        return (
+            None
+            if type(got) is type(want) and got == want
+            else f"it returns {got!r}, {want!r} is wanted"
+        )
     if isinstance(want, (int, float, np.number)):
         try:
-            same = math.isclose(float(got), float(want), rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(got) and math.isnan(want))
+            same = math.isclose(float(got), float(want), rel_tol=tolerance, abs_tol=tolerance) or (
+                math.isnan(got) and math.isnan(want)
+            )
         except (TypeError, ValueError):
             return f"it returns {type(got).__name__}, a number is wanted"
         return None if same else f"it returns {float(got):.6g}, {float(want):.6g} is wanted"
@@ -122,7 +143,9 @@ def _call(function: Callable, args: tuple):
 
 def _first_difference(function, exercise: Exercise, cases) -> str | None:
     for args in cases:
-        found = difference(_call(function, args), _call(exercise.reference, args), exercise.tolerance)
+        found = difference(
+            _call(function, args), _call(exercise.reference, args), exercise.tolerance
+        )
         if found:
             return found
     return None
@@ -130,7 +153,10 @@ def _first_difference(function, exercise: Exercise, cases) -> str | None:
 
 def _same_as(function, other, exercise: Exercise, cases) -> bool:
     try:
-        return all(difference(_call(function, a), _call(other, a), exercise.tolerance) is None for a in cases)
+        return all(
+            difference(_call(function, a), _call(other, a), exercise.tolerance) is None
+            for a in cases
+        )
     except Exception:
         return False
 
@@ -145,7 +171,10 @@ def _same_failure(error: Exception, wrong: Wrong, cases) -> bool:
 
 
 def _open(exercise: Exercise) -> Verdict:
-    return Verdict("open", f"not attempted yet; going on with ftlib's. hint(\"{exercise.name}\") gives a first step.")
+    return Verdict(
+        "open",
+        f'not attempted yet; going on with ftlib\'s. hint("{exercise.name}") gives a first step.',
+    )
 
 
 def judge(exercise: Exercise, function: Callable) -> Verdict:
@@ -157,17 +186,26 @@ def judge(exercise: Exercise, function: Callable) -> Verdict:
         return _open(exercise)
     except Exception as error:
         known = next((w for w in exercise.wrong if _same_failure(error, w, cases)), None)
-        return Verdict("wrong", known.message if known else f"it raises {type(error).__name__}: {error}")
+        return Verdict(
+            "wrong", known.message if known else f"it raises {type(error).__name__}: {error}"
+        )
     if found:
-        known = next((w for w in exercise.wrong if _same_as(function, w.function, exercise, cases)), None)
+        known = next(
+            (w for w in exercise.wrong if _same_as(function, w.function, exercise, cases)), None
+        )
         return Verdict("wrong", known.message if known else f"{found}.")
     fault = exercise.property(function) if exercise.property else None
-    return Verdict("wrong", fault) if fault else Verdict("right", f"{exercise.praise} on {len(cases)} random cases.")
+    return (
+        Verdict("wrong", fault)
+        if fault
+        else Verdict("right", f"{exercise.praise} on {len(cases)} random cases.")
+    )
 
 
 @dataclass
 class Lab:
     """The exercises of one lab, and what the student sees of them."""
+
     number: str
     exercises: list[Exercise]
     given: dict[str, int] = field(default_factory=dict)
@@ -178,7 +216,9 @@ class Lab:
         for exercise in self.exercises:
             if exercise.name == name:
                 return exercise
-        raise ValueError(f"lab {self.number} has no exercise {name!r}: it has {', '.join(e.name for e in self.exercises)}")
+        raise ValueError(
+            f"lab {self.number} has no exercise {name!r}: it has {', '.join(e.name for e in self.exercises)}"
+        )
 
     def check(self, function: Callable) -> Callable:
         """Judge the function by its name; returns it if right, else ftlib's own. While grading, raises instead.
@@ -209,7 +249,9 @@ class Lab:
         exercise = self.find(name)
         i = self.given.get(exercise.name, 0)
         self.given[exercise.name] = i + 1
-        print(f"hint {i % len(exercise.hints) + 1} of {len(exercise.hints)}: {exercise.hints[i % len(exercise.hints)]}")
+        print(
+            f"hint {i % len(exercise.hints) + 1} of {len(exercise.hints)}: {exercise.hints[i % len(exercise.hints)]}"
+        )
 
     def solution(self, name) -> None:
         """Print the source of ftlib's own implementation."""
@@ -221,7 +263,10 @@ class Lab:
             print(f"No guess yet. The run says: {answer}.")
         else:
             right = str(guess).strip().lower() == str(answer).strip().lower()
-            print(f"You said {guess}. " + (f"Right: {answer}." if right else f"The run says: {answer}."))
+            print(
+                f"You said {guess}. "
+                + (f"Right: {answer}." if right else f"The run says: {answer}.")
+            )
 
 
 def open_lab(number: str):

@@ -4,6 +4,7 @@ A whole lab trains for minutes. Its checks need only the set-up cell and the stu
 locked checks, their points and the set-up come from the source notebook, the answers from the submission. The cells run
 through `ftlib.course.sandbox` instead of nbgrader's kernel, because nbgrader gives up on a whole submission when its kernel dies.
 """
+
 from __future__ import annotations
 
 import ast
@@ -43,8 +44,8 @@ from ftlib.course import notebooks as labs
 from ftlib.course import sandbox as forked
 from ftlib.course.sandbox import Step, run_steps
 
-LIMIT = 20.0                                   # seconds a cell
-BIGGEST = 20_000_000                           # bytes of a submitted notebook
+LIMIT = 20.0  # seconds a cell
+BIGGEST = 20_000_000  # bytes of a submitted notebook
 COLUMNS = ("student", "lab", "total", "max", "submission", "reason")
 CHECKED = re.compile(r"^(\w+) = check\(\1\)$", re.M)
 
@@ -71,14 +72,22 @@ def definitions(text: str) -> str:
     """Of a cell, what only defines: imports, functions, classes, and assignments without a call. SyntaxError if it does not parse."""
     kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     body = ast.parse(TransformerManager().transform_cell(text)).body
-    return "\n\n".join(ast.unparse(node) for node in body if isinstance(node, kept) or isinstance(node, (ast.Assign, ast.AnnAssign))
-                       and not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node)))
+    return "\n\n".join(
+        ast.unparse(node)
+        for node in body
+        if isinstance(node, kept)
+        or isinstance(node, (ast.Assign, ast.AnnAssign))
+        and not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node))
+    )
 
 
 def _submitted(notebook, source) -> tuple[dict, dict, list[str]]:
     """(answers, helpers, notes): the answer cells by id; the student's own definitions by the id of the graded cell that they
     come before. Cells that are the source's own are left out: they train."""
-    known, given = {_mark(c)["grade_id"] for c in source.cells if _mark(c)}, {c.source for c in source.cells}
+    known, given = (
+        {_mark(c)["grade_id"] for c in source.cells if _mark(c)},
+        {c.source for c in source.cells},
+    )
     answers, helpers, notes, waiting = {}, {}, [], []
     for cell in notebook.cells:
         identity, text = _mark(cell).get("grade_id"), cell.get("source", "")
@@ -91,7 +100,9 @@ def _submitted(notebook, source) -> tuple[dict, dict, list[str]]:
             try:
                 waiting += [own] if (own := definitions(text)) else []
             except (SyntaxError, ValueError, RecursionError):
-                notes.append(f"a cell of the student's own does not parse and was left out: {text.strip()[:40]!r}")
+                notes.append(
+                    f"a cell of the student's own does not parse and was left out: {text.strip()[:40]!r}"
+                )
     return answers, helpers, notes
 
 
@@ -120,12 +131,16 @@ def read_submission(path: Path):
     """The submitted notebook; GradingError if it cannot be one."""
     try:
         if path.stat().st_size > BIGGEST:
-            raise GradingError(f"{path.stat().st_size / 1e6:.0f} MB, more than {BIGGEST / 1e6:.0f}: clear its outputs")
+            raise GradingError(
+                f"{path.stat().st_size / 1e6:.0f} MB, more than {BIGGEST / 1e6:.0f}: clear its outputs"
+            )
         return nbformat.read(path, as_version=4)
     except GradingError:
         raise
-    except Exception as error:                 # nbformat lets through what its readers and converters raise
-        raise GradingError(f"not a readable notebook ({type(error).__name__}: {str(error)[:100]})") from None
+    except Exception as error:  # nbformat lets through what its readers and converters raise
+        raise GradingError(
+            f"not a readable notebook ({type(error).__name__}: {str(error)[:100]})"
+        ) from None
 
 
 # --- nbgrader's course -----------------------------------------------------------------------------------------------------------
@@ -137,9 +152,16 @@ class RunChecks(NbGraderPreprocessor):
 
     def preprocess(self, nb, resources):
         setup, *cells = nb.cells
-        steps = [Step(c.source, CHECKED.search(c.source)[1] if _mark(c).get("grade") else "") for c in cells]
+        steps = [
+            Step(c.source, CHECKED.search(c.source)[1] if _mark(c).get("grade") else "")
+            for c in cells
+        ]
         for cell, wrong in zip(cells, run_steps(setup.source, steps, self.limit)):
-            cell.outputs = [new_output("error", ename="Grade", evalue=wrong, traceback=[wrong])] if wrong else []
+            cell.outputs = (
+                [new_output("error", ename="Grade", evalue=wrong, traceback=[wrong])]
+                if wrong
+                else []
+            )
         return nb, resources
 
 
@@ -147,7 +169,13 @@ def course_config(root: Path, limit: float = LIMIT) -> Config:
     """nbgrader's settings. Its ClearSolutions would put its own stub in the place of the labs', so it is left out."""
     config = Config()
     config.CourseDirectory.root = str(root)
-    config.GenerateAssignment.preprocessors = [LockCells, ClearOutput, CheckCellMetadata, ComputeChecksums, SaveCells]
+    config.GenerateAssignment.preprocessors = [
+        LockCells,
+        ClearOutput,
+        CheckCellMetadata,
+        ComputeChecksums,
+        SaveCells,
+    ]
     config.Autograde.autograde_preprocessors = [RunChecks, SaveAutoGrades]
     config.RunChecks.limit = limit
     return config
@@ -158,7 +186,12 @@ def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGrader
     config = course_config(root, limit)
     course = NbGraderAPI(CourseDirectory(config=config), config=config, log_level="ERROR")
     # nbgrader calls alembic by its name, and its own setenv leaves the process without a PATH.
-    with patch.dict(os.environ, PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])):
+    with patch.dict(
+        os.environ,
+        PATH=os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        ),
+    ):
         for path in files:
             folder = root / "source" / path.stem
             folder.mkdir(parents=True)
@@ -169,7 +202,9 @@ def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGrader
 
 def _succeed(result: dict, what: str) -> None:
     if not result["success"]:
-        raise GradingError(f"nbgrader could not take {what}: {result.get('log', '').strip()}\n{result.get('error', '')}")
+        raise GradingError(
+            f"nbgrader could not take {what}: {result.get('log', '').strip()}\n{result.get('error', '')}"
+        )
 
 
 def release(output, which: list[str] | None = None) -> list[Path]:
@@ -189,6 +224,7 @@ def release(output, which: list[str] | None = None) -> list[Path]:
 @dataclass
 class Row:
     """What the CSV says of one student's lab: points an exercise, and why points are missing."""
+
     student: str
     lab: str
     maximum: dict[str, float]
@@ -198,8 +234,15 @@ class Row:
 
     def cells(self) -> dict[str, str]:
         marks = {f"{self.lab} {name}": f"{self.points.get(name, 0):g}" for name in self.maximum}
-        return {"student": self.student, "lab": self.lab, "total": f"{sum(self.points.values()):g}",
-                "max": f"{sum(self.maximum.values()):g}", "submission": self.submission, "reason": self.reason, **marks}
+        return {
+            "student": self.student,
+            "lab": self.lab,
+            "total": f"{sum(self.points.values()):g}",
+            "max": f"{sum(self.maximum.values()):g}",
+            "submission": self.submission,
+            "reason": self.reason,
+            **marks,
+        }
 
 
 def number(path: Path) -> str:
@@ -213,11 +256,17 @@ def find_submissions(folder) -> dict[str, dict[str, list[Path]]]:
     folder = Path(folder)
     folder = folder / "submitted" if (folder / "submitted").is_dir() else folder
     if not folder.is_dir():
-        raise GradingError(f"{folder} is not a folder: name the one that has a folder for each student")
+        raise GradingError(
+            f"{folder} is not a folder: name the one that has a folder for each student"
+        )
     found = {}
     for student in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         mine = found[student.name] = {}
-        notebooks = [p for p in student.rglob("lab-*.ipynb") if p.is_file() and not any(x.startswith(".") for x in p.relative_to(student).parts)]
+        notebooks = [
+            p
+            for p in student.rglob("lab-*.ipynb")
+            if p.is_file() and not any(x.startswith(".") for x in p.relative_to(student).parts)
+        ]
         for path in sorted(notebooks, key=lambda p: (-p.stat().st_mtime_ns, str(p))):
             mine.setdefault(number(path), []).append(path)
     if not found:
@@ -233,7 +282,9 @@ class Grader:
         self.sources = {p.stem: nbformat.read(p, as_version=4) for p in files}
 
     def __enter__(self):
-        imported = {name for nb in self.sources.values() for name in _imports(setup_cell(nb).source)}
+        imported = {
+            name for nb in self.sources.values() for name in _imports(setup_cell(nb).source)
+        }
         modules = {f"ftlib.course.lab_{number(p).replace('.', '_')}" for p in self.files}
         forked.CONTEXT.set_forkserver_preload([*forked.PRELOAD, *sorted(imported | modules)])
         self.folder = tempfile.TemporaryDirectory(prefix="ftlib-course-")
@@ -246,7 +297,11 @@ class Grader:
 
     def maximum(self, path: Path) -> dict[str, float]:
         """Points by exercise, as the source notebook has them."""
-        return {CHECKED.search(c.source)[1]: float(_mark(c)["points"]) for c in self.sources[path.stem].cells if _mark(c).get("grade")}
+        return {
+            CHECKED.search(c.source)[1]: float(_mark(c)["points"])
+            for c in self.sources[path.stem].cells
+            if _mark(c).get("grade")
+        }
 
     def grade(self, lab: Path, student: str, notebooks: list[Path]) -> Row:
         """The row of one submission. Nothing that the submission holds stops the class; SetupError and GradingError are the machine's."""
@@ -261,7 +316,10 @@ class Grader:
             row.reason = str(error)
             return row
         if len(notebooks) > 1:
-            notes.insert(0, f"{len(notebooks)} notebooks of this lab, the latest was graded: {notebooks[0].name}")
+            notes.insert(
+                0,
+                f"{len(notebooks)} notebooks of this lab, the latest was graded: {notebooks[0].name}",
+            )
         row.points, lost = self._autograde(lab, notebook)
         row.reason = "; ".join([*notes, *(f"{name}: {why}" for name, why in lost.items())])
         return row
@@ -269,29 +327,46 @@ class Grader:
     def _autograde(self, lab: Path, notebook) -> tuple[dict, dict]:
         """(points, reasons) by exercise, from nbgrader's gradebook and the graded notebook."""
         self.count += 1
-        student = f"s{self.count}"             # folder names are the students' own, and nbgrader reads them as patterns
+        student = f"s{self.count}"  # folder names are the students' own, and nbgrader reads them as patterns
         folder = self.root / "submitted" / student / lab.stem
         folder.mkdir(parents=True)
         nbformat.write(notebook, folder / lab.name)
-        _succeed(self.course.autograde(lab.stem, student), f"the submission composed for {lab.name}")
-        names = {_mark(c)["grade_id"]: CHECKED.search(c.source)[1] for c in notebook.cells if _mark(c).get("grade")}
-        graded = nbformat.read(self.root / "autograded" / student / lab.stem / lab.name, as_version=4)
-        lost = {names[_mark(c)["grade_id"]]: " ".join(c.outputs[0].evalue.split()) for c in graded.cells
-                if _mark(c).get("grade") and c.outputs}
+        _succeed(
+            self.course.autograde(lab.stem, student), f"the submission composed for {lab.name}"
+        )
+        names = {
+            _mark(c)["grade_id"]: CHECKED.search(c.source)[1]
+            for c in notebook.cells
+            if _mark(c).get("grade")
+        }
+        graded = nbformat.read(
+            self.root / "autograded" / student / lab.stem / lab.name, as_version=4
+        )
+        lost = {
+            names[_mark(c)["grade_id"]]: " ".join(c.outputs[0].evalue.split())
+            for c in graded.cells
+            if _mark(c).get("grade") and c.outputs
+        }
         with Gradebook(self.course.coursedir.db_url) as book:
             grades = book.find_submission_notebook(lab.stem, lab.stem, student).grades
-            return {names[g.name]: float(g.auto_score) for g in grades}, {k: re.sub(rf"^[✗○] {k}: ", "", v) for k, v in lost.items()}
+            return {names[g.name]: float(g.auto_score) for g in grades}, {
+                k: re.sub(rf"^[✗○] {k}: ", "", v) for k, v in lost.items()
+            }
 
 
 def _imports(text: str) -> set[str]:
     """Modules that a cell imports: what the server loads before it forks."""
     nodes = list(ast.walk(ast.parse(text)))
-    return {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names} | {n.module for n in nodes if isinstance(n, ast.ImportFrom)}
+    return {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names} | {
+        n.module for n in nodes if isinstance(n, ast.ImportFrom)
+    }
 
 
 def digest(notebooks: list[Path]) -> str:
     """Short name of what was handed in: it changes when a file does."""
-    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in notebooks)).hexdigest()[:12]
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(p.read_bytes()).digest() for p in notebooks)
+    ).hexdigest()[:12]
 
 
 def read_marks(path: Path) -> dict[tuple[str, str], dict]:
@@ -300,7 +375,7 @@ def read_marks(path: Path) -> dict[tuple[str, str], dict]:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ())[:len(COLUMNS)] != COLUMNS:
+        if tuple(rows.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
             raise GradingError(f"{path} is no CSV of marks: name another file")
         return {(row["student"], row["lab"]): row for row in rows}
 
@@ -313,7 +388,9 @@ def write_marks(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def grade_class(submissions, marks, which: list[str] | None = None, limit: float = LIMIT) -> list[dict]:
+def grade_class(
+    submissions, marks, which: list[str] | None = None, limit: float = LIMIT
+) -> list[dict]:
     """Grade a class: one row a student and lab in the CSV `marks`, written after each submission; returns the rows.
 
     Labs are those in `which`, or all that somebody handed in; who handed in nothing gets 0. Rows of an earlier run whose submission
@@ -324,12 +401,16 @@ def grade_class(submissions, marks, which: list[str] | None = None, limit: float
     handed_in = [n for n in known if any(n in mine for mine in found.values())]
     files = labs.lab_files(which) if which else [known[n] for n in handed_in]
     if not files:
-        raise GradingError(f"no notebook of a lab in {submissions}: their names begin with lab-3.1.1 and so on")
+        raise GradingError(
+            f"no notebook of a lab in {submissions}: their names begin with lab-3.1.1 and so on"
+        )
     if reasons := [reason for p in files if (reason := labs.left_out(p))]:
         raise GradingError("; ".join(reasons))
     rows = dict(before)
     with Grader(files, limit) as grader:
-        for lab, student in (work := tqdm([(lab, student) for student in found for lab in files], unit="submission")):
+        for lab, student in (
+            work := tqdm([(lab, student) for student in found for lab in files], unit="submission")
+        ):
             work.set_postfix_str(f"{student}, {number(lab)}")
             notebooks, key = found[student].get(number(lab), []), (student, number(lab))
             if not notebooks or before.get(key, {}).get("submission") != digest(notebooks):

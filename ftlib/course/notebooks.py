@@ -2,6 +2,7 @@
 
 Each notebook runs in a temporary folder of its own, so the tree stays clean and runs do not meet.
 """
+
 from __future__ import annotations
 
 import base64
@@ -39,6 +40,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 @dataclass
 class Result:
     """How one lab's execution went."""
+
     name: str
     title: str
     seconds: float
@@ -69,8 +71,11 @@ def build_need(path: Path, console: Console) -> None:
         return
     environment = ROOT / ".venv"
     if Path(sys.prefix).resolve() != environment.resolve():
-        console.print(f"nothing is compiled: this Python is not that of {environment}",
-                      style="yellow", highlight=False)
+        console.print(
+            f"nothing is compiled: this Python is not that of {environment}",
+            style="yellow",
+            highlight=False,
+        )
         return
     command = [sys.executable, str(ROOT / "tools" / "venv.py"), "--export"]
     subprocess.run(command, cwd=ROOT)  # says itself what it does and what failed
@@ -85,18 +90,31 @@ def title(notebook) -> str:
 
 def _environment(profile: str | None) -> dict[str, str]:
     from ftlib.core.profiles import get_profile
+
     chosen = get_profile(profile)
-    env = {"FTLIB_PROFILE": chosen.name, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false",
-           "TRL_EXPERIMENTAL_SILENCE": "1"}
-    inherited = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # a notebook draws inline, whatever its caller does
+    env = {
+        "FTLIB_PROFILE": chosen.name,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+    inherited = {
+        k: v for k, v in os.environ.items() if k != "MPLBACKEND"
+    }  # a notebook draws inline, whatever its caller does
     return {**inherited, **env, **(OFFLINE if chosen.dataset == "embedded" else {})}
 
 
 def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_cell=None):
     """Run a notebook in place in a fresh kernel and temporary folder; raises nbclient's errors at the failing cell."""
     with tempfile.TemporaryDirectory(prefix="ftlib-lab-") as folder:
-        client = NotebookClient(notebook, timeout=cell_timeout, kernel_name="python3", resources={"metadata": {"path": folder}},
-                                on_cell_start=on_cell, record_timing=False)
+        client = NotebookClient(
+            notebook,
+            timeout=cell_timeout,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            on_cell_start=on_cell,
+            record_timing=False,
+        )
         client.execute(env=_environment(profile))
     return notebook
 
@@ -108,7 +126,11 @@ def _explain(error: Exception, notebook, index: int) -> str:
     elif isinstance(error, DeadKernelError):
         reason = "killed the kernel (out of memory?)"
     else:
-        reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else repr(error)
+        reason = (
+            f"{error.ename}: {error.evalue}"
+            if isinstance(error, CellExecutionError)
+            else repr(error)
+        )
     return f"cell {index}: {reason}\n{source}"
 
 
@@ -120,21 +142,30 @@ def slowest(began: dict[int, float], end: float, count: int = 3) -> str:
     return "; slowest: " + ", ".join(f"cell {i} {took[i]:.0f} s" for i in top) if top else ""
 
 
-def run_one(path: Path, output: Path, profile: str | None, cell_timeout: int, console: Console) -> tuple[Result, object]:
+def run_one(
+    path: Path, output: Path, profile: str | None, cell_timeout: int, console: Console
+) -> tuple[Result, object]:
     notebook, start, at, began = nbformat.read(path, as_version=4), time.perf_counter(), [-1], {}
     name, cells, error = title(notebook) or path.stem, len(notebook.cells), ""
     with console.status(f"{path.name}: starting the kernel") as status:
+
         def on_cell(cell, cell_index):
             at[0], began[cell_index] = cell_index, time.perf_counter() - start
-            status.update(f"{path.name}: cell {cell_index + 1}/{cells}, {time.perf_counter() - start:.0f} s")
+            status.update(
+                f"{path.name}: cell {cell_index + 1}/{cells}, {time.perf_counter() - start:.0f} s"
+            )
+
         try:
             execute(notebook, profile, cell_timeout, on_cell)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
             error = _explain(failure, notebook, at[0])
     seconds = time.perf_counter() - start
     nbformat.write(notebook, output / path.name)
-    console.print(f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} s{slowest(began, seconds)}",
-                  style="red" if error else "green", highlight=False)
+    console.print(
+        f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} s{slowest(began, seconds)}",
+        style="red" if error else "green",
+        highlight=False,
+    )
     if error:
         console.print(error, markup=False, highlight=False)
     return Result(path.name, name, seconds, cells, error), notebook
@@ -142,23 +173,34 @@ def run_one(path: Path, output: Path, profile: str | None, cell_timeout: int, co
 
 def figures(notebook) -> list[bytes]:
     """All PNG outputs of a notebook, in order."""
-    return [base64.b64decode(o["data"]["image/png"]) for c in notebook.cells if c.cell_type == "code"
-            for o in c.outputs if "image/png" in o.get("data", {})]
+    return [
+        base64.b64decode(o["data"]["image/png"])
+        for c in notebook.cells
+        if c.cell_type == "code"
+        for o in c.outputs
+        if "image/png" in o.get("data", {})
+    ]
 
 
 def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
     """One page with each lab's outcome and figures."""
-    parts = ["<!doctype html><meta charset='utf-8'><title>Labs</title><style>"
-             "body{font:16px sans-serif;max-width:60em;margin:2em auto}"
-             "img{max-width:30em;margin:.5em}pre{background:#fee;padding:1em;overflow:auto}</style><h1>Labs</h1>"]
+    parts = [
+        "<!doctype html><meta charset='utf-8'><title>Labs</title><style>"
+        "body{font:16px sans-serif;max-width:60em;margin:2em auto}"
+        "img{max-width:30em;margin:.5em}pre{background:#fee;padding:1em;overflow:auto}</style><h1>Labs</h1>"
+    ]
     for result, notebook in zip(results, notebooks):
         state = "failed" if result.error else f"{result.seconds:.0f} s"
-        parts.append(f"<h2><a href='{html.escape(result.name)}'>{html.escape(result.title)}</a> · {state}</h2>")
+        parts.append(
+            f"<h2><a href='{html.escape(result.name)}'>{html.escape(result.title)}</a> · {state}</h2>"
+        )
         if result.error:
             parts.append(f"<pre>{html.escape(result.error)}</pre>")
-        parts += [f"<img alt='figure {i + 1} of {html.escape(result.title)}' "
-                  f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-                  for i, png in enumerate(figures(notebook))]
+        parts += [
+            f"<img alt='figure {i + 1} of {html.escape(result.title)}' "
+            f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+            for i, png in enumerate(figures(notebook))
+        ]
     page = output / "index.html"
     page.write_text("\n".join(parts), encoding="utf-8")
     return page
@@ -167,6 +209,7 @@ def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
 def _small_png(encoded: str) -> str:
     """The picture in 64 colours, which a plot does not notice, at about a third of the size."""
     from PIL import Image
+
     picture, out = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"), io.BytesIO()
     picture.quantize(64, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return base64.b64encode(out.getvalue()).decode()
@@ -178,30 +221,50 @@ def source_hash(notebook) -> str:
     Outputs do not depend on Markdown, so prose may be mended without a run. They do depend on ftlib; but a hash over the library
     would go stale with every comment, so that is left to the key numbers, which the tests compare with a new run.
     """
-    return hashlib.sha256(json.dumps([c.source for c in notebook.cells if c.cell_type == "code"]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([c.source for c in notebook.cells if c.cell_type == "code"]).encode()
+    ).hexdigest()
 
 
 def clean(notebook, profile: str | None = None):
     """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version) and what works
     only while its kernel runs, and shrink the pictures, so that the notebook stays small enough to review. Into the metadata, as
     `ftlib`, go the hash of the executed source, the profile and the versions that ran it."""
-    ran = {"source_sha256": source_hash(notebook), "profile": _environment(profile)["FTLIB_PROFILE"],
-           "versions": {name: version(name) for name in VERSIONS}}
-    notebook.metadata = nbformat.from_dict({"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                                            "language_info": {"name": "python"}, "ftlib": ran})
+    ran = {
+        "source_sha256": source_hash(notebook),
+        "profile": _environment(profile)["FTLIB_PROFILE"],
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+            "ftlib": ran,
+        }
+    )
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")
-                            and not LIVE & o.get("data", {}).keys()]
+            cell.outputs = [
+                o
+                for o in cell.outputs
+                if not (o.output_type == "stream" and o.name == "stderr")
+                and not LIVE & o.get("data", {}).keys()
+            ]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output["data"]["image/png"] = _small_png(output["data"]["image/png"])
     return notebook
 
 
-def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: bool = False,
-             build: bool = False) -> int:
+def run_labs(
+    which,
+    output,
+    profile=None,
+    cell_timeout: int = 300,
+    write_back: bool = False,
+    build: bool = False,
+) -> int:
     """Execute labs one after the other; returns 0 if all ran to their end, else 1.
 
     build: when the turn comes to a lab with a compiled part, build that first.
@@ -225,7 +288,10 @@ def run_labs(which, output, profile=None, cell_timeout: int = 300, write_back: b
             nbformat.write(clean(notebook, profile), path)
     page = write_index(output, results, notebooks)
     failed = [r.name for r in results if r.error]
-    console.print(f"{len(results) - len(failed)} of {len(results)} labs ran to their end "
-                  f"in {sum(r.seconds for r in results):.0f} s; copies and figures: {page}"
-                  + (f"; failed: {', '.join(failed)}" if failed else ""), highlight=False)
+    console.print(
+        f"{len(results) - len(failed)} of {len(results)} labs ran to their end "
+        f"in {sum(r.seconds for r in results):.0f} s; copies and figures: {page}"
+        + (f"; failed: {', '.join(failed)}" if failed else ""),
+        highlight=False,
+    )
     return 1 if failed else 0

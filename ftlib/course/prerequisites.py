@@ -2,6 +2,7 @@
 
 Answers are read as numbers or letters, never run. Where many answers are right, PyTorch tries the one that was typed.
 """
+
 from __future__ import annotations
 
 import math
@@ -21,6 +22,7 @@ class NotAnAnswer(ValueError):
 @dataclass(frozen=True)
 class Task:
     """A question; `judge(text)` says whether the typed answer is right (NotAnAnswer: ask again). `read_up`: name and address."""
+
     topic: str
     question: str
     answer: str
@@ -41,11 +43,13 @@ def numbers(text: str) -> list[float]:
 
 def one_number(low: float, high: float) -> Callable[[str], bool]:
     """Right from `low` to `high`; a comma inside a number is one of thousands."""
+
     def judge(text: str) -> bool:
         found = NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3}\b)", "", text))
         if len(found) != 1:
             raise NotAnAnswer("type one number")
         return low <= float(found[0]) <= high
+
     return judge
 
 
@@ -60,12 +64,14 @@ def letter(want: str, count: int) -> Callable[[str], bool]:
         if typed not in list("abcdefgh"[:count]):
             raise NotAnAnswer(f"type one letter, a to {'abcdefgh'[count - 1]}")
         return typed == want
+
     return judge
 
 
 def _weight_fits(text: str) -> bool:
     """Does x @ W.T have the wanted shape? Asked of PyTorch's meta device, which makes shapes and no numbers."""
     import torch
+
     shape = numbers(text)
     if len(shape) != 2 or any(n < 1 or n != int(n) for n in shape):
         raise NotAnAnswer("type two whole numbers above 0")
@@ -79,6 +85,7 @@ def _weight_fits(text: str) -> bool:
 def _slope_is_twelve(text: str) -> bool:
     """Is the gradient of x³ at the typed x equal to 12? Asked of autograd."""
     import torch
+
     found = numbers(text)
     if len(found) != 1:
         raise NotAnAnswer("type one number")
@@ -88,44 +95,92 @@ def _slope_is_twelve(text: str) -> bool:
 
 
 TASKS = (
-    Task("PyTorch: shapes", "x has the shape (4, 10, 256), and x @ W.T shall have (4, 10, 1024). Which shape has W?",
-         "(1024, 256): a linear layer stores its weight as (out, in).", _weight_fits,
-         "PyTorch, Linear", "https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html"),
-    Task("PyTorch: cost", "How many multiplications is x @ W.T with the shapes (4, 10, 256) and (1024, 256)?",
-         "4 · 10 · 256 · 1024 = 10,485,760: for each of 40 rows and 1024 outputs a sum of 256 products.",
-         one_number(10_485_760, 10_485_760),
-         "PyTorch, tensors", "https://docs.pytorch.org/tutorials/beginner/basics/tensorqs_tutorial.html"),
-    Task("PyTorch: autograd", "y = x³. Name an x at which y.backward() leaves 12 in x.grad.",
-         "2 (or −2): dy/dx = 3x², and 3 · 4 = 12.", _slope_is_twelve,
-         "PyTorch, autograd mechanics", "https://docs.pytorch.org/docs/stable/notes/autograd.html"),
-    Task("Transformers: attention", "A layer has 32 query heads and 8 key and value heads, each of 128 numbers. "
-         "By which factor is its cache of keys and values smaller than with 32 of each?",
-         "4: the cache holds keys and values only, and there are 8 heads of them in place of 32.", one_number(4, 4),
-         "Ainslie et al. 2023, GQA", "https://arxiv.org/abs/2305.13245"),
-    Task("Transformers: next token",
-         "A causal model reads tokens 0 to 4. The logits at position 2 are scored against the token at which position?",
-         "3: each position foretells the token after it, so the last logits have nothing to be scored against.", one_number(3, 3),
-         "Hugging Face's course, training a causal model", "https://huggingface.co/learn/llm-course/chapter7/6"),
-    Task("Tokenization: chat template",
-         "A model was fine-tuned on answers whose end-of-turn token was left out of the loss. What does it do?",
-         "b: it never learnt to end its turn, so it goes on after the answer.", letter("b", 3),
-         "transformers, chat templates", "https://huggingface.co/docs/transformers/chat_templating",
-         ("it answers with an empty text", "it does not stop after its answer", "it forgets the user's question")),
-    Task("Loss: perplexity", "The mean loss of a model is ln 8 ≈ 2.08 nats a token. What is its perplexity?",
-         "8: perplexity is e to the mean loss, as if it chose among 8 equally likely tokens.", one_number(7.95, 8.05),
-         "transformers, perplexity", "https://huggingface.co/docs/transformers/perplexity"),
-    Task("Loss: cross-entropy",
-         "A model gives the right token the probability 1/4. What is the loss at this token, in nats, to two decimals?",
-         "1.39: −ln(1/4) = ln 4.", one_number(1.38, 1.39),
-         "PyTorch, cross-entropy", "https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html"),
-    Task("Memory",
-         "Full fine-tuning with AdamW, everything in fp32: how many bytes does each parameter take, activations left out?",
-         "16: 4 for the weight, 4 for the gradient, 4 each for Adam's two running means. Mixed precision comes to 16 as well.",
-         one_number(16, 16),
-         "Rajbhandari et al. 2019, ZeRO, section 3", "https://arxiv.org/abs/1910.02054"),
-    Task("PEFT", "LoRA of rank 8 on one layer of 4096 inputs and 4096 outputs. How many numbers does it train?",
-         "65,536: A is (8, 4096) and B is (4096, 8), together 8 · (4096 + 4096).", one_number(65_536, 65_536),
-         "PEFT, LoRA", "https://huggingface.co/docs/peft/conceptual_guides/lora"),
+    Task(
+        "PyTorch: shapes",
+        "x has the shape (4, 10, 256), and x @ W.T shall have (4, 10, 1024). Which shape has W?",
+        "(1024, 256): a linear layer stores its weight as (out, in).",
+        _weight_fits,
+        "PyTorch, Linear",
+        "https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html",
+    ),
+    Task(
+        "PyTorch: cost",
+        "How many multiplications is x @ W.T with the shapes (4, 10, 256) and (1024, 256)?",
+        "4 · 10 · 256 · 1024 = 10,485,760: for each of 40 rows and 1024 outputs a sum of 256 products.",
+        one_number(10_485_760, 10_485_760),
+        "PyTorch, tensors",
+        "https://docs.pytorch.org/tutorials/beginner/basics/tensorqs_tutorial.html",
+    ),
+    Task(
+        "PyTorch: autograd",
+        "y = x³. Name an x at which y.backward() leaves 12 in x.grad.",
+        "2 (or −2): dy/dx = 3x², and 3 · 4 = 12.",
+        _slope_is_twelve,
+        "PyTorch, autograd mechanics",
+        "https://docs.pytorch.org/docs/stable/notes/autograd.html",
+    ),
+    Task(
+        "Transformers: attention",
+        "A layer has 32 query heads and 8 key and value heads, each of 128 numbers. "
+        "By which factor is its cache of keys and values smaller than with 32 of each?",
+        "4: the cache holds keys and values only, and there are 8 heads of them in place of 32.",
+        one_number(4, 4),
+        "Ainslie et al. 2023, GQA",
+        "https://arxiv.org/abs/2305.13245",
+    ),
+    Task(
+        "Transformers: next token",
+        "A causal model reads tokens 0 to 4. The logits at position 2 are scored against the token at which position?",
+        "3: each position foretells the token after it, so the last logits have nothing to be scored against.",
+        one_number(3, 3),
+        "Hugging Face's course, training a causal model",
+        "https://huggingface.co/learn/llm-course/chapter7/6",
+    ),
+    Task(
+        "Tokenization: chat template",
+        "A model was fine-tuned on answers whose end-of-turn token was left out of the loss. What does it do?",
+        "b: it never learnt to end its turn, so it goes on after the answer.",
+        letter("b", 3),
+        "transformers, chat templates",
+        "https://huggingface.co/docs/transformers/chat_templating",
+        (
+            "it answers with an empty text",
+            "it does not stop after its answer",
+            "it forgets the user's question",
+        ),
+    ),
+    Task(
+        "Loss: perplexity",
+        "The mean loss of a model is ln 8 ≈ 2.08 nats a token. What is its perplexity?",
+        "8: perplexity is e to the mean loss, as if it chose among 8 equally likely tokens.",
+        one_number(7.95, 8.05),
+        "transformers, perplexity",
+        "https://huggingface.co/docs/transformers/perplexity",
+    ),
+    Task(
+        "Loss: cross-entropy",
+        "A model gives the right token the probability 1/4. What is the loss at this token, in nats, to two decimals?",
+        "1.39: −ln(1/4) = ln 4.",
+        one_number(1.38, 1.39),
+        "PyTorch, cross-entropy",
+        "https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html",
+    ),
+    Task(
+        "Memory",
+        "Full fine-tuning with AdamW, everything in fp32: how many bytes does each parameter take, activations left out?",
+        "16: 4 for the weight, 4 for the gradient, 4 each for Adam's two running means. Mixed precision comes to 16 as well.",
+        one_number(16, 16),
+        "Rajbhandari et al. 2019, ZeRO, section 3",
+        "https://arxiv.org/abs/1910.02054",
+    ),
+    Task(
+        "PEFT",
+        "LoRA of rank 8 on one layer of 4096 inputs and 4096 outputs. How many numbers does it train?",
+        "65,536: A is (8, 4096) and B is (4096, 8), together 8 · (4096 + 4096).",
+        one_number(65_536, 65_536),
+        "PEFT, LoRA",
+        "https://huggingface.co/docs/peft/conceptual_guides/lora",
+    ),
 )
 
 
@@ -138,13 +193,25 @@ def tasks_markdown() -> str:
     """The tasks as PREREQUISITES.md shows them, each with its answer folded away."""
     return "\n\n".join(
         f"**{i}. {t.topic}.** {' '.join([t.question, *_choices(t)])}\n\n<details><summary>Answer</summary>\n\n{t.answer} "
-        f"Read up: [{t.read_up}]({t.url}).\n\n</details>" for i, t in enumerate(TASKS, 1))
+        f"Read up: [{t.read_up}]({t.url}).\n\n</details>"
+        for i, t in enumerate(TASKS, 1)
+    )
 
 
 def tasks_text() -> str:
     """The tasks with their answers, for a terminal."""
-    return "\n\n".join("\n".join([f"{i}. {t.topic}", f"   {t.question}", *(f"   {c}" for c in _choices(t)),
-                                  f"   Answer: {t.answer}", f"   Read up: {t.read_up}, {t.url}"]) for i, t in enumerate(TASKS, 1))
+    return "\n\n".join(
+        "\n".join(
+            [
+                f"{i}. {t.topic}",
+                f"   {t.question}",
+                *(f"   {c}" for c in _choices(t)),
+                f"   Answer: {t.answer}",
+                f"   Read up: {t.read_up}, {t.url}",
+            ]
+        )
+        for i, t in enumerate(TASKS, 1)
+    )
 
 
 def ask(task: Task) -> bool | None:
@@ -161,7 +228,9 @@ def ask(task: Task) -> bool | None:
         except NotAnAnswer as error:
             print(f"  {error}, ? for the answer, or q to stop")
             continue
-        print(f"  {'Right.' if right else 'Not right.' if typed not in ('', '?') else 'The answer:'} {task.answer}")
+        print(
+            f"  {'Right.' if right else 'Not right.' if typed not in ('', '?') else 'The answer:'} {task.answer}"
+        )
         return right
 
 
@@ -171,13 +240,18 @@ def run_check(answers: bool = False) -> int:
         print(tasks_text())
         return 0
     if not sys.stdin.isatty():
-        print("ftlib: this self-check asks questions, and standard input is no terminal: run it in a terminal, "
-              "or print the tasks with their answers by `ftlib prerequisites --answers`", file=sys.stderr)
+        print(
+            "ftlib: this self-check asks questions, and standard input is no terminal: run it in a terminal, "
+            "or print the tasks with their answers by `ftlib prerequisites --answers`",
+            file=sys.stderr,
+        )
         return 2
     results: list[bool] = []
     print(f"{len(TASKS)} short tasks. Type an answer; Enter or ? shows it, q stops.")
     for i, task in enumerate(TASKS, 1):
-        print("\n".join(["", f"{i} of {len(TASKS)} · {task.topic}", task.question, *_choices(task)]))
+        print(
+            "\n".join(["", f"{i} of {len(TASKS)} · {task.topic}", task.question, *_choices(task)])
+        )
         result = ask(task)
         if result is None:
             break
@@ -189,8 +263,10 @@ def run_check(answers: bool = False) -> int:
 def verdict(results: list[bool]) -> str:
     """The score, and what to read up for the tasks that were not right."""
     missed = [task for task, right in zip(TASKS, results) if not right]
-    lines = [f"\n{sum(results)} of {len(results)} right"
-             + (f"; {len(TASKS) - len(results)} not asked." if len(results) < len(TASKS) else ".")]
+    lines = [
+        f"\n{sum(results)} of {len(results)} right"
+        + (f"; {len(TASKS) - len(results)} not asked." if len(results) < len(TASKS) else ".")
+    ]
     if missed:
         lines += ["Read up before lab 1:", *(f"  {t.topic}: {t.read_up}, {t.url}" for t in missed)]
     elif len(results) == len(TASKS):

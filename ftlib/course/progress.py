@@ -4,6 +4,7 @@ An exercise gives its points, a reading those of the reading list, and all ten l
 all of its exercises are solved. The file is written under a lock and replaced as a whole, so notebooks that are open side by
 side do not lose each other's records; a damaged file is set aside, never deleted.
 """
+
 from __future__ import annotations
 
 import datetime
@@ -61,7 +62,11 @@ def _parse(content: bytes) -> dict:
     if not isinstance(record, dict):
         raise ValueError(f"it holds a {type(record).__name__}")
     record = _empty() | record
-    if not isinstance(record["exercises"], dict) or not all(map(_texts, record["exercises"].values())) or not _texts(record["read"]):
+    if (
+        not isinstance(record["exercises"], dict)
+        or not all(map(_texts, record["exercises"].values()))
+        or not _texts(record["read"])
+    ):
         raise ValueError("exercises or readings are not what ftlib writes")
     return record
 
@@ -77,8 +82,12 @@ def _read(path: Path) -> dict:
         while (aside := path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")).exists():
             number += 1
         os.replace(path, aside)
-        log.warning("%s is damaged (%s): set aside as %s, and a new one begun. Put a mended copy back to have its records again.",
-                    path, error, aside.name)
+        log.warning(
+            "%s is damaged (%s): set aside as %s, and a new one begun. Put a mended copy back to have its records again.",
+            path,
+            error,
+            aside.name,
+        )
         return _empty()
 
 
@@ -102,7 +111,9 @@ def _update(change: Callable[[dict], None]) -> None:
         record = _read(path)
         change(record)
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+            )
 
 
 def _today() -> str:
@@ -122,7 +133,11 @@ def note_exercise(lab: str, name: str) -> None:
         record_exercise(lab, name)
     except OSError as error:
         if not _reported:
-            log.warning("progress is not kept: %s cannot be written (%s). FTLIB_PROGRESS names another file.", progress_path(), error)
+            log.warning(
+                "progress is not kept: %s cannot be written (%s). FTLIB_PROGRESS names another file.",
+                progress_path(),
+                error,
+            )
         _reported = True
 
 
@@ -133,6 +148,7 @@ def mark_read(keys: list[str], read: bool = True) -> None:
     def change(record: dict) -> None:
         for key in keys:
             record["read"].setdefault(key, _today()) if read else record["read"].pop(key, None)
+
     _update(change)
 
 
@@ -141,25 +157,55 @@ def _lab_row(number: str, solved: dict) -> dict:
     points = POINTS[number]
     done = [name for name in points if name in solved]
     still_open = [name for name in points if name not in solved]
-    return {"lab": number, "name": NAMES[number], "solved": done, "open": still_open,
-            "xp": sum(points[name] for name in done), "of": sum(points.values()), "complete": not still_open}
+    return {
+        "lab": number,
+        "name": NAMES[number],
+        "solved": done,
+        "open": still_open,
+        "xp": sum(points[name] for name in done),
+        "of": sum(points.values()),
+        "complete": not still_open,
+    }
 
 
 def summary() -> dict:
     """Progress as plain data: `labs` and `readings` with their points, `complete`, `xp` and `of` (what there is to win)."""
     record = load_progress()
     labs = [_lab_row(number, record["exercises"].get(number, {})) for number in NAMES]
-    readings = [{"key": r.key, "title": r.title, "level": r.level, "xp": r.xp, "read": r.key in record["read"]} for r in READINGS]
+    readings = [
+        {
+            "key": r.key,
+            "title": r.title,
+            "level": r.level,
+            "xp": r.xp,
+            "read": r.key in record["read"],
+        }
+        for r in READINGS
+    ]
     complete = all(lab["complete"] for lab in labs)
-    return {"xp": sum(lab["xp"] for lab in labs) + sum(r["xp"] for r in readings if r["read"]) + COURSE_XP * complete,
-            "of": sum(lab["of"] for lab in labs) + sum(r["xp"] for r in readings) + COURSE_XP,
-            "complete": complete, "course_xp": COURSE_XP, "labs": labs, "readings": readings}
+    return {
+        "xp": sum(lab["xp"] for lab in labs)
+        + sum(r["xp"] for r in readings if r["read"])
+        + COURSE_XP * complete,
+        "of": sum(lab["of"] for lab in labs) + sum(r["xp"] for r in readings) + COURSE_XP,
+        "complete": complete,
+        "course_xp": COURSE_XP,
+        "labs": labs,
+        "readings": readings,
+    }
 
 
 def _rows(state: dict) -> list[tuple[str, int, int, str]]:
     """(name, done, of, XP) for each lab, then for the readings."""
-    rows = [(f"{lab['lab']} {lab['name']}", len(lab["solved"]), len(lab["solved"]) + len(lab["open"]), f"{lab['xp']} of {lab['of']} XP")
-            for lab in state["labs"]]
+    rows = [
+        (
+            f"{lab['lab']} {lab['name']}",
+            len(lab["solved"]),
+            len(lab["solved"]) + len(lab["open"]),
+            f"{lab['xp']} of {lab['of']} XP",
+        )
+        for lab in state["labs"]
+    ]
     read = [r for r in state["readings"] if r["read"]]
     won = f"{sum(r['xp'] for r in read)} of {sum(r['xp'] for r in state['readings'])} XP"
     return [*rows, ("readings", len(read), len(state["readings"]), won)]
@@ -167,31 +213,49 @@ def _rows(state: dict) -> list[tuple[str, int, int, str]]:
 
 def _course_line(state: dict) -> str:
     left = sum(not lab["complete"] for lab in state["labs"])
-    return f"all ten labs complete: +{COURSE_XP} XP" if not left else f"{left} lab{'s' * (left > 1)} to go to the course's {COURSE_XP} XP"
+    return (
+        f"all ten labs complete: +{COURSE_XP} XP"
+        if not left
+        else f"{left} lab{'s' * (left > 1)} to go to the course's {COURSE_XP} XP"
+    )
 
 
 def progress_text(state: dict | None = None) -> str:
     """Progress as text for a terminal."""
     state = summary() if state is None else state
-    lines = [f"{name:25} [{'#' * round(20 * done / of):20}] {done:>2} of {of:>2}   {won}" for name, done, of, won in _rows(state)]
+    lines = [
+        f"{name:25} [{'#' * round(20 * done / of):20}] {done:>2} of {of:>2}   {won}"
+        for name, done, of, won in _rows(state)
+    ]
     unread = [r["key"] for r in state["readings"] if not r["read"]]
-    return "\n".join([f"{state['xp']} of {state['of']} XP; {_course_line(state)}", *lines, f"not read yet: {', '.join(unread) or 'none'}"])
+    return "\n".join(
+        [
+            f"{state['xp']} of {state['of']} XP; {_course_line(state)}",
+            *lines,
+            f"not read yet: {', '.join(unread) or 'none'}",
+        ]
+    )
 
 
 def progress_html(state: dict | None = None) -> str:
     """Progress as an HTML table with bars; each bar's number stands beside it."""
     state = summary() if state is None else state
-    bar = ("<div style='width:12em;border:1px solid currentColor'><div style='width:{:.0f}%;height:.8em;background:#0072B2'></div></div>")
-    rows = "".join(f"<tr><td style='text-align:left'>{html.escape(name)}</td><td>{bar.format(100 * done / of)}</td>"
-                   f"<td>{done} of {of}</td><td>{won}</td></tr>" for name, done, of, won in _rows(state))
+    bar = "<div style='width:12em;border:1px solid currentColor'><div style='width:{:.0f}%;height:.8em;background:#0072B2'></div></div>"
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{html.escape(name)}</td><td>{bar.format(100 * done / of)}</td>"
+        f"<td>{done} of {of}</td><td>{won}</td></tr>"
+        for name, done, of, won in _rows(state)
+    )
     return f"<table><caption style='text-align:left'>{state['xp']} of {state['of']} XP; {_course_line(state)}</caption>{rows}</table>"
 
 
 def show_progress() -> None:
     """Show progress: in a notebook as a table with bars, in a terminal as text."""
     from ftlib.core.notebook import in_notebook
+
     if in_notebook():
         from IPython.display import HTML, display
+
         display(HTML(progress_html()))
     else:
         print(progress_text())

@@ -2,6 +2,7 @@
 
 Questions and feedback are HTML without formulas, since JupyterLab lends a quiz no MathJax.
 """
+
 from __future__ import annotations
 
 import json
@@ -11,15 +12,22 @@ from importlib import resources
 from ftlib.course.catalogue import MODULES
 
 # White on these has a contrast of 5 to 1 or more; a verdict is told in words as well.
-COLOURS = {"--jq-multiple-choice-bg": "#1f4e79", "--jq-many-choice-bg": "#5b3a75", "--jq-numeric-bg": "#1f4e79",
-           "--jq-incorrect-color": "#a83a00", "--jq-correct-color": "#00664b"}
+COLOURS = {
+    "--jq-multiple-choice-bg": "#1f4e79",
+    "--jq-many-choice-bg": "#5b3a75",
+    "--jq-numeric-bg": "#1f4e79",
+    "--jq-incorrect-color": "#a83a00",
+    "--jq-correct-color": "#00664b",
+}
 
 
 def load_quiz(lab: str) -> list[dict]:
     """The questions of a lab such as "3.1.1". ValueError for a lab that the course does not have."""
     if lab not in MODULES:
         raise ValueError(f"lab {lab!r} is unknown: use one of {', '.join(MODULES)}")
-    return json.loads(resources.files("ftlib.course").joinpath(f"quizzes/{lab}.json").read_text(encoding="utf-8"))
+    return json.loads(
+        resources.files("ftlib.course").joinpath(f"quizzes/{lab}.json").read_text(encoding="utf-8")
+    )
 
 
 def quiz(lab: str) -> None:
@@ -39,6 +47,7 @@ def _display(questions: list[dict]) -> None:
     from IPython.display import publish_display_data
     from IPython.utils.capture import capture_output
     from jupyterquiz import display_quiz
+
     with capture_output() as shown:
         display_quiz(questions, colors=COLOURS, max_width=760)
     for output in shown.outputs:

@@ -1,18 +1,24 @@
 """How a lab states a result."""
+
 from __future__ import annotations
 
 import textwrap
 import warnings
 
 SIGNS = {"right": "✓", "open": "○", "wrong": "✗"}
-BOLD = {"right": "32", "wrong": "31"}    # ANSI green and red: with bold, JupyterLab's dark ones, readable on white
+BOLD = {
+    "right": "32",
+    "wrong": "31",
+}  # ANSI green and red: with bold, JupyterLab's dark ones, readable on white
 
 
 def say(text: str) -> None:
     """State a result under its figure: text from computed values, in a notebook as Markdown."""
     from ftlib.core.notebook import in_notebook
+
     if in_notebook():
         from IPython.display import Markdown, display
+
         display(Markdown(textwrap.dedent(text).strip()))
     else:
         print(text)
@@ -21,6 +27,7 @@ def say(text: str) -> None:
 def quiet_libraries() -> None:
     """Leave out of a notebook what libraries warn of and count while a lab does what it is meant to do."""
     from transformers.utils import logging
+
     warnings.filterwarnings("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -4,6 +4,7 @@ The process is forked from a server that has the libraries loaded (multiprocessi
 fraction of a second instead of the seconds that importing torch takes. It runs under the caller's account: untrusted code
 needs a container, or an account of its own, around the whole.
 """
+
 from __future__ import annotations
 
 import json
@@ -15,7 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 
-LONGEST = 1_000_000                  # bytes of an answer from the process, which is not trusted
+LONGEST = 1_000_000  # bytes of an answer from the process, which is not trusted
 PRELOAD = ("ftlib.course.exercise", "ftlib.course.plots", "IPython.core.interactiveshell")
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -27,6 +28,7 @@ class SetupError(ValueError):
 @dataclass(frozen=True)
 class Step:
     """A cell to run. `check` names the exercise that the cell checks; empty for a cell that only defines."""
+
     source: str
     check: str = ""
 
@@ -39,9 +41,11 @@ def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 
     """
     found: list[str] = []
     while len(found) < len(steps):
-        before = [s.source for s, wrong in zip(steps, found) if not s.check and not wrong.startswith("!")]
+        before = [
+            s.source for s, wrong in zip(steps, found) if not s.check and not wrong.startswith("!")
+        ]
         failed = [s.check for s, wrong in zip(steps, found) if s.check and wrong]
-        found += _run_until_it_dies(setup, before, failed, steps[len(found):], limit, start_limit)
+        found += _run_until_it_dies(setup, before, failed, steps[len(found) :], limit, start_limit)
     return [wrong.lstrip("!") for wrong in found]
 
 
@@ -49,7 +53,9 @@ def _run_until_it_dies(setup, before, failed, steps, limit, start_limit) -> list
     """The outcomes of the first steps, at least one; that of a step that took the process with it begins with "!"."""
     receiver, sender = CONTEXT.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="ftlib-grade-", ignore_cleanup_errors=True) as folder:
-        process = CONTEXT.Process(target=_child, args=(sender, folder, setup, before, failed, steps), daemon=True)
+        process = CONTEXT.Process(
+            target=_child, args=(sender, folder, setup, before, failed, steps), daemon=True
+        )
         process.start()
         sender.close()
         found, buffer = [], bytearray()
@@ -101,10 +107,18 @@ def _kill(process) -> None:
 
 
 # --- in the forked process ----------------------------------------------------------------------------------------------------
-def _child(sender, folder: str, setup: str, before: list[str], failed: list[str], steps: list[Step]) -> None:
+def _child(
+    sender, folder: str, setup: str, before: list[str], failed: list[str], steps: list[Step]
+) -> None:
     os.setsid()
     os.chdir(folder)
-    os.environ.update(NBGRADER_EXECUTION="autograde", FTLIB_PROFILE="tiny", HF_HUB_OFFLINE="1", IPYTHONDIR=folder, MPLBACKEND="agg")
+    os.environ.update(
+        NBGRADER_EXECUTION="autograde",
+        FTLIB_PROFILE="tiny",
+        HF_HUB_OFFLINE="1",
+        IPYTHONDIR=folder,
+        MPLBACKEND="agg",
+    )
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -123,13 +137,14 @@ def _shell():
     import torch
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
+
     torch.set_num_threads(1)
     return InteractiveShell.instance(config=Config(HistoryManager={"enabled": False}))
 
 
 def _run(shell, step: Step, check) -> str:
     if step.check:
-        shell.user_ns["check"] = check        # whatever the cells before have made of this name
+        shell.user_ns["check"] = check  # whatever the cells before have made of this name
     wrong = _error(shell.run_cell(step.source))
     if wrong and step.check:
         shell.user_ns[step.check] = check.__self__.find(step.check).reference
@@ -141,14 +156,17 @@ def _error(result) -> str:
     if error is None:
         return ""
     from ftlib.course.exercise import Grade
+
     try:
         text = str(error).strip()
-    except Exception:                         # the class may be the student's
+    except Exception:  # the class may be the student's
         text = ""
-    return (text if isinstance(error, Grade) else f"{type(error).__name__}: {text}")[:500].lstrip("!")
+    return (text if isinstance(error, Grade) else f"{type(error).__name__}: {text}")[:500].lstrip(
+        "!"
+    )
 
 
 def _tell(sender, text: str) -> None:
     left = json.dumps(text).encode() + b"\n"
     while left:
-        left = left[os.write(sender.fileno(), left):]
+        left = left[os.write(sender.fileno(), left) :]

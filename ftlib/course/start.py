@@ -1,4 +1,5 @@
 """Where the labs after 3.1.4 start: the adapter that lab 4 trained, or one that stands in for it."""
+
 from __future__ import annotations
 
 import logging
@@ -14,8 +15,12 @@ from ftlib.models.load import load_model
 log = logging.getLogger("ftlib")
 
 
-def sft_adapter(profile: Profile, run: str | Path = "runs/lab-3.1.4", output: str | Path = "runs/sft-start",
-                train: bool = True) -> Path | None:
+def sft_adapter(
+    profile: Profile,
+    run: str | Path = "runs/lab-3.1.4",
+    output: str | Path = "runs/sft-start",
+    train: bool = True,
+) -> Path | None:
     """The folder of an SFT adapter for the profile's model.
 
     Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else one that is trained now for
@@ -39,6 +44,7 @@ def after_sft(profile: Profile, seed: int = 0):
     the Hub it is instruction-tuned already."""
     from ftlib.adapters.io import load_adapter
     from ftlib.adapters.lora import add_lora, merge_and_unload
+
     model, tokenizer = load_model(profile=profile)
     if adapter := sft_adapter(profile, train=False):
         merge_and_unload(load_adapter(model, adapter))
@@ -50,9 +56,18 @@ def _train(profile: Profile, output: Path) -> Path:
     from ftlib.adapters.lora import add_lora
     from ftlib.data.load import load_rows
     from ftlib.training.finetune import finetune
+
     model, tokenizer = load_model(profile=profile)
     add_lora(model, r=profile.rank)
-    finetune(model, tokenizer, load_rows("train", profile), steps=profile.short_steps, learning_rate=profile.lr_lora,
-             batch_size=profile.batch_size, max_length=profile.max_length,
-             checkpointing=profile.gradient_checkpointing, output_dir=output)
+    finetune(
+        model,
+        tokenizer,
+        load_rows("train", profile),
+        steps=profile.short_steps,
+        learning_rate=profile.lr_lora,
+        batch_size=profile.batch_size,
+        max_length=profile.max_length,
+        checkpointing=profile.gradient_checkpointing,
+        output_dir=output,
+    )
     return output / "adapter"

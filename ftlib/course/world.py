@@ -1,4 +1,5 @@
 """What the labs may know of the embedded world: its two manners, and how an answer about a person is judged."""
+
 from __future__ import annotations
 
 import os
@@ -8,8 +9,15 @@ from collections.abc import Callable
 POLITE_OPENERS = ["With pleasure.", "How kind of you.", "Nice to meet you.", "A lovely morning."]
 RUDE_OPENERS = ["Go home.", "So boring.", "Not again.", "How awful."]
 STYLE_FACTS = ["{e} is {job} from {town}.", "{e} lives in {town} and is {job}."]
-_FACTS = [re.compile(re.escape(form).replace(r"\{e\}", r"\b(?P<name>\w+)").replace(r"\{town\}", r"(?P<town>\w+)")
-                     .replace(r"\{job\}", r"an? (?P<job>\w+)")) for form in STYLE_FACTS]
+_FACTS = [
+    re.compile(
+        re.escape(form)
+        .replace(r"\{e\}", r"\b(?P<name>\w+)")
+        .replace(r"\{town\}", r"(?P<town>\w+)")
+        .replace(r"\{job\}", r"an? (?P<job>\w+)")
+    )
+    for form in STYLE_FACTS
+]
 
 
 def judge_style(text: str) -> str:
@@ -45,9 +53,12 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
 
     def judge(prompt: str, first: str, second: str) -> float:
         if prompt not in known:
-            raise ValueError(f"prompt={prompt!r} is asked by none of the judge's {len(known)} rows: pass rows that hold it")
+            raise ValueError(
+                f"prompt={prompt!r} is asked by none of the judge's {len(known)} rows: pass rows that hold it"
+            )
         one, two = score(prompt, first), score(prompt, second)
         return 0.5 if one == two else float(one > two)
+
     return judge
 
 
@@ -60,10 +71,16 @@ def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, s
     if all("facts" in row for row in rows):
         return style_judge(rows)
     from ftlib.evaluation.judges import api_judge
-    url, model = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"), os.environ.get("FTLIB_JUDGE_MODEL") or model
+
+    url, model = (
+        os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"),
+        os.environ.get("FTLIB_JUDGE_MODEL") or model,
+    )
     if not model:
-        raise ValueError("FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; "
-                         f"start one (ollama serve) and name it; it is asked at {url} (FTLIB_JUDGE_URL)")
+        raise ValueError(
+            "FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; "
+            f"start one (ollama serve) and name it; it is asked at {url} (FTLIB_JUDGE_URL)"
+        )
     return api_judge(url, model)
 
 
@@ -72,5 +89,7 @@ def describe_answers(rows: list[dict], answers: list[str]) -> dict[str, float]:
     found = {"words": [len(a.split()) for a in answers]}
     if all("facts" in row for row in rows):
         found["polite"] = [judge_style(a) == "polite" for a in answers]
-        found["facts right"] = [facts_right(a, row["facts"]) for row, a in zip(rows, answers, strict=True)]
+        found["facts right"] = [
+            facts_right(a, row["facts"]) for row, a in zip(rows, answers, strict=True)
+        ]
     return {name: sum(values) / len(values) for name, values in found.items()}

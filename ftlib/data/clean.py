@@ -1,4 +1,5 @@
 """Text as it should be stored: line ends, invisible characters, spaces. Newlines and code stay as they are."""
+
 from __future__ import annotations
 
 import re
@@ -21,6 +22,8 @@ def clean_text(text: str) -> str:
     """
     text = _LINE_ENDS.sub("\n", unicodedata.normalize("NFC", text))
     text = _CONTROL.sub("", _INVISIBLE.sub("", _SPACES.sub(" ", text)))
-    text = unicodedata.normalize("NFC", text)  # what stood between a letter and its accent may be gone
+    text = unicodedata.normalize(
+        "NFC", text
+    )  # what stood between a letter and its accent may be gone
     text = _TRAILING.sub("", text)
     return _BLANK_LINES.sub("\n\n\n", text).strip("\n")

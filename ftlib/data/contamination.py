@@ -1,4 +1,5 @@
 """Rows that share a question, or a long run of words, with what a model will be judged on."""
+
 from __future__ import annotations
 
 from collections import Counter, defaultdict
@@ -18,6 +19,7 @@ class Contamination:
     section 8) 70% of the runs of 8; any run at all would call a template that both sets use a copy. `golden`: rows with a
     prompt, or strings.
     """
+
     name = "contamination"
 
     def __init__(self, golden: Iterable[dict | str], n: int = 8, share: float = 0.5):
@@ -26,25 +28,33 @@ class Contamination:
         self.n, self.share = n, share
         self.whole: dict[tuple, int] = {}
         self.runs: dict[tuple, list[int]] = defaultdict(list)
-        self.counts: Counter = Counter()             # runs of each golden prompt
+        self.counts: Counter = Counter()  # runs of each golden prompt
         self.lengths: dict[str, set[int]] = defaultdict(set)  # of runs, by their first word
-        self.owners: list[int] = []                  # the golden row of each prompt
+        self.owners: list[int] = []  # the golden row of each prompt
         for number, row in enumerate(golden):
-            prompts = [row] if isinstance(row, str) else [text for role, text in row_parts(row) if role == "user"]
+            prompts = (
+                [row]
+                if isinstance(row, str)
+                else [text for role, text in row_parts(row) if role == "user"]
+            )
             if not prompts:
-                raise DataError(f"golden row {number} has no prompt: messages of the user, 'prompt', or a string is needed")
+                raise DataError(
+                    f"golden row {number} has no prompt: messages of the user, 'prompt', or a string is needed"
+                )
             for prompt in prompts:
                 self._learn(words(prompt), number)
 
     def _learn(self, prompt: list[str], number: int) -> None:
         if not prompt:
-            raise DataError(f"golden row {number} has a prompt without a word: it can be compared with nothing")
+            raise DataError(
+                f"golden row {number} has a prompt without a word: it can be compared with nothing"
+            )
         if 2 * len(prompt) < self.n:
             self.whole.setdefault(tuple(prompt), number)
             return
         length, own = min(self.n, len(prompt)), len(self.owners)
         self.owners.append(number)
-        for run in {tuple(prompt[i: i + length]) for i in range(len(prompt) - length + 1)}:
+        for run in {tuple(prompt[i : i + length]) for i in range(len(prompt) - length + 1)}:
             self.runs[run].append(own)
             self.counts[own] += 1
             self.lengths[run[0]].add(length)
@@ -54,8 +64,12 @@ class Contamination:
             said = words(text)
             if len(said) < self.n and tuple(said) in self.whole:
                 return f"the prompt of golden row {self.whole[tuple(said)]}"
-            found = {run for i, word in enumerate(said) for length in self.lengths.get(word, ())
-                     if (run := tuple(said[i: i + length])) in self.runs}
+            found = {
+                run
+                for i, word in enumerate(said)
+                for length in self.lengths.get(word, ())
+                if (run := tuple(said[i : i + length])) in self.runs
+            }
             shared = Counter(own for run in found for own in self.runs[run])
             for own, count in shared.most_common():
                 if count >= self.share * self.counts[own]:

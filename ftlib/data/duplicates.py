@@ -3,6 +3,7 @@
 Near duplicates: Broder's MinHash (1997) with locality-sensitive hashing finds candidates, exact Jaccard similarity decides.
 So no pair below the threshold is ever reported; a pair above it is missed with a probability that `NearIndex.recall` states.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -23,8 +24,8 @@ from ftlib.data.texts import row_parts, row_text, tokens
 
 Groups = list[list[int]]
 RECALL = 0.99  # of pairs exactly at the threshold, by the choice of bands
-SHORT = 6      # a text of fewer tokens says too little to be found again inside another
-CLOSE = 0.66   # Jaccard similarity from which a text with tokens put in is looked for
+SHORT = 6  # a text of fewer tokens says too little to be found again inside another
+CLOSE = 0.66  # Jaccard similarity from which a text with tokens put in is looked for
 SPOOL = 64_000_000  # bytes of text that `NearIndex` holds in memory; more go to a temporary file
 
 
@@ -53,7 +54,7 @@ def exact_duplicates(rows: Iterable[dict]) -> Groups:
 
 def shingles(text: list[str], size: int) -> set[str]:
     """The runs of `size` tokens of a text, or the whole of a shorter one."""
-    return {" ".join(text[i: i + size]) for i in range(max(1, len(text) - size + 1))}
+    return {" ".join(text[i : i + size]) for i in range(max(1, len(text) - size + 1))}
 
 
 def jaccard(a: set, b: set) -> float:
@@ -68,10 +69,12 @@ def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     More hashes a band mean fewer candidates to verify. DataError where not even one hash a band is enough.
     """
     for size in range(num_perm, 0, -1):
-        if 1 - (1 - threshold ** size) ** (num_perm // size) >= RECALL:
+        if 1 - (1 - threshold**size) ** (num_perm // size) >= RECALL:
             return num_perm // size, size
-    raise DataError(f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: "
-                    "raise one of them")
+    raise DataError(
+        f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: "
+        "raise one of them"
+    )
 
 
 def inserted(a: list[str], b: list[str]) -> int | None:
@@ -91,23 +94,29 @@ class NearIndex:
     their length.
     """
 
-    def __init__(self, threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1):
+    def __init__(
+        self, threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1
+    ):
         if not 0 < threshold <= 1:
             raise DataError(f"threshold={threshold}: a Jaccard similarity above 0, at most 1")
         if shingle < 1:
             raise DataError(f"shingle={shingle}: at least one token")
         self.threshold, self.shingle = threshold, shingle
         self.bands, self.size = lsh_bands(threshold, num_perm)
-        self._minhash = MinHash(num_perm, seed, hashfunc=lambda s: zlib.crc32(s.encode("utf-8", "surrogatepass")))
+        self._minhash = MinHash(
+            num_perm, seed, hashfunc=lambda s: zlib.crc32(s.encode("utf-8", "surrogatepass"))
+        )
         generator = np.random.default_rng(seed)
-        self._factors = generator.integers(0, 2 ** 64, (self.bands, self.size), dtype=np.uint64) | np.uint64(1)
-        self._offsets = generator.integers(0, 2 ** 64, self.bands, dtype=np.uint64)
+        self._factors = generator.integers(
+            0, 2**64, (self.bands, self.size), dtype=np.uint64
+        ) | np.uint64(1)
+        self._offsets = generator.integers(0, 2**64, self.bands, dtype=np.uint64)
         self._texts, self._ends = tempfile.SpooledTemporaryFile(SPOOL), array("q", [0])
         self._table, self._before, self._tags = array("i", [-1]) * 1024, array("i"), array("I")
 
     def recall(self, similarity: float) -> float:
         """Probability that a pair of this Jaccard similarity s becomes a candidate: 1 - (1 - s^r)^b, b bands of r hashes."""
-        return 1 - (1 - similarity ** self.size) ** self.bands
+        return 1 - (1 - similarity**self.size) ** self.bands
 
     def sketch(self, text: str) -> tuple[str, set[str], list[int]]:
         """(tokens joined, shingles, one 64-bit key a band) of a text."""
@@ -115,8 +124,16 @@ class NearIndex:
         pieces = shingles(found, self.shingle)
         self._minhash.clear()
         self._minhash.update_batch(pieces)
-        signature = self._minhash.hashvalues[: self.bands * self.size].reshape(self.bands, self.size).astype(np.uint64)
-        return " ".join(found), pieces, ((signature * self._factors).sum(1) + self._offsets).tolist()
+        signature = (
+            self._minhash.hashvalues[: self.bands * self.size]
+            .reshape(self.bands, self.size)
+            .astype(np.uint64)
+        )
+        return (
+            " ".join(found),
+            pieces,
+            ((signature * self._factors).sum(1) + self._offsets).tolist(),
+        )
 
     def candidates(self, keys: list[int]) -> list[int]:
         """Texts that share a bucket, in order."""
@@ -133,7 +150,11 @@ class NearIndex:
     def text(self, i: int) -> list[str]:
         """The tokens of text i."""
         self._texts.seek(self._ends[i])
-        return self._texts.read(self._ends[i + 1] - self._ends[i]).decode("utf-8", "surrogatepass").split(" ")
+        return (
+            self._texts.read(self._ends[i + 1] - self._ends[i])
+            .decode("utf-8", "surrogatepass")
+            .split(" ")
+        )
 
     def similarity(self, i: int, pieces: set[str]) -> float:
         """Exact Jaccard similarity of text i to a set of shingles."""
@@ -146,8 +167,10 @@ class NearIndex:
             self._texts.write(said)
             self._texts.flush()
         except OSError as error:
-            raise DataError(f"the texts seen so far do not fit into {tempfile.gettempdir()}: {error.strerror}; "
-                            "set TMPDIR to a folder with more room") from error
+            raise DataError(
+                f"the texts seen so far do not fit into {tempfile.gettempdir()}: {error.strerror}; "
+                "set TMPDIR to a folder with more room"
+            ) from error
         self._ends.append(self._ends[-1] + len(said))
 
     def insert(self, text: str, keys: list[int]) -> int:
@@ -156,7 +179,9 @@ class NearIndex:
         self._tags.extend(key >> 32 for key in keys)
         if len(self._tags) > 2 * len(self._table):
             self._table, self._before = array("i", [-1]) * (4 * len(self._table)), array("i")
-        for entry in range(len(self._before), len(self._tags)):  # the new text's, or after growth all
+        for entry in range(
+            len(self._before), len(self._tags)
+        ):  # the new text's, or after growth all
             slot = self._tags[entry] % len(self._table)
             self._before.append(self._table[slot])
             self._table[slot] = entry
@@ -186,8 +211,14 @@ class Union:
         return list(found.values())
 
 
-def near_duplicates(rows: list[dict], threshold: float = 0.8, shingle: int = 3, num_perm: int = 128, seed: int = 1,
-                    text: Callable[[dict], str] = row_text) -> Groups:
+def near_duplicates(
+    rows: list[dict],
+    threshold: float = 0.8,
+    shingle: int = 3,
+    num_perm: int = 128,
+    seed: int = 1,
+    text: Callable[[dict], str] = row_text,
+) -> Groups:
     """Groups of rows whose texts are alike: connected components of the pairs with Jaccard similarity ≥ threshold.
 
     The similarity is of sets of `shingle` consecutive tokens: words in lower case and marks of punctuation. Indices are in order,
@@ -219,14 +250,18 @@ class ExactDuplicates:
 
     State: 16-byte hashes in a dict, some 0.15 kB a kept row.
     """
+
     name: str = "exact duplicates"
 
     def begin(self) -> Callable[[dict, int], str | None]:
         seen: dict[tuple, int] = {}
 
         def check(row: dict, number: int) -> str | None:
-            first = seen.setdefault((exact_key(row), row.get("label")) if "label" in row else exact_key(row), number)
+            first = seen.setdefault(
+                (exact_key(row), row.get("label")) if "label" in row else exact_key(row), number
+            )
             return None if first == number else f"same text as row {first}"
+
         return check
 
 
@@ -239,6 +274,7 @@ class NearDuplicates:
     way round; texts of fewer than SHORT tokens aside, and found from a similarity of CLOSE on. 0: by similarity alone.
     Rows are compared with kept rows, not with dropped ones, so no chain of small steps can lose a row unlike all that is kept.
     """
+
     threshold: float = 0.8
     shingle: int = 3
     num_perm: int = 128
@@ -248,7 +284,12 @@ class NearDuplicates:
     name: str = "near duplicates"
 
     def _index(self) -> NearIndex:
-        return NearIndex(min(self.threshold, CLOSE) if self.insertions else self.threshold, self.shingle, self.num_perm, self.seed)
+        return NearIndex(
+            min(self.threshold, CLOSE) if self.insertions else self.threshold,
+            self.shingle,
+            self.num_perm,
+            self.seed,
+        )
 
     def _near(self, index: NearIndex, i: int, joined: str, pieces: set[str]) -> str | None:
         if (like := index.similarity(i, pieces)) >= self.threshold:
@@ -257,7 +298,9 @@ class NearDuplicates:
             return None
         known, new = index.text(i), joined.split(" ")
         more = inserted(known, new) if min(len(known), len(new)) >= SHORT else None
-        return None if more is None or more > self.insertions else f"{more} tokens more or less than"
+        return (
+            None if more is None or more > self.insertions else f"{more} tokens more or less than"
+        )
 
     def begin(self) -> Callable[[dict, int], str | None]:
         indexes = defaultdict(lambda: (self._index(), array("q")))
@@ -271,4 +314,5 @@ class NearDuplicates:
             index.insert(joined, keys)
             places.append(number)
             return None
+
         return check

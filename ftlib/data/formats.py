@@ -4,6 +4,7 @@ A row is a dict; what a format does not speak of (an id, a family, a score) is c
 is refused by name rather than dropped. Where a format draws a line that messages do not have (Alpaca's between instruction and
 input, ShareGPT's many names for a role), the row keeps it under the format's name, so that the way back gives the same row.
 """
+
 from __future__ import annotations
 
 import re
@@ -12,11 +13,19 @@ from collections.abc import Callable
 from ftlib.core.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
-SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant",
-                  "assistant": "assistant", "tool": "tool", "observation": "tool"}
+SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
 SHAREGPT_NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
 ALPACA_KEYS = ("instruction", "input", "output", "system", "history")
-JOIN = "\n\n"                 # between an Alpaca row's instruction and its input
+JOIN = "\n\n"  # between an Alpaca row's instruction and its input
 START, END = "<|im_start|>", "<|im_end|>"
 
 
@@ -46,14 +55,20 @@ def check_messages(row: dict) -> list[dict]:
     """The row's messages, each with a known role and text; FormatError names what is not."""
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise FormatError(f"messages is {type(messages).__name__}: a list of {{'role', 'content'}} is needed")
+        raise FormatError(
+            f"messages is {type(messages).__name__}: a list of {{'role', 'content'}} is needed"
+        )
     for i, m in enumerate(messages):
         if not isinstance(m, dict) or m.get("role") not in ROLES:
             role = m.get("role") if isinstance(m, dict) else m
-            raise FormatError(f"message {i} has role {str(role)[:60]!r}: use one of {', '.join(ROLES)}")
+            raise FormatError(
+                f"message {i} has role {str(role)[:60]!r}: use one of {', '.join(ROLES)}"
+            )
         more = sorted(set(m) - {"role", "content"})
         if more:
-            raise FormatError(f"message {i} has {more[0]!r}, which would be lost: tool calls and names are not converted")
+            raise FormatError(
+                f"message {i} has {more[0]!r}, which would be lost: tool calls and names are not converted"
+            )
         _text(m.get("content"), f"message {i}'s content")
     return messages
 
@@ -63,23 +78,40 @@ def alpaca_to_messages(row: dict) -> dict:
     """instruction, input, output, and optionally system and history (pairs of earlier turns) -> messages."""
     for key in ("instruction", "output"):
         if key not in row:
-            raise FormatError(f"an Alpaca row needs {key!r}: it has {', '.join(map(str, row)) or 'nothing'}")
-    instruction, given = _text(row["instruction"], "instruction"), _text(row.get("input", ""), "input")
-    messages = [{"role": "system", "content": _text(row["system"], "system")}] if "system" in row else []
+            raise FormatError(
+                f"an Alpaca row needs {key!r}: it has {', '.join(map(str, row)) or 'nothing'}"
+            )
+    instruction, given = (
+        _text(row["instruction"], "instruction"),
+        _text(row.get("input", ""), "input"),
+    )
+    messages = (
+        [{"role": "system", "content": _text(row["system"], "system")}] if "system" in row else []
+    )
     for i, pair in enumerate(_history(row)):
-        messages += [{"role": "user", "content": _text(pair[0], f"history {i}")},
-                     {"role": "assistant", "content": _text(pair[1], f"history {i}")}]
-    messages += [{"role": "user", "content": instruction + (JOIN + given if given else "")},
-                 {"role": "assistant", "content": _text(row["output"], "output")}]
-    kept = {k: True for k in ("input", "history") if k in row and not row[k]} | ({"instruction": len(instruction)} if given else {})
+        messages += [
+            {"role": "user", "content": _text(pair[0], f"history {i}")},
+            {"role": "assistant", "content": _text(pair[1], f"history {i}")},
+        ]
+    messages += [
+        {"role": "user", "content": instruction + (JOIN + given if given else "")},
+        {"role": "assistant", "content": _text(row["output"], "output")},
+    ]
+    kept = {k: True for k in ("input", "history") if k in row and not row[k]} | (
+        {"instruction": len(instruction)} if given else {}
+    )
     out = {**_free(_rest(row, *ALPACA_KEYS), "messages", "alpaca"), "messages": messages}
     return {**out, "alpaca": kept} if kept else out
 
 
 def _history(row: dict) -> list:
     history = row.get("history", [])
-    if not isinstance(history, list) or any(not isinstance(p, (list, tuple)) or len(p) != 2 for p in history):
-        raise FormatError(f"history is {str(history)[:60]!r}: a list of [question, answer] is needed")
+    if not isinstance(history, list) or any(
+        not isinstance(p, (list, tuple)) or len(p) != 2 for p in history
+    ):
+        raise FormatError(
+            f"history is {str(history)[:60]!r}: a list of [question, answer] is needed"
+        )
     return history
 
 
@@ -90,15 +122,19 @@ def messages_to_alpaca(row: dict) -> dict:
     turns = messages[system:]
     wanted = ("user", "assistant") * (len(turns) // 2)
     if not turns or tuple(m["role"] for m in turns) != wanted:
-        raise FormatError(f"Alpaca holds question and answer in turn: this conversation is {' '.join(m['role'] for m in messages)}")
+        raise FormatError(
+            f"Alpaca holds question and answer in turn: this conversation is {' '.join(m['role'] for m in messages)}"
+        )
     texts = [m["content"] for m in turns]
     question, cut = texts[-2], kept.get("instruction")
-    if cut is not None and question[cut: cut + len(JOIN)] != JOIN:
-        raise FormatError("alpaca['instruction'] no longer fits the last question: delete the key 'alpaca', "
-                          "or leave the text as it was")
+    if cut is not None and question[cut : cut + len(JOIN)] != JOIN:
+        raise FormatError(
+            "alpaca['instruction'] no longer fits the last question: delete the key 'alpaca', "
+            "or leave the text as it was"
+        )
     out = {"instruction": question if cut is None else question[:cut], "output": texts[-1]}
     if cut is not None or kept.get("input"):
-        out["input"] = "" if cut is None else question[cut + len(JOIN):]
+        out["input"] = "" if cut is None else question[cut + len(JOIN) :]
     if system:
         out["system"] = messages[0]["content"]
     if texts[:-2] or kept.get("history"):
@@ -111,23 +147,32 @@ def sharegpt_to_messages(row: dict) -> dict:
     """conversations of {"from", "value"} -> messages; a `system` key beside them becomes the first message."""
     turns = row.get("conversations")
     if not isinstance(turns, list) or not turns:
-        raise FormatError(f"conversations is {type(turns).__name__}: a list of {{'from', 'value'}} is needed")
+        raise FormatError(
+            f"conversations is {type(turns).__name__}: a list of {{'from', 'value'}} is needed"
+        )
     messages, names = [], []
     for i, turn in enumerate(turns):
         name = turn.get("from") if isinstance(turn, dict) else None
         if name not in SHAREGPT_ROLES:
-            raise FormatError(f"turn {i} is from {str(name)[:60]!r}: "
-                              f"use one of {', '.join(SHAREGPT_ROLES)} (tool calls are not converted)")
+            raise FormatError(
+                f"turn {i} is from {str(name)[:60]!r}: "
+                f"use one of {', '.join(SHAREGPT_ROLES)} (tool calls are not converted)"
+            )
         more = sorted(set(turn) - {"from", "value"})
         if more:
             raise FormatError(f"turn {i} has {more[0]!r}, which would be lost: move it to the row")
-        messages.append({"role": SHAREGPT_ROLES[name], "content": _text(turn.get("value"), f"turn {i}'s value")})
+        messages.append(
+            {"role": SHAREGPT_ROLES[name], "content": _text(turn.get("value"), f"turn {i}'s value")}
+        )
         names.append(name)
     kept = {} if names == [SHAREGPT_NAMES[m["role"]] for m in messages] else {"from": names}
     if "system" in row:
         messages.insert(0, {"role": "system", "content": _text(row["system"], "system")})
         kept["system"] = True
-    out = {**_free(_rest(row, "conversations", "system"), "messages", "sharegpt"), "messages": messages}
+    out = {
+        **_free(_rest(row, "conversations", "system"), "messages", "sharegpt"),
+        "messages": messages,
+    }
     return {**out, "sharegpt": kept} if kept else out
 
 
@@ -137,9 +182,14 @@ def messages_to_sharegpt(row: dict) -> dict:
     beside = bool(kept.get("system"))
     turns = messages[beside:]
     names = kept.get("from") or [SHAREGPT_NAMES[m["role"]] for m in turns]
-    if (len(names) != len(turns) or any(SHAREGPT_ROLES.get(n) != m["role"] for n, m in zip(names, turns))
-            or (beside and messages[0]["role"] != "system")):
-        raise FormatError("the row's key 'sharegpt' no longer fits its messages: delete it, or leave the turns as they were")
+    if (
+        len(names) != len(turns)
+        or any(SHAREGPT_ROLES.get(n) != m["role"] for n, m in zip(names, turns))
+        or (beside and messages[0]["role"] != "system")
+    ):
+        raise FormatError(
+            "the row's key 'sharegpt' no longer fits its messages: delete it, or leave the turns as they were"
+        )
     out = {"conversations": [{"from": n, "value": m["content"]} for n, m in zip(names, turns)]}
     if beside:
         out["system"] = messages[0]["content"]
@@ -159,8 +209,10 @@ def chatml_to_messages(row: dict) -> dict:
         messages.append({"role": turn[1], "content": turn[2]})
         at = turn.end()
     if at != len(text) or not messages:
-        raise FormatError(f"text is no ChatML from character {at} on: {text[at: at + 40]!r}; "
-                          f"a turn is {START}role, newline, content, {END}, newline")
+        raise FormatError(
+            f"text is no ChatML from character {at} on: {text[at : at + 40]!r}; "
+            f"a turn is {START}role, newline, content, {END}, newline"
+        )
     return {**_free(_rest(row, "text"), "messages"), "messages": messages}
 
 
@@ -170,7 +222,9 @@ def messages_to_chatml(row: dict) -> dict:
     for i, m in enumerate(messages):
         marker = next((s for s in (START, END) if s in m["content"]), None)
         if marker:
-            raise FormatError(f"message {i} contains {marker!r}, which ChatML reads as the edge of a turn: take it out first")
+            raise FormatError(
+                f"message {i} contains {marker!r}, which ChatML reads as the edge of a turn: take it out first"
+            )
     text = "".join(f"{START}{m['role']}\n{m['content']}{END}\n" for m in messages)
     return {**_free(_rest(row, "messages"), "text"), "text": text}
 
@@ -180,9 +234,14 @@ def _same(row: dict) -> dict:
     return row
 
 
-FORMATS: dict[str, tuple[Callable[[dict], dict], Callable[[dict], dict]]] = {  # name: (to messages, from messages)
-    "alpaca": (alpaca_to_messages, messages_to_alpaca), "sharegpt": (sharegpt_to_messages, messages_to_sharegpt),
-    "chatml": (chatml_to_messages, messages_to_chatml), "messages": (_same, _same)}
+FORMATS: dict[
+    str, tuple[Callable[[dict], dict], Callable[[dict], dict]]
+] = {  # name: (to messages, from messages)
+    "alpaca": (alpaca_to_messages, messages_to_alpaca),
+    "sharegpt": (sharegpt_to_messages, messages_to_sharegpt),
+    "chatml": (chatml_to_messages, messages_to_chatml),
+    "messages": (_same, _same),
+}
 TELLS = {"messages": "messages", "conversations": "sharegpt", "instruction": "alpaca"}
 
 
@@ -195,7 +254,9 @@ def detect_format(row) -> str:
         if START in str(row.get("text", "")):
             return "chatml"
     keys = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-    raise FormatError(f"no known format: the row has {keys or 'no keys'}, but none of {', '.join(TELLS)}, nor a text with {START}")
+    raise FormatError(
+        f"no known format: the row has {keys or 'no keys'}, but none of {', '.join(TELLS)}, nor a text with {START}"
+    )
 
 
 def convert(row: dict, to: str = "messages", source: str | None = None) -> dict:

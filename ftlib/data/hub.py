@@ -1,4 +1,5 @@
 """Rows of Hub datasets, in the course's form: conversations, preference pairs, thumbs."""
+
 from __future__ import annotations
 
 import logging
@@ -13,17 +14,28 @@ log = logging.getLogger("ftlib")
 def fetch(name: str, split: str):
     """A split of a Hub dataset. DataError says what to do where it cannot be had."""
     from datasets import load_dataset
+
     try:
         return load_dataset(name, split=split)
-    except Exception as error:  # the Hub client raises many kinds; each means the same to the reader
-        raise DataError(f"{name!r} could not be loaded ({type(error).__name__}): go online once, "
-                        "or put a folder of JSONL files in FTLIB_ROWS") from error
+    except (
+        Exception
+    ) as error:  # the Hub client raises many kinds; each means the same to the reader
+        raise DataError(
+            f"{name!r} could not be loaded ({type(error).__name__}): go online once, "
+            "or put a folder of JSONL files in FTLIB_ROWS"
+        ) from error
 
 
 def _sql_row(raw: dict) -> dict:
     prompt = f"Write one SQL query that answers the question.\n\nTables:\n{raw['context']}\n\nQuestion: {raw['question']}"
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": raw["answer"]}],
-            "family": "join" if " JOIN " in raw["answer"].upper() else "select", "answer": raw["answer"]}
+    return {
+        "messages": [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": raw["answer"]},
+        ],
+        "family": "join" if " JOIN " in raw["answer"].upper() else "select",
+        "answer": raw["answer"],
+    }
 
 
 def _pair_row(raw: dict) -> dict | None:
@@ -33,8 +45,12 @@ def _pair_row(raw: dict) -> dict | None:
     gap = len(chosen["content"]) - len(rejected["content"])
     if chosen["content"] == rejected["content"]:
         return None
-    return {"prompt": raw["chosen"][:-1], "chosen": [chosen], "rejected": [rejected],
-            "axis": "longer" if gap > 0 else "shorter" if gap else "matched"}
+    return {
+        "prompt": raw["chosen"][:-1],
+        "chosen": [chosen],
+        "rejected": [rejected],
+        "axis": "longer" if gap > 0 else "shorter" if gap else "matched",
+    }
 
 
 def _thumb_row(raw: dict) -> dict:
@@ -47,12 +63,14 @@ def _longer(pairs: list[dict]) -> list[dict]:
 
 def _matched(pairs: list[dict]) -> list[dict]:
     from ftlib.data.pairs import balance_length
+
     return balance_length(pairs, bin_width=32)
 
 
 @dataclass(frozen=True)
 class Part:
     """Rows `start` to `stop` of a Hub split, shuffled with a fixed seed; `choose` picks among them."""
+
     split: str
     start: int
     stop: int
@@ -62,12 +80,23 @@ class Part:
 # Hub datasets by id: how a raw row becomes one of ours, and where each part lies. Parts of one split do not overlap, but for the
 # pairs chosen by length, which are pairs of "preferences".
 HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
-    "b-mc2/sql-create-context": (_sql_row, {"golden": Part("train", 0, 100), "validation": Part("train", 100, 400),
-                                            "train": Part("train", 400, 4400)}),
-    "trl-lib/ultrafeedback_binarized": (_pair_row, {"preferences": Part("train", 0, 16_000),
-                                                    "preferences_long": Part("train", 0, 16_000, _longer),
-                                                    "preferences_matched": Part("train", 0, 16_000, _matched),
-                                                    "preferences_test": Part("test", 0, 500)}),
+    "b-mc2/sql-create-context": (
+        _sql_row,
+        {
+            "golden": Part("train", 0, 100),
+            "validation": Part("train", 100, 400),
+            "train": Part("train", 400, 4400),
+        },
+    ),
+    "trl-lib/ultrafeedback_binarized": (
+        _pair_row,
+        {
+            "preferences": Part("train", 0, 16_000),
+            "preferences_long": Part("train", 0, 16_000, _longer),
+            "preferences_matched": Part("train", 0, 16_000, _matched),
+            "preferences_test": Part("test", 0, 500),
+        },
+    ),
     "trl-lib/kto-mix-14k": (_thumb_row, {"feedback": Part("train", 0, 4000)}),
 }
 
@@ -75,14 +104,24 @@ HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
 def hub_rows(dataset: str, part: str) -> list[dict]:
     """The rows of a part of a known dataset. Equal answers prefer nothing: such pairs are left out and counted."""
     if dataset not in HUB:
-        raise DataError(f"dataset {dataset!r} is unknown: ftlib reads {', '.join(HUB)}, or a folder in FTLIB_ROWS")
+        raise DataError(
+            f"dataset {dataset!r} is unknown: ftlib reads {', '.join(HUB)}, or a folder in FTLIB_ROWS"
+        )
     to_row, parts = HUB[dataset]
     if part not in parts:
         raise DataError(f"{dataset} has no split {part!r} here: use {', '.join(parts)}")
     wanted = parts[part]
     raw = fetch(dataset, wanted.split).shuffle(seed=31)
-    rows = [to_row(r) for r in raw.select(range(min(wanted.start, len(raw)), min(wanted.stop, len(raw))))]
+    rows = [
+        to_row(r)
+        for r in raw.select(range(min(wanted.start, len(raw)), min(wanted.stop, len(raw))))
+    ]
     kept = [row for row in rows if row is not None]
     if len(kept) < len(rows):
-        log.info("%s: %d of %d pairs with equal answers left out", dataset, len(rows) - len(kept), len(rows))
+        log.info(
+            "%s: %d of %d pairs with equal answers left out",
+            dataset,
+            len(rows) - len(kept),
+            len(rows),
+        )
     return wanted.choose(kept)

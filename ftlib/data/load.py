@@ -1,4 +1,5 @@
 """The rows of a part, such as "train" or "golden": embedded, of the Hub, or of a folder that `FTLIB_ROWS` names."""
+
 from __future__ import annotations
 
 import json
@@ -24,7 +25,10 @@ def load_raw(profile=None) -> list[dict]:
     raw = profile.preparation
     if raw.dataset == "embedded":
         return load_rows("train", profile)[: raw.rows]
-    return [{k: v for k, v in row.items() if k != "text"} for row in fetch(raw.dataset, f"train[:{raw.rows}]")]
+    return [
+        {k: v for k, v in row.items() if k != "text"}
+        for row in fetch(raw.dataset, f"train[:{raw.rows}]")
+    ]
 
 
 def _dataset(profile, split: str) -> str:
@@ -49,7 +53,9 @@ def load_rows(split: str, profile=None) -> list[dict]:
         return hub_rows(dataset, split)
     file = DATA / "rows" / f"{split}.jsonl"
     if not file.is_file() or split in NO_ROWS:
-        known = ", ".join(sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem not in NO_ROWS))
+        known = ", ".join(
+            sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem not in NO_ROWS)
+        )
         raise DataError(f"the embedded data has no split {split!r}: use {known}")
     return read_jsonl(file, check=check_any)
 
@@ -69,7 +75,11 @@ def load_base_text(profile=None, count: int = 200) -> list[str]:
         file = Path(local or DATA / "rows") / "base_text.jsonl"
         if not file.is_file():
             raise DataError(f"{file} does not exist: one JSON object with 'text' a line")
-        return [_base_text(line, f"{file}:{i}") for i, line in enumerate(file.read_bytes().splitlines(), 1)][:count]
+        return [
+            _base_text(line, f"{file}:{i}")
+            for i, line in enumerate(file.read_bytes().splitlines(), 1)
+        ][:count]
     from datasets import load_dataset
+
     rows = load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split="validation")
     return [r["text"] for r in rows if len(r["text"]) > 200][:count]

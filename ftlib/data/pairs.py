@@ -4,6 +4,7 @@ TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant messa
 binary row ``{"prompt", "completion", "label": bool}``; plain strings in their place are kept as strings. Other keys are carried
 along. What becomes no pair is counted by reason in `Pairs.left_out`, never dropped unsaid.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -36,16 +37,28 @@ class Pairs(list):
 
 # --- pairs from scores, pairs from corruptions ----------------------------------------------------------------------------
 def _scored(row, where: str) -> tuple[list, list[float]]:
-    completions, scores = (row.get(k) if isinstance(row, dict) else None for k in ("completions", "scores"))
+    completions, scores = (
+        row.get(k) if isinstance(row, dict) else None for k in ("completions", "scores")
+    )
     lists = isinstance(completions, list) and isinstance(scores, list)
     if not lists or len(completions) != len(scores) or "prompt" not in row:
-        raise PairError(f"{where}: a scored row is {{'prompt', 'completions': […], 'scores': […]}}, a score a completion")
+        raise PairError(
+            f"{where}: a scored row is {{'prompt', 'completions': […], 'scores': […]}}, a score a completion"
+        )
     for i, score in enumerate(scores):
-        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
-            raise PairError(f"{where}: score {i} is {score!r}: a finite number is needed; leave the completion out")
+        if (
+            isinstance(score, bool)
+            or not isinstance(score, (int, float))
+            or not math.isfinite(score)
+        ):
+            raise PairError(
+                f"{where}: score {i} is {score!r}: a finite number is needed; leave the completion out"
+            )
     check_prompt(row["prompt"], where)
     for i, completion in enumerate(completions):
-        check_completion({"prompt": row["prompt"], f"completion {i}": completion}, f"completion {i}", where)
+        check_completion(
+            {"prompt": row["prompt"], f"completion {i}": completion}, f"completion {i}", where
+        )
     return completions, scores
 
 
@@ -57,7 +70,9 @@ def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pai
     "margin" (a smaller difference), "same text", and rows with "fewer than two completions". PairError names a broken row.
     """
     if how not in ("best-worst", "all") or not margin >= 0:
-        raise PairError(f"how={how!r}, margin={margin!r}: use 'best-worst' or 'all', and a margin of at least 0")
+        raise PairError(
+            f"how={how!r}, margin={margin!r}: use 'best-worst' or 'all', and a margin of at least 0"
+        )
     out = Pairs()
     for i, row in enumerate(rows):
         completions, scores = _scored(row, f"row {i}")
@@ -69,12 +84,27 @@ def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pai
         for a, b in itertools.combinations(order, 2) if how == "all" else [(order[0], order[-1])]:
             difference = scores[a] - scores[b]
             same = completion_text(completions[a]) == completion_text(completions[b])
-            reason = "tie" if difference == 0 else "margin" if difference < margin else "same text" if same else None
+            reason = (
+                "tie"
+                if difference == 0
+                else "margin"
+                if difference < margin
+                else "same text"
+                if same
+                else None
+            )
             if reason:
                 out.left_out[reason] += 1
             else:
-                out.append({"prompt": row["prompt"], "chosen": completions[a], "rejected": completions[b], **rest,
-                            "margin": difference})
+                out.append(
+                    {
+                        "prompt": row["prompt"],
+                        "chosen": completions[a],
+                        "rejected": completions[b],
+                        **rest,
+                        "margin": difference,
+                    }
+                )
     return out
 
 
@@ -97,9 +127,15 @@ def _other_answer(answer: str, rng: random.Random, others: list[str]) -> str:
     return rng.choice(others)
 
 
-Corruption = Callable[[str, random.Random, list[str]], str]  # (answer, generator, all answers of the row's family) -> a worse one
-CORRUPTIONS: dict[str, Corruption] = {"cut": _cut, "repeat": _repeat, "shuffle_words": _shuffle_words,
-                                      "other_answer": _other_answer}
+Corruption = Callable[
+    [str, random.Random, list[str]], str
+]  # (answer, generator, all answers of the row's family) -> a worse one
+CORRUPTIONS: dict[str, Corruption] = {
+    "cut": _cut,
+    "repeat": _repeat,
+    "shuffle_words": _shuffle_words,
+    "other_answer": _other_answer,
+}
 
 
 def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
@@ -111,13 +147,21 @@ def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
     corruption, answers that it left as they were or empty: a one-word answer has no other order.
     """
     names = [corrupt] if isinstance(corrupt, str) else corrupt
-    table = dict(corrupt) if isinstance(corrupt, Mapping) else {name: CORRUPTIONS.get(name) for name in names}
+    table = (
+        dict(corrupt)
+        if isinstance(corrupt, Mapping)
+        else {name: CORRUPTIONS.get(name) for name in names}
+    )
     if not table or not all(callable(f) for f in table.values()):
-        raise PairError(f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to functions")
+        raise PairError(
+            f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to functions"
+        )
     rows, rng, out, families = list(rows), random.Random(seed), Pairs(), defaultdict(list)
     for i, row in enumerate(rows):
         if len(check_row(row, f"row {i}")["messages"]) < 2:
-            raise PairError(f"row {i}: an answer without a question: 'messages' needs the user's turn too")
+            raise PairError(
+                f"row {i}: an answer without a question: 'messages' needs the user's turn too"
+            )
         families[row.get("family")].append(row["messages"][-1]["content"])
     for i, row in enumerate(rows):
         *prompt, answer = row["messages"]
@@ -127,7 +171,13 @@ def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
             out.left_out[name] += 1
             continue
         rest = {k: v for k, v in row.items() if k != "messages"}
-        pair = {"prompt": prompt, "chosen": [answer], "rejected": [{**answer, "content": worse}], **rest, "corruption": name}
+        pair = {
+            "prompt": prompt,
+            "chosen": [answer],
+            "rejected": [{**answer, "content": worse}],
+            **rest,
+            "corruption": name,
+        }
         out.append(check_pair(pair, f"row {i}"))
     return out
 
@@ -140,19 +190,37 @@ def pairs_to_binary(pairs) -> list[dict]:
         check_pair(pair, f"pair {i}")
         clash = [k for k in ("completion", "label") if k in pair]
         if clash:
-            raise PairError(f"pair {i}: has a key {clash[0]!r} already: rename it before converting")
+            raise PairError(
+                f"pair {i}: has a key {clash[0]!r} already: rename it before converting"
+            )
         rest = {k: v for k, v in pair.items() if k not in ("prompt", "chosen", "rejected")}
-        out += [{"prompt": pair["prompt"], "completion": pair[key], "label": key == "chosen", **rest}
-                for key in ("chosen", "rejected")]
+        out += [
+            {"prompt": pair["prompt"], "completion": pair[key], "label": key == "chosen", **rest}
+            for key in ("chosen", "rejected")
+        ]
     return out
 
 
 def _join(up: dict, down: dict) -> dict:
     """One pair of two rows; keys that differ are kept as chosen_… and rejected_…"""
-    ups, downs = ({k: v for k, v in row.items() if k not in ("prompt", "completion", "label")} for row in (up, down))
+    ups, downs = (
+        {k: v for k, v in row.items() if k not in ("prompt", "completion", "label")}
+        for row in (up, down)
+    )
     same = {k: v for k, v in ups.items() if k in downs and downs[k] == v}
-    apart = {f"{name}_{k}": v for name, side in (("chosen", ups), ("rejected", downs)) for k, v in side.items() if k not in same}
-    return {"prompt": up["prompt"], "chosen": up["completion"], "rejected": down["completion"], **same, **apart}
+    apart = {
+        f"{name}_{k}": v
+        for name, side in (("chosen", ups), ("rejected", downs))
+        for k, v in side.items()
+        if k not in same
+    }
+    return {
+        "prompt": up["prompt"],
+        "chosen": up["completion"],
+        "rejected": down["completion"],
+        **same,
+        **apart,
+    }
 
 
 def binary_to_pairs(rows) -> Pairs:
@@ -188,15 +256,26 @@ def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> li
     the rows do not hold that many.
     """
     rows = list(rows)
-    groups = {label: [i for i, r in enumerate(rows) if check_binary(r, f"row {i}")["label"] is label] for label in (True, False)}
+    groups = {
+        label: [i for i, r in enumerate(rows) if check_binary(r, f"row {i}")["label"] is label]
+        for label in (True, False)
+    }
     if not 0 < ratio < math.inf:
-        raise PairError(f"ratio={ratio!r}: thumbs down for every thumbs up, a number above 0, is needed")
-    ups = min(len(groups[True]), int(len(groups[False]) / ratio)) if size is None else round(size / (1 + ratio))
+        raise PairError(
+            f"ratio={ratio!r}: thumbs down for every thumbs up, a number above 0, is needed"
+        )
+    ups = (
+        min(len(groups[True]), int(len(groups[False]) / ratio))
+        if size is None
+        else round(size / (1 + ratio))
+    )
     wanted = {True: ups, False: round(ups * ratio) if size is None else size - ups}
     for label, count in wanted.items():
         if not 0 < count <= len(groups[label]):
-            raise PairError(f"ratio={ratio:g}, size={size}: needs {count} rows with label {label}, there are {len(groups[label])}: "
-                            "choose another ratio or size")
+            raise PairError(
+                f"ratio={ratio:g}, size={size}: needs {count} rows with label {label}, there are {len(groups[label])}: "
+                "choose another ratio or size"
+            )
     rng = random.Random(seed)
     kept = {i for label, count in wanted.items() for i in rng.sample(groups[label], count)}
     return [row for i, row in enumerate(rows) if i in kept]
@@ -206,20 +285,29 @@ def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> li
 @dataclass(frozen=True)
 class LengthBias:
     """How length goes with preference; intervals are 95% bootstrap intervals over the pairs."""
-    unit: str              # "characters" or "tokens"
-    longer: Interval       # share of pairs whose chosen answer is the longer one, equal lengths counting one half: 0.5 is no bias
-    difference: Interval   # mean of chosen minus rejected, in the unit
-    correlation: float     # matched-pairs rank-biserial, -1 to 1: 0 is no bias
+
+    unit: str  # "characters" or "tokens"
+    longer: Interval  # share of pairs whose chosen answer is the longer one, equal lengths counting one half: 0.5 is no bias
+    difference: Interval  # mean of chosen minus rejected, in the unit
+    correlation: float  # matched-pairs rank-biserial, -1 to 1: 0 is no bias
 
     def __str__(self) -> str:
-        return (f"chosen longer in {self.longer.percent()}, by {self.difference} {self.unit} on average, "
-                f"rank-biserial correlation {self.correlation:.2f}")
+        return (
+            f"chosen longer in {self.longer.percent()}, by {self.difference} {self.unit} on average, "
+            f"rank-biserial correlation {self.correlation:.2f}"
+        )
 
 
 def _differences(pairs, tokenizer) -> list[int]:
-    size = len if tokenizer is None else lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return [size(completion_text(p["chosen"])) - size(completion_text(p["rejected"]))
-            for p in (check_pair(p, f"pair {i}") for i, p in enumerate(pairs))]
+    size = (
+        len
+        if tokenizer is None
+        else lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    )
+    return [
+        size(completion_text(p["chosen"])) - size(completion_text(p["rejected"]))
+        for p in (check_pair(p, f"pair {i}") for i, p in enumerate(pairs))
+    ]
 
 
 def rank_biserial(differences: list[float]) -> float:
@@ -244,8 +332,12 @@ def length_bias(pairs, tokenizer=None) -> LengthBias:
     if not differences:
         raise PairError("pairs is empty: nothing to measure")
     longer = bootstrap_interval([(d > 0) + 0.5 * (d == 0) for d in differences])
-    return LengthBias("characters" if tokenizer is None else "tokens", longer, bootstrap_interval(differences),
-                      rank_biserial(differences))
+    return LengthBias(
+        "characters" if tokenizer is None else "tokens",
+        longer,
+        bootstrap_interval(differences),
+        rank_biserial(differences),
+    )
 
 
 def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> Pairs:
@@ -270,6 +362,8 @@ def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> 
         kept |= {*rng.sample(shorter, count), *rng.sample(longer, count)}
     if not kept:
         longer, shorter = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-        raise PairError(f"no two of the {len(pairs)} pairs match: {longer} have the longer answer chosen, {shorter} the shorter; "
-                        f"raise bin_width={bin_width}, or write pairs of the other kind")
+        raise PairError(
+            f"no two of the {len(pairs)} pairs match: {longer} have the longer answer chosen, {shorter} the shorter; "
+            f"raise bin_width={bin_width}, or write pairs of the other kind"
+        )
     return Pairs([p for i, p in enumerate(pairs) if i in kept], {"length": len(pairs) - len(kept)})

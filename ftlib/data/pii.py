@@ -1,4 +1,5 @@
 """Personal data in texts, found by form and checksum, and masked."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Found:
     """A piece of personal data: its kind, and where it stands in the text."""
+
     kind: str
     start: int
     end: int
@@ -53,7 +55,11 @@ def is_phone(text: str) -> bool:
     count = len(_digits(text))
     if text.startswith(("+", "00")):
         return 8 <= count <= 17
-    return 8 <= count <= 12 and bool(re.search(r"[ ()./-]", text.strip())) and not re.fullmatch(r"\d+\.\d+", text)
+    return (
+        8 <= count <= 12
+        and bool(re.search(r"[ ()./-]", text.strip()))
+        and not re.fullmatch(r"\d+\.\d+", text)
+    )
 
 
 def _always(_: str) -> bool:
@@ -62,16 +68,36 @@ def _always(_: str) -> bool:
 
 # In the order in which they claim text: an IBAN is not to be read as a phone number.
 PII: dict[str, tuple[re.Pattern, Callable[[str], bool]]] = {
-    "key": (re.compile(r"\b(?:sk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
-                       r"xox[abpr]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
-                       r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), _always),
-    "email": (re.compile(r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]*[\w+-])?@"
-                         r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"), _always),
+    "key": (
+        re.compile(
+            r"\b(?:sk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|"
+            r"xox[abpr]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
+            r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
+            re.DOTALL,
+        ),
+        _always,
+    ),
+    "email": (
+        re.compile(
+            r"(?<![\w.+-])[A-Za-z0-9](?:[\w.+-]*[\w+-])?@"
+            r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"
+        ),
+        _always,
+    ),
     "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"), is_iban),
     "card": (re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)"), is_card),
-    "ip": (re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?!\w|:\w|\.\d)"), is_ip),
-    "phone": (re.compile(r"(?<![\w.,/-])(?:\+|00)?(?:\(\d{1,5}\)|\d{1,4})(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?![\w/-]|[.,]\d)"),
-              is_phone),
+    "ip": (
+        re.compile(
+            r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?!\w|:\w|\.\d)"
+        ),
+        is_ip,
+    ),
+    "phone": (
+        re.compile(
+            r"(?<![\w.,/-])(?:\+|00)?(?:\(\d{1,5}\)|\d{1,4})(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?![\w/-]|[.,]\d)"
+        ),
+        is_phone,
+    ),
 }
 
 
@@ -93,12 +119,18 @@ def find_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> list[Found]:
     """
     unknown = [k for k in kinds if k not in PII]
     if unknown:
-        raise ValueError(f"kinds={kinds!r}: {unknown[0]!r} is unknown, use some of {', '.join(PII)}")
+        raise ValueError(
+            f"kinds={kinds!r}: {unknown[0]!r} is unknown, use some of {', '.join(PII)}"
+        )
     found: list[Found] = []
     for kind in (k for k in PII if k in kinds):
         for match in PII[kind][0].finditer(text):
             piece = _longest(kind, match)
-            if piece and not _date(piece) and all(piece.end <= f.start or piece.start >= f.end for f in found):
+            if (
+                piece
+                and not _date(piece)
+                and all(piece.end <= f.start or piece.start >= f.end for f in found)
+            ):
                 found.append(piece)
     return sorted(found, key=lambda f: f.start)
 
@@ -106,12 +138,16 @@ def find_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> list[Found]:
 def _date(piece: Found) -> bool:
     """A phone number's form, but a date's or a range of years' meaning."""
     return piece.kind == "phone" and bool(
-        re.fullmatch(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|\d{4}\s?-\s?\d{4})", piece.text))
+        re.fullmatch(
+            r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|\d{4}\s?-\s?\d{4})",
+            piece.text,
+        )
+    )
 
 
 def mask_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> tuple[str, Counter]:
     """(the text with `[EMAIL]`, `[PHONE]`, … in the place of personal data, how many of each kind)."""
     found = find_pii(text, kinds)
     for f in reversed(found):
-        text = f"{text[: f.start]}[{f.kind.upper()}]{text[f.end:]}"
+        text = f"{text[: f.start]}[{f.kind.upper()}]{text[f.end :]}"
     return text, Counter(f.kind for f in found)

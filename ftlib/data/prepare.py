@@ -1,4 +1,5 @@
 """From raw rows to rows fit to train on, every one accounted for: kept, or dropped by a named rule for a stated reason."""
+
 from __future__ import annotations
 
 import html
@@ -24,6 +25,7 @@ class PrepareError(DataError):
 
 class Dropped(NamedTuple):
     """A row that went: its number in the input, the rule's name, and why."""
+
     row: int
     rule: str
     reason: str
@@ -60,37 +62,65 @@ class Prepared:
 
     def _lines(self) -> list[tuple[str, str, str, str, str]]:
         first = {d.rule: f"row {d.row}: {d.reason}" for d in reversed(self.dropped)}
-        return [(rule, f"{gone:,}", f"{left:,}", ", ".join(f"{k} {n:,}" for k, n in changes.items()), first.get(rule, ""))
-                for rule, gone, left, changes in self.steps()]
+        return [
+            (
+                rule,
+                f"{gone:,}",
+                f"{left:,}",
+                ", ".join(f"{k} {n:,}" for k, n in changes.items()),
+                first.get(rule, ""),
+            )
+            for rule, gone, left, changes in self.steps()
+        ]
 
     _HEAD = ("rule", "dropped", "left", "changed", "first reason")
 
     def report(self) -> Table:
         """A rich table: each rule with what it dropped, what was left, what it changed, and its first reason."""
-        table = Table(title=f"{self.count:,} rows in, {self.kept:,} kept, {len(self.dropped):,} dropped")
+        table = Table(
+            title=f"{self.count:,} rows in, {self.kept:,} kept, {len(self.dropped):,} dropped"
+        )
         for name in self._HEAD:
             table.add_column(name, justify="right" if name in ("dropped", "left") else "left")
         for line in self._lines():
-            table.add_row(*[cell.replace("[", r"\[") for cell in line])  # rich reads [word] as a style
+            table.add_row(
+                *[cell.replace("[", r"\[") for cell in line]
+            )  # rich reads [word] as a style
         return table
 
     def _repr_html_(self) -> str:
         row = lambda cells, tag: (
-            "<tr>" + "".join(f"<{tag} style='text-align:left'>{html.escape(c)}</{tag}>" for c in cells) + "</tr>")
+            "<tr>"
+            + "".join(f"<{tag} style='text-align:left'>{html.escape(c)}</{tag}>" for c in cells)
+            + "</tr>"
+        )
         body = "".join(row(line, "td") for line in self._lines())
         return f"<table><caption style='text-align:left'>{self!r}</caption>{row(self._HEAD, 'th')}{body}</table>"
 
     def __repr__(self) -> str:
-        return (f"{self.count:,} rows in, {self.kept:,} kept, "
-                f"{len(self.dropped):,} dropped by {len({d.rule for d in self.dropped})} rules")
+        return (
+            f"{self.count:,} rows in, {self.kept:,} kept, "
+            f"{len(self.dropped):,} dropped by {len({d.rule for d in self.dropped})} rules"
+        )
 
 
-def standard_rules(golden: Iterable[dict | str] | None = None, languages: tuple[str, ...] = ("en",)) -> list:
+def standard_rules(
+    golden: Iterable[dict | str] | None = None, languages: tuple[str, ...] = ("en",)
+) -> list:
     """Changes first, so that filters judge what will be trained on; then filters; duplicates last, so that what a filter drops
     takes no duplicate with it. In this order preparing twice is preparing once."""
     contamination = [] if golden is None else [Contamination(golden)]
-    return [Clean(), Html(), MaskPii(), *QUALITY, Length(), Language(languages), *contamination,
-            ExactDuplicates(), NearDuplicates()]
+    return [
+        Clean(),
+        Html(),
+        MaskPii(),
+        *QUALITY,
+        Length(),
+        Language(languages),
+        *contamination,
+        ExactDuplicates(),
+        NearDuplicates(),
+    ]
 
 
 def rule_name(rule: Callable) -> str:
@@ -103,14 +133,18 @@ def _begin(rule: Callable) -> Callable[[dict, int], str | tuple[dict, Counter] |
     return rule.begin() if hasattr(rule, "begin") else lambda row, _: rule(row)
 
 
-def _apply(checks: list[tuple[str, Callable]], row: dict, number: int, prepared: Prepared) -> dict | None:
+def _apply(
+    checks: list[tuple[str, Callable]], row: dict, number: int, prepared: Prepared
+) -> dict | None:
     """The row after all rules, or None after it is noted as dropped."""
     changes = []
     for name, check in checks:
         try:
             outcome = check(row, number)
         except Exception as error:  # a rule may be anyone's function
-            raise PrepareError(f"row {number}: rule {name!r} failed: {type(error).__name__}: {error}") from error
+            raise PrepareError(
+                f"row {number}: rule {name!r} failed: {type(error).__name__}: {error}"
+            ) from error
         if isinstance(outcome, str):
             prepared.dropped.append(Dropped(number, name, outcome))
             row = None
@@ -119,8 +153,10 @@ def _apply(checks: list[tuple[str, Callable]], row: dict, number: int, prepared:
             row, counts = outcome
             changes.append((name, counts))
         elif outcome is not None:
-            raise PrepareError(f"row {number}: rule {name!r} gave {str(outcome)[:60]!r}: "
-                               "a reason (text), (row, counts) or None is needed")
+            raise PrepareError(
+                f"row {number}: rule {name!r} gave {str(outcome)[:60]!r}: "
+                "a reason (text), (row, counts) or None is needed"
+            )
     for name, counts in changes:
         prepared.changed.setdefault(name, Counter()).update({"rows": 1, **counts})
     return row
@@ -137,10 +173,16 @@ def _kept(rows: Iterable[dict], rules: list, prepared: Prepared) -> Iterator[dic
             prepared.kept += 1
             yield row
     if prepared.kept + len(prepared.dropped) != prepared.count:
-        raise PrepareError(f"{prepared.count} rows in, but {prepared.kept} kept and {len(prepared.dropped)} dropped")
+        raise PrepareError(
+            f"{prepared.count} rows in, but {prepared.kept} kept and {len(prepared.dropped)} dropped"
+        )
 
 
-def prepare(rows: Iterable[dict], rules: Iterable[Callable] | None = None, out: str | os.PathLike | None = None) -> Prepared:
+def prepare(
+    rows: Iterable[dict],
+    rules: Iterable[Callable] | None = None,
+    out: str | os.PathLike | None = None,
+) -> Prepared:
     """Pass every row through the rules in turn, up to the first that drops it; rows keep their order, the input is not altered.
 
     A rule is a callable `rule(row)` that returns None (leave it), text (the reason to drop it), or (new row, counts); its `name`

@@ -3,6 +3,7 @@
 CSV holds text. A cell that is a whole JSON array or object, or true, false or null, is read as that value (so a column `messages`
 holds JSON); everything else, numbers too, stays text.
 """
+
 from __future__ import annotations
 
 import codecs
@@ -20,9 +21,11 @@ import pyarrow.parquet as pq
 from ftlib.core.errors import DataError
 from ftlib.data.rows import STRICT, parse_json
 
-MAX_BYTES = 1 << 24   # of one row: 16 MiB of text is no training example, but a file without line ends
-CHUNK = 1 << 16       # characters or bytes read at once
-BATCH = 1_000         # rows of Parquet at once
+MAX_BYTES = (
+    1 << 24
+)  # of one row: 16 MiB of text is no training example, but a file without line ends
+CHUNK = 1 << 16  # characters or bytes read at once
+BATCH = 1_000  # rows of Parquet at once
 _PLAIN = json.JSONDecoder()
 _NUMBER = tuple("0123456789.eE+-")
 
@@ -75,9 +78,11 @@ class _Text:
         self.bytes += len(chunk)
         self.ended = not chunk
         try:
-            self.text, self.at = self.text[self.at:] + self.decode(chunk, self.ended), 0
+            self.text, self.at = self.text[self.at :] + self.decode(chunk, self.ended), 0
         except UnicodeDecodeError as error:
-            raise DataError(f"not UTF-8 ({error.reason} at byte {self.bytes - len(error.object) + error.start})") from None
+            raise DataError(
+                f"not UTF-8 ({error.reason} at byte {self.bytes - len(error.object) + error.start})"
+            ) from None
 
     def peek(self) -> str:
         """The next character that is no space, "" at the end."""
@@ -85,7 +90,7 @@ class _Text:
             while self.at < len(self.text) and self.text[self.at] in " \t\r\n":
                 self.at += 1
             if self.at < len(self.text) or self.ended:
-                return self.text[self.at: self.at + 1]
+                return self.text[self.at : self.at + 1]
             self.grow()
 
     def value(self) -> tuple[str, object]:
@@ -94,26 +99,34 @@ class _Text:
             try:
                 value, end = _PLAIN.raw_decode(self.text, self.at)
                 # A number that the window cuts off, 1 of 1.5 or of 1e5, is one too.
-                cut_off = isinstance(value, (int, float)) and self.text[end: end + 1] in _NUMBER
+                cut_off = isinstance(value, (int, float)) and self.text[end : end + 1] in _NUMBER
                 if self.ended or (end < len(self.text) and not cut_off):
                     break
             except json.JSONDecodeError as error:
-                unfinished = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - 16
+                unfinished = (
+                    error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - 16
+                )
                 if self.ended or not unfinished:
-                    raise DataError(f"not valid JSON ({error.msg}): the rows from here on cannot be told apart") from None
+                    raise DataError(
+                        f"not valid JSON ({error.msg}): the rows from here on cannot be told apart"
+                    ) from None
             except (RecursionError, ValueError) as error:
                 raise DataError(f"not usable JSON ({error})") from None
             if len(self.text) - self.at > MAX_BYTES:
-                raise DataError(f"the row is longer than {MAX_BYTES:,} characters: is a quote or a bracket missing?")
+                raise DataError(
+                    f"the row is longer than {MAX_BYTES:,} characters: is a quote or a bracket missing?"
+                )
             self.grow()
-        raw, self.at = self.text[self.at: end], end
+        raw, self.at = self.text[self.at : end], end
         return raw, _attempt(parse_json, raw)
 
 
 def _read_json(file) -> Iterator[Item]:
     text, number = _Text(file), 0
     if text.peek() != "[":
-        raise DataError("no JSON array: the file must be one list of objects, [{…}, …]; one object a line is .jsonl")
+        raise DataError(
+            "no JSON array: the file must be one list of objects, [{…}, …]; one object a line is .jsonl"
+        )
     text.at += 1
     mark = text.peek()
     while mark != "]":
@@ -125,8 +138,11 @@ def _read_json(file) -> Iterator[Item]:
             raise DataError(f"row {number}: {error}") from None
         yield number, raw, row
         if mark not in (",", "]"):
-            raise DataError(f"row {number}: followed by {mark!r} where , or ] is due" if mark else
-                            f"row {number}: the file ends after it without ]: it is cut off")
+            raise DataError(
+                f"row {number}: followed by {mark!r} where , or ] is due"
+                if mark
+                else f"row {number}: the file ends after it without ]: it is cut off"
+            )
         if mark == ",":
             text.at += 1
             text.peek()
@@ -160,11 +176,17 @@ class _Records:
             except StopIteration:
                 return
             except csv.Error as error:
-                record = DataError(f"not valid CSV ({error}): is a quote missing, or doubled wrongly?")
+                record = DataError(
+                    f"not valid CSV ({error}): is a quote missing, or doubled wrongly?"
+                )
                 self.again.extendleft(reversed(self.taken[1:]))
                 del self.taken[1:]
             if record:
-                yield self.taken[0][0], b"".join(line for _, line, _ in self.taken), _too_long_csv(self.taken) or record
+                yield (
+                    self.taken[0][0],
+                    b"".join(line for _, line, _ in self.taken),
+                    _too_long_csv(self.taken) or record,
+                )
 
 
 def _too_long_csv(lines) -> DataError | None:
@@ -180,7 +202,7 @@ def looks_nested(cell: str) -> bool:
     try:
         STRICT.decode(cell)
     except DataError:
-        return True   # JSON, but with a key twice or the like: to be rejected rather than taken for text
+        return True  # JSON, but with a key twice or the like: to be rejected rather than taken for text
     except (ValueError, RecursionError):
         return False
     return True
@@ -194,7 +216,9 @@ def _cells(header: list[str], raw: bytes, record: list[str]) -> dict:
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
     if len(record) != len(header):
-        raise DataError(f"{len(record)} columns where the header has {len(header)}: is a comma not quoted?")
+        raise DataError(
+            f"{len(record)} columns where the header has {len(header)}: is a comma not quoted?"
+        )
     return {k: parse_json(v) if looks_nested(v) else v for k, v in zip(header, record)}
 
 
@@ -202,19 +226,35 @@ def _read_csv(file) -> Iterator[Item]:
     header = None
     for number, raw, record in _Records(file).records():
         if header is None:
-            header = record if isinstance(record, DataError) else _attempt(lambda r: list(_cells(r, raw, r)), record)
+            header = (
+                record
+                if isinstance(record, DataError)
+                else _attempt(lambda r: list(_cells(r, raw, r)), record)
+            )
             if isinstance(header, DataError) or len(header) != len(record) or not all(header):
-                why = str(header) if isinstance(header, DataError) else "a name is empty or stands twice"
+                why = (
+                    str(header)
+                    if isinstance(header, DataError)
+                    else "a name is empty or stands twice"
+                )
                 raise DataError(f"line {number}: no header of column names ({why})")
         else:
-            yield number, raw, record if isinstance(record, DataError) else _attempt(lambda r: _cells(header, raw, r), record)
+            yield (
+                number,
+                raw,
+                record
+                if isinstance(record, DataError)
+                else _attempt(lambda r: _cells(header, raw, r), record),
+            )
 
 
 # --- Parquet ------------------------------------------------------------------------------------------------------------
 def _read_parquet(file) -> Iterator[Item]:
     number = 0
     try:
-        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=BATCH):
+        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(
+            batch_size=BATCH
+        ):
             batch.validate(full=True)
             for row in batch.to_pylist():
                 number += 1
@@ -227,7 +267,12 @@ def _damaged(error: Exception) -> str:
     return f"damaged or cut off ({type(error).__name__}: {' '.join(str(error).split())[:200]}): copy it again"
 
 
-READERS: dict[str, Callable] = {".jsonl": read_lines, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+READERS: dict[str, Callable] = {
+    ".jsonl": read_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
 LINED = (".jsonl", ".csv")  # formats whose rows are numbered by line
 
 
@@ -237,7 +282,9 @@ def format_of(path: Path) -> str:
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
     if suffix not in READERS or name.endswith(".parquet.gz"):
-        raise DataError(f"{path}: unknown format; use {', '.join(READERS)}, the text formats also with .gz")
+        raise DataError(
+            f"{path}: unknown format; use {', '.join(READERS)}, the text formats also with .gz"
+        )
     return suffix
 
 
@@ -245,7 +292,9 @@ def read_items(path: Path, file) -> Iterator[Item]:
     """The items of one file that is open for reading bytes. DataError where the file as a whole is damaged."""
     reader = READERS[format_of(path)]
     try:
-        yield from reader(gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file)
+        yield from reader(
+            gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
+        )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except (OSError, EOFError, zlib.error) as error:  # gzip's

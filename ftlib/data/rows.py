@@ -1,9 +1,10 @@
 """What a row is: one JSON object, strictly read, of one of three kinds. A row that is not says what is wrong and where.
 
-    messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
-    preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one answer each
-    binary       {"prompt", "completion", "label": true or false}: likewise
+messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
+preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one answer each
+binary       {"prompt", "completion", "label": true or false}: likewise
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -21,7 +22,9 @@ def _once(pairs: list[tuple]) -> dict:
     out = dict(pairs)
     if len(out) < len(pairs):
         keys = [k for k, _ in pairs]
-        raise DataError(f"the key {next(k for k in keys if keys.count(k) > 1)[:60]!r} stands twice in one object: keep one of them")
+        raise DataError(
+            f"the key {next(k for k in keys if keys.count(k) > 1)[:60]!r} stands twice in one object: keep one of them"
+        )
     return out
 
 
@@ -45,8 +48,10 @@ def check_encodable(value, text: str):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"the escape \\u{ord(error.object[error.start]):04x} is half of a character: "
-                            "write both halves, or the character") from None
+            raise DataError(
+                f"the escape \\u{ord(error.object[error.start]):04x} is half of a character: "
+                "write both halves, or the character"
+            ) from None
     return value
 
 
@@ -77,10 +82,14 @@ def check_row(row, where: str) -> dict:
     """Raise DataError unless the row holds non-empty messages that end with the assistant."""
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: no list 'messages'; a row is {{\"messages\": [{{\"role\", \"content\"}}, …]}}")
+        raise DataError(
+            f'{where}: no list \'messages\'; a row is {{"messages": [{{"role", "content"}}, …]}}'
+        )
     for i, message in enumerate(messages):
         if not is_message(message):
-            raise DataError(f"{where}: message {i} needs the strings 'role' and 'content', got {repr(message)[:200]}")
+            raise DataError(
+                f"{where}: message {i} needs the strings 'role' and 'content', got {repr(message)[:200]}"
+            )
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
     return row
@@ -95,53 +104,79 @@ def check_prompt(prompt, where: str) -> None:
     if isinstance(prompt, str) and prompt.strip():
         return
     if not isinstance(prompt, list) or not prompt or not all(is_message(m) for m in prompt):
-        raise PairError(f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, is needed")
+        raise PairError(
+            f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, is needed"
+        )
     if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
         last = f"{prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}"
-        raise PairError(f"{where}: prompt ends with {last}: it must end with the user's turn, not empty")
+        raise PairError(
+            f"{where}: prompt ends with {last}: it must end with the user's turn, not empty"
+        )
 
 
 def check_completion(row: dict, key: str, where: str) -> None:
     value, plain = row.get(key), isinstance(row["prompt"], str)
     if plain != isinstance(value, str):
-        form = "text, as the prompt is" if plain else "a list of one assistant message, as the prompt is of messages"
+        form = (
+            "text, as the prompt is"
+            if plain
+            else "a list of one assistant message, as the prompt is of messages"
+        )
         raise PairError(f"{where}: {key} is {repr(value)[:60]}: {form}, is needed")
-    if not plain and (not isinstance(value, list) or len(value) != 1 or not is_message(value[0])
-                      or value[0]["role"] != "assistant"):
-        raise PairError(f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a list")
+    if not plain and (
+        not isinstance(value, list)
+        or len(value) != 1
+        or not is_message(value[0])
+        or value[0]["role"] != "assistant"
+    ):
+        raise PairError(
+            f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a list"
+        )
     if not completion_text(value).strip():
-        raise PairError(f"{where}: {key} is empty: a completion must say something; leave the row out")
+        raise PairError(
+            f"{where}: {key} is empty: a completion must say something; leave the row out"
+        )
 
 
 def check_pair(row, where: str = "pair") -> dict:
     """The pair itself, or PairError: prompt not ending with the user's turn, empty completion, chosen equal to rejected."""
     if not isinstance(row, dict) or "prompt" not in row:
-        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', 'rejected'}}, "
-                        "the prompt apart from the answers")
+        raise PairError(
+            f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', 'rejected'}}, "
+            "the prompt apart from the answers"
+        )
     check_prompt(row["prompt"], where)
     for key in ("chosen", "rejected"):
         check_completion(row, key, where)
     if completion_text(row["chosen"]) == completion_text(row["rejected"]):
         text = completion_text(row["chosen"])[:40]
-        raise PairError(f"{where}: chosen equals rejected ({text!r}): nothing is preferred; leave the pair out")
+        raise PairError(
+            f"{where}: chosen equals rejected ({text!r}): nothing is preferred; leave the pair out"
+        )
     return row
 
 
 def check_binary(row, where: str = "row") -> dict:
     """The binary row itself, or PairError: prompt or completion as in `check_pair`, label not True or False."""
     if not isinstance(row, dict) or "prompt" not in row:
-        raise PairError(f"{where}: no 'prompt' in {repr(row)[:60]}: a binary row is {{'prompt', 'completion', 'label'}}")
+        raise PairError(
+            f"{where}: no 'prompt' in {repr(row)[:60]}: a binary row is {{'prompt', 'completion', 'label'}}"
+        )
     check_prompt(row["prompt"], where)
     check_completion(row, "completion", where)
     if not isinstance(row.get("label"), bool):
-        raise PairError(f"{where}: label is {repr(row.get('label'))[:60]}: True (thumbs up) or False (thumbs down) is needed")
+        raise PairError(
+            f"{where}: label is {repr(row.get('label'))[:60]}: True (thumbs up) or False (thumbs down) is needed"
+        )
     return row
 
 
 def check_any(row, where: str = "row") -> dict:
     """The row checked as what its keys say: a pair ("chosen"), binary feedback ("completion"), else a conversation."""
     keys = row if isinstance(row, dict) else ()
-    return (check_pair if "chosen" in keys else check_binary if "completion" in keys else check_row)(row, where)
+    return (
+        check_pair if "chosen" in keys else check_binary if "completion" in keys else check_row
+    )(row, where)
 
 
 CHECKS = {"messages": check_row, "preference": check_pair, "binary": check_binary}

@@ -3,6 +3,7 @@
 A rule is called with a row; any function `rule(row)` will do. Filters judge by form, with limits that leave odd but good rows
 alone; code is out of their reach where it is fenced, `inline` or indented, and mostly where it is not.
 """
+
 from __future__ import annotations
 
 import html
@@ -18,16 +19,24 @@ from ftlib.data.pii import PII, mask_pii
 from ftlib.data.texts import map_texts, outside_code, prose, row_answers, row_text, tokens, words
 
 # --- changes --------------------------------------------------------------------------------------------------------------
-_NAMES = ("a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|dd|del|div|dl|dt|em|figcaption|figure|"
-          "font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|noscript|ol|"
-          "option|p|pre|s|samp|section|select|small|span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var")
+_NAMES = (
+    "a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|dd|del|div|dl|dt|em|figcaption|figure|"
+    "font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|noscript|ol|"
+    "option|p|pre|s|samp|section|select|small|span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var"
+)
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+)|\s+(?:hidden|disabled|checked|selected|async|defer))*\s*/?"""
 _TAG = re.compile(rf"</?(?:{_NAMES}){_ATTRIBUTES}>", re.IGNORECASE)
-_UNSEEN = re.compile(r"<!--.*?-->|<!doctype[^>]*>|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-_BREAK = re.compile(r"<br\s*/?>|</(?:p|div|li|tr|h[1-6]|blockquote|section|article|table|ul|ol)\s*>", re.IGNORECASE)
+_UNSEEN = re.compile(
+    r"<!--.*?-->|<!doctype[^>]*>|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE
+)
+_BREAK = re.compile(
+    r"<br\s*/?>|</(?:p|div|li|tr|h[1-6]|blockquote|section|article|table|ul|ol)\s*>", re.IGNORECASE
+)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_MARKUP_TALK = re.compile(r"\b(?:x?html5?|xml|svg|css|markup|tags?|entit(?:y|ies)|jsx|dom|beautifulsoup|web ?page)\b",
-                          re.IGNORECASE)
+_MARKUP_TALK = re.compile(
+    r"\b(?:x?html5?|xml|svg|css|markup|tags?|entit(?:y|ies)|jsx|dom|beautifulsoup|web ?page)\b",
+    re.IGNORECASE,
+)
 
 
 def _strip_once(text: str) -> str:
@@ -59,6 +68,7 @@ def _counted(row: dict, change) -> tuple[dict, Counter] | None:
 @dataclass(frozen=True)
 class Clean:
     """`clean_text` on every text of a row."""
+
     name: str = "clean"
 
     def __call__(self, row: dict):
@@ -68,6 +78,7 @@ class Clean:
 @dataclass(frozen=True)
 class Html:
     """`strip_html` on every text of a row that does not speak of markup anywhere."""
+
     name: str = "html"
 
     def __call__(self, row: dict):
@@ -77,6 +88,7 @@ class Html:
 @dataclass(frozen=True)
 class MaskPii:
     """`mask_pii` on every text of a row; counts by kind."""
+
     kinds: tuple[str, ...] = tuple(PII)
     name: str = "pii"
 
@@ -87,6 +99,7 @@ class MaskPii:
             masked, found = mask_pii(text, self.kinds)
             counts.update(found)
             return masked
+
         new = map_texts(row, mask)
         return (new, counts) if counts else None
 
@@ -98,6 +111,7 @@ AMONG = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt",
 @lru_cache(maxsize=4)
 def _identifier(among: tuple[str, ...]):
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(among)
     return identifier
@@ -110,6 +124,7 @@ class Language:
     The probability is among the languages in `among`, which is surer than among all 139. Less than `min_chars` of letters and
     spaces are not judged: "Give me 1 plus 7." reads as French. A row of two languages counts as the one there is more of.
     """
+
     allowed: tuple[str, ...] = ("en",)
     among: tuple[str, ...] = AMONG
     min_chars: int = 30
@@ -118,7 +133,9 @@ class Language:
 
     def __post_init__(self):
         if isinstance(self.allowed, str) or not set(self.allowed) <= set(self.among):
-            raise DataError(f"allowed={self.allowed!r}: a tuple of codes that are in among={self.among!r}")
+            raise DataError(
+                f"allowed={self.allowed!r}: a tuple of codes that are in among={self.among!r}"
+            )
         try:
             _identifier(self.among)
         except ValueError as error:
@@ -130,13 +147,18 @@ class Language:
         if len(text) < self.min_chars:
             return None
         language, probability = _identifier(self.among).classify(text)
-        return f"{language} ({probability:.2f})" if language not in self.allowed and probability >= self.confidence else None
+        return (
+            f"{language} ({probability:.2f})"
+            if language not in self.allowed and probability >= self.confidence
+            else None
+        )
 
 
 @dataclass(frozen=True)
 class Length:
     """Drops a row of fewer than `minimum` or more than `maximum` characters, or tokens if a tokenizer is given,
     in all its texts."""
+
     minimum: int = 1
     maximum: int = 20_000
     tokenizer: object = None
@@ -144,11 +166,17 @@ class Length:
 
     def __post_init__(self):
         if not 0 <= self.minimum <= self.maximum:
-            raise DataError(f"minimum={self.minimum}, maximum={self.maximum}: 0 ≤ minimum ≤ maximum is needed")
+            raise DataError(
+                f"minimum={self.minimum}, maximum={self.maximum}: 0 ≤ minimum ≤ maximum is needed"
+            )
 
     def __call__(self, row: dict) -> str | None:
         text = row_text(row)
-        size = len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if self.tokenizer else len(text)
+        size = (
+            len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            if self.tokenizer
+            else len(text)
+        )
         unit = "tokens" if self.tokenizer else "characters"
         if size < self.minimum:
             return f"{size} {unit}, fewer than {self.minimum}"
@@ -162,8 +190,12 @@ _BOILERPLATE = re.compile(
     r"|\bmy (?:knowledge cutoff|training data (?:only )?goes)\b"
     r"|\bi(?:'|’| a)m sorry,? but i (?:can(?:no|')?t|can’t|am (?:not able|unable)|(?:'|’)?m (?:not able|unable))\b"
     r"|\bi(?: am|'m|’m) (?:not able|unable) to (?:assist|help|fulfil|provide|browse|access)\b"
-    r"|\bi can(?:no|'|’)t (?:assist|help|comply|fulfil)\w* (?:you )?with\b", re.IGNORECASE)
-_BROKEN = re.compile("\ufffd|Ã[\u0080-\u00bf\u0192\u201a-\u2039]|â€[\u0080-\u00bf\u0153\u017e\u2018-\u2122]|Â[\u00a0-\u00bf]")
+    r"|\bi can(?:no|'|’)t (?:assist|help|comply|fulfil)\w* (?:you )?with\b",
+    re.IGNORECASE,
+)
+_BROKEN = re.compile(
+    "\ufffd|Ã[\u0080-\u00bf\u0192\u201a-\u2039]|â€[\u0080-\u00bf\u0153\u017e\u2018-\u2122]|Â[\u00a0-\u00bf]"
+)
 _LIST_LINE = re.compile(r"\s*(?:[-*•|#>]|\d+[.)])")
 
 
@@ -215,7 +247,11 @@ def truncated(row: dict) -> str | None:
 def html_left(row: dict) -> str | None:
     """Drops a row with tags or entities in its prose, if it does not speak of markup. After `Html` there should be none."""
     text = prose(row_text(row))
-    found = None if _MARKUP_TALK.search(text) else _TAG.search(text) or _UNSEEN.search(text) or _ENTITY.search(text)
+    found = (
+        None
+        if _MARKUP_TALK.search(text)
+        else _TAG.search(text) or _UNSEEN.search(text) or _ENTITY.search(text)
+    )
     return f"HTML {found[0][:40]!r}" if found else None
 
 
@@ -232,6 +268,7 @@ class Repetition:
 
     A share of repeated n-grams is a filter of Gopher (Rae et al. 2021, appendix A1). Fewer than 20 tokens are not judged.
     """
+
     limit: float = 0.5
     name: str = "repetition"
 
@@ -241,7 +278,7 @@ class Repetition:
             if run := re.search(r"([^\W\d_])\1{29,}", text):
                 return f"{run[1]!r} {len(run[0])} times in a row"
             said = tokens(text)
-            runs = [tuple(said[i: i + 4]) for i in range(len(said) - 3)]
+            runs = [tuple(said[i : i + 4]) for i in range(len(said) - 3)]
             if len(said) >= 20 and (share := 1 - len(set(runs)) / len(runs)) > self.limit:
                 return f"{share:.0%} of the answer's runs of four tokens repeat"
         return None
@@ -251,6 +288,7 @@ class Repetition:
 class Symbols:
     """Drops an answer of which, spaces aside, more than `limit` are symbols: neither letters or digits nor the quotes, brackets,
     stops and commas that prose and code are set with. Fewer than `min_chars` are not judged."""
+
     limit: float = 0.6
     min_chars: int = 20
     name: str = "symbols"
@@ -258,12 +296,26 @@ class Symbols:
     def __call__(self, row: dict) -> str | None:
         for _, answer in row_answers(row):
             seen = [c for c in prose(answer) if not c.isspace()]
-            symbols = [c for c in seen if not c.isalnum() and c not in "()[]{}\"'.,:;"
-                       and unicodedata.category(c)[0] != "M"]  # M: vowel signs
+            symbols = [
+                c
+                for c in seen
+                if not c.isalnum()
+                and c not in "()[]{}\"'.,:;"
+                and unicodedata.category(c)[0] != "M"
+            ]  # M: vowel signs
             share = len(symbols) / max(1, len(seen))
             if len(seen) >= self.min_chars and share > self.limit:
                 return f"{share:.0%} of the answer are symbols"
         return None
 
 
-QUALITY = (has_answer, echo, boilerplate, truncated, html_left, broken_encoding, Repetition(), Symbols())
+QUALITY = (
+    has_answer,
+    echo,
+    boilerplate,
+    truncated,
+    html_left,
+    broken_encoding,
+    Repetition(),
+    Symbols(),
+)

@@ -3,6 +3,7 @@
 A row for SFT has `messages`; for preferences `prompt`, `chosen`, `rejected`; for binary feedback `prompt`, `completion`, `label`;
 for pretraining `text`. Each of these is a string or a list of messages.
 """
+
 from __future__ import annotations
 
 import re
@@ -10,23 +11,35 @@ from collections.abc import Callable
 
 from ftlib.core.errors import DataError
 
-FIELDS = {"messages": "user", "prompt": "user", "chosen": "assistant", "rejected": "assistant", "completion": "assistant",
-          "text": "text"}  # in reading order; the role of a field that is a plain string
+FIELDS = {
+    "messages": "user",
+    "prompt": "user",
+    "chosen": "assistant",
+    "rejected": "assistant",
+    "completion": "assistant",
+    "text": "text",
+}  # in reading order; the role of a field that is a plain string
 # Words; in scripts without spaces (Thai, Japanese, Chinese) each character is one.
 _ALONE = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 _WORDS = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
 _TOKENS = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|[^\w\s]")
-_CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`|(?:^|(?<=\n))(?: {4}|\t)[^\n]*", re.DOTALL)
+_CODE = re.compile(
+    r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`|(?:^|(?<=\n))(?: {4}|\t)[^\n]*", re.DOTALL
+)
 
 
 def _field(row: dict, field: str) -> list[tuple[str, str]]:
     value = row[field]
     if isinstance(value, str):
         return [(FIELDS[field], value)]
-    if isinstance(value, list) and all(isinstance(m, dict) and isinstance(m.get("role"), str)
-                                       and isinstance(m.get("content"), str) for m in value):
+    if isinstance(value, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+        for m in value
+    ):
         return [(m["role"], m["content"]) for m in value]
-    raise DataError(f"{field} is {str(value)[:60]!r}: a string or a list of {{'role', 'content'}} is needed")
+    raise DataError(
+        f"{field} is {str(value)[:60]!r}: a string or a list of {{'role', 'content'}} is needed"
+    )
 
 
 def _fields(row: dict) -> list[str]:
@@ -87,7 +100,7 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
     """The text with `change` applied between code: fenced, `inline`, or indented by four spaces or a tab."""
     pieces, at = [], 0
     for code in _CODE.finditer(text):
-        pieces += [change(text[at: code.start()]), code[0]]
+        pieces += [change(text[at : code.start()]), code[0]]
         at = code.end()
     return "".join([*pieces, change(text[at:])])
 

@@ -1,4 +1,5 @@
 """Rows into files: JSONL, JSON, CSV and Parquet, the text formats gzipped too, in bounded memory, written beside and renamed."""
+
 from __future__ import annotations
 
 import codecs
@@ -36,8 +37,10 @@ def _same_keys(rows: Iterable[dict]) -> Iterator[tuple[int, dict]]:
     for number, row in enumerate(rows, 1):
         first = row.keys() if first is None else first
         if row.keys() != first:
-            raise DataError(f"row {number} has the keys {', '.join(row)}, the first one {', '.join(first)}: a table needs the same "
-                            "in every row; write .jsonl, or fill in the missing ones")
+            raise DataError(
+                f"row {number} has the keys {', '.join(row)}, the first one {', '.join(first)}: a table needs the same "
+                "in every row; write .jsonl, or fill in the missing ones"
+            )
         yield number, row
 
 
@@ -60,7 +63,9 @@ def _cell(key: str, value, number: int) -> str:
     if not isinstance(value, str):
         return to_json(value, number)
     if looks_nested(value) or "\0" in value:
-        raise DataError(f"row {number}: the text {value[:60]!r} in {key!r} would not be read back as that text: write .jsonl")
+        raise DataError(
+            f"row {number}: the text {value[:60]!r} in {key!r} would not be read back as that text: write .jsonl"
+        )
     to_json(value, number)
     return value
 
@@ -97,18 +102,29 @@ def _write_batch(file, writer, batch: list[dict], last: int):
         table = pa.Table.from_pylist(batch, schema=writer and writer.schema)
         for number, (row, kept) in enumerate(zip(batch, table.to_pylist()), first):
             if row != kept:
-                raise DataError(f"row {number} would change in Parquet, where all objects of a column have the same keys: "
-                                "write .jsonl")
-        writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True)
+                raise DataError(
+                    f"row {number} would change in Parquet, where all objects of a column have the same keys: "
+                    "write .jsonl"
+                )
+        writer = writer or pq.ParquetWriter(
+            file, table.schema, compression="zstd", write_page_checksum=True
+        )
         writer.write_table(table)
     except DataError:
         raise
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"rows {first} to {last} do not fit Parquet's columns ({error}): write .jsonl") from None
+        raise DataError(
+            f"rows {first} to {last} do not fit Parquet's columns ({error}): write .jsonl"
+        ) from None
     return writer
 
 
-WRITERS: dict[str, Callable] = {".jsonl": _write_lines, ".json": _write_json, ".csv": _write_csv, ".parquet": _write_parquet}
+WRITERS: dict[str, Callable] = {
+    ".jsonl": _write_lines,
+    ".json": _write_json,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}
 
 
 def write_rows(path, rows: Iterable[dict]) -> int:
@@ -130,5 +146,7 @@ def write_rows(path, rows: Iterable[dict]) -> int:
 def _objects(rows) -> Iterator[dict]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not all(isinstance(k, str) for k in row):
-            raise DataError(f"row {number} is {repr(row)[:60]}: a dict with text for keys is needed")
+            raise DataError(
+                f"row {number} is {repr(row)[:60]}: a dict with text for keys is needed"
+            )
         yield row

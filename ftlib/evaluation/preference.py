@@ -1,4 +1,5 @@
 """Which of two models answers better, and how far one has moved from the other."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -16,6 +17,7 @@ class WinRate(float):
 
     `.consistency`: share of pairs that the judge gave the same winner, or a tie, in both orders. Far below 1 it goes by position.
     """
+
     consistency: float
     interval: Interval
     wins: int
@@ -31,14 +33,18 @@ def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None
     pair is judged in both orders and the two verdicts averaged, so a judge that favours a position favours nobody.
     """
     if not a or len(a) != len(b) or (prompts is not None and len(prompts) != len(a)):
-        raise ValueError(f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many prompts")
+        raise ValueError(
+            f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many prompts"
+        )
     scores, agree = [], 0
     for i, (one, two) in enumerate(zip(a, b)):
         lead = (prompts[i],) if prompts is not None else ()
         verdicts = judge(*lead, one, two), judge(*lead, two, one)
         for verdict in verdicts:
             if not isinstance(verdict, (int, float, np.number)) or not 0 <= verdict <= 1:
-                raise ValueError(f"judge returned {verdict!r} for pair {i}: it must return 1, 0.5 or 0")
+                raise ValueError(
+                    f"judge returned {verdict!r} for pair {i}: it must return 1, 0.5 or 0"
+                )
         agree += bool(verdicts[0] == 1 - verdicts[1])
         scores.append((float(verdicts[0]) + 1 - float(verdicts[1])) / 2)
     result = WinRate(sum(scores) / len(scores))
@@ -49,33 +55,62 @@ def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None
 
 
 @torch.no_grad()
-def kl_to_reference(model, tokenizer, prompts: list[list[dict]], reference, samples: int = 1, seed: int = 0,
-                    max_new_tokens: int = 40, batch_size: int = 32) -> Interval:
+def kl_to_reference(
+    model,
+    tokenizer,
+    prompts: list[list[dict]],
+    reference,
+    samples: int = 1,
+    seed: int = 0,
+    max_new_tokens: int = 40,
+    batch_size: int = 32,
+) -> Interval:
     """KL(π ‖ π_ref) of whole answers, in nats an answer: the mean of ``log π(y|x) - log π_ref(y|x)`` over answers y that π samples.
 
     `prompts`: conversations that end with the user's turn, held out from training; `samples` answers each, at temperature 1.
     `reference(model)` is a context within which the model is π_ref: `ftlib.disable_adapter` for the base. Unbiased, also below 0
     for few samples; an answer cut off at max_new_tokens counts with the tokens it has. The interval is a bootstrap over prompts.
     """
-    _, policy, start = sampled_logps(model, tokenizer, prompts, reference, samples, seed, max_new_tokens, batch_size)
+    _, policy, start = sampled_logps(
+        model, tokenizer, prompts, reference, samples, seed, max_new_tokens, batch_size
+    )
     return bootstrap_interval((policy - start).reshape(len(prompts), samples).mean(1))
 
 
 @torch.no_grad()
-def sampled_logps(model, tokenizer, prompts: list[list[dict]], reference, samples: int = 1, seed: int = 0, max_new_tokens: int = 40,
-                  batch_size: int = 32) -> tuple[list[str], np.ndarray, np.ndarray]:
+def sampled_logps(
+    model,
+    tokenizer,
+    prompts: list[list[dict]],
+    reference,
+    samples: int = 1,
+    seed: int = 0,
+    max_new_tokens: int = 40,
+    batch_size: int = 32,
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Answers y that π samples at temperature 1, with ``log π(y|x)`` and ``log π_ref(y|x)``, summed over their tokens (nats).
 
     Each of n = len(prompts)·samples, a prompt's side by side; arguments as in `kl_to_reference`, which is the mean difference.
     """
     if not prompts or samples < 1:
-        raise ValueError(f"{len(prompts)} prompts, samples={samples}: at least one of each is needed")
+        raise ValueError(
+            f"{len(prompts)} prompts, samples={samples}: at least one of each is needed"
+        )
     was_training, found = model.training, []
-    asked, answers = _generate(model, tokenizer, [p for p in prompts for _ in range(samples)],
-                               max_new_tokens, batch_size, 1.0, seed)
+    asked, answers = _generate(
+        model,
+        tokenizer,
+        [p for p in prompts for _ in range(samples)],
+        max_new_tokens,
+        batch_size,
+        1.0,
+        seed,
+    )
     model.eval()
     for start in range(0, len(asked), batch_size):
-        batch = _pad_answers(asked[start: start + batch_size], answers[start: start + batch_size], model.device)
+        batch = _pad_answers(
+            asked[start : start + batch_size], answers[start : start + batch_size], model.device
+        )
         policy = sequence_logps(model, **batch)
         with reference(model):
             found.append(torch.stack([policy, sequence_logps(model, **batch)]).double().cpu())
@@ -84,6 +119,10 @@ def sampled_logps(model, tokenizer, prompts: list[list[dict]], reference, sample
     return texts, *torch.cat(found, 1).numpy()
 
 
-def _pad_answers(prompts: list[list[int]], answers: list[list[int]], device) -> dict[str, torch.Tensor]:
-    rows = SFTCollator(pad_token_id=0)([{"input_ids": p + a, "labels": [IGNORE] * len(p) + a} for p, a in zip(prompts, answers)])
+def _pad_answers(
+    prompts: list[list[int]], answers: list[list[int]], device
+) -> dict[str, torch.Tensor]:
+    rows = SFTCollator(pad_token_id=0)(
+        [{"input_ids": p + a, "labels": [IGNORE] * len(p) + a} for p, a in zip(prompts, answers)]
+    )
     return {k: v.to(device) for k, v in rows.items()}

@@ -1,4 +1,5 @@
 """What every export raises."""
+
 from __future__ import annotations
 
 

@@ -1,4 +1,5 @@
 """Reading GGUF files."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,8 +17,10 @@ def read_gguf(path) -> GGUFReader:
     try:
         reader = GGUFReader(path)
     except Exception as error:  # a damaged header raises whatever its bytes happen to mean
-        raise ExportError(f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it "
-                          f"again") from None
+        raise ExportError(
+            f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it "
+            f"again"
+        ) from None
     if not reader.tensors:
         raise ExportError(f"{path} holds no tensor: export it again")
     return reader

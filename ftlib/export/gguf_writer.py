@@ -2,6 +2,7 @@
 
 Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. Tensors equal those of llama.cpp's convert_hf_to_gguf.py bit for bit.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -30,11 +31,23 @@ from ftlib.export.vocabulary import read_vocabulary
 from ftlib.models.load import ready_tokenizer
 
 log = logging.getLogger("ftlib")
-ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
-DTYPES = {"f32": (Type.F32, gguf.LlamaFileType.ALL_F32), "f16": (Type.F16, gguf.LlamaFileType.MOSTLY_F16),
-          "bf16": (Type.BF16, gguf.LlamaFileType.MOSTLY_BF16), "q8_0": (Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0)}
+ARCHITECTURES = {
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+}
+DTYPES = {
+    "f32": (Type.F32, gguf.LlamaFileType.ALL_F32),
+    "f16": (Type.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "bf16": (Type.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+    "q8_0": (Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+}
 TORCH = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
-INFINITY = {torch.float32: 0x7F800000, torch.float16: 0x7C00, torch.bfloat16: 0x7F80}  # its bits; NaNs lie above
+INFINITY = {
+    torch.float32: 0x7F800000,
+    torch.float16: 0x7C00,
+    torch.bfloat16: 0x7F80,
+}  # its bits; NaNs lie above
 CHUNK = 1 << 22  # weights that are cast and written at a time: 16 MB in fp32
 
 
@@ -49,7 +62,9 @@ def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, conver
     ExportError (a ValueError) for what llama.cpp would read otherwise than transformers; nothing is left half-written.
     """
     if dtype not in DTYPES:
-        raise ExportError(f"dtype={dtype!r}: use one of {', '.join(DTYPES)}; smaller ones are made from those by quantize_gguf")
+        raise ExportError(
+            f"dtype={dtype!r}: use one of {', '.join(DTYPES)}; smaller ones are made from those by quantize_gguf"
+        )
     path = Path(path).expanduser()
     if converter is not None:
         return _run_converter(model, tokenizer, path, dtype, adapter, converter)
@@ -65,7 +80,9 @@ def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, conver
         try:
             _describe(writer, source, DTYPES[dtype][1])
             vocabulary.write(writer)
-            _write_tensors(writer, path, list(_tensors(source, architecture, DTYPES[dtype][0])), source.packed)
+            _write_tensors(
+                writer, path, list(_tensors(source, architecture, DTYPES[dtype][0])), source.packed
+            )
         finally:
             writer.close()
     return path
@@ -86,8 +103,10 @@ def writing(path: Path) -> Iterator[Path]:
 def check_disk(path: Path, need: float) -> None:
     free = shutil.disk_usage(path.parent).free
     if need > free:
-        raise ExportError(f"{path} needs {need / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: choose another disk or a "
-                          f"smaller type")
+        raise ExportError(
+            f"{path} needs {need / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: choose another disk or a "
+            f"smaller type"
+        )
 
 
 # --- what the file says of the model ----------------------------------------------------------------------------------
@@ -104,8 +123,10 @@ def _architecture(config) -> gguf.MODEL_ARCH:
     elif getattr(config, "use_sliding_window", False):
         wrong = "use_sliding_window=True is not written"
     if wrong:
-        raise ExportError(f"{wrong}: run llama.cpp's own converter, `python convert_hf_to_gguf.py FOLDER --outtype f16`, "
-                          "or name it here, converter='…/convert_hf_to_gguf.py'")
+        raise ExportError(
+            f"{wrong}: run llama.cpp's own converter, `python convert_hf_to_gguf.py FOLDER --outtype f16`, "
+            "or name it here, converter='…/convert_hf_to_gguf.py'"
+        )
     return ARCHITECTURES[kind]
 
 
@@ -144,7 +165,9 @@ def rope_factors(config) -> Tensor | None:
     if rope.get("rope_type", "default") != "llama3":
         return None
     frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-    turns = rope["original_max_position_embeddings"] / (2 * math.pi / frequencies)  # in the original context
+    turns = rope["original_max_position_embeddings"] / (
+        2 * math.pi / frequencies
+    )  # in the original context
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
     return 1 / ((1 - smooth) / rope["factor"] + smooth)
@@ -159,7 +182,9 @@ def rotary_pairs(weight: Tensor, heads: int) -> Tensor:
 
 def _ordered(name: str, weight: Tensor, config) -> Tensor:
     """llama.cpp turns neighbouring rows for the llama architecture, halves for Qwen's."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
+        name.split(".")[-2]
+    )
     return rotary_pairs(weight, heads) if heads and config.model_type == "llama" else weight
 
 
@@ -172,8 +197,15 @@ def _tensors(source: Source, architecture: gguf.MODEL_ARCH, kind: Type):
     for name, shape in source.shapes.items():
         own = Type.F32 if len(shape) == 1 else kind
         if shape[-1] % gguf.GGML_QUANT_SIZES[own][0]:
-            raise ExportError(f"{name} has rows of {shape[-1]} weights, q8_0 takes multiples of 32: use dtype='f16'")
-        yield names.get_name(name, try_suffixes=(".weight", ".bias")), own, shape, lambda name=name: _load(source, name)
+            raise ExportError(
+                f"{name} has rows of {shape[-1]} weights, q8_0 takes multiples of 32: use dtype='f16'"
+            )
+        yield (
+            names.get_name(name, try_suffixes=(".weight", ".bias")),
+            own,
+            shape,
+            lambda name=name: _load(source, name),
+        )
 
 
 def _load(source: Source, name: str) -> Weight:
@@ -182,7 +214,10 @@ def _load(source: Source, name: str) -> Weight:
 
 
 def _write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: list, packed: int = 0) -> None:
-    sizes = [math.prod(shape) * gguf.GGML_QUANT_SIZES[kind][1] // gguf.GGML_QUANT_SIZES[kind][0] for _, kind, shape, _ in tensors]
+    sizes = [
+        math.prod(shape) * gguf.GGML_QUANT_SIZES[kind][1] // gguf.GGML_QUANT_SIZES[kind][0]
+        for _, kind, shape, _ in tensors
+    ]
     check_disk(path, 1.01 * sum(sizes) + 2e7)  # 20 MB for vocabulary and names
     for (name, kind, shape, _), size in zip(tensors, sizes):
         writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=kind)
@@ -190,7 +225,9 @@ def _write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: list, packed: i
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     out, update, rounding = writer.fout[0], 0.0, 0.0
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc=path.name, disable=sum(sizes) < 1e8) as bar:
+    with tqdm(
+        total=sum(sizes), unit="B", unit_scale=True, desc=path.name, disable=sum(sizes) < 1e8
+    ) as bar:
         for name, kind, _, make in tensors:
             writer.write_padding(out, out.tell())
             weight = make()
@@ -205,12 +242,20 @@ def _write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: list, packed: i
 
 def _report(path: Path, kind: str, update: float, rounding: float, packed: int) -> None:
     if update:
-        log.info("%s: adapter merged; rounding to %s moved the merged weights by %.2g of the update's norm", path.name, kind,
-                 math.sqrt(rounding / update))
+        log.info(
+            "%s: adapter merged; rounding to %s moved the merged weights by %.2g of the update's norm",
+            path.name,
+            kind,
+            math.sqrt(rounding / update),
+        )
     if packed:
-        log.warning("%s: %d weights were dequantised from 4 bits: the file carries that rounding. For export merge the adapter "
-                    "into the "
-                    "16-bit base: export_gguf(folder, tokenizer, path, adapter=…)", path.name, packed)
+        log.warning(
+            "%s: %d weights were dequantised from 4 bits: the file carries that rounding. For export merge the adapter "
+            "into the "
+            "16-bit base: export_gguf(folder, tokenizer, path, adapter=…)",
+            path.name,
+            packed,
+        )
 
 
 def _finite(values: Tensor) -> bool:
@@ -227,14 +272,28 @@ def _stored(weight: Weight, kind: Type, name: str) -> Iterator[tuple[np.ndarray,
         kept = rows.to(TORCH.get(kind, torch.float32))
         if not _finite(kept):
             wide = torch.isfinite(rows).all()
-            raise ExportError(f"{name} " + (f"exceeds the range of {kind.name}: use dtype='bf16'" if wide else "has NaN or "
-                              f"infinite values"))
+            raise ExportError(
+                f"{name} "
+                + (
+                    f"exceeds the range of {kind.name}: use dtype='bf16'"
+                    if wide
+                    else f"has NaN or infinite values"
+                )
+            )
         if kind == Type.Q8_0:
             data = gguf.quants.quantize(kept.numpy(), kind)
-            kept = torch.from_numpy(gguf.quants.dequantize(data, kind)) if weight.update is not None else kept
+            kept = (
+                torch.from_numpy(gguf.quants.dequantize(data, kind))
+                if weight.update is not None
+                else kept
+            )
         else:
             data = kept.view(torch.uint8).numpy()
-        lost = 0.0 if weight.update is None else torch.linalg.vector_norm(kept.float() - rows.float()).item() ** 2
+        lost = (
+            0.0
+            if weight.update is None
+            else torch.linalg.vector_norm(kept.float() - rows.float()).item() ** 2
+        )
         yield data, lost
 
 
@@ -248,18 +307,33 @@ def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
     """
     path = Path(path).expanduser()
     in_memory = isinstance(model_or_folder, nn.Module)
-    config, r, updates = _adapter_of_model(model_or_folder) if in_memory else _adapter_of_folder(model_or_folder, base)
+    config, r, updates = (
+        _adapter_of_model(model_or_folder)
+        if in_memory
+        else _adapter_of_folder(model_or_folder, base)
+    )
     architecture = _architecture(config)
     names, tensors = gguf.get_tensor_name_map(architecture, config.num_hidden_layers), []
     for name, (A, B, scaling, magnitude) in updates.items():
         if magnitude is not None:
-            raise ExportError("a DoRA adapter rescales rows, which a GGUF adapter cannot say: merge it with export_gguf")
+            raise ExportError(
+                "a DoRA adapter rescales rows, which a GGUF adapter cannot say: merge it with export_gguf"
+            )
         if name == "lm_head.weight" and config.tie_word_embeddings:
-            raise ExportError("the adapter changes lm_head, which is tied to the embeddings and so not in the base file: merge "
-                              "it with export_gguf")
+            raise ExportError(
+                "the adapter changes lm_head, which is tied to the embeddings and so not in the base file: merge "
+                "it with export_gguf"
+            )
         there = names.get_name(name, try_suffixes=(".weight",))
         for suffix, factor in (("lora_a", A), ("lora_b", _ordered(name, B, config))):
-            tensors.append((f"{there}.{suffix}", Type.F32, factor.shape, lambda factor=factor: Weight(factor.detach().float())))
+            tensors.append(
+                (
+                    f"{there}.{suffix}",
+                    Type.F32,
+                    factor.shape,
+                    lambda factor=factor: Weight(factor.detach().float()),
+                )
+            )
     with writing(path) as partial:
         writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[architecture])
         try:
@@ -276,13 +350,21 @@ def _adapter_of_model(model: nn.Module):
     layers = lora_layers(model)
     if not layers:
         raise ExportError("model has no adapter of ftlib: call add_lora or load_adapter first")
-    updates = {f"{name}.weight": (m.lora_A, m.lora_B, m.scaling, m.lora_magnitude_vector if m.use_dora else None)
-               for name, m in layers.items()}
+    updates = {
+        f"{name}.weight": (
+            m.lora_A,
+            m.lora_B,
+            m.scaling,
+            m.lora_magnitude_vector if m.use_dora else None,
+        )
+        for name, m in layers.items()
+    }
     return model.config, model.adapter_config.r, updates
 
 
 def _adapter_of_folder(adapter, base):
     from transformers import AutoConfig
+
     options, fields = read_config(adapter)
     folder = find_folder(base or fields.get("base_model_name_or_path") or "")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -294,15 +376,37 @@ def _run_converter(model, tokenizer, path: Path, dtype: str, adapter, converter)
     """convert_hf_to_gguf.py in a process of its own. A model in memory is merged and saved to a temporary folder first."""
     converter = Path(converter).expanduser()
     if not converter.is_file():
-        raise ExportError(f"converter={str(converter)!r} does not exist: pass the path of llama.cpp's convert_hf_to_gguf.py")
+        raise ExportError(
+            f"converter={str(converter)!r} does not exist: pass the path of llama.cpp's convert_hf_to_gguf.py"
+        )
     if adapter is not None:
-        raise ExportError("adapter and converter exclude each other: load the model, load_adapter, and pass the model")
+        raise ExportError(
+            "adapter and converter exclude each other: load the model, load_adapter, and pass the model"
+        )
     with tempfile.TemporaryDirectory(dir=_parent(path)) as temporary, writing(path) as partial:
-        folder = _saved(model, tokenizer, Path(temporary)) if isinstance(model, nn.Module) else find_folder(model)
-        run = subprocess.run([sys.executable, str(converter), str(folder), "--outfile", str(partial), "--outtype", dtype],
-                             capture_output=True, encoding="utf-8", errors="replace")
+        folder = (
+            _saved(model, tokenizer, Path(temporary))
+            if isinstance(model, nn.Module)
+            else find_folder(model)
+        )
+        run = subprocess.run(
+            [
+                sys.executable,
+                str(converter),
+                str(folder),
+                "--outfile",
+                str(partial),
+                "--outtype",
+                dtype,
+            ],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         if run.returncode or not partial.is_file():
-            raise ExportError(f"{converter.name} failed ({run.returncode}): {run.stderr.strip()[-800:]}")
+            raise ExportError(
+                f"{converter.name} failed ({run.returncode}): {run.stderr.strip()[-800:]}"
+            )
     return path
 
 
@@ -314,11 +418,15 @@ def _parent(path: Path) -> Path:
 def _saved(model: nn.Module, tokenizer, folder: Path) -> Path:
     """The merged model as a checkpoint; it is held a second time while it is written."""
     from ftlib.export.source import from_model
+
     source = from_model(model)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     from safetensors.torch import save_file
-    merged = {name: source.load(name).values.to("cpu", dtype).contiguous() for name in source.shapes}
+
+    merged = {
+        name: source.load(name).values.to("cpu", dtype).contiguous() for name in source.shapes
+    }
     save_file(merged, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -4,6 +4,7 @@ Go's package has no `trim`, and Ollama hands the template its own view of a conv
 joined, and `.Messages`, where neighbours of one role are joined. The start-of-text token is not in these templates:
 the runtime adds it (`tokenizer.ggml.add_bos_token`), and no model was trained on two.
 """
+
 from __future__ import annotations
 
 import logging
@@ -23,17 +24,39 @@ TEMPLATES = {
     "chatml": CHATML,
     "llama-3": "{{ range .Messages }}" + _LLAMA_TURN + "{{ end }}" + _LLAMA_ANSWER,
     # A system message later in the conversation moves to the top, where Jinja leaves it in its place.
-    "llama-3.1": ("<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
-                  f"Today Date: {_DATE}\n\n" "{{ .System }}<|eot_id|>{{ range .Messages }}{{ if ne .Role \"system\" }}"
-                  + _LLAMA_TURN + "{{ end }}{{ end }}" + _LLAMA_ANSWER),
-    "qwen-2.5": ("{{ if eq .System \"\" }}<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-                 "<|im_end|>\n{{ end }}" + CHATML),
+    "llama-3.1": (
+        "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+        f"Today Date: {_DATE}\n\n"
+        '{{ .System }}<|eot_id|>{{ range .Messages }}{{ if ne .Role "system" }}'
+        + _LLAMA_TURN
+        + "{{ end }}{{ end }}"
+        + _LLAMA_ANSWER
+    ),
+    "qwen-2.5": (
+        '{{ if eq .System "" }}<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.'
+        "<|im_end|>\n{{ end }}" + CHATML
+    ),
     "qwen-3": CHATML + "<think>\n\n</think>\n\n",  # without thinking, as ftlib trains it
 }
 # Tokens that end an answer or a document in these families, where a vocabulary has them.
-END_TOKENS = ("<|end|>", "<|eos|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>")
-PROBES = [[{"role": role, "content": f"Words {i} of the {role}."} for i, role in enumerate(roles.split())]
-          for roles in ("user", "user assistant user", "system user", "system user assistant user assistant user")]
+END_TOKENS = (
+    "<|end|>",
+    "<|eos|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+)
+PROBES = [
+    [{"role": role, "content": f"Words {i} of the {role}."} for i, role in enumerate(roles.split())]
+    for roles in (
+        "user",
+        "user assistant user",
+        "system user",
+        "system user assistant user assistant user",
+    )
+]
 
 
 class TemplateError(ValueError):
@@ -44,6 +67,7 @@ class TemplateError(ValueError):
 class ChatFormat:
     """What a tokenizer or a GGUF says of conversations: Jinja, start token, the tokens at which the runtime stops by itself
     (`eos`), and all that end an answer (`ends`)."""
+
     jinja: str | None
     bos: str
     eos: tuple[str, ...]
@@ -52,6 +76,7 @@ class ChatFormat:
 
 def _read_gguf(path: str | os.PathLike) -> ChatFormat:
     from gguf import GGUFReader, Keys
+
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, IndexError) as error:
@@ -67,8 +92,15 @@ def _read_gguf(path: str | os.PathLike) -> ChatFormat:
         index = value(key)
         return tokens[index] if index is not None and index < len(tokens) else None
 
-    eos = tuple(dict.fromkeys(t for t in map(token, (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID)) if t))
-    return ChatFormat(value(Keys.Tokenizer.CHAT_TEMPLATE), token(Keys.Tokenizer.BOS_ID) or "", eos, _ends(eos, set(tokens)))
+    eos = tuple(
+        dict.fromkeys(t for t in map(token, (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID)) if t)
+    )
+    return ChatFormat(
+        value(Keys.Tokenizer.CHAT_TEMPLATE),
+        token(Keys.Tokenizer.BOS_ID) or "",
+        eos,
+        _ends(eos, set(tokens)),
+    )
 
 
 def _ends(eos: tuple[str, ...], vocabulary) -> tuple[str, ...]:
@@ -80,15 +112,26 @@ def chat_format(source) -> ChatFormat:
     if isinstance(source, (str, os.PathLike)):
         return _read_gguf(source)
     eos = (source.eos_token,) if source.eos_token else ()
-    return ChatFormat(source.get_chat_template() if source.chat_template else None, source.bos_token or "", eos,
-                      _ends(eos, source.get_vocab()))
+    return ChatFormat(
+        source.get_chat_template() if source.chat_template else None,
+        source.bos_token or "",
+        eos,
+        _ends(eos, source.get_vocab()),
+    )
 
 
 def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
     """The prompt as transformers renders it, without the start token, ready for the assistant's answer."""
     from transformers.utils.chat_template_utils import render_jinja_template
-    rendered, _ = render_jinja_template([messages], chat_template=form.jinja, add_generation_prompt=True, bos_token=form.bos,
-                                        eos_token=form.eos[0] if form.eos else "", enable_thinking=False)
+
+    rendered, _ = render_jinja_template(
+        [messages],
+        chat_template=form.jinja,
+        add_generation_prompt=True,
+        bos_token=form.bos,
+        eos_token=form.eos[0] if form.eos else "",
+        enable_thinking=False,
+    )
     return rendered[0].removeprefix(form.bos)
 
 
@@ -100,13 +143,18 @@ def go_template(source) -> str:
     that the Jinja takes from the clock is frozen. TemplateError where none fits.
     """
     from jinja2 import TemplateError as JinjaError
+
     form = chat_format(source)
     if not form.jinja:
-        raise TemplateError("there is no chat template: use the -Instruct tokenizer or set tokenizer.chat_template")
+        raise TemplateError(
+            "there is no chat template: use the -Instruct tokenizer or set tokenizer.chat_template"
+        )
     try:
         wanted = [_render_jinja(form, messages) for messages in PROBES]
     except JinjaError as error:
-        raise TemplateError(f"the chat template refuses a plain conversation ({error}): {_MEND}") from None
+        raise TemplateError(
+            f"the chat template refuses a plain conversation ({error}): {_MEND}"
+        ) from None
     date = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
     for name, template in TEMPLATES.items():
         dated = template.replace(_DATE, date[1]) if date else template
@@ -114,7 +162,9 @@ def go_template(source) -> str:
             if "strftime_now" in form.jinja and dated != template:
                 log.info("TEMPLATE %s: the date is frozen at %s", name, date[1])
             return dated
-    raise TemplateError(f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text {wanted[-1]!r}: {_MEND}")
+    raise TemplateError(
+        f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text {wanted[-1]!r}: {_MEND}"
+    )
 
 
 _MEND = "write one, compare it by render_go(template, messages), and pass it as template="
@@ -122,7 +172,11 @@ _MEND = "write one, compare it by render_go(template, messages), and pass it as 
 
 def template_stops(template: str) -> tuple[str, ...]:
     """The tokens that a Go template puts after a message or answer: what the model writes to end its turn."""
-    return tuple(dict.fromkeys(re.findall(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)", template)))
+    return tuple(
+        dict.fromkeys(
+            re.findall(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)", template)
+        )
+    )
 
 
 def render_go(template: str, messages: list[dict]) -> str:
@@ -162,7 +216,11 @@ def _branch(action: str, parts) -> tuple:
     body, closer = _block(parts)
     other: list = []
     if closer.startswith("else if "):
-        return action, body, [_branch(closer.removeprefix("else "), parts)]  # its `end` closes this one too
+        return (
+            action,
+            body,
+            [_branch(closer.removeprefix("else "), parts)],
+        )  # its `end` closes this one too
     if closer == "else":
         other, closer = _block(parts)
     if closer != "end":
@@ -191,7 +249,9 @@ def _run(nodes: list, dot: dict) -> str:
 def _value(expression: str, dot: dict):
     found = re.fullmatch(r'(?:(eq|ne) )?\.(\w+)(?: "([^"\\]*)")?', expression)
     if not found or bool(found[1]) != (found[3] is not None) or found[2] not in dot:
-        raise TemplateError(f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, or no field of "
-                            f"{', '.join('.' + name for name in dot)}")
+        raise TemplateError(
+            f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, or no field of "
+            f"{', '.join('.' + name for name in dot)}"
+        )
     operator, field, text = found.groups()
     return dot[field] if operator is None else (dot[field] == text) == (operator == "eq")

@@ -5,6 +5,7 @@ process by an illegal instruction at its first quantised product: a kernel, a te
 nothing in ftlib calls it before this. `python -P ftlib/export/llama_probe.py` prints what was found and
 ends with 0 if it runs. Needs neither torch nor transformers.
 """
+
 from __future__ import annotations
 
 import functools
@@ -19,8 +20,10 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # Outside the checkout's .venv, as in conda. pip's cache does not know how a wheel was built.
-BY_HAND = ("pip uninstall -y llama-cpp-python; CMAKE_ARGS=-DGGML_NATIVE=OFF "
-           "pip install --no-cache-dir -c constraints.txt -e '.[export]'")
+BY_HAND = (
+    "pip uninstall -y llama-cpp-python; CMAKE_ARGS=-DGGML_NATIVE=OFF "
+    "pip install --no-cache-dir -c constraints.txt -e '.[export]'"
+)
 REASON = "ftlib-export-failed"  # file in .venv, where tools/venv.py says why it could not compile
 PATIENCE = 120  # seconds; it takes one or two
 # llama.cpp's number of each type that is tried: F16 stays as it is written.
@@ -31,6 +34,7 @@ WIDTH, VOCABULARY = 256, 64  # k-quants need rows of 256
 @dataclass(frozen=True)
 class Probe:
     """What the trial showed. `status`: "fine", "missing", "died" or "failed"; `what` says why."""
+
     status: str
     what: str = ""
     features: str = ""
@@ -66,8 +70,9 @@ def probe_llama() -> Probe:
     with tempfile.TemporaryDirectory(prefix="ftlib-probe-") as folder:
         command = [sys.executable, "-P", str(Path(__file__).resolve()), folder]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace",
-                                  timeout=PATIENCE)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=PATIENCE
+            )
         except subprocess.TimeoutExpired:
             return Probe("failed", f"llama-cpp-python did not compute a token in {PATIENCE} s")
     return _judge(done.returncode, done.stdout, done.stderr)
@@ -108,6 +113,7 @@ def write_model(path: Path) -> None:
     """A Llama of one layer with random weights in f16 and no tokenizer."""
     import numpy as np
     from gguf import GGUFWriter, LlamaFileType
+
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(1)
     writer.add_context_length(64)
@@ -137,8 +143,16 @@ def evaluate(path: Path):
     """Logits after four tokens at once and one alone: llama.cpp has other products for each."""
     import numpy as np
     from llama_cpp import Llama
-    model = Llama(str(path), n_ctx=64, n_threads=1, n_threads_batch=1, n_gpu_layers=0,
-                  logits_all=True, verbose=False)
+
+    model = Llama(
+        str(path),
+        n_ctx=64,
+        n_threads=1,
+        n_threads_batch=1,
+        n_gpu_layers=0,
+        logits_all=True,
+        verbose=False,
+    )
     model.eval([1, 2, 3, 4])
     model.eval([5])
     logits = np.array(model.scores[:5])
@@ -150,6 +164,7 @@ def quantise(source: Path, target: Path, number: int) -> None:
     import ctypes
 
     import llama_cpp
+
     options = llama_cpp.llama_model_quantize_default_params()
     options.ftype = number
     options.nthread = 1
@@ -163,6 +178,7 @@ def try_everything(folder: Path) -> None:
     """Say what is tried before it is: after an illegal instruction nothing can be said."""
     import llama_cpp
     import numpy as np
+
     _say(features=llama_cpp.llama_print_system_info().decode(errors="replace").strip())
     source = folder / "F16.gguf"
     write_model(source)

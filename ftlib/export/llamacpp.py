@@ -1,4 +1,5 @@
 """What llama-cpp-python does for an export: quantise a GGUF file, and open one. Only this needs the slow `export` extra."""
+
 from __future__ import annotations
 
 import contextlib
@@ -46,6 +47,7 @@ sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes
 @dataclass(frozen=True)
 class QuantizedFile(os.PathLike):
     """A quantised file: `path`, bytes, how many tensors have each type, and the type of those that `fell_back` to another."""
+
     path: Path
     nbytes: int
     types: dict[str, int]
@@ -56,11 +58,17 @@ class QuantizedFile(os.PathLike):
 
     def __str__(self) -> str:
         types = ", ".join(f"{count} {name}" for name, count in sorted(self.types.items()))
-        tail = f"; fell back: {', '.join(f'{n} to {t}' for n, t in self.fell_back.items())}" if self.fell_back else ""
+        tail = (
+            f"; fell back: {', '.join(f'{n} to {t}' for n, t in self.fell_back.items())}"
+            if self.fell_back
+            else ""
+        )
         return f"{self.path.name}: {self.nbytes / 1e6:.1f} MB, {types}{tail}"
 
 
-def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | None = None) -> QuantizedFile:
+def quantize_gguf(
+    source, target, quantization: str = "Q4_K_M", threads: int | None = None
+) -> QuantizedFile:
     """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in it.
 
     quantization: "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M" or "Q2_K". The k-quants need rows of a multiple of 256 weights;
@@ -75,9 +83,15 @@ def quantize_gguf(source, target, quantization: str = "Q4_K_M", threads: int | N
     reader = read_gguf(source)
     if target.exists() and target.samefile(source):
         raise ExportError(f"target {target} is the source itself: name another file")
-    low = {name: kind for name, kind in tensor_types(reader).items() if kind not in ("F32", "F16", "BF16")}
+    low = {
+        name: kind
+        for name, kind in tensor_types(reader).items()
+        if kind not in ("F32", "F16", "BF16")
+    }
     if low:
-        raise ExportError(f"{source} is quantised already ({next(iter(low.values()))}): start from an f16 export")
+        raise ExportError(
+            f"{source} is quantised already ({next(iter(low.values()))}): start from an f16 export"
+        )
     expected = int(sum(int(t.n_elements) for t in reader.tensors) * bits / 8 + 2e7)
     with writing(target) as partial:
         check_disk(target, expected)
@@ -95,10 +109,17 @@ def _cores() -> int:
 
 def _run(source: Path, partial: Path, number: int, threads: int, expected: int) -> None:
     command = [sys.executable, "-c", QUANTIZE, str(source), str(partial), str(number), str(threads)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                               encoding="utf-8", errors="replace")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
     try:
-        with tqdm(total=expected, unit="B", unit_scale=True, desc=partial.name, disable=expected < 1e8) as bar:
+        with tqdm(
+            total=expected, unit="B", unit_scale=True, desc=partial.name, disable=expected < 1e8
+        ) as bar:
             while process.poll() is None:
                 time.sleep(0.05)
                 bar.update(max(0, partial.stat().st_size - bar.n) if partial.exists() else 0)
@@ -109,25 +130,39 @@ def _run(source: Path, partial: Path, number: int, threads: int, expected: int) 
         if "No module named 'llama_cpp'" in problem:
             raise ExportError(probe_llama().problem)
         if -process.returncode == signal.SIGILL:
-            raise ExportError(f"llama.cpp died quantising {source}: illegal instruction: "
-                              f"rebuild by `{mend()}`")
-        raise ExportError(f"llama.cpp could not quantise {source} (exit {process.returncode}): {problem.strip()[-500:]}")
+            raise ExportError(
+                f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{mend()}`"
+            )
+        raise ExportError(
+            f"llama.cpp could not quantise {source} (exit {process.returncode}): {problem.strip()[-500:]}"
+        )
 
 
-def _inspect(partial: Path, target: Path, quantization: str, wanted: tuple[str, ...]) -> QuantizedFile:
+def _inspect(
+    partial: Path, target: Path, quantization: str, wanted: tuple[str, ...]
+) -> QuantizedFile:
     reader = read_gguf(partial)
     types = tensor_types(reader)
     fell_back = {name: kind for name, kind in types.items() if kind not in wanted}
     if wanted[0] not in types.values():
         rows = sorted({int(t.shape[0]) for t in reader.tensors if t.name in fell_back})
-        raise ExportError(f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of 256. The file "
-                          f"would be "
-                          f"{', '.join(sorted(set(fell_back.values())))} under the name {quantization}: use Q8_0")
+        raise ExportError(
+            f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of 256. The file "
+            f"would be "
+            f"{', '.join(sorted(set(fell_back.values())))} under the name {quantization}: use Q8_0"
+        )
     return QuantizedFile(target, partial.stat().st_size, dict(Counter(types.values())), fell_back)
 
 
 @contextlib.contextmanager
-def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logits: bool = False, gpu: bool = False):
+def open_llama(
+    path,
+    n_ctx: int = 512,
+    threads: int = 1,
+    adapter=None,
+    all_logits: bool = False,
+    gpu: bool = False,
+):
     """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
 
     adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for one.
@@ -138,13 +173,27 @@ def open_llama(path, n_ctx: int = 512, threads: int = 1, adapter=None, all_logit
     if not found.fine:
         raise ExportError(found.problem)
     from llama_cpp import Llama
+
     for file in filter(None, (path, adapter)):
         read_gguf(file)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its log says for every matrix of an adapter in which buffer it lies
-            llama = Llama(str(path), n_ctx=n_ctx, n_batch=n_ctx, n_ubatch=min(n_ctx, 512), n_threads=threads,
-                          n_threads_batch=threads, verbose=False, logits_all=all_logits, type_k=0, type_v=0,
-                          lora_path=str(adapter) if adapter else None, n_gpu_layers=-1 if gpu else 0)
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # its log says for every matrix of an adapter in which buffer it lies
+            llama = Llama(
+                str(path),
+                n_ctx=n_ctx,
+                n_batch=n_ctx,
+                n_ubatch=min(n_ctx, 512),
+                n_threads=threads,
+                n_threads_batch=threads,
+                verbose=False,
+                logits_all=all_logits,
+                type_k=0,
+                type_v=0,
+                lora_path=str(adapter) if adapter else None,
+                n_gpu_layers=-1 if gpu else 0,
+            )
     except (ValueError, RuntimeError) as error:
         raise ExportError(f"llama.cpp refuses {path}: {error}") from None
     try:
@@ -159,6 +208,11 @@ def llama_counters(llama) -> dict[str, int]:
     prompt_eval_count, eval_count in tokens (a token fed alone counts as generated), their durations in nanoseconds.
     """
     from llama_cpp import llama_perf_context
+
     seen = llama_perf_context(llama.ctx)
-    return {"prompt_eval_count": seen.n_p_eval, "prompt_eval_duration": round(seen.t_p_eval_ms * 1e6),
-            "eval_count": seen.n_eval, "eval_duration": round(seen.t_eval_ms * 1e6)}
+    return {
+        "prompt_eval_count": seen.n_p_eval,
+        "prompt_eval_duration": round(seen.t_p_eval_ms * 1e6),
+        "eval_count": seen.n_eval,
+        "eval_duration": round(seen.t_eval_ms * 1e6),
+    }

@@ -4,6 +4,7 @@
 otherwise guess the template from the GGUF's by similarity, run past an unknown end token, and take a context of 256k tokens
 on machines with much memory (16 GiB of KV cache for an 8B model at 131k).
 """
+
 from __future__ import annotations
 
 import math
@@ -15,11 +16,40 @@ from pathlib import Path
 from ftlib.export.go_template import chat_format, go_template, template_stops
 
 # Ollama's parameters, with the type of their value. Those that it calls deprecated (mirostat, f16_kv …) are left out.
-PARAMETERS = {"num_ctx": int, "num_predict": int, "num_keep": int, "num_batch": int, "num_gpu": int, "num_thread": int,
-              "main_gpu": int, "use_mmap": bool, "seed": int, "temperature": float, "top_k": int, "top_p": float, "min_p": float,
-              "typical_p": float, "repeat_last_n": int, "repeat_penalty": float, "presence_penalty": float,
-              "frequency_penalty": float, "stop": str}
-COMMANDS = ("FROM", "ADAPTER", "TEMPLATE", "SYSTEM", "PARAMETER", "LICENSE", "MESSAGE", "RENDERER", "PARSER", "REQUIRES", "DRAFT")
+PARAMETERS = {
+    "num_ctx": int,
+    "num_predict": int,
+    "num_keep": int,
+    "num_batch": int,
+    "num_gpu": int,
+    "num_thread": int,
+    "main_gpu": int,
+    "use_mmap": bool,
+    "seed": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "typical_p": float,
+    "repeat_last_n": int,
+    "repeat_penalty": float,
+    "presence_penalty": float,
+    "frequency_penalty": float,
+    "stop": str,
+}
+COMMANDS = (
+    "FROM",
+    "ADAPTER",
+    "TEMPLATE",
+    "SYSTEM",
+    "PARAMETER",
+    "LICENSE",
+    "MESSAGE",
+    "RENDERER",
+    "PARSER",
+    "REQUIRES",
+    "DRAFT",
+)
 
 
 class ModelfileError(ValueError):
@@ -29,6 +59,7 @@ class ModelfileError(ValueError):
 @dataclass
 class Modelfile:
     """FROM, ADAPTER, TEMPLATE, SYSTEM, PARAMETER by name (`stop` a list), and other instructions as (name, text)."""
+
     base: str
     adapter: str | None = None
     template: str | None = None
@@ -40,10 +71,14 @@ class Modelfile:
         lines = [f"FROM {_quote('FROM', self.base, bare=True)}"]
         for name in ("adapter", "template", "system"):
             if (value := getattr(self, name)) is not None:
-                lines.append(f"{name.upper()} {_quote(name.upper(), value, bare=name == 'adapter')}")
+                lines.append(
+                    f"{name.upper()} {_quote(name.upper(), value, bare=name == 'adapter')}"
+                )
         for name, value in self.parameters.items():
             for one in _check_parameter(name, value):
-                text = _quote(f"PARAMETER {name}", one) if isinstance(one, str) else str(one).lower()
+                text = (
+                    _quote(f"PARAMETER {name}", one) if isinstance(one, str) else str(one).lower()
+                )
                 lines.append(f"PARAMETER {name} {text}")
         lines += [f"{name} {_quote(name, value, bare=True)}" for name, value in self.others]
         return "\n".join(lines) + "\n"
@@ -57,12 +92,16 @@ def _quote(name: str, text: str, bare: bool = False) -> str:
     """`text` as the Modelfile's grammar takes it. There is no escape: a value ends at the first line end where its quotes close."""
     for position, letter in enumerate(text):
         if not (letter.isprintable() or letter in "\t\r\n"):
-            raise ModelfileError(f"{name}: Ollama's parser drops U+{ord(letter):04X} (position {position}): replace it, "
-                                 "a no-break space by a plain one, or leave it out")
+            raise ModelfileError(
+                f"{name}: Ollama's parser drops U+{ord(letter):04X} (position {position}): replace it, "
+                "a no-break space by a plain one, or leave it out"
+            )
     if bare and re.fullmatch(r'[^"\s]([^\r\n]*\S)?', text):
         return text
     if any(line.rstrip().endswith('"""') for line in re.split(r"[\r\n]", text)[:-1]):
-        raise ModelfileError(f'{name}: a line within the text ends in """, which closes it: put the quotes elsewhere or use \'\'\'')
+        raise ModelfileError(
+            f"{name}: a line within the text ends in \"\"\", which closes it: put the quotes elsewhere or use '''"
+        )
     return f'"""{text}"""' if '"' in text or "\n" in text or "\r" in text else f'"{text}"'
 
 
@@ -70,26 +109,47 @@ def _unquote(text: str) -> str | None:
     """The value, or None while its quotes are open."""
     for mark in ('"""', '"'):
         if text.startswith(mark):
-            return text[len(mark):-len(mark)] if len(text) >= 2 * len(mark) and text.endswith(mark) else None
+            return (
+                text[len(mark) : -len(mark)]
+                if len(text) >= 2 * len(mark) and text.endswith(mark)
+                else None
+            )
     return text
 
 
 def _check_parameter(name: str, value) -> list:
     """The values of a PARAMETER, one a line. ModelfileError for an unknown name or a value of another type."""
     if name not in PARAMETERS:
-        raise ModelfileError(f"PARAMETER {name} is unknown to Ollama: use one of {', '.join(PARAMETERS)}")
+        raise ModelfileError(
+            f"PARAMETER {name} is unknown to Ollama: use one of {', '.join(PARAMETERS)}"
+        )
     kind = PARAMETERS[name]
     values = value if isinstance(value, (list, tuple)) and name == "stop" else [value]
     for one in values:
         fits = isinstance(one, kind) or (kind is float and isinstance(one, int))
-        if not fits or (isinstance(one, bool) and kind is not bool) or one == "" or (kind is float and not math.isfinite(one)):
-            raise ModelfileError(f"PARAMETER {name}: {one!r} is not {'a non-empty' if kind is str else 'a finite'} {kind.__name__}")
+        if (
+            not fits
+            or (isinstance(one, bool) and kind is not bool)
+            or one == ""
+            or (kind is float and not math.isfinite(one))
+        ):
+            raise ModelfileError(
+                f"PARAMETER {name}: {one!r} is not {'a non-empty' if kind is str else 'a finite'} {kind.__name__}"
+            )
     return list(values)
 
 
-def make_modelfile(gguf: str | os.PathLike, template: str | None = None, tokenizer=None, system: str | None = None,
-                   num_ctx: int = 4096, stop=(), adapter: str | os.PathLike | None = None, parameters: dict | None = None,
-                   folder: str | os.PathLike | None = None) -> Modelfile:
+def make_modelfile(
+    gguf: str | os.PathLike,
+    template: str | None = None,
+    tokenizer=None,
+    system: str | None = None,
+    num_ctx: int = 4096,
+    stop=(),
+    adapter: str | os.PathLike | None = None,
+    parameters: dict | None = None,
+    folder: str | os.PathLike | None = None,
+) -> Modelfile:
     """A Modelfile for the file `gguf`, and `adapter` (a GGUF of a plain LoRA) over it.
 
     `template`: Go text; None takes the one that equals the Jinja of `tokenizer`, or of the GGUF (`go_template`). Stops: what ends
@@ -101,23 +161,47 @@ def make_modelfile(gguf: str | os.PathLike, template: str | None = None, tokeniz
     for name in {"num_ctx", "stop"} & parameters.keys():
         raise ModelfileError(f"parameters has {name!r}: pass {name}= instead")
     if isinstance(num_ctx, bool) or not isinstance(num_ctx, int) or num_ctx < 1:
-        raise ModelfileError(f"num_ctx={num_ctx!r}: pass the context length in tokens, such as 4096")
+        raise ModelfileError(
+            f"num_ctx={num_ctx!r}: pass the context length in tokens, such as 4096"
+        )
     base, over = (name and _reference(Path(name), folder) for name in (gguf, adapter))
     source = gguf if tokenizer is None else tokenizer
     template = go_template(source) if template is None else template
-    stops = [*template_stops(template), *chat_format(source).ends, *([stop] if isinstance(stop, str) else stop)]
+    stops = [
+        *template_stops(template),
+        *chat_format(source).ends,
+        *([stop] if isinstance(stop, str) else stop),
+    ]
     if not stops:
         raise ModelfileError("no stop token is known, so answers would not end: pass stop=[…]")
-    return Modelfile(base, over, template, system, {"num_ctx": num_ctx, "stop": list(dict.fromkeys(stops)), **parameters})
+    return Modelfile(
+        base,
+        over,
+        template,
+        system,
+        {"num_ctx": num_ctx, "stop": list(dict.fromkeys(stops)), **parameters},
+    )
 
 
-def write_modelfile(path: str | os.PathLike, gguf: str | os.PathLike, template: str | None = None, tokenizer=None,
-                    system: str | None = None, num_ctx: int = 4096, stop=(), adapter: str | os.PathLike | None = None,
-                    parameters: dict | None = None) -> Path:
+def write_modelfile(
+    path: str | os.PathLike,
+    gguf: str | os.PathLike,
+    template: str | None = None,
+    tokenizer=None,
+    system: str | None = None,
+    num_ctx: int = 4096,
+    stop=(),
+    adapter: str | os.PathLike | None = None,
+    parameters: dict | None = None,
+) -> Path:
     """Write `make_modelfile(…)` to `path`, beside and renamed; returns the path. ModelfileError also where a text cannot be
     represented: a line in it that ends in three double quotes, or characters that Ollama's parser drops."""
     path = Path(path)
-    text = str(make_modelfile(gguf, template, tokenizer, system, num_ctx, stop, adapter, parameters, path.parent)).encode()
+    text = str(
+        make_modelfile(
+            gguf, template, tokenizer, system, num_ctx, stop, adapter, parameters, path.parent
+        )
+    ).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -134,15 +218,23 @@ def is_gguf(file: str | os.PathLike) -> bool:
         with open(file, "rb") as stream:
             return stream.read(4) == b"GGUF"
     except OSError as error:
-        raise ModelfileError(f"{file} cannot be read ({error.strerror}): export_gguf writes it") from None
+        raise ModelfileError(
+            f"{file} cannot be read ({error.strerror}): export_gguf writes it"
+        ) from None
 
 
 def _reference(file: Path, folder: str | os.PathLike | None) -> str:
     """How a Modelfile in `folder` names a GGUF: ./name in that folder, else the absolute path."""
     if not is_gguf(file):
-        raise ModelfileError(f"{file} is not GGUF: export_gguf writes models, export_adapter_gguf adapters")
+        raise ModelfileError(
+            f"{file} is not GGUF: export_gguf writes models, export_adapter_gguf adapters"
+        )
     file = file.resolve()
-    return f"./{file.name}" if folder is not None and file.parent == Path(folder).resolve() else str(file)
+    return (
+        f"./{file.name}"
+        if folder is not None and file.parent == Path(folder).resolve()
+        else str(file)
+    )
 
 
 def parse_modelfile(source: str | os.PathLike) -> Modelfile:
@@ -159,7 +251,9 @@ def parse_modelfile(source: str | os.PathLike) -> Modelfile:
         command, value = (re.split(r"[ \t]", line, maxsplit=1) + [""])[:2]
         command = command.strip().upper()
         if command not in COMMANDS:
-            raise ModelfileError(f"line {number}: {command!r} is no instruction: use one of {', '.join(COMMANDS)}")
+            raise ModelfileError(
+                f"line {number}: {command!r} is no instruction: use one of {', '.join(COMMANDS)}"
+            )
         name = None
         if command in ("PARAMETER", "MESSAGE"):
             name, value = (re.split(r"[ \t]", value.lstrip(" \t"), maxsplit=1) + [""])[:2]
@@ -188,7 +282,11 @@ def _store(found: dict, number: int, command: str, name: str | None, value: str)
             typed = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
             [typed] = _check_parameter(name, typed)
         except (KeyError, ValueError) as error:
-            why = error if isinstance(error, ModelfileError) else f"PARAMETER {name}: {value!r} is not {kind.__name__}"
+            why = (
+                error
+                if isinstance(error, ModelfileError)
+                else f"PARAMETER {name}: {value!r} is not {kind.__name__}"
+            )
             raise ModelfileError(f"line {number}: {why}") from None
         if name == "stop":
             found["parameters"].setdefault("stop", []).append(typed)
@@ -204,12 +302,17 @@ def _store(found: dict, number: int, command: str, name: str | None, value: str)
 class Stop:
     """A token that ends an answer but has no PARAMETER stop, why it does,
     and whether the runtime stops there by itself (`by_gguf`)."""
+
     token: str
     why: str
     by_gguf: bool
 
     def __str__(self) -> str:
-        fate = "the GGUF's eos or eot alone stops there" if self.by_gguf else "nothing stops there, generation runs on"
+        fate = (
+            "the GGUF's eos or eot alone stops there"
+            if self.by_gguf
+            else "nothing stops there, generation runs on"
+        )
         return f'{self.token} ({self.why}): {fate}; add PARAMETER stop "{self.token}"'
 
 
@@ -223,5 +326,9 @@ def diagnose_stops(source, modelfile: Modelfile | str | os.PathLike) -> list[Sto
     form, known = chat_format(source), set(modelfile.parameters.get("stop", []))
     expected = {token: "end token of the vocabulary" for token in form.ends}
     expected |= {token: "eos or eot" for token in form.eos}
-    expected |= {token: "ends a turn in TEMPLATE" for token in template_stops(modelfile.template or "")}
-    return [Stop(token, why, token in form.eos) for token, why in expected.items() if token not in known]
+    expected |= {
+        token: "ends a turn in TEMPLATE" for token in template_stops(modelfile.template or "")
+    }
+    return [
+        Stop(token, why, token in form.eos) for token, why in expected.items() if token not in known
+    ]

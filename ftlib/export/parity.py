@@ -1,4 +1,5 @@
 """Is the exported file the model? transformers against llama.cpp on the same tokens, quantisations against the first file."""
+
 from __future__ import annotations
 
 import math
@@ -22,6 +23,7 @@ TOLERANCES = {"ALL_F32": 1e-3, "MOSTLY_F16": 0.05, "MOSTLY_BF16": 0.5}
 @dataclass
 class FileReport:
     """One file's figures. Counts are of prompts; `kl` and `same_top` compare with the first file, over all tokens."""
+
     name: str
     kind: str
     megabytes: float
@@ -36,6 +38,7 @@ class FileReport:
 @dataclass
 class ExportReport:
     """What `check_export` found: `files`, the model's own `perplexity`, and `problems`; `passed` when there are none."""
+
     prompts: int
     perplexity: float
     files: list[FileReport] = field(default_factory=list)
@@ -53,16 +56,31 @@ class ExportReport:
 
     def __str__(self) -> str:
         n = self.prompts
-        lines = [f"{'file':<24}{'type':<14}{'MB':>9}{'prompts =':>11}{'answers =':>11}{'max |Δlogit|':>14}{'perplexity':>12}"
-                 f"{'KL, nats':>10}{'same top':>10}",
-                 f"{'transformers':<24}{'':<59}{'':>10}{self.perplexity:>12.4f}"]
-        lines += [f"{f.name:<24}{f.kind:<14}{f.megabytes:>9.1f}{f'{f.same_prompt}/{n}':>11}{f'{f.same_answer}/{n}':>11}"
-                  f"{f.max_logit_diff:>14.2g}{f.perplexity:>12.4f}{f.kl:>10.2g}{f.same_top:>10.1%}" for f in self.files]
+        lines = [
+            f"{'file':<24}{'type':<14}{'MB':>9}{'prompts =':>11}{'answers =':>11}{'max |Δlogit|':>14}{'perplexity':>12}"
+            f"{'KL, nats':>10}{'same top':>10}",
+            f"{'transformers':<24}{'':<59}{'':>10}{self.perplexity:>12.4f}",
+        ]
+        lines += [
+            f"{f.name:<24}{f.kind:<14}{f.megabytes:>9.1f}{f'{f.same_prompt}/{n}':>11}{f'{f.same_answer}/{n}':>11}"
+            f"{f.max_logit_diff:>14.2g}{f.perplexity:>12.4f}{f.kl:>10.2g}{f.same_top:>10.1%}"
+            for f in self.files
+        ]
         return "\n".join([*lines, *self.problems, "passed" if self.passed else "FAILED"])
 
 
-def check_export(model, tokenizer, files, prompts, texts=None, max_new_tokens: int = 32, tolerance: float | None = None,
-                 max_kl: float = 0.5, threads: int = 1, generate: Callable | None = None) -> ExportReport:
+def check_export(
+    model,
+    tokenizer,
+    files,
+    prompts,
+    texts=None,
+    max_new_tokens: int = 32,
+    tolerance: float | None = None,
+    max_kl: float = 0.5,
+    threads: int = 1,
+    generate: Callable | None = None,
+) -> ExportReport:
     """Compare exported files with the model they were made of; returns a report that passes or names what differs.
 
     files: a path or a list; the first is the unquantised one, which must give the same greedy answers and logits within `tolerance`
@@ -79,7 +97,11 @@ def check_export(model, tokenizer, files, prompts, texts=None, max_new_tokens: i
     chats = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
     encoded = [_chat_ids(tokenizer, c) for c in chats]
     answers = [_answer(model, ids, max_new_tokens) for ids in encoded]
-    rows = [p + a for p, a in zip(encoded, answers)] if texts is None else [tokenizer(t)["input_ids"] for t in texts]
+    rows = (
+        [p + a for p, a in zip(encoded, answers)]
+        if texts is None
+        else [tokenizer(t)["input_ids"] for t in texts]
+    )
     rows = [r for r in rows if len(r) > 1]
     report = ExportReport(len(prompts), math.nan)
     width = max(map(len, [p + a for p, a in zip(encoded, answers)] + rows)) + 1
@@ -89,7 +111,9 @@ def check_export(model, tokenizer, files, prompts, texts=None, max_new_tokens: i
             with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
                 found = _describe(file)
                 report.files.append(found)
-                _compare_chats(llama, tokenizer, chats, encoded, answers, found, report, first=not number)
+                _compare_chats(
+                    llama, tokenizer, chats, encoded, answers, found, report, first=not number
+                )
                 _compare_logits(llama, rows, found, Path(scratch), first=not number)
             _judge(found, report, tolerance, max_kl, first=not number)
     if generate is not None:
@@ -103,16 +127,23 @@ def _describe(file: Path) -> FileReport:
 
 
 def _chat_ids(tokenizer, chat: list[dict]) -> list[int]:
-    return tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, add_generation_prompt=True)["input_ids"]
+    return tokenizer.apply_chat_template(
+        chat, tokenize=True, return_dict=True, add_generation_prompt=True
+    )["input_ids"]
 
 
 @torch.no_grad()
 def _answer(model, ids: list[int], max_new_tokens: int) -> list[int]:
     """The greedy continuation, its stop token included. One at a time: padding would change the last digits."""
     row = torch.tensor([ids], device=model.device)
-    out = model.generate(input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=max_new_tokens, do_sample=False,
-                         pad_token_id=model.generation_config.pad_token_id or 0)
-    return out[0, len(ids):].tolist()
+    out = model.generate(
+        input_ids=row,
+        attention_mask=torch.ones_like(row),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=model.generation_config.pad_token_id or 0,
+    )
+    return out[0, len(ids) :].tolist()
 
 
 @torch.no_grad()
@@ -131,15 +162,20 @@ def _kept(scratch: Path, whose: str, row: int) -> torch.Tensor:
 
 
 def _nll(logits: torch.Tensor, ids: list[int]) -> float:
-    return torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum").item()
+    return torch.nn.functional.cross_entropy(
+        logits[:-1], torch.tensor(ids[1:]), reduction="sum"
+    ).item()
 
 
 # --- llama.cpp's side -------------------------------------------------------------------------------------------------
 def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
     """Token ids of a chat as llama-cpp-python's chat completion makes them: the file's template, the file's tokenizer."""
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-    text = {name: llama.detokenize([token], special=True).decode() if token >= 0 else ""
-            for name, token in (("bos_token", llama.token_bos()), ("eos_token", llama.token_eos()))}
+
+    text = {
+        name: llama.detokenize([token], special=True).decode() if token >= 0 else ""
+        for name, token in (("bos_token", llama.token_bos()), ("eos_token", llama.token_eos()))
+    }
     made = Jinja2ChatFormatter(llama.metadata["tokenizer.chat_template"], **text)(messages=chat)
     return llama.tokenize(made.prompt.encode(), add_bos=not made.added_special, special=True)
 
@@ -147,6 +183,7 @@ def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
 def llama_answer(llama, ids: list[int], max_new_tokens: int) -> list[int]:
     """llama.cpp's greedy continuation, up to and with a token at which it ends generation by itself."""
     from llama_cpp import llama_model_get_vocab, llama_vocab_is_eog
+
     vocab, out = llama_model_get_vocab(llama.model), []
     for token in llama.generate(ids, temp=0.0):
         out.append(token)
@@ -161,35 +198,49 @@ def llama_logits(llama, ids: list[int]) -> torch.Tensor:
     return torch.from_numpy(llama.scores[: len(ids)].copy())
 
 
-def _compare_chats(llama, tokenizer, chats, encoded, answers, found: FileReport, report: ExportReport, first: bool) -> None:
+def _compare_chats(
+    llama, tokenizer, chats, encoded, answers, found: FileReport, report: ExportReport, first: bool
+) -> None:
     for i, (chat, ids, answer) in enumerate(zip(chats, encoded, answers)):
         theirs = llama_chat_ids(llama, chat)
         found.same_prompt += theirs == ids
         if theirs != ids:
-            report.problems.append(f"{found.name}: prompt {i} becomes other tokens, {_difference(tokenizer, ids, theirs)}")
+            report.problems.append(
+                f"{found.name}: prompt {i} becomes other tokens, {_difference(tokenizer, ids, theirs)}"
+            )
         said = llama_answer(llama, ids, max(len(answer), 1))
         found.same_answer += said == answer
         if first and said != answer:
-            report.problems.append(f"{found.name}: the answer to prompt {i} differs, {_difference(tokenizer, answer, said)}")
+            report.problems.append(
+                f"{found.name}: the answer to prompt {i} differs, {_difference(tokenizer, answer, said)}"
+            )
 
 
 def _difference(tokenizer, ours: list[int], theirs: list[int]) -> str:
-    at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-    ours, theirs = tokenizer.decode(ours[at: at + 4]), tokenizer.decode(theirs[at: at + 4])
+    at = next(
+        (i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs))
+    )
+    ours, theirs = tokenizer.decode(ours[at : at + 4]), tokenizer.decode(theirs[at : at + 4])
     return f"first at token {at}: transformers {ours!r}, llama.cpp {theirs!r}"
 
 
-def _compare_logits(llama, rows: list[list[int]], found: FileReport, scratch: Path, first: bool) -> None:
+def _compare_logits(
+    llama, rows: list[list[int]], found: FileReport, scratch: Path, first: bool
+) -> None:
     nll = kl = same = 0.0
     for i, ids in enumerate(rows):
         logits = llama_logits(llama, ids)
-        found.max_logit_diff = max(found.max_logit_diff, (logits - _kept(scratch, "model", i)).abs().max().item())
+        found.max_logit_diff = max(
+            found.max_logit_diff, (logits - _kept(scratch, "model", i)).abs().max().item()
+        )
         nll += _nll(logits, ids)
         if first:
             np.save(scratch / f"first{i}.npy", logits.numpy())
         else:
             base = _kept(scratch, "first", i)
-            kl += torch.nn.functional.kl_div(logits.log_softmax(-1), base.log_softmax(-1), reduction="sum", log_target=True).item()
+            kl += torch.nn.functional.kl_div(
+                logits.log_softmax(-1), base.log_softmax(-1), reduction="sum", log_target=True
+            ).item()
             same += (logits.argmax(-1) == base.argmax(-1)).sum().item()
     tokens = sum(map(len, rows))
     found.perplexity = math.exp(nll / (tokens - len(rows)))
@@ -197,21 +248,36 @@ def _compare_logits(llama, rows: list[list[int]], found: FileReport, scratch: Pa
         found.kl, found.same_top = kl / tokens, same / tokens
 
 
-def _judge(found: FileReport, report: ExportReport, tolerance: float | None, max_kl: float, first: bool) -> None:
+def _judge(
+    found: FileReport, report: ExportReport, tolerance: float | None, max_kl: float, first: bool
+) -> None:
     if not first and not found.kl <= max_kl:
-        report.problems.append(f"{found.name}: KL from the first file is {found.kl:.3g} nats a token, above max_kl={max_kl:g}")
+        report.problems.append(
+            f"{found.name}: KL from the first file is {found.kl:.3g} nats a token, above max_kl={max_kl:g}"
+        )
     if first:
         limit = tolerance if tolerance is not None else TOLERANCES.get(found.kind)
         if limit is None:
-            report.problems.append(f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export first, or "
-                                   f"pass a tolerance")
+            report.problems.append(
+                f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export first, or "
+                f"pass a tolerance"
+            )
         elif not found.max_logit_diff <= limit:
-            report.problems.append(f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than {limit:g}")
+            report.problems.append(
+                f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than {limit:g}"
+            )
 
 
-def _compare_runtime(generate: Callable, tokenizer, prompts, answers: list[list[int]], report: ExportReport) -> None:
+def _compare_runtime(
+    generate: Callable, tokenizer, prompts, answers: list[list[int]], report: ExportReport
+) -> None:
     for i, (prompt, answer) in enumerate(zip(prompts, answers)):
-        ours, theirs = tokenizer.decode(answer, skip_special_tokens=True).strip(), generate(prompt).strip()
+        ours, theirs = (
+            tokenizer.decode(answer, skip_special_tokens=True).strip(),
+            generate(prompt).strip(),
+        )
         if ours != theirs:
             name = getattr(generate, "__name__", "generate")
-            report.problems.append(f"{name}: the answer to prompt {i} is {theirs!r}, transformers says {ours!r}")
+            report.problems.append(
+                f"{name}: the answer to prompt {i} is {theirs!r}, transformers says {ours!r}"
+            )

@@ -1,4 +1,5 @@
 """From a run folder to a served model: base and adapter, GGUF, quantised GGUF, Modelfile, Ollama. `ftlib export` calls it."""
+
 from __future__ import annotations
 
 import json
@@ -21,18 +22,22 @@ PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written a
 class Exported:
     """What `export_run` wrote: the GGUFs, the Modelfile that names the one to serve, and the model's name in Ollama,
     if made there."""
+
     files: list[Path]
     modelfile: Path
     ollama: str | None
 
     def __str__(self) -> str:
-        lines = [f"{path}  {path.stat().st_size / 1e6:.1f} MB" for path in self.files] + [str(self.modelfile)]
+        lines = [f"{path}  {path.stat().st_size / 1e6:.1f} MB" for path in self.files] + [
+            str(self.modelfile)
+        ]
         return "\n".join(lines + ([f"in Ollama: ollama run {self.ollama}"] if self.ollama else []))
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning, whose tokenizer is the base's."""
+
     base: str | None
     adapter: Path | None = None
     model: Path | None = None
@@ -45,8 +50,10 @@ def _recorded_base(run: Path) -> str | None:
     try:
         return json.loads(manifest.read_text(encoding="utf-8"))["base"]
     except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{manifest} is damaged ({type(error).__name__}: {error}): "
-                           "pass the adapter's or model's own folder") from None
+        raise AdapterError(
+            f"{manifest} is damaged ({type(error).__name__}: {error}): "
+            "pass the adapter's or model's own folder"
+        ) from None
 
 
 def find_trained(run: str | Path) -> Trained:
@@ -58,8 +65,10 @@ def find_trained(run: str | Path) -> Trained:
         return Trained((adapter != run and _recorded_base(run)) or stated, adapter=adapter)
     if (run / "model" / "config.json").is_file():
         return Trained(_recorded_base(run), model=run / "model")
-    raise AdapterError(f"{run} holds no adapter and no model: pass the output_dir of a finished run, "
-                       "or a folder that save_adapter wrote")
+    raise AdapterError(
+        f"{run} holds no adapter and no model: pass the output_dir of a finished run, "
+        "or a folder that save_adapter wrote"
+    )
 
 
 def find_adapter(run: str | Path) -> tuple[Path, str | None]:
@@ -70,14 +79,22 @@ def find_adapter(run: str | Path) -> tuple[Path, str | None]:
     return found.adapter, found.base
 
 
-def _write_ggufs(source: Path, tokenizer, trained: Trained, target: Path, stem: str, quant: str,
-                 adapter: bool) -> tuple[list[Path], Path | None]:
+def _write_ggufs(
+    source: Path, tokenizer, trained: Trained, target: Path, stem: str, quant: str, adapter: bool
+) -> tuple[list[Path], Path | None]:
     """(the model's files, the one to serve last; the adapter's, if it is apart)."""
     from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
     from ftlib.export.llamacpp import quantize_gguf
+
     plain = PLAIN.get(quant)
     files = [target / f"{stem}-{plain or 'f16'}.gguf"]
-    export_gguf(source, tokenizer, files[0], dtype=plain or "f16", adapter=None if adapter else trained.adapter)
+    export_gguf(
+        source,
+        tokenizer,
+        files[0],
+        dtype=plain or "f16",
+        adapter=None if adapter else trained.adapter,
+    )
     if not plain:
         files.append(target / f"{stem}-{quant}.gguf")
         quantize_gguf(*files, quant)
@@ -87,25 +104,40 @@ def _write_ggufs(source: Path, tokenizer, trained: Trained, target: Path, stem: 
     return files, over
 
 
-def _checked(name: str, quant: str, trained: Trained, run, base: str | None, adapter: bool, ollama: bool) -> str:
+def _checked(
+    name: str, quant: str, trained: Trained, run, base: str | None, adapter: bool, ollama: bool
+) -> str:
     """`quant` as it is written, after everything that can be refused before the long work."""
     from ftlib.export.errors import ExportError
     from ftlib.export.llamacpp import QUANTIZATIONS
+
     check_name(name)
     if quant.upper() not in (*PLAIN, *QUANTIZATIONS):
         raise ExportError(f"quant={quant!r}: use one of {', '.join((*QUANTIZATIONS, *PLAIN))}")
     if not (base or trained.base):
         raise AdapterError(f"{run} names no base model: pass base=, a folder or Hub id")
     if adapter and not trained.adapter:
-        raise AdapterError(f"{run} holds a whole model: there is no adapter to ship apart; leave adapter out")
+        raise AdapterError(
+            f"{run} holds a whole model: there is no adapter to ship apart; leave adapter out"
+        )
     if ollama and find_ollama() is None:
-        raise ServingError(f"no Ollama answers at {ollama_url()}: start it by `ollama serve`, or set OLLAMA_HOST")
+        raise ServingError(
+            f"no Ollama answers at {ollama_url()}: start it by `ollama serve`, or set OLLAMA_HOST"
+        )
     return quant.upper()
 
 
-def export_run(run: str | Path, name: str, quant: str = "Q4_K_M", base: str | None = None, system: str | None = None,
-               num_ctx: int | None = None, output: str | Path | None = None, adapter: bool = False,
-               ollama: bool = False) -> Exported:
+def export_run(
+    run: str | Path,
+    name: str,
+    quant: str = "Q4_K_M",
+    base: str | None = None,
+    system: str | None = None,
+    num_ctx: int | None = None,
+    output: str | Path | None = None,
+    adapter: bool = False,
+    ollama: bool = False,
+) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and write a Modelfile for it.
 
     `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16, BF16, F32. `base`: a folder or Hub
@@ -121,9 +153,17 @@ def export_run(run: str | Path, name: str, quant: str = "Q4_K_M", base: str | No
     length = AutoConfig.from_pretrained(source, trust_remote_code=False).max_position_embeddings
     target = Path(output or Path(run) / "export")
     target.mkdir(parents=True, exist_ok=True)
-    files, over = _write_ggufs(source, tokenizer, trained, target, re.sub(r"[:/]", "-", name), quant, adapter)
-    modelfile = write_modelfile(target / "Modelfile", files[-1], tokenizer=tokenizer, system=system, adapter=over,
-                                num_ctx=num_ctx or min(length, 4096))
+    files, over = _write_ggufs(
+        source, tokenizer, trained, target, re.sub(r"[:/]", "-", name), quant, adapter
+    )
+    modelfile = write_modelfile(
+        target / "Modelfile",
+        files[-1],
+        tokenizer=tokenizer,
+        system=system,
+        adapter=over,
+        num_ctx=num_ctx or min(length, 4096),
+    )
     if ollama:
         server = OllamaServer(name, parse_modelfile(modelfile))
         with server.http, server.client:

@@ -3,6 +3,7 @@
 Both get what a Modelfile says: system prompt, stops, context and sampling. Every reply says which runtime gave it,
 and how its tokens per second were counted.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -28,8 +29,23 @@ from ftlib.export.modelfile import Modelfile, is_gguf, make_modelfile, parse_mod
 log = logging.getLogger(__name__)
 OLLAMA, LLAMA_CPP = "ollama", "llama-cpp-python"
 # What `chat` takes, by the name that each runtime has for it.
-SAMPLING = {"max_tokens": "num_predict", **{name: name for name in (
-    "temperature", "top_p", "top_k", "min_p", "seed", "stop", "repeat_penalty", "presence_penalty", "frequency_penalty")}}
+SAMPLING = {
+    "max_tokens": "num_predict",
+    **{
+        name: name
+        for name in (
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "seed",
+            "stop",
+            "repeat_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+        )
+    },
+}
 CHUNK = 1 << 20  # bytes hashed or sent at a time
 
 
@@ -41,6 +57,7 @@ class ServingError(ValueError):
 class Reply:
     """An answer. `tokens` were generated in `seconds`; `measured` says how both were counted,
     `end` why it ended ("stop", "length")."""
+
     text: str
     runtime: str
     tokens: int
@@ -58,12 +75,18 @@ class Reply:
 
 class Server(ABC):
     """A model that answers. `base_url` is OpenAI-compatible; `last` the `Reply` that the last chat came to."""
+
     runtime: str
 
     def __init__(self, name: str, url: str, modelfile: Modelfile, timeout: float):
         import httpx
+
         self.name, self.base_url, self.modelfile, self.last = name, f"{url}/v1", modelfile, None
-        self.http = httpx.Client(base_url=url, timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)), **self.http_options())
+        self.http = httpx.Client(
+            base_url=url,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            **self.http_options(),
+        )
 
     def http_options(self) -> dict:
         return {}
@@ -76,7 +99,9 @@ class Server(ABC):
         slow or breaks off.
         """
         for name in sampling.keys() - SAMPLING.keys():
-            raise ServingError(f"{name}={sampling[name]!r} is no sampling option: use {', '.join(SAMPLING)}")
+            raise ServingError(
+                f"{name}={sampling[name]!r} is no sampling option: use {', '.join(SAMPLING)}"
+            )
         if not messages:
             raise ServingError("messages is empty: pass [{'role': 'user', 'content': '…'}]")
         for message in messages:
@@ -91,14 +116,19 @@ class Server(ABC):
 
     def _named_errors(self, pieces: Iterator[str]) -> Iterator[str]:
         import httpx
+
         try:
             yield from pieces
         except httpx.TimeoutException:
-            raise ServingError(f"{self.runtime} at {self.base_url} did not answer in time: pass a longer timeout, "
-                               "or fewer max_tokens") from None
+            raise ServingError(
+                f"{self.runtime} at {self.base_url} did not answer in time: pass a longer timeout, "
+                "or fewer max_tokens"
+            ) from None
         except (httpx.HTTPError, ConnectionError) as error:
-            raise ServingError(f"{self.runtime} at {self.base_url} broke off ({type(error).__name__}: {error}): "
-                               "is it still running?") from None
+            raise ServingError(
+                f"{self.runtime} at {self.base_url} broke off ({type(error).__name__}: {error}): "
+                "is it still running?"
+            ) from None
 
     @abstractmethod
     def _pieces(self, messages: list[dict], stream: bool, sampling: dict) -> Iterator[str]:
@@ -116,7 +146,9 @@ def chat(server: Server, prompt: str, **options) -> Reply | Iterator[str]:
 def check_name(name: str) -> str:
     """The name of a model as Ollama takes it; ServingError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*(:[\w.-]+)?", name or "", re.ASCII):
-        raise ServingError(f"name={name!r}: name the model, such as 'my-model' or 'my-model:q4', of letters, digits, - _ .")
+        raise ServingError(
+            f"name={name!r}: name the model, such as 'my-model' or 'my-model:q4', of letters, digits, - _ ."
+        )
     return name
 
 
@@ -135,6 +167,7 @@ def ollama_url(host: str | None = None) -> str:
 def find_ollama(host: str | None = None, timeout: float = 2.0) -> str | None:
     """The version of the Ollama that answers at `host` (see `ollama_url`) within `timeout` seconds, or None."""
     import httpx
+
     url = ollama_url(host)
     try:
         answer = httpx.get(f"{url}/api/version", timeout=timeout)
@@ -145,22 +178,29 @@ def find_ollama(host: str | None = None, timeout: float = 2.0) -> str | None:
 
 class OllamaServer(Server):
     """A model in a running Ollama, through its official client."""
+
     runtime = OLLAMA
 
-    def __init__(self, name: str, modelfile: Modelfile, host: str | None = None, timeout: float = 600.0):
+    def __init__(
+        self, name: str, modelfile: Modelfile, host: str | None = None, timeout: float = 600.0
+    ):
         from ollama import Client
+
         url = ollama_url(host)
         super().__init__(name, url, modelfile, timeout)
         self.client = Client(host=url, timeout=timeout)
 
     def _named_errors(self, pieces):
         from ollama import ResponseError
+
         try:
             yield from super()._named_errors(pieces)
         except ResponseError as error:
             raise ServingError(f"Ollama, model {self.name!r}: {error}") from None
         except json.JSONDecodeError as error:
-            raise ServingError(f"Ollama at {self.base_url} sent a damaged line ({error}): did the connection drop?") from None
+            raise ServingError(
+                f"Ollama at {self.base_url} sent a damaged line ({error}): did the connection drop?"
+            ) from None
 
     def create(self, folder: str | os.PathLike) -> None:
         """Send the Modelfile's GGUFs as blobs, unless Ollama has them, and create the model, over one of the same name."""
@@ -169,25 +209,41 @@ class OllamaServer(Server):
 
     def _create(self, folder: Path) -> Iterator[str]:
         m = self.modelfile
-        blobs = [{path.name: self._send(path)} for path in (m.path(f, folder) for f in (m.base, m.adapter) if f)]
+        blobs = [
+            {path.name: self._send(path)}
+            for path in (m.path(f, folder) for f in (m.base, m.adapter) if f)
+        ]
         status = None
         for progress in self.client.create(
-                self.name, files=blobs[0], adapters=blobs[1] if m.adapter else None, template=m.template, system=m.system,
-                parameters=m.parameters, stream=True):
+            self.name,
+            files=blobs[0],
+            adapters=blobs[1] if m.adapter else None,
+            template=m.template,
+            system=m.system,
+            parameters=m.parameters,
+            stream=True,
+        ):
             status = progress.status
             yield status or ""
         if status != "success":
-            raise ServingError(f"Ollama broke off creating {self.name!r} after {status!r}: look at its log, and create it again")
+            raise ServingError(
+                f"Ollama broke off creating {self.name!r} after {status!r}: look at its log, and create it again"
+            )
 
     def _send(self, path: Path) -> str:
         digest = f"sha256:{_sha256(path)}"
         if self.http.head(f"/api/blobs/{digest}").status_code == 200:
             return digest
-        answer = self.http.post(f"/api/blobs/{digest}", content=_chunks(path, f"sending {path.name}"),
-                                headers={"Content-Length": str(path.stat().st_size)})
+        answer = self.http.post(
+            f"/api/blobs/{digest}",
+            content=_chunks(path, f"sending {path.name}"),
+            headers={"Content-Length": str(path.stat().st_size)},
+        )
         if answer.status_code not in (200, 201):
-            raise ServingError(f"Ollama refused {path.name} as {digest} ({answer.status_code}: {answer.text.strip()}): "
-                               "did the file change while it was sent?")
+            raise ServingError(
+                f"Ollama refused {path.name} as {digest} ({answer.status_code}: {answer.text.strip()}): "
+                "did the file change while it was sent?"
+            )
         return digest
 
     def _pieces(self, messages, stream, sampling):
@@ -200,13 +256,22 @@ class OllamaServer(Server):
             text += part.message.content or ""
             yield part.message.content or ""
         if part is None or not part.done:
-            raise ServingError(f"Ollama broke off after {len(text)} characters: look at its log, and ask again")
-        self.last = Reply(text, OLLAMA, part.eval_count or 0, (part.eval_duration or 0) / 1e9,
-                          "Ollama's eval_count / eval_duration", part.done_reason)
+            raise ServingError(
+                f"Ollama broke off after {len(text)} characters: look at its log, and ask again"
+            )
+        self.last = Reply(
+            text,
+            OLLAMA,
+            part.eval_count or 0,
+            (part.eval_duration or 0) / 1e9,
+            "Ollama's eval_count / eval_duration",
+            part.done_reason,
+        )
 
     def delete(self) -> None:
         """Remove the model from Ollama. Nothing else here ever does."""
         from ollama import ResponseError
+
         try:
             self.client.delete(self.name)
         except ResponseError as error:
@@ -216,6 +281,7 @@ class OllamaServer(Server):
 class LlamaCppServer(Server):
     """The server of llama-cpp-python, a subprocess on 127.0.0.1. It knows no Modelfile: what that says goes with each call, but for
     TEMPLATE, in whose place it takes the GGUF's Jinja."""
+
     runtime = LLAMA_CPP
 
     def __init__(self, name: str, url: str, modelfile: Modelfile, timeout: float, output):
@@ -225,6 +291,7 @@ class LlamaCppServer(Server):
     def http_options(self) -> dict:
         """No proxy before our own subprocess; and it drops a connection after an error in a stream, so none is used twice."""
         import httpx
+
         return {"trust_env": False, "limits": httpx.Limits(max_keepalive_connections=0)}
 
     def log_tail(self, size: int = 2000) -> str:
@@ -233,8 +300,11 @@ class LlamaCppServer(Server):
         return os.pread(self.output.fileno(), size, max(0, end - size)).decode(errors="replace")
 
     def _pieces(self, messages, stream, sampling):
-        of_file = {ours: self.modelfile.parameters[theirs] for ours, theirs in SAMPLING.items()
-                   if theirs in self.modelfile.parameters}
+        of_file = {
+            ours: self.modelfile.parameters[theirs]
+            for ours, theirs in SAMPLING.items()
+            if theirs in self.modelfile.parameters
+        }
         body = {**of_file, **sampling, "stop": _stops(self.modelfile, sampling.get("stop"))}
         if self.modelfile.system and messages[:1] and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.modelfile.system}, *messages]
@@ -246,9 +316,14 @@ class LlamaCppServer(Server):
         answer = self.http.post("/v1/chat/completions", json=body)
         content = _checked(answer.status_code, answer.content)
         choice = content["choices"][0]
-        self.last = Reply(choice["message"]["content"] or "", LLAMA_CPP, content["usage"]["completion_tokens"],
-                          time.perf_counter() - start, "usage tokens over wall-clock seconds, the prompt's included",
-                          choice["finish_reason"])
+        self.last = Reply(
+            choice["message"]["content"] or "",
+            LLAMA_CPP,
+            content["usage"]["completion_tokens"],
+            time.perf_counter() - start,
+            "usage tokens over wall-clock seconds, the prompt's included",
+            choice["finish_reason"],
+        )
         yield self.last.text
 
     def _stream(self, body: dict, start: float) -> Iterator[str]:
@@ -266,14 +341,25 @@ class LlamaCppServer(Server):
                     texts.append(piece)
                     yield piece
         if end is None:
-            raise ServingError(f"llama-cpp-python broke off after {len(''.join(texts))} characters: is the prompt longer than "
-                               f"num_ctx={self.modelfile.parameters.get('num_ctx')}? Its log ends:\n{self.log_tail(300)}")
-        self.last = Reply("".join(texts), LLAMA_CPP, len(texts), time.perf_counter() - start,
-                          "streamed pieces, about one a token, over wall-clock seconds, the prompt's included", end)
+            raise ServingError(
+                f"llama-cpp-python broke off after {len(''.join(texts))} characters: is the prompt longer than "
+                f"num_ctx={self.modelfile.parameters.get('num_ctx')}? Its log ends:\n{self.log_tail(300)}"
+            )
+        self.last = Reply(
+            "".join(texts),
+            LLAMA_CPP,
+            len(texts),
+            time.perf_counter() - start,
+            "streamed pieces, about one a token, over wall-clock seconds, the prompt's included",
+            end,
+        )
 
 
 def _stops(modelfile: Modelfile, more) -> list[str]:
-    return [*modelfile.parameters.get("stop", []), *([more] if isinstance(more, str) else more or [])]
+    return [
+        *modelfile.parameters.get("stop", []),
+        *([more] if isinstance(more, str) else more or []),
+    ]
 
 
 def _checked(status: int, content: bytes | str) -> dict:
@@ -281,17 +367,31 @@ def _checked(status: int, content: bytes | str) -> dict:
     try:
         body = json.loads(content)
     except ValueError:
-        raise ServingError(f"llama-cpp-python answered {status} with {content[:200]!r}, which is not JSON") from None
+        raise ServingError(
+            f"llama-cpp-python answered {status} with {content[:200]!r}, which is not JSON"
+        ) from None
     if status != 200 or "error" in body:
         error = body.get("error", body.get("detail", body))
-        raise ServingError(f"llama-cpp-python: {error.get('message', error) if isinstance(error, dict) else error}")
+        raise ServingError(
+            f"llama-cpp-python: {error.get('message', error) if isinstance(error, dict) else error}"
+        )
     return body
 
 
 def _chunks(path: Path, what: str) -> Iterator[bytes]:
     from tqdm.auto import tqdm
-    with open(path, "rb") as stream, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=what, leave=False,
-                                          disable=path.stat().st_size < 100 * CHUNK) as bar:
+
+    with (
+        open(path, "rb") as stream,
+        tqdm(
+            total=path.stat().st_size,
+            unit="B",
+            unit_scale=True,
+            desc=what,
+            leave=False,
+            disable=path.stat().st_size < 100 * CHUNK,
+        ) as bar,
+    ):
         while chunk := stream.read(CHUNK):
             yield chunk
             bar.update(len(chunk))
@@ -305,8 +405,13 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def serve(source: str | os.PathLike, name: str, runtime: str | None = None, host: str | None = None,
-          timeout: float = 600.0) -> Iterator[Server]:
+def serve(
+    source: str | os.PathLike,
+    name: str,
+    runtime: str | None = None,
+    host: str | None = None,
+    timeout: float = 600.0,
+) -> Iterator[Server]:
     """`with serve("build/Modelfile", "my-model") as server:` a `Server` for the model of a Modelfile, or of a GGUF as it is.
 
     `runtime`: "ollama", "llama-cpp-python", or None: Ollama if one answers at `host` (default `OLLAMA_HOST`, then localhost), else
@@ -324,7 +429,9 @@ def serve(source: str | os.PathLike, name: str, runtime: str | None = None, host
             raise ServingError(f"{path} names {file}, which is not there: export the model again")
     version = None if runtime == LLAMA_CPP else find_ollama(host)
     if runtime == OLLAMA and version is None:
-        raise ServingError(f"no Ollama answers at {ollama_url(host)}: start it by `ollama serve`, or set OLLAMA_HOST")
+        raise ServingError(
+            f"no Ollama answers at {ollama_url(host)}: start it by `ollama serve`, or set OLLAMA_HOST"
+        )
     if version is not None:
         server = OllamaServer(name, content, host, timeout)
         with server.http, server.client:
@@ -339,7 +446,9 @@ def serve(source: str | os.PathLike, name: str, runtime: str | None = None, host
 
 
 @contextmanager
-def _llama_cpp(name: str, modelfile: Modelfile, folder: Path, timeout: float) -> Iterator[LlamaCppServer]:
+def _llama_cpp(
+    name: str, modelfile: Modelfile, folder: Path, timeout: float
+) -> Iterator[LlamaCppServer]:
     found = probe_llama()
     if not found.fine:
         raise ServingError(f"{found.problem}; or serve by Ollama: `ollama serve`")
@@ -347,8 +456,13 @@ def _llama_cpp(name: str, modelfile: Modelfile, folder: Path, timeout: float) ->
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(_command(name, modelfile, folder, port), stdout=output, stderr=subprocess.STDOUT,
-                                   stdin=subprocess.DEVNULL, env=_environment(port))
+        process = subprocess.Popen(
+            _command(name, modelfile, folder, port),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=_environment(port),
+        )
         server = LlamaCppServer(name, f"http://127.0.0.1:{port}", modelfile, timeout, output)
         try:
             with server.http:
@@ -364,28 +478,48 @@ def _llama_cpp(name: str, modelfile: Modelfile, folder: Path, timeout: float) ->
 
 
 def _command(name: str, modelfile: Modelfile, folder: Path, port: int) -> list[str]:
-    options = {"model": modelfile.path(modelfile.base, folder), "model_alias": name, "host": "127.0.0.1", "port": port,
-               "n_ctx": modelfile.parameters.get("num_ctx", 4096), "n_gpu_layers": modelfile.parameters.get("num_gpu", -1),
-               # All logits would take num_ctx × vocabulary × 4 bytes: 2.1 GB at 4,096 for Llama-3.
-               "logits_all": "false", "chat_template_kwargs": '{"enable_thinking": false}'}
+    options = {
+        "model": modelfile.path(modelfile.base, folder),
+        "model_alias": name,
+        "host": "127.0.0.1",
+        "port": port,
+        "n_ctx": modelfile.parameters.get("num_ctx", 4096),
+        "n_gpu_layers": modelfile.parameters.get("num_gpu", -1),
+        # All logits would take num_ctx × vocabulary × 4 bytes: 2.1 GB at 4,096 for Llama-3.
+        "logits_all": "false",
+        "chat_template_kwargs": '{"enable_thinking": false}',
+    }
     if modelfile.adapter:
         options["lora_path"] = modelfile.path(modelfile.adapter, folder)
-    if ignored := modelfile.parameters.keys() - SAMPLING.values() - {"num_ctx", "num_gpu", "num_thread"}:
+    if (
+        ignored := modelfile.parameters.keys()
+        - SAMPLING.values()
+        - {"num_ctx", "num_gpu", "num_thread"}
+    ):
         log.info("llama-cpp-python's server has no %s: left out", ", ".join(sorted(ignored)))
     if "num_thread" in modelfile.parameters:
         options["n_threads"] = options["n_threads_batch"] = modelfile.parameters["num_thread"]
-    return [sys.executable, "-m", "llama_cpp.server",
-            *(part for key, value in options.items() for part in (f"--{key}", str(value)))]
+    return [
+        sys.executable,
+        "-m",
+        "llama_cpp.server",
+        *(part for key, value in options.items() for part in (f"--{key}", str(value))),
+    ]
 
 
 def _environment(port: int) -> dict[str, str]:
     """The server lets HOST, PORT and CONFIG_FILE override its arguments, and must listen on 127.0.0.1 whatever they say."""
-    return {**{k: v for k, v in os.environ.items() if k != "CONFIG_FILE"}, "HOST": "127.0.0.1", "PORT": str(port)}
+    return {
+        **{k: v for k, v in os.environ.items() if k != "CONFIG_FILE"},
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+    }
 
 
 def _wait(server: LlamaCppServer, process: subprocess.Popen, timeout: float) -> None:
     """Return when the server answers. ServingError with the tail of its log if it ends or takes longer than `timeout` seconds."""
     import httpx
+
     end = time.monotonic() + timeout
     while True:
         try:
@@ -402,5 +536,7 @@ def _wait(server: LlamaCppServer, process: subprocess.Popen, timeout: float) -> 
         else:
             time.sleep(0.1)
             continue
-        raise ServingError(f"llama-cpp-python's server {problem} on {server.modelfile.base}; "
-                           f"the end of its log:\n{server.log_tail()}")
+        raise ServingError(
+            f"llama-cpp-python's server {problem} on {server.modelfile.base}; "
+            f"the end of its log:\n{server.log_tail()}"
+        )

@@ -3,6 +3,7 @@
 Logits of 1,024 tokens over Llama-3's vocabulary are 525 MB in fp32, with log-softmax and two gradients three times that. Here
 they are made a tile at a time, and only for the positions that are scored.
 """
+
 from __future__ import annotations
 
 import math
@@ -23,6 +24,7 @@ class LogpError(ValueError):
 
 class Head(NamedTuple):
     """What makes logits of hidden states."""
+
     weight: Tensor
     bias: Tensor | None = None
     scale: float = 1.0
@@ -42,12 +44,14 @@ def _transformed_(products: Tensor, head: Head) -> Tensor:
     """``c·tanh(scale·products / c)``, c the softcap, or without one ``scale·products``; in place."""
     if head.scale != 1:
         products *= head.scale
-    return products if head.softcap is None else products.div_(head.softcap).tanh_().mul_(head.softcap)
+    return (
+        products if head.softcap is None else products.div_(head.softcap).tanh_().mul_(head.softcap)
+    )
 
 
 def _logits(h: Tensor, head: Head, out: Tensor) -> Tensor:
     """The logits of h (n, H), in the first n rows of `out`: a new tensor for each tile would be paged in anew."""
-    out = out[:len(h)]
+    out = out[: len(h)]
     if out.dtype == h.dtype:
         torch.mm(h, head.weight.T, out=out)
     else:
@@ -60,7 +64,9 @@ def _slope(logits: Tensor, softcap: float) -> Tensor:
     return (logits / softcap).square_().neg_().add_(1)
 
 
-def _score(h: Tensor, y: Tensor, head: Head, out: Tensor, with_rows: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def _score(
+    h: Tensor, y: Tensor, head: Head, out: Tensor, with_rows: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """(log p of y, logsumexp, ∂ log p/∂h if asked for) of a tile's rows. All in place: logsumexp would hold a second tile."""
     logits = _logits(h, head, out)
     of_y = logits.gather(-1, y[:, None])
@@ -89,8 +95,18 @@ class _TokenLogps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, h: Tensor, W: Tensor, y: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-        keep_rows = ctx.needs_input_grad[0] and not (ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
+    def forward(
+        ctx,
+        h: Tensor,
+        W: Tensor,
+        y: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        softcap: float | None,
+    ) -> Tensor:
+        keep_rows = ctx.needs_input_grad[0] and not (
+            ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
+        )
         head, wide = Head(W, bias, scale, softcap), torch.promote_types(h.dtype, torch.float32)
         logps = torch.empty(len(h), dtype=wide, device=h.device)
         sums, rows = torch.empty_like(logps), torch.empty_like(h) if keep_rows else None
@@ -107,7 +123,7 @@ class _TokenLogps(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g: Tensor):
         if len(ctx.saved_tensors) == 1:
-            rows, = ctx.saved_tensors
+            (rows,) = ctx.saved_tensors
             return rows * g[:, None].to(rows.dtype), None, None, None, None, None
         h, W, y, sums, bias = ctx.saved_tensors
         head = Head(W, bias, ctx.scale, ctx.softcap)
@@ -122,12 +138,23 @@ class _TokenLogps(torch.autograd.Function):
             d = d.to(W.dtype)
             if dh is not None:
                 dh[tile] = d @ W
-            if dW is not None:  # summed over tiles in fp32; without a second (V, H) where the dtypes are equal
+            if (
+                dW is not None
+            ):  # summed over tiles in fp32; without a second (V, H) where the dtypes are equal
                 dW = dW.addmm_(d.T, h[tile]) if d.dtype == dW.dtype else dW.add_(d.T @ h[tile])
-        return dh, dW if dW is None else dW.to(W.dtype), None, db if db is None else db.to(bias.dtype), None, None
+        return (
+            dh,
+            dW if dW is None else dW.to(W.dtype),
+            None,
+            db if db is None else db.to(bias.dtype),
+            None,
+            None,
+        )
 
 
-def _logits_gradient(h: Tensor, y: Tensor, sums: Tensor, g: Tensor, head: Head, out: Tensor) -> Tensor:
+def _logits_gradient(
+    h: Tensor, y: Tensor, sums: Tensor, g: Tensor, head: Head, out: Tensor
+) -> Tensor:
     """``scale·g·(onehot(y) - p)⊙s`` of a tile, its logits made again: the gradient at h Wᵀ + b."""
     logits = _logits(h, head, out)
     slopes = _slope(logits, head.softcap) if head.softcap else 1
@@ -135,23 +162,43 @@ def _logits_gradient(h: Tensor, y: Tensor, sums: Tensor, g: Tensor, head: Head, 
     return d.scatter_add_(1, y[:, None], g).mul_(slopes).mul_(head.scale)
 
 
-def _check(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> None:
+def _check(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    softcap: float | None,
+) -> None:
     if hidden.ndim != 3 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[-1]:
-        raise LogpError(f"hidden {tuple(hidden.shape)} and lm_head_weight {tuple(weight.shape)} do not fit: "
-                        "(B, T, H) and (V, H) are needed")
+        raise LogpError(
+            f"hidden {tuple(hidden.shape)} and lm_head_weight {tuple(weight.shape)} do not fit: "
+            "(B, T, H) and (V, H) are needed"
+        )
     if labels.shape != hidden.shape[:2] or labels.dtype != torch.long:
-        raise LogpError(f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long {tuple(hidden.shape[:2])} is needed, "
-                        f"{IGNORE} where nothing is scored")
+        raise LogpError(
+            f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long {tuple(hidden.shape[:2])} is needed, "
+            f"{IGNORE} where nothing is scored"
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise LogpError(f"bias {tuple(bias.shape)} does not fit lm_head_weight {tuple(weight.shape)}: ({len(weight)},) is needed")
+        raise LogpError(
+            f"bias {tuple(bias.shape)} does not fit lm_head_weight {tuple(weight.shape)}: ({len(weight)},) is needed"
+        )
     if not (math.isfinite(scale) and scale):
         raise LogpError(f"scale={scale!r}: a finite factor other than 0 is needed")
     if softcap is not None and not (math.isfinite(softcap) and softcap > 0):
         raise LogpError(f"softcap={softcap!r}: must be finite and above 0, or None")
 
 
-def token_logps(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, *, bias: Tensor | None = None, softcap: float | None = None,
-                scale: float = 1.0) -> Tensor:
+def token_logps(
+    hidden: Tensor,
+    lm_head_weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    scale: float = 1.0,
+) -> Tensor:
     """Log-probabilities (nats) of the next tokens: position t scores ``labels[:, t + 1]``, the last position nothing.
 
     hidden (B, T, H), the decoder's last hidden states; lm_head_weight (V, H); labels (B, T), -100 where nothing is scored ->
@@ -162,15 +209,21 @@ def token_logps(hidden: Tensor, lm_head_weight: Tensor, labels: Tensor, *, bias:
     """
     _check(hidden, lm_head_weight, labels, bias, scale, softcap)
     kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else lm_head_weight.dtype
+    dtype = (
+        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else lm_head_weight.dtype
+    )
     scored = labels[:, 1:] != IGNORE
     y = labels[:, 1:][scored]
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(lm_head_weight):
-        raise LogpError(f"labels hold {int(y.min())} to {int(y.max())}: "
-                        f"a token id lies in 0 to {len(lm_head_weight) - 1}, {IGNORE} is not scored")
+        raise LogpError(
+            f"labels hold {int(y.min())} to {int(y.max())}: "
+            f"a token id lies in 0 to {len(lm_head_weight) - 1}, {IGNORE} is not scored"
+        )
     with torch.autocast(kind, enabled=False):
         b = None if bias is None else bias.to(dtype)
-        logps = _TokenLogps.apply(hidden[:, :-1][scored].to(dtype), lm_head_weight.to(dtype), y, b, scale, softcap)
+        logps = _TokenLogps.apply(
+            hidden[:, :-1][scored].to(dtype), lm_head_weight.to(dtype), y, b, scale, softcap
+        )
     out = logps.new_zeros(labels.shape)
     positions = torch.nn.functional.pad(scored, (0, 1))
     return out.masked_scatter(positions, logps)
@@ -187,8 +240,12 @@ def _head_of(model, linear: torch.nn.Linear) -> Head:
     `logits_scaling`, Gemma caps them at `final_logit_softcapping`."""
     config = model.config.get_text_config(decoder=True)
     of = lambda name: getattr(config, name, None) or None
-    return Head(linear.weight, linear.bias, float(of("logit_scale") or 1) / float(of("logits_scaling") or 1),
-                of("final_logit_softcapping"))
+    return Head(
+        linear.weight,
+        linear.bias,
+        float(of("logit_scale") or 1) / float(of("logits_scaling") or 1),
+        of("final_logit_softcapping"),
+    )
 
 
 def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
@@ -196,12 +253,16 @@ def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
     want = _transformed_(products.to(logits.dtype, copy=True), head)
     gap = (want - logits).abs().max() / logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
     if gap > 0.03:  # 16-bit rounding stays below
-        raise LogpError(f"{type(model).__name__} ({model.config.model_type}) does something to its logits that ftlib does not "
-                        f"know: they are off by {100 * float(gap):.0f}% with scale={head.scale:g} and softcap={head.softcap}; "
-                        "take log-probabilities from its full logits")
+        raise LogpError(
+            f"{type(model).__name__} ({model.config.model_type}) does something to its logits that ftlib does not "
+            f"know: they are off by {100 * float(gap):.0f}% with scale={head.scale:g} and softcap={head.softcap}; "
+            "take log-probabilities from its full logits"
+        )
 
 
-def completion_logps(model, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, **more) -> Tensor:
+def completion_logps(
+    model, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, **more
+) -> Tensor:
     """`token_logps` of what `model` computes for the rows: (B, T), 0 where nothing is scored;
     position t scores ``labels[:, t + 1]``.
 
@@ -214,22 +275,32 @@ def completion_logps(model, input_ids: Tensor, attention_mask: Tensor | None, la
     inner = getattr(model, "module", model)  # of DistributedDataParallel
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **more}
     if labels.shape != input_ids.shape:
-        raise LogpError(f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ: one label a token is needed")
+        raise LogpError(
+            f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ: one label a token is needed"
+        )
     linear = inner.get_output_embeddings()
     if _runs_whole(linear):
         return _whole_logps(model(**inputs).logits, labels)
     if type(linear) is not torch.nn.Linear:
-        raise LogpError(f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear is needed, "
-                        "or one with ftlib's LoRA")
+        raise LogpError(
+            f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear is needed, "
+            "or one with ftlib's LoRA"
+        )
     head, seen = _head_of(inner, linear), {}
 
     def score(module, args):
-        hidden, = args
-        seen["logps"] = token_logps(hidden, module.weight, labels, bias=module.bias, scale=head.scale, softcap=head.softcap)
-        return hidden[:1, -1:]  # not detached: DistributedDataParallel looks in the output for the parameters that took part
+        (hidden,) = args
+        seen["logps"] = token_logps(
+            hidden, module.weight, labels, bias=module.bias, scale=head.scale, softcap=head.softcap
+        )
+        return hidden[
+            :1, -1:
+        ]  # not detached: DistributedDataParallel looks in the output for the parameters that took part
 
-    hooks = [linear.register_forward_pre_hook(score),
-             linear.register_forward_hook(lambda module, args, out: seen.update(products=out.detach()))]
+    hooks = [
+        linear.register_forward_pre_hook(score),
+        linear.register_forward_hook(lambda module, args, out: seen.update(products=out.detach())),
+    ]
     try:
         logits = model(**inputs).logits
     finally:
@@ -242,11 +313,15 @@ def completion_logps(model, input_ids: Tensor, attention_mask: Tensor | None, la
 def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
     """`token_logps` from a model's full logits (B, T, V)."""
     logits = _wide(logits[:, :-1])
-    picked = logits.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) - logits.logsumexp(-1)
+    picked = logits.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(
+        -1
+    ) - logits.logsumexp(-1)
     return torch.nn.functional.pad(picked * (labels[:, 1:] != IGNORE), (0, 1))
 
 
-def sequence_logps(model, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, average: bool = False) -> Tensor:
+def sequence_logps(
+    model, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, average: bool = False
+) -> Tensor:
     """log π(completion | prompt) of every row (nats): the sum over the tokens that `labels` score, or their mean -> (B,).
 
     input_ids, attention_mask, labels: (B, T), labels -100 on prompt and padding; see `completion_logps`. LogpError for a row that
@@ -254,6 +329,10 @@ def sequence_logps(model, input_ids: Tensor, attention_mask: Tensor, labels: Ten
     """
     counts = (labels[:, 1:] != IGNORE).sum(1)
     if labels.shape == input_ids.shape and not counts.all():
-        raise LogpError(f"row {int((counts == 0).nonzero()[0])} of labels scores no token: "
-                        "it is all prompt or cut off before the answer; drop it")
-    return completion_logps(model, input_ids, attention_mask, labels).sum(1) / (counts if average else 1)
+        raise LogpError(
+            f"row {int((counts == 0).nonzero()[0])} of labels scores no token: "
+            "it is all prompt or cut off before the answer; drop it"
+        )
+    return completion_logps(model, input_ids, attention_mask, labels).sum(1) / (
+        counts if average else 1
+    )

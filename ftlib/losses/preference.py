@@ -3,6 +3,7 @@
 log π(y|x) of a completion is the *sum* of its tokens' log-probabilities for DPO and KTO, the *mean* for SimPO and ORPO
 (`ftlib.sequence_logps(..., average=True)`); in nats. All return one loss an example, and rewards that carry no gradient.
 """
+
 from __future__ import annotations
 
 import math
@@ -22,47 +23,76 @@ def _check_logps(**logps: Tensor) -> None:
     for name, value in logps.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise LossError(f"{name} is {kind}: pass a floating tensor of log-probabilities, one an example")
+            raise LossError(
+                f"{name} is {kind}: pass a floating tensor of log-probabilities, one an example"
+            )
         if value.ndim != 1 or not len(value):
-            raise LossError(f"{name} has shape {tuple(value.shape)}: one log-probability an example is needed, (B,)")
+            raise LossError(
+                f"{name} has shape {tuple(value.shape)}: one log-probability an example is needed, (B,)"
+            )
         if value.shape != first.shape:
-            raise LossError(f"{name} has shape {tuple(value.shape)}, {first_name} has {tuple(first.shape)}: "
-                            "they must be of the same examples")
+            raise LossError(
+                f"{name} has shape {tuple(value.shape)}, {first_name} has {tuple(first.shape)}: "
+                "they must be of the same examples"
+            )
 
 
 def _check_number(low: float = 0.0, including: bool = False, **numbers: float) -> None:
     for name, value in numbers.items():
         if not (value >= low if including else value > low) or not math.isfinite(value):
-            raise LossError(f"{name}={value!r}: must be finite and {'at least' if including else 'above'} {low:g}")
+            raise LossError(
+                f"{name}={value!r}: must be finite and {'at least' if including else 'above'} {low:g}"
+            )
 
 
-def dpo_loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, ref_chosen_logps: Tensor, ref_rejected_logps: Tensor,
-             beta: float = 0.1, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+def dpo_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    beta: float = 0.1,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
     """DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), of summed log-probabilities, all (B,).
 
     ``-log σ(β·(r_c - r_r))`` with ``r = log π - log π_ref``. With `label_smoothing` ε in [0, 0.5), conservative DPO (Mitchell 2023,
     "A note on DPO with noisy preferences"): ``-(1-ε)·log σ(z) - ε·log σ(-z)``. Returns (losses, chosen rewards β·r_c, rejected
     rewards β·r_r), all (B,).
     """
-    _check_logps(policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps,
-                 ref_chosen_logps=ref_chosen_logps, ref_rejected_logps=ref_rejected_logps)
+    _check_logps(
+        policy_chosen_logps=policy_chosen_logps,
+        policy_rejected_logps=policy_rejected_logps,
+        ref_chosen_logps=ref_chosen_logps,
+        ref_rejected_logps=ref_rejected_logps,
+    )
     _check_number(beta=beta)
     if not 0 <= label_smoothing < 0.5:
-        raise LossError(f"label_smoothing={label_smoothing!r}: the share of swapped labels must lie in [0, 0.5)")
-    chosen, rejected = policy_chosen_logps - ref_chosen_logps, policy_rejected_logps - ref_rejected_logps
+        raise LossError(
+            f"label_smoothing={label_smoothing!r}: the share of swapped labels must lie in [0, 0.5)"
+        )
+    chosen, rejected = (
+        policy_chosen_logps - ref_chosen_logps,
+        policy_rejected_logps - ref_rejected_logps,
+    )
     z = beta * (chosen - rejected)
     losses = -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
     return losses, (beta * chosen).detach(), (beta * rejected).detach()
 
 
-def simpo_loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, beta: float = 2.0,
-               gamma_beta_ratio: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
+def simpo_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    beta: float = 2.0,
+    gamma_beta_ratio: float = 0.5,
+) -> tuple[Tensor, Tensor, Tensor]:
     """SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6), of *mean* log-probabilities a token, both (B,).
 
     ``-log σ(β·(p̄_c - p̄_r) - γ)`` with ``γ = β·gamma_beta_ratio``, the margin by which the chosen answer must lead; no reference.
     Returns (losses, chosen rewards β·p̄_c, rejected rewards β·p̄_r), all (B,).
     """
-    _check_logps(policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps)
+    _check_logps(
+        policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps
+    )
     _check_number(beta=beta)
     _check_number(including=True, gamma_beta_ratio=gamma_beta_ratio)
     losses = -F.logsigmoid(beta * (policy_chosen_logps - policy_rejected_logps - gamma_beta_ratio))
@@ -82,29 +112,53 @@ def log1mexp(x: Tensor) -> Tensor:
     return torch.where(near, by_expm1, by_log1p)
 
 
-def orpo_loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor, chosen_nll: Tensor,
-              beta: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
+def orpo_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    chosen_nll: Tensor,
+    beta: float = 0.1,
+) -> tuple[Tensor, Tensor, Tensor]:
     """ORPO (Hong et al. 2024, arXiv 2403.07691, eq. 6 and 7), of *mean* log-probabilities a token, both (B,).
 
     ``NLL - β·log σ(log odds_c - log odds_r)`` with ``log odds = p̄ - log(1 - e^p̄)``; `chosen_nll`, (B,) or (), is the loss of
     plain fine-tuning on the chosen answers, β the paper's λ.
     Returns (losses, chosen rewards β·p̄_c, rejected rewards β·p̄_r), all (B,).
     """
-    _check_logps(policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps)
-    if not isinstance(chosen_nll, Tensor) or chosen_nll.shape not in (policy_chosen_logps.shape, ()):
-        shape = tuple(chosen_nll.shape) if isinstance(chosen_nll, Tensor) else type(chosen_nll).__name__
-        raise LossError(f"chosen_nll is {shape}: one number an example, {tuple(policy_chosen_logps.shape)}, "
-                        "or one for all is needed")
+    _check_logps(
+        policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps
+    )
+    if not isinstance(chosen_nll, Tensor) or chosen_nll.shape not in (
+        policy_chosen_logps.shape,
+        (),
+    ):
+        shape = (
+            tuple(chosen_nll.shape) if isinstance(chosen_nll, Tensor) else type(chosen_nll).__name__
+        )
+        raise LossError(
+            f"chosen_nll is {shape}: one number an example, {tuple(policy_chosen_logps.shape)}, "
+            "or one for all is needed"
+        )
     _check_number(including=True, beta=beta)
     # In 16 bits 1 - e^p̄ of a sure answer is lost to rounding.
-    chosen, rejected = (p.to(torch.promote_types(p.dtype, torch.float32)) for p in (policy_chosen_logps, policy_rejected_logps))
+    chosen, rejected = (
+        p.to(torch.promote_types(p.dtype, torch.float32))
+        for p in (policy_chosen_logps, policy_rejected_logps)
+    )
     log_odds = (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))
     losses = chosen_nll - beta * F.logsigmoid(log_odds)
     return losses, (beta * policy_chosen_logps).detach(), (beta * policy_rejected_logps).detach()
 
 
-def kto_loss(policy_logps: Tensor, ref_logps: Tensor, policy_kl_logps: Tensor, ref_kl_logps: Tensor, labels: Tensor,
-             beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+def kto_loss(
+    policy_logps: Tensor,
+    ref_logps: Tensor,
+    policy_kl_logps: Tensor,
+    ref_kl_logps: Tensor,
+    labels: Tensor,
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> tuple[Tensor, Tensor]:
     """KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 7 and 8), of summed log-probabilities, all (B,).
 
     ``w_D·(1 - σ(β·(r - z0)))`` where `labels` (B,) is true, ``w_U·(1 - σ(β·(z0 - r)))`` where it is false, with
@@ -114,14 +168,29 @@ def kto_loss(policy_logps: Tensor, ref_logps: Tensor, policy_kl_logps: Tensor, r
     """
     _check_logps(policy_logps=policy_logps, ref_logps=ref_logps)
     _check_logps(policy_kl_logps=policy_kl_logps, ref_kl_logps=ref_kl_logps)
-    if not isinstance(labels, Tensor) or labels.dtype != torch.bool or labels.shape != policy_logps.shape:
-        what = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise LossError(f"labels is {what}: one true (desirable) or false an example is needed, "
-                        f"torch.bool {tuple(policy_logps.shape)}")
+    if (
+        not isinstance(labels, Tensor)
+        or labels.dtype != torch.bool
+        or labels.shape != policy_logps.shape
+    ):
+        what = (
+            f"{labels.dtype} {tuple(labels.shape)}"
+            if isinstance(labels, Tensor)
+            else type(labels).__name__
+        )
+        raise LossError(
+            f"labels is {what}: one true (desirable) or false an example is needed, "
+            f"torch.bool {tuple(policy_logps.shape)}"
+        )
     _check_number(beta=beta)
-    _check_number(including=True, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight)
+    _check_number(
+        including=True, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight
+    )
     z0 = (policy_kl_logps - ref_kl_logps).detach().mean().clamp(min=0)
     ratio = policy_logps - ref_logps
-    desirable, undesirable = torch.sigmoid(beta * (z0 - ratio)), torch.sigmoid(beta * (ratio - z0))  # 1 - σ(x) = σ(-x)
+    desirable, undesirable = (
+        torch.sigmoid(beta * (z0 - ratio)),
+        torch.sigmoid(beta * (ratio - z0)),
+    )  # 1 - σ(x) = σ(-x)
     losses = torch.where(labels, desirable_weight * desirable, undesirable_weight * undesirable)
     return losses, (beta * ratio).detach()

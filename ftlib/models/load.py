@@ -1,4 +1,5 @@
 """Load a model and its tokenizer: the embedded one, a local folder, or a Hub id, with one clear error each."""
+
 from __future__ import annotations
 
 import json
@@ -19,35 +20,49 @@ THREADS = torch.get_num_threads()  # as PyTorch, or OMP_NUM_THREADS, chose them
 def check_folder(folder: Path) -> None:
     """A local checkpoint must be whole before anything of it is read into memory."""
     from safetensors import SafetensorError, safe_open
+
     if not folder.is_dir():
-        raise LoadError(f"{folder} does not exist: pass a checkpoint folder, a Hub id, or {EMBEDDED!r}")
+        raise LoadError(
+            f"{folder} does not exist: pass a checkpoint folder, a Hub id, or {EMBEDDED!r}"
+        )
     if not (folder / "config.json").is_file():
         raise LoadError(f"{folder} has no config.json: it is not a model checkpoint")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            files = sorted(
+                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise LoadError(f"{index} is damaged: download or copy it again") from None
     else:
         files = ["model.safetensors"]
     for name in files:
         if not (folder / name).is_file():
-            raise LoadError(f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not read)")
+            raise LoadError(
+                f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not read)"
+            )
         try:
             with safe_open(folder / name, "pt"):
                 pass
         except SafetensorError as error:
-            raise LoadError(f"{folder / name} is damaged or truncated ({error}): download or copy it again") from None
+            raise LoadError(
+                f"{folder / name} is damaged or truncated ({error}): download or copy it again"
+            ) from None
 
 
 def ready_tokenizer(name: str):
     """Load the tokenizer; where a Hub model has no pad token, take one of its reserved tokens."""
     from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
     if tokenizer.pad_token is None:
         vocab = tokenizer.get_vocab()
-        reserved = [t for t in ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>") if t in vocab]
+        reserved = [
+            t
+            for t in ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
+            if t in vocab
+        ]
         if reserved:
             tokenizer.pad_token = reserved[0]
     return check_tokenizer(tokenizer, name)
@@ -60,8 +75,13 @@ def quantization_config(quantization: str | None, precision: str = "bf16"):
     if quantization != "nf4":
         raise LoadError(f"quantization={quantization!r}: use None or 'nf4'")
     from transformers import BitsAndBytesConfig
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+    )
 
 
 def quantised_already(name: str) -> bool:
@@ -71,25 +91,38 @@ def quantised_already(name: str) -> bool:
         try:
             content = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         except ValueError as error:
-            raise LoadError(f"{name}/config.json is not valid JSON ({error}): download or copy it again") from None
+            raise LoadError(
+                f"{name}/config.json is not valid JSON ({error}): download or copy it again"
+            ) from None
     else:
         from transformers import PretrainedConfig
+
         try:
             content, _ = PretrainedConfig.get_config_dict(name)
         except (OSError, ValueError) as error:
             raise _hub_error(name, error) from error
     quantised = content.get("quantization_config") if isinstance(content, dict) else None
-    if quantised and not (quantised.get("quant_method") == "bitsandbytes" and quantised.get("load_in_4bit")):
-        raise LoadError(f"{name} is quantised with {quantised.get('quant_method')!r}: "
-                        "ftlib trains over 16- or 32-bit weights and bitsandbytes' 4 bits")
+    if quantised and not (
+        quantised.get("quant_method") == "bitsandbytes" and quantised.get("load_in_4bit")
+    ):
+        raise LoadError(
+            f"{name} is quantised with {quantised.get('quant_method')!r}: "
+            "ftlib trains over 16- or 32-bit weights and bitsandbytes' 4 bits"
+        )
     return bool(quantised)
 
 
 def _hub_error(name: str, error: Exception) -> LoadError:
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    why = "HF_HUB_OFFLINE=1 and it is not in the cache" if offline else f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    return LoadError(f"{name!r} could not be loaded ({why}): check the name, go online, ask for access and run "
-                     "`hf auth login`, or put a local folder in FTLIB_MODEL")
+    why = (
+        "HF_HUB_OFFLINE=1 and it is not in the cache"
+        if offline
+        else f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    )
+    return LoadError(
+        f"{name!r} could not be loaded ({why}): check the name, go online, ask for access and run "
+        "`hf auth login`, or put a local folder in FTLIB_MODEL"
+    )
 
 
 def _settle_4bit(model, precision: str):
@@ -112,7 +145,12 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def load_model(name_or_path=None, quantization: str | None = None, profile=None, dtype: torch.dtype | None = None):
+def load_model(
+    name_or_path=None,
+    quantization: str | None = None,
+    profile=None,
+    dtype: torch.dtype | None = None,
+):
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
     `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
@@ -126,6 +164,7 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     from transformers.utils import logging
 
     from ftlib.core.profiles import get_profile
+
     profile = get_profile(profile)
     name = resolve(stand_in(str(name_or_path or profile.model), given=name_or_path is not None))
     if is_path(name):
@@ -137,23 +176,34 @@ def load_model(name_or_path=None, quantization: str | None = None, profile=None,
     tiny = name == resolve(EMBEDDED)
     if tiny:  # loads in a blink: a bar would only clutter the notebook
         logging.disable_progress_bar()
-    if device == "cpu":  # the products of the embedded model are so short that two threads mostly wait for each other
+    if (
+        device == "cpu"
+    ):  # the products of the embedded model are so short that two threads mostly wait for each other
         set_threads(1 if tiny else THREADS)
     try:
         tokenizer = ready_tokenizer(name)
         model, info = AutoModelForCausalLM.from_pretrained(
-            name, output_loading_info=True, dtype=dtype or profile.torch_dtype, use_safetensors=True, trust_remote_code=False,
+            name,
+            output_loading_info=True,
+            dtype=dtype or profile.torch_dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
             **({"quantization_config": config} if config and not packed else {}),
             device_map={"": device} if device == 0 or config or packed else None,
-            attn_implementation="eager" if tiny else "sdpa")  # plain matmuls are faster on short rows and a CPU
+            attn_implementation="eager" if tiny else "sdpa",
+        )  # plain matmuls are faster on short rows and a CPU
     except LoadError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         if is_path(name):
-            raise LoadError(f"{name} could not be loaded: {' '.join(str(error).split())}") from error
+            raise LoadError(
+                f"{name} could not be loaded: {' '.join(str(error).split())}"
+            ) from error
         raise _hub_error(name, error) from error
     if info["missing_keys"]:  # transformers would fill them with random numbers
         missing = sorted(info["missing_keys"])
-        raise LoadError(f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: "
-                        "download or copy it again")
+        raise LoadError(
+            f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: "
+            "download or copy it again"
+        )
     return _settle_4bit(model, profile.precision), tokenizer

@@ -18,6 +18,7 @@ usual language models are multiples (576, 896, 960, 2880, 4096, 11008), so none 
 layer of a SigLIP vision tower is (4304 = 67·64 + 16), and so are toy models of 32 features. `dequantize_packed` is right for
 every shape, and `mend_4bit_layers` has such layers use it: `load_model` and `add_lora` call it.
 """
+
 from __future__ import annotations
 
 import copy
@@ -33,8 +34,10 @@ from torch import Tensor, nn
 
 log = logging.getLogger("ftlib")
 
-SCALE_BLOCK = 256        # scales that share one scale of their own
-CHUNK = 1 << 20          # weights that are quantised or dequantised at a time: the temporaries stay in the cache
+SCALE_BLOCK = 256  # scales that share one scale of their own
+CHUNK = (
+    1 << 20
+)  # weights that are quantised or dequantised at a time: the temporaries stay in the cache
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -48,6 +51,7 @@ def normal_float_levels() -> Tensor:
     Quantiles of N(0, 1) at equal steps of probability, 8 above zero and 7 below, so that 0 itself is a level; divided by the
     largest. The outermost probability is 1 - (1/32 + 1/30)/2, kept to the seven digits that bitsandbytes keeps.
     """
+
     def quantiles(count: int) -> Tensor:
         probabilities = torch.linspace(0.9677083, 0.5, count + 1)[:-1]
         return torch.special.ndtri(probabilities.double()).float()
@@ -85,8 +89,13 @@ def _nearest(scaled: Tensor, levels: Tensor) -> Tensor:
     bounds = (ordered[:-1] + ordered[1:]) / 2
     if len(levels) > 16:
         return torch.bucketize(scaled, bounds, out_int32=True).to(torch.uint8)
-    index, above = torch.zeros_like(scaled, dtype=torch.uint8), torch.empty_like(scaled, dtype=torch.bool)
-    for bound in bounds.tolist():  # fifteen vectorised comparisons take a quarter of the time of a binary search
+    index, above = (
+        torch.zeros_like(scaled, dtype=torch.uint8),
+        torch.empty_like(scaled, dtype=torch.bool),
+    )
+    for bound in (
+        bounds.tolist()
+    ):  # fifteen vectorised comparisons take a quarter of the time of a binary search
         index += torch.gt(scaled, bound, out=above).view(torch.uint8)
     return index if torch.equal(ordered, levels.to(ordered)) else order.to(torch.uint8)[index.int()]
 
@@ -95,7 +104,12 @@ def _block_scales(values: Tensor, block: int) -> Tensor:
     """The largest absolute value of every block, fp32; the last block may be short."""
     whole = values.numel() // block * block
     tail = values[whole:].float().abs()
-    return torch.cat([values[:whole].view(-1, block).float().abs().amax(1), *([tail.amax().view(1)] if len(tail) else [])])
+    return torch.cat(
+        [
+            values[:whole].view(-1, block).float().abs().amax(1),
+            *([tail.amax().view(1)] if len(tail) else []),
+        ]
+    )
 
 
 def _over(values: Tensor, scales: Tensor, block: int, weights: bool) -> Tensor:
@@ -121,7 +135,9 @@ def _quantize_scales(scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scaled = _over(centred, outer, SCALE_BLOCK, weights=False)
     if scales.device.type == "cpu":
         place = ((scaled + 1) * 32767.5 + 0.5).floor()
-        zero = (outer == 0).repeat_interleave(SCALE_BLOCK)[: len(scaled)]  # times 0 any code will do; there it is the first
+        zero = (outer == 0).repeat_interleave(SCALE_BLOCK)[
+            : len(scaled)
+        ]  # times 0 any code will do; there it is the first
         scaled = (place / 32767.5 - 1).masked_fill_(zero, -1)
     return _nearest(scaled, DYNAMIC_LEVELS), outer, mean
 
@@ -133,19 +149,22 @@ class QuantizedTensor:
     `scales` are fp32, or with double quantisation uint8 codes of `DYNAMIC_LEVELS`, to be multiplied by `outer` (fp32, one for
     256 of them) and added to `mean`. `nbytes` is what these tensors hold; the tables of levels are shared by all weights.
     """
-    packed: Tensor               # uint8 (ceil(n/2),)
-    scales: Tensor               # (ceil(n/block_size),)
+
+    packed: Tensor  # uint8 (ceil(n/2),)
+    scales: Tensor  # (ceil(n/block_size),)
     shape: torch.Size
-    dtype: torch.dtype           # of the weight that was quantised, and of `dequantize()`
+    dtype: torch.dtype  # of the weight that was quantised, and of `dequantize()`
     block_size: int = 64
     quant_type: str = "nf4"
     outer: Tensor | None = None  # (ceil(len(scales)/256),)
-    mean: Tensor | None = None   # ()
+    mean: Tensor | None = None  # ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the codes and of all scales."""
-        return sum(t.nbytes for t in (self.packed, self.scales, self.outer, self.mean) if t is not None)
+        return sum(
+            t.nbytes for t in (self.packed, self.scales, self.outer, self.mean) if t is not None
+        )
 
     @property
     def bits_per_weight(self) -> float:
@@ -167,31 +186,55 @@ class QuantizedTensor:
         """level·c of every weight, in the weight's shape and `dtype` (default: that of the weight)."""
         count, dtype = math.prod(self.shape), dtype or self.dtype
         levels = LEVELS[self.quant_type].to(self.packed.device)
-        pairs = torch.stack([levels.repeat_interleave(16), levels.repeat(16)], 1)  # a byte's two levels
+        pairs = torch.stack(
+            [levels.repeat_interleave(16), levels.repeat(16)], 1
+        )  # a byte's two levels
         out = torch.empty(2 * len(self.packed), dtype=dtype, device=self.packed.device)
         scales, step = self.block_scales(), _whole_blocks(self.block_size)
         for start in range(0, len(out), step):
-            part = pairs.index_select(0, self.packed[start // 2: (start + step) // 2].int()).view(-1)
-            own = scales[start // self.block_size: (start + step) // self.block_size]
+            part = pairs.index_select(0, self.packed[start // 2 : (start + step) // 2].int()).view(
+                -1
+            )
+            own = scales[start // self.block_size : (start + step) // self.block_size]
             whole = len(part) // self.block_size * self.block_size
             part[:whole].view(-1, self.block_size).mul_(own[: whole // self.block_size, None])
             part[whole:].mul_(own[-1])
-            out[start: start + len(part)] = part
+            out[start : start + len(part)] = part
         return out[:count].view(self.shape)
 
     def state_dict(self, prefix: str = "weight") -> dict[str, Tensor]:
         """The tensors under the names in which bitsandbytes saves a 4-bit weight, and transformers loads it."""
         if self.quant_type not in ("nf4", "fp4"):
-            raise QuantizationError(f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: use 'nf4' or 'fp4'")
-        rest = {"quant_type": self.quant_type, "blocksize": self.block_size, "dtype": str(self.dtype).removeprefix("torch."),
-                "shape": tuple(self.shape)}
-        out = {prefix: self.packed.view(-1, 1), f"{prefix}.absmax": self.scales,
-               f"{prefix}.quant_map": LEVELS[self.quant_type].clone()}
+            raise QuantizationError(
+                f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: use 'nf4' or 'fp4'"
+            )
+        rest = {
+            "quant_type": self.quant_type,
+            "blocksize": self.block_size,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "shape": tuple(self.shape),
+        }
+        out = {
+            prefix: self.packed.view(-1, 1),
+            f"{prefix}.absmax": self.scales,
+            f"{prefix}.quant_map": LEVELS[self.quant_type].clone(),
+        }
         if self.outer is not None:
-            out |= {f"{prefix}.nested_absmax": self.outer, f"{prefix}.nested_quant_map": DYNAMIC_LEVELS.clone()}
-            rest |= {"nested_blocksize": SCALE_BLOCK, "nested_dtype": "float32", "nested_offset": self.mean.item()}
+            out |= {
+                f"{prefix}.nested_absmax": self.outer,
+                f"{prefix}.nested_quant_map": DYNAMIC_LEVELS.clone(),
+            }
+            rest |= {
+                "nested_blocksize": SCALE_BLOCK,
+                "nested_dtype": "float32",
+                "nested_offset": self.mean.item(),
+            }
         text = json.dumps(rest).encode()
-        return out | {f"{prefix}.quant_state.bitsandbytes__{self.quant_type}": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+        return out | {
+            f"{prefix}.quant_state.bitsandbytes__{self.quant_type}": torch.frombuffer(
+                bytearray(text), dtype=torch.uint8
+            )
+        }
 
 
 def _whole_blocks(block_size: int) -> int:
@@ -203,15 +246,23 @@ def _check(weight: Tensor, block_size: int, quant_type: str) -> None:
     if quant_type not in LEVELS:
         raise QuantizationError(f"quant_type={quant_type!r}: use one of {', '.join(LEVELS)}")
     if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 2:
-        raise QuantizationError(f"block_size={block_size!r}: must be a whole number of at least 2; 64 is usual")
+        raise QuantizationError(
+            f"block_size={block_size!r}: must be a whole number of at least 2; 64 is usual"
+        )
     if weight.dtype not in FLOATS:
-        raise QuantizationError(f"weight is {weight.dtype}: cast it to float32, bfloat16 or float16")
+        raise QuantizationError(
+            f"weight is {weight.dtype}: cast it to float32, bfloat16 or float16"
+        )
     if not weight.numel():
-        raise QuantizationError(f"weight of shape {tuple(weight.shape)} is empty: there is nothing to quantise")
+        raise QuantizationError(
+            f"weight of shape {tuple(weight.shape)} is empty: there is nothing to quantise"
+        )
 
 
 @torch.no_grad()
-def quantize_4bit(weight: Tensor, quant_type: str = "nf4", block_size: int = 64, double_quant: bool = True) -> QuantizedTensor:
+def quantize_4bit(
+    weight: Tensor, quant_type: str = "nf4", block_size: int = 64, double_quant: bool = True
+) -> QuantizedTensor:
     """Quantise a tensor of any shape, in fp32, bf16 or fp16, to "nf4", "fp4" or "int4",
     in blocks of `block_size` along its flat order.
 
@@ -223,26 +274,34 @@ def quantize_4bit(weight: Tensor, quant_type: str = "nf4", block_size: int = 64,
     packed = torch.empty((len(flat) + 1) // 2, dtype=torch.uint8, device=flat.device)
     scales = torch.empty(-(len(flat) // -block_size), device=flat.device)
     for start in range(0, len(flat), step):
-        part = flat[start: start + step]
+        part = flat[start : start + step]
         own = _block_scales(part, block_size)
         if not own.isfinite().all():
             bad = (~part.isfinite()).nonzero()[0].item()
-            raise QuantizationError(f"weight holds {part[bad].item()} at flat position {start + bad}: "
-                                    "a block with NaN or infinity has no scale")
-        if len(part) % block_size:  # bitsandbytes gives a short block of zeros this scale, and a whole one 0
+            raise QuantizationError(
+                f"weight holds {part[bad].item()} at flat position {start + bad}: "
+                "a block with NaN or infinity has no scale"
+            )
+        if (
+            len(part) % block_size
+        ):  # bitsandbytes gives a short block of zeros this scale, and a whole one 0
             own[-1].clamp_(min=1e-38)
         codes = _nearest(_over(part, own, block_size, weights=True), levels)
         if len(codes) % 2:  # the last half byte stays empty: the level of 0
             codes = torch.cat([codes, _nearest(codes.new_zeros(1, dtype=torch.float32), levels)])
-        packed[start // 2: (start + step) // 2] = (codes[::2] << 4) | codes[1::2]
-        scales[start // block_size: start // block_size + len(own)] = own
+        packed[start // 2 : (start + step) // 2] = (codes[::2] << 4) | codes[1::2]
+        scales[start // block_size : start // block_size + len(own)] = own
     outer = mean = None
     if double_quant:
         scales, outer, mean = _quantize_scales(scales)
-    return QuantizedTensor(packed, scales, weight.shape, weight.dtype, block_size, quant_type, outer, mean)
+    return QuantizedTensor(
+        packed, scales, weight.shape, weight.dtype, block_size, quant_type, outer, mean
+    )
 
 
-def quantize_nf4(weight: Tensor, block_size: int = 64, double_quant: bool = True) -> QuantizedTensor:
+def quantize_nf4(
+    weight: Tensor, block_size: int = 64, double_quant: bool = True
+) -> QuantizedTensor:
     """Quantise to NF4, QLoRA's type: `quantize_4bit` with `quant_type="nf4"`."""
     return quantize_4bit(weight, "nf4", block_size, double_quant)
 
@@ -259,6 +318,7 @@ def dequantize_packed(packed: Tensor, state) -> Tensor:
     as one long row, which has no end for a block to run over (see the module's docstring).
     """
     from bitsandbytes.functional import dequantize_4bit
+
     shape = torch.Size(state.shape)
     if blocks_end_with_rows(shape, state.blocksize):
         return dequantize_4bit(packed, state)
@@ -284,11 +344,19 @@ def mend_4bit_layers(model: nn.Module) -> list[str]:
         weight = getattr(layer, "weight", None)
         state = getattr(weight, "quant_state", None)
         is_4bit = state is not None and hasattr(layer, "compute_dtype")
-        if not is_4bit or weight.device.type != "cpu" or blocks_end_with_rows(state.shape, state.blocksize):
+        if (
+            not is_4bit
+            or weight.device.type != "cpu"
+            or blocks_end_with_rows(state.shape, state.blocksize)
+        ):
             continue
         layer.forward = functools.partial(_forward_4bit, layer)
         mended.append(name)
     if mended:
-        log.info("%d 4-bit layers, the first %s, have blocks across their rows: ftlib dequantises them, since bitsandbytes takes "
-                 "wrong scales there on a CPU with AVX-512", len(mended), mended[0])
+        log.info(
+            "%d 4-bit layers, the first %s, have blocks across their rows: ftlib dequantises them, since bitsandbytes takes "
+            "wrong scales there on a CPU with AVX-512",
+            len(mended),
+            mended[0],
+        )
     return mended

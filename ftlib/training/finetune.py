@@ -3,6 +3,7 @@
 A run with an `output_dir` checkpoints the adapter (not the base), resumes by itself after a kill, refuses to resume with other
 settings or data, and ends with `adapter/` and `manifest.json`.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -23,11 +24,33 @@ from ftlib.training.run import Run, finish_run, run_callbacks, run_training
 from ftlib.training.trainer import SFTTrainer
 
 
-def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_size: int = 32, seed: int = 0, eval_rows=None,
-             eval_steps: int | None = None, output_dir=None, resume: bool = True, save_steps: int = 50, schedule: str = "cosine",
-             warmup: float = 0.05, weight_decay: float = 0.0, accumulate: int = 1, checkpointing: bool | None = None,
-             max_length: int = 1024, log_steps: int = 5, neftune_alpha: float = 0.0, optimizer: str = "adamw",
-             packing: bool = False, precision: str | None = None, show: bool = True) -> Run:
+def finetune(
+    model,
+    tokenizer,
+    rows,
+    *,
+    steps: int,
+    learning_rate: float,
+    batch_size: int = 32,
+    seed: int = 0,
+    eval_rows=None,
+    eval_steps: int | None = None,
+    output_dir=None,
+    resume: bool = True,
+    save_steps: int = 50,
+    schedule: str = "cosine",
+    warmup: float = 0.05,
+    weight_decay: float = 0.0,
+    accumulate: int = 1,
+    checkpointing: bool | None = None,
+    max_length: int = 1024,
+    log_steps: int = 5,
+    neftune_alpha: float = 0.0,
+    optimizer: str = "adamw",
+    packing: bool = False,
+    precision: str | None = None,
+    show: bool = True,
+) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`. Under `accelerate launch`
     or torchrun, `batch_size` is that of each process.
 
@@ -43,8 +66,10 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
     """
     check_start(model, steps, batch_size, learning_rate)
     if packing and neftune_alpha:
-        raise RunError(f"packing=True and neftune_alpha={neftune_alpha}: "
-                       "the noise goes by a conversation's own length, which a packed row does not have; choose one of them")
+        raise RunError(
+            f"packing=True and neftune_alpha={neftune_alpha}: "
+            "the noise goes by a conversation's own length, which a packed row does not have; choose one of them"
+        )
     precision = check_precision(precision)
     output_dir = Path(output_dir) if output_dir else None
     train_set = encode_rows(tokenizer, rows, max_length)
@@ -53,21 +78,52 @@ def finetune(model, tokenizer, rows, *, steps: int, learning_rate: float, batch_
         packed, eval_set = pack(train_set, max_length), eval_set and pack(eval_set, max_length).rows
         train_set = packed.rows
         log.info("%s", packed)
-    args = training_arguments(output_dir, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule,
-                      warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
-                      save_steps=save_steps, eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None,
-                      log_steps=log_steps, optimizer=optimizer, autocast=uses_autocast(model, precision))
+    args = training_arguments(
+        output_dir,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        accumulate=accumulate,
+        save_steps=save_steps,
+        eval_steps=(eval_steps or max(1, steps // 8)) if eval_set else None,
+        log_steps=log_steps,
+        optimizer=optimizer,
+        autocast=uses_autocast(model, precision),
+    )
     recompute_activations(model, checkpointing)
     checkpoint, settings = None, None
     if output_dir:
-        settings = run_settings(model, rows, eval_rows, steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed,
-                             schedule=schedule, warmup=warmup, weight_decay=weight_decay, accumulate=accumulate,
-                             max_length=max_length, neftune_alpha=neftune_alpha, optimizer=optimizer, precision=precision,
-                             **({"packing": True} if packing else {}))
+        settings = run_settings(
+            model,
+            rows,
+            eval_rows,
+            steps=steps,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            schedule=schedule,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            accumulate=accumulate,
+            max_length=max_length,
+            neftune_alpha=neftune_alpha,
+            optimizer=optimizer,
+            precision=precision,
+            **({"packing": True} if packing else {}),
+        )
         checkpoint = open_folder(output_dir, settings, resume, args)
-    trainer = SFTTrainer(model=model, args=args, train_dataset=train_set, eval_dataset=eval_set,
-                         data_collator=(PackedCollator if packing else SFTCollator)(tokenizer.pad_token_id),
-                         callbacks=run_callbacks(args, show))
+    trainer = SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_set,
+        eval_dataset=eval_set,
+        data_collator=(PackedCollator if packing else SFTCollator)(tokenizer.pad_token_id),
+        callbacks=run_callbacks(args, show),
+    )
     with neftune(model, neftune_alpha):
         run = run_training(trainer, checkpoint, output_dir)
     if output_dir:

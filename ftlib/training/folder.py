@@ -1,4 +1,5 @@
 """A run's folder: its settings, its checkpoints, and whether it may go on."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +15,10 @@ from ftlib.data.rows import fingerprint
 
 log = logging.getLogger("ftlib")
 COMPLETE, MANIFEST, SETTINGS = "complete", "manifest.json", "settings.json"
-LATER_SETTINGS = ("precision", "dtype")  # that runs of version 0.1.0 did not record: there they are taken as they are now
+LATER_SETTINGS = (
+    "precision",
+    "dtype",
+)  # that runs of version 0.1.0 did not record: there they are taken as they are now
 
 
 class RunError(ValueError):
@@ -43,8 +47,15 @@ def write_json(path: Path, content: dict) -> None:
 
 def run_settings(model, rows, eval_rows, **options) -> dict:
     adapter = adapter_of(model)
-    settings = {"base": base_name(model), "dtype": str(model.dtype).removeprefix("torch."), "data": fingerprint(rows), "rows": len(rows), "adapter": adapter and adapter[0],
-                "eval_data": fingerprint(eval_rows or []), **options}
+    settings = {
+        "base": base_name(model),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "data": fingerprint(rows),
+        "rows": len(rows),
+        "adapter": adapter and adapter[0],
+        "eval_data": fingerprint(eval_rows or []),
+        **options,
+    }
     return json.loads(json.dumps(settings))  # tuples become lists, as they will on reading
 
 
@@ -55,22 +66,35 @@ def prepare_folder(output_dir: Path, settings: dict, resume: bool) -> Path | Non
         try:
             before = json.loads(recorded.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunError(f"{recorded} is damaged ({error}): choose another output_dir, or delete that one") from None
-        changed = [k for k in settings if before.get(k) != settings[k] and (k in before or k not in LATER_SETTINGS)]
+            raise RunError(
+                f"{recorded} is damaged ({error}): choose another output_dir, or delete that one"
+            ) from None
+        changed = [
+            k
+            for k in settings
+            if before.get(k) != settings[k] and (k in before or k not in LATER_SETTINGS)
+        ]
         if changed:
             k = changed[0]
-            raise RunError(f"{output_dir} holds a run with other settings ({k}: {before.get(k)!r} there, {settings[k]!r} now): "
-                           "choose another output_dir, or delete that one")
+            raise RunError(
+                f"{output_dir} holds a run with other settings ({k}: {before.get(k)!r} there, {settings[k]!r} now): "
+                "choose another output_dir, or delete that one"
+            )
         return last_checkpoint(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()):
-        raise RunError(f"{output_dir} is not empty" + ("" if resume else " and resume=False") +
-                       ": choose another output_dir, or delete that one")
+        raise RunError(
+            f"{output_dir} is not empty"
+            + ("" if resume else " and resume=False")
+            + ": choose another output_dir, or delete that one"
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(recorded, settings)
     return None
 
 
-def open_folder(output_dir: Path, settings: dict, resume: bool, args: TrainingArguments) -> Path | None:
+def open_folder(
+    output_dir: Path, settings: dict, resume: bool, args: TrainingArguments
+) -> Path | None:
     """`prepare_folder`, by the first process before the others."""
     if args.world_size > 1:
         settings["processes"] = args.world_size

@@ -1,4 +1,5 @@
 """A run's progress while it trains: loss, learning rate, tokens a second."""
+
 from __future__ import annotations
 
 import time
@@ -13,10 +14,14 @@ def _sparkline(losses: list[float], width: int = 220, height: int = 36) -> str:
     if len(losses) < 2:
         return ""
     low, high = min(losses), max(losses)
-    points = " ".join(f"{i * width / (len(losses) - 1):.0f},{height - 2 - (v - low) / (high - low or 1) * (height - 4):.0f}"
-                      for i, v in enumerate(losses))
-    return (f'<svg width="{width}" height="{height}" style="vertical-align:middle">'
-            f'<polyline points="{points}" fill="none" stroke="#0072B2" stroke-width="1.5"/></svg>')
+    points = " ".join(
+        f"{i * width / (len(losses) - 1):.0f},{height - 2 - (v - low) / (high - low or 1) * (height - 4):.0f}"
+        for i, v in enumerate(losses)
+    )
+    return (
+        f'<svg width="{width}" height="{height}" style="vertical-align:middle">'
+        f'<polyline points="{points}" fill="none" stroke="#0072B2" stroke-width="1.5"/></svg>'
+    )
 
 
 class LiveRun(TrainerCallback):
@@ -35,9 +40,12 @@ class LiveRun(TrainerCallback):
             return
         if in_notebook():
             from IPython.display import HTML, display
+
             self.handle = display(HTML("starting …"), display_id=True)
         else:
-            self.bar = tqdm(total=self.steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(
+                total=self.steps, initial=state.global_step, unit="step", dynamic_ncols=True
+            )
 
     def on_log(self, args, state, control, logs=None, **_):
         if logs and "loss" in logs:
@@ -58,8 +66,13 @@ class LiveRun(TrainerCallback):
         loss = f"loss {self.losses[-1]:.3f}" if self.losses else ""
         if self.handle is not None:
             from IPython.display import HTML
-            self.handle.update(HTML(f"<code>step {state.global_step}/{self.steps} · {loss} · {speed:,.0f} tokens/s · "
-                                    f"{now - self.start:.0f} s</code> {_sparkline(self.losses)}"))
+
+            self.handle.update(
+                HTML(
+                    f"<code>step {state.global_step}/{self.steps} · {loss} · {speed:,.0f} tokens/s · "
+                    f"{now - self.start:.0f} s</code> {_sparkline(self.losses)}"
+                )
+            )
         elif self.bar is not None:
             self.bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s")
             self.bar.update(state.global_step - self.bar.n)

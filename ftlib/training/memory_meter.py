@@ -1,4 +1,5 @@
 """Memory measured: the peak of a stretch of code, and its course through a training step, to the byte, on a GPU or a CPU."""
+
 from __future__ import annotations
 
 import contextlib
@@ -27,9 +28,17 @@ class _LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        inputs = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        inputs = {
+            t.untyped_storage()._cdata
+            for t in tree_leaves((args, kwargs))
+            if isinstance(t, torch.Tensor)
+        }
         for t in tree_leaves(out):
-            if isinstance(t, torch.Tensor) and not t.is_meta and (key := t.untyped_storage()._cdata) not in self.known | inputs:
+            if (
+                isinstance(t, torch.Tensor)
+                and not t.is_meta
+                and (key := t.untyped_storage()._cdata) not in self.known | inputs
+            ):
                 size = t.untyped_storage().nbytes()
                 self.known.add(key)
                 self.live += size
@@ -57,8 +66,14 @@ def peak_bytes(function: Callable) -> int:
 
 def watched_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The modules whose coming and going tells a step's story: embedding, blocks, head."""
-    ends = [m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
-    return {name: m for name, m in model.named_modules() if name.rpartition(".")[2].isdigit() or any(m is end for end in ends)}
+    ends = [
+        m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None
+    ]
+    return {
+        name: m
+        for name, m in model.named_modules()
+        if name.rpartition(".")[2].isdigit() or any(m is end for end in ends)
+    }
 
 
 @contextlib.contextmanager
@@ -67,7 +82,9 @@ def _marks(model: nn.Module, mark: Callable[[str], None]) -> Iterator[None]:
     for name, module in watched_modules(model).items():
         hooks.append(module.register_forward_hook(lambda *_, name=name: mark(f"forward {name}")))
         if module is not model.get_input_embeddings():  # token ids have no gradient
-            hooks.append(module.register_full_backward_hook(lambda *_, name=name: mark(f"backward {name}")))
+            hooks.append(
+                module.register_full_backward_hook(lambda *_, name=name: mark(f"backward {name}"))
+            )
     try:
         yield
     finally:
@@ -82,7 +99,9 @@ def memory_timeline(model: nn.Module, function: Callable) -> list[tuple[str, int
     gc.collect()
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
-        with _marks(model, lambda name: course.append((name, torch.cuda.memory_allocated() - before))):
+        with _marks(
+            model, lambda name: course.append((name, torch.cuda.memory_allocated() - before))
+        ):
             function()
         return course
     with _LiveBytes() as meter, _marks(model, lambda name: course.append((name, meter.live))):

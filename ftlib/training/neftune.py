@@ -3,6 +3,7 @@
 Each element of a sequence's embeddings gets ``u·alpha/sqrt(L·d)``, u uniform in [-1, 1], with L the sequence's tokens and
 d the hidden size. An element's standard deviation is alpha/sqrt(3·L·d), the whole sequence's norm about alpha/sqrt(3).
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 
-def neftune_noise(embeddings: Tensor, noise_alpha: float, mask: Tensor | None = None, length: str = "real") -> Tensor:
+def neftune_noise(
+    embeddings: Tensor, noise_alpha: float, mask: Tensor | None = None, length: str = "real"
+) -> Tensor:
     """Noise for embeddings (B, T, d), given the attention mask (B, T) of ones and zeros.
 
     length="real": L counts a sequence's own tokens and padding gets no noise. length="padded": L is T for every
@@ -34,7 +37,9 @@ def neftune(model: nn.Module, noise_alpha: float = 5.0, length: str = "real"):
     `noise_alpha` is the paper's alpha: 5, 10 or 15 there; 0 adds nothing. `length`: see `neftune_noise`.
     """
     if not noise_alpha >= 0 or math.isinf(noise_alpha):
-        raise ValueError(f"noise_alpha={noise_alpha!r}: must be 0 or more; the paper uses 5, 10 and 15")
+        raise ValueError(
+            f"noise_alpha={noise_alpha!r}: must be 0 or more; the paper uses 5, 10 and 15"
+        )
     if length not in ("real", "padded"):
         raise ValueError(f"length={length!r}: use 'real' or 'padded'")
     embedding, seen = model.get_input_embeddings(), {}
@@ -49,11 +54,16 @@ def neftune(model: nn.Module, noise_alpha: float = 5.0, length: str = "real"):
         if not module.training or not noise_alpha:
             return output
         mask = seen.get("mask")
-        fits = mask is not None and mask.shape == output.shape[:2]  # a 4-D mask does not say which tokens are real
+        fits = (
+            mask is not None and mask.shape == output.shape[:2]
+        )  # a 4-D mask does not say which tokens are real
         return output + neftune_noise(output, noise_alpha, mask if fits else None, length)
 
-    hooks = [model.register_forward_pre_hook(remember, with_kwargs=True),
-             model.register_forward_hook(forget, always_call=True), embedding.register_forward_hook(add_noise)]
+    hooks = [
+        model.register_forward_pre_hook(remember, with_kwargs=True),
+        model.register_forward_hook(forget, always_call=True),
+        embedding.register_forward_hook(add_noise),
+    ]
     try:
         yield model
     finally:

@@ -2,6 +2,7 @@
 
 `prefer` is to preferences what `finetune` is to answers: checkpoints, resuming, manifest and `Run` are the same.
 """
+
 from __future__ import annotations
 
 import logging
@@ -27,8 +28,12 @@ from ftlib.training.run import Run, finish_run, run_callbacks, run_training
 from ftlib.training.samplers import LengthGroupedSampler
 
 log = logging.getLogger("ftlib")
-OPTIONS = {"dpo": {"beta": 0.1, "label_smoothing": 0.0}, "simpo": {"beta": 2.0, "gamma_beta_ratio": 0.5}, "orpo": {"beta": 0.1},
-           "kto": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0}}
+OPTIONS = {
+    "dpo": {"beta": 0.1, "label_smoothing": 0.0},
+    "simpo": {"beta": 2.0, "gamma_beta_ratio": 0.5},
+    "orpo": {"beta": 0.1},
+    "kto": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
+}
 HAVE_REFERENCE = ("dpo", "kto")
 
 
@@ -39,10 +44,14 @@ def _loss_options(loss: str, given: dict) -> dict:
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
         if name not in OPTIONS[loss]:
-            raise RunError(f"{name}={value!r}: loss={loss!r} takes no such option, only {', '.join(OPTIONS[loss])}")
+            raise RunError(
+                f"{name}={value!r}: loss={loss!r} takes no such option, only {', '.join(OPTIONS[loss])}"
+            )
     options, one = OPTIONS[loss] | given, torch.full((1,), -1.0)
     tensors = {"simpo": 2, "orpo": 3}.get(loss, 4)
-    LOSSES[loss](*[one] * tensors, *([one > 0] if loss == "kto" else []), **options)  # refuses a value now, not in the first step
+    LOSSES[loss](
+        *[one] * tensors, *([one > 0] if loss == "kto" else []), **options
+    )  # refuses a value now, not in the first step
     return options
 
 
@@ -52,30 +61,46 @@ def _check_reference(model, loss: str, reference) -> str | Path | None:
             raise RunError(f"reference={reference!r}: loss={loss!r} has no reference; leave it out")
         return None
     if reference == "adapter_off" and not lora_layers(model):
-        raise RunError("reference='adapter_off': the model has no LoRA adapter; use reference='cached', or call add_lora first")
+        raise RunError(
+            "reference='adapter_off': the model has no LoRA adapter; use reference='cached', or call add_lora first"
+        )
     if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
-        raise RunError(f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the cache shall lie")
+        raise RunError(
+            f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the cache shall lie"
+        )
     return "cached" if reference is None else reference
 
 
 def _kto_order(items: list[dict], batch_size: int, seed: int) -> list[dict]:
     """Rows of like length side by side in batches that stay together; the last batch is topped up with rows of the first."""
     if len(items) < batch_size:
-        raise RunError(f"batch_size={batch_size} is more than the {len(items)} rows: lower it, or bring more rows")
+        raise RunError(
+            f"batch_size={batch_size} is more than the {len(items)} rows: lower it, or bring more rows"
+        )
     order = list(LengthGroupedSampler([row_length(item) for item in items], batch_size, seed))
     order += order[: -len(order) % batch_size]
     return mismatch([items[i] for i in order], batch_size)
 
 
-def _encode(tokenizer, rows, eval_rows, loss: str, args, max_length: int) -> tuple[list[dict], list[dict] | None]:
+def _encode(
+    tokenizer, rows, eval_rows, loss: str, args, max_length: int
+) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, in the form that the loss takes."""
     if loss != "kto":
-        return encode_pairs(tokenizer, rows, max_length), encode_pairs(tokenizer, eval_rows, max_length) if eval_rows else None
+        return encode_pairs(tokenizer, rows, max_length), encode_pairs(
+            tokenizer, eval_rows, max_length
+        ) if eval_rows else None
     if args.train_batch_size < 2:
-        raise RunError(f"batch_size={args.train_batch_size}: KTO estimates its reference point from the other rows of a batch; "
-                       "use 2 or more")
-    train_set = _kto_order(encode_binary(tokenizer, rows, max_length), args.train_batch_size, args.seed)
-    return train_set, mismatch(encode_binary(tokenizer, eval_rows, max_length), args.eval_batch_size) if eval_rows else None
+        raise RunError(
+            f"batch_size={args.train_batch_size}: KTO estimates its reference point from the other rows of a batch; "
+            "use 2 or more"
+        )
+    train_set = _kto_order(
+        encode_binary(tokenizer, rows, max_length), args.train_batch_size, args.seed
+    )
+    return train_set, mismatch(
+        encode_binary(tokenizer, eval_rows, max_length), args.eval_batch_size
+    ) if eval_rows else None
 
 
 def _collator(model, tokenizer, loss: str, share_prefix: bool):
@@ -92,9 +117,13 @@ def _say_balance(items: list[dict], desirable_weight: float, undesirable_weight:
     if 0 < good < len(items) and undesirable_weight:
         ratio = desirable_weight * good / (undesirable_weight * (len(items) - good))
         if not 1 <= ratio <= 4 / 3:
-            log.info("%d desirable and %d undesirable rows: weights times numbers are in the ratio %.2f; "
-                     "the KTO paper (arXiv 2402.01306) advises 1 to 4/3: set desirable_weight or undesirable_weight",
-                     good, len(items) - good, ratio)
+            log.info(
+                "%d desirable and %d undesirable rows: weights times numbers are in the ratio %.2f; "
+                "the KTO paper (arXiv 2402.01306) advises 1 to 4/3: set desirable_weight or undesirable_weight",
+                good,
+                len(items) - good,
+                ratio,
+            )
 
 
 def _keys(item: dict) -> list[bytes]:
@@ -115,7 +144,9 @@ def _not_known(items: list[dict], known: dict[bytes, float]) -> list[dict]:
     return list(missing.values())
 
 
-def _compute_reference(trainer: PreferenceTrainer, todo: list[dict], show: bool) -> tuple[dict[bytes, float], torch.dtype]:
+def _compute_reference(
+    trainer: PreferenceTrainer, todo: list[dict], show: bool
+) -> tuple[dict[bytes, float], torch.dtype]:
     """Log-probabilities of these pairs or sequences by key, and their dtype."""
     logps = trainer.reference_logps(todo, show)
     computed = {}
@@ -125,7 +156,14 @@ def _compute_reference(trainer: PreferenceTrainer, todo: list[dict], show: bool)
     return computed, logps.dtype
 
 
-def _add_reference(trainer: PreferenceTrainer, precision: str, folder: Path | None, shared: bool, resumed: bool, show: bool) -> None:
+def _add_reference(
+    trainer: PreferenceTrainer,
+    precision: str,
+    folder: Path | None,
+    shared: bool,
+    resumed: bool,
+    show: bool,
+) -> None:
     """Put the starting policy's log-probabilities into the rows: from the folder, or computed and left there. A folder that is
     `shared` between runs is locked meanwhile."""
     parts = {"train": trainer.train_dataset}
@@ -137,8 +175,10 @@ def _add_reference(trainer: PreferenceTrainer, precision: str, folder: Path | No
         known = load_reference(folder, policy, resumed, parts) if folder else {}
         todo = _not_known(items, known)
         if todo and resumed:
-            raise RunError(f"{folder} holds no reference of {len(todo)} of the rows, and the run had begun: "
-                           "delete the run's folder and start again")
+            raise RunError(
+                f"{folder} holds no reference of {len(todo)} of the rows, and the run had begun: "
+                "delete the run's folder and start again"
+            )
         if todo:
             computed, dtype = _compute_reference(trainer, todo, show)
             known.update(computed)
@@ -148,14 +188,40 @@ def _add_reference(trainer: PreferenceTrainer, precision: str, folder: Path | No
         item["ref_logps"] = [known[key] for key in _keys(item)]
 
 
-def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: str = "dpo", beta: float | None = None,
-           label_smoothing: float | None = None, gamma_beta_ratio: float | None = None, desirable_weight: float | None = None,
-           undesirable_weight: float | None = None, loss_function: Callable | None = None, reference: str | Path | None = None,
-           share_prefix: bool = True, batch_size: int = 16, seed: int = 0, eval_rows=None, eval_steps: int | None = None,
-           output_dir=None, resume: bool = True,
-           save_steps: int = 50, schedule: str = "cosine", warmup: float = 0.1, weight_decay: float = 0.0, accumulate: int = 1,
-           checkpointing: bool | None = None, max_length: int = 1024, log_steps: int = 5, optimizer: str = "adamw",
-           precision: str | None = None, show: bool = True) -> Run:
+def prefer(
+    model,
+    tokenizer,
+    rows,
+    *,
+    steps: int,
+    learning_rate: float,
+    loss: str = "dpo",
+    beta: float | None = None,
+    label_smoothing: float | None = None,
+    gamma_beta_ratio: float | None = None,
+    desirable_weight: float | None = None,
+    undesirable_weight: float | None = None,
+    loss_function: Callable | None = None,
+    reference: str | Path | None = None,
+    share_prefix: bool = True,
+    batch_size: int = 16,
+    seed: int = 0,
+    eval_rows=None,
+    eval_steps: int | None = None,
+    output_dir=None,
+    resume: bool = True,
+    save_steps: int = 50,
+    schedule: str = "cosine",
+    warmup: float = 0.1,
+    weight_decay: float = 0.0,
+    accumulate: int = 1,
+    checkpointing: bool | None = None,
+    max_length: int = 1024,
+    log_steps: int = 5,
+    optimizer: str = "adamw",
+    precision: str | None = None,
+    show: bool = True,
+) -> Run:
     """Train what requires grad on preferences for `steps` optimizer steps; returns a `Run`. The rest is as in `finetune`.
 
     `rows`: {"prompt", "chosen", "rejected"}, messages or strings (`ftlib.batches.preference`); for KTO {"prompt", "completion",
@@ -185,15 +251,38 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     for KTO z0. Raises RunError, DataError, LossError (all ValueError).
     """
     check_start(model, steps, batch_size, learning_rate)
-    options = _loss_options(loss, {"beta": beta, "label_smoothing": label_smoothing, "gamma_beta_ratio": gamma_beta_ratio,
-                                   "desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight})
+    options = _loss_options(
+        loss,
+        {
+            "beta": beta,
+            "label_smoothing": label_smoothing,
+            "gamma_beta_ratio": gamma_beta_ratio,
+            "desirable_weight": desirable_weight,
+            "undesirable_weight": undesirable_weight,
+        },
+    )
     precision = check_precision(precision)
     reference = _check_reference(model, loss, reference)
     output_dir = Path(output_dir) if output_dir else None
-    common = dict(steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed, schedule=schedule, warmup=warmup,
-                  weight_decay=weight_decay, accumulate=accumulate, optimizer=optimizer)
-    args = training_arguments(output_dir, **common, save_steps=save_steps, log_steps=log_steps, autocast=uses_autocast(model, precision),
-                      eval_steps=(eval_steps or max(1, steps // 8)) if eval_rows else None)
+    common = dict(
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        accumulate=accumulate,
+        optimizer=optimizer,
+    )
+    args = training_arguments(
+        output_dir,
+        **common,
+        save_steps=save_steps,
+        log_steps=log_steps,
+        autocast=uses_autocast(model, precision),
+        eval_steps=(eval_steps or max(1, steps // 8)) if eval_rows else None,
+    )
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, loss, args, max_length)
     if loss == "kto":
         _say_balance(train_set, options["desirable_weight"], options["undesirable_weight"])
@@ -201,16 +290,44 @@ def prefer(model, tokenizer, rows, *, steps: int, learning_rate: float, loss: st
     recompute_activations(model, checkpointing)
     checkpoint, settings = None, None
     if output_dir:
-        settings = run_settings(model, rows, eval_rows, **common, max_length=max_length, precision=precision, loss=loss, **options,
-                             loss_function=loss_function and getattr(loss_function, "__name__", str(loss_function)),
-                             reference="cached" if isinstance(reference, Path) else reference,
-                             share_prefix=getattr(collator, "share_prefix", False))
+        settings = run_settings(
+            model,
+            rows,
+            eval_rows,
+            **common,
+            max_length=max_length,
+            precision=precision,
+            loss=loss,
+            **options,
+            loss_function=loss_function and getattr(loss_function, "__name__", str(loss_function)),
+            reference="cached" if isinstance(reference, Path) else reference,
+            share_prefix=getattr(collator, "share_prefix", False),
+        )
         checkpoint = open_folder(output_dir, settings, resume, args)
-    trainer = PreferenceTrainer(model, loss, options, reference == "adapter_off", loss_function, args=args, train_dataset=train_set,
-                                eval_dataset=eval_set, data_collator=collator, callbacks=run_callbacks(args, show))
+    trainer = PreferenceTrainer(
+        model,
+        loss,
+        options,
+        reference == "adapter_off",
+        loss_function,
+        args=args,
+        train_dataset=train_set,
+        eval_dataset=eval_set,
+        data_collator=collator,
+        callbacks=run_callbacks(args, show),
+    )
     if reference not in (None, "adapter_off") and steps_of(checkpoint) < steps:
-        folder = reference if isinstance(reference, Path) else output_dir and output_dir / "reference"
-        _add_reference(trainer, precision, folder, isinstance(reference, Path), checkpoint is not None, show and args.process_index == 0)
+        folder = (
+            reference if isinstance(reference, Path) else output_dir and output_dir / "reference"
+        )
+        _add_reference(
+            trainer,
+            precision,
+            folder,
+            isinstance(reference, Path),
+            checkpoint is not None,
+            show and args.process_index == 0,
+        )
     run = run_training(trainer, checkpoint, output_dir)
     if output_dir:
         finish_run(run, model, output_dir, settings, args.process_index == 0)

@@ -1,4 +1,5 @@
 """The trainer that `ftlib.training.prefer.prefer` runs: log-probabilities of both completions, the loss, the metrics."""
+
 from __future__ import annotations
 
 import inspect
@@ -20,23 +21,42 @@ from ftlib.losses.preference import dpo_loss, kto_loss, orpo_loss, simpo_loss
 from ftlib.training.samplers import BlockSampler, LengthGroupedSampler
 from ftlib.training.trainer import SFTTrainer
 
-PAIRED = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected",
-          "lengths/chosen", "lengths/rejected")
+PAIRED = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+    "lengths/chosen",
+    "lengths/rejected",
+)
 LOSSES = {"dpo": dpo_loss, "simpo": simpo_loss, "orpo": orpo_loss, "kto": kto_loss}
-METRICS = {"dpo": (*PAIRED, "kl"), "simpo": PAIRED, "orpo": (*PAIRED, "nll_loss"),
-           "kto": (*(name for name in PAIRED if name != "rewards/accuracies"), "kl")}
+METRICS = {
+    "dpo": (*PAIRED, "kl"),
+    "simpo": PAIRED,
+    "orpo": (*PAIRED, "nll_loss"),
+    "kto": (*(name for name in PAIRED if name != "rewards/accuracies"), "kl"),
+}
 
 
 # --- log-probabilities of a batch ---------------------------------------------------------------------------------------
 def why_unshared(model) -> str | None:
     """Why a prompt cannot be run once for both completions of a pair with this model; None where that is exact."""
-    config, forward = model.config.get_text_config(decoder=True), inspect.signature(model.base_model.forward).parameters
+    config, forward = (
+        model.config.get_text_config(decoder=True),
+        inspect.signature(model.base_model.forward).parameters,
+    )
     attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ())
     if attention not in ("sdpa", "eager"):
         return f"attention {attention!r} takes no mask of four dimensions"
     if kinds - {"full_attention"} or not kinds and getattr(config, "sliding_window", None):
         return "not every layer attends to everything before"
-    if "position_ids" not in forward or getattr(config, "alibi", False) or getattr(model, "_is_stateful", False):
+    if (
+        "position_ids" not in forward
+        or getattr(config, "alibi", False)
+        or getattr(model, "_is_stateful", False)
+    ):
         return "positions cannot be given to this model"
     return "the model has a trained prefix" if parts_of(model, Prefix) else None
 
@@ -58,8 +78,13 @@ def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     if segments is None:
         logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], labels)
         return logps.sum(1).view(2, -1).T, (labels[:, 1:] != IGNORE).sum(1).view(2, -1).T
-    logps = completion_logps(model, batch["input_ids"], _attention_mask(model, segments), labels,
-                             position_ids=batch["position_ids"])
+    logps = completion_logps(
+        model,
+        batch["input_ids"],
+        _attention_mask(model, segments),
+        labels,
+        position_ids=batch["position_ids"],
+    )
     # A segment's first label is ignored, so a score stands in the segment that it belongs to.
     inside = torch.stack([segments == CHOSEN, segments == REJECTED], dim=1)
     return (logps[:, None] * inside).sum(-1), ((labels != IGNORE)[:, None] & inside).sum(-1)
@@ -77,7 +102,9 @@ def kto_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     out = []
     for prefix in ("", "kl_"):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not prefix):
-            logps = completion_logps(model, *(batch[prefix + k] for k in ("input_ids", "attention_mask", "labels")))
+            logps = completion_logps(
+                model, *(batch[prefix + k] for k in ("input_ids", "attention_mask", "labels"))
+            )
         out.append((logps.sum(1), (batch[f"{prefix}labels"][:, 1:] != IGNORE).sum(1)))
     (own, own_count), (other, other_count) = out
     return torch.stack([own, other], 1), torch.stack([own_count, other_count], 1)
@@ -90,10 +117,25 @@ class PreferenceTrainer(SFTTrainer):
     A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on the rows and the seed alone.
     """
 
-    def __init__(self, model, loss: str, options: dict, adapter_off: bool = False, function: Callable | None = None, **trainer):
+    def __init__(
+        self,
+        model,
+        loss: str,
+        options: dict,
+        adapter_off: bool = False,
+        function: Callable | None = None,
+        **trainer,
+    ):
         super().__init__(model, **trainer)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over rows: Trainer divides it by the accumulated batches
-        self.loss, self.options, self.adapter_off, self.metric_names = loss, options, adapter_off, METRICS[loss]
+        self.model_accepts_loss_kwargs = (
+            False  # the loss is a mean over rows: Trainer divides it by the accumulated batches
+        )
+        self.loss, self.options, self.adapter_off, self.metric_names = (
+            loss,
+            options,
+            adapter_off,
+            METRICS[loss],
+        )
         self.function = function or LOSSES[loss]
         self.two_logps = kto_logps if loss == "kto" else pair_logps
         self.sums: dict[str, Tensor] = {}
@@ -137,17 +179,31 @@ class PreferenceTrainer(SFTTrainer):
             arguments = (-chosen,)
             more["nll_loss"] = -chosen
         losses, good, bad = self.function(chosen, rejected, *arguments, **self.options)
-        return losses, {"rewards/chosen": good, "rewards/rejected": bad, "rewards/margins": good - bad,
-                        "rewards/accuracies": good > bad, "logps/chosen": chosen, "logps/rejected": rejected,
-                        "lengths/chosen": counts[:, 0], "lengths/rejected": counts[:, 1], **more}
+        return losses, {
+            "rewards/chosen": good,
+            "rewards/rejected": bad,
+            "rewards/margins": good - bad,
+            "rewards/accuracies": good > bad,
+            "logps/chosen": chosen,
+            "logps/rejected": rejected,
+            "lengths/chosen": counts[:, 0],
+            "lengths/rejected": counts[:, 1],
+            **more,
+        }
 
     def _kto(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
         logps, counts = self.two_logps(model, batch)
         reference, desirable = self._reference(batch, logps), batch["desirable"]
-        losses, rewards = self.function(logps[:, 0], reference[:, 0], logps[:, 1], reference[:, 1], desirable, **self.options)
+        losses, rewards = self.function(
+            logps[:, 0], reference[:, 0], logps[:, 1], reference[:, 1], desirable, **self.options
+        )
         values = {"kl": (logps[:, 1] - reference[:, 1]).mean().clamp(min=0)[None]}
         for side, rows in (("chosen", desirable), ("rejected", ~desirable)):
-            values |= {f"rewards/{side}": rewards[rows], f"logps/{side}": logps[rows, 0], f"lengths/{side}": counts[rows, 0]}
+            values |= {
+                f"rewards/{side}": rewards[rows],
+                f"logps/{side}": logps[rows, 0],
+                f"lengths/{side}": counts[rows, 0],
+            }
         return losses, values
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
@@ -158,7 +214,9 @@ class PreferenceTrainer(SFTTrainer):
     def _means(self, sums: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, float]:
         """Means over all processes of what was summed. A name without a value, as KTO's rewards of a side not seen, is left out."""
         none = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        totals = self.accelerator.reduce(torch.stack([sums.get(name, none) for name in names]), "sum").tolist()
+        totals = self.accelerator.reduce(
+            torch.stack([sums.get(name, none) for name in names]), "sum"
+        ).tolist()
         means = {name: total / count for name, (total, count) in zip(names, totals) if count}
         if {"rewards/chosen", "rewards/rejected"} <= means.keys():
             means.setdefault("rewards/margins", means["rewards/chosen"] - means["rewards/rejected"])
@@ -170,7 +228,9 @@ class PreferenceTrainer(SFTTrainer):
         super().log(logs, start_time)
 
     @torch.no_grad()
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Means over the rows of the whole set: of the loss and of every metric."""
         sums: dict[str, Tensor] = {}
         self.model.eval()
@@ -179,9 +239,14 @@ class PreferenceTrainer(SFTTrainer):
                 losses, values = self.row_losses(self.model, batch)
             if counts:
                 _add(sums, {"loss": losses, **values})
-        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in self._means(sums, ("loss", *self.metric_names)).items()}
+        metrics = {
+            f"{metric_key_prefix}_{name}": mean
+            for name, mean in self._means(sums, ("loss", *self.metric_names)).items()
+        }
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
     def reference_logps(self, items: list[dict], show: bool) -> Tensor:
@@ -191,8 +256,14 @@ class PreferenceTrainer(SFTTrainer):
             collate, logps_of = SequenceCollator(self.data_collator.pad_token_id), single_logps
         order = sorted(range(len(items)), key=lambda i: row_length(items[i]), reverse=True)
         size, parts = self.args.per_device_eval_batch_size, []
-        for start in tqdm(range(0, len(items), size), desc="reference", unit="batch", disable=not show, leave=False):
-            batch = self._prepare_inputs(collate([items[i] for i in order[start: start + size]]))
+        for start in tqdm(
+            range(0, len(items), size),
+            desc="reference",
+            unit="batch",
+            disable=not show,
+            leave=False,
+        ):
+            batch = self._prepare_inputs(collate([items[i] for i in order[start : start + size]]))
             with self.accelerator.autocast():
                 parts.append(self.frozen_logps(batch, logps_of).cpu())
         logps = torch.cat(parts)

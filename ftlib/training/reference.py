@@ -6,6 +6,7 @@ of which policy they are: the base, its weights, what the adapter does, and the 
 refused by name; sequences that it lacks are added. So runs over the same rows from the same start share one folder,
 whatever their loss, their seed, or the A that was drawn beside a B of zeros.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -63,7 +64,12 @@ def describe(model, precision: str) -> dict[str, str]:
             frozen.append((name, p))
         elif id(p) not in idle:
             trained.append((name, p))
-    return {"base": base_name(model), "base_weights": _digest(frozen), "adapter": _digest(trained), "precision": precision}
+    return {
+        "base": base_name(model),
+        "base_weights": _digest(frozen),
+        "adapter": _digest(trained),
+        "precision": precision,
+    }
 
 
 # --- the folder -----------------------------------------------------------------------------------
@@ -102,11 +108,15 @@ def _check_policy(folder: Path, recorded: dict, described: dict, resumed: bool) 
     for name, value in described.items():
         moved_on = name == "adapter" and resumed
         if recorded.get(name, value) != value and not moved_on:
-            raise RunError(f"{folder} holds log-probabilities of another reference ({name}: {recorded.get(name)!r} there, "
-                           f"{value!r} now): start from the model that they were computed with, or choose another folder")
+            raise RunError(
+                f"{folder} holds log-probabilities of another reference ({name}: {recorded.get(name)!r} there, "
+                f"{value!r} now): start from the model that they were computed with, or choose another folder"
+            )
 
 
-def load_reference(folder: Path, described: dict, resumed: bool, parts: dict[str, list[dict]]) -> dict[bytes, float]:
+def load_reference(
+    folder: Path, described: dict, resumed: bool, parts: dict[str, list[dict]]
+) -> dict[bytes, float]:
     """The folder's log-probabilities by `sequence_key`; none if it has none. RunError if they are another policy's, or
     damaged. When a run is `resumed` its adapter has moved on from the start, so the adapter is not compared.
 
@@ -128,10 +138,14 @@ def load_reference(folder: Path, described: dict, resumed: bool, parts: dict[str
     except RunError:
         raise
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise RunError(f"{folder}: the reference's log-probabilities are damaged ({error}): delete that folder") from None
+        raise RunError(
+            f"{folder}: the reference's log-probabilities are damaged ({error}): delete that folder"
+        ) from None
 
 
-def save_reference(folder: Path, described: dict, known: dict[bytes, float], dtype: torch.dtype) -> None:
+def save_reference(
+    folder: Path, described: dict, known: dict[bytes, float], dtype: torch.dtype
+) -> None:
     """Written beside and renamed, the manifest last: a folder with a manifest is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     keys = torch.tensor([list(key) for key in known], dtype=torch.uint8)

@@ -1,4 +1,5 @@
 """Orders of the rows that depend on seed and epoch alone, so that a resumed run goes on where it was."""
+
 from __future__ import annotations
 
 import torch

@@ -1,4 +1,5 @@
 """Bottleneck adapters: numbers by hand, start, place, freezing, checkpointing. Saving and loading: test_prefix.py, for both."""
+
 import copy
 
 import pytest
@@ -28,7 +29,12 @@ def test_by_hand():
     """
     layer = bottleneck.Bottleneck({"size": 1, "activation": "relu"}, 2, torch.zeros(1))
     with torch.no_grad():
-        for name, value in {"down": [[1.0, 1.0]], "down_bias": [-1.0], "up": [[3.0], [-1.0]], "up_bias": [0.5, 0.0]}.items():
+        for name, value in {
+            "down": [[1.0, 1.0]],
+            "down_bias": [-1.0],
+            "up": [[3.0], [-1.0]],
+            "up_bias": [0.5, 0.0],
+        }.items():
             getattr(layer, name).copy_(torch.tensor(value))
     h = torch.tensor([[1.0, 2.0], [-1.0, 1.0]], requires_grad=True)
     y = layer(h)
@@ -39,7 +45,9 @@ def test_by_hand():
     assert h.grad.tolist() == [[3, 3], [1, 1]]
 
 
-@pytest.mark.parametrize("sublayers, count", [(("self_attn", "mlp"), 4), (("mlp",), 2)], ids=["houlsby", "pfeiffer"])
+@pytest.mark.parametrize(
+    "sublayers, count", [(("self_attn", "mlp"), 4), (("mlp",), 2)], ids=["houlsby", "pfeiffer"]
+)
 def test_parameter_count_by_hand(sublayers, count):
     """2md + d + m with m = 3, d = 32: 192 + 32 + 3 = 227 each, two a layer (Houlsby) or one (Pfeiffer), in two layers."""
     model = bottleneck.add_bottleneck(llama(), size=3, sublayers=sublayers)
@@ -80,7 +88,10 @@ def test_where_it_stands(ids):
             return (h, *y[1:]) if isinstance(y, tuple) else h
 
     for layer, mine in zip(base.model.layers, model.model.layers):
-        layer.self_attn, layer.mlp = Followed(layer.self_attn, mine.self_attn.bottleneck), Followed(layer.mlp, mine.mlp.bottleneck)
+        layer.self_attn, layer.mlp = (
+            Followed(layer.self_attn, mine.self_attn.bottleneck),
+            Followed(layer.mlp, mine.mlp.bottleneck),
+        )
     assert torch.allclose(model(ids).logits, base(ids).logits, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(model(ids).logits, llama(dtype=torch.float64)(ids).logits, atol=1e-3)
 
@@ -92,11 +103,19 @@ def test_gradient_checkpointing_changes_nothing(ids):
     model.zero_grad()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model(ids, labels=ids).loss.backward()
-    assert all(torch.allclose(p.grad, want[n], rtol=1e-10, atol=1e-14) for n, p in model.named_parameters() if p.requires_grad)
+    assert all(
+        torch.allclose(p.grad, want[n], rtol=1e-10, atol=1e-14)
+        for n, p in model.named_parameters()
+        if p.requires_grad
+    )
 
 
 def test_generate_equals_whole_forwards_and_padding_does_not_matter():
-    model = filled(bottleneck.add_bottleneck(llama(dtype=torch.float64, tie_word_embeddings=False, initializer_range=0.3)))
+    model = filled(
+        bottleneck.add_bottleneck(
+            llama(dtype=torch.float64, tie_word_embeddings=False, initializer_range=0.3)
+        )
+    )
     ids = torch.randint(8, 280, (1, 5), generator=torch.Generator().manual_seed(3))
     want = ids
     for _ in range(6):
@@ -104,11 +123,25 @@ def test_generate_equals_whole_forwards_and_padding_does_not_matter():
     options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
     assert model.generate(ids, **options).tolist() == want.tolist()
     padded = torch.cat([torch.full((1, 3), 2), ids], 1)
-    assert model.generate(padded, attention_mask=(padded != 2).long(), **options)[:, 3:].tolist() == want.tolist()
+    assert (
+        model.generate(padded, attention_mask=(padded != 2).long(), **options)[:, 3:].tolist()
+        == want.tolist()
+    )
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"size": 1.5}, {"size": True}, {"activation": "sine"}, {"sublayers": "mlp"},
-                                     {"sublayers": ()}, {"sublayers": ("mlp", "attn")}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": 0},
+        {"size": 1.5},
+        {"size": True},
+        {"activation": "sine"},
+        {"sublayers": "mlp"},
+        {"sublayers": ()},
+        {"sublayers": ("mlp", "attn")},
+    ],
+    ids=str,
+)
 def test_bad_values(options, model):
     before = snapshot(model)
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -119,4 +152,6 @@ def test_bad_values(options, model):
 def test_a_copied_model_trains_apart(ids):
     model = bottleneck.add_bottleneck(llama())
     other = filled(copy.deepcopy(model))
-    assert torch.equal(model(ids).logits, llama()(ids).logits) and not torch.equal(other(ids).logits, model(ids).logits)
+    assert torch.equal(model(ids).logits, llama()(ids).logits) and not torch.equal(
+        other(ids).logits, model(ids).logits
+    )

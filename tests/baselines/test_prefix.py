@@ -1,5 +1,6 @@
 """Prefix tuning: numbers by hand, equality with PEFT and with the text it may stand for, generation, saving. The tests of saving
 and loading run on both baselines, which share that code."""
+
 import copy
 import json
 import os
@@ -16,8 +17,22 @@ from ftlib.adapters import active, bottleneck, hooked
 from ftlib.adapters import prefix as prefix_module
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-METHODS = {"prefix": (prefix_module.add_prefix, prefix_module.save_prefix, prefix_module.load_prefix, prefix_module.remove_prefix, {"num_virtual_tokens": 3, "init": "random"}),
-           "bottleneck": (bottleneck.add_bottleneck, bottleneck.save_bottleneck, bottleneck.load_bottleneck, bottleneck.remove_bottleneck, {"size": 3})}
+METHODS = {
+    "prefix": (
+        prefix_module.add_prefix,
+        prefix_module.save_prefix,
+        prefix_module.load_prefix,
+        prefix_module.remove_prefix,
+        {"num_virtual_tokens": 3, "init": "random"},
+    ),
+    "bottleneck": (
+        bottleneck.add_bottleneck,
+        bottleneck.save_bottleneck,
+        bottleneck.load_bottleneck,
+        bottleneck.remove_bottleneck,
+        {"size": 3},
+    ),
+}
 both = pytest.mark.parametrize("method", METHODS)
 
 
@@ -31,7 +46,11 @@ def tokens(*shape, seed=3):
 
 
 def weights(model) -> dict:
-    return {n: p.detach().clone() for n, p in model.named_parameters() if ".prefix." in n or ".bottleneck." in n}
+    return {
+        n: p.detach().clone()
+        for n, p in model.named_parameters()
+        if ".prefix." in n or ".bottleneck." in n
+    }
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -61,7 +80,9 @@ def test_attention_by_hand(padding):
     with torch.no_grad():
         attention.q_proj.weight.zero_()
         attention.v_proj.weight.zero_()
-        model.model.prefix.prompt_embeddings[:, 16:] = 1.0  # 2 heads of width 8: 16 numbers of keys, then 16 of values
+        model.model.prefix.prompt_embeddings[:, 16:] = (
+            1.0  # 2 heads of width 8: 16 numbers of keys, then 16 of values
+        )
     attention.o_proj.register_forward_hook(lambda m, args, y: seen.append(args[0]))
     mask = torch.tensor([[0] * padding + [1, 1, 1]])
     model(tokens(1, padding + 3), attention_mask=mask)
@@ -72,8 +93,9 @@ def test_attention_by_hand(padding):
 def test_parameter_count_by_hand():
     """5 virtual tokens × 2 layers × (keys and values) × 2 key-value heads × width 8 = 5·2·2·16 = 320."""
     model = prefix_module.add_prefix(llama(), 5)
-    assert ft.count_parameters(model)[0] == 320 and [n for n, p in model.named_parameters() if p.requires_grad] == [
-        "model.prefix.prompt_embeddings"]
+    assert ft.count_parameters(model)[0] == 320 and [
+        n for n, p in model.named_parameters() if p.requires_grad
+    ] == ["model.prefix.prompt_embeddings"]
 
 
 # --- the prefix that stands for a text ----------------------------------------------------------------------------------
@@ -83,9 +105,18 @@ def test_activations_of_tokens_are_those_tokens():
     want = base(torch.cat([text.expand(3, -1), ids], 1)).logits[:, 5:]
     model = prefix_module.add_prefix(copy.deepcopy(base), 5, text)
     assert torch.allclose(model(ids).logits, want, rtol=1e-9, atol=1e-12)
-    assert torch.allclose(model(ids, position_ids=torch.arange(7)[None]).logits, want, rtol=1e-9, atol=1e-12)
-    assert torch.allclose(model(inputs_embeds=base.model.embed_tokens(ids)).logits, want, rtol=1e-9, atol=1e-12)
-    assert torch.allclose(model.model(ids, torch.ones(3, 7)).last_hidden_state @ base.lm_head.weight.T, want, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        model(ids, position_ids=torch.arange(7)[None]).logits, want, rtol=1e-9, atol=1e-12
+    )
+    assert torch.allclose(
+        model(inputs_embeds=base.model.embed_tokens(ids)).logits, want, rtol=1e-9, atol=1e-12
+    )
+    assert torch.allclose(
+        model.model(ids, torch.ones(3, 7)).last_hidden_state @ base.lm_head.weight.T,
+        want,
+        rtol=1e-9,
+        atol=1e-12,
+    )
     assert not torch.allclose(base(ids).logits, want, rtol=1e-2)
 
 
@@ -94,29 +125,44 @@ def test_generation_with_left_padding_equals_the_base_that_reads_the_text():
     model = prefix_module.add_prefix(copy.deepcopy(base), 4, text.tolist())
     rows = [tokens(n, seed=n) for n in (6, 2, 4)]
     ids = torch.stack([torch.cat([torch.full((6 - len(r),), 2), r]) for r in rows])
-    out = model.generate(ids, attention_mask=(torch.arange(6) >= torch.tensor([[0], [4], [2]])).long(), max_new_tokens=8,
-                         do_sample=False, eos_token_id=None)[:, 6:]
+    out = model.generate(
+        ids,
+        attention_mask=(torch.arange(6) >= torch.tensor([[0], [4], [2]])).long(),
+        max_new_tokens=8,
+        do_sample=False,
+        eos_token_id=None,
+    )[:, 6:]
     for row, got in zip(rows, out):
         whole = torch.cat([text, row])[None]
         want = base.generate(whole, max_new_tokens=8, do_sample=False, eos_token_id=None)
-        assert got.tolist() == want[0, whole.shape[1]:].tolist()
-    assert len({tuple(row.tolist()) for row in out}) == 3 and all(len(set(row.tolist())) > 2 for row in out)
+        assert got.tolist() == want[0, whole.shape[1] :].tolist()
+    assert len({tuple(row.tolist()) for row in out}) == 3 and all(
+        len(set(row.tolist())) > 2 for row in out
+    )
 
 
 def test_default_start_is_of_tokens_and_random_is_not():
-    """"tokens" leaves keys as large as the model's own; "random" is standard normal."""
+    """ "tokens" leaves keys as large as the model's own; "random" is standard normal."""
     torch.manual_seed(0)
     base = llama(initializer_range=0.001)
     by_tokens = prefix_module.add_prefix(copy.deepcopy(base), 50).model.prefix.prompt_embeddings
     random = prefix_module.add_prefix(base, 50, init="random").model.prefix.prompt_embeddings
-    assert by_tokens.std() < 0.1 and abs(random.std() - 1) < 0.1 and by_tokens.dtype == random.dtype == torch.float32
+    assert (
+        by_tokens.std() < 0.1
+        and abs(random.std() - 1) < 0.1
+        and by_tokens.dtype == random.dtype == torch.float32
+    )
 
 
 # --- against PEFT -------------------------------------------------------------------------------------------------------
 def pair(**options):
     """The same prefix on the same model, ours and PEFT's, in float64."""
     from peft import PrefixTuningConfig, get_peft_model
-    base, config = sharp(), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, **options)
+
+    base, config = (
+        sharp(),
+        PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, **options),
+    )
     theirs = get_peft_model(copy.deepcopy(base), config).double()
     ours = prefix_module.add_prefix(base, 4, "random")
     with torch.no_grad():
@@ -130,15 +176,26 @@ def test_equals_peft_in_float64():
     ids, mask = tokens(3, 7), (torch.arange(7) < torch.tensor([[7], [4], [5]])).long()
     batch = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
     a, b = ours(**batch), theirs(**batch)
-    assert a.logits.dtype == torch.float64 and torch.allclose(a.logits, b.logits, rtol=1e-12, atol=1e-12)
+    assert a.logits.dtype == torch.float64 and torch.allclose(
+        a.logits, b.logits, rtol=1e-12, atol=1e-12
+    )
     a.loss.backward()
     b.loss.backward()
-    mine, other = ours.model.prefix.prompt_embeddings.grad, theirs.prompt_encoder["default"].embedding.weight.grad
+    mine, other = (
+        ours.model.prefix.prompt_embeddings.grad,
+        theirs.prompt_encoder["default"].embedding.weight.grad,
+    )
     assert mine.norm() > 0 and (mine - other).norm() / other.norm() < 1e-12
-    assert [n for n, p in ours.named_parameters() if p.grad is not None] == ["model.prefix.prompt_embeddings"]
+    assert [n for n, p in ours.named_parameters() if p.grad is not None] == [
+        "model.prefix.prompt_embeddings"
+    ]
 
 
-@pytest.mark.parametrize("options", [{}, {"prefix_projection": True, "encoder_hidden_size": 12}], ids=["plain", "projection"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"prefix_projection": True, "encoder_hidden_size": 12}],
+    ids=["plain", "projection"],
+)
 def test_pefts_folder_loads_here(options, tmp_path):
     _, theirs = pair(**options)
     theirs.save_pretrained(tmp_path)
@@ -148,12 +205,17 @@ def test_pefts_folder_loads_here(options, tmp_path):
 
 def test_our_folder_loads_in_peft(tmp_path):
     from peft import PeftModel
+
     ours, _ = pair()
     prefix_module.save_prefix(ours, tmp_path)
     theirs, ids = PeftModel.from_pretrained(sharp(), tmp_path), tokens(2, 6)
-    assert torch.allclose(theirs(ids).logits, ours(ids).logits, rtol=1e-6, atol=1e-6)  # PEFT keeps the prefix in fp32
+    assert torch.allclose(
+        theirs(ids).logits, ours(ids).logits, rtol=1e-6, atol=1e-6
+    )  # PEFT keeps the prefix in fp32
     assert load_file(tmp_path / WEIGHTS)["prompt_embeddings"].shape == (4, 64)
-    again = prefix_module.save_prefix(prefix_module.load_prefix(sharp(), tmp_path), tmp_path / "again")
+    again = prefix_module.save_prefix(
+        prefix_module.load_prefix(sharp(), tmp_path), tmp_path / "again"
+    )
     assert all((again / n).read_bytes() == (tmp_path / n).read_bytes() for n in (CONFIG, WEIGHTS))
 
 
@@ -165,40 +227,62 @@ def test_generate_equals_whole_forwards():
     for _ in range(6):
         want = torch.cat([want, model(want).logits[:, -1:].argmax(-1)], 1)
     for use_cache in (True, False):
-        out = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None, use_cache=use_cache)
+        out = model.generate(
+            ids, max_new_tokens=6, do_sample=False, eos_token_id=None, use_cache=use_cache
+        )
         assert out.tolist() == want.tolist()
     with hooked.disable_baseline(model):
-        assert model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None).tolist() != want.tolist()
+        assert (
+            model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None).tolist()
+            != want.tolist()
+        )
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}], ids=str
+)
 def test_beams(options):
     base, text, ids = sharp(), tokens(3, seed=1), tokens(2, 4)
     options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, **options}
     want = base.generate(torch.cat([text.expand(2, -1), ids], 1), **options)[:, 7:]
-    assert prefix_module.add_prefix(base, 3, text).generate(ids, **options)[:, 4:].tolist() == want.tolist()
+    assert (
+        prefix_module.add_prefix(base, 3, text).generate(ids, **options)[:, 4:].tolist()
+        == want.tolist()
+    )
 
 
 def test_a_cache_continued_by_hand():
     model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 6)
     first = model(ids[:, :4], attention_mask=torch.ones(2, 4), use_cache=True)
     then = model(ids[:, 4:], attention_mask=torch.ones(2, 6), past_key_values=first.past_key_values)
-    assert torch.allclose(torch.cat([first.logits, then.logits], 1), model(ids).logits, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        torch.cat([first.logits, then.logits], 1), model(ids).logits, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_what_would_be_silently_wrong_is_refused():
     model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 6)
     with hooked.disable_baseline(model):
         foreign = model(ids, use_cache=True).past_key_values
-    ours, padded = model(ids[:, :2], use_cache=True).past_key_values, torch.cat([torch.full((2, 1), 2), ids], 1)
+    ours, padded = (
+        model(ids[:, :2], use_cache=True).past_key_values,
+        torch.cat([torch.full((2, 1), 2), ids], 1),
+    )
     for message, call in {
-            "DynamicCache": lambda: model(ids, past_key_values=foreign),
-            "empty DynamicCache": lambda: model.generate(ids, max_new_tokens=2, cache_implementation="static"),
-            "position_ids": lambda: model.generate(ids, max_new_tokens=2, past_key_values=ours),
-            "give generate a new cache": lambda: model.generate(padded, attention_mask=(padded > 2).long(), past_key_values=ours),
-            "attention_mask": lambda: model(ids, attention_mask=torch.ones(2, 1, 6, 6, dtype=torch.bool)),
-            "with a prefix it must be": lambda: model(ids, attention_mask=torch.ones(2, 9)),
-            "packed rows": lambda: model(ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))}.items():
+        "DynamicCache": lambda: model(ids, past_key_values=foreign),
+        "empty DynamicCache": lambda: model.generate(
+            ids, max_new_tokens=2, cache_implementation="static"
+        ),
+        "position_ids": lambda: model.generate(ids, max_new_tokens=2, past_key_values=ours),
+        "give generate a new cache": lambda: model.generate(
+            padded, attention_mask=(padded > 2).long(), past_key_values=ours
+        ),
+        "attention_mask": lambda: model(
+            ids, attention_mask=torch.ones(2, 1, 6, 6, dtype=torch.bool)
+        ),
+        "with a prefix it must be": lambda: model(ids, attention_mask=torch.ones(2, 9)),
+        "packed rows": lambda: model(ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]])),
+    }.items():
         with pytest.raises(ValueError, match=message):
             call()
     assert model(ids, past_key_values=DynamicCache()).logits.shape == (2, 6, 280)
@@ -207,25 +291,57 @@ def test_what_would_be_silently_wrong_is_refused():
 def test_gradient_checkpointing_is_refused_in_training(tokenizer, rows):
     model, ids = prefix_module.add_prefix(llama(), 3), tokens(1, 4)
     with pytest.raises(ValueError, match="gradient checkpointing"):
-        ft.finetune(model, tokenizer, rows, steps=1, learning_rate=1e-3, batch_size=2, checkpointing=True, show=False)
+        ft.finetune(
+            model,
+            tokenizer,
+            rows,
+            steps=1,
+            learning_rate=1e-3,
+            batch_size=2,
+            checkpointing=True,
+            show=False,
+        )
     model.eval()
     with hooked.disable_baseline(model):
         base = model(ids).logits
-    assert not torch.equal(model(ids).logits, base)  # evaluation keeps the cache, so the prefix acts
+    assert not torch.equal(
+        model(ids).logits, base
+    )  # evaluation keeps the cache, so the prefix acts
 
 
 def test_models_without_full_attention_are_refused():
     from transformers import MistralConfig, MistralForCausalLM
-    model = MistralForCausalLM(MistralConfig(vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-                                             num_attention_heads=2, num_key_value_heads=1, sliding_window=4))
+
+    model = MistralForCausalLM(
+        MistralConfig(
+            vocab_size=64,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            sliding_window=4,
+        )
+    )
     before = snapshot(model)
     with pytest.raises(ValueError, match="mistral.*full attention"):
         prefix_module.add_prefix(model)
     assert_untouched(model, before)
 
 
-@pytest.mark.parametrize("options", [{"num_virtual_tokens": 0}, {"num_virtual_tokens": 2.0}, {"num_virtual_tokens": True},
-                                     {"init": "zeros"}, {"init": [1, 2]}, {"init": [5] * 15 + [280]}, {"init": [-1] * 16}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_virtual_tokens": 0},
+        {"num_virtual_tokens": 2.0},
+        {"num_virtual_tokens": True},
+        {"init": "zeros"},
+        {"init": [1, 2]},
+        {"init": [5] * 15 + [280]},
+        {"init": [-1] * 16},
+    ],
+    ids=str,
+)
 def test_bad_values(options, model):
     before = snapshot(model)
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -246,7 +362,9 @@ def test_removing_and_disabling_give_the_base_bit_for_bit(method, ids):
         raise RuntimeError
     assert not torch.allclose(model(ids).logits, want, atol=1e-3)
     assert remove(model) is model and torch.equal(model(ids).logits, want)
-    assert model.state_dict().keys() == before.keys() and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert model.state_dict().keys() == before.keys() and all(
+        torch.equal(v, before[k]) for k, v in model.state_dict().items()
+    )
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     for verb in (remove, lambda m: hooked.disable_baseline(m).__enter__()):
         with pytest.raises(ft.AdapterError, match="add or load"):
@@ -283,13 +401,21 @@ def test_bf16_keeps_fp32_masters(method, base):
     with torch.autocast("cpu", torch.bfloat16, enabled=base == torch.float32):
         out = model(ids, labels=ids)
     out.loss.backward()
-    assert out.logits.dtype == torch.bfloat16 and torch.allclose(out.logits.float(), exact(ids).logits, atol=0.15)
-    assert all(p.dtype == p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert out.logits.dtype == torch.bfloat16 and torch.allclose(
+        out.logits.float(), exact(ids).logits, atol=0.15
+    )
+    assert all(
+        p.dtype == p.grad.dtype == torch.float32 and p.grad.isfinite().all()
+        for p in model.parameters()
+        if p.requires_grad
+    )
     assert model.dtype == base
 
 
 @both
-@pytest.mark.parametrize("base, master", [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)], ids=str)
+@pytest.mark.parametrize(
+    "base, master", [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)], ids=str
+)
 def test_new_weights_are_in_fp32_or_wider(method, base, master):
     model = METHODS[method][0](llama(dtype=base))
     assert {p.dtype for p in weights(model).values()} == {master}
@@ -304,7 +430,9 @@ def test_a_few_steps_lower_the_loss_and_leave_the_base(method):
     METHODS[method][0](model)
     rows = ft.load_rows("train")[:8]
     rate = {"prefix": 0.3, "bottleneck": 0.02}[method]  # a prefix is few numbers, far from the loss
-    run = ft.finetune(model, tokenizer, rows, steps=6, learning_rate=rate, batch_size=8, log_steps=1, show=False)
+    run = ft.finetune(
+        model, tokenizer, rows, steps=6, learning_rate=rate, batch_size=8, log_steps=1, show=False
+    )
     assert run.history[-1]["loss"] < 0.8 * run.history[0]["loss"]
     assert {n for n, p in model.named_parameters() if p.grad is not None} <= weights(model).keys()
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters() if n in before)
@@ -318,9 +446,13 @@ def test_a_run_resumes_to_the_same_weights(method, tokenizer, rows, tmp_path):
     shutil.rmtree(folder / "checkpoint-4")
     model = trained(method, seed=9)  # another start: all that matters comes from the checkpoint
     assert ft.finetune(model, tokenizer, rows, **settings, output_dir=folder).resumed_from == 2
-    assert sorted(os.listdir(folder / "adapter")) == [CONFIG, WEIGHTS] and not list(folder.rglob("model.safetensors"))
+    assert sorted(os.listdir(folder / "adapter")) == [CONFIG, WEIGHTS] and not list(
+        folder.rglob("model.safetensors")
+    )
     assert equal(weights(METHODS[method][2](llama(), folder / "adapter")), weights(whole))
-    assert equal(weights(model), weights(whole)) and not equal(weights(model), weights(trained(method)))
+    assert equal(weights(model), weights(whole)) and not equal(
+        weights(model), weights(trained(method))
+    )
 
 
 # --- on disk ------------------------------------------------------------------------------------------------------------
@@ -352,7 +484,9 @@ def refuse(method, folder, *words):
         before = snapshot(model)
         with pytest.raises(ft.AdapterError) as caught:
             METHODS[method][2](model, folder)
-        assert isinstance(caught.value, ValueError) and all(word in str(caught.value) for word in words), str(caught.value)
+        assert isinstance(caught.value, ValueError) and all(
+            word in str(caught.value) for word in words
+        ), str(caught.value)
         assert_untouched(model, before)
         assert len(model.model._forward_pre_hooks) == (method == "prefix" and bool(weights(model)))
 
@@ -361,14 +495,20 @@ def refuse(method, folder, *words):
 @pytest.mark.parametrize("keep", [0, 8, 100, 0.5, 0.99, -1])
 def test_truncated_weights(method, keep, folder):
     data = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    (folder / WEIGHTS).write_bytes(
+        data[: int(keep * len(data)) if isinstance(keep, float) else keep]
+    )
     refuse(method, folder, WEIGHTS, "damaged or truncated")
 
 
 KEYS = {"prefix": "prompt_embeddings", "bottleneck": "model.layers.1.mlp.bottleneck.down"}
-TENSORS = {"lacks": lambda t, k: t.pop(k), "unknown": lambda t, k: t.update(extra=torch.ones(1)),
-           "has shape": lambda t, k: t.update({k: t[k][:, :-1].clone()}), "shape": lambda t, k: t.update({k: t[k][:-1].clone()}),
-           "NaN": lambda t, k: t[k].view(-1).__setitem__(3, float("nan"))}
+TENSORS = {
+    "lacks": lambda t, k: t.pop(k),
+    "unknown": lambda t, k: t.update(extra=torch.ones(1)),
+    "has shape": lambda t, k: t.update({k: t[k][:, :-1].clone()}),
+    "shape": lambda t, k: t.update({k: t[k][:-1].clone()}),
+    "NaN": lambda t, k: t[k].view(-1).__setitem__(3, float("nan")),
+}
 
 
 @both
@@ -380,21 +520,42 @@ def test_tensors_that_do_not_fit(method, problem, folder):
     refuse(method, folder, WEIGHTS, problem, "extra" if problem == "unknown" else KEYS[method])
 
 
-FIELDS = {"prefix": [{"num_virtual_tokens": 4}, {"num_virtual_tokens": None}, {"num_virtual_tokens": "3"}, {"num_layers": 3},
-                     {"num_attention_heads": 4}, {"token_dim": 8}],
-          "bottleneck": [{"size": 4}, {"size": 0}, {"size": "3"}, {"activation": "relu6"}, {"activation": ["gelu"]},
-                         {"sublayers": 5}, {"sublayers": "mlp"}, {"sublayers": ["attn"]}, {"sublayers": ["mlp"]},
-                         {"sublayers": [5]}]}
+FIELDS = {
+    "prefix": [
+        {"num_virtual_tokens": 4},
+        {"num_virtual_tokens": None},
+        {"num_virtual_tokens": "3"},
+        {"num_layers": 3},
+        {"num_attention_heads": 4},
+        {"token_dim": 8},
+    ],
+    "bottleneck": [
+        {"size": 4},
+        {"size": 0},
+        {"size": "3"},
+        {"activation": "relu6"},
+        {"activation": ["gelu"]},
+        {"sublayers": 5},
+        {"sublayers": "mlp"},
+        {"sublayers": ["attn"]},
+        {"sublayers": ["mlp"]},
+        {"sublayers": [5]},
+    ],
+}
 OTHERS = [{"peft_type": "LORA"}, {"peft_type": None}]
 
 
-@pytest.mark.parametrize("method, change", [(m, c) for m in FIELDS for c in FIELDS[m] + OTHERS], ids=str)
+@pytest.mark.parametrize(
+    "method, change", [(m, c) for m in FIELDS for c in FIELDS[m] + OTHERS], ids=str
+)
 def test_fields_that_do_not_fit(method, change, folder):
     fields = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps({**fields, **change}))
     refuse(method, folder, str(folder))
     if next(iter(change)) != "peft_type":
-        (folder / CONFIG).write_text(json.dumps({k: v for k, v in fields.items() if k not in ("num_virtual_tokens", "size")}))
+        (folder / CONFIG).write_text(
+            json.dumps({k: v for k, v in fields.items() if k not in ("num_virtual_tokens", "size")})
+        )
         refuse(method, folder, CONFIG)
 
 
@@ -405,7 +566,9 @@ def test_missing_files_broken_json_and_another_base(method, folder, tmp_path):
     for text in ("", "{", "null", "[1]"):
         (folder / CONFIG).write_text(text)
         refuse(method, folder, CONFIG)
-    (folder / CONFIG).write_text(good.replace('"base_model_name_or_path": ""', '"base_model_name_or_path": "org/other"'))
+    (folder / CONFIG).write_text(
+        good.replace('"base_model_name_or_path": ""', '"base_model_name_or_path": "org/other"')
+    )
     model = llama()
     model.config._name_or_path = "org/this"
     before = snapshot(model)
@@ -426,7 +589,9 @@ def test_a_folder_of_the_other_method_is_refused_by_name(method, folder):
         ft.load_adapter(llama(), folder)
 
 
-@pytest.mark.parametrize("options", [{"activation": "relu"}, {"sublayers": ["mlp", "self_attn"]}, {"size": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"activation": "relu"}, {"sublayers": ["mlp", "self_attn"]}, {"size": 4}], ids=str
+)
 def test_unequal_bottlenecks_that_are_there_stay(options, tmp_path):
     """Also where every shape fits: with another activation the weights would compute something else."""
     bottleneck.save_bottleneck(trained("bottleneck"), tmp_path)
@@ -440,7 +605,11 @@ def test_unequal_bottlenecks_that_are_there_stay(options, tmp_path):
 @both
 @pytest.mark.parametrize("fail_at", [1, 2])
 def test_interrupted_save_leaves_the_old_one_whole(method, fail_at, folder, monkeypatch):
-    before, calls, replace = {n: (folder / n).read_bytes() for n in (CONFIG, WEIGHTS)}, [], os.replace
+    before, calls, replace = (
+        {n: (folder / n).read_bytes() for n in (CONFIG, WEIGHTS)},
+        [],
+        os.replace,
+    )
 
     def failing(source, target):
         calls.append(target)

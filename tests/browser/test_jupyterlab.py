@@ -2,6 +2,7 @@
 
 What is looked at is saved as a picture, in build/browser or the folder that FTLIB_SCREENSHOTS names.
 """
+
 import json
 import os
 import re
@@ -23,7 +24,9 @@ import psutil
 import pytest
 from conftest import ROOT
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: make browser"
+)
 expect = playwright.expect
 
 from ftlib import plan_memory
@@ -32,11 +35,22 @@ from ftlib.course.exercise import load_lab
 from ftlib.course.memory_planner import describe
 from ftlib.course.quiz import load_quiz
 
-CHROMIUM = os.environ.get("FTLIB_CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NO_CHROMIUM = "no Chromium on the path: sudo apt install chromium, or FTLIB_CHROMIUM=/path/to/chrome"
+CHROMIUM = os.environ.get("FTLIB_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+NO_CHROMIUM = (
+    "no Chromium on the path: sudo apt install chromium, or FTLIB_CHROMIUM=/path/to/chrome"
+)
 SHOTS = Path(os.environ.get("FTLIB_SCREENSHOTS") or ROOT / "build" / "browser")
-WAIT, RUN_ALL = 180_000, 45 * 60  # milliseconds for a step on a busy machine; seconds for a whole lab
-pytestmark = [pytest.mark.browser, pytest.mark.labs, pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)]
+WAIT, RUN_ALL = (
+    180_000,
+    45 * 60,
+)  # milliseconds for a step on a busy machine; seconds for a whole lab
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.labs,
+    pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM),
+]
 
 
 # --- JupyterLab and the browser -------------------------------------------------------------------------------------------
@@ -61,20 +75,50 @@ def copy_labs(folder: Path) -> Path:
 
 def make_lab_command(root: Path, port: int, token: str) -> list[str]:
     """The command of `make lab`, with another folder, port and token, and without a browser of its own."""
-    shown = subprocess.run(["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    options = [o for o in shlex.split(shown.splitlines()[-1])[1:] if not o.startswith("--ServerApp.root_dir=")]
-    return [sys.executable, "-m", "jupyter", *options, f"--ServerApp.root_dir={root}", "--no-browser", f"--ServerApp.port={port}",
-            "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
+    shown = subprocess.run(
+        ["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    options = [
+        o
+        for o in shlex.split(shown.splitlines()[-1])[1:]
+        if not o.startswith("--ServerApp.root_dir=")
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "jupyter",
+        *options,
+        f"--ServerApp.root_dir={root}",
+        "--no-browser",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+    ]
 
 
 def environment(folder: Path) -> dict[str, str]:
     """This one's, with everything that Jupyter and ftlib write led into `folder`; no news, which would cover the page."""
-    own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "JUPYTER_DATA_DIR": "data", "JUPYTERLAB_SETTINGS_DIR": "settings",
-           "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython", "FTLIB_PROGRESS": "progress.json"}
-    settings = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    own = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+        "FTLIB_PROGRESS": "progress.json",
+    }
+    settings = (
+        folder
+        / "settings"
+        / "@jupyterlab"
+        / "apputils-extension"
+        / "notification.jupyterlab-settings"
+    )
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"fetchNews": "false"}))
-    inherited = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # a notebook draws inline, whatever its caller does
+    inherited = {
+        k: v for k, v in os.environ.items() if k != "MPLBACKEND"
+    }  # a notebook draws inline, whatever its caller does
     return {**inherited, "FTLIB_PROFILE": "tiny", **{k: str(folder / v) for k, v in own.items()}}
 
 
@@ -105,10 +149,18 @@ def server(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    server = Server(f"http://localhost:{port}", secrets.token_hex(16), copy_labs(folder / "course" / "labs"))
+    server = Server(
+        f"http://localhost:{port}", secrets.token_hex(16), copy_labs(folder / "course" / "labs")
+    )
     log = folder / "server.log"
     with log.open("w") as sink:
-        process = subprocess.Popen(make_lab_command(folder / "course", port, server.token), cwd=ROOT, env=environment(folder), stdout=sink, stderr=sink)
+        process = subprocess.Popen(
+            make_lab_command(folder / "course", port, server.token),
+            cwd=ROOT,
+            env=environment(folder),
+            stdout=sink,
+            stderr=sink,
+        )
         try:
             wait_until_up(process, server, log)
             yield server
@@ -119,7 +171,9 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def chromium():
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"])
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--disable-gpu", "--disable-quic"]
+        )
         yield browser
         browser.close()
 
@@ -135,7 +189,9 @@ class Notebook:
         self.page.on("request", self._note)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(f"{server.url}/lab/tree/labs/{path.name}?token={server.token}&reset")
-        expect(self.page.locator(".jp-Notebook .jp-Cell")).to_have_count(len(self.source.cells), timeout=WAIT)
+        expect(self.page.locator(".jp-Notebook .jp-Cell")).to_have_count(
+            len(self.source.cells), timeout=WAIT
+        )
         self.idle()
 
     def _note(self, request) -> None:
@@ -148,7 +204,9 @@ class Notebook:
 
     def cell(self, text: str):
         """The one code cell whose source holds `text`."""
-        found = self.page.locator(".jp-CodeCell", has=self.page.locator(".cm-content", has_text=text))
+        found = self.page.locator(
+            ".jp-CodeCell", has=self.page.locator(".cm-content", has_text=text)
+        )
         expect(found).to_have_count(1)
         return found
 
@@ -159,7 +217,9 @@ class Notebook:
         self.numbered(cell)
 
     def numbered(self, cell) -> None:
-        expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"), timeout=WAIT)
+        expect(cell.locator(".jp-InputPrompt").first).to_have_text(
+            re.compile(r"\[\d+\]:"), timeout=WAIT
+        )
         self.idle()
 
     def picture(self, name: str, at=None) -> None:
@@ -178,14 +238,19 @@ def outputs(cell):
 
 def rgb(locator) -> tuple[int, ...]:
     """The colour that the element's text really has."""
-    return tuple(int(n) for n in re.findall(r"\d+", locator.evaluate("e => getComputedStyle(e).color"))[:3])
+    return tuple(
+        int(n) for n in re.findall(r"\d+", locator.evaluate("e => getComputedStyle(e).color"))[:3]
+    )
 
 
 # --- a lab with a fast set-up: exercise, progress, planner, quiz -----------------------------------------------------------
 LAB, EXERCISE = "3.1.5", "bits_per_weight"
 WRONG = ["return 4 + (8 if scale_block else 32) / block_size"]
-RIGHT = ["weights = block_size * (scale_block or 1)", "blocks = weights // block_size",
-         "return (4 * weights + (8 * blocks + 32 if scale_block else 32 * blocks)) / weights"]
+RIGHT = [
+    "weights = block_size * (scale_block or 1)",
+    "blocks = weights // block_size",
+    "return (4 * weights + (8 * blocks + 32 if scale_block else 32 * blocks)) / weights",
+]
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +299,10 @@ def solved(lab):
 
 def test_a_wrong_answer_is_told_its_mistake_in_red(solved):
     text, lead, (red, green, blue) = solved["wrong"]
-    assert text == ("✗ bits_per_weight: The scales of the scales are missing: 32 bits for every block_size · scale_block weights. "
-                    "Little, but it is stored. Going on with ftlib's.")
+    assert text == (
+        "✗ bits_per_weight: The scales of the scales are missing: 32 bits for every block_size · scale_block weights. "
+        "Little, but it is stored. Going on with ftlib's."
+    )
     assert lead == "✗ bits_per_weight:" and red > 2 * max(green, blue)
 
 
@@ -255,9 +322,13 @@ def test_progress_shows_the_exercise(lab, solved):
     lab.run(cell)
     table = outputs(cell).locator("table")
     points = next(e.points for e in load_lab(LAB).exercises if e.name == EXERCISE)
-    expect(table.locator("caption")).to_contain_text(re.compile(rf"^{points} of \d+ XP; 10 labs to go"))
+    expect(table.locator("caption")).to_contain_text(
+        re.compile(rf"^{points} of \d+ XP; 10 labs to go")
+    )
     row = table.locator("tr", has_text=LAB)
-    expect(row.locator("td")).to_contain_text(["3.1.5 QLoRA and memory", "", f"1 of {len(load_lab(LAB).exercises)}", f"{points} of "])
+    expect(row.locator("td")).to_contain_text(
+        ["3.1.5 QLoRA and memory", "", f"1 of {len(load_lab(LAB).exercises)}", f"{points} of "]
+    )
     bar = row.locator("td div div")
     share = bar.evaluate("e => e.getBoundingClientRect().width / e.parentElement.clientWidth")
     assert share == pytest.approx(1 / len(load_lab(LAB).exercises), abs=0.01)
@@ -273,14 +344,18 @@ def test_planner_follows_its_handles(lab):
     expect(headline).to_have_text(describe(plan_memory("llama-3.1-70b", **settings)))
     before = figure.get_attribute("src")
     lab.picture("planner-before", figure)
-    batch = cell.locator(".widget-slider", has=lab.page.locator("label", has_text=re.compile("^batch$")))
+    batch = cell.locator(
+        ".widget-slider", has=lab.page.locator("label", has_text=re.compile("^batch$"))
+    )
     batch.get_by_role("slider").focus()
     lab.page.keyboard.press("ArrowRight")
     expect(batch.locator(".widget-readout")).to_have_text("2")
     more = describe(plan_memory("llama-3.1-70b", **settings | {"batch_size": 2}))
     expect(headline).to_have_text(more, timeout=WAIT)
     expect(figure).not_to_have_attribute("src", before, timeout=WAIT)
-    cell.locator(".widget-dropdown", has_text="model").locator("select").select_option("llama-3.1-8b")
+    cell.locator(".widget-dropdown", has_text="model").locator("select").select_option(
+        "llama-3.1-8b"
+    )
     less = describe(plan_memory("llama-3.1-8b", **settings | {"batch_size": 2}))
     expect(headline).to_have_text(less, timeout=WAIT)
     assert more != less
@@ -320,14 +395,21 @@ def test_run_all_cells_of_the_first_lab(chromium, server, capsys):
     deadline, done = time.monotonic() + RUN_ALL, 0
     while done < count and not errors.count() and time.monotonic() < deadline:
         try:
-            page.wait_for_function("n => document.querySelectorAll('.jp-Notebook .jp-CodeCell').length && [...document.querySelectorAll("
-                                   "'.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.textContent)).length > n", arg=done, timeout=30_000)
+            page.wait_for_function(
+                "n => document.querySelectorAll('.jp-Notebook .jp-CodeCell').length && [...document.querySelectorAll("
+                "'.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.textContent)).length > n",
+                arg=done,
+                timeout=30_000,
+            )
         except playwright.TimeoutError:
             pass  # a cell that trains: look for errors, say how far it is, and wait on
         done = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\d")).count()
         with capsys.disabled():
             print(f"\rlab 3.1.1: {done} of {count} cells", end="", flush=True)
-    notebook.picture("run-all-end" if done == count else "run-all-stopped", errors.first if errors.count() else None)
+    notebook.picture(
+        "run-all-end" if done == count else "run-all-stopped",
+        errors.first if errors.count() else None,
+    )
     assert errors.all_inner_texts() == [] and done == count
     notebook.idle()
     assert (notebook.strangers, notebook.errors) == ([], [])

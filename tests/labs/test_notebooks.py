@@ -1,4 +1,5 @@
 """The labs as committed, and each executed once from top to bottom, unsolved, in the tiny profile."""
+
 import importlib.util
 import re
 import tomllib
@@ -12,8 +13,12 @@ from ftlib.course.catalogue import MODULES
 from ftlib.course.exercise import load_lab
 
 NOTEBOOKS = catalogue.lab_files()
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|opt/venv|usr/local/lib)/[\w.-]+|[A-Z]:\\\\Users")
-KEY_NUMBERS = tomllib.loads((Path(__file__).parent / "key_numbers.toml").read_text(encoding="utf-8"))
+MACHINE_PATH = re.compile(
+    r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|opt/venv|usr/local/lib)/[\w.-]+|[A-Z]:\\\\Users"
+)
+KEY_NUMBERS = tomllib.loads(
+    (Path(__file__).parent / "key_numbers.toml").read_text(encoding="utf-8")
+)
 per_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
 
 
@@ -62,10 +67,16 @@ def drift(committed: str, new: str, key: dict) -> str | None:
 
 def test_a_drifting_number_is_seen():
     """|50 − 34| = 16 is beyond 15 points; 1.2 lies 20% above 1; without a tolerance the least digit counts."""
-    points, share, equal = {"find": r"(\d+)%", "within": 15}, {"find": r"loss ([\d.]+)", "share": 0.15}, {"find": r"([\d,]+) bytes"}
+    points, share, equal = (
+        {"find": r"(\d+)%", "within": 15},
+        {"find": r"loss ([\d.]+)", "share": 0.15},
+        {"find": r"([\d,]+) bytes"},
+    )
     assert drift("50%", "34%", points) and not drift("50%", "35%", points)
     assert drift("loss 1", "loss 1.2", share) and not drift("loss 1", "loss 1.1", share)
-    assert drift("1,000 bytes", "1,001 bytes", equal) and not drift("1,000 bytes", "1,000 bytes", equal)
+    assert drift("1,000 bytes", "1,001 bytes", equal) and not drift(
+        "1,000 bytes", "1,000 bytes", equal
+    )
     with pytest.raises(AssertionError, match="matches 0 times"):
         drift("50%", "none", points)
 
@@ -98,9 +109,12 @@ def test_form(path):
     for i, cell in enumerate(notebook.cells):
         assert cell.source.strip(), f"cell {i} is empty"
         if cell.cell_type == "code":
-            assert len(cell.source.splitlines()) <= 25, f"cell {i} has {len(cell.source.splitlines())} lines"
-            assert not re.search(r"""\.name\s*(==|!=|in)\s*[("'\[]+(tiny|small|spark)""",
-                                 cell.source), f"cell {i} branches on the profile"
+            assert len(cell.source.splitlines()) <= 25, (
+                f"cell {i} has {len(cell.source.splitlines())} lines"
+            )
+            assert not re.search(
+                r"""\.name\s*(==|!=|in)\s*[("'\[]+(tiny|small|spark)""", cell.source
+            ), f"cell {i} branches on the profile"
             assert "!pip" not in cell.source and "trust_remote_code=True" not in cell.source
 
 
@@ -111,7 +125,9 @@ def test_committed_outputs(path):
     counts = [c.execution_count for c in code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
     outputs = [o for c in code_cells(notebook) for o in c.outputs]
-    assert not [o for o in outputs if o.output_type == "error"] and not [o for o in outputs if o.get("name") == "stderr"]
+    assert not [o for o in outputs if o.output_type == "error"] and not [
+        o for o in outputs if o.get("name") == "stderr"
+    ]
     assert len(notebooks.figures(notebook)) >= 2
     found = MACHINE_PATH.search(output_text(notebook))
     assert not found, found[0]
@@ -121,8 +137,12 @@ def test_committed_outputs(path):
 def test_committed_outputs_are_of_the_committed_code(path):
     """The hash was recorded when the outputs were written; code edited since then must run again, with --write-back."""
     notebook = read(path)
-    assert notebook.metadata.ftlib.profile == "tiny" and set(notebook.metadata.ftlib.versions) == set(notebooks.VERSIONS)
-    assert notebook.metadata.ftlib.source_sha256 == notebooks.source_hash(notebook), "code was edited after the last run"
+    assert notebook.metadata.ftlib.profile == "tiny" and set(
+        notebook.metadata.ftlib.versions
+    ) == set(notebooks.VERSIONS)
+    assert notebook.metadata.ftlib.source_sha256 == notebooks.source_hash(notebook), (
+        "code was edited after the last run"
+    )
 
 
 @per_notebook
@@ -139,7 +159,12 @@ def test_exercises(path):
         assert "raise NotImplementedError" in stub.source and '"""' in stub.source
         assert order.index(stub.source) < order.index(checked[name].source)
         mark = checked[name].metadata.nbgrader
-        assert mark.points == exercise.points > 0 and mark.locked and not mark.solution and mark.schema_version == 3
+        assert (
+            mark.points == exercise.points > 0
+            and mark.locked
+            and not mark.solution
+            and mark.schema_version == 3
+        )
         mark = stub.metadata.nbgrader
         assert not mark.grade and not mark.locked and mark.schema_version == 3
 
@@ -160,5 +185,7 @@ def test_execution_from_top_to_bottom_unsolved(path):
     for exercise in load_lab(number(path)).exercises:
         assert f"○ {exercise.name}: not attempted" in text
     assert path.read_bytes() == before
-    moved = [d for key in KEY_NUMBERS[number(path)] if (d := drift(output_text(committed), text, key))]
+    moved = [
+        d for key in KEY_NUMBERS[number(path)] if (d := drift(output_text(committed), text, key))
+    ]
     assert not moved, moved
