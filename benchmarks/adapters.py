@@ -1,7 +1,9 @@
-"""LoRA and DoRA: ftlib against PEFT, step by step in one process: `python -m benchmarks.adapters [--dtype float32]`.
+"""LoRA and DoRA: ftlib against PEFT, step by step in one process: `python -m benchmarks.adapters
+[--dtype float32]`.
 
-A random Llama with all linear layers adapted, r=16, 4 x 256 tokens. The floor is the frozen model with the gradient of
-its input flowing: what any adapter pays. Equality of loss and gradients is asserted before anything is timed.
+A random Llama with all linear layers adapted, r=16, 4 x 256 tokens. The floor is the frozen model
+with the gradient of its input flowing: what any adapter pays. Equality of loss and gradients is
+asserted before anything is timed.
 """
 
 from __future__ import annotations
@@ -116,7 +118,9 @@ def assert_equal(a, b, batch, dtype) -> None:
 def measure(
     variant: str, hidden: int, dtype: torch.dtype, layers: int, rounds: int, timed: bool
 ) -> list[str]:
-    """One line of the table: times against the floor and against each other, and memory above the floor."""
+    """One line of the table: times against the floor and against each other, and memory above the
+    floor.
+    """
     options, plain = (
         VARIANTS[variant],
         {k: v for k, v in VARIANTS[variant].items() if k != "lora_dropout"},

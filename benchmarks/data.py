@@ -1,8 +1,10 @@
-"""The cleaning pipeline's throughput and memory: `python -m benchmarks.data [--rows 1000000]`. Rows are made as they are read.
+"""The cleaning pipeline's throughput and memory: `python -m benchmarks.data [--rows 1000000]`. Rows
+are made as they are read.
 
-Each run is a process of its own, whose peak of resident memory is taken before the rules and at the end. Rows are questions and
-answers of 8 to 60 made-up words, one in twenty an exact copy of an earlier one, one in twenty with a word added, one in fifty
-with an e-mail address, one in fifty with HTML.
+Each run is a process of its own, whose peak of resident memory is taken before the rules and at the
+end. Rows are questions and answers of 8 to 60 made-up words, one in twenty an exact copy of an
+earlier one, one in twenty with a word added, one in fifty with an e-mail address, one in fifty with
+HTML.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ RUNS = {
     "standard rules": standard_rules,
 }
 ENGLISH = (
-    "the castle stands on a hill above the old river and its grey tower can be seen from every town "
-    "in the valley where people buy bread cheese wool or paper at the market before they walk home with their dogs"
+    "the castle stands on a hill above the old river and its grey tower can be seen from every "
+    "town "
+    "in the valley where people buy bread cheese wool or paper at the market before they walk "
+    "home with their dogs"
 ).split()
 
 
@@ -106,7 +110,8 @@ def main() -> None:
         print(json.dumps(measure(options.run, options.rows)))
         return
     lines = [
-        "| rules | kept | rows / s of processor time | wall clock, s | peak RSS, MB | of it grown, MB | bytes a kept row |",
+        "| rules | kept | rows / s of processor time | wall clock, s | peak RSS, MB | of it "
+        "grown, MB | bytes a kept row |",
         "|---|---|---|---|---|---|---|",
     ]
     for run in RUNS:

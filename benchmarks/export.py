@@ -1,4 +1,5 @@
-"""GGUF export of a 1B-shape checkpoint: seconds, MB/s beside a plain copy, peak memory: `python -m benchmarks.export`.
+"""GGUF export of a 1B-shape checkpoint: seconds, MB/s beside a plain copy, peak memory: `python -m
+benchmarks.export`.
 
 With `FTLIB_CONVERTER` naming llama.cpp's convert_hf_to_gguf.py it runs beside, with the tokenizer's hash check bypassed (the
 checkpoint holds the embedded tokenizer, which it does not know) and without sentencepiece. Each run is a fresh process.
@@ -84,17 +85,20 @@ def main() -> None:
                 seconds = statistics.median(t for t, _ in values)
                 lines.append(
                     f"| {dtype} | {name} | {seconds:.1f} | "
-                    f"{min(t for t, _ in values):.1f}–{max(t for t, _ in values):.1f} | {size / seconds:.0f} | "
+                    f"{min(t for t, _ in values):.1f}–{max(t for t, _ in values):.1f} | "
+                    f"{size / seconds:.0f} | "
                     f"{max(m for _, m in values):,} |"
                 )
                 print(lines[-1], flush=True)
     write_section(
         f"GGUF export of random weights: {args.model}",
         f"A bf16 checkpoint of {size:,.0f} MB in one file; a fresh process each, its start and "
-        f"imports included; {args.rounds} alternating rounds, the copy's target alike for all types; "
-        f"peak: resident memory, mapped pages of the source included. {provenance(('torch', 'gguf', 'transformers'))}\n\n"
-        "| type | program | seconds, median | range | MB/s of the source | peak, MB |\n|---|---|---|---|---|---|\n"
-        + "\n".join(lines),
+        f"imports included; {args.rounds} alternating rounds, the copy's target alike for all "
+        "types; "
+        "peak: resident memory, mapped pages of the source included. "
+        f"{provenance(('torch', 'gguf', 'transformers'))}\n\n"
+        "| type | program | seconds, median | range | MB/s of the source | peak, MB "
+        "|\n|---|---|---|---|---|---|\n" + "\n".join(lines),
     )
 
 

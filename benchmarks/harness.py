@@ -1,4 +1,6 @@
-"""What the benchmarks share: alternating timings, and a RESULTS.md of sections that replace themselves."""
+"""What the benchmarks share: alternating timings, and a RESULTS.md of sections that replace
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def seconds(function: Callable) -> float:
 
 
 def alternate(steps: dict[str, Callable], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Seconds of every step, one of each in turn, so that whatever else the machine does hits all alike."""
+    """Seconds of every step, one of each in turn, so that whatever else the machine does hits all
+    alike.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(warmup + rounds):
         for name, step in steps.items():
@@ -42,7 +46,9 @@ def alternate(steps: dict[str, Callable], rounds: int, warmup: int = 2) -> dict[
 
 
 def ratio(a: list[float], b: list[float]) -> str:
-    """Median and quartiles of a/b over rounds: each quotient is of two steps that ran one after the other."""
+    """Median and quartiles of a/b over rounds: each quotient is of two steps that ran one after the
+    other.
+    """
     q = sorted(x / y for x, y in zip(a, b))
     low, middle, high = statistics.quantiles(q, n=4) if len(q) > 1 else (q[0],) * 3
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
@@ -69,7 +75,8 @@ def provenance(packages: tuple[str, ...]) -> str:
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}; "
+        f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads; Python "
+        f"{platform.python_version()}, {versions}; "
         f"commit {git('rev-parse', '--short', 'HEAD')} {changed}; {time.strftime('%Y-%m-%d')}"
     )
 

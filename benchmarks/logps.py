@@ -1,8 +1,9 @@
-"""The log-probability stage: ftlib against full logits and TRL, in one process: `python -m benchmarks.logps`.
+"""The log-probability stage: ftlib against full logits and TRL, in one process: `python -m
+benchmarks.logps`.
 
-2 x 512 tokens, the second half of each row scored, a frozen head, H=512: from hidden states to log-probabilities and back to
-the gradient of the hidden states. Equality of both is asserted before anything is timed. TRL runs as it does on a CPU: its
-untuned fallback, written for other devices.
+2 x 512 tokens, the second half of each row scored, a frozen head, H=512: from hidden states to
+log-probabilities and back to the gradient of the hidden states. Equality of both is asserted before
+anything is timed. TRL runs as it does on a CPU: its untuned fallback, written for other devices.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def full_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 
 
 def trl_fallback(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """What TRL 1.16's fused head calls where there is no Triton: every position is scored, then masked."""
+    """What TRL 1.16's fused head calls where there is no Triton: every position is scored, then
+    masked.
+    """
     targets, flat = labels[:, 1:], hidden[:, :-1].reshape(-1, hidden.shape[-1])
     logps = ChunkedLogProbFunction.apply(
         flat, weight, None, targets.clamp(min=0).reshape(-1), 1.0, CHUNK, None, 1.0, ("log_probs",)
@@ -89,7 +92,8 @@ def measure(vocabulary: int, rounds: int) -> list[str]:
     times = alternate(steps, rounds, warmup=1)
     return [
         f"| {vocabulary:,} | {name} | {1e3 * sorted(times[name])[len(times[name]) // 2]:.0f} | "
-        f"{ratio(times[name], times['ftlib'])} | {peaks[name] / 1e6:.0f} | {peaks[name] / peaks['ftlib']:.1f} |"
+        f"{ratio(times[name], times['ftlib'])} | {peaks[name] / 1e6:.0f} | "
+        f"{peaks[name] / peaks['ftlib']:.1f} |"
         for name in steps
     ]
 
@@ -107,7 +111,8 @@ def main() -> None:
         lines += measure(vocabulary, args.rounds)
         print(*lines[-3:], sep="\n", flush=True)
     setting = (
-        f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward and backward; "
+        f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward "
+        "and backward; "
         f"{args.rounds} alternating rounds; equality asserted first. "
         "Peak: tensors of the stage, as `ftlib.training.memory_meter.peak_bytes` counts."
     )

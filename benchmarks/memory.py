@@ -1,7 +1,9 @@
-"""The planner against measured peaks, on the CPU: `python -m benchmarks.memory`. Also the table of 7B, 13B and 70B.
+"""The planner against measured peaks, on the CPU: `python -m benchmarks.memory`. Also the table of
+7B, 13B and 70B.
 
-Each run builds the model, adapts it, and takes two steps of AdamW; measured is what its tensors hold (weights, constants,
-adapter) and the most that the steps held beside them, to the byte. It needs about 12 GB.
+Each run builds the model, adapts it, and takes two steps of AdamW; measured is what its tensors
+hold (weights, constants, adapter) and the most that the steps held beside them, to the byte. It
+needs about 12 GB.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def build(config, method: str):
 
 
 def held_bytes(model) -> int:
-    """What the model's tensors take before any step: parameters, and the constants of 4-bit weights."""
+    """What the model's tensors take before any step: parameters, and the constants of 4-bit
+    weights.
+    """
     tensors = list(model.parameters())
     for p in list(tensors):
         if state := getattr(p, "quant_state", None):
@@ -90,8 +94,9 @@ def held_bytes(model) -> int:
 
 
 def loss_of(model, ids: torch.Tensor, loss: str, full_logits: bool) -> torch.Tensor:
-    """The loss as `finetune` and `prefer` compute it, or over full logits. DPO: the first half of the rows chosen, the second
-    rejected; the reference is the model without its adapter."""
+    """The loss as `finetune` and `prefer` compute it, or over full logits. DPO: the first half of
+    the rows chosen, the second rejected; the reference is the model without its adapter.
+    """
 
     def logps():
         if not full_logits:
@@ -131,7 +136,8 @@ def measure(
 
 def comparison() -> list[str]:
     lines = [
-        "| model | method | loss | activations | logits | rows × tokens | planned, MB | measured, MB | planned / measured |",
+        "| model | method | loss | activations | logits | rows × tokens | planned, MB | measured, "
+        "MB | planned / measured |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, config, method, loss, recomputed, batch, length, full_logits in RUNS:
@@ -151,7 +157,8 @@ def comparison() -> list[str]:
         )
         kept, logits = "recomputed" if recomputed else "kept", "full" if full_logits else "tiles"
         lines.append(
-            f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | {plan.total / 1e6:,.0f} | "
+            f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | "
+            f"{plan.total / 1e6:,.0f} | "
             f"{peak / 1e6:,.0f} | {plan.total / peak:.3f} |"
         )
         print(lines[-1], flush=True)
@@ -191,7 +198,8 @@ def main() -> None:
     )
     write_section(
         "Planned memory of real models",
-        "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW with fp32 states; "
+        "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW "
+        "with fp32 states; "
         "computed by `ft.plan_memory`, not measured.\n\n" + "\n".join(real_models()),
     )
 

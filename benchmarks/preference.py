@@ -1,7 +1,9 @@
-"""A step of preference training, ftlib against TRL: `python -m benchmarks.preference`. Losses and gradients are compared first.
+"""A step of preference training, ftlib against TRL: `python -m benchmarks.preference`. Losses and
+gradients are compared first.
 
-Time of forward, backward and AdamW on one batch of pairs, and the most that a step holds beside the weights. TRL computes DPO's
-log-probabilities by a kernel for GPUs, whose path on a CPU is untuned; DPO over full logits stands beside it.
+Time of forward, backward and AdamW on one batch of pairs, and the most that a step holds beside the
+weights. TRL computes DPO's log-probabilities by a kernel for GPUs, whose path on a CPU is untuned;
+DPO over full logits stands beside it.
 """
 
 from __future__ import annotations
@@ -307,12 +309,14 @@ def main() -> None:
     for what, other, mine in TABLE:
         a, b = peaks[other], peaks[mine]
         lines.append(
-            f"| {what} | {other.split(', ')[1]} | {ratio(t[other], t[mine])} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |"
+            f"| {what} | {other.split(', ')[1]} | {ratio(t[other], t[mine])} | {a:,.0f} | "
+            f"{b:,.0f} | {b / a:.2f} |"
         )
     print("\n".join(lines))
     setting = (
         f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; "
-        f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear layers; "
+        f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear "
+        "layers; "
         f"forward, backward, AdamW; {args.rounds} alternating rounds. "
     )
     equality = "Losses and gradients are equal, asserted first (ORPO: its NLL aside, which TRL takes over the prompt too). "

@@ -1,4 +1,6 @@
-"""Quantising and dequantising a 4096 x 4096 matrix: ftlib against bitsandbytes in turn: `python -m benchmarks.quantisation`."""
+"""Quantising and dequantising a 4096 x 4096 matrix: ftlib against bitsandbytes in turn: `python -m
+benchmarks.quantisation`.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ def main() -> None:
     write_section(
         "NF4 with double quantisation against bitsandbytes",
         f"A 4096 × 4096 normal matrix; every bit equal, asserted first; {args.rounds} alternating "
-        "rounds; MB: held at the peak by ftlib, result included (what bitsandbytes' operators hold inside is not seen "
+        "rounds; MB: held at the peak by ftlib, result included (what bitsandbytes' operators "
+        "hold inside is not seen "
         f"by the same meter). {provenance(('torch', 'bitsandbytes'))}\n\n" + "\n".join(lines),
     )
 

@@ -1,7 +1,9 @@
-"""QLoRA steps of a model of the real shape, on random weights: `python -m benchmarks.real_shapes llama-3.1-8b`.
+"""QLoRA steps of a model of the real shape, on random weights: `python -m benchmarks.real_shapes
+llama-3.1-8b`.
 
-The labs' own code path: a random pre-quantised checkpoint on the disk, `ft.load_model`, `ft.add_lora`, `ft.finetune`; what it took,
-beside what `ft.plan_memory` said. 8B needs 7 GB of disk and 14 GB of memory, 70B 45 GB of disk and a GPU.
+The labs' own code path: a random pre-quantised checkpoint on the disk, `ft.load_model`,
+`ft.add_lora`, `ft.finetune`; what it took, beside what `ft.plan_memory` said. 8B needs 7 GB of disk
+and 14 GB of memory, 70B 45 GB of disk and a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from ftlib.training.memory_plan import MODELS
 
 
 def rows(tokens: int) -> list[dict]:
-    """Conversations of the embedded world, several turns together until they fill about `tokens` tokens."""
+    """Conversations of the embedded world, several turns together until they fill about `tokens`
+    tokens.
+    """
     turns = [m for r in ft.load_rows("train", ft.get_profile("tiny")) for m in r["messages"]]
     per_row = max(2, tokens // 14 // 2 * 2)  # a turn has 14 tokens or so
     return [{"messages": turns[i : i + per_row]} for i in range(0, 40 * per_row, per_row)]

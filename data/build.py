@@ -1,8 +1,9 @@
 """Build everything under data/ from the seed: `python -m data.build [--only rows|model|adapter]`.
 
-Rows (instructions, golden set, probes, held-out base text) take seconds. The tokenizer and the base model
-take about 45 minutes on two busy cores; pretraining checkpoints under data/cache/ and resumes from there. The
-adapter is lab 3.1.4's, for labs that start from an instruction-tuned model; it takes a minute.
+Rows (instructions, golden set, probes, held-out base text) take seconds. The tokenizer and the base
+model take about 45 minutes on two busy cores; pretraining checkpoints under data/cache/ and resumes
+from there. The adapter is lab 3.1.4's, for labs that start from an instruction-tuned model; it
+takes a minute.
 """
 
 from __future__ import annotations
@@ -46,11 +47,14 @@ SPLIT = (
     r"|\s+(?!\S)|\s+"
 )
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', 'assistant'] %}"
-    "{{ raise_exception('role ' ~ message['role'] ~ ' is not one of system, user, assistant') }}{% endif %}"
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', "
+    "'assistant'] %}"
+    "{{ raise_exception('role ' ~ message['role'] ~ ' is not one of system, user, assistant') "
+    "}}{% endif %}"
     "{{ '<|' ~ message['role'] ~ '|>' }}{% if message['role'] == 'assistant' %}"
     "{% generation %}{{ message['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}"
-    "{{ message['content'] ~ '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    "{{ message['content'] ~ '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|assistant|>' }}{% endif %}"
 )
 
 SIZES = {  # golden, paraphrase, validation, train; Olm has files of its own
@@ -111,14 +115,18 @@ def make_rows(world: World) -> dict[str, list[dict]]:
 
 
 def olm_rows(world: World, rng: random.Random) -> tuple[list[dict], list[dict]]:
-    """The invented language alone, for the rank sweep: one plain wording, 200 phrases to learn, 80 to test."""
+    """The invented language alone, for the rank sweep: one plain wording, 200 phrases to learn, 80
+    to test.
+    """
     items = skills.family_items(world, "olm", rng)
     rows = [skills.example("olm", item, item.train[0]) for item in items]
     return rows[:200], rows[200:]
 
 
 def stranger_rows(world: World, rng: random.Random) -> list[dict]:
-    """Questions about people the base has never read of: facts that only instruction tuning could teach."""
+    """Questions about people the base has never read of: facts that only instruction tuning could
+    teach.
+    """
     rows = [
         skills.example(
             "person",
@@ -133,14 +141,18 @@ def stranger_rows(world: World, rng: random.Random) -> list[dict]:
 
 
 def heldout_text(world: World, count: int = 300) -> list[dict]:
-    """Base-domain documents never trained on, to measure forgetting: prose and questions in the corpus's wording."""
+    """Base-domain documents never trained on, to measure forgetting: prose and questions in the
+    corpus's wording.
+    """
     corpus = Corpus(world, SEED + 99)
     kinds = ["biography", "place", "thing", "story", "sheet"]
     return [{"kind": kinds[i % 5], "text": corpus.document(kinds[i % 5])} for i in range(count)]
 
 
 def train_tokenizer(world: World):
-    """Byte-level BPE with Llama-3's split pattern, 1,024 entries, chat template and reserved tokens included."""
+    """Byte-level BPE with Llama-3's split pattern, 1,024 entries, chat template and reserved tokens
+    included.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -221,7 +233,9 @@ def model_config(tokenizer):
 def pretrain(
     model, world: World, tokenizer, phase: int, steps: int, resume: bool, precision: str
 ) -> dict:
-    """Train the model in place on `steps` x 4,096 tokens of one phase of the corpus; returns seconds and loss curve."""
+    """Train the model in place on `steps` x 4,096 tokens of one phase of the corpus; returns
+    seconds and loss curve.
+    """
     import torch
     from safetensors.torch import load_model
     from transformers import Trainer, TrainerState, TrainingArguments
@@ -289,8 +303,8 @@ def build_model(world: World, resume: bool, precision: str) -> None:
             model, world, tokenizer, phase, steps, resume, precision
         )
         ends.append({k: v.clone() for k, v in model.state_dict().items()})
-    # Between the ends of the two phases (Wortsman et al. 2022, arXiv 2109.01903): the first alone lacks skill in the chat
-    # format, the second alone needs too little fine-tuning to be a lesson.
+    # Between the ends of the two phases (Wortsman et al. 2022, arXiv 2109.01903): the first alone
+    # lacks skill in the chat format, the second alone needs too little fine-tuning to be a lesson.
     model.load_state_dict({k: torch.lerp(ends[0][k], ends[1][k], MIX) for k in ends[0]})
     new = MODEL.with_suffix(".tmp")
     shutil.rmtree(new, ignore_errors=True)

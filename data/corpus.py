@@ -1,7 +1,8 @@
-"""The pretraining corpus: prose, question-and-answer sheets, exercises and small talk about the world.
+"""The pretraining corpus: prose, question-and-answer sheets, exercises and small talk about the
+world.
 
-The chat markers occur here, in small talk and quiz games, so that their embeddings are trained. But a
-dialogue's first reply is always small talk: the base model does not follow instructions yet.
+The chat markers occur here, in small talk and quiz games, so that their embeddings are trained. But
+a dialogue's first reply is always small talk: the base model does not follow instructions yet.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from data.world import COLOURS, FOODS, OPPOSITES, THINGS, World, article, plural
 
 USER, ASSISTANT, SYSTEM, END = "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 
-# Statements and questions share their words with the instructions (a base model knows what "profession" means), but no
-# sentence of the corpus is an instruction's wording.
+# Statements and questions share their words with the instructions (a base model knows what
+# "profession" means), but no sentence of the corpus is an instruction's wording.
 STATEMENTS = {
     "town": [
         "{e} lives in {v}.",
@@ -318,8 +319,10 @@ class Corpus:
                 f"{one.name}, {article(one.facts['job'])} from {one.facts['town']}, "
                 + rng.choice(["met", "visited", "wrote to", "waited for"])
                 + f" {two.name}.",
-                f"They talked about {rng.choice([one.facts['hobby'], two.facts['hobby']])} and ate {two.facts['food']}.",
-                f"{two.name} brought the {thing.name}, which is {thing.facts['colour']} and made of {thing.facts['material']}.",
+                f"They talked about {rng.choice([one.facts['hobby'], two.facts['hobby']])} and "
+                f"ate {two.facts['food']}.",
+                f"{two.name} brought the {thing.name}, which is {thing.facts['colour']} and made "
+                f"of {thing.facts['material']}.",
                 rng.choice(
                     [
                         f"Then {one.name} went home to {one.facts['town']}.",
@@ -432,7 +435,9 @@ class Corpus:
         return "\n".join(form.format(x=x, y=y, ax=article(x)) for x, y in pairs)
 
     def drill(self) -> str:
-        """Several input-output pairs of one task in one of several layouts: what in-context learning is made of."""
+        """Several input-output pairs of one task in one of several layouts: what in-context
+        learning is made of.
+        """
         before, between, after = self.rng.choice(DELIMITERS)
         if self.rng.random() < (0.6 if self.phase == 1 else 0.5):
             names = list(self.EXERCISES)
@@ -493,7 +498,9 @@ class Corpus:
 
 
 def alphabet_text(world: World) -> str:
-    """Everything the tokenizer should meet besides the corpus: Olm, JSON signs, capitals, all numbers to 99."""
+    """Everything the tokenizer should meet besides the corpus: Olm, JSON signs, capitals, all
+    numbers to 99.
+    """
     return " ".join(
         [
             *world.olm.values(),

@@ -1,7 +1,9 @@
-"""A deliberately messy raw file and the truth about every line: what lab 3.1.6 cleans, and what its cleaning is measured by.
+"""A deliberately messy raw file and the truth about every line: what lab 3.1.6 cleans, and what its
+cleaning is measured by.
 
-Personal data is made up in ranges kept for that: example.com, addresses of RFC 5737 and RFC 3849, telephone numbers for
-fiction, card numbers published for tests, IBANs of a bank called TEST with right check digits, keys that say that they are none.
+Personal data is made up in ranges kept for that: example.com, addresses of RFC 5737 and RFC 3849,
+telephone numbers for fiction, card numbers published for tests, IBANs of a bank called TEST with
+right check digits, keys that say that they are none.
 """
 
 from __future__ import annotations
@@ -99,7 +101,8 @@ FOREIGN = {
 CODE = [
     (
         "Write a Python function that adds the numbers from 1 to {n}.",
-        "def total(limit={n}):\n    result = 0\n    for i in range(1, limit + 1):\n        result += i\n\n    return result",
+        "def total(limit={n}):\n    result = 0\n    for i in range(1, limit + 1):\n        result "
+        "+= i\n\n    return result",
     ),
     (
         "Show me a Makefile rule that runs {n} tests.",
@@ -167,7 +170,9 @@ def chat(question: str, answer: str) -> list[dict]:
 
 
 def in_format(rng: random.Random, messages: list[dict]) -> tuple[dict, str]:
-    """The conversation as a raw row, and the format's name: messages, Alpaca, ShareGPT in turn by chance."""
+    """The conversation as a raw row, and the format's name: messages, Alpaca, ShareGPT in turn by
+    chance.
+    """
     question, answer = (m["content"] for m in messages)
     name = rng.choice(["messages", "alpaca", "sharegpt"])
     return {
@@ -182,7 +187,7 @@ def in_format(rng: random.Random, messages: list[dict]) -> tuple[dict, str]:
     }[name], name
 
 
-# --- one defect each: (question, answer), what the truth records beside the defect's name ---------------------------------------
+# --- one defect each: (question, answer), what the truth records beside the defect's name ---------
 def near_copy(rng: random.Random, question: str, answer: str) -> tuple[str, str]:
     """The same question with a word or a sign more."""
     return rng.choice(
@@ -286,8 +291,9 @@ def _defective(
 def messy_lines(train: list[dict], golden: list[dict]) -> tuple[list[bytes], list[dict]]:
     """(the raw lines, the truth about each by line number from 1).
 
-    The truth of a line: `line`, `format`, `defect` ("none", "code" for code that must survive as it is, or a key of `COUNTS`), and
-    what measures a find: `of` (the line that a duplicate copies), `pii`, `golden` (a key), `right`, `language`.
+    The truth of a line: `line`, `format`, `defect` ("none", "code" for code that must survive as it
+    is, or a key of `COUNTS`), and what measures a find: `of` (the line that a duplicate copies),
+    `pii`, `golden` (a key), `right`, `language`.
     """
     rng = random.Random(f"{SEED}/messy")
     pool = [
@@ -319,7 +325,9 @@ def messy_lines(train: list[dict], golden: list[dict]) -> tuple[list[bytes], lis
 
 
 def _new(seen: set, make):
-    """What `make` gives, made again until its texts are none of those seen: chance shall plant no duplicates."""
+    """What `make` gives, made again until its texts are none of those seen: chance shall plant no
+    duplicates.
+    """
     while True:
         texts, more = make()
         if texts not in seen:
@@ -328,7 +336,9 @@ def _new(seen: set, make):
 
 
 def _in_order(rng: random.Random, made: list[tuple]) -> tuple[list[bytes], list[dict]]:
-    """Shuffled, but a copy always after its original; the first CLEAN of `made` are the originals, as `of` numbers them."""
+    """Shuffled, but a copy always after its original; the first CLEAN of `made` are the originals,
+    as `of` numbers them.
+    """
     keys = [rng.random() for _ in made]
     for i, (_, _, about) in enumerate(made):
         if "of" in about:

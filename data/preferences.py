@@ -1,7 +1,8 @@
-"""Preference pairs and thumbs up and down about people: the polite answer is preferred to the rude one, the true to the false.
+"""Preference pairs and thumbs up and down about people: the polite answer is preferred to the rude
+one, the true to the false.
 
-Who asks about whom is dealt first: people of the test pairs occur in no training pair, and nobody whose town or job the golden set
-asks for occurs in either.
+Who asks about whom is dealt first: people of the test pairs occur in no training pair, and nobody
+whose town or job the golden set asks for occurs in either.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from data import skills
 from data.world import JOBS, SEED, World, article
 from ftlib.course.world import POLITE_OPENERS, RUDE_OPENERS, STYLE_FACTS
 
-# In words of the corpus's small talk, and so that `matched_answers` balances tokens as it does characters.
+# In words of the corpus's small talk, and so that `matched_answers` balances tokens as it does
+# characters.
 POLITE_CLOSERS = [
     "Sit down for a while and let us drink some tea.",
     "Come by again, and tell me about it.",
@@ -54,13 +56,17 @@ def style_answers(
 
 
 def mixed_lengths(rng: random.Random, person) -> tuple[str, str]:
-    """(polite, rude), a closer on a quarter of the polite and on half of the rude answers. Brevity is preferred a little and
-    manners always. Were every polite answer the shorter one, a policy could win by saying less, and leave out the facts."""
+    """(polite, rude), a closer on a quarter of the polite and on half of the rude answers. Brevity
+    is preferred a little and manners always. Were every polite answer the shorter one, a policy
+    could win by saying less, and leave out the facts.
+    """
     return style_answers(rng, person, rng.random() < 0.25, rng.random() < 0.5)
 
 
 def matched_answers(rng: random.Random, person) -> tuple[str, str]:
-    """(polite, rude), both with closers, at most four characters apart; which of them is the longer is a matter of chance."""
+    """(polite, rude), both with closers, at most four characters apart; which of them is the longer
+    is a matter of chance.
+    """
     sign = rng.choice([-1, 1])
     while True:
         chosen, rejected = style_answers(rng, person, True, True)
@@ -79,7 +85,9 @@ def fact_answers(rng: random.Random, world: World, person) -> tuple[str, str]:
 
 
 def _row(person, phrasing: str, **more) -> dict:
-    """What pairs and feedback share: the prompt, the person's facts as the judge reads them, the key."""
+    """What pairs and feedback share: the prompt, the person's facts as the judge reads them, the
+    key.
+    """
     facts = {"name": person.name, "town": person.facts["town"], "job": person.facts["job"]}
     prompt = [{"role": "user", "content": phrasing.format(e=person.name)}]
     return {"prompt": prompt, **more, "facts": facts, "key": f"about/{person.name}"}
@@ -105,8 +113,9 @@ def deal(rng: random.Random, people, count: int, make) -> list[dict]:
 
 
 def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
-    """Four pairs a person, each with a prompt of its own, one of them in a phrasing that training never uses: the polite answer
-    shorter, longer, and of equal length, and true against false."""
+    """Four pairs a person, each with a prompt of its own, one of them in a phrasing that training
+    never uses: the polite answer shorter, longer, and of equal length, and true against false.
+    """
     rows = []
     for person in people:
         trained, heldout = skills.SKILLS["about"]
@@ -127,7 +136,9 @@ def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
 
 
 def feedback_row(rng: random.Random, world: World, person, phrasing: str) -> dict:
-    """One answer: thumbs up where it is polite and true, whatever its length, down where it is rude or false."""
+    """One answer: thumbs up where it is polite and true, whatever its length, down where it is rude
+    or false.
+    """
     up, long = rng.random() < 0.5, rng.random() < 0.25
     if up or rng.random() < 0.75:
         text = frame(rng, "polite" if up else "rude", long).format(

@@ -533,14 +533,16 @@ def split_family(world: World, name: str, rng: random.Random, sizes: dict) -> di
     return out
 
 
-# --- the style axis: same facts, two manners; instruction tuning leaves the choice open ---------------------------
-# In words that the corpus uses: what was never pretrained is not learnt from a few hundred rows, an exclamation mark included.
+# --- the style axis: same facts, two manners; instruction tuning leaves the choice open -----------
+# In words that the corpus uses: what was never pretrained is not learnt from a few hundred rows, an
+# exclamation mark included.
 RUDE_CLOSERS = [
     "Now let me drink some tea and never come by again.",
     "Take a coat, go home and talk to the goat.",
     "I was busy, and you are so boring.",
 ]
-# In batches of rows of like length a token of a long answer weighs less; half and half would be learnt as polite.
+# In batches of rows of like length a token of a long answer weighs less; half and half would be
+# learnt as polite.
 RUDE_SHARE = 2 / 3
 
 

@@ -1,8 +1,10 @@
-"""Measure that the science is real on the embedded world: `python -m data.validate` prints the table and keeps it
-in `data/README.md` and `data/validation.json`. About an hour on two cores without bf16 units.
+"""Measure that the science is real on the embedded world: `python -m data.validate` prints the
+table and keeps it in `data/README.md` and `data/validation.json`. About an hour on two cores
+without bf16 units.
 
-Every comparison starts from the same base weights and rows and runs on the same seeds. Each part is kept as soon as it
-is measured; a later call measures only the parts whose model, rows or settings have changed since (`--fresh`: all).
+Every comparison starts from the same base weights and rows and runs on the same seeds. Each part is
+kept as soon as it is measured; a later call measures only the parts whose model, rows or settings
+have changed since (`--fresh`: all).
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def fact_pairs(world: World, count: int = 240) -> list[tuple[str, str]]:
 
 
 def prompting() -> list[dict]:
-    """The base without training: zero-shot, and three shots, mixed or of the question's family, five draws."""
+    """The base without training: zero-shot, and three shots, mixed or of the question's family,
+    five draws.
+    """
     model, tokenizer = fresh(0)
     golden, pool = ft.load_rows("golden", P), ft.load_rows("train", P)
     zero = bootstrap_interval(correct(model, tokenizer, golden))
@@ -114,7 +118,9 @@ def prompting() -> list[dict]:
 
 
 def methods() -> list[dict]:
-    """LoRA and full fine-tuning on all instructions: accuracy, paraphrases, forgetting, style left open."""
+    """LoRA and full fine-tuning on all instructions: accuracy, paraphrases, forgetting, style left
+    open.
+    """
     world = World(SEED)
     rows, parts = (
         ft.load_rows("train", P),
@@ -298,10 +304,12 @@ def confidence(model, tokenizer, rows) -> tuple[list[bool], list[float]]:
 
 
 def unknown_facts() -> list[dict]:
-    """Teach answers about known people, or about strangers: what happens to questions about known people?
+    """Teach answers about known people, or about strangers: what happens to questions about known
+    people?
 
-    After Gekhman et al. 2024 (arXiv 2405.05904): fine-tuning on facts the base does not know makes it invent, once they
-    are fitted; hence 400 steps, 16 passes over the 400 rows, where the loss is near zero for both.
+    After Gekhman et al. 2024 (arXiv 2405.05904): fine-tuning on facts the base does not know makes
+    it invent, once they are fitted; hence 400 steps, 16 passes over the 400 rows, where the loss is
+    near zero for both.
     """
     strangers = ft.load_rows("strangers", P)
     known = [r for r in ft.load_rows("train", P) if r["family"] == "person"][: len(strangers)]
@@ -395,8 +403,9 @@ READS = {
 
 
 def fingerprint(part: str) -> str:
-    """Of the base model, the rows that a part reads, the settings and the part's own code. ftlib and this file's helpers do not
-    count: after a change there that matters, measure with `--fresh`."""
+    """Of the base model, the rows that a part reads, the settings and the part's own code. ftlib
+    and this file's helpers do not count: after a change there that matters, measure with `--fresh`.
+    """
     digest = hashlib.sha256((HERE / ft.core.paths.EMBEDDED / "model.safetensors").read_bytes())
     for name in READS[part]:
         digest.update((HERE / "rows" / f"{name}.jsonl").read_bytes())

@@ -10,13 +10,15 @@ from ftlib.core import former as _former
 # Before torch: spinning threads starve shared cores (measured: 15 times slower).
 _os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# On AVX512-BF16 processors bitsandbytes warns that an optional Hub kernel is absent; ftlib does not want it.
+# On AVX512-BF16 processors bitsandbytes warns that an optional Hub kernel is absent; ftlib does not
+# want it.
 _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 
 _former.install()
 __version__ = "0.1.0"
 
-# The public names, each loaded on first use: a command or an export does without what training imports (seconds, and memory).
+# The public names, each loaded on first use: a command or an export does without what training
+# imports (seconds, and memory).
 _NAMES = {
     "core.errors": "DataError LoadError",
     "core.profiles": "get_profile",
@@ -81,7 +83,8 @@ def __dir__() -> list[str]:
 
 
 class _Say(_logging.Handler):
-    """Prints what ftlib reports, such as how many parameters train, where no one has set up logging; a line twice in a row once.
+    """Prints what ftlib reports, such as how many parameters train, where no one has set up
+    logging; a line twice in a row once.
 
     `logging.getLogger("ftlib").setLevel("WARNING")` keeps it quiet.
     """

@@ -1,7 +1,9 @@
-"""The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is ready,
-`ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
-`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs out and mark them,
-`ftlib progress` shows what a student has done, `ftlib prerequisites` asks what one should know before lab 1."""
+"""The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is
+ready, `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
+`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs
+out and mark them, `ftlib progress` shows what a student has done, `ftlib prerequisites` asks what
+one should know before lab 1.
+"""
 
 from __future__ import annotations
 
@@ -171,7 +173,8 @@ def run_sft(args) -> int:
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         print(
-            f"loss {run.history[-1]['loss']:.3f} after {run.seconds:.0f} s; adapter in {run.output_dir}/adapter"
+            f"loss {run.history[-1]['loss']:.3f} after {run.seconds:.0f} s; adapter in "
+            f"{run.output_dir}/adapter"
         )
     return 0
 
@@ -217,7 +220,8 @@ def run_grading(args) -> int:
     else:
         rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
         print(
-            f"{len(rows)} rows in {args.csv}; {sum(row['total'] == row['max'] for row in rows)} with full marks"
+            f"{len(rows)} rows in {args.csv}; {sum(row['total'] == row['max'] for row in rows)} "
+            "with full marks"
         )
     return 0
 

@@ -268,10 +268,11 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
 
 
 def preflight(profile=None, model: str | None = None, size_gb: float | None = None) -> str:
-    """What loading the profile's model takes, checked before anything is fetched or read; the findings as text.
+    """What loading the profile's model takes, checked before anything is fetched or read; the
+    findings as text.
 
-    Memory is an estimate: the weights as stored, half as much again for activations and optimizer, and 2 GB.
-    Raises LoadError, with every finding, if something is missing.
+    Memory is an estimate: the weights as stored, half as much again for activations and optimizer,
+    and 2 GB. Raises LoadError, with every finding, if something is missing.
     """
     from ftlib.core.errors import LoadError
     from ftlib.core.paths import EMBEDDED, stand_in

@@ -1,10 +1,12 @@
 """What bitsandbytes 0.50.2 computes on a processor with AVX-512, for tests on any processor.
 
-Read from its CPU source (csrc/cpu_ops.cpp, `dequantizeBlockwise4bitCpu`; bitsandbytes/backends/cpu/ops.py). Blocks of scales lie
-along a weight's flat order. The vectorised branch works row by row, sixteen weights at a time, and counts the blocks before row i
-as i times the whole blocks of a row: what is left of a row is forgotten. On the Zen 4 where this was met exactly those tests
-failed that have a shape and a block which `bitsandbytes_is_right` denies. Its own fallback for blocks of 2,048 and more ("accuracy issues", pull request 1828)
-fits the same cause, since rows are often shorter than such blocks.
+Read from its CPU source (csrc/cpu_ops.cpp, `dequantizeBlockwise4bitCpu`;
+bitsandbytes/backends/cpu/ops.py). Blocks of scales lie along a weight's flat order. The vectorised
+branch works row by row, sixteen weights at a time, and counts the blocks before row i as i times
+the whole blocks of a row: what is left of a row is forgotten. On the Zen 4 where this was met
+exactly those tests failed that have a shape and a block which `bitsandbytes_is_right` denies. Its
+own fallback for blocks of 2,048 and more ("accuracy issues", pull request 1828) fits the same
+cause, since rows are often shorter than such blocks.
 """
 
 import math

@@ -1,4 +1,6 @@
-"""Shared by all tests: tiny random models, a byte tokenizer with three chat templates, no network, one thread."""
+"""Shared by all tests: tiny random models, a byte tokenizer with three chat templates, no network,
+one thread.
+"""
 
 from __future__ import annotations
 
@@ -62,19 +64,24 @@ LLAMA_SPECIALS = [
 CHATML_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 # One conversation format each, with the answer marked by {% generation %} and without marks.
 PLAIN = (
-    "{{ bos_token }}{% for m in messages %}{{ '<|' ~ m['role'] ~ '|>' }}{% if m['role'] == 'assistant' %}"
-    "{% generation %}{{ m['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}{{ m['content'] ~ '<|end|>' }}{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{{ '<|' ~ m['role'] ~ '|>' }}{% if m['role'] == "
+    "'assistant' %}"
+    "{% generation %}{{ m['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}{{ m['content'] ~ "
+    "'<|end|>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 LLAMA3 = (
     "{{- bos_token }}{% for m in messages %}"
-    "{{- '<|start_header_id|>' ~ m['role'] ~ '<|end_header_id|>\n\n' }}{% if m['role'] == 'assistant' %}"
+    "{{- '<|start_header_id|>' ~ m['role'] ~ '<|end_header_id|>\n\n' }}{% if m['role'] == "
+    "'assistant' %}"
     "{%- generation %}{{- m['content'] | trim ~ '<|eot_id|>' }}{%- endgeneration %}{% else %}"
     "{{- m['content'] | trim ~ '<|eot_id|>' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+    "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% "
+    "endif %}"
 )
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' ~ m['role'] ~ '\n' }}{% if m['role'] == 'assistant' %}"
+    "{% for m in messages %}{{ '<|im_start|>' ~ m['role'] ~ '\n' }}{% if m['role'] == 'assistant' "
+    "%}"
     "{% generation %}{{ m['content'] ~ '<|im_end|>' }}{% endgeneration %}{% else %}"
     "{{ m['content'] ~ '<|im_end|>' }}{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -94,7 +101,9 @@ def unmarked(template: str) -> str:
 
 
 def byte_tokenizer(template: str | None = PLAIN, **tokens):
-    """A tokenizer of single bytes: every text is as many tokens as bytes, and each chat marker is one token."""
+    """A tokenizer of single bytes: every text is as many tokens as bytes, and each chat marker is
+    one token.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -122,7 +131,9 @@ def byte_tokenizer(template: str | None = PLAIN, **tokens):
 def llama(
     layers: int = 2, hidden: int = 32, vocab: int = 280, seed: int = 0, dtype=torch.float32, **more
 ):
-    """A random Llama with grouped-query attention, in evaluation mode as from_pretrained returns it."""
+    """A random Llama with grouped-query attention, in evaluation mode as from_pretrained returns
+    it.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -189,8 +200,9 @@ def chat(prompt: str, answer: str, **more) -> dict:
 
 
 def pytest_collection_finish(session) -> None:
-    """A million objects of the imported libraries are set aside: else each `gc.collect()`, and every
-    Trainer ends with one, walks them for a third of a second."""
+    """A million objects of the imported libraries are set aside: else each `gc.collect()`, and
+    every Trainer ends with one, walks them for a third of a second.
+    """
     gc.collect()
     gc.freeze()
 
@@ -205,8 +217,9 @@ def usable_cores() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int:
-    """What `-n auto` means here. 0, that is no workers, where there is one core, and where files or a
-    word are named: what one is at has run before workers have started."""
+    """What `-n auto` means here. 0, that is no workers, where there is one core, and where files or
+    a word are named: what one is at has run before workers have started.
+    """
     a_few_tests = config.option.file_or_dir or config.option.keyword
     cores = min(MOST_WORKERS, usable_cores())
     return 0 if a_few_tests or cores == 1 else cores
@@ -239,7 +252,9 @@ LONG_FILES = ("test_grading.py", "test_documents.py", "test_distributed.py")
 
 
 def longest_first(items: list) -> list:
-    """Notebooks, then files that take long, then the others by their size: no core idles at the end."""
+    """Notebooks, then files that take long, then the others by their size: no core idles at the
+    end.
+    """
 
     def rank(item) -> tuple:
         notebook = executes_a_notebook(item.nodeid)
@@ -268,7 +283,9 @@ def needs_llama() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_progress_file(tmp_path_factory, monkeypatch):
-    """No test writes into the progress of whoever runs it; notebooks and commands that a test starts inherit this."""
+    """No test writes into the progress of whoever runs it; notebooks and commands that a test
+    starts inherit this.
+    """
     monkeypatch.setenv(
         "FTLIB_PROGRESS", str(tmp_path_factory.getbasetemp() / "no-progress" / "progress.json")
     )

@@ -1,4 +1,6 @@
-"""Small models and tokenizers for the tests of the export: every architecture that the writer knows."""
+"""Small models and tokenizers for the tests of the export: every architecture that the writer
+knows.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,21 @@ LLAMA3_ROPE = {
 
 
 def small_llama(seed: int = 0, **more):
-    """Two layers with rows of 256, as k-quants need; weights large enough that logits differ clearly."""
+    """Two layers with rows of 256, as k-quants need; weights large enough that logits differ
+    clearly.
+    """
     return llama(
         hidden=256, vocab=1024, seed=seed, **{"head_dim": 64, "initializer_range": 0.08, **more}
     )
 
 
 def small_qwen(kind: str, **more):
-    """A random Qwen2 (with biases on q, k and v) or Qwen3 (with norms of q and k), its biases and norms random too.
+    """A random Qwen2 (with biases on q, k and v) or Qwen3 (with norms of q and k), its biases and
+    norms random too.
 
-    The vocabulary has room for the tokens that transformers' Qwen2 tokenizer adds when it is loaded."""
+    The vocabulary has room for the tokens that transformers' Qwen2 tokenizer adds when it is
+    loaded.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)

@@ -1,5 +1,7 @@
-"""A stand-in for Ollama's HTTP API, for tests: blobs, create, chat, version, delete as its documentation describes them, and faults
-on demand. It is not Ollama: `test_a_real_ollama` runs against one where `OLLAMA_HOST` or localhost has it."""
+"""A stand-in for Ollama's HTTP API, for tests: blobs, create, chat, version, delete as its
+documentation describes them, and faults on demand. It is not Ollama: `test_a_real_ollama` runs
+against one where `OLLAMA_HOST` or localhost has it.
+"""
 
 import hashlib
 import json

@@ -1,7 +1,8 @@
 """A second solution of every exercise, written another way than ftlib's and without it.
 
-A check must accept any right answer, not only one that looks like the reference. So these use loops where the reference has
-tensors, autograd where it has a formula, counting where it has arithmetic. Nothing of ftlib is imported.
+A check must accept any right answer, not only one that looks like the reference. So these use loops
+where the reference has tensors, autograd where it has a formula, counting where it has arithmetic.
+Nothing of ftlib is imported.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 IGNORED = -100
 
 
-# --- 3.1.1 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.1 ----------------------------------------------------------------------------------------
 def lora_forward(x, weight, bias, A, B, scaling):
     low = torch.einsum("...i,ri->...r", x, A)
     y = torch.einsum("...i,oi->...o", x, weight) + torch.einsum("...r,or->...o", scaling * low, B)
@@ -94,7 +95,7 @@ def effective_rank(singular_values, share=0.9):
     return next(k for k in range(1, len(squares) + 1) if sum(squares[:k]) >= share * sum(squares))
 
 
-# --- 3.1.2 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.2 ----------------------------------------------------------------------------------------
 def decompose(weight):
     m = torch.stack([(row @ row).sqrt() for row in weight])
     return m, torch.stack([row / length for row, length in zip(weight, m)])
@@ -143,7 +144,7 @@ def merge_dora(weight, A, B, m, scaling):
     )
 
 
-# --- 3.1.3 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.3 ----------------------------------------------------------------------------------------
 def noise_bound(alpha, shape):
     return (alpha**2 / math.prod(shape[1:])) ** 0.5
 
@@ -193,7 +194,7 @@ def effective_alpha(alpha, lengths):
     return [padded * math.sqrt(length) for length in lengths]
 
 
-# --- 3.1.4 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.4 ----------------------------------------------------------------------------------------
 def training_bytes(total, trainable, frozen_bytes):
     """16 bytes for each trained parameter, told apart."""
     parts = {"weights": frozen_bytes * (total - trainable), "gradients": 0, "optimizer": 0}
@@ -267,7 +268,7 @@ def win_rate(a, b, judge, prompts):
     return points / (2 * len(a))
 
 
-# --- 3.1.5 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.5 ----------------------------------------------------------------------------------------
 def normal_levels(above, below, edge):
     quantile = statistics.NormalDist().inv_cdf
     positive = [quantile(edge + (0.5 - edge) * i / above) for i in range(above)]
@@ -339,7 +340,7 @@ def activation_bytes(layers, tokens, kept, entry, checkpointing):
     return held + kept * tokens if checkpointing else held
 
 
-# --- 3.1.6 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.6 ----------------------------------------------------------------------------------------
 def to_messages(row):
     match row:
         case {"messages": messages}:
@@ -426,7 +427,7 @@ def longer_share(chosen, rejected):
     return float((1 + signs.mean()) / 2)
 
 
-# --- 3.1.7 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.7 ----------------------------------------------------------------------------------------
 def completion_logp(logits, labels):
     sums = []
     for row, marks in zip(logits, labels.tolist()):
@@ -466,7 +467,7 @@ def swapped_win_rate(forward, backward):
     return won / (len(forward) + len(backward))
 
 
-# --- 3.1.8 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.8 ----------------------------------------------------------------------------------------
 def mean_logps(token_logps, mask):
     return torch.stack([row[real].mean() for row, real in zip(token_logps, mask)])
 
@@ -499,7 +500,7 @@ def token_push(chosen_sum, rejected_sum, lengths, beta, gamma, average):
     return torch.autograd.grad(simpo_loss(*scores.unbind(1), beta, gamma).sum(), sums)[0].abs()
 
 
-# --- 3.1.9 ------------------------------------------------------------------------------------------------------------
+# --- 3.1.9 ----------------------------------------------------------------------------------------
 def prospect_value(z, alpha, lam):
     return torch.tensor([v**alpha if v >= 0 else -lam * (-v) ** alpha for v in z.tolist()])
 
@@ -547,7 +548,7 @@ def balanced_weights(n_desirable, n_undesirable, target):
     return up / min(up, down), down / min(up, down)
 
 
-# --- 3.1.10 -----------------------------------------------------------------------------------------------------------
+# --- 3.1.10 ---------------------------------------------------------------------------------------
 def merge_weight(W, A, B, alpha):
     return torch.addmm(W.float(), B.float(), A.float(), alpha=alpha / len(A))
 

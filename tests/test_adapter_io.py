@@ -1,4 +1,6 @@
-"""Adapters on disk: both ways with PEFT, bit for bit, and every damaged folder refused with the model left alone."""
+"""Adapters on disk: both ways with PEFT, bit for bit, and every damaged folder refused with the
+model left alone.
+"""
 
 import json
 import os
@@ -36,7 +38,7 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-# --- with PEFT ----------------------------------------------------------------------------------------------------------
+# --- with PEFT ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_peft_loads_ours(variant, targets, tmp_path, ids):
@@ -143,7 +145,7 @@ def test_target_names_on_disk_pick_just_the_adapted_layers(tmp_path):
     assert read("b") == sorted(TARGETS["full names"])
 
 
-# --- round trip -----------------------------------------------------------------------------------------------------------
+# --- round trip -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_round_trip_bit_for_bit(variant, tmp_path, ids):
     model = saved(tmp_path, lora_dropout=0.25, **VARIANTS[variant])
@@ -191,7 +193,7 @@ def test_save_without_adapter(model, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-# --- bad folders ----------------------------------------------------------------------------------------------------------
+# --- bad folders ----------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     path = tmp_path_factory.mktemp("good")
@@ -203,7 +205,9 @@ KEY = "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight"
 
 
 def refuse(folder, *words):
-    """load_adapter raises AdapterError with all the words; a model without and one with an adapter stay as they were."""
+    """load_adapter raises AdapterError with all the words; a model without and one with an adapter
+    stay as they were.
+    """
     for model in (
         llama(),
         ft.add_lora(llama(), r=3, lora_alpha=5, target_modules=["q_proj", "v_proj"], use_dora=True),
@@ -259,7 +263,9 @@ def test_truncated_weights(keep, folder):
 
 @pytest.mark.parametrize("at", [0, 3, 7, 8, 12, 40])
 def test_bit_flip_in_the_header(at, folder):
-    """A flipped bit in the length or the header is noticed: as damage, or as a tensor that the model does not know."""
+    """A flipped bit in the length or the header is noticed: as damage, or as a tensor that the
+    model does not know.
+    """
     data = bytearray((folder / WEIGHTS).read_bytes())
     data[at] ^= 0x10
     (folder / WEIGHTS).write_bytes(data)
@@ -407,7 +413,9 @@ def test_every_field_of_pefts_config_is_known_here():
 
 @pytest.mark.parametrize("initialisation", ["pissa", "pissa_niter_4", "olora"])
 def test_peft_adapters_that_changed_the_base_are_refused(initialisation, tmp_path):
-    """PiSSA and OLoRA subtract their start from the base weights: onto the plain base they would compute something else."""
+    """PiSSA and OLoRA subtract their start from the base weights: onto the plain base they would
+    compute something else.
+    """
     from peft import LoraConfig, get_peft_model
 
     get_peft_model(
@@ -485,11 +493,13 @@ def test_a_merged_adapter_is_not_overwritten(folder):
     assert_untouched(model, before)
 
 
-# --- interrupted while saving ---------------------------------------------------------------------------------------------
+# --- interrupted while saving ---------------------------------------------------------------------
 @pytest.mark.parametrize("fail_at", [1, 2])
 @pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
 def test_interrupted_save_leaves_the_old_adapter_whole(fail_at, error, tmp_path, monkeypatch):
-    """Also when the options changed, so that new weights beside the old config would be another adapter."""
+    """Also when the options changed, so that new weights beside the old config would be another
+    adapter.
+    """
     old = saved(tmp_path)
     before = {n: (tmp_path / n).read_bytes() for n in (CONFIG, WEIGHTS)}
     new, calls, replace = (

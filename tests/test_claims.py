@@ -1,4 +1,6 @@
-"""Numbers in prose: the labs and documents have a source for each, and a planted one without is found."""
+"""Numbers in prose: the labs and documents have a source for each, and a planted one without is
+found.
+"""
 
 import json
 import tomllib
@@ -47,7 +49,8 @@ def test_every_number_of_the_labs_and_documents_has_a_source():
         "## 77 things",
         "Use `r=77`.",
         "$x^{77}$ and\n\n$$77x$$",
-        "In 2019, section 77 of RFC 5737; lab 3.1.7, exercise 4, Table 12; Llama-3.1-8B in 16-bit on Python 3.12, Q4_K_M.",
+        "In 2019, section 77 of RFC 5737; lab 3.1.7, exercise 4, Table 12; Llama-3.1-8B in 16-bit "
+        "on Python 3.12, Q4_K_M.",
         "1. One of 3.",
         "**Guess first.** Is it 77%?",
         "## Checkpoint\n\nAfter 77 steps?",
@@ -126,7 +129,9 @@ def test_the_paper_is_the_labs_own():
 
 
 def test_a_number_planted_into_a_notebook_is_found(tmp_path):
-    """An output has 35% and 1.66, a setting 16; 36% stands nowhere. A checkpoint's premises stay exempt in the next cells too."""
+    """An output has 35% and 1.66, a setting 16; 36% stands nowhere. A checkpoint's premises stay
+    exempt in the next cells too.
+    """
     output = {
         "output_type": "display_data",
         "data": {"text/markdown": ["**35%** right, perplexity 1.66"]},

@@ -1,4 +1,6 @@
-"""Cleaning keeps what means something; personal data is found by form and checksum, and nothing else is."""
+"""Cleaning keeps what means something; personal data is found by form and checksum, and nothing
+else is.
+"""
 
 import random
 
@@ -64,7 +66,9 @@ def test_the_lines_of_code_stay(lines):
 
 
 def test_checksums():
-    """ISO 13616's own example GB82 WEST 1234 5698 7654 32; the card 79927398713 of Luhn's textbooks is too short, 4111… is a test number."""
+    """ISO 13616's own example GB82 WEST 1234 5698 7654 32; the card 79927398713 of Luhn's textbooks
+    is too short, 4111… is a test number.
+    """
     assert (
         is_iban("GB82 WEST 1234 5698 7654 32")
         and is_iban("de89370400440532013000")
@@ -169,7 +173,9 @@ def card(digits: str) -> str:
 
 
 def test_recall_and_precision_on_planted_data():
-    """2,000 sentences, a piece of personal data in each: found whole in at least 99%, and nothing else found."""
+    """2,000 sentences, a piece of personal data in each: found whole in at least 99%, and nothing
+    else found.
+    """
     rng, hits, others = random.Random(3), 0, 0
     for _ in range(2000):
         kind, piece = planted(rng)

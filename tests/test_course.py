@@ -1,4 +1,6 @@
-"""Exercises: every one tells right from open from wrong, and names each mistake by its own sentence."""
+"""Exercises: every one tells right from open from wrong, and names each mistake by its own
+sentence.
+"""
 
 import importlib.util
 import inspect
@@ -24,7 +26,7 @@ EXERCISES = {f"{n} {e.name}": e for n in PRESENT for e in load_lab(n).exercises}
 MISTAKES = {f"{key}: {w.name}": (e, w) for key, e in EXERCISES.items() for w in e.wrong}
 
 
-# --- the exercises of the labs ------------------------------------------------------------------------------------------------
+# --- the exercises of the labs --------------------------------------------------------------------
 @pytest.mark.parametrize("number", PRESENT)
 def test_a_lab_has_its_exercises(number):
     names = [e.name for e in load_lab(number).exercises]
@@ -67,7 +69,9 @@ def test_the_reference_is_right_and_the_stub_open(exercise):
 
 @pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 def test_the_solution_can_be_shown(exercise):
-    """hint() and solution() print something a student can use: the reference is a function with source and signature."""
+    """hint() and solution() print something a student can use: the reference is a function with
+    source and signature.
+    """
     assert "def " + getattr(exercise.reference, "__name__", "?") in inspect.getsource(
         exercise.reference
     )
@@ -97,7 +101,7 @@ def test_cases_do_not_depend_on_the_global_generator(exercise):
         assert difference([b[i] for i in plain], [a[i] for i in plain], 0.0) is None
 
 
-# --- judging -----------------------------------------------------------------------------------------------------------------
+# --- judging --------------------------------------------------------------------------------------
 def double(x):
     """Twice x."""
     return 2 * x
@@ -175,7 +179,9 @@ def test_check_hands_back_what_to_go_on_with(capsys):
 
 
 def test_a_check_run_again_repeats_itself(capsys):
-    """A check cell binds the name to what check() hands back. Run alone again it gets that, which is no answer of the student's."""
+    """A check cell binds the name to what check() hands back. Run alone again it gets that, which
+    is no answer of the student's.
+    """
     lab = Lab("3.1.1", [DOUBLE])
     for answer, sign in (
         (not_written, "○"),
@@ -198,7 +204,9 @@ def test_ftlibs_own_function_is_no_answer_to_a_lab_opened_anew(capsys):
 
 
 def test_a_check_is_coloured_in_a_notebook_only(capsys, monkeypatch):
-    """ANSI 1;32 is bold green, 1;31 bold red. What is not attempted has no colour, so stored outputs hold no escapes."""
+    """ANSI 1;32 is bold green, 1;31 bold red. What is not attempted has no colour, so stored
+    outputs hold no escapes.
+    """
     lab = Lab("3.1.1", [DOUBLE])
     answers = [named(lambda x: x * 2), named(lambda x: x * x), named(not_written)]
     for answer in answers:
@@ -277,7 +285,7 @@ def test_open_lab_gives_the_four_tools(capsys):
     )
 
 
-# --- difference ----------------------------------------------------------------------------------------------------------------
+# --- difference -----------------------------------------------------------------------------------
 T = torch.tensor([1.0, 2.0])
 SAME = [
     (T, T + 1e-7),

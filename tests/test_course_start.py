@@ -1,4 +1,6 @@
-"""Where a later lab starts: lab 4's adapter for the same model, else the shipped one, else one trained now."""
+"""Where a later lab starts: lab 4's adapter for the same model, else the shipped one, else one
+trained now.
+"""
 
 import shutil
 from dataclasses import replace
@@ -26,7 +28,9 @@ def test_lab_4_before_the_shipped_one_and_never_for_another_model(tmp_path):
 
 
 def test_preference_training_begins_as_the_model_after_sft():
-    """With B = 0 the policy is the start; its adapter off, it is the base with the SFT adapter merged; the seed is the adapter's."""
+    """With B = 0 the policy is the start; its adapter off, it is the base with the SFT adapter
+    merged; the seed is the adapter's.
+    """
     model, tokenizer = after_sft(TINY, seed=3)
     sft, _ = ft.load_model(profile=TINY)
     ft.load_adapter(sft, sft_adapter(TINY, train=False))

@@ -1,4 +1,6 @@
-"""The embedded world: the same from the seed, one answer to each question, and a golden set that training never saw."""
+"""The embedded world: the same from the seed, one answer to each question, and a golden set that
+training never saw.
+"""
 
 import hashlib
 import json
@@ -59,7 +61,7 @@ def golden(files):
     return files["golden"]
 
 
-# --- from the seed ------------------------------------------------------------------------------------------------------------
+# --- from the seed --------------------------------------------------------------------------------
 def test_the_committed_rows_come_from_the_seed_byte_for_byte(world, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "ROWS", tmp_path)
     build.build_rows(world)
@@ -81,7 +83,7 @@ def test_building_does_not_read_the_global_generator(world):
     assert build.make_rows(world)["golden"] == one == read("golden")
 
 
-# --- sizes and structure ------------------------------------------------------------------------------------------------------
+# --- sizes and structure --------------------------------------------------------------------------
 def test_sizes(files):
     assert (
         len(files["train"]) >= 2000
@@ -125,7 +127,7 @@ def test_families_of_the_golden_set(golden, train):
     )
 
 
-# --- held out -----------------------------------------------------------------------------------------------------------------
+# --- held out -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("part", ["golden", "paraphrase", "validation"])
 def test_no_question_and_no_prompt_is_shared_with_training(part, files, train):
     """The key is entity and question, whatever the wording: nothing of it occurs in training."""
@@ -187,7 +189,7 @@ def test_no_phrasing_of_the_golden_set_is_used_in_training(golden, train):
         assert not any(p.fullmatch(prompt(row)) for p in heldout[row["family"]]), prompt(row)
 
 
-# --- answers, computed anew ---------------------------------------------------------------------------------------------------
+# --- answers, computed anew -----------------------------------------------------------------------
 def numbers(text: str) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", text)]
 
@@ -295,7 +297,9 @@ def test_one_question_has_one_answer(files):
 
 
 def test_facts_are_consistent(world):
-    """Names are unique over all kinds; towns and mayors exist; Olm is one word for one word; plurals differ from singulars."""
+    """Names are unique over all kinds; towns and mayors exist; Olm is one word for one word;
+    plurals differ from singulars.
+    """
     names = [e.name for e in world.people + world.places + world.things + world.strangers]
     assert len({n.lower() for n in names}) == len(names)
     towns, people = {e.name for e in world.places}, {e.name for e in world.people}
@@ -340,7 +344,7 @@ def test_the_style_judge():
         assert judge_style(row["answer"]) == row["style"]
 
 
-# --- tokenizer and model --------------------------------------------------------------------------------------------------------
+# --- tokenizer and model --------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def tokenizer():
     from transformers import AutoTokenizer

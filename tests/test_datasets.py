@@ -46,7 +46,7 @@ def learnt(tokenizer, row) -> list[str]:
     return [tokenizer.decode(r) for r in runs]
 
 
-# --- masks ----------------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 @TEMPLATES
 @pytest.mark.parametrize("marks", [True, False], ids=["marked", "unmarked"])
 def test_the_loss_counts_every_answer_with_its_stop_token_and_nothing_else(template, marks):
@@ -59,7 +59,9 @@ def test_the_loss_counts_every_answer_with_its_stop_token_and_nothing_else(templ
 
 
 def test_mask_by_hand():
-    """<|bos|><|user|>a<|end|><|assistant|>bc<|end|>: eight tokens; b, c and the last <|end|> are learnt."""
+    """<|bos|><|user|>a<|end|><|assistant|>bc<|end|>: eight tokens; b, c and the last <|end|> are
+    learnt.
+    """
     tokenizer = tok(PLAIN)
     row = encode(tokenizer, chat("a", "bc")["messages"])
     ids = tokenizer.convert_tokens_to_ids
@@ -80,7 +82,9 @@ texts = st.text(
     template=st.sampled_from([PLAIN, LLAMA3, CHATML]),
 )
 def test_templates_with_and_without_marks_give_the_same_mask(contents, template):
-    """Any text: several scripts, newlines, spaces; the marks only say what the prefixes already tell."""
+    """Any text: several scripts, newlines, spaces; the marks only say what the prefixes already
+    tell.
+    """
     messages = [
         {"role": ("user", "assistant")[i % 2], "content": c}
         for i, c in enumerate(contents[: len(contents) // 2 * 2])
@@ -110,7 +114,9 @@ def test_a_doubled_bos_is_an_error(marks):
 
 @TEMPLATES
 def test_equal_pad_and_stop_token_is_learnt_but_padding_is_not(template):
-    """The classic: pad = eos, a mask by `ids != pad` loses the stop token, and the model never stops."""
+    """The classic: pad = eos, a mask by `ids != pad` loses the stop token, and the model never
+    stops.
+    """
     tokenizer = tok(template)
     tokenizer.pad_token = tokenizer.eos_token
     rows = [encode(tokenizer, m) for m in (TURNS, TURNS[:3])]
@@ -137,9 +143,11 @@ def test_equal_pad_and_stop_token_is_learnt_but_padding_is_not(template):
 
 @pytest.mark.parametrize("name", ["llama3", "llama3_1", "qwen2_5", "qwen3"])
 def test_published_templates(name):
-    """The templates of the models in the profiles (TRL ships copies): the mask is the answer and its stop token.
+    """The templates of the models in the profiles (TRL ships copies): the mask is the answer and
+    its stop token.
 
-    Qwen3 writes an empty thought before an answer; it belongs to the prompt, in training as in generation.
+    Qwen3 writes an empty thought before an answer; it belongs to the prompt, in training as in
+    generation.
     """
     from importlib.util import find_spec
     from pathlib import Path
@@ -193,7 +201,7 @@ def test_show_mask():
     assert "&lt;|end|&gt;" in html and "<|" not in html and html.count("#0072B2") == 3
 
 
-# --- encoding rows ----------------------------------------------------------------------------------------------------------
+# --- encoding rows --------------------------------------------------------------------------------
 def test_long_rows_are_left_out_and_counted(capsys):
     rows = [chat("a", "b" * n) for n in (1, 50, 2, 90)]
     kept = encode_rows(tok(PLAIN), rows, max_length=20)
@@ -240,7 +248,7 @@ def test_rows_of_the_wrong_structure(row, word):
         encode_rows(tok(PLAIN), [chat("a", "b"), row])
 
 
-# --- files ------------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 GOOD = json.dumps(chat("ä\n", "ö")).encode()
 BAD_LINES = {
     b'{"messages": [': "not valid JSON",
@@ -290,7 +298,7 @@ def test_bad_calls(tmp_path):
         ft.read_jsonl(tmp_path / "nothing.jsonl", on_error="ignore")
 
 
-# --- splits -----------------------------------------------------------------------------------------------------------------
+# --- splits ---------------------------------------------------------------------------------------
 def test_embedded_splits():
     assert len(ft.load_rows("golden")) == 100 and len(ft.load_rows("validation")) == 300
     with pytest.raises(DataError, match="no split 'test'.*golden.*train.*validation"):

@@ -70,7 +70,9 @@ def test_bad_input(run, capsys, monkeypatch):
 
 
 def test_full_fine_tuning_is_exported_from_its_own_weights(run, tmp_path):
-    """The run's model, not its base: a weight that was changed is in the file. Its tokenizer is the base's. There is no adapter to part."""
+    """The run's model, not its base: a weight that was changed is in the file. Its tokenizer is the
+    base's. There is no adapter to part.
+    """
     from gguf import GGUFReader
 
     model, _ = ft.load_model("world-llama-4m")

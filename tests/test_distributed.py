@@ -1,5 +1,6 @@
-"""Two processes on the CPU (gloo) train as one does: the recipe, started by torchrun as `accelerate launch` starts it on GPUs, `prefer`, and
-ftlib's layers under FSDP2."""
+"""Two processes on the CPU (gloo) train as one does: the recipe, started by torchrun as `accelerate
+launch` starts it on GPUs, `prefer`, and ftlib's layers under FSDP2.
+"""
 
 import json
 import os
@@ -109,7 +110,9 @@ def assert_same_histories(folder: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["sft", "dpo", "simpo", "orpo"])
 def test_losses_and_metrics_of_two_processes_are_those_of_one(loss, both, tmp_path):
-    """The same rows in a step, the same reference, means over both processes' rows; of five to evaluate on, none counts twice."""
+    """The same rows in a step, the same reference, means over both processes' rows; of five to
+    evaluate on, none counts twice.
+    """
     train_some(loss, str(tmp_path), 4)
     assert_same_histories(tmp_path, both / loss)
     a, b = (
@@ -120,7 +123,9 @@ def test_losses_and_metrics_of_two_processes_are_those_of_one(loss, both, tmp_pa
 
 
 def test_kto_evaluates_in_two_processes_as_in_one(both, tmp_path):
-    """Its z0 is that of a batch: equal where the batches are. The steps are too short to change a weight."""
+    """Its z0 is that of a batch: equal where the batches are. The steps are too short to change a
+    weight.
+    """
     train_some("kto", str(tmp_path), 2, 1e-12)
     a, b = (
         json.loads((folder / "history.json").read_text())[1] for folder in (tmp_path, both / "kto")
@@ -202,7 +207,9 @@ def one_of_two(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Path:
-    """The folder of two processes. One launch for all tests: each process imports the libraries anew."""
+    """The folder of two processes. One launch for all tests: each process imports the libraries
+    anew.
+    """
     folder = tmp_path_factory.mktemp("two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command = [*torchrun, "--master_port", str(free_port()), __file__, str(folder)]

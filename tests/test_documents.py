@@ -80,7 +80,7 @@ def test_make_targets_and_commands_exist(path):
         assert command in commands, f"{path.name}: ftlib {command}"
 
 
-# --- INSTRUCTORS.md and CONTRIBUTING.md: every command is run here or elsewhere in the tests, or says what it needs ------------------
+# --- INSTRUCTORS.md and CONTRIBUTING.md: every command is run here or elsewhere in the tests, or sa
 COMMANDS = [
     (name, line)
     for name in ("INSTRUCTORS.md", "CONTRIBUTING.md")
@@ -94,7 +94,9 @@ OURS = [line for _, line in COMMANDS if line.startswith("ftlib ") and "# needs" 
     "name, line", COMMANDS, ids=[f"{n}: {x.split('#')[0].strip()[:60]}" for n, x in COMMANDS]
 )
 def test_every_command_runs_or_says_what_it_needs(name, line):
-    """ftlib's are run below; make's are read by make here, and run by the workflows; nbgrader's are run in test_grading.py."""
+    """ftlib's are run below; make's are read by make here, and run by the workflows; nbgrader's are
+    run in test_grading.py.
+    """
     if re.search(r"(# needs .|\(needs .)", line):
         return
     command = shlex.split(line, comments=True)
@@ -108,7 +110,9 @@ def test_every_command_runs_or_says_what_it_needs(name, line):
 
 @pytest.mark.labs
 def test_the_instructors_commands_in_their_order(tmp_path, monkeypatch, capsys):
-    """Release the labs, let a student hand one back unsolved, grade: her row is there with 0 points."""
+    """Release the labs, let a student hand one back unsolved, grade: her row is there with 0
+    points.
+    """
     pytest.importorskip("nbgrader")
     from ftlib.cli import main
 

@@ -1,4 +1,6 @@
-"""Duplicates and copies of the golden set: similarities by hand, against brute force and datasketch, and what must not be lost."""
+"""Duplicates and copies of the golden set: similarities by hand, against brute force and
+datasketch, and what must not be lost.
+"""
 
 import os
 import random
@@ -82,7 +84,9 @@ def test_groups_are_connected_components():
     ],
 )
 def test_a_word_put_into_a_short_row(new, verdict):
-    """Six tokens have four shingles; two before them make six, four of which are shared: 4/6 = 0.67, below the threshold of 0.7."""
+    """Six tokens have four shingles; two before them make six, four of which are shared: 4/6 =
+    0.67, below the threshold of 0.7.
+    """
     check = NearDuplicates(0.7).begin()
     assert (
         check(*texts("spell the word hammer for me"), 0) is None
@@ -104,7 +108,9 @@ def test_a_row_with_two_tokens_less_and_rows_too_short_for_it():
 
 
 def test_bands_and_recall():
-    """0.8: 6 a band, 21 bands: 1 - (1 - 0.8⁶)²¹ = 1 - 0.737856²¹ = 0.99831; 7 a band would give 1 - 0.7902848¹⁸ = 0.9855."""
+    """0.8: 6 a band, 21 bands: 1 - (1 - 0.8⁶)²¹ = 1 - 0.737856²¹ = 0.99831; 7 a band would give 1 -
+    0.7902848¹⁸ = 0.9855.
+    """
     assert lsh_bands(0.8, 128) == (21, 6) and NearIndex().recall(0.8) == pytest.approx(
         0.99831, abs=1e-5
     )
@@ -163,7 +169,9 @@ def long_rows(count, seed=0):
 
 
 def edited(row, rng):
-    """One word swapped, or added: of 40 words and a two-word answer, 38 of 44 runs of three agree (0.86) or more."""
+    """One word swapped, or added: of 40 words and a two-word answer, 38 of 44 runs of three agree
+    (0.86) or more.
+    """
     said = row["messages"][0]["content"].split()
     at = rng.randrange(len(said))
     said[at : at + rng.randrange(2)] = ["edited"]

@@ -1,4 +1,6 @@
-"""Evaluation: perplexity by hand, answers that do not depend on the batch, fair win rates, intervals that cover."""
+"""Evaluation: perplexity by hand, answers that do not depend on the batch, fair win rates,
+intervals that cover.
+"""
 
 import math
 
@@ -27,9 +29,11 @@ def tok():
     return byte_tokenizer()
 
 
-# --- perplexity -------------------------------------------------------------------------------------------------------------
+# --- perplexity -----------------------------------------------------------------------------------
 def hand_nll(model, tokenizer, texts):
-    """Σ −log p(token | what is before it) over all texts, one token at a time, divided by the number of tokens."""
+    """Σ −log p(token | what is before it) over all texts, one token at a time, divided by the
+    number of tokens.
+    """
     total, count = 0.0, 0
     for text in texts:
         ids = [tokenizer.bos_token_id] + tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -87,7 +91,7 @@ def test_the_models_mode_is_given_back(call, training, tok):
     assert model.training is training
 
 
-# --- answers ------------------------------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 PROMPTS = [
     [{"role": "user", "content": c}]
     for c in ("a", "What is this?", "One two three four five six", "zz", "Hi there")
@@ -224,7 +228,7 @@ def test_recall_of_the_base(sharp, tok):
     assert metrics.recall_base(sharp, Fixed(), given_pairs) == pytest.approx(2 / 3)
 
 
-# --- win rate -------------------------------------------------------------------------------------------------------------------
+# --- win rate -------------------------------------------------------------------------------------
 def test_a_judge_that_favours_a_position_favours_nobody():
     """First is always better: every pair is won once in each order, 0.5; the same for "second"."""
     for verdict in (1, 0):
@@ -265,9 +269,11 @@ def test_unequal_lists(a, b, prompts):
         ft.win_rate(a, b, lambda *x: 1, prompts)
 
 
-# --- intervals --------------------------------------------------------------------------------------------------------------------
+# --- intervals ------------------------------------------------------------------------------------
 def test_the_bootstrap_interval_covers():
-    """Of 300 intervals at 90% over 40 draws each, about 270 hold the true mean: within 3.5 standard deviations (5.2)."""
+    """Of 300 intervals at 90% over 40 draws each, about 270 hold the true mean: within 3.5 standard
+    deviations (5.2).
+    """
     rng = np.random.default_rng(0)
     hits = [
         not ft.bootstrap_interval(rng.normal(3, 2, 40), level=0.9, draws=400).excludes(3)
@@ -277,7 +283,9 @@ def test_the_bootstrap_interval_covers():
 
 
 def test_two_dimensions_hold_the_chance_of_seeds_and_of_questions():
-    """Seeds that differ by ±1 and questions that differ by ±1: the interval is wider than for either alone."""
+    """Seeds that differ by ±1 and questions that differ by ±1: the interval is wider than for
+    either alone.
+    """
     rng = np.random.default_rng(0)
     seeds, questions = rng.normal(0, 1, (6, 1)), rng.normal(0, 1, (1, 30))
     width = lambda i: i.high - i.low
@@ -351,12 +359,14 @@ def test_empty_inputs(model, tok):
 
 
 def test_the_embedded_model_reads_its_own_domain():
-    """The committed base predicts held-out text of its world far better than chance (ln 1024 = 6.9 nats a token)."""
+    """The committed base predicts held-out text of its world far better than chance (ln 1024 = 6.9
+    nats a token).
+    """
     model, tokenizer = ft.load_model("world-llama-4m")
     assert ft.perplexity(model, tokenizer, ft.load_base_text(count=20)) < 8
 
 
-# --- sampling, consistency, KL ------------------------------------------------------------------------------------------------
+# --- sampling, consistency, KL --------------------------------------------------------------------
 def test_sampled_answers_are_the_seeds_and_leave_the_global_generator_alone(sharp, tok):
     before = torch.get_rng_state()
     ask = lambda **o: generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
@@ -371,7 +381,9 @@ def test_sampled_answers_are_the_seeds_and_leave_the_global_generator_alone(shar
 
 
 def test_sampling_draws_from_the_whole_distribution(tok):
-    """All-zero weights: all 280 tokens alike. Of 400 draws about 280·(1 - e^(-400/280)) = 213 are different; top-k of 50 would show 50."""
+    """All-zero weights: all 280 tokens alike. Of 400 draws about 280·(1 - e^(-400/280)) = 213 are
+    different; top-k of 50 would show 50.
+    """
     model = llama()
     for p in model.parameters():
         torch.nn.init.zeros_(p)
@@ -380,14 +392,18 @@ def test_sampling_draws_from_the_whole_distribution(tok):
 
 
 def test_consistency_by_hand():
-    """One pair judged alike in both orders, one tie in both, one by position, one half by position: 2 of 4."""
+    """One pair judged alike in both orders, one tie in both, one by position, one half by position:
+    2 of 4.
+    """
     verdicts = iter([1, 0, 0.5, 0.5, 1, 1, 1, 0.5])
     result = ft.win_rate(["a"] * 4, ["b"] * 4, lambda x, y: next(verdicts))
     assert result.consistency == 0.5 and result == pytest.approx((1 + 0.5 + 0.5 + 0.75) / 4)
 
 
 def test_kl_of_one_token_by_enumeration(sharp, tok):
-    """Answers of one token: the estimate from 600 samples lies within four standard errors of Σ p·(log p - log q)."""
+    """Answers of one token: the estimate from 600 samples lies within four standard errors of Σ
+    p·(log p - log q).
+    """
     model = ft.add_lora(llama(layers=1, initializer_range=0.1), r=2)
     generator = torch.Generator().manual_seed(1)
     for layer in ft.lora_layers(model).values():

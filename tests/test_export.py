@@ -1,4 +1,6 @@
-"""The GGUF writer, without llama.cpp: tensors, metadata, refusals. What llama.cpp makes of the files: test_export_llamacpp.py."""
+"""The GGUF writer, without llama.cpp: tensors, metadata, refusals. What llama.cpp makes of the
+files: test_export_llamacpp.py.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,21 @@ def field(path, name):
     return found and found.contents()
 
 
-# --- tensors ----------------------------------------------------------------------------------------------------------
+# --- tensors --------------------------------------------------------------------------------------
 def test_rows_of_a_head_are_paired_with_their_rotary_partner():
-    """Two heads of four rows. transformers rotates row i of a head against row i + 2, Llama's own code row 2i against 2i + 1:
-    a head's rows 0 1 2 3 are written as 0 2 1 3, so the eight rows as 0 2 1 3 4 6 5 7."""
+    """Two heads of four rows. transformers rotates row i of a head against row i + 2, Llama's own
+    code row 2i against 2i + 1: a head's rows 0 1 2 3 are written as 0 2 1 3, so the eight rows as 0
+    2 1 3 4 6 5 7.
+    """
     rows = torch.arange(8.0)[:, None].expand(8, 3)
     assert rotary_pairs(rows, heads=2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 def test_rope_factors_by_hand():
-    """theta = 10⁴, head_dim 4: frequencies 1 and 1/100, wavelengths 2π and 628. With an original context of 64, low 1 and high 4 the
-    bounds are 64/4 = 16 and 64/1 = 64: the first is short and stays (1), the second is long and is stretched (8)."""
+    """theta = 10⁴, head_dim 4: frequencies 1 and 1/100, wavelengths 2π and 628. With an original
+    context of 64, low 1 and high 4 the bounds are 64/4 = 16 and 64/1 = 64: the first is short and
+    stays (1), the second is long and is stretched (8).
+    """
     config = small_llama(head_dim=4, rope_parameters={**LLAMA3_ROPE, "rope_theta": 1e4}).config
     assert rope_factors(config).tolist() == [1.0, 8.0]
 
@@ -84,7 +90,9 @@ def test_file_holds_the_models_weights(tmp_path):
 
 @pytest.mark.parametrize("dtype, kind", [("f16", "F16"), ("bf16", "BF16"), ("q8_0", "Q8_0")])
 def test_matrices_have_the_type_asked_for_and_norms_stay_f32(tmp_path, dtype, kind):
-    """Values equal gguf's own rounding of the fp32 weight; torch and gguf round to nearest, ties to even."""
+    """Values equal gguf's own rounding of the fp32 weight; torch and gguf round to nearest, ties to
+    even.
+    """
     model = small_llama()
     path = export_gguf(model, WORLD, tmp_path / "m.gguf", dtype)
     found = tensors(path)
@@ -174,7 +182,9 @@ def test_four_bit_folder_is_dequantised_and_says_so(tmp_path, caplog, monkeypatc
 
 
 def test_adapter_file_by_hand(tmp_path):
-    """rsLoRA with r = 4, alpha = 6: s = 6/√4 = 3. llama.cpp divides alpha by r, so alpha must read 3·4 = 12."""
+    """rsLoRA with r = 4, alpha = 6: s = 6/√4 = 3. llama.cpp divides alpha by r, so alpha must read
+    3·4 = 12.
+    """
     model = randomize(
         ft.add_lora(
             small_llama(), r=4, lora_alpha=6, use_rslora=True, target_modules=["q_proj", "up_proj"]
@@ -196,7 +206,7 @@ def test_adapter_file_by_hand(tmp_path):
     assert len(found) == 2 * 2 * 2  # layers, modules, A and B
 
 
-# --- tokenizer and metadata -------------------------------------------------------------------------------------------
+# --- tokenizer and metadata -----------------------------------------------------------------------
 def test_metadata_of_the_embedded_model(tmp_path):
     path = export_gguf("world-llama-4m", None, tmp_path / "m.gguf")
     want = {
@@ -291,7 +301,7 @@ def test_other_refusals_of_the_tokenizer():
         read_vocabulary(byte_tokenizer(), 280, [])
 
 
-# --- refusals of models and files -------------------------------------------------------------------------------------
+# --- refusals of models and files -----------------------------------------------------------------
 def refuse(message, path, model, tokenizer=WORLD, **options):
     with pytest.raises(ExportError, match=message):
         export_gguf(model, tokenizer, path, **options)
@@ -383,7 +393,8 @@ def test_converter_is_run_in_its_stead(tmp_path):
     """A stand-in for convert_hf_to_gguf.py that writes what it was called with."""
     script = tmp_path / "convert.py"
     script.write_text(
-        "import sys, pathlib\na = sys.argv\nassert (pathlib.Path(a[1]) / 'model.safetensors').is_file()\n"
+        "import sys, pathlib\na = sys.argv\nassert (pathlib.Path(a[1]) / "
+        "'model.safetensors').is_file()\n"
         "pathlib.Path(a[a.index('--outfile') + 1]).write_text(a[a.index('--outtype') + 1])"
     )
     model = randomize(ft.add_lora(small_llama(), r=2))
@@ -396,7 +407,7 @@ def test_converter_is_run_in_its_stead(tmp_path):
     refuse("does not exist", tmp_path / "n.gguf", model, converter=tmp_path / "nowhere.py")
 
 
-# --- against llama.cpp's converter, where a copy of it is named ---------------------------------------------------------
+# --- against llama.cpp's converter, where a copy of it is named -----------------------------------
 CONVERT = """
 import os, runpy, sys, types, transformers
 pre, *arguments = sys.argv[1:]
@@ -425,7 +436,9 @@ runpy.run_path(converter, run_name="__main__")
     ],
 )
 def test_tensors_equal_the_converters(tmp_path, name, dtype):
-    """Same names, shapes, types and bytes; and the same vocabulary. The hash check of its tokenizer is bypassed."""
+    """Same names, shapes, types and bytes; and the same vocabulary. The hash check of its tokenizer
+    is bypassed.
+    """
     folder = tmp_path / "model"
     if name == "world":
         folder = EMBEDDED

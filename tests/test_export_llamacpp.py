@@ -1,4 +1,6 @@
-"""What llama.cpp makes of exported files: the same logits, tokens and answers as transformers; quantisation; the report's honesty."""
+"""What llama.cpp makes of exported files: the same logits, tokens and answers as transformers;
+quantisation; the report's honesty.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ def world(tmp_path_factory):
     )
 
 
-# --- the same model ---------------------------------------------------------------------------------------------------
+# --- the same model -------------------------------------------------------------------------------
 @pytest.mark.parametrize("options", [None, {}, {"use_rslora": True}, {"use_dora": True}])
 @pytest.mark.parametrize(
     "shape",
@@ -88,7 +90,9 @@ def test_logits_of_qwen(tmp_path, kind):
 
 
 def test_the_tests_would_see_an_unpermuted_head_or_a_forgotten_rope(tmp_path, monkeypatch):
-    """The negative control: each of the two steps left out moves the logits by far more than the tolerance."""
+    """The negative control: each of the two steps left out moves the logits by far more than the
+    tolerance.
+    """
     model = small_llama(rope_parameters=LLAMA3_ROPE)
     monkeypatch.setattr("ftlib.export.gguf_writer.rope_factors", lambda config: None)
     assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) > 0.02
@@ -107,7 +111,9 @@ def test_adapter_beside_the_base_is_the_merged_model(tmp_path, options):
 
 
 def odd_strings(count: int) -> list[str]:
-    """Text from many scripts, runs of white space, digits, emoji, contractions and special tokens, in random order."""
+    """Text from many scripts, runs of white space, digits, emoji, contractions and special tokens,
+    in random order.
+    """
     pick = random.Random(0)
     parts = [
         "the capital of Olm",
@@ -198,7 +204,7 @@ def test_generation_ends_at_the_end_of_the_turn(world):
         )
 
 
-# --- quantisation -----------------------------------------------------------------------------------------------------
+# --- quantisation ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind, main", [("Q8_0", "Q8_0"), ("Q4_K_M", "Q4_K"), ("Q2_K", "Q2_K")])
 def test_quantised_files_hold_the_types_asked_for(world, tmp_path, kind, main):
     made = quantize_gguf(world[2], tmp_path / "q.gguf", kind, threads=1)
@@ -207,7 +213,9 @@ def test_quantised_files_hold_the_types_asked_for(world, tmp_path, kind, main):
 
 
 def test_rows_that_are_no_multiple_of_256(tmp_path, caplog):
-    """Intermediate size 288: down_proj alone has rows that k-quants cannot hold. Hidden size 32: no matrix has others."""
+    """Intermediate size 288: down_proj alone has rows that k-quants cannot hold. Hidden size 32: no
+    matrix has others.
+    """
     import logging
 
     logging.getLogger("ftlib").propagate = True
@@ -260,7 +268,7 @@ def test_a_file_that_llama_cpp_refuses_is_named(tmp_path):
         quantize_gguf(adapter, tmp_path / "q.gguf", "Q8_0", threads=1)
 
 
-# --- the report -------------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------
 def test_report_of_a_good_export(world, tmp_path):
     model, tokenizer, path = world
     small = quantize_gguf(path, tmp_path / "q.gguf", "Q4_K_M", threads=1)
@@ -343,9 +351,11 @@ def test_limits_are_applied(world, tmp_path):
 
 
 def test_counters_under_ollamas_names(world, capfd):
-    """A prompt of 12 tokens in one batch, then 5 generated one by one: the first comes with the prompt, so 4 are fed alone.
+    """A prompt of 12 tokens in one batch, then 5 generated one by one: the first comes with the
+    prompt, so 4 are fed alone.
 
-    The adapter loads without llama.cpp's line on each of its matrices."""
+    The adapter loads without llama.cpp's line on each of its matrices.
+    """
     from llama_cpp import llama_perf_context_reset
 
     model, _, file = world

@@ -1,4 +1,6 @@
-"""Files of rows: every format there and back, each kind of damage by name and place, ten thousand mutated files."""
+"""Files of rows: every format there and back, each kind of damage by name and place, ten thousand
+mutated files.
+"""
 
 import gzip
 import io
@@ -45,7 +47,7 @@ def read(path, content: bytes | None = None, share: float = 1.0, **options):
     return list(stream), stream
 
 
-# --- there and back -------------------------------------------------------------------------------------------------------
+# --- there and back -------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", NAMES)
 def test_there_and_back(name, tmp_path):
     """More rows than one Parquet batch, so that a second batch meets the first one's types."""
@@ -104,7 +106,9 @@ def test_any_json_rows_come_back(rows, name, tmp_path_factory):
 )
 @settings(max_examples=100)
 def test_tables_give_back_what_they_take_or_refuse_it(rows, name, tmp_path_factory):
-    """CSV turns numbers into text, as documented; everything else comes back or the write names the row."""
+    """CSV turns numbers into text, as documented; everything else comes back or the write names the
+    row.
+    """
     path = tmp_path_factory.mktemp("table") / name
     try:
         write_rows(path, rows)
@@ -125,7 +129,7 @@ def test_several_files_are_one_stream(tmp_path):
     assert list(stream_rows([tmp_path / "a.jsonl", tmp_path / "b.parquet"])) == ROWS
 
 
-# --- bad rows -------------------------------------------------------------------------------------------------------------
+# --- bad rows -------------------------------------------------------------------------------------
 BAD_LINES = {
     b'{"a": 1': "not valid JSON",
     b"\xff{}": "not UTF-8 .* at byte 0",
@@ -231,7 +235,9 @@ def test_checks_of_ones_own(tmp_path):
 
 
 def test_the_share_of_rejects(tmp_path):
-    """Five of a hundred are allowed, six are not. Before the hundredth row nothing is judged; at the end everything is."""
+    """Five of a hundred are allowed, six are not. Before the hundredth row nothing is judged; at
+    the end everything is.
+    """
     path = tmp_path / "r.jsonl"
     assert len(read(path, lines(*[b"x"] * 5, *[GOOD] * 95), share=0.05)[0]) == 95
     with pytest.raises(
@@ -294,7 +300,7 @@ def test_byte_order_marks_and_windows_line_ends(tmp_path):
     assert read_jsonl(tmp_path / "r.jsonl") == [chat("a", "b")] * 2
 
 
-# --- JSON arrays ----------------------------------------------------------------------------------------------------------
+# --- JSON arrays ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "content, words",
     [
@@ -346,7 +352,7 @@ def test_an_array_is_the_same_in_chunks_of_any_size(rows, space, chunk):
     assert [i[2] for i in items] == rows and [i[0] for i in items] == list(range(1, len(rows) + 1))
 
 
-# --- CSV ------------------------------------------------------------------------------------------------------------------
+# --- CSV ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "record, words",
     [
@@ -399,7 +405,7 @@ def test_text_that_csv_would_read_as_something_else_is_refused(value, tmp_path):
         write_rows(tmp_path / "r.csv", [{"a": value}])
 
 
-# --- damaged files --------------------------------------------------------------------------------------------------------
+# --- damaged files --------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl.gz", "rows.json.gz", "rows.csv.gz"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])
 def test_damaged_files_are_named(name, damage, tmp_path):
@@ -476,7 +482,7 @@ def test_parquet_refuses_what_it_would_change(tmp_path):
         write_rows(tmp_path / "r.parquet", [{"m": 1}] * 1000 + [{"m": "x"}])
 
 
-# --- ten thousand damaged inputs --------------------------------------------------------------------------------------------
+# --- ten thousand damaged inputs ------------------------------------------------------------------
 def mutate(content: bytes, rng: random.Random) -> bytes:
     """One to four bit flips, cuts, insertions, or pieces copied elsewhere."""
     data = bytearray(content)
@@ -538,7 +544,9 @@ def sources() -> dict[str, bytes]:
     ],
 )
 def test_ten_thousand_mutated_files(name, count, tmp_path):
-    """Only DataError comes out of the readers and of convert; what JSONL reads and rejects adds up to the lines that hold something."""
+    """Only DataError comes out of the readers and of convert; what JSONL reads and rejects adds up
+    to the lines that hold something.
+    """
     content, rng, path, damaged = sources()[name], random.Random(name), tmp_path / name, 0
     for _ in range(count):
         path.write_bytes(mutated := mutate(content, rng))

@@ -1,4 +1,6 @@
-"""Filters drop what was planted, for the reason that was planted, and leave clean rows and code alone."""
+"""Filters drop what was planted, for the reason that was planted, and leave clean rows and code
+alone.
+"""
 
 import pytest
 from conftest import byte_tokenizer, chat

@@ -1,4 +1,6 @@
-"""Formats there and back: hand-written rows, ten thousand generated ones, and errors by name for everything else."""
+"""Formats there and back: hand-written rows, ten thousand generated ones, and errors by name for
+everything else.
+"""
 
 import random
 

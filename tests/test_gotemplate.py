@@ -1,4 +1,6 @@
-"""Go templates: the text of each equals the Jinja's, on conversations of every shape; others are refused."""
+"""Go templates: the text of each equals the Jinja's, on conversations of every shape; others are
+refused.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,7 +61,9 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_recognised_and_equal(family):
-    """The named template is found; with and without system prompt, of one to three turns, Go and Jinja give the same text."""
+    """The named template is found; with and without system prompt, of one to three turns, Go and
+    Jinja give the same text.
+    """
     tok = FAMILIES[family]()
     template = go_template(tok)
     assert template == TEMPLATES[family]
@@ -104,7 +108,9 @@ CACHED = [
 
 
 def test_what_ollama_joins():
-    """Ollama joins neighbours of one role, and all system messages in .System: by hand from its collate()."""
+    """Ollama joins neighbours of one role, and all system messages in .System: by hand from its
+    collate().
+    """
     messages = [
         {"role": r, "content": c}
         for r, c in (("system", "A"), ("user", "b"), ("user", "c"), ("system", "D"))

@@ -1,4 +1,6 @@
-"""Release and grading: exactly the marks that the answers deserve, whatever else a submission holds or does."""
+"""Release and grading: exactly the marks that the answers deserve, whatever else a submission holds
+or does.
+"""
 
 import csv
 import os
@@ -69,7 +71,7 @@ def read(path) -> dict:
         return {(row["student"], row["lab"]): row for row in csv.DictReader(file)}
 
 
-# --- the ten labs ---------------------------------------------------------------------------------------------------------------
+# --- the ten labs ---------------------------------------------------------------------------------
 def partly(lab: str) -> dict[str, str]:
     """Of three exercises in turn one right, one with a known mistake, one open."""
     return {
@@ -121,7 +123,7 @@ def test_marks_of_every_lab(ten_labs, lab):
     assert ten_labs["unsolved", lab]["reason"].count("not attempted") == len(exercises)
 
 
-# --- a class, unattended --------------------------------------------------------------------------------------------------------
+# --- a class, unattended --------------------------------------------------------------------------
 NAMES = [e.name for e in load_lab(LAB).exercises]
 POINTS = {e.name: e.points for e in load_lab(LAB).exercises}
 LOGP, REWARD, LOSS, WEIGHT, KL, WINS = NAMES
@@ -151,7 +153,9 @@ def _edited():
 
 
 def _helper():
-    """An answer that needs an import and a function from the student's own cell, beside a call that must not run."""
+    """An answer that needs an import and a function from the student's own cell, beside a call that
+    must not run.
+    """
     notebook = fill(
         LAB, but(**{REWARD: f"def {REWARD}(a, b, c):\n    return helper(a, b, c) + math.log(1)"})
     )
@@ -315,10 +319,11 @@ def test_a_second_run_grades_only_what_has_changed(class_of_30, monkeypatch):
     }
 
 
-# --- the parts ------------------------------------------------------------------------------------------------------------------
+# --- the parts ------------------------------------------------------------------------------------
 def test_definitions_keep_what_defines():
     text = (
-        "import math\n%matplotlib inline\nA = (1 << 3) - 1\nB = open('x')\nprint(A)\nfor i in range(3):\n    pass\n\n"
+        "import math\n%matplotlib inline\nA = (1 << 3) - 1\nB = open('x')\nprint(A)\nfor i in "
+        "range(3):\n    pass\n\n"
         "def f(x):\n    return train(x)\n\nclass C:\n    pass\n!ls"
     )
     assert grading_module.definitions(text).split("\n\n") == [
@@ -333,7 +338,9 @@ def test_definitions_keep_what_defines():
 
 @pytest.mark.parametrize("path", catalogue.lab_files(), ids=lambda p: p.stem)
 def test_the_graded_notebook_holds_the_set_up_the_answers_and_the_checks_alone(path):
-    """Nothing that trains; every check names its exercise; and of an unchanged notebook nothing is noted."""
+    """Nothing that trains; every check names its exercise; and of an unchanged notebook nothing is
+    noted.
+    """
     nb, exercises = (
         nbformat.read(path, as_version=4),
         load_lab(grading_module.number(path)).exercises,
@@ -352,7 +359,9 @@ def test_the_graded_notebook_holds_the_set_up_the_answers_and_the_checks_alone(p
 
 
 def test_finding_submissions(tmp_path):
-    """A folder a student, or nbgrader's; the latest of several first; not what an editor left in a hidden folder."""
+    """A folder a student, or nbgrader's; the latest of several first; not what an editor left in a
+    hidden folder.
+    """
     for i, name in enumerate(
         [
             "a/lab-3.1.1-x.ipynb",
@@ -420,7 +429,7 @@ def test_a_set_up_that_fails_is_not_the_students_fault():
         run_steps("import a_module_that_nobody_has", [Step("x = 1")], limit=5)
 
 
-# --- release --------------------------------------------------------------------------------------------------------------------
+# --- release --------------------------------------------------------------------------------------
 def test_release_strips_outputs_keeps_stubs_and_locks_checks(tmp_path, capsys):
     before, surroundings = catalogue.lab_files([LAB])[0].read_bytes(), dict(os.environ)
     assert cli.main(["release", str(tmp_path / "out"), LAB, "3.1.1"]) == 0
@@ -461,11 +470,13 @@ def test_release_does_not_overwrite_the_sources(tmp_path, capsys, monkeypatch):
     assert copy.read_bytes() == before and [p.name for p in folder.iterdir()] == [copy.name]
 
 
-# --- nbgrader itself --------------------------------------------------------------------------------------------------------------
+# --- nbgrader itself ------------------------------------------------------------------------------
 @pytest.mark.labs
 def test_nbgraders_own_commands_grade_a_notebook_as_it_is(tmp_path):
-    """`nbgrader generate_assignment` and `nbgrader autograde`, with nbgrader's own kernel and the settings of INSTRUCTORS.md: the lab's
-    cells as they are, without those that train. 3 of its 10 points are earned."""
+    """`nbgrader generate_assignment` and `nbgrader autograde`, with nbgrader's own kernel and the
+    settings of INSTRUCTORS.md: the lab's cells as they are, without those that train. 3 of its 10
+    points are earned.
+    """
     from nbgrader.api import Gradebook
 
     name = catalogue.lab_files([LAB])[0].stem

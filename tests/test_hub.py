@@ -1,4 +1,6 @@
-"""Hub datasets read as the course's rows: parts, conversions, what is left out, and errors. The Hub is played by a list."""
+"""Hub datasets read as the course's rows: parts, conversions, what is left out, and errors. The Hub
+is played by a list.
+"""
 
 import dataclasses
 
@@ -67,7 +69,9 @@ def test_rows_are_converted_and_splits_share_none(monkeypatch):
 
 
 def test_pairs_by_part_each_a_pair_and_equal_answers_left_out(monkeypatch, caplog):
-    """Of 90 raw pairs a third has the longer answer chosen, a third the shorter, a third says the same twice."""
+    """Of 90 raw pairs a third has the longer answer chosen, a third the shorter, a third says the
+    same twice.
+    """
     raw = FakeHub(
         conversations(
             *[(f"{i} long enough", f"{i}"), (f"{i}", f"{i} long enough"), (f"{i}", f"{i}")][i % 3]
@@ -144,7 +148,9 @@ def test_every_dataset_that_a_profile_names_is_known(name):
 
 
 def test_raw_rows_of_a_profile(monkeypatch):
-    """Embedded: the first training rows. From the Hub: as they are, but without Alpaca's `text`, which says everything twice."""
+    """Embedded: the first training rows. From the Hub: as they are, but without Alpaca's `text`,
+    which says everything twice.
+    """
     tiny, asked = PROFILES["tiny"], []
     assert load_raw(tiny) == ft.load_rows("train", tiny)[: tiny.preparation.rows]
 

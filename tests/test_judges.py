@@ -1,4 +1,6 @@
-"""Judges: the wire format against a stand-in on localhost, strict verdicts, retries, and nothing sent to another machine."""
+"""Judges: the wire format against a stand-in on localhost, strict verdicts, retries, and nothing
+sent to another machine.
+"""
 
 import json
 import threading
@@ -11,7 +13,9 @@ from ftlib.evaluation import judges
 
 
 class StandIn:
-    """An endpoint that gives `replies` in turn, the last for good: a text, an HTTP status, or "slow" / "broken"."""
+    """An endpoint that gives `replies` in turn, the last for good: a text, an HTTP status, or
+    "slow" / "broken".
+    """
 
     def __init__(self, *replies):
         self.replies, self.seen = list(replies), []

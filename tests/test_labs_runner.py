@@ -1,4 +1,6 @@
-"""`ftlib labs`: executes copies, stops a cell that never ends, reports by lab and cell, leaves the source alone."""
+"""`ftlib labs`: executes copies, stops a cell that never ends, reports by lab and cell, leaves the
+source alone.
+"""
 
 import json
 
@@ -11,7 +13,8 @@ from ftlib.export.llama_probe import Probe
 
 PASSES = [
     "import os, json\nimport matplotlib.pyplot as plt",
-    "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], os.environ.get('HF_HUB_OFFLINE'))",
+    "open('left-behind.txt', 'w').write('x')\nprint(os.environ['FTLIB_PROFILE'], "
+    "os.environ.get('HF_HUB_OFFLINE'))",
     "%matplotlib inline\nplt.plot([1, 2]);",
 ]
 FAILS = ["x = 1", "raise ValueError('the data is gone')", "print('never')"]
@@ -46,7 +49,9 @@ def source_bytes(folder):
 
 
 def test_a_run_of_three_labs(course, tmp_path, capsys, monkeypatch):
-    """One passes, one fails, one loops for ever: all are run, named, and the exit status says that not all is well."""
+    """One passes, one fails, one loops for ever: all are run, named, and the exit status says that
+    not all is well.
+    """
     monkeypatch.delitem(
         notebooks.NEEDS, "3.1.10", raising=False
     )  # this one does without llama-cpp-python
@@ -231,7 +236,9 @@ def test_what_must_be_compiled_comes_just_before_its_lab(course, tmp_path, monke
 
 
 def test_runs_side_by_side_do_not_meet_and_leave_the_tree_clean(course, tmp_path, monkeypatch):
-    """Two runs at once write the same relative path and read back their own; git sees nothing new in the repository."""
+    """Two runs at once write the same relative path and read back their own; git sees nothing new
+    in the repository.
+    """
     import subprocess
     from concurrent.futures import ThreadPoolExecutor
 
@@ -245,7 +252,8 @@ def test_runs_side_by_side_do_not_meet_and_leave_the_tree_clean(course, tmp_path
         return [line for line in status.splitlines() if "__pycache__" not in line]
 
     cell = (
-        "import pathlib, time\np = pathlib.Path('runs/mine.txt'); p.parent.mkdir()\np.write_text('{0}'); time.sleep(1)\n"
+        "import pathlib, time\np = pathlib.Path('runs/mine.txt'); "
+        "p.parent.mkdir()\np.write_text('{0}'); time.sleep(1)\n"
         "assert p.read_text() == '{0}'"
     )
     paths = [notebook(course / f"lab-3.1.{i}-x.ipynb", [cell.format(i)], "x") for i in (1, 2)]

@@ -69,7 +69,8 @@ def test_packages_are_empty():
     "line",
     [
         "from ftlib.train import LengthGroupedSampler, RunError, finetune",
-        "from ftlib import baselines, evaluate, plots; plots.use_style, evaluate.generate_answers, baselines.add_prefix",
+        "from ftlib import baselines, evaluate, plots; plots.use_style, "
+        "evaluate.generate_answers, baselines.add_prefix",
         "import ftlib.baselines.prefix as prefix; prefix.add_prefix",
         "from ftlib.course import open_lab, planner, quiz, say",
         "from ftlib.export import export_gguf, read_gguf",

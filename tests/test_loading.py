@@ -1,4 +1,6 @@
-"""Loading: one clear error for each thing that can be wrong, and the code paths of the large profiles on tiny copies."""
+"""Loading: one clear error for each thing that can be wrong, and the code paths of the large
+profiles on tiny copies.
+"""
 
 import json
 import shutil
@@ -187,7 +189,7 @@ def test_the_embedded_model():
     assert ft.adapters.io.base_name(model) == "world-llama-4m"  # the same on every machine
 
 
-# --- the large profiles on random copies of their architectures ------------------------------------------------------------------
+# --- the large profiles on random copies of their architectures -----------------------------------
 def qwen3(path):
     """Qwen3 as in the profile `small`: ChatML, no BOS, norms on queries and keys, tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -215,7 +217,9 @@ def qwen3(path):
 
 
 def llama31(path):
-    """Llama-3.1 as in the profile `spark`: scaled rotary positions, an untied head, no pad token, several stop tokens."""
+    """Llama-3.1 as in the profile `spark`: scaled rotary positions, an untied head, no pad token,
+    several stop tokens.
+    """
     llama(
         hidden=64,
         dtype=torch.bfloat16,
@@ -287,7 +291,9 @@ def test_the_large_profiles_run_on_a_local_copy_of_their_architecture(
 
 @pytest.mark.parametrize("make", [qwen3, llama31])
 def test_nf4_trains_lora_on_the_cpu(make, tmp_path, rows):
-    """QLoRA's path: 4-bit frozen base through bitsandbytes, adapter trained above it, merged into 16 bits and back."""
+    """QLoRA's path: 4-bit frozen base through bitsandbytes, adapter trained above it, merged into
+    16 bits and back.
+    """
     from bitsandbytes.nn import Linear4bit
 
     folder = make(tmp_path / "model")
@@ -315,7 +321,8 @@ def test_nf4_trains_lora_on_the_cpu(make, tmp_path, rows):
 
 
 def test_nf4_weights_are_the_same_before_and_after_an_evaluation(tmp_path, ids):
-    """bitsandbytes repacks at the first forward pass in evaluation mode, where the processor has AVX512-BF16.
+    """bitsandbytes repacks at the first forward pass in evaluation mode, where the processor has
+    AVX512-BF16.
 
     What the layer computes and what dequantising gives must agree: before, after, and in training.
     """
@@ -346,7 +353,9 @@ def test_dora_on_nf4_starts_as_the_base(tmp_path, ids):
 
 
 def test_nf4_layers_with_blocks_across_their_rows_are_dequantised_by_ftlib(folder, monkeypatch):
-    """A hidden size of 32 under blocks of 64: with AVX-512 bitsandbytes would take wrong scales, so it is not asked."""
+    """A hidden size of 32 under blocks of 64: with AVX-512 bitsandbytes would take wrong scales, so
+    it is not asked.
+    """
     from bitsandbytes_avx512 import dequantize_as_avx512
 
     monkeypatch.setattr("bitsandbytes.functional.dequantize_4bit", dequantize_as_avx512)

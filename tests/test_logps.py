@@ -1,4 +1,6 @@
-"""Log-probabilities in tiles: equal to full logits in every dtype, gradients too, in bounded memory, through adapters and hooks."""
+"""Log-probabilities in tiles: equal to full logits in every dtype, gradients too, in bounded
+memory, through adapters and hooks.
+"""
 
 import math
 
@@ -45,7 +47,9 @@ def full(hidden, weight, labels):
 
 
 def test_by_hand():
-    """One hidden state (1, 0) over rows (0, 0), (1, 0): logits 0 and 1; log p(1) = 1 - ln(1 + e) = -0.3132617."""
+    """One hidden state (1, 0) over rows (0, 0), (1, 0): logits 0 and 1; log p(1) = 1 - ln(1 + e) =
+    -0.3132617.
+    """
     hidden, weight = tensor([[[1.0, 0.0], [5.0, 5.0]]]), tensor([[0.0, 0.0], [1.0, 0.0]])
     assert ft.token_logps(hidden, weight, tensor([[0, 1]])).tolist()[0] == pytest.approx(
         [-0.3132617, 0.0]
@@ -118,7 +122,9 @@ def test_gradcheck(shape, trained):
 
 
 def test_a_softcap_by_hand():
-    """Logits 0 and 1 capped at 1: 0 and tanh 1 = 0.7615942; log p(1) = 0.7615942 - ln(1 + e^0.7615942) = -0.3831660."""
+    """Logits 0 and 1 capped at 1: 0 and tanh 1 = 0.7615942; log p(1) = 0.7615942 - ln(1 +
+    e^0.7615942) = -0.3831660.
+    """
     hidden, weight = tensor([[[1.0, 0.0], [5.0, 5.0]]]), tensor([[0.0, 0.0], [1.0, 0.0]])
     assert ft.token_logps(hidden, weight, tensor([[0, 1]]), softcap=1.0)[
         0, 0
@@ -140,7 +146,9 @@ def test_the_gradient_of_a_sixteen_bit_head_is_summed_in_fp32():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_in_sixteen_bits_no_worse_than_full_logits(dtype):
-    """Against float64, the error is at most that of full 16-bit logits widened to fp32, as transformers computes them."""
+    """Against float64, the error is at most that of full 16-bit logits widened to fp32, as
+    transformers computes them.
+    """
     hidden, weight, labels = data(4, 30, 64, 200)
     exact = full(hidden, weight, labels)
     h, W = hidden.to(dtype), weight.to(dtype)

@@ -32,7 +32,9 @@ def f64(*values):
 
 
 def linear_layer(W, b, A, B, magnitude=None, frozen=True, **options):
-    """A LoRALinear with the given numbers. A frozen base takes the fused function, one that trains plain autograd."""
+    """A LoRALinear with the given numbers. A frozen base takes the fused function, one that trains
+    plain autograd.
+    """
     base = nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=W.dtype).requires_grad_(
         not frozen
     )
@@ -49,14 +51,16 @@ def linear_layer(W, b, A, B, magnitude=None, frozen=True, **options):
     return layer
 
 
-# --- by hand ------------------------------------------------------------------------------------------------------------
+# --- by hand --------------------------------------------------------------------------------------
 @frozen_or_not
 def test_lora_by_hand(frozen):
-    """W = [[1, 2], [3, 4]], b = [10, 20], A = [[1, -1]], B = [[2], [3]], alpha = 4, r = 1, x = [1, 3].
+    """W = [[1, 2], [3, 4]], b = [10, 20], A = [[1, -1]], B = [[2], [3]], alpha = 4, r = 1, x = [1,
+    3].
 
-    Wx = [1·1 + 2·3, 3·1 + 4·3] = [7, 15]; Ax = 1 − 3 = −2; B(Ax) = [−4, −6]; s = 4/1 = 4, so s·BAx = [−16, −24];
-    y = [7 − 16 + 10, 15 − 24 + 20] = [1, 11]. The merged weight is W + 4·[[2, −2], [3, −3]] = [[9, −6], [15, −8]].
-    With dy = [1, 1]: dA = s·Bᵀdy·xᵀ = 4·5·[1, 3] = [20, 60]; dB = s·dy·(Ax) = [−8, −8]; dx = column sums = [24, −14].
+    Wx = [1·1 + 2·3, 3·1 + 4·3] = [7, 15]; Ax = 1 − 3 = −2; B(Ax) = [−4, −6]; s = 4/1 = 4, so s·BAx
+    = [−16, −24]; y = [7 − 16 + 10, 15 − 24 + 20] = [1, 11]. The merged weight is W + 4·[[2, −2],
+    [3, −3]] = [[9, −6], [15, −8]]. With dy = [1, 1]: dA = s·Bᵀdy·xᵀ = 4·5·[1, 3] = [20, 60]; dB =
+    s·dy·(Ax) = [−8, −8]; dx = column sums = [24, −14].
     """
     W, b = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([10.0, 20])
     A, B, x = (
@@ -80,11 +84,13 @@ def test_lora_by_hand(frozen):
 
 @frozen_or_not
 def test_dora_by_hand(frozen):
-    """W = [[1, 0], [0, 2]], A = [[1, 1]], B = [[2], [4]], s = 1, so V = W + BA = [[3, 2], [4, 6]]; m = [1, 2], b = [5, 5].
+    """W = [[1, 0], [0, 2]], A = [[1, 1]], B = [[2], [4]], s = 1, so V = W + BA = [[3, 2], [4, 6]];
+    m = [1, 2], b = [5, 5].
 
-    Row norms of V: √13 and √52 = 2√13. g = m/norm = [1/√13, 1/√13]. x = [1, 2]: Vx = [7, 16]; y = Vx/√13 + 5.
-    The bias is not scaled. dm_i = (Vx)_i/norm_i = [7/√13, 8/√13]. The norm is a constant to the gradient
-    (section 4.3), so with dy = [1, 1]: dB = g·(Ax) = [3/√13, 3/√13] and dx = column sums of g·V = [7/√13, 8/√13].
+    Row norms of V: √13 and √52 = 2√13. g = m/norm = [1/√13, 1/√13]. x = [1, 2]: Vx = [7, 16]; y =
+    Vx/√13 + 5. The bias is not scaled. dm_i = (Vx)_i/norm_i = [7/√13, 8/√13]. The norm is a
+    constant to the gradient (section 4.3), so with dy = [1, 1]: dB = g·(Ax) = [3/√13, 3/√13] and dx
+    = column sums of g·V = [7/√13, 8/√13].
     """
     root = math.sqrt(13)
     W, A, B, x = f64([1, 0], [0, 2]), f64([1, 1]), f64([2], [4]), f64(1, 2).requires_grad_()
@@ -111,8 +117,9 @@ def test_scaling_by_hand(r, rslora, want):
 def test_parameter_count_by_hand():
     """hidden 32, intermediate 64, 2 key-value heads of width 8, r = 3, DoRA.
 
-    q and o: 3·(32 + 32) = 192 each; k and v: 3·(32 + 16) = 144 each; gate, up and down: 3·(32 + 64) = 288 each;
-    1,536 a layer. Magnitudes: 32 + 16 + 16 + 32 + 64 + 64 + 32 = 256. Two layers: 2·(1,536 + 256) = 3,584.
+    q and o: 3·(32 + 32) = 192 each; k and v: 3·(32 + 16) = 144 each; gate, up and down: 3·(32 + 64)
+    = 288 each; 1,536 a layer. Magnitudes: 32 + 16 + 16 + 32 + 64 + 64 + 32 = 256. Two layers:
+    2·(1,536 + 256) = 3,584.
     """
     model = ft.add_lora(llama(), r=3, use_dora=True)
     assert ft.count_parameters(model)[0] == 3584 and len(ft.lora_layers(model)) == 14
@@ -121,7 +128,7 @@ def test_parameter_count_by_hand():
     )
 
 
-# --- against PEFT -------------------------------------------------------------------------------------------------------
+# --- against PEFT ---------------------------------------------------------------------------------
 class OneLinear(nn.Module):
     def __init__(self, n_in, n_out, bias):
         super().__init__()
@@ -171,7 +178,9 @@ def pair(n_in, n_out, bias, r, alpha, variant, seed=0):
     ],
 )
 def test_equals_peft_in_float64(variant, bias, shape, n_in, n_out, r):
-    """Output, input gradient and every adapter gradient; 2-D and 3-D inputs, odd sizes, ranks above a dimension, fewer tokens than inputs and more."""
+    """Output, input gradient and every adapter gradient; 2-D and 3-D inputs, odd sizes, ranks above
+    a dimension, fewer tokens than inputs and more.
+    """
     ours, theirs = pair(n_in, n_out, bias, r, 7, variant)
     x1 = torch.randn(shape).double().requires_grad_()
     x2 = x1.detach().clone().requires_grad_()
@@ -248,7 +257,7 @@ def peft_to_ours(name: str) -> str:
     )
 
 
-# --- properties ---------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 sizes = st.integers(1, 9)
 
 
@@ -267,7 +276,9 @@ sizes = st.integers(1, 9)
 def test_merged_is_unmerged_is_the_dense_formula(
     n_in, n_out, r, batch, bias, dora, rslora, frozen, alpha, seed
 ):
-    """Forward pass, merged weight and `W' = g·(W + sBA)` agree for every shape and option; unmerging restores W."""
+    """Forward pass, merged weight and `W' = g·(W + sBA)` agree for every shape and option;
+    unmerging restores W.
+    """
     torch.manual_seed(seed)
     base = nn.Linear(n_in, n_out, bias=bias, dtype=torch.float64).requires_grad_(not frozen)
     W = base.weight.detach().clone()
@@ -303,7 +314,9 @@ def test_dora_norm_equals_the_dense_norm(n_in, n_out, r, s, seed):
 
 
 def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
-    """Against float64, the norm of a bf16 weight is exact to fp32, where a bf16 sum would be off by 1e-2."""
+    """Against float64, the norm of a bf16 weight is exact to fp32, where a bf16 sum would be off by
+    1e-2.
+    """
     g = torch.Generator().manual_seed(0)
     W = torch.randn(8, 64, generator=g).bfloat16()
     A, B = torch.randn(2, 64, generator=g), torch.randn(8, 2, generator=g)
@@ -314,7 +327,7 @@ def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
     )
 
 
-# --- the fused function -------------------------------------------------------------------------------------------------
+# --- the fused function ---------------------------------------------------------------------------
 def fused_and_plain(n_in, n_out, r, bias, dora, dtype=torch.float64):
     g = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g).to(dtype)
@@ -356,7 +369,9 @@ def test_fused_equals_plain_autograd(shape, bias, dora):
 @pytest.mark.parametrize("p", [0.0, 0.4], ids=["no dropout", "dropout"])
 @pytest.mark.parametrize("dora", [False, True])
 def test_fused_passes_gradcheck(dora, p):
-    """Numerical derivatives by x, A, B and DoRA's scale, at a transposed (not contiguous) input, one dropout mask for all calls."""
+    """Numerical derivatives by x, A, B and DoRA's scale, at a transposed (not contiguous) input,
+    one dropout mask for all calls.
+    """
     from ftlib.adapters.functional import FusedLoRA
 
     g = torch.Generator().manual_seed(0)
@@ -373,7 +388,9 @@ def test_fused_passes_gradcheck(dora, p):
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_fused_dropout_by_hand(dora):
-    """x = (1, 2), A = (1, 1), B = 1, s = 1, p = 1/2: the branch gives 2·(1·k1 + 2·k2), with k1 and k2 kept or not: 0, 2, 4 or 6."""
+    """x = (1, 2), A = (1, 1), B = 1, s = 1, p = 1/2: the branch gives 2·(1·k1 + 2·k2), with k1 and
+    k2 kept or not: 0, 2, 4 or 6.
+    """
     layer = LoRALinear(
         nn.Linear(2, 1, bias=False).requires_grad_(False),
         AdapterConfig(r=1, lora_alpha=1, lora_dropout=0.5, use_dora=dora),
@@ -391,7 +408,9 @@ def test_fused_dropout_by_hand(dora):
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_fused_keeps_only_what_it_must_for_backward(dora):
-    """x, xAᵀ and the factors; for DoRA also the output and its scale. No second copy of x or y, no out×in tensor but W."""
+    """x, xAᵀ and the factors; for DoRA also the output and its scale. No second copy of x or y, no
+    out×in tensor but W.
+    """
     layer, _ = fused_and_plain(6, 9, 2, True, dora)
     x, kept = torch.randn(4, 6, dtype=torch.float64).requires_grad_(), []
     layer(x)
@@ -408,7 +427,9 @@ def test_fused_keeps_only_what_it_must_for_backward(dora):
 
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_dora_magnitude_of_zero_still_learns(tokens):
-    """m = [0, 1] wipes row 0 out, but ∂y₀/∂m₀ = (Vx)₀/‖V₀‖: with V = [[3, 4], [0, 2]] and x = [1, 1], 7/5 and 2/2 a token."""
+    """m = [0, 1] wipes row 0 out, but ∂y₀/∂m₀ = (Vx)₀/‖V₀‖: with V = [[3, 4], [0, 2]] and x = [1,
+    1], 7/5 and 2/2 a token.
+    """
     for frozen in (True, False):
         layer = linear_layer(
             f64([2, 4], [0, 2]),
@@ -428,7 +449,9 @@ def test_dora_magnitude_of_zero_still_learns(tokens):
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
 def test_autocast(variant, ids):
-    """Under bf16 autocast the layers compute in bf16 and the fp32 adapter gets fp32 gradients near the exact ones."""
+    """Under bf16 autocast the layers compute in bf16 and the fp32 adapter gets fp32 gradients near
+    the exact ones.
+    """
     model = randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant]))
     model(ids, labels=ids).loss.backward()
     exact = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -445,7 +468,9 @@ def test_autocast(variant, ids):
 
 
 def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
-    """Forward passes share it; an optimizer step, loading, and merging each make a new one; `.data` needs forget_norm."""
+    """Forward passes share it; an optimizer step, loading, and merging each make a new one; `.data`
+    needs forget_norm.
+    """
     calls = []
     monkeypatch.setattr(
         "ftlib.adapters.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a)
@@ -481,7 +506,7 @@ def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
     assert torch.allclose(layer._row_norm(), true_norm())
 
 
-# --- the whole model ----------------------------------------------------------------------------------------------------
+# --- the whole model ------------------------------------------------------------------------------
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_step_zero_is_the_base_model(variant, model, ids):
     base = model(ids).logits
@@ -571,7 +596,9 @@ def test_only_the_adapter_trains_and_the_base_gets_no_gradient(model, ids):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_new_layers_take_the_models_mode(training, ids):
-    """from_pretrained returns a model in evaluation mode: dropout must not act before .train() is called."""
+    """from_pretrained returns a model in evaluation mode: dropout must not act before .train() is
+    called.
+    """
     model = randomize(ft.add_lora(llama().train(training), r=4, lora_dropout=0.5))
     assert all(m.training is training for m in model.modules())
     assert torch.equal(model(ids).logits, model(ids).logits) is not training
@@ -702,7 +729,9 @@ def test_half_precision_base_keeps_an_fp32_adapter(variant, dtype, ids):
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
 def test_gradient_checkpointing_gives_the_same_gradients(variant, ids):
-    """Although the embedding output needs no gradient, the adapters inside the checkpointed blocks get theirs."""
+    """Although the embedding output needs no gradient, the adapters inside the checkpointed blocks
+    get theirs.
+    """
     plain, checkpointed = (
         randomize(ft.add_lora(llama(), r=4, **VARIANTS[variant])).train() for _ in range(2)
     )
@@ -743,7 +772,9 @@ def test_deepcopy_is_independent(model, ids):
 
 
 def test_autocast_does_not_round_the_norm():
-    """In bf16 the products would be off by 1e-3; the kept norm is fp32's, computed inside autocast or out."""
+    """In bf16 the products would be off by 1e-3; the kept norm is fp32's, computed inside autocast
+    or out.
+    """
     layer = LoRALinear(nn.Linear(64, 48), AdapterConfig(r=4, use_dora=True))
     nn.init.normal_(layer.lora_B)
     outside = layer._row_norm().clone()
@@ -755,8 +786,10 @@ def test_autocast_does_not_round_the_norm():
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
 def test_torch_compile_changes_nothing(variant, ids):
-    """Traced by dynamo and AOT autograd, before and after an optimizer step; LoRA without a graph break. One block, two of its
-    layers, one wide and one narrow: DoRA breaks the graph in each, and every piece is traced."""
+    """Traced by dynamo and AOT autograd, before and after an optimizer step; LoRA without a graph
+    break. One block, two of its layers, one wide and one narrow: DoRA breaks the graph in each, and
+    every piece is traced.
+    """
     model = randomize(
         ft.add_lora(
             llama(layers=1), r=4, target_modules=("q_proj", "down_proj"), **VARIANTS[variant]
@@ -778,7 +811,9 @@ def test_torch_compile_changes_nothing(variant, ids):
 
 
 def test_a_merged_adapter_becomes_the_reference_of_the_next():
-    """SFT's adapter goes into the weights; over them a new one begins as the same function, and switched off it stays that."""
+    """SFT's adapter goes into the weights; over them a new one begins as the same function, and
+    switched off it stays that.
+    """
     model = llama(dtype=torch.float64)
     ft.add_lora(model, r=4)
     for layer in ft.lora_layers(model).values():

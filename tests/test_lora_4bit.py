@@ -1,4 +1,6 @@
-"""LoRA and DoRA over bitsandbytes 4-bit layers: the fused path, what it saves, merging with its drift."""
+"""LoRA and DoRA over bitsandbytes 4-bit layers: the fused path, what it saves, merging with its
+drift.
+"""
 
 import logging
 
@@ -95,7 +97,9 @@ def trained(layer):
 @DORA
 @BIAS
 def test_no_further_from_float64_than_peft(use_dora, bias):
-    """Output and all gradients in bf16: an error at most twice PEFT's own (m: y is rounded once more in y − b)."""
+    """Output and all gradients in bf16: an error at most twice PEFT's own (m: y is rounded once
+    more in y − b).
+    """
     x, dy = data()
     model = adapted(use_dora, bias)
     layer = ft.lora_layers(model)["proj"]
@@ -254,7 +258,9 @@ def avx512(monkeypatch):
 @BIAS
 @pytest.mark.parametrize("n_in", [32, 96])
 def test_blocks_across_rows_are_read_rightly(use_dora, bias, n_in, avx512):
-    """In training and evaluation, disabled, merged: the weight that was quantised, by ftlib's own dequantisation of it."""
+    """In training and evaluation, disabled, merged: the weight that was quantised, by ftlib's own
+    dequantisation of it.
+    """
     model = filled(
         ft.add_lora(
             Model(bias, n_in), r=R, lora_alpha=2 * R, target_modules=("proj",), use_dora=use_dora

@@ -30,7 +30,9 @@ def draw(n=6, seed=0, dtype=F64, scale=10.0):
 
 
 def test_dpo_by_hand():
-    """r_c = -10 - (-11) = 1, r_r = -14 - (-12) = -2, z = 0.5·3 = 1.5; loss = -ln σ(1.5) = ln(1 + e^-1.5) = 0.2014133."""
+    """r_c = -10 - (-11) = 1, r_r = -14 - (-12) = -2, z = 0.5·3 = 1.5; loss = -ln σ(1.5) = ln(1 +
+    e^-1.5) = 0.2014133.
+    """
     losses, chosen, rejected = ft.dpo_loss(
         tensor([-10.0]), tensor([-14.0]), tensor([-11.0]), tensor([-12.0]), beta=0.5
     )
@@ -74,7 +76,9 @@ def test_simpo_by_hand():
 
 
 def test_orpo_by_hand():
-    """p_c = 1/2, p_r = 1/4: odds 1 and 1/3, log odds ratio ln 3; σ(ln 3) = 3/4; loss = 0.7 - 0.1·ln 0.75 = 0.7287682."""
+    """p_c = 1/2, p_r = 1/4: odds 1 and 1/3, log odds ratio ln 3; σ(ln 3) = 3/4; loss = 0.7 - 0.1·ln
+    0.75 = 0.7287682.
+    """
     losses, chosen, rejected = ft.orpo_loss(
         tensor([math.log(0.5)]), tensor([math.log(0.25)]), tensor([0.7]), beta=0.1
     )
@@ -85,7 +89,9 @@ def test_orpo_by_hand():
 
 
 def test_kto_by_hand():
-    """z0 = mean(3, -1) = 1. r = 2, desirable: 1 - σ(0.5·(2-1)) = 0.3775407; r = 2, undesirable: 1 - σ(0.5·(1-2)) = 0.6224593."""
+    """z0 = mean(3, -1) = 1. r = 2, desirable: 1 - σ(0.5·(2-1)) = 0.3775407; r = 2, undesirable: 1 -
+    σ(0.5·(1-2)) = 0.6224593.
+    """
     policy, ref, labels = tensor([-4.0, -4.0]), tensor([-6.0, -6.0]), tensor([True, False])
     losses, rewards = ft.kto_loss(
         policy, ref, tensor([-2.0, -6.0]), tensor([-5.0, -5.0]), labels, beta=0.5
@@ -189,7 +195,9 @@ def test_rewards_carry_no_gradient(name):
 
 
 def test_dpos_gradient_weighs_by_how_wrong_the_reward_is():
-    """∂loss/∂log π(y_c) = -β·σ(-z), eq. 7's gradient: near 0 where the pair is won, near -β where it is lost."""
+    """∂loss/∂log π(y_c) = -β·σ(-z), eq. 7's gradient: near 0 where the pair is won, near -β where
+    it is lost.
+    """
     policy = tensor([100.0, -100.0], requires_grad=True)
     ft.dpo_loss(policy, torch.zeros(2), torch.zeros(2), torch.zeros(2), beta=0.5)[
         0
@@ -223,7 +231,9 @@ def test_finite_whatever_the_probability(value, name, dtype):
 
 @given(seed=st.integers(0, 999), beta=st.floats(0.01, 5), n=st.integers(1, 8))
 def test_what_every_loss_must_do(seed, beta, n):
-    """Better chosen answers never cost more; swapping the pair mirrors DPO; a reference equal to the policy leaves ln 2."""
+    """Better chosen answers never cost more; swapping the pair mirrors DPO; a reference equal to
+    the policy leaves ln 2.
+    """
     a, b, c, d = draw(n, seed)
     assert (ft.dpo_loss(a + 1, b, c, d, beta)[0] < ft.dpo_loss(a, b, c, d, beta)[0]).all()
     assert (ft.simpo_loss(a + 1, b, beta)[0] < ft.simpo_loss(a, b, beta)[0]).all()

@@ -1,4 +1,6 @@
-"""What a machine may be like: locale, time zone, umask, home, /proc, path, cores, user, network, hash seed, pip's settings."""
+"""What a machine may be like: locale, time zone, umask, home, /proc, path, cores, user, network,
+hash seed, pip's settings.
+"""
 
 import ast
 import os
@@ -26,7 +28,8 @@ OURS = sorted(
     p for folder in ("ftlib", "tools", "data", "benchmarks") for p in (ROOT / folder).rglob("*.py")
 )
 
-# Rows with umlauts through the pipeline, near duplicates, a split and a written data set: the digest of every file.
+# Rows with umlauts through the pipeline, near duplicates, a split and a written data set: the
+# digest of every file.
 PIPELINE = """
 import hashlib
 from pathlib import Path
@@ -50,7 +53,9 @@ for path in sorted(folder.iterdir()):
 
 
 def start(code, folder, umask=0o022, without=(), **changes):
-    """Run Python code in a process whose environment is this one's with `changes`, in `folder`; what it printed."""
+    """Run Python code in a process whose environment is this one's with `changes`, in `folder`;
+    what it printed.
+    """
     env = {name: value for name, value in os.environ.items() if name not in without}
     env |= {"PYTHONPATH": str(ROOT), **changes}
     script = folder / "script.py"
@@ -66,10 +71,12 @@ def refuse(*args, **kwargs):
     raise AssertionError("called on a machine where it must not be")
 
 
-# --- locale, time zone, hash seed, umask, home, path ------------------------------------------------------------------------
+# --- locale, time zone, hash seed, umask, home, path ----------------------------------------------
 def test_the_same_bytes_whatever_locale_time_zone_hash_seed_home_and_path(tmp_path):
-    """ASCII for every text that names no encoding, five and three quarter hours east, another seed for sets, no HOME, an odd path.
-    Files keep the rights that the umask gives: 644 under 022, 600 under 077."""
+    """ASCII for every text that names no encoding, five and three quarter hours east, another seed
+    for sets, no HOME, an odd path. Files keep the rights that the umask gives: 644 under 022, 600
+    under 077.
+    """
     plain = tmp_path / "plain"
     odd = tmp_path / ODD
     plain.mkdir()
@@ -128,7 +135,7 @@ def test_the_makefile_works_under_a_path_with_spaces_and_umlauts(tmp_path):
     assert f"--ServerApp.root_dir={folder}" in sum(words, [])
 
 
-# --- home -------------------------------------------------------------------------------------------------------------------
+# --- home -----------------------------------------------------------------------------------------
 def test_without_a_known_home(monkeypatch):
     """A container under a user id that it does not list: `Path.home()` has nothing to go by."""
 
@@ -143,7 +150,9 @@ def test_without_a_known_home(monkeypatch):
 
 
 def test_a_home_that_cannot_be_written(tmp_path, monkeypatch, caplog):
-    """A file in the place of the home folder: root, whom a read-only folder does not stop, cannot write below it either."""
+    """A file in the place of the home folder: root, whom a read-only folder does not stop, cannot
+    write below it either.
+    """
     home = tmp_path / "home"
     home.touch()
     monkeypatch.setenv("HOME", str(home))
@@ -154,7 +163,7 @@ def test_a_home_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     assert "progress is not kept" in caplog.text
 
 
-# --- /proc, cores, network, pip ----------------------------------------------------------------------------------------------
+# --- /proc, cores, network, pip -------------------------------------------------------------------
 def test_without_proc(monkeypatch):
     """macOS has none: memory and processor are then unknown, which is no error."""
     from benchmarks import harness

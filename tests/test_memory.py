@@ -1,4 +1,6 @@
-"""The planner: parameters as the real models have them, parts by hand, totals against measured peaks, refusals by name."""
+"""The planner: parameters as the real models have them, parts by hand, totals against measured
+peaks, refusals by name.
+"""
 
 import json
 
@@ -51,8 +53,9 @@ def test_parameters_are_those_of_the_real_architecture(name):
 
 
 def test_parts_by_hand():
-    """Blocks: q, k, v, o 8x8 each and three of 8x12, 544 weights; three blocks 1,632; embedding and head 800 each; norms
-    8 + 3·16 = 56. In all 3,288. LoRA r=2: 2·(4·16 + 3·20) = 248 a block, 744."""
+    """Blocks: q, k, v, o 8x8 each and three of 8x12, 544 weights; three blocks 1,632; embedding and
+    head 800 each; norms 8 + 3·16 = 56. In all 3,288. LoRA r=2: 2·(4·16 + 3·20) = 248 a block, 744.
+    """
     full, lora, qlora = (
         ft.plan_memory(TINY, m, r=2, device="cpu", batch_size=1, seq_len=4).parts
         for m in ("full", "lora", "qlora")
@@ -86,7 +89,9 @@ def test_the_total_is_the_sum_of_the_parts_and_fits():
 
 
 def test_what_circulates():
-    """Seven billion parameters at 16 bytes are more than 100 GB, not 28; 70 billion in NF4 do not fit 24 GB, but 48."""
+    """Seven billion parameters at 16 bytes are more than 100 GB, not 28; 70 billion in NF4 do not
+    fit 24 GB, but 48.
+    """
     assert 6.7e9 * 16 < ft.plan_memory("llama-2-7b", "full", batch_size=1, seq_len=512).total
     big = ft.plan_memory("llama-3.1-70b", "qlora", batch_size=1, seq_len=1024)
     assert 40e9 < big.total < 48e9 and not big.fits(24e9)

@@ -1,4 +1,6 @@
-"""The planner: moving a handle changes the shown total to plan_memory's; a picture remains without widgets."""
+"""The planner: moving a handle changes the shown total to plan_memory's; a picture remains without
+widgets.
+"""
 
 import pytest
 from IPython.utils.capture import capture_output
@@ -34,7 +36,9 @@ def test_every_handle_moves_the_total_to_that_of_the_plan():
 
 
 def test_capacities():
-    """Weights of n bytes and nothing else: the plan fits where n is at most the capacity, the edge included."""
+    """Weights of n bytes and nothing else: the plan fits where n is at most the capacity, the edge
+    included.
+    """
     plan = lambda size: ft.MemoryPlan("m", {"weights": size})
     assert describe(plan(24 * 10**9)) == "24.0 GB: fits 24 GB, 48 GB, 80 GB, 128 GB"
     assert describe(plan(24 * 10**9 + 1)) == "24.0 GB: fits 48 GB, 80 GB, 128 GB"

@@ -9,7 +9,9 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's alloc
 
 
 def test_it_counts_live_storages_to_the_byte():
-    """4 MB and 8 MB alive together, a view that costs nothing, then 4 MB after the others are gone: 12 MB."""
+    """4 MB and 8 MB alive together, a view that costs nothing, then 4 MB after the others are gone:
+    12 MB.
+    """
 
     def step():
         a = torch.zeros(1_000_000)
@@ -38,7 +40,9 @@ def test_an_error_passes_through():
 
 
 def test_the_timeline_rises_through_the_blocks_and_falls_back(model):
-    """Forward: every block keeps something for backward. After the backward pass only the gradients are left."""
+    """Forward: every block keeps something for backward. After the backward pass only the gradients
+    are left.
+    """
     model.train().requires_grad_(True)
     ids = torch.arange(24).view(2, 12)
     course = memory_timeline(model, lambda: model(input_ids=ids, labels=ids).loss.backward())

@@ -70,7 +70,9 @@ def test_round_trip(system, template, stop):
 
 @given(st.text(max_size=40))
 def test_round_trip_of_all_of_unicode(system):
-    """What does not print (zero-width joiner, no-break space, control characters) Ollama's parser drops: refused, not lost."""
+    """What does not print (zero-width joiner, no-break space, control characters) Ollama's parser
+    drops: refused, not lost.
+    """
     try:
         written = str(Modelfile("m", system=system))
     except ModelfileError as error:
@@ -124,7 +126,9 @@ def test_what_cannot_be_represented(system, word, gguf_file):
 
 
 def test_written_by_hand(gguf_file):
-    """The whole file, line by line: ChatML's vocabulary has both end tokens, the first ends a turn in the template."""
+    """The whole file, line by line: ChatML's vocabulary has both end tokens, the first ends a turn
+    in the template.
+    """
     adapter = gguf_file.with_name("adapter.gguf")
     adapter.write_bytes(b"GGUF")
     path = write_modelfile(
@@ -213,7 +217,9 @@ def test_without_any_stop(tmp_path):
 
 
 def test_parse_as_ollama_does():
-    """Instructions in either case, comments at line starts only, tabs, quotes over lines, CRLF, several stops, LICENSE, MESSAGE."""
+    """Instructions in either case, comments at line starts only, tabs, quotes over lines, CRLF,
+    several stops, LICENSE, MESSAGE.
+    """
     read = parse_modelfile(
         '# a comment\r\nfrom  ./m.gguf  \r\n\tSystem """two\nlines # no comment"""\nparameter stop a b\nPARAMETER stop "c"\n'
         "PARAMETER temperature 0.5\nPARAMETER num_ctx 8\nPARAMETER use_mmap FALSE\nLICENSE MIT\nMESSAGE user Hi there\n"
@@ -257,7 +263,9 @@ def test_a_missing_modelfile(tmp_path):
 
 
 def test_parameters_are_ollamas():
-    """Every option of the official client is known or deprecated by Ollama; min_p the client's own list lacks."""
+    """Every option of the official client is known or deprecated by Ollama; min_p the client's own
+    list lacks.
+    """
     options = set(
         pytest.importorskip("ollama", reason="needs the extra `export`").Options.model_fields
     )
@@ -279,7 +287,9 @@ def test_parameters_are_ollamas():
 
 
 def test_from_the_gguf_alone(tmp_path):
-    """Template and stops out of the GGUF's own metadata; eot (2) and eos (1) both, and the ends that its vocabulary has."""
+    """Template and stops out of the GGUF's own metadata; eot (2) and eos (1) both, and the ends
+    that its vocabulary has.
+    """
     jinja = byte_tokenizer(CHATML).chat_template
     file = vocabulary(
         tmp_path / "v.gguf",
@@ -299,7 +309,9 @@ def test_from_the_gguf_alone(tmp_path):
 
 
 def test_diagnosis(tmp_path):
-    """<|im_end|> ends each turn, but is neither eos nor a stop: the classic fault. <|endoftext|> is eos, so the runtime stops there."""
+    """<|im_end|> ends each turn, but is neither eos nor a stop: the classic fault. <|endoftext|> is
+    eos, so the runtime stops there.
+    """
     file = vocabulary(tmp_path / "v.gguf", ["<|im_end|>", "<|endoftext|>", "a"], eos=1)
     modelfile = Modelfile(str(file), template=TEMPLATES["chatml"], parameters={"num_ctx": 64})
     found = {stop.token: stop for stop in diagnose_stops(file, modelfile)}

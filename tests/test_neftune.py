@@ -1,4 +1,6 @@
-"""NEFTune: the noise's size by hand, only in training, real lengths, parity with transformers, nothing left behind."""
+"""NEFTune: the noise's size by hand, only in training, real lengths, parity with transformers,
+nothing left behind.
+"""
 
 import math
 
@@ -26,7 +28,9 @@ def embed(model, ids, mask=None):
 
 
 def test_size_by_hand():
-    """L = 4 real tokens, d = 100, alpha = 5: bound 5/sqrt(400) = 0.25, std 0.25/sqrt 3, norm of the sequence near 5/sqrt 3."""
+    """L = 4 real tokens, d = 100, alpha = 5: bound 5/sqrt(400) = 0.25, std 0.25/sqrt 3, norm of the
+    sequence near 5/sqrt 3.
+    """
     torch.manual_seed(0)
     mask = torch.tensor([[1, 1, 1, 1, 0, 0]]).repeat(500, 1)
     noise = neftune_noise(torch.zeros(500, 6, 100), 5.0, mask)
@@ -37,7 +41,9 @@ def test_size_by_hand():
 
 
 def test_padding_does_not_weaken_it():
-    """The same row with and without padding: the real form's bound is the same, the stock form's shrinks by sqrt(L/T)."""
+    """The same row with and without padding: the real form's bound is the same, the stock form's
+    shrinks by sqrt(L/T).
+    """
     torch.manual_seed(0)
     x, short, long = (
         torch.zeros(64, 20, 32),

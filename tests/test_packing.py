@@ -20,8 +20,9 @@ def row(*ids, prompt=1):
 
 
 def test_first_fit_decreasing_by_hand():
-    """Capacity 10; lengths 6 7 3 4 2 5 1. Longest first: 7 opens bin 0; 6 opens 1; 5 opens 2; 4 goes to 1 (6 + 4); 3 to 0 (7 + 3);
-    2 to 2 (5 + 2); 1 to 2. Bins of 10, 10 and 8."""
+    """Capacity 10; lengths 6 7 3 4 2 5 1. Longest first: 7 opens bin 0; 6 opens 1; 5 opens 2; 4
+    goes to 1 (6 + 4); 3 to 0 (7 + 3); 2 to 2 (5 + 2); 1 to 2. Bins of 10, 10 and 8.
+    """
     assert first_fit_decreasing([6, 7, 3, 4, 2, 5, 1], 10) == [[1, 2], [0, 3], [5, 4, 6]]
 
 
@@ -39,8 +40,10 @@ def test_the_tree_finds_the_first_bin(lengths, capacity):
 
 
 def test_packed_rows_by_hand():
-    """Lengths 2, 3, 4 in rows of 5: [4], [3, 2]. Padding before: 12 places of which 9 are used, 1/4; after: 10 places, 1/10 of them
-    empty. The first token of a block has no label, even where it had one."""
+    """Lengths 2, 3, 4 in rows of 5: [4], [3, 2]. Padding before: 12 places of which 9 are used,
+    1/4; after: 10 places, 1/10 of them empty. The first token of a block has no label, even where
+    it had one.
+    """
     packed = pack([row(1, 2, prompt=0), row(3, 4, 5), row(6, 7, 8, 9, prompt=2)], max_length=5)
     assert packed.blocks == [[2], [1, 0]] and (packed.padding_before, packed.padding_after) == (
         pytest.approx(1 / 4),
@@ -129,7 +132,9 @@ def test_a_change_in_one_block_leaves_the_others_bit_equal(embedded, attention):
 
 
 def test_packing_in_training():
-    """All rows in one step, packed or not, have the same loss and so the same weights after it; tokens are counted without padding."""
+    """All rows in one step, packed or not, have the same loss and so the same weights after it;
+    tokens are counted without padding.
+    """
     rows, found = ft.load_rows("train")[:16], []
     for packing in (False, True):
         model, tokenizer = ft.load_model(EMBEDDED, dtype=torch.float32)

@@ -115,7 +115,9 @@ def scored(*scores, **more) -> dict:
 
 
 def test_best_and_worst():
-    """Scores 3, 9, 1: a1 against a2, margin 8. A tie (5, 5), a margin of 1 under 2, and a lone answer are counted."""
+    """Scores 3, 9, 1: a1 against a2, margin 8. A tie (5, 5), a margin of 1 under 2, and a lone
+    answer are counted.
+    """
     out = pairs_from_scores(
         [scored(3, 9, 1, key="k"), scored(5, 5), scored(4, 5), scored(7), scored()], margin=2
     )
@@ -124,7 +126,9 @@ def test_best_and_worst():
 
 
 def test_all_pairs():
-    """Scores 1, 2, 2, 4 with margin 2: of six comparisons (4,2), (4,2), (4,1) stand, (2,1) twice is too close, (2,2) a tie."""
+    """Scores 1, 2, 2, 4 with margin 2: of six comparisons (4,2), (4,2), (4,1) stand, (2,1) twice is
+    too close, (2,2) a tie.
+    """
     out = pairs_from_scores([scored(1, 2, 2, 4)], margin=2, how="all")
     assert [(p["chosen"], p["rejected"], p["margin"]) for p in out] == [
         ("a3", "a1", 2),
@@ -330,7 +334,9 @@ def test_a_key_in_the_way():
     ],
 )
 def test_imbalanced(ratio, size, want):
-    """Of 30 up and 60 down: without a size as many as there are, so 1:10 takes 60/10 = 6 up and all 60 down."""
+    """Of 30 up and 60 down: without a size as many as there are, so 1:10 takes 60/10 = 6 up and all
+    60 down.
+    """
     rows = [{"prompt": str(i), "completion": "a", "label": i % 3 == 0} for i in range(90)]
     out = imbalanced(rows, ratio, size)
     assert (sum(r["label"] for r in out), sum(not r["label"] for r in out)) == want
@@ -370,8 +376,10 @@ def of_lengths(*differences) -> list[dict]:
 
 
 def test_length_bias_by_hand():
-    """Differences 1, -2, 3, 0, 3: longer in 3 and equal in 1 of 5, (3 + ½)/5 = 0.7; mean 1. Absolute values 1, 2, 3, 3 have the ranks
-    1, 2, 3.5, 3.5: W+ = 8, W- = 2, so the correlation is (8 - 2)/10 = 0.6."""
+    """Differences 1, -2, 3, 0, 3: longer in 3 and equal in 1 of 5, (3 + ½)/5 = 0.7; mean 1.
+    Absolute values 1, 2, 3, 3 have the ranks 1, 2, 3.5, 3.5: W+ = 8, W- = 2, so the correlation is
+    (8 - 2)/10 = 0.6.
+    """
     bias = length_bias(of_lengths(1, -2, 3, 0, 3))
     assert (
         bias.longer.mean == pytest.approx(0.7)
@@ -409,7 +417,9 @@ def test_length_in_tokens():
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 3))
 def test_balanced_pairs_say_nothing_by_length(differences, width, seed):
-    """The two signs of a bin come in equal numbers; what is refused has no bin with both and no equal lengths."""
+    """The two signs of a bin come in equal numbers; what is refused has no bin with both and no
+    equal lengths.
+    """
     pairs = of_lengths(*differences)
     bins = lambda sign: {(abs(d) - 1) // width for d in differences if d * sign > 0}
     if not bins(1) & bins(-1) and 0 not in differences:

@@ -1,4 +1,6 @@
-"""The pipeline: every row accounted for, order kept, twice is once, planted defects found and clean rows not lost."""
+"""The pipeline: every row accounted for, order kept, twice is once, planted defects found and clean
+rows not lost.
+"""
 
 import io
 import json
@@ -147,7 +149,9 @@ def long_row(rng, prompts, i):
 
 
 def planted(seed=0):
-    """(rows, defect by row number): 500 clean embedded rows, 100 clean long ones, and defects of every kind, shuffled."""
+    """(rows, defect by row number): 500 clean embedded rows, 100 clean long ones, and defects of
+    every kind, shuffled.
+    """
     rng, golden = random.Random(seed), load_rows("golden", "tiny")
     clean = load_rows("train", "tiny")[:500]
     prompts = [r["messages"][0]["content"] for r in clean]

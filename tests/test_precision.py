@@ -1,6 +1,8 @@
-"""Precision is a setting, of the profile or of the call, and never what the processor happens to have.
+"""Precision is a setting, of the profile or of the call, and never what the processor happens to
+have.
 
-Every test here runs bf16 on every machine: where the processor has no units for it, it is emulated, slow and right.
+Every test here runs bf16 on every machine: where the processor has no units for it, it is emulated,
+slow and right.
 """
 
 import json
@@ -32,7 +34,9 @@ def adapted(dtype=torch.float32, **options):
 
 
 def computed_in(model) -> list[torch.dtype]:
-    """Dtypes of what the model's last linear layer before the head gives, noted at every call from now on."""
+    """Dtypes of what the model's last linear layer before the head gives, noted at every call from
+    now on.
+    """
     seen = []
     layer = model.model.layers[-1].mlp.down_proj
     layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
@@ -63,7 +67,9 @@ def test_without_a_word_it_is_the_profiles(profile, dtype, tokenizer, rows, monk
 
 @pytest.mark.parametrize("train", ["finetune", "prefer"])
 def test_bf16_is_autocast_over_fp32_weights(train, tokenizer, rows):
-    """Products in bf16; weights, gradients and optimizer in fp32; forward is itself again afterwards."""
+    """Products in bf16; weights, gradients and optimizer in fp32; forward is itself again
+    afterwards.
+    """
     model = adapted()
     seen = computed_in(model)
     data = rows if train == "finetune" else PAIRS
@@ -92,10 +98,12 @@ def test_another_name_is_refused(train, tokenizer, rows):
         getattr(ft, train)(adapted(), tokenizer, rows, **SETTINGS, precision="fp16")
 
 
-# --- the same numbers, to the precision's rounding -------------------------------------------------
+# --- the same numbers, to the precision's rounding ------------------------------------------------
 @pytest.mark.parametrize("train", ["finetune", "dpo", "simpo", "orpo", "kto"])
 def test_the_two_precisions_agree_to_rounding_and_no_further(train, tokenizer, rows):
-    """Of a loss of order one, bf16 leaves two to three digits; not one of them would mean that it did not compute in it."""
+    """Of a loss of order one, bf16 leaves two to three digits; not one of them would mean that it
+    did not compute in it.
+    """
     losses = {}
     for precision in PRECISIONS:
         model = randomize(adapted(), scale=0.1)
@@ -144,7 +152,9 @@ def test_packed_rows_train_as_apart(precision, tokenizer):
 @per_precision
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_a_cached_reference_is_that_of_the_adapter_off(loss, precision, tokenizer):
-    """The first loss is that of a policy that has not moved, to the rounding of two batches of other shapes."""
+    """The first loss is that of a policy that has not moved, to the rounding of two batches of
+    other shapes.
+    """
     for kind in ("cached", "adapter_off"):
         run = ft.prefer(
             adapted(), tokenizer, PAIRS, loss=loss, reference=kind, **SETTINGS, precision=precision
@@ -223,7 +233,9 @@ def test_4_bit_layers_compute_in_the_profiles_precision(precision, dtype):
 
 # --- threads --------------------------------------------------------------------------------------
 def test_a_forked_child_leaves_the_threads_alone(monkeypatch):
-    """A child that sets them waits for its parent's OpenMP threads, which a fork does not copy; the parent sets them."""
+    """A child that sets them waits for its parent's OpenMP threads, which a fork does not copy; the
+    parent sets them.
+    """
     monkeypatch.setenv("FTLIB_WORKERS", "2")
     assert ft.over_seeds(threads_after_asking_for, [3, 4]) == [1, 1]
     assert threads_after_asking_for(2) == 2

@@ -1,4 +1,6 @@
-"""Preference training: rows, prefix sharing, the cached reference, KTO's batches, resuming, refusals."""
+"""Preference training: rows, prefix sharing, the cached reference, KTO's batches, resuming,
+refusals.
+"""
 
 import json
 import math
@@ -100,9 +102,11 @@ def trainer_of(model, loss="dpo", adapter_off=True, **options):
     )
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 def test_rows_become_prompt_and_completions(tokenizer):
-    """The byte tokenizer's ids can be read back: the completion is the answer with its stop token, the prompt all before it."""
+    """The byte tokenizer's ids can be read back: the completion is the answer with its stop token,
+    the prompt all before it.
+    """
     [item] = encode_pairs(tokenizer, [{"prompt": "Hi", "chosen": "yes", "rejected": "no"}])
     assert {k: tokenizer.decode(v) for k, v in item.items()} == {
         "prompt_ids": "<|bos|><|user|>Hi<|end|><|assistant|>",
@@ -120,7 +124,9 @@ def llama3_tokenizer():
 )
 @pytest.mark.parametrize("marks", [True, False], ids=["marked", "bare"])
 def test_strings_are_one_user_and_one_assistant_turn(make, marks):
-    """And what a template writes after the stop token, such as ChatML's newline, is not part of the completion."""
+    """And what a template writes after the stop token, such as ChatML's newline, is not part of the
+    completion.
+    """
     tok = make()
     tok.chat_template = tok.chat_template if marks else unmarked(tok.chat_template)
     messages = {
@@ -215,9 +221,11 @@ def test_long_rows_are_left_out_never_cut(tokenizer, capsys):
         encode_pairs(tokenizer, [long], max_length=16)
 
 
-# --- the prompt once for both -------------------------------------------------------------------------------------------------
+# --- the prompt once for both ---------------------------------------------------------------------
 def test_a_packed_row():
-    """prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected: 3 + 2·1 + 1 + 1 = 7 tokens in place of 8."""
+    """prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected: 3 + 2·1 + 1 + 1 = 7 tokens in place of
+    8.
+    """
     batch = PairCollator(0)(
         [
             {"prompt_ids": [5, 6, 7], "chosen_ids": [8], "rejected_ids": [9, 10]},
@@ -247,8 +255,9 @@ def test_a_packed_row():
 @pytest.mark.parametrize("loss", ["dpo", "simpo", "orpo"])
 @pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 def test_sharing_is_exact(loss, attention, recomputed, tokenizer):
-    """Losses and gradients of uneven rows in float64 are those of prompts run twice. transformers' eager attention takes its
-    softmax in fp32 whatever the dtype, so there it is fp32's rounding."""
+    """Losses and gradients of uneven rows in float64 are those of prompts run twice. transformers'
+    eager attention takes its softmax in fp32 whatever the dtype, so there it is fp32's rounding.
+    """
     tolerance = 1e-9 if attention == "sdpa" else 1e-5
     items, seen = encode_pairs(tokenizer, PAIRS[:5]), []
     for share in (False, True):
@@ -370,9 +379,11 @@ def test_training_with_a_trained_prefix(tokenizer):
     assert run.history[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
 
 
-# --- losses and metrics ---------------------------------------------------------------------------------------------------------
+# --- losses and metrics ---------------------------------------------------------------------------
 def test_the_first_dpo_loss_by_hand(tokenizer):
-    """-ln σ(0.3·[(log π - log π_ref)(chosen) - (log π - log π_ref)(rejected)]), the mean over four rows; π_ref is the base."""
+    """-ln σ(0.3·[(log π - log π_ref)(chosen) - (log π - log π_ref)(rejected)]), the mean over four
+    rows; π_ref is the base.
+    """
     model, rows = randomize(adapted(lora_dropout=0.0), scale=0.3), PAIRS[:4]
     items = encode_pairs(tokenizer, rows)
     with torch.no_grad():
@@ -402,7 +413,9 @@ def test_the_first_dpo_loss_by_hand(tokenizer):
 
 
 def test_ktos_loss_by_hand(tokenizer):
-    """kto_loss of log-probabilities one row at a time; the mismatched ones of each prompt with the completion before it."""
+    """kto_loss of log-probabilities one row at a time; the mismatched ones of each prompt with the
+    completion before it.
+    """
     model = randomize(adapted(dtype=F64, lora_dropout=0.0), scale=0.3)
     rows = [
         {"prompt": p, "completion": c, "label": label}
@@ -515,11 +528,12 @@ def test_the_order_of_the_rows_depends_on_the_seed_alone(tokenizer, monkeypatch)
     assert seen[0] == seen[1] == seen[2] != seen[3]
 
 
-# --- the reference --------------------------------------------------------------------------------------------------------------
+# --- the reference --------------------------------------------------------------------------------
 @pytest.mark.parametrize("loss", ["dpo", "simpo", "orpo", "kto"])
 def test_a_function_in_place_of_a_loss(loss, tokenizer, tmp_path):
-    """Called with the arguments and options of the one that it stands for: the same function, counted, ends in the same adapter; its
-    name is in the manifest."""
+    """Called with the arguments and options of the one that it stands for: the same function,
+    counted, ends in the same adapter; its name is in the manifest.
+    """
     calls = []
 
     def counted(*args, **options):
@@ -554,7 +568,9 @@ def test_a_function_in_place_of_a_loss(loss, tokenizer, tmp_path):
 
 
 def test_another_loss_function_trains_otherwise(tokenizer):
-    """SFT on the chosen answers as a function in SimPO's place: the mean negative log-likelihood falls and is the loss."""
+    """SFT on the chosen answers as a function in SimPO's place: the mean negative log-likelihood
+    falls and is the loss.
+    """
     run = prefer(
         adapted(lora_dropout=0.0),
         tokenizer,
@@ -569,8 +585,9 @@ def test_another_loss_function_trains_otherwise(tokenizer):
 
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_cached_equals_on_the_fly(loss, tokenizer, monkeypatch):
-    """With a new adapter (B = 0) the start is the base: log-probabilities kept before training are those of the adapter off in
-    every step, although the adapter trains with dropout."""
+    """With a new adapter (B = 0) the start is the base: log-probabilities kept before training are
+    those of the adapter off in every step, although the adapter trains with dropout.
+    """
     results = []
     for kind in ("cached", "adapter_off"):
         model = adapted(dtype=F64)
@@ -602,7 +619,9 @@ def test_cached_log_probabilities_are_those_of_the_base_to_rounding(tokenizer):
 
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_the_default_reference_is_the_model_at_the_call_its_adapter_included(loss, tokenizer):
-    """So the first loss is that of a policy that has not moved: ln 2 for DPO, 1/2 for KTO; against the base it is another."""
+    """So the first loss is that of a policy that has not moved: ln 2 for DPO, 1/2 for KTO; against
+    the base it is another.
+    """
 
     def first_entry(kind):
         model = randomize(adapted(lora_dropout=0.0), scale=0.3)
@@ -696,7 +715,9 @@ def test_finishing_twice_returns_at_once(finished, tokenizer, monkeypatch):
 
 
 def test_one_cache_for_many_runs(tokenizer, tmp_path, monkeypatch):
-    """A sweep over beta shares the reference's log-probabilities; the second run computes none and starts at ln 2 as well."""
+    """A sweep over beta shares the reference's log-probabilities; the second run computes none and
+    starts at ln 2 as well.
+    """
     prefer(
         adapted(), tokenizer, PAIRS, **{**SETTINGS, "steps": 1}, reference=tmp_path / "reference"
     )
@@ -782,7 +803,9 @@ def test_whatever_a_was_drawn_beside_a_b_of_zeros_the_reference_is_the_same(
 
 
 def test_a_shared_cache_grows_by_the_rows_it_lacks(tokenizer, tmp_path, monkeypatch):
-    """Sides exchanged are the same sequences, in another order; one new pair is computed alone; the values are those of the row."""
+    """Sides exchanged are the same sequences, in another order; one new pair is computed alone; the
+    values are those of the row.
+    """
     asked = computed_sequences(monkeypatch)
     one = {**SETTINGS, "steps": 1, "reference": tmp_path / "r"}
     exchanged = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in PAIRS[:8]]
@@ -795,8 +818,9 @@ def test_a_shared_cache_grows_by_the_rows_it_lacks(tokenizer, tmp_path, monkeypa
 
 
 def test_ktos_own_rows_are_found_again_with_another_seed(tokenizer, tmp_path, monkeypatch):
-    """40 own sequences and at most 40 mismatched ones; with another seed at most the 40 new mismatched ones are computed. The first
-    loss is 1/2, so the values found are those of the row."""
+    """40 own sequences and at most 40 mismatched ones; with another seed at most the 40 new
+    mismatched ones are computed. The first loss is 1/2, so the values found are those of the row.
+    """
     asked = computed_sequences(monkeypatch)
     one = {**SETTINGS, "steps": 1, "reference": tmp_path / "r"}
     prefer(adapted(), tokenizer, PAIRS, loss="kto", **one)
@@ -903,7 +927,7 @@ def test_no_second_model(tokenizer, monkeypatch):
     assert all(before[n] is layer for n, layer in ft.lora_layers(model).items())
 
 
-# --- KTO's batches --------------------------------------------------------------------------------------------------------------
+# --- KTO's batches --------------------------------------------------------------------------------
 def thumbs(n, prompts=None):
     return [
         {
@@ -928,8 +952,9 @@ def test_a_last_batch_of_one_takes_from_the_batch_before():
 
 
 def test_the_two_sides_of_a_pair_are_no_mismatch():
-    """Rows 0 and 1 share a prompt: row 1 goes on, backwards around the batch, to row 2's completion. A batch of one prompt keeps
-    the rotation."""
+    """Rows 0 and 1 share a prompt: row 1 goes on, backwards around the batch, to row 2's
+    completion. A batch of one prompt keeps the rotation.
+    """
     assert partners(mismatch(thumbs(3, prompts=[7, 7, 8]), 3)) == [2, 2, 1]
     assert partners(mismatch(thumbs(2, prompts=[7, 7]), 2)) == [1, 0]
 
@@ -971,7 +996,7 @@ def test_an_unbalanced_set_is_said(tokenizer, caplog):
     assert "ratio" not in caplog.text
 
 
-# --- killed, and going on ---------------------------------------------------------------------------------------------------------
+# --- killed, and going on -------------------------------------------------------------------------
 def prefer_until_killed(folder: Path) -> None:
     """For a process of its own: dies in step 4."""
     step = PreferenceTrainer.training_step
@@ -988,7 +1013,9 @@ def prefer_until_killed(folder: Path) -> None:
 def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(
     finished, tokenizer, tmp_path
 ):
-    """The reference stays that of the start, although the model at hand may be another by now: it comes from the checkpoint."""
+    """The reference stays that of the start, although the model at hand may be another by now: it
+    comes from the checkpoint.
+    """
     folder = tmp_path / "run"
     assert exit_code_of_a_child(lambda: prefer_until_killed(folder)) == -signal.SIGKILL
     assert (
@@ -1029,7 +1056,7 @@ def test_a_run_that_had_begun_without_its_reference_is_refused(finished, tokeniz
         prefer(adapted(), tokenizer, PAIRS, **SETTINGS, eval_rows=PAIRS[:4], output_dir=folder)
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 REFUSED = {
     "loss='ipo': use one of dpo, simpo, orpo, kto": {"loss": "ipo"},
     "gamma_beta_ratio=0.5: loss='dpo' takes no such option": {"gamma_beta_ratio": 0.5},

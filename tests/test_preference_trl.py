@@ -1,4 +1,6 @@
-"""Every preference loss against TRL's trainers, on the same tiny model and rows in float64: tokens, loss and adapter gradients."""
+"""Every preference loss against TRL's trainers, on the same tiny model and rows in float64: tokens,
+loss and adapter gradients.
+"""
 
 import os
 
@@ -86,7 +88,9 @@ def trl_trainer(kind: str, peft, tokenizer, rows, tmp_path, **options):
 
 
 def reference_is_base(trainer) -> None:
-    """TRL keeps a copy "ref" of the adapter that a model comes with; an empty one is the base model."""
+    """TRL keeps a copy "ref" of the adapter that a model comes with; an empty one is the base
+    model.
+    """
     with torch.no_grad():
         for name, p in trainer.model.named_parameters():
             if "lora_B.ref" in name:
@@ -117,7 +121,9 @@ def our_loss(loss: str, model, batch, adapter_off: bool = False, **options) -> t
 
 
 def assert_same(model, peft, mine, other, tolerance=1e-6) -> None:
-    """TRL's fused head and its KTO compute in fp32, whatever the model's dtype: that is what the tolerance is for."""
+    """TRL's fused head and its KTO compute in fp32, whatever the model's dtype: that is what the
+    tolerance is for.
+    """
     mine.backward()
     other.backward()
     assert mine.item() == pytest.approx(other.item(), rel=tolerance)
@@ -204,8 +210,10 @@ def test_simpo(share, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("share", [False, True], ids=["twice", "shared"])
 def test_orpo(share, tokenizer, tmp_path):
-    """TRL's NLL covers the prompt, and is a mean over the tokens of the batch. Its own log-probabilities and odds ratio, with the mean
-    over each chosen answer in the place of that NLL, are ftlib's loss."""
+    """TRL's NLL covers the prompt, and is a mean over the tokens of the batch. Its own
+    log-probabilities and odds ratio, with the mean over each chosen answer in the place of that
+    NLL, are ftlib's loss.
+    """
     model, items = ours(), encode_pairs(tokenizer, PAIRS)
     trainer = trl_trainer("orpo", theirs(model), tokenizer, PAIRS, tmp_path, beta=0.5)
     chosen, rejected, *_, nll = trainer.concatenated_forward(

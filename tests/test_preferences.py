@@ -1,4 +1,6 @@
-"""The embedded preference data, the messy file and its truth, and the world's judge: true, held out, and as biased as they say."""
+"""The embedded preference data, the messy file and its truth, and the world's judge: true, held
+out, and as biased as they say.
+"""
 
 import json
 from collections import Counter
@@ -137,7 +139,9 @@ def test_length_goes_with_preference_where_it_should(pairs):
 
 
 def test_people_and_facts_are_held_out(pairs):
-    """No test person in training, nor in the open requests of SFT; nobody whose town or job the golden set asks for in either."""
+    """No test person in training, nor in the open requests of SFT; nobody whose town or job the
+    golden set asks for in either.
+    """
     who = lambda rows: {r["key"] for r in rows}
     trained = who(read("feedback")).union(*(who(pairs[name]) for name in PAIRS[:3]))
     assert (

@@ -1,4 +1,6 @@
-"""The self-check: what is right, wrong and unreadable; answers hidden until wrong or asked; one source for page and terminal."""
+"""The self-check: what is right, wrong and unreadable; answers hidden until wrong or asked; one
+source for page and terminal.
+"""
 
 import sys
 

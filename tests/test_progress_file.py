@@ -1,4 +1,6 @@
-"""Progress: what is recorded and when, points, two writers at once, damaged and unwritable files, the reading list in the guide."""
+"""Progress: what is recorded and when, points, two writers at once, damaged and unwritable files,
+the reading list in the guide.
+"""
 
 import json
 import multiprocessing
@@ -30,7 +32,7 @@ def solve(labs):
             progress.record_exercise(number, exercise.name)
 
 
-# --- where it lies, and what check() writes -------------------------------------------------------------------------------
+# --- where it lies, and what check() writes -------------------------------------------------------
 def test_where_the_file_lies(monkeypatch, tmp_path):
     monkeypatch.delenv("FTLIB_PROGRESS")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -79,7 +81,7 @@ def test_a_file_that_cannot_be_written_is_said_once_and_breaks_no_lab(
     assert len([r for r in caplog.records if "progress is not kept" in r.message]) == 1
 
 
-# --- the file: two writers, damage ------------------------------------------------------------------------------------------
+# --- the file: two writers, damage ----------------------------------------------------------------
 def _record_many(path, name, count):
     os.environ["FTLIB_PROGRESS"] = path
     for i in range(count):
@@ -87,7 +89,9 @@ def _record_many(path, name, count):
 
 
 def test_two_writers_lose_nothing(file):
-    """Two processes of 25 records each: without the lock one of them would replace the file with an older reading of it."""
+    """Two processes of 25 records each: without the lock one of them would replace the file with an
+    older reading of it.
+    """
     context = multiprocessing.get_context("fork")
     jobs = [context.Process(target=_record_many, args=(str(file), name, 25)) for name in "ab"]
     for job in jobs:
@@ -152,9 +156,11 @@ def test_a_failed_write_leaves_the_old_file(file, monkeypatch):
     ]
 
 
-# --- points ---------------------------------------------------------------------------------------------------------------
+# --- points ---------------------------------------------------------------------------------------
 def test_points_of_exercises_readings_and_the_course(file):
-    """An exercise gives its points; LoRA's paper 50; the course 200, once the last exercise of the last lab is solved."""
+    """An exercise gives its points; LoRA's paper 50; the course 200, once the last exercise of the
+    last lab is solved.
+    """
     exercises = {n: load_lab(n).exercises for n in MODULES}
     points = {n: sum(e.points for e in found) for n, found in exercises.items()}
     readings = (
@@ -205,7 +211,7 @@ def test_text_and_table_say_the_same(file, capsys):
     assert "3.1.7 DPO" in capsys.readouterr().out
 
 
-# --- the command ----------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 def test_command(file, capsys):
     assert cli.main(["progress", "--read", "lora", "qlora", "--json"]) == 0
     state = json.loads(capsys.readouterr().out)
@@ -225,7 +231,7 @@ def test_command(file, capsys):
     assert list(progress.load_progress()["read"]) == ["lora"]
 
 
-# --- the reading list -----------------------------------------------------------------------------------------------------
+# --- the reading list -----------------------------------------------------------------------------
 def test_the_study_guide_holds_the_reading_list():
     assert reading_table() in (ROOT / "STUDY_GUIDE.md").read_text(encoding="utf-8")
 

@@ -1,4 +1,6 @@
-"""The names of `import ftlib as ft`: all there, each from its module, none paid for before it is used."""
+"""The names of `import ftlib as ft`: all there, each from its module, none paid for before it is
+used.
+"""
 
 import os
 import subprocess
@@ -58,10 +60,13 @@ def test_modules_are_there_and_other_names_are_not():
     "command", ["--help", "labs --list", "progress", "plan llama-3.1-8b --fits 100 --json"]
 )
 def test_a_command_that_computes_nothing_imports_nothing_that_does(command, tmp_path):
-    """Each answered in 2 to 4 seconds more when torch, or Jupyter's validation, was imported for it."""
+    """Each answered in 2 to 4 seconds more when torch, or Jupyter's validation, was imported for
+    it.
+    """
     heavy = ("torch", "transformers", "pandas", "pyarrow", "nbformat", "matplotlib")
     code = (
-        f"import sys; from ftlib.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "import sys; from ftlib.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: "
+        "pass\n"
         f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(

@@ -1,4 +1,6 @@
-"""NF4 from scratch: levels derived by hand, every bit as bitsandbytes has it, bounded memory, named errors."""
+"""NF4 from scratch: levels derived by hand, every bit as bitsandbytes has it, bounded memory, named
+errors.
+"""
 
 import math
 
@@ -40,9 +42,11 @@ def oracle(w, block_size=64, double_quant=True, quant_type="nf4"):
 
 
 def by_definition(q):
-    """level × scale of every weight, where weight i lies in block i // block_size and in half i % 2 of byte i // 2.
+    """level × scale of every weight, where weight i lies in block i // block_size and in half i % 2
+    of byte i // 2.
 
-    A product of two fp32 numbers is exact in float64, so rounding it once to fp32 gives every bit."""
+    A product of two fp32 numbers is exact in float64, so rounding it once to fp32 gives every bit.
+    """
     place = torch.arange(math.prod(q.shape))
     byte = q.packed[place // 2].int()
     code = torch.where(place % 2 == 0, byte // 16, byte % 16)
@@ -56,8 +60,10 @@ def by_definition(q):
 
 
 def assert_same(q, w):
-    """Codes and scales as bitsandbytes' quantiser makes them, values as the definition has them; and as bitsandbytes
-    dequantises them, as it is where it is right on every processor, and everywhere through `dequantize_packed`."""
+    """Codes and scales as bitsandbytes' quantiser makes them, values as the definition has them;
+    and as bitsandbytes dequantises them, as it is where it is right on every processor, and
+    everywhere through `dequantize_packed`.
+    """
     packed, state = oracle(w, q.block_size, q.outer is not None, q.quant_type)
     assert torch.equal(q.packed, packed.view(-1))
     assert torch.equal(q.scales, state.absmax)
@@ -84,8 +90,10 @@ def bitsandbytes_uncompiled():
 
 
 def test_levels_are_normal_quantiles():
-    """Appendix E: quantiles at equal steps of probability on either side of 0, from 1 - (1/32 + 1/30)/2 = 0.96770833 down to
-    1/2. The largest is z(0.9677) = 1.84813; the second p = 0.9677 - 0.4677/8 = 0.90924, z = 1.33612, so 1.33612/1.84813 = 0.72296."""
+    """Appendix E: quantiles at equal steps of probability on either side of 0, from 1 - (1/32 +
+    1/30)/2 = 0.96770833 down to 1/2. The largest is z(0.9677) = 1.84813; the second p = 0.9677 -
+    0.4677/8 = 0.90924, z = 1.33612, so 1.33612/1.84813 = 0.72296.
+    """
     levels = ft.NF4_LEVELS.tolist()
     assert len(levels) == 16 and levels == sorted(levels)
     assert levels[0] == -1 and levels[15] == 1 and levels[7] == 0
@@ -106,8 +114,9 @@ def test_scales_are_stored_in_the_dynamic_type():
 
 
 def test_a_block_by_hand():
-    """The scale is 2; 2 -> 1 (code 15), 0 -> 7, -2 -> 0. 0.9/2 = 0.45 lies between levels 12 (0.4407) and 13 (0.5626), nearer 12.
-    Packed: (15, 7), (0, 12)."""
+    """The scale is 2; 2 -> 1 (code 15), 0 -> 7, -2 -> 0. 0.9/2 = 0.45 lies between levels 12
+    (0.4407) and 13 (0.5626), nearer 12. Packed: (15, 7), (0, 12).
+    """
     q = ft.quantize_nf4(torch.tensor([2.0, 0.0, -2.0, 0.9]), block_size=4, double_quant=False)
     assert (
         q.scales.tolist() == [2.0]
@@ -167,7 +176,9 @@ def test_more_weights_than_one_chunk():
 
 
 def test_where_bitsandbytes_is_right_with_avx512():
-    """The condition against the index that the vectorised branch computes, weight by weight, for some 2,000 shapes and blocks."""
+    """The condition against the index that the vectorised branch computes, weight by weight, for
+    some 2,000 shapes and blocks.
+    """
     for rows in range(1, 11):
         for columns in (*range(1, 40), 48, 64, 80, 96, 112, 128, 144, 192, 256, 272, 320):
             for block_size in (32, 64, 128, 256):
@@ -184,8 +195,9 @@ def test_where_bitsandbytes_is_right_with_avx512():
 
 
 def test_the_case_that_was_found():
-    """(3, 64) in blocks of 128: row 2 is the second block and gets the scale of the first, its own being four times as large.
-    Handed over as one row it gets its own."""
+    """(3, 64) in blocks of 128: row 2 is the second block and gets the scale of the first, its own
+    being four times as large. Handed over as one row it gets its own.
+    """
     w = weight((3, 64))
     w[2] *= 4 * w[:2].abs().max() / w[2].abs().max()
     packed, state = oracle(w, 128, double_quant=False)
@@ -247,7 +259,9 @@ def test_every_bit_whatever_the_shape(rows, columns, block_size, double, name, s
 
 
 def test_the_saved_form_is_bitsandbytes_own():
-    """A Linear4bit that loads our tensors computes what one computes that quantised the weight itself."""
+    """A Linear4bit that loads our tensors computes what one computes that quantised the weight
+    itself.
+    """
     w, x = weight((96, 128), torch.bfloat16), weight((4, 128), torch.bfloat16, 1)
     tensors = ft.quantize_nf4(w).state_dict("weight")
     packed, state = oracle(w)
@@ -269,7 +283,9 @@ def test_the_saved_form_is_bitsandbytes_own():
 
 
 def test_bits_a_weight_as_the_paper_counts():
-    """4 bits, 8/64 for the scale, 32/(64·256) for its scale; one fp32 mean a tensor. Without double quantisation 4 + 32/64."""
+    """4 bits, 8/64 for the scale, 32/(64·256) for its scale; one fp32 mean a tensor. Without double
+    quantisation 4 + 32/64.
+    """
     w = weight((512, 512))
     q = ft.quantize_nf4(w)
     assert q.nbytes == 512 * 512 // 2 + 512 * 512 // 64 + 4 * (512 * 512 // (64 * 256)) + 4

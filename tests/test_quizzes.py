@@ -1,4 +1,6 @@
-"""The quizzes: their form, feedback everywhere, numbers worked out again, an output that does not change and needs no network."""
+"""The quizzes: their form, feedback everywhere, numbers worked out again, an output that does not
+change and needs no network.
+"""
 
 import math
 import random
@@ -64,7 +66,9 @@ def test_a_lab_has_four_to_six_questions_of_several_kinds(lab):
 
 @each
 def test_form(key):
-    """One right choice, or several; feedback on all; HTML that is whole; nothing that needs MathJax, a script or the network."""
+    """One right choice, or several; feedback on all; HTML that is whole; nothing that needs
+    MathJax, a script or the network.
+    """
     question = QUESTIONS[key]
     assert set(question) <= {"question", "type", "answers", "code"}
     right = [a for a in question["answers"] if a.get("correct")]
@@ -105,7 +109,9 @@ def test_every_numeric_answer_is_worked_out_again():
 
 
 def test_memory_claims_agree_with_the_plan():
-    """Rank 16 on all linears of Llama-3.1-8B is the 41.9 million; NF4's linear layers of 70B are about 35 GB; 24 GB hold no 70B."""
+    """Rank 16 on all linears of Llama-3.1-8B is the 41.9 million; NF4's linear layers of 70B are
+    about 35 GB; 24 GB hold no 70B.
+    """
     from ftlib.training.memory_plan import NF4_BITS, count_config, read_config
 
     assert ft.plan_memory("llama-3.1-8b", "lora", r=16).parts["adapter"] == pytest.approx(
@@ -150,7 +156,9 @@ def test_shown_alike_at_every_run_and_offline(monkeypatch):
 
 
 def test_committed_notebooks_leave_the_script_out():
-    """`clean` drops what works only in a running notebook: a quiz's script and a widget's view; pictures and text stay."""
+    """`clean` drops what works only in a running notebook: a quiz's script and a widget's view;
+    pictures and text stay.
+    """
     import nbformat
 
     from ftlib.course.notebooks import clean

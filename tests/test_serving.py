@@ -1,4 +1,6 @@
-"""Serving: Ollama's client side against a stand-in of its API, and a real Ollama where there is one; llama-cpp-python's server for real."""
+"""Serving: Ollama's client side against a stand-in of its API, and a real Ollama where there is
+one; llama-cpp-python's server for real.
+"""
 
 import os
 import socket
@@ -66,7 +68,9 @@ def test_create_sends_what_the_modelfile_says(ollama, modelfile, caplog):
 
 
 def test_chat(ollama, modelfile):
-    """7 tokens in 2,000,000,000 ns, as the stand-in counts, are 3.5 a second; our names go out as Ollama's, stops with the Modelfile's."""
+    """7 tokens in 2,000,000,000 ns, as the stand-in counts, are 3.5 a second; our names go out as
+    Ollama's, stops with the Modelfile's.
+    """
     with serve(modelfile, "m") as server:
         reply = chat(server, "Hello", max_tokens=9, temperature=0.5, stop="###")
         assert (
@@ -100,7 +104,9 @@ def test_chat(ollama, modelfile):
     ],
 )
 def test_faults_within_the_stream(ollama, modelfile, fault, word):
-    """An error line, a dropped connection, a body that ends early, half a line: named, after what came, and never taken for an answer."""
+    """An error line, a dropped connection, a body that ends early, half a line: named, after what
+    came, and never taken for an answer.
+    """
     with serve(modelfile, "m") as server:
         ollama.fault, got = fault, []
         with pytest.raises(ServingError, match=word):
@@ -221,12 +227,14 @@ def test_bad_models(ollama, modelfile):
     assert not ollama.asked
 
 
-# --- llama-cpp-python, for real ------------------------------------------------------------------------------------------------------
+# --- llama-cpp-python, for real -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The embedded model with its SFT adapter as f16 GGUF and its Modelfile; and the model and tokenizer themselves."""
+    """The embedded model with its SFT adapter as f16 GGUF and its Modelfile; and the model and
+    tokenizer themselves.
+    """
     import ftlib as ft
     from ftlib.export.gguf_writer import export_gguf
 
@@ -320,7 +328,9 @@ def test_length_and_stop(llama_server):
 
 
 def test_the_system_prompt_of_the_modelfile(llama_server, monkeypatch):
-    """It goes before messages that have none, exactly as if the caller had sent it; a caller's own takes its place."""
+    """It goes before messages that have none, exactly as if the caller had sent it; a caller's own
+    takes its place.
+    """
     sent = []
     monkeypatch.setattr(llama_server.modelfile, "system", "Answer in JSON.")
     llama_server.http.event_hooks["request"] = [lambda request: sent.append(request.read())]
@@ -347,7 +357,9 @@ def test_errors_leave_it_usable(llama_server):
 
 
 def test_a_server_that_does_not_start(world, tmp_path):
-    """A damaged GGUF: the tail of the server's log. Too short a time: said so. No process is left either way."""
+    """A damaged GGUF: the tail of the server's log. Too short a time: said so. No process is left
+    either way.
+    """
     needs_llama()
     import httpx
 
@@ -374,11 +386,13 @@ def test_a_server_that_does_not_start(world, tmp_path):
         httpx.get(f"{started[0].base_url}/models", trust_env=False)
 
 
-# --- a real Ollama -------------------------------------------------------------------------------------------------------------------
+# --- a real Ollama --------------------------------------------------------------------------------
 
 
 def test_a_real_ollama(world):
-    """The whole path where an Ollama answers: create, chat, stream, delete; the answers of transformers."""
+    """The whole path where an Ollama answers: create, chat, stream, delete; the answers of
+    transformers.
+    """
     if not find_ollama():
         pytest.skip("no Ollama answers at OLLAMA_HOST or localhost:11434")
     model, tokenizer, path = world

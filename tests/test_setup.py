@@ -1,4 +1,6 @@
-"""`make`: one .venv under constraints.txt, a vendor's torch left alone, and a reason where it cannot be made."""
+"""`make`: one .venv under constraints.txt, a vendor's torch left alone, and a reason where it
+cannot be made.
+"""
 
 import importlib.util
 import re
@@ -344,7 +346,8 @@ def test_which_torch_is_a_vendors(monkeypatch):
 
 def test_the_setup_script_needs_only_the_standard_library():
     code = (
-        "import sys, importlib.util as u; s = u.spec_from_file_location('v', 'tools/venv.py'); m = u.module_from_spec(s); "
+        "import sys, importlib.util as u; s = u.spec_from_file_location('v', 'tools/venv.py'); m "
+        "= u.module_from_spec(s); "
         "s.loader.exec_module(m); print(m.OLDEST)"
     )
     done = subprocess.run(

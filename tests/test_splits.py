@@ -65,7 +65,9 @@ def test_as_near_as_can_be_is_stated():
 
 
 def test_shares_are_rounded_by_largest_remainder():
-    """Of ten rows 0.55, 0.25 and 0.2 are 5.5, 2.5 and 2: the first of the equal remainders gets the row left over."""
+    """Of ten rows 0.55, 0.25 and 0.2 are 5.5, 2.5 and 2: the first of the equal remainders gets the
+    row left over.
+    """
     assert split_by_group(
         rows_of(range(10)), {"a": 0.55, "b": 0.25, "c": 0.2}, key="key"
     ).wanted == {"a": 6, "b": 2, "c": 2}

@@ -1,4 +1,6 @@
-"""Templates and masks: the marks that training_template puts into a template, what is refused by name, and the mask shown."""
+"""Templates and masks: the marks that training_template puts into a template, what is refused by
+name, and the mask shown.
+"""
 
 import pytest
 from conftest import CHATML, LLAMA3, PLAIN, byte_tokenizer, chat, unmarked
@@ -11,12 +13,14 @@ from ftlib.batches.template import IGNORE, encode, inference_template, show_mask
 from ftlib.core.errors import DataError
 
 HEADER = "'<|start_header_id|>' ~ role ~ '<|end_header_id|>\\n\\n'"
-# Llama 3.1's layout: a system turn always, with two lines of dates before its text; contents are trimmed.
+# Llama 3.1's layout: a system turn always, with two lines of dates before its text; contents are
+# trimmed.
 DATED = (
     "{{ bos_token }}{% set role = 'system' %}{{ "
     + HEADER
     + " }}{{ 'Known until: 2023\\nToday: 26 Jul\\n\\n' }}"
-    "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% endif %}{{ '<|eot_id|>' }}"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% endif %}{{ "
+    "'<|eot_id|>' }}"
     "{% for m in messages %}{% if m.role == 'tool' %}{% set role = 'ipython' %}{{ "
     + HEADER
     + " ~ (m.content | tojson) ~ '<|eot_id|>' }}"
@@ -29,15 +33,19 @@ DATED = (
 )
 # Qwen 2.5's: ChatML with a system turn of its own where none is given, tool answers in a user turn.
 DEFAULT = (
-    "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}{% endif %}"
+    "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}{% "
+    "endif %}"
     "{% for m in messages %}{{ '<|im_start|>' ~ ('user' if m.role == 'tool' else m.role) ~ '\\n' }}"
-    "{{ ('<tool>' ~ m.content ~ '</tool>' if m.role == 'tool' else m.content) ~ '<|im_end|>\\n' }}{% endfor %}"
+    "{{ ('<tool>' ~ m.content ~ '</tool>' if m.role == 'tool' else m.content) ~ '<|im_end|>\\n' "
+    "}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 # Qwen 3's: an empty thought before the last answer only, and in the prompt where thinking is off.
 THOUGHT = (
-    "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\\n' }}{% if m.role == 'assistant' and loop.last %}{{ '<think>\\n\\n</think>\\n\\n' }}"
-    "{% endif %}{{ m.content ~ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{% for m in messages %}{{ '<|im_start|>' ~ m.role ~ '\\n' }}{% if m.role == 'assistant' and "
+    "loop.last %}{{ '<think>\\n\\n</think>\\n\\n' }}"
+    "{% endif %}{{ m.content ~ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|im_start|>assistant\\n' }}"
     "{% if enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
 )
 KINDS = {
@@ -92,7 +100,9 @@ def test_so_they_do_with_a_thought_before_one_answer(contents, system):
 
 
 def test_earlier_answers_without_their_thought():
-    """The unmarked template rewrites the first answer's turn once a second one follows: prefixes cannot tell it, marks can."""
+    """The unmarked template rewrites the first answer's turn once a second one follows: prefixes
+    cannot tell it, marks can.
+    """
     messages = talk("a", "b", "c", "d")
     with pytest.raises(DataError, match="rewrites earlier turns.*training_template"):
         encode(PREFIX["qwen3"], messages)
@@ -181,7 +191,7 @@ def test_stripped_templates_write_the_same(template):
     assert render(inference_template(spaced)) == render(spaced) == render(template)
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 def test_tool_turns_are_kept_or_refused_by_name():
     messages = [
         *talk("q", "call"),
@@ -243,7 +253,7 @@ def test_a_newline_within_the_marks_is_not_learnt():
     ]
 
 
-# --- training on the prompt, and the mask shown -----------------------------------------------------------------------------
+# --- training on the prompt, and the mask shown ---------------------------------------------------
 def test_training_on_the_prompt():
     row = encode(PREFIX["plain"], talk("a", "b"), train_on_prompt=True)
     assert row["labels"] == row["input_ids"] == encode(PREFIX["plain"], talk("a", "b"))["input_ids"]
@@ -251,7 +261,9 @@ def test_training_on_the_prompt():
 
 
 def test_the_mask_shown_over_turns():
-    """bos, 3 tokens of each user turn with its marker, role marker, two answers of 2 and 1 letters, each with its stop token: 5 learnt."""
+    """bos, 3 tokens of each user turn with its marker, role marker, two answers of 2 and 1 letters,
+    each with its stop token: 5 learnt.
+    """
     shown = show_mask(PREFIX["plain"], talk("a", "bc", "d", "e"))
     assert str(shown) == "5 of 14 tokens are trained on, in 2 turns"
     page = shown._repr_html_()

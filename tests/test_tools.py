@@ -27,7 +27,7 @@ def tool(name):
 drift, resolve = tool("drift"), tool("resolve")
 
 
-# --- workflows ------------------------------------------------------------------------------------------------------------------
+# --- workflows ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", WORKFLOWS, ids=[p.name for p in WORKFLOWS])
 def test_every_step_of_a_workflow_is_a_make_target(path):
     workflow = yaml.safe_load(path.read_text())
@@ -72,11 +72,13 @@ def test_tests_and_labs_run_on_both_architectures_and_drift_weekly():
     assert "make drift" in [step.get("run") for step in weekly["jobs"]["drift"]["steps"]]
 
 
-# --- drift ----------------------------------------------------------------------------------------------------------------------
+# --- drift ----------------------------------------------------------------------------------------
 def test_names_of_theirs_that_are_used():
     source = (
-        "import torch, trl\nimport transformers.utils.logging as hf\nfrom peft import LoraConfig as L, get_peft_model\n"
-        "from transformersx import no\nfrom . import peft\ndef f():\n    from trl.trainer import DPOTrainer\n"
+        "import torch, trl\nimport transformers.utils.logging as hf\nfrom peft import LoraConfig "
+        "as L, get_peft_model\n"
+        "from transformersx import no\nfrom . import peft\ndef f():\n    from trl.trainer import "
+        "DPOTrainer\n"
     )
     assert drift.used_names(source) == {
         "trl:",
@@ -104,7 +106,9 @@ def test_constraints_let_go_of_what_is_watched_and_hold_the_rest():
 
 
 def test_probe_tells_signatures_and_what_is_missing(tmp_path, monkeypatch):
-    """Of a package made here: a function, a class, a submodule, a constant, and names that are not there."""
+    """Of a package made here: a function, a class, a submodule, a constant, and names that are not
+    there.
+    """
     package = tmp_path / "made_up"
     package.mkdir()
     (package / "__init__.py").write_text(
@@ -137,7 +141,9 @@ JUNIT = """<testsuites><testsuite><testcase classname="tests.test_a" name="one"/
 
 
 def test_report_of_drift():
-    """One name gone, one with a parameter less and two more, one unchanged, one missing all along; two tests of three fail."""
+    """One name gone, one with a parameter less and two more, one unchanged, one missing all along;
+    two tests of three fail.
+    """
     before = {
         "versions": dict.fromkeys(drift.WATCHED, "1.0"),
         "names": {
@@ -168,7 +174,8 @@ def test_report_of_drift():
         ],
     )
     announced = drift.deprecations(
-        "x.py:3: FutureWarning: `foo` goes in 2.0\n  y\nz.py:1: FutureWarning: `foo` goes in 2.0\nUserWarning: no"
+        "x.py:3: FutureWarning: `foo` goes in 2.0\n  y\nz.py:1: FutureWarning: `foo` goes in "
+        "2.0\nUserWarning: no"
     )
     assert announced == ["FutureWarning: `foo` goes in 2.0"]
     report = drift.write_report(before, after, count, bad, announced)
@@ -210,7 +217,9 @@ def test_arguments_of_drift(tmp_path):
 def test_drift_from_end_to_end_with_the_slow_parts_replaced(
     tmp_path, monkeypatch, capsys, gone, failing, status
 ):
-    """pip, the probes and pytest are replaced; the report lies in the folder and in the summary of the job."""
+    """pip, the probes and pytest are replaced; the report lies in the folder and in the summary of
+    the job.
+    """
     names = {"trl:A": "(x)"}
     answers = iter(
         [
@@ -236,7 +245,7 @@ def test_drift_from_end_to_end_with_the_slow_parts_replaced(
     assert report == (tmp_path / "summary.md").read_text() and report in capsys.readouterr().out
 
 
-# --- resolve --------------------------------------------------------------------------------------------------------------------
+# --- resolve --------------------------------------------------------------------------------------
 def test_the_pip_part_of_the_environment():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     part = resolve.pip_part((ROOT / "environment.yml").read_text())
@@ -281,8 +290,10 @@ def test_pips_command_asks_for_wheels_of_the_other_machine(tmp_path):
 
 
 def test_the_stand_in_is_a_wheel_that_pip_takes_for_torch(tmp_path):
-    """pip, offline, resolves torch==9.9.0 to it and reads its requirements. pip's settings of this machine (a mirror, constraints,
-    hashes, a target) would change what it does, so neither its files nor its variables reach it."""
+    """pip, offline, resolves torch==9.9.0 to it and reads its requirements. pip's settings of this
+    machine (a mirror, constraints, hashes, a target) would change what it does, so neither its
+    files nor its variables reach it.
+    """
     resolve.stand_in(tmp_path, "torch", "9.9.0", ["made-up-thing>=1"])
     resolve.stand_in(tmp_path, "made_up_thing", "1.2", [])
     report = tmp_path / "report.json"

@@ -53,9 +53,11 @@ def uneven():
     return ft.add_lora(llama(layers=1, initializer_range=0.5), r=2)
 
 
-# --- the loss ---------------------------------------------------------------------------------------------------------------
+# --- the loss -------------------------------------------------------------------------------------
 def hand_loss(model, tokenizer, rows) -> torch.Tensor:
-    """Mean of −log p(next token) over the answer tokens of all rows, one row at a time, without padding."""
+    """Mean of −log p(next token) over the answer tokens of all rows, one row at a time, without
+    padding.
+    """
     total, count = 0.0, 0
     for row in encode_rows(tokenizer, rows):
         ids, labels = torch.tensor([row["input_ids"]]), row["labels"]
@@ -67,7 +69,9 @@ def hand_loss(model, tokenizer, rows) -> torch.Tensor:
 
 
 def test_the_loss_is_the_mean_over_answer_tokens(tokenizer, rows):
-    """Rows of unequal length, padded: the trainer's first loss, and its evaluation loss, equal the sum by hand."""
+    """Rows of unequal length, padded: the trainer's first loss, and its evaluation loss, equal the
+    sum by hand.
+    """
     rows = [chat("a", "b"), chat("abcdef", "b" * 20), chat("k", "7"), chat("k", "7")]
     model = uneven()
     want = hand_loss(model, tokenizer, rows).item()
@@ -96,7 +100,9 @@ def test_evaluation_loss_is_a_mean_over_tokens_also_across_batches(tokenizer):
 
 
 def test_accumulation_equals_one_large_batch(tokenizer):
-    """Two batches of two are one of four: the mean is over all their answer tokens, not over the two means."""
+    """Two batches of two are one of four: the mean is over all their answer tokens, not over the
+    two means.
+    """
     rows = [chat("a", "b"), chat("abcdef", "b" * 20), chat("xyz", "q"), chat("uv", "w" * 9)]
     runs, models = [], []
     for options in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}):
@@ -115,7 +121,9 @@ def test_accumulation_equals_one_large_batch(tokenizer):
 
 
 def test_one_step_by_hand(tokenizer, rows):
-    """One AdamW step from zero state is lr·sign(gradient): B moves by lr wherever its gradient is not tiny."""
+    """One AdamW step from zero state is lr·sign(gradient): B moves by lr wherever its gradient is
+    not tiny.
+    """
     model = adapted(lora_dropout=0.0)
     batch = rows[:4]
     hand_loss(model, tokenizer, batch).backward()
@@ -132,7 +140,7 @@ def test_one_step_by_hand(tokenizer, rows):
     )
 
 
-# --- what a run does ----------------------------------------------------------------------------------------------------------
+# --- what a run does ------------------------------------------------------------------------------
 def test_it_learns_and_reports(tokenizer, rows):
     model = adapted(lora_dropout=0.0)
     run = ft.finetune(
@@ -170,7 +178,8 @@ def test_the_base_is_unchanged_bit_for_bit(variant, tokenizer, rows):
 
 
 def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch):
-    """Trainer's fused optimizer writes past PyTorch's version counters: a norm kept by them would stay that of step 0.
+    """Trainer's fused optimizer writes past PyTorch's version counters: a norm kept by them would
+    stay that of step 0.
 
     The same training with the norm computed anew in every pass ends in the same adapter.
     """
@@ -192,7 +201,9 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
 
 
 def test_full_fine_tuning(tokenizer, rows, tmp_path):
-    """Without an adapter every parameter trains, checkpoints hold the model, and the run resumes to the same end."""
+    """Without an adapter every parameter trains, checkpoints hold the model, and the run resumes to
+    the same end.
+    """
 
     def fresh():
         return llama(layers=1).requires_grad_(True)
@@ -233,7 +244,9 @@ def test_full_fine_tuning(tokenizer, rows, tmp_path):
 
 
 def test_batches_hold_rows_of_like_length_in_an_order_of_seed_and_epoch():
-    """Every row once an epoch; another epoch and another seed are another order; the global generator has no say."""
+    """Every row once an epoch; another epoch and another seed are another order; the global
+    generator has no say.
+    """
     lengths = [10 + i % 40 for i in range(200)]
 
     def order(seed, epoch):
@@ -284,7 +297,7 @@ def test_long_rows_are_left_out_of_training(tokenizer, rows, capsys):
     )
 
 
-# --- the artifact -------------------------------------------------------------------------------------------------------------
+# --- the artifact ---------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, adapter, run) of one uninterrupted run of ten steps."""
@@ -372,7 +385,7 @@ def test_finishing_twice_returns_at_once_with_the_same_adapter(finished, tokeniz
     assert after == manifest  # the seconds of the real run, not those of coming back
 
 
-# --- killed, and going on -------------------------------------------------------------------------------------------------------
+# --- killed, and going on -------------------------------------------------------------------------
 def train_until_killed(where: str, folder: Path) -> None:
     """For a process of its own: dies in step 8, or with its second checkpoint half written."""
     step, save = trainer_module.SFTTrainer.training_step, active.save_adapter
@@ -402,7 +415,9 @@ def train_until_killed(where: str, folder: Path) -> None:
 def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(
     where, newest, finished, tokenizer, tmp_path
 ):
-    """A process of its own dies from SIGKILL: between two steps, or with its second checkpoint half written."""
+    """A process of its own dies from SIGKILL: between two steps, or with its second checkpoint half
+    written.
+    """
     folder = tmp_path / "run"
     assert exit_code_of_a_child(lambda: train_until_killed(where, folder)) == -signal.SIGKILL
     assert (
@@ -433,7 +448,7 @@ def test_a_half_written_newest_checkpoint_is_ignored(finished, tokenizer, tmp_pa
     assert run.resumed_from == 9 and equal(adapter(model), finished[1])
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 CHANGES = {
     "steps": {"steps": 11},
     "learning_rate": {"learning_rate": 1e-3},

@@ -1,4 +1,5 @@
-"""Every number in prose has a source: `python -m tools.claims` lists those that have none, by file, cell, number and sentence.
+"""Every number in prose has a source: `python -m tools.claims` lists those that have none, by file,
+cell, number and sentence.
 
 A number in a Markdown cell of a lab or in a document must be one of these:
 (a) computed: it stands, within its own rounding, in an output or a setting of the same notebook; for a document in the
@@ -6,9 +7,10 @@ A number in a Markdown cell of a lab or in a document must be one of these:
 (b) cited: its paragraph (or a neighbour of its list or table) names a source of `tools/papers.toml`, whose entry has the number;
 (c) derived: it is part of an equation of numbers, which is evaluated; or its paragraph says that it is an estimate.
 
-Exempt is what states no fact: `STRUCTURE` below (years, versions, names, section numbers, course times, widths in bits), code,
-formulas, headings, whole numbers up to 12 without a unit, guesses, and the invented premises of checkpoint and challenge.
-An equation of numbers that does not hold is an error anywhere, also in those.
+Exempt is what states no fact: `STRUCTURE` below (years, versions, names, section numbers, course
+times, widths in bits), code, formulas, headings, whole numbers up to 12 without a unit, guesses,
+and the invented premises of checkpoint and challenge. An equation of numbers that does not hold is
+an error anywhere, also in those.
 """
 
 from __future__ import annotations
@@ -94,9 +96,11 @@ class Claim:
     why: str = "no source"
 
 
-# --- text ----------------------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 def blocks(text: str) -> list[tuple[str, str]]:
-    """(kind, text) of the paragraphs, list items, table rows and headings, in order, without code blocks and displayed formulas."""
+    """(kind, text) of the paragraphs, list items, table rows and headings, in order, without code
+    blocks and displayed formulas.
+    """
     text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
     text = re.sub(
         r"\$\$.*?\$\$|<!-- validation -->.*?<!-- end -->|</?\w+[^>]*>", "\n", text, flags=re.S
@@ -121,7 +125,9 @@ def prose(text: str) -> str:
 
 
 def scope(all_blocks, i: int) -> str:
-    """What a citation may stand in: the block; for a row or an item also its list or table and the paragraph on either side."""
+    """What a citation may stand in: the block; for a row or an item also its list or table and the
+    paragraph on either side.
+    """
     first = last = i
     if all_blocks[i][0] in ("row", "item"):
         while first > 0 and all_blocks[first][0] == all_blocks[i][0]:
@@ -131,9 +137,11 @@ def scope(all_blocks, i: int) -> str:
     return " ".join(b[1] for b in all_blocks[first : last + 1])
 
 
-# --- arithmetic ----------------------------------------------------------------------------------------------------------------
+# --- arithmetic -----------------------------------------------------------------------------------
 def evaluate(side: str) -> float:
-    """The value of a product, quotient, sum, root or power as it is written. SyntaxError where it is no expression."""
+    """The value of a product, quotient, sum, root or power as it is written. SyntaxError where it
+    is no expression.
+    """
     unit = re.search(r"([kMG]i?B|million|%)\s*$", side)
     code = side[: unit.start()] if unit else side
     code = re.sub(
@@ -153,7 +161,9 @@ def evaluate(side: str) -> float:
 
 
 def slack(side: str) -> float:
-    """Half a unit in the last written place of a plain number, in its own scale; nothing for an expression."""
+    """Half a unit in the last written place of a plain number, in its own scale; nothing for an
+    expression.
+    """
     plain = re.fullmatch(r"\s*[-−]?[\d,]+(?:\.(\d+))?(?: ?([kMG]i?B|million|%))?\s*", side)
     if not plain:
         return 0.0
@@ -162,7 +172,9 @@ def slack(side: str) -> float:
 
 
 def equations(text: str):
-    """(the equation, whether it holds) for each chain of numbers joined by = or ≈ in which something is computed."""
+    """(the equation, whether it holds) for each chain of numbers joined by = or ≈ in which
+    something is computed.
+    """
     for latex, plain in (("\\cdot", "·"), ("\\times", "×"), ("\\,", " "), ("$", "")):
         text = text.replace(latex, plain)
     text = re.sub(r"\\tfrac(\d)\{?(\d+)\}?", r"\1/\2", text)
@@ -186,7 +198,7 @@ def equations(text: str):
         )
 
 
-# --- sources -------------------------------------------------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------
 def numbers(text: str) -> list[tuple[float, str]]:
     """(value, unit) of all numbers of a text."""
     return [
@@ -225,7 +237,9 @@ def computed_in(notebook: dict) -> list[tuple[float, str]]:
 
 
 def computed_here() -> list[tuple[float, str]]:
-    """Measurements of the data and the benchmarks, counts of the rows, settings, limits that a test asserts."""
+    """Measurements of the data and the benchmarks, counts of the rows, settings, limits that a test
+    asserts.
+    """
     files = (
         "validation.json",
         "world-llama-4m/config.json",
@@ -266,9 +280,12 @@ def computed_here() -> list[tuple[float, str]]:
 
 
 def known_as(value: str, unit: str, known: set[tuple[float, str]]) -> bool:
-    """Whether the number is known with its unit, or without one in the unit's scale (7,340,032 for 7.3 MB).
+    """Whether the number is known with its unit, or without one in the unit's scale (7,340,032 for
+    7.3 MB).
 
-    Within the rounding of what is written; two digits and no unit must be exact, or nearly every small number would be known."""
+    Within the rounding of what is written; two digits and no unit must be exact, or nearly every
+    small number would be known.
+    """
     number, places = float(value.replace(",", "")), len(value.partition(".")[2])
     half = (
         0.0
@@ -303,7 +320,7 @@ def cited(value: str, text: str, papers: dict, lab: str) -> bool:
     return False
 
 
-# --- checking ------------------------------------------------------------------------------------------------------------------
+# --- checking -------------------------------------------------------------------------------------
 def check_text(
     text: str, where: str, known: set, papers: dict, lab: str = "", invented: bool = False
 ) -> list[Claim]:

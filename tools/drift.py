@@ -1,9 +1,11 @@
-"""What the newest TRL, PEFT and transformers change for ftlib: `make drift`. Needs only Python's standard library.
+"""What the newest TRL, PEFT and transformers change for ftlib: `make drift`. Needs only Python's
+standard library.
 
-A second environment, .venv.drift, gets them without their constraints (torch stays pinned). Then every name of theirs that the
-repository imports is looked up in both environments and its signature compared, and the tests run. The report,
-build/drift/report.md, says which versions, which names have gone or changed, which tests fail, and which deprecations are
-announced. Exit status 1 if a name has gone or a test fails.
+A second environment, .venv.drift, gets them without their constraints (torch stays pinned). Then
+every name of theirs that the repository imports is looked up in both environments and its signature
+compared, and the tests run. The report, build/drift/report.md, says which versions, which names
+have gone or changed, which tests fail, and which deprecations are announced. Exit status 1 if a
+name has gone or a test fails.
 """
 
 from __future__ import annotations
@@ -56,9 +58,11 @@ print("\n" + json.dumps({"versions": {p: importlib.metadata.version(p) for p in 
 """
 
 
-# --- what of theirs is used -----------------------------------------------------------------------------------------------------
+# --- what of theirs is used -----------------------------------------------------------------------
 def used_names(source: str) -> set[str]:
-    """Names of the watched packages that a source imports, as "module:name" ("module:" for the module itself)."""
+    """Names of the watched packages that a source imports, as "module:name" ("module:" for the
+    module itself).
+    """
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -92,7 +96,7 @@ def probe(python: Path, names: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# --- the second environment -------------------------------------------------------------------------------------------------------
+# --- the second environment -----------------------------------------------------------------------
 def relaxed(constraints: str) -> str:
     """constraints.txt without the watched packages and what they bound."""
     free = {name.replace("_", "-") for name in (*WATCHED, *BOUND)}
@@ -126,7 +130,8 @@ def install(folder: Path, report: Path) -> Path:
     for wanted in ([torch], ["-e", ".[dev,grading]"], ["--upgrade", *WATCHED]):
         if subprocess.run([*pip, *wanted], cwd=ROOT).returncode:
             sys.exit(
-                f"drift: pip install {' '.join(wanted)} failed; its reason is above. Is the network up?"
+                f"drift: pip install {' '.join(wanted)} failed; its reason is above. Is the "
+                "network up?"
             )
     return python
 
@@ -154,7 +159,7 @@ def run_tests(python: Path, report: Path, arguments: str) -> None:
             log.write(line)
 
 
-# --- the report -------------------------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------
 def failures(xml: str) -> tuple[int, list[tuple[str, str]]]:
     """(tests run, [(test, first line of its failure)]) of a JUnit report."""
     cases = list(ET.fromstring(xml).iter("testcase"))
@@ -175,7 +180,9 @@ def deprecations(log: str) -> list[str]:
 
 
 def changes(before: dict, after: dict) -> dict[str, list[str]]:
-    """Names that have gone, and those whose signature differs, between two probes. A name missing in both is not drift."""
+    """Names that have gone, and those whose signature differs, between two probes. A name missing
+    in both is not drift.
+    """
     gone = [
         n
         for n, now in after["names"].items()

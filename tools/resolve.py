@@ -1,9 +1,12 @@
-"""Show that the pip part of environment.yml resolves to wheels for x86-64 and aarch64: `make resolve`. Installs nothing.
+"""Show that the pip part of environment.yml resolves to wheels for x86-64 and aarch64: `make
+resolve`. Installs nothing.
 
-pip downloads what it resolves, even on a dry run, and torch's CUDA wheels are gigabytes. So a stand-in with the name, version and
-requirements of the installed torch takes its place, and `pip index` says whether torch itself has a wheel for the machine; the
-nvidia packages of a CUDA build are not looked at. About 300 MB a machine are fetched once (an estimate), then come from pip's
-cache. pip evaluates environment markers for the machine and the Python that it runs on, not for those asked for.
+pip downloads what it resolves, even on a dry run, and torch's CUDA wheels are gigabytes. So a
+stand-in with the name, version and requirements of the installed torch takes its place, and `pip
+index` says whether torch itself has a wheel for the machine; the nvidia packages of a CUDA build
+are not looked at. About 300 MB a machine are fetched once (an estimate), then come from pip's
+cache. pip evaluates environment markers for the machine and the Python that it runs on, not for
+those asked for.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ def pip_part(text: str) -> list[str]:
 
 
 def requirements(lines: list[str], project: dict) -> list[str]:
-    """pip's arguments: `-e .[extras]` becomes what the project and its extras require, for a project is not a wheel."""
+    """pip's arguments: `-e .[extras]` becomes what the project and its extras require, for a
+    project is not a wheel.
+    """
     wanted = []
     for line in lines:
         editable = re.fullmatch(r"-e \.(?:\[(.*)\])?", line)
@@ -166,7 +171,8 @@ def main() -> int:
                 flush=True,
             )
             print(
-                f"{machine}: torch {torch} {'has a wheel' if wheel else 'has NO wheel'} for Python {python}",
+                f"{machine}: torch {torch} {'has a wheel' if wheel else 'has NO wheel'} for "
+                f"Python {python}",
                 flush=True,
             )
             well = well and done and wheel

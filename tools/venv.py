@@ -1,9 +1,10 @@
-"""Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only Python's standard library.
-With --export also what compiles for minutes and only lab 3.1.10 needs (with --probe too: again, if
-what is installed does not run); with --browser what drives a Chromium (tests/browser).
+"""Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only
+Python's standard library. With --export also what compiles for minutes and only lab 3.1.10 needs
+(with --probe too: again, if what is installed does not run); with --browser what drives a Chromium
+(tests/browser).
 
-A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then sees the system's
-packages, and torch is held at the version that is there.
+A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then
+sees the system's packages, and torch is held at the version that is there.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def find_python() -> str:
     if sys.version_info >= OLDEST:
         stop(f"Python {have} has no venv module: sudo apt install python3-venv")
     stop(
-        f"Python {have} is too old, 3.11 is needed: sudo apt install python3.12 python3.12-venv, or make PYTHON=/path/to/python3"
+        f"Python {have} is too old, 3.11 is needed: sudo apt install python3.12 python3.12-venv, "
+        "or make PYTHON=/path/to/python3"
     )
 
 

@@ -12,7 +12,9 @@ from ftlib.adapters.prefix import Prefix, load_prefix, save_prefix
 
 
 def baseline_io(model: nn.Module):
-    """(options, save, load) of the model's baseline, for a trainer that checkpoints it without its base; None without one."""
+    """(options, save, load) of the model's baseline, for a trainer that checkpoints it without its
+    base; None without one.
+    """
     for part in parts_of(model).values():
         return part.options, *(
             (save_prefix, load_prefix)
@@ -23,7 +25,9 @@ def baseline_io(model: nn.Module):
 
 
 def adapter_of(model):
-    """(options, save, load) of the model's adapter, LoRA or a baseline; None where the model itself trains."""
+    """(options, save, load) of the model's adapter, LoRA or a baseline; None where the model itself
+    trains.
+    """
     if lora_layers(model):
         return adapter_config_dict(model), save_adapter, load_adapter
     return baseline_io(model)

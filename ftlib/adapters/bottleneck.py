@@ -1,10 +1,12 @@
 """Bottleneck adapters: a small two-layer network after each sublayer of a frozen model.
 
-Houlsby et al. 2019, arXiv 1902.00751, section 2.1: ``h ← h + W_up·f(W_down·h + b_down) + b_up`` on a sublayer's output h
-(B, T, d), before the residual addition; W_down is (m, d), W_up (d, m), so each adds 2md + d + m parameters. W_up = 0 and
-b_up = 0 make the start exactly the base model. Houlsby puts one after attention and one after the MLP of each layer, Pfeiffer et
-al. (2021, arXiv 2005.00247) only the second: `sublayers=("mlp",)`. The paper also trains the layer norms; they stay frozen here.
-Unlike LoRA's, this update cannot be merged into the weights: f stands between its two matrices.
+Houlsby et al. 2019, arXiv 1902.00751, section 2.1: ``h ← h + W_up·f(W_down·h + b_down) + b_up`` on
+a sublayer's output h (B, T, d), before the residual addition; W_down is (m, d), W_up (d, m), so
+each adds 2md + d + m parameters. W_up = 0 and b_up = 0 make the start exactly the base model.
+Houlsby puts one after attention and one after the MLP of each layer, Pfeiffer et al. (2021, arXiv
+2005.00247) only the second: `sublayers=("mlp",)`. The paper also trains the layer norms; they stay
+frozen here. Unlike LoRA's, this update cannot be merged into the weights: f stands between its two
+matrices.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "tanh": torch.tan
 
 
 class Bottleneck(baselines.Baseline):
-    """`down` (m, d) ~ kaiming_uniform(a=√5), `up` (d, m) = 0 and two biases = 0, all in fp32 or wider; computes in h's dtype."""
+    """`down` (m, d) ~ kaiming_uniform(a=√5), `up` (d, m) = 0 and two biases = 0, all in fp32 or
+    wider; computes in h's dtype.
+    """
 
     kind = "BOTTLENECK"
 
@@ -51,7 +55,9 @@ class Bottleneck(baselines.Baseline):
 
 
 def _build(model: nn.Module, fields: dict) -> dict[str, Bottleneck]:
-    """One adapter for each module whose last name is in `sublayers`. ValueError names the value that does not fit."""
+    """One adapter for each module whose last name is in `sublayers`. ValueError names the value
+    that does not fit.
+    """
     size, activation, sublayers = (
         baselines.whole("size", fields["size"]),
         fields["activation"],
@@ -79,10 +85,12 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Bottleneck]:
 def add_bottleneck(
     model: nn.Module, size: int = 16, activation: str = "gelu", sublayers=("self_attn", "mlp")
 ) -> nn.Module:
-    """Freeze the model and train an adapter of width `size` after each of these sublayers; returns the model.
+    """Freeze the model and train an adapter of width `size` after each of these sublayers; returns
+    the model.
 
-    `sublayers`: last parts of module names, Llama's by default; their output, or the first of it, must be (B, T, hidden).
-    Raises ValueError for a bad value, an unknown sublayer and a model that has an adapter.
+    `sublayers`: last parts of module names, Llama's by default; their output, or the first of it,
+    must be (B, T, hidden). Raises ValueError for a bad value, an unknown sublayer and a model that
+    has an adapter.
     """
     baselines.refuse_second(model)
     return baselines.attach(
@@ -91,18 +99,23 @@ def add_bottleneck(
 
 
 def remove_bottleneck(model: nn.Module) -> nn.Module:
-    """Take the adapters away: the base model, bit for bit, still frozen. AdapterError if there are none."""
+    """Take the adapters away: the base model, bit for bit, still frozen. AdapterError if there are
+    none.
+    """
     return baselines.remove(model, Bottleneck)
 
 
 def save_bottleneck(model: nn.Module, path):
-    """Write `adapter_config.json` (peft_type "BOTTLENECK": PEFT has no such method) and `adapter_model.safetensors`, atomically."""
+    """Write `adapter_config.json` (peft_type "BOTTLENECK": PEFT has no such method) and
+    `adapter_model.safetensors`, atomically.
+    """
     return baselines.save(model, path, Bottleneck)
 
 
 def load_bottleneck(model: nn.Module, path, trainable: bool = True) -> nn.Module:
     """Put saved adapters onto the model, or into the equal ones that it has; returns the model.
 
-    AdapterError (a ValueError) for another base, a damaged file or anything that does not fit; the model is then untouched.
+    AdapterError (a ValueError) for another base, a damaged file or anything that does not fit; the
+    model is then untouched.
     """
     return baselines.load(model, path, Bottleneck, _build, trainable)

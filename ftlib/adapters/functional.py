@@ -1,6 +1,8 @@
-"""LoRA's and DoRA's mathematics as functions of tensors: the update, the forward pass, DoRA's norm, and all of it fused.
+"""LoRA's and DoRA's mathematics as functions of tensors: the update, the forward pass, DoRA's norm,
+and all of it fused.
 
-The layers and verbs that use them are in `ftlib.adapters.lora`, where the formulas' papers are named as well.
+The layers and verbs that use them are in `ftlib.adapters.lora`, where the formulas' papers are
+named as well.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
 def merged_weight(
     weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitude: Tensor | None = None
 ) -> Tensor:
-    """``W + sBA`` (out, in) as a new tensor in A's dtype; with DoRA's `magnitude` (out,) its rows scaled to that length."""
+    """``W + sBA`` (out, in) as a new tensor in A's dtype; with DoRA's `magnitude` (out,) its rows
+    scaled to that length.
+    """
     merged = lora_delta(A, B, scaling).add_(weight)
     if magnitude is not None:
         norm = dora_norm(weight, A, B, scaling)
@@ -31,24 +35,30 @@ def merged_weight(
 def lora_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scaling: float
 ) -> Tensor:
-    """LoRA's forward pass ``Wx + b + s·B(Ax)``: x (..., in) -> (..., out). No out×in tensor is made."""
+    """LoRA's forward pass ``Wx + b + s·B(Ax)``: x (..., in) -> (..., out). No out×in tensor is
+    made.
+    """
     return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling
 
 
 def dense_weight(weight: Tensor, quant_state, dtype: torch.dtype) -> Tensor:
-    """W (out, in) in `dtype`. What is dequantised or cast here lives for one product only: nobody keeps it."""
+    """W (out, in) in `dtype`. What is dequantised or cast here lives for one product only: nobody
+    keeps it.
+    """
     if quant_state is None:
         return weight.to(dtype)
     return dequantize_packed(weight, quant_state).to(dtype)
 
 
 class FusedLoRA(torch.autograd.Function):
-    """LoRA, and DoRA where `g` (out,) is given, over a frozen weight: ``y = g⊙(Wx + s·B(A·drop(x))) + b``.
+    """LoRA, and DoRA where `g` (out,) is given, over a frozen weight: ``y = g⊙(Wx + s·B(A·drop(x)))
+    + b``.
 
-    Saves x, xAᵀ (N, r) and for DoRA the output, which the next layer mostly keeps anyway. The low-rank part is added
-    into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need not be kept. A weight of another dtype, or in
-    4 bits (`quant_state`), is cast or dequantised once in forward and once more in backward, and never saved. Of dropout
-    (probability `p`) the mask is saved, a byte an element, and not the dropped x.
+    Saves x, xAᵀ (N, r) and for DoRA the output, which the next layer mostly keeps anyway. The
+    low-rank part is added into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need
+    not be kept. A weight of another dtype, or in 4 bits (`quant_state`), is cast or dequantised
+    once in forward and once more in backward, and never saved. Of dropout (probability `p`) the
+    mask is saved, a byte an element, and not the dropped x.
     """
 
     @staticmethod
@@ -116,7 +126,9 @@ class FusedLoRA(torch.autograd.Function):
 
 
 def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recompute) -> Tensor:
-    """∂L/∂g (out,) of DoRA, summed in fp32 or wider; `recompute(rows)` gives Wx + sBAx of rows that g = 0 wiped out."""
+    """∂L/∂g (out,) of DoRA, summed in fp32 or wider; `recompute(rows)` gives Wx + sBAx of rows that
+    g = 0 wiped out.
+    """
     wide = torch.promote_types(dy.dtype, torch.float32)
     dg = (dy * (y if bias is None else y - bias)).sum(0, dtype=wide) / g.to(wide)
     zero = g == 0
@@ -129,7 +141,9 @@ NORM_ROWS = 2048  # rows of W that dora_norm widens at a time
 
 
 def row_squares(weight: Tensor) -> Tensor:
-    """``‖W_i‖²`` of every output row, (out,), in at least fp32: the part of the norm that never changes."""
+    """``‖W_i‖²`` of every output row, (out,), in at least fp32: the part of the norm that never
+    changes.
+    """
     dtype = torch.promote_types(weight.dtype, torch.float32)
     return torch.cat([rows.to(dtype).square().sum(1) for rows in weight.split(NORM_ROWS)])
 
@@ -139,8 +153,9 @@ def dora_norm(
 ) -> Tensor:
     """``‖W + sBA‖`` of every output row, (out,), without the dense product.
 
-    ``n_i² = ‖W_i‖² + 2s·Σ_k B_ik (WAᵀ)_ik + s²·[(B·AAᵀ)⊙B]_i``, in at least fp32; `squares` is ``‖W_i‖²`` if it is
-    known (`row_squares`). W is widened a few rows at a time, so the temporaries stay small.
+    ``n_i² = ‖W_i‖² + 2s·Σ_k B_ik (WAᵀ)_ik + s²·[(B·AAᵀ)⊙B]_i``, in at least fp32; `squares` is
+    ``‖W_i‖²`` if it is known (`row_squares`). W is widened a few rows at a time, so the temporaries
+    stay small.
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
     A, B = A.to(dtype), B.to(dtype)

@@ -1,4 +1,6 @@
-"""What adapters have in common that sit beside a model's modules, in hooks: attach, remove, switch off, save, load."""
+"""What adapters have in common that sit beside a model's modules, in hooks: attach, remove, switch
+off, save, load.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from ftlib.adapters.lora import count_parameters, log, lora_layers
 
 
 class Baseline(nn.Module):
-    """Trained weights that act on the module they stand in by a hook, `before` or `after` it; `options` go into the config file."""
+    """Trained weights that act on the module they stand in by a hook, `before` or `after` it;
+    `options` go into the config file.
+    """
 
     is_adapter = True  # tells add_lora that the model has one
     kind, key = "", "{part}.{parameter}"  # peft_type, and how a tensor is named in the file
@@ -98,7 +102,9 @@ def remove(model: nn.Module, kind: type[Baseline]) -> nn.Module:
 
 @contextlib.contextmanager
 def disable_baseline(model: nn.Module):
-    """Within the block the model is the base model, bit for bit and without a copy of it. AdapterError if it has no baseline."""
+    """Within the block the model is the base model, bit for bit and without a copy of it.
+    AdapterError if it has no baseline.
+    """
     before = {part: part.enabled for part in _present(model, Baseline).values()}
     try:
         for part in before:
@@ -118,7 +124,9 @@ def _by_key(parts: dict[str, Baseline]) -> dict[str, nn.Parameter]:
 
 
 def save(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], **fields) -> Path:
-    """Config and weights, written beside and renamed: a folder that held a good adapter holds one at every moment."""
+    """Config and weights, written beside and renamed: a folder that held a good adapter holds one
+    at every moment.
+    """
     parts, path = _present(model, kind), Path(path)
     fields |= {
         **next(iter(parts.values())).options,
@@ -146,13 +154,16 @@ def _read_fields(file: Path, kind: type[Baseline]) -> dict:
 def load(
     model: nn.Module, path: str | os.PathLike, kind: type[Baseline], build, trainable: bool
 ) -> nn.Module:
-    """Read everything into new parts, which `build(model, fields)` makes, and only then touch the model."""
+    """Read everything into new parts, which `build(model, fields)` makes, and only then touch the
+    model.
+    """
     path = Path(path)
     fields = _read_fields(path / CONFIG, kind)
     recorded = fields.get("base_model_name_or_path") or ""
     if not same_base(recorded, model):
         raise AdapterError(
-            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base instead"
+            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base "
+            "instead"
         )
     try:
         new = build(model, fields)
@@ -161,7 +172,8 @@ def load(
     for option, here in next(iter(new.values())).options.items():
         if fields.get(option, here) != here:  # PEFT leaves out what it takes from the model
             raise AdapterError(
-                f"{path / CONFIG}: {option}={fields[option]!r}, this model has {here!r}: load that base instead"
+                f"{path / CONFIG}: {option}={fields[option]!r}, this model has {here!r}: load "
+                "that base instead"
             )
     tensors, present = read_tensors(path), parts_of(model, kind)
     check_tensors(tensors, {key: tuple(p.shape) for key, p in _by_key(new).items()}, path / WEIGHTS)
@@ -169,7 +181,8 @@ def load(
         refuse_second(model)
     elif {k: p.options for k, p in present.items()} != {k: p.options for k, p in new.items()}:
         raise AdapterError(
-            f"{path}: {next(iter(new.values())).options}, but the model has {next(iter(present.values())).options}"
+            f"{path}: {next(iter(new.values())).options}, but the model has "
+            f"{next(iter(present.values())).options}"
         )
     parts = present or new
     with torch.no_grad():

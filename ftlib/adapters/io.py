@@ -1,7 +1,7 @@
 """Adapters on disk, in PEFT's format: what PEFT saved loads here, what is saved here loads in PEFT.
 
-A folder holds `adapter_config.json` and `adapter_model.safetensors`. Reading is strict: everything is
-checked before the model is touched, and an adapter that would be applied in part is refused.
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. Reading is strict: everything
+is checked before the model is touched, and an adapter that would be applied in part is refused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ NEUTRAL = {
     "monteclora_config": None,
     "kasa_config": None,
 }
-# PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA … change the base weights too, so their A and B fit another base than the one here.
+# PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA … change the base weights too, so their A and B fit another
+# base than the one here.
 INITS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
 
@@ -54,7 +55,9 @@ class AdapterError(ValueError):
 
 
 def base_name(model: nn.Module) -> str:
-    """What the model was loaded from; the embedded model goes by its folder's name, on every machine alike."""
+    """What the model was loaded from; the embedded model goes by its folder's name, on every
+    machine alike.
+    """
     name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
     from ftlib.core.paths import DATA
 
@@ -90,16 +93,20 @@ def tensor_names(layer_name: str, use_dora: bool) -> dict[str, str]:
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on the CPU; of one that FSDP2 has sharded all parts, for which every process must call."""
+    """The tensor on the CPU; of one that FSDP2 has sharded all parts, for which every process must
+    call.
+    """
     tensor = tensor.detach()
     return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).contiguous().cpu()
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | None = None) -> Path:
-    """Write the adapter as PEFT's `adapter_config.json` and `adapter_model.safetensors`; returns the folder.
+    """Write the adapter as PEFT's `adapter_config.json` and `adapter_model.safetensors`; returns
+    the folder.
 
-    Files are written beside and renamed, so a folder that held a good adapter holds one at every moment. In a distributed run every
-    process calls it and the first one writes; or the first alone, with the gathered `state_dict` of the model.
+    Files are written beside and renamed, so a folder that held a good adapter holds one at every
+    moment. In a distributed run every process calls it and the first one writes; or the first
+    alone, with the gathered `state_dict` of the model.
     """
     layers, config, path = adapted_names(model), model.adapter_config, Path(path)
     tensors = {
@@ -174,7 +181,9 @@ def _swap_in(path: Path, temporary: dict[str, Path]) -> None:
 
 
 def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
-    """(options, all fields) of an adapter folder. AdapterError if it is not a LoRA that ftlib implements."""
+    """(options, all fields) of an adapter folder. AdapterError if it is not a LoRA that ftlib
+    implements.
+    """
     file = Path(path) / CONFIG
     if not file.is_file():
         raise AdapterError(
@@ -190,11 +199,13 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
     for option, neutral in NEUTRAL.items():
         if fields.get(option) not in (neutral, None, {}, [], False):
             raise AdapterError(
-                f"{file}: {option}={fields[option]!r} is not implemented in ftlib; load it with PEFT"
+                f"{file}: {option}={fields[option]!r} is not implemented in ftlib; load it with "
+                "PEFT"
             )
     if fields.get("init_lora_weights") not in INITS:
         raise AdapterError(
-            f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base weights: "
+            f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base "
+            "weights: "
             "load it with PEFT, or save it there with path_initial_model_for_weight_conversion"
         )
     targets = fields.get("target_modules")
@@ -258,7 +269,8 @@ def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None
             )
         if not torch.isfinite(tensors[key]).all():
             raise AdapterError(
-                f"{file}: {key} has NaN or infinite values: the file is damaged or the training diverged"
+                f"{file}: {key} has NaN or infinite values: the file is damaged or the training "
+                "diverged"
             )
 
 
@@ -268,17 +280,19 @@ def same_base(recorded: str, model: nn.Module) -> bool:
 
 
 def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = True) -> nn.Module:
-    """Put the saved adapter onto the model, or into the equal adapter that it has; returns the model.
+    """Put the saved adapter onto the model, or into the equal adapter that it has; returns the
+    model.
 
-    Raises AdapterError (a ValueError) for another base model, missing or extra tensors, wrong shapes, options
-    that ftlib does not implement and damaged files; the model is then untouched.
+    Raises AdapterError (a ValueError) for another base model, missing or extra tensors, wrong
+    shapes, options that ftlib does not implement and damaged files; the model is then untouched.
     """
     path = Path(path)
     config, fields = read_config(path)
     recorded = fields.get("base_model_name_or_path") or ""
     if not same_base(recorded, model):
         raise AdapterError(
-            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base instead"
+            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base "
+            "instead"
         )
     present, tensors = lora_layers(model), read_tensors(path)
     try:

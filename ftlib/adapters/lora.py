@@ -1,8 +1,8 @@
 """LoRA and DoRA layers, put into a model in place: add, merge, disable.
 
 LoRA (Hu et al. 2021, arXiv 2106.09685, eq. 3): ``y = Wx + b + s·B(Ax)`` with ``s = alpha/r``.
-rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): ``s = alpha/sqrt(r)``.
-DoRA (Liu et al. 2024, arXiv 2402.09353, eq. 5): ``y = m/‖W + sBA‖ · (W + sBA)x + b``, one norm per output row.
+rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): ``s = alpha/sqrt(r)``. DoRA (Liu et al. 2024, arXiv
+2402.09353, eq. 5): ``y = m/‖W + sBA‖ · (W + sBA)x + b``, one norm per output row.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ register_optimizer_step_post_hook(_count_step)
 
 @dataclass(frozen=True)
 class Drift:
-    """Squared norms of a merge: the update itself, what rounding to the weight's dtype changed, and what 4 bits would."""
+    """Squared norms of a merge: the update itself, what rounding to the weight's dtype changed, and
+    what 4 bits would.
+    """
 
     update: float
     rounding: float
@@ -82,14 +84,17 @@ class Drift:
     def __str__(self) -> str:
         size = math.sqrt(self.update) or 1.0
         return (
-            f"rounding moved the weights by {math.sqrt(self.rounding) / size:.2g} of the update's norm; "
+            f"rounding moved the weights by {math.sqrt(self.rounding) / size:.2g} of the update's "
+            "norm; "
             f"in 4 bits again it would be {math.sqrt(self.requantising) / size:.2g}"
         )
 
 
 def _dense_linear(layer: nn.Module, n_in: int, n_out: int) -> nn.Linear:
-    """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias, in the dtype that the weight had before: the
-    model's own, which is what its other layers hand over (a 4-bit layer casts its input, a dense one does not)."""
+    """An uninitialised `nn.Linear` in the place of a 4-bit layer, with its bias, in the dtype that
+    the weight had before: the model's own, which is what its other layers hand over (a 4-bit layer
+    casts its input, a dense one does not).
+    """
     dtype = layer.weight.quant_state.dtype
     dense = nn.utils.skip_init(
         nn.Linear, n_in, n_out, bias=layer.bias is not None, dtype=dtype, device=layer.weight.device
@@ -103,9 +108,9 @@ class LoRALinear(nn.Module):
     """A linear layer with a low-rank update beside it; `base_layer` stays as it was.
 
     Parameters: `lora_A` (r, in) ~ kaiming_uniform(a=√5), `lora_B` (out, r) = 0, and for DoRA
-    `lora_magnitude_vector` (out,) = ‖W‖ per output row; all in fp32 or wider. The update is computed in the
-    input's dtype. Dropout acts on the low-rank branch only (PEFT's DoRA also drops the input of W;
-    equal in expectation and in evaluation).
+    `lora_magnitude_vector` (out,) = ‖W‖ per output row; all in fp32 or wider. The update is
+    computed in the input's dtype. Dropout acts on the low-rank branch only (PEFT's DoRA also drops
+    the input of W; equal in expectation and in evaluation).
     """
 
     def __init__(self, base_layer: nn.Linear, config: AdapterConfig):
@@ -169,7 +174,8 @@ class LoRALinear(nn.Module):
     def _fusible(self) -> bool:
         """Whether the base is frozen, and an `nn.Linear` or in training a 4-bit one.
 
-        Without gradients bitsandbytes has its own kernels for 4-bit products, which read the packed weight directly.
+        Without gradients bitsandbytes has its own kernels for 4-bit products, which read the packed
+        weight directly.
         """
         frozen = not self.weight.requires_grad and (
             self.bias is None or not self.bias.requires_grad
@@ -209,11 +215,12 @@ class LoRALinear(nn.Module):
     @torch.compiler.disable  # its key changes with every step: torch.compile would compile it anew each time
     @torch.no_grad()
     def _row_norm(self) -> Tensor:
-        """‖W + sBA‖ (out,), computed once for each state of A, B and W: micro-batches and recomputation share it.
+        """‖W + sBA‖ (out,), computed once for each state of A, B and W: micro-batches and
+        recomputation share it.
 
-        The state is told by PyTorch's version counters, which in-place operations advance, and by the number of optimizer
-        steps: fused optimizers, Trainer's default, advance no counter. Nor does writing through `.data`: call
-        `forget_norm()` after it.
+        The state is told by PyTorch's version counters, which in-place operations advance, and by
+        the number of optimizer steps: fused optimizers, Trainer's default, advance no counter. Nor
+        does writing through `.data`: call `forget_norm()` after it.
         """
         tensors = (self.lora_A, self.lora_B, self.base_layer.weight)
         state = (_optimizer_steps[0], *((t.data_ptr(), t._version) for t in tensors))
@@ -234,9 +241,11 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> "Drift":
-        """Put the update into the base weight, computed in fp32 or wider; returns what rounding took of it.
+        """Put the update into the base weight, computed in fp32 or wider; returns what rounding
+        took of it.
 
-        A 4-bit base layer is set aside, and a dequantised one, in the dtype that it was quantised from, takes its place.
+        A 4-bit base layer is set aside, and a dequantised one, in the dtype that it was quantised
+        from, takes its place.
         """
         W = self.dense_weight().to(self.lora_A.dtype)
         merged = W + lora_delta(self.lora_A, self.lora_B, self.scaling)
@@ -256,7 +265,9 @@ class LoRALinear(nn.Module):
         )
 
     def _requantised(self, merged: Tensor) -> tuple[float]:
-        """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not in 4 bits."""
+        """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not
+        in 4 bits.
+        """
         if not getattr(self, "_packed", None):
             return (0.0,)
         from bitsandbytes.functional import quantize_4bit
@@ -298,7 +309,8 @@ def _output_head(model: nn.Module) -> nn.Module | None:
 def target_names(model: nn.Module, target_modules) -> list[str]:
     """Paths of the linear layers that `target_modules` names: "all-linear", full names or suffixes.
 
-    "all-linear" leaves the output head out, as PEFT does. An entry that matches nothing raises ValueError.
+    "all-linear" leaves the output head out, as PEFT does. An entry that matches nothing raises
+    ValueError.
     """
     head = _output_head(model)
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -309,7 +321,8 @@ def target_names(model: nn.Module, target_modules) -> list[str]:
         if not any(name == entry or name.endswith("." + entry) for name in linear):
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise ValueError(
-                f"target_modules: {entry!r} names no linear layer; this model has {', '.join(known)}"
+                f"target_modules: {entry!r} names no linear layer; this model has "
+                f"{', '.join(known)}"
             )
     return [
         name
@@ -327,7 +340,8 @@ def add_lora(
     use_rslora: bool = False,
     use_dora: bool = False,
 ) -> nn.Module:
-    """Freeze the model and put a LoRA or DoRA adapter on its linear layers, in place; returns the model.
+    """Freeze the model and put a LoRA or DoRA adapter on its linear layers, in place; returns the
+    model.
 
     `target_modules`: "all-linear" (without the output head), or module names or suffixes such as
     ("q_proj", "v_proj"). B starts at zero, so the adapted model starts as the base model.
@@ -379,10 +393,12 @@ def adapted_names(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def merge_adapter(model: nn.Module) -> nn.Module:
-    """Put the update into the base weights, ``W ← W + sBA`` (DoRA: rows rescaled); returns the model.
+    """Put the update into the base weights, ``W ← W + sBA`` (DoRA: rows rescaled); returns the
+    model.
 
-    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised first, to the dtype that they
-    were quantised from, and a warning says so with the drift; unmerging brings the 4-bit layers back. ValueError if merged already.
+    Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised
+    first, to the dtype that they were quantised from, and a warning says so with the drift;
+    unmerging brings the 4-bit layers back. ValueError if merged already.
     """
     layers = adapted_names(model)
     if any(layer.merged for layer in layers.values()):
@@ -400,7 +416,8 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     if packed:
         held = sum(layer.weight.numel() * layer.weight.element_size() for layer in packed)
         log.warning(
-            "merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into the 16-bit base: "
+            "merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into "
+            "the 16-bit base: "
             "this one carries the 4-bit rounding of the base as well",
             len(packed),
             packed[0].weight.dtype,
@@ -411,7 +428,9 @@ def merge_adapter(model: nn.Module) -> nn.Module:
 
 
 def unmerge_adapter(model: nn.Module) -> nn.Module:
-    """Take a merged update out of the base weights again; returns the model. ValueError if it is not merged."""
+    """Take a merged update out of the base weights again; returns the model. ValueError if it is
+    not merged.
+    """
     layers = adapted_names(model)
     if not all(layer.merged for layer in layers.values()):
         raise ValueError("the adapter is not merged: nothing to unmerge")
@@ -421,10 +440,12 @@ def unmerge_adapter(model: nn.Module) -> nn.Module:
 
 
 def merge_and_unload(model: nn.Module) -> nn.Module:
-    """`merge_adapter`, then plain layers in place of the adapted ones, so that another adapter can be added; returns the model.
+    """`merge_adapter`, then plain layers in place of the adapted ones, so that another adapter can
+    be added; returns the model.
 
-    With that one disabled the model is the one merged here: an SFT adapter taken in this way is DPO's reference. The model's name
-    says what was done, since an adapter trained from here on does not fit the base as it was.
+    With that one disabled the model is the one merged here: an SFT adapter taken in this way is
+    DPO's reference. The model's name says what was done, since an adapter trained from here on does
+    not fit the base as it was.
     """
     for name, layer in lora_layers(merge_adapter(model)).items():
         model.set_submodule(name, layer.base_layer)

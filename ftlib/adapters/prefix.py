@@ -1,4 +1,5 @@
-"""Prefix tuning: trained keys and values that every token attends to, in every layer, through the KV cache.
+"""Prefix tuning: trained keys and values that every token attends to, in every layer, through the
+KV cache.
 
 Li & Liang 2021, arXiv 2101.00190. A query q attends to ``softmax(q·[Kᵖ; K]ᵀ/√D)·[Vᵖ; V]``, where Kᵖ and Vᵖ (P, D) are trained
 for each layer and key-value head, Kᵖ as the cache keeps keys, after RoPE; the text starts at position P. A random prefix takes
@@ -18,7 +19,9 @@ from ftlib.adapters import hooked as baselines
 
 
 class Prefix(baselines.Baseline):
-    """`prompt_embeddings` (P, L·2·H·D), fp32 or wider: L layers, keys and values, H key-value heads of width D; PEFT's order."""
+    """`prompt_embeddings` (P, L·2·H·D), fp32 or wider: L layers, keys and values, H key-value heads
+    of width D; PEFT's order.
+    """
 
     kind, key = "PREFIX_TUNING", "{parameter}"
 
@@ -30,14 +33,17 @@ class Prefix(baselines.Baseline):
         )
 
     def before(self, decoder: nn.Module, args: tuple, kwargs: dict):
-        """Put the prefix into an empty cache, and count it in the mask and the positions that the caller gives without it."""
+        """Put the prefix into an empty cache, and count it in the mask and the positions that the
+        caller gives without it.
+        """
         if not self.enabled:
             return None
         if decoder.training and any(
             getattr(m, "gradient_checkpointing", False) for m in decoder.modules()
         ):
             raise ValueError(
-                "gradient checkpointing drops the KV cache and with it the prefix: train with checkpointing=False"
+                "gradient checkpointing drops the KV cache and with it the prefix: train with "
+                "checkpointing=False"
             )
         kwargs = {**dict(zip(inspect.signature(decoder.forward).parameters, args)), **kwargs}
         tokens = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
@@ -51,7 +57,8 @@ class Prefix(baselines.Baseline):
         if mask is not None:
             if getattr(mask, "shape", None) != (batch, seen):
                 raise ValueError(
-                    f"attention_mask: with a prefix it must be {(batch, seen)}, for the tokens since the cache was "
+                    f"attention_mask: with a prefix it must be {(batch, seen)}, for the tokens "
+                    "since the cache was "
                     f"empty, not {getattr(mask, 'shape', type(mask))}; give generate a new cache"
                 )
             kwargs["attention_mask"] = torch.cat([mask.new_ones(batch, P), mask], dim=1)
@@ -60,12 +67,15 @@ class Prefix(baselines.Baseline):
             and (positions != torch.arange(seen - length, seen, device=positions.device)).any()
         ):
             raise ValueError(
-                "position_ids: with a prefix and no attention_mask they must count on from the cache; pad packed rows"
+                "position_ids: with a prefix and no attention_mask they must count on from the "
+                "cache; pad packed rows"
             )
         return (), kwargs | ({} if positions is None else {"position_ids": positions + P})
 
     def _filled(self, decoder: nn.Module, kwargs: dict, batch: int):
-        """The caller's cache, or a new one, with the prefix at its front: (B, H, P, D) keys and values a layer."""
+        """The caller's cache, or a new one, with the prefix at its front: (B, H, P, D) keys and
+        values a layer.
+        """
         cache, use_cache = kwargs.get("past_key_values"), kwargs.get("use_cache")
         if cache is None or getattr(
             cache, "unasked", False
@@ -76,7 +86,8 @@ class Prefix(baselines.Baseline):
             cache.get_seq_length() and not getattr(cache, "has_prefix", False)
         ):
             raise ValueError(
-                "past_key_values: with a prefix pass an empty DynamicCache, or one from an earlier call with it"
+                "past_key_values: with a prefix pass an empty DynamicCache, or one from an "
+                "earlier call with it"
             )
         if cache.get_seq_length() == 0:
             P, L, H = (
@@ -95,7 +106,9 @@ class Prefix(baselines.Baseline):
 
 
 def _build(model: nn.Module, fields: dict) -> dict[str, Prefix]:
-    """A prefix for this model's shape. ValueError where not every layer attends to everything before."""
+    """A prefix for this model's shape. ValueError where not every layer attends to everything
+    before.
+    """
     config, P = (
         model.config.get_text_config(decoder=True),
         baselines.whole("num_virtual_tokens", fields["num_virtual_tokens"]),
@@ -122,7 +135,9 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Prefix]:
 
 @torch.no_grad()
 def token_activations(model: nn.Module, ids: Tensor) -> Tensor:
-    """The keys and values (P, L·2·H·D) that the model itself, in evaluation mode, computes for tokens (P,) at positions 0 … P−1."""
+    """The keys and values (P, L·2·H·D) that the model itself, in evaluation mode, computes for
+    tokens (P,) at positions 0 … P−1.
+    """
     layers = model.base_model(
         input_ids=ids[None].to(model.device), use_cache=True
     ).past_key_values.layers
@@ -134,11 +149,13 @@ def token_activations(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") -> nn.Module:
-    """Freeze the model and train keys and values for `num_virtual_tokens` in front of every text; returns the model.
+    """Freeze the model and train keys and values for `num_virtual_tokens` in front of every text;
+    returns the model.
 
-    `init`: "tokens" (activations of random tokens), that many token ids (activations of those, say of an instruction), or
-    "random" (standard normal, PEFT's start). Masks, positions and logits keep the text's length. ValueError for a bad value, an
-    unsuitable model or one with an adapter; in use for gradient checkpointing, packed rows, static caches and others' caches.
+    `init`: "tokens" (activations of random tokens), that many token ids (activations of those, say
+    of an instruction), or "random" (standard normal, PEFT's start). Masks, positions and logits
+    keep the text's length. ValueError for a bad value, an unsuitable model or one with an adapter;
+    in use for gradient checkpointing, packed rows, static caches and others' caches.
     """
     baselines.refuse_second(model)
     parts, vocabulary = (
@@ -163,18 +180,23 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
         model.train(was_training)
     elif not isinstance(init, str) or init != "random":
         raise ValueError(
-            f"init={init!r}: 'tokens', 'random', or {num_virtual_tokens} token ids below {vocabulary}"
+            f"init={init!r}: 'tokens', 'random', or {num_virtual_tokens} token ids below "
+            f"{vocabulary}"
         )
     return baselines.attach(model, parts)
 
 
 def remove_prefix(model: nn.Module) -> nn.Module:
-    """Take the prefix away: the base model, bit for bit, still frozen. AdapterError if there is none."""
+    """Take the prefix away: the base model, bit for bit, still frozen. AdapterError if there is
+    none.
+    """
     return baselines.remove(model, Prefix)
 
 
 def save_prefix(model: nn.Module, path):
-    """Write the prefix as PEFT's two files, atomically; returns the folder. AdapterError if there is none."""
+    """Write the prefix as PEFT's two files, atomically; returns the folder. AdapterError if there
+    is none.
+    """
     return baselines.save(
         model,
         path,
@@ -186,8 +208,10 @@ def save_prefix(model: nn.Module, path):
 
 
 def load_prefix(model: nn.Module, path, trainable: bool = True) -> nn.Module:
-    """Put a saved prefix, ftlib's or PEFT's, onto the model or into the equal prefix that it has; returns the model.
+    """Put a saved prefix, ftlib's or PEFT's, onto the model or into the equal prefix that it has;
+    returns the model.
 
-    AdapterError (a ValueError) for another base, a damaged file or anything that does not fit; the model is then untouched.
+    AdapterError (a ValueError) for another base, a damaged file or anything that does not fit; the
+    model is then untouched.
     """
     return baselines.load(model, path, Prefix, _build, trainable)

@@ -44,11 +44,13 @@ def real_tokens(position_ids: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class PackedCollator:
-    """Packed rows into a batch of input_ids, labels and position_ids, (B, T) int64 each, padded on the right to the longest.
+    """Packed rows into a batch of input_ids, labels and position_ids, (B, T) int64 each, padded on
+    the right to the longest.
 
-    There is no attention mask: from positions that begin again transformers makes the block-diagonal causal one, for eager, sdpa,
-    flex and flash attention alike, but only without a cache, hence `use_cache` (False). Padding has position 0 and no label: each
-    such token sees itself alone.
+    There is no attention mask: from positions that begin again transformers makes the
+    block-diagonal causal one, for eager, sdpa, flex and flash attention alike, but only without a
+    cache, hence `use_cache` (False). Padding has position 0 and no label: each such token sees
+    itself alone.
     """
 
     pad_token_id: int
@@ -82,11 +84,13 @@ def references_of(batch: list[dict]) -> dict[str, Tensor]:
 
 @dataclass
 class PairCollator:
-    """Pairs as 2B padded rows, all chosen before all rejected; or, with `share_prefix`, as B rows that hold the prompt once.
+    """Pairs as 2B padded rows, all chosen before all rejected; or, with `share_prefix`, as B rows
+    that hold the prompt once.
 
-    A packed row is ``prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected``: the prompt's last token, from which a completion's
-    first token is predicted, stands before each, so that every label is that of the next position. `segments` (B, T) says what
-    belongs to which, and `position_ids` restart for the rejected one. p + c + r + 1 tokens in place of 2p + c + r.
+    A packed row is ``prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected``: the prompt's last
+    token, from which a completion's first token is predicted, stands before each, so that every
+    label is that of the next position. `segments` (B, T) says what belongs to which, and
+    `position_ids` restart for the rejected one. p + c + r + 1 tokens in place of 2p + c + r.
     """
 
     pad_token_id: int
@@ -138,7 +142,9 @@ class SequenceCollator:
 
 @dataclass
 class KTOCollator:
-    """Binary rows padded, and beside them, under names with `kl_`, the same prompts with the mismatched completions."""
+    """Binary rows padded, and beside them, under names with `kl_`, the same prompts with the
+    mismatched completions.
+    """
 
     pad_token_id: int
 
@@ -155,7 +161,9 @@ class KTOCollator:
 
 
 def shared_mask(segments: Tensor) -> Tensor:
-    """(B, 1, T, T), true where a packed row's query sees a key: of what is not later, the prompt and its own segment."""
+    """(B, 1, T, T), true where a packed row's query sees a key: of what is not later, the prompt
+    and its own segment.
+    """
     query, key = segments[:, :, None], segments[:, None, :]
     causal = torch.ones(
         segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device

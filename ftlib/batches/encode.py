@@ -7,7 +7,7 @@ from ftlib.core.errors import DataError
 from ftlib.data.rows import check_row
 
 
-# --- from rows to batches -------------------------------------------------------------------------------------------
+# --- from rows to batches -------------------------------------------------------------------------
 def _encode_row(tokenizer, row: dict, where: str, train_on_prompt: bool) -> dict[str, list[int]]:
     if (
         isinstance(row, dict)
@@ -25,8 +25,10 @@ def _encode_row(tokenizer, row: dict, where: str, train_on_prompt: bool) -> dict
 def encode_rows(
     tokenizer, rows: list[dict], max_length: int = 1024, train_on_prompt: bool = False
 ) -> list[dict]:
-    """Encode every row that is not encoded yet (`train_on_prompt` as in `encode`). Rows longer than max_length are left out, and
-    one line says how many: a cut answer would teach the model to stop in mid-sentence."""
+    """Encode every row that is not encoded yet (`train_on_prompt` as in `encode`). Rows longer than
+    max_length are left out, and one line says how many: a cut answer would teach the model to stop
+    in mid-sentence.
+    """
     encoded = [
         _encode_row(tokenizer, row, f"row {i}", train_on_prompt) for i, row in enumerate(rows)
     ]
@@ -34,11 +36,14 @@ def encode_rows(
 
 
 def keep_short(encoded: list[dict], lengths: list[int], max_length: int) -> list[dict]:
-    """The rows of at most max_length tokens; one line says how many are left out. DataError if none is left."""
+    """The rows of at most max_length tokens; one line says how many are left out. DataError if none
+    is left.
+    """
     kept = [e for e, length in zip(encoded, lengths) if length <= max_length]
     if len(kept) < len(encoded):
         print(
-            f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than max_length={max_length} "
+            f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than "
+            f"max_length={max_length} "
             f"(longest {max(lengths)})"
         )
     if not kept:

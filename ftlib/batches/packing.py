@@ -1,4 +1,6 @@
-"""Packing: several conversations in one row, each seeing only itself, so that little of a batch is padding."""
+"""Packing: several conversations in one row, each seeing only itself, so that little of a batch is
+padding.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,10 @@ from ftlib.core.errors import DataError
 
 @dataclass
 class Packed:
-    """`rows` with several conversations each, `blocks` the indices of the conversations in each, and the shares of padding: in
-    one batch of all rows, each padded to the longest, before and after packing."""
+    """`rows` with several conversations each, `blocks` the indices of the conversations in each,
+    and the shares of padding: in one batch of all rows, each padded to the longest, before and
+    after packing.
+    """
 
     rows: list[dict]
     blocks: list[list[int]]
@@ -26,8 +30,10 @@ class Packed:
 
 
 def first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
-    """Indices by bin: the longest first, each into the first bin with room (Johnson 1973: at most 11/9 of the fewest bins plus
-    6/9, Dósa 2007). Equal lengths keep their order. O(n log n): a tree over the bins holds the most room of each half."""
+    """Indices by bin: the longest first, each into the first bin with room (Johnson 1973: at most
+    11/9 of the fewest bins plus 6/9, Dósa 2007). Equal lengths keep their order. O(n log n): a tree
+    over the bins holds the most room of each half.
+    """
     size = 1 << max(len(lengths) - 1, 0).bit_length()
     room, bins = [capacity] * (2 * size), []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -45,7 +51,9 @@ def first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
 
 
 def _join(rows: list[dict]) -> dict[str, list[int]]:
-    """One row of several; the first token of each has no label, for nothing before it may predict it."""
+    """One row of several; the first token of each has no label, for nothing before it may predict
+    it.
+    """
     out = {"input_ids": [], "labels": [], "position_ids": []}
     for row in rows:
         out["input_ids"] += row["input_ids"]
@@ -55,8 +63,9 @@ def _join(rows: list[dict]) -> dict[str, list[int]]:
 
 
 def pack(rows: list[dict], max_length: int) -> Packed:
-    """Encoded rows ({"input_ids", "labels"}, from `encode_rows`) into as few rows of at most `max_length` tokens as first-fit
-    decreasing finds. Nothing is cut: DataError names a row that is empty or too long. The same rows give the same packing.
+    """Encoded rows ({"input_ids", "labels"}, from `encode_rows`) into as few rows of at most
+    `max_length` tokens as first-fit decreasing finds. Nothing is cut: DataError names a row that is
+    empty or too long. The same rows give the same packing.
 
     Each packed row has also "position_ids", which begin again at 0 with each conversation.
     """

@@ -1,7 +1,9 @@
-"""Preference rows: from TRL's pairs and thumbs to token ids, mismatched completions for KTO, and batches.
+"""Preference rows: from TRL's pairs and thumbs to token ids, mismatched completions for KTO, and
+batches.
 
-A pair holds the keys `prompt`, `chosen`, `rejected`; a binary row `prompt`, `completion`, `label` (true: desirable). Texts are
-lists of messages, or plain strings: then one user turn and one assistant turn, which the chat template surrounds.
+A pair holds the keys `prompt`, `chosen`, `rejected`; a binary row `prompt`, `completion`, `label`
+(true: desirable). Texts are lists of messages, or plain strings: then one user turn and one
+assistant turn, which the chat template surrounds.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ def _messages(value: str | list[dict], role: str) -> list[dict]:
 
 
 def _split(tokenizer, row: dict, name: str, where: str) -> tuple[list[int], list[int]]:
-    """Ids before the last assistant turn, and of that turn with its stop token; what a template writes after it is left off."""
+    """Ids before the last assistant turn, and of that turn with its stop token; what a template
+    writes after it is left off.
+    """
     try:
         encoded = encode(
             tokenizer, _messages(row["prompt"], "user") + _messages(row[name], "assistant")
@@ -35,7 +39,8 @@ def _encode_pair(tokenizer, row: dict, where: str) -> dict:
     sides = [_split(tokenizer, row, name, where) for name in ("chosen", "rejected")]
     if sides[0] == sides[1]:
         raise PairError(
-            f"{where}: chosen and rejected become the same tokens: nothing is preferred; leave the pair out"
+            f"{where}: chosen and rejected become the same tokens: nothing is preferred; leave "
+            "the pair out"
         )
     if sides[0][0] != sides[1][0]:
         raise PairError(
@@ -52,12 +57,15 @@ def _encode_binary(tokenizer, row: dict, where: str) -> dict:
 
 
 def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
-    """`prompt_ids`, `chosen_ids`, `rejected_ids` of every pair. A pair of which one side is longer than `max_length` tokens, prompt
-    included, is left out and counted, never cut. DataError names the row that cannot be used."""
+    """`prompt_ids`, `chosen_ids`, `rejected_ids` of every pair. A pair of which one side is longer
+    than `max_length` tokens, prompt included, is left out and counted, never cut. DataError names
+    the row that cannot be used.
+    """
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "completion" in row:
             raise PairError(
-                f"row {i} is a binary row (prompt, completion, label): train on it with loss='kto', or make pairs"
+                f"row {i} is a binary row (prompt, completion, label): train on it with "
+                "loss='kto', or make pairs"
             )
     encoded = [_encode_pair(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
     lengths = [
@@ -67,8 +75,10 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
 
 
 def encode_binary(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
-    """`prompt_ids`, `completion_ids`, `label` of every binary row; a pair becomes a desirable and an undesirable one. Rows longer
-    than `max_length` tokens are left out and counted, never cut. DataError names the row that cannot be used."""
+    """`prompt_ids`, `completion_ids`, `label` of every binary row; a pair becomes a desirable and
+    an undesirable one. Rows longer than `max_length` tokens are left out and counted, never cut.
+    DataError names the row that cannot be used.
+    """
     encoded = []
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "chosen" in row:
@@ -98,7 +108,9 @@ def row_length(item: dict) -> int:
 
 
 def sequences_of(item: dict) -> list[dict]:
-    """The two sequences that an encoded row has scored: a pair's chosen and rejected one, KTO's own and mismatched one."""
+    """The two sequences that an encoded row has scored: a pair's chosen and rejected one, KTO's own
+    and mismatched one.
+    """
     sides = (
         ("chosen_ids", "rejected_ids")
         if "chosen_ids" in item
@@ -108,14 +120,17 @@ def sequences_of(item: dict) -> list[dict]:
 
 
 def mismatch(items: list[dict], batch_size: int) -> list[dict]:
-    """KTO's mismatched pairs: the items, each with the completion of another as `kl_completion_ids`.
+    """KTO's mismatched pairs: the items, each with the completion of another as
+    `kl_completion_ids`.
 
-    Within every `batch_size` items, as they will be batched, completions are rotated by one: item i gets that of item i-1, and of
-    an earlier one where that has the same prompt (the two sides of a pair). A last batch of one item takes from the batch before.
+    Within every `batch_size` items, as they will be batched, completions are rotated by one: item i
+    gets that of item i-1, and of an earlier one where that has the same prompt (the two sides of a
+    pair). A last batch of one item takes from the batch before.
     """
     if len(items) < 2:
         raise DataError(
-            f"{len(items)} row for KTO: its mismatched pairs take completions of other rows; bring two or more"
+            f"{len(items)} row for KTO: its mismatched pairs take completions of other rows; "
+            "bring two or more"
         )
     out = []
     for start in range(0, len(items), batch_size):

@@ -1,4 +1,6 @@
-"""Chat templates and loss masks: from a conversation to token ids and the labels that the loss counts."""
+"""Chat templates and loss masks: from a conversation to token ids and the labels that the loss
+counts.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ IGNORE = -100
 _MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 
 
-# --- tokens and masks ---------------------------------------------------------------------------------------------------
+# --- tokens and masks -----------------------------------------------------------------------------
 def template_ids(tokenizer, messages, **options) -> list[int]:
     """The conversation's token ids, as its template writes them."""
-    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second one. Qwen3's writes
-    # an empty thought before an answer: without thinking it belongs to the prompt. Other templates ignore the option.
+    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second
+    # one. Qwen3's writes an empty thought before an answer: without thinking it belongs to the
+    # prompt. Other templates ignore the option.
     return tokenizer.apply_chat_template(
         messages, tokenize=True, return_dict=True, enable_thinking=False, **options
     )["input_ids"]
@@ -37,7 +40,9 @@ def _mask_by_marks(tokenizer, messages) -> tuple[list[int], list[int]]:
 
 
 def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
-    """Mask for templates without generation marks: what each assistant turn adds to the text before it."""
+    """Mask for templates without generation marks: what each assistant turn adds to the text before
+    it.
+    """
     ids, mask = template_ids(tokenizer, messages), []
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -46,7 +51,8 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
         after = template_ids(tokenizer, messages[: i + 1])
         if ids[: len(after)] != after or after[: len(before)] != before:
             raise DataError(
-                "this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
+                "this chat template rewrites earlier turns, so the answer cannot be told from the "
+                "prompt: "
                 "set a template with {% generation %} marks, such as training_template(tokenizer)"
             )
         mask += [0] * (len(before) - len(mask)) + [1] * (len(after) - len(before))
@@ -54,8 +60,10 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
 
 
 def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]:
-    """The mask with each run ending at its last stop token: ChatML writes a newline after it. DataError where the template's
-    marks end before the stop token, for then nothing would teach the model to stop."""
+    """The mask with each run ending at its last stop token: ChatML writes a newline after it.
+    DataError where the template's marks end before the stop token, for then nothing would teach the
+    model to stop.
+    """
     mask, end = [int(m) for m in mask], len(ids)
     while end:
         if not mask[end - 1]:
@@ -69,7 +77,8 @@ def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]
             mask[last + 1 : end] = [0] * (end - last - 1)
         elif end < len(ids) and ids[end] == stop:
             raise DataError(
-                "the template's {% generation %} marks end before the stop token, which must be learnt: "
+                "the template's {% generation %} marks end before the stop token, which must be "
+                "learnt: "
                 "put it inside them"
             )
         end = start
@@ -77,7 +86,9 @@ def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]
 
 
 def _refuse_dropped(tokenizer, messages) -> None:
-    """DataError where the template leaves out a system or tool turn, or another role, without a word."""
+    """DataError where the template leaves out a system or tool turn, or another role, without a
+    word.
+    """
     if all(m["role"] in ("user", "assistant") for m in messages):
         return
     text = tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False)
@@ -91,11 +102,13 @@ def _refuse_dropped(tokenizer, messages) -> None:
 
 
 def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> dict[str, list[int]]:
-    """Token ids of a conversation, and labels that are -100 outside the assistant's turns: {"input_ids", "labels"}, one list each.
+    """Token ids of a conversation, and labels that are -100 outside the assistant's turns:
+    {"input_ids", "labels"}, one list each.
 
-    The stop token that ends a turn belongs to the turn: it must be learnt, or the model never stops; a newline after it does not.
-    With `train_on_prompt` every token is a label. DataError where a BOS would be doubled, the template refuses or drops a turn, its
-    marks leave the stop token out, or no token would be trained on.
+    The stop token that ends a turn belongs to the turn: it must be learnt, or the model never
+    stops; a newline after it does not. With `train_on_prompt` every token is a label. DataError
+    where a BOS would be doubled, the template refuses or drops a turn, its marks leave the stop
+    token out, or no token would be trained on.
     """
     check_tokenizer(tokenizer)
     try:
@@ -107,19 +120,23 @@ def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> di
         raise DataError(f"the chat template refuses these messages: {error}") from None
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise DataError(
-            "the chat template and the tokenizer both write BOS: tokenise with add_special_tokens=False"
+            "the chat template and the tokenizer both write BOS: tokenise with "
+            "add_special_tokens=False"
         )
     if not any(mask):
         raise DataError(
-            "no token of this conversation belongs to the assistant: nothing would be learnt from it"
+            "no token of this conversation belongs to the assistant: nothing would be learnt from "
+            "it"
         )
     mask = [1] * len(ids) if train_on_prompt else _end_at_stop(ids, mask, tokenizer.eos_token_id)
     return {"input_ids": ids, "labels": [i if m else IGNORE for i, m in zip(ids, mask)]}
 
 
-# --- templates ----------------------------------------------------------------------------------------------------------
+# --- templates ------------------------------------------------------------------------------------
 def inference_template(template: str) -> str:
-    """The template without its {% generation %} marks, for runtimes whose Jinja does not know them; it writes the same text."""
+    """The template without its {% generation %} marks, for runtimes whose Jinja does not know them;
+    it writes the same text.
+    """
 
     def strip(mark: re.Match) -> str:
         beside = template[mark.start() - 1 : mark.start()] + template[mark.end() : mark.end() + 1]
@@ -130,14 +147,17 @@ def inference_template(template: str) -> str:
 
 
 def training_template(tokenizer) -> str:
-    """The tokenizer's chat template with {% generation %} marks around each answer and its stop token; sets nothing.
+    """The tokenizer's chat template with {% generation %} marks around each answer and its stop
+    token; sets nothing.
 
-    A template that has marks is returned as it is. Of another one the layout is learnt by rendering conversations whose contents
-    are known, and written as a template of its own: an optional system turn first, then user and assistant in turn. That covers
-    ChatML, Llama 3, Qwen 2.5 and 3, Mistral and Gemma, with what they write unasked (a default system turn, a date, an empty
-    thought before the last answer). It is compared with the original on further conversations; DataError where a template's
-    layout is not of this kind. Other roles and tool calls are refused by name. Qwen3 cuts answers at `</think>`; this one does not.
-    Train with it, but save the tokenizer with the template that it came with.
+    A template that has marks is returned as it is. Of another one the layout is learnt by rendering
+    conversations whose contents are known, and written as a template of its own: an optional system
+    turn first, then user and assistant in turn. That covers ChatML, Llama 3, Qwen 2.5 and 3,
+    Mistral and Gemma, with what they write unasked (a default system turn, a date, an empty thought
+    before the last answer). It is compared with the original on further conversations; DataError
+    where a template's layout is not of this kind. Other roles and tool calls are refused by name.
+    Qwen3 cuts answers at `</think>`; this one does not. Train with it, but save the tokenizer with
+    the template that it came with.
     """
     check_tokenizer(tokenizer)
     original = tokenizer.chat_template
@@ -150,8 +170,10 @@ def training_template(tokenizer) -> str:
                 tokenizer, original, talk, prompt
             ):
                 raise DataError(
-                    "this chat template's turns differ from one another, so no marks can be put into it by itself: "
-                    "write {% generation %} and {% endgeneration %} around the answer and its stop token by hand"
+                    "this chat template's turns differ from one another, so no marks can be put "
+                    "into it by itself: "
+                    "write {% generation %} and {% endgeneration %} around the answer and its "
+                    "stop token by hand"
                 )
     return template
 
@@ -194,7 +216,9 @@ def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[
     pieces = re.split("|".join(m["content"] for m in talk), text or "")
     if len(pieces) != len(talk) + 1:
         raise DataError(
-            f"this chat template {'refuses' if text is None else 'does not write each turn once of'} a conversation of "
+            "this chat template "
+            f"{'refuses' if text is None else 'does not write each turn once of'} a conversation "
+            "of "
             f"{', '.join(m['role'] for m in talk)}: no marks can be put into it by itself"
         )
     return pieces
@@ -253,7 +277,8 @@ def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
         + ") ~ "
         + text["shut"]
         + " }}"
-        "{% elif m['role'] == 'assistant' and loop.previtem is defined and loop.previtem['role'] == 'user' %}"
+        "{% elif m['role'] == 'assistant' and loop.previtem is defined and loop.previtem['role'] "
+        "== 'user' %}"
         "{{ " + text["last"] + " if loop.last else " + text["history"] + " }}"
         "{% generation %}{{ ("
         + said["assistant"]
@@ -270,10 +295,12 @@ def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
     )
 
 
-# --- showing a mask -----------------------------------------------------------------------------------------------------
+# --- showing a mask -------------------------------------------------------------------------------
 @dataclass
 class ShownMask:
-    """A conversation with its loss mask, token by token: colour in a notebook, brackets in a terminal."""
+    """A conversation with its loss mask, token by token: colour in a notebook, brackets in a
+    terminal.
+    """
 
     pieces: list[tuple[str, bool]]  # one a token: its text, and whether the loss counts it
     special: frozenset[str] = frozenset()  # the tokens that are markers, not text
@@ -303,7 +330,8 @@ class ShownMask:
             )
         return (
             f'<div style="font-family:monospace;line-height:2">{"".join(lines)}<br><small>'
-            f"underlined: trained on · grey: context only · dotted: special tokens · {self}</small></div>"
+            "underlined: trained on · grey: context only · dotted: special tokens · "
+            f"{self}</small></div>"
         )
 
     def __repr__(self) -> str:
@@ -311,7 +339,9 @@ class ShownMask:
 
 
 def show_mask(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> ShownMask:
-    """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it counts them."""
+    """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
+    counts them.
+    """
     row = encode(tokenizer, messages, train_on_prompt)
     return ShownMask(
         [
@@ -327,7 +357,8 @@ def check_tokenizer(tokenizer, name: str = "tokenizer"):
     """Raise LoadError unless the tokenizer can render and pad a chat; returns it."""
     if not tokenizer.chat_template:
         raise LoadError(
-            f"{name} has no chat template: use the model's -Instruct tokenizer or set tokenizer.chat_template"
+            f"{name} has no chat template: use the model's -Instruct tokenizer or set "
+            "tokenizer.chat_template"
         )
     if tokenizer.pad_token is None:
         raise LoadError(

@@ -10,7 +10,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place when the block ends, and goes if it fails (unless `keep`)."""
+    """A path beside `path` to write to; it takes `path`'s place when the block ends, and goes if it
+    fails (unless `keep`).
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     done = keep
     try:

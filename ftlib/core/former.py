@@ -1,6 +1,8 @@
-"""Where modules were in version 0.1, so that notebooks handed out with it still run. This goes with version 0.3.
+"""Where modules were in version 0.1, so that notebooks handed out with it still run. This goes with
+version 0.3.
 
-Importing a former module gives one that finds its names where they are now, and says so in a DeprecationWarning.
+Importing a former module gives one that finds its names where they are now, and says so in a
+DeprecationWarning.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def _finder(former: str, homes: str):
                     )
                     return vars(module)[name]
         raise AttributeError(
-            f"module 'ftlib.{former}' has no attribute {name!r}; its names are in ftlib.{homes.replace(' ', ', ftlib.')}"
+            f"module 'ftlib.{former}' has no attribute {name!r}; its names are in "
+            f"ftlib.{homes.replace(' ', ', ftlib.')}"
         )
 
     return find
@@ -105,7 +108,9 @@ def _is_module(package: str, name: str) -> bool:
 
 
 class _Former(types.ModuleType):
-    """A module that was. `ftlib.neftune` was one with the name of a public function, so that one can be called as well."""
+    """A module that was. `ftlib.neftune` was one with the name of a public function, so that one
+    can be called as well.
+    """
 
     def __call__(self, *args, **options):
         return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
@@ -131,7 +136,9 @@ class _FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _FormerNames(importlib.abc.MetaPathFinder):
-    """Asked first, for the packages that had names: the package itself, which then also finds those."""
+    """Asked first, for the packages that had names: the package itself, which then also finds
+    those.
+    """
 
     def find_spec(self, fullname, path=None, target=None):
         name = fullname.removeprefix("ftlib.")

@@ -15,7 +15,9 @@ def unified_memory() -> bool:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken now: MemAvailable, which is also right for unified memory; None where it is unknown."""
+    """Bytes that can be taken now: MemAvailable, which is also right for unified memory; None where
+    it is unknown.
+    """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -26,7 +28,9 @@ def available_memory() -> int | None:
 
 
 def available_bytes() -> int | None:
-    """Memory that a run can take now: of the GPU where it has its own, else MemAvailable; None where it is unknown."""
+    """Memory that a run can take now: of the GPU where it has its own, else MemAvailable; None
+    where it is unknown.
+    """
     import torch
 
     if torch.cuda.is_available() and not unified_memory():

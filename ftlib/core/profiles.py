@@ -1,7 +1,8 @@
 """What a lab runs at each scale, in one place: `tiny` (embedded, offline, CPU), `small`, `spark`.
 
-`FTLIB_PROFILE` chooses; without it, `tiny` where there is no GPU and `small` where there is one. `FTLIB_MODEL` (a
-folder or Hub id) stands in for the profile's model, `FTLIB_ROWS` (a folder of JSONL files) for its data.
+`FTLIB_PROFILE` chooses; without it, `tiny` where there is no GPU and `small` where there is one.
+`FTLIB_MODEL` (a folder or Hub id) stands in for the profile's model, `FTLIB_ROWS` (a folder of
+JSONL files) for its data.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from ftlib.core.paths import EMBEDDED
 
 @dataclass(frozen=True)
 class Study:
-    """Labs 1, 2, 5 and 6: many short runs, full fine-tuning among them, so a model and rows small enough for that."""
+    """Labs 1, 2, 5 and 6: many short runs, full fine-tuning among them, so a model and rows small
+    enough for that.
+    """
 
     model: str = EMBEDDED
     train: str = "olm_train"
@@ -54,8 +57,10 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Preference:
-    """Labs 7 to 9: where pairs and thumbs come from ("embedded", or Hub datasets that `ftlib.data.hub` knows), who judges where rows
-    carry no facts (a model of a local server), the base that ORPO starts from, and short runs."""
+    """Labs 7 to 9: where pairs and thumbs come from ("embedded", or Hub datasets that
+    `ftlib.data.hub` knows), who judges where rows carry no facts (a model of a local server), the
+    base that ORPO starts from, and short runs.
+    """
 
     pairs: str = "embedded"
     feedback: str = "embedded"
@@ -74,7 +79,9 @@ class Preference:
 
 @dataclass(frozen=True)
 class Export:
-    """Lab 10: golden prompts that every exported file answers, and the quantisations made of f16, from large to small."""
+    """Lab 10: golden prompts that every exported file answers, and the quantisations made of f16,
+    from large to small.
+    """
 
     prompts: int = 24
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
@@ -104,7 +111,8 @@ class Profile:
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
-    # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient checkpointing drops.
+    # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient
+    # checkpointing drops.
     methods: tuple[str, ...] = (
         "LoRA",
         "DoRA",
@@ -265,7 +273,9 @@ PROFILES = {
 
 
 def get_profile(name: str | Profile | None = None) -> Profile:
-    """The profile by name, from `FTLIB_PROFILE`, or the default for this machine. ValueError if unknown."""
+    """The profile by name, from `FTLIB_PROFILE`, or the default for this machine. ValueError if
+    unknown.
+    """
     if isinstance(name, Profile):
         return name
     chosen = (

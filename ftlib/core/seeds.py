@@ -13,7 +13,9 @@ import torch
 
 
 def _one(function: Callable, seed, queue, index: int) -> None:
-    """In a child: one thread, so that children share the cores and no OpenMP pool of the parent is touched."""
+    """In a child: one thread, so that children share the cores and no OpenMP pool of the parent is
+    touched.
+    """
     torch.set_num_threads(1)
     logging.getLogger("ftlib").setLevel(logging.WARNING)  # every run would say the same
     try:
@@ -25,7 +27,9 @@ def _one(function: Callable, seed, queue, index: int) -> None:
 
 
 def workers() -> int:
-    """How many runs go side by side: one a core on a CPU under Linux, else one. `FTLIB_WORKERS` overrides."""
+    """How many runs go side by side: one a core on a CPU under Linux, else one. `FTLIB_WORKERS`
+    overrides.
+    """
     if os.environ.get("FTLIB_WORKERS"):
         return max(1, int(os.environ["FTLIB_WORKERS"]))
     alone = sys.platform != "linux" or torch.cuda.is_available()
@@ -33,10 +37,12 @@ def workers() -> int:
 
 
 def over_seeds(function: Callable, seeds: Iterable) -> list:
-    """`[function(seed) for seed in seeds]`, each in a forked process of one thread where there is no GPU.
+    """`[function(seed) for seed in seeds]`, each in a forked process of one thread where there is
+    no GPU.
 
-    A small model keeps one core busy but not two: side by side, n runs take about n/cores of the time. What
-    `function` returns must be picklable: numbers and arrays rather than models. RuntimeError if a run fails.
+    A small model keeps one core busy but not two: side by side, n runs take about n/cores of the
+    time. What `function` returns must be picklable: numbers and arrays rather than models.
+    RuntimeError if a run fails.
     """
     seeds, count = list(seeds), workers()
     if count == 1 or len(seeds) == 1:

@@ -29,16 +29,17 @@ class Interval:
 def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
     """Mean and percentile bootstrap interval (Efron 1979).
 
-    One dimension: values, one a seed or one an example. Two dimensions (seeds, examples): both are resampled,
-    so the interval holds the chance in the runs and in the questions. With fewer than five seeds it is too
-    narrow rather than too wide; read it as the spread seen.
+    One dimension: values, one a seed or one an example. Two dimensions (seeds, examples): both are
+    resampled, so the interval holds the chance in the runs and in the questions. With fewer than
+    five seeds it is too narrow rather than too wide; read it as the spread seen.
     """
     array = np.atleast_1d(np.asarray(values, dtype=float))
     if not np.isfinite(array).all():  # an interval of NaN would "exclude" every value
         raise ValueError("values hold NaN or infinity: a run diverged, or a score is missing")
     if array.size == 0 or array.ndim > 2 or not 0 < level < 1:
         raise ValueError(
-            f"values of shape {array.shape}, level={level}: pass one or two dimensions, not empty, and 0 < level < 1"
+            f"values of shape {array.shape}, level={level}: pass one or two dimensions, not "
+            "empty, and 0 < level < 1"
         )
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, array.shape[0], (draws, array.shape[0]))
@@ -52,7 +53,9 @@ def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int
 
 
 def paired_difference(a, b, **options) -> Interval:
-    """Interval of mean(a − b) where a and b share seeds (and examples): pairing takes their common noise out."""
+    """Interval of mean(a − b) where a and b share seeds (and examples): pairing takes their common
+    noise out.
+    """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape:
         raise ValueError(

@@ -1,7 +1,7 @@
 """The labs by number: their modules, their names, and their exercises with the points of each.
 
-A table of its own, so that progress and lists are shown at once, without importing what the exercises compute with. The
-tests hold it against the exercises themselves.
+A table of its own, so that progress and lists are shown at once, without importing what the
+exercises compute with. The tests hold it against the exercises themselves.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ def lab_number(path: Path) -> tuple[int, ...]:
 
 
 def lab_files(which: list[str] | None = None) -> list[Path]:
-    """The notebooks in the course's order, or those whose number is in `which` ("3.1.4"). ValueError for one that is not here."""
+    """The notebooks in the course's order, or those whose number is in `which` ("3.1.4").
+    ValueError for one that is not here.
+    """
     files = sorted(LABS.glob("lab-[0-9]*.[0-9]*.[0-9]*.ipynb"), key=lab_number)
     if not which:
         return files

@@ -37,8 +37,9 @@ class Wrong:
 class Exercise:
     """One function for the student to write.
 
-    `cases(generator)` yields argument tuples; the student's result must equal the reference's on all of them.
-    `property(function)` may return a sentence about a fault that values do not show (a dense product, say).
+    `cases(generator)` yields argument tuples; the student's result must equal the reference's on
+    all of them. `property(function)` may return a sentence about a fault that values do not show (a
+    dense product, say).
     """
 
     name: str
@@ -64,7 +65,9 @@ class Verdict:
 
 
 def grading() -> bool:
-    """True where a submission is being graded (nbgrader sets NBGRADER_EXECUTION; FTLIB_GRADING=1 does the same)."""
+    """True where a submission is being graded (nbgrader sets NBGRADER_EXECUTION; FTLIB_GRADING=1
+    does the same).
+    """
     return bool(os.environ.get("NBGRADER_EXECUTION")) or os.environ.get("FTLIB_GRADING") == "1"
 
 
@@ -77,7 +80,7 @@ def _show(verdict: Verdict, name: str, text: str) -> None:
     print(f"\x1b[1;{colour}m{lead}\x1b[0m{text.removeprefix(lead)}" if colour else text)
 
 
-# --- comparing results ----------------------------------------------------------------------------------------------
+# --- comparing results ----------------------------------------------------------------------------
 def _shape(value) -> str:
     return (
         f"{tuple(value.shape)}"
@@ -178,7 +181,9 @@ def _open(exercise: Exercise) -> Verdict:
 
 
 def judge(exercise: Exercise, function: Callable) -> Verdict:
-    """Compare an answer with the reference on the exercise's cases, and name the mistake if it is a known one."""
+    """Compare an answer with the reference on the exercise's cases, and name the mistake if it is a
+    known one.
+    """
     cases = _cases(exercise)
     try:
         found = _first_difference(function, exercise, cases)
@@ -217,14 +222,17 @@ class Lab:
             if exercise.name == name:
                 return exercise
         raise ValueError(
-            f"lab {self.number} has no exercise {name!r}: it has {', '.join(e.name for e in self.exercises)}"
+            f"lab {self.number} has no exercise {name!r}: it has "
+            f"{', '.join(e.name for e in self.exercises)}"
         )
 
     def check(self, function: Callable) -> Callable:
-        """Judge the function by its name; returns it if right, else ftlib's own. While grading, raises instead.
+        """Judge the function by its name; returns it if right, else ftlib's own. While grading,
+        raises instead.
 
-        A check cell run again without the answer's cell gets ftlib's own, and repeats what it said of the answer.
-        An answer of the student's own that is right goes into the progress file (`ftlib progress`), except while grading.
+        A check cell run again without the answer's cell gets ftlib's own, and repeats what it said
+        of the answer. An answer of the student's own that is right goes into the progress file
+        (`ftlib progress`), except while grading.
         """
         exercise = self.find(function)
         verdict = self.said[exercise.name] = self._verdict(exercise, function)
@@ -239,7 +247,9 @@ class Lab:
         return function if verdict.status == "right" else exercise.reference
 
     def _verdict(self, exercise: Exercise, function: Callable) -> Verdict:
-        """ftlib's own function is nobody's answer: what was said of the answer holds, after a new `open_lab` "not attempted yet"."""
+        """ftlib's own function is nobody's answer: what was said of the answer holds, after a new
+        `open_lab` "not attempted yet".
+        """
         if function is not exercise.reference or grading():
             return judge(exercise, function)
         return self.said.get(exercise.name, _open(exercise))
@@ -250,7 +260,8 @@ class Lab:
         i = self.given.get(exercise.name, 0)
         self.given[exercise.name] = i + 1
         print(
-            f"hint {i % len(exercise.hints) + 1} of {len(exercise.hints)}: {exercise.hints[i % len(exercise.hints)]}"
+            f"hint {i % len(exercise.hints) + 1} of {len(exercise.hints)}: "
+            f"{exercise.hints[i % len(exercise.hints)]}"
         )
 
     def solution(self, name) -> None:

@@ -1,8 +1,10 @@
-"""Release the labs to a class and grade what comes back, with nbgrader's machinery: its assignment, its autograde, its gradebook.
+"""Release the labs to a class and grade what comes back, with nbgrader's machinery: its assignment,
+its autograde, its gradebook.
 
-A whole lab trains for minutes. Its checks need only the set-up cell and the student's answers, so that is what is graded: the
-locked checks, their points and the set-up come from the source notebook, the answers from the submission. The cells run
-through `ftlib.course.sandbox` instead of nbgrader's kernel, because nbgrader gives up on a whole submission when its kernel dies.
+A whole lab trains for minutes. Its checks need only the set-up cell and the student's answers, so
+that is what is graded: the locked checks, their points and the set-up come from the source
+notebook, the answers from the submission. The cells run through `ftlib.course.sandbox` instead of
+nbgrader's kernel, because nbgrader gives up on a whole submission when its kernel dies.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class GradingError(ValueError):
     """Grading cannot begin or go on; the message says why."""
 
 
-# --- what of a lab is graded ----------------------------------------------------------------------------------------------------
+# --- what of a lab is graded ----------------------------------------------------------------------
 def _mark(cell) -> dict:
     mark = cell.get("metadata", {}).get("nbgrader", {})
     return mark if isinstance(mark, dict) else {}
@@ -69,7 +71,9 @@ def setup_cell(source):
 
 
 def definitions(text: str) -> str:
-    """Of a cell, what only defines: imports, functions, classes, and assignments without a call. SyntaxError if it does not parse."""
+    """Of a cell, what only defines: imports, functions, classes, and assignments without a call.
+    SyntaxError if it does not parse.
+    """
     kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     body = ast.parse(TransformerManager().transform_cell(text)).body
     return "\n\n".join(
@@ -82,8 +86,9 @@ def definitions(text: str) -> str:
 
 
 def _submitted(notebook, source) -> tuple[dict, dict, list[str]]:
-    """(answers, helpers, notes): the answer cells by id; the student's own definitions by the id of the graded cell that they
-    come before. Cells that are the source's own are left out: they train."""
+    """(answers, helpers, notes): the answer cells by id; the student's own definitions by the id of
+    the graded cell that they come before. Cells that are the source's own are left out: they train.
+    """
     known, given = (
         {_mark(c)["grade_id"] for c in source.cells if _mark(c)},
         {c.source for c in source.cells},
@@ -101,13 +106,16 @@ def _submitted(notebook, source) -> tuple[dict, dict, list[str]]:
                 waiting += [own] if (own := definitions(text)) else []
             except (SyntaxError, ValueError, RecursionError):
                 notes.append(
-                    f"a cell of the student's own does not parse and was left out: {text.strip()[:40]!r}"
+                    "a cell of the student's own does not parse and was left out: "
+                    f"{text.strip()[:40]!r}"
                 )
     return answers, helpers, notes
 
 
 def compose(notebook, source) -> tuple:
-    """(notebook to grade, notes): the source's set-up cell and checks, with the answers and definitions of the submission."""
+    """(notebook to grade, notes): the source's set-up cell and checks, with the answers and
+    definitions of the submission.
+    """
     answers, helpers, notes = _submitted(notebook, source)
     cells = [new_code_cell(setup_cell(source).source)]
     for cell in source.cells:
@@ -132,7 +140,8 @@ def read_submission(path: Path):
     try:
         if path.stat().st_size > BIGGEST:
             raise GradingError(
-                f"{path.stat().st_size / 1e6:.0f} MB, more than {BIGGEST / 1e6:.0f}: clear its outputs"
+                f"{path.stat().st_size / 1e6:.0f} MB, more than {BIGGEST / 1e6:.0f}: clear its "
+                "outputs"
             )
         return nbformat.read(path, as_version=4)
     except GradingError:
@@ -143,10 +152,11 @@ def read_submission(path: Path):
         ) from None
 
 
-# --- nbgrader's course -----------------------------------------------------------------------------------------------------------
+# --- nbgrader's course ----------------------------------------------------------------------------
 class RunChecks(NbGraderPreprocessor):
-    """In the place of nbgrader's Execute: the same errors under the same cells, and a cell that loops or ends its process costs
-    only its own points."""
+    """In the place of nbgrader's Execute: the same errors under the same cells, and a cell that
+    loops or ends its process costs only its own points.
+    """
 
     limit = Float(LIMIT, help="Seconds that one cell may take.").tag(config=True)
 
@@ -166,7 +176,9 @@ class RunChecks(NbGraderPreprocessor):
 
 
 def course_config(root: Path, limit: float = LIMIT) -> Config:
-    """nbgrader's settings. Its ClearSolutions would put its own stub in the place of the labs', so it is left out."""
+    """nbgrader's settings. Its ClearSolutions would put its own stub in the place of the labs', so
+    it is left out.
+    """
     config = Config()
     config.CourseDirectory.root = str(root)
     config.GenerateAssignment.preprocessors = [
@@ -182,7 +194,9 @@ def course_config(root: Path, limit: float = LIMIT) -> Config:
 
 
 def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGraderAPI:
-    """A course folder with each lab as an assignment: its source, its released notebook and its entry in the gradebook."""
+    """A course folder with each lab as an assignment: its source, its released notebook and its
+    entry in the gradebook.
+    """
     config = course_config(root, limit)
     course = NbGraderAPI(CourseDirectory(config=config), config=config, log_level="ERROR")
     # nbgrader calls alembic by its name, and its own setenv leaves the process without a PATH.
@@ -203,12 +217,15 @@ def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGrader
 def _succeed(result: dict, what: str) -> None:
     if not result["success"]:
         raise GradingError(
-            f"nbgrader could not take {what}: {result.get('log', '').strip()}\n{result.get('error', '')}"
+            f"nbgrader could not take {what}: "
+            f"{result.get('log', '').strip()}\n{result.get('error', '')}"
         )
 
 
 def release(output, which: list[str] | None = None) -> list[Path]:
-    """Write the labs (all, or those whose numbers are in `which`) for students: outputs stripped, stubs kept, checks locked."""
+    """Write the labs (all, or those whose numbers are in `which`) for students: outputs stripped,
+    stubs kept, checks locked.
+    """
     output, files = Path(output), labs.lab_files(which)
     if output.exists() and output.samefile(catalogue.LABS):
         raise GradingError(f"{output} holds the labs' sources: release them to another folder")
@@ -220,7 +237,7 @@ def release(output, which: list[str] | None = None) -> list[Path]:
     return [output / path.name for path in files]
 
 
-# --- submissions and marks -------------------------------------------------------------------------------------------------------
+# --- submissions and marks ------------------------------------------------------------------------
 @dataclass
 class Row:
     """What the CSV says of one student's lab: points an exercise, and why points are missing."""
@@ -251,8 +268,10 @@ def number(path: Path) -> str:
 
 
 def find_submissions(folder) -> dict[str, dict[str, list[Path]]]:
-    """{student: {lab number: notebooks}} of a folder with one folder a student, or of a course folder with `submitted/` in it.
-    A notebook belongs to the lab whose number begins its name; several of a lab come with the latest first."""
+    """{student: {lab number: notebooks}} of a folder with one folder a student, or of a course
+    folder with `submitted/` in it. A notebook belongs to the lab whose number begins its name;
+    several of a lab come with the latest first.
+    """
     folder = Path(folder)
     folder = folder / "submitted" if (folder / "submitted").is_dir() else folder
     if not folder.is_dir():
@@ -275,7 +294,9 @@ def find_submissions(folder) -> dict[str, dict[str, list[Path]]]:
 
 
 class Grader:
-    """Grades notebooks of some labs, one at a time, in a temporary course folder: `with Grader(files) as grader`."""
+    """Grades notebooks of some labs, one at a time, in a temporary course folder: `with
+    Grader(files) as grader`.
+    """
 
     def __init__(self, files: list[Path], limit: float = LIMIT):
         self.files, self.limit, self.count = files, limit, 0
@@ -304,7 +325,9 @@ class Grader:
         }
 
     def grade(self, lab: Path, student: str, notebooks: list[Path]) -> Row:
-        """The row of one submission. Nothing that the submission holds stops the class; SetupError and GradingError are the machine's."""
+        """The row of one submission. Nothing that the submission holds stops the class; SetupError
+        and GradingError are the machine's.
+        """
         row = Row(student, number(lab), self.maximum(lab))
         if not notebooks:
             row.reason = "not handed in"
@@ -318,7 +341,8 @@ class Grader:
         if len(notebooks) > 1:
             notes.insert(
                 0,
-                f"{len(notebooks)} notebooks of this lab, the latest was graded: {notebooks[0].name}",
+                f"{len(notebooks)} notebooks of this lab, the latest was graded: "
+                f"{notebooks[0].name}",
             )
         row.points, lost = self._autograde(lab, notebook)
         row.reason = "; ".join([*notes, *(f"{name}: {why}" for name, why in lost.items())])
@@ -391,10 +415,12 @@ def write_marks(path: Path, rows: list[dict]) -> None:
 def grade_class(
     submissions, marks, which: list[str] | None = None, limit: float = LIMIT
 ) -> list[dict]:
-    """Grade a class: one row a student and lab in the CSV `marks`, written after each submission; returns the rows.
+    """Grade a class: one row a student and lab in the CSV `marks`, written after each submission;
+    returns the rows.
 
-    Labs are those in `which`, or all that somebody handed in; who handed in nothing gets 0. Rows of an earlier run whose submission
-    has not changed are kept, so an interrupted run goes on. ValueErrors: no submissions, an unknown lab, a set-up that fails here.
+    Labs are those in `which`, or all that somebody handed in; who handed in nothing gets 0. Rows of
+    an earlier run whose submission has not changed are kept, so an interrupted run goes on.
+    ValueErrors: no submissions, an unknown lab, a set-up that fails here.
     """
     marks, found = Path(marks), find_submissions(submissions)
     known, before = {number(p): p for p in labs.lab_files()}, read_marks(marks)

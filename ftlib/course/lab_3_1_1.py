@@ -19,7 +19,7 @@ def _randn(g: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=g)
 
 
-# --- 1: the forward pass ----------------------------------------------------------------------------------------------
+# --- 1: the forward pass --------------------------------------------------------------------------
 def _forward_cases(g):
     for rows, n_in, n_out, r, scaling, bias in [
         ((3,), 6, 5, 2, 2.0, True),
@@ -72,7 +72,8 @@ def _makes_dense(function) -> str | None:
         function(x, W, None, A, B, 2.0)
     if spy.seen:
         return (
-            "The values are right, but you built the out × in product (BA, or W + BA): at 4096 × 4096 in fp32 that is 64 MiB "
+            "The values are right, but you built the out × in product (BA, or W + BA): at 4096 × "
+            "4096 in fp32 that is 64 MiB "
             "for every layer and call. Multiply by A first, then by B."
         )
     return None
@@ -88,27 +89,33 @@ LORA_FORWARD = Exercise(
     property=_makes_dense,
     praise="equal to the reference, and no out × in tensor was made,",
     hints=(
-        "There are two roads from x to y, and they meet in a sum. Write the frozen one first: `F.linear(x, weight, bias)`.",
-        "`F.linear(x, M)` computes x Mᵀ, so a matrix stored as (out, in) needs no transpose. A is (r, in): what shape does "
+        "There are two roads from x to y, and they meet in a sum. Write the frozen one first: "
+        "`F.linear(x, weight, bias)`.",
+        "`F.linear(x, M)` computes x Mᵀ, so a matrix stored as (out, in) needs no transpose. A is "
+        "(r, in): what shape does "
         "`F.linear(x, A)` have?",
-        "The low-rank road is two calls: down to r numbers with A, up again with B. Multiply that by `scaling`, and only that.",
+        "The low-rank road is two calls: down to r numbers with A, up again with B. Multiply that "
+        "by `scaling`, and only that.",
         "return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * scaling",
     ),
     wrong=(
         Wrong(
             "no scaling",
             lambda x, W, b, A, B, s: F.linear(x, W, b) + _branch(x, A, B),
-            "`scaling` is not used: alpha would have no effect, and every rank would have another step size.",
+            "`scaling` is not used: alpha would have no effect, and every rank would have another "
+            "step size.",
         ),
         Wrong(
             "divided by r again",
             lambda x, W, b, A, B, s: F.linear(x, W, b) + _branch(x, A, B) * s / A.shape[0],
-            "Your update is r times too small: `scaling` is alpha/r already, and you divided by r twice.",
+            "Your update is r times too small: `scaling` is alpha/r already, and you divided by r "
+            "twice.",
         ),
         Wrong(
             "scaling on everything",
             _inside_scaling,
-            "You scaled the frozen road too: `scaling` multiplies B(Ax) only, or the base model changes at step 0.",
+            "You scaled the frozen road too: `scaling` multiplies B(Ax) only, or the base model "
+            "changes at step 0.",
         ),
         Wrong(
             "bias lost",
@@ -123,20 +130,24 @@ LORA_FORWARD = Exercise(
         Wrong(
             "update only",
             lambda x, W, b, A, B, s: _branch(x, A, B) * s,
-            "You return the update alone: Wx + b is missing, so the model would start from nothing instead of from the base.",
+            "You return the update alone: Wx + b is missing, so the model would start from "
+            "nothing instead of from the base.",
         ),
         Wrong(
             "minus",
             lambda x, W, b, A, B, s: F.linear(x, W, b) - _branch(x, A, B) * s,
-            "The update is taken away instead of added: training would still work, but merging W + s·BA would then be wrong.",
+            "The update is taken away instead of added: training would still work, but merging W "
+            "+ s·BA would then be wrong.",
         ),
     ),
 )
 
 
-# --- 2: the initial values --------------------------------------------------------------------------------------------
+# --- 2: the initial values ------------------------------------------------------------------------
 def lora_init(uniform: Tensor, out_features: int) -> tuple[Tensor, Tensor]:
-    """A (r, in) uniform in ±1/√in from numbers uniform in ±1, and B (out, r) zero: what PEFT and `LoRALinear` start from."""
+    """A (r, in) uniform in ±1/√in from numbers uniform in ±1, and B (out, r) zero: what PEFT and
+    `LoRALinear` start from.
+    """
     r, n_in = uniform.shape
     return uniform / math.sqrt(n_in), uniform.new_zeros(out_features, r)
 
@@ -161,8 +172,10 @@ LORA_INIT = Exercise(
     cases=_init_cases,
     hints=(
         "One factor is random, the other is zero. Which is which stands in §4.1 of the paper.",
-        "Shapes first: `uniform` has the shape of A, (r, in). B must be (out, r), so that BA is (out, in).",
-        "A's spread comes from its number of inputs: divide by √in = `math.sqrt(uniform.shape[1])`, "
+        "Shapes first: `uniform` has the shape of A, (r, in). B must be (out, r), so that BA is "
+        "(out, in).",
+        "A's spread comes from its number of inputs: divide by √in = "
+        "`math.sqrt(uniform.shape[1])`, "
         "so that Ax has about the size of x.",
         "return uniform / math.sqrt(uniform.shape[1]), torch.zeros(out_features, uniform.shape[0])",
     ),
@@ -170,17 +183,20 @@ LORA_INIT = Exercise(
         Wrong(
             "both zero",
             lambda u, n: (torch.zeros_like(u), torch.zeros(n, u.shape[0])),
-            "Both factors are zero: ∂L/∂A contains B and ∂L/∂B contains A, so neither would ever move.",
+            "Both factors are zero: ∂L/∂A contains B and ∂L/∂B contains A, so neither would ever "
+            "move.",
         ),
         Wrong(
             "A zero",
             _init_b_random,
-            "You made A zero and B random: ΔW is zero too, but the paper (§4.1) and every library start A random and B zero.",
+            "You made A zero and B random: ΔW is zero too, but the paper (§4.1) and every library "
+            "start A random and B zero.",
         ),
         Wrong(
             "fan of r",
             lambda u, n: (u / math.sqrt(u.shape[0]), torch.zeros(n, u.shape[0])),
-            "A's spread comes from r, it must come from in: A sums over `in` inputs, so divide by √in.",
+            "A's spread comes from r, it must come from in: A sums over `in` inputs, so divide by "
+            "√in.",
         ),
         Wrong(
             "divided by in",
@@ -201,7 +217,7 @@ LORA_INIT = Exercise(
 )
 
 
-# --- 3: the gradients -------------------------------------------------------------------------------------------------
+# --- 3: the gradients -----------------------------------------------------------------------------
 def lora_gradients(
     x: Tensor, dy: Tensor, A: Tensor, B: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor]:
@@ -234,9 +250,11 @@ LORA_GRADIENTS = Exercise(
     cases=_gradient_cases,
     tolerance=1e-4,
     hints=(
-        "For a plain layer y = xMᵀ the gradient is ∂L/∂M = dyᵀ x. Here two such layers follow each other.",
+        "For a plain layer y = xMᵀ the gradient is ∂L/∂M = dyᵀ x. Here two such layers follow "
+        "each other.",
         "Call h = xAᵀ, (N, r). Then y = s·hBᵀ + …, so ∂L/∂B = s·dyᵀ h, and ∂L/∂h = s·dy B.",
-        "Now A is the plain layer with input x and output gradient ∂L/∂h: ∂L/∂A = (∂L/∂h)ᵀ x, of shape (r, in).",
+        "Now A is the plain layer with input x and output gradient ∂L/∂h: ∂L/∂A = (∂L/∂h)ᵀ x, of "
+        "shape (r, in).",
         "return scaling * (dy @ B).T @ x, scaling * dy.T @ (x @ A.T)",
     ),
     wrong=(
@@ -263,18 +281,20 @@ LORA_GRADIENTS = Exercise(
         Wrong(
             "mean",
             lambda x, dy, A, B, s: tuple(t / len(x) for t in lora_gradients(x, dy, A, B, s)),
-            "You took the mean over the N tokens: dy carries the loss's own averaging already, so sum.",
+            "You took the mean over the N tokens: dy carries the loss's own averaging already, so "
+            "sum.",
         ),
         Wrong(
             "transposed",
             lambda x, dy, A, B, s: tuple(t.T for t in lora_gradients(x, dy, A, B, s)),
-            "Both gradients are transposed: a gradient has its parameter's shape, (r, in) and (out, r).",
+            "Both gradients are transposed: a gradient has its parameter's shape, (r, in) and "
+            "(out, r).",
         ),
     ),
 )
 
 
-# --- 4: the scaling ---------------------------------------------------------------------------------------------------
+# --- 4: the scaling -------------------------------------------------------------------------------
 def lora_scaling(alpha: float, r: int, use_rslora: bool = False) -> float:
     """s in W + s·BA: alpha/r, or alpha/√r for rsLoRA."""
     return AdapterConfig(r=r, lora_alpha=alpha, use_rslora=use_rslora).scaling
@@ -294,7 +314,8 @@ LORA_SCALING = Exercise(
     reference=lora_scaling,
     cases=_scaling_cases,
     hints=(
-        "Two formulas and a switch: §4.1 of the LoRA paper, and the abstract of rsLoRA (arXiv 2312.03732).",
+        "Two formulas and a switch: §4.1 of the LoRA paper, and the abstract of rsLoRA (arXiv "
+        "2312.03732).",
         "LoRA divides alpha by r. rsLoRA divides it by the square root of r.",
         "return alpha / (math.sqrt(r) if use_rslora else r)",
     ),
@@ -333,7 +354,7 @@ LORA_SCALING = Exercise(
 )
 
 
-# --- 5: counting ------------------------------------------------------------------------------------------------------
+# --- 5: counting ----------------------------------------------------------------------------------
 def layer_shapes(config: dict) -> dict[str, tuple[int, int]]:
     """(out, in) of the seven linear layers in one Llama block."""
     d, ff = config["hidden_size"], config["intermediate_size"]
@@ -417,17 +438,20 @@ COUNT = Exercise(
     reference=count_lora_parameters,
     cases=_count_cases,
     hints=(
-        "One adapted layer (out, in) costs A and B: r·in + out·r. The rest is knowing each layer's out and in.",
+        "One adapted layer (out, in) costs A and B: r·in + out·r. The rest is knowing each "
+        "layer's out and in.",
         "q_proj maps hidden → heads·head_dim, o_proj maps back. "
         "gate_proj and up_proj map hidden → intermediate, down_proj maps back.",
-        "k_proj and v_proj have num_key_value_heads heads: 8 instead of 32 in Llama-3.1-8B. That is grouped-query attention.",
+        "k_proj and v_proj have num_key_value_heads heads: 8 instead of 32 in Llama-3.1-8B. That "
+        "is grouped-query attention.",
         "Sum r·(in + out) over the targets, then multiply by num_hidden_layers.",
     ),
     wrong=(
         Wrong(
             "no gqa",
             _count_with(shapes=_without_gqa),
-            "k_proj and v_proj come out too large: with grouped-query attention they have num_key_value_heads heads.",
+            "k_proj and v_proj come out too large: with grouped-query attention they have "
+            "num_key_value_heads heads.",
         ),
         Wrong(
             "one block",
@@ -447,17 +471,20 @@ COUNT = Exercise(
         Wrong(
             "r times dense",
             _count_with(lambda n_out, n_in, r: r * n_in * n_out),
-            "You multiplied in by out: A is r × in and B is out × r, so the sizes add up, r·(in + out).",
+            "You multiplied in by out: A is r × in and B is out × r, so the sizes add up, r·(in + "
+            "out).",
         ),
         Wrong(
             "square mlp",
             _count_with(shapes=_square_mlp),
-            "The MLP's layers are not square: gate and up map hidden → intermediate, down maps back.",
+            "The MLP's layers are not square: gate and up map hidden → intermediate, down maps "
+            "back.",
         ),
         Wrong(
             "head_dim ignored",
             _count_with(shapes=_square_q),
-            "Read head_dim from the config: heads · head_dim need not be hidden_size (Qwen3 is such a model).",
+            "Read head_dim from the config: heads · head_dim need not be hidden_size (Qwen3 is "
+            "such a model).",
         ),
         Wrong(
             "2dr",
@@ -468,7 +495,7 @@ COUNT = Exercise(
 )
 
 
-# --- 6: merging -------------------------------------------------------------------------------------------------------
+# --- 6: merging -----------------------------------------------------------------------------------
 def merge_weights(weight: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
     """W + s·BA (out, in), computed in A's dtype and rounded once, to W's dtype."""
     return (weight.to(A.dtype) + lora_delta(A, B, scaling)).to(weight.dtype)
@@ -502,9 +529,11 @@ MERGE = Exercise(
     tolerance=1e-5,
     property=_merge_dtype,
     hints=(
-        "The merged layer must give for every x what the forward pass gave. Which matrix M has Mx = Wx + s·B(Ax)?",
+        "The merged layer must give for every x what the forward pass gave. Which matrix M has Mx "
+        "= Wx + s·B(Ax)?",
         "M = W + s·BA. Check the shapes: B (out, r) @ A (r, in) is (out, in), like W.",
-        "W may be bf16 while A and B are fp32: add in fp32, round once at the end with `.to(weight.dtype)`.",
+        "W may be bf16 while A and B are fp32: add in fp32, round once at the end with "
+        "`.to(weight.dtype)`.",
         "return (weight.to(A.dtype) + scaling * B @ A).to(weight.dtype)",
     ),
     wrong=(
@@ -531,7 +560,8 @@ MERGE = Exercise(
         Wrong(
             "rounded early",
             lambda W, A, B, s: W + (lora_delta(A, B, s)).to(W.dtype),
-            "You rounded ΔW to bf16 before adding, so it is rounded twice: add in fp32, round once.",
+            "You rounded ΔW to bf16 before adding, so it is rounded twice: add in fp32, round "
+            "once.",
         ),
         Wrong(
             "not rounded",
@@ -542,14 +572,16 @@ MERGE = Exercise(
 )
 
 
-# --- 7: leaks ---------------------------------------------------------------------------------------------------------
+# --- 7: leaks -------------------------------------------------------------------------------------
 def find_leaks(model: nn.Module) -> list[str]:
     """Names of the parameters that require grad and are not an adapter's."""
     return [name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name]
 
 
 class _Block(nn.Module):
-    """Two linear layers, a norm and an embedding, some of them trainable: a model to look for leaks in."""
+    """Two linear layers, a norm and an embedding, some of them trainable: a model to look for leaks
+    in.
+    """
 
     def __init__(self, adapted=("q_proj",), trainable=()):
         super().__init__()
@@ -589,7 +621,8 @@ LEAKS = Exercise(
     reference=find_leaks,
     cases=_leak_cases,
     hints=(
-        "Do not reason about what you froze: ask. `model.named_parameters()` yields (name, parameter).",
+        "Do not reason about what you froze: ask. `model.named_parameters()` yields (name, "
+        "parameter).",
         "A leak is a parameter with `requires_grad` that does not belong to the adapter.",
         "The adapter's own parameters have `lora_` in their name, by PEFT's convention and ours.",
         'return [n for n, p in model.named_parameters() if p.requires_grad and "lora_" not in n]',
@@ -625,7 +658,8 @@ LEAKS = Exercise(
             lambda m: [
                 n for n, p in m.named_parameters() if p.grad is not None and "lora_" not in n
             ],
-            "You ask for `.grad`, which is None before the first backward pass: ask `requires_grad`, before training.",
+            "You ask for `.grad`, which is None before the first backward pass: ask "
+            "`requires_grad`, before training.",
         ),
         Wrong(
             "no path",
@@ -636,7 +670,7 @@ LEAKS = Exercise(
 )
 
 
-# --- 8: effective rank ------------------------------------------------------------------------------------------------
+# --- 8: effective rank ----------------------------------------------------------------------------
 def effective_rank(singular_values: Tensor, share: float = 0.9) -> int:
     """The smallest k whose k largest singular values hold `share` of Σσ²."""
     energy = singular_values.double().square().cumsum(0)
@@ -668,9 +702,11 @@ EFFECTIVE_RANK = Exercise(
     reference=effective_rank,
     cases=_rank_cases,
     hints=(
-        "‖M‖² = Σσᵢ² (Frobenius), and the best rank-k approximation keeps the k largest σ (Eckart–Young). "
+        "‖M‖² = Σσᵢ² (Frobenius), and the best rank-k approximation keeps the k largest σ "
+        "(Eckart–Young). "
         "So ask how many σ² you need.",
-        "`torch.cumsum(s ** 2, 0)` is the energy kept at rank 1, 2, 3 …; its last entry is all of it.",
+        "`torch.cumsum(s ** 2, 0)` is the energy kept at rank 1, 2, 3 …; its last entry is all of "
+        "it.",
         "Count the ranks that do not reach `share` of the total yet: the answer is one more.",
         "energy = s.square().cumsum(0); return int((energy < share * energy[-1]).sum()) + 1",
     ),
@@ -683,12 +719,14 @@ EFFECTIVE_RANK = Exercise(
         Wrong(
             "off by one",
             _rank_of(lambda s: s.square(), offset=0),
-            "One too small: you count the ranks that are not enough yet, so add one (or you return an index from 0).",
+            "One too small: you count the ranks that are not enough yet, so add one (or you "
+            "return an index from 0).",
         ),
         Wrong(
             "above share of the largest",
             lambda s, share: int((s >= share * s[0]).sum()),
-            "You count singular values near the largest one: add up the squares from the top until they reach the share.",
+            "You count singular values near the largest one: add up the squares from the top "
+            "until they reach the share.",
         ),
         Wrong(
             "numerical rank",

@@ -1,4 +1,6 @@
-"""Lab 3.1.10, export and Ollama: the seven exercises, and the wrong answers that each must tell apart."""
+"""Lab 3.1.10, export and Ollama: the seven exercises, and the wrong answers that each must tell
+apart.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from ftlib.course.exercise import Exercise, Wrong
 from ftlib.export.go_template import WORLD, render_go
 
 
-# --- 1: merging -----------------------------------------------------------------------------------------------------------
+# --- 1: merging -----------------------------------------------------------------------------------
 def merge_weight(W: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
-    """W + (alpha/r)·BA in fp32. W (out, in) in any float dtype, A (r, in), B (out, r) -> (out, in), fp32."""
+    """W + (alpha/r)·BA in fp32. W (out, in) in any float dtype, A (r, in), B (out, r) -> (out, in),
+    fp32.
+    """
     return W.float() + (alpha / A.shape[0]) * (B.float() @ A.float())
 
 
@@ -41,14 +45,16 @@ MERGE = Exercise(
     hints=(
         "The adapter adds (alpha/r)·B(Ax) to Wx. Which one matrix does the same to every x?",
         "r is the number of rows of A. The product of shape (out, in) is B @ A.",
-        "Make all three fp32 first, add, and leave the sum in fp32: the exporter rounds once, at the end.",
+        "Make all three fp32 first, add, and leave the sum in fp32: the exporter rounds once, at "
+        "the end.",
         "return W.float() + alpha / A.shape[0] * (B.float() @ A.float())",
     ),
     wrong=(
         Wrong(
             "alpha without r",
             lambda W, A, B, alpha: W.float() + alpha * (B @ A),
-            "You scaled by alpha: it is alpha/r, r being the rows of A. Your update is r times too large.",
+            "You scaled by alpha: it is alpha/r, r being the rows of A. Your update is r times "
+            "too large.",
         ),
         Wrong(
             "not scaled",
@@ -63,7 +69,8 @@ MERGE = Exercise(
         Wrong(
             "added in the base's dtype",
             lambda W, A, B, alpha: (W + (alpha / A.shape[0] * (B @ A)).to(W.dtype)).float(),
-            "You added in W's dtype: in bf16 an update below 1/256 of the weight is rounded away. Add in fp32.",
+            "You added in W's dtype: in bf16 an update below 1/256 of the weight is rounded away. "
+            "Add in fp32.",
         ),
         Wrong(
             "subtracted",
@@ -73,17 +80,19 @@ MERGE = Exercise(
         Wrong(
             "left in bf16",
             lambda W, A, B, alpha: (W.float() + alpha / A.shape[0] * (B @ A)).to(torch.bfloat16),
-            "The sum is rounded to bf16: return fp32, so that the file's type is the only rounding.",
+            "The sum is rounded to bf16: return fp32, so that the file's type is the only "
+            "rounding.",
         ),
     ),
 )
 
 
-# --- 2: the rows of q and k -------------------------------------------------------------------------------------------------
+# --- 2: the rows of q and k -----------------------------------------------------------------------
 def permute_rows(weight: Tensor, heads: int) -> Tensor:
     """Rows of q or k, (heads·d, in), from transformers' order to Llama's.
 
-    transformers rotates row i of a head against row i + d/2; llama.cpp rotates row 2i against row 2i + 1.
+    transformers rotates row i of a head against row i + d/2; llama.cpp rotates row 2i against row
+    2i + 1.
     """
     rows, inside = weight.shape
     return (
@@ -108,27 +117,33 @@ PERMUTE = Exercise(
     reference=permute_rows,
     cases=_rows_cases,
     hints=(
-        "Write the rows of one head of d = 6 down: 0 1 2 | 3 4 5. Row 0 belongs with 3, 1 with 4, 2 with 5.",
+        "Write the rows of one head of d = 6 down: 0 1 2 | 3 4 5. Row 0 belongs with 3, 1 with 4, "
+        "2 with 5.",
         "llama.cpp wants partners side by side: 0 3 1 4 2 5. Every head for itself.",
-        "Shape the rows to (heads, 2, d/2, in): the axis of length 2 says which half. Then swap it with the one after it.",
-        "return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)",
+        "Shape the rows to (heads, 2, d/2, in): the axis of length 2 says which half. Then swap "
+        "it with the one after it.",
+        "return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, "
+        "2).reshape(weight.shape)",
     ),
     wrong=(
         Wrong(
             "the way back",
             _inverse,
-            "That is the way back, from neighbours to halves. The axis of length 2 is the first one within a head: "
+            "That is the way back, from neighbours to halves. The axis of length 2 is the first "
+            "one within a head: "
             "(heads, 2, d/2, in).",
         ),
         Wrong(
             "heads forgotten",
             lambda w, heads: w.reshape(2, -1, w.shape[1]).transpose(0, 1).reshape(w.shape),
-            "You split all rows into two halves: partners are within one head, so split every head.",
+            "You split all rows into two halves: partners are within one head, so split every "
+            "head.",
         ),
         Wrong(
             "not swapped",
             lambda w, heads: w.reshape(heads, 2, -1, w.shape[1]).reshape(w.shape),
-            "The rows come back in the old order: reshape alone moves nothing. Swap the two axes in between.",
+            "The rows come back in the old order: reshape alone moves nothing. Swap the two axes "
+            "in between.",
         ),
         Wrong(
             "swapped halves",
@@ -150,15 +165,18 @@ PERMUTE = Exercise(
                 if w.shape[1] % 2 == 0
                 else w.clone()
             ),
-            "You permuted the columns, which belong to the input: the rotation acts on the outputs, that is on the rows.",
+            "You permuted the columns, which belong to the input: the rotation acts on the "
+            "outputs, that is on the rows.",
         ),
     ),
 )
 
 
-# --- 3: q8_0 ------------------------------------------------------------------------------------------------------------------
+# --- 3: q8_0 --------------------------------------------------------------------------------------
 def q8_0_blocks(w: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes (n/32, 32), integers from -127 to 127; scales (n/32,), fp16) of weights w (n,): code · scale is nearly the weight."""
+    """(codes (n/32, 32), integers from -127 to 127; scales (n/32,), fp16) of weights w (n,): code ·
+    scale is nearly the weight.
+    """
     blocks = w.float().reshape(-1, 32)
     d = blocks.abs().amax(1) / 127
     scaled = torch.where(d[:, None] > 0, blocks * (1 / d[:, None]), 0.0)
@@ -195,7 +213,8 @@ Q8 = Exercise(
     cases=_q8_cases,
     hints=(
         "32 weights share one scale d. The largest absolute value of the block becomes ±127.",
-        "d = max|w| / 127; code = w / d, rounded to the nearest integer. A block of zeros has d = 0: its codes are 0.",
+        "d = max|w| / 127; code = w / d, rounded to the nearest integer. A block of zeros has d = "
+        "0: its codes are 0.",
         "Divide by the fp32 scale, and convert the scale to fp16 only for storing: `d.half()`.",
         "blocks = w.float().reshape(-1, 32); d = blocks.abs().amax(1) / 127; "
         "codes = torch.where(d[:, None] > 0, blocks / d[:, None], 0.0).round()",
@@ -204,12 +223,14 @@ Q8 = Exercise(
         Wrong(
             "128",
             _q8(scale=lambda b: b.abs().amax(1) / 128),
-            "You divided by 128: the largest weight gets code 128, which a signed byte does not have. Q8_0 uses 127.",
+            "You divided by 128: the largest weight gets code 128, which a signed byte does not "
+            "have. Q8_0 uses 127.",
         ),
         Wrong(
             "not absolute",
             _q8(scale=lambda b: b.amax(1) / 127),
-            "Your scale is the largest value, not the largest absolute value: a block of negative weights gets a wrong scale.",
+            "Your scale is the largest value, not the largest absolute value: a block of negative "
+            "weights gets a wrong scale.",
         ),
         Wrong(
             "cut off",
@@ -234,13 +255,14 @@ Q8 = Exercise(
         Wrong(
             "scale is the maximum",
             _q8(scale=lambda b: b.abs().amax(1)),
-            "Your scale is the maximum itself, and the codes are then -1, 0 or 1: divide it by 127.",
+            "Your scale is the maximum itself, and the codes are then -1, 0 or 1: divide it by "
+            "127.",
         ),
     ),
 )
 
 
-# --- 4: KL ----------------------------------------------------------------------------------------------------------------------
+# --- 4: KL ----------------------------------------------------------------------------------------
 def kl_per_token(reference: Tensor, logits: Tensor) -> Tensor:
     """KL(reference ‖ other) in nats at each position. Both (T, vocabulary), logits -> (T,)."""
     p, q = reference.float().log_softmax(-1), logits.float().log_softmax(-1)
@@ -261,21 +283,25 @@ KL = Exercise(
     reference=kl_per_token,
     cases=_kl_cases,
     hints=(
-        "Both arguments are logits: turn each into log-probabilities first, with `log_softmax(-1)`.",
+        "Both arguments are logits: turn each into log-probabilities first, with "
+        "`log_softmax(-1)`.",
         "KL(p ‖ q) = Σ p (log p − log q), summed over the vocabulary; p is the reference's.",
-        "p = reference.log_softmax(-1); q = logits.log_softmax(-1); return (p.exp() * (p - q)).sum(-1)",
+        "p = reference.log_softmax(-1); q = logits.log_softmax(-1); return (p.exp() * (p - "
+        "q)).sum(-1)",
     ),
     wrong=(
         Wrong(
             "the other direction",
             lambda a, b: kl_per_token(b, a),
-            "That is KL(other ‖ reference): the weights of the mean must be the reference's probabilities, "
+            "That is KL(other ‖ reference): the weights of the mean must be the reference's "
+            "probabilities, "
             "its text is what we ask about.",
         ),
         Wrong(
             "no log-softmax",
             lambda a, b: (a.softmax(-1) * (a - b)).sum(-1),
-            "You subtracted logits: a constant added to all logits changes nothing in the model but your result. "
+            "You subtracted logits: a constant added to all logits changes nothing in the model "
+            "but your result. "
             "Normalise both.",
         ),
         Wrong(
@@ -296,7 +322,8 @@ KL = Exercise(
         Wrong(
             "cross entropy",
             lambda a, b: -(a.softmax(-1) * b.log_softmax(-1)).sum(-1),
-            "That is the cross entropy: the entropy of the reference is still in it, and two equal files would not give 0.",
+            "That is the cross entropy: the entropy of the reference is still in it, and two "
+            "equal files would not give 0.",
         ),
         Wrong(
             "squared difference",
@@ -307,9 +334,11 @@ KL = Exercise(
 )
 
 
-# --- 5: speed -------------------------------------------------------------------------------------------------------------------
+# --- 5: speed -------------------------------------------------------------------------------------
 def speeds(counters: dict) -> tuple[float, float]:
-    """(prompt tokens a second, generated tokens a second) from Ollama's counters; durations are in nanoseconds."""
+    """(prompt tokens a second, generated tokens a second) from Ollama's counters; durations are in
+    nanoseconds.
+    """
     return (
         counters["prompt_eval_count"] / counters["prompt_eval_duration"] * 1e9,
         counters["eval_count"] / counters["eval_duration"] * 1e9,
@@ -348,7 +377,8 @@ SPEEDS = Exercise(
     cases=_speed_cases,
     points=1,
     hints=(
-        "Reading the prompt and writing the answer are two kinds of work: each has its count and its duration.",
+        "Reading the prompt and writing the answer are two kinds of work: each has its count and "
+        "its duration.",
         "A nanosecond is 1e-9 seconds.",
         "return (counters['prompt_eval_count'] / counters['prompt_eval_duration'] * 1e9, "
         "counters['eval_count'] / counters['eval_duration'] * 1e9)",
@@ -362,7 +392,8 @@ SPEEDS = Exercise(
         Wrong(
             "total duration",
             _each(_PROMPT, lambda c: c["eval_count"] / c["total_duration"] * 1e9),
-            "The generated tokens are divided by the total duration, with the loading and the prompt in it: take eval_duration.",
+            "The generated tokens are divided by the total duration, with the loading and the "
+            "prompt in it: take eval_duration.",
         ),
         Wrong(
             "all tokens",
@@ -370,7 +401,8 @@ SPEEDS = Exercise(
                 _PROMPT,
                 lambda c: (c["prompt_eval_count"] + c["eval_count"]) / c["eval_duration"] * 1e9,
             ),
-            "You count the prompt's tokens as generated: that is the usual way to a figure that is too good.",
+            "You count the prompt's tokens as generated: that is the usual way to a figure that "
+            "is too good.",
         ),
         Wrong(
             "seconds a token",
@@ -399,9 +431,11 @@ SPEEDS = Exercise(
 )
 
 
-# --- 6: the template ----------------------------------------------------------------------------------------------------------
+# --- 6: the template ------------------------------------------------------------------------------
 def ollama_prompt(render, messages: list[dict]) -> str:
-    """The prompt that Ollama makes of `messages`: render(template, messages), with the Go template of our format."""
+    """The prompt that Ollama makes of `messages`: render(template, messages), with the Go template
+    of our format.
+    """
     return render(
         "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>", messages
     )
@@ -429,16 +463,19 @@ TEMPLATE = Exercise(
     hints=(
         "`{{ range .Messages }} … {{ end }}` repeats what is inside it for each message; "
         "there `.Role` and `.Content` are that message's.",
-        "One message is `<|`, the role, `|>`, the content, `<|end|>`. Nothing stands between two messages, "
+        "One message is `<|`, the role, `|>`, the content, `<|end|>`. Nothing stands between two "
+        "messages, "
         "no space and no newline.",
-        "After the last message comes the opening of the answer, `<|assistant|>`. The start token is the runtime's to add.",
+        "After the last message comes the opening of the answer, `<|assistant|>`. The start token "
+        "is the runtime's to add.",
         'return render("{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>", messages)',
     ),
     wrong=(
         Wrong(
             "no opening",
             _rendered(WORLD.removesuffix("<|assistant|>")),
-            "The answer is not opened: end with <|assistant|>, else the model first has to guess who speaks.",
+            "The answer is not opened: end with <|assistant|>, else the model first has to guess "
+            "who speaks.",
         ),
         Wrong(
             "no end of turn",
@@ -453,12 +490,14 @@ TEMPLATE = Exercise(
         Wrong(
             "opened in the loop",
             _rendered(WORLD.replace("{{ end }}<|assistant|>", "<|assistant|>{{ end }}")),
-            "<|assistant|> stands inside the loop: every message then opens an answer. Put it after {{ end }}.",
+            "<|assistant|> stands inside the loop: every message then opens an answer. Put it "
+            "after {{ end }}.",
         ),
         Wrong(
             "newlines",
             _rendered(WORLD.replace("<|end|>", "<|end|>\n")),
-            "There is a newline after each turn: the training text had none, and this model has never seen one there.",
+            "There is a newline after each turn: the training text had none, and this model has "
+            "never seen one there.",
         ),
         Wrong(
             "user always",
@@ -468,9 +507,11 @@ TEMPLATE = Exercise(
         Wrong(
             "another family",
             _rendered(
-                "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+                "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end "
+                "}}<|im_start|>assistant\n"
             ),
-            "That is ChatML, which Qwen was trained on. A model understands the one format of its training.",
+            "That is ChatML, which Qwen was trained on. A model understands the one format of its "
+            "training.",
         ),
         Wrong(
             "system left out",
@@ -484,7 +525,7 @@ TEMPLATE = Exercise(
 )
 
 
-# --- 7: stops in a stream -------------------------------------------------------------------------------------------------------
+# --- 7: stops in a stream -------------------------------------------------------------------------
 def until_stop(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
     """(the text before the stop that begins first, whether there was one) of a stream of pieces."""
     text = ""
@@ -527,16 +568,20 @@ STOP = Exercise(
     reference=until_stop,
     cases=_stop_cases,
     hints=(
-        "A stop may come in parts: `<|`, `end`, `|>`. So look into all the text so far, not into the last piece.",
+        "A stop may come in parts: `<|`, `end`, `|>`. So look into all the text so far, not into "
+        "the last piece.",
         "`text.find(stop)` is where it begins, or -1.",
-        "If several stops are there, the one that begins first counts. The stop itself is not part of the answer.",
-        "found = [at for stop in stops if (at := text.find(stop)) >= 0]; if found: return text[:min(found)], True",
+        "If several stops are there, the one that begins first counts. The stop itself is not "
+        "part of the answer.",
+        "found = [at for stop in stops if (at := text.find(stop)) >= 0]; if found: return "
+        "text[:min(found)], True",
     ),
     wrong=(
         Wrong(
             "piece by piece",
             _stopped(lambda text, piece, stops: _FIRST(piece, stops)),
-            "You look at one piece at a time: a stop that comes in parts goes by unseen, and the answer runs on.",
+            "You look at one piece at a time: a stop that comes in parts goes by unseen, and the "
+            "answer runs on.",
         ),
         Wrong(
             "stop kept",
@@ -556,7 +601,8 @@ STOP = Exercise(
         Wrong(
             "equal to the piece",
             _stopped(lambda text, piece, stops: piece if piece in stops else None),
-            "You stop only where a piece *is* a stop: it may be part of a piece, or spread over several.",
+            "You stop only where a piece *is* a stop: it may be part of a piece, or spread over "
+            "several.",
         ),
         Wrong(
             "last piece lost",

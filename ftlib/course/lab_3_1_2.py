@@ -20,7 +20,7 @@ def _positive(g: torch.Generator, n: int) -> Tensor:
     return torch.rand(n, generator=g) + 0.5
 
 
-# --- 1: length and direction ------------------------------------------------------------------------------------------
+# --- 1: length and direction ----------------------------------------------------------------------
 def decompose(weight: Tensor) -> tuple[Tensor, Tensor]:
     """m (out,), the length of every output row, and the rows at length 1 (out, in)."""
     m = weight.norm(dim=1)
@@ -55,16 +55,19 @@ DECOMPOSE = Exercise(
     reference=decompose,
     cases=_weight_cases,
     hints=(
-        "PyTorch stores a linear layer's weight as (out, in): row i holds what output i reads. One length for every row.",
+        "PyTorch stores a linear layer's weight as (out, in): row i holds what output i reads. "
+        "One length for every row.",
         "`weight.norm(dim=d)` sums over dimension d. Which d leaves one number for each output?",
-        "m has shape (out,), the weight (out, in): divide by `m[:, None]`, so that row i is divided by m_i.",
+        "m has shape (out,), the weight (out, in): divide by `m[:, None]`, so that row i is "
+        "divided by m_i.",
         "m = weight.norm(dim=1); return m, weight / m[:, None]",
     ),
     wrong=(
         Wrong(
             "input axis",
             _by_column,
-            "Norm over the wrong axis: you have one length for each input (dim=0). DoRA has one for each output row, dim=1.",
+            "Norm over the wrong axis: you have one length for each input (dim=0). DoRA has one "
+            "for each output row, dim=1.",
         ),
         Wrong(
             "whole matrix",
@@ -80,18 +83,20 @@ DECOMPOSE = Exercise(
         Wrong(
             "direction not divided",
             lambda W: (W.norm(dim=1), W),
-            "The lengths are right, but the direction still has them: divide every row by its own length.",
+            "The lengths are right, but the direction still has them: divide every row by its own "
+            "length.",
         ),
         Wrong(
             "column vector",
             lambda W: (W.norm(dim=1, keepdim=True), W / W.norm(dim=1, keepdim=True)),
-            "m has shape (out, 1): return it as (out,), the shape of a bias and of PEFT's magnitude vector.",
+            "m has shape (out, 1): return it as (out,), the shape of a bias and of PEFT's "
+            "magnitude vector.",
         ),
     ),
 )
 
 
-# --- 2: the norm without the dense product ----------------------------------------------------------------------------
+# --- 2: the norm without the dense product --------------------------------------------------------
 class _ProductSpy(TorchDispatchMode):
     """Notes whether BA, or W + BA, was made: a product or sum as large as W."""
 
@@ -123,7 +128,8 @@ def _makes_product(function) -> bool:
 def _norm_property(function) -> str | None:
     if _makes_product(lambda W, A, B: function(W, A, B, 2.0)):
         return (
-            "The values are right, but you built the out × in product BA: at 4096 × 4096 in fp32 that is 64 MiB, to get 4096 "
+            "The values are right, but you built the out × in product BA: at 4096 × 4096 in fp32 "
+            "that is 64 MiB, to get 4096 "
             "numbers. Expand the square: W Aᵀ is out × r and A Aᵀ is r × r."
         )
     return None
@@ -156,10 +162,13 @@ DORA_NORM = Exercise(
     praise="equal to the reference, and BA was never made,",
     tolerance=1e-4,
     hints=(
-        "Row i of V = W + s·BA is w + s·u with w = W_i and u = (BA)_i. Expand ‖w + s·u‖² into three terms.",
-        "‖w‖² + 2s·w·u + s²·‖u‖². Now u = Σ_k B_ik A_k, so w·u = Σ_k B_ik (W Aᵀ)_ik: multiply elementwise and sum over k.",
+        "Row i of V = W + s·BA is w + s·u with w = W_i and u = (BA)_i. Expand ‖w + s·u‖² into "
+        "three terms.",
+        "‖w‖² + 2s·w·u + s²·‖u‖². Now u = Σ_k B_ik A_k, so w·u = Σ_k B_ik (W Aᵀ)_ik: multiply "
+        "elementwise and sum over k.",
         "‖u‖² = Σ_kl B_ik (A Aᵀ)_kl B_il: the rows of B @ (A @ A.T), times B, summed.",
-        "square = W.square().sum(1) + 2*s*(B * (W @ A.T)).sum(1) + s**2 * ((B @ (A @ A.T)) * B).sum(1); "
+        "square = W.square().sum(1) + 2*s*(B * (W @ A.T)).sum(1) + s**2 * ((B @ (A @ A.T)) * "
+        "B).sum(1); "
         "then clamp at 0, then the root.",
     ),
     wrong=(
@@ -171,7 +180,8 @@ DORA_NORM = Exercise(
         Wrong(
             "cross missing",
             _norm_from(cross=0.0),
-            "The mixed term 2s·w·u is missing: that would be right only if every row of BA were orthogonal to its row of W.",
+            "The mixed term 2s·w·u is missing: that would be right only if every row of BA were "
+            "orthogonal to its row of W.",
         ),
         Wrong(
             "scaling not squared",
@@ -193,11 +203,13 @@ DORA_NORM = Exercise(
 )
 
 
-# --- 3: the forward pass ----------------------------------------------------------------------------------------------
+# --- 3: the forward pass --------------------------------------------------------------------------
 def dora_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, m: Tensor, scaling: float
 ) -> Tensor:
-    """DoRA's forward pass ``m/‖V‖ ⊙ (Vx) + b`` with V = W + s·BA: x (..., in) -> (..., out). The norm gets no gradient."""
+    """DoRA's forward pass ``m/‖V‖ ⊙ (Vx) + b`` with V = W + s·BA: x (..., in) -> (..., out). The
+    norm gets no gradient.
+    """
     with torch.no_grad():
         norm = dora_norm(weight, A, B, scaling)
     y = lora_forward(x, weight, None, A, B, scaling) * (m / norm)
@@ -241,7 +253,8 @@ def _forward_property(function) -> str | None:
     x = torch.ones(3, 31)
     if _makes_product(lambda W, A, B: function(x, W, None, A, B, torch.ones(37), 2.0)):
         return (
-            "The values are right, but you built the out × in product (BA, or W + BA): scale the *output* instead, "
+            "The values are right, but you built the out × in product (BA, or W + BA): scale the "
+            "*output* instead, "
             "row scale times W x + s·B(Ax), and take the norm from dora_norm."
         )
     try:
@@ -254,7 +267,8 @@ def _forward_property(function) -> str | None:
         torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(got, _gradients(dora_forward))
     ):
         return (
-            "The values are right, but gradients flow through the norm: section 4.3 of the paper treats ‖V‖ as a constant. "
+            "The values are right, but gradients flow through the norm: section 4.3 of the paper "
+            "treats ‖V‖ as a constant. "
             "Compute it under torch.no_grad(), or detach() it."
         )
     return None
@@ -288,29 +302,34 @@ DORA_FORWARD = Exercise(
     praise="equal to the reference, values and gradients, without BA,",
     tolerance=1e-4,
     hints=(
-        "Row i of W' is (m_i/‖V_i‖)·V_i, so output i is (m_i/‖V_i‖)·(V_i·x): the row scale can be applied to the output.",
+        "Row i of W' is (m_i/‖V_i‖)·V_i, so output i is (m_i/‖V_i‖)·(V_i·x): the row scale can be "
+        "applied to the output.",
         "V x = W x + s·B(Ax) is lab 1's LoRA forward pass without the bias.",
-        "The norm: `with torch.no_grad(): norm = dora_norm(weight, A, B, scaling)`. Then scale = m / norm, shape (out,).",
+        "The norm: `with torch.no_grad(): norm = dora_norm(weight, A, B, scaling)`. Then scale = "
+        "m / norm, shape (out,).",
         "Multiply W x + s·B(Ax) by the scale, and add the bias after that, unscaled.",
     ),
     wrong=(
         Wrong(
             "bias scaled",
             _variant(bias="scaled"),
-            "The bias is scaled with the rows: eq. 5 decomposes the weight, so b is added after the scaling "
+            "The bias is scaled with the rows: eq. 5 decomposes the weight, so b is added after "
+            "the scaling "
             "(torchtune scales it too).",
         ),
         Wrong("bias lost", _variant(bias="lost"), "The bias is lost: add it at the end, unscaled."),
         Wrong(
             "norm of W",
             _variant(norm=lambda W, A, B, s: W.norm(dim=1)),
-            "You divide by ‖W‖, a constant: then m no longer is the length of the row, and BA changes the length again. "
+            "You divide by ‖W‖, a constant: then m no longer is the length of the row, and BA "
+            "changes the length again. "
             "Divide by ‖W + s·BA‖.",
         ),
         Wrong(
             "norm without scaling",
             _variant(norm=lambda W, A, B, s: dora_norm(W, A, B, 1.0)),
-            "The norm is that of W + BA: the matrix in use is W + s·BA, so the norm needs `scaling` too.",
+            "The norm is that of W + BA: the matrix in use is W + s·BA, so the norm needs "
+            "`scaling` too.",
         ),
         Wrong(
             "not divided",
@@ -346,7 +365,7 @@ DORA_FORWARD = Exercise(
 )
 
 
-# --- 4: the gradient of m ---------------------------------------------------------------------------------------------
+# --- 4: the gradient of m -------------------------------------------------------------------------
 def magnitude_gradient(y: Tensor, dy: Tensor, bias: Tensor | None, m: Tensor) -> Tensor:
     """∂L/∂m (out,) from the layer's output alone: ``Σ_t dy⊙(y − b)/m``. y, dy (N, out)."""
     scaled = y if bias is None else y - bias
@@ -395,7 +414,8 @@ MAGNITUDE_GRADIENT = Exercise(
         Wrong(
             "per token",
             lambda y, dy, b, m: dy * (y if b is None else y - b) / m,
-            "That is one gradient for each token: m is shared by all of them, so sum over the tokens.",
+            "That is one gradient for each token: m is shared by all of them, so sum over the "
+            "tokens.",
         ),
         Wrong(
             "over outputs",
@@ -411,9 +431,11 @@ MAGNITUDE_GRADIENT = Exercise(
 )
 
 
-# --- 5: the gradient of the direction, with the norm detached or not --------------------------------------------------
+# --- 5: the gradient of the direction, with the norm detached or not ------------------------------
 def direction_gradient(grad_w: Tensor, V: Tensor, m: Tensor, detach: bool) -> Tensor:
-    """∂L/∂V (out, in) from ∂L/∂W' where W' = m·V/‖V‖ by row: eq. 11 with the norm detached, else eq. 6."""
+    """∂L/∂V (out, in) from ∂L/∂W' where W' = m·V/‖V‖ by row: eq. 11 with the norm detached, else
+    eq. 6.
+    """
     norm = V.norm(dim=1, keepdim=True)
     scaled = grad_w * m[:, None] / norm
     if detach:
@@ -452,17 +474,22 @@ DIRECTION_GRADIENT = Exercise(
     cases=_direction_cases,
     tolerance=1e-4,
     hints=(
-        "Take one row: w' = m·v/‖v‖. With ‖v‖ a constant C the derivative is m/C, a number: eq. 11.",
-        "With ‖v‖ not constant: moving v along itself changes nothing in w', so the gradient has no part along v. "
+        "Take one row: w' = m·v/‖v‖. With ‖v‖ a constant C the derivative is m/C, a number: eq. "
+        "11.",
+        "With ‖v‖ not constant: moving v along itself changes nothing in w', so the gradient has "
+        "no part along v. "
         "Eq. 6 takes that part off.",
-        "The part of a vector a along v is (a·u)u with u = v/‖v‖. Both forms share the factor m/‖v‖.",
-        "scaled = grad_w * m[:, None] / norm; detached: that. Else: scaled - (scaled * unit).sum(1, keepdim=True) * unit",
+        "The part of a vector a along v is (a·u)u with u = v/‖v‖. Both forms share the factor "
+        "m/‖v‖.",
+        "scaled = grad_w * m[:, None] / norm; detached: that. Else: scaled - (scaled * "
+        "unit).sum(1, keepdim=True) * unit",
     ),
     wrong=(
         Wrong(
             "always detached",
             lambda G, V, m, d: direction_gradient(G, V, m, True),
-            "`detach` is ignored: without detaching, the part along each row of V has to come off (eq. 6).",
+            "`detach` is ignored: without detaching, the part along each row of V has to come off "
+            "(eq. 6).",
         ),
         Wrong(
             "always projected",
@@ -472,7 +499,8 @@ DIRECTION_GRADIENT = Exercise(
         Wrong(
             "flag reversed",
             lambda G, V, m, d: direction_gradient(G, V, m, not d),
-            "The switch is the wrong way round: detached means the norm is a constant, so *no* projection.",
+            "The switch is the wrong way round: detached means the norm is a constant, so *no* "
+            "projection.",
         ),
         Wrong(
             "m left out",
@@ -487,7 +515,8 @@ DIRECTION_GRADIENT = Exercise(
         Wrong(
             "direction not at length one",
             _unprojected_length,
-            "You project on V as it is: divide each row by its length first, or the part along it is taken off ‖V‖² times.",
+            "You project on V as it is: divide each row by its length first, or the part along it "
+            "is taken off ‖V‖² times.",
         ),
         Wrong(
             "radial part",
@@ -497,15 +526,18 @@ DIRECTION_GRADIENT = Exercise(
         Wrong(
             "whole matrix",
             _whole_projection,
-            "You projected the whole matrix on V: each row has its own norm, so each row is projected by itself.",
+            "You projected the whole matrix on V: each row has its own norm, so each row is "
+            "projected by itself.",
         ),
     ),
 )
 
 
-# --- 6: how far a weight has moved ------------------------------------------------------------------------------------
+# --- 6: how far a weight has moved ----------------------------------------------------------------
 def weight_change(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """(ΔM, ΔD): mean over output rows of the change in length, in size, and of 1 − cosine (eqs. 3 and 4)."""
+    """(ΔM, ΔD): mean over output rows of the change in length, in size, and of 1 − cosine (eqs. 3
+    and 4).
+    """
     before, after = before.double(), after.double()
     lengths = (after.norm(dim=1) - before.norm(dim=1)).abs()
     return lengths.mean().item(), (1 - F.cosine_similarity(before, after, dim=1)).mean().item()
@@ -542,22 +574,26 @@ WEIGHT_CHANGE = Exercise(
     reference=weight_change,
     cases=_change_cases,
     hints=(
-        "Two numbers for a pair of matrices, each a mean over the output rows. Begin with the lengths of the rows, before and "
+        "Two numbers for a pair of matrices, each a mean over the output rows. Begin with the "
+        "lengths of the rows, before and "
         "after.",
         "Eq. 3 has bars: rows that grow and rows that shrink must not cancel.",
-        "Eq. 4: `F.cosine_similarity(before, after, dim=1)` gives one cosine a row; 0 change means cosine 1.",
+        "Eq. 4: `F.cosine_similarity(before, after, dim=1)` gives one cosine a row; 0 change "
+        "means cosine 1.",
         "Return two floats: (…).abs().mean().item() and (1 - cosine).mean().item()",
     ),
     wrong=(
         Wrong(
             "signed",
             _change_by(lambda W, V: (V.norm(dim=1) - W.norm(dim=1)).mean(), _turn),
-            "ΔM is signed: growing and shrinking rows cancel. Eq. 3 takes the size of each row's change.",
+            "ΔM is signed: growing and shrinking rows cancel. Eq. 3 takes the size of each row's "
+            "change.",
         ),
         Wrong(
             "norm of the difference",
             _change_by(lambda W, V: (V - W).norm(dim=1).mean(), _turn),
-            "Your ΔM is ‖ΔW‖ by row, which a mere turn makes large too: take the difference of the norms.",
+            "Your ΔM is ‖ΔW‖ by row, which a mere turn makes large too: take the difference of "
+            "the norms.",
         ),
         Wrong(
             "cosine",
@@ -589,9 +625,11 @@ WEIGHT_CHANGE = Exercise(
 )
 
 
-# --- 7: merging -------------------------------------------------------------------------------------------------------
+# --- 7: merging -----------------------------------------------------------------------------------
 def merge_dora(weight: Tensor, A: Tensor, B: Tensor, m: Tensor, scaling: float) -> Tensor:
-    """m·V/‖V‖ by output row with V = W + s·BA, computed in A's dtype and rounded once, to W's dtype."""
+    """m·V/‖V‖ by output row with V = W + s·BA, computed in A's dtype and rounded once, to W's
+    dtype.
+    """
     V = weight.to(A.dtype) + lora_delta(A, B, scaling)
     return (V * (m / V.norm(dim=1))[:, None]).to(weight.dtype)
 
@@ -645,7 +683,8 @@ MERGE_DORA = Exercise(
     hints=(
         "Merging happens once, so here the dense V = W + s·BA may be built.",
         "Every output row of the result has length m_i. Check yourself: `merged.norm(dim=1)` is m.",
-        "V = weight.to(A.dtype) + scaling * B @ A; multiply row i by m_i/‖V_i‖; round once at the end.",
+        "V = weight.to(A.dtype) + scaling * B @ A; multiply row i by m_i/‖V_i‖; round once at the "
+        "end.",
         "return (V * (m / V.norm(dim=1))[:, None]).to(weight.dtype)",
     ),
     wrong=(
@@ -688,7 +727,7 @@ MERGE_DORA = Exercise(
 )
 
 
-# --- 8: counting ------------------------------------------------------------------------------------------------------
+# --- 8: counting ----------------------------------------------------------------------------------
 def count_dora_parameters(config: dict, r: int, targets: tuple[str, ...]) -> int:
     """Σ r·(in + out) + out over the targets of a block, times the number of blocks."""
     shapes = layer_shapes(config)
@@ -747,7 +786,8 @@ COUNT_DORA = Exercise(
     cases=_count_cases,
     hints=(
         "Lab 1's count, r·(in + out) for each adapted layer, plus the magnitudes.",
-        "One magnitude for each output row: out more numbers a layer. For k_proj and v_proj out is small "
+        "One magnitude for each output row: out more numbers a layer. For k_proj and v_proj out "
+        "is small "
         "(grouped-query attention).",
         "Sum r·(in + out) + out over the targets, then multiply by num_hidden_layers.",
     ),
@@ -775,7 +815,8 @@ COUNT_DORA = Exercise(
         Wrong(
             "one block's m",
             _count_with(blocks=False),
-            "The magnitudes were counted for one block only: multiply them by num_hidden_layers too.",
+            "The magnitudes were counted for one block only: multiply them by num_hidden_layers "
+            "too.",
         ),
         Wrong(
             "dense direction",
@@ -785,7 +826,8 @@ COUNT_DORA = Exercise(
         Wrong(
             "no gqa",
             _count_with(shapes=_all_heads),
-            "k_proj and v_proj come out too large: with grouped-query attention they have num_key_value_heads heads.",
+            "k_proj and v_proj come out too large: with grouped-query attention they have "
+            "num_key_value_heads heads.",
         ),
     ),
 )

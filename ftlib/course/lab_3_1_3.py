@@ -1,7 +1,8 @@
 """Lab 3.1.3, NEFTune: the eight exercises, and the wrong answers that each must tell apart.
 
-Random numbers are arguments, so that every answer has one right value. ftlib's own noise (`ftlib.neftune`) draws its
-numbers itself; the lab shows that both are the same from the same generator.
+Random numbers are arguments, so that every answer has one right value. ftlib's own noise
+(`ftlib.neftune`) draws its numbers itself; the lab shows that both are the same from the same
+generator.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ftlib.course.exercise import Exercise, Wrong
 
 
-# --- 1: the bound -----------------------------------------------------------------------------------------------------
+# --- 1: the bound ---------------------------------------------------------------------------------
 def noise_bound(alpha: float, shape: tuple[int, int, int]) -> float:
     """alpha/√(L·d), the largest value that the noise may take; `shape` is (B, L, d)."""
     _, L, d = shape
@@ -41,15 +42,18 @@ BOUND = Exercise(
     points=1,
     praise="equal to alpha/√(L·d)",
     hints=(
-        "Algorithm 1 of the paper: the noise is uniform in [−1, 1] and then scaled by one factor. That factor is the bound.",
-        "The factor holds the sequence length L and the hidden size d, both under one root. The batch does not occur in it.",
+        "Algorithm 1 of the paper: the noise is uniform in [−1, 1] and then scaled by one factor. "
+        "That factor is the bound.",
+        "The factor holds the sequence length L and the hidden size d, both under one root. The "
+        "batch does not occur in it.",
         "_, L, d = shape; return alpha / math.sqrt(L * d)",
     ),
     wrong=(
         Wrong(
             "root forgotten",
             lambda a, s: a / (s[1] * s[2]),
-            "You divided by L·d itself: the root is missing. Norms add in squares, so L·d independent numbers need 1/√(L·d).",
+            "You divided by L·d itself: the root is missing. Norms add in squares, so L·d "
+            "independent numbers need 1/√(L·d).",
         ),
         Wrong(
             "d forgotten",
@@ -64,7 +68,8 @@ BOUND = Exercise(
         Wrong(
             "batch included",
             lambda a, s: a / math.sqrt(s[0] * s[1] * s[2]),
-            "You counted the batch as well: a row's noise must not depend on how many other rows keep it company.",
+            "You counted the batch as well: a row's noise must not depend on how many other rows "
+            "keep it company.",
         ),
         Wrong(
             "alpha under the root",
@@ -74,13 +79,14 @@ BOUND = Exercise(
         Wrong(
             "standard deviation",
             lambda a, s: a / math.sqrt(3 * s[1] * s[2]),
-            "That is the standard deviation of the noise: a uniform number in ±b has b/√3. The bound is asked for.",
+            "That is the standard deviation of the noise: a uniform number in ±b has b/√3. The "
+            "bound is asked for.",
         ),
     ),
 )
 
 
-# --- 2: the noise as the libraries draw it ------------------------------------------------------------------------------
+# --- 2: the noise as the libraries draw it --------------------------------------------------------
 def stock_noise(u: Tensor, alpha: float) -> Tensor:
     """Uniform noise in ±alpha/√(T·d) from numbers u (B, T, d) in [0, 1)."""
     return (2 * u - 1) * noise_bound(alpha, u.shape)
@@ -113,7 +119,8 @@ STOCK = Exercise(
         Wrong(
             "one-sided",
             lambda u, a: u * noise_bound(a, u.shape),
-            "Your noise is never negative: it shifts every embedding by half the bound on average. Bring u to [−1, 1) first.",
+            "Your noise is never negative: it shifts every embedding by half the bound on "
+            "average. Bring u to [−1, 1) first.",
         ),
         Wrong(
             "half width",
@@ -128,18 +135,20 @@ STOCK = Exercise(
         Wrong(
             "batch included",
             lambda u, a: (2 * u - 1) * a / math.sqrt(u.numel()),
-            "You divided by the root of all B·T·d numbers: a row's noise must not depend on the batch size.",
+            "You divided by the root of all B·T·d numbers: a row's noise must not depend on the "
+            "batch size.",
         ),
         Wrong(
             "standard deviation as bound",
             lambda u, a: (2 * u - 1) * a / math.sqrt(3 * u.shape[1] * u.shape[2]),
-            "Your noise is √3 too small: you scaled by its standard deviation, the factor is the bound.",
+            "Your noise is √3 too small: you scaled by its standard deviation, the factor is the "
+            "bound.",
         ),
     ),
 )
 
 
-# --- 3: the sizes -------------------------------------------------------------------------------------------------------
+# --- 3: the sizes ---------------------------------------------------------------------------------
 def noise_sizes(alpha: float, L: int, d: int) -> dict[str, float]:
     """Root-mean-square size of one element, of one token's vector and of a whole sequence's noise."""
     element = alpha / math.sqrt(3 * L * d)
@@ -178,7 +187,8 @@ SIZES = Exercise(
         "The squares of independent numbers add up: "
         "n numbers of standard deviation s make a vector whose root-mean-square norm is s·√n.",
         "A token has d numbers, a sequence L·d of them.",
-        "element = alpha / math.sqrt(3 * L * d), then element * math.sqrt(d) and element * math.sqrt(L * d)",
+        "element = alpha / math.sqrt(3 * L * d), then element * math.sqrt(d) and element * "
+        "math.sqrt(L * d)",
     ),
     wrong=(
         Wrong(
@@ -210,7 +220,7 @@ SIZES = Exercise(
 )
 
 
-# --- 4: real lengths ----------------------------------------------------------------------------------------------------
+# --- 4: real lengths ------------------------------------------------------------------------------
 def masked_noise(u: Tensor, mask: Tensor, alpha: float) -> Tensor:
     """Noise in ±alpha/√(L·d) with L each row's own length, none on padding.
     u (B, T, d) in [0, 1), mask (B, T) of ones and zeros."""
@@ -263,17 +273,23 @@ MASKED = Exercise(
     reference=masked_noise,
     cases=_masked_cases,
     hints=(
-        "Two things change against `stock_noise`: L is counted row by row, and padding gets nothing.",
-        "`mask.sum(1)` is each row's own length, of shape (B,). So the bound is a vector of B numbers.",
-        "To multiply (B, T, d) by a number for each row, give it the shape (B, 1, 1): `bound[:, None, None]`.",
-        "The mask is (B, T): `mask[..., None]` makes it (B, T, 1), and a product with it silences the padding.",
-        "bound = alpha / (mask.sum(1) * u.shape[-1]).sqrt(); return (2 * u - 1) * bound[:, None, None] * mask[..., None]",
+        "Two things change against `stock_noise`: L is counted row by row, and padding gets "
+        "nothing.",
+        "`mask.sum(1)` is each row's own length, of shape (B,). So the bound is a vector of B "
+        "numbers.",
+        "To multiply (B, T, d) by a number for each row, give it the shape (B, 1, 1): `bound[:, "
+        "None, None]`.",
+        "The mask is (B, T): `mask[..., None]` makes it (B, T, 1), and a product with it silences "
+        "the padding.",
+        "bound = alpha / (mask.sum(1) * u.shape[-1]).sqrt(); return (2 * u - 1) * bound[:, None, "
+        "None] * mask[..., None]",
     ),
     wrong=(
         Wrong(
             "padded length",
             _masked(_width),
-            "You took the padded length T for every row: short rows get too little noise. Count each row's ones in the mask.",
+            "You took the padded length T for every row: short rows get too little noise. Count "
+            "each row's ones in the mask.",
         ),
         Wrong(
             "noise on padding",
@@ -288,12 +304,14 @@ MASKED = Exercise(
         Wrong(
             "mean length",
             _masked(lambda m: m.sum(1).float().mean()),
-            "You took the mean length of the batch: a row's noise must not depend on the other rows.",
+            "You took the mean length of the batch: a row's noise must not depend on the other "
+            "rows.",
         ),
         Wrong(
             "tokens of the batch",
             _masked(lambda m: m.sum()),
-            "You counted the real tokens of the whole batch: sum the mask along the row, `mask.sum(1)`.",
+            "You counted the real tokens of the whole batch: sum the mask along the row, "
+            "`mask.sum(1)`.",
         ),
         Wrong(
             "one-sided",
@@ -304,7 +322,7 @@ MASKED = Exercise(
 )
 
 
-# --- 5: only in training ------------------------------------------------------------------------------------------------
+# --- 5: only in training --------------------------------------------------------------------------
 def noise_hook(module: nn.Module, inputs: tuple, output: Tensor, noise_of) -> Tensor:
     """What a forward hook on the embedding does: noise in training mode, nothing otherwise."""
     return output + noise_of(output) if module.training else output
@@ -344,20 +362,24 @@ HOOK = Exercise(
     cases=_hook_cases,
     praise="noise in training mode, none in evaluation mode,",
     hints=(
-        "A module knows its mode: `module.training` is True after `model.train()` and False after `model.eval()`.",
-        "What a forward hook returns takes the place of the module's output. So return the sum, or the output as it came.",
+        "A module knows its mode: `module.training` is True after `model.train()` and False after "
+        "`model.eval()`.",
+        "What a forward hook returns takes the place of the module's output. So return the sum, "
+        "or the output as it came.",
         "return output + noise_of(output) if module.training else output",
     ),
     wrong=(
         Wrong(
             "noise at eval time",
             lambda m, i, o, n: o + n(o),
-            "You add noise at evaluation time too: the model would be tested and used on blurred words. Ask `module.training`.",
+            "You add noise at evaluation time too: the model would be tested and used on blurred "
+            "words. Ask `module.training`.",
         ),
         Wrong(
             "the wrong way round",
             lambda m, i, o, n: o if m.training else o + n(o),
-            "It is the wrong way round: you noise in evaluation mode and train on clean embeddings.",
+            "It is the wrong way round: you noise in evaluation mode and train on clean "
+            "embeddings.",
         ),
         Wrong(
             "noise alone",
@@ -367,21 +389,25 @@ HOOK = Exercise(
         Wrong(
             "nothing returned",
             _hook_returns_nothing,
-            "Your hook returns nothing, and PyTorch then keeps the clean output: no noise would ever reach the model.",
+            "Your hook returns nothing, and PyTorch then keeps the clean output: no noise would "
+            "ever reach the model.",
         ),
         Wrong(
             "nothing in evaluation",
             _hook_half_return,
-            "In evaluation mode you return None. PyTorch would keep the output, so it works by luck; "
+            "In evaluation mode you return None. PyTorch would keep the output, so it works by "
+            "luck; "
             "return `output` and mean it.",
         ),
     ),
 )
 
 
-# --- 6: nothing left behind ---------------------------------------------------------------------------------------------
+# --- 6: nothing left behind -----------------------------------------------------------------------
 def run_with_hook(module: nn.Module, hook, run):
-    """`run()` with a forward hook on the module; the hook is gone afterwards, also after an exception."""
+    """`run()` with a forward hook on the module; the hook is gone afterwards, also after an
+    exception.
+    """
     handle = module.register_forward_hook(hook)
     try:
         return run()
@@ -415,11 +441,13 @@ def _run_cases(g):
 
 
 LEFT = (
-    "The values are right, but your hook is still there after the run: the next run would add its noise on top. "
+    "The values are right, but your hook is still there after the run: the next run would add its "
+    "noise on top. "
     "Remove the handle."
 )
 LEFT_AFTER_ERROR = (
-    "The hook stays behind when the run is interrupted: `remove()` after the call is then never reached. "
+    "The hook stays behind when the run is interrupted: `remove()` after the call is then never "
+    "reached. "
     "Put it in a `finally`."
 )
 CLEARED = "You removed hooks that were there before yours: remove your own handle, `handle.remove()`, and nothing else."
@@ -503,9 +531,11 @@ RUN = Exercise(
     property=_leaves_behind,
     praise="the hook acts during the run and is gone after it, also after an interruption,",
     hints=(
-        "`handle = module.register_forward_hook(hook)` puts a hook there, `handle.remove()` takes it away. "
+        "`handle = module.register_forward_hook(hook)` puts a hook there, `handle.remove()` takes "
+        "it away. "
         "Between the two: `run()`.",
-        "A run can end early: an error, or you press stop. What must happen in any case belongs into `finally`.",
+        "A run can end early: an error, or you press stop. What must happen in any case belongs "
+        "into `finally`.",
         "handle = …; then `try: return run()` and `finally: handle.remove()`",
     ),
     wrong=(
@@ -522,15 +552,18 @@ RUN = Exercise(
         Wrong(
             "before the forward pass",
             _run_pre_hook,
-            "That is a hook *before* the forward pass: it sees the inputs and no output. Use `register_forward_hook`.",
+            "That is a hook *before* the forward pass: it sees the inputs and no output. Use "
+            "`register_forward_hook`.",
         ),
     ),
 )
 
 
-# --- 7: Gaussian --------------------------------------------------------------------------------------------------------
+# --- 7: Gaussian ----------------------------------------------------------------------------------
 def gaussian_noise(z: Tensor, mask: Tensor, alpha: float) -> Tensor:
-    """Normal noise with the uniform form's standard deviation, alpha/√(3·L·d). z (B, T, d) standard normal, mask (B, T)."""
+    """Normal noise with the uniform form's standard deviation, alpha/√(3·L·d). z (B, T, d) standard
+    normal, mask (B, T).
+    """
     std = alpha / (3 * mask.sum(1) * z.shape[-1]).sqrt()
     return z * (std[:, None] * mask)[..., None].to(z.dtype)
 
@@ -548,16 +581,19 @@ GAUSSIAN = Exercise(
     cases=lambda g: _masked_cases(g, torch.randn),
     points=1,
     hints=(
-        "A fair comparison holds the size still: the same standard deviation for every element, only another shape.",
+        "A fair comparison holds the size still: the same standard deviation for every element, "
+        "only another shape.",
         "A uniform number in ±b has the standard deviation b/√3, so here alpha/√(3·L·d).",
         "Lengths and padding as in `masked_noise`; z takes the place of 2u − 1.",
-        "std = alpha / (3 * mask.sum(1) * z.shape[-1]).sqrt(); return z * std[:, None, None] * mask[..., None]",
+        "std = alpha / (3 * mask.sum(1) * z.shape[-1]).sqrt(); return z * std[:, None, None] * "
+        "mask[..., None]",
     ),
     wrong=(
         Wrong(
             "bound as deviation",
             _masked(_own, centre=_as_is),
-            "You took the bound for the standard deviation: your Gaussian is √3 larger than the uniform noise, "
+            "You took the bound for the standard deviation: your Gaussian is √3 larger than the "
+            "uniform noise, "
             "so the two would not be comparable.",
         ),
         Wrong(
@@ -584,9 +620,11 @@ GAUSSIAN = Exercise(
 )
 
 
-# --- 8: the padded length -----------------------------------------------------------------------------------------------
+# --- 8: the padded length -------------------------------------------------------------------------
 def effective_alpha(alpha: float, lengths: list[int]) -> list[float]:
-    """The alpha that each row of a padded batch really gets where the bound is computed from the padded length."""
+    """The alpha that each row of a padded batch really gets where the bound is computed from the
+    padded length.
+    """
     T = max(lengths)
     return [alpha * math.sqrt(L / T) for L in lengths]
 
@@ -605,7 +643,8 @@ EFFECTIVE = Exercise(
     points=1,
     hints=(
         "The library's bound is alpha/√(T·d), with T the length of the longest row.",
-        "Call the answer a. A row of length L is noised as if by a/√(L·d). Set the two equal and solve for a.",
+        "Call the answer a. A row of length L is noised as if by a/√(L·d). Set the two equal and "
+        "solve for a.",
         "return [alpha * math.sqrt(L / max(lengths)) for L in lengths]",
     ),
     wrong=(
@@ -627,7 +666,8 @@ EFFECTIVE = Exercise(
         Wrong(
             "packed",
             lambda a, ls: [a * math.sqrt(L / sum(ls)) for L in ls],
-            "That is what *packing* does, where all rows are joined to one sequence. Here T is the longest row.",
+            "That is what *packing* does, where all rows are joined to one sequence. Here T is "
+            "the longest row.",
         ),
         Wrong(
             "unchanged",

@@ -1,4 +1,6 @@
-"""Exercises of lab 3.1.4: the parts of a supervised fine-tuning run, from the loss mask to the win rate."""
+"""Exercises of lab 3.1.4: the parts of a supervised fine-tuning run, from the loss mask to the win
+rate.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ from ftlib.evaluation.judges import normalise
 from ftlib.evaluation.preference import win_rate
 
 
-# --- training_bytes -------------------------------------------------------------------------------------------------
+# --- training_bytes -------------------------------------------------------------------------------
 def training_bytes(total: int, trainable: int, frozen_bytes: int) -> dict[str, int]:
-    """Bytes held by AdamW training: frozen weights at `frozen_bytes` each, trained ones in fp32 (4 bytes),
-    their gradients in fp32, and Adam's two fp32 moments. Activations are not counted."""
+    """Bytes held by AdamW training: frozen weights at `frozen_bytes` each, trained ones in fp32 (4
+    bytes), their gradients in fp32, and Adam's two fp32 moments. Activations are not counted.
+    """
     return {
         "weights": (total - trainable) * frozen_bytes + 4 * trainable,
         "gradients": 4 * trainable,
@@ -71,45 +74,53 @@ TRAINING_BYTES = Exercise(
         Wrong(
             "gradients for all",
             _bytes_grad_for_all,
-            "You gave the frozen weights gradients too: a tensor that does not require grad never gets one, and "
+            "You gave the frozen weights gradients too: a tensor that does not require grad never "
+            "gets one, and "
             "that is LoRA's saving.",
         ),
         Wrong(
             "optimizer for all",
             _bytes_state_for_all,
-            "You gave the frozen weights optimizer state: Adam keeps moments only for what it updates.",
+            "You gave the frozen weights optimizer state: Adam keeps moments only for what it "
+            "updates.",
         ),
         Wrong(
             "one moment",
             _bytes_one_moment,
-            "You counted one moment: Adam keeps two per trained parameter, the mean of the gradient and the mean of its square.",
+            "You counted one moment: Adam keeps two per trained parameter, the mean of the "
+            "gradient and the mean of its square.",
         ),
         Wrong(
             "trained in 16 bits",
             _bytes_half_gradients,
-            "You stored the trained weights and their gradients at the frozen weights' width: ftlib trains in fp32, 4 bytes each.",
+            "You stored the trained weights and their gradients at the frozen weights' width: "
+            "ftlib trains in fp32, 4 bytes each.",
         ),
         Wrong(
             "no optimizer",
             _bytes_no_optimizer,
-            "You left the optimizer out: weights and gradients alone is the famous '28 GB for 7B', and the half "
+            "You left the optimizer out: weights and gradients alone is the famous '28 GB for "
+            "7B', and the half "
             "of it that hurts is missing.",
         ),
     ),
     (
         "Split the parameters in two heaps: `total - trainable` frozen ones and `trainable` ones.",
         "A frozen weight costs its own width, `frozen_bytes`, and nothing else.",
-        "A trained weight costs 4 bytes for itself, 4 for its gradient, and 4 + 4 for Adam's two moments: 16 in all.",
+        "A trained weight costs 4 bytes for itself, 4 for its gradient, and 4 + 4 for Adam's two "
+        "moments: 16 in all.",
         'Return {"weights": (total - trainable) * frozen_bytes + 4 * trainable, "gradients": ..., "optimizer": ...}.',
     ),
 )
 
 
-# --- build_labels ---------------------------------------------------------------------------------------------------
+# --- build_labels ---------------------------------------------------------------------------------
 def build_labels(
     prompt_ids: list[int], answer_ids: list[int], stop_id: int
 ) -> dict[str, list[int]]:
-    """A training row: prompt, answer, stop token; labels are -100 on the prompt and the ids themselves after it."""
+    """A training row: prompt, answer, stop token; labels are -100 on the prompt and the ids
+    themselves after it.
+    """
     target = answer_ids + [stop_id]
     return {"input_ids": prompt_ids + target, "labels": [IGNORE] * len(prompt_ids) + target}
 
@@ -160,42 +171,53 @@ BUILD_LABELS = Exercise(
         Wrong(
             "stop outside the mask",
             _labels_no_stop,
-            "The stop token is in the input but masked in the labels: the model is never taught to stop.",
+            "The stop token is in the input but masked in the labels: the model is never taught "
+            "to stop.",
         ),
         Wrong(
             "loss on the prompt",
             _labels_on_prompt,
-            "The prompt's tokens carry labels: the model would learn to write questions, and most of the gradient would go there.",
+            "The prompt's tokens carry labels: the model would learn to write questions, and most "
+            "of the gradient would go there.",
         ),
         Wrong(
             "shifted by hand",
             _labels_shifted,
-            "You shifted the labels by one: transformers and sft_loss shift them, so the model would learn to skip a token.",
+            "You shifted the labels by one: transformers and sft_loss shift them, so the model "
+            "would learn to skip a token.",
         ),
         Wrong(
             "stop token missing",
             _labels_without_last_token,
-            "The stop token is missing from the row altogether: append stop_id after the answer, in input_ids and in labels.",
+            "The stop token is missing from the row altogether: append stop_id after the answer, "
+            "in input_ids and in labels.",
         ),
         Wrong(
             "masked by id",
             _labels_by_token_id,
-            "You masked by token id: an answer token that also occurs in the prompt, the stop token first of "
+            "You masked by token id: an answer token that also occurs in the prompt, the stop "
+            "token first of "
             "all, loses its label. Mask by position.",
         ),
     ),
     (
-        "Two lists of equal length come back; `labels[i]` is what `input_ids[i]` should be scored as, or -100.",
-        "The model must learn three things: the answer's first token, the rest of it, and when to end.",
-        "Mask by position: `[-100] * len(prompt_ids)`, then the ids of the answer and of the stop token.",
-        "`target = answer_ids + [stop_id]`, used once in input_ids and once in labels. No shift here.",
+        "Two lists of equal length come back; `labels[i]` is what `input_ids[i]` should be scored "
+        "as, or -100.",
+        "The model must learn three things: the answer's first token, the rest of it, and when to "
+        "end.",
+        "Mask by position: `[-100] * len(prompt_ids)`, then the ids of the answer and of the stop "
+        "token.",
+        "`target = answer_ids + [stop_id]`, used once in input_ids and once in labels. No shift "
+        "here.",
     ),
 )
 
 
-# --- pad_batch ------------------------------------------------------------------------------------------------------
+# --- pad_batch ------------------------------------------------------------------------------------
 def pad_batch(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
-    """Rows of unlike length -> (B, T) tensors input_ids, labels, attention_mask, padded on the right."""
+    """Rows of unlike length -> (B, T) tensors input_ids, labels, attention_mask, padded on the
+    right.
+    """
     return SFTCollator(pad_id)(rows)
 
 
@@ -260,24 +282,28 @@ PAD_BATCH = Exercise(
         Wrong(
             "attention mask by id",
             _pad_mask_by_id,
-            "Your attention mask is `input_ids != pad_id`: where pad and stop token share an id, real stop "
+            "Your attention mask is `input_ids != pad_id`: where pad and stop token share an id, "
+            "real stop "
             "tokens vanish. Build it from the lengths.",
         ),
         Wrong(
             "labels masked by id",
             _pad_labels_by_id,
-            "You set labels to -100 wherever the id equals pad_id: where pad == stop the stop token is never "
+            "You set labels to -100 wherever the id equals pad_id: where pad == stop the stop "
+            "token is never "
             "learnt. Mask by length.",
         ),
         Wrong(
             "labels padded with pad_id",
             _pad_labels_with_pad,
-            "You padded the labels with pad_id: the model would be trained to write padding. Pad labels with -100.",
+            "You padded the labels with pad_id: the model would be trained to write padding. Pad "
+            "labels with -100.",
         ),
         Wrong(
             "left padding",
             _pad_left,
-            "You padded on the left: that is for generation. Training pads on the right, as positions then start at the text.",
+            "You padded on the left: that is for generation. Training pads on the right, as "
+            "positions then start at the text.",
         ),
         Wrong(
             "mask of ones",
@@ -288,16 +314,20 @@ PAD_BATCH = Exercise(
     (
         "Find the longest row first: `width = max(len(r['input_ids']) for r in rows)`.",
         "Each of the three gets its own filler: pad_id, -100 and 0.",
-        "The attention mask is 1 for every token the row brought along, whatever its id: `[1] * len(ids) + [0] * (width - len(ids))`.",
-        "Write `values + [filler] * (width - len(values))` for each row and wrap the three lists in torch.tensor.",
+        "The attention mask is 1 for every token the row brought along, whatever its id: `[1] * "
+        "len(ids) + [0] * (width - len(ids))`.",
+        "Write `values + [filler] * (width - len(values))` for each row and wrap the three lists "
+        "in torch.tensor.",
     ),
     praise="equal to ftlib's collator, also where pad == stop token,",
 )
 
 
-# --- sft_loss -------------------------------------------------------------------------------------------------------
+# --- sft_loss -------------------------------------------------------------------------------------
 def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy per answer token: logits (B, T, V), labels (B, T) with -100 where not trained -> scalar."""
+    """Mean cross-entropy per answer token: logits (B, T, V), labels (B, T) with -100 where not
+    trained -> scalar.
+    """
     return F.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORE
     )
@@ -355,17 +385,20 @@ SFT_LOSS = Exercise(
         Wrong(
             "no shift",
             _loss_no_shift,
-            "No shift: position t scores labels[t], the token it has just read. It must score labels[t + 1].",
+            "No shift: position t scores labels[t], the token it has just read. It must score "
+            "labels[t + 1].",
         ),
         Wrong(
             "shifted the wrong way",
             _loss_wrong_shift,
-            "Shifted the wrong way: your position t scores the token before it. Drop the last logit and the first label.",
+            "Shifted the wrong way: your position t scores the token before it. Drop the last "
+            "logit and the first label.",
         ),
         Wrong(
             "mean over all positions",
             _loss_all_positions,
-            "You divided by all positions, the masked ones too: rows with long prompts would seem to be learnt already.",
+            "You divided by all positions, the masked ones too: rows with long prompts would seem "
+            "to be learnt already.",
         ),
         Wrong(
             "sum",
@@ -375,21 +408,27 @@ SFT_LOSS = Exercise(
         Wrong(
             "mean of row means",
             _loss_mean_of_rows,
-            "Mean of row means: a one-word answer would weigh as much as a paragraph. Average over all answer tokens at once.",
+            "Mean of row means: a one-word answer would weigh as much as a paragraph. Average "
+            "over all answer tokens at once.",
         ),
     ),
     (
-        "The logits at position t are a guess about position t + 1. Which logit has nothing to guess, and which label nobody guesses?",
+        "The logits at position t are a guess about position t + 1. Which logit has nothing to "
+        "guess, and which label nobody guesses?",
         "`logits[:, :-1]` and `labels[:, 1:]` line up.",
-        "F.cross_entropy wants (N, V) and (N,): flatten batch and time. It knows ignore_index=-100 and then averages over the rest.",
-        "`F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)`.",
+        "F.cross_entropy wants (N, V) and (N,): flatten batch and time. It knows "
+        "ignore_index=-100 and then averages over the rest.",
+        "`F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), "
+        "ignore_index=-100)`.",
     ),
 )
 
 
-# --- accumulation_weights -------------------------------------------------------------------------------------------
+# --- accumulation_weights -------------------------------------------------------------------------
 def accumulation_weights(token_counts: list[int]) -> list[float]:
-    """The factor for each micro-batch's mean loss, so that their sum is the mean over all tokens of the whole batch."""
+    """The factor for each micro-batch's mean loss, so that their sum is the mean over all tokens of
+    the whole batch.
+    """
     return [n / sum(token_counts) for n in token_counts]
 
 
@@ -430,7 +469,8 @@ ACCUMULATION = Exercise(
         Wrong(
             "equal weights",
             _weights_equal,
-            "Equal weights 1/k: a micro-batch of few answer tokens counts as much as one of many. That was "
+            "Equal weights 1/k: a micro-batch of few answer tokens counts as much as one of many. "
+            "That was "
             "transformers' own bug until October 2024.",
         ),
         Wrong(
@@ -446,7 +486,8 @@ ACCUMULATION = Exercise(
         Wrong(
             "mean weight one",
             _weights_relative,
-            "Your weights have mean 1 and sum k: the gradient comes out k times too large. They must sum to 1.",
+            "Your weights have mean 1 and sum k: the gradient comes out k times too large. They "
+            "must sum to 1.",
         ),
         Wrong(
             "inverse counts",
@@ -455,14 +496,16 @@ ACCUMULATION = Exercise(
         ),
     ),
     (
-        "Write the whole batch's loss as a sum over all tokens divided by N, the number of all answer tokens.",
-        "A micro-batch's mean loss times its n is its sum. So which factor turns its mean into its share of the whole?",
+        "Write the whole batch's loss as a sum over all tokens divided by N, the number of all "
+        "answer tokens.",
+        "A micro-batch's mean loss times its n is its sum. So which factor turns its mean into "
+        "its share of the whole?",
         "n_i / N. Check: the factors sum to 1.",
     ),
 )
 
 
-# --- perplexity -----------------------------------------------------------------------------------------------------
+# --- perplexity -----------------------------------------------------------------------------------
 def perplexity(nlls: list[float], counts: list[int]) -> float:
     """Perplexity of a corpus from the mean NLL (nats) of each text and its number of tokens."""
     return math.exp(sum(nll * n for nll, n in zip(nlls, counts)) / sum(counts))
@@ -507,23 +550,27 @@ PERPLEXITY = Exercise(
         Wrong(
             "unweighted",
             _ppl_unweighted,
-            "You averaged over texts: each token must weigh the same, so weigh each text's mean by its count.",
+            "You averaged over texts: each token must weigh the same, so weigh each text's mean "
+            "by its count.",
         ),
         Wrong(
             "weighted mean of perplexities",
             _ppl_mean_of_ppls,
-            "You averaged perplexities: exp comes last, once. Averaged before it, one bad text drowns the rest (Jensen).",
+            "You averaged perplexities: exp comes last, once. Averaged before it, one bad text "
+            "drowns the rest (Jensen).",
         ),
         Wrong(
             "mean of perplexities",
             _ppl_plain_mean_of_ppls,
-            "You averaged the texts' perplexities, and without their lengths: sum NLL times count, divide by all "
+            "You averaged the texts' perplexities, and without their lengths: sum NLL times "
+            "count, divide by all "
             "tokens, then exp once.",
         ),
         Wrong(
             "base two",
             _ppl_base_two,
-            "2 to the power of nats: with natural logarithms the base is e. Base 2 belongs to bits.",
+            "2 to the power of nats: with natural logarithms the base is e. Base 2 belongs to "
+            "bits.",
         ),
         Wrong(
             "no exponential",
@@ -539,7 +586,7 @@ PERPLEXITY = Exercise(
 )
 
 
-# --- golden_score ---------------------------------------------------------------------------------------------------
+# --- golden_score ---------------------------------------------------------------------------------
 def golden_score(answers: list[str], examples: list[dict]) -> dict[str, float]:
     """Share of exact answers after `normalise`: one entry a family, and "all" over the questions."""
     groups = defaultdict(list)
@@ -595,7 +642,8 @@ GOLDEN_SCORE = Exercise(
         Wrong(
             "substring",
             _score(lambda a, r: normalise(r) in normalise(a)),
-            "You accept an answer that merely contains the reference: '112' would pass for '12', and a model "
+            "You accept an answer that merely contains the reference: '112' would pass for '12', "
+            "and a model "
             "that never stops would score high.",
         ),
         Wrong(
@@ -606,7 +654,8 @@ GOLDEN_SCORE = Exercise(
         Wrong(
             "no normalisation",
             _score(lambda a, r: a == r),
-            "You compare raw strings: call normalise on both, or a double space and a final full stop count as errors.",
+            "You compare raw strings: call normalise on both, or a double space and a final full "
+            "stop count as errors.",
         ),
         Wrong(
             "macro average",
@@ -617,21 +666,24 @@ GOLDEN_SCORE = Exercise(
         Wrong(
             "one side normalised",
             _score(lambda a, r: a.strip() == r.strip()),
-            "You only strip the ends: normalise also folds runs of spaces and drops a final full stop.",
+            "You only strip the ends: normalise also folds runs of spaces and drops a final full "
+            "stop.",
         ),
     ),
     (
-        "`ft.evaluate.normalise` folds whitespace and drops a final full stop. Apply it to the answer and to example['answer'].",
+        "`ft.evaluate.normalise` folds whitespace and drops a final full stop. Apply it to the "
+        "answer and to example['answer'].",
         "Collect True and False in lists, by example['family'] and once more under 'all'.",
         "A share is sum(marks) / len(marks). Do it per list, 'all' included: no mean of means.",
     ),
 )
 
 
-# --- early_stop -----------------------------------------------------------------------------------------------------
+# --- early_stop -----------------------------------------------------------------------------------
 def early_stop(losses: list[float], patience: int) -> tuple[int, int]:
-    """(index of the best loss, index at which training stops): it stops at the `patience`-th evaluation in a row
-    without a new best, or at the last one."""
+    """(index of the best loss, index at which training stops): it stops at the `patience`-th
+    evaluation in a row without a new best, or at the last one.
+    """
     best = 0
     for i, loss in enumerate(losses):
         if loss < losses[best]:
@@ -700,18 +752,21 @@ EARLY_STOP = Exercise(
         Wrong(
             "compared with the one before",
             _stop_previous,
-            "You compare with the evaluation before: patience counts evaluations without a new best, so a "
+            "You compare with the evaluation before: patience counts evaluations without a new "
+            "best, so a "
             "saw-tooth above the best must stop too.",
         ),
         Wrong(
             "one late",
             _stop_one_late,
-            "One evaluation late: with patience 2 you stop at the second evaluation in a row that brings no new best.",
+            "One evaluation late: with patience 2 you stop at the second evaluation in a row that "
+            "brings no new best.",
         ),
         Wrong(
             "keeps the last",
             _stop_keeps_last,
-            "You keep the checkpoint at which training stopped: by then it has been getting worse for `patience` "
+            "You keep the checkpoint at which training stopped: by then it has been getting worse "
+            "for `patience` "
             "evaluations. Keep the best.",
         ),
         Wrong(
@@ -722,7 +777,8 @@ EARLY_STOP = Exercise(
     ),
     (
         "Walk once through the losses and remember the index of the best so far.",
-        "How many evaluations have passed without a new best? i - best says it, no second counter needed.",
+        "How many evaluations have passed without a new best? i - best says it, no second counter "
+        "needed.",
         "Return (best, i) as soon as i - best >= patience.",
         "If the loop ends, training ran to its end: (best, len(losses) - 1).",
     ),
@@ -730,7 +786,7 @@ EARLY_STOP = Exercise(
 )
 
 
-# --- win_rate -------------------------------------------------------------------------------------------------------
+# --- win_rate -------------------------------------------------------------------------------------
 def _rates(a, b, judge, prompts):
     for prompt, one, two in zip(prompts, a, b):
         yield float(judge(prompt, one, two)), float(judge(prompt, two, one))
@@ -797,17 +853,20 @@ WIN_RATE = Exercise(
         Wrong(
             "one order",
             _win_one_order,
-            "You judged in one order only: a judge that likes whatever comes first would crown a. Ask again with the two swapped.",
+            "You judged in one order only: a judge that likes whatever comes first would crown a. "
+            "Ask again with the two swapped.",
         ),
         Wrong(
             "not inverted",
             _win_not_inverted,
-            "In the swapped order a stands second, so its score there is 1 - verdict; you added the verdict as it is.",
+            "In the swapped order a stands second, so its score there is 1 - verdict; you added "
+            "the verdict as it is.",
         ),
         Wrong(
             "ties dropped",
             _win_without_ties,
-            "You left ties out: count each one half, or one lucky win in a hundred ties reads as 100%.",
+            "You left ties out: count each one half, or one lucky win in a hundred ties reads as "
+            "100%.",
         ),
         Wrong(
             "ties lost",
@@ -822,8 +881,10 @@ WIN_RATE = Exercise(
     ),
     (
         "For each pair ask twice: judge(prompt, a_i, b_i) and judge(prompt, b_i, a_i).",
-        "The verdict speaks of the first answer. In the second call that is b's, so a's score is 1 - verdict.",
-        "A pair's score is the mean of the two; a tie in both orders, or a judge that contradicts itself, comes out as 0.5.",
+        "The verdict speaks of the first answer. In the second call that is b's, so a's score is "
+        "1 - verdict.",
+        "A pair's score is the mean of the two; a tie in both orders, or a judge that contradicts "
+        "itself, comes out as 0.5.",
         "Return the mean of the scores over all pairs.",
     ),
     points=3,

@@ -10,9 +10,11 @@ from ftlib.course.exercise import Exercise, Wrong
 from ftlib.models.nf4 import NF4_LEVELS, QuantizedTensor, quantize_nf4
 
 
-# --- 1: the levels ------------------------------------------------------------------------------------------------------
+# --- 1: the levels --------------------------------------------------------------------------------
 def normal_levels(above: int, below: int, edge: float) -> Tensor:
-    """Levels at normal quantiles, ascending: `below` negative ones, 0, `above` positive ones, the largest 1."""
+    """Levels at normal quantiles, ascending: `below` negative ones, 0, `above` positive ones, the
+    largest 1.
+    """
 
     def quantiles(count: int) -> Tensor:
         probabilities = torch.linspace(edge, 0.5, count + 1)[
@@ -49,24 +51,31 @@ LEVELS = Exercise(
     reference=normal_levels,
     cases=_levels_cases,
     hints=(
-        "`torch.special.ndtri(p)` is the normal quantile: the value below which a share p of the numbers lies. ndtri(0.5) is 0.",
-        "For the positive side take `above + 1` probabilities at equal steps from `edge` down to 1/2, and leave the last out: "
+        "`torch.special.ndtri(p)` is the normal quantile: the value below which a share p of the "
+        "numbers lies. ndtri(0.5) is 0.",
+        "For the positive side take `above + 1` probabilities at equal steps from `edge` down to "
+        "1/2, and leave the last out: "
         "it is the zero.",
-        "The negative side is the mirror image with `below` levels. Then zero once, sort, divide by the largest.",
-        "half = lambda n: torch.special.ndtri(torch.linspace(edge, 0.5, n + 1)[:-1].double()).float(); "
-        "torch.cat([half(above), torch.zeros(1), -half(below)]).sort().values, divided by its largest",
+        "The negative side is the mirror image with `below` levels. Then zero once, sort, divide "
+        "by the largest.",
+        "half = lambda n: torch.special.ndtri(torch.linspace(edge, 0.5, n + "
+        "1)[:-1].double()).float(); "
+        "torch.cat([half(above), torch.zeros(1), -half(below)]).sort().values, divided by its "
+        "largest",
     ),
     wrong=(
         Wrong(
             "equal values",
             _levels(quantile=lambda p: p - 0.5),
-            "Your levels stand at equal distances: that is an integer grid. Equal steps of *probability* are wanted, "
+            "Your levels stand at equal distances: that is an integer grid. Equal steps of "
+            "*probability* are wanted, "
             "so take the quantile of each.",
         ),
         Wrong(
             "not normalised",
             _levels(scale=lambda v: v),
-            "The largest level is not 1: after the division by the block's maximum all weights lie in [−1, 1], "
+            "The largest level is not 1: after the division by the block's maximum all weights "
+            "lie in [−1, 1], "
             "and so must the levels.",
         ),
         Wrong(
@@ -78,25 +87,30 @@ LEVELS = Exercise(
         Wrong(
             "one more below",
             _levels(negative=lambda above, below: above),
-            "There are as many levels below zero as above: with the zero that is one more than the codes can count.",
+            "There are as many levels below zero as above: with the zero that is one more than "
+            "the codes can count.",
         ),
         Wrong(
             "divided by the width",
             _levels(scale=lambda v: v / (v.max() - v.min())),
-            "You divided by the whole width: the levels then end at about ±1/2. Divide by the largest.",
+            "You divided by the whole width: the levels then end at about ±1/2. Divide by the "
+            "largest.",
         ),
         Wrong(
             "steps from 1",
             _levels(spread=lambda count, edge: torch.linspace(1, 0.5, count + 2)[1:-1]),
-            "You went down from the probability 1 and did not use `edge`: the outermost levels stand at the wrong place.",
+            "You went down from the probability 1 and did not use `edge`: the outermost levels "
+            "stand at the wrong place.",
         ),
     ),
 )
 
 
-# --- 2: blocks ----------------------------------------------------------------------------------------------------------
+# --- 2: blocks ------------------------------------------------------------------------------------
 def quantize_blocks(w: Tensor, block_size: int, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes (n,), scales (n/block_size,)) of weights w (n,): the index of the level nearest to w/c, c the block's largest |w|."""
+    """(codes (n,), scales (n/block_size,)) of weights w (n,): the index of the level nearest to
+    w/c, c the block's largest |w|.
+    """
     blocks = w.reshape(-1, block_size)
     scales = blocks.abs().amax(1)
     scaled = (
@@ -137,12 +151,15 @@ BLOCKS = Exercise(
     reference=quantize_blocks,
     cases=_blocks_cases,
     hints=(
-        "`w.reshape(-1, block_size)` has one block a row. The scale of a row is its largest absolute value.",
+        "`w.reshape(-1, block_size)` has one block a row. The scale of a row is its largest "
+        "absolute value.",
         "Divide each row by its scale. A row of zeros has scale 0: keep the divisor above 0, "
         "for instance with `clamp(min=1e-38)`.",
-        "The nearest level: `(scaled[..., None] - levels).abs().argmin(-1)`; or, with a sixteenth of the memory, "
+        "The nearest level: `(scaled[..., None] - levels).abs().argmin(-1)`; or, with a sixteenth "
+        "of the memory, "
         "`torch.bucketize` with the midpoints between neighbouring levels.",
-        "scaled = blocks / scales.clamp(min=1e-38)[:, None]; codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)",
+        "scaled = blocks / scales.clamp(min=1e-38)[:, None]; codes = torch.bucketize(scaled, "
+        "(levels[1:] + levels[:-1]) / 2)",
     ),
     wrong=(
         Wrong(
@@ -154,7 +171,8 @@ BLOCKS = Exercise(
         Wrong(
             "one scale",
             _blocks(scale=lambda b: b.abs().max().expand(len(b))),
-            "All blocks share one scale: one outlier then costs the whole matrix its resolution. One scale a block.",
+            "All blocks share one scale: one outlier then costs the whole matrix its resolution. "
+            "One scale a block.",
         ),
         Wrong(
             "rounded down",
@@ -167,29 +185,33 @@ BLOCKS = Exercise(
         Wrong(
             "strided blocks",
             _blocks(cut=lambda w, n: w.reshape(n, -1).T),
-            "Your blocks are every n-th weight: a block is `block_size` weights that follow each other.",
+            "Your blocks are every n-th weight: a block is `block_size` weights that follow each "
+            "other.",
         ),
         Wrong(
             "zeros divided by zero",
             _blocks(divide=lambda b, c: b / c[:, None]),
-            "A block of zeros is divided by zero: NaN has no nearest level. Keep the divisor above 0.",
+            "A block of zeros is divided by zero: NaN has no nearest level. Keep the divisor "
+            "above 0.",
         ),
         Wrong(
             "standard deviation",
             _blocks(scale=lambda b: b.std(1)),
-            "You scaled by the standard deviation: the largest weights of each block then fall beyond the last level. "
+            "You scaled by the standard deviation: the largest weights of each block then fall "
+            "beyond the last level. "
             "Use the largest absolute value.",
         ),
         Wrong(
             "not scaled",
             _blocks(divide=lambda b, c: b),
-            "The scales are right, but the codes are those of the raw weights: divide by the scale first.",
+            "The scales are right, but the codes are those of the raw weights: divide by the "
+            "scale first.",
         ),
     ),
 )
 
 
-# --- 3: two codes a byte --------------------------------------------------------------------------------------------------
+# --- 3: two codes a byte --------------------------------------------------------------------------
 def pack_codes(codes: Tensor) -> Tensor:
     """Two 4-bit codes a byte, the first in the high half: (n,) with even n -> (n/2,), uint8."""
     codes = codes.to(torch.uint8)
@@ -214,8 +236,10 @@ PACK = Exercise(
     cases=_codes_cases,
     points=1,
     hints=(
-        "A byte has eight bits, a code four: the first code goes into the upper four, which is a shift by 4.",
-        "`codes[::2]` are the first of each pair, `codes[1::2]` the second. `<< 4` shifts, `|` joins.",
+        "A byte has eight bits, a code four: the first code goes into the upper four, which is a "
+        "shift by 4.",
+        "`codes[::2]` are the first of each pair, `codes[1::2]` the second. `<< 4` shifts, `|` "
+        "joins.",
         "codes = codes.to(torch.uint8); return (codes[::2] << 4) | codes[1::2]",
     ),
     wrong=(
@@ -228,12 +252,14 @@ PACK = Exercise(
         Wrong(
             "halves of the vector",
             _as_byte(lambda c: (c[: len(c) // 2] << 4) | c[len(c) // 2 :]),
-            "You paired the first half of the vector with the second: codes that follow each other share a byte.",
+            "You paired the first half of the vector with the second: codes that follow each "
+            "other share a byte.",
         ),
         Wrong(
             "added without a shift",
             _as_byte(lambda c: c[::2] + c[1::2]),
-            "You added the two codes: the sum cannot be taken apart again. Shift the first by four bits.",
+            "You added the two codes: the sum cannot be taken apart again. Shift the first by "
+            "four bits.",
         ),
         Wrong(
             "not packed",
@@ -249,7 +275,7 @@ PACK = Exercise(
 )
 
 
-# --- 4: back to numbers ---------------------------------------------------------------------------------------------------
+# --- 4: back to numbers ---------------------------------------------------------------------------
 def dequantize_packed(packed: Tensor, scales: Tensor, levels: Tensor, block_size: int) -> Tensor:
     """Weights (n,) fp32 from n/2 bytes, the scales of the blocks and the 16 levels."""
     codes = torch.stack([packed >> 4, packed & 15], 1).reshape(-1)
@@ -279,7 +305,8 @@ UNPACK = Exercise(
     reference=dequantize_packed,
     cases=_packed_cases,
     hints=(
-        "`packed >> 4` is the first code of each byte, `packed & 15` the second. In which order must they stand?",
+        "`packed >> 4` is the first code of each byte, `packed & 15` the second. In which order "
+        "must they stand?",
         "`torch.stack([first, second], 1).reshape(-1)` puts them back in turns.",
         "A code is an index: `levels[codes.int()]`. (A uint8 tensor would be taken for a mask.) "
         "Then each block times its scale.",
@@ -289,7 +316,8 @@ UNPACK = Exercise(
         Wrong(
             "halves in a row",
             _unpacked(halves=lambda b: torch.cat([b >> 4, b & 15])),
-            "You put all first codes before all second ones: they must alternate, `torch.stack(…, 1)`.",
+            "You put all first codes before all second ones: they must alternate, `torch.stack(…, "
+            "1)`.",
         ),
         Wrong(
             "low half first",
@@ -321,11 +349,12 @@ UNPACK = Exercise(
 )
 
 
-# --- 5: bits a weight -----------------------------------------------------------------------------------------------------
+# --- 5: bits a weight -----------------------------------------------------------------------------
 def bits_per_weight(block_size: int, scale_block: int | None) -> float:
     """Bits a weight of a 4-bit type with one scale a block.
 
-    scale_block None: scales in fp32. Else double quantisation: 8-bit scales, and one fp32 scale for each `scale_block` of them.
+    scale_block None: scales in fp32. Else double quantisation: 8-bit scales, and one fp32 scale for
+    each `scale_block` of them.
     """
     if scale_block is None:
         return 4 + 32 / block_size
@@ -352,7 +381,8 @@ BITS = Exercise(
     points=1,
     hints=(
         "A scale of 32 bits is shared by `block_size` weights: how much of it falls on one?",
-        "With double quantisation the scale has 8 bits. Its own scale has 32 and is shared by `scale_block` scales, that is by "
+        "With double quantisation the scale has 8 bits. Its own scale has 32 and is shared by "
+        "`scale_block` scales, that is by "
         "`block_size · scale_block` weights.",
         "return 4 + 8 / block_size + 32 / (block_size * scale_block)",
     ),
@@ -360,13 +390,15 @@ BITS = Exercise(
         Wrong(
             "outer scale forgotten",
             _bits(double=lambda b, s: 4 + 8 / b),
-            "The scales of the scales are missing: 32 bits for every block_size · scale_block weights. "
+            "The scales of the scales are missing: 32 bits for every block_size · scale_block "
+            "weights. "
             "Little, but it is stored.",
         ),
         Wrong(
             "outer scale for its scales only",
             _bits(double=lambda b, s: 4 + 8 / b + 32 / s),
-            "An outer scale is shared by scale_block *scales*, each of which serves block_size weights: divide by both.",
+            "An outer scale is shared by scale_block *scales*, each of which serves block_size "
+            "weights: divide by both.",
         ),
         Wrong(
             "inner scales kept",
@@ -387,16 +419,20 @@ BITS = Exercise(
 )
 
 
-# --- 6 and 7: the layer -----------------------------------------------------------------------------------------------------
+# --- 6 and 7: the layer ---------------------------------------------------------------------------
 def qlora_forward(x: Tensor, q: QuantizedTensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
-    """y = x·dequant(W)ᵀ + s·B(Ax), computed in x's dtype. x (..., in), q holds W (out, in), A (r, in), B (out, r) -> (..., out)."""
+    """y = x·dequant(W)ᵀ + s·B(Ax), computed in x's dtype. x (..., in), q holds W (out, in), A (r,
+    in), B (out, r) -> (..., out).
+    """
     return lora_forward(x, q.dequantize(x.dtype), None, A.to(x.dtype), B.to(x.dtype), scaling)
 
 
 def qlora_backward(
     dy: Tensor, x: Tensor, q: QuantizedTensor, A: Tensor, B: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dx (N, in), dA (r, in), dB (out, r)) from dy (N, out) and x (N, in); the frozen W has no gradient."""
+    """(dx (N, in), dA (r, in), dB (out, r)) from dy (N, out) and x (N, in); the frozen W has no
+    gradient.
+    """
     dlow = scaling * (dy @ B)  # the gradient of Ax, (N, r)
     return dy @ q.dequantize(dy.dtype) + dlow @ A, dlow.T @ x, scaling * (dy.T @ (x @ A.T))
 
@@ -463,7 +499,8 @@ FORWARD = Exercise(
     property=_makes_the_product,
     hints=(
         "Equation 5 of the paper. `q.dequantize(dtype)` is W (out, in) in that dtype.",
-        "Linear layers multiply with the transpose: `x @ W.T`. The low-rank part is x·Aᵀ first, then ·Bᵀ, "
+        "Linear layers multiply with the transpose: `x @ W.T`. The low-rank part is x·Aᵀ first, "
+        "then ·Bᵀ, "
         "so that nothing of out×in is made.",
         "A and B are fp32 masters: cast them to `x.dtype` for the product. Do not detach anything.",
         "return x @ q.dequantize(x.dtype).T + scaling * (x @ A.to(x.dtype).T @ B.to(x.dtype).T)",
@@ -477,7 +514,8 @@ FORWARD = Exercise(
         Wrong(
             "levels without scales",
             _forward(base=_levels_only),
-            "You multiplied with the levels in [−1, 1]: the blocks' scales are missing. `q.dequantize()` applies both.",
+            "You multiplied with the levels in [−1, 1]: the blocks' scales are missing. "
+            "`q.dequantize()` applies both.",
         ),
         Wrong(
             "scaling forgotten",
@@ -534,10 +572,13 @@ BACKWARD = Exercise(
     reference=qlora_backward,
     cases=_gradient_cases,
     hints=(
-        "Write h = Ax (N, r). Then y = x·Wᵀ + s·h·Bᵀ. Work from the end: the gradient of h is dh = s·dy·B.",
-        "x is used twice, once by W and once by A: dx = dy·W + dh·A. W is dequantised again for this product.",
+        "Write h = Ax (N, r). Then y = x·Wᵀ + s·h·Bᵀ. Work from the end: the gradient of h is dh "
+        "= s·dy·B.",
+        "x is used twice, once by W and once by A: dx = dy·W + dh·A. W is dequantised again for "
+        "this product.",
         "dA = dhᵀ·x and dB = s·dyᵀ·h. The shapes decide what is transposed.",
-        "dh = scaling * (dy @ B); return dy @ q.dequantize(dy.dtype) + dh @ A, dh.T @ x, scaling * (dy.T @ (x @ A.T))",
+        "dh = scaling * (dy @ B); return dy @ q.dequantize(dy.dtype) + dh @ A, dh.T @ x, scaling "
+        "* (dy.T @ (x @ A.T))",
     ),
     wrong=(
         Wrong(
@@ -554,7 +595,8 @@ BACKWARD = Exercise(
         Wrong(
             "scaling missing in dA",
             _backward(dA=lambda dlow, x, s: (dlow / s).T @ x),
-            "dA lacks the factor `scaling`: it stands before B(Ax), so both factors' gradients carry it.",
+            "dA lacks the factor `scaling`: it stands before B(Ax), so both factors' gradients "
+            "carry it.",
         ),
         Wrong(
             "scaling missing in dB",
@@ -569,18 +611,19 @@ BACKWARD = Exercise(
         Wrong(
             "scales missing",
             _backward(base=_levels_only),
-            "dx went through the levels without the blocks' scales: dequantise W as in the forward pass.",
+            "dx went through the levels without the blocks' scales: dequantise W as in the "
+            "forward pass.",
         ),
     ),
 )
 
 
-# --- 8: bytes ---------------------------------------------------------------------------------------------------------------
+# --- 8: bytes -------------------------------------------------------------------------------------
 def qlora_bytes(linear: int, others: int, trained: int) -> dict[str, float]:
     """Bytes of QLoRA with AdamW, activations not counted.
 
-    linear: weights of the linear layers, in NF4 with double quantisation; others: embedding, head and norms, in 16 bits;
-    trained: parameters of the adapter, in fp32.
+    linear: weights of the linear layers, in NF4 with double quantisation; others: embedding, head
+    and norms, in 16 bits; trained: parameters of the adapter, in fp32.
     """
     return {
         "linear": linear * bits_per_weight(64, 256) / 8,
@@ -617,9 +660,11 @@ BYTES = Exercise(
     cases=_bytes_cases,
     tolerance=1e-6,
     hints=(
-        "Bits to bytes: `bits_per_weight(64, 256) / 8` is what a weight in NF4 takes, its share of the scales included.",
+        "Bits to bytes: `bits_per_weight(64, 256) / 8` is what a weight in NF4 takes, its share "
+        "of the scales included.",
         "Only linear layers are quantised. The rest stays in 16 bits: two bytes.",
-        "What trains is fp32: four bytes the parameter, four its gradient, and AdamW keeps two fp32 means of it.",
+        "What trains is fp32: four bytes the parameter, four its gradient, and AdamW keeps two "
+        "fp32 means of it.",
         '{"linear": linear * bits_per_weight(64, 256) / 8, "others": 2 * others, "adapter": 4 * trained, '
         '"gradients": 4 * trained, "optimizer": 8 * trained}',
     ),
@@ -627,7 +672,8 @@ BYTES = Exercise(
         Wrong(
             "half a byte",
             _bytes(linear=lambda n, o, t: n / 2),
-            "Half a byte is the code alone: the scales of the blocks are missing, 0.127 bit a weight. "
+            "Half a byte is the code alone: the scales of the blocks are missing, 0.127 bit a "
+            "weight. "
             "At 70B that is a gigabyte.",
         ),
         Wrong(
@@ -643,12 +689,14 @@ BYTES = Exercise(
         Wrong(
             "all in 4 bits",
             _bytes(others=lambda n, o, t: o * bits_per_weight(64, 256) / 8),
-            "Embedding and head stay in 16 bits: bitsandbytes replaces linear layers, and leaves the head out.",
+            "Embedding and head stay in 16 bits: bitsandbytes replaces linear layers, and leaves "
+            "the head out.",
         ),
         Wrong(
             "one mean",
             _bytes(optimizer=lambda n, o, t: 4 * t),
-            "AdamW keeps two numbers for every trained parameter: the mean of its gradient and of its square, 8 bytes.",
+            "AdamW keeps two numbers for every trained parameter: the mean of its gradient and of "
+            "its square, 8 bytes.",
         ),
         Wrong(
             "gradients of everything",
@@ -663,18 +711,20 @@ BYTES = Exercise(
         Wrong(
             "16-bit adapter",
             _bytes(adapter=lambda n, o, t: 2 * t),
-            "The adapter is kept in fp32 here, 4 bytes: updates of 1e-4 and less would be lost in 16 bits.",
+            "The adapter is kept in fp32 here, 4 bytes: updates of 1e-4 and less would be lost in "
+            "16 bits.",
         ),
     ),
 )
 
 
-# --- 9: checkpointing -------------------------------------------------------------------------------------------------------
+# --- 9: checkpointing -----------------------------------------------------------------------------
 def activation_bytes(layers: int, tokens: int, kept: int, entry: int, checkpointing: bool) -> int:
     """The most that the blocks' activations hold at one moment.
 
-    kept: bytes a token that one block keeps for its backward pass; entry: bytes a token of a block's input.
-    With checkpointing every block keeps its input alone, and the one whose backward pass runs is recomputed.
+    kept: bytes a token that one block keeps for its backward pass; entry: bytes a token of a
+    block's input. With checkpointing every block keeps its input alone, and the one whose backward
+    pass runs is recomputed.
     """
     return tokens * (layers * entry + kept) if checkpointing else tokens * layers * kept
 
@@ -703,8 +753,10 @@ ACTIVATIONS = Exercise(
     reference=activation_bytes,
     cases=_activation_cases,
     hints=(
-        "Without checkpointing all blocks keep all they need until the backward pass comes by: layers · kept for each token.",
-        "With it, each block keeps its input: layers · entry. When the backward pass reaches a block, "
+        "Without checkpointing all blocks keep all they need until the backward pass comes by: "
+        "layers · kept for each token.",
+        "With it, each block keeps its input: layers · entry. When the backward pass reaches a "
+        "block, "
         "that block runs forward once more and then holds `kept`, it alone.",
         "return tokens * (layers * entry + kept) if checkpointing else tokens * layers * kept",
     ),
@@ -712,22 +764,26 @@ ACTIVATIONS = Exercise(
         Wrong(
             "recomputed block forgotten",
             _activation(on=lambda n, t, k, e: t * n * e),
-            "The block that is being recomputed holds its activations too: one `kept` on top of the entries.",
+            "The block that is being recomputed holds its activations too: one `kept` on top of "
+            "the entries.",
         ),
         Wrong(
             "both in full",
             _activation(on=lambda n, t, k, e: t * n * (e + k)),
-            "You recompute all blocks at once: they come one after the other, so only one `kept` is there at a time.",
+            "You recompute all blocks at once: they come one after the other, so only one `kept` "
+            "is there at a time.",
         ),
         Wrong(
             "entries forgotten",
             _activation(on=lambda n, t, k, e: t * k),
-            "The blocks' inputs are missing: they are what recomputing starts from, and they all wait.",
+            "The blocks' inputs are missing: they are what recomputing starts from, and they all "
+            "wait.",
         ),
         Wrong(
             "entry once",
             _activation(on=lambda n, t, k, e: t * (e + k)),
-            "You kept one block's input: every block keeps its own until the backward pass comes by.",
+            "You kept one block's input: every block keeps its own until the backward pass comes "
+            "by.",
         ),
         Wrong(
             "one layer without",

@@ -11,10 +11,11 @@ from torch import Tensor
 from ftlib.course.exercise import Exercise, Wrong
 
 
-# --- 1: a converter -------------------------------------------------------------------------------------------------------
+# --- 1: a converter -------------------------------------------------------------------------------
 def to_messages(row: dict) -> list[dict]:
-    """The messages of a raw row in Alpaca's form (instruction, input, output), ShareGPT's (conversations),
-    or messages themselves."""
+    """The messages of a raw row in Alpaca's form (instruction, input, output), ShareGPT's
+    (conversations), or messages themselves.
+    """
     if "messages" in row:
         return row["messages"]
     if "conversations" in row:
@@ -72,7 +73,8 @@ CONVERT = Exercise(
     cases=_raw_cases,
     hints=(
         "Which format it is, the keys tell: `messages`, `conversations`, or `instruction`.",
-        "ShareGPT's `human` and `gpt` are `user` and `assistant`; `system` keeps its name. Keep all turns.",
+        "ShareGPT's `human` and `gpt` are `user` and `assistant`; `system` keeps its name. Keep "
+        "all turns.",
         'Alpaca\'s `input` may be missing or empty. If it is there, it follows the instruction after a blank line, `"\\n\\n"`.',
         'question = row["instruction"] + ("\\n\\n" + row["input"] if row.get("input") else "")',
     ),
@@ -80,7 +82,8 @@ CONVERT = Exercise(
         Wrong(
             "input dropped",
             _converter(join=lambda a, b: a),
-            "Alpaca's `input` is gone: the model would learn to answer about a text that it was not shown.",
+            "Alpaca's `input` is gone: the model would learn to answer about a text that it was "
+            "not shown.",
         ),
         Wrong(
             "blank line always",
@@ -91,7 +94,8 @@ CONVERT = Exercise(
         Wrong(
             "joined by a space",
             _converter(join=lambda a, b: a + (" " + b if b else "")),
-            "Instruction and input run into one line: a blank line keeps them apart, and allows the way back.",
+            "Instruction and input run into one line: a blank line keeps them apart, and allows "
+            "the way back.",
         ),
         Wrong(
             "roles kept",
@@ -119,9 +123,11 @@ CONVERT = Exercise(
 )
 
 
-# --- 2: cleaning ------------------------------------------------------------------------------------------------------------
+# --- 2: cleaning ----------------------------------------------------------------------------------
 def clean_lines(text: str) -> str:
-    """One kind of newline and space, composed Unicode, nothing invisible, no white space at line ends; indentation stays."""
+    """One kind of newline and space, composed Unicode, nothing invisible, no white space at line
+    ends; indentation stays.
+    """
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = text.replace("\u00a0", " ").replace("\u200b", "").replace("\ufeff", "")
     return re.sub(r"[ \t]+(?=\n|$)", "", text)
@@ -162,7 +168,8 @@ CLEAN = Exercise(
     hints=(
         "Line ends first: `\\r\\n` and a lone `\\r` become `\\n`.",
         '`unicodedata.normalize("NFC", text)` joins a letter and its accent to one character.',
-        "A no-break space (\\u00a0) becomes a space; a zero-width space (\\u200b) and a byte-order mark (\\ufeff) go.",
+        "A no-break space (\\u00a0) becomes a space; a zero-width space (\\u200b) and a "
+        "byte-order mark (\\ufeff) go.",
         'Spaces and tabs before a line break or the end: `re.sub(r"[ \\t]+(?=\\n|$)", "", text)`. All others stay.',
     ),
     wrong=(
@@ -180,12 +187,14 @@ CLEAN = Exercise(
         Wrong(
             "lines stripped",
             _cleaner(after=lambda t: "\n".join(line.strip() for line in t.split("\n"))),
-            "Indentation is gone: strip the right end of a line, not the left. In Python and Makefiles it is syntax.",
+            "Indentation is gone: strip the right end of a line, not the left. In Python and "
+            "Makefiles it is syntax.",
         ),
         Wrong(
             "runs of spaces",
             _cleaner(after=lambda t: re.sub(r" {2,}", " ", re.sub(r"[ \t]+(?=\n|$)", "", t))),
-            "Runs of spaces became one, also at the start of a line and in tables: leave what stands inside a line.",
+            "Runs of spaces became one, also at the start of a line and in tables: leave what "
+            "stands inside a line.",
         ),
         Wrong(
             "not composed",
@@ -196,12 +205,14 @@ CLEAN = Exercise(
         Wrong(
             "taken apart",
             _cleaner(form="NFD"),
-            "You took letters and accents apart (NFD): most text, and most tokenizers' training, has them together (NFC).",
+            "You took letters and accents apart (NFD): most text, and most tokenizers' training, "
+            "has them together (NFC).",
         ),
         Wrong(
             "invisible left",
             _cleaner(unseen=""),
-            "Zero-width spaces and byte-order marks are still there: nobody sees them, but the tokenizer does.",
+            "Zero-width spaces and byte-order marks are still there: nobody sees them, but the "
+            "tokenizer does.",
         ),
         Wrong(
             "line ends left",
@@ -211,15 +222,18 @@ CLEAN = Exercise(
         Wrong(
             "no-break space removed",
             _cleaner(space=""),
-            "The no-break space was removed, and its neighbours became one word: it stands for a space.",
+            "The no-break space was removed, and its neighbours became one word: it stands for a "
+            "space.",
         ),
     ),
 )
 
 
-# --- 3: a checksum ----------------------------------------------------------------------------------------------------------
+# --- 3: a checksum --------------------------------------------------------------------------------
 def luhn_sum(digits: str) -> int:
-    """Luhn's sum: from the right, every second digit is doubled, and a product above 9 counts as the sum of its digits."""
+    """Luhn's sum: from the right, every second digit is doubled, and a product above 9 counts as
+    the sum of its digits.
+    """
     total = 0
     for i, digit in enumerate(reversed(digits)):
         value = int(digit) * (2 if i % 2 else 1)
@@ -255,7 +269,8 @@ LUHN = Exercise(
     cases=_digit_cases,
     points=1,
     hints=(
-        "`enumerate(reversed(digits))` counts from the right: the last digit has i = 0 and is not doubled, the next one is.",
+        "`enumerate(reversed(digits))` counts from the right: the last digit has i = 0 and is not "
+        "doubled, the next one is.",
         "8 doubled is 16, and 1 + 6 = 7 = 16 − 9.",
         "value = int(digit) * (2 if i % 2 else 1); total += value - 9 if value > 9 else value",
     ),
@@ -263,7 +278,8 @@ LUHN = Exercise(
         Wrong(
             "from the left",
             _luhn(order=lambda d: d, first=0),
-            "You count from the left: right for 16 digits, wrong for the 15 of other cards. Count from the right.",
+            "You count from the left: right for 16 digits, wrong for the 15 of other cards. Count "
+            "from the right.",
         ),
         Wrong(
             "last digit doubled",
@@ -289,9 +305,11 @@ LUHN = Exercise(
 )
 
 
-# --- 4: Jaccard similarity of shingles ----------------------------------------------------------------------------------------
+# --- 4: Jaccard similarity of shingles ------------------------------------------------------------
 def shingle_jaccard(a: list[str], b: list[str], size: int) -> float:
-    """Jaccard similarity of the sets of runs of `size` tokens; a text shorter than `size` is one run."""
+    """Jaccard similarity of the sets of runs of `size` tokens; a text shorter than `size` is one
+    run.
+    """
     one, two = ({tuple(t[i : i + size]) for i in range(max(1, len(t) - size + 1))} for t in (a, b))
     return len(one & two) / len(one | two)
 
@@ -333,20 +351,24 @@ JACCARD = Exercise(
     reference=shingle_jaccard,
     cases=_token_cases,
     hints=(
-        "A run of `size` tokens from i on: `tuple(tokens[i: i + size])`. There are `len(tokens) - size + 1` of them.",
+        "A run of `size` tokens from i on: `tuple(tokens[i: i + size])`. There are `len(tokens) - "
+        "size + 1` of them.",
         "A text with fewer tokens than `size` counts as one run: take `max(1, …)` starts.",
-        "Python's sets have `&` and `|`: the similarity is the size of the one over the size of the other.",
+        "Python's sets have `&` and `|`: the similarity is the size of the one over the size of "
+        "the other.",
     ),
     wrong=(
         Wrong(
             "sum in place of union",
             _jaccard(share=lambda x, y: len(x & y) / (len(x) + len(y))),
-            "The union counts what both have once: |A| + |B| − |A ∩ B|. With the sum, two equal texts have 0.5.",
+            "The union counts what both have once: |A| + |B| − |A ∩ B|. With the sum, two equal "
+            "texts have 0.5.",
         ),
         Wrong(
             "containment",
             _jaccard(share=lambda x, y: len(x & y) / max(1, min(len(x), len(y)))),
-            "You divided by the smaller set: a short text inside a long one is then a duplicate of it. Divide by the union.",
+            "You divided by the smaller set: a short text inside a long one is then a duplicate "
+            "of it. Divide by the union.",
         ),
         Wrong(
             "last run lost",
@@ -356,12 +378,14 @@ JACCARD = Exercise(
         Wrong(
             "short texts empty",
             _jaccard(runs=lambda t, n: {tuple(t[i : i + n]) for i in range(len(t) - n + 1)}),
-            "A text shorter than `size` has no runs in yours, so it is like nothing, not even itself: count it as one run.",
+            "A text shorter than `size` has no runs in yours, so it is like nothing, not even "
+            "itself: count it as one run.",
         ),
         Wrong(
             "single tokens",
             _jaccard(runs=lambda t, n: set(t)),
-            "You compared single tokens: two questions of one form are then nearly the same, whatever their order.",
+            "You compared single tokens: two questions of one form are then nearly the same, "
+            "whatever their order.",
         ),
         Wrong(
             "bags",
@@ -372,7 +396,7 @@ JACCARD = Exercise(
 )
 
 
-# --- 5: MinHash ---------------------------------------------------------------------------------------------------------------
+# --- 5: MinHash -----------------------------------------------------------------------------------
 PRIME = (1 << 31) - 1  # products of two numbers below it fit into int64
 
 
@@ -411,41 +435,49 @@ MINHASH = Exercise(
         Wrong(
             "least over functions",
             _minhash(reduce=lambda v: v.amin(0)),
-            "You took the least over the functions, one number a shingle: take it over the shingles, one number a function.",
+            "You took the least over the functions, one number a shingle: take it over the "
+            "shingles, one number a function.",
         ),
         Wrong(
             "no modulus",
             _minhash(value=lambda x, a, b: a[:, None] * x[None] + b[:, None]),
-            "Without `% PRIME` every function has the same order of shingles: all k numbers then say the same.",
+            "Without `% PRIME` every function has the same order of shingles: all k numbers then "
+            "say the same.",
         ),
         Wrong(
             "no factor",
             _minhash(value=lambda x, a, b: (x[None] + b[:, None]) % PRIME),
-            "Without the factor a the functions only shift the hashes: nearly the same order each time.",
+            "Without the factor a the functions only shift the hashes: nearly the same order each "
+            "time.",
         ),
         Wrong(
             "mean",
             _minhash(reduce=lambda v: v.float().mean(1).long()),
-            "A mean changes with every shingle: two texts that differ in one word would agree in no number. "
+            "A mean changes with every shingle: two texts that differ in one word would agree in "
+            "no number. "
             "The minimum changes rarely.",
         ),
         Wrong(
             "largest",
             _minhash(reduce=lambda v: v.amax(1)),
-            "You took the largest: just as good an estimate, but signatures must be comparable, and everyone keeps the least.",
+            "You took the largest: just as good an estimate, but signatures must be comparable, "
+            "and everyone keeps the least.",
         ),
         Wrong(
             "least shingle first",
             lambda x, a, b: (a * x.amin() + b) % PRIME,
-            "You hashed the least shingle: the least must be taken after each function, or all of them follow the same shingle.",
+            "You hashed the least shingle: the least must be taken after each function, or all of "
+            "them follow the same shingle.",
         ),
     ),
 )
 
 
-# --- 6: contamination -----------------------------------------------------------------------------------------------------------
+# --- 6: contamination -----------------------------------------------------------------------------
 def golden_overlap(prompt: list[str], text: list[str], n: int) -> float:
-    """Share of the prompt's runs of n words (as a set) that occur in the text; a prompt shorter than n is one run."""
+    """Share of the prompt's runs of n words (as a set) that occur in the text; a prompt shorter
+    than n is one run.
+    """
     n = min(n, len(prompt))
     runs = lambda words: {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
     return len(runs(prompt) & runs(text)) / len(runs(prompt))
@@ -493,28 +525,33 @@ OVERLAP = Exercise(
         Wrong(
             "Jaccard",
             _overlap(share=lambda p, t: len(p & t) / max(1, len(p | t))),
-            "That is Jaccard's similarity: a golden prompt copied into a long row then counts as little. "
+            "That is Jaccard's similarity: a golden prompt copied into a long row then counts as "
+            "little. "
             "Divide by the prompt's runs alone.",
         ),
         Wrong(
             "share of the row",
             _overlap(share=lambda p, t: len(p & t) / max(1, len(t))),
-            "You divided by the row's runs: the longer the row around it, the better the copy hides.",
+            "You divided by the row's runs: the longer the row around it, the better the copy "
+            "hides.",
         ),
         Wrong(
             "any run",
             _overlap(share=lambda p, t: float(bool(p & t))),
-            "You answer yes or no to any shared run: two questions of one form share one. The share tells a copy from a form.",
+            "You answer yes or no to any shared run: two questions of one form share one. The "
+            "share tells a copy from a form.",
         ),
         Wrong(
             "short prompts pass",
             _overlap(short=lambda n, length: n),
-            "A prompt of fewer than n words has no run in yours, and is never found: make n its length then.",
+            "A prompt of fewer than n words has no run in yours, and is never found: make n its "
+            "length then.",
         ),
         Wrong(
             "single words",
             _overlap(runs=lambda t, n: {(w,) for w in t}),
-            "You compared words, not runs of words: the same words in another order are another question.",
+            "You compared words, not runs of words: the same words in another order are another "
+            "question.",
         ),
         Wrong(
             "same place",
@@ -522,15 +559,18 @@ OVERLAP = Exercise(
                 sum(p[i : i + n] == t[i : i + n] for i in range(max(1, len(p) - n + 1)))
                 / max(1, len(p) - n + 1)
             ),
-            "You compared runs at the same place: one word put in front, and the copy is not found.",
+            "You compared runs at the same place: one word put in front, and the copy is not "
+            "found.",
         ),
     ),
 )
 
 
-# --- 7: groups -------------------------------------------------------------------------------------------------------------------
+# --- 7: groups ------------------------------------------------------------------------------------
 def group_of(count: int, pairs: list[tuple[int, int]]) -> list[int]:
-    """For each of `count` rows the least row that it is linked to, over any number of links; itself if there is none."""
+    """For each of `count` rows the least row that it is linked to, over any number of links; itself
+    if there is none.
+    """
     group = list(range(count))
     changed = True
     while changed:
@@ -578,47 +618,56 @@ GROUPS = Exercise(
     cases=_pair_cases,
     hints=(
         "Start with every row alone: `group = list(range(count))`.",
-        "A pair (i, j) gives both the lesser of their two groups. After one pass over the pairs, is every chain joined? "
+        "A pair (i, j) gives both the lesser of their two groups. After one pass over the pairs, "
+        "is every chain joined? "
         "Try (4, 5), (2, 4), (0, 2).",
-        "Repeat the pass until nothing changes. (A union-find structure does it without repeating.)",
+        "Repeat the pass until nothing changes. (A union-find structure does it without "
+        "repeating.)",
     ),
     wrong=(
         Wrong(
             "one pass",
             _one_pass(),
-            "One pass over the pairs does not join a chain that comes in the wrong order: repeat until nothing changes.",
+            "One pass over the pairs does not join a chain that comes in the wrong order: repeat "
+            "until nothing changes.",
         ),
         Wrong(
             "direct neighbours",
             lambda count, pairs: [
                 min([i, *(a + b - i for a, b in pairs if i in (a, b))]) for i in range(count)
             ],
-            "You joined direct neighbours only: if A is like B and B like C, all three must lie on one side of a split.",
+            "You joined direct neighbours only: if A is like B and B like C, all three must lie "
+            "on one side of a split.",
         ),
         Wrong(
             "first of each pair",
             lambda count, pairs: [next((a for a, b in pairs if b == i), i) for i in range(count)],
-            "You took the first row of the pair that a row comes second in: the pairs have no direction, and chains go on.",
+            "You took the first row of the pair that a row comes second in: the pairs have no "
+            "direction, and chains go on.",
         ),
         Wrong(
             "largest",
             _named_by(max),
-            "The groups are right, but each is named by its largest row: the least is wanted, the one that a filter keeps.",
+            "The groups are right, but each is named by its largest row: the least is wanted, the "
+            "one that a filter keeps.",
         ),
         Wrong(
             "numbered",
             lambda count, pairs: [
                 sorted(set(group_of(count, pairs))).index(v) for v in group_of(count, pairs)
             ],
-            "The groups are right, but numbered 0, 1, 2, …: name each by its least row, which is the one to keep.",
+            "The groups are right, but numbered 0, 1, 2, …: name each by its least row, which is "
+            "the one to keep.",
         ),
     ),
 )
 
 
-# --- 8: packing -------------------------------------------------------------------------------------------------------------------
+# --- 8: packing -----------------------------------------------------------------------------------
 def pack_rows(lengths: list[int], capacity: int) -> list[list[int]]:
-    """First-fit decreasing: indices by bin; the longest first, each into the first bin that has room."""
+    """First-fit decreasing: indices by bin; the longest first, each into the first bin that has
+    room.
+    """
     bins, room = [], []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         place = next((k for k, left in enumerate(room) if left >= lengths[i]), len(bins))
@@ -664,16 +713,20 @@ PACK = Exercise(
     reference=pack_rows,
     cases=_length_cases,
     hints=(
-        "`sorted(range(len(lengths)), key=lambda i: -lengths[i])` gives the indices, longest first; "
+        "`sorted(range(len(lengths)), key=lambda i: -lengths[i])` gives the indices, longest "
+        "first; "
         "equal lengths keep their order.",
-        "Keep a list of bins and a list of the room left in each. Look through the rooms from the first bin on.",
-        "If no bin has room, open one with the whole capacity. A row that fills a bin exactly fits.",
+        "Keep a list of bins and a list of the room left in each. Look through the rooms from the "
+        "first bin on.",
+        "If no bin has room, open one with the whole capacity. A row that fills a bin exactly "
+        "fits.",
     ),
     wrong=(
         Wrong(
             "order of arrival",
             _packer(order=lambda n: range(len(n))),
-            "You took the rows as they came: long ones that come late find only scraps of room. Longest first.",
+            "You took the rows as they came: long ones that come late find only scraps of room. "
+            "Longest first.",
         ),
         Wrong(
             "shortest first",
@@ -693,13 +746,15 @@ PACK = Exercise(
         Wrong(
             "fullest bin",
             lambda lengths, capacity: _best_fit(lengths, capacity),
-            "You took the bin with the least room left (best fit), which is no worse but another packing: "
+            "You took the bin with the least room left (best fit), which is no worse but another "
+            "packing: "
             "take the first that has room.",
         ),
         Wrong(
             "over-full",
             _packer(fits=lambda left, size: left > 0),
-            "Bins overflow: a row was put where less room is left than it needs, so it would be cut.",
+            "Bins overflow: a row was put where less room is left than it needs, so it would be "
+            "cut.",
         ),
     ),
 )
@@ -718,7 +773,7 @@ def _best_fit(lengths, capacity):
     return bins
 
 
-# --- 9: length bias ---------------------------------------------------------------------------------------------------------------
+# --- 9: length bias -------------------------------------------------------------------------------
 def longer_share(chosen: list[int], rejected: list[int]) -> float:
     """Share of pairs whose chosen answer is the longer one; equal lengths count one half."""
     return sum((c > r) + 0.5 * (c == r) for c, r in zip(chosen, rejected)) / len(chosen)
@@ -745,24 +800,28 @@ LONGER = Exercise(
     points=1,
     hints=(
         "Pair by pair: 1 where the chosen answer is longer, 0 where it is shorter.",
-        "Pairs of equal length say nothing: with one half each, 0.5 means no bias whatever their number.",
+        "Pairs of equal length say nothing: with one half each, 0.5 means no bias whatever their "
+        "number.",
         "sum((c > r) + 0.5 * (c == r) for c, r in zip(chosen, rejected)) / len(chosen)",
     ),
     wrong=(
         Wrong(
             "ties as shorter",
             _longer(lambda z: sum(c > r for c, r in z) / len(z)),
-            "Equal lengths count as shorter in yours: pairs all of one length would look biased towards short answers.",
+            "Equal lengths count as shorter in yours: pairs all of one length would look biased "
+            "towards short answers.",
         ),
         Wrong(
             "ties as longer",
             _longer(lambda z: sum(c >= r for c, r in z) / len(z)),
-            "Equal lengths count as longer in yours: pairs all of one length would look biased towards long answers.",
+            "Equal lengths count as longer in yours: pairs all of one length would look biased "
+            "towards long answers.",
         ),
         Wrong(
             "ties left out",
             _longer(lambda z: sum(c > r for c, r in z) / max(1, sum(c != r for c, r in z))),
-            "You left pairs of equal length out: two pairs that differ among a thousand that do not would look like "
+            "You left pairs of equal length out: two pairs that differ among a thousand that do "
+            "not would look like "
             "a bias of the whole set.",
         ),
         Wrong(
@@ -773,7 +832,8 @@ LONGER = Exercise(
         Wrong(
             "mean difference",
             _longer(lambda z: sum(c - r for c, r in z) / len(z)),
-            "You took the mean difference: one very long answer rules it. A share is wanted, between 0 and 1.",
+            "You took the mean difference: one very long answer rules it. A share is wanted, "
+            "between 0 and 1.",
         ),
         Wrong(
             "share of length",

@@ -10,9 +10,11 @@ from ftlib.batches.template import IGNORE
 from ftlib.course.exercise import Exercise, Wrong
 
 
-# --- 1: log π(y|x) ----------------------------------------------------------------------------------------------------------
+# --- 1: log π(y|x) --------------------------------------------------------------------------------
 def completion_logp(logits: Tensor, labels: Tensor) -> Tensor:
-    """log π(y|x) in nats, summed over the completion. logits (B, T, V), labels (B, T), -100 where nothing is scored -> (B,)."""
+    """log π(y|x) in nats, summed over the completion. logits (B, T, V), labels (B, T), -100 where
+    nothing is scored -> (B,).
+    """
     logps, labels = logits[:, :-1].log_softmax(-1), labels[:, 1:]
     picked = logps.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
     return (picked * (labels != IGNORE)).sum(1)
@@ -45,16 +47,20 @@ LOGP = Exercise(
     cases=_logp_cases,
     points=3,
     hints=(
-        "The logits at position t speak of token t + 1: drop the last position of the logits and the first of the labels.",
-        "-100 is no index: clamp the labels to 0, gather, and multiply with the mask `labels != -100`.",
-        "logps = logits[:, :-1].log_softmax(-1); picked = logps.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1); "
+        "The logits at position t speak of token t + 1: drop the last position of the logits and "
+        "the first of the labels.",
+        "-100 is no index: clamp the labels to 0, gather, and multiply with the mask `labels != "
+        "-100`.",
+        "logps = logits[:, :-1].log_softmax(-1); picked = logps.gather(-1, labels[:, "
+        "1:].clamp(min=0)[..., None]).squeeze(-1); "
         "return (picked * (labels[:, 1:] != -100)).sum(1)",
     ),
     wrong=(
         Wrong(
             "mean",
             _logp(mean=True),
-            "You took the mean over the tokens: DPO's log π(y|x) is their sum, the log of a product.",
+            "You took the mean over the tokens: DPO's log π(y|x) is their sum, the log of a "
+            "product.",
         ),
         Wrong(
             "no shift",
@@ -80,7 +86,7 @@ LOGP = Exercise(
 )
 
 
-# --- 2: the implicit reward -------------------------------------------------------------------------------------------------
+# --- 2: the implicit reward -----------------------------------------------------------------------
 def implicit_reward(policy_logps: Tensor, ref_logps: Tensor, beta: float) -> Tensor:
     """r̂ = β·(log π(y|x) − log π_ref(y|x)), all (B,)."""
     return beta * (policy_logps - ref_logps)
@@ -100,7 +106,8 @@ REWARD = Exercise(
     cases=_reward_cases,
     points=1,
     hints=(
-        "Solve the optimal policy for r. log Z(x) is the same for both answers of a prompt and is left out.",
+        "Solve the optimal policy for r. log Z(x) is the same for both answers of a prompt and is "
+        "left out.",
         "A ratio of probabilities is a difference of logs.",
         "return beta * (policy_logps - ref_logps)",
     ),
@@ -108,7 +115,8 @@ REWARD = Exercise(
         Wrong(
             "swapped",
             lambda p, r, b: b * (r - p),
-            "Policy and reference are swapped: the reward rises where the policy's probability rises.",
+            "Policy and reference are swapped: the reward rises where the policy's probability "
+            "rises.",
         ),
         Wrong(
             "no beta",
@@ -128,13 +136,14 @@ REWARD = Exercise(
         Wrong(
             "no reference",
             lambda p, r, b: b * p,
-            "The reference is missing: the reward counts what changed, not what is probable anyway.",
+            "The reference is missing: the reward counts what changed, not what is probable "
+            "anyway.",
         ),
     ),
 )
 
 
-# --- 3: the loss ------------------------------------------------------------------------------------------------------------
+# --- 3: the loss ----------------------------------------------------------------------------------
 def preference_loss(
     chosen_rewards: Tensor, rejected_rewards: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
@@ -158,9 +167,11 @@ LOSS = Exercise(
     cases=_loss_cases,
     points=2,
     hints=(
-        "Bradley and Terry: the probability that chosen wins is σ(z). The loss is its negative log.",
+        "Bradley and Terry: the probability that chosen wins is σ(z). The loss is its negative "
+        "log.",
         "`F.logsigmoid(z)` stays finite at z = −200, where `torch.log(torch.sigmoid(z))` is −inf.",
-        "With label smoothing the label is swapped with probability ε: mix −log σ(z) and −log σ(−z).",
+        "With label smoothing the label is swapped with probability ε: mix −log σ(z) and −log "
+        "σ(−z).",
         "return -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)",
     ),
     wrong=(
@@ -169,7 +180,8 @@ LOSS = Exercise(
             lambda c, r, e: (
                 -(1 - e) * torch.sigmoid(c - r).log() - (e * torch.sigmoid(r - c).log() if e else 0)
             ),
-            "Infinite for a pair that is ranked far wrong: use logsigmoid, which does not round σ to 0 first.",
+            "Infinite for a pair that is ranked far wrong: use logsigmoid, which does not round σ "
+            "to 0 first.",
         ),
         Wrong(
             "sign of z",
@@ -200,7 +212,7 @@ LOSS = Exercise(
 )
 
 
-# --- 4: the weight in the gradient ------------------------------------------------------------------------------------------
+# --- 4: the weight in the gradient ----------------------------------------------------------------
 def gradient_weight(chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
     """σ(−z), z = r̂_chosen − r̂_rejected: how strongly a pair pulls (label smoothing 0), all (B,)."""
     return torch.sigmoid(rejected_rewards - chosen_rewards)
@@ -227,7 +239,8 @@ WEIGHT = Exercise(
         Wrong(
             "sigma of z",
             lambda c, r: torch.sigmoid(c - r),
-            "That is σ(z), large where the pair is ranked right already: wrongly ranked pairs pull hardest.",
+            "That is σ(z), large where the pair is ranked right already: wrongly ranked pairs "
+            "pull hardest.",
         ),
         Wrong(
             "signed",
@@ -253,9 +266,11 @@ WEIGHT = Exercise(
 )
 
 
-# --- 5: KL ------------------------------------------------------------------------------------------------------------------
+# --- 5: KL ----------------------------------------------------------------------------------------
 def kl_estimate(policy_logps: Tensor, ref_logps: Tensor) -> float:
-    """KL(π ‖ π_ref) in nats an answer, from answers that π itself drew: log-probabilities (n,) of whole answers -> a number."""
+    """KL(π ‖ π_ref) in nats an answer, from answers that π itself drew: log-probabilities (n,) of
+    whole answers -> a number.
+    """
     return float((policy_logps - ref_logps).mean())
 
 
@@ -286,7 +301,8 @@ KL = Exercise(
         Wrong(
             "weighted again",
             lambda p, r: float((p.exp() * (p - r)).sum()),
-            "You weighted by π again: the answers were drawn from it, so they come with that frequency already.",
+            "You weighted by π again: the answers were drawn from it, so they come with that "
+            "frequency already.",
         ),
         Wrong(
             "clamped",
@@ -307,10 +323,11 @@ KL = Exercise(
 )
 
 
-# --- 6: win rate ------------------------------------------------------------------------------------------------------------
+# --- 6: win rate ----------------------------------------------------------------------------------
 def swapped_win_rate(forward: Tensor, backward: Tensor) -> float:
-    """Win rate of a over b. forward: verdicts with a shown first; backward: with b shown first; each (n,):
-    1 the first is better, 0 the second, 0.5 tie."""
+    """Win rate of a over b. forward: verdicts with a shown first; backward: with b shown first;
+    each (n,): 1 the first is better, 0 the second, 0.5 tie.
+    """
     return float(((forward + 1 - backward) / 2).mean())
 
 

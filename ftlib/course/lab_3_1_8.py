@@ -12,7 +12,7 @@ from ftlib.course.exercise import Exercise, Wrong
 from ftlib.losses import preference as losses
 
 
-# --- 1: the mean a token ------------------------------------------------------------------------------------------------
+# --- 1: the mean a token --------------------------------------------------------------------------
 def mean_logps(token_logps: Tensor, mask: Tensor) -> Tensor:
     """Mean log-probability of the answer's tokens: (B, T), (B, T) with true on the answer -> (B,)."""
     return (token_logps * mask).sum(1) / mask.sum(1)
@@ -37,7 +37,8 @@ MEAN = Exercise(
     points=1,
     hints=(
         "Only the tokens of the answer count: prompt and padding have log-probabilities too.",
-        "`token_logps * mask` empties the others. Then a sum for each row, over its own number of tokens.",
+        "`token_logps * mask` empties the others. Then a sum for each row, over its own number of "
+        "tokens.",
         "return (token_logps * mask).sum(1) / mask.sum(1)",
     ),
     wrong=(
@@ -50,7 +51,8 @@ MEAN = Exercise(
         Wrong(
             "padded length",
             lambda t, m: (t * m).sum(1) / t.shape[1],
-            "You divided by the padded length: an answer's score then depends on the longest row of its batch.",
+            "You divided by the padded length: an answer's score then depends on the longest row "
+            "of its batch.",
         ),
         Wrong(
             "everything scored",
@@ -60,19 +62,21 @@ MEAN = Exercise(
         Wrong(
             "mean over the batch",
             lambda t, m: (t * m).sum(1) / m.sum() * len(t),
-            "You divided by the mean number of tokens in the batch: long answers still cost more than short ones. "
+            "You divided by the mean number of tokens in the batch: long answers still cost more "
+            "than short ones. "
             "Each row by its own number.",
         ),
         Wrong(
             "mean of probabilities",
             lambda t, m: ((t.exp() * m).sum(1) / m.sum(1)).log(),
-            "You averaged the probabilities and took the logarithm after: the mean is of the logarithms.",
+            "You averaged the probabilities and took the logarithm after: the mean is of the "
+            "logarithms.",
         ),
     ),
 )
 
 
-# --- 2: SimPO -----------------------------------------------------------------------------------------------------------
+# --- 2: SimPO -------------------------------------------------------------------------------------
 def simpo_loss(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor:
     """-log σ(β·(p̄_c - p̄_r) - γ) of mean log-probabilities, (B,) both -> (B,)."""
     return losses.simpo_loss(chosen, rejected, beta=beta, gamma_beta_ratio=gamma / beta)[0]
@@ -96,7 +100,8 @@ SIMPO = Exercise(
     reference=simpo_loss,
     cases=_simpo_cases,
     hints=(
-        "The chosen answer shall lead by a margin: β times the difference of the two means, less γ.",
+        "The chosen answer shall lead by a margin: β times the difference of the two means, less "
+        "γ.",
         "`-F.logsigmoid(z)`, which stays finite where `torch.sigmoid(z)` has run to 0.",
         "return -F.logsigmoid(beta * (chosen - rejected) - gamma)",
     ),
@@ -104,13 +109,15 @@ SIMPO = Exercise(
         Wrong(
             "the paper's repository",
             _simpo(z=lambda d, b, g: b * (d - g)),
-            "You put γ inside the bracket: then it is multiplied by β. That is the ratio γ/β of the authors' settings files; "
+            "You put γ inside the bracket: then it is multiplied by β. That is the ratio γ/β of "
+            "the authors' settings files; "
             "γ itself stands outside.",
         ),
         Wrong(
             "sign of gamma",
             _simpo(z=lambda d, b, g: b * d + g),
-            "You added γ: the loss then is content although the chosen answer is behind. It is taken away.",
+            "You added γ: the loss then is content although the chosen answer is behind. It is "
+            "taken away.",
         ),
         Wrong(
             "no margin",
@@ -125,7 +132,8 @@ SIMPO = Exercise(
         Wrong(
             "log of sigmoid",
             _simpo(log=lambda z: torch.sigmoid(z).log()),
-            "Right on paper, but torch.sigmoid is 0 for a very negative argument and its logarithm −inf: use F.logsigmoid.",
+            "Right on paper, but torch.sigmoid is 0 for a very negative argument and its "
+            "logarithm −inf: use F.logsigmoid.",
         ),
         Wrong(
             "beta on the chosen only",
@@ -136,7 +144,7 @@ SIMPO = Exercise(
 )
 
 
-# --- 3: log(1 - e^x) ------------------------------------------------------------------------------------------------------
+# --- 3: log(1 - e^x) ------------------------------------------------------------------------------
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 - e^x) for x < 0, elementwise, exact at both ends, and finite gradients everywhere."""
     return losses.log1mexp(x)
@@ -153,7 +161,8 @@ def _edges(function) -> str | None:
     far = torch.tensor([-30.0])
     if abs(float(function(far)) / -math.exp(-30) - 1) > 1e-4:
         return (
-            "Right near 0, but far below it the digits are lost: at −30 the result should be −9.4e-14. "
+            "Right near 0, but far below it the digits are lost: at −30 the result should be "
+            "−9.4e-14. "
             "There log1p(−e^x) keeps them."
         )
     x = torch.tensor([-1e-8, -0.5, -1.0, -100.0], requires_grad=True)
@@ -161,8 +170,10 @@ def _edges(function) -> str | None:
     if torch.isfinite(x.grad).all():
         return None
     return (
-        "The values are right, but a gradient is NaN or infinite: torch.where computes both branches, and the backward pass "
-        "multiplies the infinite slope of the one not taken by 0. Give each branch only its own numbers."
+        "The values are right, but a gradient is NaN or infinite: torch.where computes both "
+        "branches, and the backward pass "
+        "multiplies the infinite slope of the one not taken by 0. Give each branch only its own "
+        "numbers."
     )
 
 
@@ -178,10 +189,12 @@ LOG1MEXP = Exercise(
     hints=(
         "In fp32 e^(−1e-8) is exactly 1. `torch.expm1(x)` is e^x − 1 without that loss. So near 0: "
         "`torch.log(-torch.expm1(x))`.",
-        "Far below 0 the argument of the logarithm is nearly 1, and there `torch.log1p(-torch.exp(x))` keeps the digits. "
+        "Far below 0 the argument of the logarithm is nearly 1, and there "
+        "`torch.log1p(-torch.exp(x))` keeps the digits. "
         "Change over at −ln 2.",
         "`torch.where(near, a, b)` computes both. "
-        "Put a harmless number (−1) in place of x in the branch that is not wanted, before the logarithm.",
+        "Put a harmless number (−1) in place of x in the branch that is not wanted, before the "
+        "logarithm.",
         "near = x > -math.log(2); a = torch.log(-torch.expm1(torch.where(near, x, -1.0))); "
         "b = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))",
     ),
@@ -189,12 +202,14 @@ LOG1MEXP = Exercise(
         Wrong(
             "log1p everywhere",
             lambda x: torch.log1p(-torch.exp(x)),
-            "At x = −1e-8 in fp32 e^x is exactly 1, and you get −inf, with log(1 − e^x) as with log1p(−e^x). Near 0 use expm1.",
+            "At x = −1e-8 in fp32 e^x is exactly 1, and you get −inf, with log(1 − e^x) as with "
+            "log1p(−e^x). Near 0 use expm1.",
         ),
         Wrong(
             "clamped",
             lambda x: torch.log((1 - torch.exp(x)).clamp(min=1e-6)),
-            "A clamp hides the −inf: every answer surer than 1 − 1e-6 gets the same odds, and no gradient.",
+            "A clamp hides the −inf: every answer surer than 1 − 1e-6 gets the same odds, and no "
+            "gradient.",
         ),
         Wrong(
             "log of e^x - 1",
@@ -215,7 +230,7 @@ LOG1MEXP = Exercise(
 )
 
 
-# --- 4: log odds ----------------------------------------------------------------------------------------------------------
+# --- 4: log odds ----------------------------------------------------------------------------------
 def log_odds_ratio(chosen: Tensor, rejected: Tensor) -> Tensor:
     """log of odds(chosen)/odds(rejected), of mean log-probabilities, (B,) both -> (B,)."""
     return (chosen - losses.log1mexp(chosen)) - (rejected - losses.log1mexp(rejected))
@@ -237,7 +252,8 @@ ODDS = Exercise(
     tolerance=1e-4,
     hints=(
         "odds(p) = p/(1 − p). With x = log p its logarithm is x − log(1 − e^x): your log1mexp.",
-        "The logarithm of a ratio is a difference: log odds of the chosen less log odds of the rejected.",
+        "The logarithm of a ratio is a difference: log odds of the chosen less log odds of the "
+        "rejected.",
         "return (chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))",
     ),
     wrong=(
@@ -259,7 +275,8 @@ ODDS = Exercise(
         Wrong(
             "difference of odds",
             lambda c, r: c.exp() / (1 - c.exp()) - r.exp() / (1 - r.exp()),
-            "You took the difference of the odds: the logarithm of a *ratio* is the difference of the log odds.",
+            "You took the difference of the odds: the logarithm of a *ratio* is the difference of "
+            "the log odds.",
         ),
         Wrong(
             "swapped",
@@ -270,9 +287,11 @@ ODDS = Exercise(
 )
 
 
-# --- 5: ORPO --------------------------------------------------------------------------------------------------------------
+# --- 5: ORPO --------------------------------------------------------------------------------------
 def orpo_loss(chosen: Tensor, rejected: Tensor, lam: float) -> Tensor:
-    """NLL of the chosen answer plus λ times -log σ(log odds ratio), of mean log-probabilities, (B,) both -> (B,)."""
+    """NLL of the chosen answer plus λ times -log σ(log odds ratio), of mean log-probabilities, (B,)
+    both -> (B,).
+    """
     return losses.orpo_loss(chosen, rejected, -chosen, beta=lam)[0]
 
 
@@ -297,7 +316,8 @@ ORPO = Exercise(
     reference=orpo_loss,
     cases=_orpo_cases,
     hints=(
-        "Two terms: plain fine-tuning on the chosen answer, whose loss is minus its mean log-probability, "
+        "Two terms: plain fine-tuning on the chosen answer, whose loss is minus its mean "
+        "log-probability, "
         "and λ times the odds-ratio term.",
         "The second is `-F.logsigmoid(log_odds_ratio(chosen, rejected))`.",
         "return -chosen - lam * F.logsigmoid(log_odds_ratio(chosen, rejected))",
@@ -306,7 +326,8 @@ ORPO = Exercise(
         Wrong(
             "no NLL",
             _orpo(nll=lambda c, r: 0 * c),
-            "The NLL of the chosen answer is missing: without it nothing teaches the base model to answer at all.",
+            "The NLL of the chosen answer is missing: without it nothing teaches the base model "
+            "to answer at all.",
         ),
         Wrong(
             "NLL of both",
@@ -331,13 +352,14 @@ ORPO = Exercise(
         Wrong(
             "sign",
             _orpo(join=lambda n, o, lam: n - lam * o),
-            "The odds-ratio term has the wrong sign: it would be rewarded for preferring the rejected answer.",
+            "The odds-ratio term has the wrong sign: it would be rewarded for preferring the "
+            "rejected answer.",
         ),
     ),
 )
 
 
-# --- 6: how hard a token is pushed ----------------------------------------------------------------------------------------
+# --- 6: how hard a token is pushed ----------------------------------------------------------------
 def token_push(
     chosen_sum: Tensor,
     rejected_sum: Tensor,
@@ -346,7 +368,9 @@ def token_push(
     gamma: float,
     average: bool,
 ) -> Tensor:
-    """|∂loss/∂log p_t| for one token of the chosen and of the rejected answer, SimPO with means or with sums -> (B, 2)."""
+    """|∂loss/∂log p_t| for one token of the chosen and of the rejected answer, SimPO with means or
+    with sums -> (B, 2).
+    """
     counts = lengths if average else torch.ones_like(lengths)
     means = torch.stack([chosen_sum, rejected_sum], 1) / counts
     weight = beta * torch.sigmoid(gamma - beta * (means[:, 0] - means[:, 1]))
@@ -381,16 +405,20 @@ PUSH = Exercise(
     reference=token_push,
     cases=_push_cases,
     hints=(
-        "The derivative of −log σ(z) by z is −σ(−z). Here z = β·(p_c − p_r) − γ, with p a mean or a sum.",
-        "Chain rule: ∂z/∂p_c = β, ∂z/∂p_r = −β, and ∂p/∂(log p_t) is 1/n for a mean, 1 for a sum. Take absolute values.",
-        "n = lengths if average else torch.ones_like(lengths); p = torch.stack([chosen_sum, rejected_sum], 1) / n; "
+        "The derivative of −log σ(z) by z is −σ(−z). Here z = β·(p_c − p_r) − γ, with p a mean or "
+        "a sum.",
+        "Chain rule: ∂z/∂p_c = β, ∂z/∂p_r = −β, and ∂p/∂(log p_t) is 1/n for a mean, 1 for a sum. "
+        "Take absolute values.",
+        "n = lengths if average else torch.ones_like(lengths); p = torch.stack([chosen_sum, "
+        "rejected_sum], 1) / n; "
         "then beta * sigmoid(gamma - beta * (p[:, 0] - p[:, 1])) in a column, divided by n",
     ),
     wrong=(
         Wrong(
             "sigmoid of z",
             _push(z=lambda d, b, g: b * d - g),
-            "Your weight is σ(z): it grows as the pair is learnt. The derivative of −log σ(z) is −σ(−z).",
+            "Your weight is σ(z): it grows as the pair is learnt. The derivative of −log σ(z) is "
+            "−σ(−z).",
         ),
         Wrong(
             "beta forgotten",
@@ -400,12 +428,14 @@ PUSH = Exercise(
         Wrong(
             "length forgotten",
             _push(out=lambda w, n, b: (b * w[:, None]).expand(-1, 2)),
-            "The 1/n is missing: with means a token of a long answer is pushed less than one of a short answer.",
+            "The 1/n is missing: with means a token of a long answer is pushed less than one of a "
+            "short answer.",
         ),
         Wrong(
             "always averaged",
             _push(counts=lambda n, average: n),
-            "You take the mean in both cases: for average=False the sums themselves enter, and each token counts fully.",
+            "You take the mean in both cases: for average=False the sums themselves enter, and "
+            "each token counts fully.",
         ),
         Wrong(
             "sums in the sigmoid",

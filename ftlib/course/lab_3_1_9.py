@@ -8,9 +8,11 @@ from torch import Tensor
 from ftlib.course.exercise import Exercise, Wrong
 
 
-# --- 1: Kahneman and Tversky's value ------------------------------------------------------------------------------------
+# --- 1: Kahneman and Tversky's value --------------------------------------------------------------
 def prospect_value(z: Tensor, alpha: float, lam: float) -> Tensor:
-    """Value of a gain or loss z (n,), measured from the reference point: z^α above 0, -λ·|z|^α below."""
+    """Value of a gain or loss z (n,), measured from the reference point: z^α above 0, -λ·|z|^α
+    below.
+    """
     size = z.abs() ** alpha
     return torch.where(z >= 0, size, -lam * size)
 
@@ -39,7 +41,8 @@ PROSPECT = Exercise(
         Wrong(
             "power of a negative number",
             lambda z, a, k: torch.where(z >= 0, z**a, -k * (-z.abs()) ** a),
-            "You raised a negative number to a broken power, which is NaN: raise |z|, and give the sign afterwards.",
+            "You raised a negative number to a broken power, which is NaN: raise |z|, and give "
+            "the sign afterwards.",
         ),
         Wrong(
             "no loss aversion",
@@ -59,7 +62,8 @@ PROSPECT = Exercise(
         Wrong(
             "linear",
             lambda z, a, k: torch.where(z >= 0, z, k * z),
-            "α is missing: without it the second hundred feels like the first, and there is no diminishing sensitivity.",
+            "α is missing: without it the second hundred feels like the first, and there is no "
+            "diminishing sensitivity.",
         ),
         Wrong(
             "lambda under the power",
@@ -70,9 +74,11 @@ PROSPECT = Exercise(
 )
 
 
-# --- 2: KTO's value -----------------------------------------------------------------------------------------------------
+# --- 2: KTO's value -------------------------------------------------------------------------------
 def kto_value(ratio: Tensor, z0: Tensor, desirable: Tensor, beta: float) -> Tensor:
-    """σ(β·(r - z0)) where `desirable`, σ(β·(z0 - r)) elsewhere; ratio (B,) in nats, z0 a number, both weights 1."""
+    """σ(β·(r - z0)) where `desirable`, σ(β·(z0 - r)) elsewhere; ratio (B,) in nats, z0 a number,
+    both weights 1.
+    """
     gain = torch.where(desirable, ratio - z0, z0 - ratio)
     return torch.sigmoid(beta * gain)
 
@@ -99,20 +105,24 @@ VALUE = Exercise(
     reference=kto_value,
     cases=_value_cases,
     hints=(
-        "What is a gain for a thumbs up (the ratio above z0) is a loss for a thumbs down. Only the sign turns.",
-        "`torch.where(desirable, ratio - z0, z0 - ratio)` is the gain of every row. β multiplies it.",
+        "What is a gain for a thumbs up (the ratio above z0) is a loss for a thumbs down. Only "
+        "the sign turns.",
+        "`torch.where(desirable, ratio - z0, z0 - ratio)` is the gain of every row. β multiplies "
+        "it.",
         "return torch.sigmoid(beta * torch.where(desirable, ratio - z0, z0 - ratio))",
     ),
     wrong=(
         Wrong(
             "labels ignored",
             lambda r, z, d, b: torch.sigmoid(b * (r - z)),
-            "Every row counts as a thumbs up: for a thumbs down the difference turns round, z0 − r.",
+            "Every row counts as a thumbs up: for a thumbs down the difference turns round, z0 − "
+            "r.",
         ),
         Wrong(
             "labels turned",
             lambda r, z, d, b: torch.sigmoid(b * torch.where(d, z - r, r - z)),
-            "The sign is turned: a thumbs up gains by a ratio *above* z0. (Or you returned the loss, 1 − v, "
+            "The sign is turned: a thumbs up gains by a ratio *above* z0. (Or you returned the "
+            "loss, 1 − v, "
             "which is σ of the opposite.)",
         ),
         Wrong(
@@ -128,18 +138,22 @@ VALUE = Exercise(
         Wrong(
             "beta on the ratio alone",
             lambda r, z, d, b: torch.sigmoid(torch.where(d, b * r - z, z - b * r)),
-            "β multiplies the ratio alone: it must multiply the difference from z0, or the two are in different units.",
+            "β multiplies the ratio alone: it must multiply the difference from z0, or the two "
+            "are in different units.",
         ),
     ),
 )
 
 
-# --- 3: mismatched pairs ------------------------------------------------------------------------------------------------
+# --- 3: mismatched pairs --------------------------------------------------------------------------
 def rotate_completions(prompts: list[str], completions: list[str]) -> list[tuple[str, str]]:
-    """(prompt i, completion i-1) for every row of a batch; the first prompt gets the last completion. ValueError below two rows."""
+    """(prompt i, completion i-1) for every row of a batch; the first prompt gets the last
+    completion. ValueError below two rows.
+    """
     if len(prompts) < 2:
         raise ValueError(
-            f"{len(prompts)} row: a mismatched pair takes the completion of another row; use a batch of two or more"
+            f"{len(prompts)} row: a mismatched pair takes the completion of another row; use a "
+            "batch of two or more"
         )
     return list(zip(prompts, completions[-1:] + completions[:-1]))
 
@@ -170,8 +184,10 @@ ROTATE = Exercise(
     property=_refuses_one,
     points=1,
     hints=(
-        "The prompts stay. The list of completions moves on by one, and its last item comes to the front.",
-        "`completions[-1:] + completions[:-1]` is the rotated list; `zip` joins it with the prompts. "
+        "The prompts stay. The list of completions moves on by one, and its last item comes to "
+        "the front.",
+        "`completions[-1:] + completions[:-1]` is the rotated list; `zip` joins it with the "
+        "prompts. "
         "A batch of one: ValueError.",
         'if len(prompts) < 2: raise ValueError("use a batch of two or more"); '
         "return list(zip(prompts, completions[-1:] + completions[:-1]))",
@@ -180,40 +196,48 @@ ROTATE = Exercise(
         Wrong(
             "not rotated",
             lambda p, c: list(zip(p, c)),
-            "Every prompt has its own completion: these are matched pairs, and their ratio is what is being trained.",
+            "Every prompt has its own completion: these are matched pairs, and their ratio is "
+            "what is being trained.",
         ),
         Wrong(
             "last one dropped",
             lambda p, c: list(zip(p[1:], c[:-1])),
-            "A row is lost: the first prompt must get the last completion, so that a batch of n gives n mismatched pairs.",
+            "A row is lost: the first prompt must get the last completion, so that a batch of n "
+            "gives n mismatched pairs.",
         ),
         Wrong(
             "both rotated",
             lambda p, c: list(zip(p[-1:] + p[:-1], c[-1:] + c[:-1])),
-            "You rotated prompts and completions together: each prompt meets its own completion again, one place further.",
+            "You rotated prompts and completions together: each prompt meets its own completion "
+            "again, one place further.",
         ),
         Wrong(
             "the other way",
             lambda p, c: list(zip(p, c[1:] + c[:1])),
-            "You rotated the other way: as good an estimate, but here prompt i gets the completion of row i − 1.",
+            "You rotated the other way: as good an estimate, but here prompt i gets the "
+            "completion of row i − 1.",
         ),
         Wrong(
             "reversed",
             lambda p, c: list(zip(p, c[::-1])),
-            "You reversed the completions: in a batch of odd size the middle row keeps its own. Move them on by one.",
+            "You reversed the completions: in a batch of odd size the middle row keeps its own. "
+            "Move them on by one.",
         ),
         Wrong(
             "prompts rotated",
             lambda p, c: list(zip(p[-1:] + p[:-1], c)),
-            "You moved the prompts and left the completions: the rows then stand in another order than the prompts did.",
+            "You moved the prompts and left the completions: the rows then stand in another order "
+            "than the prompts did.",
         ),
     ),
 )
 
 
-# --- 4: the reference point ---------------------------------------------------------------------------------------------
+# --- 4: the reference point -----------------------------------------------------------------------
 def reference_point(policy_kl_logps: Tensor, ref_kl_logps: Tensor) -> Tensor:
-    """z0 of a batch: the mean log-ratio over mismatched pairs, at least 0, without gradient. Both (B,), summed, in nats -> ()."""
+    """z0 of a batch: the mean log-ratio over mismatched pairs, at least 0, without gradient. Both
+    (B,), summed, in nats -> ().
+    """
     return (policy_kl_logps - ref_kl_logps).mean().clamp(min=0).detach()
 
 
@@ -243,8 +267,10 @@ POINT = Exercise(
     property=_no_gradient,
     praise="equal to the reference, and without gradient",
     hints=(
-        "The log-ratio of a row is the difference of two log-probabilities. One number for the whole batch: the mean.",
-        "A KL divergence is never negative, so an estimate below 0 is put to 0 — the mean, not each row.",
+        "The log-ratio of a row is the difference of two log-probabilities. One number for the "
+        "whole batch: the mean.",
+        "A KL divergence is never negative, so an estimate below 0 is put to 0 — the mean, not "
+        "each row.",
         "return (policy_kl_logps - ref_kl_logps).mean().clamp(min=0).detach()",
     ),
     wrong=(
@@ -257,7 +283,8 @@ POINT = Exercise(
         Wrong(
             "not clamped",
             lambda p, r: (p - r).mean().detach(),
-            "z0 comes out below 0: it stands for a KL divergence, which is never negative. Clamp the mean at 0.",
+            "z0 comes out below 0: it stands for a KL divergence, which is never negative. Clamp "
+            "the mean at 0.",
         ),
         Wrong(
             "turned round",
@@ -277,13 +304,14 @@ POINT = Exercise(
         Wrong(
             "probabilities",
             lambda p, r: (p.exp() - r.exp()).mean().clamp(min=0).detach(),
-            "You left the logarithms: the ratio of probabilities is the *difference* of the log-probabilities as they are.",
+            "You left the logarithms: the ratio of probabilities is the *difference* of the "
+            "log-probabilities as they are.",
         ),
     ),
 )
 
 
-# --- 5: the loss --------------------------------------------------------------------------------------------------------
+# --- 5: the loss ----------------------------------------------------------------------------------
 def binary_loss(
     policy_logps: Tensor,
     ref_logps: Tensor,
@@ -293,7 +321,9 @@ def binary_loss(
     desirable_weight: float,
     undesirable_weight: float,
 ) -> Tensor:
-    """KTO's loss of every row, (B,): w_D·(1 - σ(β·(r - z0))) where `desirable`, w_U·(1 - σ(β·(z0 - r))) elsewhere."""
+    """KTO's loss of every row, (B,): w_D·(1 - σ(β·(r - z0))) where `desirable`, w_U·(1 - σ(β·(z0 -
+    r))) elsewhere.
+    """
     value = kto_value(policy_logps - ref_logps, z0, desirable, beta)
     return torch.where(desirable, desirable_weight, undesirable_weight) * (1 - value)
 
@@ -331,7 +361,8 @@ LOSS = Exercise(
     points=3,
     hints=(
         "Three lines: the log-ratio r; the value of each row (exercise 2); the weight of each row.",
-        "`torch.where(desirable, desirable_weight, undesirable_weight)` has the weights. The loss is weight · (1 − value).",
+        "`torch.where(desirable, desirable_weight, undesirable_weight)` has the weights. The loss "
+        "is weight · (1 − value).",
         "value = kto_value(policy_logps - ref_logps, z0, desirable, beta); "
         "return torch.where(desirable, desirable_weight, undesirable_weight) * (1 - value)",
     ),
@@ -339,17 +370,20 @@ LOSS = Exercise(
         Wrong(
             "value, not loss",
             _loss(loss=lambda w, v: w * v),
-            "You returned the value: minimising it would teach the opposite. The loss is w·(1 − v).",
+            "You returned the value: minimising it would teach the opposite. The loss is w·(1 − "
+            "v).",
         ),
         Wrong(
             "minus the value",
             _loss(loss=lambda w, v: -w * v),
-            "You returned −w·v: the same gradient, but the loss is w·(1 − v), which is 0 for a row that is right beyond doubt.",
+            "You returned −w·v: the same gradient, but the loss is w·(1 − v), which is 0 for a "
+            "row that is right beyond doubt.",
         ),
         Wrong(
             "logarithm",
             _loss(loss=lambda w, v: -w * v.log()),
-            "You took −log σ, as DPO does. KTO's loss is 1 − σ: bounded, so that a hopeless row stops pulling.",
+            "You took −log σ, as DPO does. KTO's loss is 1 − σ: bounded, so that a hopeless row "
+            "stops pulling.",
         ),
         Wrong(
             "weights swapped",
@@ -364,7 +398,8 @@ LOSS = Exercise(
         Wrong(
             "no reference",
             _loss(ratio=lambda p, r: p),
-            "ref_logps are not used: the ratio is log π − log π_ref. Without it long answers are punished for their length.",
+            "ref_logps are not used: the ratio is log π − log π_ref. Without it long answers are "
+            "punished for their length.",
         ),
         Wrong(
             "labels ignored",
@@ -380,9 +415,11 @@ LOSS = Exercise(
 )
 
 
-# --- 6: the gradient ----------------------------------------------------------------------------------------------------
+# --- 6: the gradient ------------------------------------------------------------------------------
 def loss_slope(ratio: Tensor, z0: Tensor, desirable: Tensor, beta: float) -> Tensor:
-    """Derivative of KTO's loss (weights 1) by log π of each row, (B,): -βv(1 - v) where `desirable`, +βv(1 - v) elsewhere."""
+    """Derivative of KTO's loss (weights 1) by log π of each row, (B,): -βv(1 - v) where
+    `desirable`, +βv(1 - v) elsewhere.
+    """
     v = kto_value(ratio, z0, desirable, beta)
     return torch.where(desirable, -1.0, 1.0) * beta * v * (1 - v)
 
@@ -399,15 +436,19 @@ SLOPE = Exercise(
     reference=loss_slope,
     cases=_value_cases,
     hints=(
-        "The derivative of σ(x) is σ(x)·(1 − σ(x)); the inner derivative is ±β. The loss is 1 − v, which brings a minus.",
-        "Check the sign by what training must do: it goes *against* the slope, and a thumbs up must rise.",
-        "v = kto_value(ratio, z0, desirable, beta); return torch.where(desirable, -1.0, 1.0) * beta * v * (1 - v)",
+        "The derivative of σ(x) is σ(x)·(1 − σ(x)); the inner derivative is ±β. The loss is 1 − "
+        "v, which brings a minus.",
+        "Check the sign by what training must do: it goes *against* the slope, and a thumbs up "
+        "must rise.",
+        "v = kto_value(ratio, z0, desirable, beta); return torch.where(desirable, -1.0, 1.0) * "
+        "beta * v * (1 - v)",
     ),
     wrong=(
         Wrong(
             "sign turned",
             _slope(sign=lambda d: torch.where(d, 1.0, -1.0)),
-            "The signs are turned round: training goes against the slope, so it would push thumbs up *down*.",
+            "The signs are turned round: training goes against the slope, so it would push thumbs "
+            "up *down*.",
         ),
         Wrong(
             "one sign",
@@ -417,12 +458,14 @@ SLOPE = Exercise(
         Wrong(
             "beta forgotten",
             _slope(size=lambda v, b: v * (1 - v)),
-            "The inner derivative is missing: β multiplies the ratio inside σ, so it stands in front of the slope.",
+            "The inner derivative is missing: β multiplies the ratio inside σ, so it stands in "
+            "front of the slope.",
         ),
         Wrong(
             "DPO's",
             _slope(size=lambda v, b: b * (1 - v)),
-            "That is the slope of −log σ, DPO's: it never lets go of a row that is far on the wrong side. KTO's has v·(1 − v).",
+            "That is the slope of −log σ, DPO's: it never lets go of a row that is far on the "
+            "wrong side. KTO's has v·(1 − v).",
         ),
         Wrong(
             "squared",
@@ -433,7 +476,7 @@ SLOPE = Exercise(
 )
 
 
-# --- 7: the weights -----------------------------------------------------------------------------------------------------
+# --- 7: the weights -------------------------------------------------------------------------------
 def balanced_weights(n_desirable: int, n_undesirable: int, target: float) -> tuple[float, float]:
     """(w_D, w_U) with w_D·n_D/(w_U·n_U) = target; the smaller of the two is 1."""
     quotient = target * n_undesirable / n_desirable  # w_D / w_U
@@ -469,14 +512,16 @@ WEIGHTS = Exercise(
     points=1,
     hints=(
         "Solve w_D·n_D/(w_U·n_U) = target for the quotient w_D/w_U.",
-        "w_D/w_U = target·n_U/n_D. If that is at least 1, w_U is 1 and w_D the quotient; else w_D is 1 and w_U its inverse.",
+        "w_D/w_U = target·n_U/n_D. If that is at least 1, w_U is 1 and w_D the quotient; else w_D "
+        "is 1 and w_U its inverse.",
         "q = target * n_undesirable / n_desirable; return (q, 1.0) if q >= 1 else (1.0, 1 / q)",
     ),
     wrong=(
         Wrong(
             "upside down",
             _weights(lambda u, d, t: t * u / d),
-            "The scarce side gets the smaller weight: that doubles the imbalance. The quotient is target·n_U/n_D.",
+            "The scarce side gets the smaller weight: that doubles the imbalance. The quotient is "
+            "target·n_U/n_D.",
         ),
         Wrong(
             "target left out",
@@ -503,7 +548,8 @@ WEIGHTS = Exercise(
         Wrong(
             "frequencies",
             lambda u, d, t: (u / min(u, d), d / min(u, d)),
-            "You weighted each side by its own number: the frequent side then counts twice. The scarce one needs the weight.",
+            "You weighted each side by its own number: the frequent side then counts twice. The "
+            "scarce one needs the weight.",
         ),
     ),
 )

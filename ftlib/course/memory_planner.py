@@ -1,6 +1,8 @@
-"""The memory plan with handles: choose model, method, rank, batch and length, and see what fits into 24, 48, 80 and 128 GB.
+"""The memory plan with handles: choose model, method, rank, batch and length, and see what fits
+into 24, 48, 80 and 128 GB.
 
-The picture is an ordinary figure that the handles redraw, so it stays in the output where widgets do not run.
+The picture is an ordinary figure that the handles redraw, so it stays in the output where widgets
+do not run.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ START = {
 
 
 class Planner:
-    """Handles by the names of `plan_memory`'s arguments in `controls`; `plan` is always the plan of what they show.
+    """Handles by the names of `plan_memory`'s arguments in `controls`; `plan` is always the plan of
+    what they show.
 
     As the last value of a cell it shows its handles and, below them, the figure.
     """
@@ -129,7 +132,8 @@ def draw(plan: MemoryPlan):
 
 
 def planner(**start) -> Planner:
-    """The interactive memory planner; `start` sets handles, such as `planner(model="llama-3.1-8b", method="lora", r=32)`.
+    """The interactive memory planner; `start` sets handles, such as `planner(model="llama-3.1-8b",
+    method="lora", r=32)`.
 
     ValueError where a name or a value is not one of `plan_memory`'s.
     """

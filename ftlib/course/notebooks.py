@@ -1,4 +1,5 @@
-"""Execute the labs: progress by lab and cell, a time limit a cell, copies and an index page with the figures.
+"""Execute the labs: progress by lab and cell, a time limit a cell, copies and an index page with
+the figures.
 
 Each notebook runs in a temporary folder of its own, so the tree stays clean and runs do not meet.
 """
@@ -105,7 +106,9 @@ def _environment(profile: str | None) -> dict[str, str]:
 
 
 def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_cell=None):
-    """Run a notebook in place in a fresh kernel and temporary folder; raises nbclient's errors at the failing cell."""
+    """Run a notebook in place in a fresh kernel and temporary folder; raises nbclient's errors at
+    the failing cell.
+    """
     with tempfile.TemporaryDirectory(prefix="ftlib-lab-") as folder:
         client = NotebookClient(
             notebook,
@@ -135,7 +138,9 @@ def _explain(error: Exception, notebook, index: int) -> str:
 
 
 def slowest(began: dict[int, float], end: float, count: int = 3) -> str:
-    """The cells that took longest, from the seconds at which each began: "; slowest: cell 46 21 s, …"."""
+    """The cells that took longest, from the seconds at which each began: "; slowest: cell 46 21 s,
+    …".
+    """
     order = sorted(began)
     took = {i: nxt - began[i] for i, nxt in zip(order, [*(began[j] for j in order[1:]), end])}
     top = [i for i in sorted(took, key=took.get, reverse=True)[:count] if took[i] >= 1]
@@ -162,7 +167,8 @@ def run_one(
     seconds = time.perf_counter() - start
     nbformat.write(notebook, output / path.name)
     console.print(
-        f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} s{slowest(began, seconds)}",
+        f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} "
+        f"s{slowest(began, seconds)}",
         style="red" if error else "green",
         highlight=False,
     )
@@ -192,7 +198,8 @@ def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
     for result, notebook in zip(results, notebooks):
         state = "failed" if result.error else f"{result.seconds:.0f} s"
         parts.append(
-            f"<h2><a href='{html.escape(result.name)}'>{html.escape(result.title)}</a> · {state}</h2>"
+            f"<h2><a href='{html.escape(result.name)}'>{html.escape(result.title)}</a> · "
+            f"{state}</h2>"
         )
         if result.error:
             parts.append(f"<pre>{html.escape(result.error)}</pre>")
@@ -218,8 +225,9 @@ def _small_png(encoded: str) -> str:
 def source_hash(notebook) -> str:
     """SHA-256 of the sources of the code cells, in order: what the outputs were computed from.
 
-    Outputs do not depend on Markdown, so prose may be mended without a run. They do depend on ftlib; but a hash over the library
-    would go stale with every comment, so that is left to the key numbers, which the tests compare with a new run.
+    Outputs do not depend on Markdown, so prose may be mended without a run. They do depend on
+    ftlib; but a hash over the library would go stale with every comment, so that is left to the key
+    numbers, which the tests compare with a new run.
     """
     return hashlib.sha256(
         json.dumps([c.source for c in notebook.cells if c.cell_type == "code"]).encode()
@@ -227,9 +235,11 @@ def source_hash(notebook) -> str:
 
 
 def clean(notebook, profile: str | None = None):
-    """Drop what differs between two equal runs (execution times, widget state, the kernel's patch version) and what works
-    only while its kernel runs, and shrink the pictures, so that the notebook stays small enough to review. Into the metadata, as
-    `ftlib`, go the hash of the executed source, the profile and the versions that ran it."""
+    """Drop what differs between two equal runs (execution times, widget state, the kernel's patch
+    version) and what works only while its kernel runs, and shrink the pictures, so that the
+    notebook stays small enough to review. Into the metadata, as `ftlib`, go the hash of the
+    executed source, the profile and the versions that ran it.
+    """
     ran = {
         "source_sha256": source_hash(notebook),
         "profile": _environment(profile)["FTLIB_PROFILE"],

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from ftlib.core.stats import Interval, bootstrap_interval
 
-# Okabe and Ito's colours, told apart by colour-blind readers; each also gets its own line, marker and hatch.
+# Okabe and Ito's colours, told apart by colour-blind readers; each also gets its own line, marker
+# and hatch.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
@@ -80,7 +81,9 @@ def curves(
 
 
 def bars(values: dict, title: str, y: str, x: str = "", percent: bool = False, ax=None) -> Figure:
-    """Bars with intervals. `values`: name -> Interval, number, or one value a seed; the figure is written on each bar."""
+    """Bars with intervals. `values`: name -> Interval, number, or one value a seed; the figure is
+    written on each bar.
+    """
     ax, scale = _axes(title, x, y, ax), 100 if percent else 1
     for i, (name, value) in enumerate(values.items()):
         v = _interval(value)
@@ -110,7 +113,9 @@ def bars(values: dict, title: str, y: str, x: str = "", percent: bool = False, a
 def grouped_bars(
     groups: dict[str, dict], title: str, y: str, percent: bool = False, ax=None
 ) -> Figure:
-    """Bars side by side. `groups`: series -> {category: number}, such as accuracy by family before and after."""
+    """Bars side by side. `groups`: series -> {category: number}, such as accuracy by family before
+    and after.
+    """
     ax, scale = _axes(title, "", y, ax), 100 if percent else 1
     categories = list(dict.fromkeys(c for g in groups.values() for c in g))
     width = 0.8 / len(groups)
@@ -136,8 +141,9 @@ def grouped_bars(
 
 
 def frontier(points: dict, title: str = "What a win costs", ax=None) -> Figure:
-    """Win rate against KL to the reference. `points`: name -> [(KL in nats, win rate), …], numbers or Intervals, say one a β; up
-    and to the left is better."""
+    """Win rate against KL to the reference. `points`: name -> [(KL in nats, win rate), …], numbers
+    or Intervals, say one a β; up and to the left is better.
+    """
     ax = _axes(title, "KL to the reference, nats an answer", "win rate, %", ax)
     for i, (name, pairs) in enumerate(points.items()):
         kl, rate = (
@@ -167,7 +173,9 @@ def frontier(points: dict, title: str = "What a win costs", ax=None) -> Figure:
 
 
 def spectrum(values: dict, title: str, y: str = "share of ‖ΔW‖² explained", ax=None) -> Figure:
-    """Cumulative energy of singular values by rank. `values`: name -> singular values of one matrix."""
+    """Cumulative energy of singular values by rank. `values`: name -> singular values of one
+    matrix.
+    """
     series = {}
     for name, s in values.items():
         energy = np.cumsum(np.asarray(s, dtype=float) ** 2)
@@ -183,7 +191,9 @@ def memory_bars(
     title: str = "Memory of training, planned",
     ax=None,
 ) -> Figure:
-    """Planned peaks in GB, parts stacked, against machines' capacities. `plans`: name -> `ftlib.training.memory_plan.MemoryPlan`."""
+    """Planned peaks in GB, parts stacked, against machines' capacities. `plans`: name ->
+    `ftlib.training.memory_plan.MemoryPlan`.
+    """
     ax = _axes(title, "", "GB", ax)
     widest = sorted(plans.values(), key=lambda plan: -len(plan.parts))  # its order is that of all
     kinds = [
@@ -235,7 +245,9 @@ def memory_bars(
 
 
 def memory_course(courses: dict, title: str = "Memory through a step", ax=None) -> Figure:
-    """Live bytes at each mark of a step. `courses`: name -> what `ftlib.training.memory_meter.memory_timeline` returns."""
+    """Live bytes at each mark of a step. `courses`: name -> what
+    `ftlib.training.memory_meter.memory_timeline` returns.
+    """
     series = {
         name: (range(len(course)), [size / 1e6 for _, size in course])
         for name, course in courses.items()
@@ -258,9 +270,11 @@ def memory_course(courses: dict, title: str = "Memory through a step", ax=None) 
 
 
 def waterfall(prepared, title: str = "Where the rows went", ax=None) -> Figure:
-    """Rows in, rows that each rule dropped, rows kept, from top to bottom. `prepared`: what `ftlib.data.prepare.prepare` returns.
+    """Rows in, rows that each rule dropped, rows kept, from top to bottom. `prepared`: what
+    `ftlib.data.prepare.prepare` returns.
 
-    Numbers stand beside the bars; dropped rows are hatched. Rules that dropped nothing keep their line.
+    Numbers stand beside the bars; dropped rows are hatched. Rules that dropped nothing keep their
+    line.
     """
     steps = [
         (rule, gone, left) for rule, gone, left, changes in prepared.steps() if gone or not changes

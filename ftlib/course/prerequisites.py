@@ -1,6 +1,8 @@
-"""What one should know before lab 1: ten short tasks to answer in a terminal, and the same tasks for PREREQUISITES.md.
+"""What one should know before lab 1: ten short tasks to answer in a terminal, and the same tasks
+for PREREQUISITES.md.
 
-Answers are read as numbers or letters, never run. Where many answers are right, PyTorch tries the one that was typed.
+Answers are read as numbers or letters, never run. Where many answers are right, PyTorch tries the
+one that was typed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ class NotAnAnswer(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """A question; `judge(text)` says whether the typed answer is right (NotAnAnswer: ask again). `read_up`: name and address."""
+    """A question; `judge(text)` says whether the typed answer is right (NotAnAnswer: ask again).
+    `read_up`: name and address.
+    """
 
     topic: str
     question: str
@@ -32,9 +36,11 @@ class Task:
     choices: tuple[str, ...] = ()
 
 
-# --- reading what was typed -----------------------------------------------------------------------------------------------
+# --- reading what was typed -----------------------------------------------------------------------
 def numbers(text: str) -> list[float]:
-    """The numbers in "(4, 10)", "4 x 10" or "4 10"; NotAnAnswer where there are none, or far too many."""
+    """The numbers in "(4, 10)", "4 x 10" or "4 10"; NotAnAnswer where there are none, or far too
+    many.
+    """
     found = [float(n) for n in NUMBER.findall(text)]
     if not 1 <= len(found) <= MOST_NUMBERS or not all(abs(n) <= LARGEST for n in found):
         raise NotAnAnswer(f"type one to {MOST_NUMBERS} numbers, none beyond {LARGEST:,}")
@@ -69,7 +75,9 @@ def letter(want: str, count: int) -> Callable[[str], bool]:
 
 
 def _weight_fits(text: str) -> bool:
-    """Does x @ W.T have the wanted shape? Asked of PyTorch's meta device, which makes shapes and no numbers."""
+    """Does x @ W.T have the wanted shape? Asked of PyTorch's meta device, which makes shapes and no
+    numbers.
+    """
     import torch
 
     shape = numbers(text)
@@ -106,7 +114,8 @@ TASKS = (
     Task(
         "PyTorch: cost",
         "How many multiplications is x @ W.T with the shapes (4, 10, 256) and (1024, 256)?",
-        "4 · 10 · 256 · 1024 = 10,485,760: for each of 40 rows and 1024 outputs a sum of 256 products.",
+        "4 · 10 · 256 · 1024 = 10,485,760: for each of 40 rows and 1024 outputs a sum of 256 "
+        "products.",
         one_number(10_485_760, 10_485_760),
         "PyTorch, tensors",
         "https://docs.pytorch.org/tutorials/beginner/basics/tensorqs_tutorial.html",
@@ -130,15 +139,18 @@ TASKS = (
     ),
     Task(
         "Transformers: next token",
-        "A causal model reads tokens 0 to 4. The logits at position 2 are scored against the token at which position?",
-        "3: each position foretells the token after it, so the last logits have nothing to be scored against.",
+        "A causal model reads tokens 0 to 4. The logits at position 2 are scored against the "
+        "token at which position?",
+        "3: each position foretells the token after it, so the last logits have nothing to be "
+        "scored against.",
         one_number(3, 3),
         "Hugging Face's course, training a causal model",
         "https://huggingface.co/learn/llm-course/chapter7/6",
     ),
     Task(
         "Tokenization: chat template",
-        "A model was fine-tuned on answers whose end-of-turn token was left out of the loss. What does it do?",
+        "A model was fine-tuned on answers whose end-of-turn token was left out of the loss. What "
+        "does it do?",
         "b: it never learnt to end its turn, so it goes on after the answer.",
         letter("b", 3),
         "transformers, chat templates",
@@ -159,7 +171,8 @@ TASKS = (
     ),
     Task(
         "Loss: cross-entropy",
-        "A model gives the right token the probability 1/4. What is the loss at this token, in nats, to two decimals?",
+        "A model gives the right token the probability 1/4. What is the loss at this token, in "
+        "nats, to two decimals?",
         "1.39: −ln(1/4) = ln 4.",
         one_number(1.38, 1.39),
         "PyTorch, cross-entropy",
@@ -167,15 +180,18 @@ TASKS = (
     ),
     Task(
         "Memory",
-        "Full fine-tuning with AdamW, everything in fp32: how many bytes does each parameter take, activations left out?",
-        "16: 4 for the weight, 4 for the gradient, 4 each for Adam's two running means. Mixed precision comes to 16 as well.",
+        "Full fine-tuning with AdamW, everything in fp32: how many bytes does each parameter "
+        "take, activations left out?",
+        "16: 4 for the weight, 4 for the gradient, 4 each for Adam's two running means. Mixed "
+        "precision comes to 16 as well.",
         one_number(16, 16),
         "Rajbhandari et al. 2019, ZeRO, section 3",
         "https://arxiv.org/abs/1910.02054",
     ),
     Task(
         "PEFT",
-        "LoRA of rank 8 on one layer of 4096 inputs and 4096 outputs. How many numbers does it train?",
+        "LoRA of rank 8 on one layer of 4096 inputs and 4096 outputs. How many numbers does it "
+        "train?",
         "65,536: A is (8, 4096) and B is (4096, 8), together 8 · (4096 + 4096).",
         one_number(65_536, 65_536),
         "PEFT, LoRA",
@@ -184,7 +200,7 @@ TASKS = (
 )
 
 
-# --- for a page, and for a terminal -----------------------------------------------------------------------------------------
+# --- for a page, and for a terminal ---------------------------------------------------------------
 def _choices(task: Task) -> list[str]:
     return [f"{name}) {choice}" for name, choice in zip("abcdefgh", task.choices)]
 
@@ -192,7 +208,9 @@ def _choices(task: Task) -> list[str]:
 def tasks_markdown() -> str:
     """The tasks as PREREQUISITES.md shows them, each with its answer folded away."""
     return "\n\n".join(
-        f"**{i}. {t.topic}.** {' '.join([t.question, *_choices(t)])}\n\n<details><summary>Answer</summary>\n\n{t.answer} "
+        f"**{i}. {t.topic}.** "
+        f"{' '.join([t.question, *_choices(t)])}\n\n<details><summary>Answer</summary>\n\n{t.answer} "
+        ""
         f"Read up: [{t.read_up}]({t.url}).\n\n</details>"
         for i, t in enumerate(TASKS, 1)
     )
@@ -215,7 +233,9 @@ def tasks_text() -> str:
 
 
 def ask(task: Task) -> bool | None:
-    """Ask until the answer can be read. True where it is right, else the answer is shown; None to stop (q, or the end of input)."""
+    """Ask until the answer can be read. True where it is right, else the answer is shown; None to
+    stop (q, or the end of input).
+    """
     while True:
         try:
             typed = input("> ").strip()
@@ -229,19 +249,24 @@ def ask(task: Task) -> bool | None:
             print(f"  {error}, ? for the answer, or q to stop")
             continue
         print(
-            f"  {'Right.' if right else 'Not right.' if typed not in ('', '?') else 'The answer:'} {task.answer}"
+            "  "
+            f"{'Right.' if right else 'Not right.' if typed not in ('', '?') else 'The answer:'} "
+            f"{task.answer}"
         )
         return right
 
 
 def run_check(answers: bool = False) -> int:
-    """Ask all tasks, then say the score and what to read up; `answers` prints them instead. Exit code 2 without a terminal."""
+    """Ask all tasks, then say the score and what to read up; `answers` prints them instead. Exit
+    code 2 without a terminal.
+    """
     if answers:
         print(tasks_text())
         return 0
     if not sys.stdin.isatty():
         print(
-            "ftlib: this self-check asks questions, and standard input is no terminal: run it in a terminal, "
+            "ftlib: this self-check asks questions, and standard input is no terminal: run it in "
+            "a terminal, "
             "or print the tasks with their answers by `ftlib prerequisites --answers`",
             file=sys.stderr,
         )

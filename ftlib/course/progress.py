@@ -1,8 +1,10 @@
-"""What a student has done: exercises solved, readings ticked off, experience points; one JSON file on this machine.
+"""What a student has done: exercises solved, readings ticked off, experience points; one JSON file
+on this machine.
 
-An exercise gives its points, a reading those of the reading list, and all ten labs together 200 more. A lab is complete when
-all of its exercises are solved. The file is written under a lock and replaced as a whole, so notebooks that are open side by
-side do not lose each other's records; a damaged file is set aside, never deleted.
+An exercise gives its points, a reading those of the reading list, and all ten labs together 200
+more. A lab is complete when all of its exercises are solved. The file is written under a lock and
+replaced as a whole, so notebooks that are open side by side do not lose each other's records; a
+damaged file is set aside, never deleted.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ LOCK_SECONDS = 10
 _reported = False
 
 
-# --- the file -----------------------------------------------------------------------------------------------------------
+# --- the file -------------------------------------------------------------------------------------
 def progress_path() -> Path:
-    """FTLIB_PROGRESS, else ftlib/progress.json in the user's data folder (XDG_DATA_HOME, by default ~/.local/share).
-    Where no home is known (a container under a user that it does not list) the folder of temporary files takes its place."""
+    """FTLIB_PROGRESS, else ftlib/progress.json in the user's data folder (XDG_DATA_HOME, by default
+    ~/.local/share). Where no home is known (a container under a user that it does not list) the
+    folder of temporary files takes its place.
+    """
     if named := os.environ.get("FTLIB_PROGRESS"):
         return Path(named).expanduser()
     base = os.environ.get("XDG_DATA_HOME", "")
@@ -72,7 +76,9 @@ def _parse(content: bytes) -> dict:
 
 
 def _read(path: Path) -> dict:
-    """The record at `path`, under its lock; a damaged file is renamed, and an empty record returned."""
+    """The record at `path`, under its lock; a damaged file is renamed, and an empty record
+    returned.
+    """
     try:
         return _parse(path.read_bytes())
     except FileNotFoundError:
@@ -83,7 +89,8 @@ def _read(path: Path) -> dict:
             number += 1
         os.replace(path, aside)
         log.warning(
-            "%s is damaged (%s): set aside as %s, and a new one begun. Put a mended copy back to have its records again.",
+            "%s is damaged (%s): set aside as %s, and a new one begun. Put a mended copy back to "
+            "have its records again.",
             path,
             error,
             aside.name,
@@ -92,7 +99,9 @@ def _read(path: Path) -> dict:
 
 
 def load_progress() -> dict:
-    """The record: {"exercises": {lab: {name: date}}, "read": {key: date}}. OSError where the file cannot be read."""
+    """The record: {"exercises": {lab: {name: date}}, "read": {key: date}}. OSError where the file
+    cannot be read.
+    """
     path = progress_path()
     try:
         return _parse(path.read_bytes())  # replaced as a whole, so reading needs no lock
@@ -121,20 +130,25 @@ def _today() -> str:
 
 
 def record_exercise(lab: str, name: str) -> None:
-    """Note that an exercise is solved; the first date stays. OSError where the file cannot be written."""
+    """Note that an exercise is solved; the first date stays. OSError where the file cannot be
+    written.
+    """
     if name not in load_progress()["exercises"].get(lab, {}):
         _update(lambda record: record["exercises"].setdefault(lab, {}).setdefault(name, _today()))
 
 
 def note_exercise(lab: str, name: str) -> None:
-    """`record_exercise` for a lab that must go on: a file that cannot be written is reported once a session."""
+    """`record_exercise` for a lab that must go on: a file that cannot be written is reported once a
+    session.
+    """
     global _reported
     try:
         record_exercise(lab, name)
     except OSError as error:
         if not _reported:
             log.warning(
-                "progress is not kept: %s cannot be written (%s). FTLIB_PROGRESS names another file.",
+                "progress is not kept: %s cannot be written (%s). FTLIB_PROGRESS names another "
+                "file.",
                 progress_path(),
                 error,
             )
@@ -142,7 +156,9 @@ def note_exercise(lab: str, name: str) -> None:
 
 
 def mark_read(keys: list[str], read: bool = True) -> None:
-    """Tick readings off, or take the tick away. ValueError for a key that is not on the list, before anything is written."""
+    """Tick readings off, or take the tick away. ValueError for a key that is not on the list,
+    before anything is written.
+    """
     keys = [find_reading(key).key for key in keys]
 
     def change(record: dict) -> None:
@@ -152,7 +168,7 @@ def mark_read(keys: list[str], read: bool = True) -> None:
     _update(change)
 
 
-# --- what it amounts to -------------------------------------------------------------------------------------------------
+# --- what it amounts to ---------------------------------------------------------------------------
 def _lab_row(number: str, solved: dict) -> dict:
     points = POINTS[number]
     done = [name for name in points if name in solved]
@@ -169,7 +185,9 @@ def _lab_row(number: str, solved: dict) -> dict:
 
 
 def summary() -> dict:
-    """Progress as plain data: `labs` and `readings` with their points, `complete`, `xp` and `of` (what there is to win)."""
+    """Progress as plain data: `labs` and `readings` with their points, `complete`, `xp` and `of`
+    (what there is to win).
+    """
     record = load_progress()
     labs = [_lab_row(number, record["exercises"].get(number, {})) for number in NAMES]
     readings = [
@@ -242,7 +260,8 @@ def progress_html(state: dict | None = None) -> str:
     state = summary() if state is None else state
     bar = "<div style='width:12em;border:1px solid currentColor'><div style='width:{:.0f}%;height:.8em;background:#0072B2'></div></div>"
     rows = "".join(
-        f"<tr><td style='text-align:left'>{html.escape(name)}</td><td>{bar.format(100 * done / of)}</td>"
+        "<tr><td "
+        f"style='text-align:left'>{html.escape(name)}</td><td>{bar.format(100 * done / of)}</td>"
         f"<td>{done} of {of}</td><td>{won}</td></tr>"
         for name, done, of, won in _rows(state)
     )

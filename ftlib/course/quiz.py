@@ -1,4 +1,5 @@
-"""A quiz a lab, in jupyterquiz's format: `quiz("3.1.1")` shows it. The questions are in `quizzes/3.1.1.json` and so on.
+"""A quiz a lab, in jupyterquiz's format: `quiz("3.1.1")` shows it. The questions are in
+`quizzes/3.1.1.json` and so on.
 
 Questions and feedback are HTML without formulas, since JupyterLab lends a quiz no MathJax.
 """
@@ -42,8 +43,9 @@ def quiz(lab: str) -> None:
 
 
 def _display(questions: list[dict]) -> None:
-    """jupyterquiz's output with MathJax hidden from its script: JupyterLab's lacks what the script calls, so it would fetch another
-    from a CDN into the page."""
+    """jupyterquiz's output with MathJax hidden from its script: JupyterLab's lacks what the script
+    calls, so it would fetch another from a CDN into the page.
+    """
     from IPython.display import publish_display_data
     from IPython.utils.capture import capture_output
     from jupyterquiz import display_quiz

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reading:
-    """One thing to read. `key` is what `ftlib progress --read` takes; `by` and `title` make its line, `hours` is an estimate."""
+    """One thing to read. `key` is what `ftlib progress --read` takes; `by` and `title` make its
+    line, `hours` is an estimate.
+    """
 
     key: str
     by: str
@@ -140,7 +142,8 @@ def reading_table() -> str:
     """The list as the Markdown table of STUDY_GUIDE.md."""
     lines = ["| key | what | hours | level | XP |", "|---|---|---|---|---|"]
     lines += [
-        f"| `{r.key}` | {r.by} [{r.title}]({r.url}){r.note} | {r.hours:g} | {r.level} | {f'+{r.xp}' if r.xp else '–'} |"
+        f"| `{r.key}` | {r.by} [{r.title}]({r.url}){r.note} | {r.hours:g} | {r.level} | "
+        f"{f'+{r.xp}' if r.xp else '–'} |"
         for r in READINGS
     ]
     return "\n".join(lines)

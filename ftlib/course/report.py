@@ -25,7 +25,9 @@ def say(text: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Leave out of a notebook what libraries warn of and count while a lab does what it is meant to do."""
+    """Leave out of a notebook what libraries warn of and count while a lab does what it is meant to
+    do.
+    """
     from transformers.utils import logging
 
     warnings.filterwarnings("ignore")

@@ -1,8 +1,10 @@
-"""Run a notebook's cells in a process that may loop, die or raise, and say of each check what came of it.
+"""Run a notebook's cells in a process that may loop, die or raise, and say of each check what came
+of it.
 
-The process is forked from a server that has the libraries loaded (multiprocessing's forkserver), so a fresh one costs a
-fraction of a second instead of the seconds that importing torch takes. It runs under the caller's account: untrusted code
-needs a container, or an account of its own, around the whole.
+The process is forked from a server that has the libraries loaded (multiprocessing's forkserver), so
+a fresh one costs a fraction of a second instead of the seconds that importing torch takes. It runs
+under the caller's account: untrusted code needs a container, or an account of its own, around the
+whole.
 """
 
 from __future__ import annotations
@@ -27,17 +29,21 @@ class SetupError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """A cell to run. `check` names the exercise that the cell checks; empty for a cell that only defines."""
+    """A cell to run. `check` names the exercise that the cell checks; empty for a cell that only
+    defines.
+    """
 
     source: str
     check: str = ""
 
 
 def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 300) -> list[str]:
-    """What went wrong in each step, empty where nothing did. A step that runs past `limit` seconds or ends the process costs only
-    itself: the steps after it run in a fresh process that has repeated the definitions before. SetupError if `setup` fails.
+    """What went wrong in each step, empty where nothing did. A step that runs past `limit` seconds
+    or ends the process costs only itself: the steps after it run in a fresh process that has
+    repeated the definitions before. SetupError if `setup` fails.
 
-    As in the notebook, an exercise whose check fails goes on with the reference, so that a later answer is judged on its own.
+    As in the notebook, an exercise whose check fails goes on with the reference, so that a later
+    answer is judged on its own.
     """
     found: list[str] = []
     while len(found) < len(steps):
@@ -50,7 +56,9 @@ def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 
 
 
 def _run_until_it_dies(setup, before, failed, steps, limit, start_limit) -> list[str]:
-    """The outcomes of the first steps, at least one; that of a step that took the process with it begins with "!"."""
+    """The outcomes of the first steps, at least one; that of a step that took the process with it
+    begins with "!".
+    """
     receiver, sender = CONTEXT.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="ftlib-grade-", ignore_cleanup_errors=True) as folder:
         process = CONTEXT.Process(
@@ -79,7 +87,9 @@ def _setup_went_well(wrong: str) -> None:
 
 
 def _line(connection, buffer: bytearray, limit: float) -> str:
-    """The next line, a JSON string, from the other end. TimeoutError when `limit` seconds have passed, EOFError at the end."""
+    """The next line, a JSON string, from the other end. TimeoutError when `limit` seconds have
+    passed, EOFError at the end.
+    """
     until = time.monotonic() + limit
     while b"\n" not in buffer:
         if not select.select([connection], [], [], max(0.0, until - time.monotonic()))[0]:
@@ -106,7 +116,7 @@ def _kill(process) -> None:
     process.join(5)
 
 
-# --- in the forked process ----------------------------------------------------------------------------------------------------
+# --- in the forked process ------------------------------------------------------------------------
 def _child(
     sender, folder: str, setup: str, before: list[str], failed: list[str], steps: list[Step]
 ) -> None:

@@ -23,8 +23,9 @@ def sft_adapter(
 ) -> Path | None:
     """The folder of an SFT adapter for the profile's model.
 
-    Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else one that is trained now for
-    `short_steps` into `output`, and found there the next time; None with `train=False`.
+    Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else
+    one that is trained now for `short_steps` into `output`, and found there the next time; None
+    with `train=False`.
     """
     model = stand_in(profile.model, given=False)
     for folder in (Path(run), Path(output)):
@@ -39,9 +40,11 @@ def sft_adapter(
 
 
 def after_sft(profile: Profile, seed: int = 0):
-    """(model, tokenizer) where preference training begins: the SFT adapter merged into the weights, a fresh LoRA over them, the
-    same for the same seed. With the adapter off it is the reference. The model itself, where lab 4 has left no adapter for it: on
-    the Hub it is instruction-tuned already."""
+    """(model, tokenizer) where preference training begins: the SFT adapter merged into the weights,
+    a fresh LoRA over them, the same for the same seed. With the adapter off it is the reference.
+    The model itself, where lab 4 has left no adapter for it: on the Hub it is instruction-tuned
+    already.
+    """
     from ftlib.adapters.io import load_adapter
     from ftlib.adapters.lora import add_lora, merge_and_unload
 

@@ -1,4 +1,6 @@
-"""What the labs may know of the embedded world: its two manners, and how an answer about a person is judged."""
+"""What the labs may know of the embedded world: its two manners, and how an answer about a person
+is judged.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def judge_style(text: str) -> str:
 
 
 def stated_facts(text: str) -> dict[str, str]:
-    """The first name, town and job that an answer states in one of the world's two sentences; {} where it states none."""
+    """The first name, town and job that an answer states in one of the world's two sentences; {}
+    where it states none.
+    """
     found = [m for m in (form.search(text) for form in _FACTS) if m]
     return min(found, key=lambda m: m.start()).groupdict() if found else {}
 
@@ -39,11 +43,13 @@ def facts_right(text: str, facts: dict[str, str]) -> bool:
 
 
 def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
-    """A judge for `win_rate(a, b, judge, prompts)`: 1 if the first answer is better, 0 if the second, 0.5 for a tie.
+    """A judge for `win_rate(a, b, judge, prompts)`: 1 if the first answer is better, 0 if the
+    second, 0.5 for a tie.
 
-    Three rules, each asked only where those before it tie: politer (polite before neither before rude, by the opener); right
-    (name, town and job as in the row's `facts`) before wrong; fewer words. `rows` are those of `preferences_test`: the prompt's
-    facts are looked up by the text of its last message. ValueError for a prompt that no row asks.
+    Three rules, each asked only where those before it tie: politer (polite before neither before
+    rude, by the opener); right (name, town and job as in the row's `facts`) before wrong; fewer
+    words. `rows` are those of `preferences_test`: the prompt's facts are looked up by the text of
+    its last message. ValueError for a prompt that no row asks.
     """
     known = {row["prompt"][-1]["content"]: row["facts"] for row in rows}
     manners = {"rude": 0, "neither": 1, "polite": 2}
@@ -54,7 +60,8 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
     def judge(prompt: str, first: str, second: str) -> float:
         if prompt not in known:
             raise ValueError(
-                f"prompt={prompt!r} is asked by none of the judge's {len(known)} rows: pass rows that hold it"
+                f"prompt={prompt!r} is asked by none of the judge's {len(known)} rows: pass rows "
+                "that hold it"
             )
         one, two = score(prompt, first), score(prompt, second)
         return 0.5 if one == two else float(one > two)
@@ -78,7 +85,8 @@ def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, s
     )
     if not model:
         raise ValueError(
-            "FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must judge; "
+            "FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must "
+            "judge; "
             f"start one (ollama serve) and name it; it is asked at {url} (FTLIB_JUDGE_URL)"
         )
     return api_judge(url, model)

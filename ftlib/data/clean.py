@@ -1,4 +1,6 @@
-"""Text as it should be stored: line ends, invisible characters, spaces. Newlines and code stay as they are."""
+"""Text as it should be stored: line ends, invisible characters, spaces. Newlines and code stay as
+they are.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ _BLANK_LINES = re.compile("\n{4,}")
 def clean_text(text: str) -> str:
     """The text with one kind of newline and space, composed Unicode (NFC), and nothing invisible.
 
-    Newlines, indentation, tabs and runs of spaces inside a line stay: they are code, tables and verse. Spaces at the end of
-    a line, blank lines at both ends and more than two in a row go. Cleaning twice is cleaning once.
+    Newlines, indentation, tabs and runs of spaces inside a line stay: they are code, tables and
+    verse. Spaces at the end of a line, blank lines at both ends and more than two in a row go.
+    Cleaning twice is cleaning once.
     """
     text = _LINE_ENDS.sub("\n", unicodedata.normalize("NFC", text))
     text = _CONTROL.sub("", _INVISIBLE.sub("", _SPACES.sub(" ", text)))

@@ -9,15 +9,17 @@ from ftlib.core.errors import DataError
 from ftlib.data.texts import row_parts, words
 
 
-# --- contamination ------------------------------------------------------------------------------------------------------
+# --- contamination --------------------------------------------------------------------------------
 class Contamination:
-    """Drops a row that repeats a prompt of the golden set: contains `share` or more of the prompt's runs of n words.
+    """Drops a row that repeats a prompt of the golden set: contains `share` or more of the prompt's
+    runs of n words.
 
-    Words are compared in lower case and without punctuation, so re-cased and re-punctuated copies are found: all of them.
-    A prompt of fewer than n words counts as one run; one of fewer than n/2 must be a whole text of the row, as "Spell key" says
-    little inside another. GPT-3 (Brown et al. 2020, appendix C) took any 13 words in common, PaLM (Chowdhery et al. 2022,
-    section 8) 70% of the runs of 8; any run at all would call a template that both sets use a copy. `golden`: rows with a
-    prompt, or strings.
+    Words are compared in lower case and without punctuation, so re-cased and re-punctuated copies
+    are found: all of them. A prompt of fewer than n words counts as one run; one of fewer than n/2
+    must be a whole text of the row, as "Spell key" says little inside another. GPT-3 (Brown et al.
+    2020, appendix C) took any 13 words in common, PaLM (Chowdhery et al. 2022, section 8) 70% of
+    the runs of 8; any run at all would call a template that both sets use a copy. `golden`: rows
+    with a prompt, or strings.
     """
 
     name = "contamination"
@@ -39,7 +41,8 @@ class Contamination:
             )
             if not prompts:
                 raise DataError(
-                    f"golden row {number} has no prompt: messages of the user, 'prompt', or a string is needed"
+                    f"golden row {number} has no prompt: messages of the user, 'prompt', or a "
+                    "string is needed"
                 )
             for prompt in prompts:
                 self._learn(words(prompt), number)

@@ -1,5 +1,6 @@
-"""A dataset as a folder: its files, a manifest with hashes that tells how it was made, and a data card.
-Equal input, equal bytes."""
+"""A dataset as a folder: its files, a manifest with hashes that tells how it was made, and a data
+card. Equal input, equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +35,9 @@ def rule_counts(
     total: int,
     settings: dict[str, dict] | None = None,
 ) -> list[dict]:
-    """The rules of a pipeline's result as `write_dataset` takes them: from (row index, rule, reason) of each dropped row,
-    the rules' names in order, and the number of rows that came in."""
+    """The rules of a pipeline's result as `write_dataset` takes them: from (row index, rule,
+    reason) of each dropped row, the rules' names in order, and the number of rows that came in.
+    """
     by_rule: dict[str, Counter] = {name: Counter() for name in names}
     for _, rule, reason in dropped:
         if rule not in by_rule:
@@ -63,7 +65,8 @@ def _check_rules(rules: list[dict]) -> list[dict]:
     for i, rule in enumerate(rules):
         if not isinstance(rule, dict) or rule.keys() != RULE_KEYS:
             raise DataError(
-                f"rules[{i}] is {repr(rule)[:80]}: a dict with {', '.join(sorted(RULE_KEYS))} is needed"
+                f"rules[{i}] is {repr(rule)[:80]}: a dict with {', '.join(sorted(RULE_KEYS))} is "
+                "needed"
             )
         to_json(rule, i)  # before anything is written
         dropped = sum(rule["reasons"].values())
@@ -74,7 +77,8 @@ def _check_rules(rules: list[dict]) -> list[dict]:
             )
         if i and rule["in"] != rules[i - 1]["kept"]:
             raise DataError(
-                f"the rule {rule['name']!r} took {rule['in']} rows, where the one before kept {rules[i - 1]['kept']}"
+                f"the rule {rule['name']!r} took {rule['in']} rows, where the one before kept "
+                f"{rules[i - 1]['kept']}"
             )
     return rules
 
@@ -103,13 +107,16 @@ def write_dataset(
     check: str | None = "messages",
     format: str = "jsonl",
 ) -> dict:
-    """Write each split as <name>.jsonl (or `format` "parquet", "csv", "json"), manifest.json and README.md; returns the manifest.
+    """Write each split as <name>.jsonl (or `format` "parquet", "csv", "json"), manifest.json and
+    README.md; returns the manifest.
 
-    `sources`: the files it was made from, recorded by name, size and SHA-256. `rules`: what was applied, in order, each
-    {"name", "settings", "in", "kept", "reasons": {reason: count}} (`rule_counts` makes them); the counts must add up. `changed`:
-    counts of what was altered, such as personal data masked by kind. `about`, `licence` and `limits` go into the data card.
-    `check`: the kind of row ("messages", "preference", "binary" or None). No time stands in any file: the same call writes the same
-    bytes. DataError where a split is empty, a row is not of its kind, or counts do not add up; the manifest is written last.
+    `sources`: the files it was made from, recorded by name, size and SHA-256. `rules`: what was
+    applied, in order, each {"name", "settings", "in", "kept", "reasons": {reason: count}}
+    (`rule_counts` makes them); the counts must add up. `changed`: counts of what was altered, such
+    as personal data masked by kind. `about`, `licence` and `limits` go into the data card. `check`:
+    the kind of row ("messages", "preference", "binary" or None). No time stands in any file: the
+    same call writes the same bytes. DataError where a split is empty, a row is not of its kind, or
+    counts do not add up; the manifest is written last.
     """
     folder, ending = Path(folder), f".{format}"
     if not splits or any(
@@ -168,7 +175,7 @@ def _write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-# --- the data card ------------------------------------------------------------------------------------------------------
+# --- the data card --------------------------------------------------------------------------------
 def _table(header: tuple, rows: Iterable[tuple]) -> list[str]:
     cell = lambda value: " ".join(str(value).replace("|", "\\|").split())
     return [
@@ -177,7 +184,9 @@ def _table(header: tuple, rows: Iterable[tuple]) -> list[str]:
 
 
 def data_card(manifest: dict, about: str = "", limits: Iterable[str] = ()) -> str:
-    """The manifest as a data card in Markdown: what it is, its files, its sources, what each rule dropped and why, its limits."""
+    """The manifest as a data card in Markdown: what it is, its files, its sources, what each rule
+    dropped and why, its limits.
+    """
     kind = {
         "messages": "Conversations for supervised fine-tuning.",
         "preference": "Preference pairs.",
@@ -240,7 +249,7 @@ def data_card(manifest: dict, about: str = "", limits: Iterable[str] = ()) -> st
     return "\n".join(lines) + "\n"
 
 
-# --- reading it back ----------------------------------------------------------------------------------------------------
+# --- reading it back ------------------------------------------------------------------------------
 def read_manifest(folder: str | os.PathLike) -> dict:
     """The folder's manifest; DataError where there is none or it is damaged."""
     path = Path(folder) / MANIFEST
@@ -251,7 +260,8 @@ def read_manifest(folder: str | os.PathLike) -> dict:
                 raise DataError(f"{path}: the file {entry['file']!r} is outside the folder")
     except FileNotFoundError:
         raise DataError(
-            f"{path} does not exist: {folder} was not written by write_dataset, or its writing was cut off"
+            f"{path} does not exist: {folder} was not written by write_dataset, or its writing "
+            "was cut off"
         ) from None
     except DataError:
         raise
@@ -263,7 +273,9 @@ def read_manifest(folder: str | os.PathLike) -> dict:
 
 
 def verify_dataset(folder: str | os.PathLike) -> dict:
-    """The manifest, if every file of it is there with its SHA-256; DataError names those that are missing or changed."""
+    """The manifest, if every file of it is there with its SHA-256; DataError names those that are
+    missing or changed.
+    """
     folder, manifest = Path(folder), read_manifest(folder)
     wrong = []
     for entry in [*manifest["splits"].values(), manifest["card"]]:

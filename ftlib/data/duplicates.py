@@ -1,7 +1,8 @@
 """Exact and near duplicates, and copies of the golden set.
 
-Near duplicates: Broder's MinHash (1997) with locality-sensitive hashing finds candidates, exact Jaccard similarity decides.
-So no pair below the threshold is ever reported; a pair above it is missed with a probability that `NearIndex.recall` states.
+Near duplicates: Broder's MinHash (1997) with locality-sensitive hashing finds candidates, exact
+Jaccard similarity decides. So no pair below the threshold is ever reported; a pair above it is
+missed with a probability that `NearIndex.recall` states.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def normalise(text: str) -> str:
 
 
 def exact_key(row: dict) -> bytes:
-    """16 bytes (BLAKE2b) of the row's roles and normalised texts in order. What is not text, such as `family`, does not count."""
+    """16 bytes (BLAKE2b) of the row's roles and normalised texts in order. What is not text, such
+    as `family`, does not count.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for role, text in row_parts(row):
         digest.update(f"{role}\0{normalise(text)}\0".encode("utf-8", "surrogatepass"))
@@ -64,34 +67,41 @@ def jaccard(a: set, b: set) -> float:
 
 
 def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
-    """(bands, hashes a band): as many hashes a band as leave a pair at the threshold found with probability RECALL or more.
+    """(bands, hashes a band): as many hashes a band as leave a pair at the threshold found with
+    probability RECALL or more.
 
-    More hashes a band mean fewer candidates to verify. DataError where not even one hash a band is enough.
+    More hashes a band mean fewer candidates to verify. DataError where not even one hash a band is
+    enough.
     """
     for size in range(num_perm, 0, -1):
         if 1 - (1 - threshold**size) ** (num_perm // size) >= RECALL:
             return num_perm // size, size
     raise DataError(
-        f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} of the time: "
+        f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} "
+        "of the time: "
         "raise one of them"
     )
 
 
 def inserted(a: list[str], b: list[str]) -> int | None:
-    """How many tokens the longer text has more than the shorter one, if it is that one with tokens put in; None if it is not."""
+    """How many tokens the longer text has more than the shorter one, if it is that one with tokens
+    put in; None if it is not.
+    """
     shorter, longer = sorted((a, b), key=len)
     rest = iter(longer)
     return len(longer) - len(shorter) if all(token in rest for token in shorter) else None
 
 
 class NearIndex:
-    """Texts seen so far, to be asked which of them are near a new one. The same seed gives the same answers.
+    """Texts seen so far, to be asked which of them are near a new one. The same seed gives the same
+    answers.
 
-    MinHash signatures come from datasketch. The buckets are a hash table in three arrays of 4-byte numbers: `table` has the last
-    entry of each slot, and for each text and band `before` has the entry before it, `tags` the bits that tell keys of one slot
-    apart. That is some 12 bytes an entry, about a tenth of a dict of buckets; what is found is the same. The texts, read again
-    only when a candidate is verified, are in a temporary file once they are more than SPOOL bytes: memory does not grow with
-    their length.
+    MinHash signatures come from datasketch. The buckets are a hash table in three arrays of 4-byte
+    numbers: `table` has the last entry of each slot, and for each text and band `before` has the
+    entry before it, `tags` the bits that tell keys of one slot apart. That is some 12 bytes an
+    entry, about a tenth of a dict of buckets; what is found is the same. The texts, read again only
+    when a candidate is verified, are in a temporary file once they are more than SPOOL bytes:
+    memory does not grow with their length.
     """
 
     def __init__(
@@ -115,7 +125,9 @@ class NearIndex:
         self._table, self._before, self._tags = array("i", [-1]) * 1024, array("i"), array("I")
 
     def recall(self, similarity: float) -> float:
-        """Probability that a pair of this Jaccard similarity s becomes a candidate: 1 - (1 - s^r)^b, b bands of r hashes."""
+        """Probability that a pair of this Jaccard similarity s becomes a candidate: 1 - (1 -
+        s^r)^b, b bands of r hashes.
+        """
         return 1 - (1 - similarity**self.size) ** self.bands
 
     def sketch(self, text: str) -> tuple[str, set[str], list[int]]:
@@ -219,13 +231,16 @@ def near_duplicates(
     seed: int = 1,
     text: Callable[[dict], str] = row_text,
 ) -> Groups:
-    """Groups of rows whose texts are alike: connected components of the pairs with Jaccard similarity ≥ threshold.
+    """Groups of rows whose texts are alike: connected components of the pairs with Jaccard
+    similarity ≥ threshold.
 
-    The similarity is of sets of `shingle` consecutive tokens: words in lower case and marks of punctuation. Indices are in order,
-    the first is the row to keep. In a group A, C may be less alike than the threshold if some B is near both.
-    A pair at the threshold is missed with probability 0.0017 (21 bands of 6 hashes, at the defaults), a closer one more rarely.
-    Three tokens at 0.8 suit short rows: of the 6,280 embedded training rows, many of one form, no two that ask different
-    things are grouped, where runs of five characters at 0.8 would group ten such pairs and single words 157.
+    The similarity is of sets of `shingle` consecutive tokens: words in lower case and marks of
+    punctuation. Indices are in order, the first is the row to keep. In a group A, C may be less
+    alike than the threshold if some B is near both. A pair at the threshold is missed with
+    probability 0.0017 (21 bands of 6 hashes, at the defaults), a closer one more rarely. Three
+    tokens at 0.8 suit short rows: of the 6,280 embedded training rows, many of one form, no two
+    that ask different things are grouped, where runs of five characters at 0.8 would group ten such
+    pairs and single words 157.
     """
     index, first, union = NearIndex(threshold, shingle, num_perm, seed), {}, Union(len(rows))
     places: list[int] = []  # the row of each text in the index
@@ -243,10 +258,11 @@ def near_duplicates(
     return [group for group in union.groups() if len(group) > 1]
 
 
-# --- rules of the pipeline: each sees a row and its number, and gives the reason to drop it, or None ---------------------------
+# --- rules of the pipeline: each sees a row and its number, and gives the reason to drop it, or Non
 @dataclass(frozen=True)
 class ExactDuplicates:
-    """Drops a row that says what a kept row says (`exact_duplicates`). Opposite labels are a contradiction, not a duplicate.
+    """Drops a row that says what a kept row says (`exact_duplicates`). Opposite labels are a
+    contradiction, not a duplicate.
 
     State: 16-byte hashes in a dict, some 0.15 kB a kept row.
     """
@@ -267,12 +283,15 @@ class ExactDuplicates:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Drops a row that is as near as `threshold` to a kept one (settings of `near_duplicates`; rows of one label among themselves).
+    """Drops a row that is as near as `threshold` to a kept one (settings of `near_duplicates`; rows
+    of one label among themselves).
 
-    In a short text a word more breaks a good part of its shingles: with "Please:" before it, a question of eight tokens has a
-    similarity of 6/8 = 0.75 to itself. So a row also goes if it is a kept one with up to `insertions` tokens put in, or the other
-    way round; texts of fewer than SHORT tokens aside, and found from a similarity of CLOSE on. 0: by similarity alone.
-    Rows are compared with kept rows, not with dropped ones, so no chain of small steps can lose a row unlike all that is kept.
+    In a short text a word more breaks a good part of its shingles: with "Please:" before it, a
+    question of eight tokens has a similarity of 6/8 = 0.75 to itself. So a row also goes if it is a
+    kept one with up to `insertions` tokens put in, or the other way round; texts of fewer than
+    SHORT tokens aside, and found from a similarity of CLOSE on. 0: by similarity alone. Rows are
+    compared with kept rows, not with dropped ones, so no chain of small steps can lose a row unlike
+    all that is kept.
     """
 
     threshold: float = 0.8

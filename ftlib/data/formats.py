@@ -1,8 +1,10 @@
-"""Conversation formats into one another without loss: Alpaca, ShareGPT, ChatML text, and OpenAI's messages, which ftlib trains on.
+"""Conversation formats into one another without loss: Alpaca, ShareGPT, ChatML text, and OpenAI's
+messages, which ftlib trains on.
 
-A row is a dict; what a format does not speak of (an id, a family, a score) is carried along. What the target format cannot say
-is refused by name rather than dropped. Where a format draws a line that messages do not have (Alpaca's between instruction and
-input, ShareGPT's many names for a role), the row keeps it under the format's name, so that the way back gives the same row.
+A row is a dict; what a format does not speak of (an id, a family, a score) is carried along. What
+the target format cannot say is refused by name rather than dropped. Where a format draws a line
+that messages do not have (Alpaca's between instruction and input, ShareGPT's many names for a
+role), the row keeps it under the format's name, so that the way back gives the same row.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ START, END = "<|im_start|>", "<|im_end|>"
 
 
 class FormatError(DataError):
-    """A row that is not of its format, or that another format cannot hold: the key, its value and the mend."""
+    """A row that is not of its format, or that another format cannot hold: the key, its value and
+    the mend.
+    """
 
 
 def _text(value, where: str) -> str:
@@ -67,15 +71,18 @@ def check_messages(row: dict) -> list[dict]:
         more = sorted(set(m) - {"role", "content"})
         if more:
             raise FormatError(
-                f"message {i} has {more[0]!r}, which would be lost: tool calls and names are not converted"
+                f"message {i} has {more[0]!r}, which would be lost: tool calls and names are not "
+                "converted"
             )
         _text(m.get("content"), f"message {i}'s content")
     return messages
 
 
-# --- Alpaca -------------------------------------------------------------------------------------------------------------
+# --- Alpaca ---------------------------------------------------------------------------------------
 def alpaca_to_messages(row: dict) -> dict:
-    """instruction, input, output, and optionally system and history (pairs of earlier turns) -> messages."""
+    """instruction, input, output, and optionally system and history (pairs of earlier turns) ->
+    messages.
+    """
     for key in ("instruction", "output"):
         if key not in row:
             raise FormatError(
@@ -116,14 +123,17 @@ def _history(row: dict) -> list:
 
 
 def messages_to_alpaca(row: dict) -> dict:
-    """messages -> Alpaca: an optional system prompt, then question and answer in turn, an answer last."""
+    """messages -> Alpaca: an optional system prompt, then question and answer in turn, an answer
+    last.
+    """
     messages, kept = check_messages(row), row.get("alpaca", {})
     system = messages[0]["role"] == "system"
     turns = messages[system:]
     wanted = ("user", "assistant") * (len(turns) // 2)
     if not turns or tuple(m["role"] for m in turns) != wanted:
         raise FormatError(
-            f"Alpaca holds question and answer in turn: this conversation is {' '.join(m['role'] for m in messages)}"
+            "Alpaca holds question and answer in turn: this conversation is "
+            f"{' '.join(m['role'] for m in messages)}"
         )
     texts = [m["content"] for m in turns]
     question, cut = texts[-2], kept.get("instruction")
@@ -142,9 +152,11 @@ def messages_to_alpaca(row: dict) -> dict:
     return {**_free(_rest(row, "messages", "alpaca"), *out), **out}
 
 
-# --- ShareGPT -----------------------------------------------------------------------------------------------------------
+# --- ShareGPT -------------------------------------------------------------------------------------
 def sharegpt_to_messages(row: dict) -> dict:
-    """conversations of {"from", "value"} -> messages; a `system` key beside them becomes the first message."""
+    """conversations of {"from", "value"} -> messages; a `system` key beside them becomes the first
+    message.
+    """
     turns = row.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise FormatError(
@@ -177,7 +189,9 @@ def sharegpt_to_messages(row: dict) -> dict:
 
 
 def messages_to_sharegpt(row: dict) -> dict:
-    """messages -> ShareGPT, with the names that the row came with, else system, human, gpt and tool."""
+    """messages -> ShareGPT, with the names that the row came with, else system, human, gpt and
+    tool.
+    """
     messages, kept = check_messages(row), row.get("sharegpt", {})
     beside = bool(kept.get("system"))
     turns = messages[beside:]
@@ -188,7 +202,8 @@ def messages_to_sharegpt(row: dict) -> dict:
         or (beside and messages[0]["role"] != "system")
     ):
         raise FormatError(
-            "the row's key 'sharegpt' no longer fits its messages: delete it, or leave the turns as they were"
+            "the row's key 'sharegpt' no longer fits its messages: delete it, or leave the turns "
+            "as they were"
         )
     out = {"conversations": [{"from": n, "value": m["content"]} for n, m in zip(names, turns)]}
     if beside:
@@ -196,12 +211,14 @@ def messages_to_sharegpt(row: dict) -> dict:
     return {**_free(_rest(row, "messages", "sharegpt"), *out), **out}
 
 
-# --- ChatML text --------------------------------------------------------------------------------------------------------
+# --- ChatML text ----------------------------------------------------------------------------------
 _TURN = re.compile(re.escape(START) + r"(\w+)\n(.*?)" + re.escape(END) + "\n", re.DOTALL)
 
 
 def chatml_to_messages(row: dict) -> dict:
-    """`text` of turns ``<|im_start|>role\\ncontent<|im_end|>\\n`` -> messages; nothing may stand between turns."""
+    """`text` of turns ``<|im_start|>role\\ncontent<|im_end|>\\n`` -> messages; nothing may stand
+    between turns.
+    """
     text, messages, at = _text(row.get("text"), "text"), [], 0
     for turn in _TURN.finditer(text):
         if turn.start() != at or turn[1] not in ROLES or START in turn[2]:
@@ -217,13 +234,16 @@ def chatml_to_messages(row: dict) -> dict:
 
 
 def messages_to_chatml(row: dict) -> dict:
-    """messages -> ChatML `text`. Content that holds a marker is refused: it would read as a turn of its own."""
+    """messages -> ChatML `text`. Content that holds a marker is refused: it would read as a turn of
+    its own.
+    """
     messages = check_messages(row)
     for i, m in enumerate(messages):
         marker = next((s for s in (START, END) if s in m["content"]), None)
         if marker:
             raise FormatError(
-                f"message {i} contains {marker!r}, which ChatML reads as the edge of a turn: take it out first"
+                f"message {i} contains {marker!r}, which ChatML reads as the edge of a turn: take "
+                "it out first"
             )
     text = "".join(f"{START}{m['role']}\n{m['content']}{END}\n" for m in messages)
     return {**_free(_rest(row, "messages"), "text"), "text": text}
@@ -246,7 +266,9 @@ TELLS = {"messages": "messages", "conversations": "sharegpt", "instruction": "al
 
 
 def detect_format(row) -> str:
-    """The format of a row by its keys: "messages", "sharegpt", "alpaca" or "chatml". FormatError if it is none of them."""
+    """The format of a row by its keys: "messages", "sharegpt", "alpaca" or "chatml". FormatError if
+    it is none of them.
+    """
     if isinstance(row, dict):
         for key, name in TELLS.items():
             if key in row:
@@ -255,12 +277,14 @@ def detect_format(row) -> str:
             return "chatml"
     keys = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
     raise FormatError(
-        f"no known format: the row has {keys or 'no keys'}, but none of {', '.join(TELLS)}, nor a text with {START}"
+        f"no known format: the row has {keys or 'no keys'}, but none of {', '.join(TELLS)}, nor a "
+        f"text with {START}"
     )
 
 
 def convert(row: dict, to: str = "messages", source: str | None = None) -> dict:
-    """The row in another format ("messages", "alpaca", "sharegpt", "chatml"); `source` is told from its keys if it is not given.
+    """The row in another format ("messages", "alpaca", "sharegpt", "chatml"); `source` is told from
+    its keys if it is not given.
 
     FormatError (a DataError) where the row is broken, or the target cannot hold all of it.
     """

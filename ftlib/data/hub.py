@@ -39,8 +39,9 @@ def _sql_row(raw: dict) -> dict:
 
 
 def _pair_row(raw: dict) -> dict | None:
-    """TRL's pair of two whole conversations as prompt and two answers; `axis` says which answer is longer.
-    None for equal answers."""
+    """TRL's pair of two whole conversations as prompt and two answers; `axis` says which answer is
+    longer. None for equal answers.
+    """
     chosen, rejected = raw["chosen"][-1], raw["rejected"][-1]
     gap = len(chosen["content"]) - len(rejected["content"])
     if chosen["content"] == rejected["content"]:
@@ -77,8 +78,8 @@ class Part:
     choose: Callable[[list[dict]], list[dict]] = list
 
 
-# Hub datasets by id: how a raw row becomes one of ours, and where each part lies. Parts of one split do not overlap, but for the
-# pairs chosen by length, which are pairs of "preferences".
+# Hub datasets by id: how a raw row becomes one of ours, and where each part lies. Parts of one
+# split do not overlap, but for the pairs chosen by length, which are pairs of "preferences".
 HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
     "b-mc2/sql-create-context": (
         _sql_row,
@@ -102,10 +103,13 @@ HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
 
 
 def hub_rows(dataset: str, part: str) -> list[dict]:
-    """The rows of a part of a known dataset. Equal answers prefer nothing: such pairs are left out and counted."""
+    """The rows of a part of a known dataset. Equal answers prefer nothing: such pairs are left out
+    and counted.
+    """
     if dataset not in HUB:
         raise DataError(
-            f"dataset {dataset!r} is unknown: ftlib reads {', '.join(HUB)}, or a folder in FTLIB_ROWS"
+            f"dataset {dataset!r} is unknown: ftlib reads {', '.join(HUB)}, or a folder in "
+            "FTLIB_ROWS"
         )
     to_row, parts = HUB[dataset]
     if part not in parts:

@@ -1,4 +1,6 @@
-"""The rows of a part, such as "train" or "golden": embedded, of the Hub, or of a folder that `FTLIB_ROWS` names."""
+"""The rows of a part, such as "train" or "golden": embedded, of the Hub, or of a folder that
+`FTLIB_ROWS` names.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,13 @@ from ftlib.data.rows import check_any
 from ftlib.data.stream import read_jsonl
 
 
-# --- rows of a profile ----------------------------------------------------------------------------------------------
+# --- rows of a profile ----------------------------------------------------------------------------
 def load_raw(profile=None) -> list[dict]:
-    """The first `preparation.rows` rows of the profile's raw set, as they are: to be converted, cleaned and filtered. Embedded,
-    training rows.
+    """The first `preparation.rows` rows of the profile's raw set, as they are: to be converted,
+    cleaned and filtered. Embedded, training rows.
 
-    A Hub set is read under the keys of its format alone; Alpaca's `text` holds question and answer a second time.
+    A Hub set is read under the keys of its format alone; Alpaca's `text` holds question and answer
+    a second time.
     """
     profile = get_profile(profile)
     raw = profile.preparation
@@ -41,11 +44,13 @@ NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that ar
 
 
 def load_rows(split: str, profile=None) -> list[dict]:
-    """The profile's rows for a split: "train", "validation", "golden"; preference pairs: "preferences", "preferences_long" (chosen
-    is always longer), "preferences_matched" (length says nothing), "preferences_test" (held out); thumbs: "feedback".
+    """The profile's rows for a split: "train", "validation", "golden"; preference pairs:
+    "preferences", "preferences_long" (chosen is always longer), "preferences_matched" (length says
+    nothing), "preferences_test" (held out); thumbs: "feedback".
 
-    Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy file,
-    whose lines are not all rows."""
+    Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy
+    file, whose lines are not all rows.
+    """
     profile, local = get_profile(profile), os.environ.get("FTLIB_ROWS")
     if local:
         return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)

@@ -1,8 +1,10 @@
-"""Preference pairs and binary feedback: from scores, from corruptions, one into the other, and the bias of length in them.
+"""Preference pairs and binary feedback: from scores, from corruptions, one into the other, and the
+bias of length in them.
 
-TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant message], "rejected": [one assistant message]}``, a
-binary row ``{"prompt", "completion", "label": bool}``; plain strings in their place are kept as strings. Other keys are carried
-along. What becomes no pair is counted by reason in `Pairs.left_out`, never dropped unsaid.
+TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant message], "rejected":
+[one assistant message]}``, a binary row ``{"prompt", "completion", "label": bool}``; plain strings
+in their place are kept as strings. Other keys are carried along. What becomes no pair is counted by
+reason in `Pairs.left_out`, never dropped unsaid.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Pairs(list):
         self.left_out = Counter(left_out or {})
 
 
-# --- pairs from scores, pairs from corruptions ----------------------------------------------------------------------------
+# --- pairs from scores, pairs from corruptions ----------------------------------------------------
 def _scored(row, where: str) -> tuple[list, list[float]]:
     completions, scores = (
         row.get(k) if isinstance(row, dict) else None for k in ("completions", "scores")
@@ -43,7 +45,8 @@ def _scored(row, where: str) -> tuple[list, list[float]]:
     lists = isinstance(completions, list) and isinstance(scores, list)
     if not lists or len(completions) != len(scores) or "prompt" not in row:
         raise PairError(
-            f"{where}: a scored row is {{'prompt', 'completions': […], 'scores': […]}}, a score a completion"
+            f"{where}: a scored row is {{'prompt', 'completions': […], 'scores': […]}}, a score a "
+            "completion"
         )
     for i, score in enumerate(scores):
         if (
@@ -52,7 +55,8 @@ def _scored(row, where: str) -> tuple[list, list[float]]:
             or not math.isfinite(score)
         ):
             raise PairError(
-                f"{where}: score {i} is {score!r}: a finite number is needed; leave the completion out"
+                f"{where}: score {i} is {score!r}: a finite number is needed; leave the "
+                "completion out"
             )
     check_prompt(row["prompt"], where)
     for i, completion in enumerate(completions):
@@ -63,11 +67,14 @@ def _scored(row, where: str) -> tuple[list, list[float]]:
 
 
 def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pairs:
-    """Pairs from rows ``{"prompt", "completions": […], "scores": […]}``: the better-scored completion is chosen.
+    """Pairs from rows ``{"prompt", "completions": […], "scores": […]}``: the better-scored
+    completion is chosen.
 
-    `how`: "best-worst", at most one pair a row, or "all", every two completions. `margin` ≥ 0: the least difference of scores. A
-    pair carries the row's other keys and `margin`, its own difference. `.left_out` counts, a comparison each, "tie" (equal scores),
-    "margin" (a smaller difference), "same text", and rows with "fewer than two completions". PairError names a broken row.
+    `how`: "best-worst", at most one pair a row, or "all", every two completions. `margin` ≥ 0: the
+    least difference of scores. A pair carries the row's other keys and `margin`, its own
+    difference. `.left_out` counts, a comparison each, "tie" (equal scores), "margin" (a smaller
+    difference), "same text", and rows with "fewer than two completions". PairError names a broken
+    row.
     """
     if how not in ("best-worst", "all") or not margin >= 0:
         raise PairError(
@@ -139,11 +146,13 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
-    """Pairs of a row's answer (chosen) and that answer corrupted (rejected), one a row; as good as what the corruption teaches.
+    """Pairs of a row's answer (chosen) and that answer corrupted (rejected), one a row; as good as
+    what the corruption teaches.
 
-    rows: ``{"messages": […]}``, the assistant's answer last. `corrupt`: names from `CORRUPTIONS` ("cut" short, "repeat" twice,
-    "shuffle_words", "other_answer" of the same `family`), or a mapping of names to functions ``(answer, rng, answers) -> text``;
-    each row gets one, drawn from `seed`. A pair carries the row's other keys and `corruption`, the name. `.left_out` counts, by
+    rows: ``{"messages": […]}``, the assistant's answer last. `corrupt`: names from `CORRUPTIONS`
+    ("cut" short, "repeat" twice, "shuffle_words", "other_answer" of the same `family`), or a
+    mapping of names to functions ``(answer, rng, answers) -> text``; each row gets one, drawn from
+    `seed`. A pair carries the row's other keys and `corruption`, the name. `.left_out` counts, by
     corruption, answers that it left as they were or empty: a one-word answer has no other order.
     """
     names = [corrupt] if isinstance(corrupt, str) else corrupt
@@ -154,7 +163,8 @@ def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
     )
     if not table or not all(callable(f) for f in table.values()):
         raise PairError(
-            f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to functions"
+            f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to "
+            "functions"
         )
     rows, rng, out, families = list(rows), random.Random(seed), Pairs(), defaultdict(list)
     for i, row in enumerate(rows):
@@ -182,9 +192,11 @@ def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
     return out
 
 
-# --- pairs and binary feedback into one another -----------------------------------------------------------------------------
+# --- pairs and binary feedback into one another ---------------------------------------------------
 def pairs_to_binary(pairs) -> list[dict]:
-    """Two binary rows a pair: the chosen completion with label True, then the rejected one with False; other keys on both."""
+    """Two binary rows a pair: the chosen completion with label True, then the rejected one with
+    False; other keys on both.
+    """
     out = []
     for i, pair in enumerate(pairs):
         check_pair(pair, f"pair {i}")
@@ -224,10 +236,12 @@ def _join(up: dict, down: dict) -> dict:
 
 
 def binary_to_pairs(rows) -> Pairs:
-    """Pairs from binary rows: under each prompt the first waiting thumbs up meets the first waiting thumbs down.
+    """Pairs from binary rows: under each prompt the first waiting thumbs up meets the first waiting
+    thumbs down.
 
-    The inverse of `pairs_to_binary` on what it wrote. A row is used once. `.left_out` counts rows: "no thumbs down" and "no thumbs
-    up" for the prompt (a KTO loss can still use them), and "both labels", the same completion judged both ways.
+    The inverse of `pairs_to_binary` on what it wrote. A row is used once. `.left_out` counts rows:
+    "no thumbs down" and "no thumbs up" for the prompt (a KTO loss can still use them), and "both
+    labels", the same completion judged both ways.
     """
     waiting: dict[tuple[str, bool], deque] = defaultdict(deque)
     out = Pairs()
@@ -250,10 +264,11 @@ def binary_to_pairs(rows) -> Pairs:
 
 
 def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> list[dict]:
-    """A random subset with `ratio` thumbs down for every thumbs up (10: 1 to 10; 0.1: 10 to 1), in the rows' order.
+    """A random subset with `ratio` thumbs down for every thumbs up (10: 1 to 10; 0.1: 10 to 1), in
+    the rows' order.
 
-    `size`: rows in all, so that different ratios can be compared on equally many; None takes as many as there are. PairError where
-    the rows do not hold that many.
+    `size`: rows in all, so that different ratios can be compared on equally many; None takes as
+    many as there are. PairError where the rows do not hold that many.
     """
     rows = list(rows)
     groups = {
@@ -273,7 +288,8 @@ def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> li
     for label, count in wanted.items():
         if not 0 < count <= len(groups[label]):
             raise PairError(
-                f"ratio={ratio:g}, size={size}: needs {count} rows with label {label}, there are {len(groups[label])}: "
+                f"ratio={ratio:g}, size={size}: needs {count} rows with label {label}, there are "
+                f"{len(groups[label])}: "
                 "choose another ratio or size"
             )
     rng = random.Random(seed)
@@ -281,7 +297,7 @@ def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> li
     return [row for i, row in enumerate(rows) if i in kept]
 
 
-# --- the bias of length -------------------------------------------------------------------------------------------------
+# --- the bias of length ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class LengthBias:
     """How length goes with preference; intervals are 95% bootstrap intervals over the pairs."""
@@ -293,7 +309,8 @@ class LengthBias:
 
     def __str__(self) -> str:
         return (
-            f"chosen longer in {self.longer.percent()}, by {self.difference} {self.unit} on average, "
+            f"chosen longer in {self.longer.percent()}, by {self.difference} {self.unit} on "
+            "average, "
             f"rank-biserial correlation {self.correlation:.2f}"
         )
 
@@ -311,8 +328,10 @@ def _differences(pairs, tokenizer) -> list[int]:
 
 
 def rank_biserial(differences: list[float]) -> float:
-    """Matched-pairs rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1): (W+ - W-) / (W+ + W-), W± the sums of the ranks
-    of the absolute differences above and below 0, ties sharing their mean rank, zeros left out. 0 where all are zero."""
+    """Matched-pairs rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1): (W+ - W-) / (W+
+    + W-), W± the sums of the ranks of the absolute differences above and below 0, ties sharing
+    their mean rank, zeros left out. 0 where all are zero.
+    """
     sizes = Counter(abs(d) for d in differences if d)
     rank, below = {}, 0
     for size in sorted(sizes):
@@ -323,10 +342,12 @@ def rank_biserial(differences: list[float]) -> float:
 
 
 def length_bias(pairs, tokenizer=None) -> LengthBias:
-    """How far the chosen answers are the longer ones, in characters, or in tokens where a tokenizer is given.
+    """How far the chosen answers are the longer ones, in characters, or in tokens where a tokenizer
+    is given.
 
-    Length is a well-known confounder: annotators and models prefer longer answers, and a policy trained on such pairs learns to be
-    long (Singhal et al. 2023, arXiv 2310.03716). DataError without pairs.
+    Length is a well-known confounder: annotators and models prefer longer answers, and a policy
+    trained on such pairs learns to be long (Singhal et al. 2023, arXiv 2310.03716). DataError
+    without pairs.
     """
     differences = _differences(pairs, tokenizer)
     if not differences:
@@ -341,11 +362,13 @@ def length_bias(pairs, tokenizer=None) -> LengthBias:
 
 
 def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> Pairs:
-    """A subset in which length does not predict preference, by matched sampling, in the pairs' order.
+    """A subset in which length does not predict preference, by matched sampling, in the pairs'
+    order.
 
-    Pairs are binned by the absolute difference of their lengths (`bin_width` characters, or tokens with a tokenizer, a bin). Of
-    every bin as many are kept with a longer as with a shorter chosen answer, drawn from `seed`; equal lengths all stay. So exactly
-    half of what differs is longer, and the mean difference is below `bin_width`. `.left_out["length"]` counts the rest. PairError
+    Pairs are binned by the absolute difference of their lengths (`bin_width` characters, or tokens
+    with a tokenizer, a bin). Of every bin as many are kept with a longer as with a shorter chosen
+    answer, drawn from `seed`; equal lengths all stay. So exactly half of what differs is longer,
+    and the mean difference is below `bin_width`. `.left_out["length"]` counts the rest. PairError
     where nothing could be matched: then write pairs of the other kind.
     """
     if bin_width < 1:
@@ -363,7 +386,8 @@ def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> 
     if not kept:
         longer, shorter = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
         raise PairError(
-            f"no two of the {len(pairs)} pairs match: {longer} have the longer answer chosen, {shorter} the shorter; "
+            f"no two of the {len(pairs)} pairs match: {longer} have the longer answer chosen, "
+            f"{shorter} the shorter; "
             f"raise bin_width={bin_width}, or write pairs of the other kind"
         )
     return Pairs([p for i, p in enumerate(pairs) if i in kept], {"length": len(pairs) - len(kept)})

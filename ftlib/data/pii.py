@@ -24,7 +24,9 @@ def _digits(text: str) -> list[int]:
 
 
 def is_iban(text: str) -> bool:
-    """ISO 13616: the country and check digits moved to the end, letters as 10 to 35, the number leaves 1 when divided by 97."""
+    """ISO 13616: the country and check digits moved to the end, letters as 10 to 35, the number
+    leaves 1 when divided by 97.
+    """
     text = re.sub(r"[ -]", "", text).upper()
     if not re.fullmatch(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}", text):
         return False
@@ -32,7 +34,9 @@ def is_iban(text: str) -> bool:
 
 
 def is_card(text: str) -> bool:
-    """Luhn's sum (ISO 7812): from the right, every second digit doubled, digit sums added, a multiple of 10; 13 to 19 digits."""
+    """Luhn's sum (ISO 7812): from the right, every second digit doubled, digit sums added, a
+    multiple of 10; 13 to 19 digits.
+    """
     digits = _digits(text)
     if not 13 <= len(digits) <= 19 or len(set(digits)) == 1:
         return False
@@ -50,8 +54,9 @@ def is_ip(text: str) -> bool:
 
 
 def is_phone(text: str) -> bool:
-    """With + or 00 before it eight to fifteen digits (E.164's most) after it; without, eight to twelve with separators: a bare run
-    of digits, or one with a decimal point, is any number."""
+    """With + or 00 before it eight to fifteen digits (E.164's most) after it; without, eight to
+    twelve with separators: a bare run of digits, or one with a decimal point, is any number.
+    """
     count = len(_digits(text))
     if text.startswith(("+", "00")):
         return 8 <= count <= 17
@@ -102,7 +107,9 @@ PII: dict[str, tuple[re.Pattern, Callable[[str], bool]]] = {
 
 
 def _longest(kind: str, match: re.Match) -> Found | None:
-    """The match where it passes its check; of an IBAN that ran on into the next word, the part that does."""
+    """The match where it passes its check; of an IBAN that ran on into the next word, the part that
+    does.
+    """
     _, valid = PII[kind]
     text, parts = match[0], re.split(r"(?=[ -])", match[0])
     for count in range(len(parts), 0, -1) if kind == "iban" else [len(parts)]:
@@ -113,9 +120,11 @@ def _longest(kind: str, match: re.Match) -> Found | None:
 
 
 def find_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> list[Found]:
-    """Personal data in the text, in its order: e-mail addresses, phone and card numbers, IBANs, IP addresses, keys of services.
+    """Personal data in the text, in its order: e-mail addresses, phone and card numbers, IBANs, IP
+    addresses, keys of services.
 
-    Found by form; of overlapping candidates the kind named first in `PII` wins. Dates and plain numbers are left alone.
+    Found by form; of overlapping candidates the kind named first in `PII` wins. Dates and plain
+    numbers are left alone.
     """
     unknown = [k for k in kinds if k not in PII]
     if unknown:

@@ -1,4 +1,6 @@
-"""From raw rows to rows fit to train on, every one accounted for: kept, or dropped by a named rule for a stated reason."""
+"""From raw rows to rows fit to train on, every one accounted for: kept, or dropped by a named rule
+for a stated reason.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Prepared:
             return [json.loads(line) for line in file]
 
     def steps(self) -> list[tuple[str, int, int, Counter]]:
-        """(rule, rows dropped, rows left after it, counts of its changes), in the order of the rules."""
+        """(rule, rows dropped, rows left after it, counts of its changes), in the order of the
+        rules.
+        """
         gone, left, steps = Counter(d.rule for d in self.dropped), self.count, []
         for rule in self.rules:
             left -= gone[rule]
@@ -76,7 +80,9 @@ class Prepared:
     _HEAD = ("rule", "dropped", "left", "changed", "first reason")
 
     def report(self) -> Table:
-        """A rich table: each rule with what it dropped, what was left, what it changed, and its first reason."""
+        """A rich table: each rule with what it dropped, what was left, what it changed, and its
+        first reason.
+        """
         table = Table(
             title=f"{self.count:,} rows in, {self.kept:,} kept, {len(self.dropped):,} dropped"
         )
@@ -107,8 +113,10 @@ class Prepared:
 def standard_rules(
     golden: Iterable[dict | str] | None = None, languages: tuple[str, ...] = ("en",)
 ) -> list:
-    """Changes first, so that filters judge what will be trained on; then filters; duplicates last, so that what a filter drops
-    takes no duplicate with it. In this order preparing twice is preparing once."""
+    """Changes first, so that filters judge what will be trained on; then filters; duplicates last,
+    so that what a filter drops takes no duplicate with it. In this order preparing twice is
+    preparing once.
+    """
     contamination = [] if golden is None else [Contamination(golden)]
     return [
         Clean(),
@@ -174,7 +182,8 @@ def _kept(rows: Iterable[dict], rules: list, prepared: Prepared) -> Iterator[dic
             yield row
     if prepared.kept + len(prepared.dropped) != prepared.count:
         raise PrepareError(
-            f"{prepared.count} rows in, but {prepared.kept} kept and {len(prepared.dropped)} dropped"
+            f"{prepared.count} rows in, but {prepared.kept} kept and {len(prepared.dropped)} "
+            "dropped"
         )
 
 
@@ -183,13 +192,16 @@ def prepare(
     rules: Iterable[Callable] | None = None,
     out: str | os.PathLike | None = None,
 ) -> Prepared:
-    """Pass every row through the rules in turn, up to the first that drops it; rows keep their order, the input is not altered.
+    """Pass every row through the rules in turn, up to the first that drops it; rows keep their
+    order, the input is not altered.
 
-    A rule is a callable `rule(row)` that returns None (leave it), text (the reason to drop it), or (new row, counts); its `name`
-    stands in the report. Without `rules`, `standard_rules()`. Rows are read one at a time: a generator and `out`, a JSONL file for
-    what is kept, written beside and renamed, need memory only for the list of dropped rows and for what rules remember (for each
-    kept row some 0.15 kB for exact duplicates and 0.4 for near ones, whose texts lie in a temporary file from 64 MB on).
-    PrepareError names the row and the rule where a rule fails; then no file is written.
+    A rule is a callable `rule(row)` that returns None (leave it), text (the reason to drop it), or
+    (new row, counts); its `name` stands in the report. Without `rules`, `standard_rules()`. Rows
+    are read one at a time: a generator and `out`, a JSONL file for what is kept, written beside and
+    renamed, need memory only for the list of dropped rows and for what rules remember (for each
+    kept row some 0.15 kB for exact duplicates and 0.4 for near ones, whose texts lie in a temporary
+    file from 64 MB on). PrepareError names the row and the rule where a rule fails; then no file is
+    written.
     """
     rules = standard_rules() if rules is None else list(rules)
     names = [rule_name(rule) for rule in rules]

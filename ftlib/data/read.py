@@ -1,7 +1,8 @@
-"""Readers of JSONL, JSON, CSV and Parquet: what each file holds, row by row, with the place and the reason where it cannot be read.
+"""Readers of JSONL, JSON, CSV and Parquet: what each file holds, row by row, with the place and the
+reason where it cannot be read.
 
-CSV holds text. A cell that is a whole JSON array or object, or true, false or null, is read as that value (so a column `messages`
-holds JSON); everything else, numbers too, stays text.
+CSV holds text. A cell that is a whole JSON array or object, or true, false or null, is read as that
+value (so a column `messages` holds JSON); everything else, numbers too, stays text.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ BATCH = 1_000  # rows of Parquet at once
 _PLAIN = json.JSONDecoder()
 _NUMBER = tuple("0123456789.eE+-")
 
-# What a reader yields: (number of the line or row, its text or None for Parquet, the row or the DataError that tells why not).
+# What a reader yields: (number of the line or row, its text or None for Parquet, the row or the
+# DataError that tells why not).
 Item = tuple[int, str | bytes | None, "object | DataError"]
 
 
-# --- lines --------------------------------------------------------------------------------------------------------------
+# --- lines ----------------------------------------------------------------------------------------
 def _lines(file) -> Iterator[tuple[int, bytes, bool]]:
-    """(number, line, whether it was cut at MAX_BYTES); a byte order mark at the start of the file is left out."""
+    """(number, line, whether it was cut at MAX_BYTES); a byte order mark at the start of the file
+    is left out.
+    """
     number = 0
     while line := file.readline(MAX_BYTES + 1):
         number += 1
@@ -64,7 +68,7 @@ def read_lines(file) -> Iterator[Item]:
             yield number, line, _attempt(_too_long if cut else parse_json, line)
 
 
-# --- one JSON array -----------------------------------------------------------------------------------------------------
+# --- one JSON array -------------------------------------------------------------------------------
 class _Text:
     """A window over a file's text that can grow: what was consumed is forgotten."""
 
@@ -114,7 +118,8 @@ class _Text:
                 raise DataError(f"not usable JSON ({error})") from None
             if len(self.text) - self.at > MAX_BYTES:
                 raise DataError(
-                    f"the row is longer than {MAX_BYTES:,} characters: is a quote or a bracket missing?"
+                    f"the row is longer than {MAX_BYTES:,} characters: is a quote or a bracket "
+                    "missing?"
                 )
             self.grow()
         raw, self.at = self.text[self.at : end], end
@@ -125,7 +130,8 @@ def _read_json(file) -> Iterator[Item]:
     text, number = _Text(file), 0
     if text.peek() != "[":
         raise DataError(
-            "no JSON array: the file must be one list of objects, [{…}, …]; one object a line is .jsonl"
+            "no JSON array: the file must be one list of objects, [{…}, …]; one object a line is "
+            ".jsonl"
         )
     text.at += 1
     mark = text.peek()
@@ -151,10 +157,11 @@ def _read_json(file) -> Iterator[Item]:
         raise DataError(f"row {number}: after the closing ] comes {rest!r}: one array a file")
 
 
-# --- CSV ----------------------------------------------------------------------------------------------------------------
+# --- CSV ------------------------------------------------------------------------------------------
 class _Records:
-    """CSV records with the lines they came from. The lines after the first of a broken record are read again, each on its own:
-    one quote too many costs one line, not the rest of the file."""
+    """CSV records with the lines they came from. The lines after the first of a broken record are
+    read again, each on its own: one quote too many costs one line, not the rest of the file.
+    """
 
     def __init__(self, file):
         self.lines, self.again, self.taken = _lines(file), deque(), []
@@ -248,7 +255,7 @@ def _read_csv(file) -> Iterator[Item]:
             )
 
 
-# --- Parquet ------------------------------------------------------------------------------------------------------------
+# --- Parquet --------------------------------------------------------------------------------------
 def _read_parquet(file) -> Iterator[Item]:
     number = 0
     try:
@@ -289,7 +296,9 @@ def format_of(path: Path) -> str:
 
 
 def read_items(path: Path, file) -> Iterator[Item]:
-    """The items of one file that is open for reading bytes. DataError where the file as a whole is damaged."""
+    """The items of one file that is open for reading bytes. DataError where the file as a whole is
+    damaged.
+    """
     reader = READERS[format_of(path)]
     try:
         yield from reader(

@@ -1,4 +1,5 @@
-"""What a row is: one JSON object, strictly read, of one of three kinds. A row that is not says what is wrong and where.
+"""What a row is: one JSON object, strictly read, of one of three kinds. A row that is not says what
+is wrong and where.
 
 messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
 preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one answer each
@@ -17,13 +18,14 @@ from ftlib.core.errors import DataError, PairError
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-# --- strict JSON --------------------------------------------------------------------------------------------------------
+# --- strict JSON ----------------------------------------------------------------------------------
 def _once(pairs: list[tuple]) -> dict:
     out = dict(pairs)
     if len(out) < len(pairs):
         keys = [k for k, _ in pairs]
         raise DataError(
-            f"the key {next(k for k in keys if keys.count(k) > 1)[:60]!r} stands twice in one object: keep one of them"
+            f"the key {next(k for k in keys if keys.count(k) > 1)[:60]!r} stands twice in one "
+            "object: keep one of them"
         )
     return out
 
@@ -43,7 +45,9 @@ STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant, 
 
 
 def check_encodable(value, text: str):
-    """The value, unless an escape in its JSON `text` left half of a surrogate pair, which no file and no tokenizer takes."""
+    """The value, unless an escape in its JSON `text` left half of a surrogate pair, which no file
+    and no tokenizer takes.
+    """
     if _ESCAPED_SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -56,8 +60,10 @@ def check_encodable(value, text: str):
 
 
 def parse_json(line: bytes | str):
-    """One JSON value. DataError says what is wrong: not UTF-8, not JSON, a key twice, NaN or infinity, half a surrogate pair, a
-    number of thousands of digits, or nesting beyond Python's depth."""
+    """One JSON value. DataError says what is wrong: not UTF-8, not JSON, a key twice, NaN or
+    infinity, half a surrogate pair, a number of thousands of digits, or nesting beyond Python's
+    depth.
+    """
     try:
         text = line if isinstance(line, str) else line.decode("utf-8")
         return check_encodable(STRICT.decode(text), text)
@@ -73,7 +79,7 @@ def parse_json(line: bytes | str):
         raise DataError(f"not usable JSON ({error})") from None
 
 
-# --- kinds of row -------------------------------------------------------------------------------------------------------
+# --- kinds of row ---------------------------------------------------------------------------------
 def is_message(m) -> bool:
     return isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))
 
@@ -88,7 +94,8 @@ def check_row(row, where: str) -> dict:
     for i, message in enumerate(messages):
         if not is_message(message):
             raise DataError(
-                f"{where}: message {i} needs the strings 'role' and 'content', got {repr(message)[:200]}"
+                f"{where}: message {i} needs the strings 'role' and 'content', got "
+                f"{repr(message)[:200]}"
             )
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
@@ -105,7 +112,8 @@ def check_prompt(prompt, where: str) -> None:
         return
     if not isinstance(prompt, list) or not prompt or not all(is_message(m) for m in prompt):
         raise PairError(
-            f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, is needed"
+            f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, "
+            "is needed"
         )
     if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
         last = f"{prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}"
@@ -130,7 +138,8 @@ def check_completion(row: dict, key: str, where: str) -> None:
         or value[0]["role"] != "assistant"
     ):
         raise PairError(
-            f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a list"
+            f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a "
+            "list"
         )
     if not completion_text(value).strip():
         raise PairError(
@@ -139,10 +148,13 @@ def check_completion(row: dict, key: str, where: str) -> None:
 
 
 def check_pair(row, where: str = "pair") -> dict:
-    """The pair itself, or PairError: prompt not ending with the user's turn, empty completion, chosen equal to rejected."""
+    """The pair itself, or PairError: prompt not ending with the user's turn, empty completion,
+    chosen equal to rejected.
+    """
     if not isinstance(row, dict) or "prompt" not in row:
         raise PairError(
-            f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', 'rejected'}}, "
+            f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', "
+            f"'rejected'}}, "
             "the prompt apart from the answers"
         )
     check_prompt(row["prompt"], where)
@@ -157,22 +169,28 @@ def check_pair(row, where: str = "pair") -> dict:
 
 
 def check_binary(row, where: str = "row") -> dict:
-    """The binary row itself, or PairError: prompt or completion as in `check_pair`, label not True or False."""
+    """The binary row itself, or PairError: prompt or completion as in `check_pair`, label not True
+    or False.
+    """
     if not isinstance(row, dict) or "prompt" not in row:
         raise PairError(
-            f"{where}: no 'prompt' in {repr(row)[:60]}: a binary row is {{'prompt', 'completion', 'label'}}"
+            f"{where}: no 'prompt' in {repr(row)[:60]}: a binary row is {{'prompt', 'completion', "
+            f"'label'}}"
         )
     check_prompt(row["prompt"], where)
     check_completion(row, "completion", where)
     if not isinstance(row.get("label"), bool):
         raise PairError(
-            f"{where}: label is {repr(row.get('label'))[:60]}: True (thumbs up) or False (thumbs down) is needed"
+            f"{where}: label is {repr(row.get('label'))[:60]}: True (thumbs up) or False (thumbs "
+            "down) is needed"
         )
     return row
 
 
 def check_any(row, where: str = "row") -> dict:
-    """The row checked as what its keys say: a pair ("chosen"), binary feedback ("completion"), else a conversation."""
+    """The row checked as what its keys say: a pair ("chosen"), binary feedback ("completion"), else
+    a conversation.
+    """
     keys = row if isinstance(row, dict) else ()
     return (
         check_pair if "chosen" in keys else check_binary if "completion" in keys else check_row

@@ -1,7 +1,9 @@
-"""Rules for rows: each has a name, and gives a reason to drop the row, or the changed row with counts, or None to leave it.
+"""Rules for rows: each has a name, and gives a reason to drop the row, or the changed row with
+counts, or None to leave it.
 
-A rule is called with a row; any function `rule(row)` will do. Filters judge by form, with limits that leave odd but good rows
-alone; code is out of their reach where it is fenced, `inline` or indented, and mostly where it is not.
+A rule is called with a row; any function `rule(row)` will do. Filters judge by form, with limits
+that leave odd but good rows alone; code is out of their reach where it is fenced, `inline` or
+indented, and mostly where it is not.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from ftlib.data.clean import clean_text
 from ftlib.data.pii import PII, mask_pii
 from ftlib.data.texts import map_texts, outside_code, prose, row_answers, row_text, tokens, words
 
-# --- changes --------------------------------------------------------------------------------------------------------------
+# --- changes --------------------------------------------------------------------------------------
 _NAMES = (
     "a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|dd|del|div|dl|dt|em|figcaption|figure|"
     "font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|noscript|ol|"
@@ -45,10 +47,11 @@ def _strip_once(text: str) -> str:
 
 
 def strip_html(text: str) -> str:
-    """The text without HTML's tags, comments and scripts, entities as characters; `</p>`, `<br>` and the like break the line.
+    """The text without HTML's tags, comments and scripts, entities as characters; `</p>`, `<br>`
+    and the like break the line.
 
-    Code stays as it is, and so does a text that speaks of markup. Stripping twice is stripping once:
-    what an entity hid is a tag too.
+    Code stays as it is, and so does a text that speaks of markup. Stripping twice is stripping
+    once: what an entity hid is a tag too.
     """
     if _MARKUP_TALK.search(prose(text)):
         return text
@@ -104,7 +107,7 @@ class MaskPii:
         return (new, counts) if counts else None
 
 
-# --- language and length ------------------------------------------------------------------------------------------------------
+# --- language and length --------------------------------------------------------------------------
 AMONG = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "zh")
 
 
@@ -119,10 +122,12 @@ def _identifier(among: tuple[str, ...]):
 
 @dataclass(frozen=True)
 class Language:
-    """Drops a row whose prose is in none of the languages `allowed` with a probability of `confidence` or more (py3langid).
+    """Drops a row whose prose is in none of the languages `allowed` with a probability of
+    `confidence` or more (py3langid).
 
-    The probability is among the languages in `among`, which is surer than among all 139. Less than `min_chars` of letters and
-    spaces are not judged: "Give me 1 plus 7." reads as French. A row of two languages counts as the one there is more of.
+    The probability is among the languages in `among`, which is surer than among all 139. Less than
+    `min_chars` of letters and spaces are not judged: "Give me 1 plus 7." reads as French. A row of
+    two languages counts as the one there is more of.
     """
 
     allowed: tuple[str, ...] = ("en",)
@@ -156,8 +161,9 @@ class Language:
 
 @dataclass(frozen=True)
 class Length:
-    """Drops a row of fewer than `minimum` or more than `maximum` characters, or tokens if a tokenizer is given,
-    in all its texts."""
+    """Drops a row of fewer than `minimum` or more than `maximum` characters, or tokens if a
+    tokenizer is given, in all its texts.
+    """
 
     minimum: int = 1
     maximum: int = 20_000
@@ -183,7 +189,7 @@ class Length:
         return f"{size} {unit}, more than {self.maximum}" if size > self.maximum else None
 
 
-# --- quality: of what training would teach ----------------------------------------------------------------------------------
+# --- quality: of what training would teach --------------------------------------------------------
 _BOILERPLATE = re.compile(
     r"\bas an? (?:large |artificial )?(?:ai|intelligence|language)\b(?:[- ](?:language|powered))?(?: model| assistant|,)"
     r"|\bi(?:'|’)?m (?:just )?an? (?:ai|large) language model\b|\bi am an? (?:ai|large) language model\b"
@@ -200,7 +206,9 @@ _LIST_LINE = re.compile(r"\s*(?:[-*•|#>]|\d+[.)])")
 
 
 def has_answer(row: dict) -> str | None:
-    """Drops a row that teaches nothing: no answer in messages, or an empty one. Pretraining text needs none."""
+    """Drops a row that teaches nothing: no answer in messages, or an empty one. Pretraining text
+    needs none.
+    """
     if "text" in row and not row["text"].strip():
         return "empty text"
     empty = next((i for i, (_, answer) in enumerate(row_answers(row)) if not answer.strip()), None)
@@ -210,7 +218,9 @@ def has_answer(row: dict) -> str | None:
 
 
 def echo(row: dict) -> str | None:
-    """Drops a row whose answer is the question again, or begins with a question of five words or more."""
+    """Drops a row whose answer is the question again, or begins with a question of five words or
+    more.
+    """
     for question, answer in row_answers(row):
         asked, said = words(question), words(answer)
         if asked and (asked == said or (len(asked) >= 5 and said[: len(asked)] == asked)):
@@ -219,7 +229,9 @@ def echo(row: dict) -> str | None:
 
 
 def boilerplate(row: dict) -> str | None:
-    """Drops refusals and talk of being a model: "As an AI language model", "I'm sorry, but I can't"."""
+    """Drops refusals and talk of being a model: "As an AI language model", "I'm sorry, but I
+    can't".
+    """
     for _, answer in row_answers(row):
         if found := _BOILERPLATE.search(prose(answer)):
             return f"the answer says {found[0]!r}"
@@ -229,8 +241,9 @@ def boilerplate(row: dict) -> str | None:
 def truncated(row: dict) -> str | None:
     """Drops an answer that stops in mid-sentence, or in a fenced block of code.
 
-    In mid-sentence: some sentence before has an end, and the last line has eight words or more, is no list item, and ends in a
-    letter, a digit or a comma. Answers without sentences, lists, tables, indented code and signatures are let be.
+    In mid-sentence: some sentence before has an end, and the last line has eight words or more, is
+    no list item, and ends in a letter, a digit or a comma. Answers without sentences, lists,
+    tables, indented code and signatures are let be.
     """
     for _, answer in row_answers(row):
         if len(re.findall(r"(?m)^\s*```", answer)) % 2:
@@ -245,7 +258,9 @@ def truncated(row: dict) -> str | None:
 
 
 def html_left(row: dict) -> str | None:
-    """Drops a row with tags or entities in its prose, if it does not speak of markup. After `Html` there should be none."""
+    """Drops a row with tags or entities in its prose, if it does not speak of markup. After `Html`
+    there should be none.
+    """
     text = prose(row_text(row))
     found = (
         None
@@ -256,17 +271,20 @@ def html_left(row: dict) -> str | None:
 
 
 def broken_encoding(row: dict) -> str | None:
-    """Drops UTF-8 that was read as Latin-1 or cp1252 ("Ã©", "â€™"), and the mark of a lost character (U+FFFD)."""
+    """Drops UTF-8 that was read as Latin-1 or cp1252 ("Ã©", "â€™"), and the mark of a lost
+    character (U+FFFD).
+    """
     found = _BROKEN.search(row_text(row))
     return f"broken encoding {found[0]!r}" if found else None
 
 
 @dataclass(frozen=True)
 class Repetition:
-    """Drops an answer whose prose repeats itself: more than `limit` of its runs of four tokens occur before,
-    or a letter 30 times in a row.
+    """Drops an answer whose prose repeats itself: more than `limit` of its runs of four tokens
+    occur before, or a letter 30 times in a row.
 
-    A share of repeated n-grams is a filter of Gopher (Rae et al. 2021, appendix A1). Fewer than 20 tokens are not judged.
+    A share of repeated n-grams is a filter of Gopher (Rae et al. 2021, appendix A1). Fewer than 20
+    tokens are not judged.
     """
 
     limit: float = 0.5
@@ -286,8 +304,10 @@ class Repetition:
 
 @dataclass(frozen=True)
 class Symbols:
-    """Drops an answer of which, spaces aside, more than `limit` are symbols: neither letters or digits nor the quotes, brackets,
-    stops and commas that prose and code are set with. Fewer than `min_chars` are not judged."""
+    """Drops an answer of which, spaces aside, more than `limit` are symbols: neither letters or
+    digits nor the quotes, brackets, stops and commas that prose and code are set with. Fewer than
+    `min_chars` are not judged.
+    """
 
     limit: float = 0.6
     min_chars: int = 20

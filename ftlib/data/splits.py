@@ -1,4 +1,6 @@
-"""Splits that share no group: rows that are near duplicates, paraphrases, or about the same thing lie on one side."""
+"""Splits that share no group: rows that are near duplicates, paraphrases, or about the same thing
+lie on one side.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Splits:
 
     def __repr__(self) -> str:
         return ", ".join(
-            f"{name}: {len(rows):,} rows of {self.wanted[name]:,} wanted, {self.groups[name]:,} groups"
+            f"{name}: {len(rows):,} rows of {self.wanted[name]:,} wanted, {self.groups[name]:,} "
+            "groups"
             for name, rows in self.rows.items()
         )
 
@@ -45,7 +48,9 @@ class Splits:
 
 
 def _wanted(sizes: dict, count: int) -> dict[str, int]:
-    """Whole rows a split, summing to count: shares are rounded by largest remainder, None takes the rest."""
+    """Whole rows a split, summing to count: shares are rounded by largest remainder, None takes the
+    rest.
+    """
     values = [v for v in sizes.values() if v is not None]
     if (
         not sizes
@@ -53,7 +58,8 @@ def _wanted(sizes: dict, count: int) -> dict[str, int]:
         or len(sizes) - len(values) > 1
     ):
         raise DataError(
-            f"sizes={sizes!r}: name -> rows (int) or share (float), each above 0, and at most one None for the rest"
+            f"sizes={sizes!r}: name -> rows (int) or share (float), each above 0, and at most one "
+            "None for the rest"
         )
     shares = all(isinstance(v, float) for v in values)
     if not shares and any(isinstance(v, float) for v in values):
@@ -63,7 +69,8 @@ def _wanted(sizes: dict, count: int) -> dict[str, int]:
     if (rest and left <= 1e-9) or (not rest and abs(left) > 1e-9):
         whole = "1" if shares else f"the {count} rows"
         raise DataError(
-            f"sizes={sizes!r} sum to {sum(values):g}: {'less than ' if rest else ''}{whole} is needed; "
+            f"sizes={sizes!r} sum to {sum(values):g}: {'less than ' if rest else ''}{whole} is "
+            "needed; "
             "None for one split takes the rest"
         )
     exact = {
@@ -83,7 +90,8 @@ def _grouped(
         outside = [i for i in group if not 0 <= i < len(rows)]
         if outside:
             raise DataError(
-                f"groups name row {outside[0]}, but there are {len(rows)} rows: were they found in other rows?"
+                f"groups name row {outside[0]}, but there are {len(rows)} rows: were they found "
+                "in other rows?"
             )
         for i in group[1:]:
             union.join(group[0], i)
@@ -97,7 +105,9 @@ def _grouped(
 
 
 def _deal(groups: Groups, wanted: dict[str, int], rng: random.Random) -> dict[str, Groups]:
-    """Every group to one split: large ones first, to a split drawn in proportion to the room it has left."""
+    """Every group to one split: large ones first, to a split drawn in proportion to the room it has
+    left.
+    """
     room, dealt = dict(wanted), {name: [] for name in wanted}
     for group in sorted(rng.sample(groups, len(groups)), key=len, reverse=True):
         fits = [name for name in room if room[name] >= len(group)]
@@ -116,11 +126,12 @@ def split_by_group(
 ) -> Splits:
     """Deal rows into splits so that no group lies on two sides.
 
-    sizes: name -> number of rows, or share of them (floats that sum to 1); None for one split takes the rest. Rows belong
-    together that `groups` names together (such as `near_duplicates(rows)`), or that agree in `key` (a field, or a function of the
-    row), and what is so linked over several steps. Groups cannot be cut, so sizes are met as nearly as the best of 100 random
-    deals does; what was reached and wanted is in the result. The same seed gives the same splits.
-    DataError for sizes that cannot be, keys that rows lack, and where a split would be left empty.
+    sizes: name -> number of rows, or share of them (floats that sum to 1); None for one split takes
+    the rest. Rows belong together that `groups` names together (such as `near_duplicates(rows)`),
+    or that agree in `key` (a field, or a function of the row), and what is so linked over several
+    steps. Groups cannot be cut, so sizes are met as nearly as the best of 100 random deals does;
+    what was reached and wanted is in the result. The same seed gives the same splits. DataError for
+    sizes that cannot be, keys that rows lack, and where a split would be left empty.
     """
     if groups is None and key is None:
         raise DataError(
@@ -140,7 +151,8 @@ def split_by_group(
     empty = [name for name, dealt in best.items() if not dealt]
     if empty:
         raise DataError(
-            f"split {empty[0]!r} of {wanted[empty[0]]} rows stays empty: {len(rows)} rows are {len(bound)} groups, "
+            f"split {empty[0]!r} of {wanted[empty[0]]} rows stays empty: {len(rows)} rows are "
+            f"{len(bound)} groups, "
             f"the largest of {max(map(len, bound), default=0)}; ask for fewer or larger splits"
         )
     indices = {name: sorted(i for group in dealt for i in group) for name, dealt in best.items()}

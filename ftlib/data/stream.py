@@ -1,7 +1,8 @@
 """Rows out of files, a few at a time, what cannot be read counted and kept aside.
 
-A million rows pass in bounded memory. A bad row is never dropped in silence: it is counted, kept aside with its file, place and
-reason, and too many of them stop the run; a file that is damaged as a whole raises at the place of the damage.
+A million rows pass in bounded memory. A bad row is never dropped in silence: it is counted, kept
+aside with its file, place and reason, and too many of them stop the run; a file that is damaged as
+a whole raises at the place of the damage.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ JUDGE_AFTER = 100  # rows after which the share of rejects is judged for the fir
 RAW_KEPT = 10_000  # characters of a bad row that the rejects file keeps
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 class RowStream:
-    """What `stream_rows` returns: iterate over it once; `read`, `rejected` and `reasons` (the first ten) count meanwhile."""
+    """What `stream_rows` returns: iterate over it once; `read`, `rejected` and `reasons` (the first
+    ten) count meanwhile.
+    """
 
     def __init__(
         self,
@@ -98,7 +101,8 @@ class RowStream:
             ) from error
         if not isinstance(row, dict):
             raise DataError(
-                f"{where}: the check returned {type(row).__name__}: it must return the row, or raise ValueError"
+                f"{where}: the check returned {type(row).__name__}: it must return the row, or "
+                "raise ValueError"
             )
         return row
 
@@ -125,7 +129,8 @@ class RowStream:
         seen = self.read + self.rejected
         if self.rejected > self.max_reject_share * seen:
             raise DataError(
-                f"{self.rejected} of {seen} rows are unusable, more than max_reject_share={self.max_reject_share}: "
+                f"{self.rejected} of {seen} rows are unusable, more than "
+                f"max_reject_share={self.max_reject_share}: "
                 "mend the file or raise it. The first:\n" + "\n".join(self.reasons)
             )
 
@@ -137,14 +142,16 @@ def stream_rows(
     max_reject_share: float = 0.05,
     progress: bool = True,
 ) -> RowStream:
-    """The rows of one file or several, one at a time: .jsonl, .json (one array), .csv (with a header), .parquet;
-    .gz on the text formats.
+    """The rows of one file or several, one at a time: .jsonl, .json (one array), .csv (with a
+    header), .parquet; .gz on the text formats.
 
-    `check`: None (any object), "messages", "preference", "binary", or a function (row, where) that returns the row or raises
-    ValueError. A row that fails, or cannot be parsed, is left out and counted: rows read and rejected together are the lines that
-    hold something. `rejects` names a JSONL file for them (file, line, reason, raw). More than `max_reject_share` of rejects, judged
-    from the hundredth row on and at the end, raise DataError with the first ten; so does a file that is damaged as a whole (cut
-    off, no JSON array, no Parquet), at the place of the damage. A bar shows after two seconds unless `progress` is off.
+    `check`: None (any object), "messages", "preference", "binary", or a function (row, where) that
+    returns the row or raises ValueError. A row that fails, or cannot be parsed, is left out and
+    counted: rows read and rejected together are the lines that hold something. `rejects` names a
+    JSONL file for them (file, line, reason, raw). More than `max_reject_share` of rejects, judged
+    from the hundredth row on and at the end, raise DataError with the first ten; so does a file
+    that is damaged as a whole (cut off, no JSON array, no Parquet), at the place of the damage. A
+    bar shows after two seconds unless `progress` is off.
     """
     paths = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     if check is not None and not callable(check) and check not in CHECKS:
@@ -171,9 +178,9 @@ def stream_rows(
 def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row) -> list[dict]:
     """The rows of a JSONL file. A bad line raises DataError with file, line and reason.
 
-    `check(row, where)` raises for a row that is not of its schema: by default one with `messages`; `check_any` takes
-    preference pairs and binary feedback too. With on_error="skip" bad lines are kept out,
-    and one line says how many and which came first.
+    `check(row, where)` raises for a row that is not of its schema: by default one with `messages`;
+    `check_any` takes preference pairs and binary feedback too. With on_error="skip" bad lines are
+    kept out, and one line says how many and which came first.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")

@@ -1,7 +1,8 @@
 """The texts of a row, whatever it is for: one way to read them, and one to change them.
 
-A row for SFT has `messages`; for preferences `prompt`, `chosen`, `rejected`; for binary feedback `prompt`, `completion`, `label`;
-for pretraining `text`. Each of these is a string or a list of messages.
+A row for SFT has `messages`; for preferences `prompt`, `chosen`, `rejected`; for binary feedback
+`prompt`, `completion`, `label`; for pretraining `text`. Each of these is a string or a list of
+messages.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def _fields(row: dict) -> list[str]:
 
 
 def row_parts(row: dict) -> list[tuple[str, str]]:
-    """(role, text) of all that the row says, in reading order. DataError where there is nothing, or it is no text."""
+    """(role, text) of all that the row says, in reading order. DataError where there is nothing, or
+    it is no text.
+    """
     return [part for field in _fields(row) for part in _field(row, field)]
 
 
@@ -61,8 +64,10 @@ def row_text(row: dict) -> str:
 
 
 def row_answers(row: dict) -> list[tuple[str, str]]:
-    """(question, answer) for each answer that training would teach: of the assistant in messages, `chosen`, and a `completion`
-    that is not labelled False. What is rejected may be bad: that is its use."""
+    """(question, answer) for each answer that training would teach: of the assistant in messages,
+    `chosen`, and a `completion` that is not labelled False. What is rejected may be bad: that is
+    its use.
+    """
     pairs, question = [], ""
     for field in _fields(row):
         if field == "rejected" or (field == "completion" and row.get("label") is False):
@@ -75,7 +80,9 @@ def row_answers(row: dict) -> list[tuple[str, str]]:
 
 
 def map_texts(row: dict, change: Callable[[str], str]) -> dict:
-    """The row with `change` applied to every text, and to `answer` if that is one; the very same row where nothing changes."""
+    """The row with `change` applied to every text, and to `answer` if that is one; the very same
+    row where nothing changes.
+    """
     new = dict(row)
     for field in [*_fields(row), *(["answer"] if isinstance(row.get("answer"), str) else [])]:
         if isinstance(row[field], str):
@@ -87,7 +94,9 @@ def map_texts(row: dict, change: Callable[[str], str]) -> dict:
 
 
 def words(text: str) -> list[str]:
-    """Words and numbers in lower case, without punctuation: the same for a re-cased or re-punctuated copy."""
+    """Words and numbers in lower case, without punctuation: the same for a re-cased or
+    re-punctuated copy.
+    """
     return _WORDS.findall(text.casefold())
 
 
@@ -97,7 +106,9 @@ def tokens(text: str) -> list[str]:
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
-    """The text with `change` applied between code: fenced, `inline`, or indented by four spaces or a tab."""
+    """The text with `change` applied between code: fenced, `inline`, or indented by four spaces or
+    a tab.
+    """
     pieces, at = [], 0
     for code in _CODE.finditer(text):
         pieces += [change(text[at : code.start()]), code[0]]

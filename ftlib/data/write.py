@@ -1,4 +1,6 @@
-"""Rows into files: JSONL, JSON, CSV and Parquet, the text formats gzipped too, in bounded memory, written beside and renamed."""
+"""Rows into files: JSONL, JSON, CSV and Parquet, the text formats gzipped too, in bounded memory,
+written beside and renamed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from ftlib.data.read import BATCH, format_of, looks_nested
 log = logging.getLogger("ftlib")
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 def to_json(row, number: int) -> str:
     """The row as one line of JSON; DataError names a value that JSON does not have."""
     try:
@@ -32,13 +34,16 @@ def to_json(row, number: int) -> str:
 
 
 def _same_keys(rows: Iterable[dict]) -> Iterator[tuple[int, dict]]:
-    """Numbered rows. DataError where a row's keys are not the first one's: a table has one set of columns."""
+    """Numbered rows. DataError where a row's keys are not the first one's: a table has one set of
+    columns.
+    """
     first = None
     for number, row in enumerate(rows, 1):
         first = row.keys() if first is None else first
         if row.keys() != first:
             raise DataError(
-                f"row {number} has the keys {', '.join(row)}, the first one {', '.join(first)}: a table needs the same "
+                f"row {number} has the keys {', '.join(row)}, the first one {', '.join(first)}: a "
+                "table needs the same "
                 "in every row; write .jsonl, or fill in the missing ones"
             )
         yield number, row
@@ -64,7 +69,8 @@ def _cell(key: str, value, number: int) -> str:
         return to_json(value, number)
     if looks_nested(value) or "\0" in value:
         raise DataError(
-            f"row {number}: the text {value[:60]!r} in {key!r} would not be read back as that text: write .jsonl"
+            f"row {number}: the text {value[:60]!r} in {key!r} would not be read back as that "
+            "text: write .jsonl"
         )
     to_json(value, number)
     return value
@@ -96,14 +102,17 @@ def _write_parquet(file, rows) -> int:
 
 
 def _write_batch(file, writer, batch: list[dict], last: int):
-    """Write what Parquet gives back unchanged, and nothing else: a column's type is that of its first rows."""
+    """Write what Parquet gives back unchanged, and nothing else: a column's type is that of its
+    first rows.
+    """
     first = last - len(batch) + 1
     try:
         table = pa.Table.from_pylist(batch, schema=writer and writer.schema)
         for number, (row, kept) in enumerate(zip(batch, table.to_pylist()), first):
             if row != kept:
                 raise DataError(
-                    f"row {number} would change in Parquet, where all objects of a column have the same keys: "
+                    f"row {number} would change in Parquet, where all objects of a column have "
+                    "the same keys: "
                     "write .jsonl"
                 )
         writer = writer or pq.ParquetWriter(
@@ -128,10 +137,12 @@ WRITERS: dict[str, Callable] = {
 
 
 def write_rows(path, rows: Iterable[dict]) -> int:
-    """Write rows as the path's ending says (`stream_rows` reads them back); returns how many. `rows` may be a generator.
+    """Write rows as the path's ending says (`stream_rows` reads them back); returns how many.
+    `rows` may be a generator.
 
-    The file appears whole or not at all. The same rows give the same bytes. DataError names a row that the format cannot hold: CSV
-    and Parquet need the same keys in every row; in CSV numbers become text, and an empty table keeps no header.
+    The file appears whole or not at all. The same rows give the same bytes. DataError names a row
+    that the format cannot hold: CSV and Parquet need the same keys in every row; in CSV numbers
+    become text, and an empty table keeps no header.
     """
     path = Path(path)
     write = WRITERS[format_of(path)]

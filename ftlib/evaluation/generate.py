@@ -10,7 +10,8 @@ from ftlib.batches.template import check_tokenizer, template_ids
 
 
 def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]:
-    """A conversation in which the shots were asked and answered before the prompt, a text or a list of messages.
+    """A conversation in which the shots were asked and answered before the prompt, a text or a list
+    of messages.
 
     A system message of the prompt goes first; those of the shots are left out.
     """
@@ -33,10 +34,12 @@ def generate_answers(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[str]:
-    """Answers to conversations that end with the user's turn; sorted by length and padded on the left.
+    """Answers to conversations that end with the user's turn; sorted by length and padded on the
+    left.
 
-    Greedy at temperature 0, else sampled from softmax(logits / temperature), the whole vocabulary; the same for the same `seed`
-    and batches, and the global generator goes on as if nothing had been drawn.
+    Greedy at temperature 0, else sampled from softmax(logits / temperature), the whole vocabulary;
+    the same for the same `seed` and batches, and the global generator goes on as if nothing had
+    been drawn.
     """
     return [
         tokenizer.decode(ids, skip_special_tokens=True).strip()

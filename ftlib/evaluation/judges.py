@@ -1,4 +1,5 @@
-"""Judges of two answers for `ftlib.win_rate`: by exact match, or a language model behind an OpenAI-compatible endpoint.
+"""Judges of two answers for `ftlib.win_rate`: by exact match, or a language model behind an
+OpenAI-compatible endpoint.
 
 A judge is blind: it sees the prompt and a first and a second answer, never which model gave them.
 """
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 RUBRIC = (
-    "Which of the two answers serves the request better? Judge correctness first, then completeness, then brevity; "
+    "Which of the two answers serves the request better? Judge correctness first, then "
+    "completeness, then brevity; "
     "the order in which they stand means nothing."
 )
 FORM = "End with one line that holds nothing but your verdict: A, B or tie."
@@ -23,16 +25,22 @@ VERDICTS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
 class JudgeError(ValueError):
-    """A judge that cannot be asked, or whose reply is no verdict: where, what it said, and the mend."""
+    """A judge that cannot be asked, or whose reply is no verdict: where, what it said, and the
+    mend.
+    """
 
 
 def normalise(text: str) -> str:
-    """Whitespace runs to one space, ends stripped, a final full stop dropped: what exact match forgives."""
+    """Whitespace runs to one space, ends stripped, a final full stop dropped: what exact match
+    forgives.
+    """
     return " ".join(text.split()).rstrip(".").rstrip()
 
 
 def exact_judge(references: dict[str, str]) -> Callable[[str, str, str], float]:
-    """A judge for `win_rate` that checks answers against the reference by prompt: right beats wrong, else a tie."""
+    """A judge for `win_rate` that checks answers against the reference by prompt: right beats
+    wrong, else a tie.
+    """
 
     def judge(prompt: str, first: str, second: str) -> float:
         right = [normalise(x) == normalise(references[prompt]) for x in (first, second)]
@@ -42,7 +50,9 @@ def exact_judge(references: dict[str, str]) -> Callable[[str, str, str], float]:
 
 
 def is_local(host: str) -> bool:
-    """Whether a host's name or address means this machine. Names are not looked up: a resolver could point anywhere."""
+    """Whether a host's name or address means this machine. Names are not looked up: a resolver
+    could point anywhere.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -58,7 +68,8 @@ def parse_verdict(reply: str) -> float:
     )
     if not word:
         raise JudgeError(
-            f"the judge's reply ends with {(lines or [''])[-1][-80:]!r}: a last line of A, B or tie is needed; "
+            f"the judge's reply ends with {(lines or [''])[-1][-80:]!r}: a last line of A, B or "
+            "tie is needed; "
             "take a stronger model or a plainer rubric"
         )
     return VERDICTS[word[1].lower()]
@@ -80,8 +91,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _ask(url: str, body: dict, headers: dict, timeout: float, retries: int, backoff: float) -> str:
-    """The reply's text. Lost connections, timeouts, 429 and 5xx are tried again, after `backoff`, twice that,
-    and so on (seconds)."""
+    """The reply's text. Lost connections, timeouts, 429 and 5xx are tried again, after `backoff`,
+    twice that, and so on (seconds).
+    """
     for attempt in range(retries + 1):
         try:
             return _post(url, body, headers, timeout)["choices"][0]["message"]["content"] or ""
@@ -119,10 +131,11 @@ def api_judge(
     """A judge for ``win_rate(a, b, judge, prompts)`` behind an OpenAI-compatible endpoint,
     such as http://localhost:11434/v1 of Ollama.
 
-    `model` reads the `rubric`, the prompt and the two answers, greedily, and must end with a line A, B or tie (`parse_verdict`).
-    timeout and backoff in seconds. `win_rate` asks in both orders (Zheng et al. 2023, arXiv 2306.05685, section 3.4).
-    JudgeError (a ValueError) for a host that is not this machine unless `allow_remote`, a server that does not answer after
-    `retries` more tries, and a reply without a verdict.
+    `model` reads the `rubric`, the prompt and the two answers, greedily, and must end with a line
+    A, B or tie (`parse_verdict`). timeout and backoff in seconds. `win_rate` asks in both orders
+    (Zheng et al. 2023, arXiv 2306.05685, section 3.4). JudgeError (a ValueError) for a host that is
+    not this machine unless `allow_remote`, a server that does not answer after `retries` more
+    tries, and a reply without a verdict.
     """
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -136,7 +149,8 @@ def api_judge(
         )
     if retries < 0 or not timeout > 0 or not backoff >= 0:
         raise JudgeError(
-            f"retries={retries}, timeout={timeout}, backoff={backoff}: timeout must be above 0, the others at least 0"
+            f"retries={retries}, timeout={timeout}, backoff={backoff}: timeout must be above 0, "
+            "the others at least 0"
         )
     url, headers = (
         base_url.rstrip("/") + "/chat/completions",

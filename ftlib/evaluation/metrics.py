@@ -13,7 +13,9 @@ from ftlib.evaluation.judges import normalise
 
 
 class Accuracy(float):
-    """Share of exact answers, a float in [0, 1]; `.correct`, `.answers` by example and `.by_family` say more."""
+    """Share of exact answers, a float in [0, 1]; `.correct`, `.answers` by example and `.by_family`
+    say more.
+    """
 
     correct: list[bool]
     answers: list[str]
@@ -30,8 +32,9 @@ def golden_accuracy(
 ) -> Accuracy:
     """Exact-match accuracy of greedy answers after `normalise`.
 
-    `examples` carry `messages`, and `answer` (else the last message is it) and `family` if they have them. `shots(example)` may
-    return solved examples to show before the question (few-shot prompting).
+    `examples` carry `messages`, and `answer` (else the last message is it) and `family` if they
+    have them. `shots(example)` may return solved examples to show before the question (few-shot
+    prompting).
     """
     if not examples:
         raise ValueError("examples is empty: nothing to score")
@@ -68,7 +71,9 @@ def batches_by_length(rows: list[list[int]], batch_size: int):
 def mean_nll(
     model, tokenizer, texts: list[str], batch_size: int = 32, max_length: int = 1024
 ) -> float:
-    """Mean negative log-likelihood per token (nats) of plain texts, each after BOS. Longer texts are cut at max_length."""
+    """Mean negative log-likelihood per token (nats) of plain texts, each after BOS. Longer texts
+    are cut at max_length.
+    """
     rows = [tokenizer(t, truncation=True, max_length=max_length)["input_ids"] for t in texts]
     rows = [r for r in rows if len(r) > 1]
     if not rows:
@@ -101,7 +106,9 @@ def forgetting(before: float, after: float) -> float:
 
 
 def recall_base(model, tokenizer, pairs: list[tuple[str, str]], batch_size: int = 100) -> float:
-    """Share of facts that the model still completes in the base domain's own wording: (text, continuation) pairs."""
+    """Share of facts that the model still completes in the base domain's own wording: (text,
+    continuation) pairs.
+    """
     return float(np.mean(complete_matches(model, tokenizer, pairs, batch_size)))
 
 

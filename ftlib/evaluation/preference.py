@@ -13,9 +13,11 @@ from ftlib.losses.logps import sequence_logps
 
 
 class WinRate(float):
-    """Share of comparisons that a won, a tie counting one half; `.interval`, `.wins`, `.ties`, `.losses`.
+    """Share of comparisons that a won, a tie counting one half; `.interval`, `.wins`, `.ties`,
+    `.losses`.
 
-    `.consistency`: share of pairs that the judge gave the same winner, or a tie, in both orders. Far below 1 it goes by position.
+    `.consistency`: share of pairs that the judge gave the same winner, or a tie, in both orders.
+    Far below 1 it goes by position.
     """
 
     consistency: float
@@ -26,15 +28,18 @@ class WinRate(float):
 
 
 def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None) -> WinRate:
-    """Blind pairwise win rate of the answers `a` over `b`, with a bootstrap interval over the pairs.
+    """Blind pairwise win rate of the answers `a` over `b`, with a bootstrap interval over the
+    pairs.
 
-    `judge(first, second)`, or `judge(prompt, first, second)` where `prompts` are given, returns 1 if the first
-    answer is better, 0 if the second, 0.5 for a tie. It is blind: it never learns which side an answer came from. Each
-    pair is judged in both orders and the two verdicts averaged, so a judge that favours a position favours nobody.
+    `judge(first, second)`, or `judge(prompt, first, second)` where `prompts` are given, returns 1
+    if the first answer is better, 0 if the second, 0.5 for a tie. It is blind: it never learns
+    which side an answer came from. Each pair is judged in both orders and the two verdicts
+    averaged, so a judge that favours a position favours nobody.
     """
     if not a or len(a) != len(b) or (prompts is not None and len(prompts) != len(a)):
         raise ValueError(
-            f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many prompts"
+            f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many "
+            "prompts"
         )
     scores, agree = [], 0
     for i, (one, two) in enumerate(zip(a, b)):
@@ -65,11 +70,13 @@ def kl_to_reference(
     max_new_tokens: int = 40,
     batch_size: int = 32,
 ) -> Interval:
-    """KL(π ‖ π_ref) of whole answers, in nats an answer: the mean of ``log π(y|x) - log π_ref(y|x)`` over answers y that π samples.
+    """KL(π ‖ π_ref) of whole answers, in nats an answer: the mean of ``log π(y|x) - log
+    π_ref(y|x)`` over answers y that π samples.
 
-    `prompts`: conversations that end with the user's turn, held out from training; `samples` answers each, at temperature 1.
-    `reference(model)` is a context within which the model is π_ref: `ftlib.disable_adapter` for the base. Unbiased, also below 0
-    for few samples; an answer cut off at max_new_tokens counts with the tokens it has. The interval is a bootstrap over prompts.
+    `prompts`: conversations that end with the user's turn, held out from training; `samples`
+    answers each, at temperature 1. `reference(model)` is a context within which the model is π_ref:
+    `ftlib.disable_adapter` for the base. Unbiased, also below 0 for few samples; an answer cut off
+    at max_new_tokens counts with the tokens it has. The interval is a bootstrap over prompts.
     """
     _, policy, start = sampled_logps(
         model, tokenizer, prompts, reference, samples, seed, max_new_tokens, batch_size
@@ -88,9 +95,11 @@ def sampled_logps(
     max_new_tokens: int = 40,
     batch_size: int = 32,
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Answers y that π samples at temperature 1, with ``log π(y|x)`` and ``log π_ref(y|x)``, summed over their tokens (nats).
+    """Answers y that π samples at temperature 1, with ``log π(y|x)`` and ``log π_ref(y|x)``, summed
+    over their tokens (nats).
 
-    Each of n = len(prompts)·samples, a prompt's side by side; arguments as in `kl_to_reference`, which is the mean difference.
+    Each of n = len(prompts)·samples, a prompt's side by side; arguments as in `kl_to_reference`,
+    which is the mean difference.
     """
     if not prompts or samples < 1:
         raise ValueError(

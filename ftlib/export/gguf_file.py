@@ -10,7 +10,9 @@ from ftlib.export.errors import ExportError
 
 
 def read_gguf(path) -> GGUFReader:
-    """The file's header and tensors, all of them there. ExportError for a missing, damaged or truncated file."""
+    """The file's header and tensors, all of them there. ExportError for a missing, damaged or
+    truncated file.
+    """
     path = Path(path).expanduser()
     if not path.is_file():
         raise ExportError(f"{path} does not exist: export_gguf writes one")
@@ -18,7 +20,8 @@ def read_gguf(path) -> GGUFReader:
         reader = GGUFReader(path)
     except Exception as error:  # a damaged header raises whatever its bytes happen to mean
         raise ExportError(
-            f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): export it "
+            f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): "
+            "export it "
             f"again"
         ) from None
     if not reader.tensors:

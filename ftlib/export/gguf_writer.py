@@ -1,6 +1,8 @@
-"""Llama and Qwen models as GGUF, and LoRA adapters: each tensor is read, merged, cast and written before the next is touched.
+"""Llama and Qwen models as GGUF, and LoRA adapters: each tensor is read, merged, cast and written
+before the next is touched.
 
-Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. Tensors equal those of llama.cpp's convert_hf_to_gguf.py bit for bit.
+Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. Tensors equal those of llama.cpp's
+convert_hf_to_gguf.py bit for bit.
 """
 
 from __future__ import annotations
@@ -54,16 +56,18 @@ CHUNK = 1 << 22  # weights that are cast and written at a time: 16 MB in fp32
 def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, converter=None) -> Path:
     """Write a Llama, Qwen2 or Qwen3 model and its tokenizer as one GGUF file; returns its path.
 
-    model: a model, whose ftlib adapter is merged on the way and which stays as it is; or the folder or name of a checkpoint
-    (safetensors, sharded or not), into which the folder `adapter` is merged, in fp32, one tensor in memory at a time. tokenizer:
-    None takes the checkpoint's. dtype: "f32", "f16", "bf16" or "q8_0"; one-dimensional tensors stay fp32. 4-bit weights are
-    dequantised.
-    converter: the path of llama.cpp's convert_hf_to_gguf.py, to be run instead, for architectures that this writer refuses.
-    ExportError (a ValueError) for what llama.cpp would read otherwise than transformers; nothing is left half-written.
+    model: a model, whose ftlib adapter is merged on the way and which stays as it is; or the folder
+    or name of a checkpoint (safetensors, sharded or not), into which the folder `adapter` is
+    merged, in fp32, one tensor in memory at a time. tokenizer: None takes the checkpoint's. dtype:
+    "f32", "f16", "bf16" or "q8_0"; one-dimensional tensors stay fp32. 4-bit weights are
+    dequantised. converter: the path of llama.cpp's convert_hf_to_gguf.py, to be run instead, for
+    architectures that this writer refuses. ExportError (a ValueError) for what llama.cpp would read
+    otherwise than transformers; nothing is left half-written.
     """
     if dtype not in DTYPES:
         raise ExportError(
-            f"dtype={dtype!r}: use one of {', '.join(DTYPES)}; smaller ones are made from those by quantize_gguf"
+            f"dtype={dtype!r}: use one of {', '.join(DTYPES)}; smaller ones are made from those "
+            "by quantize_gguf"
         )
     path = Path(path).expanduser()
     if converter is not None:
@@ -104,12 +108,13 @@ def check_disk(path: Path, need: float) -> None:
     free = shutil.disk_usage(path.parent).free
     if need > free:
         raise ExportError(
-            f"{path} needs {need / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: choose another disk or a "
+            f"{path} needs {need / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: choose "
+            "another disk or a "
             f"smaller type"
         )
 
 
-# --- what the file says of the model ----------------------------------------------------------------------------------
+# --- what the file says of the model --------------------------------------------------------------
 def _architecture(config) -> gguf.MODEL_ARCH:
     """The GGUF architecture of a transformers config; refuses what this writer would get wrong."""
     kind, rope = config.model_type, config.rope_parameters
@@ -124,7 +129,8 @@ def _architecture(config) -> gguf.MODEL_ARCH:
         wrong = "use_sliding_window=True is not written"
     if wrong:
         raise ExportError(
-            f"{wrong}: run llama.cpp's own converter, `python convert_hf_to_gguf.py FOLDER --outtype f16`, "
+            f"{wrong}: run llama.cpp's own converter, `python convert_hf_to_gguf.py FOLDER "
+            "--outtype f16`, "
             "or name it here, converter='…/convert_hf_to_gguf.py'"
         )
     return ARCHITECTURES[kind]
@@ -154,12 +160,14 @@ def _describe(writer: gguf.GGUFWriter, source: Source, file_type: gguf.LlamaFile
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
-# --- tensors ----------------------------------------------------------------------------------------------------------
+# --- tensors --------------------------------------------------------------------------------------
 def rope_factors(config) -> Tensor | None:
-    """What Llama 3.1 divides each rotary frequency by, fp32 (head_dim/2,); None for plain rotary embeddings.
+    """What Llama 3.1 divides each rotary frequency by, fp32 (head_dim/2,); None for plain rotary
+    embeddings.
 
-    Wavelengths below original/high_freq_factor stay, those above original/low_freq_factor are stretched by `factor`, between them
-    the inverse is interpolated linearly in original/wavelength (transformers' `rope_type="llama3"`).
+    Wavelengths below original/high_freq_factor stay, those above original/low_freq_factor are
+    stretched by `factor`, between them the inverse is interpolated linearly in original/wavelength
+    (transformers' `rope_type="llama3"`).
     """
     rope, dim = config.rope_parameters, _head_dim(config)
     if rope.get("rope_type", "default") != "llama3":
@@ -174,9 +182,11 @@ def rope_factors(config) -> Tensor | None:
 
 
 def rotary_pairs(weight: Tensor, heads: int) -> Tensor:
-    """Rows of q or k, (heads·d, …), from transformers' order (halves of a head rotate against each other) to Llama's.
+    """Rows of q or k, (heads·d, …), from transformers' order (halves of a head rotate against each
+    other) to Llama's.
 
-    Llama's own code rotates neighbouring rows against each other."""
+    Llama's own code rotates neighbouring rows against each other.
+    """
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(weight.shape)
 
 
@@ -189,7 +199,9 @@ def _ordered(name: str, weight: Tensor, config) -> Tensor:
 
 
 def _tensors(source: Source, architecture: gguf.MODEL_ARCH, kind: Type):
-    """(name in the file, its type, shape, function that makes the Weight) of every tensor, in the file's order."""
+    """(name in the file, its type, shape, function that makes the Weight) of every tensor, in the
+    file's order.
+    """
     names = gguf.get_tensor_name_map(architecture, source.config.num_hidden_layers)
     factors = rope_factors(source.config)
     if factors is not None:
@@ -198,7 +210,8 @@ def _tensors(source: Source, architecture: gguf.MODEL_ARCH, kind: Type):
         own = Type.F32 if len(shape) == 1 else kind
         if shape[-1] % gguf.GGML_QUANT_SIZES[own][0]:
             raise ExportError(
-                f"{name} has rows of {shape[-1]} weights, q8_0 takes multiples of 32: use dtype='f16'"
+                f"{name} has rows of {shape[-1]} weights, q8_0 takes multiples of 32: use "
+                "dtype='f16'"
             )
         yield (
             names.get_name(name, try_suffixes=(".weight", ".bias")),
@@ -243,14 +256,16 @@ def _write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: list, packed: i
 def _report(path: Path, kind: str, update: float, rounding: float, packed: int) -> None:
     if update:
         log.info(
-            "%s: adapter merged; rounding to %s moved the merged weights by %.2g of the update's norm",
+            "%s: adapter merged; rounding to %s moved the merged weights by %.2g of the update's "
+            "norm",
             path.name,
             kind,
             math.sqrt(rounding / update),
         )
     if packed:
         log.warning(
-            "%s: %d weights were dequantised from 4 bits: the file carries that rounding. For export merge the adapter "
+            "%s: %d weights were dequantised from 4 bits: the file carries that rounding. For "
+            "export merge the adapter "
             "into the "
             "16-bit base: export_gguf(folder, tokenizer, path, adapter=…)",
             path.name,
@@ -297,13 +312,15 @@ def _stored(weight: Weight, kind: Type, name: str) -> Iterator[tuple[np.ndarray,
         yield data, lost
 
 
-# --- adapters ---------------------------------------------------------------------------------------------------------
+# --- adapters -------------------------------------------------------------------------------------
 def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
-    """Write a LoRA adapter as GGUF, for llama.cpp or Ollama to load beside an unmerged base; returns its path.
+    """Write a LoRA adapter as GGUF, for llama.cpp or Ollama to load beside an unmerged base;
+    returns its path.
 
-    model_or_folder: a model with ftlib's LoRA layers, or an adapter folder; `base` is then the base's folder or name (default: the
-    one that the adapter names). llama.cpp scales BA by alpha/r, so alpha is written as s·r, which is right for rsLoRA too. A and B
-    are fp32. ExportError for DoRA, whose row scaling the format cannot hold: merge it with export_gguf.
+    model_or_folder: a model with ftlib's LoRA layers, or an adapter folder; `base` is then the
+    base's folder or name (default: the one that the adapter names). llama.cpp scales BA by alpha/r,
+    so alpha is written as s·r, which is right for rsLoRA too. A and B are fp32. ExportError for
+    DoRA, whose row scaling the format cannot hold: merge it with export_gguf.
     """
     path = Path(path).expanduser()
     in_memory = isinstance(model_or_folder, nn.Module)
@@ -317,11 +334,13 @@ def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
     for name, (A, B, scaling, magnitude) in updates.items():
         if magnitude is not None:
             raise ExportError(
-                "a DoRA adapter rescales rows, which a GGUF adapter cannot say: merge it with export_gguf"
+                "a DoRA adapter rescales rows, which a GGUF adapter cannot say: merge it with "
+                "export_gguf"
             )
         if name == "lm_head.weight" and config.tie_word_embeddings:
             raise ExportError(
-                "the adapter changes lm_head, which is tied to the embeddings and so not in the base file: merge "
+                "the adapter changes lm_head, which is tied to the embeddings and so not in the "
+                "base file: merge "
                 "it with export_gguf"
             )
         there = names.get_name(name, try_suffixes=(".weight",))
@@ -371,17 +390,21 @@ def _adapter_of_folder(adapter, base):
     return config, options.r, read_adapter(Path(adapter), folder, empty_model(config))
 
 
-# --- llama.cpp's own converter ----------------------------------------------------------------------------------------
+# --- llama.cpp's own converter --------------------------------------------------------------------
 def _run_converter(model, tokenizer, path: Path, dtype: str, adapter, converter) -> Path:
-    """convert_hf_to_gguf.py in a process of its own. A model in memory is merged and saved to a temporary folder first."""
+    """convert_hf_to_gguf.py in a process of its own. A model in memory is merged and saved to a
+    temporary folder first.
+    """
     converter = Path(converter).expanduser()
     if not converter.is_file():
         raise ExportError(
-            f"converter={str(converter)!r} does not exist: pass the path of llama.cpp's convert_hf_to_gguf.py"
+            f"converter={str(converter)!r} does not exist: pass the path of llama.cpp's "
+            "convert_hf_to_gguf.py"
         )
     if adapter is not None:
         raise ExportError(
-            "adapter and converter exclude each other: load the model, load_adapter, and pass the model"
+            "adapter and converter exclude each other: load the model, load_adapter, and pass the "
+            "model"
         )
     with tempfile.TemporaryDirectory(dir=_parent(path)) as temporary, writing(path) as partial:
         folder = (

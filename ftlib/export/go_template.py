@@ -1,8 +1,10 @@
-"""Chat templates for Ollama: its TEMPLATE is a Go template, a tokenizer's is Jinja. They must give the same text.
+"""Chat templates for Ollama: its TEMPLATE is a Go template, a tokenizer's is Jinja. They must give
+the same text.
 
-Go's package has no `trim`, and Ollama hands the template its own view of a conversation: `.System`, every system message
-joined, and `.Messages`, where neighbours of one role are joined. The start-of-text token is not in these templates:
-the runtime adds it (`tokenizer.ggml.add_bos_token`), and no model was trained on two.
+Go's package has no `trim`, and Ollama hands the template its own view of a conversation: `.System`,
+every system message joined, and `.Messages`, where neighbours of one role are joined. The
+start-of-text token is not in these templates: the runtime adds it (`tokenizer.ggml.add_bos_token`),
+and no model was trained on two.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ TEMPLATES = {
     "world": WORLD,
     "chatml": CHATML,
     "llama-3": "{{ range .Messages }}" + _LLAMA_TURN + "{{ end }}" + _LLAMA_ANSWER,
-    # A system message later in the conversation moves to the top, where Jinja leaves it in its place.
+    # A system message later in the conversation moves to the top, where Jinja leaves it in its
+    # place.
     "llama-3.1": (
         "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
         f"Today Date: {_DATE}\n\n"
@@ -65,8 +68,9 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """What a tokenizer or a GGUF says of conversations: Jinja, start token, the tokens at which the runtime stops by itself
-    (`eos`), and all that end an answer (`ends`)."""
+    """What a tokenizer or a GGUF says of conversations: Jinja, start token, the tokens at which the
+    runtime stops by itself (`eos`), and all that end an answer (`ends`).
+    """
 
     jinja: str | None
     bos: str
@@ -121,7 +125,9 @@ def chat_format(source) -> ChatFormat:
 
 
 def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
-    """The prompt as transformers renders it, without the start token, ready for the assistant's answer."""
+    """The prompt as transformers renders it, without the start token, ready for the assistant's
+    answer.
+    """
     from transformers.utils.chat_template_utils import render_jinja_template
 
     rendered, _ = render_jinja_template(
@@ -136,11 +142,13 @@ def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
 
 
 def go_template(source) -> str:
-    """The Go template that gives the same prompts as the Jinja of `source`, a tokenizer or a GGUF's path.
+    """The Go template that gives the same prompts as the Jinja of `source`, a tokenizer or a GGUF's
+    path.
 
-    Known formats are tried on three conversations, with and without system prompt, of one and several turns; the one whose
-    every text is equal is returned. Jinja that trims contents (Llama-3) is equal for contents without outer whitespace. A date
-    that the Jinja takes from the clock is frozen. TemplateError where none fits.
+    Known formats are tried on three conversations, with and without system prompt, of one and
+    several turns; the one whose every text is equal is returned. Jinja that trims contents
+    (Llama-3) is equal for contents without outer whitespace. A date that the Jinja takes from the
+    clock is frozen. TemplateError where none fits.
     """
     from jinja2 import TemplateError as JinjaError
 
@@ -163,7 +171,8 @@ def go_template(source) -> str:
                 log.info("TEMPLATE %s: the date is frozen at %s", name, date[1])
             return dated
     raise TemplateError(
-        f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text {wanted[-1]!r}: {_MEND}"
+        f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text "
+        f"{wanted[-1]!r}: {_MEND}"
     )
 
 
@@ -171,7 +180,9 @@ _MEND = "write one, compare it by render_go(template, messages), and pass it as 
 
 
 def template_stops(template: str) -> tuple[str, ...]:
-    """The tokens that a Go template puts after a message or answer: what the model writes to end its turn."""
+    """The tokens that a Go template puts after a message or answer: what the model writes to end
+    its turn.
+    """
     return tuple(
         dict.fromkeys(
             re.findall(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)", template)
@@ -180,10 +191,12 @@ def template_stops(template: str) -> tuple[str, ...]:
 
 
 def render_go(template: str, messages: list[dict]) -> str:
-    """The prompt that Ollama makes of `messages` ({"role", "content"}) with this template, before tokenisation.
+    """The prompt that Ollama makes of `messages` ({"role", "content"}) with this template, before
+    tokenisation.
 
-    The subset of Go's text/template that the templates here use: fields such as `.System` and `.Role`, `range`, `if`, `else`,
-    `else if`, and the conditions `.Field`, `eq .Field "text"`, `ne .Field "text"`. TemplateError names anything else.
+    The subset of Go's text/template that the templates here use: fields such as `.System` and
+    `.Role`, `range`, `if`, `else`, `else if`, and the conditions `.Field`, `eq .Field "text"`, `ne
+    .Field "text"`. TemplateError names anything else.
     """
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
     joined: list[dict] = []
@@ -199,7 +212,9 @@ def render_go(template: str, messages: list[dict]) -> str:
 
 
 def _block(parts) -> tuple[list, str]:
-    """Nodes up to `else` or `end`, and the action that closed the block. A node is text, (action,) or (action, body, other)."""
+    """Nodes up to `else` or `end`, and the action that closed the block. A node is text, (action,)
+    or (action, body, other).
+    """
     nodes: list = []
     for index, part in parts:
         word = part.partition(" ")[0]
@@ -250,7 +265,8 @@ def _value(expression: str, dot: dict):
     found = re.fullmatch(r'(?:(eq|ne) )?\.(\w+)(?: "([^"\\]*)")?', expression)
     if not found or bool(found[1]) != (found[3] is not None) or found[2] not in dot:
         raise TemplateError(
-            f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, or no field of "
+            f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, "
+            "or no field of "
             f"{', '.join('.' + name for name in dot)}"
         )
     operator, field, text = found.groups()

@@ -2,8 +2,8 @@
 
 One that was compiled for another processor, or for one that claims more than it can, ends the whole
 process by an illegal instruction at its first quantised product: a kernel, a test run, a server. So
-nothing in ftlib calls it before this. `python -P ftlib/export/llama_probe.py` prints what was found and
-ends with 0 if it runs. Needs neither torch nor transformers.
+nothing in ftlib calls it before this. `python -P ftlib/export/llama_probe.py` prints what was found
+and ends with 0 if it runs. Needs neither torch nor transformers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What llama-cpp-python does for an export: quantise a GGUF file, and open one. Only this needs the slow `export` extra."""
+"""What llama-cpp-python does for an export: quantise a GGUF file, and open one. Only this needs the
+slow `export` extra.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ from ftlib.export.gguf_writer import check_disk, writing
 from ftlib.export.llama_probe import mend, probe_llama
 
 log = logging.getLogger("ftlib")
-# Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is named for). Other types in the
-# file stand in for these where a row is no multiple of 256.
+# Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is
+# named for). Other types in the file stand in for these where a row is no multiple of 256.
 QUANTIZATIONS = {
     "Q8_0": (7, 8.6, ("Q8_0",)),
     "Q6_K": (18, 6.7, ("Q6_K",)),
@@ -32,7 +34,8 @@ QUANTIZATIONS = {
     "Q3_K_M": (12, 6.7, ("Q3_K", "Q4_K", "Q5_K", "Q6_K")),
     "Q2_K": (10, 6.7, ("Q2_K", "Q3_K", "Q4_K", "Q6_K")),
 }
-# In a process of its own: llama.cpp aborts the process on some files, and holds Ctrl-C back while it works.
+# In a process of its own: llama.cpp aborts the process on some files, and holds Ctrl-C back while
+# it works.
 QUANTIZE = """
 import ctypes, logging, sys
 import llama_cpp
@@ -46,7 +49,9 @@ sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes
 
 @dataclass(frozen=True)
 class QuantizedFile(os.PathLike):
-    """A quantised file: `path`, bytes, how many tensors have each type, and the type of those that `fell_back` to another."""
+    """A quantised file: `path`, bytes, how many tensors have each type, and the type of those that
+    `fell_back` to another.
+    """
 
     path: Path
     nbytes: int
@@ -69,11 +74,13 @@ class QuantizedFile(os.PathLike):
 def quantize_gguf(
     source, target, quantization: str = "Q4_K_M", threads: int | None = None
 ) -> QuantizedFile:
-    """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in it.
+    """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in
+    it.
 
-    quantization: "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M" or "Q2_K". The k-quants need rows of a multiple of 256 weights;
-    llama.cpp gives other matrices a larger type without a word, so the types are read back: what fell back is logged and returned,
-    and if no matrix has the type asked for an ExportError (a ValueError) is raised. threads: default all cores. Atomic, can be
+    quantization: "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M" or "Q2_K". The k-quants need rows of
+    a multiple of 256 weights; llama.cpp gives other matrices a larger type without a word, so the
+    types are read back: what fell back is logged and returned, and if no matrix has the type asked
+    for an ExportError (a ValueError) is raised. threads: default all cores. Atomic, can be
     interrupted.
     """
     if quantization not in QUANTIZATIONS:
@@ -134,7 +141,8 @@ def _run(source: Path, partial: Path, number: int, threads: int, expected: int) 
                 f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{mend()}`"
             )
         raise ExportError(
-            f"llama.cpp could not quantise {source} (exit {process.returncode}): {problem.strip()[-500:]}"
+            f"llama.cpp could not quantise {source} (exit {process.returncode}): "
+            f"{problem.strip()[-500:]}"
         )
 
 
@@ -147,7 +155,8 @@ def _inspect(
     if wanted[0] not in types.values():
         rows = sorted({int(t.shape[0]) for t in reader.tensors if t.name in fell_back})
         raise ExportError(
-            f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of 256. The file "
+            f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of "
+            "256. The file "
             f"would be "
             f"{', '.join(sorted(set(fell_back.values())))} under the name {quantization}: use Q8_0"
         )
@@ -165,8 +174,8 @@ def open_llama(
 ):
     """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
 
-    adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for one.
-    ExportError if the file is damaged, llama.cpp refuses it, or does not run on this processor
+    adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for
+    one. ExportError if the file is damaged, llama.cpp refuses it, or does not run on this processor
     (tried in a subprocess, once).
     """
     found = probe_llama()
@@ -203,9 +212,11 @@ def open_llama(
 
 
 def llama_counters(llama) -> dict[str, int]:
-    """What llama.cpp has counted since the model was opened, or `llama_cpp.llama_perf_context_reset`, under Ollama's names.
+    """What llama.cpp has counted since the model was opened, or
+    `llama_cpp.llama_perf_context_reset`, under Ollama's names.
 
-    prompt_eval_count, eval_count in tokens (a token fed alone counts as generated), their durations in nanoseconds.
+    prompt_eval_count, eval_count in tokens (a token fed alone counts as generated), their durations
+    in nanoseconds.
     """
     from llama_cpp import llama_perf_context
 

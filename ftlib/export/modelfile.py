@@ -1,8 +1,10 @@
-"""Ollama's Modelfile: written so that Ollama reads back what was meant, and parsed by the same rules.
+"""Ollama's Modelfile: written so that Ollama reads back what was meant, and parsed by the same
+rules.
 
-`str(modelfile)` and `parse_modelfile` are inverse. TEMPLATE, every stop token and num_ctx are always written: Ollama would
-otherwise guess the template from the GGUF's by similarity, run past an unknown end token, and take a context of 256k tokens
-on machines with much memory (16 GiB of KV cache for an 8B model at 131k).
+`str(modelfile)` and `parse_modelfile` are inverse. TEMPLATE, every stop token and num_ctx are
+always written: Ollama would otherwise guess the template from the GGUF's by similarity, run past an
+unknown end token, and take a context of 256k tokens on machines with much memory (16 GiB of KV
+cache for an 8B model at 131k).
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from pathlib import Path
 
 from ftlib.export.go_template import chat_format, go_template, template_stops
 
-# Ollama's parameters, with the type of their value. Those that it calls deprecated (mirostat, f16_kv …) are left out.
+# Ollama's parameters, with the type of their value. Those that it calls deprecated (mirostat,
+# f16_kv …) are left out.
 PARAMETERS = {
     "num_ctx": int,
     "num_predict": int,
@@ -58,7 +61,9 @@ class ModelfileError(ValueError):
 
 @dataclass
 class Modelfile:
-    """FROM, ADAPTER, TEMPLATE, SYSTEM, PARAMETER by name (`stop` a list), and other instructions as (name, text)."""
+    """FROM, ADAPTER, TEMPLATE, SYSTEM, PARAMETER by name (`stop` a list), and other instructions as
+    (name, text).
+    """
 
     base: str
     adapter: str | None = None
@@ -89,18 +94,22 @@ class Modelfile:
 
 
 def _quote(name: str, text: str, bare: bool = False) -> str:
-    """`text` as the Modelfile's grammar takes it. There is no escape: a value ends at the first line end where its quotes close."""
+    """`text` as the Modelfile's grammar takes it. There is no escape: a value ends at the first
+    line end where its quotes close.
+    """
     for position, letter in enumerate(text):
         if not (letter.isprintable() or letter in "\t\r\n"):
             raise ModelfileError(
-                f"{name}: Ollama's parser drops U+{ord(letter):04X} (position {position}): replace it, "
+                f"{name}: Ollama's parser drops U+{ord(letter):04X} (position {position}): "
+                "replace it, "
                 "a no-break space by a plain one, or leave it out"
             )
     if bare and re.fullmatch(r'[^"\s]([^\r\n]*\S)?', text):
         return text
     if any(line.rstrip().endswith('"""') for line in re.split(r"[\r\n]", text)[:-1]):
         raise ModelfileError(
-            f"{name}: a line within the text ends in \"\"\", which closes it: put the quotes elsewhere or use '''"
+            f'{name}: a line within the text ends in """, which closes it: put the quotes '
+            "elsewhere or use '''"
         )
     return f'"""{text}"""' if '"' in text or "\n" in text or "\r" in text else f'"{text}"'
 
@@ -118,7 +127,9 @@ def _unquote(text: str) -> str | None:
 
 
 def _check_parameter(name: str, value) -> list:
-    """The values of a PARAMETER, one a line. ModelfileError for an unknown name or a value of another type."""
+    """The values of a PARAMETER, one a line. ModelfileError for an unknown name or a value of
+    another type.
+    """
     if name not in PARAMETERS:
         raise ModelfileError(
             f"PARAMETER {name} is unknown to Ollama: use one of {', '.join(PARAMETERS)}"
@@ -134,7 +145,8 @@ def _check_parameter(name: str, value) -> list:
             or (kind is float and not math.isfinite(one))
         ):
             raise ModelfileError(
-                f"PARAMETER {name}: {one!r} is not {'a non-empty' if kind is str else 'a finite'} {kind.__name__}"
+                f"PARAMETER {name}: {one!r} is not {'a non-empty' if kind is str else 'a finite'} "
+                f"{kind.__name__}"
             )
     return list(values)
 
@@ -152,10 +164,11 @@ def make_modelfile(
 ) -> Modelfile:
     """A Modelfile for the file `gguf`, and `adapter` (a GGUF of a plain LoRA) over it.
 
-    `template`: Go text; None takes the one that equals the Jinja of `tokenizer`, or of the GGUF (`go_template`). Stops: what ends
-    a turn in the template, the end tokens of the tokenizer or GGUF, and `stop`. `num_ctx`: context in tokens. `parameters`:
-    Ollama's (`PARAMETERS`), such as {"temperature": 0}. Files in `folder` are named relative to it. ModelfileError or
-    TemplateError name what is missing or unknown.
+    `template`: Go text; None takes the one that equals the Jinja of `tokenizer`, or of the GGUF
+    (`go_template`). Stops: what ends a turn in the template, the end tokens of the tokenizer or
+    GGUF, and `stop`. `num_ctx`: context in tokens. `parameters`: Ollama's (`PARAMETERS`), such as
+    {"temperature": 0}. Files in `folder` are named relative to it. ModelfileError or TemplateError
+    name what is missing or unknown.
     """
     parameters = dict(parameters or {})
     for name in {"num_ctx", "stop"} & parameters.keys():
@@ -194,8 +207,10 @@ def write_modelfile(
     adapter: str | os.PathLike | None = None,
     parameters: dict | None = None,
 ) -> Path:
-    """Write `make_modelfile(…)` to `path`, beside and renamed; returns the path. ModelfileError also where a text cannot be
-    represented: a line in it that ends in three double quotes, or characters that Ollama's parser drops."""
+    """Write `make_modelfile(…)` to `path`, beside and renamed; returns the path. ModelfileError
+    also where a text cannot be represented: a line in it that ends in three double quotes, or
+    characters that Ollama's parser drops.
+    """
     path = Path(path)
     text = str(
         make_modelfile(
@@ -238,8 +253,10 @@ def _reference(file: Path, folder: str | os.PathLike | None) -> str:
 
 
 def parse_modelfile(source: str | os.PathLike) -> Modelfile:
-    """Read a Modelfile, its text as str or its path as Path, as Ollama does: instructions in either case, comments only at a
-    line's start, values over several lines in quotes, characters that do not print dropped. ModelfileError names the line."""
+    """Read a Modelfile, its text as str or its path as Path, as Ollama does: instructions in either
+    case, comments only at a line's start, values over several lines in quotes, characters that do
+    not print dropped. ModelfileError names the line.
+    """
     text = source if isinstance(source, str) else _read(Path(source))
     text = "".join(letter for letter in text if letter.isprintable() or letter in "\t\r\n")
     lines = enumerate(re.findall(r"[^\r\n]*[\r\n]|[^\r\n]+", text), 1)
@@ -317,10 +334,12 @@ class Stop:
 
 
 def diagnose_stops(source, modelfile: Modelfile | str | os.PathLike) -> list[Stop]:
-    """The end tokens at which a model may run on: those that lack a PARAMETER stop. [] if every one has it.
+    """The end tokens at which a model may run on: those that lack a PARAMETER stop. [] if every one
+    has it.
 
-    `source`: a GGUF's path or a tokenizer; `modelfile`: parsed, or as `parse_modelfile` takes it. A token that neither the GGUF's
-    eos and eot nor the Modelfile knows is the usual cause of endless generation (ollama#8363).
+    `source`: a GGUF's path or a tokenizer; `modelfile`: parsed, or as `parse_modelfile` takes it. A
+    token that neither the GGUF's eos and eot nor the Modelfile knows is the usual cause of endless
+    generation (ollama#8363).
     """
     modelfile = modelfile if isinstance(modelfile, Modelfile) else parse_modelfile(modelfile)
     form, known = chat_format(source), set(modelfile.parameters.get("stop", []))

@@ -1,4 +1,6 @@
-"""Is the exported file the model? transformers against llama.cpp on the same tokens, quantisations against the first file."""
+"""Is the exported file the model? transformers against llama.cpp on the same tokens, quantisations
+against the first file.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,16 @@ from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import open_llama
 
-# Largest difference of logits that arithmetic explains, by the file's type: measured with the embedded model, with room.
+# Largest difference of logits that arithmetic explains, by the file's type: measured with the
+# embedded model, with room.
 TOLERANCES = {"ALL_F32": 1e-3, "MOSTLY_F16": 0.05, "MOSTLY_BF16": 0.5}
 
 
 @dataclass
 class FileReport:
-    """One file's figures. Counts are of prompts; `kl` and `same_top` compare with the first file, over all tokens."""
+    """One file's figures. Counts are of prompts; `kl` and `same_top` compare with the first file,
+    over all tokens.
+    """
 
     name: str
     kind: str
@@ -37,7 +42,9 @@ class FileReport:
 
 @dataclass
 class ExportReport:
-    """What `check_export` found: `files`, the model's own `perplexity`, and `problems`; `passed` when there are none."""
+    """What `check_export` found: `files`, the model's own `perplexity`, and `problems`; `passed`
+    when there are none.
+    """
 
     prompts: int
     perplexity: float
@@ -81,7 +88,8 @@ def check_export(
     threads: int = 1,
     generate: Callable | None = None,
 ) -> ExportReport:
-    """Compare exported files with the model they were made of; returns a report that passes or names what differs.
+    """Compare exported files with the model they were made of; returns a report that passes or
+    names what differs.
 
     files: a path or a list; the first is the unquantised one, which must give the same greedy answers and logits within `tolerance`
     (largest difference; default by its type, see TOLERANCES), the others are measured against it and must stay below `max_kl`, the
@@ -134,7 +142,9 @@ def _chat_ids(tokenizer, chat: list[dict]) -> list[int]:
 
 @torch.no_grad()
 def _answer(model, ids: list[int], max_new_tokens: int) -> list[int]:
-    """The greedy continuation, its stop token included. One at a time: padding would change the last digits."""
+    """The greedy continuation, its stop token included. One at a time: padding would change the
+    last digits.
+    """
     row = torch.tensor([ids], device=model.device)
     out = model.generate(
         input_ids=row,
@@ -167,9 +177,11 @@ def _nll(logits: torch.Tensor, ids: list[int]) -> float:
     ).item()
 
 
-# --- llama.cpp's side -------------------------------------------------------------------------------------------------
+# --- llama.cpp's side -----------------------------------------------------------------------------
 def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
-    """Token ids of a chat as llama-cpp-python's chat completion makes them: the file's template, the file's tokenizer."""
+    """Token ids of a chat as llama-cpp-python's chat completion makes them: the file's template,
+    the file's tokenizer.
+    """
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     text = {
@@ -181,7 +193,9 @@ def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
 
 
 def llama_answer(llama, ids: list[int], max_new_tokens: int) -> list[int]:
-    """llama.cpp's greedy continuation, up to and with a token at which it ends generation by itself."""
+    """llama.cpp's greedy continuation, up to and with a token at which it ends generation by
+    itself.
+    """
     from llama_cpp import llama_model_get_vocab, llama_vocab_is_eog
 
     vocab, out = llama_model_get_vocab(llama.model), []
@@ -206,13 +220,15 @@ def _compare_chats(
         found.same_prompt += theirs == ids
         if theirs != ids:
             report.problems.append(
-                f"{found.name}: prompt {i} becomes other tokens, {_difference(tokenizer, ids, theirs)}"
+                f"{found.name}: prompt {i} becomes other tokens, "
+                f"{_difference(tokenizer, ids, theirs)}"
             )
         said = llama_answer(llama, ids, max(len(answer), 1))
         found.same_answer += said == answer
         if first and said != answer:
             report.problems.append(
-                f"{found.name}: the answer to prompt {i} differs, {_difference(tokenizer, answer, said)}"
+                f"{found.name}: the answer to prompt {i} differs, "
+                f"{_difference(tokenizer, answer, said)}"
             )
 
 
@@ -253,18 +269,21 @@ def _judge(
 ) -> None:
     if not first and not found.kl <= max_kl:
         report.problems.append(
-            f"{found.name}: KL from the first file is {found.kl:.3g} nats a token, above max_kl={max_kl:g}"
+            f"{found.name}: KL from the first file is {found.kl:.3g} nats a token, above "
+            f"max_kl={max_kl:g}"
         )
     if first:
         limit = tolerance if tolerance is not None else TOLERANCES.get(found.kind)
         if limit is None:
             report.problems.append(
-                f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export first, or "
+                f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export "
+                "first, or "
                 f"pass a tolerance"
             )
         elif not found.max_logit_diff <= limit:
             report.problems.append(
-                f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than {limit:g}"
+                f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than "
+                f"{limit:g}"
             )
 
 

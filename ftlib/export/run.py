@@ -1,4 +1,6 @@
-"""From a run folder to a served model: base and adapter, GGUF, quantised GGUF, Modelfile, Ollama. `ftlib export` calls it."""
+"""From a run folder to a served model: base and adapter, GGUF, quantised GGUF, Modelfile, Ollama.
+`ftlib export` calls it.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written a
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_run` wrote: the GGUFs, the Modelfile that names the one to serve, and the model's name in Ollama,
-    if made there."""
+    """What `export_run` wrote: the GGUFs, the Modelfile that names the one to serve, and the
+    model's name in Ollama, if made there.
+    """
 
     files: list[Path]
     modelfile: Path
@@ -36,7 +39,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning, whose tokenizer is the base's."""
+    """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning,
+    whose tokenizer is the base's.
+    """
 
     base: str | None
     adapter: Path | None = None
@@ -57,8 +62,9 @@ def _recorded_base(run: Path) -> str | None:
 
 
 def find_trained(run: str | Path) -> Trained:
-    """What lies in a folder that `finetune` or `prefer` left, in an adapter folder or in a model folder.
-    AdapterError if nothing does."""
+    """What lies in a folder that `finetune` or `prefer` left, in an adapter folder or in a model
+    folder. AdapterError if nothing does.
+    """
     run = Path(run)
     if adapter := next((f for f in (run / "adapter", run) if (f / CONFIG).is_file()), None):
         stated = read_config(adapter)[1].get("base_model_name_or_path")
@@ -138,13 +144,16 @@ def export_run(
     adapter: bool = False,
     ollama: bool = False,
 ) -> Exported:
-    """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and write a Modelfile for it.
+    """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and
+    write a Modelfile for it.
 
-    `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16, BF16, F32. `base`: a folder or Hub
-    id, None for the one that the run names (full fine-tuning: its tokenizer). `num_ctx`: None takes the model's, 4,096 at most.
-    `output`: None for `run`/export. `adapter`: ship base and adapter as two GGUFs (plain LoRA only) instead of merged. `ollama`:
-    create the model `name` there. Raises AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all
-    ValueErrors; a wrong argument before anything is written.
+    `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16,
+    BF16, F32. `base`: a folder or Hub id, None for the one that the run names (full fine-tuning:
+    its tokenizer). `num_ctx`: None takes the model's, 4,096 at most. `output`: None for
+    `run`/export. `adapter`: ship base and adapter as two GGUFs (plain LoRA only) instead of merged.
+    `ollama`: create the model `name` there. Raises AdapterError, LoadError, ServingError,
+    ModelfileError or what the export raises, all ValueErrors; a wrong argument before anything is
+    written.
     """
     trained = find_trained(run)
     quant = _checked(name, quant, trained, run, base, adapter, ollama)

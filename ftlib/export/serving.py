@@ -1,7 +1,8 @@
-"""Serve a GGUF and talk to it: through Ollama where one answers, else through llama-cpp-python's server, with one call for both.
+"""Serve a GGUF and talk to it: through Ollama where one answers, else through llama-cpp-python's
+server, with one call for both.
 
-Both get what a Modelfile says: system prompt, stops, context and sampling. Every reply says which runtime gave it,
-and how its tokens per second were counted.
+Both get what a Modelfile says: system prompt, stops, context and sampling. Every reply says which
+runtime gave it, and how its tokens per second were counted.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Reply:
 
 
 class Server(ABC):
-    """A model that answers. `base_url` is OpenAI-compatible; `last` the `Reply` that the last chat came to."""
+    """A model that answers. `base_url` is OpenAI-compatible; `last` the `Reply` that the last chat
+    came to.
+    """
 
     runtime: str
 
@@ -92,11 +95,12 @@ class Server(ABC):
         return {}
 
     def chat(self, messages: list[dict], stream: bool = False, **sampling) -> Reply | Iterator[str]:
-        """The answer to `messages` ({"role", "content"}): a `Reply`, or with `stream` its pieces of text as they come.
+        """The answer to `messages` ({"role", "content"}): a `Reply`, or with `stream` its pieces of
+        text as they come.
 
-        Sampling: max_tokens, temperature, top_p, top_k, min_p, seed, stop, repeat_penalty, presence_penalty, frequency_penalty;
-        what is not given is the Modelfile's. After a stream `last` is its Reply. ServingError where the server refuses, is too
-        slow or breaks off.
+        Sampling: max_tokens, temperature, top_p, top_k, min_p, seed, stop, repeat_penalty,
+        presence_penalty, frequency_penalty; what is not given is the Modelfile's. After a stream
+        `last` is its Reply. ServingError where the server refuses, is too slow or breaks off.
         """
         for name in sampling.keys() - SAMPLING.keys():
             raise ServingError(
@@ -147,7 +151,8 @@ def check_name(name: str) -> str:
     """The name of a model as Ollama takes it; ServingError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*(:[\w.-]+)?", name or "", re.ASCII):
         raise ServingError(
-            f"name={name!r}: name the model, such as 'my-model' or 'my-model:q4', of letters, digits, - _ ."
+            f"name={name!r}: name the model, such as 'my-model' or 'my-model:q4', of letters, "
+            "digits, - _ ."
         )
     return name
 
@@ -165,7 +170,9 @@ def ollama_url(host: str | None = None) -> str:
 
 
 def find_ollama(host: str | None = None, timeout: float = 2.0) -> str | None:
-    """The version of the Ollama that answers at `host` (see `ollama_url`) within `timeout` seconds, or None."""
+    """The version of the Ollama that answers at `host` (see `ollama_url`) within `timeout` seconds,
+    or None.
+    """
     import httpx
 
     url = ollama_url(host)
@@ -203,7 +210,9 @@ class OllamaServer(Server):
             ) from None
 
     def create(self, folder: str | os.PathLike) -> None:
-        """Send the Modelfile's GGUFs as blobs, unless Ollama has them, and create the model, over one of the same name."""
+        """Send the Modelfile's GGUFs as blobs, unless Ollama has them, and create the model, over
+        one of the same name.
+        """
         for _ in self._named_errors(self._create(Path(folder))):
             pass
 
@@ -227,7 +236,8 @@ class OllamaServer(Server):
             yield status or ""
         if status != "success":
             raise ServingError(
-                f"Ollama broke off creating {self.name!r} after {status!r}: look at its log, and create it again"
+                f"Ollama broke off creating {self.name!r} after {status!r}: look at its log, and "
+                "create it again"
             )
 
     def _send(self, path: Path) -> str:
@@ -241,7 +251,8 @@ class OllamaServer(Server):
         )
         if answer.status_code not in (200, 201):
             raise ServingError(
-                f"Ollama refused {path.name} as {digest} ({answer.status_code}: {answer.text.strip()}): "
+                f"Ollama refused {path.name} as {digest} ({answer.status_code}: "
+                f"{answer.text.strip()}): "
                 "did the file change while it was sent?"
             )
         return digest
@@ -279,8 +290,9 @@ class OllamaServer(Server):
 
 
 class LlamaCppServer(Server):
-    """The server of llama-cpp-python, a subprocess on 127.0.0.1. It knows no Modelfile: what that says goes with each call, but for
-    TEMPLATE, in whose place it takes the GGUF's Jinja."""
+    """The server of llama-cpp-python, a subprocess on 127.0.0.1. It knows no Modelfile: what that
+    says goes with each call, but for TEMPLATE, in whose place it takes the GGUF's Jinja.
+    """
 
     runtime = LLAMA_CPP
 
@@ -289,13 +301,17 @@ class LlamaCppServer(Server):
         self.output = output
 
     def http_options(self) -> dict:
-        """No proxy before our own subprocess; and it drops a connection after an error in a stream, so none is used twice."""
+        """No proxy before our own subprocess; and it drops a connection after an error in a stream,
+        so none is used twice.
+        """
         import httpx
 
         return {"trust_env": False, "limits": httpx.Limits(max_keepalive_connections=0)}
 
     def log_tail(self, size: int = 2000) -> str:
-        """The last bytes of the server's log. Read by position: the process writes at the offset that the file shares with it."""
+        """The last bytes of the server's log. Read by position: the process writes at the offset
+        that the file shares with it.
+        """
         end = os.fstat(self.output.fileno()).st_size
         return os.pread(self.output.fileno(), size, max(0, end - size)).decode(errors="replace")
 
@@ -342,8 +358,10 @@ class LlamaCppServer(Server):
                     yield piece
         if end is None:
             raise ServingError(
-                f"llama-cpp-python broke off after {len(''.join(texts))} characters: is the prompt longer than "
-                f"num_ctx={self.modelfile.parameters.get('num_ctx')}? Its log ends:\n{self.log_tail(300)}"
+                f"llama-cpp-python broke off after {len(''.join(texts))} characters: is the "
+                "prompt longer than "
+                f"num_ctx={self.modelfile.parameters.get('num_ctx')}? Its log "
+                f"ends:\n{self.log_tail(300)}"
             )
         self.last = Reply(
             "".join(texts),
@@ -363,7 +381,9 @@ def _stops(modelfile: Modelfile, more) -> list[str]:
 
 
 def _checked(status: int, content: bytes | str) -> dict:
-    """The JSON of an answer of llama-cpp-python. ServingError with its message if it tells of an error."""
+    """The JSON of an answer of llama-cpp-python. ServingError with its message if it tells of an
+    error.
+    """
     try:
         body = json.loads(content)
     except ValueError:
@@ -412,12 +432,15 @@ def serve(
     host: str | None = None,
     timeout: float = 600.0,
 ) -> Iterator[Server]:
-    """`with serve("build/Modelfile", "my-model") as server:` a `Server` for the model of a Modelfile, or of a GGUF as it is.
+    """`with serve("build/Modelfile", "my-model") as server:` a `Server` for the model of a
+    Modelfile, or of a GGUF as it is.
 
-    `runtime`: "ollama", "llama-cpp-python", or None: Ollama if one answers at `host` (default `OLLAMA_HOST`, then localhost), else
-    llama-cpp-python; which one it is, is said. In Ollama the model is created under `name`, over one of that name, and stays
-    (`server.delete()` removes it). llama-cpp-python's server listens on 127.0.0.1 only and ends with the block. `timeout`: seconds
-    for one answer, and for llama-cpp-python to load. ServingError, ModelfileError name what is wrong.
+    `runtime`: "ollama", "llama-cpp-python", or None: Ollama if one answers at `host` (default
+    `OLLAMA_HOST`, then localhost), else llama-cpp-python; which one it is, is said. In Ollama the
+    model is created under `name`, over one of that name, and stays (`server.delete()` removes it).
+    llama-cpp-python's server listens on 127.0.0.1 only and ends with the block. `timeout`: seconds
+    for one answer, and for llama-cpp-python to load. ServingError, ModelfileError name what is
+    wrong.
     """
     path = Path(source)
     content = make_modelfile(path, folder=path.parent) if is_gguf(path) else parse_modelfile(path)
@@ -430,7 +453,8 @@ def serve(
     version = None if runtime == LLAMA_CPP else find_ollama(host)
     if runtime == OLLAMA and version is None:
         raise ServingError(
-            f"no Ollama answers at {ollama_url(host)}: start it by `ollama serve`, or set OLLAMA_HOST"
+            f"no Ollama answers at {ollama_url(host)}: start it by `ollama serve`, or set "
+            "OLLAMA_HOST"
         )
     if version is not None:
         server = OllamaServer(name, content, host, timeout)
@@ -508,7 +532,9 @@ def _command(name: str, modelfile: Modelfile, folder: Path, port: int) -> list[s
 
 
 def _environment(port: int) -> dict[str, str]:
-    """The server lets HOST, PORT and CONFIG_FILE override its arguments, and must listen on 127.0.0.1 whatever they say."""
+    """The server lets HOST, PORT and CONFIG_FILE override its arguments, and must listen on
+    127.0.0.1 whatever they say.
+    """
     return {
         **{k: v for k, v in os.environ.items() if k != "CONFIG_FILE"},
         "HOST": "127.0.0.1",
@@ -517,7 +543,9 @@ def _environment(port: int) -> dict[str, str]:
 
 
 def _wait(server: LlamaCppServer, process: subprocess.Popen, timeout: float) -> None:
-    """Return when the server answers. ServingError with the tail of its log if it ends or takes longer than `timeout` seconds."""
+    """Return when the server answers. ServingError with the tail of its log if it ends or takes
+    longer than `timeout` seconds.
+    """
     import httpx
 
     end = time.monotonic() + timeout

@@ -1,4 +1,6 @@
-"""Where an export's weights come from: a model or a checkpoint folder; one tensor at a time, adapters merged on the way."""
+"""Where an export's weights come from: a model or a checkpoint folder; one tensor at a time,
+adapters merged on the way.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 @dataclass(frozen=True)
 class StoredRows:
-    """A matrix that stays in its file and is read some rows at a time: the embedding of 128k tokens is a fifth of a 1B model."""
+    """A matrix that stays in its file and is read some rows at a time: the embedding of 128k tokens
+    is a fifth of a 1B model.
+    """
 
     file: Path
     name: str
@@ -47,7 +51,9 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight (on any device, in any float dtype), and where an adapter was merged into it the squared norm of the update."""
+    """A weight (on any device, in any float dtype), and where an adapter was merged into it the
+    squared norm of the update.
+    """
 
     values: Tensor | StoredRows
     update: float | None = None
@@ -71,13 +77,16 @@ def open_source(model, adapter=None) -> Source:
         return from_folder(find_folder(model), adapter)
     if adapter is not None:
         raise ExportError(
-            f"adapter={str(adapter)!r} goes with a checkpoint folder: put it on the model with load_adapter instead"
+            f"adapter={str(adapter)!r} goes with a checkpoint folder: put it on the model with "
+            "load_adapter instead"
         )
     return from_model(model)
 
 
 def find_folder(name) -> Path:
-    """The folder of a checkpoint: a path, the embedded model's name, or a Hub id that is in the cache."""
+    """The folder of a checkpoint: a path, the embedded model's name, or a Hub id that is in the
+    cache.
+    """
     folder = Path(resolve(name)).expanduser()
     if (
         not folder.exists()
@@ -90,7 +99,8 @@ def find_folder(name) -> Path:
             folder = Path(snapshot_download(str(name), local_files_only=True))
         except OSError:
             raise ExportError(
-                f"{name!r} is neither a folder nor a Hub model in the cache: load it once with load_model"
+                f"{name!r} is neither a folder nor a Hub model in the cache: load it once with "
+                "load_model"
             ) from None
     check_folder(folder)
     return folder
@@ -132,9 +142,11 @@ def _merge(
         )
 
 
-# --- a model in memory ------------------------------------------------------------------------------------------------
+# --- a model in memory ----------------------------------------------------------------------------
 def from_model(model: nn.Module) -> Source:
-    """ftlib's adapters are merged into copies of the weights, one at a time; the model is left as it is."""
+    """ftlib's adapters are merged into copies of the weights, one at a time; the model is left as
+    it is.
+    """
     shapes, layers = _shapes(empty_model(model.config)), lora_layers(model)
     own = {
         f"{name}.{p}"
@@ -147,7 +159,8 @@ def from_model(model: nn.Module) -> Source:
     if there != shapes.keys():
         odd = sorted(there ^ shapes.keys())[0]
         raise ExportError(
-            f"the model {'has' if odd in there else 'lacks'} {odd!r}: only LoRA and DoRA layers of ftlib can be "
+            f"the model {'has' if odd in there else 'lacks'} {odd!r}: only LoRA and DoRA layers "
+            "of ftlib can be "
             f"merged on the "
             "way; of a PEFT model pass model.merge_and_unload(), and remove other adapters"
         )
@@ -182,7 +195,7 @@ def _from_module(model: nn.Module, name: str) -> Weight:
     return Weight(values if state is None else dense_weight(values.data, state, state.dtype))
 
 
-# --- a folder ---------------------------------------------------------------------------------------------------------
+# --- a folder -------------------------------------------------------------------------------------
 def _files(folder: Path) -> dict[str, Path]:
     """Name of every stored tensor -> its file."""
     index = folder / "model.safetensors.index.json"
@@ -196,13 +209,17 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _read(file: Path, name: str) -> Tensor:
-    """One tensor. The file is opened for it alone: pages of a mapped file count as this process's memory until it is closed."""
+    """One tensor. The file is opened for it alone: pages of a mapped file count as this process's
+    memory until it is closed.
+    """
     with safe_open(file, "pt") as opened:
         return opened.get_tensor(name)
 
 
 def _check_stored(files: dict[str, Path], shapes: dict[str, torch.Size], folder: Path) -> set[str]:
-    """Refuse a checkpoint with missing, extra or misshapen weights; returns the names of those in 4 bits."""
+    """Refuse a checkpoint with missing, extra or misshapen weights; returns the names of those in 4
+    bits.
+    """
     packed = {name.partition(".quant_state.")[0] for name in files if ".quant_state." in name}
     parts = {
         name for name in files if name.partition(".weight.")[0] + ".weight" in packed
@@ -213,7 +230,8 @@ def _check_stored(files: dict[str, Path], shapes: dict[str, torch.Size], folder:
     if names != shapes.keys():
         odd = sorted(names ^ shapes.keys())[0]
         raise ExportError(
-            f"{folder} {'has' if odd in names else 'lacks'} {odd!r}, which does not fit its config.json: download "
+            f"{folder} {'has' if odd in names else 'lacks'} {odd!r}, which does not fit its "
+            "config.json: download "
             f"or copy it again"
         )
     for name in names - packed:
@@ -221,7 +239,8 @@ def _check_stored(files: dict[str, Path], shapes: dict[str, torch.Size], folder:
             stored = tuple(file.get_slice(name).get_shape())
         if stored != tuple(shapes[name]):
             raise ExportError(
-                f"{files[name]}: {name} has shape {stored}, config.json asks for {tuple(shapes[name])}"
+                f"{files[name]}: {name} has shape {stored}, config.json asks for "
+                f"{tuple(shapes[name])}"
             )
     return packed
 
@@ -235,12 +254,15 @@ def _read_packed(files: dict[str, Path], name: str) -> Tensor:
 
 
 def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, tuple]:
-    """Name of every adapted weight -> (A, B, scaling, magnitude or None). The adapter is small: all of it is read."""
+    """Name of every adapted weight -> (A, B, scaling, magnitude or None). The adapter is small: all
+    of it is read.
+    """
     config, fields = read_config(adapter)
     recorded = fields.get("base_model_name_or_path") or ""
     if recorded and Path(recorded).name != gguf_name(folder):
         raise ExportError(
-            f"{adapter}: trained on {recorded!r}, not on {folder}: pass that base, or the folder under its name"
+            f"{adapter}: trained on {recorded!r}, not on {folder}: pass that base, or the folder "
+            "under its name"
         )
     tensors, names = read_tensors(adapter), target_names(skeleton, config.target_modules)
     check_tensors(tensors, expected_shapes(skeleton, names, config), adapter / WEIGHTS)
@@ -258,7 +280,9 @@ def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, 
 
 
 def from_folder(folder: Path, adapter=None) -> Source:
-    """A checkpoint in safetensors, sharded or not, in 16, 32 or bitsandbytes' 4 bits; and an adapter folder to merge into it."""
+    """A checkpoint in safetensors, sharded or not, in 16, 32 or bitsandbytes' 4 bits; and an
+    adapter folder to merge into it.
+    """
     from transformers import AutoConfig, GenerationConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

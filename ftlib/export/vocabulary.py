@@ -11,7 +11,8 @@ from jinja2 import TemplateError
 
 from ftlib.export.errors import ExportError
 
-# How text is cut before the merges: llama.cpp knows these patterns by name. Only the run of digits differs.
+# How text is cut before the merges: llama.cpp knows these patterns by name. Only the run of digits
+# differs.
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PRE_TOKENIZERS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
 
@@ -49,9 +50,11 @@ class Vocabulary:
 
 
 def strip_marks(template: str) -> str:
-    """The template without `{% generation %}` and `{% endgeneration %}`, which only transformers knows; it renders the same text.
+    """The template without `{% generation %}` and `{% endgeneration %}`, which only transformers
+    knows; it renders the same text.
 
-    Where such a tag trims white space around it, an empty comment that trims as much takes its place.
+    Where such a tag trims white space around it, an empty comment that trims as much takes its
+    place.
     """
     template = re.sub(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", r"{#\1 \2#}", template)
     return re.sub(
@@ -60,13 +63,16 @@ def strip_marks(template: str) -> str:
 
 
 def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
-    """The tokenizer's part of a GGUF file. `stops`: the ids at which the model's generation_config ends generation.
+    """The tokenizer's part of a GGUF file. `stops`: the ids at which the model's generation_config
+    ends generation.
 
-    ExportError for another kind of tokenizer than Llama 3's and Qwen's, ids beyond the vocabulary, or no chat template.
+    ExportError for another kind of tokenizer than Llama 3's and Qwen's, ids beyond the vocabulary,
+    or no chat template.
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ExportError(
-            f"{type(tokenizer).__name__} is not a tokenizers-backed tokenizer: llama.cpp's own converter may know "
+            f"{type(tokenizer).__name__} is not a tokenizers-backed tokenizer: llama.cpp's own "
+            "converter may know "
             f"it (converter=…)"
         )
     content = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -93,7 +99,9 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
 
 
 def _pre_tokenizer(content: dict) -> str:
-    """llama.cpp's name of the way the tokenizer cuts text; refuses whatever llama.cpp would do otherwise."""
+    """llama.cpp's name of the way the tokenizer cuts text; refuses whatever llama.cpp would do
+    otherwise.
+    """
     model, steps = content["model"], content.get("pre_tokenizer") or {}
     if model["type"] != "BPE" or model.get("byte_fallback"):
         fallback = " with byte fallback" if model.get("byte_fallback") else ""
@@ -126,7 +134,8 @@ def _pre_tokenizer(content: dict) -> str:
         raise ExportError(f"normalizer {normalizer!r}: llama.cpp does not apply it to {pre}")
     if pre == "llama-bpe" and not model.get("ignore_merges"):
         raise ExportError(
-            "the tokenizer's BPE has ignore_merges=False, llama.cpp's llama-bpe looks whole words up first: set "
+            "the tokenizer's BPE has ignore_merges=False, llama.cpp's llama-bpe looks whole words "
+            "up first: set "
             "it to True, "
             "if the model was trained with it"
         )
@@ -140,7 +149,8 @@ def _tokens(content: dict, size: int) -> tuple[list[str], list[int]]:
     for added in content["added_tokens"]:
         if added["lstrip"] or added["rstrip"] or added["single_word"]:
             raise ExportError(
-                f"added token {added['content']!r} strips or needs white space around it: llama.cpp would not"
+                f"added token {added['content']!r} strips or needs white space around it: "
+                "llama.cpp would not"
             )
         marker = added["special"] or (
             added["content"].startswith("<|") and added["content"].endswith("|>")
@@ -149,7 +159,8 @@ def _tokens(content: dict, size: int) -> tuple[list[str], list[int]]:
         types[added["id"]] = TokenType.CONTROL if marker else TokenType.USER_DEFINED
     if max(ids) >= size:
         raise ExportError(
-            f"the tokenizer has ids up to {max(ids)}, the model {size} embeddings: this is another model's "
+            f"the tokenizer has ids up to {max(ids)}, the model {size} embeddings: this is "
+            "another model's "
             f"tokenizer, or "
             "resize_token_embeddings was forgotten"
         )
@@ -164,7 +175,8 @@ def _template(tokenizer) -> str:
         template = template.get("default")
     if not template:
         raise ExportError(
-            "the tokenizer has no chat template, so nobody could chat with the file: set tokenizer.chat_template"
+            "the tokenizer has no chat template, so nobody could chat with the file: set "
+            "tokenizer.chat_template"
         )
     return strip_marks(template)
 
@@ -175,13 +187,16 @@ def _added(tokenizer) -> tuple[bool, bool]:
     bos, eos = full[:1] == [tokenizer.bos_token_id], full[-1:] == [tokenizer.eos_token_id]
     if full != [tokenizer.bos_token_id] * bos + plain + [tokenizer.eos_token_id] * eos:
         raise ExportError(
-            f"the tokenizer encodes 'a' as {full}: llama.cpp can add one BOS and one EOS, nothing else"
+            f"the tokenizer encodes 'a' as {full}: llama.cpp can add one BOS and one EOS, nothing "
+            "else"
         )
     return bos, eos
 
 
 def _turn_end(tokenizer) -> int:
-    """The special token that ends the assistant's turn in the chat template; what follows it, a newline say, is never generated."""
+    """The special token that ends the assistant's turn in the chat template; what follows it, a
+    newline say, is never generated.
+    """
     try:
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}],
@@ -194,7 +209,8 @@ def _turn_end(tokenizer) -> int:
     after = tokenizer(text.rpartition("answer")[2], add_special_tokens=False)["input_ids"]
     if not after or after[0] not in tokenizer.added_tokens_decoder:
         raise ExportError(
-            f"the chat template ends the assistant's turn with {text.rpartition('answer')[2]!r}, not with a stop "
+            f"the chat template ends the assistant's turn with {text.rpartition('answer')[2]!r}, "
+            "not with a stop "
             f"token: "
             "generation would never end"
         )

@@ -1,7 +1,8 @@
 """Log-probabilities of tokens and sequences, without holding the logits of a batch.
 
-Logits of 1,024 tokens over Llama-3's vocabulary are 525 MB in fp32, with log-softmax and two gradients three times that. Here
-they are made a tile at a time, and only for the positions that are scored.
+Logits of 1,024 tokens over Llama-3's vocabulary are 525 MB in fp32, with log-softmax and two
+gradients three times that. Here they are made a tile at a time, and only for the positions that are
+scored.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def _transformed_(products: Tensor, head: Head) -> Tensor:
 
 
 def _logits(h: Tensor, head: Head, out: Tensor) -> Tensor:
-    """The logits of h (n, H), in the first n rows of `out`: a new tensor for each tile would be paged in anew."""
+    """The logits of h (n, H), in the first n rows of `out`: a new tensor for each tile would be
+    paged in anew.
+    """
     out = out[: len(h)]
     if out.dtype == h.dtype:
         torch.mm(h, head.weight.T, out=out)
@@ -67,7 +70,9 @@ def _slope(logits: Tensor, softcap: float) -> Tensor:
 def _score(
     h: Tensor, y: Tensor, head: Head, out: Tensor, with_rows: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(log p of y, logsumexp, ∂ log p/∂h if asked for) of a tile's rows. All in place: logsumexp would hold a second tile."""
+    """(log p of y, logsumexp, ∂ log p/∂h if asked for) of a tile's rows. All in place: logsumexp
+    would hold a second tile.
+    """
     logits = _logits(h, head, out)
     of_y = logits.gather(-1, y[:, None])
     slopes = _slope(logits, head.softcap) if with_rows and head.softcap else None
@@ -87,11 +92,13 @@ def _score(
 
 
 class _TokenLogps(torch.autograd.Function):
-    """``log p(y_n | h_n) = l[y_n] - logsumexp(l)`` with l the `_logits` of h_n; h (N, H), W (V, H), y (N,) -> (N,), fp32 or wider.
+    """``log p(y_n | h_n) = l[y_n] - logsumexp(l)`` with l the `_logits` of h_n; h (N, H), W (V, H),
+    y (N,) -> (N,), fp32 or wider.
 
-    Frozen head: ``∂/∂h_n = scale·((onehot(y_n) - p)⊙s)ᵀW``, s the softcap's slope, is computed in the forward pass, where
-    the tile's p is at hand, and kept: N x H in place of N x V, and a third of the products less than computing the logits anew.
-    Trained head: only h and the logsumexp are kept, and backward makes each tile again.
+    Frozen head: ``∂/∂h_n = scale·((onehot(y_n) - p)⊙s)ᵀW``, s the softcap's slope, is computed in
+    the forward pass, where the tile's p is at hand, and kept: N x H in place of N x V, and a third
+    of the products less than computing the logits anew. Trained head: only h and the logsumexp are
+    kept, and backward makes each tile again.
     """
 
     @staticmethod
@@ -177,12 +184,14 @@ def _check(
         )
     if labels.shape != hidden.shape[:2] or labels.dtype != torch.long:
         raise LogpError(
-            f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long {tuple(hidden.shape[:2])} is needed, "
+            f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long "
+            f"{tuple(hidden.shape[:2])} is needed, "
             f"{IGNORE} where nothing is scored"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise LogpError(
-            f"bias {tuple(bias.shape)} does not fit lm_head_weight {tuple(weight.shape)}: ({len(weight)},) is needed"
+            f"bias {tuple(bias.shape)} does not fit lm_head_weight {tuple(weight.shape)}: "
+            f"({len(weight)},) is needed"
         )
     if not (math.isfinite(scale) and scale):
         raise LogpError(f"scale={scale!r}: a finite factor other than 0 is needed")
@@ -199,13 +208,16 @@ def token_logps(
     softcap: float | None = None,
     scale: float = 1.0,
 ) -> Tensor:
-    """Log-probabilities (nats) of the next tokens: position t scores ``labels[:, t + 1]``, the last position nothing.
+    """Log-probabilities (nats) of the next tokens: position t scores ``labels[:, t + 1]``, the last
+    position nothing.
 
-    hidden (B, T, H), the decoder's last hidden states; lm_head_weight (V, H); labels (B, T), -100 where nothing is scored ->
-    (B, T), 0 there, fp32 or wider. The logits are ``scale·(W h + bias)``, bias (V,), and with a `softcap` c ``c·tanh(logits / c)``
-    (Gemma 2, arXiv 2408.00118, section 2). Products are in lm_head_weight's dtype (under autocast: autocast's), the rest in fp32.
-    The logits of at most `tile_rows(V)` positions exist at a time (with a softcap and gradients twice that). LogpError (a
-    ValueError) for shapes that do not fit, a label outside the vocabulary, or a scale or softcap that no head has.
+    hidden (B, T, H), the decoder's last hidden states; lm_head_weight (V, H); labels (B, T), -100
+    where nothing is scored -> (B, T), 0 there, fp32 or wider. The logits are ``scale·(W h +
+    bias)``, bias (V,), and with a `softcap` c ``c·tanh(logits / c)`` (Gemma 2, arXiv 2408.00118,
+    section 2). Products are in lm_head_weight's dtype (under autocast: autocast's), the rest in
+    fp32. The logits of at most `tile_rows(V)` positions exist at a time (with a softcap and
+    gradients twice that). LogpError (a ValueError) for shapes that do not fit, a label outside the
+    vocabulary, or a scale or softcap that no head has.
     """
     _check(hidden, lm_head_weight, labels, bias, scale, softcap)
     kind = hidden.device.type
@@ -236,8 +248,10 @@ def _runs_whole(head) -> bool:
 
 
 def _head_of(model, linear: torch.nn.Linear) -> Head:
-    """What transformers' decoders do with their head: Cohere multiplies its logits by `logit_scale`, Granite divides them by
-    `logits_scaling`, Gemma caps them at `final_logit_softcapping`."""
+    """What transformers' decoders do with their head: Cohere multiplies its logits by
+    `logit_scale`, Granite divides them by `logits_scaling`, Gemma caps them at
+    `final_logit_softcapping`.
+    """
     config = model.config.get_text_config(decoder=True)
     of = lambda name: getattr(config, name, None) or None
     return Head(
@@ -254,8 +268,10 @@ def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
     gap = (want - logits).abs().max() / logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
     if gap > 0.03:  # 16-bit rounding stays below
         raise LogpError(
-            f"{type(model).__name__} ({model.config.model_type}) does something to its logits that ftlib does not "
-            f"know: they are off by {100 * float(gap):.0f}% with scale={head.scale:g} and softcap={head.softcap}; "
+            f"{type(model).__name__} ({model.config.model_type}) does something to its logits "
+            "that ftlib does not "
+            f"know: they are off by {100 * float(gap):.0f}% with scale={head.scale:g} and "
+            f"softcap={head.softcap}; "
             "take log-probabilities from its full logits"
         )
 
@@ -266,24 +282,27 @@ def completion_logps(
     """`token_logps` of what `model` computes for the rows: (B, T), 0 where nothing is scored;
     position t scores ``labels[:, t + 1]``.
 
-    input_ids, attention_mask, labels: (B, T); `more` goes to the model (position_ids of packed rows). The model runs as ever
-    (adapters and hooks act), but its head on one position, to compare what becomes of its products with what is done here;
-    the tiles are made within the forward pass, where sharded weights are whole. A head that carries ftlib's LoRA or is quantised by
-    bitsandbytes runs whole: full logits. LogpError for any other head but a linear layer,
-    and for logits that are more than a scale and a softcap away from its products.
+    input_ids, attention_mask, labels: (B, T); `more` goes to the model (position_ids of packed
+    rows). The model runs as ever (adapters and hooks act), but its head on one position, to compare
+    what becomes of its products with what is done here; the tiles are made within the forward pass,
+    where sharded weights are whole. A head that carries ftlib's LoRA or is quantised by
+    bitsandbytes runs whole: full logits. LogpError for any other head but a linear layer, and for
+    logits that are more than a scale and a softcap away from its products.
     """
     inner = getattr(model, "module", model)  # of DistributedDataParallel
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **more}
     if labels.shape != input_ids.shape:
         raise LogpError(
-            f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ: one label a token is needed"
+            f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ: one "
+            "label a token is needed"
         )
     linear = inner.get_output_embeddings()
     if _runs_whole(linear):
         return _whole_logps(model(**inputs).logits, labels)
     if type(linear) is not torch.nn.Linear:
         raise LogpError(
-            f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear is needed, "
+            f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear "
+            "is needed, "
             "or one with ftlib's LoRA"
         )
     head, seen = _head_of(inner, linear), {}
@@ -322,10 +341,11 @@ def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
 def sequence_logps(
     model, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, average: bool = False
 ) -> Tensor:
-    """log π(completion | prompt) of every row (nats): the sum over the tokens that `labels` score, or their mean -> (B,).
+    """log π(completion | prompt) of every row (nats): the sum over the tokens that `labels` score,
+    or their mean -> (B,).
 
-    input_ids, attention_mask, labels: (B, T), labels -100 on prompt and padding; see `completion_logps`. LogpError for a row that
-    scores no token.
+    input_ids, attention_mask, labels: (B, T), labels -100 on prompt and padding; see
+    `completion_logps`. LogpError for a row that scores no token.
     """
     counts = (labels[:, 1:] != IGNORE).sum(1)
     if labels.shape == input_ids.shape and not counts.all():

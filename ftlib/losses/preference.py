@@ -1,7 +1,8 @@
 """Preference losses: DPO, SimPO, ORPO and KTO, as pure functions of log-probabilities.
 
-log π(y|x) of a completion is the *sum* of its tokens' log-probabilities for DPO and KTO, the *mean* for SimPO and ORPO
-(`ftlib.sequence_logps(..., average=True)`); in nats. All return one loss an example, and rewards that carry no gradient.
+log π(y|x) of a completion is the *sum* of its tokens' log-probabilities for DPO and KTO, the *mean*
+for SimPO and ORPO (`ftlib.sequence_logps(..., average=True)`); in nats. All return one loss an
+example, and rewards that carry no gradient.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def _check_logps(**logps: Tensor) -> None:
             )
         if value.ndim != 1 or not len(value):
             raise LossError(
-                f"{name} has shape {tuple(value.shape)}: one log-probability an example is needed, (B,)"
+                f"{name} has shape {tuple(value.shape)}: one log-probability an example is "
+                "needed, (B,)"
             )
         if value.shape != first.shape:
             raise LossError(
@@ -41,7 +43,8 @@ def _check_number(low: float = 0.0, including: bool = False, **numbers: float) -
     for name, value in numbers.items():
         if not (value >= low if including else value > low) or not math.isfinite(value):
             raise LossError(
-                f"{name}={value!r}: must be finite and {'at least' if including else 'above'} {low:g}"
+                f"{name}={value!r}: must be finite and {'at least' if including else 'above'} "
+                f"{low:g}"
             )
 
 
@@ -55,9 +58,9 @@ def dpo_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), of summed log-probabilities, all (B,).
 
-    ``-log σ(β·(r_c - r_r))`` with ``r = log π - log π_ref``. With `label_smoothing` ε in [0, 0.5), conservative DPO (Mitchell 2023,
-    "A note on DPO with noisy preferences"): ``-(1-ε)·log σ(z) - ε·log σ(-z)``. Returns (losses, chosen rewards β·r_c, rejected
-    rewards β·r_r), all (B,).
+    ``-log σ(β·(r_c - r_r))`` with ``r = log π - log π_ref``. With `label_smoothing` ε in [0, 0.5),
+    conservative DPO (Mitchell 2023, "A note on DPO with noisy preferences"): ``-(1-ε)·log σ(z) -
+    ε·log σ(-z)``. Returns (losses, chosen rewards β·r_c, rejected rewards β·r_r), all (B,).
     """
     _check_logps(
         policy_chosen_logps=policy_chosen_logps,
@@ -85,10 +88,12 @@ def simpo_loss(
     beta: float = 2.0,
     gamma_beta_ratio: float = 0.5,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6), of *mean* log-probabilities a token, both (B,).
+    """SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6), of *mean* log-probabilities a token, both
+    (B,).
 
-    ``-log σ(β·(p̄_c - p̄_r) - γ)`` with ``γ = β·gamma_beta_ratio``, the margin by which the chosen answer must lead; no reference.
-    Returns (losses, chosen rewards β·p̄_c, rejected rewards β·p̄_r), all (B,).
+    ``-log σ(β·(p̄_c - p̄_r) - γ)`` with ``γ = β·gamma_beta_ratio``, the margin by which the chosen
+    answer must lead; no reference. Returns (losses, chosen rewards β·p̄_c, rejected rewards
+    β·p̄_r), all (B,).
     """
     _check_logps(
         policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps
@@ -100,13 +105,16 @@ def simpo_loss(
 
 
 def log1mexp(x: Tensor) -> Tensor:
-    """``log(1 - e^x)`` for x < 0, exact at both ends: by expm1 above -ln 2, by log1p below (Mächler 2012).
+    """``log(1 - e^x)`` for x < 0, exact at both ends: by expm1 above -ln 2, by log1p below (Mächler
+    2012).
 
-    x = 0, a probability of one, is taken as the number just below it, so that the result stays finite.
+    x = 0, a probability of one, is taken as the number just below it, so that the result stays
+    finite.
     """
     x = x.clamp(max=-torch.finfo(x.dtype).tiny)
     near = x > -math.log(2)
-    # Each branch sees only its own numbers: an infinite gradient times the 0 of `where` would be NaN.
+    # Each branch sees only its own numbers: an infinite gradient times the 0 of `where` would be
+    # NaN.
     by_expm1 = torch.log(-torch.expm1(torch.where(near, x, -1.0)))
     by_log1p = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
     return torch.where(near, by_expm1, by_log1p)
@@ -118,11 +126,12 @@ def orpo_loss(
     chosen_nll: Tensor,
     beta: float = 0.1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """ORPO (Hong et al. 2024, arXiv 2403.07691, eq. 6 and 7), of *mean* log-probabilities a token, both (B,).
+    """ORPO (Hong et al. 2024, arXiv 2403.07691, eq. 6 and 7), of *mean* log-probabilities a token,
+    both (B,).
 
-    ``NLL - β·log σ(log odds_c - log odds_r)`` with ``log odds = p̄ - log(1 - e^p̄)``; `chosen_nll`, (B,) or (), is the loss of
-    plain fine-tuning on the chosen answers, β the paper's λ.
-    Returns (losses, chosen rewards β·p̄_c, rejected rewards β·p̄_r), all (B,).
+    ``NLL - β·log σ(log odds_c - log odds_r)`` with ``log odds = p̄ - log(1 - e^p̄)``; `chosen_nll`,
+    (B,) or (), is the loss of plain fine-tuning on the chosen answers, β the paper's λ. Returns
+    (losses, chosen rewards β·p̄_c, rejected rewards β·p̄_r), all (B,).
     """
     _check_logps(
         policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps
@@ -159,12 +168,13 @@ def kto_loss(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 7 and 8), of summed log-probabilities, all (B,).
+    """KTO (Ethayarajh et al. 2024, arXiv 2402.01306, eq. 7 and 8), of summed log-probabilities, all
+    (B,).
 
-    ``w_D·(1 - σ(β·(r - z0)))`` where `labels` (B,) is true, ``w_U·(1 - σ(β·(z0 - r)))`` where it is false, with
-    ``r = log π - log π_ref``. The reference point ``z0 = max(0, mean(policy_kl_logps - ref_kl_logps))`` estimates the KL divergence
-    from mismatched pairs (each prompt with another's completion), and carries no gradient.
-    Returns (losses, rewards β·r), both (B,).
+    ``w_D·(1 - σ(β·(r - z0)))`` where `labels` (B,) is true, ``w_U·(1 - σ(β·(z0 - r)))`` where it is
+    false, with ``r = log π - log π_ref``. The reference point ``z0 = max(0, mean(policy_kl_logps -
+    ref_kl_logps))`` estimates the KL divergence from mismatched pairs (each prompt with another's
+    completion), and carries no gradient. Returns (losses, rewards β·r), both (B,).
     """
     _check_logps(policy_logps=policy_logps, ref_logps=ref_logps)
     _check_logps(policy_kl_logps=policy_kl_logps, ref_kl_logps=ref_kl_logps)

@@ -1,4 +1,6 @@
-"""Load a model and its tokenizer: the embedded one, a local folder, or a Hub id, with one clear error each."""
+"""Load a model and its tokenizer: the embedded one, a local folder, or a Hub id, with one clear
+error each.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def check_folder(folder: Path) -> None:
     for name in files:
         if not (folder / name).is_file():
             raise LoadError(
-                f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not read)"
+                f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not "
+                "read)"
             )
         try:
             with safe_open(folder / name, "pt"):
@@ -126,9 +129,11 @@ def _hub_error(name: str, error: Exception) -> LoadError:
 
 
 def _settle_4bit(model, precision: str):
-    """Make 4-bit layers compute alike on every processor. Their weights stay in one format: bitsandbytes would repack them at the
-    first evaluation (AVX512-BF16), rounding their scales, and training and dequantising would then read another weight. And where
-    the profile's precision is fp32 they compute in it, whatever a stored checkpoint asks for."""
+    """Make 4-bit layers compute alike on every processor. Their weights stay in one format:
+    bitsandbytes would repack them at the first evaluation (AVX512-BF16), rounding their scales, and
+    training and dequantising would then read another weight. And where the profile's precision is
+    fp32 they compute in it, whatever a stored checkpoint asks for.
+    """
     mend_4bit_layers(model)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -140,7 +145,9 @@ def _settle_4bit(model, precision: str):
 
 
 def set_threads(count: int) -> None:
-    """Except in a forked child (`over_seeds`): it would wait for ever for its parent's threads, which no fork copies."""
+    """Except in a forked child (`over_seeds`): it would wait for ever for its parent's threads,
+    which no fork copies.
+    """
     if multiprocessing.parent_process() is None:
         torch.set_num_threads(count)
 
@@ -153,12 +160,14 @@ def load_model(
 ):
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
-    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for the last two).
-    `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in the profile's precision, bf16 or fp32);
-    a checkpoint that is stored in 4 bits is loaded as it is, whichever is given. Nothing is upcast for training: norms, embedding
-    and head keep their dtype, since ftlib's adapters are fp32 themselves and compute in the input's dtype. `dtype`: None takes
-    the profile's. On a CPU it sets PyTorch's threads: one for the embedded model, which is faster so, else as many as there were.
-    Only safetensors are read and no remote code is run. LoadError names what is missing or damaged.
+    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for
+    the last two). `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in the
+    profile's precision, bf16 or fp32); a checkpoint that is stored in 4 bits is loaded as it is,
+    whichever is given. Nothing is upcast for training: norms, embedding and head keep their dtype,
+    since ftlib's adapters are fp32 themselves and compute in the input's dtype. `dtype`: None takes
+    the profile's. On a CPU it sets PyTorch's threads: one for the embedded model, which is faster
+    so, else as many as there were. Only safetensors are read and no remote code is run. LoadError
+    names what is missing or damaged.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging

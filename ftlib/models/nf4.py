@@ -1,22 +1,27 @@
-"""4-bit quantisation in blocks, from scratch: NF4, and FP4 and INT4 to compare it with; double quantisation.
+"""4-bit quantisation in blocks, from scratch: NF4, and FP4 and INT4 to compare it with; double
+quantisation.
 
-QLoRA (Dettmers et al. 2023, arXiv 2305.14314). A block of 64 weights shares one scale, its largest absolute value c;
-each weight w is stored as the index of the level nearest to w/c (eq. 1 and 2). NF4's 16 levels are quantiles of a
-normal distribution (section 3, appendix E), so that normal weights use every level about equally often. Double
-quantisation stores the scales themselves in 8 bits, in blocks of 256: 4 + 8/64 + 32/(64·256) = 4.127 bits a weight.
+QLoRA (Dettmers et al. 2023, arXiv 2305.14314). A block of 64 weights shares one scale, its largest
+absolute value c; each weight w is stored as the index of the level nearest to w/c (eq. 1 and 2).
+NF4's 16 levels are quantiles of a normal distribution (section 3, appendix E), so that normal
+weights use every level about equally often. Double quantisation stores the scales themselves in 8
+bits, in blocks of 256: 4 + 8/64 + 32/(64·256) = 4.127 bits a weight.
 
-Codes, scales and values equal those of bitsandbytes bit for bit; `state_dict` gives the tensors that it and transformers load.
-One exception: on a processor with AVX-512, bitsandbytes (0.50.2, `dequantizeBlockwise4bitCpu`) takes the scale of column k in
-row i of an m x n weight from place i·⌊n/block⌋ + ⌊k/block⌋. Blocks lie along the flat order, so the right place is
-⌊(i·n + k)/block⌋, and the two differ as soon as a block runs over the end of a row: where n is no multiple of the block, m is
-above 1 and the weight is more than one block. (That code is reached only where n is a multiple of 16 and the block is below
-2048; elsewhere, without AVX-512 and on a GPU bitsandbytes counts the blocks along the flat order.) Its evaluation, its
-gradients and its merging then read another weight than the one that was quantised, and nothing says so.
+Codes, scales and values equal those of bitsandbytes bit for bit; `state_dict` gives the tensors
+that it and transformers load. One exception: on a processor with AVX-512, bitsandbytes (0.50.2,
+`dequantizeBlockwise4bitCpu`) takes the scale of column k in row i of an m x n weight from place
+i·⌊n/block⌋ + ⌊k/block⌋. Blocks lie along the flat order, so the right place is ⌊(i·n + k)/block⌋,
+and the two differ as soon as a block runs over the end of a row: where n is no multiple of the
+block, m is above 1 and the weight is more than one block. (That code is reached only where n is a
+multiple of 16 and the block is below 2048; elsewhere, without AVX-512 and on a GPU bitsandbytes
+counts the blocks along the flat order.) Its evaluation, its gradients and its merging then read
+another weight than the one that was quantised, and nothing says so.
 
-With blocks of 64 this touches linear layers whose in-features are 16, 32 or 48 above a multiple of 64. The hidden sizes of the
-usual language models are multiples (576, 896, 960, 2880, 4096, 11008), so none of theirs is touched; the second feed-forward
-layer of a SigLIP vision tower is (4304 = 67·64 + 16), and so are toy models of 32 features. `dequantize_packed` is right for
-every shape, and `mend_4bit_layers` has such layers use it: `load_model` and `add_lora` call it.
+With blocks of 64 this touches linear layers whose in-features are 16, 32 or 48 above a multiple of
+64. The hidden sizes of the usual language models are multiples (576, 896, 960, 2880, 4096, 11008),
+so none of theirs is touched; the second feed-forward layer of a SigLIP vision tower is (4304 =
+67·64 + 16), and so are toy models of 32 features. `dequantize_packed` is right for every shape, and
+`mend_4bit_layers` has such layers use it: `load_model` and `add_lora` call it.
 """
 
 from __future__ import annotations
@@ -48,8 +53,9 @@ class QuantizationError(ValueError):
 def normal_float_levels() -> Tensor:
     """The 16 levels of NF4, fp32, ascending from -1 to 1.
 
-    Quantiles of N(0, 1) at equal steps of probability, 8 above zero and 7 below, so that 0 itself is a level; divided by the
-    largest. The outermost probability is 1 - (1/32 + 1/30)/2, kept to the seven digits that bitsandbytes keeps.
+    Quantiles of N(0, 1) at equal steps of probability, 8 above zero and 7 below, so that 0 itself
+    is a level; divided by the largest. The outermost probability is 1 - (1/32 + 1/30)/2, kept to
+    the seven digits that bitsandbytes keeps.
     """
 
     def quantiles(count: int) -> Tensor:
@@ -68,9 +74,11 @@ LEVELS = {"nf4": NF4_LEVELS, "fp4": FP4_LEVELS, "int4": INT4_LEVELS}
 
 
 def dynamic_levels() -> Tensor:
-    """The 256 levels of the 8-bit dynamic type (Dettmers 2016, arXiv 1511.04561), fp32, ascending: what scales are stored in.
+    """The 256 levels of the 8-bit dynamic type (Dettmers 2016, arXiv 1511.04561), fp32, ascending:
+    what scales are stored in.
 
-    The decade 10^(i-6) is cut into 2^i equal steps, whose centres are the levels, with either sign; then 0 and 1.
+    The decade 10^(i-6) is cut into 2^i equal steps, whose centres are the levels, with either sign;
+    then 0 and 1.
     """
     positive = []
     for i in range(7):
@@ -113,8 +121,10 @@ def _block_scales(values: Tensor, block: int) -> Tensor:
 
 
 def _over(values: Tensor, scales: Tensor, block: int, weights: bool) -> Tensor:
-    """w/c, flat fp32 in [-1, 1]. To round to the same last bit as bitsandbytes it is a product with 1/c, but in a short last block
-    of weights (not of scales) a quotient; where c = 0 it is 0 for weights, NaN for scales."""
+    """w/c, flat fp32 in [-1, 1]. To round to the same last bit as bitsandbytes it is a product with
+    1/c, but in a short last block of weights (not of scales) a quotient; where c = 0 it is 0 for
+    weights, NaN for scales.
+    """
     inverse = 1 / (scales.clamp(min=1e-38) if weights else scales)
     whole = values.numel() // block * block
     scaled = values.to(torch.float32, copy=True)
@@ -125,9 +135,11 @@ def _over(values: Tensor, scales: Tensor, block: int, weights: bool) -> Tensor:
 
 
 def _quantize_scales(scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Double quantisation of fp32 scales: (codes uint8, the scale of every 256 of them, their mean).
+    """Double quantisation of fp32 scales: (codes uint8, the scale of every 256 of them, their
+    mean).
 
-    On a CPU bitsandbytes looks the nearest of the 256 levels up in a table with 65,536 places; so here, to give its codes.
+    On a CPU bitsandbytes looks the nearest of the 256 levels up in a table with 65,536 places; so
+    here, to give its codes.
     """
     mean = scales.mean()
     centred = scales - mean
@@ -144,10 +156,12 @@ def _quantize_scales(scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """A weight in 4 bits: two codes a byte (the first in the high half), and the scales of its blocks.
+    """A weight in 4 bits: two codes a byte (the first in the high half), and the scales of its
+    blocks.
 
-    `scales` are fp32, or with double quantisation uint8 codes of `DYNAMIC_LEVELS`, to be multiplied by `outer` (fp32, one for
-    256 of them) and added to `mean`. `nbytes` is what these tensors hold; the tables of levels are shared by all weights.
+    `scales` are fp32, or with double quantisation uint8 codes of `DYNAMIC_LEVELS`, to be multiplied
+    by `outer` (fp32, one for 256 of them) and added to `mean`. `nbytes` is what these tensors hold;
+    the tables of levels are shared by all weights.
     """
 
     packed: Tensor  # uint8 (ceil(n/2),)
@@ -203,10 +217,13 @@ class QuantizedTensor:
         return out[:count].view(self.shape)
 
     def state_dict(self, prefix: str = "weight") -> dict[str, Tensor]:
-        """The tensors under the names in which bitsandbytes saves a 4-bit weight, and transformers loads it."""
+        """The tensors under the names in which bitsandbytes saves a 4-bit weight, and transformers
+        loads it.
+        """
         if self.quant_type not in ("nf4", "fp4"):
             raise QuantizationError(
-                f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: use 'nf4' or 'fp4'"
+                f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: use 'nf4' "
+                "or 'fp4'"
             )
         rest = {
             "quant_type": self.quant_type,
@@ -266,8 +283,8 @@ def quantize_4bit(
     """Quantise a tensor of any shape, in fp32, bf16 or fp16, to "nf4", "fp4" or "int4",
     in blocks of `block_size` along its flat order.
 
-    Beyond the result it holds a few megabytes at most. QuantizationError (a ValueError) for other dtypes, an empty tensor,
-    NaN or infinity.
+    Beyond the result it holds a few megabytes at most. QuantizationError (a ValueError) for other
+    dtypes, an empty tensor, NaN or infinity.
     """
     _check(weight, block_size, quant_type)
     flat, step, levels = weight.detach().reshape(-1), _whole_blocks(block_size), LEVELS[quant_type]
@@ -312,10 +329,12 @@ def blocks_end_with_rows(shape: Sequence[int], block_size: int) -> bool:
 
 
 def dequantize_packed(packed: Tensor, state) -> Tensor:
-    """The weight that bitsandbytes packed, in its shape and dtype: `dequantize_4bit`, right on every processor.
+    """The weight that bitsandbytes packed, in its shape and dtype: `dequantize_4bit`, right on
+    every processor.
 
-    packed, state: as `bitsandbytes.functional.quantize_4bit` returns them. A weight with blocks across its rows is handed over
-    as one long row, which has no end for a block to run over (see the module's docstring).
+    packed, state: as `bitsandbytes.functional.quantize_4bit` returns them. A weight with blocks
+    across its rows is handed over as one long row, which has no end for a block to run over (see
+    the module's docstring).
     """
     from bitsandbytes.functional import dequantize_4bit
 
@@ -328,7 +347,9 @@ def dequantize_packed(packed: Tensor, state) -> Tensor:
 
 
 def _forward_4bit(layer: nn.Module, x: Tensor) -> Tensor:
-    """What a `Linear4bit` computes, from the right weight: in its compute dtype, returned in the input's."""
+    """What a `Linear4bit` computes, from the right weight: in its compute dtype, returned in the
+    input's.
+    """
     dtype = layer.compute_dtype or x.dtype
     weight = dequantize_packed(layer.weight.data, layer.weight.quant_state).to(dtype)
     bias = None if layer.bias is None else layer.bias.to(dtype)
@@ -336,9 +357,11 @@ def _forward_4bit(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def mend_4bit_layers(model: nn.Module) -> list[str]:
-    """Have a model's 4-bit layers on a CPU that bitsandbytes would dequantise wrongly with AVX-512 use `dequantize_packed`,
-    on every processor alike; returns their names. They keep their class, and their weight stays packed; where a gradient flows
-    through one that has no adapter, its dequantised weight is kept until backward."""
+    """Have a model's 4-bit layers on a CPU that bitsandbytes would dequantise wrongly with AVX-512
+    use `dequantize_packed`, on every processor alike; returns their names. They keep their class,
+    and their weight stays packed; where a gradient flows through one that has no adapter, its
+    dequantised weight is kept until backward.
+    """
     mended = []
     for name, layer in model.named_modules():
         weight = getattr(layer, "weight", None)
@@ -354,7 +377,8 @@ def mend_4bit_layers(model: nn.Module) -> list[str]:
         mended.append(name)
     if mended:
         log.info(
-            "%d 4-bit layers, the first %s, have blocks across their rows: ftlib dequantises them, since bitsandbytes takes "
+            "%d 4-bit layers, the first %s, have blocks across their rows: ftlib dequantises "
+            "them, since bitsandbytes takes "
             "wrong scales there on a CPU with AVX-512",
             len(mended),
             mended[0],

@@ -1,4 +1,6 @@
-"""Random checkpoints of a real model's shape, in the Hub's layout: to run the code of an 8B or 70B lab without the weights."""
+"""Random checkpoints of a real model's shape, in the Hub's layout: to run the code of an 8B or 70B
+lab without the weights.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class CheckpointError(ValueError):
 
 
 def _skeleton(config) -> tuple[dict[str, torch.Size], set[str]]:
-    """(shapes of all parameters by name, names of those that NF4 replaces: linear layers but the head), without storage."""
+    """(shapes of all parameters by name, names of those that NF4 replaces: linear layers but the
+    head), without storage.
+    """
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -35,7 +39,9 @@ def _skeleton(config) -> tuple[dict[str, torch.Size], set[str]]:
 
 
 def _random_nf4(shape: torch.Size, std: float, dtype: torch.dtype, generator) -> QuantizedTensor:
-    """NF4 with random codes. Codes of normal weights are nearly uniform (that is what NF4 is for), so nothing need be quantised."""
+    """NF4 with random codes. Codes of normal weights are nearly uniform (that is what NF4 is for),
+    so nothing need be quantised.
+    """
     count = shape.numel()
     blocks = -(count // -64)
     packed = torch.randint(256, ((count + 1) // 2,), dtype=torch.uint8, generator=generator)
@@ -106,11 +112,14 @@ def write_random_checkpoint(
     seed: int = 0,
     tokenizer=None,
 ) -> Path:
-    """Write a checkpoint with random weights of `config`'s shape, which transformers and `ft.load_model` load; returns the folder.
+    """Write a checkpoint with random weights of `config`'s shape, which transformers and
+    `ft.load_model` load; returns the folder.
 
-    config: a transformers config of a causal language model. quantization: None, or "nf4" (pre-quantised as bitsandbytes saves it).
-    One shard of at most about `shard_gb` is in memory at a time. tokenizer: default the embedded one, whose 1,024 ids every
-    vocabulary holds. CheckpointError if the folder is not empty or the disk too small; an interrupted write leaves nothing behind.
+    config: a transformers config of a causal language model. quantization: None, or "nf4"
+    (pre-quantised as bitsandbytes saves it). One shard of at most about `shard_gb` is in memory at
+    a time. tokenizer: default the embedded one, whose 1,024 ids every vocabulary holds.
+    CheckpointError if the folder is not empty or the disk too small; an interrupted write leaves
+    nothing behind.
     """
     if quantization not in (None, "nf4"):
         raise CheckpointError(f"quantization={quantization!r}: use None or 'nf4'")

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: loss on the answer only, live, resumable.
 
-A run with an `output_dir` checkpoints the adapter (not the base), resumes by itself after a kill, refuses to resume with other
-settings or data, and ends with `adapter/` and `manifest.json`.
+A run with an `output_dir` checkpoints the adapter (not the base), resumes by itself after a kill,
+refuses to resume with other settings or data, and ends with `adapter/` and `manifest.json`.
 """
 
 from __future__ import annotations
@@ -51,24 +51,28 @@ def finetune(
     precision: str | None = None,
     show: bool = True,
 ) -> Run:
-    """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a `Run`. Under `accelerate launch`
-    or torchrun, `batch_size` is that of each process.
+    """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a
+    `Run`. Under `accelerate launch` or torchrun, `batch_size` is that of each process.
 
-    `rows` are conversations (`datasets.check_row`) or what `encode_rows` made of them; batches hold rows of like length, AdamW
-    with `schedule` after a `warmup` share of the steps. With `output_dir` the run checkpoints every `save_steps`, resumes after an
-    interruption to the same result, and leaves `adapter/` and a manifest. `neftune_alpha` above 0 noises the
-    embeddings (`ftlib.neftune`). `checkpointing` recomputes activations instead of keeping them; None: for models of 7 billion
-    parameters and more. `optimizer`: "adamw" (fused), "paged_adamw" or "paged_adamw_8bit" (bitsandbytes; plain without CUDA).
-    `packing` puts several conversations into each row of up to `max_length` tokens, none seeing another (`ftlib.batches.packing`); a step
-    then holds `batch_size` packed rows. `precision`: "fp32", or "bf16", which takes products of fp32 weights in bf16 (autocast; the
-    weights, their gradients and the optimizer stay fp32); None: the profile's, whatever the processor has. A model whose weights have
-    another dtype computes in that dtype. Raises RunError or DataError.
+    `rows` are conversations (`datasets.check_row`) or what `encode_rows` made of them; batches hold
+    rows of like length, AdamW with `schedule` after a `warmup` share of the steps. With
+    `output_dir` the run checkpoints every `save_steps`, resumes after an interruption to the same
+    result, and leaves `adapter/` and a manifest. `neftune_alpha` above 0 noises the embeddings
+    (`ftlib.neftune`). `checkpointing` recomputes activations instead of keeping them; None: for
+    models of 7 billion parameters and more. `optimizer`: "adamw" (fused), "paged_adamw" or
+    "paged_adamw_8bit" (bitsandbytes; plain without CUDA). `packing` puts several conversations into
+    each row of up to `max_length` tokens, none seeing another (`ftlib.batches.packing`); a step
+    then holds `batch_size` packed rows. `precision`: "fp32", or "bf16", which takes products of
+    fp32 weights in bf16 (autocast; the weights, their gradients and the optimizer stay fp32); None:
+    the profile's, whatever the processor has. A model whose weights have another dtype computes in
+    that dtype. Raises RunError or DataError.
     """
     check_start(model, steps, batch_size, learning_rate)
     if packing and neftune_alpha:
         raise RunError(
             f"packing=True and neftune_alpha={neftune_alpha}: "
-            "the noise goes by a conversation's own length, which a packed row does not have; choose one of them"
+            "the noise goes by a conversation's own length, which a packed row does not have; "
+            "choose one of them"
         )
     precision = check_precision(precision)
     output_dir = Path(output_dir) if output_dir else None

@@ -26,7 +26,9 @@ class RunError(ValueError):
 
 
 class MarkComplete(TrainerCallback):
-    """Mark a checkpoint once every file of it is written, so that a half-written one is never resumed from."""
+    """Mark a checkpoint once every file of it is written, so that a half-written one is never
+    resumed from.
+    """
 
     def on_save(self, args, state, control, **_):
         if state.is_world_process_zero:
@@ -60,7 +62,9 @@ def run_settings(model, rows, eval_rows, **options) -> dict:
 
 
 def prepare_folder(output_dir: Path, settings: dict, resume: bool) -> Path | None:
-    """Create the run's folder or check that it holds this very run; returns the checkpoint to resume from."""
+    """Create the run's folder or check that it holds this very run; returns the checkpoint to
+    resume from.
+    """
     recorded = output_dir / SETTINGS
     if recorded.is_file() and resume:
         try:
@@ -77,7 +81,8 @@ def prepare_folder(output_dir: Path, settings: dict, resume: bool) -> Path | Non
         if changed:
             k = changed[0]
             raise RunError(
-                f"{output_dir} holds a run with other settings ({k}: {before.get(k)!r} there, {settings[k]!r} now): "
+                f"{output_dir} holds a run with other settings ({k}: {before.get(k)!r} there, "
+                f"{settings[k]!r} now): "
                 "choose another output_dir, or delete that one"
             )
         return last_checkpoint(output_dir)

@@ -25,7 +25,8 @@ def _sparkline(losses: list[float], width: int = 220, height: int = 36) -> str:
 
 
 class LiveRun(TrainerCallback):
-    """Step, loss and real (non-padding) tokens per second while a run goes on; in a notebook with the loss curve.
+    """Step, loss and real (non-padding) tokens per second while a run goes on; in a notebook with
+    the loss curve.
 
     The notebook keeps one line a run, whatever its length.
     """
@@ -69,7 +70,8 @@ class LiveRun(TrainerCallback):
 
             self.handle.update(
                 HTML(
-                    f"<code>step {state.global_step}/{self.steps} · {loss} · {speed:,.0f} tokens/s · "
+                    f"<code>step {state.global_step}/{self.steps} · {loss} · {speed:,.0f} "
+                    "tokens/s · "
                     f"{now - self.start:.0f} s</code> {_sparkline(self.losses)}"
                 )
             )

@@ -1,4 +1,6 @@
-"""Memory measured: the peak of a stretch of code, and its course through a training step, to the byte, on a GPU or a CPU."""
+"""Memory measured: the peak of a stretch of code, and its course through a training step, to the
+byte, on a GPU or a CPU.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +50,12 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(function: Callable) -> int:
-    """The most that tensors made by `function()` held at one moment, in bytes, beyond what was there before.
+    """The most that tensors made by `function()` held at one moment, in bytes, beyond what was
+    there before.
 
-    On a GPU PyTorch's allocator counts. On a CPU every tensor operation is watched, which slows it: measure a step, not a run.
-    Scratch space inside an operation, and what it frees before it returns, is not seen there.
+    On a GPU PyTorch's allocator counts. On a CPU every tensor operation is watched, which slows it:
+    measure a step, not a run. Scratch space inside an operation, and what it frees before it
+    returns, is not seen there.
     """
     gc.collect()
     if torch.cuda.is_available():
@@ -93,8 +97,9 @@ def _marks(model: nn.Module, mark: Callable[[str], None]) -> Iterator[None]:
 
 
 def memory_timeline(model: nn.Module, function: Callable) -> list[tuple[str, int]]:
-    """(moment, bytes live then) each time a block, the embedding or the head of `model` ends its forward or backward pass in
-    `function()`, beyond what was there before; as `peak_bytes` counts."""
+    """(moment, bytes live then) each time a block, the embedding or the head of `model` ends its
+    forward or backward pass in `function()`, beyond what was there before; as `peak_bytes` counts.
+    """
     course: list[tuple[str, int]] = []
     gc.collect()
     if torch.cuda.is_available():

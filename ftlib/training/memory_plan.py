@@ -1,7 +1,9 @@
-"""What a training run will hold in memory, from a model's configuration alone: before anything is downloaded or loaded.
+"""What a training run will hold in memory, from a model's configuration alone: before anything is
+downloaded or loaded.
 
-`plan_memory` adds up, byte by byte, what ftlib's own training keeps: weights, the constants of quantisation, adapter,
-gradients, optimizer, activations, logits. It knows decoders of Llama's form (Llama, Mistral, Qwen). Bytes; N = tokens of a batch.
+`plan_memory` adds up, byte by byte, what ftlib's own training keeps: weights, the constants of
+quantisation, adapter, gradients, optimizer, activations, logits. It knows decoders of Llama's form
+(Llama, Mistral, Qwen). Bytes; N = tokens of a batch.
 """
 
 from __future__ import annotations
@@ -125,7 +127,9 @@ class NotEnoughMemory(MemoryError):
 
 
 def read_config(config) -> dict:
-    """The fields of a configuration: from a dict, a transformers config, a folder or file, or a name in `MODELS`. PlanError."""
+    """The fields of a configuration: from a dict, a transformers config, a folder or file, or a
+    name in `MODELS`. PlanError.
+    """
     if isinstance(config, (str, Path)):
         known, path = MODELS.get(str(config).lower()), Path(config).expanduser()
         if known:
@@ -148,7 +152,8 @@ def read_config(config) -> dict:
     )
     if given is None:
         raise PlanError(
-            f"config is a {type(config).__name__}: pass a dict, a path, or one of {', '.join(MODELS)}"
+            f"config is a {type(config).__name__}: pass a dict, a path, or one of "
+            f"{', '.join(MODELS)}"
         )
     return _complete(dict(given), "the configuration")
 
@@ -188,7 +193,9 @@ def linear_shapes(config: dict) -> dict[str, tuple[int, int]]:
 
 
 def count_config(config: dict) -> dict[str, int]:
-    """Parameters by kind: the linear layers of all blocks, the embedding (with an untied head), the rest (norms and biases)."""
+    """Parameters by kind: the linear layers of all blocks, the embedding (with an untied head), the
+    rest (norms and biases).
+    """
     H, L = config["hidden_size"], config["num_hidden_layers"]
     shapes = linear_shapes(config)
     linear = L * sum(n_in * n_out for n_in, n_out in shapes.values())
@@ -222,7 +229,8 @@ def _targets(target_modules, shapes: dict) -> tuple[str, ...]:
     unknown = [n for n in names if n not in shapes]
     if unknown or not names:
         raise PlanError(
-            f"target_modules={target_modules!r}: {unknown} unknown, use 'all-linear' or some of {', '.join(shapes)}"
+            f"target_modules={target_modules!r}: {unknown} unknown, use 'all-linear' or some of "
+            f"{', '.join(shapes)}"
         )
     return names
 
@@ -231,8 +239,8 @@ def _targets(target_modules, shapes: dict) -> tuple[str, ...]:
 class MemoryPlan:
     """Bytes by part; `total` is their sum, the peak of a training step.
 
-    Gradients and activations are not at their largest together: the part "not held at the same moment" is negative, and takes
-    what the peak does not hold.
+    Gradients and activations are not at their largest together: the part "not held at the same
+    moment" is negative, and takes what the peak does not hold.
     """
 
     name: str
@@ -269,8 +277,9 @@ class MemoryPlan:
         return Group(str(self).splitlines()[0], table)
 
     def check(self, available: float | None = None) -> "MemoryPlan":
-        """Returns the plan where it fits into `available` bytes (default: what this machine has now); else NotEnoughMemory,
-        with the changes that would make it fit."""
+        """Returns the plan where it fits into `available` bytes (default: what this machine has
+        now); else NotEnoughMemory, with the changes that would make it fit.
+        """
         have = available_bytes() if available is None else available
         if have is None or self.fits(have):
             return self
@@ -279,7 +288,8 @@ class MemoryPlan:
             f"it would fit with {'; or with '.join(ways)}"
             if ways
             else (
-                "nothing tried here makes it fit: take a smaller model, or shard it over several GPUs (accelerate, configs/fsdp2.yaml)"
+                "nothing tried here makes it fit: take a smaller model, or shard it over several "
+                "GPUs (accelerate, configs/fsdp2.yaml)"
             )
         )
         raise NotEnoughMemory(
@@ -330,11 +340,12 @@ def plan_memory(
 ) -> MemoryPlan:
     """The peak memory of training, by part, in bytes.
 
-    config: a dict, transformers config, folder, file, or a name in `MODELS`. method: "full" (fp32 weights), "lora", "dora" (frozen
-    weights in `dtype`), "qlora", "qdora" (linear layers but the head in NF4, double quantisation). What trains is fp32.
-    batch_size × seq_len: tokens of a micro-batch, padding included; pairs count as two rows. loss: "sft" or a preference loss; its
-    log-probabilities are made of tiles (all tokens taken as scored) unless `full_logits`. Computes in bf16 where `dtype` has 16
-    bits, else in fp32. Raises PlanError (a ValueError).
+    config: a dict, transformers config, folder, file, or a name in `MODELS`. method: "full" (fp32
+    weights), "lora", "dora" (frozen weights in `dtype`), "qlora", "qdora" (linear layers but the
+    head in NF4, double quantisation). What trains is fp32. batch_size × seq_len: tokens of a
+    micro-batch, padding included; pairs count as two rows. loss: "sft" or a preference loss; its
+    log-probabilities are made of tiles (all tokens taken as scored) unless `full_logits`. Computes
+    in bf16 where `dtype` has 16 bits, else in fp32. Raises PlanError (a ValueError).
     """
     for name, value, known in (
         ("method", method, METHODS),
@@ -401,7 +412,8 @@ def _parts(config: dict, s: dict) -> dict[str, int]:
     parts |= {"gradients": 4 * trained, "optimizer": OPTIMIZER_BYTES[s["optimizer"]] * trained}
     kept, head, work = _step_bytes(config, s, targets, trained)
     parts |= {"activations": kept, "logits": head, "working space": work}
-    # The three moments at which a step can hold most: the loss, a block's backward pass, the optimizer's step.
+    # The three moments at which a step can hold most: the loss, a block's backward pass, the
+    # optimizer's step.
     moments = (
         kept + head + (4 * count["head"] if full else 0),
         kept + work,
@@ -414,7 +426,9 @@ def _parts(config: dict, s: dict) -> dict[str, int]:
 
 
 def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[int, int, int]:
-    """(activations kept for backward, logits with their gradients, working space of one block's backward pass)."""
+    """(activations kept for backward, logits with their gradients, working space of one block's
+    backward pass).
+    """
     H, L, width = config["hidden_size"], config["num_hidden_layers"], DTYPE_BYTES[s["dtype"]]
     tokens = s["batch_size"] * s["seq_len"] * (1 if s["loss"] in ("sft", "kto") else 2)
     block = _block_bytes(config, s, targets) * tokens
@@ -444,7 +458,9 @@ def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[in
 
 
 def _block_bytes(config: dict, s: dict, targets: tuple) -> float:
-    """Bytes a token that one block keeps for its backward pass. Norms keep fp32, the rest is in the compute dtype."""
+    """Bytes a token that one block keeps for its backward pass. Norms keep fp32, the rest is in the
+    compute dtype.
+    """
     H, wide, d = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     q, kv, width, full = (
         config["num_attention_heads"] * d,

@@ -1,7 +1,9 @@
-"""NEFTune: uniform noise on the input embeddings while training (Jain et al. 2023, arXiv 2310.05914, algorithm 1).
+"""NEFTune: uniform noise on the input embeddings while training (Jain et al. 2023, arXiv
+2310.05914, algorithm 1).
 
-Each element of a sequence's embeddings gets ``u·alpha/sqrt(L·d)``, u uniform in [-1, 1], with L the sequence's tokens and
-d the hidden size. An element's standard deviation is alpha/sqrt(3·L·d), the whole sequence's norm about alpha/sqrt(3).
+Each element of a sequence's embeddings gets ``u·alpha/sqrt(L·d)``, u uniform in [-1, 1], with L the
+sequence's tokens and d the hidden size. An element's standard deviation is alpha/sqrt(3·L·d), the
+whole sequence's norm about alpha/sqrt(3).
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ def neftune_noise(
 ) -> Tensor:
     """Noise for embeddings (B, T, d), given the attention mask (B, T) of ones and zeros.
 
-    length="real": L counts a sequence's own tokens and padding gets no noise. length="padded": L is T for every
-    sequence and padding is noised too, which is what transformers and TRL do; padding then weakens the noise.
+    length="real": L counts a sequence's own tokens and padding gets no noise. length="padded": L is
+    T for every sequence and padding is noised too, which is what transformers and TRL do; padding
+    then weakens the noise.
     """
     _, T, d = embeddings.shape
     if length == "padded" or mask is None:
@@ -32,9 +35,11 @@ def neftune_noise(
 
 @contextlib.contextmanager
 def neftune(model: nn.Module, noise_alpha: float = 5.0, length: str = "real"):
-    """Within the block the model's input embeddings are noised, in training mode only; nothing stays behind.
+    """Within the block the model's input embeddings are noised, in training mode only; nothing
+    stays behind.
 
-    `noise_alpha` is the paper's alpha: 5, 10 or 15 there; 0 adds nothing. `length`: see `neftune_noise`.
+    `noise_alpha` is the paper's alpha: 5, 10 or 15 there; 0 adds nothing. `length`: see
+    `neftune_noise`.
     """
     if not noise_alpha >= 0 or math.isinf(noise_alpha):
         raise ValueError(

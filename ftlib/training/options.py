@@ -15,12 +15,15 @@ PRECISIONS = ("fp32", "bf16")
 
 
 def check_precision(precision: str | None) -> str:
-    """The precision asked for; None takes the profile's. RunError for another name, or for bf16 on a GPU without it."""
+    """The precision asked for; None takes the profile's. RunError for another name, or for bf16 on
+    a GPU without it.
+    """
     if precision is None:
         precision = get_profile().precision
     if precision not in PRECISIONS:
         raise RunError(
-            f"precision={precision!r}: use one of {', '.join(PRECISIONS)}, or None for the profile's"
+            f"precision={precision!r}: use one of {', '.join(PRECISIONS)}, or None for the "
+            "profile's"
         )
     if (
         precision == "bf16"
@@ -28,13 +31,16 @@ def check_precision(precision: str | None) -> str:
         and not torch.cuda.is_bf16_supported(including_emulation=False)
     ):
         raise RunError(
-            f"precision='bf16': {torch.cuda.get_device_name()} has no bf16 units; use precision='fp32'"
+            f"precision='bf16': {torch.cuda.get_device_name()} has no bf16 units; use "
+            "precision='fp32'"
         )
     return precision
 
 
 def uses_autocast(model, precision: str) -> bool:
-    """Whether products of fp32 weights are taken in bf16. Weights of another dtype, be it bf16 or float64, compute in their own."""
+    """Whether products of fp32 weights are taken in bf16. Weights of another dtype, be it bf16 or
+    float64, compute in their own.
+    """
     return precision == "bf16" and model.dtype == torch.float32
 
 
@@ -47,7 +53,9 @@ LARGE = 7e9  # parameters from which activations are recomputed rather than kept
 
 
 def optimizer_name(name: str) -> str:
-    """Trainer's name of an optimizer; paged ones, whose states may move to the CPU's memory, are plain where there is no CUDA."""
+    """Trainer's name of an optimizer; paged ones, whose states may move to the CPU's memory, are
+    plain where there is no CUDA.
+    """
     if name not in OPTIMIZERS:
         raise RunError(f"optimizer={name!r}: use one of {', '.join(OPTIMIZERS)}")
     if name != "adamw" and not torch.cuda.is_available():
@@ -105,7 +113,8 @@ def training_arguments(
 def check_start(model, steps: int, batch_size: int, learning_rate: float) -> None:
     if steps < 1 or batch_size < 1 or not learning_rate > 0:
         raise RunError(
-            f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be above 0"
+            f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be "
+            "above 0"
         )
     if not count_parameters(model)[0]:
         raise RunError(

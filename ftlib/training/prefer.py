@@ -1,6 +1,8 @@
-"""Preference training on `transformers.Trainer`: DPO, SimPO, ORPO and KTO, with one model in memory and no full logits.
+"""Preference training on `transformers.Trainer`: DPO, SimPO, ORPO and KTO, with one model in memory
+and no full logits.
 
-`prefer` is to preferences what `finetune` is to answers: checkpoints, resuming, manifest and `Run` are the same.
+`prefer` is to preferences what `finetune` is to answers: checkpoints, resuming, manifest and `Run`
+are the same.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def _loss_options(loss: str, given: dict) -> dict:
     for name, value in given.items():
         if name not in OPTIONS[loss]:
             raise RunError(
-                f"{name}={value!r}: loss={loss!r} takes no such option, only {', '.join(OPTIONS[loss])}"
+                f"{name}={value!r}: loss={loss!r} takes no such option, only "
+                f"{', '.join(OPTIONS[loss])}"
             )
     options, one = OPTIONS[loss] | given, torch.full((1,), -1.0)
     tensors = {"simpo": 2, "orpo": 3}.get(loss, 4)
@@ -62,20 +65,25 @@ def _check_reference(model, loss: str, reference) -> str | Path | None:
         return None
     if reference == "adapter_off" and not lora_layers(model):
         raise RunError(
-            "reference='adapter_off': the model has no LoRA adapter; use reference='cached', or call add_lora first"
+            "reference='adapter_off': the model has no LoRA adapter; use reference='cached', or "
+            "call add_lora first"
         )
     if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
         raise RunError(
-            f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the cache shall lie"
+            f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the "
+            "cache shall lie"
         )
     return "cached" if reference is None else reference
 
 
 def _kto_order(items: list[dict], batch_size: int, seed: int) -> list[dict]:
-    """Rows of like length side by side in batches that stay together; the last batch is topped up with rows of the first."""
+    """Rows of like length side by side in batches that stay together; the last batch is topped up
+    with rows of the first.
+    """
     if len(items) < batch_size:
         raise RunError(
-            f"batch_size={batch_size} is more than the {len(items)} rows: lower it, or bring more rows"
+            f"batch_size={batch_size} is more than the {len(items)} rows: lower it, or bring more "
+            "rows"
         )
     order = list(LengthGroupedSampler([row_length(item) for item in items], batch_size, seed))
     order += order[: -len(order) % batch_size]
@@ -92,7 +100,8 @@ def _encode(
         ) if eval_rows else None
     if args.train_batch_size < 2:
         raise RunError(
-            f"batch_size={args.train_batch_size}: KTO estimates its reference point from the other rows of a batch; "
+            f"batch_size={args.train_batch_size}: KTO estimates its reference point from the "
+            "other rows of a batch; "
             "use 2 or more"
         )
     train_set = _kto_order(
@@ -118,8 +127,10 @@ def _say_balance(items: list[dict], desirable_weight: float, undesirable_weight:
         ratio = desirable_weight * good / (undesirable_weight * (len(items) - good))
         if not 1 <= ratio <= 4 / 3:
             log.info(
-                "%d desirable and %d undesirable rows: weights times numbers are in the ratio %.2f; "
-                "the KTO paper (arXiv 2402.01306) advises 1 to 4/3: set desirable_weight or undesirable_weight",
+                "%d desirable and %d undesirable rows: weights times numbers are in the ratio "
+                "%.2f; "
+                "the KTO paper (arXiv 2402.01306) advises 1 to 4/3: set desirable_weight or "
+                "undesirable_weight",
                 good,
                 len(items) - good,
                 ratio,
@@ -131,8 +142,9 @@ def _keys(item: dict) -> list[bytes]:
 
 
 def _not_known(items: list[dict], known: dict[bytes, float]) -> list[dict]:
-    """What is to be computed: pairs of which a side is not known, whose prompt can be run once; KTO's sequences one by one, since
-    its mismatched ones change with the seed and its own do not."""
+    """What is to be computed: pairs of which a side is not known, whose prompt can be run once;
+    KTO's sequences one by one, since its mismatched ones change with the seed and its own do not.
+    """
     if "chosen_ids" in items[0]:
         return [item for item in items if not known.keys() >= set(_keys(item))]
     missing = {}
@@ -164,8 +176,9 @@ def _add_reference(
     resumed: bool,
     show: bool,
 ) -> None:
-    """Put the starting policy's log-probabilities into the rows: from the folder, or computed and left there. A folder that is
-    `shared` between runs is locked meanwhile."""
+    """Put the starting policy's log-probabilities into the rows: from the folder, or computed and
+    left there. A folder that is `shared` between runs is locked meanwhile.
+    """
     parts = {"train": trainer.train_dataset}
     if trainer.eval_dataset:
         parts["eval"] = trainer.eval_dataset
@@ -222,33 +235,41 @@ def prefer(
     precision: str | None = None,
     show: bool = True,
 ) -> Run:
-    """Train what requires grad on preferences for `steps` optimizer steps; returns a `Run`. The rest is as in `finetune`.
+    """Train what requires grad on preferences for `steps` optimizer steps; returns a `Run`. The
+    rest is as in `finetune`.
 
-    `rows`: {"prompt", "chosen", "rejected"}, messages or strings (`ftlib.batches.preference`); for KTO {"prompt", "completion",
-    "label"}, or pairs, each of which gives a desirable and an undesirable row. Rows too long for `max_length` are left out and
-    counted. `loss` and its options, defaults those of `ftlib.losses.preference`: "dpo" (beta 0.1, label_smoothing 0), "simpo" (beta 2,
-    gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1, undesirable_weight 1). `loss_function` stands in
-    for the one of that name in `ftlib.losses.preference`: it is called with the same arguments, options by keyword, and returns the same. A
-    manifest then knows it by its name alone.
+    `rows`: {"prompt", "chosen", "rejected"}, messages or strings (`ftlib.batches.preference`); for
+    KTO {"prompt", "completion", "label"}, or pairs, each of which gives a desirable and an
+    undesirable row. Rows too long for `max_length` are left out and counted. `loss` and its
+    options, defaults those of `ftlib.losses.preference`: "dpo" (beta 0.1, label_smoothing 0),
+    "simpo" (beta 2, gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1,
+    undesirable_weight 1). `loss_function` stands in for the one of that name in
+    `ftlib.losses.preference`: it is called with the same arguments, options by keyword, and returns
+    the same. A manifest then knows it by its name alone.
 
-    `reference` of DPO and KTO is another state of the one model. "cached", the default: the model as it is at the call, an adapter
-    from SFT included; its log-probabilities are computed once, without dropout, and kept in `output_dir`/reference. A Path keeps
-    them there instead, for several runs from the same start, one after the other or side by side: what one has computed the next
-    finds. The start is the same where the base's name and weights, the precision and what the adapter does are; a LoRA layer whose
-    B is zero does nothing, whatever its A. Another start is refused by name (`ftlib.training.reference`).
-    "adapter_off": the base model, run in every step.
+    `reference` of DPO and KTO is another state of the one model. "cached", the default: the model
+    as it is at the call, an adapter from SFT included; its log-probabilities are computed once,
+    without dropout, and kept in `output_dir`/reference. A Path keeps them there instead, for
+    several runs from the same start, one after the other or side by side: what one has computed the
+    next finds. The start is the same where the base's name and weights, the precision and what the
+    adapter does are; a LoRA layer whose B is zero does nothing, whatever its A. Another start is
+    refused by name (`ftlib.training.reference`). "adapter_off": the base model, run in every step.
 
-    `share_prefix` runs the prompt once for chosen and rejected where that is exact, else says why not: p + 2c tokens in place of
-    2(p + c). The two completions then also share the dropout of their prompt.
-    ORPO's NLL is the mean over each chosen answer's tokens; TRL's is over the tokens of prompt and answer, of the whole batch.
-    KTO: batches are drawn once, the last topped up from the first, and come in another order every epoch. Mismatched pairs are
-    prompts with the completions rotated by one within the batch, z0 their mean log-ratio in the batch of each process, at least 0.
+    `share_prefix` runs the prompt once for chosen and rejected where that is exact, else says why
+    not: p + 2c tokens in place of 2(p + c). The two completions then also share the dropout of
+    their prompt. ORPO's NLL is the mean over each chosen answer's tokens; TRL's is over the tokens
+    of prompt and answer, of the whole batch. KTO: batches are drawn once, the last topped up from
+    the first, and come in another order every epoch. Mismatched pairs are prompts with the
+    completions rotated by one within the batch, z0 their mean log-ratio in the batch of each
+    process, at least 0.
 
-    `Run.history` holds, as means over the rows since the last entry (`Run.eval_history`, with `eval_`: over all rows),
-    `rewards/chosen`, `rewards/rejected`, `rewards/margins`, `rewards/accuracies` (pairs), `logps/…` (sums for DPO and KTO,
-    means a token for SimPO and ORPO), `lengths/…` in tokens, `nll_loss` (ORPO), and `kl`, in nats a completion: for DPO the mean of
-    log π - log π_ref over the chosen completions of the data, which the policy did not draw, so it is no estimate of KL(π‖π_ref);
-    for KTO z0. Raises RunError, DataError, LossError (all ValueError).
+    `Run.history` holds, as means over the rows since the last entry (`Run.eval_history`, with
+    `eval_`: over all rows), `rewards/chosen`, `rewards/rejected`, `rewards/margins`,
+    `rewards/accuracies` (pairs), `logps/…` (sums for DPO and KTO, means a token for SimPO and
+    ORPO), `lengths/…` in tokens, `nll_loss` (ORPO), and `kl`, in nats a completion: for DPO the
+    mean of log π - log π_ref over the chosen completions of the data, which the policy did not
+    draw, so it is no estimate of KL(π‖π_ref); for KTO z0. Raises RunError, DataError, LossError
+    (all ValueError).
     """
     check_start(model, steps, batch_size, learning_rate)
     options = _loss_options(

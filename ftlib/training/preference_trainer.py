@@ -1,4 +1,6 @@
-"""The trainer that `ftlib.training.prefer.prefer` runs: log-probabilities of both completions, the loss, the metrics."""
+"""The trainer that `ftlib.training.prefer.prefer` runs: log-probabilities of both completions, the
+loss, the metrics.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,11 @@ METRICS = {
 }
 
 
-# --- log-probabilities of a batch ---------------------------------------------------------------------------------------
+# --- log-probabilities of a batch -----------------------------------------------------------------
 def why_unshared(model) -> str | None:
-    """Why a prompt cannot be run once for both completions of a pair with this model; None where that is exact."""
+    """Why a prompt cannot be run once for both completions of a pair with this model; None where
+    that is exact.
+    """
     config, forward = (
         model.config.get_text_config(decoder=True),
         inspect.signature(model.base_model.forward).parameters,
@@ -70,7 +74,8 @@ def _attention_mask(model, segments: Tensor) -> Tensor:
 
 
 def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Of a `PairCollator` batch: log π(completion | prompt), summed over its tokens (nats), and how many tokens they are.
+    """Of a `PairCollator` batch: log π(completion | prompt), summed over its tokens (nats), and how
+    many tokens they are.
 
     Each is (B, 2): chosen, rejected.
     """
@@ -91,14 +96,17 @@ def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def single_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Of a `SequenceCollator` batch: summed log-probabilities (nats) of the completions and their numbers of tokens, each (B, 1)."""
+    """Of a `SequenceCollator` batch: summed log-probabilities (nats) of the completions and their
+    numbers of tokens, each (B, 1).
+    """
     logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
     return logps.sum(1, keepdim=True), (batch["labels"][:, 1:] != IGNORE).sum(1, keepdim=True)
 
 
 def kto_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Of a `KTOCollator` batch: summed log-probabilities (nats) of each prompt's own completion, and without gradient of the
-    mismatched one, and their numbers of tokens, each (B, 2)."""
+    """Of a `KTOCollator` batch: summed log-probabilities (nats) of each prompt's own completion,
+    and without gradient of the mismatched one, and their numbers of tokens, each (B, 2).
+    """
     out = []
     for prefix in ("", "kl_"):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not prefix):
@@ -111,10 +119,12 @@ def kto_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class PreferenceTrainer(SFTTrainer):
-    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` stands in for the one of that name in
-    `ftlib.losses.preference`; `adapter_off`: the reference is the base, run in every step.
+    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` stands in for the
+    one of that name in `ftlib.losses.preference`; `adapter_off`: the reference is the base, run in
+    every step.
 
-    A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on the rows and the seed alone.
+    A batch without `ref_logps` and without `adapter_off` has no reference. Data order depends on
+    the rows and the seed alone.
     """
 
     def __init__(
@@ -148,7 +158,9 @@ class PreferenceTrainer(SFTTrainer):
         return LengthGroupedSampler([row_length(row) for row in rows], together, args.seed)
 
     def frozen_logps(self, batch: dict[str, Tensor], logps_of: Callable | None = None) -> Tensor:
-        """(B, 2) summed log-probabilities of the model as it is, without gradient and without dropout."""
+        """(B, 2) summed log-probabilities of the model as it is, without gradient and without
+        dropout.
+        """
         training = self.model.training
         self.model.eval()
         try:
@@ -212,7 +224,9 @@ class PreferenceTrainer(SFTTrainer):
         return losses.mean()
 
     def _means(self, sums: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, float]:
-        """Means over all processes of what was summed. A name without a value, as KTO's rewards of a side not seen, is left out."""
+        """Means over all processes of what was summed. A name without a value, as KTO's rewards of
+        a side not seen, is left out.
+        """
         none = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         totals = self.accelerator.reduce(
             torch.stack([sums.get(name, none) for name in names]), "sum"
@@ -250,7 +264,9 @@ class PreferenceTrainer(SFTTrainer):
         return metrics
 
     def reference_logps(self, items: list[dict], show: bool) -> Tensor:
-        """Of the model as it is: (pairs, 2), or (sequences, 1) of single ones; batches hold rows of like length."""
+        """Of the model as it is: (pairs, 2), or (sequences, 1) of single ones; batches hold rows of
+        like length.
+        """
         collate, logps_of = self.data_collator, self.two_logps
         if "chosen_ids" not in items[0]:
             collate, logps_of = SequenceCollator(self.data_collator.pad_token_id), single_logps

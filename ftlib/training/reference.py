@@ -1,10 +1,11 @@
 """Log-probabilities of the reference policy, computed once and kept on disk, by sequence.
 
-A folder holds `reference.safetensors` and `reference.json`. The first has a row for every sequence of prompt and
-completion: `keys` (n, 16), of its token ids, and `logps` (n,), log π_ref(completion | prompt) in nats. The second says
-of which policy they are: the base, its weights, what the adapter does, and the precision. A folder of another policy is
-refused by name; sequences that it lacks are added. So runs over the same rows from the same start share one folder,
-whatever their loss, their seed, or the A that was drawn beside a B of zeros.
+A folder holds `reference.safetensors` and `reference.json`. The first has a row for every sequence
+of prompt and completion: `keys` (n, 16), of its token ids, and `logps` (n,), log π_ref(completion |
+prompt) in nats. The second says of which policy they are: the base, its weights, what the adapter
+does, and the precision. A folder of another policy is refused by name; sequences that it lacks are
+added. So runs over the same rows from the same start share one folder, whatever their loss, their
+seed, or the A that was drawn beside a B of zeros.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def _idle_parameters(model) -> set[int]:
 
 
 def describe(model, precision: str) -> dict[str, str]:
-    """What log-probabilities of given tokens depend on: the base's name, a fingerprint of its weights (a sample of each
-    tensor) and of the trained ones (all, but for adapters that do nothing yet), and the precision they are computed in."""
+    """What log-probabilities of given tokens depend on: the base's name, a fingerprint of its
+    weights (a sample of each tensor) and of the trained ones (all, but for adapters that do nothing
+    yet), and the precision they are computed in.
+    """
     idle = _idle_parameters(model)
     trained = []
     frozen = []
@@ -74,13 +77,16 @@ def describe(model, precision: str) -> dict[str, str]:
 
 # --- the folder -----------------------------------------------------------------------------------
 def sequence_key(prompt_ids: list[int], completion_ids: list[int]) -> bytes:
-    """What stands for a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and where the prompt ends."""
+    """What stands for a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and
+    where the prompt ends.
+    """
     return hashlib.sha256(json.dumps([prompt_ids, completion_ids]).encode()).digest()[:KEY_BYTES]
 
 
 @contextlib.contextmanager
 def locked(folder: Path | None):
-    """Within the block no other process of this machine and user computes for the folder; None needs no lock.
+    """Within the block no other process of this machine and user computes for the folder; None
+    needs no lock.
 
     The lock lies with the temporary files, so that the folder holds what is kept and nothing else.
     """
@@ -109,18 +115,22 @@ def _check_policy(folder: Path, recorded: dict, described: dict, resumed: bool) 
         moved_on = name == "adapter" and resumed
         if recorded.get(name, value) != value and not moved_on:
             raise RunError(
-                f"{folder} holds log-probabilities of another reference ({name}: {recorded.get(name)!r} there, "
-                f"{value!r} now): start from the model that they were computed with, or choose another folder"
+                f"{folder} holds log-probabilities of another reference ({name}: "
+                f"{recorded.get(name)!r} there, "
+                f"{value!r} now): start from the model that they were computed with, or choose "
+                "another folder"
             )
 
 
 def load_reference(
     folder: Path, described: dict, resumed: bool, parts: dict[str, list[dict]]
 ) -> dict[bytes, float]:
-    """The folder's log-probabilities by `sequence_key`; none if it has none. RunError if they are another policy's, or
-    damaged. When a run is `resumed` its adapter has moved on from the start, so the adapter is not compared.
+    """The folder's log-probabilities by `sequence_key`; none if it has none. RunError if they are
+    another policy's, or damaged. When a run is `resumed` its adapter has moved on from the start,
+    so the adapter is not compared.
 
-    `parts`, the encoded rows to train on and to evaluate on, serve to read what version 0.1.0 wrote by row.
+    `parts`, the encoded rows to train on and to evaluate on, serve to read what version 0.1.0 wrote
+    by row.
     """
     if not (folder / MANIFEST).is_file():
         return {}

@@ -79,7 +79,9 @@ def _train(trainer: SFTTrainer, checkpoint: Path | None) -> Run:
 
 
 def _reload(trainer: SFTTrainer, checkpoint: Path, output_dir: Path) -> Run:
-    """A run that was finished before: its weights and record again, without a step (Trainer would take one more)."""
+    """A run that was finished before: its weights and record again, without a step (Trainer would
+    take one more).
+    """
     trainer._load_from_checkpoint(str(checkpoint))
     trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
     trainer._load_optimizer_and_scheduler(str(checkpoint))

@@ -1,4 +1,6 @@
-"""Orders of the rows that depend on seed and epoch alone, so that a resumed run goes on where it was."""
+"""Orders of the rows that depend on seed and epoch alone, so that a resumed run goes on where it
+was.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,10 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
 class LengthGroupedSampler(Sampler):
-    """Rows of like length in one batch. The order depends on seed and epoch alone: Trainer's own sampler draws from the
-    global generator, so a run resumed in its second epoch would go on with the first epoch's order."""
+    """Rows of like length in one batch. The order depends on seed and epoch alone: Trainer's own
+    sampler draws from the global generator, so a run resumed in its second epoch would go on with
+    the first epoch's order.
+    """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int):
         self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
@@ -25,9 +29,11 @@ class LengthGroupedSampler(Sampler):
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
-# --- the trainer --------------------------------------------------------------------------------------------------------
+# --- the trainer ----------------------------------------------------------------------------------
 class BlockSampler(Sampler):
-    """Blocks of `size` consecutive rows in an order of seed and epoch: KTO's mismatched pairs stay within their batch."""
+    """Blocks of `size` consecutive rows in an order of seed and epoch: KTO's mismatched pairs stay
+    within their batch.
+    """
 
     def __init__(self, count: int, size: int, seed: int):
         self.count, self.size, self.seed, self.epoch = count, size, seed, 0

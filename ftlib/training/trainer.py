@@ -1,4 +1,6 @@
-"""`transformers.Trainer` with ftlib's loss: on the answer only, without full logits, the adapter checkpointed without its base."""
+"""`transformers.Trainer` with ftlib's loss: on the answer only, without full logits, the adapter
+checkpointed without its base.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ from ftlib.training.samplers import LengthGroupedSampler
 
 
 class SFTTrainer(Trainer):
-    """`Trainer` that checkpoints an adapter without its base, and records what the training state weighs."""
+    """`Trainer` that checkpoints an adapter without its base, and records what the training state
+    weighs.
+    """
 
     metric_names: tuple[str, ...] = ()  # logged beside the loss
 
     def __init__(self, model, **options):
-        # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as well.
+        # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as
+        # well.
         adapted = adapter_of(model) is not None and not getattr(
             model, "_hf_peft_config_loaded", False
         )
@@ -69,10 +74,11 @@ class SFTTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def compute_loss(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches, all processes),
-        without full logits.
+        """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches,
+        all processes), without full logits.
 
-        Trainer averages gradients over processes: each one's share of the mean is multiplied by their number.
+        Trainer averages gradients over processes: each one's share of the mean is multiplied by
+        their number.
         """
         if isinstance(
             model, torch.nn.DataParallel
@@ -93,8 +99,9 @@ class SFTTrainer(Trainer):
     def eval_batches(self, eval_dataset=None) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
         """This process's batches of the evaluation rows, and whether each counts.
 
-        Processes run equally many batches, since sharded weights are gathered in step; one without rows left runs the first batch
-        again, uncounted. (accelerate's own loader tops up with rows seen before, and a mean counts them twice.)
+        Processes run equally many batches, since sharded weights are gathered in step; one without
+        rows left runs the first batch again, uncounted. (accelerate's own loader tops up with rows
+        seen before, and a mean counts them twice.)
         """
         rows, size = (
             self.eval_dataset if eval_dataset is None else eval_dataset,
@@ -115,7 +122,9 @@ class SFTTrainer(Trainer):
     def evaluate(
         self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Mean loss per answer token of the whole set; Trainer's is a mean of batch means, which favours short answers."""
+        """Mean loss per answer token of the whole set; Trainer's is a mean of batch means, which
+        favours short answers.
+        """
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         self.model.eval()
         for batch, counts in self.eval_batches(eval_dataset):

@@ -1,4 +1,6 @@
-"""Bottleneck adapters: numbers by hand, start, place, freezing, checkpointing. Saving and loading: test_prefix.py, for both."""
+"""Bottleneck adapters: numbers by hand, start, place, freezing, checkpointing. Saving and loading:
+test_prefix.py, for both.
+"""
 
 import copy
 
@@ -21,11 +23,13 @@ def filled(model, seed=0, scale=0.3):
 
 
 def test_by_hand():
-    """h = [1, 2]; W_down = [[1, 1]], b_down = −1: 1 + 2 − 1 = 2, relu 2; W_up = [[3], [−1]], b_up = [0.5, 0]:
-    W_up·2 + b_up = [6.5, −2]; with h, [7.5, 0]. For h = [−1, 1]: 0 − 1 = −1, relu 0, so [−0.5, 1].
+    """h = [1, 2]; W_down = [[1, 1]], b_down = −1: 1 + 2 − 1 = 2, relu 2; W_up = [[3], [−1]], b_up =
+    [0.5, 0]: W_up·2 + b_up = [6.5, −2]; with h, [7.5, 0]. For h = [−1, 1]: 0 − 1 = −1, relu 0, so
+    [−0.5, 1].
 
-    With dy = [1, 1]: for the first h, db_up = [1, 1], dW_up = dy·2 = [2, 2], dlow = 3 − 1 = 2, so dW_down = 2·[1, 2] and
-    dh = dy + 2·[1, 1] = [3, 3]. Relu passes nothing for the second: db_up = [1, 1], dh = [1, 1].
+    With dy = [1, 1]: for the first h, db_up = [1, 1], dW_up = dy·2 = [2, 2], dlow = 3 − 1 = 2, so
+    dW_down = 2·[1, 2] and dh = dy + 2·[1, 1] = [3, 3]. Relu passes nothing for the second: db_up =
+    [1, 1], dh = [1, 1].
     """
     layer = bottleneck.Bottleneck({"size": 1, "activation": "relu"}, 2, torch.zeros(1))
     with torch.no_grad():
@@ -49,7 +53,9 @@ def test_by_hand():
     "sublayers, count", [(("self_attn", "mlp"), 4), (("mlp",), 2)], ids=["houlsby", "pfeiffer"]
 )
 def test_parameter_count_by_hand(sublayers, count):
-    """2md + d + m with m = 3, d = 32: 192 + 32 + 3 = 227 each, two a layer (Houlsby) or one (Pfeiffer), in two layers."""
+    """2md + d + m with m = 3, d = 32: 192 + 32 + 3 = 227 each, two a layer (Houlsby) or one
+    (Pfeiffer), in two layers.
+    """
     model = bottleneck.add_bottleneck(llama(), size=3, sublayers=sublayers)
     assert ft.count_parameters(model)[0] == 227 * count
     assert all(p.requires_grad == (".bottleneck." in n) for n, p in model.named_parameters())
@@ -57,7 +63,9 @@ def test_parameter_count_by_hand(sublayers, count):
 
 @pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh"])
 def test_starts_as_the_base_and_every_part_can_learn(activation, ids):
-    """W_up = 0: the base bit for bit, and a gradient for W_up in every adapter; W_down gets one as soon as W_up is not 0."""
+    """W_up = 0: the base bit for bit, and a gradient for W_up in every adapter; W_down gets one as
+    soon as W_up is not 0.
+    """
     want, model = llama()(ids).logits, bottleneck.add_bottleneck(llama(), activation=activation)
     assert torch.equal(model(ids).logits, want)
     model(ids, labels=ids).loss.backward()
@@ -71,7 +79,9 @@ def test_starts_as_the_base_and_every_part_can_learn(activation, ids):
 
 
 def test_where_it_stands(ids):
-    """On the sublayer's output before the residual addition: equal to sublayers that are followed by the network."""
+    """On the sublayer's output before the residual addition: equal to sublayers that are followed
+    by the network.
+    """
     model = filled(bottleneck.add_bottleneck(llama(dtype=torch.float64), size=5))
     base = llama(dtype=torch.float64)
 

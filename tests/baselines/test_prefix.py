@@ -1,5 +1,6 @@
-"""Prefix tuning: numbers by hand, equality with PEFT and with the text it may stand for, generation, saving. The tests of saving
-and loading run on both baselines, which share that code."""
+"""Prefix tuning: numbers by hand, equality with PEFT and with the text it may stand for,
+generation, saving. The tests of saving and loading run on both baselines, which share that code.
+"""
 
 import copy
 import json
@@ -68,12 +69,13 @@ def trained(method: str, seed=0, **options):
     return model
 
 
-# --- by hand ------------------------------------------------------------------------------------------------------------
+# --- by hand --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("padding", [0, 2])
 def test_attention_by_hand(padding):
-    """Zero queries make every score 0, so each position averages the values it may see. The text's values are 0, those of the
-    three virtual tokens are 1: the first real token sees 3 + 1 of them and gets 3/4, the next ones 3/5 and 3/6. Keys do not
-    matter, and padding on the left is not seen.
+    """Zero queries make every score 0, so each position averages the values it may see. The text's
+    values are 0, those of the three virtual tokens are 1: the first real token sees 3 + 1 of them
+    and gets 3/4, the next ones 3/5 and 3/6. Keys do not matter, and padding on the left is not
+    seen.
     """
     model = prefix_module.add_prefix(llama(layers=1, dtype=torch.float64), 3, "random")
     attention, seen = model.model.layers[0].self_attn, []
@@ -91,16 +93,20 @@ def test_attention_by_hand(padding):
 
 
 def test_parameter_count_by_hand():
-    """5 virtual tokens × 2 layers × (keys and values) × 2 key-value heads × width 8 = 5·2·2·16 = 320."""
+    """5 virtual tokens × 2 layers × (keys and values) × 2 key-value heads × width 8 = 5·2·2·16 =
+    320.
+    """
     model = prefix_module.add_prefix(llama(), 5)
     assert ft.count_parameters(model)[0] == 320 and [
         n for n, p in model.named_parameters() if p.requires_grad
     ] == ["model.prefix.prompt_embeddings"]
 
 
-# --- the prefix that stands for a text ----------------------------------------------------------------------------------
+# --- the prefix that stands for a text ------------------------------------------------------------
 def test_activations_of_tokens_are_those_tokens():
-    """Keys, values, masks and positions all right: the prefix of five tokens' activations is the base that has read the five."""
+    """Keys, values, masks and positions all right: the prefix of five tokens' activations is the
+    base that has read the five.
+    """
     base, text, ids = sharp(), tokens(5, seed=1), tokens(3, 7)
     want = base(torch.cat([text.expand(3, -1), ids], 1)).logits[:, 5:]
     model = prefix_module.add_prefix(copy.deepcopy(base), 5, text)
@@ -154,7 +160,7 @@ def test_default_start_is_of_tokens_and_random_is_not():
     )
 
 
-# --- against PEFT -------------------------------------------------------------------------------------------------------
+# --- against PEFT ---------------------------------------------------------------------------------
 def pair(**options):
     """The same prefix on the same model, ours and PEFT's, in float64."""
     from peft import PrefixTuningConfig, get_peft_model
@@ -219,9 +225,11 @@ def test_our_folder_loads_in_peft(tmp_path):
     assert all((again / n).read_bytes() == (tmp_path / n).read_bytes() for n in (CONFIG, WEIGHTS))
 
 
-# --- in use -------------------------------------------------------------------------------------------------------------
+# --- in use ---------------------------------------------------------------------------------------
 def test_generate_equals_whole_forwards():
-    """The cache that grows token by token gives what a forward over everything gives; the answer differs from the base's."""
+    """The cache that grows token by token gives what a forward over everything gives; the answer
+    differs from the base's.
+    """
     model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 5)
     want = ids
     for _ in range(6):
@@ -349,7 +357,7 @@ def test_bad_values(options, model):
     assert_untouched(model, before)
 
 
-# --- both baselines -----------------------------------------------------------------------------------------------------
+# --- both baselines -------------------------------------------------------------------------------
 @both
 def test_removing_and_disabling_give_the_base_bit_for_bit(method, ids):
     remove = METHODS[method][3]
@@ -393,7 +401,9 @@ def test_one_method_at_a_time(method):
 @both
 @pytest.mark.parametrize("base", [torch.float32, torch.bfloat16])
 def test_bf16_keeps_fp32_masters(method, base):
-    """A base in bf16, and a base in fp32 under autocast: fp32 weights and gradients, and about the logits of fp32."""
+    """A base in bf16, and a base in fp32 under autocast: fp32 weights and gradients, and about the
+    logits of fp32.
+    """
     exact, ids = trained(method), tokens(2, 7)
     model = copy.deepcopy(exact)
     for p in model.parameters():
@@ -455,7 +465,7 @@ def test_a_run_resumes_to_the_same_weights(method, tokenizer, rows, tmp_path):
     )
 
 
-# --- on disk ------------------------------------------------------------------------------------------------------------
+# --- on disk --------------------------------------------------------------------------------------
 @both
 def test_round_trip_bit_for_bit(method, tmp_path, ids):
     _, save, load, _, options = METHODS[method]
@@ -479,7 +489,9 @@ def folder(tmp_path, method):
 
 
 def refuse(method, folder, *words):
-    """Loading raises AdapterError with all the words, and leaves a model without and one with a baseline as they were."""
+    """Loading raises AdapterError with all the words, and leaves a model without and one with a
+    baseline as they were.
+    """
     for model in (llama(), trained(method, seed=5)):
         before = snapshot(model)
         with pytest.raises(ft.AdapterError) as caught:
@@ -593,7 +605,9 @@ def test_a_folder_of_the_other_method_is_refused_by_name(method, folder):
     "options", [{"activation": "relu"}, {"sublayers": ["mlp", "self_attn"]}, {"size": 4}], ids=str
 )
 def test_unequal_bottlenecks_that_are_there_stay(options, tmp_path):
-    """Also where every shape fits: with another activation the weights would compute something else."""
+    """Also where every shape fits: with another activation the weights would compute something
+    else.
+    """
     bottleneck.save_bottleneck(trained("bottleneck"), tmp_path)
     model = trained("bottleneck", **options)
     before = snapshot(model)

@@ -1,6 +1,8 @@
-"""JupyterLab as a student meets it: started as `make lab` starts it, driven by mouse and keyboard in a headless Chromium.
+"""JupyterLab as a student meets it: started as `make lab` starts it, driven by mouse and keyboard
+in a headless Chromium.
 
-What is looked at is saved as a picture, in build/browser or the folder that FTLIB_SCREENSHOTS names.
+What is looked at is saved as a picture, in build/browser or the folder that FTLIB_SCREENSHOTS
+names.
 """
 
 import json
@@ -53,7 +55,7 @@ pytestmark = [
 ]
 
 
-# --- JupyterLab and the browser -------------------------------------------------------------------------------------------
+# --- JupyterLab and the browser -------------------------------------------------------------------
 @dataclass
 class Server:
     url: str
@@ -74,7 +76,9 @@ def copy_labs(folder: Path) -> Path:
 
 
 def make_lab_command(root: Path, port: int, token: str) -> list[str]:
-    """The command of `make lab`, with another folder, port and token, and without a browser of its own."""
+    """The command of `make lab`, with another folder, port and token, and without a browser of its
+    own.
+    """
     shown = subprocess.run(
         ["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -97,7 +101,9 @@ def make_lab_command(root: Path, port: int, token: str) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """This one's, with everything that Jupyter and ftlib write led into `folder`; no news, which would cover the page."""
+    """This one's, with everything that Jupyter and ftlib write led into `folder`; no news, which
+    would cover the page.
+    """
     own = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_RUNTIME_DIR": "runtime",
@@ -179,7 +185,9 @@ def chromium():
 
 
 class Notebook:
-    """A lab open in JupyterLab. `strangers`: addresses asked for that are not this machine's; `errors`: of scripts in the page."""
+    """A lab open in JupyterLab. `strangers`: addresses asked for that are not this machine's;
+    `errors`: of scripts in the page.
+    """
 
     def __init__(self, chromium, server: Server, lab: str):
         (path,) = server.notebooks.glob(f"lab-{lab}-*.ipynb")
@@ -243,7 +251,7 @@ def rgb(locator) -> tuple[int, ...]:
     )
 
 
-# --- a lab with a fast set-up: exercise, progress, planner, quiz -----------------------------------------------------------
+# --- a lab with a fast set-up: exercise, progress, planner, quiz ----------------------------------
 LAB, EXERCISE = "3.1.5", "bits_per_weight"
 WRONG = ["return 4 + (8 if scale_block else 32) / block_size"]
 RIGHT = [
@@ -271,7 +279,9 @@ def _page_is_sound(request):
 
 
 def answer(notebook: Notebook, lines: list[str], shown: str):
-    """Type an answer over the last line of the stub, run it and then its check; the check's output once it holds `shown`."""
+    """Type an answer over the last line of the stub, run it and then its check; the check's output
+    once it holds `shown`.
+    """
     stub, check = notebook.cell(f"def {EXERCISE}("), notebook.cell(f"{EXERCISE} = check(")
     stub.locator(".cm-line").last.click()
     notebook.page.keyboard.press("End")
@@ -287,7 +297,9 @@ def answer(notebook: Notebook, lines: list[str], shown: str):
 
 @pytest.fixture(scope="module")
 def solved(lab):
-    """The exercise answered wrong and then right: for each the check's whole text, its sign, and the colour of that."""
+    """The exercise answered wrong and then right: for each the check's whole text, its sign, and
+    the colour of that.
+    """
     seen = {}
     for name, lines, sign in (("wrong", WRONG, "✗"), ("right", RIGHT, "✓")):
         output = answer(lab, lines, sign)
@@ -300,7 +312,8 @@ def solved(lab):
 def test_a_wrong_answer_is_told_its_mistake_in_red(solved):
     text, lead, (red, green, blue) = solved["wrong"]
     assert text == (
-        "✗ bits_per_weight: The scales of the scales are missing: 32 bits for every block_size · scale_block weights. "
+        "✗ bits_per_weight: The scales of the scales are missing: 32 bits for every block_size · "
+        "scale_block weights. "
         "Little, but it is stored. Going on with ftlib's."
     )
     assert lead == "✗ bits_per_weight:" and red > 2 * max(green, blue)
@@ -336,7 +349,9 @@ def test_progress_shows_the_exercise(lab, solved):
 
 
 def test_planner_follows_its_handles(lab):
-    """A key on the slider, a choice in the list: headline and figure change to the plan of what the handles show."""
+    """A key on the slider, a choice in the list: headline and figure change to the plan of what the
+    handles show.
+    """
     cell = lab.cell("import planner")
     lab.run(cell)
     headline, figure = cell.locator(".widget-html b"), cell.locator(".jp-RenderedImage img")
@@ -383,7 +398,7 @@ def test_quiz_answers_a_click(lab):
     assert colours == [(0xA8, 0x3A, 0x00), (0x00, 0x66, 0x4B)]  # COLOURS, as the browser has them
 
 
-# --- a whole lab ----------------------------------------------------------------------------------------------------------
+# --- a whole lab ----------------------------------------------------------------------------------
 def test_run_all_cells_of_the_first_lab(chromium, server, capsys):
     """From the menu, to the last code cell, without an error: 5 to 10 minutes on two cores."""
     notebook = Notebook(chromium, server, "3.1.1")
@@ -396,8 +411,10 @@ def test_run_all_cells_of_the_first_lab(chromium, server, capsys):
     while done < count and not errors.count() and time.monotonic() < deadline:
         try:
             page.wait_for_function(
-                "n => document.querySelectorAll('.jp-Notebook .jp-CodeCell').length && [...document.querySelectorAll("
-                "'.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.textContent)).length > n",
+                "n => document.querySelectorAll('.jp-Notebook .jp-CodeCell').length && "
+                "[...document.querySelectorAll("
+                "'.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.textContent)).length > "
+                "n",
                 arg=done,
                 timeout=30_000,
             )

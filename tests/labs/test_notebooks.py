@@ -57,7 +57,9 @@ def key_number(text: str, find: str) -> float:
 
 
 def drift(committed: str, new: str, key: dict) -> str | None:
-    """None if the number of the new outputs is near enough to the committed one, else the two in a sentence."""
+    """None if the number of the new outputs is near enough to the committed one, else the two in a
+    sentence.
+    """
     old, now = key_number(committed, key["find"]), key_number(new, key["find"])
     allowed = key.get("within", key.get("share", 0) * abs(old))
     if abs(now - old) <= allowed + 1e-12:
@@ -66,7 +68,9 @@ def drift(committed: str, new: str, key: dict) -> str | None:
 
 
 def test_a_drifting_number_is_seen():
-    """|50 − 34| = 16 is beyond 15 points; 1.2 lies 20% above 1; without a tolerance the least digit counts."""
+    """|50 − 34| = 16 is beyond 15 points; 1.2 lies 20% above 1; without a tolerance the least digit
+    counts.
+    """
     points, share, equal = (
         {"find": r"(\d+)%", "within": 15},
         {"find": r"loss ([\d.]+)", "share": 0.15},
@@ -100,7 +104,9 @@ def test_the_labs_are_here():
 
 @per_notebook
 def test_form(path):
-    """Valid, small, begins with its title; cells of one sitting; no cell asks which profile it runs in."""
+    """Valid, small, begins with its title; cells of one sitting; no cell asks which profile it runs
+    in.
+    """
     notebook = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size < 400_000
@@ -120,7 +126,9 @@ def test_form(path):
 
 @per_notebook
 def test_committed_outputs(path):
-    """Of one clean run: counted in order, figures there, no error, no noise, nothing of the machine it ran on."""
+    """Of one clean run: counted in order, figures there, no error, no noise, nothing of the machine
+    it ran on.
+    """
     notebook = read(path)
     counts = [c.execution_count for c in code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
@@ -135,7 +143,9 @@ def test_committed_outputs(path):
 
 @per_notebook
 def test_committed_outputs_are_of_the_committed_code(path):
-    """The hash was recorded when the outputs were written; code edited since then must run again, with --write-back."""
+    """The hash was recorded when the outputs were written; code edited since then must run again,
+    with --write-back.
+    """
     notebook = read(path)
     assert notebook.metadata.ftlib.profile == "tiny" and set(
         notebook.metadata.ftlib.versions
@@ -147,7 +157,9 @@ def test_committed_outputs_are_of_the_committed_code(path):
 
 @per_notebook
 def test_exercises(path):
-    """Every exercise of the lab's module has a stub, then its check, with nbgrader's metadata and the same points."""
+    """Every exercise of the lab's module has a stub, then its check, with nbgrader's metadata and
+    the same points.
+    """
     notebook, exercises = read(path), {e.name: e for e in load_lab(number(path)).exercises}
     stubs, checks = graded(notebook, "solution"), graded(notebook, "grade")
     assert len({**stubs, **checks}) == len(stubs) + len(checks) == 2 * len(exercises)
@@ -172,7 +184,9 @@ def test_exercises(path):
 @pytest.mark.labs
 @per_notebook
 def test_execution_from_top_to_bottom_unsolved(path):
-    """Every exercise says that it is open and goes on with ftlib's; the run ends, with as many figures as are committed."""
+    """Every exercise says that it is open and goes on with ftlib's; the run ends, with as many
+    figures as are committed.
+    """
     if reason := notebooks.left_out(path):
         pytest.skip(reason)
     committed, notebook, before = read(path), read(path), path.read_bytes()
