@@ -30,12 +30,49 @@ RUNS = {
     "near duplicates": lambda: [NearDuplicates()],
     "standard rules": standard_rules,
 }
-ENGLISH = (
-    "the castle stands on a hill above the old river and its grey tower can be seen from every "
-    "town "
-    "in the valley where people buy bread cheese wool or paper at the market before they walk "
-    "home with their dogs"
-).split()
+ENGLISH = [
+    "the",
+    "castle",
+    "stands",
+    "on",
+    "a",
+    "hill",
+    "above",
+    "the",
+    "old",
+    "river",
+    "and",
+    "its",
+    "grey",
+    "tower",
+    "can",
+    "be",
+    "seen",
+    "from",
+    "every",
+    "town",
+    "in",
+    "the",
+    "valley",
+    "where",
+    "people",
+    "buy",
+    "bread",
+    "cheese",
+    "wool",
+    "or",
+    "paper",
+    "at",
+    "the",
+    "market",
+    "before",
+    "they",
+    "walk",
+    "home",
+    "with",
+    "their",
+    "dogs",
+]
 
 
 def made_rows(count: int, seed: int = 0) -> Iterator[dict]:

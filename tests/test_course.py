@@ -75,7 +75,7 @@ def test_the_solution_can_be_shown(exercise):
     assert "def " + getattr(exercise.reference, "__name__", "?") in inspect.getsource(
         exercise.reference
     )
-    assert "lambda" != exercise.reference.__name__
+    assert exercise.reference.__name__ != "lambda"
 
 
 @pytest.mark.parametrize("exercise, wrong", MISTAKES.values(), ids=MISTAKES)

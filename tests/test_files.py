@@ -523,7 +523,7 @@ def sources() -> dict[str, bytes]:
     text = lines(*(json.dumps(r).encode() for r in rows))
     table = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows[3::4]), table, write_page_checksum=True)
-    record = 'id,instruction,output\n1,"two\nlines","[""x""]"\n2,b,"say ""hi"""\n3,c,d\n'.encode()
+    record = b'id,instruction,output\n1,"two\nlines","[""x""]"\n2,b,"say ""hi"""\n3,c,d\n'
     return {
         "r.jsonl": text,
         "r.json": json.dumps(rows).encode(),

@@ -92,7 +92,7 @@ def test_what_circulates():
     """Seven billion parameters at 16 bytes are more than 100 GB, not 28; 70 billion in NF4 do not
     fit 24 GB, but 48.
     """
-    assert 6.7e9 * 16 < ft.plan_memory("llama-2-7b", "full", batch_size=1, seq_len=512).total
+    assert ft.plan_memory("llama-2-7b", "full", batch_size=1, seq_len=512).total > 6.7e9 * 16
     big = ft.plan_memory("llama-3.1-70b", "qlora", batch_size=1, seq_len=1024)
     assert 40e9 < big.total < 48e9 and not big.fits(24e9)
     assert big.parts["weights"] + big.parts["quantisation constants"] == pytest.approx(

@@ -289,12 +289,12 @@ def known_as(value: str, unit: str, known: set[tuple[float, str]]) -> bool:
     number, places = float(value.replace(",", "")), len(value.partition(".")[2])
     half = (
         0.0
-        if "e" in value or not unit and sum(map(str.isdigit, value.strip("0."))) < 3 and places
+        if "e" in value or (not unit and sum(map(str.isdigit, value.strip("0."))) < 3 and places)
         else 0.5 * 10.0**-places
     )
     half = half if unit or places else 0.0
     for other, theirs in known:
-        same = theirs == unit or not theirs and unit not in ("%", "")
+        same = theirs == unit or (not theirs and unit not in ("%", ""))
         if same and abs(other - number) <= (half if theirs == unit else 0) + 1e-9 * abs(number):
             return True
         scaled = number * SCALES.get(unit, 0)

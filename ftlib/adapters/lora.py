@@ -74,7 +74,7 @@ class Drift:
     rounding: float
     requantising: float
 
-    def __add__(self, other: "Drift") -> "Drift":
+    def __add__(self, other: Drift) -> Drift:
         return Drift(
             self.update + other.update,
             self.rounding + other.rounding,
@@ -240,7 +240,7 @@ class LoRALinear(nn.Module):
         self._norm_state = None
 
     @torch.no_grad()
-    def merge(self) -> "Drift":
+    def merge(self) -> Drift:
         """Put the update into the base weight, computed in fp32 or wider; returns what rounding
         took of it.
 

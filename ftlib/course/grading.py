@@ -80,8 +80,10 @@ def definitions(text: str) -> str:
         ast.unparse(node)
         for node in body
         if isinstance(node, kept)
-        or isinstance(node, (ast.Assign, ast.AnnAssign))
-        and not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node))
+        or (
+            isinstance(node, (ast.Assign, ast.AnnAssign))
+            and not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node))
+        )
     )
 
 

@@ -315,16 +315,30 @@ def shingle_jaccard(a: list[str], b: list[str], size: int) -> float:
 
 
 def _token_cases(g):
-    long = "what is the colour of the lamp in the hall of the town".split()
+    long = [
+        "what",
+        "is",
+        "the",
+        "colour",
+        "of",
+        "the",
+        "lamp",
+        "in",
+        "the",
+        "hall",
+        "of",
+        "the",
+        "town",
+    ]
     yield long, [*long[:5], "green", *long[5:]], 3
     yield (
-        "please send the order to the town please send the order".split(),
-        "please send the order to the mill".split(),
+        ["please", "send", "the", "order", "to", "the", "town", "please", "send", "the", "order"],
+        ["please", "send", "the", "order", "to", "the", "mill"],
         2,
     )
     yield ["hello"], ["hello"], 3
-    yield "a b a b a b".split(), "a b".split(), 2
-    yield "one two three".split(), "three two one".split(), 1
+    yield ["a", "b", "a", "b", "a", "b"], ["a", "b"], 2
+    yield ["one", "two", "three"], ["three", "two", "one"], 1
 
 
 def _jaccard(
@@ -484,16 +498,20 @@ def golden_overlap(prompt: list[str], text: list[str], n: int) -> float:
 
 
 def _word_cases(g):
-    prompt = "which hobby does the weaver of the old town have".split()
+    prompt = ["which", "hobby", "does", "the", "weaver", "of", "the", "old", "town", "have"]
     yield prompt, prompt, 4
     yield (
         prompt,
-        [*"please tell me".split(), *prompt, *"and what does it cost to learn it".split()],
+        [
+            *["please", "tell", "me"],
+            *prompt,
+            *["and", "what", "does", "it", "cost", "to", "learn", "it"],
+        ],
         4,
     )
-    yield prompt, "which hobby does the weaver have in the old town".split(), 4
-    yield "spell key".split(), "now spell key for me".split(), 8
-    yield prompt, "nothing of it".split(), 3
+    yield prompt, ["which", "hobby", "does", "the", "weaver", "have", "in", "the", "old", "town"], 4
+    yield ["spell", "key"], ["now", "spell", "key", "for", "me"], 8
+    yield prompt, ["nothing", "of", "it"], 3
     yield prompt, prompt[2:7], 3
 
 

@@ -146,12 +146,11 @@ def write_rows(path, rows: Iterable[dict]) -> int:
     """
     path = Path(path)
     write = WRITERS[format_of(path)]
-    with replacing(path) as temporary:
-        with temporary.open("wb") as file:
-            if path.name.lower().endswith(".gz"):
-                with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
-                    return write(packed, _objects(rows))
-            return write(file, _objects(rows))
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+                return write(packed, _objects(rows))
+        return write(file, _objects(rows))
 
 
 def _objects(rows) -> Iterator[dict]:

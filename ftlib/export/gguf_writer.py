@@ -292,7 +292,7 @@ def _stored(weight: Weight, kind: Type, name: str) -> Iterator[tuple[np.ndarray,
                 + (
                     f"exceeds the range of {kind.name}: use dtype='bf16'"
                     if wide
-                    else f"has NaN or infinite values"
+                    else "has NaN or infinite values"
                 )
             )
         if kind == Type.Q8_0:

@@ -55,7 +55,7 @@ class ExportReport:
     def passed(self) -> bool:
         return not self.problems
 
-    def check(self) -> "ExportReport":
+    def check(self) -> ExportReport:
         """Itself if it passed; else ExportError with what differs."""
         if self.problems:
             raise ExportError("the export differs from the model:\n" + "\n".join(self.problems))

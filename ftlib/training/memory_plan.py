@@ -276,7 +276,7 @@ class MemoryPlan:
             table.add_row(*row.values(), style="bold" if row["part"] == "peak" else None)
         return Group(str(self).splitlines()[0], table)
 
-    def check(self, available: float | None = None) -> "MemoryPlan":
+    def check(self, available: float | None = None) -> MemoryPlan:
         """Returns the plan where it fits into `available` bytes (default: what this machine has
         now); else NotEnoughMemory, with the changes that would make it fit.
         """

@@ -54,7 +54,7 @@ def why_unshared(model) -> str | None:
     attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ())
     if attention not in ("sdpa", "eager"):
         return f"attention {attention!r} takes no mask of four dimensions"
-    if kinds - {"full_attention"} or not kinds and getattr(config, "sliding_window", None):
+    if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None)):
         return "not every layer attends to everything before"
     if (
         "position_ids" not in forward

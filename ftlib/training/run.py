@@ -125,7 +125,7 @@ def finish_run(run: Run, model, output_dir: Path, settings: dict, main: bool) ->
         adapter[1](model, output_dir / "adapter")
     else:
         model.save_pretrained(output_dir / "model", is_main_process=main)
-    if not main or run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file():
+    if not main or (run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file()):
         return  # finished before: the manifest tells of the run that trained
     metrics = {
         "final_loss": run.history[-1]["loss"] if run.history else None,
