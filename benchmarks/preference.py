@@ -26,9 +26,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
 from ftlib.batches.collate import PairCollator
+from ftlib.training.loss_spec import LOSS_SPECS
 from ftlib.training.memory_meter import peak_bytes
-from ftlib.training.options import training_arguments
-from ftlib.training.prefer import OPTIONS
+from ftlib.training.options import TrainOptions
 from ftlib.training.preference_trainer import PreferenceTrainer, pair_logps
 
 R, PAD = 16, 0
@@ -121,24 +121,11 @@ def trl_trainer(kind: str, peft, tokenizer, **options):
 def ftlib_loss(
     model, loss: str, rows: list[dict], share: bool = False, adapter_off: bool = False
 ) -> Callable[[], torch.Tensor]:
-    args = training_arguments(
-        None,
-        steps=1,
-        learning_rate=1e-6,
-        batch_size=len(rows),
-        seed=0,
-        schedule="cosine",
-        warmup=0,
-        weight_decay=0,
-        accumulate=1,
-        save_steps=1,
-        eval_steps=None,
-        log_steps=1,
-        optimizer="adamw",
-        autocast=False,
-    )
+    args = TrainOptions(
+        steps=1, learning_rate=1e-6, batch_size=len(rows), warmup=0, precision="fp32"
+    ).trainer_arguments(model, evaluates=False)
     trainer = PreferenceTrainer(
-        model, loss, OPTIONS[loss], adapter_off, args=args, train_dataset=[]
+        model, loss, LOSS_SPECS[loss].options, adapter_off, args=args, train_dataset=[]
     )
     batch = PairCollator(PAD, share)(rows)
     return lambda: trainer.row_losses(model, batch)[0].mean()

@@ -31,11 +31,13 @@ from ftlib.batches.template import IGNORE
 from ftlib.core.errors import DataError
 from ftlib.data.rows import fingerprint
 from ftlib.training import folder as folder_module
-from ftlib.training import options as options_module
 from ftlib.training import prefer as prefer_module
 from ftlib.training import reference as reference_module
-from ftlib.training.prefer import OPTIONS, prefer
-from ftlib.training.preference_trainer import METRICS, PreferenceTrainer, pair_logps, why_unshared
+from ftlib.training.loss_spec import LOSS_SPECS
+from ftlib.training.options import TrainOptions
+from ftlib.training.prefer import prefer
+from ftlib.training.preference_trainer import PreferenceTrainer, pair_logps, why_unshared
+from ftlib.training.reference_logps import row_keys
 from ftlib.training.samplers import BlockSampler
 
 F64 = torch.float64
@@ -81,25 +83,11 @@ def hand_logps(model, item, side="chosen_ids") -> torch.Tensor:
 
 
 def trainer_of(model, loss="dpo", adapter_off=True, **options):
-    args = options_module.training_arguments(
-        None,
-        steps=1,
-        learning_rate=1e-3,
-        batch_size=4,
-        seed=0,
-        schedule="cosine",
-        warmup=0,
-        weight_decay=0,
-        accumulate=1,
-        save_steps=1,
-        eval_steps=None,
-        log_steps=1,
-        optimizer="adamw",
-        autocast=False,
-    )
-    return PreferenceTrainer(
-        model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[]
-    )
+    args = TrainOptions(
+        steps=1, learning_rate=1e-3, batch_size=4, warmup=0, precision="fp32"
+    ).trainer_arguments(model, evaluates=False)
+    loss_options = LOSS_SPECS[loss].options | options
+    return PreferenceTrainer(model, loss, loss_options, adapter_off, args=args, train_dataset=[])
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -370,7 +358,7 @@ def test_where_sharing_is_exact():
     [(sliding, "everything before"), (with_prefix, "prefix"), (flash, "flash_attention_2")],
 )
 def test_where_it_is_not_prompts_run_twice_and_one_line_says_so(make, reason, tokenizer, caplog):
-    collator = prefer_module._collator(make(), tokenizer, "dpo", True)
+    collator = prefer_module.preference_collator(make(), tokenizer, LOSS_SPECS["dpo"], True)
     assert not collator.share_prefix and reason in caplog.text
 
 
@@ -444,7 +432,7 @@ def test_ktos_loss_by_hand(tokenizer):
     assert values["kl"].item() == pytest.approx(max(0.0, (other - ref_other).mean().item()))
 
 
-@pytest.mark.parametrize("loss", OPTIONS)
+@pytest.mark.parametrize("loss", LOSS_SPECS)
 def test_it_learns_what_is_preferred(loss, tokenizer):
     run = prefer(
         adapted(lora_dropout=0.0),
@@ -459,11 +447,11 @@ def test_it_learns_what_is_preferred(loss, tokenizer):
         run.history[-1]["loss"] < run.history[0]["loss"]
         and run.eval_history[-1]["eval_rewards/margins"] > 0
     )
-    assert set(run.history[-1]) == {"step", "loss", "learning_rate", *METRICS[loss]}
+    assert set(run.history[-1]) == {"step", "loss", "learning_rate", *LOSS_SPECS[loss].metrics}
     assert set(run.eval_history[-1]) == {
         "step",
         "eval_loss",
-        *(f"eval_{name}" for name in METRICS[loss]),
+        *(f"eval_{name}" for name in LOSS_SPECS[loss].metrics),
     }
 
 
@@ -848,7 +836,7 @@ def test_a_run_that_version_0_1_0_began_finds_its_reference(loss, tokenizer, tmp
 def as_version_0_1_0_left_it(run: Path, loss: str, tokenizer) -> None:
     """Rewrite a run's reference by row, and its settings without what was recorded later."""
     if loss == "kto":
-        encoded = prefer_module._kto_order(
+        encoded = prefer_module.kto_order(
             encode_binary(tokenizer, PAIRS), SETTINGS["batch_size"], 0
         )
         parts = {
@@ -864,7 +852,7 @@ def as_version_0_1_0_left_it(run: Path, loss: str, tokenizer) -> None:
     known = dict(zip(map(bytes, kept["keys"].tolist()), kept["logps"].tolist()))
     tensors = {}
     for name, items in parts.items():
-        values = [[known[key] for key in prefer_module._keys(item)] for item in items]
+        values = [[known[key] for key in row_keys(item)] for item in items]
         tensors[name] = torch.tensor(values, dtype=kept["logps"].dtype)
     save_file(tensors, run / "reference" / reference_module.LOGPS)
     recorded = json.loads((run / "reference" / reference_module.MANIFEST).read_text())
@@ -960,7 +948,7 @@ def test_the_two_sides_of_a_pair_are_no_mismatch():
 
 
 def test_every_row_once_and_the_last_batch_topped_up():
-    order = prefer_module._kto_order(thumbs(10), 4, seed=0)
+    order = prefer_module.kto_order(thumbs(10), 4, seed=0)
     rows = [item["prompt_ids"][0] for item in order]
     assert len(order) == 12 and set(rows[:10]) == set(range(10)) and rows[10:] == rows[:2]
     assert all(

@@ -15,8 +15,8 @@ from peft import LoraConfig, get_peft_model
 import ftlib as ft
 from ftlib.batches.collate import KTOCollator, PairCollator
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch
-from ftlib.training.options import training_arguments
-from ftlib.training.prefer import OPTIONS
+from ftlib.training.loss_spec import LOSS_SPECS
+from ftlib.training.options import TrainOptions
 from ftlib.training.preference_trainer import PreferenceTrainer
 
 
@@ -98,24 +98,11 @@ def reference_is_base(trainer) -> None:
 
 
 def our_loss(loss: str, model, batch, adapter_off: bool = False, **options) -> torch.Tensor:
-    args = training_arguments(
-        None,
-        steps=1,
-        learning_rate=1e-3,
-        batch_size=4,
-        seed=0,
-        schedule="cosine",
-        warmup=0,
-        weight_decay=0,
-        accumulate=1,
-        save_steps=1,
-        eval_steps=None,
-        log_steps=1,
-        optimizer="adamw",
-        autocast=False,
-    )
+    args = TrainOptions(
+        steps=1, learning_rate=1e-3, batch_size=4, warmup=0, precision="fp32"
+    ).trainer_arguments(model, evaluates=False)
     trainer = PreferenceTrainer(
-        model, loss, OPTIONS[loss] | options, adapter_off, args=args, train_dataset=[]
+        model, loss, LOSS_SPECS[loss].options | options, adapter_off, args=args, train_dataset=[]
     )
     return trainer.row_losses(model, batch)[0].mean()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -12,6 +14,100 @@ from ftlib.core.profiles import get_profile
 from ftlib.training.folder import RunError, log
 
 PRECISIONS = ("fp32", "bf16")
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+}
+# Parameters from which activations are recomputed rather than kept, unless `checkpointing` says
+# otherwise.
+LARGE = 7e9
+# What makes a run the run that it is: one that goes on with another value is another run.
+IDENTITY = (
+    "steps",
+    "learning_rate",
+    "batch_size",
+    "seed",
+    "schedule",
+    "warmup",
+    "weight_decay",
+    "accumulate",
+    "max_length",
+    "optimizer",
+    "precision",
+)
+
+
+@dataclass(kw_only=True)
+class TrainOptions:
+    """The options that all training has, `finetune`'s and `prefer`'s alike; those say what each
+    means. RunError for a value that no run can have.
+    """
+
+    steps: int
+    learning_rate: float
+    batch_size: int
+    seed: int = 0
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    precision: str | None = None
+    max_length: int = 1024
+    checkpointing: bool | None = None
+    save_steps: int = 50
+    eval_steps: int | None = None
+    log_steps: int = 5
+    output_dir: Path | None = None
+    resume: bool = True
+    show: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise RunError(
+                f"steps={self.steps}, batch_size={self.batch_size}, "
+                f"learning_rate={self.learning_rate}: all must be above 0"
+            )
+        self.precision = check_precision(self.precision)
+        self.output_dir = Path(self.output_dir) if self.output_dir else None
+
+    def identity(self) -> dict:
+        """What is recorded of a run, and compared when it goes on."""
+        return {name: getattr(self, name) for name in IDENTITY}
+
+    def trainer_arguments(self, model, evaluates: bool) -> TrainingArguments:
+        """The same in the words of `transformers.Trainer`."""
+        has_gpu = torch.cuda.is_available()
+        eval_steps = None
+        if evaluates:
+            eval_steps = self.eval_steps or max(1, self.steps // 8)
+        return TrainingArguments(
+            output_dir=str(self.output_dir or tempfile.gettempdir()),
+            max_steps=self.steps,
+            per_device_train_batch_size=self.batch_size,
+            gradient_accumulation_steps=self.accumulate,
+            per_device_eval_batch_size=self.batch_size * 2,
+            learning_rate=self.learning_rate,
+            lr_scheduler_type=self.schedule,
+            warmup_steps=round(self.warmup * self.steps),
+            weight_decay=self.weight_decay,
+            optim=optimizer_name(self.optimizer),
+            seed=self.seed,
+            bf16=uses_autocast(model, self.precision),
+            use_cpu=not has_gpu,
+            logging_steps=self.log_steps,
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            save_strategy="steps" if self.output_dir else "no",
+            save_steps=self.save_steps,
+            save_total_limit=2,
+            eval_strategy="steps" if eval_steps else "no",
+            eval_steps=eval_steps,
+            include_num_input_tokens_seen="non_padding",
+            dataloader_pin_memory=has_gpu,
+        )
 
 
 def check_precision(precision: str | None) -> str:
@@ -25,11 +121,8 @@ def check_precision(precision: str | None) -> str:
             f"precision={precision!r}: use one of {', '.join(PRECISIONS)}, or None for the "
             "profile's"
         )
-    if (
-        precision == "bf16"
-        and torch.cuda.is_available()
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
+    has_gpu = torch.cuda.is_available()
+    if precision == "bf16" and has_gpu and not torch.cuda.is_bf16_supported(False):
         raise RunError(
             f"precision='bf16': {torch.cuda.get_device_name()} has no bf16 units; use "
             "precision='fp32'"
@@ -44,14 +137,6 @@ def uses_autocast(model, precision: str) -> bool:
     return precision == "bf16" and model.dtype == torch.float32
 
 
-OPTIMIZERS = {
-    "adamw": "adamw_torch_fused",
-    "paged_adamw": "paged_adamw_32bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-}
-LARGE = 7e9  # parameters from which activations are recomputed rather than kept, unless `checkpointing` says otherwise
-
-
 def optimizer_name(name: str) -> str:
     """Trainer's name of an optimizer; paged ones, whose states may move to the CPU's memory, are
     plain where there is no CUDA.
@@ -64,70 +149,23 @@ def optimizer_name(name: str) -> str:
     return OPTIMIZERS[name]
 
 
-def training_arguments(
-    output_dir,
-    *,
-    steps,
-    learning_rate,
-    batch_size,
-    seed,
-    schedule,
-    warmup,
-    weight_decay,
-    accumulate,
-    save_steps,
-    eval_steps,
-    log_steps,
-    optimizer,
-    autocast,
-) -> TrainingArguments:
-    cuda = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(output_dir or tempfile.gettempdir()),
-        max_steps=steps,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulate,
-        per_device_eval_batch_size=batch_size * 2,
-        learning_rate=learning_rate,
-        lr_scheduler_type=schedule,
-        warmup_steps=round(warmup * steps),
-        weight_decay=weight_decay,
-        optim=optimizer_name(optimizer),
-        seed=seed,
-        bf16=autocast,
-        use_cpu=not cuda,
-        logging_steps=log_steps,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        save_strategy="steps" if output_dir else "no",
-        save_steps=save_steps,
-        save_total_limit=2,
-        eval_strategy="steps" if eval_steps else "no",
-        eval_steps=eval_steps,
-        include_num_input_tokens_seen="non_padding",
-        dataloader_pin_memory=cuda,
-    )
-
-
-def check_start(model, steps: int, batch_size: int, learning_rate: float) -> None:
-    if steps < 1 or batch_size < 1 or not learning_rate > 0:
-        raise RunError(
-            f"steps={steps}, batch_size={batch_size}, learning_rate={learning_rate}: all must be "
-            "above 0"
-        )
-    if not count_parameters(model)[0]:
+def check_trainable(model) -> None:
+    """RunError for a model of which nothing would train."""
+    trained, _ = count_parameters(model)
+    if not trained:
         raise RunError(
             "no parameter of the model requires grad: call add_lora, or model.requires_grad_(True)"
         )
 
 
 def recompute_activations(model, checkpointing: bool | None) -> None:
-    """Recompute activations where asked for, or where the model is large."""
-    if checkpointing if checkpointing is not None else model.num_parameters() >= LARGE:
-        # Non-reentrant: gradients reach the adapters although the embedding output needs none.
-        enable = (
-            getattr(model, "activation_checkpointing_enable", None)
-            or model.gradient_checkpointing_enable
-        )
-        enable({"use_reentrant": False})
+    """Recompute activations where asked for; None: where the model is large."""
+    if checkpointing is None:
+        checkpointing = model.num_parameters() >= LARGE
+    if not checkpointing:
+        return
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is None:  # its name in older versions of transformers
+        enable = model.gradient_checkpointing_enable
+    # Non-reentrant: gradients reach the adapters although the embedding output needs none.
+    enable({"use_reentrant": False})

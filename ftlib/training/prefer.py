@@ -11,194 +11,18 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
-from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, sequences_of
-from ftlib.training.folder import RunError, open_folder, run_settings, steps_of
-from ftlib.training.options import (
-    check_precision,
-    check_start,
-    recompute_activations,
-    training_arguments,
-    uses_autocast,
-)
-from ftlib.training.preference_trainer import LOSSES, PreferenceTrainer, why_unshared
-from ftlib.training.reference import describe, load_reference, locked, save_reference, sequence_key
-from ftlib.training.run import Run, finish_run, run_callbacks, run_training
+from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length
+from ftlib.training.folder import RunError, RunFolder, open_folder, run_settings
+from ftlib.training.loss_spec import LossSpec, loss_spec
+from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
+from ftlib.training.preference_trainer import PreferenceTrainer, why_unshared
+from ftlib.training.reference_logps import add_reference
+from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.samplers import LengthGroupedSampler
 
 log = logging.getLogger("ftlib")
-OPTIONS = {
-    "dpo": {"beta": 0.1, "label_smoothing": 0.0},
-    "simpo": {"beta": 2.0, "gamma_beta_ratio": 0.5},
-    "orpo": {"beta": 0.1},
-    "kto": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
-}
-HAVE_REFERENCE = ("dpo", "kto")
-
-
-def _loss_options(loss: str, given: dict) -> dict:
-    """The loss's options, its defaults where none was given."""
-    if loss not in OPTIONS:
-        raise RunError(f"loss={loss!r}: use one of {', '.join(OPTIONS)}")
-    given = {name: value for name, value in given.items() if value is not None}
-    for name, value in given.items():
-        if name not in OPTIONS[loss]:
-            raise RunError(
-                f"{name}={value!r}: loss={loss!r} takes no such option, only "
-                f"{', '.join(OPTIONS[loss])}"
-            )
-    options, one = OPTIONS[loss] | given, torch.full((1,), -1.0)
-    tensors = {"simpo": 2, "orpo": 3}.get(loss, 4)
-    LOSSES[loss](
-        *[one] * tensors, *([one > 0] if loss == "kto" else []), **options
-    )  # refuses a value now, not in the first step
-    return options
-
-
-def _check_reference(model, loss: str, reference) -> str | Path | None:
-    if loss not in HAVE_REFERENCE:
-        if reference is not None:
-            raise RunError(f"reference={reference!r}: loss={loss!r} has no reference; leave it out")
-        return None
-    if reference == "adapter_off" and not lora_layers(model):
-        raise RunError(
-            "reference='adapter_off': the model has no LoRA adapter; use reference='cached', or "
-            "call add_lora first"
-        )
-    if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
-        raise RunError(
-            f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the "
-            "cache shall lie"
-        )
-    return "cached" if reference is None else reference
-
-
-def _kto_order(items: list[dict], batch_size: int, seed: int) -> list[dict]:
-    """Rows of like length side by side in batches that stay together; the last batch is topped up
-    with rows of the first.
-    """
-    if len(items) < batch_size:
-        raise RunError(
-            f"batch_size={batch_size} is more than the {len(items)} rows: lower it, or bring more "
-            "rows"
-        )
-    order = list(LengthGroupedSampler([row_length(item) for item in items], batch_size, seed))
-    order += order[: -len(order) % batch_size]
-    return mismatch([items[i] for i in order], batch_size)
-
-
-def _encode(
-    tokenizer, rows, eval_rows, loss: str, args, max_length: int
-) -> tuple[list[dict], list[dict] | None]:
-    """Rows to train on and to evaluate on, in the form that the loss takes."""
-    if loss != "kto":
-        return encode_pairs(tokenizer, rows, max_length), encode_pairs(
-            tokenizer, eval_rows, max_length
-        ) if eval_rows else None
-    if args.train_batch_size < 2:
-        raise RunError(
-            f"batch_size={args.train_batch_size}: KTO estimates its reference point from the "
-            "other rows of a batch; "
-            "use 2 or more"
-        )
-    train_set = _kto_order(
-        encode_binary(tokenizer, rows, max_length), args.train_batch_size, args.seed
-    )
-    return train_set, mismatch(
-        encode_binary(tokenizer, eval_rows, max_length), args.eval_batch_size
-    ) if eval_rows else None
-
-
-def _collator(model, tokenizer, loss: str, share_prefix: bool):
-    if loss == "kto":
-        return KTOCollator(tokenizer.pad_token_id)
-    reason = why_unshared(model) if share_prefix else None
-    if reason:
-        log.info("prompts are run twice, for chosen and for rejected: %s", reason)
-    return PairCollator(tokenizer.pad_token_id, share_prefix and not reason)
-
-
-def _say_balance(items: list[dict], desirable_weight: float, undesirable_weight: float) -> None:
-    good = sum(item["label"] for item in items)
-    if 0 < good < len(items) and undesirable_weight:
-        ratio = desirable_weight * good / (undesirable_weight * (len(items) - good))
-        if not 1 <= ratio <= 4 / 3:
-            log.info(
-                "%d desirable and %d undesirable rows: weights times numbers are in the ratio "
-                "%.2f; "
-                "the KTO paper (arXiv 2402.01306) advises 1 to 4/3: set desirable_weight or "
-                "undesirable_weight",
-                good,
-                len(items) - good,
-                ratio,
-            )
-
-
-def _keys(item: dict) -> list[bytes]:
-    return [sequence_key(**sequence) for sequence in sequences_of(item)]
-
-
-def _not_known(items: list[dict], known: dict[bytes, float]) -> list[dict]:
-    """What is to be computed: pairs of which a side is not known, whose prompt can be run once;
-    KTO's sequences one by one, since its mismatched ones change with the seed and its own do not.
-    """
-    if "chosen_ids" in items[0]:
-        return [item for item in items if not known.keys() >= set(_keys(item))]
-    missing = {}
-    for item in items:
-        for sequence in sequences_of(item):
-            key = sequence_key(**sequence)
-            if key not in known:
-                missing[key] = sequence
-    return list(missing.values())
-
-
-def _compute_reference(
-    trainer: PreferenceTrainer, todo: list[dict], show: bool
-) -> tuple[dict[bytes, float], torch.dtype]:
-    """Log-probabilities of these pairs or sequences by key, and their dtype."""
-    logps = trainer.reference_logps(todo, show)
-    computed = {}
-    for item, values in zip(todo, logps.tolist(), strict=True):
-        keys = _keys(item) if "chosen_ids" in item else [sequence_key(**item)]
-        computed.update(zip(keys, values, strict=True))
-    return computed, logps.dtype
-
-
-def _add_reference(
-    trainer: PreferenceTrainer,
-    precision: str,
-    folder: Path | None,
-    shared: bool,
-    resumed: bool,
-    show: bool,
-) -> None:
-    """Put the starting policy's log-probabilities into the rows: from the folder, or computed and
-    left there. A folder that is `shared` between runs is locked meanwhile.
-    """
-    parts = {"train": trainer.train_dataset}
-    if trainer.eval_dataset:
-        parts["eval"] = trainer.eval_dataset
-    items = [item for part in parts.values() for item in part]
-    with trainer.args.main_process_first(), locked(folder if shared else None):
-        policy = describe(trainer.model, precision) if folder else {}
-        known = load_reference(folder, policy, resumed, parts) if folder else {}
-        todo = _not_known(items, known)
-        if todo and resumed:
-            raise RunError(
-                f"{folder} holds no reference of {len(todo)} of the rows, and the run had begun: "
-                "delete the run's folder and start again"
-            )
-        if todo:
-            computed, dtype = _compute_reference(trainer, todo, show)
-            known.update(computed)
-            if folder and trainer.args.process_index == 0:
-                save_reference(folder, policy, known, dtype)
-    for item in items:
-        item["ref_logps"] = [known[key] for key in _keys(item)]
 
 
 def prefer(
@@ -271,21 +95,7 @@ def prefer(
     draw, so it is no estimate of KL(π‖π_ref); for KTO z0. Raises RunError, DataError, LossError
     (all ValueError).
     """
-    check_start(model, steps, batch_size, learning_rate)
-    options = _loss_options(
-        loss,
-        {
-            "beta": beta,
-            "label_smoothing": label_smoothing,
-            "gamma_beta_ratio": gamma_beta_ratio,
-            "desirable_weight": desirable_weight,
-            "undesirable_weight": undesirable_weight,
-        },
-    )
-    precision = check_precision(precision)
-    reference = _check_reference(model, loss, reference)
-    output_dir = Path(output_dir) if output_dir else None
-    common = dict(
+    options = TrainOptions(
         steps=steps,
         learning_rate=learning_rate,
         batch_size=batch_size,
@@ -295,61 +105,159 @@ def prefer(
         weight_decay=weight_decay,
         accumulate=accumulate,
         optimizer=optimizer,
-    )
-    args = training_arguments(
-        output_dir,
-        **common,
+        precision=precision,
+        max_length=max_length,
+        checkpointing=checkpointing,
         save_steps=save_steps,
+        eval_steps=eval_steps,
         log_steps=log_steps,
-        autocast=uses_autocast(model, precision),
-        eval_steps=(eval_steps or max(1, steps // 8)) if eval_rows else None,
+        output_dir=output_dir,
+        resume=resume,
+        show=show,
     )
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, loss, args, max_length)
-    if loss == "kto":
-        _say_balance(train_set, options["desirable_weight"], options["undesirable_weight"])
-    collator = _collator(model, tokenizer, loss, share_prefix)
+    check_trainable(model)
+    spec = loss_spec(loss)
+    given = {
+        "beta": beta,
+        "label_smoothing": label_smoothing,
+        "gamma_beta_ratio": gamma_beta_ratio,
+        "desirable_weight": desirable_weight,
+        "undesirable_weight": undesirable_weight,
+    }
+    loss_options = spec.validate(given)
+    reference = _check_reference(model, spec, reference)
+    args = options.trainer_arguments(model, evaluates=bool(eval_rows))
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length)
+    if not spec.paired:
+        _say_balance(train_set, **_weights(loss_options))
+    collator = preference_collator(model, tokenizer, spec, share_prefix)
     recompute_activations(model, checkpointing)
-    checkpoint, settings = None, None
-    if output_dir:
+    folder = RunFolder()
+    if options.output_dir:
         settings = run_settings(
             model,
             rows,
             eval_rows,
-            **common,
-            max_length=max_length,
-            precision=precision,
+            **options.identity(),
             loss=loss,
-            **options,
-            loss_function=loss_function and getattr(loss_function, "__name__", str(loss_function)),
+            **loss_options,
+            loss_function=_name_of(loss_function),
             reference="cached" if isinstance(reference, Path) else reference,
             share_prefix=getattr(collator, "share_prefix", False),
         )
-        checkpoint = open_folder(output_dir, settings, resume, args)
+        folder = open_folder(options.output_dir, settings, resume, args)
     trainer = PreferenceTrainer(
         model,
         loss,
-        options,
-        reference == "adapter_off",
-        loss_function,
+        loss_options,
+        adapter_off=reference == "adapter_off",
+        function=loss_function,
         args=args,
         train_dataset=train_set,
         eval_dataset=eval_set,
         data_collator=collator,
         callbacks=run_callbacks(args, show),
     )
-    if reference not in (None, "adapter_off") and steps_of(checkpoint) < steps:
-        folder = (
-            reference if isinstance(reference, Path) else output_dir and output_dir / "reference"
+    wants_reference = reference not in (None, "adapter_off")
+    if wants_reference and folder.done_steps < steps:
+        shared = reference if isinstance(reference, Path) else None
+        add_reference(trainer, options.precision, folder, shared, show and args.process_index == 0)
+    return run_training(trainer, folder)
+
+
+def _name_of(function: Callable | None) -> str | None:
+    """What a manifest calls a loss function that was handed in."""
+    if function is None:
+        return None
+    return getattr(function, "__name__", str(function))
+
+
+def _check_reference(model, spec: LossSpec, reference) -> str | Path | None:
+    if not spec.reference:
+        if reference is not None:
+            raise RunError(
+                f"reference={reference!r}: loss={spec.name!r} has no reference; leave it out"
+            )
+        return None
+    if reference == "adapter_off" and not lora_layers(model):
+        raise RunError(
+            "reference='adapter_off': the model has no LoRA adapter; use reference='cached', or "
+            "call add_lora first"
         )
-        _add_reference(
-            trainer,
-            precision,
-            folder,
-            isinstance(reference, Path),
-            checkpoint is not None,
-            show and args.process_index == 0,
+    if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
+        raise RunError(
+            f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the "
+            "cache shall lie"
         )
-    run = run_training(trainer, checkpoint, output_dir)
-    if output_dir:
-        finish_run(run, model, output_dir, settings, args.process_index == 0)
-    return run
+    return "cached" if reference is None else reference
+
+
+def kto_order(items: list[dict], batch_size: int, seed: int) -> list[dict]:
+    """Rows of like length side by side in batches that stay together; the last batch is topped up
+    with rows of the first.
+    """
+    if len(items) < batch_size:
+        raise RunError(
+            f"batch_size={batch_size} is more than the {len(items)} rows: lower it, or bring more "
+            "rows"
+        )
+    lengths = [row_length(item) for item in items]
+    order = list(LengthGroupedSampler(lengths, batch_size, seed))
+    missing = -len(order) % batch_size
+    order += order[:missing]
+    return mismatch([items[i] for i in order], batch_size)
+
+
+def _encode(
+    tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int
+) -> tuple[list[dict], list[dict] | None]:
+    """Rows to train on and to evaluate on, in the form that the loss takes."""
+    eval_set = None
+    if spec.paired:
+        train_set = encode_pairs(tokenizer, rows, max_length)
+        if eval_rows:
+            eval_set = encode_pairs(tokenizer, eval_rows, max_length)
+        return train_set, eval_set
+    batch_size = args.train_batch_size
+    if batch_size < 2:
+        raise RunError(
+            f"batch_size={batch_size}: KTO estimates its reference point from the other rows of a "
+            "batch; use 2 or more"
+        )
+    train_set = kto_order(encode_binary(tokenizer, rows, max_length), batch_size, args.seed)
+    if eval_rows:
+        eval_set = mismatch(encode_binary(tokenizer, eval_rows, max_length), args.eval_batch_size)
+    return train_set, eval_set
+
+
+def preference_collator(model, tokenizer, spec: LossSpec, share_prefix: bool):
+    """Pairs share their prompt where that is exact, and one line says where it is not."""
+    if not spec.paired:
+        return KTOCollator(tokenizer.pad_token_id)
+    if not share_prefix:
+        return PairCollator(tokenizer.pad_token_id, share_prefix=False)
+    reason = why_unshared(model)
+    if reason:
+        log.info("prompts are run twice, for chosen and for rejected: %s", reason)
+    return PairCollator(tokenizer.pad_token_id, share_prefix=not reason)
+
+
+def _weights(loss_options: dict) -> dict[str, float]:
+    return {name: value for name, value in loss_options.items() if name.endswith("_weight")}
+
+
+def _say_balance(items: list[dict], desirable_weight: float, undesirable_weight: float) -> None:
+    good = sum(item["label"] for item in items)
+    bad = len(items) - good
+    if not good or not bad or not undesirable_weight:
+        return
+    ratio = desirable_weight * good / (undesirable_weight * bad)
+    if not 1 <= ratio <= 4 / 3:
+        log.info(
+            "%d desirable and %d undesirable rows: weights times numbers are in the ratio %.2f; "
+            "the KTO paper (arXiv 2402.01306) advises 1 to 4/3: set desirable_weight or "
+            "undesirable_weight",
+            good,
+            bad,
+            ratio,
+        )

@@ -18,28 +18,11 @@ from ftlib.adapters.prefix import Prefix
 from ftlib.batches.collate import CHOSEN, REJECTED, SequenceCollator, shared_mask
 from ftlib.batches.preference import row_length
 from ftlib.batches.template import IGNORE
+from ftlib.core.modes import evaluation_mode
 from ftlib.losses.logps import completion_logps
-from ftlib.losses.preference import dpo_loss, kto_loss, orpo_loss, simpo_loss
+from ftlib.training.loss_spec import loss_spec
 from ftlib.training.samplers import BlockSampler, LengthGroupedSampler
 from ftlib.training.trainer import SFTTrainer
-
-PAIRED = (
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/margins",
-    "rewards/accuracies",
-    "logps/chosen",
-    "logps/rejected",
-    "lengths/chosen",
-    "lengths/rejected",
-)
-LOSSES = {"dpo": dpo_loss, "simpo": simpo_loss, "orpo": orpo_loss, "kto": kto_loss}
-METRICS = {
-    "dpo": (*PAIRED, "kl"),
-    "simpo": PAIRED,
-    "orpo": (*PAIRED, "nll_loss"),
-    "kto": (*(name for name in PAIRED if name != "rewards/accuracies"), "kl"),
-}
 
 
 # --- log-probabilities of a batch -----------------------------------------------------------------
@@ -47,11 +30,10 @@ def why_unshared(model) -> str | None:
     """Why a prompt cannot be run once for both completions of a pair with this model; None where
     that is exact.
     """
-    config, forward = (
-        model.config.get_text_config(decoder=True),
-        inspect.signature(model.base_model.forward).parameters,
-    )
-    attention, kinds = config._attn_implementation, set(getattr(config, "layer_types", None) or ())
+    config = model.config.get_text_config(decoder=True)
+    forward = inspect.signature(model.base_model.forward).parameters
+    attention = attention_of(model)
+    kinds = set(getattr(config, "layer_types", None) or ())
     if attention not in ("sdpa", "eager"):
         return f"attention {attention!r} takes no mask of four dimensions"
     if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None)):
@@ -65,11 +47,20 @@ def why_unshared(model) -> str | None:
     return "the model has a trained prefix" if parts_of(model, Prefix) else None
 
 
+def attention_of(model) -> str:
+    """Which attention transformers runs: "sdpa", "eager", … It has no public name for it."""
+    return model.config.get_text_config(decoder=True)._attn_implementation  # noqa: SLF001
+
+
 def _attention_mask(model, segments: Tensor) -> Tensor:
-    mask, inner = shared_mask(segments), getattr(model, "module", model)
-    if inner.config.get_text_config(decoder=True)._attn_implementation == "sdpa":
+    """(B, 1, T, T), as the model's attention takes it: true where a query sees a key, or, for the
+    eager one, which adds its mask to the scores, 0 there and else the least number.
+    """
+    mask = shared_mask(segments)
+    inner = getattr(model, "module", model)
+    if attention_of(inner) == "sdpa":
         return mask
-    lowest = torch.finfo(inner.dtype).min  # eager attention adds its mask to the scores
+    lowest = torch.finfo(inner.dtype).min
     return torch.zeros_like(mask, dtype=inner.dtype).masked_fill(~mask, lowest)
 
 
@@ -79,10 +70,13 @@ def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
     Each is (B, 2): chosen, rejected.
     """
-    labels, segments = batch["labels"], batch.get("segments")
-    if segments is None:
+    labels = batch["labels"]
+    segments = batch.get("segments")
+    if segments is None:  # 2B rows, all chosen before all rejected
         logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], labels)
-        return logps.sum(1).view(2, -1).T, (labels[:, 1:] != IGNORE).sum(1).view(2, -1).T
+        sums = logps.sum(1)
+        counts = (labels[:, 1:] != IGNORE).sum(1)
+        return sums.view(2, -1).T, counts.view(2, -1).T
     logps = completion_logps(
         model,
         batch["input_ids"],
@@ -92,30 +86,40 @@ def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     )
     # A segment's first label is ignored, so a score stands in the segment that it belongs to.
     inside = torch.stack([segments == CHOSEN, segments == REJECTED], dim=1)
-    return (logps[:, None] * inside).sum(-1), ((labels != IGNORE)[:, None] & inside).sum(-1)
+    sums = (logps[:, None] * inside).sum(-1)
+    counts = ((labels != IGNORE)[:, None] & inside).sum(-1)
+    return sums, counts
 
 
 def single_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Of a `SequenceCollator` batch: summed log-probabilities (nats) of the completions and their
     numbers of tokens, each (B, 1).
     """
-    logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
-    return logps.sum(1, keepdim=True), (batch["labels"][:, 1:] != IGNORE).sum(1, keepdim=True)
+    labels = batch["labels"]
+    logps = completion_logps(model, batch["input_ids"], batch["attention_mask"], labels)
+    counts = (labels[:, 1:] != IGNORE).sum(1, keepdim=True)
+    return logps.sum(1, keepdim=True), counts
 
 
 def kto_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Of a `KTOCollator` batch: summed log-probabilities (nats) of each prompt's own completion,
     and without gradient of the mismatched one, and their numbers of tokens, each (B, 2).
     """
-    out = []
-    for prefix in ("", "kl_"):
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not prefix):
-            logps = completion_logps(
-                model, *(batch[prefix + k] for k in ("input_ids", "attention_mask", "labels"))
-            )
-        out.append((logps.sum(1), (batch[f"{prefix}labels"][:, 1:] != IGNORE).sum(1)))
-    (own, own_count), (other, other_count) = out
-    return torch.stack([own, other], 1), torch.stack([own_count, other_count], 1)
+    own = _kto_sums(model, batch, "")
+    with torch.no_grad():
+        mismatched = _kto_sums(model, batch, "kl_")
+    sums = torch.stack([own[0], mismatched[0]], 1)
+    counts = torch.stack([own[1], mismatched[1]], 1)
+    return sums, counts
+
+
+def _kto_sums(model, batch: dict[str, Tensor], prefix: str) -> tuple[Tensor, Tensor]:
+    """Summed log-probabilities and numbers of tokens, (B,) each, of one half of the batch."""
+    labels = batch[f"{prefix}labels"]
+    logps = completion_logps(
+        model, batch[f"{prefix}input_ids"], batch[f"{prefix}attention_mask"], labels
+    )
+    return logps.sum(1), (labels[:, 1:] != IGNORE).sum(1)
 
 
 class PreferenceTrainer(SFTTrainer):
@@ -137,37 +141,32 @@ class PreferenceTrainer(SFTTrainer):
         **trainer,
     ):
         super().__init__(model, **trainer)
-        self.model_accepts_loss_kwargs = (
-            False  # the loss is a mean over rows: Trainer divides it by the accumulated batches
-        )
-        self.loss, self.options, self.adapter_off, self.metric_names = (
-            loss,
-            options,
-            adapter_off,
-            METRICS[loss],
-        )
-        self.function = function or LOSSES[loss]
-        self.two_logps = kto_logps if loss == "kto" else pair_logps
+        # The loss is a mean over rows: Trainer divides it by the accumulated batches.
+        self.model_accepts_loss_kwargs = False
+        self.spec = loss_spec(loss)
+        self.options = options
+        self.adapter_off = adapter_off
+        self.metric_names = self.spec.metrics
+        self.function = function or self.spec.function
+        self.two_logps = pair_logps if self.spec.paired else kto_logps
         self.sums: dict[str, Tensor] = {}
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
-        rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
-        if self.loss == "kto":
-            return BlockSampler(len(rows), args.train_batch_size, args.seed)
-        together = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return LengthGroupedSampler([row_length(row) for row in rows], together, args.seed)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if not self.spec.paired:
+            return BlockSampler(len(rows), self.args.train_batch_size, self.args.seed)
+        lengths = [row_length(row) for row in rows]
+        return LengthGroupedSampler(lengths, self.rows_of_a_step(), self.args.seed)
 
     def frozen_logps(self, batch: dict[str, Tensor], logps_of: Callable | None = None) -> Tensor:
         """(B, 2) summed log-probabilities of the model as it is, without gradient and without
         dropout.
         """
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                return (logps_of or self.two_logps)(self.model, batch)[0]
-        finally:
-            self.model.train(training)
+        if logps_of is None:
+            logps_of = self.two_logps
+        with evaluation_mode(self.model), torch.no_grad():
+            sums, _ = logps_of(self.model, batch)
+        return sums
 
     def _reference(self, batch: dict[str, Tensor], like: Tensor) -> Tensor:
         if not self.adapter_off:
@@ -177,20 +176,25 @@ class PreferenceTrainer(SFTTrainer):
 
     def row_losses(self, model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of every row, (B,), and by name the rows' values of which metrics are means."""
-        return (self._kto if self.loss == "kto" else self._pairs)(model, batch)
+        if self.spec.paired:
+            return self._pairs(model, batch)
+        return self._kto(model, batch)
 
     def _pairs(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
         logps, counts = self.two_logps(model, batch)
-        if self.loss in ("simpo", "orpo"):
+        if self.spec.averaged:
             logps = logps / counts
-        (chosen, rejected), more, arguments = logps.unbind(1), {}, ()
-        if self.loss == "dpo":
-            arguments = self._reference(batch, logps).unbind(1)
-            more["kl"] = chosen - arguments[0]
-        elif self.loss == "orpo":
-            arguments = (-chosen,)
+        chosen, rejected = logps.unbind(1)
+        arguments = [chosen, rejected]
+        more = {}
+        if self.spec.reference:
+            ref_chosen, ref_rejected = self._reference(batch, logps).unbind(1)
+            arguments += [ref_chosen, ref_rejected]
+            more["kl"] = chosen - ref_chosen
+        if self.spec.nll:
+            arguments.append(-chosen)
             more["nll_loss"] = -chosen
-        losses, good, bad = self.function(chosen, rejected, *arguments, **self.options)
+        losses, good, bad = self.function(*arguments, **self.options)
         return losses, {
             "rewards/chosen": good,
             "rewards/rejected": bad,
@@ -205,7 +209,8 @@ class PreferenceTrainer(SFTTrainer):
 
     def _kto(self, model, batch) -> tuple[Tensor, dict[str, Tensor]]:
         logps, counts = self.two_logps(model, batch)
-        reference, desirable = self._reference(batch, logps), batch["desirable"]
+        reference = self._reference(batch, logps)
+        desirable = batch["desirable"]
         losses, rewards = self.function(
             logps[:, 0], reference[:, 0], logps[:, 1], reference[:, 1], desirable, **self.options
         )
@@ -231,14 +236,18 @@ class PreferenceTrainer(SFTTrainer):
         totals = self.accelerator.reduce(
             torch.stack([sums.get(name, none) for name in names]), "sum"
         ).tolist()
-        means = {name: total / count for name, (total, count) in zip(names, totals) if count}
+        means = {}
+        for name, (total, count) in zip(names, totals, strict=True):
+            if count:
+                means[name] = total / count
         if {"rewards/chosen", "rewards/rejected"} <= means.keys():
             means.setdefault("rewards/margins", means["rewards/chosen"] - means["rewards/rejected"])
         return means
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs, self.sums = logs | self._means(self.sums, self.metric_names), {}
+            logs = logs | self._means(self.sums, self.metric_names)
+            self.sums = {}
         super().log(logs, start_time)
 
     @torch.no_grad()
@@ -267,19 +276,19 @@ class PreferenceTrainer(SFTTrainer):
         """Of the model as it is: (pairs, 2), or (sequences, 1) of single ones; batches hold rows of
         like length.
         """
-        collate, logps_of = self.data_collator, self.two_logps
+        collate = self.data_collator
+        logps_of = self.two_logps
         if "chosen_ids" not in items[0]:
-            collate, logps_of = SequenceCollator(self.data_collator.pad_token_id), single_logps
-        order = sorted(range(len(items)), key=lambda i: row_length(items[i]), reverse=True)
-        size, parts = self.args.per_device_eval_batch_size, []
-        for start in tqdm(
-            range(0, len(items), size),
-            desc="reference",
-            unit="batch",
-            disable=not show,
-            leave=False,
-        ):
-            batch = self._prepare_inputs(collate([items[i] for i in order[start : start + size]]))
+            collate = SequenceCollator(self.data_collator.pad_token_id)
+            logps_of = single_logps
+        lengths = [row_length(item) for item in items]
+        order = sorted(range(len(items)), key=lengths.__getitem__, reverse=True)
+        size = self.args.per_device_eval_batch_size
+        starts = range(0, len(items), size)
+        parts = []
+        for start in tqdm(starts, desc="reference", unit="batch", disable=not show, leave=False):
+            rows = [items[i] for i in order[start : start + size]]
+            batch = self._prepare_inputs(collate(rows))
             with self.accelerator.autocast():
                 parts.append(self.frozen_logps(batch, logps_of).cpu())
         logps = torch.cat(parts)

@@ -28,9 +28,12 @@ from ftlib.batches.preference import sequences_of
 from ftlib.data.rows import fingerprint
 from ftlib.training.folder import RunError, write_json
 
-LOGPS, MANIFEST = "reference.safetensors", "reference.json"
+LOGPS = "reference.safetensors"
+MANIFEST = "reference.json"
 KEY_BYTES = 16
-SAMPLE = 64  # values of every frozen tensor in its fingerprint: enough to tell a merged or another base, at any size
+# Values of every frozen tensor in its fingerprint: enough to tell a merged or another base, at any
+# size.
+SAMPLE = 64
 
 
 # --- which policy ---------------------------------------------------------------------------------
@@ -46,7 +49,7 @@ def _digest(parameters) -> str:
 
 
 def _idle_parameters(model) -> set[int]:
-    """Ids of the A and B of layers whose B is all zeros: (alpha/r)·BA is zero there, whatever A is."""
+    """Ids of the A and B of layers whose B is zero: so is (alpha/r)·BA there, whatever A is."""
     idle = set()
     for layer in lora_layers(model).values():
         if not layer.lora_B.any():

@@ -18,27 +18,29 @@ from transformers import (
 )
 
 from ftlib.adapters.active import adapter_of
-from ftlib.training.folder import MANIFEST, MarkComplete, steps_of, write_json
+from ftlib.training.folder import MANIFEST, MarkComplete, RunFolder, write_json
 from ftlib.training.live import LiveRun
 from ftlib.training.trainer import SFTTrainer
+
+VERSIONS = ("torch", "transformers", "tokenizers", "ftlib")
 
 
 @dataclass
 class Run:
-    """What a training run did. Losses are means per answer token, in nats."""
+    """What a training run did. Losses are means per answer token, in nats.
 
-    history: list[dict] = field(
-        default_factory=list
-    )  # {"step", "loss", "learning_rate"}, and the metrics of `prefer`
-    eval_history: list[dict] = field(
-        default_factory=list
-    )  # {"step", "eval_loss"}, and the metrics with eval_ before them
-    seconds: float = 0.0  # since the last start
-    tokens: int = 0  # real tokens seen, padding not counted
-    session_tokens: int = 0  # of them since the last start
-    state_bytes: dict = field(
-        default_factory=dict
-    )  # weights, gradients, optimizer: counted from the tensors
+    `history` has {"step", "loss", "learning_rate"} and the metrics of `prefer`; `eval_history`
+    {"step", "eval_loss"} and the metrics with eval_ before them. `tokens` are real ones, padding
+    not counted, `session_tokens` those since the last start, as `seconds` are. `state_bytes` is
+    counted from the tensors: weights, gradients, optimizer.
+    """
+
+    history: list[dict] = field(default_factory=list)
+    eval_history: list[dict] = field(default_factory=list)
+    seconds: float = 0.0
+    tokens: int = 0
+    session_tokens: int = 0
+    state_bytes: dict = field(default_factory=dict)
     resumed_from: int = 0
     output_dir: Path | None = None
 
@@ -48,100 +50,106 @@ class Run:
 
 
 def run_callbacks(args: TrainingArguments, show: bool) -> list[TrainerCallback]:
-    return [MarkComplete(), LiveRun(args.max_steps, show and args.process_index == 0)]
+    """What watches a run: the mark on whole checkpoints, and the line that the user sees."""
+    is_main = args.process_index == 0
+    return [MarkComplete(), LiveRun(args.max_steps, show and is_main)]
 
 
-def run_training(trainer: SFTTrainer, checkpoint: Path | None, output_dir: Path | None) -> Run:
-    """Train from the checkpoint on, or take up a run that had come to its end."""
+def run_training(trainer: SFTTrainer, folder: RunFolder) -> Run:
+    """Train from the folder's checkpoint on, or take up a run that had come to its end; leave the
+    artifact in the folder, if it has a path.
+    """
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    done = steps_of(checkpoint) >= trainer.args.max_steps
-    return _reload(trainer, checkpoint, output_dir) if done else _train(trainer, checkpoint)
+    if folder.done_steps >= trainer.args.max_steps:
+        run = _reload(trainer, folder)
+    else:
+        run = _train(trainer, folder)
+    if folder.path:
+        _leave_artifact(run, trainer, folder)
+    return run
 
 
-def _train(trainer: SFTTrainer, checkpoint: Path | None) -> Run:
-    before = (
-        TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).num_input_tokens_seen
-        if checkpoint
-        else 0
-    )
+def _state_of(checkpoint: Path) -> TrainerState:
+    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+
+def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
+    tokens_before = 0
+    resume_from = None
+    if folder.resumed:
+        tokens_before = _state_of(folder.checkpoint).num_input_tokens_seen
+        resume_from = str(folder.checkpoint)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    extract_model_from_parallel(
-        trainer.model, keep_fp32_wrapper=False
-    )  # or bf16 autocast stays around forward for good
-    return _summary(
-        trainer,
-        checkpoint,
-        time.perf_counter() - start,
-        int(trainer.state.num_input_tokens_seen - before),
-    )
+    trainer.train(resume_from_checkpoint=resume_from)
+    seconds = time.perf_counter() - start
+    # Or bf16 autocast stays around the model's forward for good.
+    extract_model_from_parallel(trainer.model, keep_fp32_wrapper=False)
+    tokens = trainer.state.num_input_tokens_seen - tokens_before
+    return _summary(trainer, folder, seconds, int(tokens))
 
 
-def _reload(trainer: SFTTrainer, checkpoint: Path, output_dir: Path) -> Run:
+def _reload(trainer: SFTTrainer, folder: RunFolder) -> Run:
     """A run that was finished before: its weights and record again, without a step (Trainer would
     take one more).
     """
-    trainer._load_from_checkpoint(str(checkpoint))
-    trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
-    trainer._load_optimizer_and_scheduler(str(checkpoint))
-    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    manifest = output_dir / MANIFEST
-    metrics = (
-        json.loads(manifest.read_text(encoding="utf-8"))["metrics"] if manifest.is_file() else {}
-    )
-    return _summary(
-        trainer, checkpoint, metrics.get("seconds", 0.0), metrics.get("session_tokens", 0)
-    )
+    trainer.load_finished(folder.checkpoint)
+    trainer.state = _state_of(folder.checkpoint)
+    metrics = {}
+    manifest = folder.path / MANIFEST
+    if manifest.is_file():
+        metrics = json.loads(manifest.read_text(encoding="utf-8"))["metrics"]
+    return _summary(trainer, folder, metrics.get("seconds", 0.0), metrics.get("session_tokens", 0))
 
 
-def _summary(
-    trainer: SFTTrainer, checkpoint: Path | None, seconds: float, session_tokens: int
-) -> Run:
-    def pick(key, *more):
-        return [
-            {k: e[k] for k in ("step", key, *more) if k in e}
-            for e in trainer.state.log_history
-            if key in e
-        ]
+def _entries(log_history: list[dict], key: str, names: tuple[str, ...]) -> list[dict]:
+    """Of the entries that have `key`: the step, that value and those of `names`."""
+    wanted = ("step", key, *names)
+    entries = []
+    for logged in log_history:
+        if key in logged:
+            entries.append({name: logged[name] for name in wanted if name in logged})
+    return entries
 
+
+def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tokens: int) -> Run:
     trainer.model.eval()
-    metrics = trainer.metric_names
+    logged = trainer.state.log_history
+    eval_names = tuple(f"eval_{name}" for name in trainer.metric_names)
     return Run(
-        pick("loss", "learning_rate", *metrics),
-        pick("eval_loss", *(f"eval_{name}" for name in metrics)),
-        seconds,
-        int(trainer.state.num_input_tokens_seen),
-        session_tokens,
-        trainer.state_bytes(),
-        resumed_from=steps_of(checkpoint),
+        history=_entries(logged, "loss", ("learning_rate", *trainer.metric_names)),
+        eval_history=_entries(logged, "eval_loss", eval_names),
+        seconds=seconds,
+        tokens=int(trainer.state.num_input_tokens_seen),
+        session_tokens=session_tokens,
+        state_bytes=trainer.state_bytes(),
+        resumed_from=folder.done_steps,
+        output_dir=folder.path,
     )
 
 
-def finish_run(run: Run, model, output_dir: Path, settings: dict, main: bool) -> None:
-    """Leave the artifact: the adapter (or the model) and a manifest that says where it came from."""
-    run.output_dir = output_dir
-    if adapter := adapter_of(model):
-        adapter[1](model, output_dir / "adapter")
+def _leave_artifact(run: Run, trainer: SFTTrainer, folder: RunFolder) -> None:
+    """The adapter, or the model, and a manifest that says where it came from."""
+    is_main = trainer.args.process_index == 0
+    adapter = adapter_of(trainer.model)
+    if adapter:
+        adapter.save(trainer.model, folder.path / "adapter")
     else:
-        model.save_pretrained(output_dir / "model", is_main_process=main)
-    if not main or (run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file()):
-        return  # finished before: the manifest tells of the run that trained
+        trainer.model.save_pretrained(folder.path / "model", is_main_process=is_main)
+    manifest = folder.path / MANIFEST
+    finished_before = folder.done_steps >= folder.settings["steps"] and manifest.is_file()
+    if is_main and not finished_before:
+        write_json(manifest, _manifest(run, folder.settings))
+
+
+def _manifest(run: Run, settings: dict) -> dict:
     metrics = {
         "final_loss": run.history[-1]["loss"] if run.history else None,
+        "eval_loss": run.eval_history[-1]["eval_loss"] if run.eval_history else None,
         "seconds": round(run.seconds, 1),
         "tokens": run.tokens,
         "session_tokens": run.session_tokens,
         "resumed_from": run.resumed_from,
-        "eval_loss": run.eval_history[-1]["eval_loss"] if run.eval_history else None,
     }
-    write_json(
-        output_dir / MANIFEST,
-        {
-            **settings,
-            "metrics": metrics,
-            "versions": {
-                name: version(name) for name in ("torch", "transformers", "tokenizers", "ftlib")
-            },
-        },
-    )
+    versions = {name: version(name) for name in VERSIONS}
+    return {**settings, "metrics": metrics, "versions": versions}

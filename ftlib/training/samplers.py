@@ -9,6 +9,11 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
+def generator_of(seed: int, epoch: int) -> torch.Generator:
+    """Another stream of random numbers for every seed and epoch."""
+    return torch.Generator().manual_seed(1_000_003 * seed + epoch)
+
+
 class LengthGroupedSampler(Sampler):
     """Rows of like length in one batch. The order depends on seed and epoch alone: Trainer's own
     sampler draws from the global generator, so a run resumed in its second epoch would go on with
@@ -16,7 +21,10 @@ class LengthGroupedSampler(Sampler):
     """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -25,18 +33,20 @@ class LengthGroupedSampler(Sampler):
         return len(self.lengths)
 
     def __iter__(self):
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        generator = generator_of(self.seed, self.epoch)
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
-# --- the trainer ----------------------------------------------------------------------------------
 class BlockSampler(Sampler):
     """Blocks of `size` consecutive rows in an order of seed and epoch: KTO's mismatched pairs stay
     within their batch.
     """
 
     def __init__(self, count: int, size: int, seed: int):
-        self.count, self.size, self.seed, self.epoch = count, size, seed, 0
+        self.count = count
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -45,6 +55,7 @@ class BlockSampler(Sampler):
         return self.count
 
     def __iter__(self):
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
-        order = torch.randperm(self.count // self.size, generator=generator).tolist()
-        return (i for block in order for i in range(block * self.size, (block + 1) * self.size))
+        generator = generator_of(self.seed, self.epoch)
+        blocks = torch.randperm(self.count // self.size, generator=generator)
+        for block in blocks.tolist():
+            yield from range(block * self.size, (block + 1) * self.size)

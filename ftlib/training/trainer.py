@@ -4,7 +4,9 @@ checkpointed without its base.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -27,51 +29,55 @@ class SFTTrainer(Trainer):
     def __init__(self, model, **options):
         # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as
         # well.
-        adapted = adapter_of(model) is not None and not getattr(
-            model, "_hf_peft_config_loaded", False
-        )
-        if adapted:
-            model._hf_peft_config_loaded = True
+        is_peft = getattr(model, "_hf_peft_config_loaded", False)
+        pretend = adapter_of(model) is not None and not is_peft
+        if pretend:
+            model._hf_peft_config_loaded = True  # noqa: SLF001
         try:
             super().__init__(model=model, **options)
         finally:
-            if adapted:
-                model._hf_peft_config_loaded = False
+            if pretend:
+                model._hf_peft_config_loaded = False  # noqa: SLF001
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
-        lengths = [
-            len(row["input_ids"])
-            for row in (self.train_dataset if train_dataset is None else train_dataset)
-        ]
-        together = (
-            self.args.train_batch_size
-            * self.args.gradient_accumulation_steps
-            * self.args.world_size
-        )
-        return LengthGroupedSampler(lengths, together, self.args.seed)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(row["input_ids"]) for row in rows]
+        return LengthGroupedSampler(lengths, self.rows_of_a_step(), self.args.seed)
+
+    def rows_of_a_step(self) -> int:
+        """Of one optimizer step: of all accumulated batches, of all processes."""
+        args = self.args
+        return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     def _track_num_input_tokens(self, inputs) -> None:
-        if (
-            "attention_mask" not in inputs
-        ):  # packed rows have none, and Trainer would count their padding
+        # Packed rows have no mask, and Trainer would count their padding.
+        if "attention_mask" not in inputs:
             inputs = {**inputs, "attention_mask": real_tokens(inputs["position_ids"])}
         super()._track_num_input_tokens(inputs)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        if adapter := adapter_of(self.model):
-            gathered = (
-                {} if state_dict is None else {"state_dict": state_dict}
-            )  # by FSDP, which calls on the first process alone
-            adapter[1](self.model, output_dir or self.args.output_dir, **gathered)
-        else:
+        adapter = adapter_of(self.model)
+        if adapter is None:
             super()._save(output_dir, state_dict)
+            return
+        gathered = {}
+        if state_dict is not None:  # by FSDP, which calls on the first process alone
+            gathered["state_dict"] = state_dict
+        adapter.save(self.model, output_dir or self.args.output_dir, **gathered)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         model = model or self.model
-        if adapter := adapter_of(model):
-            adapter[2](model, resume_from_checkpoint)
-        else:
+        adapter = adapter_of(model)
+        if adapter is None:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            adapter.load(model, resume_from_checkpoint)
+
+    def load_finished(self, checkpoint: Path) -> None:
+        """Weights, optimizer and schedule of a checkpoint with which a run came to its end."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.create_optimizer_and_scheduler(self.args.max_steps)
+        self._load_optimizer_and_scheduler(str(checkpoint))
 
     def compute_loss(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches,
@@ -80,21 +86,16 @@ class SFTTrainer(Trainer):
         Trainer averages gradients over processes: each one's share of the mean is multiplied by
         their number.
         """
-        if isinstance(
-            model, torch.nn.DataParallel
-        ):  # its replicas run in threads, and each would score all rows
+        # DataParallel's replicas run in threads, and each would score all rows.
+        if isinstance(model, torch.nn.DataParallel):
             return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        count = (
-            (inputs["labels"][:, 1:] != IGNORE).sum()
-            if num_items_in_batch is None
-            else num_items_in_batch
-        )
-        shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
-        return (
-            -completion_logps(model, **{"attention_mask": None, **inputs}).sum()
-            / count
-            * (self.accelerator.num_processes if shared else 1)
-        )
+        nll = -answer_logps(model, inputs).sum()
+        if num_items_in_batch is None:
+            return nll / count_scored(inputs)
+        processes = 1
+        if self.args.average_tokens_across_devices:
+            processes = self.accelerator.num_processes
+        return nll / num_items_in_batch * processes
 
     def eval_batches(self, eval_dataset=None) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
         """This process's batches of the evaluation rows, and whether each counts.
@@ -103,18 +104,15 @@ class SFTTrainer(Trainer):
         rows left runs the first batch again, uncounted. (accelerate's own loader tops up with rows
         seen before, and a mean counts them twice.)
         """
-        rows, size = (
-            self.eval_dataset if eval_dataset is None else eval_dataset,
-            self.args.eval_batch_size,
-        )
-        batches = [
-            range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)
-        ]
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        size = self.args.eval_batch_size
+        batches = []
+        for start in range(0, len(rows), size):
+            batches.append(range(start, min(start + size, len(rows))))
         mine = batches[self.args.process_index :: self.args.world_size]
-        idle = -(-len(batches) // self.args.world_size) - len(mine)
-        loader = DataLoader(
-            rows, batch_sampler=mine + batches[:1] * idle, collate_fn=self.data_collator
-        )
+        turns = math.ceil(len(batches) / self.args.world_size)
+        again = batches[:1] * (turns - len(mine))
+        loader = DataLoader(rows, batch_sampler=mine + again, collate_fn=self.data_collator)
         for turn, batch in enumerate(loader):
             yield self._prepare_inputs(batch), turn < len(mine)
 
@@ -128,14 +126,9 @@ class SFTTrainer(Trainer):
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         self.model.eval()
         for batch, counts in self.eval_batches(eval_dataset):
-            count = (batch["labels"][:, 1:] != IGNORE).sum()
             with self.accelerator.autocast():
-                nll = (
-                    -completion_logps(self.model, **{"attention_mask": None, **batch})
-                    .double()
-                    .sum()
-                )
-            sums += counts * torch.stack([nll, count.double()])
+                nll = -answer_logps(self.model, batch).double().sum()
+            sums += counts * torch.stack([nll, count_scored(batch).double()])
         loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / count}
         self.log(metrics)
@@ -147,14 +140,28 @@ class SFTTrainer(Trainer):
     def state_bytes(self) -> dict[str, int]:
         """Bytes held for weights, gradients and optimizer state."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        states = (
-            [t for s in self.optimizer.state.values() for t in s.values() if torch.is_tensor(t)]
-            if self.optimizer
-            else []
-        )
-        size = lambda tensors: sum(t.numel() * t.element_size() for t in tensors)
+        states = []
+        if self.optimizer:
+            for state in self.optimizer.state.values():
+                states += [value for value in state.values() if torch.is_tensor(value)]
         return {
-            "weights": size(self.model.parameters()),
-            "gradients": size(trained),
-            "optimizer": size(states),
+            "weights": bytes_of(self.model.parameters()),
+            "gradients": bytes_of(trained),
+            "optimizer": bytes_of(states),
         }
+
+
+def answer_logps(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(B, T - 1) log-probabilities of a batch's next tokens, 0 where they are not scored; a batch
+    of packed rows has no attention mask.
+    """
+    return completion_logps(model, **{"attention_mask": None, **batch})
+
+
+def count_scored(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """How many tokens of a batch are scored, ()."""
+    return (batch["labels"][:, 1:] != IGNORE).sum()
+
+
+def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
