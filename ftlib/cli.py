@@ -182,7 +182,7 @@ def run_sft(args) -> int:
 def show_plan(args) -> int:
     from rich.console import Console
 
-    from ftlib.training.memory_plan import NotEnoughMemory, plan_memory
+    from ftlib.training.memory_plan import NotEnoughMemoryError, plan_memory
 
     options = {k: v for k, v in vars(args).items() if k not in ("command", "model", "fits", "json")}
     plan = plan_memory(args.model, **options)
@@ -202,7 +202,7 @@ def show_plan(args) -> int:
         Console().print(plan)
     try:
         plan.check(plan.total if args.fits is None else args.fits * 1e9)
-    except NotEnoughMemory as error:
+    except NotEnoughMemoryError as error:
         print(f"ftlib: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,16 +11,21 @@ from ftlib.core.notebook import in_notebook
 
 
 def _sparkline(losses: list[float], width: int = 220, height: int = 36) -> str:
+    """The losses as a small curve, SVG; nothing for fewer than two."""
     if len(losses) < 2:
         return ""
-    low, high = min(losses), max(losses)
-    points = " ".join(
-        f"{i * width / (len(losses) - 1):.0f},{height - 2 - (v - low) / (high - low or 1) * (height - 4):.0f}"
-        for i, v in enumerate(losses)
-    )
+    low = min(losses)
+    span = max(losses) - low or 1
+    step = width / (len(losses) - 1)
+    points = []
+    for i, loss in enumerate(losses):
+        share = (loss - low) / span
+        y = height - 2 - share * (height - 4)
+        points.append(f"{i * step:.0f},{y:.0f}")
     return (
         f'<svg width="{width}" height="{height}" style="vertical-align:middle">'
-        f'<polyline points="{points}" fill="none" stroke="#0072B2" stroke-width="1.5"/></svg>'
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="#0072B2" stroke-width="1.5"/>'
+        "</svg>"
     )
 
 
@@ -32,11 +37,17 @@ class LiveRun(TrainerCallback):
     """
 
     def __init__(self, steps: int, show: bool = True, every: float = 1.0):
-        self.steps, self.show, self.every = steps, show, every
-        self.losses, self.bar, self.handle, self.last = [], None, None, 0.0
+        self.steps = steps
+        self.show = show
+        self.every = every  # seconds between two drawings
+        self.losses: list[float] = []
+        self.bar = None
+        self.handle = None
+        self.last = 0.0
 
     def on_train_begin(self, args, state, control, **_):
-        self.start, self.start_tokens = time.perf_counter(), state.num_input_tokens_seen
+        self.start = time.perf_counter()
+        self.start_tokens = state.num_input_tokens_seen
         if not self.show:
             return
         if in_notebook():
@@ -63,18 +74,15 @@ class LiveRun(TrainerCallback):
         if not last and now - self.last < self.every:
             return
         self.last = now
-        speed = (state.num_input_tokens_seen - self.start_tokens) / max(now - self.start, 1e-9)
+        seconds = now - self.start
+        speed = (state.num_input_tokens_seen - self.start_tokens) / max(seconds, 1e-9)
         loss = f"loss {self.losses[-1]:.3f}" if self.losses else ""
         if self.handle is not None:
             from IPython.display import HTML
 
-            self.handle.update(
-                HTML(
-                    f"<code>step {state.global_step}/{self.steps} · {loss} · {speed:,.0f} "
-                    "tokens/s · "
-                    f"{now - self.start:.0f} s</code> {_sparkline(self.losses)}"
-                )
-            )
+            line = f"step {state.global_step}/{self.steps} · {loss} · {speed:,.0f} tokens/s"
+            curve = _sparkline(self.losses)
+            self.handle.update(HTML(f"<code>{line} · {seconds:.0f} s</code> {curve}"))
         elif self.bar is not None:
             self.bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s")
             self.bar.update(state.global_step - self.bar.n)

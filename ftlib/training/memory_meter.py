@@ -15,9 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+def _storage_key(tensor: torch.Tensor) -> int:
+    """One number for all tensors that share a storage; torch has no public name for it."""
+    return tensor.untyped_storage()._cdata  # noqa: SLF001
+
+
+def _tensors(tree) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
 class _LiveBytes(TorchDispatchMode):
     """Bytes of all storages made within it that are still alive, and their peak:
-    independent of allocators and of other processes."""
+    independent of allocators and of other processes.
+    """
 
     def __init__(self):
         super().__init__()
@@ -30,21 +40,17 @@ class _LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        inputs = {
-            t.untyped_storage()._cdata
-            for t in tree_leaves((args, kwargs))
-            if isinstance(t, torch.Tensor)
-        }
-        for t in tree_leaves(out):
-            if (
-                isinstance(t, torch.Tensor)
-                and not t.is_meta
-                and (key := t.untyped_storage()._cdata) not in self.known | inputs
-            ):
-                size = t.untyped_storage().nbytes()
-                self.known.add(key)
-                self.live += size
-                weakref.finalize(t.untyped_storage(), self._gone, key, size)
+        inputs = {_storage_key(tensor) for tensor in _tensors((args, kwargs))}
+        for tensor in _tensors(out):
+            if tensor.is_meta:
+                continue
+            key = _storage_key(tensor)
+            if key in self.known or key in inputs:
+                continue
+            size = tensor.untyped_storage().nbytes()
+            self.known.add(key)
+            self.live += size
+            weakref.finalize(tensor.untyped_storage(), self._gone, key, size)
         self.peak = max(self.peak, self.live)
         return out
 
@@ -70,14 +76,14 @@ def peak_bytes(function: Callable) -> int:
 
 def watched_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The modules whose coming and going tells a step's story: embedding, blocks, head."""
-    ends = [
-        m for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None
-    ]
-    return {
-        name: m
-        for name, m in model.named_modules()
-        if name.rpartition(".")[2].isdigit() or any(m is end for end in ends)
-    }
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    watched = {}
+    for name, module in model.named_modules():
+        is_block = name.rpartition(".")[2].isdigit()
+        is_end = any(module is end for end in ends)
+        if is_block or is_end:
+            watched[name] = module
+    return watched
 
 
 @contextlib.contextmanager

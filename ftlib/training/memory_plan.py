@@ -98,16 +98,19 @@ MODELS = {
 }
 METHODS = ("full", "lora", "dora", "qlora", "qdora")
 LOSSES = ("sft", "dpo", "orpo", "simpo", "kto")
+# Of a trained parameter: AdamW's two means, in fp32 or in 8 bits.
 OPTIMIZER_BYTES = {
     "adamw": 8,
     "paged_adamw": 8,
     "adamw_8bit": 2,
     "paged_adamw_8bit": 2,
     "sgd": 0,
-}  # a trained parameter
+}
+FP32 = 4  # bytes
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-CUDA_CONTEXT = 1_000_000_000  # an estimate: CUDA's context and libraries, and what PyTorch's allocator keeps in reserve
+# An estimate: CUDA's context and libraries, and what PyTorch's allocator keeps in reserve.
+CUDA_CONTEXT = 1_000_000_000
 NEEDED = (
     "vocab_size",
     "hidden_size",
@@ -115,14 +118,16 @@ NEEDED = (
     "num_hidden_layers",
     "num_attention_heads",
 )
-ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+MIXTURES = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
 class PlanError(ValueError):
-    """A plan that cannot be made: what is unknown or missing, and the mend."""
+    """A plan that cannot be made: what is unknown or missing, and the fix."""
 
 
-class NotEnoughMemory(MemoryError):
+class NotEnoughMemoryError(MemoryError):
     """What a run needs, what there is, and what would make it fit."""
 
 
@@ -131,9 +136,10 @@ def read_config(config) -> dict:
     name in `MODELS`. PlanError.
     """
     if isinstance(config, (str, Path)):
-        known, path = MODELS.get(str(config).lower()), Path(config).expanduser()
+        known = MODELS.get(str(config).lower())
         if known:
             return _complete(dict(known), str(config))
+        path = Path(config).expanduser()
         file = path / "config.json" if path.is_dir() else path
         if not file.is_file():
             raise PlanError(
@@ -143,29 +149,22 @@ def read_config(config) -> dict:
             return _complete(json.loads(file.read_text(encoding="utf-8")), str(file))
         except json.JSONDecodeError as error:
             raise PlanError(f"{file} is not valid JSON ({error}): download it again") from None
-    given = (
-        config
-        if isinstance(config, dict)
-        else config.to_dict()
-        if hasattr(config, "to_dict")
-        else None
+    if isinstance(config, dict):
+        return _complete(dict(config), "the configuration")
+    if hasattr(config, "to_dict"):
+        return _complete(config.to_dict(), "the configuration")
+    raise PlanError(
+        f"config is a {type(config).__name__}: pass a dict, a path, or one of {', '.join(MODELS)}"
     )
-    if given is None:
-        raise PlanError(
-            f"config is a {type(config).__name__}: pass a dict, a path, or one of "
-            f"{', '.join(MODELS)}"
-        )
-    return _complete(dict(given), "the configuration")
 
 
 def _complete(config: dict, source: str) -> dict:
-    experts = next(
-        (k for k in ("num_local_experts", "num_experts", "n_routed_experts") if config.get(k)), None
-    )
-    if experts:
-        raise PlanError(
-            f"{source} has {experts}={config[experts]}: mixtures of experts are not planned for"
-        )
+    """The configuration with what a Llama's may leave out; PlanError for one that is no Llama's."""
+    for name in MIXTURES:
+        if config.get(name):
+            raise PlanError(
+                f"{source} has {name}={config[name]}: mixtures of experts are not planned for"
+            )
     for name in NEEDED:
         value = config.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -179,8 +178,10 @@ def _complete(config: dict, source: str) -> dict:
 
 def linear_shapes(config: dict) -> dict[str, tuple[int, int]]:
     """(in, out) of the linear layers of one block, by name."""
-    H, wide, d = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    q, kv = config["num_attention_heads"] * d, config["num_key_value_heads"] * d
+    H = config["hidden_size"]
+    wide = config["intermediate_size"]
+    q = config["num_attention_heads"] * config["head_dim"]
+    kv = config["num_key_value_heads"] * config["head_dim"]
     return {
         "q_proj": (H, q),
         "k_proj": (H, kv),
@@ -196,20 +197,15 @@ def count_config(config: dict) -> dict[str, int]:
     """Parameters by kind: the linear layers of all blocks, the embedding (with an untied head), the
     rest (norms and biases).
     """
-    H, L = config["hidden_size"], config["num_hidden_layers"]
+    H = config["hidden_size"]
+    L = config["num_hidden_layers"]
     shapes = linear_shapes(config)
     linear = L * sum(n_in * n_out for n_in, n_out in shapes.values())
     table = config["vocab_size"] * H
-    rest = H + L * 2 * H
+    rest = H + L * 2 * H  # the last norm, and two in each block
     if config.get("model_type") == "qwen3":
         rest += L * 2 * config["head_dim"]  # norms of queries and keys
-    biased = (
-        ATTENTION[:3]
-        if config.get("model_type") == "qwen2"
-        else (ATTENTION if config.get("attention_bias") else ())
-        + (MLP if config.get("mlp_bias") else ())
-    )
-    rest += L * sum(shapes[name][1] for name in biased)
+    rest += L * sum(shapes[name][1] for name in _biased(config))
     return {
         "linear": linear,
         "embedding": table,
@@ -218,14 +214,23 @@ def count_config(config: dict) -> dict[str, int]:
     }
 
 
+def _biased(config: dict) -> tuple[str, ...]:
+    """The linear layers of a block that have a bias."""
+    if config.get("model_type") == "qwen2":
+        return ATTENTION[:3]
+    attention = ATTENTION if config.get("attention_bias") else ()
+    mlp = MLP if config.get("mlp_bias") else ()
+    return attention + mlp
+
+
 def _targets(target_modules, shapes: dict) -> tuple[str, ...]:
-    names = (
-        tuple(shapes)
-        if target_modules == "all-linear"
-        else (target_modules,)
-        if isinstance(target_modules, str)
-        else tuple(target_modules)
-    )
+    """Names of the layers to adapt; PlanError for one that a block does not have."""
+    if target_modules == "all-linear":
+        names = tuple(shapes)
+    elif isinstance(target_modules, str):
+        names = (target_modules,)
+    else:
+        names = tuple(target_modules)
     unknown = [n for n in names if n not in shapes]
     if unknown or not names:
         raise PlanError(
@@ -278,48 +283,56 @@ class MemoryPlan:
 
     def check(self, available: float | None = None) -> MemoryPlan:
         """Returns the plan where it fits into `available` bytes (default: what this machine has
-        now); else NotEnoughMemory, with the changes that would make it fit.
+        now); else NotEnoughMemoryError, with the changes that would make it fit.
         """
         have = available_bytes() if available is None else available
         if have is None or self.fits(have):
             return self
         ways = self.ways(have)
-        mend = (
-            f"it would fit with {'; or with '.join(ways)}"
-            if ways
-            else (
+        fix = f"it would fit with {'; or with '.join(ways)}"
+        if not ways:
+            fix = (
                 "nothing tried here makes it fit: take a smaller model, or shard it over several "
                 "GPUs (accelerate, configs/fsdp2.yaml)"
             )
-        )
-        raise NotEnoughMemory(
+        raise NotEnoughMemoryError(
             f"{self.name} with {self.settings['method']} needs {self.total / 1e9:.1f} GB, "
-            f"{have / 1e9:.1f} GB are available: {mend}"
+            f"{have / 1e9:.1f} GB are available: {fix}"
         )
 
     def ways(self, available: float) -> list[str]:
         """Changes of the settings, one or several, after which the plan fits."""
-        now, out, method = self.settings, [], self.settings["method"]
-        leaner = {"full": "lora", "lora": "qlora", "dora": "qdora"}.get(method)
-        steps = [
+        changes = self._changes()
+        ways = []
+        for change in changes:
+            if self._with(change).fits(available):
+                ways.append(_in_words(change))
+        if ways:
+            return ways
+        together = {}
+        for change in changes:
+            together |= change
+        return [_in_words(together)] if self._with(together).fits(available) else []
+
+    def _with(self, change: dict) -> MemoryPlan:
+        return plan_memory(self.config, **{**self.settings, **change})
+
+    def _changes(self) -> list[dict]:
+        """What can be asked for less of, each alone."""
+        now = self.settings
+        changes = [
             {"gradient_checkpointing": True},
             {"batch_size": 1},
             {"full_logits": False},
             {"optimizer": "paged_adamw_8bit"},
-            {"method": leaner} if leaner else {},
-            {"method": "qlora"} if method == "full" else {},
-            {"seq_len": max(1, now["seq_len"] // 2)},
         ]
-        steps = [s for s in steps if s and any(now[k] != v for k, v in s.items())]
-        together = {k: v for s in steps for k, v in s.items()}
-        for change in [*steps, together]:
-            if plan_memory(self.config, **{**now, **change}).fits(available):
-                out.append(", ".join(f"{k}={v}" for k, v in change.items()))
-        return (
-            out
-            if len(out) < 2
-            else [w for w in out if w != ", ".join(f"{k}={v}" for k, v in together.items())]
-        )
+        leaner = {"full": "lora", "lora": "qlora", "dora": "qdora"}.get(now["method"])
+        if leaner:
+            changes.append({"method": leaner})
+        if now["method"] == "full":
+            changes.append({"method": "qlora"})
+        changes.append({"seq_len": max(1, now["seq_len"] // 2)})
+        return [change for change in changes if not change.items() <= now.items()]
 
 
 def plan_memory(
@@ -375,51 +388,67 @@ def plan_memory(
         "attention": attention,
         "device": device,
     }
-    name = (
-        str(config)
-        if isinstance(config, (str, Path))
-        else shape.get("_name_or_path") or "the model"
-    )
+    name = shape.get("_name_or_path") or "the model"
+    if isinstance(config, (str, Path)):
+        name = str(config)
     return MemoryPlan(name, _parts(shape, settings), settings, shape)
 
 
+def _in_words(change: dict) -> str:
+    return ", ".join(f"{name}={value}" for name, value in change.items())
+
+
+def _trained(config: dict, s: dict, targets: tuple[str, ...]) -> int:
+    """Parameters that train: all, or A and B of each adapted layer, and DoRA's m."""
+    if s["method"] == "full":
+        return sum(count_config(config).values())
+    shapes = linear_shapes(config)
+    of_a_block = 0
+    for name in targets:
+        n_in, n_out = shapes[name]
+        of_a_block += s["r"] * (n_in + n_out)  # A (r, in) and B (out, r)
+        if s["method"].endswith("dora"):
+            of_a_block += n_out  # m
+    return config["num_hidden_layers"] * of_a_block
+
+
 def _parts(config: dict, s: dict) -> dict[str, int]:
-    count, shapes = count_config(config), linear_shapes(config)
-    full, quantised, width = (
-        s["method"] == "full",
-        s["method"].startswith("q"),
-        DTYPE_BYTES[s["dtype"]],
-    )
-    targets = () if full else _targets(s["target_modules"], shapes)
+    """Bytes by part."""
+    count = count_config(config)
+    full = s["method"] == "full"
+    quantised = s["method"].startswith("q")
+    width = DTYPE_BYTES[s["dtype"]]
+    targets = () if full else _targets(s["target_modules"], linear_shapes(config))
     total = sum(count.values())
-    trained = (
-        total
-        if full
-        else config["num_hidden_layers"]
-        * sum(
-            s["r"] * sum(shapes[t]) + (shapes[t][1] if s["method"].endswith("dora") else 0)
-            for t in targets
-        )
-    )
-    linear = count["linear"] / 2 if quantised else count["linear"] * width
-    parts = {"weights": 4 * total if full else round(linear + (total - count["linear"]) * width)}
-    if quantised:
+    trained = _trained(config, s, targets)
+    parts = {}
+    if full:
+        parts["weights"] = FP32 * total
+    elif quantised:
+        parts["weights"] = round(count["linear"] / 2 + (total - count["linear"]) * width)
         parts["quantisation constants"] = round(count["linear"] * (NF4_BITS - 4) / 8)
+    else:
+        parts["weights"] = total * width
     if full and s["loss"] in ("dpo", "kto"):
         parts["reference model"] = total * width
     if not full:
-        parts["adapter"] = 4 * trained
-    parts |= {"gradients": 4 * trained, "optimizer": OPTIMIZER_BYTES[s["optimizer"]] * trained}
+        parts["adapter"] = FP32 * trained
+    parts["gradients"] = FP32 * trained
+    parts["optimizer"] = OPTIMIZER_BYTES[s["optimizer"]] * trained
     kept, head, work = _step_bytes(config, s, targets, trained)
-    parts |= {"activations": kept, "logits": head, "working space": work}
-    # The three moments at which a step can hold most: the loss, a block's backward pass, the
-    # optimizer's step.
-    moments = (
-        kept + head + (4 * count["head"] if full else 0),
-        kept + work,
-        parts["gradients"] + (work if s["gradient_checkpointing"] else 0),
-    )
-    parts["not held at the same moment"] = max(moments) - kept - head - work - parts["gradients"]
+    parts["activations"] = kept
+    parts["logits"] = head
+    parts["working space"] = work
+    # The three moments at which a step can hold most.
+    at_the_loss = kept + head
+    if full:
+        at_the_loss += FP32 * count["head"]
+    in_a_block = kept + work
+    at_the_optimizer = parts["gradients"]
+    if s["gradient_checkpointing"]:
+        at_the_optimizer += work
+    peak = max(at_the_loss, in_a_block, at_the_optimizer)
+    parts["not held at the same moment"] = peak - kept - head - work - parts["gradients"]
     if s["device"] == "cuda":
         parts["CUDA context (estimate)"] = CUDA_CONTEXT
     return parts
@@ -429,72 +458,79 @@ def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[in
     """(activations kept for backward, logits with their gradients, working space of one block's
     backward pass).
     """
-    H, L, width = config["hidden_size"], config["num_hidden_layers"], DTYPE_BYTES[s["dtype"]]
-    tokens = s["batch_size"] * s["seq_len"] * (1 if s["loss"] in ("sft", "kto") else 2)
+    H = config["hidden_size"]
+    L = config["num_hidden_layers"]
+    width = DTYPE_BYTES[s["dtype"]]
+    rows_of_an_example = 1 if s["loss"] in ("sft", "kto") else 2  # chosen and rejected
+    tokens = s["batch_size"] * s["seq_len"] * rows_of_an_example
     block = _block_bytes(config, s, targets) * tokens
-    grads = (
-        (2 * config["intermediate_size"] + 2 * H) * width * tokens
-    )  # alive at once while they flow through its MLP
-    dense = (
-        max(a * b for a, b in linear_shapes(config).values()) * width
-        if s["method"].startswith("q")
-        else 0
-    )
-    casts = trained * width if width < 4 and targets else 0  # 16-bit copies of A and B
+    # Gradients that are alive at once while they flow through a block's MLP: of its two inner
+    # activations, (tokens, I) each, and of its input and output, (tokens, H) each.
+    gradients = (2 * config["intermediate_size"] + 2 * H) * width * tokens
+    dequantised = 0
+    if s["method"].startswith("q"):
+        largest = max(n_in * n_out for n_in, n_out in linear_shapes(config).values())
+        dequantised = largest * width
+    casts = 0
+    if width < FP32 and targets:
+        casts = trained * width  # 16-bit copies of A and B
     if s["gradient_checkpointing"]:
-        kept, work = L * H * width * tokens, block + grads + dense + casts // L
+        kept = L * H * width * tokens  # each block's input
+        work = block + gradients + dequantised + casts // L
     else:
-        kept, work = L * block + casts, grads + dense
-    kept += 4 * H * tokens  # what the last norm keeps
+        kept = L * block + casts
+        work = gradients + dequantised
+    kept += FP32 * H * tokens  # what the last norm keeps
+    return kept, _head_bytes(config, s, tokens, width), work
+
+
+def _head_bytes(config: dict, s: dict, tokens: int, width: int) -> int:
+    """Logits and what comes with them: all at once, or a tile of them at a time."""
+    vocabulary = config["vocab_size"]
     if s["full_logits"]:
-        head = (
-            12 * config["vocab_size"] * tokens
-        )  # log-softmax in fp32, and two gradients of its size
-    else:
-        rows = min(tokens, tile_rows(config["vocab_size"]))
-        # Hidden states, their gradients, a tile.
-        head = 2 * H * width * tokens + (4 if width == 4 else 6) * config["vocab_size"] * rows
-    return kept, head, work
+        return 3 * FP32 * vocabulary * tokens  # log-softmax, and two gradients of its size
+    hidden = 2 * config["hidden_size"] * width * tokens  # hidden states and their gradients
+    rows = min(tokens, tile_rows(vocabulary))
+    a_logit = FP32 if width == FP32 else width + FP32  # as it comes, and in fp32
+    return hidden + a_logit * vocabulary * rows
 
 
 def _block_bytes(config: dict, s: dict, targets: tuple) -> float:
     """Bytes a token that one block keeps for its backward pass. Norms keep fp32, the rest is in the
     compute dtype.
     """
-    H, wide, d = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    q, kv, width, full = (
-        config["num_attention_heads"] * d,
-        config["num_key_value_heads"] * d,
-        DTYPE_BYTES[s["dtype"]],
-        not targets,
-    )
+    H = config["hidden_size"]
+    wide = config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    q = heads * config["head_dim"]
+    kv = config["num_key_value_heads"] * config["head_dim"]
+    width = DTYPE_BYTES[s["dtype"]]
+    full = not targets
     kept = 3 * wide  # gate, its SiLU, up
     kept += 4 * q  # queries, keys and values of every head, and their mixture
-    kept += (
-        H * any(t in targets for t in ATTENTION[:3])
-        + H * any(t in targets for t in MLP[:2])
-        + wide * ("down_proj" in targets)
-    )
-    kept += s["r"] * len(targets)
-    if full:  # every linear layer's input, and every norm's before its weight
-        kept += 2 * H + wide + 2 * H
-    if s["method"].endswith("dora"):  # outputs that nothing else keeps
-        kept += sum(
-            n
-            for name, n in (
-                ("q_proj", q),
-                ("k_proj", kv),
-                ("v_proj", kv),
-                ("o_proj", H),
-                ("down_proj", H),
-            )
-            if name in targets
-        )
-    scores = (
-        config["num_attention_heads"] * s["seq_len"] * (4 if width == 4 else 6)
-        if s["attention"] == "eager"
-        else 0
-    )
+    # An adapted layer keeps its input for the gradient of A: layers with the same input keep it
+    # once. (o_proj's is the heads' mixture, which is kept already.)
+    if any(name in targets for name in ATTENTION[:3]):
+        kept += H
+    if any(name in targets for name in MLP[:2]):
+        kept += H
+    if "down_proj" in targets:
+        kept += wide
+    kept += s["r"] * len(targets)  # Ax
+    if full:
+        inputs = 2 * H + wide  # of every linear layer
+        norms = 2 * H  # before their weights
+        kept += inputs + norms
+    if s["method"].endswith("dora"):
+        # Outputs that nothing else keeps; gate's and up's are kept already.
+        outputs = {"q_proj": q, "k_proj": kv, "v_proj": kv, "o_proj": H, "down_proj": H}
+        kept += sum(size for name, size in outputs.items() if name in targets)
     if config.get("model_type") == "qwen3":
-        kept += 2 * (q + kv) * 4 // width  # the norms of queries and keys
-    return kept * width + 2 * 4 * H + 4 * config["num_attention_heads"] + scores
+        kept += 2 * (q + kv) * FP32 // width  # the norms of queries and keys, in fp32
+    scores = 0
+    if s["attention"] == "eager":
+        a_score = FP32 if width == FP32 else width + FP32
+        scores = heads * s["seq_len"] * a_score
+    norms = 2 * FP32 * H
+    softmax = FP32 * heads
+    return kept * width + norms + softmax + scores

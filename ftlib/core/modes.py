@@ -1,0 +1,21 @@
+"""A model's mode: training, or evaluation, in which there is no dropout."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Within the block the model is in evaluation mode; afterwards, also after an error, in the
+    mode that it was in.
+    """
+    training = model.training
+    model.eval()
+    try:
+        yield model
+    finally:
+        model.train(training)
