@@ -5,7 +5,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
 
-.PHONY: venv export labs lab test browser doctor data validate bench drift resolve clean
+.PHONY: venv export labs lab test browser lint map doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -26,6 +26,12 @@ test: venv           ## run the tests, labs included
 browser: venv        ## JupyterLab in a headless Chromium: run a lab, answer, quiz, planner; pictures in build/browser (needs Chromium; minutes)
 	@$(PYTHON) tools/venv.py --browser
 	@$(RUN) -m pytest -m browser tests/browser $(PYTEST)
+
+lint: venv           ## ruff's rules and layout, and the layers' contract
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet . && .venv/bin/lint-imports
+
+map: venv            ## draw the layers' imports into CONTRIBUTING.md
+	@$(RUN) tools/map.py
 
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor

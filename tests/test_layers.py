@@ -107,3 +107,27 @@ def test_a_name_that_never_was_is_an_attribute_error():
     code = "import ftlib.train; ftlib.train.no_such_thing"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "AttributeError: module 'ftlib.train' has no attribute 'no_such_thing'" in done.stderr
+
+
+# --- the map, and how the code is laid out --------------------------------------------------------
+def test_the_map_in_contributing_is_of_todays_imports():
+    from tools import map as map_tool
+
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert map_tool.with_map(text) == text, "run `make map`"
+    assert all(f"{layer}[" in text for layer in map_tool.LAYERS)
+
+
+def ruff(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ruff", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_code_keeps_the_rules():
+    done = ruff("check", ".")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_code_is_laid_out_by_ruff():
+    done = ruff("format", "--check", ".")
+    assert done.returncode == 0, done.stdout
