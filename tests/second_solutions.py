@@ -76,7 +76,7 @@ def count_lora_parameters(config, r, targets):
 
 def merge_weights(weight, A, B, scaling):
     merged = weight.to(A.dtype).clone()
-    for row, column in zip(A, B.T):
+    for row, column in zip(A, B.T, strict=True):
         merged += scaling * torch.outer(column, row)
     return merged.to(weight.dtype)
 
@@ -98,11 +98,13 @@ def effective_rank(singular_values, share=0.9):
 # --- 3.1.2 ----------------------------------------------------------------------------------------
 def decompose(weight):
     m = torch.stack([(row @ row).sqrt() for row in weight])
-    return m, torch.stack([row / length for row, length in zip(weight, m)])
+    return m, torch.stack([row / length for row, length in zip(weight, m, strict=True)])
 
 
 def dora_norm(weight, A, B, scaling):
-    return torch.stack([torch.linalg.vector_norm(w + scaling * (b @ A)) for w, b in zip(weight, B)])
+    return torch.stack(
+        [torch.linalg.vector_norm(w + scaling * (b @ A)) for w, b in zip(weight, B, strict=True)]
+    )
 
 
 def dora_forward(x, weight, bias, A, B, m, scaling):
@@ -130,18 +132,20 @@ def count_dora_parameters(config, r, targets):
 
 def weight_change(before, after):
     longer, turned = [], []
-    for one, two in zip(before.double().numpy(), after.double().numpy()):
+    for one, two in zip(before.double().numpy(), after.double().numpy(), strict=True):
         lengths = math.dist(one, 0 * one), math.dist(two, 0 * two)
         longer.append(abs(lengths[1] - lengths[0]))
-        turned.append(1 - sum(a * b for a, b in zip(one, two)) / (lengths[0] * lengths[1]))
+        turned.append(
+            1 - sum(a * b for a, b in zip(one, two, strict=True)) / (lengths[0] * lengths[1])
+        )
     return statistics.fmean(longer), statistics.fmean(turned)
 
 
 def merge_dora(weight, A, B, m, scaling):
-    rows = [w + scaling * (b @ A) for w, b in zip(weight.to(A.dtype), B)]
-    return torch.stack([F.normalize(row, dim=0) * size for row, size in zip(rows, m)]).to(
-        weight.dtype
-    )
+    rows = [w + scaling * (b @ A) for w, b in zip(weight.to(A.dtype), B, strict=True)]
+    return torch.stack(
+        [F.normalize(row, dim=0) * size for row, size in zip(rows, m, strict=True)]
+    ).to(weight.dtype)
 
 
 # --- 3.1.3 ----------------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ def noise_sizes(alpha, L, d):
 
 def _by_rows(draws, mask, scale_of_length):
     noise = torch.zeros_like(draws)
-    for row, numbers, real in zip(noise, draws, mask):
+    for row, numbers, real in zip(noise, draws, mask, strict=True):
         for t in real.nonzero().flatten().tolist():
             row[t] = numbers[t] * scale_of_length(int(real.sum()))
     return noise
@@ -222,8 +226,8 @@ def pad_batch(rows, pad_id):
 
 def sft_loss(logits, labels):
     losses = []
-    for row, marks in zip(logits, labels.tolist()):
-        for scores, token in zip(row[:-1], marks[1:]):
+    for row, marks in zip(logits, labels.tolist(), strict=True):
+        for scores, token in zip(row[:-1], marks[1:], strict=True):
             if token != IGNORED:
                 losses.append(scores.logsumexp(0) - scores[token])
     return torch.stack(losses).mean()
@@ -239,7 +243,7 @@ def golden_score(answers, examples):
         return re.sub(r"\s*\.*\s*$", "", re.sub(r"\s+", " ", text.strip()))
 
     right, asked = {}, {}
-    for answer, example in zip(answers, examples):
+    for answer, example in zip(answers, examples, strict=True):
         for group in (example["family"], "all"):
             asked[group] = asked.get(group, 0) + 1
             right[group] = right.get(group, 0) + int(plain(answer) == plain(example["answer"]))
@@ -248,7 +252,9 @@ def golden_score(answers, examples):
 
 def perplexity(nlls, counts):
     """The weighted geometric mean of the texts' perplexities."""
-    return math.prod(math.exp(nll) ** (n / sum(counts)) for nll, n in zip(nlls, counts))
+    return math.prod(
+        math.exp(nll) ** (n / sum(counts)) for nll, n in zip(nlls, counts, strict=True)
+    )
 
 
 def early_stop(losses, patience):
@@ -262,7 +268,7 @@ def early_stop(losses, patience):
 
 def win_rate(a, b, judge, prompts):
     points = 0.0
-    for prompt, one, two in zip(prompts, a, b):
+    for prompt, one, two in zip(prompts, a, b, strict=True):
         points += judge(prompt, one, two)
         points += 1 - judge(prompt, two, one)
     return points / (2 * len(a))
@@ -373,7 +379,7 @@ def luhn_sum(digits):
 def _runs(tokens, size):
     if len(tokens) <= size:
         return {" ".join(tokens)}
-    return {" ".join(run) for run in zip(*(tokens[i:] for i in range(size)))}
+    return {" ".join(run) for run in zip(*(tokens[i:] for i in range(size)), strict=False)}
 
 
 def shingle_jaccard(a, b, size):
@@ -385,7 +391,7 @@ def shingle_jaccard(a, b, size):
 def minhash_signature(hashes, a, b):
     prime = 2**31 - 1
     return torch.tensor(
-        [min((int(m) * int(h) + int(c)) % prime for h in hashes) for m, c in zip(a, b)]
+        [min((int(m) * int(h) + int(c)) % prime for h in hashes) for m, c in zip(a, b, strict=True)]
     )
 
 
@@ -430,10 +436,10 @@ def longer_share(chosen, rejected):
 # --- 3.1.7 ----------------------------------------------------------------------------------------
 def completion_logp(logits, labels):
     sums = []
-    for row, marks in zip(logits, labels.tolist()):
+    for row, marks in zip(logits, labels.tolist(), strict=True):
         terms = [
             scores[token] - scores.logsumexp(0)
-            for scores, token in zip(row[:-1], marks[1:])
+            for scores, token in zip(row[:-1], marks[1:], strict=True)
             if token != IGNORED
         ]
         sums.append(sum(terms, torch.zeros(())))
@@ -442,7 +448,10 @@ def completion_logp(logits, labels):
 
 def implicit_reward(policy_logps, ref_logps, beta):
     return torch.tensor(
-        [beta * p - beta * r for p, r in zip(policy_logps.tolist(), ref_logps.tolist())]
+        [
+            beta * p - beta * r
+            for p, r in zip(policy_logps.tolist(), ref_logps.tolist(), strict=True)
+        ]
     )
 
 
@@ -469,7 +478,7 @@ def swapped_win_rate(forward, backward):
 
 # --- 3.1.8 ----------------------------------------------------------------------------------------
 def mean_logps(token_logps, mask):
-    return torch.stack([row[real].mean() for row, real in zip(token_logps, mask)])
+    return torch.stack([row[real].mean() for row, real in zip(token_logps, mask, strict=True)])
 
 
 def simpo_loss(chosen, rejected, beta, gamma):
@@ -523,7 +532,7 @@ def reference_point(policy_kl_logps, ref_kl_logps):
 
 def binary_loss(policy_logps, ref_logps, z0, desirable, beta, desirable_weight, undesirable_weight):
     losses = []
-    for policy, reference, good in zip(policy_logps, ref_logps, desirable.tolist()):
+    for policy, reference, good in zip(policy_logps, ref_logps, desirable.tolist(), strict=True):
         gain = beta * (policy - reference - z0)
         losses.append(
             desirable_weight * torch.sigmoid(-gain)
@@ -576,7 +585,10 @@ def kl_per_token(reference, logits):
     """Cross-entropy less entropy."""
     p = reference.double().softmax(-1)
     cross = torch.stack(
-        [F.cross_entropy(row[None], target[None]) for row, target in zip(logits.double(), p)]
+        [
+            F.cross_entropy(row[None], target[None])
+            for row, target in zip(logits.double(), p, strict=True)
+        ]
     )
     return (cross - torch.special.entr(p).sum(-1)).float()
 

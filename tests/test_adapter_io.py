@@ -132,7 +132,10 @@ def test_target_names_on_disk_pick_just_the_adapted_layers(tmp_path):
     """Suffixes where they suffice, full names where a suffix would also pick other layers."""
     saved(tmp_path / "a")
     saved(tmp_path / "b", target_modules=TARGETS["full names"])
-    read = lambda name: json.loads((tmp_path / name / CONFIG).read_text())["target_modules"]
+
+    def read(name):
+        return json.loads((tmp_path / name / CONFIG).read_text())["target_modules"]
+
     assert read("a") == [
         "down_proj",
         "gate_proj",
@@ -311,7 +314,7 @@ def test_another_base(folder):
     model = llama()
     model.config._name_or_path = "org/this-base"
     before = snapshot(model)
-    with pytest.raises(ft.AdapterError, match="org/some-other-base.*org/this-base"):
+    with pytest.raises(ft.AdapterError, match=r"org/some-other-base.*org/this-base"):
         ft.load_adapter(model, folder)
     assert_untouched(model, before)
     model.config._name_or_path = "/models/some-other-base"  # a local copy of that base is that base
@@ -457,7 +460,7 @@ def test_nonsense_in_the_config(changes, folder):
 
 def test_targets_that_this_model_does_not_have(folder):
     edit_config(folder, target_modules=["c_attn"])
-    with pytest.raises(ft.AdapterError, match="c_attn.*q_proj"):
+    with pytest.raises(ft.AdapterError, match=r"c_attn.*q_proj"):
         ft.load_adapter(llama(), folder)
 
 

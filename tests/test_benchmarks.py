@@ -99,7 +99,10 @@ def test_all_ways_to_log_probabilities_agree(monkeypatch):
             for n, w in logps_benchmark.WAYS.items()
         }
     )
-    wrong = lambda *a: 1.01 * logps_benchmark.full_logits(*a)
+
+    def wrong(*a):
+        return 1.01 * logps_benchmark.full_logits(*a)
+
     with pytest.raises(AssertionError, match="off: "):
         logps_benchmark.assert_equal(
             {**steps, "off": logps_benchmark.step_of(wrong, *logps_benchmark.data(300))}

@@ -92,7 +92,7 @@ def test_cases_do_not_depend_on_the_global_generator(exercise):
     torch.manual_seed(2)
     two = exercise_module._cases(exercise)
     assert len(one) == len(two)
-    for a, b in zip(one, two):
+    for a, b in zip(one, two, strict=True):
         plain = [
             i
             for i, v in enumerate(a)
@@ -196,7 +196,9 @@ def test_a_check_run_again_repeats_itself(capsys):
 
 
 def test_ftlibs_own_function_is_no_answer_to_a_lab_opened_anew(capsys):
-    """The set-up cell run again opens a new lab, while the name is bound to ftlib's function still."""
+    """The set-up cell run again opens a new lab, while the name is bound to ftlib's function
+    still.
+    """
     assert (
         Lab("3.1.1", [DOUBLE]).check(Lab("3.1.1", [DOUBLE]).check(named(lambda x: x * x))) is double
     )
@@ -233,7 +235,7 @@ def test_grading_raises(variable, value, monkeypatch):
     lab = Lab("3.1.1", [DOUBLE])
     right = named(lambda x: x * 2)
     assert lab.check(right) is right
-    with pytest.raises(course.Grade, match="You squared.$"):
+    with pytest.raises(course.Grade, match=r"You squared\.$"):
         lab.check(named(lambda x: x * x))
     with pytest.raises(AssertionError, match="not attempted"):
         lab.check(named(not_written))
@@ -263,7 +265,7 @@ def test_hints_solution_and_predictions(capsys):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="lab '9.9' is unknown: use one of 3.1.1"):
+    with pytest.raises(ValueError, match=r"lab '9\.9' is unknown: use one of 3\.1\.1"):
         course.open_lab("9.9")
     with pytest.raises(ValueError, match="no exercise 'nothing': it has double"):
         Lab("3.1.1", [DOUBLE]).hint("nothing")

@@ -38,10 +38,10 @@ def tok(template, marks=True):
 def learnt(tokenizer, row) -> list[str]:
     """The texts of the runs of tokens that the loss counts."""
     runs, open_run = [], False
-    for i, label in zip(row["input_ids"], row["labels"]):
+    for i, label in zip(row["input_ids"], row["labels"], strict=True):
         assert label in (IGNORE, i)
         if label != IGNORE:
-            runs = runs + [[i]] if not open_run else [*runs[:-1], runs[-1] + [i]]
+            runs = [*runs, [i]] if not open_run else [*runs[:-1], runs[-1] + [i]]
         open_run = label != IGNORE
     return [tokenizer.decode(r) for r in runs]
 
@@ -183,7 +183,7 @@ def test_a_template_that_refuses_a_role_is_an_error_that_names_the_row():
     tokenizer.chat_template = (
         "{{ raise_exception('roles must alternate') }}" + tokenizer.chat_template
     )
-    with pytest.raises(DataError, match="row 0.*roles must alternate"):
+    with pytest.raises(DataError, match=r"row 0.*roles must alternate"):
         encode_rows(tokenizer, [chat("a", "b")])
 
 
@@ -301,7 +301,7 @@ def test_bad_calls(tmp_path):
 # --- splits ---------------------------------------------------------------------------------------
 def test_embedded_splits():
     assert len(ft.load_rows("golden")) == 100 and len(ft.load_rows("validation")) == 300
-    with pytest.raises(DataError, match="no split 'test'.*golden.*train.*validation"):
+    with pytest.raises(DataError, match=r"no split 'test'.*golden.*train.*validation"):
         ft.load_rows("test")
     text = ft.load_base_text(count=7)
     assert len(text) == 7 and all(isinstance(t, str) and t for t in text)
@@ -316,13 +316,13 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
         assert ft.load_rows("train", profile) == [chat("ä\n", "ö")] and ft.load_base_text(
             profile
         ) == ["one", "two"]
-    with pytest.raises(DataError, match="golden.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"golden\.jsonl does not exist"):
         ft.load_rows("golden")
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n')
     with pytest.raises(DataError, match=r"base_text.jsonl:2: .*'text'"):
         ft.load_base_text()
     (tmp_path / "base_text.jsonl").unlink()
-    with pytest.raises(DataError, match="base_text.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"base_text\.jsonl does not exist"):
         ft.load_base_text()
 
 

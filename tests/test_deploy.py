@@ -50,7 +50,7 @@ def test_bad_input(run, capsys, monkeypatch):
         "world-llama-4m",
     )
     (run / "manifest.json").write_text("{")
-    with pytest.raises(AdapterError, match="manifest.json is damaged"):
+    with pytest.raises(AdapterError, match=r"manifest\.json is damaged"):
         find_adapter(run)
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:1")
     for arguments, word in (

@@ -297,6 +297,7 @@ def test_texts_in_a_file_are_found_as_those_in_memory(monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_a_full_disk_is_named():
     index = NearIndex()
-    index._texts = open("/dev/full", "r+b")
-    with pytest.raises(DataError, match="do not fit into .*: No space left on device; set TMPDIR"):
+    said = r"do not fit into .*: No space left on device; set TMPDIR"
+    with open("/dev/full", "r+b", buffering=0) as full, pytest.raises(DataError, match=said):
+        index._texts = full
         index.insert("some text", index.sketch("some text")[2])

@@ -229,17 +229,24 @@ def test_recall_of_the_base(sharp, tok):
 
 
 # --- win rate -------------------------------------------------------------------------------------
+def judge_that_says(verdict: float):
+    return lambda first, second: verdict
+
+
 def test_a_judge_that_favours_a_position_favours_nobody():
     """First is always better: every pair is won once in each order, 0.5; the same for "second"."""
     for verdict in (1, 0):
-        result = ft.win_rate(["a"] * 7, ["b"] * 7, lambda first, second: verdict)
+        result = ft.win_rate(["a"] * 7, ["b"] * 7, judge_that_says(verdict))
         assert result == 0.5 and (result.wins, result.ties, result.losses) == (0, 7, 0)
         assert (result.interval.low, result.interval.high) == (0.5, 0.5)
 
 
 def test_wins_ties_and_losses_by_hand():
     """Longer is better: a wins two, ties one, loses one: (2 + ½)/4 = 0.625; swapped 0.375."""
-    longer = lambda x, y: 0.5 if len(x) == len(y) else float(len(x) > len(y))
+
+    def longer(x, y):
+        return 0.5 if len(x) == len(y) else float(len(x) > len(y))
+
     a, b = ["xxx", "xx", "x", "x"], ["x", "x", "y", "yy"]
     result = ft.win_rate(a, b, longer)
     assert result == 0.625 and (result.wins, result.ties, result.losses) == (2, 1, 1)
@@ -256,7 +263,7 @@ def test_the_prompt_is_shown_where_there_is_one():
 
 @pytest.mark.parametrize("verdict", [2, -0.1, float("nan"), None, "1", True + True])
 def test_a_judge_that_returns_nonsense(verdict):
-    with pytest.raises(ValueError, match="judge returned .* for pair 0"):
+    with pytest.raises(ValueError, match=r"judge returned .* for pair 0"):
         ft.win_rate(["a"], ["b"], lambda x, y: verdict)
 
 
@@ -288,7 +295,10 @@ def test_two_dimensions_hold_the_chance_of_seeds_and_of_questions():
     """
     rng = np.random.default_rng(0)
     seeds, questions = rng.normal(0, 1, (6, 1)), rng.normal(0, 1, (1, 30))
-    width = lambda i: i.high - i.low
+
+    def width(i):
+        return i.high - i.low
+
     both = width(ft.bootstrap_interval(seeds + questions))
     assert both > width(ft.bootstrap_interval(seeds[:, 0])) and both > 1.2 * width(
         ft.bootstrap_interval(questions[0])
@@ -331,7 +341,7 @@ def test_same_seed_same_interval_and_text():
     ],
 )
 def test_bad_values(values, options):
-    with pytest.raises(ValueError, match="shape .*level"):
+    with pytest.raises(ValueError, match=r"shape .*level"):
         ft.bootstrap_interval(values, **options)
 
 
@@ -354,7 +364,7 @@ def test_empty_inputs(model, tok):
         lambda: ft.perplexity(model, tok, [""]),
         lambda: metrics.recall_base(model, tok, []),
     ):
-        with pytest.raises(ValueError, match="empty|no token"):
+        with pytest.raises(ValueError, match=r"empty|no token"):
             call()
 
 
@@ -369,7 +379,10 @@ def test_the_embedded_model_reads_its_own_domain():
 # --- sampling, consistency, KL --------------------------------------------------------------------
 def test_sampled_answers_are_the_seeds_and_leave_the_global_generator_alone(sharp, tok):
     before = torch.get_rng_state()
-    ask = lambda **o: generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
+
+    def ask(**o):
+        return generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
+
     a, b, c = (ask(temperature=2.0, seed=s) for s in (1, 1, 2))
     assert (
         a == b != c

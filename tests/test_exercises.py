@@ -1,4 +1,6 @@
-"""The course's exercises, listed: enough of them, and each accepts an independent second solution."""
+"""The course's exercises, listed: enough of them, and each accepts an independent second
+solution.
+"""
 
 import ast
 import inspect

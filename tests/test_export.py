@@ -10,15 +10,14 @@ import os
 import subprocess
 import sys
 
+import gguf
 import numpy as np
 import pytest
 import torch
 from conftest import EMBEDDED, ROOT, assert_untouched, byte_tokenizer, randomize, snapshot
+from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer
 
-gguf = pytest.importorskip("gguf", reason="GGUF export needs the extra `export`")
-from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer  # noqa: E402
-
-import ftlib as ft  # noqa: E402
+import ftlib as ft
 from ftlib.adapters.lora import lora_layers
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf, rope_factors, rotary_pairs

@@ -9,16 +9,16 @@ import random
 import pytest
 import torch
 from conftest import needs_llama, randomize
+from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer
 
-needs_llama()
-from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer  # noqa: E402
-
-import ftlib as ft  # noqa: E402
+import ftlib as ft
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
 from ftlib.export.llamacpp import llama_counters, open_llama, quantize_gguf
 from ftlib.export.parity import check_export, llama_answer, llama_logits
+
+needs_llama()
 
 IDS = [
     0,
@@ -161,7 +161,7 @@ def odd_strings(count: int) -> list[str]:
         "\x7f",
         "a" * 40,
         "ﬁ",
-        "𝒳",
+        "\U0001d4b3",
         "\u202e",
     ]
     return [
@@ -262,9 +262,9 @@ def test_a_file_that_llama_cpp_refuses_is_named(tmp_path):
     """A whole GGUF file without a model in it: GGUFReader is content, llama.cpp is not."""
     adapter = export_adapter_gguf(ft.add_lora(small_llama(), r=2), tmp_path / "a.gguf")
     read_gguf(adapter)
-    with pytest.raises(ExportError, match="llama.cpp refuses"), open_llama(adapter):
+    with pytest.raises(ExportError, match=r"llama\.cpp refuses"), open_llama(adapter):
         pass
-    with pytest.raises(ExportError, match="llama.cpp could not quantise"):
+    with pytest.raises(ExportError, match=r"llama\.cpp could not quantise"):
         quantize_gguf(adapter, tmp_path / "q.gguf", "Q8_0", threads=1)
 
 
@@ -323,6 +323,7 @@ def test_a_third_runtime_is_compared_by_its_answers(world):
         zip(
             map(str, QUESTIONS),
             ft.evaluation.generate.generate_answers(model, tokenizer, QUESTIONS),
+            strict=True,
         )
     )
     assert check_export(

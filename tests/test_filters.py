@@ -37,9 +37,19 @@ CODE = '''def merge(a, b):
         else:
             out.append(b[j]); j += 1
     return out + a[i:] + b[j:]'''
-SQL = "SELECT a.name, COUNT(*) AS n FROM people AS a JOIN towns AS b ON a.town = b.id WHERE b.size >= 3 AND a.age <> 7 GROUP BY a.name ORDER BY n DESC"
-C = "#include <map>\n#include <vector>\ntemplate <typename T> std::vector<T> f(std::map<int, T> &m, T *p) { return (*p)->x[0] && m.at(1) << 2; }"
-PROSE = "The castle stands on a hill above the river. It was built of grey stone, and its tower can be seen from the next town."
+SQL = (
+    "SELECT a.name, COUNT(*) AS n FROM people AS a JOIN towns AS b ON a.town = b.id "
+    "WHERE b.size >= 3 AND a.age <> 7 GROUP BY a.name ORDER BY n DESC"
+)
+C = (
+    "#include <map>\n#include <vector>\n"
+    "template <typename T> std::vector<T> f(std::map<int, T> &m, T *p) "
+    "{ return (*p)->x[0] && m.at(1) << 2; }"
+)
+PROSE = (
+    "The castle stands on a hill above the river. "
+    "It was built of grey stone, and its tower can be seen from the next town."
+)
 
 
 @pytest.mark.parametrize("code", [CODE, SQL, C, '{"a": [1, 2, {"b": null}], "c": "d"}'])
@@ -153,7 +163,7 @@ def test_pii_is_masked_and_counted():
         ("fr", "Il fait beau aujourd'hui, nous allons au lac avec les enfants."),
         ("es", "¿Cuál es la capital de este país y cuántos habitantes tiene?"),
         ("es", "Escribe una carta breve a mi tía que vive en la montaña, por favor."),
-        ("ru", "Сколько людей живёт сегодня в этом городе у реки?"),
+        ("ru", "Сколько людей живёт сегодня в этом городе возле реки?"),
     ],
 )
 def test_other_languages_go(code, text):
@@ -267,7 +277,8 @@ def test_defects_are_found(rule, row):
             truncated,
             chat(
                 "q",
-                'def f(a):\n    """Return it. Or not."""\n    return a if a is not None else b and c',
+                'def f(a):\n    """Return it. Or not."""\n'
+                "    return a if a is not None else b and c",
             ),
         ),
         (broken_encoding, chat("q", "São Paulo, Âme, naïve — it’s")),

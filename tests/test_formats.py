@@ -128,7 +128,9 @@ extra = st.dictionaries(
 def test_messages_through_every_format(system, turns, extra):
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages += [
-        {"role": r, "content": c} for pair in turns for r, c in zip(("user", "assistant"), pair)
+        {"role": r, "content": c}
+        for pair in turns
+        for r, c in zip(("user", "assistant"), pair, strict=True)
     ]
     row = {**extra, "messages": messages}
     for name in FORMATS:
@@ -176,7 +178,10 @@ def test_ten_thousand_conversations():
             "|",
         ],
     )
-    talk = lambda: "".join(rng.choices(words, k=rng.randint(0, 5)))
+
+    def talk():
+        return "".join(rng.choices(words, k=rng.randint(0, 5)))
+
     for i in range(10_000):
         messages = [{"role": "system", "content": talk()}] if rng.random() < 0.3 else []
         for _ in range(rng.randint(1, 4)):

@@ -122,7 +122,10 @@ def test_what_ollama_joins():
 
 def test_go_syntax_by_hand():
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
-    template = '{{ range .Messages }}{{ if eq .Role "user" }}U{{ else if eq .Role "tool" }}T{{ else }}A{{ end }}{{ end }}'
+    template = (
+        '{{ range .Messages }}{{ if eq .Role "user" }}U'
+        '{{ else if eq .Role "tool" }}T{{ else }}A{{ end }}{{ end }}'
+    )
     assert render_go(template, messages) == "UA"
     assert (
         render_go('{{ if .System }}s{{ else }}n{{ end }}{{if ne .System ""}}s{{end}}.', messages)
@@ -155,7 +158,7 @@ def test_unknown_templates_say_what_to_do():
         )
     with pytest.raises(TemplateError, match="-Instruct"):
         go_template(byte_tokenizer(None))
-    with pytest.raises(TemplateError, match="refuses a plain conversation.*template="):
+    with pytest.raises(TemplateError, match=r"refuses a plain conversation.*template="):
         go_template(hub("gemma"))
 
 
@@ -165,7 +168,9 @@ def test_one_changed_letter_is_another_template():
 
 
 def test_the_date_of_llama_3_2_is_frozen(caplog):
-    """Its Jinja asks the clock. The Go template carries the day of the export, and the log says so."""
+    """Its Jinja asks the clock. The Go template carries the day of the export, and the log says
+    so.
+    """
     with caplog.at_level("INFO", "ftlib"):
         template = go_template(hub("llama3_2"))
     messages = [{"role": "user", "content": "Hi"}]
@@ -200,5 +205,5 @@ def test_a_damaged_gguf_is_named(tmp_path):
     pytest.importorskip("gguf", reason="needs the extra `export`")
     for content in (b"", b"GGUF", b"GGUF" + bytes(40), b"nonsense" * 20):
         (tmp_path / "x.gguf").write_bytes(content)
-        with pytest.raises(TemplateError, match="x.gguf.*export it again|no chat template"):
+        with pytest.raises(TemplateError, match=r"x\.gguf.*export it again|no chat template"):
             go_template(tmp_path / "x.gguf")

@@ -179,7 +179,13 @@ def _twice():
 
 
 FULL = sum(POINTS.values())
-LOOP = "    while True:\n        try:\n            while True:\n                pass\n        except BaseException:\n            pass"
+LOOP = """    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass"""
+ENDS_THE_SERVER = f"import os\ndef {KL}(*args):\n    os.kill(os.getppid(), 9)\n    os._exit(1)"
 # How the submission is made, which answers earn nothing, what the reason says.
 SPECIAL = {
     "loops": (
@@ -198,14 +204,7 @@ SPECIAL = {
         f"{REWARD}: NameError",
     ),
     "ends-the-server": (
-        lambda: fill(
-            LAB,
-            but(
-                **{
-                    KL: f"import os\ndef {KL}(*args):\n    os.kill(os.getppid(), 9)\n    os._exit(1)"
-                }
-            ),
-        ),
+        lambda: fill(LAB, but(**{KL: ENDS_THE_SERVER})),
         {KL},
         "ended the process",
     ),
@@ -424,7 +423,7 @@ def test_who_handed_in_nothing_gets_nothing_and_a_reason(tmp_path):
 def test_a_set_up_that_fails_is_not_the_students_fault():
     with pytest.raises(
         sandbox.SetupError,
-        match="set-up cell fails on this machine: ModuleNotFoundError: .*nobody_has",
+        match=r"set-up cell fails on this machine: ModuleNotFoundError: .*nobody_has",
     ):
         run_steps("import a_module_that_nobody_has", [Step("x = 1")], limit=5)
 

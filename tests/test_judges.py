@@ -121,7 +121,7 @@ def test_a_reply_without_a_verdict_is_no_tie(reply):
 def test_busy_servers_are_asked_again():
     with StandIn(503, 429, "B") as server:
         assert server.judge()("p", "x", "y") == 0.0 and len(server.seen) == 3
-    with StandIn(500) as server, pytest.raises(judges.JudgeError, match="in 3 tries .*HTTP 500"):
+    with StandIn(500) as server, pytest.raises(judges.JudgeError, match=r"in 3 tries .*HTTP 500"):
         server.judge()("p", "x", "y")
     assert len(server.seen) == 3
 
@@ -149,7 +149,7 @@ def test_what_trying_again_would_not_mend(reply, words, asked):
 
 
 def test_a_server_that_hangs_or_is_gone():
-    with StandIn("slow") as server, pytest.raises(judges.JudgeError, match="in 1 tries .*[Tt]ime"):
+    with StandIn("slow") as server, pytest.raises(judges.JudgeError, match=r"in 1 tries .*[Tt]ime"):
         server.judge(timeout=0.1, retries=0)("p", "x", "y")
     with pytest.raises(judges.JudgeError, match="is the server running"):
         server.judge(retries=1)("p", "x", "y")
@@ -168,7 +168,7 @@ def test_a_server_that_hangs_or_is_gone():
     ],
 )
 def test_other_machines_need_leave(host):
-    with pytest.raises(judges.JudgeError, match="is not this machine.*allow_remote=True"):
+    with pytest.raises(judges.JudgeError, match=r"is not this machine.*allow_remote=True"):
         judges.api_judge(f"http://{host}/v1", "m")
     assert callable(judges.api_judge(f"http://{host}/v1", "m", allow_remote=True))
 

@@ -115,9 +115,11 @@ def test_what_uses_it_says_so_and_lives(fake, source, tmp_path):
     with pytest.raises(ExportError, match=f"died quantising .*F16.gguf: {said}"):
         quantize_gguf(source, tmp_path / "q.gguf", threads=1)
     assert not (tmp_path / "q.gguf").exists()
-    with pytest.raises(serving.ServingError, match=f"{said} .*ollama serve"):
-        with serving.serve(source.with_name("Modelfile"), "m", runtime="llama-cpp-python"):
-            pass
+    with (
+        pytest.raises(serving.ServingError, match=f"{said} .*ollama serve"),
+        serving.serve(source.with_name("Modelfile"), "m", runtime="llama-cpp-python"),
+    ):
+        pass
 
 
 def test_a_server_that_dies_all_the_same(fake, source, monkeypatch):

@@ -150,11 +150,11 @@ def test_an_unknown_hub_id_while_offline():
 
 
 def test_an_unknown_profile(folder):
-    with pytest.raises(ValueError, match="'huge'.*tiny, small, spark"):
+    with pytest.raises(ValueError, match=r"'huge'.*tiny, small, spark"):
         ft.load_model(folder, profile="huge")
 
 
-def test_FTLIB_MODEL_stands_in(folder, monkeypatch):
+def test_the_model_that_the_environment_names_stands_in(folder, monkeypatch):
     monkeypatch.setenv("FTLIB_MODEL", str(folder))
     for profile in ("tiny", "small", "spark"):
         model, _ = ft.load_model(profile=profile)
@@ -191,7 +191,9 @@ def test_the_embedded_model():
 
 # --- the large profiles on random copies of their architectures -----------------------------------
 def qwen3(path):
-    """Qwen3 as in the profile `small`: ChatML, no BOS, norms on queries and keys, tied embeddings."""
+    """Qwen3 as in the profile `small`: ChatML, no BOS, norms on queries and keys, tied
+    embeddings.
+    """
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
@@ -307,14 +309,16 @@ def test_nf4_trains_lora_on_the_cpu(make, tmp_path, rows):
     )  # by element, not by stored byte
     stored = [m.weight.data.clone() for m in quantized]
     two_steps(model, tokenizer, rows, ft.get_profile("small"))
-    assert all(torch.equal(m.weight.data, s) for m, s in zip(quantized, stored))
+    assert all(torch.equal(m.weight.data, s) for m, s in zip(quantized, stored, strict=True))
     trained = model(torch.tensor([[5, 6, 7]])).logits.float()
     merged = ft.merge_adapter(model)(torch.tensor([[5, 6, 7]])).logits.float()
     assert torch.allclose(merged, trained, atol=0.05 * trained.abs().max().item())
     ft.unmerge_adapter(model)
     assert all(
         torch.equal(m.weight.data, s)
-        for m, s in zip((m for m in model.modules() if isinstance(m, Linear4bit)), stored)
+        for m, s in zip(
+            (m for m in model.modules() if isinstance(m, Linear4bit)), stored, strict=True
+        )
     )
     with ft.disable_adapter(model):
         assert torch.isfinite(model(torch.tensor([[5, 6, 7]])).logits).all()
@@ -348,7 +352,8 @@ def test_dora_on_nf4_starts_as_the_base(tmp_path, ids):
     assert torch.allclose(model(ids).logits.float(), base, atol=0.05 * base.abs().max().item())
     model(ids, labels=ids).loss.backward()
     assert all(
-        l.lora_magnitude_vector.grad.isfinite().all() for l in ft.lora_layers(model).values()
+        layer.lora_magnitude_vector.grad.isfinite().all()
+        for layer in ft.lora_layers(model).values()
     )
 
 

@@ -330,7 +330,10 @@ def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
 # --- the fused function ---------------------------------------------------------------------------
 def fused_and_plain(n_in, n_out, r, bias, dora, dtype=torch.float64):
     g = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=g).to(dtype)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g).to(dtype)
+
     W, b, A, B, m = (
         draw(n_out, n_in),
         draw(n_out),
@@ -362,7 +365,7 @@ def test_fused_equals_plain_autograd(shape, bias, dora):
             [y, x.grad, layer.lora_A.grad, layer.lora_B.grad]
             + ([layer.lora_magnitude_vector.grad] if dora else [])
         )
-    for fused, plain in zip(*results):
+    for fused, plain in zip(*results, strict=True):
         assert fused.shape == plain.shape and torch.allclose(fused, plain, rtol=1e-10, atol=1e-12)
 
 
@@ -375,7 +378,10 @@ def test_fused_passes_gradcheck(dora, p):
     from ftlib.adapters.functional import FusedLoRA
 
     g = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
     W, b, scale = draw(4, 3), draw(4), (draw(4).abs() + 0.5).requires_grad_() if dora else None
     x, A, B = draw(3, 5).requires_grad_(), draw(2, 3).requires_grad_(), draw(4, 2).requires_grad_()
 
@@ -476,9 +482,12 @@ def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
         "ftlib.adapters.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a)
     )
     layer, _ = fused_and_plain(6, 9, 2, True, True)
-    true_norm = lambda: (
-        layer.base_layer.weight + lora_delta(layer.lora_A, layer.lora_B, layer.scaling)
-    ).norm(dim=1)
+
+    def true_norm():
+        return (
+            layer.base_layer.weight + lora_delta(layer.lora_A, layer.lora_B, layer.scaling)
+        ).norm(dim=1)
+
     x = torch.randn(4, 6, dtype=torch.float64)
     for _ in range(3):
         layer(x)
@@ -662,7 +671,7 @@ def test_bad_options_name_the_argument(option, word, model):
 
 def test_calls_in_the_wrong_order_say_what_to_do(model):
     for call in (ft.merge_adapter, ft.unmerge_adapter, lambda m: ft.disable_adapter(m).__enter__()):
-        with pytest.raises(ValueError, match="no adapter.*add_lora"):
+        with pytest.raises(ValueError, match=r"no adapter.*add_lora"):
             call(model)
     ft.add_lora(model, r=2)
     with pytest.raises(ValueError, match="already has an adapter"):
@@ -671,7 +680,7 @@ def test_calls_in_the_wrong_order_say_what_to_do(model):
         ft.unmerge_adapter(model)
     ft.merge_adapter(model)
     weights = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(ValueError, match="merged already.*unmerge_adapter"):
+    with pytest.raises(ValueError, match=r"merged already.*unmerge_adapter"):
         ft.merge_adapter(model)
     with pytest.raises(ValueError, match="unmerge_adapter"), ft.disable_adapter(model):
         pass
@@ -717,7 +726,7 @@ def test_half_precision_base_keeps_an_fp32_adapter(variant, dtype, ids):
             and torch.isfinite(p.grad).all()
             for p in layer.parameters(recurse=False)
         )
-    weights = {n: l.base_layer.weight.clone() for n, l in ft.lora_layers(model).items()}
+    weights = {n: layer.base_layer.weight.clone() for n, layer in ft.lora_layers(model).items()}
     ft.merge_adapter(model)
     for name, layer in ft.lora_layers(
         model
@@ -739,7 +748,9 @@ def test_gradient_checkpointing_gives_the_same_gradients(variant, ids):
     for model in (plain, checkpointed):
         model(ids, labels=ids).loss.backward()
     pairs = [
-        (p, q) for p, q in zip(plain.parameters(), checkpointed.parameters()) if p.requires_grad
+        (p, q)
+        for p, q in zip(plain.parameters(), checkpointed.parameters(), strict=True)
+        if p.requires_grad
     ]
     assert len(pairs) == (42 if variant == "dora" else 28)
     assert all(
@@ -767,7 +778,7 @@ def test_deepcopy_is_independent(model, ids):
     ft.merge_adapter(twin)
     randomize(twin, seed=9)
     assert torch.equal(model(ids).logits, before) and not any(
-        l.merged for l in ft.lora_layers(model).values()
+        layer.merged for layer in ft.lora_layers(model).values()
     )
 
 
@@ -798,14 +809,14 @@ def test_torch_compile_changes_nothing(variant, ids):
     trained = [p for p in model.parameters() if p.requires_grad]
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=variant == "lora")
-    for step in range(2):
+    for _step in range(2):
         results = []
         for f in (model, compiled):
             model.zero_grad()
             loss = f(ids, labels=ids).loss
             loss.backward()
             results.append([loss.detach(), *(p.grad.clone() for p in trained)])
-        for a, b in zip(*results):
+        for a, b in zip(*results, strict=True):
             assert torch.allclose(a, b, atol=1e-6)
         torch.optim.SGD(trained, lr=0.1).step()
 

@@ -124,7 +124,7 @@ def test_no_further_from_float64_than_peft(use_dora, bias):
         [other.lora_A.default.weight, other.lora_B.default.weight, *more],
     )
     assert len(mine) == len(want) == len(peft_s)
-    for a, b, w in zip(mine, peft_s, want):
+    for a, b, w in zip(mine, peft_s, want, strict=True):
         assert (a - w).norm() <= max(2 * (b - w).norm(), 0.004 * w.norm())
 
 
@@ -159,7 +159,7 @@ def test_input_in_fp32_gives_output_in_fp32(use_dora):
     want = exact(ft.lora_layers(model)["proj"], x, dy)
     got = run(model, x, dy, torch.float32, trained(ft.lora_layers(model)["proj"]))
     assert model(x).dtype == torch.float32
-    for a, w in zip(got, want):
+    for a, w in zip(got, want, strict=True):
         assert (a - w).norm() < 0.02 * w.norm()
 
 
@@ -218,7 +218,7 @@ def test_a_merge_that_fails_half_way_leaves_nothing_merged(monkeypatch):
     monkeypatch.setattr(layers[2], "merge", fail)
     with pytest.raises(MemoryError):
         ft.merge_adapter(model)
-    for layer, W in zip(layers, before):
+    for layer, W in zip(layers, before, strict=True):
         assert not layer.merged and torch.allclose(layer.weight, W, atol=1e-6)
 
 
@@ -303,5 +303,5 @@ def test_a_mended_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog
     copied = copy.deepcopy(model)
     assert copied.proj.forward.args[0] is copied.proj
     got = run(copied, x[..., :96], torch.ones(3, 5, N_OUT), torch.float32, [])
-    for mine, other in zip(got, want):
+    for mine, other in zip(got, want, strict=True):
         assert (mine - other).norm() <= 0.01 * other.norm()

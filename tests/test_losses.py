@@ -142,7 +142,7 @@ def test_simpo_is_trls(beta, ratio):
     theirs = trl("trl.experimental.cpo.cpo_trainer", "CPOTrainer").cpo_loss(
         stand_in, chosen, rejected
     )
-    for mine, other in zip(ft.simpo_loss(chosen, rejected, beta, ratio), theirs):
+    for mine, other in zip(ft.simpo_loss(chosen, rejected, beta, ratio), theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=0)
 
 

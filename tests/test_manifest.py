@@ -108,12 +108,12 @@ def test_a_changed_file_is_named(tmp_path):
     write(tmp_path / "set")
     file = tmp_path / "set" / "validation.jsonl"
     file.write_bytes(file.read_bytes().replace(b"Q5", b"Q6"))
-    with pytest.raises(DataError, match="validation.jsonl has changed: write") as caught:
+    with pytest.raises(DataError, match=r"validation\.jsonl has changed: write") as caught:
         verify_dataset(tmp_path / "set")
     assert "train" not in str(caught.value)
     file.unlink()
     (tmp_path / "set" / "README.md").write_text("")
-    with pytest.raises(DataError, match="validation.jsonl is missing; .*README.md has changed"):
+    with pytest.raises(DataError, match=r"validation\.jsonl is missing; .*README\.md has changed"):
         verify_dataset(tmp_path / "set")
 
 

@@ -232,7 +232,7 @@ def test_bad_options(options, words):
 
 def test_unknown_models_and_files(tmp_path):
     with pytest.raises(
-        ValueError, match="'llama-9' is neither a file or folder nor one of llama-3.2-1b"
+        ValueError, match=r"'llama-9' is neither a file or folder nor one of llama-3\.2-1b"
     ):
         ft.plan_memory("llama-9")
     (tmp_path / "config.json").write_text("{")
@@ -261,7 +261,7 @@ def test_check_refuses_by_name_and_says_what_would_fit():
 
 def test_check_looks_at_this_machine(monkeypatch):
     monkeypatch.setattr(memory_plan, "available_bytes", lambda: 1e9)
-    with pytest.raises(MemoryError, match="1.0 GB are available"):
+    with pytest.raises(MemoryError, match=r"1\.0 GB are available"):
         ft.plan_memory("llama-3.1-8b").check()
     monkeypatch.setattr(memory_plan, "available_bytes", lambda: None)
     ft.plan_memory("llama-3.1-8b").check()

@@ -39,7 +39,10 @@ def test_capacities():
     """Weights of n bytes and nothing else: the plan fits where n is at most the capacity, the edge
     included.
     """
-    plan = lambda size: ft.MemoryPlan("m", {"weights": size})
+
+    def plan(size):
+        return ft.MemoryPlan("m", {"weights": size})
+
     assert describe(plan(24 * 10**9)) == "24.0 GB: fits 24 GB, 48 GB, 80 GB, 128 GB"
     assert describe(plan(24 * 10**9 + 1)) == "24.0 GB: fits 48 GB, 80 GB, 128 GB"
     assert describe(plan(129 * 10**9)) == "129.0 GB: more than 128 GB"

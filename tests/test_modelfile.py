@@ -50,7 +50,9 @@ def vocabulary(path: Path, tokens, bos=None, eos=None, eot=None, template=None) 
 
 @given(awkward, awkward, awkward)
 def test_round_trip(system, template, stop):
-    """Any text comes back as it was, or is refused because a line within it ends in three quotes."""
+    """Any text comes back as it was, or is refused because a line within it ends in three
+    quotes.
+    """
     modelfile = Modelfile(
         "./m.gguf",
         None,
@@ -142,11 +144,13 @@ def test_written_by_hand(gguf_file):
         parameters={"temperature": 0, "use_mmap": True, "top_p": 0.9},
     )
     assert path.read_bytes().decode() == (
-        'FROM ./model.gguf\nADAPTER ./adapter.gguf\nTEMPLATE "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n'
+        "FROM ./model.gguf\nADAPTER ./adapter.gguf\n"
+        'TEMPLATE "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n'
         '{{ end }}<|im_start|>assistant\n"\n'
     ).replace('TEMPLATE "', 'TEMPLATE """').replace('assistant\n"', 'assistant\n"""') + (
-        'SYSTEM """Say "x"\n"""\nPARAMETER num_ctx 2048\nPARAMETER stop "<|im_end|>"\nPARAMETER stop "<|endoftext|>"\n'
-        'PARAMETER stop "###"\nPARAMETER temperature 0\nPARAMETER use_mmap true\nPARAMETER top_p 0.9\n'
+        'SYSTEM """Say "x"\n"""\nPARAMETER num_ctx 2048\n'
+        'PARAMETER stop "<|im_end|>"\nPARAMETER stop "<|endoftext|>"\nPARAMETER stop "###"\n'
+        "PARAMETER temperature 0\nPARAMETER use_mmap true\nPARAMETER top_p 0.9\n"
     )
     read = parse_modelfile(path)
     assert read.path(read.base, path.parent) == gguf_file and read.template == TEMPLATES["chatml"]
@@ -203,7 +207,7 @@ def test_files_that_are_no_gguf(tmp_path):
             template="{{ .Prompt }}",
             stop="x",
         )
-    with pytest.raises(ModelfileError, match="missing.gguf cannot be read.*export_gguf"):
+    with pytest.raises(ModelfileError, match=r"missing\.gguf cannot be read.*export_gguf"):
         write_modelfile(
             tmp_path / "Modelfile", tmp_path / "missing.gguf", tokenizer=byte_tokenizer(CHATML)
         )
@@ -221,8 +225,10 @@ def test_parse_as_ollama_does():
     several stops, LICENSE, MESSAGE.
     """
     read = parse_modelfile(
-        '# a comment\r\nfrom  ./m.gguf  \r\n\tSystem """two\nlines # no comment"""\nparameter stop a b\nPARAMETER stop "c"\n'
-        "PARAMETER temperature 0.5\nPARAMETER num_ctx 8\nPARAMETER use_mmap FALSE\nLICENSE MIT\nMESSAGE user Hi there\n"
+        '# a comment\r\nfrom  ./m.gguf  \r\n\tSystem """two\nlines # no comment"""\n'
+        'parameter stop a b\nPARAMETER stop "c"\n'
+        "PARAMETER temperature 0.5\nPARAMETER num_ctx 8\nPARAMETER use_mmap FALSE\n"
+        "LICENSE MIT\nMESSAGE user Hi there\n"
     )
     assert read == Modelfile(
         "./m.gguf",

@@ -103,7 +103,7 @@ def test_packed_losses_are_the_unpacked_ones(embedded, attention, training):
     packed = pack(rows, 100)
     got = losses(model.train(training), PackedCollator(tokenizer.pad_token_id)(packed.rows))
     assert len(packed.rows) < len(rows) / 2 and packed.padding_after < packed.padding_before
-    for blocks, found in zip(packed.blocks, got):
+    for blocks, found in zip(packed.blocks, got, strict=True):
         start = 0
         for i in blocks:
             n = len(rows[i]["input_ids"])
@@ -161,10 +161,10 @@ def test_packing_in_training():
     assert packed.eval_history[0]["eval_loss"] == pytest.approx(
         plain.eval_history[0]["eval_loss"], rel=1e-3
     )
-    moved = torch.cat([(a - b).abs().flatten() for a, b in zip(weights, others)])
-    assert (
-        moved.mean() < 1e-5
-    )  # Adam's first step moves each weight by the learning rate: only gradients near 0 may differ in sign
+    moved = torch.cat([(a - b).abs().flatten() for a, b in zip(weights, others, strict=True)])
+    # Adam's first step moves each weight by the learning rate: only gradients near 0 may differ in
+    # sign.
+    assert moved.mean() < 1e-5
 
 
 def test_packing_with_noise_is_refused(tokenizer, rows):

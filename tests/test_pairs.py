@@ -1,4 +1,6 @@
-"""Pairs and binary feedback: derived by hand, inverse of one another, and every row accounted for."""
+"""Pairs and binary feedback: derived by hand, inverse of one another, and every row accounted
+for.
+"""
 
 import math
 import random
@@ -396,7 +398,7 @@ def test_rank_biserial_equals_scipys_ranks():
     d = [rng.randint(-5, 6) for _ in range(200)]
     kept = [x for x in d if x]
     ranks = scipy_stats.rankdata([abs(x) for x in kept])
-    want = sum(r * (1 if x > 0 else -1) for r, x in zip(ranks, kept)) / sum(ranks)
+    want = sum(r * (1 if x > 0 else -1) for r, x in zip(ranks, kept, strict=True)) / sum(ranks)
     assert (
         rank_biserial(d) == pytest.approx(want, abs=1e-12)
         and rank_biserial([0, 0]) == 0
@@ -421,7 +423,10 @@ def test_balanced_pairs_say_nothing_by_length(differences, width, seed):
     equal lengths.
     """
     pairs = of_lengths(*differences)
-    bins = lambda sign: {(abs(d) - 1) // width for d in differences if d * sign > 0}
+
+    def bins(sign):
+        return {(abs(d) - 1) // width for d in differences if d * sign > 0}
+
     if not bins(1) & bins(-1) and 0 not in differences:
         with pytest.raises(PairError, match="match"):
             balance_length(pairs, bin_width=width, seed=seed)

@@ -191,10 +191,13 @@ def test_planted_defects():
     rows, kinds, golden = planted()
     done = prepare(rows, standard_rules(golden))
     why = {d.row: d.rule for d in done.dropped}
-    recall = lambda kind, rules: (
-        sum(why.get(i) in rules for i, k in kinds.items() if k == kind)
-        / Counter(kinds.values())[kind]
-    )
+
+    def recall(kind, rules):
+        return (
+            sum(why.get(i) in rules for i, k in kinds.items() if k == kind)
+            / Counter(kinds.values())[kind]
+        )
+
     assert (
         recall("exact", {"exact duplicates"}) == 1
         and recall("golden", {"contamination"}) == 1

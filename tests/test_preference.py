@@ -472,7 +472,7 @@ def test_metrics_are_means_over_the_interval(tokenizer):
         prefer(adapted(), tokenizer, PAIRS, **{**SETTINGS, "log_steps": n}).history for n in (1, 2)
     )
     for k in ("rewards/chosen", "logps/rejected", "lengths/chosen", "kl"):
-        means = [(a[k] + b[k]) / 2 for a, b in zip(every[::2], every[1::2])]
+        means = [(a[k] + b[k]) / 2 for a, b in zip(every[::2], every[1::2], strict=True)]
         assert [e[k] for e in second] == pytest.approx(means, rel=1e-5, abs=1e-7)
 
 
@@ -600,6 +600,7 @@ def test_cached_equals_on_the_fly(loss, tokenizer, monkeypatch):
     for a, b in zip(
         results[0][1].history + results[0][1].eval_history,
         results[1][1].history + results[1][1].eval_history,
+        strict=True,
     ):
         assert a == pytest.approx(b, rel=1e-7, abs=1e-9)
 
@@ -612,7 +613,7 @@ def test_cached_log_probabilities_are_those_of_the_base_to_rounding(tokenizer):
     )
     cached = trainer.reference_logps(items, show=False)
     assert trainer.model.training
-    for item, row in zip(items, cached):
+    for item, row in zip(items, cached, strict=True):
         on_the_fly = trainer._reference(PairCollator(tokenizer.pad_token_id)([item]), cached)[0]
         torch.testing.assert_close(row, on_the_fly, rtol=1e-12, atol=0)
 
@@ -659,7 +660,7 @@ def finished(tmp_path_factory):
 
 
 def test_what_a_run_leaves(finished):
-    folder, trained, run = finished
+    folder, trained, _run = finished
     assert {p.name for p in folder.iterdir()} == {
         "adapter",
         "manifest.json",
@@ -861,7 +862,7 @@ def as_version_0_1_0_left_it(run: Path, loss: str, tokenizer) -> None:
             "eval": encode_pairs(tokenizer, PAIRS[:4]),
         }
     kept = load_file(run / "reference" / reference_module.LOGPS)
-    known = dict(zip(map(bytes, kept["keys"].tolist()), kept["logps"].tolist()))
+    known = dict(zip(map(bytes, kept["keys"].tolist()), kept["logps"].tolist(), strict=True))
     tensors = {}
     for name, items in parts.items():
         values = [[known[key] for key in prefer_module._keys(item)] for item in items]

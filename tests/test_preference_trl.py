@@ -35,7 +35,7 @@ PAIRS = [
 ]
 THUMBS = [
     {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
-    for row, side in zip(PAIRS, ("chosen", "rejected", "chosen", "rejected"))
+    for row, side in zip(PAIRS, ("chosen", "rejected", "chosen", "rejected"), strict=True)
 ]
 
 
@@ -143,7 +143,7 @@ def concatenated(items, tokenizer) -> dict:
     return {
         f"{side}_{name}": part
         for name in ("input_ids", "attention_mask", "labels")
-        for side, part in zip(("chosen", "rejected"), batch[name].chunk(2))
+        for side, part in zip(("chosen", "rejected"), batch[name].chunk(2), strict=True)
     }
 
 

@@ -17,7 +17,7 @@ def test_by_name_environment_and_machine(monkeypatch):
     assert ft.get_profile().name == "small" and ft.get_profile("tiny").name == "tiny"
     monkeypatch.delenv("FTLIB_PROFILE")
     for gpu, want in ((False, "tiny"), (True, "small")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
         assert ft.get_profile().name == want
 
 

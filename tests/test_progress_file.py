@@ -65,7 +65,7 @@ def test_grading_records_nothing(file, monkeypatch, variable):
 
 def test_an_exercise_keeps_the_date_of_its_first_solution(file, monkeypatch):
     for day in ("2026-01-01", "2026-02-02"):
-        monkeypatch.setattr(progress, "_today", lambda: day)
+        monkeypatch.setattr(progress, "_today", lambda day=day: day)
         progress.record_exercise("3.1.1", "lora_forward")
     assert progress.load_progress()["exercises"] == {"3.1.1": {"lora_forward": "2026-01-01"}}
 

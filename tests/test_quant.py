@@ -253,7 +253,7 @@ def test_every_bit_whatever_the_shape(rows, columns, block_size, double, name, s
     q = nf4_module.quantize_4bit(w, name, block_size, double)
     assert torch.equal(q.packed, packed.view(-1)) and torch.equal(q.scales, state.absmax)
     assert q.dequantize().shape == w.shape
-    for scale, level in zip(q.block_scales(), w.reshape(-1).float().split(block_size)):
+    for scale, level in zip(q.block_scales(), w.reshape(-1).float().split(block_size), strict=True):
         if not double:
             assert scale == level.abs().max().clamp(min=1e-38 if len(level) < block_size else 0)
 

@@ -163,9 +163,11 @@ def test_committed_notebooks_leave_the_script_out():
 
     from ftlib.course.notebooks import clean
 
-    output = lambda **data: nbformat.v4.new_output(
-        "display_data", data={k.replace("__", "/"): v for k, v in data.items()}
-    )
+    def output(**data):
+        return nbformat.v4.new_output(
+            "display_data", data={k.replace("__", "/"): v for k, v in data.items()}
+        )
+
     widget = nbformat.v4.new_output(
         "display_data",
         data={
@@ -205,5 +207,5 @@ def test_the_questions_are_package_data():
 
 
 def test_unknown_lab():
-    with pytest.raises(ValueError, match="lab '3.1.11' is unknown: use one of 3.1.1"):
+    with pytest.raises(ValueError, match=r"lab '3\.1\.11' is unknown: use one of 3\.1\.1"):
         quiz("3.1.11")

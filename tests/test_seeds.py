@@ -29,5 +29,5 @@ def test_each_run_is_a_process_of_its_own_where_there_are_several(monkeypatch):
 )
 def test_a_run_that_fails_is_named(fault, monkeypatch):
     monkeypatch.setenv("FTLIB_WORKERS", "2")
-    with pytest.raises(RuntimeError, match="seed 0 failed: (ZeroDivisionError|the process died)"):
+    with pytest.raises(RuntimeError, match=r"seed 0 failed: (ZeroDivisionError|the process died)"):
         over_seeds(fault, [1, 0, 2])

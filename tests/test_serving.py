@@ -42,7 +42,8 @@ def modelfile(tmp_path) -> Path:
     (tmp_path / "a.gguf").write_bytes(b"GGUF adapter")
     path = tmp_path / "Modelfile"
     path.write_text(
-        f'FROM ./m.gguf\nADAPTER ./a.gguf\nTEMPLATE "{TEMPLATES["world"]}"\nSYSTEM Be brief.\nPARAMETER num_ctx 512\n'
+        f'FROM ./m.gguf\nADAPTER ./a.gguf\nTEMPLATE "{TEMPLATES["world"]}"\n'
+        "SYSTEM Be brief.\nPARAMETER num_ctx 512\n"
         'PARAMETER stop "<|end|>"\nPARAMETER temperature 0\n'
     )
     return path
@@ -63,7 +64,7 @@ def test_create_sends_what_the_modelfile_says(ollama, modelfile, caplog):
     assert list(ollama.models) == ["my-model:q4"]  # what was not deleted stays
     with serve(modelfile, "again") as server:
         ollama.models.clear()
-        with pytest.raises(ServingError, match="deleting 'again'.*not found"):
+        with pytest.raises(ServingError, match=r"deleting 'again'.*not found"):
             server.delete()
 
 
@@ -134,14 +135,14 @@ def test_faults_in_creating(ollama, modelfile, fault, word):
 def test_slow_and_unknown(ollama, modelfile):
     with serve(modelfile, "m", timeout=2.0) as server:
         ollama.fault = "slow"
-        with pytest.raises(ServingError, match="in time.*timeout"):
+        with pytest.raises(ServingError, match=r"in time.*timeout"):
             server.chat(HELLO)
         ollama.fault = "any"
         with pytest.raises(ServingError, match="runner died"):
             server.chat(HELLO)
         ollama.models.clear()
         for stream in (False, True):
-            with pytest.raises(ServingError, match="'m'.*not found"):
+            with pytest.raises(ServingError, match=r"'m'.*not found"):
                 list(server.chat(HELLO, stream=stream))
 
 
@@ -155,7 +156,7 @@ def test_who_answers(ollama, modelfile, monkeypatch):
         assert find_ollama() is None
         with (
             pytest.raises(
-                ServingError, match="no Ollama answers at http://127.0.0.1:.*ollama serve"
+                ServingError, match=r"no Ollama answers at http://127\.0\.0\.1:.*ollama serve"
             ),
             serve(modelfile, "m", runtime="ollama"),
         ):
@@ -222,7 +223,7 @@ def test_bad_models(ollama, modelfile):
     with pytest.raises(ModelfileError, match="nowhere"), serve(modelfile.with_name("nowhere"), "m"):
         pass
     modelfile.with_name("m.gguf").unlink()
-    with pytest.raises(ServingError, match="m.gguf, which is not there"), serve(modelfile, "m"):
+    with pytest.raises(ServingError, match=r"m\.gguf, which is not there"), serve(modelfile, "m"):
         pass
     assert not ollama.asked
 
@@ -367,14 +368,14 @@ def test_a_server_that_does_not_start(world, tmp_path):
     (tmp_path / "Modelfile").write_text("FROM ./bad.gguf\n")
     with (
         pytest.raises(
-            ServingError, match="(?s)ended with .*bad.gguf.*log:\n.*Failed to load model"
+            ServingError, match=r"(?s)ended with .*bad\.gguf.*log:\n.*Failed to load model"
         ),
         serve(tmp_path / "Modelfile", "m", runtime="llama-cpp-python", timeout=120),
     ):
         pass
     started = []
     real = serving.LlamaCppServer.__init__
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ServingError, match="within 0.2 s"):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ServingError, match=r"within 0\.2 s"):
         patch.setattr(
             serving.LlamaCppServer,
             "__init__",

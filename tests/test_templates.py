@@ -104,7 +104,7 @@ def test_earlier_answers_without_their_thought():
     cannot tell it, marks can.
     """
     messages = talk("a", "b", "c", "d")
-    with pytest.raises(DataError, match="rewrites earlier turns.*training_template"):
+    with pytest.raises(DataError, match=r"rewrites earlier turns.*training_template"):
         encode(PREFIX["qwen3"], messages)
     assert repr(show_mask(MARKED["qwen3"], messages)) == (
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b][<|im_end|>]\n<|im_start|>user\nc<|im_end|>\n"
@@ -117,7 +117,9 @@ def test_the_mask_is_each_answer_and_its_stop_token(kind):
     """Also where a newline follows the stop token; BOS once; pad may be the stop token."""
     tokenizer = MARKED[kind]
     row = encode(tokenizer, talk("a", "one", "b", "two", system="S"))
-    learnt = [i for i, label in zip(row["input_ids"], row["labels"]) if label != IGNORE]
+    learnt = [
+        i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORE
+    ]
     stop = STOP[KINDS[kind][0]]
     assert tokenizer.decode(learnt) == "one" + stop + "two" + stop
     assert row["input_ids"].count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
@@ -187,7 +189,10 @@ def test_stripped_templates_write_the_same(template):
         "{% endgeneration %}", "\n{%- endgeneration -%}\n  "
     )
     tokenizer, messages = byte_tokenizer(template), talk("a", "b", "c", "d")
-    render = lambda t: tokenizer.apply_chat_template(messages, chat_template=t, tokenize=False)
+
+    def render(t):
+        return tokenizer.apply_chat_template(messages, chat_template=t, tokenize=False)
+
     assert render(inference_template(spaced)) == render(spaced) == render(template)
 
 

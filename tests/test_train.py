@@ -189,7 +189,7 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
             row_norm = ft.adapters.lora.LoRALinear._row_norm
             monkeypatch.setattr(
                 "ftlib.adapters.lora.LoRALinear._row_norm",
-                lambda layer: layer.forget_norm() or row_norm(layer),
+                lambda layer, row_norm=row_norm: layer.forget_norm() or row_norm(layer),
             )
         model = adapted(use_dora=True, lora_dropout=0.0)
         ft.finetune(model, tokenizer, rows, **{**SETTINGS, "steps": 4, "learning_rate": 5e-2})
@@ -365,7 +365,8 @@ def test_checkpoints_hold_the_adapter_and_no_base_weight(finished):
         } <= names
         assert not {"model.safetensors", "pytorch_model.bin"} & names
         with safe_open(folder / name / "adapter_model.safetensors", "pt") as file:
-            assert len(file.keys()) == len(trained) and all("lora_" in k for k in file.keys())
+            saved = list(file.keys())
+        assert len(saved) == len(trained) and all("lora_" in k for k in saved)
     assert not list(folder.rglob("*.tmp"))
 
 
@@ -525,7 +526,7 @@ def test_a_folder_with_something_else_is_left_alone(finished, tokenizer, tmp_pat
 def test_damaged_settings_are_refused_in_words(finished, tokenizer, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     (folder / "settings.json").write_text("{")
-    with pytest.raises(ft.RunError, match="settings.json"):
+    with pytest.raises(ft.RunError, match=r"settings\.json"):
         ft.finetune(adapted(), tokenizer, ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder)
 
 

@@ -97,7 +97,7 @@ def test_where_it_stands(ids):
             h = h + low @ self.adapter.up.T + self.adapter.up_bias
             return (h, *y[1:]) if isinstance(y, tuple) else h
 
-    for layer, mine in zip(base.model.layers, model.model.layers):
+    for layer, mine in zip(base.model.layers, model.model.layers, strict=True):
         layer.self_attn, layer.mlp = (
             Followed(layer.self_attn, mine.self_attn.bottleneck),
             Followed(layer.mlp, mine.mlp.bottleneck),

@@ -138,7 +138,7 @@ def test_generation_with_left_padding_equals_the_base_that_reads_the_text():
         do_sample=False,
         eos_token_id=None,
     )[:, 6:]
-    for row, got in zip(rows, out):
+    for row, got in zip(rows, out, strict=True):
         whole = torch.cat([text, row])[None]
         want = base.generate(whole, max_new_tokens=8, do_sample=False, eos_token_id=None)
         assert got.tolist() == want[0, whole.shape[1] :].tolist()
@@ -332,7 +332,7 @@ def test_models_without_full_attention_are_refused():
         )
     )
     before = snapshot(model)
-    with pytest.raises(ValueError, match="mistral.*full attention"):
+    with pytest.raises(ValueError, match=r"mistral.*full attention"):
         prefix_module.add_prefix(model)
     assert_untouched(model, before)
 
@@ -468,7 +468,7 @@ def test_a_run_resumes_to_the_same_weights(method, tokenizer, rows, tmp_path):
 # --- on disk --------------------------------------------------------------------------------------
 @both
 def test_round_trip_bit_for_bit(method, tmp_path, ids):
-    _, save, load, _, options = METHODS[method]
+    _, save, load, _, _options = METHODS[method]
     model = trained(method)
     assert save(model, tmp_path) == tmp_path and sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]
     fresh = llama()
@@ -584,7 +584,7 @@ def test_missing_files_broken_json_and_another_base(method, folder, tmp_path):
     model = llama()
     model.config._name_or_path = "org/this"
     before = snapshot(model)
-    with pytest.raises(ft.AdapterError, match="org/other.*org/this"):
+    with pytest.raises(ft.AdapterError, match=r"org/other.*org/this"):
         METHODS[method][2](model, folder)
     assert_untouched(model, before)
     with pytest.raises(ft.AdapterError):
@@ -611,7 +611,7 @@ def test_unequal_bottlenecks_that_are_there_stay(options, tmp_path):
     bottleneck.save_bottleneck(trained("bottleneck"), tmp_path)
     model = trained("bottleneck", **options)
     before = snapshot(model)
-    with pytest.raises(ft.AdapterError, match="but the model has|shape"):
+    with pytest.raises(ft.AdapterError, match=r"but the model has|shape"):
         bottleneck.load_bottleneck(model, tmp_path)
     assert_untouched(model, before)
 
