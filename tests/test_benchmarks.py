@@ -63,7 +63,7 @@ def test_a_difference_would_be_seen():
 @pytest.mark.parametrize("method, loss", [("qlora", "sft"), ("lora", "dpo")])
 @pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 def test_plan_and_measurement_agree(method, loss, recomputed):
-    """What tests/test_memory.py does for the other methods, here with the benchmark's own
+    """What training/test_memory_plan.py does for the other methods, here with the benchmark's own
     measurement.
     """
     config = LlamaConfig(

@@ -1,5 +1,5 @@
 """The GGUF writer, without llama.cpp: tensors, metadata, refusals. What llama.cpp makes of the
-files: test_export_llamacpp.py.
+files: test_llamacpp.py.
 """
 
 from __future__ import annotations
