@@ -86,6 +86,13 @@ CHATML = (
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+VARIANTS = {  # of LoRA
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "rsdora": {"use_dora": True, "use_rslora": True},
+}
+
 
 def unmarked(template: str) -> str:
     """The same template without its generation marks."""
