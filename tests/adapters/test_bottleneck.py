@@ -1,5 +1,5 @@
 """Bottleneck adapters: numbers by hand, start, place, freezing, checkpointing. Saving and loading:
-test_prefix.py, for both.
+test_hooked.py.
 """
 
 import copy
