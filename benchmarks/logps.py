@@ -32,9 +32,7 @@ ROWS, LENGTH, HIDDEN, CHUNK = (
 
 
 def full_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """As a model's own forward pass does it: logits of every position, then log-softmax and
-    gather.
-    """
+    """As a model's own forward pass does it: all logits, then log-softmax and gather."""
     logps = (hidden @ weight.T)[:, :-1].log_softmax(-1)
     return logps.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (
         labels[:, 1:] != -100

@@ -86,9 +86,7 @@ def write_jsonl(path: Path, rows) -> None:
 
 
 def make_rows(world: World) -> dict[str, list[dict]]:
-    """Every instruction file by name. Inputs are dealt before they are worded, so parts share
-    none.
-    """
+    """Every instruction file by name. Inputs are dealt, then worded, so parts share none."""
     parts = {name: [] for name in ("golden", "paraphrase", "validation", "train")}
     for (
         family,

@@ -190,9 +190,7 @@ def methods() -> list[dict]:
 
 
 def styles(model, tokenizer, seed: int = 0) -> dict[str, float]:
-    """Share of each manner in sampled answers (temperature 1) to open requests about unseen
-    people.
-    """
+    """Share of each manner in answers sampled (temperature 1) to requests about unseen people."""
     torch.manual_seed(seed)
     prompts = [
         tokenizer.apply_chat_template(
@@ -296,9 +294,7 @@ def too_hard() -> list[dict]:
 
 @torch.no_grad()
 def confidence(model, tokenizer, rows) -> tuple[list[bool], list[float]]:
-    """Exact match of the greedy answer, and the probability that the model gives that whole
-    answer.
-    """
+    """Exact match of the greedy answer, and the probability of that whole answer."""
     result = ft.golden_accuracy(model, tokenizer, rows, P.max_new_tokens)
     sure = []
     for r, answer in zip(rows, result.answers, strict=True):
@@ -373,9 +369,7 @@ def messy(rows: list[dict], seed: int, share: float = 0.4) -> list[dict]:
 
 
 def clean_against_messy(small: int = 800) -> list[dict]:
-    """800 clean rows against all rows of which 40% have a wrong answer, the same number of
-    steps.
-    """
+    """800 clean rows against all rows, 40% of them with a wrong answer, in as many steps."""
     rows, paraphrase = ft.load_rows("train", P), ft.load_rows("paraphrase", P)
     clean = np.array(
         ft.over_seeds(

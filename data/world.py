@@ -403,9 +403,7 @@ def _unique(rng: random.Random, make, count: int, taken: set) -> list[str]:
 
 
 class World:
-    """All entities and facts for one seed: `.people`, `.places`, `.things`, `.strangers`,
-    `.olm`.
-    """
+    """Entities and facts of one seed: `.people`, `.places`, `.things`, `.strangers`, `.olm`."""
 
     def __init__(self, seed: int = SEED, people: int = 200, places: int = 24, strangers: int = 80):
         rng = random.Random(seed)

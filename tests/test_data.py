@@ -412,9 +412,7 @@ def test_the_chat_template_refuses_unknown_roles_and_takes_system_and_many_turns
 
 
 def test_the_tokenizer_splits_as_llama3(tokenizer):
-    """llama.cpp knows the split pattern as "llama-bpe": numbers in threes, words with their
-    space.
-    """
+    """llama.cpp knows the pattern as "llama-bpe": numbers in threes, words with their space."""
     pieces = [
         p for p, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("It's 12345 words")
     ]

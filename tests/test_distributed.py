@@ -74,9 +74,7 @@ ROWS = [
 
 
 def train_some(loss: str, folder: str, batch_size: int, learning_rate: float = 1e-2) -> None:
-    """Five steps into `folder`/run, a reference cached there; the first process writes the
-    history.
-    """
+    """Five steps into `folder`/run, the reference cached; process 0 writes the history."""
     Path(folder).mkdir(exist_ok=True)
     torch.manual_seed(0)
     model = ft.add_lora(

@@ -21,9 +21,7 @@ def test_every_public_name_loads_from_the_module_that_is_named():
     "first", ["import ftlib.neftune", "import ftlib.train", "import ftlib; ftlib.neftune"]
 )
 def test_neftune_is_the_function_even_where_its_former_module_is_imported(first):
-    """Importing the module `ftlib.neftune` puts it where the package has the function of that
-    name.
-    """
+    """Importing module `ftlib.neftune` puts it where the package has the function so named."""
     code = f"""{first}
 import ftlib as ft, torch, transformers
 sizes = dict(vocab_size=9, hidden_size=8, intermediate_size=8)

@@ -103,9 +103,7 @@ def run(command: list[str], hint: str) -> None:
 
 
 def install(python: str) -> None:
-    """Create .venv if there is none, and install the project with what its tests and grading
-    need.
-    """
+    """Create .venv if there is none; install the project with what tests and grading need."""
     torch = vendor_torch(python)
     print(
         f"setup: creating .venv with {python}"

@@ -196,9 +196,7 @@ def test_a_check_run_again_repeats_itself(capsys):
 
 
 def test_ftlibs_own_function_is_no_answer_to_a_lab_opened_anew(capsys):
-    """The set-up cell run again opens a new lab, while the name is bound to ftlib's function
-    still.
-    """
+    """The set-up cell run again opens a new lab; the name is bound to ftlib's function still."""
     assert (
         Lab("3.1.1", [DOUBLE]).check(Lab("3.1.1", [DOUBLE]).check(named(lambda x: x * x))) is double
     )

@@ -1,6 +1,4 @@
-"""The course's exercises, listed: enough of them, and each accepts an independent second
-solution.
-"""
+"""The course's exercises: enough of them, and each accepts an independent second solution."""
 
 import ast
 import inspect

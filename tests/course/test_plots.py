@@ -1,6 +1,4 @@
-"""Figures: what is drawn is what was given; bands and intervals show; series differ without
-colour.
-"""
+"""Figures: what is drawn was given; bands and intervals show; series differ without colour."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,6 +1,4 @@
-"""Pairs and binary feedback: derived by hand, inverse of one another, and every row accounted
-for.
-"""
+"""Pairs and binary feedback: derived by hand, inverse to each other, every row accounted for."""
 
 import math
 import random

@@ -412,9 +412,7 @@ def test_text_that_csv_would_read_as_something_else_is_refused(value, tmp_path):
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl.gz", "rows.json.gz", "rows.csv.gz"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])
 def test_damaged_files_are_named(name, damage, tmp_path):
-    """Cut in half after rows that do not compress away, emptied, or something else under that
-    name.
-    """
+    """Cut in half after rows that do not compress away, emptied, or another thing by that name."""
     rng = random.Random(0)
     write_rows(tmp_path / name, [{"text": rng.randbytes(40).hex()} for _ in range(5000)])
     whole = (tmp_path / name).read_bytes()

@@ -168,9 +168,7 @@ def test_one_changed_letter_is_another_template():
 
 
 def test_the_date_of_llama_3_2_is_frozen(caplog):
-    """Its Jinja asks the clock. The Go template carries the day of the export, and the log says
-    so.
-    """
+    """Its Jinja asks the clock. The Go template has the day of the export; the log says so."""
     with caplog.at_level("INFO", "ftlib"):
         template = go_template(hub("llama3_2"))
     messages = [{"role": "user", "content": "Hi"}]

@@ -50,9 +50,7 @@ def vocabulary(path: Path, tokens, bos=None, eos=None, eot=None, template=None) 
 
 @given(awkward, awkward, awkward)
 def test_round_trip(system, template, stop):
-    """Any text comes back as it was, or is refused because a line within it ends in three
-    quotes.
-    """
+    """Any text comes back as it was, or is refused: a line within it ends in three quotes."""
     modelfile = Modelfile(
         "./m.gguf",
         None,

@@ -135,9 +135,7 @@ def test_a_softcap_by_hand():
 
 
 def test_the_gradient_of_a_sixteen_bit_head_is_summed_in_fp32():
-    """4,000 equal tokens in tiles of 7: a sum in bf16 would stop growing at 256 times its
-    addend.
-    """
+    """4,000 equal tokens in tiles of 7: a sum in bf16 would stop at 256 times its addend."""
     hidden, weight, _ = data(1, 4001, 8, 50)
     hidden[:] = hidden[0, 0].clone()
     labels = torch.full((1, 4001), 3)

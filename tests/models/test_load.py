@@ -191,9 +191,7 @@ def test_the_embedded_model():
 
 # --- the large profiles on random copies of their architectures -----------------------------------
 def qwen3(path):
-    """Qwen3 as in the profile `small`: ChatML, no BOS, norms on queries and keys, tied
-    embeddings.
-    """
+    """Qwen3 as in profile `small`: ChatML, no BOS, norms on queries and keys, tied embeddings."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)

@@ -24,9 +24,7 @@ def test_it_counts_live_storages_to_the_byte():
 
 
 def test_it_sees_what_backward_needs():
-    """exp keeps its output for backward: with the input's gradient at least 3 x 4 MB live at
-    once.
-    """
+    """exp keeps its output for backward: with the input's gradient 3 x 4 MB at least are alive."""
     x = torch.zeros(1_000_000, requires_grad=True)
     assert 12_000_000 <= peak_bytes(lambda: x.exp().exp().sum().backward()) <= 16_100_000
 

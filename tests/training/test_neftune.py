@@ -85,9 +85,7 @@ def test_nothing_left_after_an_exception(model):
 
 
 def test_stock_form_equals_transformers(model):
-    """The library's own hook and ours, from the same random state, add the same noise bit for
-    bit.
-    """
+    """The library's hook and ours, from the same random state, add the same noise bit for bit."""
     integration = pytest.importorskip("transformers.integrations.neftune")
     ids = torch.arange(12).reshape(2, 6)
     model.train()
