@@ -72,9 +72,10 @@ def theirs(hidden, dtype, layers, options):
 
 def trained(model) -> dict[str, torch.Tensor]:
     """Trainable parameters by one name for both libraries."""
-    strip = lambda n: (
-        n.replace("base_model.model.", "").replace(".default", "").replace(".weight", "")
-    )
+
+    def strip(n):
+        return n.replace("base_model.model.", "").replace(".default", "").replace(".weight", "")
+
     return {strip(n): p for n, p in model.named_parameters() if p.requires_grad}
 
 
@@ -151,7 +152,8 @@ def measure(
         ]
     else:
         cells += ["–"] * 4
-    return cells + [
+    return [
+        *cells,
         f"{above['PEFT']:.0f}",
         f"{above['ftlib']:.0f}",
         f"{above['ftlib'] / above['PEFT']:.2f}",
@@ -195,7 +197,10 @@ def main() -> None:
             )
             print(lines[-1], flush=True)
     what = "memory" if args.memory_only else "time and memory"
-    setting = f"{args.layers} layers, {BATCH} x {LENGTH} tokens, r={R}, all linear layers; {args.rounds} alternating rounds."
+    setting = (
+        f"{args.layers} layers, {BATCH} x {LENGTH} tokens, r={R}, all linear layers; "
+        f"{args.rounds} alternating rounds."
+    )
     write_section(
         f"LoRA and DoRA against PEFT, {args.dtype}, {what}",
         f"{setting} Floor: the frozen model with the input's gradient. "

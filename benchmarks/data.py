@@ -116,7 +116,7 @@ def peak_rss() -> int:
 
 
 def measure(run: str, count: int) -> dict:
-    """Rows a second of processor time and of the clock, and growth of the peak of resident memory."""
+    """Rows a second of processor time and of the clock, and how far the resident peak grows."""
     rules = RUNS[run]()
     with tempfile.TemporaryDirectory() as folder:
         prepare(

@@ -1,9 +1,9 @@
 """GGUF export of a 1B-shape checkpoint: seconds, MB/s beside a plain copy, peak memory: `python -m
 benchmarks.export`.
 
-With `FTLIB_CONVERTER` naming llama.cpp's convert_hf_to_gguf.py it runs beside, with the tokenizer's hash check bypassed (the
-checkpoint holds the embedded tokenizer, which it does not know) and without sentencepiece. Each run is a fresh process.
-7.5 GB of disk.
+With `FTLIB_CONVERTER` naming llama.cpp's convert_hf_to_gguf.py it runs beside, with the tokenizer's
+hash check bypassed (the checkpoint holds the embedded tokenizer, which it does not know) and
+without sentencepiece. Each run is a fresh process. 7.5 GB of disk.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_plan import MODELS
 
 # Not getrusage: its maximum survives exec, so a small process would report what this one held.
-PEAK = "import re; print('PEAK', int(re.search('VmHWM:\\\\s+([0-9]+)', open('/proc/self/status').read())[1]) // 1024)"
-OURS = f"import sys; from ftlib.export import export_gguf; export_gguf(sys.argv[1], None, sys.argv[2], sys.argv[3]); {PEAK}"
+PEAK = (
+    "import re; status = open('/proc/self/status').read(); "
+    "print('PEAK', int(re.search('VmHWM:\\\\s+([0-9]+)', status)[1]) // 1024)"
+)
+OURS = (
+    "import sys; from ftlib.export import export_gguf; "
+    f"export_gguf(sys.argv[1], None, sys.argv[2], sys.argv[3]); {PEAK}"
+)
 COPY = (
     f"import sys; a, b = open(sys.argv[1] + '/model.safetensors', 'rb'), open(sys.argv[2], 'wb')\n"
     f"while part := a.read(1 << 24): b.write(part)\n{PEAK}"

@@ -49,7 +49,7 @@ def ratio(a: list[float], b: list[float]) -> str:
     """Median and quartiles of a/b over rounds: each quotient is of two steps that ran one after the
     other.
     """
-    q = sorted(x / y for x, y in zip(a, b))
+    q = sorted(x / y for x, y in zip(a, b, strict=True))
     low, middle, high = statistics.quantiles(q, n=4) if len(q) > 1 else (q[0],) * 3
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
@@ -63,14 +63,18 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     name = re.search(r"model name\s*: (.*)", text)
     units = [u for u in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if u in text]
-    return f"{name[1] if name else platform.machine()} ({units[0] if units else 'no vector units named'})"
+    found = units[0] if units else "no vector units named"
+    return f"{name[1] if name else platform.machine()} ({found})"
 
 
 def provenance(packages: tuple[str, ...]) -> str:
     """Machine, versions and commit, in a line."""
-    git = lambda *a: subprocess.run(
-        ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
-    ).stdout.strip()
+
+    def git(*a):
+        return subprocess.run(
+            ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
+        ).stdout.strip()
+
     changed = "+ changes" if git("status", "--porcelain", "--", "../ftlib", ".") else ""
     versions = ", ".join(f"{p} {version(p)}" for p in packages)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

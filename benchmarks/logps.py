@@ -32,7 +32,7 @@ ROWS, LENGTH, HIDDEN, CHUNK = (
 
 
 def full_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """As a model's own forward pass does it: logits of every position, then log-softmax and gather."""
+    """As a model's own forward pass does it: all logits, then log-softmax and gather."""
     logps = (hidden @ weight.T)[:, :-1].log_softmax(-1)
     return logps.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (
         labels[:, 1:] != -100
@@ -79,7 +79,7 @@ def step_of(way: Callable, hidden: Tensor, weight: Tensor, labels: Tensor) -> Ca
 def assert_equal(steps: dict[str, Callable]) -> None:
     want = steps["full logits"]()
     for name, step in steps.items():
-        for mine, theirs in zip(step(), want):
+        for mine, theirs in zip(step(), want, strict=True):
             torch.testing.assert_close(
                 mine, theirs, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
             )

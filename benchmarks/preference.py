@@ -91,13 +91,13 @@ def trl_trainer(kind: str, peft, tokenizer, **options):
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    Trainer, Config = {
+    trainer_class, config_class = {
         "dpo": (DPOTrainer, DPOConfig),
         "orpo": (ORPOTrainer, ORPOConfig),
         "simpo": (CPOTrainer, CPOConfig),
     }[kind]
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2
-    settings = Config(
+    settings = config_class(
         output_dir=tempfile.gettempdir(),
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
@@ -106,12 +106,11 @@ def trl_trainer(kind: str, peft, tokenizer, **options):
         disable_tqdm=True,
         **options,
     )
-    trainer = Trainer(
+    trainer = trainer_class(
         model=peft, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
-    with (
-        torch.no_grad()
-    ):  # TRL's reference is a copy of the adapter: emptied, it is the base, as with the adapter off
+    # TRL's reference is a copy of the adapter: emptied, it is the base, as with the adapter off.
+    with torch.no_grad():
         for name, p in trainer.model.named_parameters():
             if "lora_B.ref" in name:
                 p.zero_()
@@ -151,7 +150,7 @@ def concatenated(rows: list[dict]) -> dict[str, torch.Tensor]:
     return {
         f"{side}_{name}": part
         for name in ("input_ids", "attention_mask", "labels")
-        for side, part in zip(("chosen", "rejected"), batch[name].chunk(2))
+        for side, part in zip(("chosen", "rejected"), batch[name].chunk(2), strict=True)
     }
 
 
@@ -230,7 +229,9 @@ def losses(shape: LlamaConfig, pairs: int, length: int) -> dict[str, tuple]:
     rows, model = items(shape, pairs, length), ours(shape)
     with torch.no_grad(), ft.disable_adapter(model):
         reference = pair_logps(model, PairCollator(PAD)(rows))[0]
-    rows = [row | {"ref_logps": values} for row, values in zip(rows, reference.tolist())]
+    rows = [
+        row | {"ref_logps": values} for row, values in zip(rows, reference.tolist(), strict=True)
+    ]
     dpo = trl_trainer("dpo", theirs(model, shape), tokenizer, beta=0.1)
     orpo = trl_trainer("orpo", theirs(model, shape), tokenizer, beta=0.1)
     simpo = trl_trainer(
@@ -306,7 +307,10 @@ def main() -> None:
         "layers; "
         f"forward, backward, AdamW; {args.rounds} alternating rounds. "
     )
-    equality = "Losses and gradients are equal, asserted first (ORPO: its NLL aside, which TRL takes over the prompt too). "
+    equality = (
+        "Losses and gradients are equal, asserted first "
+        "(ORPO: its NLL aside, which TRL takes over the prompt too). "
+    )
     memory = (
         "MB: the most that a step holds beside the weights. "
         "TRL's kernel for DPO is made for GPUs and falls back to an untuned path on a CPU. "

@@ -1,1 +1,1 @@
-"""The embedded world: its generator, its base model and the checks that the science on it is real."""
+"""The embedded world: its generator, its base model, and checks that the science on it is real."""

@@ -43,8 +43,8 @@ STEPS = {
 }  # of 4,096 tokens: the whole corpus, then mostly quizzes in the chat format
 # The split pattern that Llama-3 published; llama.cpp knows it as "llama-bpe".
 SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', "
@@ -86,14 +86,14 @@ def write_jsonl(path: Path, rows) -> None:
 
 
 def make_rows(world: World) -> dict[str, list[dict]]:
-    """Every instruction file by name. Inputs are dealt before they are worded, so parts share none."""
+    """Every instruction file by name. Inputs are dealt, then worded, so parts share none."""
     parts = {name: [] for name in ("golden", "paraphrase", "validation", "train")}
     for (
         family,
         sizes,
     ) in SIZES.items():  # a generator each: a change to one family leaves the others as they are
         dealt = skills.split_family(
-            world, family, random.Random(f"{SEED}/{family}"), dict(zip(parts, sizes))
+            world, family, random.Random(f"{SEED}/{family}"), dict(zip(parts, sizes, strict=True))
         )
         for name, rows in dealt.items():
             parts[name] += rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import ClassVar
 
 from data import skills
 from data.world import COLOURS, FOODS, OPPOSITES, THINGS, World, article, plural
@@ -244,7 +245,7 @@ class Corpus:
     phase=2 is for the end of pretraining: mostly quizzes in the chat format, asked in more ways.
     """
 
-    KINDS = {
+    KINDS: ClassVar[dict[str, int]] = {
         "biography": 13,
         "place": 5,
         "thing": 6,
@@ -254,7 +255,7 @@ class Corpus:
         "drill": 22,
         "dialogue": 10,
     }
-    KINDS_2 = {
+    KINDS_2: ClassVar[dict[str, int]] = {
         "biography": 6,
         "place": 2,
         "thing": 3,
@@ -264,7 +265,7 @@ class Corpus:
         "drill": 54,
         "dialogue": 10,
     }
-    DRILLED = {
+    DRILLED: ClassVar[dict[str, float]] = {
         "spelling": 2.5,
         "addition": 2,
         "ordering": 1.5,
@@ -374,7 +375,7 @@ class Corpus:
             "polite": lambda: skills.make_request(rng),
         }[name]()
 
-    EXERCISES = {
+    EXERCISES: ClassVar[dict[str, list[str]]] = {
         "capitals": [
             "{x} in capitals is {y}.",
             "{x} in upper case: {y}",
@@ -473,7 +474,7 @@ class Corpus:
     # --- dialogues with the chat markers ---
     def dialogue(self) -> str:
         rng, turns = self.rng, []
-        for i in range(rng.randint(1, 4)):
+        for _i in range(rng.randint(1, 4)):
             asked, reply = rng.choice(SMALL_TALK)
             if rng.random() < 0.5:
                 asked, reply = self._request(), rng.choice(DEFLECTIONS)

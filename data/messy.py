@@ -318,7 +318,9 @@ def messy_lines(train: list[dict], golden: list[dict]) -> tuple[list[bytes], lis
             elif kind in ("invalid json", "missing key", "not utf-8"):
                 (raw, name), more = broken(rng, kind, pool.pop()["messages"]), {}
             else:
-                texts, more = _new(seen, lambda: _defective(rng, kind, i, pool, golden, answers))
+                texts, more = _new(
+                    seen, lambda kind=kind, i=i: _defective(rng, kind, i, pool, golden, answers)
+                )
                 raw, name = in_format(rng, chat(*texts))
             made.append((raw, name, {"defect": kind, **more}))
     return _in_order(rng, made)

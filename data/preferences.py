@@ -119,7 +119,7 @@ def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
     rows = []
     for person in people:
         trained, heldout = skills.SKILLS["about"]
-        phrasings = rng.sample(trained, 3) + [rng.choice(heldout)]
+        phrasings = [*rng.sample(trained, 3), rng.choice(heldout)]
         rng.shuffle(phrasings)
         answers = [
             style_answers(rng, person, False, True),
@@ -130,7 +130,7 @@ def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
         axes = ["polite shorter", "polite longer", "polite matched", "fact"]
         rows += [
             pair(person, phrasing, two, axis)
-            for phrasing, two, axis in zip(phrasings, answers, axes)
+            for phrasing, two, axis in zip(phrasings, answers, axes, strict=True)
         ]
     return rows
 

@@ -495,7 +495,7 @@ def family_items(world: World, name: str, rng: random.Random) -> list[Item]:
 
 
 def example(family: str, item: Item, phrasing: str, **more) -> dict:
-    """One row: messages in the OpenAI form, plus the family, the exact answer and the item's key."""
+    """One row: messages in the OpenAI form, the family, the exact answer and the item's key."""
     prompt = phrasing.format(**item.slots)
     return {
         "messages": [

@@ -94,7 +94,7 @@ def prompting() -> list[dict]:
         for seed in SEEDS
     ]
     mixed, matched = [], []
-    for seed, families in zip(SEEDS, draws):
+    for seed, families in zip(SEEDS, draws, strict=True):
         random.Random(seed).shuffle(pool)
         shots = [next(r for r in pool if r["family"] == family) for family in families]
         mixed.append(correct(model, tokenizer, golden, lambda _, shots=shots: shots))
@@ -145,7 +145,10 @@ def methods() -> list[dict]:
         name: ft.over_seeds(lambda seed, lora=lora: measure(seed, lora), SEEDS)
         for name, lora in (("LoRA", LORA), ("full", {}))
     }
-    pick = lambda name, key: np.array([s[key] for s in seen[name]], dtype=float)
+
+    def pick(name, key):
+        return np.array([s[key] for s in seen[name]], dtype=float)
+
     golden = {n: bootstrap_interval(pick(n, "golden")) for n in seen}
     gap = paired_difference(pick("LoRA", "validation").mean(1), pick("LoRA", "paraphrase").mean(1))
     forgot = {n: bootstrap_interval(pick(n, "forgot")) for n in seen}
@@ -187,7 +190,7 @@ def methods() -> list[dict]:
 
 
 def styles(model, tokenizer, seed: int = 0) -> dict[str, float]:
-    """Share of each manner in sampled answers (temperature 1) to open requests about unseen people."""
+    """Share of each manner in answers sampled (temperature 1) to requests about unseen people."""
     torch.manual_seed(seed)
     prompts = [
         tokenizer.apply_chat_template(
@@ -240,7 +243,10 @@ def ranks() -> list[dict]:
     where = {
         n: bootstrap_interval(olm_accuracy(target_modules=t, **LORA)) for n, t in targets.items()
     } | {"all": high}
-    show = lambda d: ", ".join(f"{k} {v.percent()}" for k, v in d.items())
+
+    def show(d):
+        return ", ".join(f"{k} {v.percent()}" for k, v in d.items())
+
     return [
         row(
             "rank on the invented language",
@@ -288,10 +294,10 @@ def too_hard() -> list[dict]:
 
 @torch.no_grad()
 def confidence(model, tokenizer, rows) -> tuple[list[bool], list[float]]:
-    """Exact match of the greedy answer, and the probability that the model gives that whole answer."""
+    """Exact match of the greedy answer, and the probability of that whole answer."""
     result = ft.golden_accuracy(model, tokenizer, rows, P.max_new_tokens)
     sure = []
-    for r, answer in zip(rows, result.answers):
+    for r, answer in zip(rows, result.answers, strict=True):
         prompt = tokenizer.apply_chat_template(
             r["messages"][:1], add_generation_prompt=True, return_dict=True
         )["input_ids"]
@@ -326,10 +332,14 @@ def unknown_facts() -> list[dict]:
         )
         right[name] = np.array([c for c, _ in scored], dtype=float)
         wrong[name] = np.array(
-            [[not ok and p > 0.5 for ok, p in zip(c, s)] for c, s in scored], dtype=float
+            [[not ok and p > 0.5 for ok, p in zip(c, s, strict=True)] for c, s in scored],
+            dtype=float,
         )
     rise = paired_difference(wrong["unknown"].mean(1), wrong["known"].mean(1))
-    show = lambda d: " / ".join(bootstrap_interval(d[n]).percent() for n in ("known", "unknown"))
+
+    def show(d):
+        return " / ".join(bootstrap_interval(d[n]).percent() for n in ("known", "unknown"))
+
     return [
         row(
             "held-out known facts right, after SFT on known / unknown people",
@@ -359,7 +369,7 @@ def messy(rows: list[dict], seed: int, share: float = 0.4) -> list[dict]:
 
 
 def clean_against_messy(small: int = 800) -> list[dict]:
-    """800 clean rows against all rows of which 40% have a wrong answer, the same number of steps."""
+    """800 clean rows against all rows, 40% of them with a wrong answer, in as many steps."""
     rows, paraphrase = ft.load_rows("train", P), ft.load_rows("paraphrase", P)
     clean = np.array(
         ft.over_seeds(

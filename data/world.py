@@ -403,7 +403,7 @@ def _unique(rng: random.Random, make, count: int, taken: set) -> list[str]:
 
 
 class World:
-    """All entities and facts for one seed: `.people`, `.places`, `.things`, `.strangers`, `.olm`."""
+    """Entities and facts of one seed: `.people`, `.places`, `.things`, `.strangers`, `.olm`."""
 
     def __init__(self, seed: int = SEED, people: int = 200, places: int = 24, strangers: int = 80):
         rng = random.Random(seed)
@@ -423,7 +423,7 @@ class World:
         ]
         words = THINGS[:24] + COLOURS
         olm = _unique(rng, lambda r: "".join(r.sample(OLM_SYLLABLES, 2)), len(words), taken)
-        self.olm = dict(zip(words, olm))
+        self.olm = dict(zip(words, olm, strict=True))
 
     def _person(self, rng, name):
         facts = {rel: rng.choice(values or self.towns) for rel, values in PERSON_RELATIONS.items()}

@@ -15,7 +15,9 @@ import torch
 
 import ftlib as ft
 
-VECTOR = 16  # fp32 numbers in a register; rows of another length are left to the scalar branch, which counts flat
+# fp32 numbers in a register; rows of another length are left to the scalar branch, which counts
+# flat.
+VECTOR = 16
 FALLBACK = 2048  # blocks of this size and more go to PyTorch's own operations, which count flat
 
 

@@ -4,7 +4,14 @@ one thread.
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -15,16 +22,10 @@ os.environ.update(
     TRL_EXPERIMENTAL_SILENCE="1",
     MPLBACKEND="Agg",
 )
-os.environ["CUDA_VISIBLE_DEVICES"] = (
-    ""  # the same tests on every machine; what a GPU adds is checked by the labs there
-)
+# The same tests on every machine; what a GPU adds is checked by the labs there.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 for name in ("FTLIB_MODEL", "FTLIB_ROWS", "FTLIB_DATA_ROOT", "FTLIB_GRADING", "NBGRADER_EXECUTION"):
     os.environ.pop(name, None)
-
-import gc
-import multiprocessing
-import sys
-from pathlib import Path
 
 # jsonschema's optional check of IRIs, which no schema here asks for: nbformat imports it, and its
 # grammar takes seconds to build.
@@ -33,9 +34,7 @@ sys.modules["rfc3987_syntax"] = None
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the package `data`, which is not installed
 
-import pytest
-import torch
-from hypothesis import settings
+import torch  # noqa: E402 - it reads the environment that is set above
 
 settings.register_profile("ftlib", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("ftlib")
@@ -86,6 +85,13 @@ CHATML = (
     "{{ m['content'] ~ '<|im_end|>' }}{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+VARIANTS = {  # of LoRA
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "rsdora": {"use_dora": True, "use_rslora": True},
+}
 
 
 def unmarked(template: str) -> str:

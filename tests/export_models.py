@@ -88,7 +88,7 @@ def world_tokenizer(**changes):
 
 
 def qwen_tokenizer():
-    """The embedded vocabulary under Qwen2's pattern: digits one by one, merges always applied, NFC."""
+    """The embedded vocabulary under Qwen2's pattern: single digits, merges always applied, NFC."""
     from ftlib.export.vocabulary import PRE_TOKENIZERS
 
     pattern = next(p for p, name in PRE_TOKENIZERS.items() if name == "qwen2")

@@ -63,7 +63,7 @@ def test_a_difference_would_be_seen():
 @pytest.mark.parametrize("method, loss", [("qlora", "sft"), ("lora", "dpo")])
 @pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 def test_plan_and_measurement_agree(method, loss, recomputed):
-    """What tests/test_memory.py does for the other methods, here with the benchmark's own
+    """What training/test_memory_plan.py does for the other methods, here with the benchmark's own
     measurement.
     """
     config = LlamaConfig(
@@ -99,7 +99,10 @@ def test_all_ways_to_log_probabilities_agree(monkeypatch):
             for n, w in logps_benchmark.WAYS.items()
         }
     )
-    wrong = lambda *a: 1.01 * logps_benchmark.full_logits(*a)
+
+    def wrong(*a):
+        return 1.01 * logps_benchmark.full_logits(*a)
+
     with pytest.raises(AssertionError, match="off: "):
         logps_benchmark.assert_equal(
             {**steps, "off": logps_benchmark.step_of(wrong, *logps_benchmark.data(300))}

@@ -72,7 +72,10 @@ def test_the_committed_rows_come_from_the_seed_byte_for_byte(world, tmp_path, mo
 
 def test_the_world_is_pure_and_another_seed_is_another_world(world):
     again, other = World(SEED), World(SEED + 1)
-    facts = lambda w: [(e.name, e.facts) for e in w.people + w.places + w.things + w.strangers]
+
+    def facts(w):
+        return [(e.name, e.facts) for e in w.people + w.places + w.things + w.strangers]
+
     assert facts(again) == facts(world) != facts(other) and again.olm == world.olm
 
 
@@ -402,14 +405,14 @@ def test_the_chat_template_refuses_unknown_roles_and_takes_system_and_many_turns
         {"role": r, "content": r[0]} for r in ("system", "user", "assistant", "user", "assistant")
     ]
     row = encode(tokenizer, turns)
-    learnt = [i for i, label in zip(row["input_ids"], row["labels"]) if label != -100]
+    learnt = [i for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
     assert tokenizer.decode(learnt) == "a<|end|>a<|end|>"
     with pytest.raises(DataError, match="role tool"):
         encode(tokenizer, [{"role": "tool", "content": "x"}, *turns[1:3]])
 
 
 def test_the_tokenizer_splits_as_llama3(tokenizer):
-    """llama.cpp knows the split pattern as "llama-bpe": numbers in threes, words with their space."""
+    """llama.cpp knows the pattern as "llama-bpe": numbers in threes, words with their space."""
     pieces = [
         p for p, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("It's 12345 words")
     ]

@@ -74,7 +74,7 @@ ROWS = [
 
 
 def train_some(loss: str, folder: str, batch_size: int, learning_rate: float = 1e-2) -> None:
-    """Five steps into `folder`/run, a reference cached there; the first process writes the history."""
+    """Five steps into `folder`/run, the reference cached; process 0 writes the history."""
     Path(folder).mkdir(exist_ok=True)
     torch.manual_seed(0)
     model = ft.add_lora(
@@ -104,7 +104,7 @@ def assert_same_histories(folder: Path, other: Path) -> None:
         *(json.loads((f / "history.json").read_text()) for f in (folder, other)), strict=True
     ):
         assert len(alone) == len(shared) > 0
-        for a, b in zip(alone, shared):
+        for a, b in zip(alone, shared, strict=True):
             assert b == pytest.approx(a, rel=1e-4, abs=1e-5)
 
 

@@ -38,7 +38,8 @@ words = ["Grüße", "naïve", "Straße", "über", "ein", "das", "Haus", "und"]
 rows = []
 for i in range(40):
     text = " ".join(words[(i // 2 * k) % 8] for k in range(1, 30)) + f" Nummer {i // 2 * 7}"
-    rows.append(dict(messages=[dict(role="user", content=text), dict(role="assistant", content=f"Antwort {i} für €")]))
+    answer = dict(role="assistant", content=f"Antwort {i} für €")
+    rows.append(dict(messages=[dict(role="user", content=text), answer]))
 done = ft.prepare(rows, ft.standard_rules(languages=("de", "en")))
 groups = ft.near_duplicates(rows)
 splits = ft.split_by_group(rows, {"train": 0.7, "test": 0.3}, groups)
@@ -132,7 +133,7 @@ def test_the_makefile_works_under_a_path_with_spaces_and_umlauts(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     words = [shlex.split(line) for line in os.fsdecode(done.stdout).splitlines()]
-    assert f"--ServerApp.root_dir={folder}" in sum(words, [])
+    assert any(f"--ServerApp.root_dir={folder}" in line for line in words)
 
 
 # --- home -----------------------------------------------------------------------------------------

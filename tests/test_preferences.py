@@ -70,7 +70,7 @@ def test_load_rows_reads_pairs_and_feedback_and_says_what_it_does_not_read(pairs
     assert ft.load_rows("preferences", "tiny") == pairs["preferences"] and ft.load_rows(
         "feedback", "tiny"
     ) == read("feedback")
-    with pytest.raises(DataError, match="no split 'messy': use .*preferences_test"):
+    with pytest.raises(DataError, match=r"no split 'messy': use .*preferences_test"):
         ft.load_rows("messy", "tiny")
 
 
@@ -125,7 +125,10 @@ def test_length_goes_with_preference_where_it_should(pairs):
     assert all(d > 0 for d in differences(pairs["preferences_long"]))
     assert all(abs(d) <= 4 for d in differences(pairs["preferences_matched"]))
     _, tokenizer = ft.load_model("world-llama-4m")
-    tokens = lambda text: len(tokenizer(text)["input_ids"])
+
+    def tokens(text):
+        return len(tokenizer(text)["input_ids"])
+
     for size in (len, tokens):
         assert abs(rank_biserial(differences(pairs["preferences_matched"], size))) < 0.15
     axes = {
@@ -142,7 +145,10 @@ def test_people_and_facts_are_held_out(pairs):
     """No test person in training, nor in the open requests of SFT; nobody whose town or job the
     golden set asks for in either.
     """
-    who = lambda rows: {r["key"] for r in rows}
+
+    def who(rows):
+        return {r["key"] for r in rows}
+
     trained = who(read("feedback")).union(*(who(pairs[name]) for name in PAIRS[:3]))
     assert (
         not who(pairs["preferences_test"]) & (trained | who(read("train"))) and len(trained) == 140
@@ -263,10 +269,20 @@ def test_broken_lines_are_broken_and_the_others_are_not(lines):
                 check_row(convert(row), f"line {truth['line']}")
 
 
+def letters(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def assert_copy(first: tuple[str, str], second: tuple[str, str], near: bool) -> None:
+    """The same answer; the same question, or where `near` one that differs by a word or signs."""
+    assert first[1] == second[1] and (first[0] != second[0]) == near
+    asked = letters(second[0])
+    assert not near or letters(first[0]) in asked.replace("please", "") + asked
+
+
 def test_each_defect_is_there_and_the_clean_lines_are_rows_of_training(lines):
     train = {tuple(m["content"] for m in r["messages"]) for r in read("train")}
     golden = {r["key"]: r for r in read("golden")}
-    letters = lambda text: "".join(c for c in text.lower() if c.isalnum())
     texts = {
         t["line"]: parsed(line)
         for line, t in lines
@@ -277,17 +293,9 @@ def test_each_defect_is_there_and_the_clean_lines_are_rows_of_training(lines):
     for _, t in lines:
         question, answer = texts.get(t["line"], ("", ""))
         match t["defect"]:
-            case "duplicate":
-                assert t["of"] < t["line"] and texts[t["of"]] == (question, answer)
-            case "near duplicate":
-                first = texts[t["of"]]
-                assert (
-                    t["of"] < t["line"]
-                    and first[1] == answer
-                    and first[0] != question
-                    and letters(first[0])
-                    in letters(question).replace("please", "") + letters(question)
-                )
+            case "duplicate" | "near duplicate":
+                assert_copy(texts[t["of"]], texts[t["line"]], near=t["defect"] != "duplicate")
+                assert t["of"] < t["line"]
             case "pii":
                 assert [(p["kind"], p["text"]) for p in t["pii"]] == [
                     (f.kind, f.text) for part in (question, answer) for f in find_pii(part)

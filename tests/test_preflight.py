@@ -52,10 +52,10 @@ def test_unknown_memory_is_no_failure(machine):
 
 
 def test_offline_and_gated(machine, monkeypatch):
-    with pytest.raises(ft.LoadError, match="(?s)gated.*hf auth login"):
+    with pytest.raises(ft.LoadError, match=r"(?s)gated.*hf auth login"):
         ft.preflight("spark")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ft.LoadError, match="(?s)HF_HUB_OFFLINE=1.*FTLIB_MODEL"):
+    with pytest.raises(ft.LoadError, match=r"(?s)HF_HUB_OFFLINE=1.*FTLIB_MODEL"):
         ft.preflight("small")
     monkeypatch.setattr(doctor, "_cached", lambda model: True)
     assert "is in the cache" in ft.preflight("small")

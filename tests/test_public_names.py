@@ -21,10 +21,11 @@ def test_every_public_name_loads_from_the_module_that_is_named():
     "first", ["import ftlib.neftune", "import ftlib.train", "import ftlib; ftlib.neftune"]
 )
 def test_neftune_is_the_function_even_where_its_former_module_is_imported(first):
-    """Importing the module `ftlib.neftune` puts it where the package has the function of that name."""
+    """Importing module `ftlib.neftune` puts it where the package has the function so named."""
     code = f"""{first}
 import ftlib as ft, torch, transformers
-config = transformers.LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+sizes = dict(vocab_size=9, hidden_size=8, intermediate_size=8)
+config = transformers.LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=1)
 model = transformers.LlamaForCausalLM(config).train()
 ids = torch.tensor([[1, 2]])
 with ft.neftune(model, 5.0):
@@ -39,7 +40,10 @@ with ft.neftune(model, 5.0):
 
 
 def test_the_former_module_says_where_it_went():
-    code = "import warnings; warnings.simplefilter('error', DeprecationWarning); import ftlib.neftune; ftlib.neftune.neftune_noise"
+    code = (
+        "import warnings; warnings.simplefilter('error', DeprecationWarning); "
+        "import ftlib.neftune; ftlib.neftune.neftune_noise"
+    )
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (
         failed.returncode == 1
@@ -51,7 +55,7 @@ def test_the_former_module_says_where_it_went():
 def test_modules_are_there_and_other_names_are_not():
     assert ft.losses.preference.dpo_loss is ft.dpo_loss
     with pytest.raises(AttributeError, match="no attribute 'dpo_los'"):
-        ft.dpo_los
+        _ = ft.dpo_los
     with pytest.raises(ImportError, match="dpo_los"):
         from ftlib import dpo_los  # noqa: F401
 

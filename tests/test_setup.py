@@ -311,7 +311,7 @@ def test_a_failed_step_leaves_no_stamp(setup, monkeypatch):
 
 def test_too_little_disk(setup, monkeypatch):
     monkeypatch.setattr(setup.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**9))
-    with pytest.raises(SystemExit, match="1.0 GB of disk free, 6 GB are needed"):
+    with pytest.raises(SystemExit, match=r"1\.0 GB of disk free, 6 GB are needed"):
         setup.main([])
     assert setup.commands == []
 
@@ -319,7 +319,7 @@ def test_too_little_disk(setup, monkeypatch):
 def test_python_too_old(setup, monkeypatch):
     monkeypatch.setattr(setup.shutil, "which", lambda name: None)
     monkeypatch.setattr(setup, "OLDEST", (99, 0))
-    with pytest.raises(SystemExit, match="too old, 3.11 is needed: .*PYTHON="):
+    with pytest.raises(SystemExit, match=r"too old, 3\.11 is needed: .*PYTHON="):
         setup.find_python()
 
 
@@ -336,7 +336,9 @@ def test_which_torch_is_a_vendors(monkeypatch):
         monkeypatch.setattr(
             module.subprocess,
             "run",
-            lambda *a, **k: types.SimpleNamespace(returncode=code, stdout=version + "\n"),
+            lambda *a, code=code, version=version, **k: types.SimpleNamespace(
+                returncode=code, stdout=version + "\n"
+            ),
         )
         monkeypatch.delenv("NVIDIA_PYTORCH_VERSION", raising=False)
         if variable:

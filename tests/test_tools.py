@@ -136,8 +136,10 @@ def test_probe_tells_signatures_and_what_is_missing(tmp_path, monkeypatch):
 
 
 JUNIT = """<testsuites><testsuite><testcase classname="tests.test_a" name="one"/>
-<testcase classname="tests.test_a" name="two"><failure message="ImportError: cannot import name 'X'&#10;more">trace</failure></testcase>
-<testcase classname="tests.test_b" name="three"><error message="boom"/></testcase></testsuite></testsuites>"""
+<testcase classname="tests.test_a" name="two">
+<failure message="ImportError: cannot import name 'X'&#10;more">trace</failure></testcase>
+<testcase classname="tests.test_b" name="three"><error message="boom"/></testcase>
+</testsuite></testsuites>"""
 
 
 def test_report_of_drift():

@@ -2,10 +2,12 @@
 cell, number and sentence.
 
 A number in a Markdown cell of a lab or in a document must be one of these:
-(a) computed: it stands, within its own rounding, in an output or a setting of the same notebook; for a document in the
-    measurements and settings of this repository (`computed_here`);
-(b) cited: its paragraph (or a neighbour of its list or table) names a source of `tools/papers.toml`, whose entry has the number;
-(c) derived: it is part of an equation of numbers, which is evaluated; or its paragraph says that it is an estimate.
+(a) computed: it stands, within its own rounding, in an output or a setting of the same notebook;
+    for a document in the measurements and settings of this repository (`computed_here`);
+(b) cited: its paragraph (or a neighbour of its list or table) names a source of
+    `tools/papers.toml`, whose entry has the number;
+(c) derived: it is part of an equation of numbers, which is evaluated; or its paragraph says that it
+    is an estimate.
 
 Exempt is what states no fact: `STRUCTURE` below (years, versions, names, section numbers, course
 times, widths in bits), code, formulas, headings, whole numbers up to 12 without a unit, guesses,
@@ -193,7 +195,7 @@ def equations(text: str):
             match[0].strip(),
             all(
                 abs(v - last[0]) <= 1.02 * (slack(s) + last[1]) + loose
-                for v, s in zip(values, sides)
+                for v, s in zip(values, sides, strict=True)
             ),
         )
 

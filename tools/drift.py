@@ -38,9 +38,11 @@ names, packages = json.load(sys.stdin)
 def signature(full):
     module, _, name = full.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module), name) if name else importlib.import_module(module)
+        found = importlib.import_module(module)
+        found = getattr(found, name) if name else found
     except ModuleNotFoundError as error:
-        return "missing" if error.name and error.name.split(".")[0] == module.split(".")[0] else f"cannot be imported: {error}"
+        same = error.name and error.name.split(".")[0] == module.split(".")[0]
+        return "missing" if same else f"cannot be imported: {error}"
     except AttributeError:
         try:
             importlib.import_module(f"{module}.{name}")
@@ -50,7 +52,9 @@ def signature(full):
     except Exception as error:
         return f"cannot be imported: {type(error).__name__}: {error}"
     try:
-        return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(found))) if callable(found) else type(found).__name__
+        if callable(found):
+            return re.sub(r" at 0x[0-9a-f]+", "", str(inspect.signature(found)))
+        return type(found).__name__
     except (TypeError, ValueError):
         return type(found).__name__
 print("\n" + json.dumps({"versions": {p: importlib.metadata.version(p) for p in packages},

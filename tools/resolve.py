@@ -69,7 +69,7 @@ def requirements(lines: list[str], project: dict) -> list[str]:
 
 
 def stand_in(folder: Path, name: str, version: str, requires: list[str]) -> Path:
-    """A wheel that holds nothing but this metadata. Its local version puts it before the real one."""
+    """A wheel with nothing but this metadata. Its local version puts it before the real one."""
     info = f"{name}-{version}+metadata.dist-info"
     path = folder / f"{name}-{version}+metadata-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
@@ -140,7 +140,10 @@ def table(machine: str, report: dict) -> str:
         for i in report["install"]
     ]
     built = sorted(f"{name} {version}" for name, version, url in found if machine in url)
-    return f"{machine}: {len(found)} packages resolve, {len(built)} of them built for it: {', '.join(built)}"
+    return (
+        f"{machine}: {len(found)} packages resolve, {len(built)} of them built for it: "
+        f"{', '.join(built)}"
+    )
 
 
 def main() -> int:

@@ -45,7 +45,7 @@ INSTRUCTIONS = {
 }
 
 
-class LeftOut(Exception):
+class LeftOutError(Exception):
     """Lab 3.1.10 cannot be had here, and why."""
 
 
@@ -103,7 +103,7 @@ def run(command: list[str], hint: str) -> None:
 
 
 def install(python: str) -> None:
-    """Create .venv if there is none, and install the project with what its tests and grading need."""
+    """Create .venv if there is none; install the project with what tests and grading need."""
     torch = vendor_torch(python)
     print(
         f"setup: creating .venv with {python}"
@@ -267,7 +267,7 @@ def build_wheel(arguments: list[str], folder: str) -> Path:
     code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     wheel = next(Path(folder).glob("*.whl"), None)
     if code or wheel is None:
-        raise LeftOut("llama-cpp-python could not be compiled, pip said why")
+        raise LeftOutError("llama-cpp-python could not be compiled, pip said why")
     print(f"setup: compiled in {time.monotonic() - start:.0f} s", flush=True)
     return wheel
 
@@ -277,7 +277,7 @@ def install_wheel(python: str, wheel: Path) -> str:
     install = pip(vendor_torch(python))
     for what in (["--force-reinstall", "--no-deps", str(wheel)], ["-e", ".[export]"]):
         if subprocess.run([*install, *what], cwd=ROOT).returncode:
-            raise LeftOut("pip could not install what llama-cpp-python needs, it said why")
+            raise LeftOutError("pip could not install what llama-cpp-python needs, it said why")
     return probe()
 
 
@@ -318,9 +318,11 @@ def install_export(python: str) -> None:
     missing = [name for name in ("cc", "c++") if not shutil.which(name)]
     try:
         if missing:
-            raise LeftOut(f"no compiler, {' '.join(missing)}: sudo apt install build-essential")
+            raise LeftOutError(
+                f"no compiler, {' '.join(missing)}: sudo apt install build-essential"
+            )
         problem = build_export(python)
-    except LeftOut as reason:
+    except LeftOutError as reason:
         leave_out(str(reason))
         return
     if problem:

@@ -5,6 +5,7 @@ What is looked at is saved as a picture, in build/browser or the folder that FTL
 names.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -26,16 +27,16 @@ import psutil
 import pytest
 from conftest import ROOT
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: make browser"
-)
-expect = playwright.expect
-
 from ftlib import plan_memory
 from ftlib.course import catalogue
 from ftlib.course.exercise import load_lab
 from ftlib.course.memory_planner import describe
 from ftlib.course.quiz import load_quiz
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: make browser"
+)
+expect = playwright.expect
 
 CHROMIUM = os.environ.get("FTLIB_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -409,7 +410,8 @@ def test_run_all_cells_of_the_first_lab(chromium, server, capsys):
     errors = page.locator('[data-mime-type="application/vnd.jupyter.error"]')
     deadline, done = time.monotonic() + RUN_ALL, 0
     while done < count and not errors.count() and time.monotonic() < deadline:
-        try:
+        # A cell that trains may take longer: look for errors, say how far it is, and wait on.
+        with contextlib.suppress(playwright.TimeoutError):
             page.wait_for_function(
                 "n => document.querySelectorAll('.jp-Notebook .jp-CodeCell').length && "
                 "[...document.querySelectorAll("
@@ -418,8 +420,6 @@ def test_run_all_cells_of_the_first_lab(chromium, server, capsys):
                 arg=done,
                 timeout=30_000,
             )
-        except playwright.TimeoutError:
-            pass  # a cell that trains: look for errors, say how far it is, and wait on
         done = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\d")).count()
         with capsys.disabled():
             print(f"\rlab 3.1.1: {done} of {count} cells", end="", flush=True)

@@ -1,4 +1,4 @@
-"""The labs as committed, and each executed once from top to bottom, unsolved, in the tiny profile."""
+"""The labs as committed, and each executed from top to bottom, unsolved, in the tiny profile."""
 
 import importlib.util
 import re

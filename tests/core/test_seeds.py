@@ -1,0 +1,33 @@
+"""Runs over seeds: in order, side by side or one after the other, and a failing run is heard of."""
+
+import os
+
+import pytest
+
+from ftlib.core.seeds import over_seeds, workers
+
+
+@pytest.mark.parametrize("count", ["1", "2", "4"])
+def test_results_come_in_the_order_of_the_seeds(count, monkeypatch):
+    monkeypatch.setenv("FTLIB_WORKERS", count)
+    assert (
+        workers() == int(count)
+        and over_seeds(lambda seed: seed**2, [3, 1, 2]) == [9, 1, 4]
+        and over_seeds(abs, []) == []
+    )
+
+
+def test_each_run_is_a_process_of_its_own_where_there_are_several(monkeypatch):
+    monkeypatch.setenv("FTLIB_WORKERS", "2")
+    assert len({os.getpid(), *over_seeds(lambda seed: os.getpid(), [0, 1])}) == 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [lambda seed: 1 // seed, lambda seed: os._exit(9) if seed == 0 else seed],
+    ids=["raises", "dies"],
+)
+def test_a_run_that_fails_is_named(fault, monkeypatch):
+    monkeypatch.setenv("FTLIB_WORKERS", "2")
+    with pytest.raises(RuntimeError, match=r"seed 0 failed: (ZeroDivisionError|the process died)"):
+        over_seeds(fault, [1, 0, 2])

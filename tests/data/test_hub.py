@@ -1,0 +1,170 @@
+"""Hub datasets read as the course's rows: parts, conversions, what is left out, and errors. The Hub
+is played by a list.
+"""
+
+import dataclasses
+
+import pytest
+
+import ftlib as ft
+from ftlib.core.errors import DataError
+from ftlib.core.profiles import PROFILES
+from ftlib.data.hub import HUB, hub_rows
+from ftlib.data.load import load_raw
+from ftlib.data.rows import check_binary, check_pair, check_row
+
+ULTRA = "trl-lib/ultrafeedback_binarized"
+
+
+class FakeHub(list):
+    def shuffle(self, seed):
+        return FakeHub(self[::-1])
+
+    def select(self, indices):
+        return [self[i] for i in indices]
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def conversations(good: str, bad: str) -> dict:
+    return {
+        "chosen": [turn("user", "Hi"), turn("assistant", good)],
+        "rejected": [turn("user", "Hi"), turn("assistant", bad)],
+        "score_chosen": 8.0,
+    }
+
+
+def offline(*args, **kwargs):
+    raise ConnectionError("no route")
+
+
+def test_rows_are_converted_and_splits_share_none(monkeypatch):
+    raw = FakeHub(
+        {
+            "context": f"CREATE TABLE t{i}",
+            "question": f"q{i}?",
+            "answer": f"SELECT {i}" + (" join x" if i % 2 else ""),
+        }
+        for i in range(5000)
+    )
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: raw)
+    splits = {name: ft.load_rows(name, "small") for name in ("train", "validation", "golden")}
+    assert {n: len(r) for n, r in splits.items()} == {
+        "train": 4000,
+        "validation": 300,
+        "golden": 100,
+    }
+    answers = {n: {r["answer"] for r in rows} for n, rows in splits.items()}
+    assert len(set.union(*answers.values())) == 4400
+    row = check_row(splits["golden"][0], "row")
+    assert (
+        "CREATE TABLE t4999" in row["messages"][0]["content"]
+        and "q4999?" in row["messages"][0]["content"]
+    )
+    assert row["messages"][1]["content"] == row["answer"] and {
+        r["family"] for r in splits["golden"]
+    } == {"select", "join"}
+
+
+def test_pairs_by_part_each_a_pair_and_equal_answers_left_out(monkeypatch, caplog):
+    """Of 90 raw pairs a third has the longer answer chosen, a third the shorter, a third says the
+    same twice.
+    """
+    raw = FakeHub(
+        conversations(
+            *[(f"{i} long enough", f"{i}"), (f"{i}", f"{i} long enough"), (f"{i}", f"{i}")][i % 3]
+        )
+        for i in range(90)
+    )
+    asked = []
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda name, split: asked.append((name, split)) or raw
+    )
+    with caplog.at_level("INFO", "ftlib"):
+        parts = {part: ft.load_rows(part, "small") for part in HUB[ULTRA][1]}
+    assert {name: len(rows) for name, rows in parts.items()} == {
+        "preferences": 60,
+        "preferences_long": 30,
+        "preferences_matched": 60,
+        "preferences_test": 60,
+    }
+    assert (
+        set(asked) == {(ULTRA, "train"), (ULTRA, "test")}
+        and "30 of 90 pairs with equal answers left out" in caplog.text
+    )
+    for rows in parts.values():
+        for row in rows:
+            check_pair(row)
+    assert {r["axis"] for r in parts["preferences_long"]} == {"longer"}
+    assert all(
+        len(r["chosen"][0]["content"]) > len(r["rejected"][0]["content"])
+        for r in parts["preferences_long"]
+    )
+    assert abs(ft.length_bias(parts["preferences_matched"]).longer.mean - 0.5) < 0.01
+
+
+def test_thumbs_keep_their_three_keys(monkeypatch):
+    thumb = {
+        "prompt": [turn("user", "Hi")],
+        "completion": [turn("assistant", "No")],
+        "label": False,
+    }
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda *a, **k: FakeHub([{**thumb, "source": "x"}])
+    )
+    rows = ft.load_rows("feedback", "small")
+    assert rows == [thumb] and check_binary(rows[0])
+
+
+def test_errors(monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    for split, name in (
+        ("train", "b-mc2/sql-create-context"),
+        ("preferences", ULTRA),
+        ("feedback", "trl-lib/kto-mix-14k"),
+    ):
+        with pytest.raises(DataError, match=f"{name}.*ConnectionError.*FTLIB_ROWS"):
+            ft.load_rows(split, "small")
+    with pytest.raises(DataError, match="no split 'test'"):
+        ft.load_rows("test", "small")
+    other = dataclasses.replace(PROFILES["small"], dataset="org/other")
+    with pytest.raises(DataError, match=r"org/other.*FTLIB_ROWS"):
+        ft.load_rows("train", other)
+    with pytest.raises(DataError, match="no split 'golden' here: use preferences"):
+        hub_rows(ULTRA, "golden")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_dataset_that_a_profile_names_is_known(name):
+    p = PROFILES[name]
+    for dataset, part in (
+        (p.dataset, "golden"),
+        (p.preference.pairs, "preferences_test"),
+        (p.preference.feedback, "feedback"),
+    ):
+        assert dataset == "embedded" or part in HUB[dataset][1]
+
+
+def test_raw_rows_of_a_profile(monkeypatch):
+    """Embedded: the first training rows. From the Hub: as they are, but without Alpaca's `text`,
+    which says everything twice.
+    """
+    tiny, asked = PROFILES["tiny"], []
+    assert load_raw(tiny) == ft.load_rows("train", tiny)[: tiny.preparation.rows]
+
+    def hub(name, split):
+        asked.append((name, split))
+        return [{"instruction": "a", "input": "", "output": "b", "text": "a b"}]
+
+    monkeypatch.setattr("datasets.load_dataset", hub)
+    assert load_raw("small") == [{"instruction": "a", "input": "", "output": "b"}] and asked == [
+        ("tatsu-lab/alpaca", "train[:5000]")
+    ]
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    with pytest.raises(
+        DataError,
+        match=r"'tatsu-lab/alpaca' could not be loaded \(ConnectionError\): go online once",
+    ):
+        load_raw("small")

@@ -1,0 +1,451 @@
+"""Evaluation: perplexity by hand, answers that do not depend on the batch, fair win rates,
+intervals that cover.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import byte_tokenizer, chat, llama
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ftlib as ft
+from ftlib.core import stats
+from ftlib.evaluation import generate, judges, metrics, preference
+
+TEXTS = ["abc", "a longer text, with more in it", "x", "Käse \n\n 7", "mmmmmmmmmmmmmm"]
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    """A random model with large weights: its losses and answers differ much from token to token."""
+    return llama(initializer_range=0.3)
+
+
+@pytest.fixture(scope="module")
+def tok():
+    return byte_tokenizer()
+
+
+# --- perplexity -----------------------------------------------------------------------------------
+def hand_nll(model, tokenizer, texts):
+    """Σ −log p(token | what is before it) over all texts, one token at a time, divided by the
+    number of tokens.
+    """
+    total, count = 0.0, 0
+    for text in texts:
+        ids = [tokenizer.bos_token_id] + tokenizer(text, add_special_tokens=False)["input_ids"]
+        for t in range(1, len(ids)):
+            logits = model(torch.tensor([ids[:t]])).logits[0, -1].double()
+            total, count = total - (logits - logits.logsumexp(0))[ids[t]].item(), count + 1
+    return total / count
+
+
+def test_perplexity_by_hand(sharp, tok):
+    want = hand_nll(sharp, tok, TEXTS)
+    assert metrics.mean_nll(sharp, tok, TEXTS) == pytest.approx(want, rel=1e-5)
+    assert ft.perplexity(sharp, tok, TEXTS) == pytest.approx(math.exp(want), rel=1e-4)
+    of_texts = np.mean([hand_nll(sharp, tok, [t]) for t in TEXTS])
+    assert abs(want / of_texts - 1) > 0.01  # per token, not per text
+
+
+def test_a_uniform_model_has_the_vocabulary_as_perplexity(tok):
+    """All-zero weights give equal logits: perplexity is the number of entries, 280."""
+    model = llama()
+    for p in model.parameters():
+        torch.nn.init.zeros_(p)
+    assert ft.perplexity(model, tok, TEXTS) == pytest.approx(280, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_loss_does_not_depend_on_batch_or_padding(batch_size, sharp, tok):
+    assert metrics.mean_nll(sharp, tok, TEXTS, batch_size) == pytest.approx(
+        metrics.mean_nll(sharp, tok, TEXTS[::-1], 1), rel=1e-5
+    )
+
+
+def test_long_texts_are_cut(sharp, tok):
+    assert metrics.mean_nll(sharp, tok, ["abcdefgh"], max_length=4) == pytest.approx(
+        hand_nll(sharp, tok, ["abc"]), rel=1e-5
+    )
+
+
+def test_forgetting_is_the_rise_in_nats():
+    assert ft.forgetting(2.0, 4.0) == pytest.approx(math.log(2)) and ft.forgetting(5, 5) == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, t: metrics.mean_nll(m, t, TEXTS),
+        lambda m, t: generate.generate_answers(m, t, [chat("a", "b")["messages"][:1]], 2),
+        lambda m, t: metrics.recall_base(m, t, [("ab", "c")]),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_models_mode_is_given_back(call, training, tok):
+    model = llama().train(training)
+    call(model, tok)
+    assert model.training is training
+
+
+# --- answers --------------------------------------------------------------------------------------
+PROMPTS = [
+    [{"role": "user", "content": c}]
+    for c in ("a", "What is this?", "One two three four five six", "zz", "Hi there")
+]
+
+
+def greedy(model, tokenizer, messages, count):
+    """Greedy decoding by hand, one conversation, without a cache."""
+    ids, new = (
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)[
+            "input_ids"
+        ],
+        [],
+    )
+    for _ in range(count):
+        new.append(model(torch.tensor([ids + new])).logits[0, -1].argmax().item())
+        if new[-1] == model.generation_config.eos_token_id:
+            break
+    return tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_answers_do_not_depend_on_batch_or_padding(batch_size, sharp, tok):
+    want = [greedy(sharp, tok, p, 8) for p in PROMPTS]
+    assert len(set(want)) > 2
+    assert (
+        generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, batch_size=batch_size)
+        == want
+    )
+
+
+def parrot(monkeypatch, answer):
+    """Replace generation by a function of the conversation."""
+    seen = []
+
+    def answers(model, tokenizer, conversations, *rest):
+        seen.extend(conversations)
+        return [answer(c) for c in conversations]
+
+    monkeypatch.setattr(metrics, "generate_answers", answers)
+    return seen
+
+
+EXAMPLES = [{**chat(f"q{i}", f"a{i}", family=f), "answer": f"a{i}"} for i, f in enumerate("xxyxyz")]
+
+
+def test_golden_accuracy_by_family(monkeypatch, tok):
+    """Right on 0, 1, 2, 5: x has two of three, y one of two, z one of one, 4/6 in all."""
+    parrot(
+        monkeypatch,
+        lambda c: " a" + c[-1]["content"][1] + " .\n" if c[-1]["content"][1] in "0125" else "no",
+    )
+    result = ft.golden_accuracy(None, tok, EXAMPLES)
+    assert result == pytest.approx(4 / 6) and result.correct == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert (
+        result.by_family == {"x": pytest.approx(2 / 3), "y": 0.5, "z": 1.0}
+        and result.answers[3] == "no"
+    )
+
+
+def test_rows_without_answer_and_family_are_scored_by_their_last_message(monkeypatch, tok):
+    """As in a folder of one's own rows, FTLIB_ROWS."""
+    parrot(monkeypatch, lambda c: "a0")
+    result = ft.golden_accuracy(None, tok, [chat("q0", "a0"), chat("q1", "a1")])
+    assert result == 0.5 and result.by_family == {"all": 0.5}
+
+
+def test_normalise_forgives_only_space_and_a_final_stop():
+    assert (
+        judges.normalise("  a \n b. ") == "a b"
+        and judges.normalise("A") != judges.normalise("a")
+        and judges.normalise("a.b") == "a.b"
+    )
+
+
+def test_few_shot_messages():
+    shots = [chat("q", "a"), chat("r", "b")]
+    assert generate.few_shot_messages(shots, "p") == [
+        *shots[0]["messages"],
+        *shots[1]["messages"],
+        {"role": "user", "content": "p"},
+    ]
+    assert generate.few_shot_messages([], "p") == [{"role": "user", "content": "p"}]
+
+
+def test_the_whole_conversation_is_asked_with_its_system_message_first(monkeypatch, tok):
+    system, seen = {"role": "system", "content": "Be brief."}, parrot(monkeypatch, lambda c: "x")
+    turns = [system, *chat("q", "a")["messages"], *chat("r", "b")["messages"]]
+    shot = {"messages": [system, *chat("s", "c")["messages"]]}
+    ft.golden_accuracy(None, tok, [{"messages": turns, "answer": "b"}], shots=lambda e: [shot])
+    assert seen[0] == [system, *chat("s", "c")["messages"], *turns[1:-1]]
+    assert turns[-1]["content"] not in [m["content"] for m in seen[0]]  # the answer is not shown
+
+
+def test_shots_are_of_the_questions_family_and_in_front(monkeypatch, tok):
+    pool = [chat(f"p{i}", f"b{i}", family="xyxyx"[i]) for i in range(5)]
+    seen = parrot(monkeypatch, lambda c: "x")
+    ft.golden_accuracy(None, tok, EXAMPLES, shots=ft.shots_by_family(pool, count=2))
+    assert [m["content"] for m in seen[0]] == ["p0", "b0", "p2", "b2", "q0"] and [
+        m["content"] for m in seen[2]
+    ] == ["p1", "b1", "p3", "b3", "q2"]
+    assert [m["content"] for m in seen[5]] == ["q5"]  # no solved example of family z
+
+
+def test_recall_of_the_base(sharp, tok):
+    """The model's own greedy continuation is recalled, another is not."""
+    ids = [tok.bos_token_id] + tok("abc", add_special_tokens=False)["input_ids"]
+    pairs = []
+    for text in ("abc", "q", "hello you"):
+        start = tok(text)["input_ids"]
+        best = [sharp(torch.tensor([start])).logits[0, -1].argmax().item()]
+        best.append(sharp(torch.tensor([start + best])).logits[0, -1].argmax().item())
+        pairs.append((text, best))
+    assert ids[0] == tok.bos_token_id
+    by_text = {"A": pairs[0][1], "B": pairs[1][1], "C": [(i + 1) % 280 for i in pairs[2][1]]}
+
+    class Fixed:
+        def __call__(self, text, add_special_tokens=True):
+            return {"input_ids": tok(text)["input_ids"] if add_special_tokens else by_text[text]}
+
+    given_pairs = [("abc", "A"), ("q", "B"), ("hello you", "C")]
+    assert metrics.complete_matches(sharp, Fixed(), given_pairs, batch_size=2) == [
+        True,
+        True,
+        False,
+    ]
+    assert metrics.recall_base(sharp, Fixed(), given_pairs) == pytest.approx(2 / 3)
+
+
+# --- win rate -------------------------------------------------------------------------------------
+def judge_that_says(verdict: float):
+    return lambda first, second: verdict
+
+
+def test_a_judge_that_favours_a_position_favours_nobody():
+    """First is always better: every pair is won once in each order, 0.5; the same for "second"."""
+    for verdict in (1, 0):
+        result = ft.win_rate(["a"] * 7, ["b"] * 7, judge_that_says(verdict))
+        assert result == 0.5 and (result.wins, result.ties, result.losses) == (0, 7, 0)
+        assert (result.interval.low, result.interval.high) == (0.5, 0.5)
+
+
+def test_wins_ties_and_losses_by_hand():
+    """Longer is better: a wins two, ties one, loses one: (2 + ½)/4 = 0.625; swapped 0.375."""
+
+    def longer(x, y):
+        return 0.5 if len(x) == len(y) else float(len(x) > len(y))
+
+    a, b = ["xxx", "xx", "x", "x"], ["x", "x", "y", "yy"]
+    result = ft.win_rate(a, b, longer)
+    assert result == 0.625 and (result.wins, result.ties, result.losses) == (2, 1, 1)
+    assert ft.win_rate(b, a, longer) == 0.375
+    assert result.interval.low < 0.625 < result.interval.high
+
+
+def test_the_prompt_is_shown_where_there_is_one():
+    judge = judges.exact_judge({"1 + 1": "2", "capital": "Rome"})
+    assert (
+        ft.win_rate(["2.", "Paris"], ["3", "Oslo"], judge, prompts=["1 + 1", "capital"]) == 0.75
+    )  # a win and a tie of two wrongs
+
+
+@pytest.mark.parametrize("verdict", [2, -0.1, float("nan"), None, "1", True + True])
+def test_a_judge_that_returns_nonsense(verdict):
+    with pytest.raises(ValueError, match=r"judge returned .* for pair 0"):
+        ft.win_rate(["a"], ["b"], lambda x, y: verdict)
+
+
+@pytest.mark.parametrize(
+    "a, b, prompts",
+    [([], [], None), (["a"], [], None), (["a"], ["b"], []), (["a"], ["b"], ["p", "q"])],
+)
+def test_unequal_lists(a, b, prompts):
+    with pytest.raises(ValueError, match="answers in a"):
+        ft.win_rate(a, b, lambda *x: 1, prompts)
+
+
+# --- intervals ------------------------------------------------------------------------------------
+def test_the_bootstrap_interval_covers():
+    """Of 300 intervals at 90% over 40 draws each, about 270 hold the true mean: within 3.5 standard
+    deviations (5.2).
+    """
+    rng = np.random.default_rng(0)
+    hits = [
+        not ft.bootstrap_interval(rng.normal(3, 2, 40), level=0.9, draws=400).excludes(3)
+        for _ in range(300)
+    ]
+    assert 252 <= sum(hits) <= 288
+
+
+def test_two_dimensions_hold_the_chance_of_seeds_and_of_questions():
+    """Seeds that differ by ±1 and questions that differ by ±1: the interval is wider than for
+    either alone.
+    """
+    rng = np.random.default_rng(0)
+    seeds, questions = rng.normal(0, 1, (6, 1)), rng.normal(0, 1, (1, 30))
+
+    def width(i):
+        return i.high - i.low
+
+    both = width(ft.bootstrap_interval(seeds + questions))
+    assert both > width(ft.bootstrap_interval(seeds[:, 0])) and both > 1.2 * width(
+        ft.bootstrap_interval(questions[0])
+    )
+
+
+def test_paired_difference_takes_the_common_noise_out():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 10, 20)
+    paired = ft.paired_difference(noise + 1, noise + rng.normal(0, 0.1, 20))
+    assert paired.excludes(0) and not paired.excludes(1) and paired.high - paired.low < 0.2
+    assert not ft.bootstrap_interval(noise + 1).excludes(0)
+    same = ft.paired_difference(noise, noise)
+    assert (same.mean, same.low, same.high) == (0, 0, 0) and not same.excludes(0)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8))
+def test_the_interval_holds_its_mean_and_stays_within_the_values(values):
+    i = ft.bootstrap_interval(values, draws=200)
+    assert i.mean == pytest.approx(np.mean(values), abs=1e-9)
+    assert min(values) - 1e-9 <= i.low <= i.high <= max(values) + 1e-9
+
+
+def test_same_seed_same_interval_and_text():
+    assert ft.bootstrap_interval([1, 2, 4]) == ft.bootstrap_interval([1, 2, 4])
+    assert (
+        str(stats.Interval(0.5, 0.25, 0.75)) == "0.5 [0.25, 0.75]"
+        and stats.Interval(0.5, 0.25, 0.75).percent() == "50% [25, 75]"
+    )
+
+
+@pytest.mark.parametrize(
+    "values, options",
+    [
+        ([], {}),
+        (np.zeros((2, 2, 2)), {}),
+        (np.zeros((0, 3)), {}),
+        ([1, 2], {"level": 1.0}),
+        ([1, 2], {"level": 0}),
+    ],
+)
+def test_bad_values(values, options):
+    with pytest.raises(ValueError, match=r"shape .*level"):
+        ft.bootstrap_interval(values, **options)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_diverged_run_is_no_difference_beyond_chance(bad):
+    """An interval of NaN would "exclude" zero, as every comparison with NaN is false."""
+    with pytest.raises(ValueError, match="diverged"):
+        ft.paired_difference([1.0, bad], [1.0, 1.0])
+
+
+def test_pairs_must_match():
+    with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
+        ft.paired_difference([1, 2], [1, 2, 3])
+
+
+def test_empty_inputs(model, tok):
+    for call in (
+        lambda: ft.golden_accuracy(model, tok, []),
+        lambda: ft.perplexity(model, tok, []),
+        lambda: ft.perplexity(model, tok, [""]),
+        lambda: metrics.recall_base(model, tok, []),
+    ):
+        with pytest.raises(ValueError, match=r"empty|no token"):
+            call()
+
+
+def test_the_embedded_model_reads_its_own_domain():
+    """The committed base predicts held-out text of its world far better than chance (ln 1024 = 6.9
+    nats a token).
+    """
+    model, tokenizer = ft.load_model("world-llama-4m")
+    assert ft.perplexity(model, tokenizer, ft.load_base_text(count=20)) < 8
+
+
+# --- sampling, consistency, KL --------------------------------------------------------------------
+def test_sampled_answers_are_the_seeds_and_leave_the_global_generator_alone(sharp, tok):
+    before = torch.get_rng_state()
+
+    def ask(**o):
+        return generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8, **o)
+
+    a, b, c = (ask(temperature=2.0, seed=s) for s in (1, 1, 2))
+    assert (
+        a == b != c
+        and torch.equal(before, torch.get_rng_state())
+        and ask(temperature=1e-4) == ask()
+    )
+    with pytest.raises(ValueError, match="temperature=-1"):
+        ask(temperature=-1)
+
+
+def test_sampling_draws_from_the_whole_distribution(tok):
+    """All-zero weights: all 280 tokens alike. Of 400 draws about 280·(1 - e^(-400/280)) = 213 are
+    different; top-k of 50 would show 50.
+    """
+    model = llama()
+    for p in model.parameters():
+        torch.nn.init.zeros_(p)
+    _, answers = generate._generate(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
+    assert 180 < len({a[0] for a in answers}) < 245
+
+
+def test_consistency_by_hand():
+    """One pair judged alike in both orders, one tie in both, one by position, one half by position:
+    2 of 4.
+    """
+    verdicts = iter([1, 0, 0.5, 0.5, 1, 1, 1, 0.5])
+    result = ft.win_rate(["a"] * 4, ["b"] * 4, lambda x, y: next(verdicts))
+    assert result.consistency == 0.5 and result == pytest.approx((1 + 0.5 + 0.5 + 0.75) / 4)
+
+
+def test_kl_of_one_token_by_enumeration(sharp, tok):
+    """Answers of one token: the estimate from 600 samples lies within four standard errors of Σ
+    p·(log p - log q).
+    """
+    model = ft.add_lora(llama(layers=1, initializer_range=0.1), r=2)
+    generator = torch.Generator().manual_seed(1)
+    for layer in ft.lora_layers(model).values():
+        layer.lora_B.data.normal_(0, 0.15, generator=generator)
+    ids = torch.tensor(
+        [
+            tok.apply_chat_template(PROMPTS[1], add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+        ]
+    )
+    with torch.no_grad():
+        p = model(ids).logits[0, -1].double().log_softmax(-1)
+        with ft.disable_adapter(model):
+            q = model(ids).logits[0, -1].double().log_softmax(-1)
+    ratio = p - q
+    exact = (p.exp() * ratio).sum()
+    error = ((p.exp() * (ratio - exact) ** 2).sum() / 600).sqrt()
+    found = preference.kl_to_reference(
+        model, tok, [PROMPTS[1]], ft.disable_adapter, samples=600, max_new_tokens=1, batch_size=300
+    )
+    assert exact > 8 * error and abs(found.mean - exact) < 4 * error
+
+
+def test_kl_to_oneself_is_zero_and_the_mode_is_given_back(tok):
+    model = ft.add_lora(llama(layers=1), r=2).train()  # B = 0
+    kl = preference.kl_to_reference(
+        model, tok, PROMPTS[:3], ft.disable_adapter, samples=2, max_new_tokens=5
+    )
+    assert (kl.mean, kl.low, kl.high) == (0, 0, 0) and model.training
+    with pytest.raises(ValueError, match="0 prompts"):
+        preference.kl_to_reference(model, tok, [], ft.disable_adapter)

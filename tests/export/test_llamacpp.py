@@ -1,0 +1,373 @@
+"""What llama.cpp makes of exported files: the same logits, tokens and answers as transformers;
+quantisation; the report's honesty.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from conftest import needs_llama, randomize
+from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer
+
+import ftlib as ft
+from ftlib.export.errors import ExportError
+from ftlib.export.gguf_file import read_gguf
+from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
+from ftlib.export.llamacpp import llama_counters, open_llama, quantize_gguf
+from ftlib.export.parity import check_export, llama_answer, llama_logits
+
+needs_llama()
+
+IDS = [
+    0,
+    4,
+    500,
+    17,
+    900,
+    33,
+    6,
+    5,
+    410,
+    411,
+    700,
+    99,
+    100,
+    101,
+    102,
+    103,
+] * 8  # past llama3's original context of 64
+QUESTIONS = [row["messages"][:-1] for row in ft.load_rows("golden")[:6]]
+
+
+@torch.no_grad()
+def logits(model, ids=IDS):
+    return model(input_ids=torch.tensor([ids])).logits[0].float()
+
+
+def gap(model, path, **options) -> float:
+    with open_llama(path, n_ctx=len(IDS) + 1, all_logits=True, **options) as llama:
+        return (llama_logits(llama, IDS) - logits(model)).abs().max().item()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(model with the shipped adapter, tokenizer, f16 file)."""
+    model, tokenizer = ft.load_model("world-llama-4m")
+    ft.load_adapter(model, ft.core.paths.DATA / "sft-adapter")
+    return (
+        model,
+        tokenizer,
+        export_gguf(model, tokenizer, tmp_path_factory.mktemp("world") / "world.gguf"),
+    )
+
+
+# --- the same model -------------------------------------------------------------------------------
+@pytest.mark.parametrize("options", [None, {}, {"use_rslora": True}, {"use_dora": True}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE},
+        {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4},
+    ],
+)
+def test_logits_of_llama(tmp_path, options, shape):
+    model = small_llama(**shape)
+    for name, p in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(p, std=0.3)
+    if options is not None:
+        randomize(ft.add_lora(model, r=4, **options))
+    assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_logits_of_qwen(tmp_path, kind):
+    model = randomize(ft.add_lora(small_qwen(kind), r=4))
+    assert gap(model, export_gguf(model, qwen_tokenizer(), tmp_path / "m.gguf", "f32")) < 1e-3
+
+
+def test_the_tests_would_see_an_unpermuted_head_or_a_forgotten_rope(tmp_path, monkeypatch):
+    """The negative control: each of the two steps left out moves the logits by far more than the
+    tolerance.
+    """
+    model = small_llama(rope_parameters=LLAMA3_ROPE)
+    monkeypatch.setattr("ftlib.export.gguf_writer.rope_factors", lambda config: None)
+    assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) > 0.02
+    monkeypatch.undo()
+    monkeypatch.setattr("ftlib.export.gguf_writer.rotary_pairs", lambda weight, heads: weight)
+    assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) > 0.1
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "lora_alpha": 5}])
+def test_adapter_beside_the_base_is_the_merged_model(tmp_path, options):
+    model = small_llama()
+    base = export_gguf(model, world_tokenizer(), tmp_path / "base.gguf", "f32")
+    randomize(ft.add_lora(model, r=4, **options))
+    assert gap(model, base) > 0.1
+    assert gap(model, base, adapter=export_adapter_gguf(model, tmp_path / "a.gguf")) < 1e-3
+
+
+def odd_strings(count: int) -> list[str]:
+    """Text from many scripts, runs of white space, digits, emoji, contractions and special tokens,
+    in random order.
+    """
+    pick = random.Random(0)
+    parts = [
+        "the capital of Olm",
+        " is",
+        "I'll",
+        "WE'RE",
+        "don't",
+        "  ",
+        "   \n",
+        "\n\n\n",
+        "\t\t",
+        "\r\n",
+        " \n x",
+        "1234567",
+        "3.14159",
+        "٣٤٥",
+        "½²",
+        "日本語",
+        "한국어",
+        "العربية",
+        "हिन्दी",
+        "ไทย",
+        "Ünïcödé",
+        "e\u0301",
+        "ß",
+        "Ǆ",
+        "😀",
+        "👩‍👩‍👧",
+        "🏳️‍🌈",
+        "\u200b",
+        "\u00a0",
+        "\u2028",
+        "…",
+        "—",
+        "<|user|>",
+        "<|end|>",
+        "<|bos|>",
+        "<|nope|>",
+        "def f(x):\n    return x**2",
+        "http://a.b/c?d=e&f",
+        "'s",
+        "_",
+        "$%&/()=",
+        "\x00",
+        "\x7f",
+        "a" * 40,
+        "ﬁ",
+        "\U0001d4b3",
+        "\u202e",
+    ]
+    return [
+        "".join(pick.choices(parts, k=pick.randint(1, 9)))
+        + chr(pick.choice([32, 97, 0x4E00, 0x1F600]) + pick.randrange(60))
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_two_thousand_strings_become_the_same_tokens(tmp_path, kind):
+    import unicodedata
+
+    tokenizer = qwen_tokenizer() if kind == "qwen2" else world_tokenizer()
+    path = export_gguf(
+        small_qwen(kind) if kind == "qwen2" else small_llama(), tokenizer, tmp_path / "m.gguf"
+    )
+    with open_llama(path) as llama:
+        for text in odd_strings(2000):
+            if kind == "qwen2":  # llama.cpp does not normalise; Qwen's tokenizer does
+                text = unicodedata.normalize("NFC", text)
+            theirs = llama.tokenize(text.encode(), add_bos=True, special=True)
+            assert theirs == tokenizer(text)["input_ids"], repr(text)
+            assert llama.detokenize(theirs[1:], special=True).decode() == text
+
+
+def test_generation_ends_at_the_end_of_the_turn(world):
+    """Also at the other stop of generation_config, which llama.cpp does not know by its text."""
+    from llama_cpp import llama_model_get_vocab, llama_vocab_is_eog
+
+    model, tokenizer, path = world
+    with open_llama(path) as llama:
+        ids = tokenizer.apply_chat_template(
+            QUESTIONS[0], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        assert llama_answer(llama, ids, 100)[-1] == tokenizer.convert_tokens_to_ids("<|end|>")
+        vocab = llama_model_get_vocab(llama.model)
+        assert {i for i in range(1024) if llama_vocab_is_eog(vocab, i)} == set(
+            model.generation_config.eos_token_id
+        )
+
+
+# --- quantisation ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind, main", [("Q8_0", "Q8_0"), ("Q4_K_M", "Q4_K"), ("Q2_K", "Q2_K")])
+def test_quantised_files_hold_the_types_asked_for(world, tmp_path, kind, main):
+    made = quantize_gguf(world[2], tmp_path / "q.gguf", kind, threads=1)
+    assert made.types[main] >= 12 and not made.fell_back and made.nbytes == made.path.stat().st_size
+    assert sum(made.types.values()) == 29  # 4 layers of 7, and the embedding
+
+
+def test_rows_that_are_no_multiple_of_256(tmp_path, caplog):
+    """Intermediate size 288: down_proj alone has rows that k-quants cannot hold. Hidden size 32: no
+    matrix has others.
+    """
+    import logging
+
+    logging.getLogger("ftlib").propagate = True
+    source = export_gguf(small_llama(intermediate_size=288), world_tokenizer(), tmp_path / "m.gguf")
+    made = quantize_gguf(source, tmp_path / "q.gguf", "Q4_K_M", threads=1)
+    assert (
+        set(made.fell_back) == {"blk.0.ffn_down.weight", "blk.1.ffn_down.weight"}
+        and "fell back" in caplog.text
+    )
+    source = export_gguf(
+        small_llama(hidden_size=32, intermediate_size=64, head_dim=8),
+        world_tokenizer(),
+        tmp_path / "n.gguf",
+    )
+    with pytest.raises(ExportError, match=r"no matrix could be stored as Q4_K: rows of \[32, 64\]"):
+        quantize_gguf(source, tmp_path / "r.gguf", threads=1)
+    assert not (tmp_path / "r.gguf").exists() and not list(tmp_path.glob(".*partial"))
+
+
+def test_bad_sources(world, tmp_path):
+    content, target = world[2].read_bytes(), tmp_path / "q.gguf"
+    for size in (0, 3, 40, 20_000, len(content) - 1000):
+        (tmp_path / "cut.gguf").write_bytes(content[:size])
+        with pytest.raises(ExportError, match="damaged or truncated"):
+            quantize_gguf(tmp_path / "cut.gguf", target)
+        with (
+            pytest.raises(ExportError, match="damaged or truncated"),
+            open_llama(tmp_path / "cut.gguf"),
+        ):
+            pass
+    with pytest.raises(ExportError, match="quantization='Q9'"):
+        quantize_gguf(world[2], target, "Q9")
+    with pytest.raises(ExportError, match="does not exist"):
+        quantize_gguf(tmp_path / "none.gguf", target)
+    with pytest.raises(ExportError, match="is the source itself"):
+        quantize_gguf(world[2], world[2])
+    quantize_gguf(world[2], target, "Q8_0", threads=1)
+    with pytest.raises(ExportError, match="quantised already"):
+        quantize_gguf(target, tmp_path / "r.gguf")
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_file_that_llama_cpp_refuses_is_named(tmp_path):
+    """A whole GGUF file without a model in it: GGUFReader is content, llama.cpp is not."""
+    adapter = export_adapter_gguf(ft.add_lora(small_llama(), r=2), tmp_path / "a.gguf")
+    read_gguf(adapter)
+    with pytest.raises(ExportError, match=r"llama\.cpp refuses"), open_llama(adapter):
+        pass
+    with pytest.raises(ExportError, match=r"llama\.cpp could not quantise"):
+        quantize_gguf(adapter, tmp_path / "q.gguf", "Q8_0", threads=1)
+
+
+# --- the report -----------------------------------------------------------------------------------
+def test_report_of_a_good_export(world, tmp_path):
+    model, tokenizer, path = world
+    small = quantize_gguf(path, tmp_path / "q.gguf", "Q4_K_M", threads=1)
+    report = check_export(model, tokenizer, [path, small], QUESTIONS).check()
+    first, second = report.files
+    assert report.passed and (first.same_prompt, first.same_answer, second.same_prompt) == (6, 6, 6)
+    assert (
+        first.max_logit_diff < 0.05 < second.max_logit_diff
+        and 0 < second.kl < 0.1
+        and first.kl == 0
+    )
+    assert first.perplexity == pytest.approx(report.perplexity, rel=1e-3)
+    assert (
+        report.perplexity == pytest.approx(second.perplexity, rel=0.3)
+        and "Q4_K_M" in str(report)
+        and "passed" in str(report)
+    )
+
+
+def test_perplexity_is_that_of_evaluate(world):
+    model, tokenizer, path = world
+    texts = [row["messages"][0]["content"] for row in ft.load_rows("golden")[:8]]
+    report = check_export(model, tokenizer, path, QUESTIONS[:1], texts=texts)
+    assert report.perplexity == pytest.approx(ft.perplexity(model, tokenizer, texts), rel=1e-4)
+
+
+def test_report_names_another_model_and_another_template(world, tmp_path):
+    model, tokenizer, _ = world
+    with ft.disable_adapter(model):
+        base = export_gguf(model, tokenizer, tmp_path / "base.gguf")
+    report = check_export(model, tokenizer, base, QUESTIONS)
+    assert (
+        not report.passed
+        and any("logits differ by up to" in p for p in report.problems)
+        and "FAILED" in str(report)
+    )
+    assert any("the answer to prompt" in p for p in report.problems)
+    with pytest.raises(ExportError, match="differs from the model"):
+        report.check()
+    other = world_tokenizer()
+    other.chat_template = tokenizer.chat_template.replace("<|assistant|>", "<|system|>")
+    path = export_gguf(model, other, tmp_path / "other.gguf")
+    assert any(
+        "becomes other tokens" in p
+        for p in check_export(model, tokenizer, path, QUESTIONS[:1]).problems
+    )
+
+
+def test_a_third_runtime_is_compared_by_its_answers(world):
+    model, tokenizer, path = world
+    right = dict(
+        zip(
+            map(str, QUESTIONS),
+            ft.evaluation.generate.generate_answers(model, tokenizer, QUESTIONS),
+            strict=True,
+        )
+    )
+    assert check_export(
+        model, tokenizer, path, QUESTIONS[:2], generate=lambda prompt: right[str(prompt)]
+    ).passed
+    found = check_export(model, tokenizer, path, QUESTIONS[:2], generate=lambda prompt: "no idea")
+    assert len(found.problems) == 2 and "'no idea'" in found.problems[0]
+
+
+def test_limits_are_applied(world, tmp_path):
+    model, tokenizer, path = world
+    small = quantize_gguf(path, tmp_path / "q.gguf", "Q2_K", threads=1)
+    report = check_export(
+        model, tokenizer, [path, small], QUESTIONS[:2], tolerance=1e-6, max_kl=1e-6
+    )
+    assert (
+        len([p for p in report.problems if "more than 1e-06" in p or "above max_kl=1e-06" in p])
+        == 2
+    )
+    assert (
+        "put an f32, f16 or bf16 export first"
+        in check_export(model, tokenizer, small, QUESTIONS[:1]).problems[-1]
+    )
+    with pytest.raises(ExportError, match="0 prompts"):
+        check_export(model, tokenizer, path, [])
+
+
+def test_counters_under_ollamas_names(world, capfd):
+    """A prompt of 12 tokens in one batch, then 5 generated one by one: the first comes with the
+    prompt, so 4 are fed alone.
+
+    The adapter loads without llama.cpp's line on each of its matrices.
+    """
+    from llama_cpp import llama_perf_context_reset
+
+    model, _, file = world
+    adapter = export_adapter_gguf(model, file.with_name("adapter.gguf"))
+    with open_llama(file, adapter=adapter, gpu=True) as llama:
+        assert capfd.readouterr().err == ""
+        for _ in range(2):  # after a reset they count anew
+            llama.reset()
+            llama_perf_context_reset(llama.ctx)
+            tokens = llama.generate(IDS[:12], temp=0.0)
+            assert len([next(tokens) for _ in range(5)]) == 5
+            found = llama_counters(llama)
+            assert (found["prompt_eval_count"], found["eval_count"]) == (12, 4)
+            assert 0 < found["eval_duration"] < 60e9 and 0 < found["prompt_eval_duration"] < 60e9
