@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import nn
 
 from ftlib.adapters.bottleneck import load_bottleneck, save_bottleneck
@@ -11,23 +14,28 @@ from ftlib.adapters.lora import adapter_config_dict, lora_layers
 from ftlib.adapters.prefix import Prefix, load_prefix, save_prefix
 
 
-def baseline_io(model: nn.Module):
-    """(options, save, load) of the model's baseline, for a trainer that checkpoints it without its
-    base; None without one.
-    """
-    for part in parts_of(model).values():
-        return part.options, *(
-            (save_prefix, load_prefix)
-            if isinstance(part, Prefix)
-            else (save_bottleneck, load_bottleneck)
-        )
-    return None
+@dataclass(frozen=True)
+class AdapterIO:
+    """What a trainer needs to checkpoint an adapter without its base."""
+
+    options: dict  # as the adapter was made with
+    save: Callable  # save(model, folder) -> the folder
+    load: Callable  # load(model, folder) -> the model
 
 
-def adapter_of(model):
-    """(options, save, load) of the model's adapter, LoRA or a baseline; None where the model itself
-    trains.
-    """
+def baseline_io(model: nn.Module) -> AdapterIO | None:
+    """That of the model's prefix or bottleneck adapters; None without them."""
+    parts = parts_of(model)
+    if not parts:
+        return None
+    first = next(iter(parts.values()))
+    if isinstance(first, Prefix):
+        return AdapterIO(first.options, save_prefix, load_prefix)
+    return AdapterIO(first.options, save_bottleneck, load_bottleneck)
+
+
+def adapter_of(model: nn.Module) -> AdapterIO | None:
+    """That of the model's adapter, LoRA or a baseline; None where the model itself trains."""
     if lora_layers(model):
-        return adapter_config_dict(model), save_adapter, load_adapter
+        return AdapterIO(adapter_config_dict(model), save_adapter, load_adapter)
     return baseline_io(model)

@@ -54,7 +54,7 @@ def run_settings(model, rows, eval_rows, **options) -> dict:
         "dtype": str(model.dtype).removeprefix("torch."),
         "data": fingerprint(rows),
         "rows": len(rows),
-        "adapter": adapter and adapter[0],
+        "adapter": adapter and adapter.options,
         "eval_data": fingerprint(eval_rows or []),
         **options,
     }

@@ -122,7 +122,7 @@ def finish_run(run: Run, model, output_dir: Path, settings: dict, main: bool) ->
     """Leave the artifact: the adapter (or the model) and a manifest that says where it came from."""
     run.output_dir = output_dir
     if adapter := adapter_of(model):
-        adapter[1](model, output_dir / "adapter")
+        adapter.save(model, output_dir / "adapter")
     else:
         model.save_pretrained(output_dir / "model", is_main_process=main)
     if not main or (run.resumed_from >= settings["steps"] and (output_dir / MANIFEST).is_file()):

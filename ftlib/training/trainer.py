@@ -62,14 +62,14 @@ class SFTTrainer(Trainer):
             gathered = (
                 {} if state_dict is None else {"state_dict": state_dict}
             )  # by FSDP, which calls on the first process alone
-            adapter[1](self.model, output_dir or self.args.output_dir, **gathered)
+            adapter.save(self.model, output_dir or self.args.output_dir, **gathered)
         else:
             super()._save(output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         model = model or self.model
         if adapter := adapter_of(model):
-            adapter[2](model, resume_from_checkpoint)
+            adapter.load(model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
