@@ -31,16 +31,7 @@ def check_folder(folder: Path) -> None:
         )
     if not (folder / "config.json").is_file():
         raise LoadError(f"{folder} has no config.json: it is not a model checkpoint")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            content = json.loads(index.read_text(encoding="utf-8"))
-            files = sorted(set(content["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise LoadError(f"{index} is damaged: download or copy it again") from None
-    else:
-        files = ["model.safetensors"]
-    for name in files:
+    for name in _weight_files(folder):
         if not (folder / name).is_file():
             raise LoadError(
                 f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not "
@@ -53,6 +44,18 @@ def check_folder(folder: Path) -> None:
             raise LoadError(
                 f"{folder / name} is damaged or truncated ({error}): download or copy it again"
             ) from None
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Names of the files that hold a checkpoint's weights: one, or those of the index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        return sorted(set(content["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LoadError(f"{index} is damaged: download or copy it again") from None
 
 
 def ready_tokenizer(name: str):
