@@ -16,26 +16,26 @@ from ftlib.adapters.prefix import Prefix, load_prefix, save_prefix
 
 @dataclass(frozen=True)
 class AdapterIO:
-    """A model's adapter to one who checkpoints it without its base: its options, as its file has
-    them, `save(model, folder)` and `load(model, folder)`.
-    """
+    """What a trainer needs to checkpoint an adapter without its base."""
 
-    options: dict
-    save: Callable
-    load: Callable
+    options: dict  # as the adapter was made with
+    save: Callable  # save(model, folder) -> the folder
+    load: Callable  # load(model, folder) -> the model
 
 
 def baseline_io(model: nn.Module) -> AdapterIO | None:
-    """Of the prefix or the bottleneck adapters that the model has; None without any."""
-    for part in parts_of(model).values():
-        if isinstance(part, Prefix):
-            return AdapterIO(part.options, save_prefix, load_prefix)
-        return AdapterIO(part.options, save_bottleneck, load_bottleneck)
-    return None
+    """That of the model's prefix or bottleneck adapters; None without them."""
+    parts = parts_of(model)
+    if not parts:
+        return None
+    first = next(iter(parts.values()))
+    if isinstance(first, Prefix):
+        return AdapterIO(first.options, save_prefix, load_prefix)
+    return AdapterIO(first.options, save_bottleneck, load_bottleneck)
 
 
 def adapter_of(model: nn.Module) -> AdapterIO | None:
-    """Of the adapter that the model has, LoRA or another; None where the model itself trains."""
+    """That of the model's adapter, LoRA or a baseline; None where the model itself trains."""
     if lora_layers(model):
         return AdapterIO(adapter_config_dict(model), save_adapter, load_adapter)
     return baseline_io(model)

@@ -31,55 +31,61 @@ class Bottleneck(baselines.Baseline):
 
     def __init__(self, options: dict, width: int, like: Tensor):
         super().__init__(options)
-        size, new = options["size"], baselines.master_like(like)
+        size = options["size"]
+        new = baselines.master_like(like)
         self.activation = ACTIVATIONS[options["activation"]]
-        self.down, self.down_bias = (
-            nn.Parameter(torch.empty(size, width, **new)),
-            nn.Parameter(torch.zeros(size, **new)),
-        )
-        self.up, self.up_bias = (
-            nn.Parameter(torch.zeros(width, size, **new)),
-            nn.Parameter(torch.zeros(width, **new)),
-        )
+        self.down = nn.Parameter(torch.empty(size, width, **new))  # (m, d)
+        self.down_bias = nn.Parameter(torch.zeros(size, **new))
+        self.up = nn.Parameter(torch.zeros(width, size, **new))  # (d, m)
+        self.up_bias = nn.Parameter(torch.zeros(width, **new))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, h: Tensor) -> Tensor:
-        low = self.activation(F.linear(h, self.down.to(h.dtype), self.down_bias.to(h.dtype)))
+        """``h + W_up·f(W_down·h + b_down) + b_up``: h (B, T, d) -> (B, T, d)."""
+        low = F.linear(h, self.down.to(h.dtype), self.down_bias.to(h.dtype))  # (B, T, m)
+        low = self.activation(low)
         return h + F.linear(low, self.up.to(h.dtype), self.up_bias.to(h.dtype))
 
     def after(self, sublayer: nn.Module, args: tuple, output):
         """The sublayer's output with the adapter on it; attention returns its weights beside it."""
         if not self.enabled:
             return output
-        return (self(output[0]), *output[1:]) if isinstance(output, tuple) else self(output)
+        if isinstance(output, tuple):
+            return (self(output[0]), *output[1:])
+        return self(output)
 
 
 def _build(model: nn.Module, fields: dict) -> dict[str, Bottleneck]:
     """One adapter for each module whose last name is in `sublayers`. ValueError names the value
     that does not fit.
     """
-    size, activation, sublayers = (
-        baselines.whole("size", fields["size"]),
-        fields["activation"],
-        fields["sublayers"],
-    )
+    size = baselines.whole("size", fields["size"])
+    activation = fields["activation"]
+    sublayers = fields["sublayers"]
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}: use one of {', '.join(ACTIVATIONS)}")
     if isinstance(sublayers, str) or not sublayers:
         raise ValueError(
             f"sublayers={sublayers!r}: give a list of module names, such as ['self_attn', 'mlp']"
         )
-    found = [(name, m) for name, m in model.named_modules() if name.rpartition(".")[2] in sublayers]
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in sublayers
+    }
+    last_names = {name.rpartition(".")[2] for name in found}
     for entry in sublayers:
-        if not any(name.rpartition(".")[2] == entry for name, _ in found):
+        if entry not in last_names:
             raise ValueError(
                 f"sublayers: {entry!r} names no module of this model; print(model) shows the names"
             )
     width = model.config.get_text_config(decoder=True).hidden_size
     options = {"size": size, "activation": activation, "sublayers": list(sublayers)}
-    return {
-        f"{name}.bottleneck": Bottleneck(options, width, next(m.parameters())) for name, m in found
-    }
+    parts = {}
+    for name, module in found.items():
+        like = next(module.parameters())
+        parts[f"{name}.bottleneck"] = Bottleneck(options, width, like)
+    return parts
 
 
 def add_bottleneck(
@@ -93,9 +99,8 @@ def add_bottleneck(
     has an adapter.
     """
     baselines.refuse_second(model)
-    return baselines.attach(
-        model, _build(model, {"size": size, "activation": activation, "sublayers": sublayers})
-    )
+    fields = {"size": size, "activation": activation, "sublayers": sublayers}
+    return baselines.attach(model, _build(model, fields))
 
 
 def remove_bottleneck(model: nn.Module) -> nn.Module:

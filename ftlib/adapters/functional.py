@@ -27,8 +27,9 @@ def merged_weight(
     """
     merged = lora_delta(A, B, scaling).add_(weight)
     if magnitude is not None:
-        norm = dora_norm(weight, A, B, scaling)
-        merged *= (magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny))[:, None]
+        norm = dora_norm(weight, A, B, scaling)  # (out,)
+        g = magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        merged *= g[:, None]
     return merged
 
 
@@ -74,54 +75,61 @@ class FusedLoRA(torch.autograd.Function):
         scaling: float,
         p: float,
     ) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        dropped, mask = torch.native_dropout(flat, p, True) if p else (flat, None)
-        low = dropped @ A.T
-        y = F.linear(
-            flat, dense_weight(weight, quant_state, x.dtype), bias if g is None else None
-        ).addmm_(low, B.T, alpha=scaling)
+        flat = x.reshape(-1, x.shape[-1])  # (N, in)
+        dropped = flat
+        mask = None
+        if p:
+            dropped, mask = torch.native_dropout(flat, p, True)
+        low = dropped @ A.T  # (N, r)
+        first_bias = bias if g is None else None  # with DoRA the bias is added after the scale
+        y = F.linear(flat, dense_weight(weight, quant_state, x.dtype), first_bias)  # (N, out)
+        y.addmm_(low, B.T, alpha=scaling)
         if g is not None:
             y.mul_(g)
             if bias is not None:
                 y.add_(bias)
-        y = y.view(*x.shape[:-1], B.shape[0])
-        ctx.save_for_backward(flat, low, weight, bias, A, B, g, None if g is None else y, mask)
-        ctx.quant_state, ctx.scaling, ctx.keep = quant_state, scaling, 1 - p
+        y = y.view(*x.shape[:-1], B.shape[0])  # (..., out)
+        kept_output = None if g is None else y
+        ctx.save_for_backward(flat, low, weight, bias, A, B, g, kept_output, mask)
+        ctx.quant_state = quant_state
+        ctx.scaling = scaling
+        ctx.keep = 1 - p
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy: Tensor):
         flat, low, weight, bias, A, B, g, y, mask = ctx.saved_tensors
-        need_x, *_, need_A, need_B, need_g, _, _ = ctx.needs_input_grad
-        shape, dy, dg = dy.shape, dy.reshape(-1, dy.shape[-1]), None
+        wants_x, _, _, _, wants_a, wants_b, wants_g, _, _ = ctx.needs_input_grad
+        shape = dy.shape
+        dy = dy.reshape(-1, shape[-1])  # (N, out)
+
+        def recompute(rows: Tensor) -> Tensor:
+            chosen = dense_weight(weight, ctx.quant_state, dy.dtype)[rows]
+            return flat @ chosen.T + ctx.scaling * (low @ B[rows].T)
+
+        dg = None
+        if g is not None and wants_g:
+            dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, recompute)
         if g is not None:
-            if need_g:
-                dg = _scale_gradient(
-                    dy,
-                    y.reshape(dy.shape),
-                    g,
-                    bias,
-                    lambda rows: (
-                        flat @ dense_weight(weight, ctx.quant_state, dy.dtype)[rows].T
-                        + ctx.scaling * (low @ B[rows].T)
-                    ),
-                )
             dy = dy * g
-        dlow = (dy @ B) * ctx.scaling if need_x or need_A else None
+        dlow = None
+        if wants_x or wants_a:
+            dlow = (dy @ B) * ctx.scaling  # (N, r)
         dx = None
-        if need_x:
-            dx = dy @ dense_weight(weight, ctx.quant_state, dy.dtype)
-            dx = (
+        if wants_x:
+            dx = dy @ dense_weight(weight, ctx.quant_state, dy.dtype)  # (N, in)
+            if mask is None:
                 dx.addmm_(dlow, A)
-                if mask is None
-                else dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
-            )
+            else:
+                dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
             dx = dx.view(*shape[:-1], A.shape[1])
         dA = None
-        if need_A:
-            dA = dlow.T @ flat if mask is None else (dlow.T @ (flat * mask)) / ctx.keep
-        dB = (dy.T @ low) * ctx.scaling if need_B else None
+        if wants_a and mask is None:
+            dA = dlow.T @ flat  # (r, in)
+        elif wants_a:
+            dA = (dlow.T @ (flat * mask)) / ctx.keep
+        dB = (dy.T @ low) * ctx.scaling if wants_b else None  # (out, r)
         return dx, None, None, None, dA, dB, dg, None, None
 
 
@@ -130,8 +138,9 @@ def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recom
     g = 0 wiped out.
     """
     wide = torch.promote_types(dy.dtype, torch.float32)
-    dg = (dy * (y if bias is None else y - bias)).sum(0, dtype=wide) / g.to(wide)
-    zero = g == 0
+    scaled = y if bias is None else y - bias  # g⊙(Wx + sBAx), (N, out)
+    dg = (dy * scaled).sum(0, dtype=wide) / g.to(wide)
+    zero = g == 0  # (out,)
     if zero.any():
         dg[zero] = (dy[:, zero] * recompute(zero)).sum(0, dtype=wide)
     return dg.to(g.dtype)
@@ -145,7 +154,8 @@ def row_squares(weight: Tensor) -> Tensor:
     changes.
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    return torch.cat([rows.to(dtype).square().sum(1) for rows in weight.split(NORM_ROWS)])
+    squares = [rows.to(dtype).square().sum(1) for rows in weight.split(NORM_ROWS)]
+    return torch.cat(squares)
 
 
 def dora_norm(
@@ -158,9 +168,12 @@ def dora_norm(
     stay small.
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    A, B = A.to(dtype), B.to(dtype)
-    squares = row_squares(weight) if squares is None else squares
-    products = torch.cat([rows.to(dtype) @ A.T for rows in weight.split(NORM_ROWS)])
-    cross = (B * products).sum(1)
-    update = ((B @ (A @ A.T)) * B).sum(1)
-    return (squares + 2 * scaling * cross + scaling**2 * update).clamp_min(0).sqrt()
+    A = A.to(dtype)
+    B = B.to(dtype)
+    if squares is None:
+        squares = row_squares(weight)
+    products = torch.cat([rows.to(dtype) @ A.T for rows in weight.split(NORM_ROWS)])  # (out, r)
+    cross = (B * products).sum(1)  # (out,)
+    update = ((B @ (A @ A.T)) * B).sum(1)  # (out,)
+    norm_squared = squares + 2 * scaling * cross + scaling**2 * update
+    return norm_squared.clamp_min(0).sqrt()

@@ -17,9 +17,9 @@ from ftlib.adapters.io import (
     WEIGHTS,
     AdapterError,
     base_name,
+    check_base,
     check_tensors,
     read_tensors,
-    same_base,
     write_folder,
 )
 from ftlib.adapters.lora import count_parameters, log, lora_layers
@@ -31,11 +31,13 @@ class Baseline(nn.Module):
     """
 
     is_adapter = True  # tells add_lora that the model has one
-    kind, key = "", "{part}.{parameter}"  # peft_type, and how a tensor is named in the file
+    kind = ""  # peft_type
+    key = "{part}.{parameter}"  # how a tensor is named in the file
 
     def __init__(self, options: dict):
         super().__init__()
-        self.options, self.enabled = {"peft_type": self.kind, **options}, True
+        self.options = {"peft_type": self.kind, **options}
+        self.enabled = True
 
 
 def whole(name: str, value) -> int:
@@ -51,11 +53,10 @@ def parts_of(model: nn.Module, kind: type[Baseline] = Baseline) -> dict[str, Bas
 
 def master_like(weight: torch.Tensor) -> dict:
     """Device of `weight`, and fp32 or wider: small updates would be lost in 16 bits."""
-    floating = weight.is_floating_point()
-    return {
-        "dtype": torch.promote_types(weight.dtype, torch.float32) if floating else torch.float32,
-        "device": weight.device,
-    }
+    dtype = torch.float32
+    if weight.is_floating_point():
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+    return {"dtype": dtype, "device": weight.device}
 
 
 def _present(model: nn.Module, kind: type[Baseline]) -> dict[str, Baseline]:
@@ -79,16 +80,13 @@ def attach(model: nn.Module, parts: dict[str, Baseline]) -> nn.Module:
         owner = model.get_submodule(parent)
         owner.add_module(name, part)
         # Bound methods: a deep copy of the model gets hooks on its own parts.
-        part.handle = (
-            owner.register_forward_pre_hook(part.before, with_kwargs=True)
-            if hasattr(part, "before")
-            else owner.register_forward_hook(part.after)
-        )
-    log.info(
-        "%s of %s parameters train in %s",
-        *(f"{n:,}" for n in count_parameters(model)),
-        type(part).__name__.lower(),
-    )
+        if hasattr(part, "before"):
+            part.handle = owner.register_forward_pre_hook(part.before, with_kwargs=True)
+        else:
+            part.handle = owner.register_forward_hook(part.after)
+    trainable, total = count_parameters(model)
+    kind = type(next(iter(parts.values()))).__name__.lower()
+    log.info("%s of %s parameters train in %s", f"{trainable:,}", f"{total:,}", kind)
     return model
 
 
@@ -116,26 +114,31 @@ def disable_baseline(model: nn.Module):
 
 
 def _by_key(parts: dict[str, Baseline]) -> dict[str, nn.Parameter]:
-    return {
-        part.key.format(part=path, parameter=name): p
-        for path, part in parts.items()
-        for name, p in part.named_parameters()
-    }
+    """Every parameter of the parts by its name in the file."""
+    parameters = {}
+    for path, part in parts.items():
+        for name, parameter in part.named_parameters():
+            parameters[part.key.format(part=path, parameter=name)] = parameter
+    return parameters
+
+
+def _options_of(parts: dict[str, Baseline]) -> dict:
+    """The options that all parts of a model share."""
+    return next(iter(parts.values())).options
 
 
 def save(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], **fields) -> Path:
     """Config and weights, written beside and renamed: a folder that held a good adapter holds one
     at every moment.
     """
-    parts, path = _present(model, kind), Path(path)
+    parts = _present(model, kind)
     fields |= {
-        **next(iter(parts.values())).options,
+        **_options_of(parts),
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name(model),
     }
-    return write_folder(
-        path, {key: p.detach().contiguous().cpu() for key, p in _by_key(parts).items()}, fields
-    )
+    tensors = {key: p.detach().contiguous().cpu() for key, p in _by_key(parts).items()}
+    return write_folder(Path(path), tensors, fields)
 
 
 def _read_fields(file: Path, kind: type[Baseline]) -> dict:
@@ -151,6 +154,21 @@ def _read_fields(file: Path, kind: type[Baseline]) -> dict:
     return fields
 
 
+def _built(model: nn.Module, fields: dict, build, file: Path) -> dict[str, Baseline]:
+    """New parts of the file's fields. AdapterError where they do not fit the model."""
+    try:
+        new = build(model, fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError(f"{file}: {error}") from None
+    for option, here in _options_of(new).items():
+        if fields.get(option, here) != here:  # PEFT leaves out what it takes from the model
+            raise AdapterError(
+                f"{file}: {option}={fields[option]!r}, this model has {here!r}: load that base "
+                "instead"
+            )
+    return new
+
+
 def load(
     model: nn.Module, path: str | os.PathLike, kind: type[Baseline], build, trainable: bool
 ) -> nn.Module:
@@ -159,31 +177,21 @@ def load(
     """
     path = Path(path)
     fields = _read_fields(path / CONFIG, kind)
-    recorded = fields.get("base_model_name_or_path") or ""
-    if not same_base(recorded, model):
-        raise AdapterError(
-            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base "
-            "instead"
-        )
-    try:
-        new = build(model, fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"{path / CONFIG}: {error}") from None
-    for option, here in next(iter(new.values())).options.items():
-        if fields.get(option, here) != here:  # PEFT leaves out what it takes from the model
-            raise AdapterError(
-                f"{path / CONFIG}: {option}={fields[option]!r}, this model has {here!r}: load "
-                "that base instead"
-            )
-    tensors, present = read_tensors(path), parts_of(model, kind)
-    check_tensors(tensors, {key: tuple(p.shape) for key, p in _by_key(new).items()}, path / WEIGHTS)
+    check_base(path, fields, model)
+    new = _built(model, fields, build, path / CONFIG)
+    tensors = read_tensors(path)
+    present = parts_of(model, kind)
+    expected = {key: tuple(p.shape) for key, p in _by_key(new).items()}
+    check_tensors(tensors, expected, path / WEIGHTS)
     if not present:
         refuse_second(model)
-    elif {k: p.options for k, p in present.items()} != {k: p.options for k, p in new.items()}:
-        raise AdapterError(
-            f"{path}: {next(iter(new.values())).options}, but the model has "
-            f"{next(iter(present.values())).options}"
-        )
+    else:
+        options_here = {name: part.options for name, part in present.items()}
+        options_read = {name: part.options for name, part in new.items()}
+        if options_here != options_read:
+            raise AdapterError(
+                f"{path}: {_options_of(new)}, but the model has {_options_of(present)}"
+            )
     parts = present or new
     with torch.no_grad():
         for key, parameter in _by_key(parts).items():

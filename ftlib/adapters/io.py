@@ -6,6 +6,7 @@ is checked before the model is touched, and an adapter that would be applied in 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -19,7 +20,9 @@ from torch import nn
 
 from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers, target_names
 
-CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."  # of every tensor's name in PEFT's files
 # The values of PEFT's options under which its adapter is the one that ftlib implements.
 NEUTRAL = {
     "bias": "none",
@@ -51,34 +54,33 @@ INITS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
 
 class AdapterError(ValueError):
-    """An adapter folder that cannot be used, with the reason and the mend."""
+    """An adapter folder that cannot be used, with the reason and the fix."""
 
 
 def base_name(model: nn.Module) -> str:
     """What the model was loaded from; the embedded model goes by its folder's name, on every
     machine alike.
     """
-    name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+    config = getattr(model, "config", None)
+    name = str(getattr(config, "_name_or_path", "") or "")
     from ftlib.core.paths import DATA
 
-    return (
-        Path(name).name
-        if name and Path(name).is_absolute() and Path(name).is_relative_to(DATA)
-        else name
-    )
+    if name and Path(name).is_absolute() and Path(name).is_relative_to(DATA):
+        return Path(name).name
+    return name
 
 
 def _suffixes(model: nn.Module, names: list[str]) -> list[str]:
     """The last parts of the names, if they pick just these layers; else the full names."""
-    last = sorted({n.rsplit(".", 1)[-1] for n in names})
-    linear = [
-        n
-        for n, m in model.named_modules()
-        if isinstance(m, nn.Linear) and not n.endswith(".base_layer")
-    ]
-    every = set(names) | set(linear)
-    picked = {n for n in every if n.rsplit(".", 1)[-1] in last}
-    return last if picked == set(names) else sorted(names)
+    last_parts = sorted({name.rsplit(".", 1)[-1] for name in names})
+    linear = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.endswith(".base_layer")
+    }
+    every = linear | set(names)
+    picked = {name for name in every if name.rsplit(".", 1)[-1] in last_parts}
+    return last_parts if picked == set(names) else sorted(names)
 
 
 def tensor_names(layer_name: str, use_dora: bool) -> dict[str, str]:
@@ -97,7 +99,15 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
     call.
     """
     tensor = tensor.detach()
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).contiguous().cpu()
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
+    return tensor.contiguous().cpu()
+
+
+def _is_first_process() -> bool:
+    """Whether this process writes: the only one, or the first of a distributed run."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not distributed or torch.distributed.get_rank() == 0
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | None = None) -> Path:
@@ -108,29 +118,33 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
     moment. In a distributed run every process calls it and the first one writes; or the first
     alone, with the gathered `state_dict` of the model.
     """
-    layers, config, path = adapted_names(model), model.adapter_config, Path(path)
-    tensors = {
-        key: _whole(
-            getattr(layer, attribute) if state_dict is None else state_dict[f"{name}.{attribute}"]
-        )
-        for name, layer in layers.items()
-        for attribute, key in tensor_names(name, config.use_dora).items()
-    }
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_rank()
-    ):
+    layers = adapted_names(model)
+    config = model.adapter_config
+    path = Path(path)
+    tensors = {}
+    for name, layer in layers.items():
+        for attribute, key in tensor_names(name, config.use_dora).items():
+            if state_dict is None:
+                tensor = getattr(layer, attribute)
+            else:
+                tensor = state_dict[f"{name}.{attribute}"]
+            tensors[key] = _whole(tensor)
+    if not _is_first_process():
         return path
+    return write_folder(path, tensors, _peft_fields(model, config, list(layers)))
+
+
+def _peft_fields(model: nn.Module, config: AdapterConfig, names: list[str]) -> dict:
+    """The content of `adapter_config.json` of an adapter on these layers."""
     alpha = config.lora_alpha
-    fields = {
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name(model),
         "r": config.r,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": config.lora_dropout,
-        "target_modules": _suffixes(model, list(layers)),
+        "target_modules": _suffixes(model, names),
         "use_rslora": config.use_rslora,
         "use_dora": config.use_dora,
         "bias": "none",
@@ -141,7 +155,6 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
         "rank_pattern": {},
         "alpha_pattern": {},
     }
-    return write_folder(path, tensors, fields)
 
 
 def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
@@ -150,9 +163,8 @@ def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
     temporary = {name: path / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG)}
     try:
         save_file(tensors, temporary[WEIGHTS], metadata={"format": "pt"})
-        temporary[CONFIG].write_text(
-            json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
+        temporary[CONFIG].write_text(text, encoding="utf-8")
         _swap_in(path, temporary)
     finally:
         for source in temporary.values():
@@ -161,8 +173,9 @@ def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
 
 
 def _swap_in(path: Path, temporary: dict[str, Path]) -> None:
-    """Rename the new files over the old ones; if the second rename fails, the first is taken back."""
-    old, kept = path / WEIGHTS, temporary[WEIGHTS].with_suffix(".old.tmp")
+    """Rename the new files over the old ones; if the second rename fails, take the first back."""
+    old = path / WEIGHTS
+    kept = temporary[WEIGHTS].with_suffix(".old.tmp")
     kept.unlink(missing_ok=True)
     if old.is_file():
         try:
@@ -193,6 +206,28 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AdapterError(f"{file} is not valid JSON ({error}): copy the adapter again") from None
+    _check_implemented(fields, file)
+    try:
+        targets = fields.get("target_modules")
+        if not isinstance(targets, str):
+            targets = tuple(targets or ())
+        config = AdapterConfig(
+            r=fields["r"],
+            lora_alpha=fields["lora_alpha"],
+            target_modules=targets,
+            lora_dropout=fields.get("lora_dropout") or 0.0,
+            use_rslora=bool(fields.get("use_rslora")),
+            use_dora=bool(fields.get("use_dora")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError(f"{file}: {error}") from None
+    if not math.isfinite(config.scaling):
+        raise AdapterError(f"{file}: lora_alpha={config.lora_alpha!r} is not finite")
+    return config, fields
+
+
+def _check_implemented(fields, file: Path) -> None:
+    """AdapterError unless the fields are those of a LoRA that ftlib implements."""
     if not isinstance(fields, dict) or fields.get("peft_type") != "LORA":
         kind = fields.get("peft_type") if isinstance(fields, dict) else type(fields).__name__
         raise AdapterError(f"{file}: peft_type is {kind!r}, ftlib reads 'LORA'")
@@ -205,24 +240,9 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
     if fields.get("init_lora_weights") not in INITS:
         raise AdapterError(
             f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base "
-            "weights: "
-            "load it with PEFT, or save it there with path_initial_model_for_weight_conversion"
+            "weights: load it with PEFT, or save it there with "
+            "path_initial_model_for_weight_conversion"
         )
-    targets = fields.get("target_modules")
-    try:
-        config = AdapterConfig(
-            fields["r"],
-            fields["lora_alpha"],
-            targets if isinstance(targets, str) else tuple(targets or ()),
-            fields.get("lora_dropout") or 0.0,
-            bool(fields.get("use_rslora")),
-            bool(fields.get("use_dora")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"{file}: {error}") from None
-    if not math.isfinite(config.scaling):
-        raise AdapterError(f"{file}: lora_alpha={config.lora_alpha!r} is not finite")
-    return config, fields
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -239,23 +259,23 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def expected_shapes(model: nn.Module, names: list[str], config: AdapterConfig) -> dict[str, tuple]:
     """Shape of every tensor that an adapter on these layers has, by its key in the file."""
-    modules = {name: model.get_submodule(name) for name in names}
-    return {
-        key: {
-            "lora_A": (config.r, m.in_features),
-            "lora_B": (m.out_features, config.r),
-            "lora_magnitude_vector": (m.out_features,),
-        }[attribute]
-        for name, m in modules.items()
-        for attribute, key in tensor_names(name, config.use_dora).items()
-    }
+    expected = {}
+    for name in names:
+        layer = model.get_submodule(name)
+        shapes = {
+            "lora_A": (config.r, layer.in_features),
+            "lora_B": (layer.out_features, config.r),
+            "lora_magnitude_vector": (layer.out_features,),
+        }
+        for attribute, key in tensor_names(name, config.use_dora).items():
+            expected[key] = shapes[attribute]
+    return expected
 
 
 def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None:
-    missing, extra = (
-        sorted(expected.keys() - tensors.keys()),
-        sorted(tensors.keys() - expected.keys()),
-    )
+    """AdapterError unless the tensors have the names and shapes expected, and finite values."""
+    missing = sorted(expected.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - expected.keys())
     for problem, keys in (("lacks", missing), ("has, unknown to this model,", extra)):
         if keys:
             raise AdapterError(
@@ -275,8 +295,26 @@ def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None
 
 
 def same_base(recorded: str, model: nn.Module) -> bool:
+    """Whether an adapter with this base recorded may belong to the model; unknown names may."""
     here = base_name(model)
-    return not recorded or not here or recorded == here or Path(recorded).name == Path(here).name
+    if not recorded or not here:
+        return True
+    return Path(recorded).name == Path(here).name
+
+
+def check_base(path: Path, fields: dict, model: nn.Module) -> None:
+    """AdapterError where an adapter folder's fields name another base than the model."""
+    recorded = fields.get("base_model_name_or_path") or ""
+    if not same_base(recorded, model):
+        raise AdapterError(
+            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base "
+            "instead"
+        )
+
+
+def _same_update(one: AdapterConfig, other: AdapterConfig) -> bool:
+    """Whether equal A, B and magnitudes make the same update of the weights under both."""
+    return one.r == other.r and one.scaling == other.scaling and one.use_dora == other.use_dora
 
 
 def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = True) -> nn.Module:
@@ -288,22 +326,14 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
     """
     path = Path(path)
     config, fields = read_config(path)
-    recorded = fields.get("base_model_name_or_path") or ""
-    if not same_base(recorded, model):
-        raise AdapterError(
-            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base "
-            "instead"
-        )
-    present, tensors = lora_layers(model), read_tensors(path)
+    check_base(path, fields, model)
+    present = lora_layers(model)
+    tensors = read_tensors(path)
     try:
         names = list(present) or target_names(model, config.target_modules)
     except (TypeError, ValueError) as error:
         raise AdapterError(f"{path / CONFIG}: {error}") from None
-    if present and (config.r, config.scaling, config.use_dora) != (
-        model.adapter_config.r,
-        model.adapter_config.scaling,
-        model.adapter_config.use_dora,
-    ):
+    if present and not _same_update(config, model.adapter_config):
         raise AdapterError(
             f"{path}: an adapter with {config}, but the model has one with {model.adapter_config}"
         )
@@ -314,18 +344,11 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
             "the model's adapter is merged into its weights: unmerge_adapter before loading"
         )
     if not present:
-        add_lora(
-            model,
-            config.r,
-            config.lora_alpha,
-            config.target_modules,
-            config.lora_dropout,
-            config.use_rslora,
-            config.use_dora,
-        )
+        add_lora(model, **dataclasses.asdict(config))
     with torch.no_grad():
         for name, layer in lora_layers(model).items():
             for attribute, key in tensor_names(name, config.use_dora).items():
-                getattr(layer, attribute).copy_(tensors[key])
-                getattr(layer, attribute).requires_grad_(trainable)
+                parameter = getattr(layer, attribute)
+                parameter.copy_(tensors[key])
+                parameter.requires_grad_(trainable)
     return model

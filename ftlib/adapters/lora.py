@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ftlib.adapters.functional import FusedLoRA, dense_weight, dora_norm, lora_delta, row_squares
-from ftlib.models.nf4 import dequantize_packed, mend_4bit_layers
+from ftlib.models.nf4 import dequantize_packed, fix_4bit_layers
 
 log = logging.getLogger("ftlib")
 
@@ -51,17 +51,30 @@ class AdapterConfig:
     @property
     def scaling(self) -> float:
         """s in ``W + s·BA``: alpha/r, or alpha/sqrt(r) for rsLoRA."""
-        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+        divisor = math.sqrt(self.r) if self.use_rslora else self.r
+        return self.lora_alpha / divisor
 
 
-_optimizer_steps = [0]  # of every optimizer in this process
+class StepCounter:
+    """Counts the steps of every optimizer in this process, from the first question on: PyTorch's
+    hook for that is global, so it is installed only where a DoRA layer asks.
+    """
+
+    def __init__(self):
+        self._steps = 0
+        self._installed = False
+
+    def steps(self) -> int:
+        if not self._installed:
+            register_optimizer_step_post_hook(self._count)
+            self._installed = True
+        return self._steps
+
+    def _count(self, optimizer, args, kwargs) -> None:
+        self._steps += 1
 
 
-def _count_step(*_) -> None:
-    _optimizer_steps[0] += 1
-
-
-register_optimizer_step_post_hook(_count_step)
+_step_counter = StepCounter()
 
 
 @dataclass(frozen=True)
@@ -85,8 +98,7 @@ class Drift:
         size = math.sqrt(self.update) or 1.0
         return (
             f"rounding moved the weights by {math.sqrt(self.rounding) / size:.2g} of the update's "
-            "norm; "
-            f"in 4 bits again it would be {math.sqrt(self.requantising) / size:.2g}"
+            f"norm; in 4 bits again it would be {math.sqrt(self.requantising) / size:.2g}"
         )
 
 
@@ -104,6 +116,13 @@ def _dense_linear(layer: nn.Module, n_in: int, n_out: int) -> nn.Linear:
     return dense.requires_grad_(False).train(layer.training)
 
 
+def _version(t: Tensor) -> tuple[int, int]:
+    """What changes when the tensor's values do: its place in memory, and PyTorch's counter of
+    in-place operations.
+    """
+    return t.data_ptr(), t._version  # noqa: SLF001 (PyTorch has no public name for it)
+
+
 class LoRALinear(nn.Module):
     """A linear layer with a low-rank update beside it; `base_layer` stays as it was.
 
@@ -116,24 +135,25 @@ class LoRALinear(nn.Module):
     def __init__(self, base_layer: nn.Linear, config: AdapterConfig):
         super().__init__()
         weight = base_layer.weight
-        dtype = (
-            torch.promote_types(weight.dtype, torch.float32)
-            if weight.is_floating_point()
-            else torch.float32
-        )
+        dtype = torch.float32
+        if weight.is_floating_point():
+            dtype = torch.promote_types(weight.dtype, torch.float32)
         new = {"dtype": dtype, "device": weight.device}
-        self.base_layer, self.scaling, self.use_dora = base_layer, config.scaling, config.use_dora
-        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.base_layer = base_layer
+        self.scaling = config.scaling
+        self.use_dora = config.use_dora
+        self.in_features = base_layer.in_features
+        self.out_features = base_layer.out_features
         self.dropout = nn.Dropout(config.lora_dropout)
-        self.lora_A = nn.Parameter(torch.empty(config.r, base_layer.in_features, **new))
-        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, config.r, **new))
+        self.lora_A = nn.Parameter(torch.empty(config.r, self.in_features, **new))
+        self.lora_B = nn.Parameter(torch.zeros(self.out_features, config.r, **new))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         if config.use_dora:
             self.lora_magnitude_vector = nn.Parameter(self.dense_weight().to(dtype).norm(dim=1))
-        self.enabled, self.merged = True, False
-        self.train(
-            base_layer.training
-        )  # from_pretrained gives evaluation mode: dropout must not act in it
+        self.enabled = True
+        self.merged = False
+        # from_pretrained gives evaluation mode: dropout must not act in it
+        self.train(base_layer.training)
 
     @property
     def weight(self) -> Tensor:
@@ -152,24 +172,27 @@ class LoRALinear(nn.Module):
     def dense_weight(self) -> Tensor:
         """W (out, in), dequantised where the base layer is a bitsandbytes 4-bit layer."""
         weight = self.base_layer.weight
-        return (
-            weight.detach()
-            if self.quant_state is None
-            else dense_weight(weight.data, self.quant_state, self.quant_state.dtype)
-        )
+        if self.quant_state is None:
+            return weight.detach()
+        return dense_weight(weight.data, self.quant_state, self.quant_state.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``Wx + b + s·B(Ax)``, or DoRA's ``g⊙(Wx + s·B(Ax)) + b``: x (..., in) -> (..., out)."""
         if not self.enabled or self.merged:
             return self.base_layer(x)
         if self._fusible():
             return self._fused(x)
         y = self.base_layer(x)
-        A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        y = y + F.linear(F.linear(self.dropout(x), A), B) * self.scaling
+        A = self.lora_A.to(x.dtype)
+        B = self.lora_B.to(x.dtype)
+        low = F.linear(self.dropout(x), A)  # (..., r)
+        y = y + F.linear(low, B) * self.scaling
         if not self.use_dora:
             return y
-        g = self.row_scale().to(y.dtype)
-        return y * g if self.bias is None else (y - self.bias) * g + self.bias
+        g = self.row_scale().to(y.dtype)  # (out,)
+        if self.bias is None:
+            return y * g
+        return (y - self.bias) * g + self.bias
 
     def _fusible(self) -> bool:
         """Whether the base is frozen, and an `nn.Linear` or in training a 4-bit one.
@@ -177,26 +200,22 @@ class LoRALinear(nn.Module):
         Without gradients bitsandbytes has its own kernels for 4-bit products, which read the packed
         weight directly.
         """
-        frozen = not self.weight.requires_grad and (
-            self.bias is None or not self.bias.requires_grad
-        )
-        known = type(self.base_layer) is nn.Linear or (
-            self.quant_state is not None and torch.is_grad_enabled()
-        )
-        return frozen and known
+        frozen_bias = self.bias is None or not self.bias.requires_grad
+        frozen = frozen_bias and not self.weight.requires_grad
+        trained_4bit = self.quant_state is not None and torch.is_grad_enabled()
+        return frozen and (trained_4bit or type(self.base_layer) is nn.Linear)
 
     def _fused(self, x: Tensor) -> Tensor:
         kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        out = dtype
-        if (
-            self.quant_state is not None
-        ):  # as Linear4bit does: its compute dtype inside, the input's outside
+        out_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        dtype = out_dtype
+        # As Linear4bit does: its compute dtype inside, the input's outside.
+        if self.quant_state is not None:
             dtype = self.base_layer.compute_dtype or dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         # Casting A and B outside the function leaves their gradients in the master weights' dtype.
         g = self.row_scale().to(dtype) if self.use_dora else None
-        return FusedLoRA.apply(
+        y = FusedLoRA.apply(
             x.to(dtype),
             self.weight,
             self.quant_state,
@@ -206,13 +225,15 @@ class LoRALinear(nn.Module):
             g,
             self.scaling,
             self.dropout.p if self.training else 0.0,
-        ).to(out)
+        )
+        return y.to(out_dtype)
 
     def row_scale(self) -> Tensor:
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
         return self.lora_magnitude_vector / self._row_norm()
 
-    @torch.compiler.disable  # its key changes with every step: torch.compile would compile it anew each time
+    # Its key changes with every step: torch.compile would compile it anew each time.
+    @torch.compiler.disable
     @torch.no_grad()
     def _row_norm(self) -> Tensor:
         """‖W + sBA‖ (out,), computed once for each state of A, B and W: micro-batches and
@@ -222,17 +243,24 @@ class LoRALinear(nn.Module):
         the number of optimizer steps: fused optimizers, Trainer's default, advance no counter. Nor
         does writing through `.data`: call `forget_norm()` after it.
         """
-        tensors = (self.lora_A, self.lora_B, self.base_layer.weight)
-        state = (_optimizer_steps[0], *((t.data_ptr(), t._version) for t in tensors))
-        if getattr(self, "_norm_state", None) != state:
-            weight, fixed = self.dense_weight(), state[-1]
-            if getattr(self, "_squares_of", None) != fixed:
-                self._squares, self._squares_of = row_squares(weight), fixed
-            with torch.autocast(
-                weight.device.type, enabled=False
-            ):  # it would round the products to 16 bits
-                norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
-            self._norm, self._norm_state = norm.clamp_min(torch.finfo(norm.dtype).tiny), state
+        state_of_weight = _version(self.base_layer.weight)
+        state = (
+            _step_counter.steps(),
+            _version(self.lora_A),
+            _version(self.lora_B),
+            state_of_weight,
+        )
+        if getattr(self, "_norm_state", None) == state:
+            return self._norm
+        weight = self.dense_weight()
+        if getattr(self, "_squares_of", None) != state_of_weight:
+            self._squares = row_squares(weight)
+            self._squares_of = state_of_weight
+        # autocast would round the products to 16 bits
+        with torch.autocast(weight.device.type, enabled=False):
+            norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
+        self._norm = norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        self._norm_state = state
         return self._norm
 
     def forget_norm(self) -> None:
@@ -259,32 +287,32 @@ class LoRALinear(nn.Module):
         self.merged = True
         kept = self.base_layer.weight.to(W.dtype)
         return Drift(
-            (merged - W).square().sum().item(),
-            (kept - merged).square().sum().item(),
-            *self._requantised(merged),
+            update=(merged - W).square().sum().item(),
+            rounding=(kept - merged).square().sum().item(),
+            requantising=self._requantising(merged),
         )
 
-    def _requantised(self, merged: Tensor) -> tuple[float]:
+    def _requantising(self, merged: Tensor) -> float:
         """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not
         in 4 bits.
         """
         if not getattr(self, "_packed", None):
-            return (0.0,)
+            return 0.0
         from bitsandbytes.functional import quantize_4bit
 
         state = self._packed[0].weight.quant_state
-        again = dequantize_packed(
-            *quantize_4bit(
-                merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type
-            )
+        packed, new_state = quantize_4bit(
+            merged.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type
         )
-        return ((again.to(merged.dtype) - merged).square().sum().item(),)
+        again = dequantize_packed(packed, new_state).to(merged.dtype)
+        return (again - merged).square().sum().item()
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Take the update out again: to rounding, or exactly where the 4-bit layer was set aside."""
+        """Take the update out again: to rounding, or exactly where a 4-bit layer was set aside."""
         if getattr(self, "_packed", None):
-            self.base_layer, self._packed = self._packed[0], None
+            self.base_layer = self._packed[0]
+            self._packed = None
         else:
             weight = self.base_layer.weight
             W = weight.to(self.lora_A.dtype)
@@ -294,7 +322,10 @@ class LoRALinear(nn.Module):
         self.merged = False
 
     def extra_repr(self) -> str:
-        return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dora={self.use_dora}, merged={self.merged}"
+        return (
+            f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dora={self.use_dora}, "
+            f"merged={self.merged}"
+        )
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
@@ -317,18 +348,17 @@ def target_names(model: nn.Module, target_modules) -> list[str]:
     if target_modules == "all-linear":
         return [name for name, m in linear.items() if m is not head]
     wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+    names = set()
     for entry in wanted:
-        if not any(name == entry or name.endswith("." + entry) for name in linear):
+        found = [name for name in linear if name == entry or name.endswith("." + entry)]
+        names.update(found)
+        if not found:
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise ValueError(
                 f"target_modules: {entry!r} names no linear layer; this model has "
                 f"{', '.join(known)}"
             )
-    return [
-        name
-        for name in linear
-        if any(name == entry or name.endswith("." + entry) for entry in wanted)
-    ]
+    return [name for name in linear if name in names]  # in the model's order, each once
 
 
 def add_lora(
@@ -351,8 +381,9 @@ def add_lora(
         raise ValueError("model already has an adapter: merge or remove it, or load the base again")
     targets = target_modules if isinstance(target_modules, str) else tuple(target_modules)
     config = AdapterConfig(r, lora_alpha, targets, lora_dropout, use_rslora, use_dora)
-    names, head = target_names(model, targets), _output_head(model)
-    mend_4bit_layers(model)
+    names = target_names(model, targets)
+    head = _output_head(model)
+    fix_4bit_layers(model)
     new = {name: LoRALinear(model.get_submodule(name), config) for name in names}
     model.requires_grad_(False)
     for name, layer in new.items():
@@ -360,7 +391,7 @@ def add_lora(
             log.warning("%s is tied to the input embeddings: merging will change both", name)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
-        for parameter_name, parameter in layer.named_parameters(recurse=False):
+        for parameter in layer.parameters(recurse=False):
             parameter.requires_grad_(True)
     model.adapter_config = config
     log.info("%s", describe_trainable(model))
@@ -368,12 +399,19 @@ def add_lora(
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """(trainable, all) parameters. bitsandbytes 4-bit weights count by element, not by stored byte."""
-    sizes = [
-        (p, 2 * p.numel() * p.element_size() if hasattr(p, "quant_state") else p.numel())
-        for p in model.parameters()
-    ]
-    return sum(n for p, n in sizes if p.requires_grad), sum(n for _, n in sizes)
+    """(trainable, all) parameters. bitsandbytes' 4-bit weights count by element, not by stored
+    byte.
+    """
+    trainable = 0
+    total = 0
+    for parameter in model.parameters():
+        count = parameter.numel()
+        if hasattr(parameter, "quant_state"):
+            count *= 2 * parameter.element_size()  # two weights a byte
+        total += count
+        if parameter.requires_grad:
+            trainable += count
+    return trainable, total
 
 
 def describe_trainable(model: nn.Module) -> str:
@@ -417,8 +455,7 @@ def merge_adapter(model: nn.Module) -> nn.Module:
         held = sum(layer.weight.numel() * layer.weight.element_size() for layer in packed)
         log.warning(
             "merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into "
-            "the 16-bit base: "
-            "this one carries the 4-bit rounding of the base as well",
+            "the 16-bit base: this one carries the 4-bit rounding of the base as well",
             len(packed),
             packed[0].weight.dtype,
             held / 1e9,
@@ -450,7 +487,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     for name, layer in lora_layers(merge_adapter(model)).items():
         model.set_submodule(name, layer.base_layer)
     del model.adapter_config
-    model.config._name_or_path = f"{model.config._name_or_path}, with an adapter merged"
+    model.config.name_or_path = f"{model.config.name_or_path}, with an adapter merged"
     return model
 
 

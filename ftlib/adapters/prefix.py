@@ -1,10 +1,11 @@
 """Prefix tuning: trained keys and values that every token attends to, in every layer, through the
 KV cache.
 
-Li & Liang 2021, arXiv 2101.00190. A query q attends to ``softmax(q·[Kᵖ; K]ᵀ/√D)·[Vᵖ; V]``, where Kᵖ and Vᵖ (P, D) are trained
-for each layer and key-value head, Kᵖ as the cache keeps keys, after RoPE; the text starts at position P. A random prefix takes
-attention away from the text at once. The paper's remedies: an MLP in front of it, thrown away after training, or better (section
-7.4) the activations of real tokens: `init="tokens"` starts as the base model that has read P tokens.
+Li & Liang 2021, arXiv 2101.00190. A query q attends to ``softmax(q·[Kᵖ; K]ᵀ/√D)·[Vᵖ; V]``, where
+Kᵖ and Vᵖ (P, D) are trained for each layer and key-value head, Kᵖ as the cache keeps keys, after
+RoPE; the text starts at position P. A random prefix takes attention away from the text at once. The
+paper's remedies: an MLP in front of it, thrown away after training, or better (section 7.4) the
+activations of real tokens: `init="tokens"` starts as the base model that has read P tokens.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ class Prefix(baselines.Baseline):
     of width D; PEFT's order.
     """
 
-    kind, key = "PREFIX_TUNING", "{parameter}"
+    kind = "PREFIX_TUNING"
+    key = "{parameter}"
 
     def __init__(self, options: dict, like: Tensor):
         super().__init__(options)
-        P, L, width = (options[k] for k in ("num_virtual_tokens", "num_layers", "token_dim"))
-        self.prompt_embeddings = nn.Parameter(
-            torch.randn(P, L * 2 * width, **baselines.master_like(like))
-        )
+        P = options["num_virtual_tokens"]
+        L = options["num_layers"]
+        width = options["token_dim"]  # H·D
+        start = torch.randn(P, L * 2 * width, **baselines.master_like(like))
+        self.prompt_embeddings = nn.Parameter(start)
 
     def before(self, decoder: nn.Module, args: tuple, kwargs: dict):
         """Put the prefix into an empty cache, and count it in the mask and the positions that the
@@ -38,81 +41,94 @@ class Prefix(baselines.Baseline):
         """
         if not self.enabled:
             return None
-        if decoder.training and any(
-            getattr(m, "gradient_checkpointing", False) for m in decoder.modules()
-        ):
-            raise ValueError(
-                "gradient checkpointing drops the KV cache and with it the prefix: train with "
-                "checkpointing=False"
-            )
-        kwargs = {**dict(zip(inspect.signature(decoder.forward).parameters, args)), **kwargs}
+        _refuse_checkpointing(decoder)
+        names = list(inspect.signature(decoder.forward).parameters)[: len(args)]
+        kwargs = {**dict(zip(names, args, strict=True)), **kwargs}
         tokens = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
-        (batch, length), P = tokens.shape[:2], len(self.prompt_embeddings)
-        cache = kwargs["past_key_values"] = self._filled(decoder, kwargs, batch)
-        mask, positions, seen = (
-            kwargs.get("attention_mask"),
-            kwargs.get("position_ids"),
-            cache.get_seq_length() - P + length,
-        )
+        batch, length = tokens.shape[:2]
+        P = len(self.prompt_embeddings)
+        cache = self._filled(decoder, kwargs, batch)
+        seen = cache.get_seq_length() - P + length  # tokens of the text, those in the cache too
+        mask = kwargs.get("attention_mask")
+        positions = kwargs.get("position_ids")
         if mask is not None:
-            if getattr(mask, "shape", None) != (batch, seen):
-                raise ValueError(
-                    f"attention_mask: with a prefix it must be {(batch, seen)}, for the tokens "
-                    "since the cache was "
-                    f"empty, not {getattr(mask, 'shape', type(mask))}; give generate a new cache"
-                )
+            _check_mask(mask, batch, seen)
             kwargs["attention_mask"] = torch.cat([mask.new_ones(batch, P), mask], dim=1)
-        elif (
-            positions is not None
-            and (positions != torch.arange(seen - length, seen, device=positions.device)).any()
-        ):
-            raise ValueError(
-                "position_ids: with a prefix and no attention_mask they must count on from the "
-                "cache; pad packed rows"
-            )
-        return (), kwargs | ({} if positions is None else {"position_ids": positions + P})
+        elif positions is not None:
+            _check_positions(positions, seen - length, seen)
+        kwargs["past_key_values"] = cache
+        if positions is not None:
+            kwargs["position_ids"] = positions + P
+        return (), kwargs
 
     def _filled(self, decoder: nn.Module, kwargs: dict, batch: int):
         """The caller's cache, or a new one, with the prefix at its front: (B, H, P, D) keys and
         values a layer.
         """
-        cache, use_cache = kwargs.get("past_key_values"), kwargs.get("use_cache")
-        if cache is None or getattr(
-            cache, "unasked", False
-        ):  # generate(use_cache=False) hands on whatever comes out of a forward
+        cache = kwargs.get("past_key_values")
+        use_cache = kwargs.get("use_cache")
+        # generate(use_cache=False) hands on whatever comes out of a forward
+        if cache is None or getattr(cache, "unasked", False):
             cache = DynamicCache(config=decoder.config)
             cache.unasked = not (decoder.config.use_cache if use_cache is None else use_cache)
-        if cache.is_compileable or (
-            cache.get_seq_length() and not getattr(cache, "has_prefix", False)
-        ):
+        if cache.is_compileable or _holds_other_text(cache):
             raise ValueError(
                 "past_key_values: with a prefix pass an empty DynamicCache, or one from an "
                 "earlier call with it"
             )
         if cache.get_seq_length() == 0:
-            P, L, H = (
-                self.options[k] for k in ("num_virtual_tokens", "num_layers", "num_attention_heads")
-            )
-            weight = self.prompt_embeddings.to(decoder.get_input_embeddings().weight.dtype)
-            states = (
-                weight.view(P, L, 2, 1, H, -1)
-                .permute(1, 2, 3, 4, 0, 5)
-                .expand(-1, -1, batch, -1, -1, -1)
-            )
+            P = self.options["num_virtual_tokens"]
+            L = self.options["num_layers"]
+            H = self.options["num_attention_heads"]
+            dtype = decoder.get_input_embeddings().weight.dtype
+            states = self.prompt_embeddings.to(dtype).view(P, L, 2, 1, H, -1)
+            states = states.permute(1, 2, 3, 4, 0, 5)  # (L, 2, 1, H, P, D)
+            states = states.expand(-1, -1, batch, -1, -1, -1)  # (L, 2, B, H, P, D)
             for layer, (keys, values) in enumerate(states):
                 cache.update(keys, values, layer)
             cache.has_prefix = True
         return cache
 
 
+def _refuse_checkpointing(decoder: nn.Module) -> None:
+    if not decoder.training:
+        return
+    if any(getattr(m, "gradient_checkpointing", False) for m in decoder.modules()):
+        raise ValueError(
+            "gradient checkpointing drops the KV cache and with it the prefix: train with "
+            "checkpointing=False"
+        )
+
+
+def _holds_other_text(cache) -> bool:
+    """Whether the cache was filled without the prefix."""
+    return cache.get_seq_length() > 0 and not getattr(cache, "has_prefix", False)
+
+
+def _check_mask(mask, batch: int, seen: int) -> None:
+    """ValueError unless the mask is (B, tokens since the cache was empty)."""
+    if getattr(mask, "shape", None) != (batch, seen):
+        raise ValueError(
+            f"attention_mask: with a prefix it must be {(batch, seen)}, for the tokens since the "
+            f"cache was empty, not {getattr(mask, 'shape', type(mask))}; give generate a new cache"
+        )
+
+
+def _check_positions(positions: Tensor, start: int, end: int) -> None:
+    """ValueError unless the positions are start … end − 1."""
+    if (positions != torch.arange(start, end, device=positions.device)).any():
+        raise ValueError(
+            "position_ids: with a prefix and no attention_mask they must count on from the cache; "
+            "pad packed rows"
+        )
+
+
 def _build(model: nn.Module, fields: dict) -> dict[str, Prefix]:
     """A prefix for this model's shape. ValueError where not every layer attends to everything
     before.
     """
-    config, P = (
-        model.config.get_text_config(decoder=True),
-        baselines.whole("num_virtual_tokens", fields["num_virtual_tokens"]),
-    )
+    config = model.config.get_text_config(decoder=True)
+    P = baselines.whole("num_virtual_tokens", fields["num_virtual_tokens"])
     layers = DynamicCache(config=config).layers
     if config.is_encoder_decoder or any(type(layer) is not DynamicLayer for layer in layers):
         raise ValueError(
@@ -126,11 +142,8 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Prefix]:
         "num_attention_heads": heads,
         "token_dim": heads * width,
     }
-    return {
-        "prefix" if model.base_model is model else f"{model.base_model_prefix}.prefix": Prefix(
-            options, model.get_input_embeddings().weight
-        )
-    }
+    path = "prefix" if model.base_model is model else f"{model.base_model_prefix}.prefix"
+    return {path: Prefix(options, model.get_input_embeddings().weight)}
 
 
 @torch.no_grad()
@@ -138,14 +151,20 @@ def token_activations(model: nn.Module, ids: Tensor) -> Tensor:
     """The keys and values (P, L·2·H·D) that the model itself, in evaluation mode, computes for
     tokens (P,) at positions 0 … P−1.
     """
-    layers = model.base_model(
-        input_ids=ids[None].to(model.device), use_cache=True
-    ).past_key_values.layers
-    return (
-        torch.stack([s[0] for layer in layers for s in (layer.keys, layer.values)])
-        .permute(2, 0, 1, 3)
-        .flatten(1)
-    )
+    out = model.base_model(input_ids=ids[None].to(model.device), use_cache=True)
+    states = []  # (H, P, D) each
+    for layer in out.past_key_values.layers:
+        states.append(layer.keys[0])
+        states.append(layer.values[0])
+    together = torch.stack(states)  # (2L, H, P, D)
+    return together.permute(2, 0, 1, 3).flatten(1)
+
+
+def _are_ids(ids, count: int, vocabulary: int) -> bool:
+    """Whether `ids` are that many ids of tokens."""
+    if isinstance(ids, str) or len(ids) != count:
+        return False
+    return all(0 <= i < vocabulary for i in ids)
 
 
 def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") -> nn.Module:
@@ -158,25 +177,16 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
     in use for gradient checkpointing, packed rows, static caches and others' caches.
     """
     baselines.refuse_second(model)
-    parts, vocabulary = (
-        _build(model, {"num_virtual_tokens": num_virtual_tokens}),
-        model.get_input_embeddings().num_embeddings,
-    )
-    ids = (
-        torch.randint(vocabulary, (num_virtual_tokens,))
-        if isinstance(init, str) and init == "tokens"
-        else init
-    )
-    if (
-        not isinstance(ids, str)
-        and len(ids) == num_virtual_tokens
-        and all(0 <= i < vocabulary for i in ids)
-    ):
-        was_training, activations = (
-            model.training,
-            token_activations(model.eval(), torch.as_tensor(ids)),
-        )
-        next(iter(parts.values())).prompt_embeddings.data.copy_(activations)
+    parts = _build(model, {"num_virtual_tokens": num_virtual_tokens})
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = init
+    if isinstance(init, str) and init == "tokens":
+        ids = torch.randint(vocabulary, (num_virtual_tokens,))
+    if _are_ids(ids, num_virtual_tokens, vocabulary):
+        was_training = model.training
+        activations = token_activations(model.eval(), torch.as_tensor(ids))
+        (prefix,) = parts.values()
+        prefix.prompt_embeddings.data.copy_(activations)
         model.train(was_training)
     elif not isinstance(init, str) or init != "random":
         raise ValueError(

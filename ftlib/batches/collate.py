@@ -6,40 +6,48 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ftlib.batches.template import IGNORE
 
 
+def pad_right(rows: list, fill: int, width: int | None = None) -> Tensor:
+    """B rows of whole numbers, `fill` after each, as (B, width); width: default the longest."""
+    if width is None:
+        width = max(len(row) for row in rows)
+    padded = []
+    for row in rows:
+        padding = [fill] * (width - len(row))
+        padded.append([*row, *padding])
+    return torch.tensor(padded)
+
+
 @dataclass
 class SFTCollator:
-    """Pad a batch on the right to its longest row; padding is masked by length, never by token id."""
+    """Encoded rows into input_ids, labels and attention_mask, (B, T) int64 each, padded on the
+    right to the longest; padding is masked by length, never by token id.
+    """
 
     pad_token_id: int
 
-    def __call__(self, batch: list[dict]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in batch)
-
-        def padded(key, fill):
-            return torch.tensor(
-                [list(row[key]) + [fill] * (width - len(row[key])) for row in batch]
-            )
-
-        mask = [
-            [1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in batch
-        ]
+    def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
+        ids = [row["input_ids"] for row in batch]
+        labels = [row["labels"] for row in batch]
+        ones = [[1] * len(row) for row in ids]
+        input_ids = pad_right(ids, self.pad_token_id)
+        width = input_ids.shape[1]
         return {
-            "input_ids": padded("input_ids", self.pad_token_id),
-            "labels": padded("labels", IGNORE),
-            "attention_mask": torch.tensor(mask),
+            "input_ids": input_ids,
+            "labels": pad_right(labels, IGNORE, width),
+            "attention_mask": pad_right(ones, 0, width),
         }
 
 
-def real_tokens(position_ids: torch.Tensor) -> torch.Tensor:
+def real_tokens(position_ids: Tensor) -> Tensor:
     """1 at the tokens of conversations and 0 at padding, (B, T), told from packed positions:
     padding stands at 0, and no 1 follows."""
     after = torch.nn.functional.pad(position_ids[:, 1:], (0, 1))
-    return ((position_ids > 0) | (after == 1)).long()
+    real = (position_ids > 0) | (after == 1)
+    return real.long()
 
 
 @dataclass
@@ -55,31 +63,35 @@ class PackedCollator:
 
     pad_token_id: int
 
-    def __call__(self, batch: list[dict]) -> dict[str, torch.Tensor | bool]:
-        width = max(len(row["input_ids"]) for row in batch)
-
-        def padded(key, fill):
-            return torch.tensor([list(row[key]) + fill[: width - len(row[key])] for row in batch])
-
+    def __call__(self, batch: list[dict]) -> dict[str, Tensor | bool]:
+        input_ids = pad_right([row["input_ids"] for row in batch], self.pad_token_id)
+        width = input_ids.shape[1]
         return {
-            "input_ids": padded("input_ids", [self.pad_token_id] * width),
-            "labels": padded("labels", [IGNORE] * width),
-            "position_ids": padded("position_ids", [0] * width),
+            "input_ids": input_ids,
+            "labels": pad_right([row["labels"] for row in batch], IGNORE, width),
+            "position_ids": pad_right([row["position_ids"] for row in batch], 0, width),
             "use_cache": False,
         }
 
 
-PROMPT, CHOSEN, REJECTED, PADDING = 0, 1, 2, -1  # segments of a packed pair
+# Segments of a packed pair.
+PROMPT = 0
+CHOSEN = 1
+REJECTED = 2
+PADDING = -1
 
 
 def sequence(prompt: list[int], completion: list[int]) -> dict[str, list[int]]:
+    """A prompt and its completion as a row, of which the completion is scored."""
     return {"input_ids": prompt + completion, "labels": [IGNORE] * len(prompt) + completion}
 
 
 def references_of(batch: list[dict]) -> dict[str, Tensor]:
+    """The reference model's log-probabilities where the batch holds them, (B,) or (B, 2)."""
     if "ref_logps" not in batch[0]:
         return {}
-    return {"ref_logps": torch.tensor([item["ref_logps"] for item in batch], dtype=torch.float64)}
+    logps = [item["ref_logps"] for item in batch]
+    return {"ref_logps": torch.tensor(logps, dtype=torch.float64)}
 
 
 @dataclass
@@ -97,35 +109,35 @@ class PairCollator:
     share_prefix: bool = True
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        pad = SFTCollator(self.pad_token_id)
-        if not self.share_prefix:
-            rows = [
-                sequence(item["prompt_ids"], item[side])
-                for side in ("chosen_ids", "rejected_ids")
-                for item in batch
-            ]
-            return pad(rows) | references_of(batch)
-        rows, positions, segments = [], [], []
+        out = self._shared(batch) if self.share_prefix else self._apart(batch)
+        return out | references_of(batch)
+
+    def _apart(self, batch: list[dict]) -> dict[str, Tensor]:
+        chosen = [sequence(item["prompt_ids"], item["chosen_ids"]) for item in batch]
+        rejected = [sequence(item["prompt_ids"], item["rejected_ids"]) for item in batch]
+        return SFTCollator(self.pad_token_id)(chosen + rejected)
+
+    def _shared(self, batch: list[dict]) -> dict[str, Tensor]:
+        rows = []
+        positions = []
+        segments = []
         for item in batch:
-            prompt, last = item["prompt_ids"][:-1], item["prompt_ids"][-1:]
-            sides = [sequence(last, item[side]) for side in ("chosen_ids", "rejected_ids")]
-            rows.append(
-                {
-                    "input_ids": prompt + sides[0]["input_ids"] + sides[1]["input_ids"],
-                    "labels": [IGNORE] * len(prompt) + sides[0]["labels"] + sides[1]["labels"],
-                }
-            )
-            p, (c, r) = len(prompt), (len(side["labels"]) for side in sides)
-            positions.append(torch.tensor([*range(p + c), *range(p, p + r)]))
-            segments.append(torch.tensor([PROMPT] * p + [CHOSEN] * c + [REJECTED] * r))
-        return (
-            pad(rows)
-            | {
-                "position_ids": pad_sequence(positions, batch_first=True),
-                "segments": pad_sequence(segments, batch_first=True, padding_value=PADDING),
-            }
-            | references_of(batch)
-        )
+            prompt = item["prompt_ids"][:-1]
+            last = item["prompt_ids"][-1:]
+            chosen = sequence(last, item["chosen_ids"])
+            rejected = sequence(last, item["rejected_ids"])
+            p = len(prompt)
+            c = len(chosen["labels"])
+            r = len(rejected["labels"])
+            ids = prompt + chosen["input_ids"] + rejected["input_ids"]
+            labels = [IGNORE] * p + chosen["labels"] + rejected["labels"]
+            rows.append({"input_ids": ids, "labels": labels})
+            positions.append([*range(p + c), *range(p, p + r)])
+            segments.append([PROMPT] * p + [CHOSEN] * c + [REJECTED] * r)
+        out = SFTCollator(self.pad_token_id)(rows)
+        out["position_ids"] = pad_right(positions, 0)
+        out["segments"] = pad_right(segments, PADDING)
+        return out
 
 
 @dataclass
@@ -135,9 +147,8 @@ class SequenceCollator:
     pad_token_id: int
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        return SFTCollator(self.pad_token_id)(
-            [sequence(item["prompt_ids"], item["completion_ids"]) for item in batch]
-        )
+        rows = [sequence(item["prompt_ids"], item["completion_ids"]) for item in batch]
+        return SFTCollator(self.pad_token_id)(rows)
 
 
 @dataclass
@@ -150,22 +161,22 @@ class KTOCollator:
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
         pad = SFTCollator(self.pad_token_id)
-        matched = pad([sequence(item["prompt_ids"], item["completion_ids"]) for item in batch])
-        others = pad([sequence(item["prompt_ids"], item["kl_completion_ids"]) for item in batch])
-        return (
-            matched
-            | {f"kl_{k}": v for k, v in others.items()}
-            | {"desirable": torch.tensor([item["label"] for item in batch])}
-            | references_of(batch)
-        )
+        matched = [sequence(item["prompt_ids"], item["completion_ids"]) for item in batch]
+        others = [sequence(item["prompt_ids"], item["kl_completion_ids"]) for item in batch]
+        out = pad(matched)
+        for name, tensor in pad(others).items():
+            out[f"kl_{name}"] = tensor
+        out["desirable"] = torch.tensor([item["label"] for item in batch])
+        return out | references_of(batch)
 
 
 def shared_mask(segments: Tensor) -> Tensor:
     """(B, 1, T, T), true where a packed row's query sees a key: of what is not later, the prompt
     and its own segment.
     """
-    query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(
-        segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device
-    ).tril()
-    return (causal & ((key == PROMPT) | (key == query)))[:, None]
+    T = segments.shape[1]
+    query = segments[:, :, None]  # (B, T, 1)
+    key = segments[:, None, :]  # (B, 1, T)
+    not_later = torch.ones(T, T, dtype=torch.bool, device=segments.device).tril()
+    sees = not_later & ((key == PROMPT) | (key == query))  # (B, T, T)
+    return sees[:, None]

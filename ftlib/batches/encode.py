@@ -7,13 +7,14 @@ from ftlib.core.errors import DataError
 from ftlib.data.rows import check_row
 
 
-# --- from rows to batches -------------------------------------------------------------------------
+def _is_encoded(row) -> bool:
+    if not isinstance(row, dict) or row.keys() != {"input_ids", "labels"}:
+        return False
+    return len(row["input_ids"]) == len(row["labels"])
+
+
 def _encode_row(tokenizer, row: dict, where: str, train_on_prompt: bool) -> dict[str, list[int]]:
-    if (
-        isinstance(row, dict)
-        and row.keys() == {"input_ids", "labels"}
-        and len(row["input_ids"]) == len(row["labels"])
-    ):
+    if _is_encoded(row):
         return row
     messages = check_row(row, where)["messages"]
     try:
@@ -32,24 +33,24 @@ def encode_rows(
     encoded = [
         _encode_row(tokenizer, row, f"row {i}", train_on_prompt) for i, row in enumerate(rows)
     ]
-    return keep_short(encoded, [len(e["input_ids"]) for e in encoded], max_length)
+    lengths = [len(row["input_ids"]) for row in encoded]
+    return keep_short(encoded, lengths, max_length)
 
 
 def keep_short(encoded: list[dict], lengths: list[int], max_length: int) -> list[dict]:
     """The rows of at most max_length tokens; one line says how many are left out. DataError if none
     is left.
     """
-    kept = [e for e, length in zip(encoded, lengths) if length <= max_length]
+    kept = [row for row, n in zip(encoded, lengths, strict=True) if n <= max_length]
     if len(kept) < len(encoded):
         print(
             f"left out {len(encoded) - len(kept)} of {len(encoded)} rows longer than "
-            f"max_length={max_length} "
-            f"(longest {max(lengths)})"
+            f"max_length={max_length} (longest {max(lengths)})"
         )
+    if not encoded:
+        raise DataError("no rows to train on")
     if not kept:
         raise DataError(
             f"all {len(encoded)} rows are longer than max_length={max_length}: raise it"
-            if encoded
-            else "no rows to train on"
         )
     return kept

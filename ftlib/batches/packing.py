@@ -23,8 +23,9 @@ class Packed:
     padding_after: float
 
     def __str__(self) -> str:
+        conversations = sum(len(block) for block in self.blocks)
         return (
-            f"packed {sum(map(len, self.blocks))} conversations into {len(self.rows)} rows; "
+            f"packed {conversations} conversations into {len(self.rows)} rows; "
             f"padding {self.padding_before:.1%} before, {self.padding_after:.1%} after"
         )
 
@@ -34,15 +35,20 @@ def first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
     11/9 of the fewest bins plus 6/9, Dósa 2007). Equal lengths keep their order. O(n log n): a tree
     over the bins holds the most room of each half.
     """
-    size = 1 << max(len(lengths) - 1, 0).bit_length()
-    room, bins = [capacity] * (2 * size), []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    size = 1 << max(len(lengths) - 1, 0).bit_length()  # leaves: a bin each, a power of two
+    room = [capacity] * (2 * size)  # of node n, whose halves are 2n and 2n + 1; the root is 1
+    bins = []
+    longest_first = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    for index in longest_first:
         node = 1
         while node < size:
-            node = 2 * node + (room[2 * node] < lengths[index])
-        if node - size == len(bins):
+            node = 2 * node
+            if room[node] < lengths[index]:
+                node += 1
+        place = node - size
+        if place == len(bins):
             bins.append([])
-        bins[node - size].append(index)
+        bins[place].append(index)
         room[node] -= lengths[index]
         while node > 1:
             node //= 2
@@ -69,21 +75,23 @@ def pack(rows: list[dict], max_length: int) -> Packed:
 
     Each packed row has also "position_ids", which begin again at 0 with each conversation.
     """
+    if not rows:
+        raise DataError("no rows to pack")
     lengths = [len(row["input_ids"]) for row in rows]
-    bad = next((i for i, n in enumerate(lengths) if not 0 < n <= max_length), None)
-    if bad is not None or not rows:
-        raise DataError(
-            f"row {bad} has {lengths[bad]} tokens, max_length={max_length}: "
-            "raise it, or leave the row out (encode_rows does)"
-            if rows
-            else "no rows to pack"
-        )
+    for i, length in enumerate(lengths):
+        if not 0 < length <= max_length:
+            raise DataError(
+                f"row {i} has {length} tokens, max_length={max_length}: "
+                "raise it, or leave the row out (encode_rows does)"
+            )
     blocks = first_fit_decreasing(lengths, max_length)
-    packed = [_join([rows[i] for i in block]) for block in blocks]
+    packed = []
+    for block in blocks:
+        packed.append(_join([rows[i] for i in block]))
+    packed_lengths = [len(row["input_ids"]) for row in packed]
+    return Packed(packed, blocks, _padding(lengths), _padding(packed_lengths))
 
-    def padding(widths) -> float:
-        return 1 - sum(lengths) / (len(widths) * max(widths))
 
-    return Packed(
-        packed, blocks, padding(lengths), padding([len(row["input_ids"]) for row in packed])
-    )
+def _padding(lengths: list[int]) -> float:
+    """The share of padding in a batch of rows of these lengths."""
+    return 1 - sum(lengths) / (len(lengths) * max(lengths))

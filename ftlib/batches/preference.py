@@ -15,39 +15,45 @@ from ftlib.data.rows import check_binary, check_pair
 
 
 def _messages(value: str | list[dict], role: str) -> list[dict]:
-    return [{"role": role, "content": value}] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    return value
 
 
 def _split(tokenizer, row: dict, name: str, where: str) -> tuple[list[int], list[int]]:
     """Ids before the last assistant turn, and of that turn with its stop token; what a template
     writes after it is left off.
     """
+    messages = _messages(row["prompt"], "user") + _messages(row[name], "assistant")
     try:
-        encoded = encode(
-            tokenizer, _messages(row["prompt"], "user") + _messages(row[name], "assistant")
-        )
+        encoded = encode(tokenizer, messages)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    scored = [label != IGNORE for label in encoded["labels"]]
-    end = len(scored) - scored[::-1].index(True)
-    start = end - (scored[:end][::-1] + [False]).index(False)
+    labels = encoded["labels"]
+    end = len(labels)
+    while labels[end - 1] == IGNORE:
+        end -= 1
+    start = end
+    while start > 0 and labels[start - 1] != IGNORE:
+        start -= 1
     return encoded["input_ids"][:start], encoded["input_ids"][start:end]
 
 
 def _encode_pair(tokenizer, row: dict, where: str) -> dict:
     check_pair(row, where)
-    sides = [_split(tokenizer, row, name, where) for name in ("chosen", "rejected")]
-    if sides[0] == sides[1]:
+    prompt, chosen = _split(tokenizer, row, "chosen", where)
+    other_prompt, rejected = _split(tokenizer, row, "rejected", where)
+    if prompt == other_prompt and chosen == rejected:
         raise PairError(
             f"{where}: chosen and rejected become the same tokens: nothing is preferred; leave "
             "the pair out"
         )
-    if sides[0][0] != sides[1][0]:
+    if prompt != other_prompt:
         raise PairError(
             f"{where}: the prompt becomes other tokens before chosen than before rejected: "
             "take the white space off their beginnings"
         )
-    return {"prompt_ids": sides[0][0], "chosen_ids": sides[0][1], "rejected_ids": sides[1][1]}
+    return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
 
 
 def _encode_binary(tokenizer, row: dict, where: str) -> dict:
@@ -68,9 +74,10 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
                 "loss='kto', or make pairs"
             )
     encoded = [_encode_pair(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
-    lengths = [
-        len(e["prompt_ids"]) + max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded
-    ]
+    lengths = []
+    for pair in encoded:
+        longer = max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
+        lengths.append(len(pair["prompt_ids"]) + longer)
     return keep_short(encoded, lengths, max_length)
 
 
@@ -82,40 +89,35 @@ def encode_binary(tokenizer, rows: list[dict], max_length: int = 1024) -> list[d
     encoded = []
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "chosen" in row:
-            pair = _encode_pair(tokenizer, row, f"row {i}")
-            encoded += [
-                {
-                    "prompt_ids": pair["prompt_ids"],
-                    "completion_ids": pair[f"{side}_ids"],
-                    "label": side == "chosen",
-                }
-                for side in ("chosen", "rejected")
-            ]
+            encoded += _two_binary(_encode_pair(tokenizer, row, f"row {i}"))
         else:
             encoded.append(_encode_binary(tokenizer, row, f"row {i}"))
-    return keep_short(
-        encoded, [len(e["prompt_ids"]) + len(e["completion_ids"]) for e in encoded], max_length
-    )
+    lengths = [row_length(row) for row in encoded]
+    return keep_short(encoded, lengths, max_length)
+
+
+def _two_binary(pair: dict) -> list[dict]:
+    """An encoded pair as a desirable and an undesirable row."""
+    prompt = pair["prompt_ids"]
+    return [
+        {"prompt_ids": prompt, "completion_ids": pair["chosen_ids"], "label": True},
+        {"prompt_ids": prompt, "completion_ids": pair["rejected_ids"], "label": False},
+    ]
 
 
 def row_length(item: dict) -> int:
     """Tokens of an encoded row: the prompt once, and every completion."""
-    return sum(
-        len(item[k])
-        for k in ("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids")
-        if k in item
-    )
+    keys = ("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids")
+    return sum(len(item[key]) for key in keys if key in item)
 
 
 def sequences_of(item: dict) -> list[dict]:
     """The two sequences that an encoded row has scored: a pair's chosen and rejected one, KTO's own
     and mismatched one.
     """
-    sides = (
-        ("chosen_ids", "rejected_ids")
-        if "chosen_ids" in item
-        else ("completion_ids", "kl_completion_ids")
-    )
+    sides = ("completion_ids", "kl_completion_ids")
+    if "chosen_ids" in item:
+        sides = ("chosen_ids", "rejected_ids")
     return [{"prompt_ids": item["prompt_ids"], "completion_ids": item[side]} for side in sides]
 
 
@@ -136,7 +138,17 @@ def mismatch(items: list[dict], batch_size: int) -> list[dict]:
     for start in range(0, len(items), batch_size):
         block = items[start : start + batch_size]
         for i, item in enumerate(block):
-            others = [block[i - k] for k in range(1, len(block))] or items[:start][::-1]
-            other = next((o for o in others if o["prompt_ids"] != item["prompt_ids"]), others[0])
+            others = [block[i - k] for k in range(1, len(block))]
+            if not others:
+                others = items[:start][::-1]
+            other = _of_another_prompt(item, others)
             out.append({**item, "kl_completion_ids": other["completion_ids"]})
     return out
+
+
+def _of_another_prompt(item: dict, others: list[dict]) -> dict:
+    """The first of the others with another prompt than the item's; without one the first."""
+    for other in others:
+        if other["prompt_ids"] != item["prompt_ids"]:
+            return other
+    return others[0]

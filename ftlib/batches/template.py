@@ -5,9 +5,12 @@ counts.
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
 
 from jinja2 import TemplateError
 
@@ -15,6 +18,11 @@ from ftlib.core.errors import DataError, LoadError
 
 IGNORE = -100
 _MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
+# Before the first branch of training_template.jinja where the layout knows a system turn.
+_SYSTEM_BRANCH = Template(
+    "if m['role'] == 'system' and loop.first %}"
+    "{{ ${system} ~ (${system_content}) ~ ${after} }}{% el"
+)
 
 
 # --- tokens and masks -----------------------------------------------------------------------------
@@ -43,7 +51,8 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
     """Mask for templates without generation marks: what each assistant turn adds to the text before
     it.
     """
-    ids, mask = template_ids(tokenizer, messages), []
+    ids = template_ids(tokenizer, messages)
+    mask = []
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -52,11 +61,13 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
         if ids[: len(after)] != after or after[: len(before)] != before:
             raise DataError(
                 "this chat template rewrites earlier turns, so the answer cannot be told from the "
-                "prompt: "
-                "set a template with {% generation %} marks, such as training_template(tokenizer)"
+                "prompt: set a template with {% generation %} marks, such as "
+                "training_template(tokenizer)"
             )
-        mask += [0] * (len(before) - len(mask)) + [1] * (len(after) - len(before))
-    return ids, mask + [0] * (len(ids) - len(mask))
+        mask += [0] * (len(before) - len(mask))
+        mask += [1] * (len(after) - len(before))
+    mask += [0] * (len(ids) - len(mask))
+    return ids, mask
 
 
 def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]:
@@ -64,25 +75,30 @@ def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]
     DataError where the template's marks end before the stop token, for then nothing would teach the
     model to stop.
     """
-    mask, end = [int(m) for m in mask], len(ids)
-    while end:
-        if not mask[end - 1]:
-            end -= 1
-            continue
-        start = end
-        while start and mask[start - 1]:
-            start -= 1
+    mask = [int(m) for m in mask]
+    for start, end in _runs(mask):
         if stop in ids[start:end]:
             last = end - 1 - ids[start:end][::-1].index(stop)
             mask[last + 1 : end] = [0] * (end - last - 1)
         elif end < len(ids) and ids[end] == stop:
             raise DataError(
                 "the template's {% generation %} marks end before the stop token, which must be "
-                "learnt: "
-                "put it inside them"
+                "learnt: put it inside them"
             )
-        end = start
     return mask
+
+
+def _runs(mask: list[int]) -> list[tuple[int, int]]:
+    """(start, end) of every run of ones."""
+    runs = []
+    start = None
+    for i, marked in enumerate([*mask, 0]):
+        if marked and start is None:
+            start = i
+        elif not marked and start is not None:
+            runs.append((start, i))
+            start = None
+    return runs
 
 
 def _refuse_dropped(tokenizer, messages) -> None:
@@ -94,7 +110,8 @@ def _refuse_dropped(tokenizer, messages) -> None:
     text = tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False)
     for i, m in enumerate(messages):
         content = m["content"].strip()
-        if content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
+        as_json = json.dumps(content, ensure_ascii=False)[1:-1]
+        if content not in text and as_json not in text:
             raise DataError(
                 f"the chat template drops message {i} of the role {m['role']!r}: "
                 "take it out, or put its text into a user turn"
@@ -113,9 +130,10 @@ def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> di
     check_tokenizer(tokenizer)
     try:
         _refuse_dropped(tokenizer, messages)
-        ids, mask = (_mask_by_marks if _MARK.search(tokenizer.chat_template) else _mask_by_prefix)(
-            tokenizer, messages
-        )
+        if _MARK.search(tokenizer.chat_template):
+            ids, mask = _mask_by_marks(tokenizer, messages)
+        else:
+            ids, mask = _mask_by_prefix(tokenizer, messages)
     except TemplateError as error:
         raise DataError(f"the chat template refuses these messages: {error}") from None
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
@@ -125,11 +143,14 @@ def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> di
         )
     if not any(mask):
         raise DataError(
-            "no token of this conversation belongs to the assistant: nothing would be learnt from "
-            "it"
+            "no token of this conversation belongs to the assistant: there is nothing to learn"
         )
-    mask = [1] * len(ids) if train_on_prompt else _end_at_stop(ids, mask, tokenizer.eos_token_id)
-    return {"input_ids": ids, "labels": [i if m else IGNORE for i, m in zip(ids, mask)]}
+    if train_on_prompt:
+        labels = list(ids)
+    else:
+        mask = _end_at_stop(ids, mask, tokenizer.eos_token_id)
+        labels = [token if m else IGNORE for token, m in zip(ids, mask, strict=True)]
+    return {"input_ids": ids, "labels": labels}
 
 
 # --- templates ------------------------------------------------------------------------------------
@@ -139,9 +160,12 @@ def inference_template(template: str) -> str:
     """
 
     def strip(mark: re.Match) -> str:
-        beside = template[mark.start() - 1 : mark.start()] + template[mark.end() : mark.end() + 1]
+        before = template[mark.start() - 1 : mark.start()]
+        after = template[mark.end() : mark.end() + 1]
+        if not before.isspace() and not after.isspace():
+            return ""
         # An empty comment keeps what the mark did to the white space around it.
-        return "{#" + mark[1] + " " + mark[2] + "#}" if any(c.isspace() for c in beside) else ""
+        return "{#" + mark[1] + " " + mark[2] + "#}"
 
     return _MARK.sub(strip, template)
 
@@ -163,17 +187,17 @@ def training_template(tokenizer) -> str:
     original = tokenizer.chat_template
     if _MARK.search(original):
         return original
-    template = _write(*_learn(tokenizer, original))
-    for talk in _probes(system=_render(tokenizer, original, _talk("su")) is not None):
+    parts, trims = _learn(tokenizer, original)
+    template = _write(parts, trims)
+    for talk in _probes(system="system" in trims):
         for prompt in (False, True):
-            if _render(tokenizer, template, talk, prompt) != _render(
-                tokenizer, original, talk, prompt
-            ):
+            ours = _render(tokenizer, template, talk, prompt)
+            theirs = _render(tokenizer, original, talk, prompt)
+            if ours != theirs:
                 raise DataError(
                     "this chat template's turns differ from one another, so no marks can be put "
-                    "into it by itself: "
-                    "write {% generation %} and {% endgeneration %} around the answer and its "
-                    "stop token by hand"
+                    "into it automatically: write {% generation %} and {% endgeneration %} around "
+                    "the answer and its stop token by hand"
                 )
     return template
 
@@ -199,13 +223,13 @@ def _talk(roles: str, content: str = "qz{}zq") -> list[dict]:
 
 
 def _probes(system: bool) -> list[list[dict]]:
+    """Conversations on which a learnt template must write what the original writes."""
     contents = ("x{}", " \n {} y\n\n", "{}: a <b> {{{{ c }}}}\n    d")
+    starts = ("", "s") if system else ("",)
+    turns = ("ua", "uau", "uaua", "uauaua")
     return [
-        _talk(start + turns, c)
-        for start in ("", "s")[: 1 + system]
-        for c in contents
-        for turns in ("ua", "uau", "uaua", "uauaua")
-        if start or turns
+        _talk(start + roles, content)
+        for start, content, roles in itertools.product(starts, contents, turns)
     ]
 
 
@@ -215,11 +239,11 @@ def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[
     text = _render(tokenizer, template, talk, prompt)
     pieces = re.split("|".join(m["content"] for m in talk), text or "")
     if len(pieces) != len(talk) + 1:
+        problem = "refuses" if text is None else "does not write each turn once of"
+        spoken = ", ".join(m["role"] for m in talk)
         raise DataError(
-            "this chat template "
-            f"{'refuses' if text is None else 'does not write each turn once of'} a conversation "
-            "of "
-            f"{', '.join(m['role'] for m in talk)}: no marks can be put into it by itself"
+            f"this chat template {problem} a conversation of {spoken}: no marks can be put into "
+            "it automatically"
         )
     return pieces
 
@@ -228,11 +252,8 @@ def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
     """(the fixed texts of a layout, whether each role's content is trimmed)."""
     first, history, user, last, close = _pieces(tokenizer, template, "uaua")
     shut = _pieces(tokenizer, template, "u")[1]
-    stop = (
-        close[: close.index(tokenizer.eos_token) + len(tokenizer.eos_token)]
-        if tokenizer.eos_token in close
-        else close.rstrip()
-    )
+    before_eos, eos, _ = close.partition(tokenizer.eos_token)
+    stop = before_eos + eos if eos else close.rstrip()
     parts = {
         "first": first,
         "user": user.removeprefix(close),
@@ -244,55 +265,30 @@ def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
     }
     trims = {}
     if _render(tokenizer, template, _talk("su")) is not None:
-        parts["system"], parts["after"], _ = _pieces(tokenizer, template, "su")
+        system, after, _ = _pieces(tokenizer, template, "su")
+        parts["system"] = system
+        parts["after"] = after
         trims["system"] = " 0 " not in _render(tokenizer, template, _talk("su", " {} "))
-    trims |= {
-        role: f" {i} " not in _render(tokenizer, template, _talk("ua", " {} "))
-        for i, role in enumerate(("user", "assistant"))
-    }
+    spaced = _render(tokenizer, template, _talk("ua", " {} "))
+    trims["user"] = " 0 " not in spaced
+    trims["assistant"] = " 1 " not in spaced
     return parts, trims
 
 
 def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
     """The layout as a Jinja template with marks."""
-    said = {role: "m['content']" + (" | trim" if trim else "") for role, trim in trims.items()}
-    text = {k: repr(v) for k, v in parts.items()}
-    system = (
-        "{% if m['role'] == 'system' and loop.first %}{{ "
-        + f"{text['system']} ~ ({said['system']}) ~ {text['after']}"
-        + " }}{% el"
-        if "system" in said
-        else "{% "
-    )
-    return (
-        "{% for m in messages %}"
-        + system
-        + "if m['role'] == 'user' and (loop.first or loop.previtem['role'] in ['system', 'assistant']) %}"
-        "{{ ("
-        + text["first"]
-        + " if loop.first else '' if loop.previtem['role'] == 'system' else "
-        + text["user"]
-        + ") ~ ("
-        + said["user"]
-        + ") ~ "
-        + text["shut"]
-        + " }}"
-        "{% elif m['role'] == 'assistant' and loop.previtem is defined and loop.previtem['role'] "
-        "== 'user' %}"
-        "{{ " + text["last"] + " if loop.last else " + text["history"] + " }}"
-        "{% generation %}{{ ("
-        + said["assistant"]
-        + ") ~ "
-        + text["stop"]
-        + " }}{% endgeneration %}{{ "
-        + text["close"]
-        + " }}"
-        "{% else %}{{ raise_exception('message ' ~ loop.index0 ~ ' of the role ' ~ m['role'] ~ "
-        "': user and assistant in turn are needed, "
-        + ("after a system turn at most" if "system" in said else "without a system turn")
-        + "') }}{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}{{ " + text["last"] + " }}{% endif %}"
-    )
+    values = {name: repr(text) for name, text in parts.items()}
+    for role, trim in trims.items():
+        values[f"{role}_content"] = "m['content'] | trim" if trim else "m['content']"
+    if "system" in trims:
+        values["system_branch"] = _SYSTEM_BRANCH.substitute(values)
+        values["system_place"] = "after a system turn at most"
+    else:
+        values["system_branch"] = ""
+        values["system_place"] = "without a system turn"
+    # Lines of the file are for the reader: a template writes its line ends too.
+    lines = (files("ftlib.batches") / "training_template.jinja").read_text("utf-8").splitlines()
+    return Template("".join(lines)).substitute(values)
 
 
 # --- showing a mask -------------------------------------------------------------------------------
@@ -306,30 +302,28 @@ class ShownMask:
     special: frozenset[str] = frozenset()  # the tokens that are markers, not text
 
     def __str__(self) -> str:
-        trained = [t for _, t in self.pieces]
-        turns = sum(t and not before for t, before in zip(trained, [False, *trained]))
-        return f"{sum(trained)} of {len(trained)} tokens are trained on, in {turns} turn{'s' * (turns != 1)}"
+        mask = [int(trained) for _, trained in self.pieces]
+        turns = len(_runs(mask))
+        noun = "turn" if turns == 1 else "turns"
+        return f"{sum(mask)} of {len(mask)} tokens are trained on, in {turns} {noun}"
 
     def _span(self, piece: str, trained: bool) -> str:
         style = "background:#cfe8ff;border-bottom:2px solid #0072B2" if trained else "color:#777"
         if piece in self.special:
             style += ";font-size:80%;outline:1px dotted #999"
-        return (
-            f'<span style="{style};padding:1px 2px;margin:1px">{html.escape(piece)}</span>'.replace(
-                "\n", "↵<br>"
-            )
-        )
+        text = html.escape(piece).replace("\n", "↵<br>")
+        return f'<span style="{style};padding:1px 2px;margin:1px">{text}</span>'
 
     def _repr_html_(self) -> str:
-        lines = []
-        for i, (piece, trained) in enumerate(self.pieces):
-            after = trained and i + 1 < len(self.pieces) and not self.pieces[i + 1][1]
-            lines.append(
-                self._span(piece, trained)
-                + ("<br>" if after and "\n" not in self.pieces[i + 1][0] else "")
-            )
+        spans = []
+        before = False  # whether the piece before is trained on
+        for piece, trained in self.pieces:
+            if before and not trained and "\n" not in piece:
+                spans.append("<br>")
+            spans.append(self._span(piece, trained))
+            before = trained
         return (
-            f'<div style="font-family:monospace;line-height:2">{"".join(lines)}<br><small>'
+            f'<div style="font-family:monospace;line-height:2">{"".join(spans)}<br><small>'
             "underlined: trained on · grey: context only · dotted: special tokens · "
             f"{self}</small></div>"
         )
@@ -343,14 +337,13 @@ def show_mask(tokenizer, messages: list[dict], train_on_prompt: bool = False) ->
     counts them.
     """
     row = encode(tokenizer, messages, train_on_prompt)
-    return ShownMask(
-        [
-            (tokenizer.decode([i]), label != IGNORE)
-            for i, label in zip(row["input_ids"], row["labels"])
-        ],
-        frozenset(tokenizer.all_special_tokens)
-        | {t.content for t in tokenizer.added_tokens_decoder.values() if t.special},
-    )
+    pieces = []
+    for token, label in zip(row["input_ids"], row["labels"], strict=True):
+        pieces.append((tokenizer.decode([token]), label != IGNORE))
+    added = tokenizer.added_tokens_decoder.values()
+    special = {token.content for token in added if token.special}
+    special.update(tokenizer.all_special_tokens)
+    return ShownMask(pieces, frozenset(special))
 
 
 def check_tokenizer(tokenizer, name: str = "tokenizer"):

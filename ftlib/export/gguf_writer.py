@@ -28,9 +28,10 @@ from tqdm.auto import tqdm
 from ftlib.adapters.io import read_config
 from ftlib.adapters.lora import lora_layers
 from ftlib.export.errors import ExportError
-from ftlib.export.source import Source, Weight, empty_model, find_folder, open_source, read_adapter
+from ftlib.export.source import Source, Weight, find_folder, open_source, read_adapter
 from ftlib.export.vocabulary import read_vocabulary
 from ftlib.models.load import ready_tokenizer
+from ftlib.models.skeleton import empty_model
 
 log = logging.getLogger("ftlib")
 ARCHITECTURES = {

@@ -28,6 +28,7 @@ from ftlib.core.paths import resolve
 from ftlib.export.errors import ExportError
 from ftlib.models.load import check_folder, quantised_already
 from ftlib.models.nf4 import dequantize_packed
+from ftlib.models.skeleton import empty_model, shapes_of
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -114,18 +115,6 @@ def gguf_name(folder: Path) -> str:
     )
 
 
-def empty_model(config) -> nn.Module:
-    """The model without storage: which parameters it has, and their shapes."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
-
-
-def _shapes(skeleton: nn.Module) -> dict[str, torch.Size]:
-    return {name: p.shape for name, p in skeleton.named_parameters()}  # tied parameters once
-
-
 def _stops(config, generation) -> list[int]:
     ids = getattr(generation, "eos_token_id", None)
     ids = getattr(config, "eos_token_id", None) if ids is None else ids
@@ -147,7 +136,7 @@ def from_model(model: nn.Module) -> Source:
     """ftlib's adapters are merged into copies of the weights, one at a time; the model is left as
     it is.
     """
-    shapes, layers = _shapes(empty_model(model.config)), lora_layers(model)
+    shapes, layers = shapes_of(empty_model(model.config)), lora_layers(model)
     own = {
         f"{name}.{p}"
         for name, layer in layers.items()
@@ -288,7 +277,7 @@ def from_folder(folder: Path, adapter=None) -> Source:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     quantised_already(str(folder))
     skeleton = empty_model(config)
-    shapes, files = _shapes(skeleton), _files(folder)
+    shapes, files = shapes_of(skeleton), _files(folder)
     packed = _check_stored(files, shapes, folder)
     updates = {} if adapter is None else read_adapter(Path(adapter), folder, skeleton)
     if HEAD in updates and HEAD not in shapes:  # tied, but with an adapter of its own

@@ -20,7 +20,7 @@ from ftlib.core.tiles import tile_rows
 
 
 class LogpError(ValueError):
-    """Arguments whose log-probabilities cannot be computed: the name, the value and the mend."""
+    """Arguments whose log-probabilities cannot be computed: the name, the value and the fix."""
 
 
 class Head(NamedTuple):
@@ -33,21 +33,19 @@ class Head(NamedTuple):
 
 
 def _tiles(count: int, vocabulary: int) -> Iterator[slice]:
+    """Slices of `count` rows, as many rows each as `tile_rows` allows."""
     rows = tile_rows(vocabulary)
-    return (slice(i, min(i + rows, count)) for i in range(0, count, rows))
-
-
-def _wide(t: Tensor) -> Tensor:
-    return t.to(torch.promote_types(t.dtype, torch.float32))
+    for start in range(0, count, rows):
+        yield slice(start, min(start + rows, count))
 
 
 def _transformed_(products: Tensor, head: Head) -> Tensor:
-    """``c·tanh(scale·products / c)``, c the softcap, or without one ``scale·products``; in place."""
+    """``c·tanh(scale·products / c)``, c the softcap, or without it ``scale·products``; in place."""
     if head.scale != 1:
         products *= head.scale
-    return (
-        products if head.softcap is None else products.div_(head.softcap).tanh_().mul_(head.softcap)
-    )
+    if head.softcap is not None:
+        products.div_(head.softcap).tanh_().mul_(head.softcap)
+    return products
 
 
 def _logits(h: Tensor, head: Head, out: Tensor) -> Tensor:
@@ -59,7 +57,9 @@ def _logits(h: Tensor, head: Head, out: Tensor) -> Tensor:
         torch.mm(h, head.weight.T, out=out)
     else:
         out.copy_(h @ head.weight.T)
-    return _transformed_(out if head.bias is None else out.add_(head.bias), head)
+    if head.bias is not None:
+        out.add_(head.bias)
+    return _transformed_(out, head)
 
 
 def _slope(logits: Tensor, softcap: float) -> Tensor:
@@ -73,22 +73,24 @@ def _score(
     """(log p of y, logsumexp, ∂ log p/∂h if asked for) of a tile's rows. All in place: logsumexp
     would hold a second tile.
     """
-    logits = _logits(h, head, out)
-    of_y = logits.gather(-1, y[:, None])
+    logits = _logits(h, head, out)  # (n, V)
+    of_y = logits.gather(-1, y[:, None])  # (n, 1)
     slopes = _slope(logits, head.softcap) if with_rows and head.softcap else None
     top = logits.amax(-1, keepdim=True)
-    p = logits.sub_(top).exp_()
+    p = logits.sub_(top).exp_()  # (n, V), not yet divided by its sum
     total = p.sum(-1, keepdim=True)
-    sums = top + total.log()
+    sums = top + total.log()  # (n, 1)
     logps = (of_y - sums).squeeze(-1)
     if not with_rows:
         return logps, sums.squeeze(-1), None
     p.div_(total)
-    row = head.weight[y]
+    row = head.weight[y]  # (n, H)
     if slopes is not None:
         p *= slopes
         row *= _slope(of_y, head.softcap).to(row.dtype)
-    return logps, sums.squeeze(-1), row.sub_(p.to(row.dtype) @ head.weight).mul_(head.scale)
+    row.sub_(p.to(row.dtype) @ head.weight)
+    row.mul_(head.scale)
+    return logps, sums.squeeze(-1), row
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -111,19 +113,24 @@ class _TokenLogps(torch.autograd.Function):
         scale: float,
         softcap: float | None,
     ) -> Tensor:
-        keep_rows = ctx.needs_input_grad[0] and not (
-            ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
-        )
-        head, wide = Head(W, bias, scale, softcap), torch.promote_types(h.dtype, torch.float32)
-        logps = torch.empty(len(h), dtype=wide, device=h.device)
-        sums, rows = torch.empty_like(logps), torch.empty_like(h) if keep_rows else None
+        head_trains = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
+        keep_rows = ctx.needs_input_grad[0] and not head_trains
+        head = Head(W, bias, scale, softcap)
+        wide = torch.promote_types(h.dtype, torch.float32)
+        logps = torch.empty(len(h), dtype=wide, device=h.device)  # (N,)
+        sums = torch.empty_like(logps)  # (N,)
+        rows = torch.empty_like(h) if keep_rows else None  # (N, H)
         out = torch.empty(min(tile_rows(len(W)), len(h)), len(W), dtype=wide, device=h.device)
         for tile in _tiles(len(h), len(W)):
             logps[tile], sums[tile], row = _score(h[tile], y[tile], head, out, keep_rows)
             if keep_rows:
                 rows[tile] = row
-        ctx.scale, ctx.softcap = scale, softcap
-        ctx.save_for_backward(*((rows,) if keep_rows else (h, W, y, sums, bias)))
+        ctx.scale = scale
+        ctx.softcap = softcap
+        if keep_rows:
+            ctx.save_for_backward(rows)
+        else:
+            ctx.save_for_backward(h, W, y, sums, bias)
         return logps
 
     @staticmethod
@@ -145,18 +152,14 @@ class _TokenLogps(torch.autograd.Function):
             d = d.to(W.dtype)
             if dh is not None:
                 dh[tile] = d @ W
-            if (
-                dW is not None
-            ):  # summed over tiles in fp32; without a second (V, H) where the dtypes are equal
-                dW = dW.addmm_(d.T, h[tile]) if d.dtype == dW.dtype else dW.add_(d.T @ h[tile])
-        return (
-            dh,
-            dW if dW is None else dW.to(W.dtype),
-            None,
-            db if db is None else db.to(bias.dtype),
-            None,
-            None,
-        )
+            # Summed over tiles in fp32; without a second (V, H) where the dtypes are equal.
+            if dW is not None and d.dtype == dW.dtype:
+                dW.addmm_(d.T, h[tile])
+            elif dW is not None:
+                dW.add_(d.T @ h[tile])
+        dW = None if dW is None else dW.to(W.dtype)
+        db = None if db is None else db.to(bias.dtype)
+        return dh, dW, None, db, None, None
 
 
 def _logits_gradient(
@@ -185,8 +188,7 @@ def _check(
     if labels.shape != hidden.shape[:2] or labels.dtype != torch.long:
         raise LogpError(
             f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long "
-            f"{tuple(hidden.shape[:2])} is needed, "
-            f"{IGNORE} where nothing is scored"
+            f"{tuple(hidden.shape[:2])} is needed, {IGNORE} where nothing is scored"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise LogpError(
@@ -221,23 +223,28 @@ def token_logps(
     """
     _check(hidden, lm_head_weight, labels, bias, scale, softcap)
     kind = hidden.device.type
-    dtype = (
-        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else lm_head_weight.dtype
-    )
-    scored = labels[:, 1:] != IGNORE
-    y = labels[:, 1:][scored]
+    dtype = lm_head_weight.dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    next_labels = labels[:, 1:]
+    scored = next_labels != IGNORE  # (B, T-1)
+    y = next_labels[scored]  # (N,)
     if len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(lm_head_weight):
         raise LogpError(
             f"labels hold {int(y.min())} to {int(y.max())}: "
             f"a token id lies in 0 to {len(lm_head_weight) - 1}, {IGNORE} is not scored"
         )
     with torch.autocast(kind, enabled=False):
-        b = None if bias is None else bias.to(dtype)
         logps = _TokenLogps.apply(
-            hidden[:, :-1][scored].to(dtype), lm_head_weight.to(dtype), y, b, scale, softcap
+            hidden[:, :-1][scored].to(dtype),  # (N, H)
+            lm_head_weight.to(dtype),
+            y,
+            None if bias is None else bias.to(dtype),
+            scale,
+            softcap,
         )
     out = logps.new_zeros(labels.shape)
-    positions = torch.nn.functional.pad(scored, (0, 1))
+    positions = torch.nn.functional.pad(scored, (0, 1))  # (B, T)
     return out.masked_scatter(positions, logps)
 
 
@@ -253,25 +260,22 @@ def _head_of(model, linear: torch.nn.Linear) -> Head:
     `final_logit_softcapping`.
     """
     config = model.config.get_text_config(decoder=True)
-    of = lambda name: getattr(config, name, None) or None
-    return Head(
-        linear.weight,
-        linear.bias,
-        float(of("logit_scale") or 1) / float(of("logits_scaling") or 1),
-        of("final_logit_softcapping"),
-    )
+    factor = float(getattr(config, "logit_scale", None) or 1)
+    divisor = float(getattr(config, "logits_scaling", None) or 1)
+    softcap = getattr(config, "final_logit_softcapping", None) or None
+    return Head(linear.weight, linear.bias, factor / divisor, softcap)
 
 
 def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
     """A model that does more to its head's products than is done here is refused."""
     want = _transformed_(products.to(logits.dtype, copy=True), head)
-    gap = (want - logits).abs().max() / logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
+    largest = logits.abs().max().clamp_min(torch.finfo(logits.dtype).tiny)
+    gap = (want - logits).abs().max() / largest
     if gap > 0.03:  # 16-bit rounding stays below
         raise LogpError(
             f"{type(model).__name__} ({model.config.model_type}) does something to its logits "
-            "that ftlib does not "
-            f"know: they are off by {100 * float(gap):.0f}% with scale={head.scale:g} and "
-            f"softcap={head.softcap}; "
+            f"that ftlib does not know: they are off by {100 * float(gap):.0f}% with "
+            f"scale={head.scale:g} and softcap={head.softcap}; "
             "take log-probabilities from its full logits"
         )
 
@@ -302,23 +306,32 @@ def completion_logps(
     if type(linear) is not torch.nn.Linear:
         raise LogpError(
             f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear "
-            "is needed, "
-            "or one with ftlib's LoRA"
+            "is needed, or one with ftlib's LoRA"
         )
-    head, seen = _head_of(inner, linear), {}
+    return _tiled_logps(model, inner, inputs, labels)
+
+
+def _tiled_logps(model, inner, inputs: dict, labels: Tensor) -> Tensor:
+    """`token_logps` within the forward pass of `model`, which is `inner` or wraps it."""
+    linear = inner.get_output_embeddings()
+    head = _head_of(inner, linear)
+    seen = {}
 
     def score(module, args):
-        (hidden,) = args
+        (hidden,) = args  # (B, T, H)
         seen["logps"] = token_logps(
             hidden, module.weight, labels, bias=module.bias, scale=head.scale, softcap=head.softcap
         )
-        return hidden[
-            :1, -1:
-        ]  # not detached: DistributedDataParallel looks in the output for the parameters that took part
+        # Not detached: DistributedDataParallel looks in the output for the parameters that took
+        # part.
+        return hidden[:1, -1:]
+
+    def keep_products(module, args, out):
+        seen["products"] = out.detach()  # (1, 1, V)
 
     hooks = [
         linear.register_forward_pre_hook(score),
-        linear.register_forward_hook(lambda module, args, out: seen.update(products=out.detach())),
+        linear.register_forward_hook(keep_products),
     ]
     try:
         logits = model(**inputs).logits
@@ -331,11 +344,11 @@ def completion_logps(
 
 def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
     """`token_logps` from a model's full logits (B, T, V)."""
-    logits = _wide(logits[:, :-1])
-    picked = logits.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(
-        -1
-    ) - logits.logsumexp(-1)
-    return torch.nn.functional.pad(picked * (labels[:, 1:] != IGNORE), (0, 1))
+    logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))  # (B, T-1, V)
+    next_labels = labels[:, 1:]
+    of_label = logits.gather(-1, next_labels.clamp(min=0)[..., None]).squeeze(-1)  # (B, T-1)
+    logps = of_label - logits.logsumexp(-1)
+    return torch.nn.functional.pad(logps * (next_labels != IGNORE), (0, 1))
 
 
 def sequence_logps(
@@ -353,6 +366,5 @@ def sequence_logps(
             f"row {int((counts == 0).nonzero()[0])} of labels scores no token: "
             "it is all prompt or cut off before the answer; drop it"
         )
-    return completion_logps(model, input_ids, attention_mask, labels).sum(1) / (
-        counts if average else 1
-    )
+    sums = completion_logps(model, input_ids, attention_mask, labels).sum(1)  # (B,)
+    return sums / counts if average else sums

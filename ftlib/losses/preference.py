@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class LossError(ValueError):
-    """An argument that a loss cannot be computed from: its name, its value and the mend."""
+    """An argument that a loss cannot be computed from: its name, its value and the fix."""
 
 
 def _check_logps(**logps: Tensor) -> None:
@@ -39,13 +39,28 @@ def _check_logps(**logps: Tensor) -> None:
             )
 
 
-def _check_number(low: float = 0.0, including: bool = False, **numbers: float) -> None:
+def _check_positive(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not (value >= low if including else value > low) or not math.isfinite(value):
-            raise LossError(
-                f"{name}={value!r}: must be finite and {'at least' if including else 'above'} "
-                f"{low:g}"
-            )
+        if not value > 0 or not math.isfinite(value):
+            raise LossError(f"{name}={value!r}: must be finite and above 0")
+
+
+def _check_not_negative(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value >= 0 or not math.isfinite(value):
+            raise LossError(f"{name}={value!r}: must be finite and at least 0")
+
+
+def _wide(t: Tensor) -> Tensor:
+    """In fp32, or as it is where that is wider."""
+    return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
+def _described(value) -> str:
+    """An argument's dtype and shape, or its type where it is no tensor."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
 
 
 def dpo_loss(
@@ -68,18 +83,18 @@ def dpo_loss(
         ref_chosen_logps=ref_chosen_logps,
         ref_rejected_logps=ref_rejected_logps,
     )
-    _check_number(beta=beta)
+    _check_positive(beta=beta)
     if not 0 <= label_smoothing < 0.5:
         raise LossError(
             f"label_smoothing={label_smoothing!r}: the share of swapped labels must lie in [0, 0.5)"
         )
-    chosen, rejected = (
-        policy_chosen_logps - ref_chosen_logps,
-        policy_rejected_logps - ref_rejected_logps,
-    )
-    z = beta * (chosen - rejected)
+    chosen_ratio = policy_chosen_logps - ref_chosen_logps  # r_c, (B,)
+    rejected_ratio = policy_rejected_logps - ref_rejected_logps  # r_r, (B,)
+    z = beta * (chosen_ratio - rejected_ratio)
     losses = -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
-    return losses, (beta * chosen).detach(), (beta * rejected).detach()
+    chosen_rewards = (beta * chosen_ratio).detach()
+    rejected_rewards = (beta * rejected_ratio).detach()
+    return losses, chosen_rewards, rejected_rewards
 
 
 def simpo_loss(
@@ -98,10 +113,13 @@ def simpo_loss(
     _check_logps(
         policy_chosen_logps=policy_chosen_logps, policy_rejected_logps=policy_rejected_logps
     )
-    _check_number(beta=beta)
-    _check_number(including=True, gamma_beta_ratio=gamma_beta_ratio)
-    losses = -F.logsigmoid(beta * (policy_chosen_logps - policy_rejected_logps - gamma_beta_ratio))
-    return losses, (beta * policy_chosen_logps).detach(), (beta * policy_rejected_logps).detach()
+    _check_positive(beta=beta)
+    _check_not_negative(gamma_beta_ratio=gamma_beta_ratio)
+    margin = policy_chosen_logps - policy_rejected_logps - gamma_beta_ratio  # (B,)
+    losses = -F.logsigmoid(beta * margin)
+    chosen_rewards = (beta * policy_chosen_logps).detach()
+    rejected_rewards = (beta * policy_rejected_logps).detach()
+    return losses, chosen_rewards, rejected_rewards
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -140,22 +158,21 @@ def orpo_loss(
         policy_chosen_logps.shape,
         (),
     ):
-        shape = (
-            tuple(chosen_nll.shape) if isinstance(chosen_nll, Tensor) else type(chosen_nll).__name__
-        )
+        is_tensor = isinstance(chosen_nll, Tensor)
+        shape = tuple(chosen_nll.shape) if is_tensor else type(chosen_nll).__name__
         raise LossError(
             f"chosen_nll is {shape}: one number an example, {tuple(policy_chosen_logps.shape)}, "
             "or one for all is needed"
         )
-    _check_number(including=True, beta=beta)
+    _check_not_negative(beta=beta)
     # In 16 bits 1 - e^p̄ of a sure answer is lost to rounding.
-    chosen, rejected = (
-        p.to(torch.promote_types(p.dtype, torch.float32))
-        for p in (policy_chosen_logps, policy_rejected_logps)
-    )
-    log_odds = (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))
-    losses = chosen_nll - beta * F.logsigmoid(log_odds)
-    return losses, (beta * policy_chosen_logps).detach(), (beta * policy_rejected_logps).detach()
+    chosen = _wide(policy_chosen_logps)
+    rejected = _wide(policy_rejected_logps)
+    log_odds_ratio = (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))  # (B,)
+    losses = chosen_nll - beta * F.logsigmoid(log_odds_ratio)
+    chosen_rewards = (beta * policy_chosen_logps).detach()
+    rejected_rewards = (beta * policy_rejected_logps).detach()
+    return losses, chosen_rewards, rejected_rewards
 
 
 def kto_loss(
@@ -178,29 +195,19 @@ def kto_loss(
     """
     _check_logps(policy_logps=policy_logps, ref_logps=ref_logps)
     _check_logps(policy_kl_logps=policy_kl_logps, ref_kl_logps=ref_kl_logps)
-    if (
-        not isinstance(labels, Tensor)
-        or labels.dtype != torch.bool
-        or labels.shape != policy_logps.shape
-    ):
-        what = (
-            f"{labels.dtype} {tuple(labels.shape)}"
-            if isinstance(labels, Tensor)
-            else type(labels).__name__
-        )
+    is_bool = isinstance(labels, Tensor) and labels.dtype == torch.bool
+    if not is_bool or labels.shape != policy_logps.shape:
         raise LossError(
-            f"labels is {what}: one true (desirable) or false an example is needed, "
+            f"labels is {_described(labels)}: one true (desirable) or false an example is needed, "
             f"torch.bool {tuple(policy_logps.shape)}"
         )
-    _check_number(beta=beta)
-    _check_number(
-        including=True, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight
-    )
-    z0 = (policy_kl_logps - ref_kl_logps).detach().mean().clamp(min=0)
-    ratio = policy_logps - ref_logps
-    desirable, undesirable = (
-        torch.sigmoid(beta * (z0 - ratio)),
-        torch.sigmoid(beta * (ratio - z0)),
-    )  # 1 - σ(x) = σ(-x)
-    losses = torch.where(labels, desirable_weight * desirable, undesirable_weight * undesirable)
-    return losses, (beta * ratio).detach()
+    _check_positive(beta=beta)
+    _check_not_negative(desirable_weight=desirable_weight, undesirable_weight=undesirable_weight)
+    z0 = (policy_kl_logps - ref_kl_logps).detach().mean().clamp(min=0)  # ()
+    ratio = policy_logps - ref_logps  # r, (B,)
+    # 1 - σ(x) = σ(-x)
+    desirable = desirable_weight * torch.sigmoid(beta * (z0 - ratio))
+    undesirable = undesirable_weight * torch.sigmoid(beta * (ratio - z0))
+    losses = torch.where(labels, desirable, undesirable)
+    rewards = (beta * ratio).detach()
+    return losses, rewards

@@ -14,9 +14,11 @@ import torch
 from ftlib.batches.template import check_tokenizer
 from ftlib.core.errors import LoadError
 from ftlib.core.paths import EMBEDDED, is_path, resolve, stand_in
-from ftlib.models.nf4 import mend_4bit_layers
+from ftlib.models.nf4 import fix_4bit_layers
 
 THREADS = torch.get_num_threads()  # as PyTorch, or OMP_NUM_THREADS, chose them
+# Tokens that no text holds, the best to pad with first.
+RESERVED = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
 
 
 def check_folder(folder: Path) -> None:
@@ -29,17 +31,7 @@ def check_folder(folder: Path) -> None:
         )
     if not (folder / "config.json").is_file():
         raise LoadError(f"{folder} has no config.json: it is not a model checkpoint")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            files = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise LoadError(f"{index} is damaged: download or copy it again") from None
-    else:
-        files = ["model.safetensors"]
-    for name in files:
+    for name in _weight_files(folder):
         if not (folder / name).is_file():
             raise LoadError(
                 f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not "
@@ -54,18 +46,26 @@ def check_folder(folder: Path) -> None:
             ) from None
 
 
+def _weight_files(folder: Path) -> list[str]:
+    """Names of the files that hold a checkpoint's weights: one, or those of the index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        return sorted(set(content["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LoadError(f"{index} is damaged: download or copy it again") from None
+
+
 def ready_tokenizer(name: str):
     """Load the tokenizer; where a Hub model has no pad token, take one of its reserved tokens."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
     if tokenizer.pad_token is None:
-        vocab = tokenizer.get_vocab()
-        reserved = [
-            t
-            for t in ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
-            if t in vocab
-        ]
+        vocabulary = tokenizer.get_vocab()
+        reserved = [token for token in RESERVED if token in vocabulary]
         if reserved:
             tokenizer.pad_token = reserved[0]
     return check_tokenizer(tokenizer, name)
@@ -105,23 +105,22 @@ def quantised_already(name: str) -> bool:
         except (OSError, ValueError) as error:
             raise _hub_error(name, error) from error
     quantised = content.get("quantization_config") if isinstance(content, dict) else None
-    if quantised and not (
-        quantised.get("quant_method") == "bitsandbytes" and quantised.get("load_in_4bit")
-    ):
+    if not quantised:
+        return False
+    method = quantised.get("quant_method")
+    if method != "bitsandbytes" or not quantised.get("load_in_4bit"):
         raise LoadError(
-            f"{name} is quantised with {quantised.get('quant_method')!r}: "
+            f"{name} is quantised with {method!r}: "
             "ftlib trains over 16- or 32-bit weights and bitsandbytes' 4 bits"
         )
-    return bool(quantised)
+    return True
 
 
 def _hub_error(name: str, error: Exception) -> LoadError:
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    why = (
-        "HF_HUB_OFFLINE=1 and it is not in the cache"
-        if offline
-        else f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    )
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        why = "HF_HUB_OFFLINE=1 and it is not in the cache"
+    else:
+        why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return LoadError(
         f"{name!r} could not be loaded ({why}): check the name, go online, ask for access and run "
         "`hf auth login`, or put a local folder in FTLIB_MODEL"
@@ -134,7 +133,7 @@ def _settle_4bit(model, precision: str):
     training and dequantising would then read another weight. And where the profile's precision is
     fp32 they compute in it, whatever a stored checkpoint asks for.
     """
-    mend_4bit_layers(model)
+    fix_4bit_layers(model)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
@@ -169,9 +168,6 @@ def load_model(
     so, else as many as there were. Only safetensors are read and no remote code is run. LoadError
     names what is missing or damaged.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
     from ftlib.core.profiles import get_profile
 
     profile = get_profile(profile)
@@ -179,28 +175,10 @@ def load_model(
     if is_path(name):
         name = str(Path(name).expanduser())
         check_folder(Path(name))
-    config = quantization_config(quantization, profile.precision)
-    packed = quantised_already(name)
-    device = 0 if torch.cuda.is_available() else "cpu"
-    tiny = name == resolve(EMBEDDED)
-    if tiny:  # loads in a blink: a bar would only clutter the notebook
-        logging.disable_progress_bar()
-    if (
-        device == "cpu"
-    ):  # the products of the embedded model are so short that two threads mostly wait for each other
-        set_threads(1 if tiny else THREADS)
+    options = _load_options(name, quantization, profile)
     try:
         tokenizer = ready_tokenizer(name)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            name,
-            output_loading_info=True,
-            dtype=dtype or profile.torch_dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **({"quantization_config": config} if config and not packed else {}),
-            device_map={"": device} if device == 0 or config or packed else None,
-            attn_implementation="eager" if tiny else "sdpa",
-        )  # plain matmuls are faster on short rows and a CPU
+        model = _load_weights(name, dtype or profile.torch_dtype, options)
     except LoadError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
@@ -209,10 +187,49 @@ def load_model(
                 f"{name} could not be loaded: {' '.join(str(error).split())}"
             ) from error
         raise _hub_error(name, error) from error
+    return _settle_4bit(model, profile.precision), tokenizer
+
+
+def _load_options(name: str, quantization: str | None, profile) -> dict:
+    """What `from_pretrained` is told of this machine and checkpoint; sets the CPU's threads."""
+    from transformers.utils import logging
+
+    config = quantization_config(quantization, profile.precision)
+    packed = quantised_already(name)
+    tiny = name == resolve(EMBEDDED)
+    options = {"device_map": None}
+    if config and not packed:
+        options["quantization_config"] = config
+    if torch.cuda.is_available():
+        options["device_map"] = {"": 0}
+    elif config or packed:
+        options["device_map"] = {"": "cpu"}
+    if tiny:  # loads in a blink: a bar would only clutter the notebook
+        logging.disable_progress_bar()
+    # Plain matmuls are faster on short rows and a CPU.
+    options["attn_implementation"] = "eager" if tiny else "sdpa"
+    # The embedded model's products are so short that two threads mostly wait for each other.
+    if not torch.cuda.is_available():
+        set_threads(1 if tiny else THREADS)
+    return options
+
+
+def _load_weights(name: str, dtype: torch.dtype, options: dict):
+    """The model. LoadError where its files lack weights."""
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        name,
+        output_loading_info=True,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **options,
+    )
     if info["missing_keys"]:  # transformers would fill them with random numbers
         missing = sorted(info["missing_keys"])
         raise LoadError(
             f"{name} lacks {len(missing)} weights of its architecture, the first {missing[0]!r}: "
             "download or copy it again"
         )
-    return _settle_4bit(model, profile.precision), tokenizer
+    return model

@@ -21,7 +21,7 @@ With blocks of 64 this touches linear layers whose in-features are 16, 32 or 48 
 64. The hidden sizes of the usual language models are multiples (576, 896, 960, 2880, 4096, 11008),
 so none of theirs is touched; the second feed-forward layer of a SigLIP vision tower is (4304 =
 67·64 + 16), and so are toy models of 32 features. `dequantize_packed` is right for every shape, and
-`mend_4bit_layers` has such layers use it: `load_model` and `add_lora` call it.
+`fix_4bit_layers` has such layers use it: `load_model` and `add_lora` call it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ from torch import Tensor, nn
 log = logging.getLogger("ftlib")
 
 SCALE_BLOCK = 256  # scales that share one scale of their own
-CHUNK = (
-    1 << 20
-)  # weights that are quantised or dequantised at a time: the temporaries stay in the cache
+CHUNK = 1 << 20  # weights that are worked on at a time: the temporaries stay in the cache
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -97,27 +95,24 @@ def _nearest(scaled: Tensor, levels: Tensor) -> Tensor:
     bounds = (ordered[:-1] + ordered[1:]) / 2
     if len(levels) > 16:
         return torch.bucketize(scaled, bounds, out_int32=True).to(torch.uint8)
-    index, above = (
-        torch.zeros_like(scaled, dtype=torch.uint8),
-        torch.empty_like(scaled, dtype=torch.bool),
-    )
-    for bound in (
-        bounds.tolist()
-    ):  # fifteen vectorised comparisons take a quarter of the time of a binary search
+    index = torch.zeros_like(scaled, dtype=torch.uint8)
+    above = torch.empty_like(scaled, dtype=torch.bool)
+    # Fifteen vectorised comparisons take a quarter of the time of a binary search.
+    for bound in bounds.tolist():
         index += torch.gt(scaled, bound, out=above).view(torch.uint8)
-    return index if torch.equal(ordered, levels.to(ordered)) else order.to(torch.uint8)[index.int()]
+    if torch.equal(ordered, levels.to(ordered)):
+        return index
+    return order.to(torch.uint8)[index.int()]
 
 
 def _block_scales(values: Tensor, block: int) -> Tensor:
     """The largest absolute value of every block, fp32; the last block may be short."""
     whole = values.numel() // block * block
+    scales = values[:whole].view(-1, block).float().abs().amax(1)
     tail = values[whole:].float().abs()
-    return torch.cat(
-        [
-            values[:whole].view(-1, block).float().abs().amax(1),
-            *([tail.amax().view(1)] if len(tail) else []),
-        ]
-    )
+    if not len(tail):
+        return scales
+    return torch.cat([scales, tail.amax().view(1)])
 
 
 def _over(values: Tensor, scales: Tensor, block: int, weights: bool) -> Tensor:
@@ -125,12 +120,16 @@ def _over(values: Tensor, scales: Tensor, block: int, weights: bool) -> Tensor:
     1/c, but in a short last block of weights (not of scales) a quotient; where c = 0 it is 0 for
     weights, NaN for scales.
     """
-    inverse = 1 / (scales.clamp(min=1e-38) if weights else scales)
+    divisors = scales.clamp(min=1e-38) if weights else scales
+    inverse = 1 / divisors
     whole = values.numel() // block * block
     scaled = values.to(torch.float32, copy=True)
     scaled[:whole].view(-1, block).mul_(inverse[: whole // block, None])
-    if whole < len(scaled):
-        scaled[whole:] = scaled[whole:] / scales[-1] if weights else scaled[whole:] * inverse[-1]
+    tail = scaled[whole:]
+    if weights:
+        tail.div_(scales[-1])
+    else:
+        tail.mul_(inverse[-1])
     return scaled.clamp_(-1, 1)
 
 
@@ -147,9 +146,8 @@ def _quantize_scales(scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scaled = _over(centred, outer, SCALE_BLOCK, weights=False)
     if scales.device.type == "cpu":
         place = ((scaled + 1) * 32767.5 + 0.5).floor()
-        zero = (outer == 0).repeat_interleave(SCALE_BLOCK)[
-            : len(scaled)
-        ]  # times 0 any code will do; there it is the first
+        zero = (outer == 0).repeat_interleave(SCALE_BLOCK)[: len(scaled)]
+        # Times 0 any code will do; there it is the first.
         scaled = (place / 32767.5 - 1).masked_fill_(zero, -1)
     return _nearest(scaled, DYNAMIC_LEVELS), outer, mean
 
@@ -176,9 +174,8 @@ class QuantizedTensor:
     @property
     def nbytes(self) -> int:
         """Bytes of the codes and of all scales."""
-        return sum(
-            t.nbytes for t in (self.packed, self.scales, self.outer, self.mean) if t is not None
-        )
+        held = (self.packed, self.scales, self.outer, self.mean)
+        return sum(tensor.nbytes for tensor in held if tensor is not None)
 
     @property
     def bits_per_weight(self) -> float:
@@ -197,24 +194,24 @@ class QuantizedTensor:
         return DYNAMIC_LEVELS.to(outer.device)[self.scales.int()] * outer + self.mean
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
-        """level·c of every weight, in the weight's shape and `dtype` (default: that of the weight)."""
-        count, dtype = math.prod(self.shape), dtype or self.dtype
-        levels = LEVELS[self.quant_type].to(self.packed.device)
-        pairs = torch.stack(
-            [levels.repeat_interleave(16), levels.repeat(16)], 1
-        )  # a byte's two levels
-        out = torch.empty(2 * len(self.packed), dtype=dtype, device=self.packed.device)
-        scales, step = self.block_scales(), _whole_blocks(self.block_size)
+        """level·c of every weight, in the weight's shape and `dtype` (default: the weight's)."""
+        device = self.packed.device
+        levels = LEVELS[self.quant_type].to(device)
+        pairs = torch.stack([levels.repeat_interleave(16), levels.repeat(16)], 1)  # (256, 2)
+        out = torch.empty(2 * len(self.packed), dtype=dtype or self.dtype, device=device)
+        scales = self.block_scales()
+        block = self.block_size
+        step = _whole_blocks(block)
         for start in range(0, len(out), step):
-            part = pairs.index_select(0, self.packed[start // 2 : (start + step) // 2].int()).view(
-                -1
-            )
-            own = scales[start // self.block_size : (start + step) // self.block_size]
-            whole = len(part) // self.block_size * self.block_size
-            part[:whole].view(-1, self.block_size).mul_(own[: whole // self.block_size, None])
-            part[whole:].mul_(own[-1])
+            end = start + step
+            chunk = self.packed[start // 2 : end // 2].int()  # a byte holds two weights
+            part = pairs.index_select(0, chunk).view(-1)
+            own = scales[start // block : end // block]
+            whole = len(part) // block
+            part[: whole * block].view(-1, block).mul_(own[:whole, None])
+            part[whole * block :].mul_(own[-1])
             out[start : start + len(part)] = part
-        return out[:count].view(self.shape)
+        return out[: math.prod(self.shape)].view(self.shape)
 
     def state_dict(self, prefix: str = "weight") -> dict[str, Tensor]:
         """The tensors under the names in which bitsandbytes saves a 4-bit weight, and transformers
@@ -246,12 +243,10 @@ class QuantizedTensor:
                 "nested_dtype": "float32",
                 "nested_offset": self.mean.item(),
             }
-        text = json.dumps(rest).encode()
-        return out | {
-            f"{prefix}.quant_state.bitsandbytes__{self.quant_type}": torch.frombuffer(
-                bytearray(text), dtype=torch.uint8
-            )
-        }
+        text = bytearray(json.dumps(rest).encode())
+        key = f"{prefix}.quant_state.bitsandbytes__{self.quant_type}"
+        out[key] = torch.frombuffer(text, dtype=torch.uint8)
+        return out
 
 
 def _whole_blocks(block_size: int) -> int:
@@ -276,6 +271,16 @@ def _check(weight: Tensor, block_size: int, quant_type: str) -> None:
         )
 
 
+def _packed_codes(part: Tensor, scales: Tensor, block_size: int, quant_type: str) -> Tensor:
+    """The codes of weights (n,), two a byte, uint8 (ceil(n/2),)."""
+    levels = LEVELS[quant_type]
+    codes = _nearest(_over(part, scales, block_size, weights=True), levels)
+    if len(codes) % 2:  # the last half byte stays empty: the level of 0
+        zero = codes.new_zeros(1, dtype=torch.float32)
+        codes = torch.cat([codes, _nearest(zero, levels)])
+    return (codes[::2] << 4) | codes[1::2]
+
+
 @torch.no_grad()
 def quantize_4bit(
     weight: Tensor, quant_type: str = "nf4", block_size: int = 64, double_quant: bool = True
@@ -287,7 +292,8 @@ def quantize_4bit(
     dtypes, an empty tensor, NaN or infinity.
     """
     _check(weight, block_size, quant_type)
-    flat, step, levels = weight.detach().reshape(-1), _whole_blocks(block_size), LEVELS[quant_type]
+    flat = weight.detach().reshape(-1)  # (n,)
+    step = _whole_blocks(block_size)
     packed = torch.empty((len(flat) + 1) // 2, dtype=torch.uint8, device=flat.device)
     scales = torch.empty(-(len(flat) // -block_size), device=flat.device)
     for start in range(0, len(flat), step):
@@ -299,16 +305,14 @@ def quantize_4bit(
                 f"weight holds {part[bad].item()} at flat position {start + bad}: "
                 "a block with NaN or infinity has no scale"
             )
-        if (
-            len(part) % block_size
-        ):  # bitsandbytes gives a short block of zeros this scale, and a whole one 0
+        # bitsandbytes gives a short block of zeros this scale, and a whole one 0.
+        if len(part) % block_size:
             own[-1].clamp_(min=1e-38)
-        codes = _nearest(_over(part, own, block_size, weights=True), levels)
-        if len(codes) % 2:  # the last half byte stays empty: the level of 0
-            codes = torch.cat([codes, _nearest(codes.new_zeros(1, dtype=torch.float32), levels)])
-        packed[start // 2 : (start + step) // 2] = (codes[::2] << 4) | codes[1::2]
-        scales[start // block_size : start // block_size + len(own)] = own
-    outer = mean = None
+        first_block = start // block_size
+        scales[first_block : first_block + len(own)] = own
+        packed[start // 2 : (start + step) // 2] = _packed_codes(part, own, block_size, quant_type)
+    outer = None
+    mean = None
     if double_quant:
         scales, outer, mean = _quantize_scales(scales)
     return QuantizedTensor(
@@ -353,34 +357,32 @@ def _forward_4bit(layer: nn.Module, x: Tensor) -> Tensor:
     dtype = layer.compute_dtype or x.dtype
     weight = dequantize_packed(layer.weight.data, layer.weight.quant_state).to(dtype)
     bias = None if layer.bias is None else layer.bias.to(dtype)
-    return nn.functional.linear(x.to(dtype), weight, bias).to(x.dtype)
+    y = nn.functional.linear(x.to(dtype), weight, bias)
+    return y.to(x.dtype)
 
 
-def mend_4bit_layers(model: nn.Module) -> list[str]:
+def fix_4bit_layers(model: nn.Module) -> list[str]:
     """Have a model's 4-bit layers on a CPU that bitsandbytes would dequantise wrongly with AVX-512
     use `dequantize_packed`, on every processor alike; returns their names. They keep their class,
     and their weight stays packed; where a gradient flows through one that has no adapter, its
     dequantised weight is kept until backward.
     """
-    mended = []
+    fixed = []
     for name, layer in model.named_modules():
         weight = getattr(layer, "weight", None)
         state = getattr(weight, "quant_state", None)
         is_4bit = state is not None and hasattr(layer, "compute_dtype")
-        if (
-            not is_4bit
-            or weight.device.type != "cpu"
-            or blocks_end_with_rows(state.shape, state.blocksize)
-        ):
+        if not is_4bit or weight.device.type != "cpu":
+            continue
+        if blocks_end_with_rows(state.shape, state.blocksize):
             continue
         layer.forward = functools.partial(_forward_4bit, layer)
-        mended.append(name)
-    if mended:
+        fixed.append(name)
+    if fixed:
         log.info(
             "%d 4-bit layers, the first %s, have blocks across their rows: ftlib dequantises "
-            "them, since bitsandbytes takes "
-            "wrong scales there on a CPU with AVX-512",
-            len(mended),
-            mended[0],
+            "them, since bitsandbytes takes wrong scales there on a CPU with AVX-512",
+            len(fixed),
+            fixed[0],
         )
-    return mended
+    return fixed

@@ -15,27 +15,25 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ftlib.models.nf4 import DYNAMIC_LEVELS, SCALE_BLOCK, QuantizedTensor
+from ftlib.models.skeleton import empty_model, shapes_of
+
+NF4_BYTES = 0.53  # of a weight in NF4, its scales and their record included
+PART = 1 << 26  # numbers that are drawn at a time
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, with the reason and the mend."""
+    """A checkpoint that cannot be written, with the reason and the fix."""
 
 
-def _skeleton(config) -> tuple[dict[str, torch.Size], set[str]]:
-    """(shapes of all parameters by name, names of those that NF4 replaces: linear layers but the
-    head), without storage.
-    """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    shapes = {name: p.shape for name, p in model.named_parameters()}  # tied parameters once
+def _linear_weights(model: torch.nn.Module) -> set[str]:
+    """Names of the weights that NF4 replaces: those of the linear layers but the head."""
+    head = model.get_output_embeddings()
     linear = {
         f"{name}.weight"
-        for name, m in model.named_modules()
-        if isinstance(m, torch.nn.Linear) and m is not model.get_output_embeddings()
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
     }
-    return shapes, linear & set(shapes)
+    return linear & shapes_of(model).keys()
 
 
 def _random_nf4(shape: torch.Size, std: float, dtype: torch.dtype, generator) -> QuantizedTensor:
@@ -43,30 +41,27 @@ def _random_nf4(shape: torch.Size, std: float, dtype: torch.dtype, generator) ->
     so nothing need be quantised.
     """
     count = shape.numel()
-    blocks = -(count // -64)
+    blocks = -(count // -64)  # rounded up
     packed = torch.randint(256, ((count + 1) // 2,), dtype=torch.uint8, generator=generator)
     scales = torch.randint(len(DYNAMIC_LEVELS), (blocks,), dtype=torch.uint8, generator=generator)
-    outer = torch.full(
-        (-(blocks // -SCALE_BLOCK),), 0.5 * std
-    )  # the largest of 64 normal numbers is mostly 2 to 3 deviations
+    # The largest of 64 normal numbers is mostly 2 to 3 deviations.
+    outer = torch.full((-(blocks // -SCALE_BLOCK),), 0.5 * std)
     return QuantizedTensor(packed, scales, shape, dtype, outer=outer, mean=torch.tensor(2.5 * std))
 
 
 def _tensors(
     name: str, shape: torch.Size, as_nf4: bool, std: float, dtype: torch.dtype, generator
 ) -> dict[str, Tensor]:
+    """What a file holds of one parameter: N(0, std²), or for vectors a norm's 1 or a bias's 0."""
     if as_nf4:
         return _random_nf4(shape, std, dtype, generator).state_dict(name)
     if len(shape) == 1:
-        return {
-            name: torch.zeros(shape, dtype=dtype)
-            if name.endswith("bias")
-            else torch.ones(shape, dtype=dtype)
-        }
+        fill = 0 if name.endswith("bias") else 1
+        return {name: torch.full(shape, fill, dtype=dtype)}
     values = torch.empty(shape, dtype=dtype)
-    for rows in values.split(
-        max(1, (1 << 26) // shape[1:].numel())
-    ):  # drawn in fp32 by parts: no second copy of a large table
+    rows_at_a_time = max(1, PART // shape[1:].numel())
+    # Drawn in fp32 by parts: no second copy of a large table.
+    for rows in values.split(rows_at_a_time):
         rows.copy_(torch.randn(rows.shape, generator=generator) * std)
     return {name: values}
 
@@ -74,33 +69,39 @@ def _tensors(
 def _shards(
     shapes: dict[str, torch.Size], nf4: set[str], itemsize: int, limit: float
 ) -> list[list[str]]:
-    shards, size = [[]], 0.0
+    """Names of the parameters by file, in order; a file holds at most `limit` bytes, or one
+    parameter.
+    """
+    shards = [[]]
+    size = 0.0
     for name, shape in shapes.items():
-        own = shape.numel() * (0.53 if name in nf4 else itemsize)
+        own = shape.numel() * (NF4_BYTES if name in nf4 else itemsize)
         if shards[-1] and size + own > limit:
-            shards, size = [*shards, []], 0.0
+            shards.append([])
+            size = 0.0
         shards[-1].append(name)
         size += own
     return shards
 
 
 def _write(folder: Path, shards: list[list[str]], make) -> None:
-    index, total = {}, 0
+    """One file a shard, of the tensors that `make(name)` gives, and the index of several."""
+    index = {}
+    total = 0
     for i, names in enumerate(tqdm(shards, desc="random checkpoint", unit="shard"), 1):
-        tensors = {k: v for name in names for k, v in make(name).items()}
-        file = (
-            "model.safetensors"
-            if len(shards) == 1
-            else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        )
+        tensors = {}
+        for name in names:
+            tensors |= make(name)
+        file = "model.safetensors"
+        if len(shards) > 1:
+            file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, file)
         total += sum(t.nbytes for t in tensors.values())
     if len(shards) > 1:
-        (folder / "model.safetensors.index.json").write_text(
-            json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1),
-            encoding="utf-8",
-        )
+        content = {"metadata": {"total_size": total}, "weight_map": index}
+        file = folder / "model.safetensors.index.json"
+        file.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def write_random_checkpoint(
@@ -128,9 +129,33 @@ def write_random_checkpoint(
         raise CheckpointError(
             f"{folder} exists and is not an empty folder: choose another, or delete it"
         )
-    shapes, linear = _skeleton(config)
-    nf4 = linear if quantization else set()
-    need = sum(s.numel() * (0.53 if n in nf4 else dtype.itemsize) for n, s in shapes.items())
+    model = empty_model(config)
+    shapes = shapes_of(model)
+    nf4 = _linear_weights(model) if quantization else set()
+    _check_disk(folder, shapes, nf4, dtype.itemsize)
+    shards = _shards(shapes, nf4, dtype.itemsize, shard_gb * 1e9)
+    generator = torch.Generator().manual_seed(seed)
+    std = getattr(config, "initializer_range", 0.02)
+
+    def make(name: str) -> dict[str, Tensor]:
+        return _tensors(name, shapes[name], name in nf4, std, dtype, generator)
+
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir()
+        _describe(config, type(model).__name__, partial, quantization, dtype, tokenizer)
+        _write(partial, shards, make)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _check_disk(folder: Path, shapes: dict[str, torch.Size], nf4: set[str], itemsize: int) -> None:
+    """CheckpointError where the disk has no room for the weights; makes the folder's parents."""
+    need = 0
+    for name, shape in shapes.items():
+        need += shape.numel() * (NF4_BYTES if name in nf4 else itemsize)
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if need > free:
@@ -138,24 +163,10 @@ def write_random_checkpoint(
             f"{folder} needs {need / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free: "
             "choose another disk, or a smaller config"
         )
-    generator, std = torch.Generator().manual_seed(seed), getattr(config, "initializer_range", 0.02)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
-        _describe(config, partial, quantization, dtype, tokenizer)
-        _write(
-            partial,
-            _shards(shapes, nf4, dtype.itemsize, shard_gb * 1e9),
-            lambda name: _tensors(name, shapes[name], name in nf4, std, dtype, generator),
-        )
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _describe(
-    config, folder: Path, quantization: str | None, dtype: torch.dtype, tokenizer
+    config, architecture: str, folder: Path, quantization: str | None, dtype: torch.dtype, tokenizer
 ) -> None:
     """config.json and the tokenizer's files."""
     import copy
@@ -165,17 +176,12 @@ def _describe(
 
     described = copy.deepcopy(config)
     described.dtype = dtype
-    described.architectures = described.architectures or [_architecture(config)]
+    described.architectures = described.architectures or [architecture]
     if quantization:
         described.quantization_config = {
             **quantization_config(quantization).to_dict(),
             "bnb_4bit_compute_dtype": "bfloat16",
         }
     described.save_pretrained(folder)
-    (tokenizer or ready_tokenizer(resolve(EMBEDDED))).save_pretrained(folder)
-
-
-def _architecture(config) -> str:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM._model_mapping[type(config)].__name__
+    tokenizer = tokenizer or ready_tokenizer(resolve(EMBEDDED))
+    tokenizer.save_pretrained(folder)

@@ -347,7 +347,8 @@ def test_interrupted_save_leaves_the_old_one_whole(method, fail_at, folder, monk
 def test_what_a_trainer_asks_for(method, tmp_path):
     assert active.baseline_io(llama()) is None
     model = trained(method)
-    options, save, load = active.baseline_io(model)
-    assert json.loads(json.dumps(options)) == options
-    assert options["peft_type"] == {"prefix": "PREFIX_TUNING", "bottleneck": "BOTTLENECK"}[method]
-    assert equal(weights(load(llama(), save(model, tmp_path))), weights(model))
+    adapter = active.baseline_io(model)
+    assert json.loads(json.dumps(adapter.options)) == adapter.options
+    assert adapter.options["peft_type"] == {"prefix": "PREFIX_TUNING", "bottleneck": "BOTTLENECK"}[method]
+    folder = adapter.save(model, tmp_path)
+    assert equal(weights(adapter.load(llama(), folder)), weights(model))

@@ -285,10 +285,10 @@ def test_blocks_across_rows_are_read_rightly(use_dora, bias, n_in, avx512):
 
 
 def test_whole_blocks_stay_with_bitsandbytes():
-    assert ft.models.nf4.mend_4bit_layers(Model()) == []
+    assert ft.models.nf4.fix_4bit_layers(Model()) == []
 
 
-def test_a_mended_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog):
+def test_a_fixed_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog):
     """Without AVX-512's fault both are the same: output, type and the gradient of the input."""
     import copy
 
@@ -297,7 +297,7 @@ def test_a_mended_layer_is_named_copied_and_computes_as_bitsandbytes_does(caplog
     want = run(model, x[..., :96], torch.ones(3, 5, N_OUT), torch.float32, [])
     theirs = model.proj.forward
     with caplog.at_level(logging.INFO, "ftlib"):
-        assert ft.models.nf4.mend_4bit_layers(model) == ["proj"]
+        assert ft.models.nf4.fix_4bit_layers(model) == ["proj"]
     assert "1 4-bit layers, the first proj, have blocks across their rows" in caplog.text
     assert model.proj.forward != theirs
     copied = copy.deepcopy(model)

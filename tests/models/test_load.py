@@ -10,6 +10,7 @@ import torch
 from conftest import CHATML, EMBEDDED, LLAMA3, byte_tokenizer, llama, unmarked
 
 import ftlib as ft
+from ftlib.adapters.io import base_name
 from ftlib.batches.template import check_tokenizer
 
 
@@ -186,7 +187,7 @@ def test_pickled_weights_and_remote_code_are_not_loaded(folder):
 def test_the_embedded_model():
     model, tokenizer = ft.load_model("world-llama-4m")
     assert EMBEDDED.is_dir() and model.dtype == torch.float32 and tokenizer.chat_template
-    assert ft.adapters.io.base_name(model) == "world-llama-4m"  # the same on every machine
+    assert base_name(model) == "world-llama-4m"  # the same on every machine
 
 
 # --- the large profiles on random copies of their architectures -----------------------------------

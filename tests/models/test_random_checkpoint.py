@@ -13,6 +13,7 @@ import ftlib as ft
 from ftlib.models import random_checkpoint
 from ftlib.models.random_checkpoint import CheckpointError, write_random_checkpoint
 from ftlib.training.memory_meter import peak_bytes
+from ftlib.training.memory_plan import count_config, read_config
 
 SHAPE = dict(
     vocab_size=2048,
@@ -41,11 +42,9 @@ def test_it_loads_as_that_architecture(kind, tied, shard_gb, tmp_path):
     config = kind(**{**SHAPE, "tie_word_embeddings": tied})
     folder = write_random_checkpoint(config, tmp_path / "model", shard_gb=shard_gb)
     model, tokenizer = ft.load_model(folder)
-    assert type(model).__name__ == kind.__name__.replace(
-        "Config", "ForCausalLM"
-    ) and ft.count_parameters(model)[1] == sum(
-        ft.training.memory_plan.count_config(ft.training.memory_plan.read_config(folder)).values()
-    )
+    assert type(model).__name__ == kind.__name__.replace("Config", "ForCausalLM")
+    planned = count_config(read_config(folder))
+    assert ft.count_parameters(model)[1] == sum(planned.values())
     files = list(folder.glob("*.safetensors"))
     assert (len(files) == 1) == (shard_gb == 4.0) and (
         len(files) == 1 or all(f.stat().st_size < 3e6 for f in files)
