@@ -1,4 +1,4 @@
-"""Write beside and rename: whoever reads a file finds the old content or the new, never half of it."""
+"""Write beside and rename: a reader of the file finds the old content or the new, never half."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place when the block ends, and goes if it
-    fails (unless `keep`).
+    """A path beside `path` to write to, which takes `path`'s place when the block ends.
+
+    A block that fails leaves `path` as it was and what it wrote is deleted, unless `keep`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    done = keep
+    complete = keep
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        done = True
+        complete = True
     finally:
-        if done and temporary.exists():
+        if complete and temporary.exists():
             os.replace(temporary, path)
         else:
             temporary.unlink(missing_ok=True)

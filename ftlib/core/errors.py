@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """Rows that cannot be used: names file, line or row, the reason and the mend."""
+    """Rows that cannot be used: names file, line or row, the reason and the fix."""
 
 
 class PairError(DataError):
-    """A pair or a binary row that cannot be used: which, the key, its value and the mend."""
+    """A pair or a binary row that cannot be used: which, the key, its value and the fix."""
 
 
 class LoadError(ValueError):
-    """A model or tokenizer that cannot be loaded, with the reason and the mend."""
+    """A model or tokenizer that cannot be loaded, with the reason and the fix."""

@@ -1,8 +1,7 @@
-"""Where modules were in version 0.1, so that notebooks handed out with it still run. This goes with
-version 0.3.
+"""Where modules were in version 0.1, so that notebooks handed out with it still run.
 
 Importing a former module gives one that finds its names where they are now, and says so in a
-DeprecationWarning.
+DeprecationWarning. All of this goes with version 0.3.
 """
 
 from __future__ import annotations
@@ -23,10 +22,15 @@ MODULES = {
     "baselines.prefix": "adapters.prefix",
     "checkpoints": "models.random_checkpoint",
     "cleaning": "data.clean data.pii",
-    "datasets": "data.load data.rows data.stream batches.encode batches.collate batches.template core.errors",
+    "datasets": (
+        "data.load data.rows data.stream batches.encode batches.collate batches.template "
+        "core.errors"
+    ),
     "deploy": "export.run",
     "duplicates": "data.duplicates data.contamination",
-    "evaluate": "evaluation.generate evaluation.metrics evaluation.preference evaluation.judges core.stats",
+    "evaluate": (
+        "evaluation.generate evaluation.metrics evaluation.preference evaluation.judges core.stats"
+    ),
     "export.tensors": "export.source export.errors",
     "export.vocab": "export.vocabulary",
     "export.writer": "export.gguf_writer",
@@ -66,7 +70,10 @@ MODULES = {
     "splits": "data.splits",
     "templates": "batches.template",
     "texts": "data.texts",
-    "train": "training.finetune training.run training.trainer training.samplers training.options training.folder",
+    "train": (
+        "training.finetune training.run training.trainer training.samplers training.options "
+        "training.folder"
+    ),
 }
 # Packages that had names of their own, and are empty now.
 PACKAGES = {
@@ -75,22 +82,28 @@ PACKAGES = {
     "export": "export.gguf_writer export.llamacpp export.gguf_file export.parity export.errors",
     "losses": "losses.preference",
 }
+# Names that two modules shared, and that differ now: (former module, name) -> the name today.
+RENAMED = {
+    ("duplicates", "normalise"): "fold_text",
+    ("manifest", "MANIFEST"): "DATASET_MANIFEST",
+}
 
 
 def _finder(former: str, homes: str):
     """A module's `__getattr__` that looks a name up in the modules it may be in now."""
 
     def find(name: str):
+        today = RENAMED.get((former, name), name)
         if not name.startswith("__") and not _is_module(former, name):
             for home in homes.split():
                 module = import_module(f"ftlib.{home}")
-                if name in vars(module):
+                if today in vars(module):
                     warnings.warn(
-                        f"ftlib.{former}.{name} is ftlib.{home}.{name} now",
+                        f"ftlib.{former}.{name} is ftlib.{home}.{today} now",
                         DeprecationWarning,
                         stacklevel=2,
                     )
-                    return vars(module)[name]
+                    return vars(module)[today]
         raise AttributeError(
             f"module 'ftlib.{former}' has no attribute {name!r}; its names are in "
             f"ftlib.{homes.replace(' ', ', ftlib.')}"
@@ -100,20 +113,22 @@ def _finder(former: str, homes: str):
 
 
 def _is_module(package: str, name: str) -> bool:
-    """Whether a package that is still there has a module of this name, which then is what is meant."""
+    """Whether a package that is still there has a module of this name, which then is meant."""
     path = vars(sys.modules[f"ftlib.{package}"]).get("__path__", [])
-    return (
-        importlib.machinery.PathFinder.find_spec(f"ftlib.{package}.{name}", list(path)) is not None
-    )
+    spec = importlib.machinery.PathFinder.find_spec(f"ftlib.{package}.{name}", list(path))
+    return spec is not None
 
 
 class _Former(types.ModuleType):
-    """A module that was. `ftlib.neftune` was one with the name of a public function, so that one
-    can be called as well.
+    """A module that was.
+
+    It can be called: `ftlib.neftune` was a module with the name of a public function.
     """
 
     def __call__(self, *args, **options):
-        return getattr(self, self.__name__.rpartition(".")[2])(*args, **options)
+        function_name = self.__name__.rpartition(".")[2]
+        function = getattr(self, function_name)
+        return function(*args, **options)
 
 
 class _FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -123,9 +138,8 @@ class _FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         package, _, name = fullname.partition(".")
         if package != "ftlib" or name not in MODULES:
             return None
-        return importlib.machinery.ModuleSpec(
-            fullname, self, is_package=f"{name}.prefix" in MODULES
-        )
+        is_package = f"{name}.prefix" in MODULES
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=is_package)
 
     def create_module(self, spec):
         return _Former(spec.name)
@@ -136,9 +150,7 @@ class _FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class _FormerNames(importlib.abc.MetaPathFinder):
-    """Asked first, for the packages that had names: the package itself, which then also finds
-    those.
-    """
+    """Asked first, for the packages that had names: gives the package, which also finds those."""
 
     def find_spec(self, fullname, path=None, target=None):
         name = fullname.removeprefix("ftlib.")
@@ -151,6 +163,8 @@ class _FormerNames(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
+    """A package's own loader, after which the package finds its former names too."""
+
     def __init__(self, loader, name: str):
         self.loader = loader
         self.name = name

@@ -9,30 +9,33 @@ def unified_memory() -> bool:
     """Whether GPU and CPU share one memory, as on a DGX Spark: there CUDA's own figures mislead."""
     import torch
 
-    return torch.cuda.is_available() and bool(
-        getattr(torch.cuda.get_device_properties(0), "is_integrated", 0)
-    )
+    if not torch.cuda.is_available():
+        return False
+    properties = torch.cuda.get_device_properties(0)
+    return bool(getattr(properties, "is_integrated", 0))
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken now: MemAvailable, which is also right for unified memory; None where
-    it is unknown.
+    """Bytes of main memory that can be taken now; None where that is unknown.
+
+    Read from MemAvailable, which is also right for unified memory.
     """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next(
-        (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None
-    )
+    for line in lines:
+        if line.startswith("MemAvailable"):
+            kilobytes = int(line.split()[1])
+            return kilobytes * 1024
+    return None
 
 
 def available_bytes() -> int | None:
-    """Memory that a run can take now: of the GPU where it has its own, else MemAvailable; None
-    where it is unknown.
-    """
+    """Bytes that a run can take now, of the GPU if it has its own memory; None where unknown."""
     import torch
 
     if torch.cuda.is_available() and not unified_memory():
-        return torch.cuda.mem_get_info()[0]
+        free, _total = torch.cuda.mem_get_info()
+        return free
     return available_memory()

@@ -13,14 +13,23 @@ EMBEDDED = "world-llama-4m"
 
 def resolve(name_or_path: str | os.PathLike) -> str:
     """The embedded model's name -> its folder; anything else unchanged."""
-    return str(DATA / EMBEDDED) if str(name_or_path) == EMBEDDED else str(name_or_path)
+    name = str(name_or_path)
+    if name == EMBEDDED:
+        return str(DATA / EMBEDDED)
+    return name
 
 
 def is_path(name: str) -> bool:
+    """Whether a model's name is a folder, there or not, rather than an id of the Hub."""
     return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def stand_in(name: str, given: bool) -> str:
     """`FTLIB_MODEL` for a Hub id or the profile's model; a folder that was asked for stays."""
     local = os.environ.get("FTLIB_MODEL")
-    return name if not local or (given and (is_path(name) or name == EMBEDDED)) else local
+    if not local:
+        return name
+    is_folder = is_path(name) or name == EMBEDDED
+    if given and is_folder:
+        return name
+    return local

@@ -17,9 +17,7 @@ from ftlib.core.paths import EMBEDDED
 
 @dataclass(frozen=True)
 class Study:
-    """Labs 1, 2, 5 and 6: many short runs, full fine-tuning among them, so a model and rows small
-    enough for that.
-    """
+    """Labs 1, 2, 5 and 6: many short runs on a model small enough for full fine-tuning."""
 
     model: str = EMBEDDED
     train: str = "olm_train"
@@ -57,15 +55,12 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Preference:
-    """Labs 7 to 9: where pairs and thumbs come from ("embedded", or Hub datasets that
-    `ftlib.data.hub` knows), who judges where rows carry no facts (a model of a local server), the
-    base that ORPO starts from, and short runs.
-    """
+    """Labs 7 to 9: where pairs and thumbs come from, who judges, and short runs."""
 
-    pairs: str = "embedded"
-    feedback: str = "embedded"
-    judge: str = ""
-    base: str = EMBEDDED
+    pairs: str = "embedded"  # or a Hub dataset that `ftlib.data.hub` knows
+    feedback: str = "embedded"  # likewise
+    judge: str = ""  # a model of a local server, where rows carry no facts
+    base: str = EMBEDDED  # that ORPO starts from
     gb: float = 0.0  # of the model and the base together
     count: int = 384  # pairs to train on
     prompts: int = 48  # held-out prompts answered and judged after each run
@@ -79,23 +74,26 @@ class Preference:
 
 @dataclass(frozen=True)
 class Export:
-    """Lab 10: golden prompts that every exported file answers, and the quantisations made of f16,
-    from large to small.
-    """
+    """Lab 10: exported files, each of which answers golden prompts."""
 
     prompts: int = 24
+    # Made of f16, from large to small.
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Model, data and training settings of one scale. Lengths in tokens, learning rates for AdamW."""
+    """Model, data and training settings of one scale.
+
+    Lengths are in tokens, learning rates for AdamW.
+    """
 
     name: str
     model: str
     dataset: str  # "embedded", or a Hub dataset that ftlib.hub knows
     dtype: str  # of the frozen base weights
-    precision: str  # that fp32 weights train in: "fp32", or "bf16" by autocast; never by what the processor has
+    # That fp32 weights train in: "fp32", or "bf16" by autocast; never by what the processor has.
+    precision: str
     batch_size: int
     max_length: int
     steps: int  # of a full SFT run
@@ -103,16 +101,17 @@ class Profile:
     seeds: tuple[int, ...]
     lr_lora: float
     lr_full: float
-    lr_prefix: float  # prefix tuning and bottleneck adapters (ftlib.baselines): tried in tiny alone, elsewhere a
-    lr_bottleneck: float  # place to start from
+    # Prefix tuning and bottleneck adapters: tried in tiny alone, elsewhere a place to start from.
+    lr_prefix: float
+    lr_bottleneck: float
     rank: int
     max_new_tokens: int
     eval_examples: int  # held-out rows that a lab scores
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
-    # That lab 4 trains side by side at this scale; prefix tuning needs the KV cache, which gradient
-    # checkpointing drops.
+    # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
+    # drops.
     methods: tuple[str, ...] = (
         "LoRA",
         "DoRA",
@@ -120,11 +119,8 @@ class Profile:
         "bottleneck adapters",
         "full fine-tuning",
     )
-    untrained_tokens: tuple[str, ...] = (
-        "<|reserved_0|>",
-        "<|reserved_1|>",
-        "<|reserved_2|>",
-    )  # never seen in pretraining
+    # Never seen in pretraining.
+    untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")
     study: Study = Study()
     qlora: QLoRA = QLoRA()
     preparation: Preparation = Preparation()
@@ -136,7 +132,8 @@ class Profile:
         return getattr(torch, self.dtype)
 
 
-_ULTRAFEEDBACK, _THUMBS = "trl-lib/ultrafeedback_binarized", "trl-lib/kto-mix-14k"
+_ULTRAFEEDBACK = "trl-lib/ultrafeedback_binarized"
+_THUMBS = "trl-lib/kto-mix-14k"
 PROFILES = {
     "tiny": Profile(
         name="tiny",
@@ -272,17 +269,18 @@ PROFILES = {
 }
 
 
+def _default_name() -> str:
+    return "small" if torch.cuda.is_available() else "tiny"
+
+
 def get_profile(name: str | Profile | None = None) -> Profile:
-    """The profile by name, from `FTLIB_PROFILE`, or the default for this machine. ValueError if
-    unknown.
+    """The profile by name, else that of `FTLIB_PROFILE`, else the default for this machine.
+
+    ValueError if the name is unknown.
     """
     if isinstance(name, Profile):
         return name
-    chosen = (
-        name
-        or os.environ.get("FTLIB_PROFILE")
-        or ("small" if torch.cuda.is_available() else "tiny")
-    )
+    chosen = name or os.environ.get("FTLIB_PROFILE") or _default_name()
     if chosen not in PROFILES:
         raise ValueError(
             f"profile {chosen!r} is unknown: set FTLIB_PROFILE to one of {', '.join(PROFILES)}"

@@ -12,72 +12,81 @@ from collections.abc import Callable, Iterable
 import torch
 
 
-def _one(function: Callable, seed, queue, index: int) -> None:
-    """In a child: one thread, so that children share the cores and no OpenMP pool of the parent is
-    touched.
+def _one(function: Callable, seed, pipe, index: int) -> None:
+    """In a child: one run in one thread; sends (index, value, error) to the parent.
+
+    One thread, so that children share the cores and no OpenMP pool of the parent is touched.
     """
     torch.set_num_threads(1)
     logging.getLogger("ftlib").setLevel(logging.WARNING)  # every run would say the same
     try:
-        queue.send((index, function(seed), None))
+        pipe.send((index, function(seed), None))
     except BaseException as error:  # whatever it is, the parent must hear of it
-        queue.send((index, None, f"{type(error).__name__}: {error}"))
+        pipe.send((index, None, f"{type(error).__name__}: {error}"))
     finally:
-        queue.close()
+        pipe.close()
 
 
 def workers() -> int:
-    """How many runs go side by side: one a core on a CPU under Linux, else one. `FTLIB_WORKERS`
-    overrides.
+    """How many runs go side by side: one a core on a CPU under Linux, else one.
+
+    `FTLIB_WORKERS` overrides.
     """
-    if os.environ.get("FTLIB_WORKERS"):
-        return max(1, int(os.environ["FTLIB_WORKERS"]))
-    alone = sys.platform != "linux" or torch.cuda.is_available()
-    return 1 if alone else len(os.sched_getaffinity(0))
+    wanted = os.environ.get("FTLIB_WORKERS")
+    if wanted:
+        return max(1, int(wanted))
+    if sys.platform != "linux" or torch.cuda.is_available():
+        return 1
+    return len(os.sched_getaffinity(0))
 
 
 def over_seeds(function: Callable, seeds: Iterable) -> list:
-    """`[function(seed) for seed in seeds]`, each in a forked process of one thread where there is
-    no GPU.
+    """`[function(seed) for seed in seeds]`, each in its own process where there is no GPU.
 
-    A small model keeps one core busy but not two: side by side, n runs take about n/cores of the
-    time. What `function` returns must be picklable: numbers and arrays rather than models.
-    RuntimeError if a run fails.
+    The processes are forked and have one thread. A small model keeps one core busy but not two:
+    side by side, n runs take about n/cores of the time. What `function` returns must be picklable:
+    numbers and arrays rather than models. RuntimeError if a run fails.
     """
-    seeds, count = list(seeds), workers()
+    seeds = list(seeds)
+    count = workers()
     if count == 1 or len(seeds) == 1:
         return [function(seed) for seed in seeds]
     gc.collect()
     gc.freeze()  # a child that never walks the parent's objects copies fewer of its pages
-    context, results, running, todo = (
-        multiprocessing.get_context("fork"),
-        [None] * len(seeds),
-        {},
-        list(enumerate(seeds)),
-    )
+    running: dict = {}  # pipe -> (process, seed)
     try:
-        while todo or running:
-            while todo and len(running) < count:
-                index, seed = todo.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=_one, args=(function, seed, theirs, index), daemon=True
-                )
-                process.start()
-                theirs.close()
-                running[ours] = (process, seed)
-            for pipe in multiprocessing.connection.wait(list(running)):
-                process, seed = running.pop(pipe)
-                try:
-                    index, value, error = pipe.recv()
-                except EOFError:
-                    index, value, error = 0, None, "the process died (out of memory?)"
-                process.join()
-                if error:
-                    raise RuntimeError(f"the run with seed {seed!r} failed: {error}")
-                results[index] = value
+        return _side_by_side(function, seeds, count, running)
     finally:
         gc.unfreeze()
         for process, _ in running.values():
             process.terminate()
+
+
+def _side_by_side(function: Callable, seeds: list, count: int, running: dict) -> list:
+    """The results in the order of the seeds, `count` runs at a time; `running` holds those."""
+    results = [None] * len(seeds)
+    waiting = list(enumerate(seeds))
+    while waiting or running:
+        while waiting and len(running) < count:
+            index, seed = waiting.pop(0)
+            _start(function, seed, index, running)
+        for pipe in multiprocessing.connection.wait(list(running)):
+            process, seed = running.pop(pipe)
+            try:
+                index, value, error = pipe.recv()
+            except EOFError:
+                error = "the process died (out of memory?)"
+            process.join()
+            if error:
+                raise RuntimeError(f"the run with seed {seed!r} failed: {error}")
+            results[index] = value
     return results
+
+
+def _start(function: Callable, seed, index: int, running: dict) -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_one, args=(function, seed, theirs, index), daemon=True)
+    process.start()
+    theirs.close()
+    running[ours] = (process, seed)

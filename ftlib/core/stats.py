@@ -41,22 +41,33 @@ def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int
             f"values of shape {array.shape}, level={level}: pass one or two dimensions, not "
             "empty, and 0 < level < 1"
         )
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, array.shape[0], (draws, array.shape[0]))
-    if array.ndim == 1:
-        means = array[rows].mean(1)
-    else:
-        columns = rng.integers(0, array.shape[1], (draws, array.shape[1]))
-        means = np.array([array[np.ix_(r, c)].mean() for r, c in zip(rows, columns)])
+    means = _resampled_means(array, draws, np.random.default_rng(seed))  # (draws,)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(array.mean()), float(low), float(high))
 
 
+def _resampled_means(array: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Means of `draws` samples, each drawn with replacement along every dimension."""
+    count = array.shape[0]
+    rows = rng.integers(0, count, (draws, count))  # (draws, count)
+    if array.ndim == 1:
+        return array[rows].mean(1)
+    width = array.shape[1]
+    columns = rng.integers(0, width, (draws, width))  # (draws, width)
+    means = np.empty(draws)
+    for draw in range(draws):
+        sample = array[np.ix_(rows[draw], columns[draw])]  # (count, width)
+        means[draw] = sample.mean()
+    return means
+
+
 def paired_difference(a, b, **options) -> Interval:
-    """Interval of mean(a − b) where a and b share seeds (and examples): pairing takes their common
-    noise out.
+    """Interval of mean(a − b) where a and b share seeds (and examples).
+
+    Pairing takes their common noise out.
     """
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    a = np.asarray(a, dtype=float)
+    b = np.asarray(b, dtype=float)
     if a.shape != b.shape:
         raise ValueError(
             f"a has shape {a.shape}, b {b.shape}: pairs need the same seeds and examples"
