@@ -32,7 +32,7 @@ LAYERS = (
 
 
 def layer_of(module: str) -> str:
-    """`training` of `ftlib.training.run`; empty for the package itself and for what is not of ftlib."""
+    """`training` of `ftlib.training.run`; empty for what is in no layer."""
     first, _, rest = module.partition(".")
     return rest.partition(".")[0] if first == "ftlib" else ""
 
