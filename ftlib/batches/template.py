@@ -139,9 +139,12 @@ def inference_template(template: str) -> str:
     """
 
     def strip(mark: re.Match) -> str:
-        beside = template[mark.start() - 1 : mark.start()] + template[mark.end() : mark.end() + 1]
-        # An empty comment keeps what the mark did to the white space around it.
-        return "{#" + mark[1] + " " + mark[2] + "#}" if any(c.isspace() for c in beside) else ""
+        before = template[mark.start() - 1 : mark.start()]
+        after = template[mark.end() : mark.end() + 1]
+        if not before.isspace() and not after.isspace():
+            return ""
+        # Beside white space an empty comment does to it what the mark did.
+        return "{#" + mark[1] + " " + mark[2] + "#}"
 
     return _MARK.sub(strip, template)
 
