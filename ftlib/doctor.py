@@ -1,4 +1,4 @@
-"""Is this machine ready? Each finding is ok, a warning or a failure, with its mend."""
+"""Is this machine ready? Each finding is ok, a warning or a failure, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `status` is "ok", "warning" or "failure"."""
+    """One line of the report; `status` is "ok", "warning" or "failure", `mend` the fix."""
 
     status: str
     what: str
@@ -38,8 +38,11 @@ class Finding:
 def tested_versions() -> dict[str, str]:
     """The versions in constraints.txt that the labs were run with."""
     file = ROOT / "constraints.txt"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
+    if not file.is_file():
+        return {}
+    lines = file.read_text(encoding="utf-8").splitlines()
+    pinned = [line for line in lines if "==" in line and not line.startswith("#")]
+    return dict(line.split("==", 1) for line in pinned)
 
 
 def _package(name: str, tested: dict[str, str]) -> Finding:
@@ -58,56 +61,53 @@ def _package(name: str, tested: dict[str, str]) -> Finding:
 
 
 def _machine() -> list[Finding]:
-    import torch
-
-    out = [
-        Finding(
-            "ok" if sys.version_info >= (3, 11) else "failure",
-            f"Python {platform.python_version()} on {platform.machine()}",
-            "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer",
-        )
-    ]
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        out.append(
-            Finding(
-                "ok",
-                f"GPU {torch.cuda.get_device_name()}, compute capability {major}.{minor}, "
-                f"CUDA {torch.version.cuda}, "
-                + (
-                    "memory shared with the CPU"
-                    if unified_memory()
-                    else f"{torch.cuda.mem_get_info()[0] / 1e9:.1f} GB of its own memory free"
-                ),
-            )
-        )
-    else:
-        out.append(Finding("ok", "no GPU: the labs run in the tiny profile"))
-    memory, disk = available_memory(), shutil.disk_usage(ROOT).free
+    findings = [_python(), _gpu()]
+    memory = available_memory()
     if memory is not None:
-        out.append(
-            Finding(
-                "ok" if memory > 3e9 else "warning",
-                f"{memory / 1e9:.1f} GB of memory available",
-                "close other programs" if memory <= 3e9 else "",
-            )
-        )
-    out.append(
-        Finding(
-            "ok" if disk > 5e9 else "warning",
-            f"{disk / 1e9:.0f} GB of disk free",
-            "free some disk" if disk <= 5e9 else "",
-        )
-    )
+        said = f"{memory / 1e9:.1f} GB of memory available"
+        enough = memory > 3e9
+        findings.append(_ok_or("warning", enough, said, "close other programs"))
+    disk = shutil.disk_usage(ROOT).free
+    said = f"{disk / 1e9:.0f} GB of disk free"
+    enough = disk > 5e9
+    findings.append(_ok_or("warning", enough, said, "free some disk"))
     if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
-        out.append(
+        findings.append(
             Finding(
                 "warning",
                 "OMP_WAIT_POLICY is not PASSIVE: busy cores make training many times slower",
                 "import ftlib before torch, or export OMP_WAIT_POLICY=PASSIVE",
             )
         )
-    return out
+    return findings
+
+
+def _ok_or(otherwise: str, good: bool, what: str, fix: str) -> Finding:
+    """An ok, or where it is not good the other status with its fix."""
+    return Finding("ok", what) if good else Finding(otherwise, what, fix)
+
+
+def _python() -> Finding:
+    said = f"Python {platform.python_version()} on {platform.machine()}"
+    return _ok_or("failure", sys.version_info >= (3, 11), said, "install Python 3.11 or newer")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("ok", "no GPU: the labs run in the tiny profile")
+    major, minor = torch.cuda.get_device_capability()
+    if unified_memory():
+        memory = "memory shared with the CPU"
+    else:
+        free, _ = torch.cuda.mem_get_info()
+        memory = f"{free / 1e9:.1f} GB of its own memory free"
+    return Finding(
+        "ok",
+        f"GPU {torch.cuda.get_device_name()}, compute capability {major}.{minor}, "
+        f"CUDA {torch.version.cuda}, {memory}",
+    )
 
 
 def _bitsandbytes() -> Finding:
@@ -130,79 +130,67 @@ def _bitsandbytes() -> Finding:
             "bitsandbytes found no CUDA library: 4-bit layers will be slow",
             "python -m bitsandbytes tells more",
         )
-    return Finding(
-        "ok", f"bitsandbytes {bitsandbytes.__version__} computes on {'CUDA' if cuda else 'the CPU'}"
-    )
-
-
-def ollama_address() -> str:
-    """Where Ollama is asked for: `OLLAMA_HOST`, or its default on this machine."""
-    host = os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
-    return host if host.startswith("http") else f"http://{host}"
+    device = "CUDA" if cuda else "the CPU"
+    return Finding("ok", f"bitsandbytes {bitsandbytes.__version__} computes on {device}")
 
 
 def _ollama() -> Finding:
-    import json
-    import urllib.error
-    import urllib.request
+    from ftlib.export.errors import ServingError
+    from ftlib.export.ollama import find_ollama, ollama_url
 
     try:
-        with urllib.request.urlopen(f"{ollama_address()}/api/version", timeout=1) as reply:
-            return Finding(
-                "ok", f"Ollama {json.load(reply).get('version', '?')} answers at {ollama_address()}"
-            )
-    except (OSError, ValueError, urllib.error.URLError):
+        url = ollama_url()
+    except ServingError as error:
+        return Finding("warning", f"Ollama cannot be asked for: {error}", "unset OLLAMA_HOST")
+    found = find_ollama(timeout=1)
+    if found is None:
         return Finding(
-            "ok",
-            f"no Ollama at {ollama_address()}: only lab 3.1.10 asks for it, and goes on without",
+            "ok", f"no Ollama at {url}: only lab 3.1.10 asks for it, and goes on without"
         )
+    return Finding("ok", f"Ollama {found} answers at {url}")
 
 
 def _hub() -> list[Finding]:
     from huggingface_hub import constants, get_token
 
-    token, cache = get_token(), Path(constants.HF_HUB_CACHE)
-    held = sum(1 for _ in cache.glob("models--*")) if cache.is_dir() else 0
-    return [
-        Finding(
-            "ok",
-            "a Hub token is stored"
-            if token
-            else "no Hub token: needed for gated models alone (`hf auth login`)",
-        ),
-        Finding(
-            "ok",
-            f"Hub cache {_tilde(cache)}: {held} models"
-            + ("; HF_HUB_OFFLINE=1" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""),
-        ),
-    ]
+    if get_token():
+        token = "a Hub token is stored"
+    else:
+        token = "no Hub token: needed for gated models alone (`hf auth login`)"
+    folder = Path(constants.HF_HUB_CACHE)
+    held = len(list(folder.glob("models--*"))) if folder.is_dir() else 0
+    cache = f"Hub cache {_tilde(folder)}: {held} models"
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        cache += "; HF_HUB_OFFLINE=1"
+    return [Finding("ok", token), Finding("ok", cache)]
 
 
 def _project() -> list[Finding]:
     from ftlib.core.paths import DATA, EMBEDDED
 
     model = DATA / EMBEDDED / "model.safetensors"
-    found = (
-        Finding("ok", f"embedded model in {DATA.name}/{EMBEDDED}")
-        if model.is_file()
-        else Finding(
+    if model.is_file():
+        found = Finding("ok", f"embedded model in {DATA.name}/{EMBEDDED}")
+    else:
+        found = Finding(
             "failure",
             f"{model} is missing",
             "clone the repository whole, or rebuild it with `make data`",
         )
-    )
     return [found, _llama()]
 
 
 def _llama() -> Finding:
     """Whether llama.cpp runs on this processor: tried in a subprocess, which may die."""
-    from ftlib.export.llama_probe import mend, probe_llama
+    from ftlib.export.llama_probe import fix_command, probe_llama
 
     found = probe_llama()
     if found.fine:
         return Finding("ok", f"llama-cpp-python runs, with {found.features}")
     status = "ok" if found.status == "missing" else "warning"
-    return Finding(status, f"{found.what}; only lab 3.1.10 needs it, and is left out", mend())
+    return Finding(
+        status, f"{found.what}; only lab 3.1.10 needs it, and is left out", fix_command()
+    )
 
 
 def examine() -> list[Finding]:
@@ -239,17 +227,14 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
     if _cached(model):
         return [Finding("ok", f"{model} is in the cache ({_tilde(Path(constants.HF_HUB_CACHE))})")]
     cache = Path(constants.HF_HUB_CACHE)
-    there = next(p for p in (cache, *cache.parents) if p.exists())
-    free, need = shutil.disk_usage(there).free / 1e9, 1.1 * size_gb
-    out = [
-        Finding(
-            "ok" if free > need else "failure",
-            f"download of {size_gb:.1f} GB to {_tilde(cache)}, {free:.0f} GB free there",
-            "" if free > need else "free some disk, or set HF_HOME to a larger one",
-        )
-    ]
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    said = f"download of {size_gb:.1f} GB to {_tilde(cache)}, {free:.0f} GB free there"
+    enough = free > 1.1 * size_gb
+    fix = "free some disk, or set HF_HOME to a larger one"
+    findings = [_ok_or("failure", enough, said, fix)]
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        out.append(
+        findings.append(
             Finding(
                 "failure",
                 f"{model} is not in the cache and HF_HUB_OFFLINE=1",
@@ -257,14 +242,14 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
             )
         )
     if model.startswith("meta-llama/") and not get_token():
-        out.append(
+        findings.append(
             Finding(
                 "failure",
                 f"{model} is gated and there is no Hub token",
                 "accept its licence on the Hub, then `hf auth login`",
             )
         )
-    return out
+    return findings
 
 
 def preflight(profile=None, model: str | None = None, size_gb: float | None = None) -> str:
@@ -281,27 +266,34 @@ def preflight(profile=None, model: str | None = None, size_gb: float | None = No
     chosen = get_profile(profile)
     name = stand_in(model or chosen.model, given=model is not None)
     if name == EMBEDDED or Path(name).exists():
-        found, size = [Finding("ok", f"{name} is on this disk: nothing is downloaded")], 0.0
+        findings = [Finding("ok", f"{name} is on this disk: nothing is downloaded")]
+        size = 0.0
     else:
         size = chosen.download_gb if size_gb is None else size_gb
-        found = _hub_findings(name, size)
-    need, have = 1.5 * size + 2, (available_memory() or 0) / 1e9
-    found.append(
-        Finding(
-            "ok" if have > need or not have else "failure",
-            f"about {need:.0f} GB of memory wanted (estimate), {have:.1f} GB available",
-            "" if have > need or not have else "close other programs, or take a smaller profile",
-        )
-    )
-    text = f"profile {chosen.name}: {name}\n" + report(found)
-    if any(f.status == "failure" for f in found):
+        findings = _hub_findings(name, size)
+    findings.append(_memory_for(size))
+    text = f"profile {chosen.name}: {name}\n" + report(findings)
+    if any(f.status == "failure" for f in findings):
         raise LoadError(f"not ready for this lab\n{text}")
     return text
+
+
+def _memory_for(size_gb: float) -> Finding:
+    """Whether a model of this size can be trained in the memory that is free, if that is known."""
+    need = 1.5 * size_gb + 2
+    have = (available_memory() or 0) / 1e9
+    enough = have > need or not have
+    said = f"about {need:.0f} GB of memory wanted (estimate), {have:.1f} GB available"
+    return _ok_or("failure", enough, said, "close other programs, or take a smaller profile")
 
 
 def report(findings: list[Finding]) -> str:
     """The findings as text, a line each."""
     sign = {"ok": "ok     ", "warning": "warning", "failure": "FAILURE"}
-    return "\n".join(
-        f"{sign[f.status]}  {f.what}" + (f"  → {f.mend}" if f.mend else "") for f in findings
-    )
+    lines = []
+    for finding in findings:
+        line = f"{sign[finding.status]}  {finding.what}"
+        if finding.mend:
+            line += f"  → {finding.mend}"
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,7 +1,10 @@
 """`ftlib doctor` and the command line: what they say and how they end."""
 
 import json
+import subprocess
+import sys
 
+import httpx
 import pytest
 
 from ftlib import cli, doctor
@@ -10,7 +13,7 @@ from ftlib.doctor import Finding
 
 
 def test_report_and_status(monkeypatch, capsys):
-    """Exit 0 with warnings, 1 with a failure; each finding on a line of its own with its mend."""
+    """Exit 0 with warnings, 1 with a failure; each finding on a line of its own with its fix."""
     findings = [Finding("ok", "fine"), Finding("warning", "hm", "do this")]
     monkeypatch.setattr(doctor, "examine", lambda: findings)
     assert cli.main(["doctor"]) == 0
@@ -115,6 +118,44 @@ def test_ollama_is_asked(monkeypatch):
         assert "no Ollama" in doctor._ollama().what
         server.shutdown()
     assert doctor._ollama().status == "ok" and "goes on without" in doctor._ollama().what
+
+
+@pytest.mark.parametrize(
+    "host, address",
+    [
+        (None, "http://127.0.0.1:11434"),
+        ("127.0.0.1", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("https://127.0.0.1", "https://127.0.0.1:443"),
+        ("127.0.0.1:4321", "http://127.0.0.1:4321"),
+    ],
+)
+def test_ollama_is_asked_where_serving_asks(host, address, monkeypatch):
+    asked = []
+
+    def refuse(url, timeout):
+        asked.append(url)
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(httpx, "get", refuse)
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    if host:
+        monkeypatch.setenv("OLLAMA_HOST", host)
+    assert f"no Ollama at {address}:" in doctor._ollama().what
+    assert asked == [f"{address}/api/version"]
+
+
+def test_an_address_of_ollama_that_is_none_is_said(monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:many")
+    found = doctor._ollama()
+    assert found.status == "warning" and "127.0.0.1:many" in found.what
+    assert found.mend == "unset OLLAMA_HOST"
+
+
+def test_where_ollama_is_is_known_without_torch():
+    code = "import sys, ftlib.export.ollama; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bitsandbytes_that_does_not_load_is_a_failure(monkeypatch):

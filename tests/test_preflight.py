@@ -1,4 +1,4 @@
-"""Before anything is fetched: disk, network, access and memory, each with its mend."""
+"""Before anything is fetched: disk, network, access and memory, each with its fix."""
 
 import types
 

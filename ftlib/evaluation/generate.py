@@ -7,6 +7,7 @@ import math
 import torch
 
 from ftlib.batches.template import check_tokenizer, template_ids
+from ftlib.core.modes import evaluation_mode
 
 
 def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]:
@@ -16,15 +17,13 @@ def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]
     A system message of the prompt goes first; those of the shots are left out.
     """
     asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    first = [m for m in asked if m["role"] == "system"]
-    return (
-        first
-        + [m for shot in shots for m in shot["messages"] if m["role"] != "system"]
-        + [m for m in asked if m not in first]
-    )
+    messages = [m for m in asked if m["role"] == "system"]
+    for shot in shots:
+        messages += [m for m in shot["messages"] if m["role"] != "system"]
+    messages += [m for m in asked if m["role"] != "system"]
+    return messages
 
 
-@torch.no_grad()
 def generate_answers(
     model,
     tokenizer,
@@ -41,55 +40,74 @@ def generate_answers(
     the same for the same `seed` and batches, and the global generator goes on as if nothing had
     been drawn.
     """
-    return [
-        tokenizer.decode(ids, skip_special_tokens=True).strip()
-        for ids in _generate(
-            model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed
-        )[1]
-    ]
+    _, answers = generate_ids(
+        model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed
+    )
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
 
 
 @torch.no_grad()
-def _generate(
-    model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed
+def generate_ids(
+    model,
+    tokenizer,
+    conversations: list[list[dict]],
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float,
+    seed: int,
 ) -> tuple[list[list[int]], list[list[int]]]:
     """(prompts, answers) as token ids; an answer ends with its stop token where it came to one."""
     check_tokenizer(tokenizer)
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature={temperature!r}: must be 0 (greedy) or above, and finite")
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
-    stops = model.generation_config.eos_token_id
-    stops = {stops} if isinstance(stops, int) else set(stops or ())
-    encoded = [template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
-    order, answers = sorted(range(len(encoded)), key=lambda i: len(encoded[i])), [[]] * len(encoded)
-    was_training = model.training
-    model.eval()
-    with torch.random.fork_rng():
+    options = {
+        "max_new_tokens": max_new_tokens,
+        "pad_token_id": tokenizer.pad_token_id,
+        **_sampling_options(temperature),
+    }
+    stops = _stop_ids(model)
+    prompts = [template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    with evaluation_mode(model), torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
-            width = max(len(encoded[i]) for i in part)
-            ids = torch.tensor(
-                [[tokenizer.pad_token_id] * (width - len(encoded[i])) + encoded[i] for i in part],
-                device=model.device,
-            )
-            mask = torch.tensor(
-                [[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in part],
-                device=model.device,
-            )
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                **sampling,
-            )
-            for i, row in zip(part, out[:, width:].tolist()):
-                end = next((k + 1 for k, token in enumerate(row) if token in stops), len(row))
-                answers[i] = row[:end]
-    model.train(was_training)
-    return encoded, answers
+            rows = [prompts[i] for i in part]
+            ids, mask = _pad_left(rows, tokenizer.pad_token_id, model.device)
+            out = model.generate(input_ids=ids, attention_mask=mask, **options)
+            new = out[:, ids.shape[1] :].tolist()
+            for i, tokens in zip(part, new, strict=True):
+                answers[i] = _up_to_stop(tokens, stops)
+    return prompts, answers
+
+
+def _sampling_options(temperature: float) -> dict:
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature={temperature!r}: must be 0 (greedy) or above, and finite")
+    if temperature == 0:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+
+
+def _stop_ids(model) -> set[int]:
+    stops = model.generation_config.eos_token_id
+    if isinstance(stops, int):
+        return {stops}
+    return set(stops or ())
+
+
+def _pad_left(
+    rows: list[list[int]], pad_token_id: int, device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, attention mask), each (rows, longest row)."""
+    width = max(map(len, rows))
+    ids = [[pad_token_id] * (width - len(row)) + row for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _up_to_stop(tokens: list[int], stops: set[int]) -> list[int]:
+    """The tokens up to and with the first stop; all where there is none."""
+    for position, token in enumerate(tokens):
+        if token in stops:
+            return tokens[: position + 1]
+    return tokens

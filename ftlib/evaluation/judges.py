@@ -6,27 +6,40 @@ A judge is blind: it sees the prompt and a first and a second answer, never whic
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
-import json
 import re
+import ssl
 import time
-import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+import httpx
 
 RUBRIC = (
     "Which of the two answers serves the request better? Judge correctness first, then "
-    "completeness, then brevity; "
-    "the order in which they stand means nothing."
+    "completeness, then brevity; the order in which they stand means nothing."
 )
 FORM = "End with one line that holds nothing but your verdict: A, B or tie."
+QUESTION = """{rubric}
+
+[Request]
+{prompt}
+
+[Answer A]
+{first}
+
+[Answer B]
+{second}
+
+{form}"""
 VERDICTS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+_VERDICT_LINE = re.compile(r"[*\s]*(?:verdict:)?[*\s]*(a|b|tie)[*.\s]*", re.IGNORECASE)
 
 
 class JudgeError(ValueError):
     """A judge that cannot be asked, or whose reply is no verdict: where, what it said, and the
-    mend.
+    fix.
     """
 
 
@@ -43,8 +56,10 @@ def exact_judge(references: dict[str, str]) -> Callable[[str, str, str], float]:
     """
 
     def judge(prompt: str, first: str, second: str) -> float:
-        right = [normalise(x) == normalise(references[prompt]) for x in (first, second)]
-        return 0.5 + 0.5 * (right[0] - right[1])
+        reference = normalise(references[prompt])
+        first_right = normalise(first) == reference
+        second_right = normalise(second) == reference
+        return 0.5 + 0.5 * (first_right - second_right)
 
     return judge
 
@@ -63,58 +78,97 @@ def parse_verdict(reply: str) -> float:
     """1.0 for A, 0.0 for B, 0.5 for a tie, from a reply's last line alone: no guess from its prose.
     JudgeError if it holds anything else."""
     lines = reply.strip().splitlines()
-    word = re.fullmatch(
-        r"[*\s]*(?:verdict:)?[*\s]*(a|b|tie)[*.\s]*", lines[-1] if lines else "", re.IGNORECASE
-    )
-    if not word:
+    last_line = lines[-1] if lines else ""
+    found = _VERDICT_LINE.fullmatch(last_line)
+    if not found:
         raise JudgeError(
-            f"the judge's reply ends with {(lines or [''])[-1][-80:]!r}: a last line of A, B or "
-            "tie is needed; "
-            "take a stronger model or a plainer rubric"
+            f"the judge's reply ends with {last_line[-80:]!r}: a last line of A, B or tie is "
+            "needed; take a stronger model or a plainer rubric"
         )
-    return VERDICTS[word[1].lower()]
+    return VERDICTS[found[1].lower()]
 
 
-def _post(url: str, body: dict, headers: dict, timeout: float) -> dict:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
-    )
-    # No proxies from the environment, and no redirects: the answers go to the host that was named.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-    with opener.open(request, timeout=timeout) as response:
-        return json.loads(response.read())
+@dataclass(frozen=True)
+class _Endpoint:
+    """A chat completion's address, and how patiently it is asked (seconds)."""
 
+    url: str
+    timeout: float
+    retries: int
+    backoff: float
+    headers: dict[str, str] = field(default_factory=dict)
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_):
-        return None
+    def ask(self, body: dict) -> str:
+        """The reply's text. Lost connections, timeouts, 429 and 5xx are tried again, after
+        `backoff`, twice that, and so on.
+        """
+        for attempt in range(self.retries + 1):
+            try:
+                answer = self._post(body)
+            except httpx.HTTPError as error:  # timeouts among them
+                problem = f"{type(error).__name__}: {error}"
+            else:
+                if answer.is_success:
+                    return self._text(answer)
+                problem = self._refusal(answer)
+            if attempt < self.retries:
+                time.sleep(self.backoff * 2**attempt)
+        raise JudgeError(
+            f"{self.url} did not answer in {self.retries + 1} tries ({problem}): is the server "
+            "running?"
+        )
 
+    def _post(self, body: dict) -> httpx.Response:
+        # No proxies from the environment, and no redirects: the answers go to the host that was
+        # named. Certificates are checked against those that this machine trusts.
+        return httpx.post(
+            self.url,
+            json=body,
+            headers=self.headers,
+            timeout=self.timeout,
+            trust_env=False,
+            follow_redirects=False,
+            verify=ssl.create_default_context(),
+        )
 
-def _ask(url: str, body: dict, headers: dict, timeout: float, retries: int, backoff: float) -> str:
-    """The reply's text. Lost connections, timeouts, 429 and 5xx are tried again, after `backoff`,
-    twice that, and so on (seconds).
-    """
-    for attempt in range(retries + 1):
+    def _text(self, answer: httpx.Response) -> str:
         try:
-            return _post(url, body, headers, timeout)["choices"][0]["message"]["content"] or ""
-        except urllib.error.HTTPError as error:
-            said = f"HTTP {error.code}: {error.read(200).decode(errors='replace')}"
-            if error.code != 429 and error.code < 500:
-                raise JudgeError(
-                    f"{url} refused the request ({said}): check base_url and model"
-                ) from None
-        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts among them
-            said = f"{type(error).__name__}: {error}"
+            return answer.json()["choices"][0]["message"]["content"] or ""
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise JudgeError(
-                f"{url} gave no chat completion ({type(error).__name__}: {error}): "
+                f"{self.url} gave no chat completion ({type(error).__name__}: {error}): "
                 "an OpenAI-compatible endpoint is needed"
             ) from None
-        if attempt < retries:
-            time.sleep(backoff * 2**attempt)
-    raise JudgeError(
-        f"{url} did not answer in {retries + 1} tries ({said}): is the server running?"
-    )
+
+    def _refusal(self, answer: httpx.Response) -> str:
+        """What was said of a failure that may pass; JudgeError for one that stays."""
+        start = answer.content[:200].decode(errors="replace")
+        problem = f"HTTP {answer.status_code}: {start}"
+        if answer.status_code != 429 and answer.status_code < 500:
+            raise JudgeError(
+                f"{self.url} refused the request ({problem}): check base_url and model"
+            )
+        return problem
+
+
+def _check_address(base_url: str, allow_remote: bool) -> None:
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise JudgeError(
+            f"base_url={base_url!r}: an address such as http://localhost:11434/v1 is needed"
+        )
+    if not allow_remote and not is_local(parts.hostname):
+        raise JudgeError(
+            f"base_url={base_url!r} is not this machine: prompts and answers would leave it; "
+            "pass allow_remote=True if they may"
+        )
+    try:
+        httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise JudgeError(
+            f"base_url={base_url!r}: {error}; an address such as http://localhost:11434/v1 is "
+            "needed"
+        ) from None
 
 
 def api_judge(
@@ -137,33 +191,25 @@ def api_judge(
     not this machine unless `allow_remote`, a server that does not answer after `retries` more
     tries, and a reply without a verdict.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise JudgeError(
-            f"base_url={base_url!r}: an address such as http://localhost:11434/v1 is needed"
-        )
-    if not allow_remote and not is_local(parts.hostname):
-        raise JudgeError(
-            f"base_url={base_url!r} is not this machine: prompts and answers would leave it; "
-            "pass allow_remote=True if they may"
-        )
+    _check_address(base_url, allow_remote)
     if retries < 0 or not timeout > 0 or not backoff >= 0:
         raise JudgeError(
             f"retries={retries}, timeout={timeout}, backoff={backoff}: timeout must be above 0, "
             "the others at least 0"
         )
-    url, headers = (
-        base_url.rstrip("/") + "/chat/completions",
-        {"Authorization": f"Bearer {api_key}"} if api_key else {},
-    )
+    url = base_url.rstrip("/") + "/chat/completions"
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    endpoint = _Endpoint(url, timeout, retries, backoff, headers)
 
     def judge(prompt: str, first: str, second: str) -> float:
-        question = f"{rubric}\n\n[Request]\n{prompt}\n\n[Answer A]\n{first}\n\n[Answer B]\n{second}\n\n{FORM}"
+        question = QUESTION.format(
+            rubric=rubric, prompt=prompt, first=first, second=second, form=FORM
+        )
         body = {
             "model": model,
             "messages": [{"role": "user", "content": question}],
             "temperature": 0,
         }
-        return parse_verdict(_ask(url, body, headers, timeout, retries, backoff))
+        return parse_verdict(endpoint.ask(body))
 
     return judge

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
+from ftlib.core.modes import evaluation_mode
 from ftlib.evaluation.generate import few_shot_messages, generate_answers
 from ftlib.evaluation.judges import normalise
 
@@ -38,33 +40,50 @@ def golden_accuracy(
     """
     if not examples:
         raise ValueError("examples is empty: nothing to score")
-    prompts = [few_shot_messages(shots(e) if shots else [], e["messages"][:-1]) for e in examples]
+    prompts = []
+    for example in examples:
+        solved = shots(example) if shots else []
+        prompts.append(few_shot_messages(solved, example["messages"][:-1]))
     answers = generate_answers(model, tokenizer, prompts, max_new_tokens, batch_size)
-    correct = [
-        normalise(a) == normalise(e.get("answer") or e["messages"][-1]["content"])
-        for a, e in zip(answers, examples)
-    ]
+    correct = []
     families = defaultdict(list)
-    for e, c in zip(examples, correct):
-        families[e.get("family", "all")].append(c)
+    for answer, example in zip(answers, examples, strict=True):
+        wanted = example.get("answer") or example["messages"][-1]["content"]
+        right = normalise(answer) == normalise(wanted)
+        correct.append(right)
+        families[example.get("family", "all")].append(right)
     result = Accuracy(sum(correct) / len(correct))
-    result.correct, result.answers = correct, answers
+    result.correct = correct
+    result.answers = answers
     result.by_family = {name: sum(c) / len(c) for name, c in sorted(families.items())}
     return result
 
 
-def shots_by_family(pool: list[dict], count: int = 3):
-    """`shots` for golden_accuracy: the first `count` solved examples of the question's own family."""
+def shots_by_family(pool: list[dict], count: int = 3) -> Callable[[dict], list[dict]]:
+    """`shots` for golden_accuracy: the first `count` solved examples of the question's family."""
     families = defaultdict(list)
     for row in pool:
         families[row.get("family")].append(row)
-    return lambda example: families[example.get("family")][:count]
+
+    def shots(example: dict) -> list[dict]:
+        return families[example.get("family")][:count]
+
+    return shots
 
 
-def batches_by_length(rows: list[list[int]], batch_size: int):
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for start in range(0, len(order), batch_size):
-        yield [rows[i] for i in order[start : start + batch_size]]
+def batches_by_length(rows: list[list[int]], batch_size: int) -> Iterator[list[list[int]]]:
+    """The rows in batches, the shortest first: rows of like length need little padding."""
+    ordered = sorted(rows, key=len)
+    for start in range(0, len(ordered), batch_size):
+        yield ordered[start : start + batch_size]
+
+
+def _pad_right(rows: list[list[int]], device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, attention mask), each (rows, longest row)."""
+    width = max(map(len, rows))
+    ids = [row + [0] * (width - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 @torch.no_grad()
@@ -75,21 +94,21 @@ def mean_nll(
     are cut at max_length.
     """
     rows = [tokenizer(t, truncation=True, max_length=max_length)["input_ids"] for t in texts]
-    rows = [r for r in rows if len(r) > 1]
+    rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise ValueError("texts hold no token to predict: pass at least one text of two tokens")
-    total, count, was_training = 0.0, 0, model.training
-    model.eval()
-    for batch in batches_by_length(rows, batch_size):
-        width = max(map(len, batch))
-        ids = torch.tensor([r + [0] * (width - len(r)) for r in batch], device=model.device)
-        mask = torch.tensor(
-            [[1] * len(r) + [0] * (width - len(r)) for r in batch], device=model.device
-        )
-        logps = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
-        picked = logps.gather(-1, ids[:, 1:, None])[..., 0] * mask[:, 1:]
-        total, count = total - picked.sum().item(), count + int(mask[:, 1:].sum())
-    model.train(was_training)
+    total = 0.0
+    count = 0
+    with evaluation_mode(model):
+        for batch in batches_by_length(rows, batch_size):
+            ids, mask = _pad_right(batch, model.device)
+            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+            logps = logits.float().log_softmax(-1)  # (rows, width - 1, V)
+            targets = ids[:, 1:, None]
+            counted = mask[:, 1:]
+            picked = logps.gather(-1, targets)[..., 0] * counted
+            total -= picked.sum().item()
+            count += int(counted.sum())
     return total / count
 
 
@@ -117,27 +136,22 @@ def complete_matches(
     model, tokenizer, pairs: list[tuple[str, str]], batch_size: int = 100
 ) -> list[bool]:
     """Whether every token of each continuation is the greedy one after its text."""
-    rows = [
-        (tokenizer(a)["input_ids"], tokenizer(b, add_special_tokens=False)["input_ids"])
-        for a, b in pairs
-    ]
-    hits, was_training = [], model.training
-    if not rows:
+    if not pairs:
         raise ValueError("pairs is empty: nothing to complete")
-    model.eval()
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        width = max(len(a) + len(b) for a, b in part)
-        ids = torch.tensor(
-            [a + b + [0] * (width - len(a) - len(b)) for a, b in part], device=model.device
-        )
-        mask = torch.tensor(
-            [[1] * (len(a) + len(b)) + [0] * (width - len(a) - len(b)) for a, b in part],
-            device=model.device,
-        )
-        best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
-        hits += [
-            best[i, len(a) - 1 : len(a) + len(b) - 1].tolist() == b for i, (a, b) in enumerate(part)
-        ]
-    model.train(was_training)
+    rows = []
+    for text, continuation in pairs:
+        given = tokenizer(text)["input_ids"]
+        wanted = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+        rows.append((given, wanted))
+    hits = []
+    with evaluation_mode(model):
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            ids, mask = _pad_right([given + wanted for given, wanted in part], model.device)
+            best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
+            for row, (given, wanted) in zip(best, part, strict=True):
+                # The logits at a position are of the token after it.
+                first = len(given) - 1
+                predicted = row[first : first + len(wanted)].tolist()
+                hits.append(predicted == wanted)
     return hits

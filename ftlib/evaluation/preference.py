@@ -7,8 +7,9 @@ import torch
 
 from ftlib.batches.collate import SFTCollator
 from ftlib.batches.template import IGNORE
+from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, bootstrap_interval
-from ftlib.evaluation.generate import _generate
+from ftlib.evaluation.generate import generate_ids
 from ftlib.losses.logps import sequence_logps
 
 
@@ -41,22 +42,27 @@ def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None
             f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many "
             "prompts"
         )
-    scores, agree = [], 0
-    for i, (one, two) in enumerate(zip(a, b)):
-        lead = (prompts[i],) if prompts is not None else ()
-        verdicts = judge(*lead, one, two), judge(*lead, two, one)
-        for verdict in verdicts:
-            if not isinstance(verdict, (int, float, np.number)) or not 0 <= verdict <= 1:
-                raise ValueError(
-                    f"judge returned {verdict!r} for pair {i}: it must return 1, 0.5 or 0"
-                )
-        agree += bool(verdicts[0] == 1 - verdicts[1])
-        scores.append((float(verdicts[0]) + 1 - float(verdicts[1])) / 2)
+    scores = []
+    agreements = 0
+    for i, (one, two) in enumerate(zip(a, b, strict=True)):
+        prompt = () if prompts is None else (prompts[i],)
+        forward = _checked_verdict(judge(*prompt, one, two), i)
+        backward = _checked_verdict(judge(*prompt, two, one), i)
+        agreements += forward == 1 - backward
+        scores.append((forward + 1 - backward) / 2)
     result = WinRate(sum(scores) / len(scores))
-    result.interval, result.consistency = bootstrap_interval(scores), agree / len(scores)
-    result.wins, result.ties = sum(s > 0.5 for s in scores), sum(s == 0.5 for s in scores)
+    result.interval = bootstrap_interval(scores)
+    result.consistency = agreements / len(scores)
+    result.wins = sum(score > 0.5 for score in scores)
+    result.ties = sum(score == 0.5 for score in scores)
     result.losses = len(scores) - result.wins - result.ties
     return result
+
+
+def _checked_verdict(verdict, pair: int) -> float:
+    if not isinstance(verdict, (int, float, np.number)) or not 0 <= verdict <= 1:
+        raise ValueError(f"judge returned {verdict!r} for pair {pair}: it must return 1, 0.5 or 0")
+    return float(verdict)
 
 
 @torch.no_grad()
@@ -105,33 +111,36 @@ def sampled_logps(
         raise ValueError(
             f"{len(prompts)} prompts, samples={samples}: at least one of each is needed"
         )
-    was_training, found = model.training, []
-    asked, answers = _generate(
-        model,
-        tokenizer,
-        [p for p in prompts for _ in range(samples)],
-        max_new_tokens,
-        batch_size,
-        1.0,
-        seed,
+    repeated = []
+    for prompt in prompts:
+        repeated += [prompt] * samples
+    asked, answers = generate_ids(
+        model, tokenizer, repeated, max_new_tokens, batch_size, temperature=1.0, seed=seed
     )
-    model.eval()
-    for start in range(0, len(asked), batch_size):
-        batch = _pad_answers(
-            asked[start : start + batch_size], answers[start : start + batch_size], model.device
-        )
-        policy = sequence_logps(model, **batch)
-        with reference(model):
-            found.append(torch.stack([policy, sequence_logps(model, **batch)]).double().cpu())
-    model.train(was_training)
+    policy_logps = []
+    reference_logps = []
+    with evaluation_mode(model):
+        for start in range(0, len(asked), batch_size):
+            end = start + batch_size
+            batch = _pad_answers(asked[start:end], answers[start:end], model.device)
+            policy_logps.append(sequence_logps(model, **batch))
+            with reference(model):
+                reference_logps.append(sequence_logps(model, **batch))
     texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
-    return texts, *torch.cat(found, 1).numpy()
+    return texts, _joined(policy_logps), _joined(reference_logps)
+
+
+def _joined(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat(parts).double().cpu().numpy()
 
 
 def _pad_answers(
     prompts: list[list[int]], answers: list[list[int]], device
 ) -> dict[str, torch.Tensor]:
-    rows = SFTCollator(pad_token_id=0)(
-        [{"input_ids": p + a, "labels": [IGNORE] * len(p) + a} for p, a in zip(prompts, answers)]
-    )
-    return {k: v.to(device) for k, v in rows.items()}
+    """A batch of whole conversations in which the answers' tokens alone are labels."""
+    rows = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        labels = [IGNORE] * len(prompt) + answer
+        rows.append({"input_ids": prompt + answer, "labels": labels})
+    batch = SFTCollator(pad_token_id=0)(rows)
+    return {name: values.to(device) for name, values in batch.items()}

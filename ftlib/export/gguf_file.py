@@ -9,23 +9,29 @@ from gguf import GGUFReader
 from ftlib.export.errors import ExportError
 
 
-def read_gguf(path) -> GGUFReader:
-    """The file's header and tensors, all of them there. ExportError for a missing, damaged or
-    truncated file.
+def open_gguf(path) -> GGUFReader:
+    """The file's header, and its tensors if it has any: one may hold a vocabulary alone.
+    ExportError for a missing, damaged or truncated file.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise ExportError(f"{path} does not exist: export_gguf writes one")
     try:
-        reader = GGUFReader(path)
+        return GGUFReader(path)
     except Exception as error:  # a damaged header raises whatever its bytes happen to mean
         raise ExportError(
             f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): "
-            "export it "
-            f"again"
+            "export it again"
         ) from None
+
+
+def read_gguf(path) -> GGUFReader:
+    """The file's header and tensors, all of them there. ExportError for a missing, damaged or
+    truncated file, and for one without tensors.
+    """
+    reader = open_gguf(path)
     if not reader.tensors:
-        raise ExportError(f"{path} holds no tensor: export it again")
+        raise ExportError(f"{Path(path).expanduser()} holds no tensor: export it again")
     return reader
 
 

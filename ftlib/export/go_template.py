@@ -12,12 +12,21 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from gguf import GGUFReader, Keys
+
+from ftlib.export.errors import ExportError
+from ftlib.export.gguf_file import open_gguf
 
 log = logging.getLogger(__name__)
 
 WORLD = "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>"
-CHATML = "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+CHATML = (
+    "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
+    "<|im_start|>assistant\n"
+)
 _LLAMA_TURN = "<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>"
 _LLAMA_ANSWER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
 _DATE = "26 Jul 2024"
@@ -36,11 +45,15 @@ TEMPLATES = {
         + _LLAMA_ANSWER
     ),
     "qwen-2.5": (
-        '{{ if eq .System "" }}<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.'
-        "<|im_end|>\n{{ end }}" + CHATML
+        '{{ if eq .System "" }}<|im_start|>system\n'
+        "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n{{ end }}"
+        + CHATML
     ),
     "qwen-3": CHATML + "<think>\n\n</think>\n\n",  # without thinking, as ftlib trains it
 }
+_STOP = re.compile(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)")
+_ACTION = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+_CONDITION = re.compile(r'(?:(eq|ne) )?\.(\w+)(?: "([^"\\]*)")?')
 # Tokens that end an answer or a document in these families, where a vocabulary has them.
 END_TOKENS = (
     "<|end|>",
@@ -51,19 +64,24 @@ END_TOKENS = (
     "<|im_end|>",
     "<|endoftext|>",
 )
-PROBES = [
-    [{"role": role, "content": f"Words {i} of the {role}."} for i, role in enumerate(roles.split())]
-    for roles in (
-        "user",
-        "user assistant user",
-        "system user",
-        "system user assistant user assistant user",
-    )
-]
+_PROBED_ROLES = (
+    ("user",),
+    ("user", "assistant", "user"),
+    ("system", "user"),
+    ("system", "user", "assistant", "user", "assistant", "user"),
+)
+
+
+def _probe(roles: Iterable[str]) -> list[dict]:
+    return [{"role": role, "content": f"Words {i} of the {role}."} for i, role in enumerate(roles)]
+
+
+PROBES = [_probe(roles) for roles in _PROBED_ROLES]
+_FIX = "write one, compare it by render_go(template, messages), and pass it as template="
 
 
 class TemplateError(ValueError):
-    """A chat template that cannot be translated or rendered, with the reason and the mend."""
+    """A chat template that cannot be translated or rendered, with the reason and the fix."""
 
 
 @dataclass(frozen=True)
@@ -78,50 +96,62 @@ class ChatFormat:
     ends: tuple[str, ...]
 
 
-def _read_gguf(path: str | os.PathLike) -> ChatFormat:
-    from gguf import GGUFReader, Keys
-
-    try:
-        reader = GGUFReader(path)
-    except (OSError, ValueError, IndexError) as error:
-        raise TemplateError(f"{path} cannot be read as GGUF ({error}): export it again") from None
-
-    def value(key):
-        field = reader.get_field(key)
-        return None if field is None else field.contents()
-
-    tokens = value(Keys.Tokenizer.LIST) or []
-
-    def token(key) -> str | None:
-        index = value(key)
-        return tokens[index] if index is not None and index < len(tokens) else None
-
-    eos = tuple(
-        dict.fromkeys(t for t in map(token, (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID)) if t)
-    )
-    return ChatFormat(
-        value(Keys.Tokenizer.CHAT_TEMPLATE),
-        token(Keys.Tokenizer.BOS_ID) or "",
-        eos,
-        _ends(eos, set(tokens)),
-    )
-
-
 def _ends(eos: tuple[str, ...], vocabulary) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*eos, *(t for t in END_TOKENS if t in vocabulary)]))
+    known = [token for token in END_TOKENS if token in vocabulary]
+    return _distinct([*eos, *known])
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    """Each value once, in the order in which they first come."""
+    return tuple(dict.fromkeys(values))
+
+
+def _field(reader: GGUFReader, key: str):
+    """A field's value, or None where the file has none of this key."""
+    field = reader.get_field(key)
+    return None if field is None else field.contents()
+
+
+def _token(reader: GGUFReader, key: str, tokens: list[str]) -> str | None:
+    """The token whose id is in a field."""
+    index = _field(reader, key)
+    if index is None or index >= len(tokens):
+        return None
+    return tokens[index]
+
+
+def _format_of_file(path: str | os.PathLike) -> ChatFormat:
+    try:
+        reader = open_gguf(path)
+    except ExportError as error:
+        raise TemplateError(str(error)) from None
+    tokens = _field(reader, Keys.Tokenizer.LIST) or []
+    end = _token(reader, Keys.Tokenizer.EOS_ID, tokens)
+    end_of_turn = _token(reader, Keys.Tokenizer.EOT_ID, tokens)
+    eos = _distinct(token for token in (end, end_of_turn) if token)
+    return ChatFormat(
+        jinja=_field(reader, Keys.Tokenizer.CHAT_TEMPLATE),
+        bos=_token(reader, Keys.Tokenizer.BOS_ID, tokens) or "",
+        eos=eos,
+        ends=_ends(eos, set(tokens)),
+    )
+
+
+def _format_of_tokenizer(tokenizer) -> ChatFormat:
+    eos = (tokenizer.eos_token,) if tokenizer.eos_token else ()
+    return ChatFormat(
+        jinja=tokenizer.get_chat_template() if tokenizer.chat_template else None,
+        bos=tokenizer.bos_token or "",
+        eos=eos,
+        ends=_ends(eos, tokenizer.get_vocab()),
+    )
 
 
 def chat_format(source) -> ChatFormat:
     """The `ChatFormat` of a tokenizer, or of a GGUF file by its path."""
     if isinstance(source, (str, os.PathLike)):
-        return _read_gguf(source)
-    eos = (source.eos_token,) if source.eos_token else ()
-    return ChatFormat(
-        source.get_chat_template() if source.chat_template else None,
-        source.bos_token or "",
-        eos,
-        _ends(eos, source.get_vocab()),
-    )
+        return _format_of_file(source)
+    return _format_of_tokenizer(source)
 
 
 def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
@@ -161,7 +191,7 @@ def go_template(source) -> str:
         wanted = [_render_jinja(form, messages) for messages in PROBES]
     except JinjaError as error:
         raise TemplateError(
-            f"the chat template refuses a plain conversation ({error}): {_MEND}"
+            f"the chat template refuses a plain conversation ({error}): {_FIX}"
         ) from None
     date = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
     for name, template in TEMPLATES.items():
@@ -172,22 +202,15 @@ def go_template(source) -> str:
             return dated
     raise TemplateError(
         f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text "
-        f"{wanted[-1]!r}: {_MEND}"
+        f"{wanted[-1]!r}: {_FIX}"
     )
-
-
-_MEND = "write one, compare it by render_go(template, messages), and pass it as template="
 
 
 def template_stops(template: str) -> tuple[str, ...]:
     """The tokens that a Go template puts after a message or answer: what the model writes to end
     its turn.
     """
-    return tuple(
-        dict.fromkeys(
-            re.findall(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)", template)
-        )
-    )
+    return _distinct(_STOP.findall(template))
 
 
 def render_go(template: str, messages: list[dict]) -> str:
@@ -205,13 +228,14 @@ def render_go(template: str, messages: list[dict]) -> str:
             joined[-1]["Content"] += "\n\n" + message["content"]
         else:
             joined.append({"Role": message["role"], "Content": message["content"]})
-    nodes, closer = _block(enumerate(re.split(r"\{\{\s*(.*?)\s*\}\}", template, flags=re.S)))
+    # The text before, between and after the actions stands at the even places.
+    nodes, closer = _block(enumerate(_ACTION.split(template)))
     if closer:
         raise TemplateError(f"{{{{ {closer} }}}} without its range or if")
     return _run(nodes, {"System": system, "Messages": joined})
 
 
-def _block(parts) -> tuple[list, str]:
+def _block(parts: Iterator[tuple[int, str]]) -> tuple[list, str]:
     """Nodes up to `else` or `end`, and the action that closed the block. A node is text, (action,)
     or (action, body, other).
     """
@@ -222,20 +246,20 @@ def _block(parts) -> tuple[list, str]:
             nodes.append(part)
         elif word in ("end", "else"):
             return nodes, part
+        elif word in ("range", "if"):
+            nodes.append(_branch(part, parts))
         else:
-            nodes.append(_branch(part, parts) if word in ("range", "if") else (part,))
+            nodes.append((part,))
     return nodes, ""
 
 
-def _branch(action: str, parts) -> tuple:
+def _branch(action: str, parts: Iterator[tuple[int, str]]) -> tuple[str, list, list]:
     body, closer = _block(parts)
-    other: list = []
     if closer.startswith("else if "):
-        return (
-            action,
-            body,
-            [_branch(closer.removeprefix("else "), parts)],
-        )  # its `end` closes this one too
+        # The `end` of the inner if closes this one too.
+        inner = _branch(closer.removeprefix("else "), parts)
+        return action, body, [inner]
+    other: list = []
     if closer == "else":
         other, closer = _block(parts)
     if closer != "end":
@@ -244,6 +268,7 @@ def _branch(action: str, parts) -> tuple:
 
 
 def _run(nodes: list, dot: dict) -> str:
+    """The text of the nodes, where `dot` holds the fields."""
     out = []
     for node in nodes:
         if isinstance(node, str):
@@ -251,23 +276,37 @@ def _run(nodes: list, dot: dict) -> str:
         elif len(node) == 1:
             out.append(str(_value(node[0], dot)))
         else:
-            action, body, other = node
-            word, _, expression = action.partition(" ")
-            value = _value(expression, dot)
-            if word == "range" and value:
-                out += [_run(body, item) for item in value]
-            else:
-                out.append(_run(body if value else other, dot))
+            out.append(_run_branch(node, dot))
     return "".join(out)
 
 
+def _run_branch(node: tuple[str, list, list], dot: dict) -> str:
+    action, body, other = node
+    word, _, expression = action.partition(" ")
+    value = _value(expression, dot)
+    if not value:
+        return _run(other, dot)
+    if word == "range":
+        return "".join(_run(body, item) for item in value)
+    return _run(body, dot)
+
+
 def _value(expression: str, dot: dict):
-    found = re.fullmatch(r'(?:(eq|ne) )?\.(\w+)(?: "([^"\\]*)")?', expression)
-    if not found or bool(found[1]) != (found[3] is not None) or found[2] not in dot:
+    """A field's value, or whether a comparison holds."""
+    found = _CONDITION.fullmatch(expression)
+    if not found or not _fits(*found.groups(), dot):
+        fields = ", ".join("." + name for name in dot)
         raise TemplateError(
             f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, "
-            "or no field of "
-            f"{', '.join('.' + name for name in dot)}"
+            f"or no field of {fields}"
         )
     operator, field, text = found.groups()
-    return dot[field] if operator is None else (dot[field] == text) == (operator == "eq")
+    if operator is None:
+        return dot[field]
+    equal = dot[field] == text
+    return equal if operator == "eq" else not equal
+
+
+def _fits(operator: str | None, field: str, text: str | None, dot: dict) -> bool:
+    """A comparison has a text to compare with, a plain field has none; and the field is there."""
+    return (operator is None) == (text is None) and field in dot

@@ -28,7 +28,8 @@ REASON = "ftlib-export-failed"  # file in .venv, where tools/venv.py says why it
 PATIENCE = 120  # seconds; it takes one or two
 # llama.cpp's number of each type that is tried: F16 stays as it is written.
 TYPES = {"F16": None, "Q8_0": 7, "Q4_K_M": 15}
-WIDTH, VOCABULARY = 256, 64  # k-quants need rows of 256
+WIDTH = 256  # k-quants need rows of 256
+VOCABULARY = 64
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,18 @@ class Probe:
 
     @property
     def problem(self) -> str:
-        """`what` with its mend; empty where all is fine."""
+        """`what` and how to fix it; empty where all is fine."""
         if self.fine:
             return ""
         if self.status == "missing":
-            return f"{self.what}: {mend()}"
-        return f"{self.what}: rebuild by `{mend()}`"
+            return f"{self.what}: {fix_command()}"
+        return f"{self.what}: rebuild by `{fix_command()}`"
 
     def __str__(self) -> str:
         return f"llama.cpp runs: {self.features}" if self.fine else self.problem
 
 
-def mend() -> str:
+def fix_command() -> str:
     """The command that compiles llama-cpp-python for this Python."""
     ours = Path(sys.prefix).resolve() == CHECKOUT / ".venv"
     return "make export" if ours else BY_HAND
@@ -79,9 +80,10 @@ def probe_llama() -> Probe:
 
 
 def _judge(code: int, output: str, errors: str) -> Probe:
-    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    features = next((line["features"] for line in lines if "features" in line), "")
-    tried = [line["try"] for line in lines if "try" in line]
+    """What the process's end and its output say."""
+    facts = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    features = next((fact["features"] for fact in facts if "features" in fact), "")
+    tried = [fact["try"] for fact in facts if "try" in fact]
     if code == 0:
         return Probe("fine", features=features)
     if code < 0:

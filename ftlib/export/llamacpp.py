@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf, tensor_types
 from ftlib.export.gguf_writer import check_disk, writing
-from ftlib.export.llama_probe import mend, probe_llama
+from ftlib.export.llama_probe import fix_command, probe_llama
 
 log = logging.getLogger("ftlib")
 # Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is
@@ -138,7 +138,7 @@ def _run(source: Path, partial: Path, number: int, threads: int, expected: int) 
             raise ExportError(probe_llama().problem)
         if -process.returncode == signal.SIGILL:
             raise ExportError(
-                f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{mend()}`"
+                f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{fix_command()}`"
             )
         raise ExportError(
             f"llama.cpp could not quantise {source} (exit {process.returncode}): "

@@ -53,10 +53,11 @@ COMMANDS = (
     "REQUIRES",
     "DRAFT",
 )
+_BARE = re.compile(r'[^"\s]([^\r\n]*\S)?')
 
 
 class ModelfileError(ValueError):
-    """A Modelfile that cannot be written or read, with the reason and the mend."""
+    """A Modelfile that cannot be written or read, with the reason and the fix."""
 
 
 @dataclass
@@ -74,18 +75,16 @@ class Modelfile:
 
     def __str__(self) -> str:
         lines = [f"FROM {_quote('FROM', self.base, bare=True)}"]
-        for name in ("adapter", "template", "system"):
-            if (value := getattr(self, name)) is not None:
-                lines.append(
-                    f"{name.upper()} {_quote(name.upper(), value, bare=name == 'adapter')}"
-                )
+        if self.adapter is not None:
+            lines.append(f"ADAPTER {_quote('ADAPTER', self.adapter, bare=True)}")
+        if self.template is not None:
+            lines.append(f"TEMPLATE {_quote('TEMPLATE', self.template)}")
+        if self.system is not None:
+            lines.append(f"SYSTEM {_quote('SYSTEM', self.system)}")
         for name, value in self.parameters.items():
-            for one in _check_parameter(name, value):
-                text = (
-                    _quote(f"PARAMETER {name}", one) if isinstance(one, str) else str(one).lower()
-                )
-                lines.append(f"PARAMETER {name} {text}")
-        lines += [f"{name} {_quote(name, value, bare=True)}" for name, value in self.others]
+            lines += _parameter_lines(name, value)
+        for name, value in self.others:
+            lines.append(f"{name} {_quote(name, value, bare=True)}")
         return "\n".join(lines) + "\n"
 
     def path(self, name: str, folder: Path) -> Path:
@@ -93,36 +92,48 @@ class Modelfile:
         return (folder / Path(name).expanduser()).resolve()
 
 
+def _parameter_lines(name: str, value) -> list[str]:
+    lines = []
+    for one in _check_parameter(name, value):
+        text = _quote(f"PARAMETER {name}", one) if isinstance(one, str) else str(one).lower()
+        lines.append(f"PARAMETER {name} {text}")
+    return lines
+
+
+def _prints(letter: str) -> bool:
+    """Whether Ollama's parser keeps this character."""
+    return letter.isprintable() or letter in "\t\r\n"
+
+
 def _quote(name: str, text: str, bare: bool = False) -> str:
     """`text` as the Modelfile's grammar takes it. There is no escape: a value ends at the first
     line end where its quotes close.
     """
     for position, letter in enumerate(text):
-        if not (letter.isprintable() or letter in "\t\r\n"):
+        if not _prints(letter):
             raise ModelfileError(
                 f"{name}: Ollama's parser drops U+{ord(letter):04X} (position {position}): "
-                "replace it, "
-                "a no-break space by a plain one, or leave it out"
+                "replace it, a no-break space by a plain one, or leave it out"
             )
-    if bare and re.fullmatch(r'[^"\s]([^\r\n]*\S)?', text):
+    if bare and _BARE.fullmatch(text):
         return text
-    if any(line.rstrip().endswith('"""') for line in re.split(r"[\r\n]", text)[:-1]):
+    *within, _ = re.split(r"[\r\n]", text)
+    if any(line.rstrip().endswith('"""') for line in within):
         raise ModelfileError(
             f'{name}: a line within the text ends in """, which closes it: put the quotes '
             "elsewhere or use '''"
         )
-    return f'"""{text}"""' if '"' in text or "\n" in text or "\r" in text else f'"{text}"'
+    if re.search(r'["\r\n]', text):
+        return f'"""{text}"""'
+    return f'"{text}"'
 
 
 def _unquote(text: str) -> str | None:
     """The value, or None while its quotes are open."""
     for mark in ('"""', '"'):
         if text.startswith(mark):
-            return (
-                text[len(mark) : -len(mark)]
-                if len(text) >= 2 * len(mark) and text.endswith(mark)
-                else None
-            )
+            closed = len(text) >= 2 * len(mark) and text.endswith(mark)
+            return text[len(mark) : -len(mark)] if closed else None
     return text
 
 
@@ -135,20 +146,22 @@ def _check_parameter(name: str, value) -> list:
             f"PARAMETER {name} is unknown to Ollama: use one of {', '.join(PARAMETERS)}"
         )
     kind = PARAMETERS[name]
-    values = value if isinstance(value, (list, tuple)) and name == "stop" else [value]
+    is_list = isinstance(value, (list, tuple)) and name == "stop"
+    values = list(value) if is_list else [value]
     for one in values:
-        fits = isinstance(one, kind) or (kind is float and isinstance(one, int))
-        if (
-            not fits
-            or (isinstance(one, bool) and kind is not bool)
-            or one == ""
-            or (kind is float and not math.isfinite(one))
-        ):
-            raise ModelfileError(
-                f"PARAMETER {name}: {one!r} is not {'a non-empty' if kind is str else 'a finite'} "
-                f"{kind.__name__}"
-            )
-    return list(values)
+        if not _fits(one, kind):
+            wanted = "a non-empty" if kind is str else "a finite"
+            raise ModelfileError(f"PARAMETER {name}: {one!r} is not {wanted} {kind.__name__}")
+    return values
+
+
+def _fits(value, kind: type) -> bool:
+    """Whether a value is of the type, in Ollama's sense: an int is a float, a bool no int."""
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, kind) and value != ""
 
 
 def make_modelfile(
@@ -177,9 +190,11 @@ def make_modelfile(
         raise ModelfileError(
             f"num_ctx={num_ctx!r}: pass the context length in tokens, such as 4096"
         )
-    base, over = (name and _reference(Path(name), folder) for name in (gguf, adapter))
+    base = _reference(Path(gguf), folder)
+    over = _reference(Path(adapter), folder) if adapter else None
     source = gguf if tokenizer is None else tokenizer
-    template = go_template(source) if template is None else template
+    if template is None:
+        template = go_template(source)
     stops = [
         *template_stops(template),
         *chat_format(source).ends,
@@ -187,13 +202,8 @@ def make_modelfile(
     ]
     if not stops:
         raise ModelfileError("no stop token is known, so answers would not end: pass stop=[…]")
-    return Modelfile(
-        base,
-        over,
-        template,
-        system,
-        {"num_ctx": num_ctx, "stop": list(dict.fromkeys(stops)), **parameters},
-    )
+    always = {"num_ctx": num_ctx, "stop": list(dict.fromkeys(stops))}
+    return Modelfile(base, over, template, system, always | parameters)
 
 
 def write_modelfile(
@@ -212,11 +222,10 @@ def write_modelfile(
     characters that Ollama's parser drops.
     """
     path = Path(path)
-    text = str(
-        make_modelfile(
-            gguf, template, tokenizer, system, num_ctx, stop, adapter, parameters, path.parent
-        )
-    ).encode()
+    modelfile = make_modelfile(
+        gguf, template, tokenizer, system, num_ctx, stop, adapter, parameters, path.parent
+    )
+    text = str(modelfile).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -245,11 +254,9 @@ def _reference(file: Path, folder: str | os.PathLike | None) -> str:
             f"{file} is not GGUF: export_gguf writes models, export_adapter_gguf adapters"
         )
     file = file.resolve()
-    return (
-        f"./{file.name}"
-        if folder is not None and file.parent == Path(folder).resolve()
-        else str(file)
-    )
+    if folder is not None and file.parent == Path(folder).resolve():
+        return f"./{file.name}"
+    return str(file)
 
 
 def parse_modelfile(source: str | os.PathLike) -> Modelfile:
@@ -258,14 +265,14 @@ def parse_modelfile(source: str | os.PathLike) -> Modelfile:
     not print dropped. ModelfileError names the line.
     """
     text = source if isinstance(source, str) else _read(Path(source))
-    text = "".join(letter for letter in text if letter.isprintable() or letter in "\t\r\n")
+    text = "".join(filter(_prints, text))
     lines = enumerate(re.findall(r"[^\r\n]*[\r\n]|[^\r\n]+", text), 1)
     found: dict = {"parameters": {}, "others": []}
     for number, line in lines:
         line = line.lstrip(" \t")
         if line.startswith("#") or not line.strip():
             continue
-        command, value = (re.split(r"[ \t]", line, maxsplit=1) + [""])[:2]
+        command, value = _first_word(line)
         command = command.strip().upper()
         if command not in COMMANDS:
             raise ModelfileError(
@@ -273,16 +280,24 @@ def parse_modelfile(source: str | os.PathLike) -> Modelfile:
             )
         name = None
         if command in ("PARAMETER", "MESSAGE"):
-            name, value = (re.split(r"[ \t]", value.lstrip(" \t"), maxsplit=1) + [""])[:2]
-        while (content := _unquote(value.strip())) is None:
-            more = next(lines, None)
+            name, value = _first_word(value.lstrip(" \t"))
+        content = _unquote(value.strip())
+        while content is None:
+            _, more = next(lines, (None, None))
             if more is None:
                 raise ModelfileError(f"line {number}: the quotes of {command} are never closed")
-            value += more[1]
+            value += more
+            content = _unquote(value.strip())
         _store(found, number, command, name, content)
     if "base" not in found:
         raise ModelfileError("there is no FROM line: name the GGUF, such as FROM ./model.gguf")
     return Modelfile(**found)
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """(the text up to its first blank, what comes after that)."""
+    word, *rest = re.split(r"[ \t]", text, maxsplit=1)
+    return word, "".join(rest)
 
 
 def _read(path: Path) -> str:
@@ -293,26 +308,33 @@ def _read(path: Path) -> str:
 
 
 def _store(found: dict, number: int, command: str, name: str | None, value: str) -> None:
+    """Put an instruction's value where `Modelfile` has it."""
     if command == "PARAMETER":
-        kind = PARAMETERS.get(name, str)
         try:
-            typed = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-            [typed] = _check_parameter(name, typed)
-        except (KeyError, ValueError) as error:
-            why = (
-                error
-                if isinstance(error, ModelfileError)
-                else f"PARAMETER {name}: {value!r} is not {kind.__name__}"
-            )
-            raise ModelfileError(f"line {number}: {why}") from None
+            typed = _typed(name, value)
+        except ModelfileError as error:
+            raise ModelfileError(f"line {number}: {error}") from None
         if name == "stop":
             found["parameters"].setdefault("stop", []).append(typed)
         else:
             found["parameters"][name] = typed
-    elif command in ("FROM", "ADAPTER", "TEMPLATE", "SYSTEM"):
-        found["base" if command == "FROM" else command.lower()] = value
+    elif command == "FROM":
+        found["base"] = value
+    elif command in ("ADAPTER", "TEMPLATE", "SYSTEM"):
+        found[command.lower()] = value
     else:
         found["others"].append((command if name is None else f"{command} {name}", value))
+
+
+def _typed(name: str, text: str):
+    """A parameter's value of the type that Ollama has for it."""
+    kind = PARAMETERS.get(name, str)
+    try:
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise ModelfileError(f"PARAMETER {name}: {text!r} is not {kind.__name__}") from None
+    [checked] = _check_parameter(name, value)
+    return checked
 
 
 @dataclass(frozen=True)
@@ -341,13 +363,15 @@ def diagnose_stops(source, modelfile: Modelfile | str | os.PathLike) -> list[Sto
     token that neither the GGUF's eos and eot nor the Modelfile knows is the usual cause of endless
     generation (ollama#8363).
     """
-    modelfile = modelfile if isinstance(modelfile, Modelfile) else parse_modelfile(modelfile)
-    form, known = chat_format(source), set(modelfile.parameters.get("stop", []))
-    expected = {token: "end token of the vocabulary" for token in form.ends}
-    expected |= {token: "eos or eot" for token in form.eos}
-    expected |= {
-        token: "ends a turn in TEMPLATE" for token in template_stops(modelfile.template or "")
-    }
+    if not isinstance(modelfile, Modelfile):
+        modelfile = parse_modelfile(modelfile)
+    form = chat_format(source)
+    reasons = dict.fromkeys(form.ends, "end token of the vocabulary")
+    reasons |= dict.fromkeys(form.eos, "eos or eot")
+    reasons |= dict.fromkeys(template_stops(modelfile.template or ""), "ends a turn in TEMPLATE")
+    known = modelfile.parameters.get("stop", [])
     return [
-        Stop(token, why, token in form.eos) for token, why in expected.items() if token not in known
+        Stop(token, why, by_gguf=token in form.eos)
+        for token, why in reasons.items()
+        if token not in known
     ]

@@ -62,18 +62,34 @@ class ExportReport:
         return self
 
     def __str__(self) -> str:
-        n = self.prompts
-        lines = [
-            f"{'file':<24}{'type':<14}{'MB':>9}{'prompts =':>11}{'answers =':>11}{'max |Δlogit|':>14}{'perplexity':>12}"
-            f"{'KL, nats':>10}{'same top':>10}",
-            f"{'transformers':<24}{'':<59}{'':>10}{self.perplexity:>12.4f}",
-        ]
-        lines += [
-            f"{f.name:<24}{f.kind:<14}{f.megabytes:>9.1f}{f'{f.same_prompt}/{n}':>11}{f'{f.same_answer}/{n}':>11}"
-            f"{f.max_logit_diff:>14.2g}{f.perplexity:>12.4f}{f.kl:>10.2g}{f.same_top:>10.1%}"
-            for f in self.files
-        ]
-        return "\n".join([*lines, *self.problems, "passed" if self.passed else "FAILED"])
+        header = (
+            f"{'file':<24}{'type':<14}{'MB':>9}{'prompts =':>11}{'answers =':>11}"
+            f"{'max |Δlogit|':>14}{'perplexity':>12}{'KL, nats':>10}{'same top':>10}"
+        )
+        model = f"{'transformers':<24}{'':<69}{self.perplexity:>12.4f}"
+        lines = [header, model]
+        lines += [self._line(file) for file in self.files]
+        lines += self.problems
+        lines.append("passed" if self.passed else "FAILED")
+        return "\n".join(lines)
+
+    def _line(self, file: FileReport) -> str:
+        same_prompt = f"{file.same_prompt}/{self.prompts}"
+        same_answer = f"{file.same_answer}/{self.prompts}"
+        return (
+            f"{file.name:<24}{file.kind:<14}{file.megabytes:>9.1f}{same_prompt:>11}"
+            f"{same_answer:>11}{file.max_logit_diff:>14.2g}{file.perplexity:>12.4f}"
+            f"{file.kl:>10.2g}{file.same_top:>10.1%}"
+        )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A chat, its token ids and the model's answer to it."""
+
+    chat: list[dict]
+    ids: list[int]
+    answer: list[int]
 
 
 def check_export(
@@ -91,42 +107,51 @@ def check_export(
     """Compare exported files with the model they were made of; returns a report that passes or
     names what differs.
 
-    files: a path or a list; the first is the unquantised one, which must give the same greedy answers and logits within `tolerance`
-    (largest difference; default by its type, see TOLERANCES), the others are measured against it and must stay below `max_kl`, the
-    mean of KL(first ‖ file) in nats a token. Every file must turn every chat into the same token ids. prompts: texts of the user
-    or lists of messages. texts: what perplexity and KL are measured on (default: the prompts with the model's answers). The model
-    is used as it is, adapter on; nothing is merged in it. threads: llama.cpp's. generate: another runtime, `generate(prompt)`
-    -> str, whose answers must be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile:
-    8 bytes a token and vocabulary entry.
+    files: a path or a list; the first is the unquantised one, which must give the same greedy
+    answers and logits within `tolerance` (largest difference; default by its type, see TOLERANCES),
+    the others are measured against it and must stay below `max_kl`, the mean of KL(first ‖ file) in
+    nats a token. Every file must turn every chat into the same token ids. prompts: texts of the
+    user or lists of messages. texts: what perplexity and KL are measured on (default: the prompts
+    with the model's answers). The model is used as it is, adapter on; nothing is merged in it.
+    threads: llama.cpp's. generate: another runtime, `generate(prompt)` -> str, whose answers must
+    be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile: 8
+    bytes a token and vocabulary entry.
     """
     files = [Path(f) for f in (files if isinstance(files, (list, tuple)) else [files])]
     if not files or not prompts:
         raise ExportError(f"{len(files)} files, {len(prompts)} prompts: pass at least one of each")
-    chats = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
-    encoded = [_chat_ids(tokenizer, c) for c in chats]
-    answers = [_answer(model, ids, max_new_tokens) for ids in encoded]
-    rows = (
-        [p + a for p, a in zip(encoded, answers)]
-        if texts is None
-        else [tokenizer(t)["input_ids"] for t in texts]
-    )
-    rows = [r for r in rows if len(r) > 1]
+    cases = [_case(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
+    conversations = [case.ids + case.answer for case in cases]
+    rows = conversations
+    if texts is not None:
+        rows = [tokenizer(text)["input_ids"] for text in texts]
+    rows = [row for row in rows if len(row) > 1]
+    width = max(map(len, conversations + rows)) + 1
     report = ExportReport(len(prompts), math.nan)
-    width = max(map(len, [p + a for p, a in zip(encoded, answers)] + rows)) + 1
-    with tempfile.TemporaryDirectory() as scratch:
-        report.perplexity = _keep_logits(model, rows, Path(scratch))
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        report.perplexity = _keep_logits(model, rows, scratch)
         for number, file in enumerate(files):
+            first = number == 0
             with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
                 found = _describe(file)
                 report.files.append(found)
-                _compare_chats(
-                    llama, tokenizer, chats, encoded, answers, found, report, first=not number
-                )
-                _compare_logits(llama, rows, found, Path(scratch), first=not number)
-            _judge(found, report, tolerance, max_kl, first=not number)
+                _compare_chats(llama, tokenizer, cases, found, report, first)
+                _compare_logits(llama, rows, found, scratch, first)
+            if first:
+                _judge_first(found, report, tolerance)
+            else:
+                _judge_other(found, report, max_kl)
     if generate is not None:
+        answers = [case.answer for case in cases]
         _compare_runtime(generate, tokenizer, prompts, answers, report)
     return report
+
+
+def _case(model, tokenizer, prompt: str | list[dict], max_new_tokens: int) -> _Case:
+    chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    ids = _chat_ids(tokenizer, chat)
+    return _Case(chat, ids, _answer(model, ids, max_new_tokens))
 
 
 def _describe(file: Path) -> FileReport:
@@ -161,7 +186,8 @@ def _keep_logits(model, rows: list[list[int]], scratch: Path) -> float:
     """Write the model's logits of every row, fp32, into the folder; returns its perplexity."""
     nll = 0.0
     for i, ids in enumerate(rows):
-        logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().cpu()
+        batch = torch.tensor([ids], device=model.device)
+        logits = model(input_ids=batch).logits[0].float().cpu()
         np.save(scratch / f"model{i}.npy", logits.numpy())
         nll += _nll(logits, ids)
     return math.exp(nll / sum(len(r) - 1 for r in rows))
@@ -172,9 +198,9 @@ def _kept(scratch: Path, whose: str, row: int) -> torch.Tensor:
 
 
 def _nll(logits: torch.Tensor, ids: list[int]) -> float:
-    return torch.nn.functional.cross_entropy(
-        logits[:-1], torch.tensor(ids[1:]), reduction="sum"
-    ).item()
+    """Negative log-likelihood of a row after its first token, summed (nats)."""
+    targets = torch.tensor(ids[1:])
+    return torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="sum").item()
 
 
 # --- llama.cpp's side -----------------------------------------------------------------------------
@@ -184,11 +210,15 @@ def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
     """
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-    text = {
-        name: llama.detokenize([token], special=True).decode() if token >= 0 else ""
-        for name, token in (("bos_token", llama.token_bos()), ("eos_token", llama.token_eos()))
-    }
-    made = Jinja2ChatFormatter(llama.metadata["tokenizer.chat_template"], **text)(messages=chat)
+    def text(token: int) -> str:
+        return llama.detokenize([token], special=True).decode() if token >= 0 else ""
+
+    formatter = Jinja2ChatFormatter(
+        llama.metadata["tokenizer.chat_template"],
+        eos_token=text(llama.token_eos()),
+        bos_token=text(llama.token_bos()),
+    )
+    made = formatter(messages=chat)
     return llama.tokenize(made.prompt.encode(), add_bos=not made.added_special, special=True)
 
 
@@ -198,7 +228,8 @@ def llama_answer(llama, ids: list[int], max_new_tokens: int) -> list[int]:
     """
     from llama_cpp import llama_model_get_vocab, llama_vocab_is_eog
 
-    vocab, out = llama_model_get_vocab(llama.model), []
+    vocab = llama_model_get_vocab(llama.model)
+    out = []
     for token in llama.generate(ids, temp=0.0):
         out.append(token)
         if len(out) == max_new_tokens or llama_vocab_is_eog(vocab, token):
@@ -213,90 +244,99 @@ def llama_logits(llama, ids: list[int]) -> torch.Tensor:
 
 
 def _compare_chats(
-    llama, tokenizer, chats, encoded, answers, found: FileReport, report: ExportReport, first: bool
+    llama, tokenizer, cases: list[_Case], found: FileReport, report: ExportReport, first: bool
 ) -> None:
-    for i, (chat, ids, answer) in enumerate(zip(chats, encoded, answers)):
-        theirs = llama_chat_ids(llama, chat)
-        found.same_prompt += theirs == ids
-        if theirs != ids:
-            report.problems.append(
-                f"{found.name}: prompt {i} becomes other tokens, "
-                f"{_difference(tokenizer, ids, theirs)}"
-            )
-        said = llama_answer(llama, ids, max(len(answer), 1))
-        found.same_answer += said == answer
-        if first and said != answer:
-            report.problems.append(
-                f"{found.name}: the answer to prompt {i} differs, "
-                f"{_difference(tokenizer, answer, said)}"
-            )
+    for i, case in enumerate(cases):
+        theirs = llama_chat_ids(llama, case.chat)
+        if theirs == case.ids:
+            found.same_prompt += 1
+        else:
+            difference = _difference(tokenizer, case.ids, theirs)
+            report.problems.append(f"{found.name}: prompt {i} becomes other tokens, {difference}")
+        said = llama_answer(llama, case.ids, max(len(case.answer), 1))
+        if said == case.answer:
+            found.same_answer += 1
+        elif first:
+            difference = _difference(tokenizer, case.answer, said)
+            report.problems.append(f"{found.name}: the answer to prompt {i} differs, {difference}")
 
 
 def _difference(tokenizer, ours: list[int], theirs: list[int]) -> str:
-    at = next(
-        (i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs))
-    )
-    ours, theirs = tokenizer.decode(ours[at : at + 4]), tokenizer.decode(theirs[at : at + 4])
-    return f"first at token {at}: transformers {ours!r}, llama.cpp {theirs!r}"
+    at = _first_difference(ours, theirs)
+    our_text = tokenizer.decode(ours[at : at + 4])
+    their_text = tokenizer.decode(theirs[at : at + 4])
+    return f"first at token {at}: transformers {our_text!r}, llama.cpp {their_text!r}"
+
+
+def _first_difference(ours: list[int], theirs: list[int]) -> int:
+    shorter = min(len(ours), len(theirs))
+    for position in range(shorter):
+        if ours[position] != theirs[position]:
+            return position
+    return shorter
 
 
 def _compare_logits(
     llama, rows: list[list[int]], found: FileReport, scratch: Path, first: bool
 ) -> None:
-    nll = kl = same = 0.0
+    """Against the model's logits, and for all files but the first against the first one's."""
+    nll = 0.0
+    kl = 0.0
+    same_top = 0
     for i, ids in enumerate(rows):
         logits = llama_logits(llama, ids)
-        found.max_logit_diff = max(
-            found.max_logit_diff, (logits - _kept(scratch, "model", i)).abs().max().item()
-        )
+        difference = (logits - _kept(scratch, "model", i)).abs().max().item()
+        found.max_logit_diff = max(found.max_logit_diff, difference)
         nll += _nll(logits, ids)
         if first:
             np.save(scratch / f"first{i}.npy", logits.numpy())
         else:
             base = _kept(scratch, "first", i)
-            kl += torch.nn.functional.kl_div(
-                logits.log_softmax(-1), base.log_softmax(-1), reduction="sum", log_target=True
-            ).item()
-            same += (logits.argmax(-1) == base.argmax(-1)).sum().item()
+            kl += _kl(base, logits)
+            same_top += (logits.argmax(-1) == base.argmax(-1)).sum().item()
     tokens = sum(map(len, rows))
     found.perplexity = math.exp(nll / (tokens - len(rows)))
     if not first:
-        found.kl, found.same_top = kl / tokens, same / tokens
+        found.kl = kl / tokens
+        found.same_top = same_top / tokens
 
 
-def _judge(
-    found: FileReport, report: ExportReport, tolerance: float | None, max_kl: float, first: bool
-) -> None:
-    if not first and not found.kl <= max_kl:
+def _kl(base: torch.Tensor, logits: torch.Tensor) -> float:
+    """KL(base ‖ logits), summed over the positions (nats)."""
+    return torch.nn.functional.kl_div(
+        logits.log_softmax(-1), base.log_softmax(-1), reduction="sum", log_target=True
+    ).item()
+
+
+def _judge_first(found: FileReport, report: ExportReport, tolerance: float | None) -> None:
+    limit = tolerance if tolerance is not None else TOLERANCES.get(found.kind)
+    if limit is None:
+        report.problems.append(
+            f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export first, "
+            "or pass a tolerance"
+        )
+    elif not found.max_logit_diff <= limit:
+        report.problems.append(
+            f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than {limit:g}"
+        )
+
+
+def _judge_other(found: FileReport, report: ExportReport, max_kl: float) -> None:
+    if not found.kl <= max_kl:
         report.problems.append(
             f"{found.name}: KL from the first file is {found.kl:.3g} nats a token, above "
             f"max_kl={max_kl:g}"
         )
-    if first:
-        limit = tolerance if tolerance is not None else TOLERANCES.get(found.kind)
-        if limit is None:
-            report.problems.append(
-                f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export "
-                "first, or "
-                f"pass a tolerance"
-            )
-        elif not found.max_logit_diff <= limit:
-            report.problems.append(
-                f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than "
-                f"{limit:g}"
-            )
 
 
 def _compare_runtime(
     generate: Callable, tokenizer, prompts, answers: list[list[int]], report: ExportReport
 ) -> None:
-    for i, (prompt, answer) in enumerate(zip(prompts, answers)):
-        ours, theirs = (
-            tokenizer.decode(answer, skip_special_tokens=True).strip(),
-            generate(prompt).strip(),
-        )
+    name = getattr(generate, "__name__", "generate")
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        ours = tokenizer.decode(answer, skip_special_tokens=True).strip()
+        theirs = generate(prompt).strip()
         if ours != theirs:
-            name = getattr(generate, "__name__", "generate")
             report.problems.append(
                 f"{name}: the answer to prompt {i} is {theirs!r}, transformers says {ours!r}"
             )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 from gguf import GGUFWriter, TokenType
 from jinja2 import TemplateError
 
+from ftlib.batches.template import inference_template
 from ftlib.export.errors import ExportError
 
 # How text is cut before the merges: llama.cpp knows these patterns by name. Only the run of digits
 # differs.
-_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 PRE_TOKENIZERS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
 
 
@@ -39,27 +42,13 @@ class Vocabulary:
         writer.add_token_merges(self.merges)
         for name, token in self.special.items():
             getattr(writer, f"add_{name}_token_id")(token)
-        if (
-            len(self.stops) > 1
-        ):  # llama.cpp has one eos, one eot and one eom; Ollama's own engine reads this list
+        # llama.cpp has one eos, one eot and one eom; Ollama's own engine reads this list.
+        if len(self.stops) > 1:
             writer.add_array("tokenizer.ggml.eos_token_ids", self.stops)
         writer.add_add_bos_token(self.add_bos)
         writer.add_add_eos_token(self.add_eos)
         writer.add_add_space_prefix(False)
         writer.add_chat_template(self.chat_template)
-
-
-def strip_marks(template: str) -> str:
-    """The template without `{% generation %}` and `{% endgeneration %}`, which only transformers
-    knows; it renders the same text.
-
-    Where such a tag trims white space around it, an empty comment that trims as much takes its
-    place.
-    """
-    template = re.sub(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", r"{#\1 \2#}", template)
-    return re.sub(
-        r"(?<=\S)\{# #\}(?!\n)", "", template
-    )  # with neither, and inside a line, the comment does nothing
 
 
 def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
@@ -72,101 +61,114 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ExportError(
             f"{type(tokenizer).__name__} is not a tokenizers-backed tokenizer: llama.cpp's own "
-            "converter may know "
-            f"it (converter=…)"
+            "converter may know it (converter=…)"
         )
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    pre, model = _pre_tokenizer(content), content["model"]
+    pre = _pre_tokenizer(content)
     tokens, types = _tokens(content, vocab_size)
-    template = _template(tokenizer)
+    chat_template = _template(tokenizer)
     add_bos, add_eos = _added(tokenizer)
-    special = {
-        name: i
-        for name in ("bos", "eos", "pad", "unk")
-        if (i := getattr(tokenizer, f"{name}_token_id")) is not None
-    }
+    special, stops = _special(tokenizer, stops)
+    merges = content["model"]["merges"]
+    return Vocabulary(
+        pre=pre,
+        tokens=tokens,
+        types=types,
+        merges=[pair if isinstance(pair, str) else " ".join(pair) for pair in merges],
+        special=special,
+        stops=stops,
+        add_bos=add_bos,
+        add_eos=add_eos,
+        chat_template=chat_template,
+    )
+
+
+def _special(tokenizer, stops: list[int]) -> tuple[dict[str, int], list[int]]:
+    """(ids of the special tokens by GGUF's name for them, every id that ends generation)."""
+    special = {}
+    for name in ("bos", "eos", "pad", "unk"):
+        token = getattr(tokenizer, f"{name}_token_id")
+        if token is not None:
+            special[name] = token
     if "eos" not in special:
         raise ExportError(
             "the tokenizer has no eos_token: set it to the token that ends the assistant's turn"
         )
     special["eot"] = _turn_end(tokenizer)
     stops = list(dict.fromkeys([special["eot"], special["eos"], *stops]))
-    more = [i for i in stops if i not in (special["eos"], special["eot"])]
-    if more:
-        special["eom"] = more[0]
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-    return Vocabulary(pre, tokens, types, merges, special, stops, add_bos, add_eos, template)
+    others = [token for token in stops if token not in (special["eos"], special["eot"])]
+    if others:
+        special["eom"] = others[0]
+    return special, stops
 
 
 def _pre_tokenizer(content: dict) -> str:
     """llama.cpp's name of the way the tokenizer cuts text; refuses whatever llama.cpp would do
     otherwise.
     """
-    model, steps = content["model"], content.get("pre_tokenizer") or {}
+    model = content["model"]
     if model["type"] != "BPE" or model.get("byte_fallback"):
         fallback = " with byte fallback" if model.get("byte_fallback") else ""
         raise ExportError(
             f"the tokenizer is {model['type']}{fallback}, not byte-level BPE: "
             "run llama.cpp's own converter (converter=…)"
         )
-    steps = steps.get("pretokenizers", [steps])
-    split = (
-        steps[0].get("pattern", {}).get("Regex")
-        if len(steps) == 2 and steps[0].get("type") == "Split"
-        else None
-    )
-    pre = PRE_TOKENIZERS.get(split)
-    if (
-        not pre
-        or steps[1].get("type") != "ByteLevel"
-        or steps[1].get("add_prefix_space")
-        or steps[1].get("use_regex")
-    ):
-        shown = split or " + ".join(s.get("type", "none") for s in steps)
-        raise ExportError(
-            f"pre-tokenizer {shown!r} is neither Llama 3's nor Qwen2's: "
-            "run llama.cpp's own converter (converter=…)"
-        )
+    pre = _name_of_split(content.get("pre_tokenizer") or {})
     normalizer = (content.get("normalizer") or {}).get("type")
-    if normalizer not in (None, "NFC") or (
-        normalizer and pre != "qwen2"
-    ):  # Qwen's NFC is lost in llama.cpp, whoever converts
+    # Qwen's NFC is lost in llama.cpp, whoever converts.
+    if normalizer is not None and not (normalizer == "NFC" and pre == "qwen2"):
         raise ExportError(f"normalizer {normalizer!r}: llama.cpp does not apply it to {pre}")
     if pre == "llama-bpe" and not model.get("ignore_merges"):
         raise ExportError(
             "the tokenizer's BPE has ignore_merges=False, llama.cpp's llama-bpe looks whole words "
-            "up first: set "
-            "it to True, "
-            "if the model was trained with it"
+            "up first: set it to True, if the model was trained with it"
         )
     return pre
 
 
+def _name_of_split(pre_tokenizer: dict) -> str:
+    """llama.cpp's name for a split by a pattern, followed by bytes as letters."""
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    pattern = None
+    if len(steps) == 2 and steps[0].get("type") == "Split":
+        pattern = steps[0].get("pattern", {}).get("Regex")
+    pre = PRE_TOKENIZERS.get(pattern)
+    if not pre or not _is_plain_byte_level(steps[1]):
+        shown = pattern or " + ".join(step.get("type", "none") for step in steps)
+        raise ExportError(
+            f"pre-tokenizer {shown!r} is neither Llama 3's nor Qwen2's: "
+            "run llama.cpp's own converter (converter=…)"
+        )
+    return pre
+
+
+def _is_plain_byte_level(step: dict) -> bool:
+    if step.get("type") != "ByteLevel":
+        return False
+    return not step.get("add_prefix_space") and not step.get("use_regex")
+
+
 def _tokens(content: dict, size: int) -> tuple[list[str], list[int]]:
     """Token texts and types by id; ids that the tokenizer leaves free are marked unused."""
-    ids = {i: t for t, i in content["model"]["vocab"].items()}
-    types = dict.fromkeys(ids, TokenType.NORMAL)
+    texts = {token: text for text, token in content["model"]["vocab"].items()}
+    types = dict.fromkeys(texts, TokenType.NORMAL)
     for added in content["added_tokens"]:
+        text = added["content"]
         if added["lstrip"] or added["rstrip"] or added["single_word"]:
             raise ExportError(
-                f"added token {added['content']!r} strips or needs white space around it: "
-                "llama.cpp would not"
+                f"added token {text!r} strips or needs white space around it: llama.cpp would not"
             )
-        marker = added["special"] or (
-            added["content"].startswith("<|") and added["content"].endswith("|>")
-        )
-        ids[added["id"]] = added["content"]
-        types[added["id"]] = TokenType.CONTROL if marker else TokenType.USER_DEFINED
-    if max(ids) >= size:
+        is_marker = added["special"] or (text.startswith("<|") and text.endswith("|>"))
+        texts[added["id"]] = text
+        types[added["id"]] = TokenType.CONTROL if is_marker else TokenType.USER_DEFINED
+    if max(texts) >= size:
         raise ExportError(
-            f"the tokenizer has ids up to {max(ids)}, the model {size} embeddings: this is "
-            "another model's "
-            f"tokenizer, or "
-            "resize_token_embeddings was forgotten"
+            f"the tokenizer has ids up to {max(texts)}, the model {size} embeddings: this is "
+            "another model's tokenizer, or resize_token_embeddings was forgotten"
         )
-    return [ids.get(i, f"[PAD{i}]") for i in range(size)], [
-        types.get(i, TokenType.UNUSED) for i in range(size)
-    ]
+    all_texts = [texts.get(token, f"[PAD{token}]") for token in range(size)]
+    all_types = [types.get(token, TokenType.UNUSED) for token in range(size)]
+    return all_texts, all_types
 
 
 def _template(tokenizer) -> str:
@@ -178,19 +180,23 @@ def _template(tokenizer) -> str:
             "the tokenizer has no chat template, so nobody could chat with the file: set "
             "tokenizer.chat_template"
         )
-    return strip_marks(template)
+    return inference_template(template)
 
 
 def _added(tokenizer) -> tuple[bool, bool]:
     """Whether the tokenizer puts BOS before a text, and EOS after it."""
-    plain, full = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
-    bos, eos = full[:1] == [tokenizer.bos_token_id], full[-1:] == [tokenizer.eos_token_id]
-    if full != [tokenizer.bos_token_id] * bos + plain + [tokenizer.eos_token_id] * eos:
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    bos = [tokenizer.bos_token_id]
+    eos = [tokenizer.eos_token_id]
+    add_bos = full[:1] == bos
+    add_eos = full[-1:] == eos
+    if full != bos * add_bos + plain + eos * add_eos:
         raise ExportError(
             f"the tokenizer encodes 'a' as {full}: llama.cpp can add one BOS and one EOS, nothing "
             "else"
         )
-    return bos, eos
+    return add_bos, add_eos
 
 
 def _turn_end(tokenizer) -> int:
@@ -206,12 +212,11 @@ def _turn_end(tokenizer) -> int:
         raise ExportError(
             f"the chat template cannot render one question and answer: {error}"
         ) from None
-    after = tokenizer(text.rpartition("answer")[2], add_special_tokens=False)["input_ids"]
+    ending = text.rpartition("answer")[2]
+    after = tokenizer(ending, add_special_tokens=False)["input_ids"]
     if not after or after[0] not in tokenizer.added_tokens_decoder:
         raise ExportError(
-            f"the chat template ends the assistant's turn with {text.rpartition('answer')[2]!r}, "
-            "not with a stop "
-            f"token: "
+            f"the chat template ends the assistant's turn with {ending!r}, not with a stop token: "
             "generation would never end"
         )
     return after[0]

@@ -279,3 +279,31 @@ def test_the_mask_shown_over_turns():
         "1 turn" in str(ft.show_mask(PREFIX["plain"], talk("a", "b")))
         and "↵<br>" in show_mask(PREFIX["chatml"], talk("a", "b"))._repr_html_()
     )
+
+
+@pytest.mark.parametrize(
+    "template, stripped",
+    [
+        ("a{% generation %}b{% endgeneration %}c", "abc"),
+        ("{% generation %}b{% endgeneration %}", "b"),
+        ("a {% generation %}b{% endgeneration %} c", "a {# #}b{# #} c"),
+        ("a\n  {% generation %}\nb\n  {% endgeneration %}\nc", None),
+        ("a\r\n{% generation %}\r\nb{% endgeneration %}\r\nc", None),
+        ("a \n {%- generation -%} \n b {%- endgeneration %} c", None),
+        ("a\n  {%+ generation +%}\nb\n{% endgeneration %}", None),
+        ("{% generation %}\n b{%endgeneration%}", None),
+        ("a{% generation %}{% endgeneration %}\n b", None),
+        (" {%- generation %}{%- endgeneration -%}\n b", None),
+        ("a{# #}\nb{# #} c{% generation %}d{% endgeneration %}", "a{# #}\nb{# #} cd"),
+    ],
+)
+def test_marks_are_stripped_as_the_white_space_beside_them_asks(template, stripped):
+    """Without white space nothing stays; with it an empty comment; the text is the same. Comments
+    of the template's own are left alone.
+    """
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    bare = inference_template(template)
+    assert "generation" not in bare
+    assert stripped is None or bare == stripped
+    assert _compile_jinja_template(bare).render() == _compile_jinja_template(template).render()

@@ -400,7 +400,7 @@ def test_sampling_draws_from_the_whole_distribution(tok):
     model = llama()
     for p in model.parameters():
         torch.nn.init.zeros_(p)
-    _, answers = generate._generate(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
+    _, answers = generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
     assert 180 < len({a[0] for a in answers}) < 245
 
 
@@ -449,3 +449,26 @@ def test_kl_to_oneself_is_zero_and_the_mode_is_given_back(tok):
     assert (kl.mean, kl.low, kl.high) == (0, 0, 0) and model.training
     with pytest.raises(ValueError, match="0 prompts"):
         preference.kl_to_reference(model, tok, [], ft.disable_adapter)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_exception_leaves_the_model_in_the_mode_it_was_in(training, tok, monkeypatch):
+    """In evaluation mode while it computes, and back in its own after an exception."""
+    model = llama().train(training)
+    seen = []
+
+    def fail(*_, **__):
+        seen.append(model.training)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "generate", fail)
+    monkeypatch.setattr(model, "forward", fail)
+    for work in (
+        lambda: generate.generate_answers(model, tok, PROMPTS),
+        lambda: metrics.mean_nll(model, tok, ["two words"]),
+        lambda: metrics.complete_matches(model, tok, [("two", " words")]),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert model.training is training
+    assert seen == [False] * 3

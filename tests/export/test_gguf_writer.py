@@ -21,7 +21,7 @@ import ftlib as ft
 from ftlib.adapters.lora import lora_layers
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf, rope_factors, rotary_pairs
-from ftlib.export.vocabulary import read_vocabulary, strip_marks
+from ftlib.export.vocabulary import read_vocabulary
 
 WORLD = world_tokenizer()
 
@@ -239,23 +239,6 @@ def test_free_ids_are_marked_unused():
     found = read_vocabulary(WORLD, 1030, [])
     assert found.tokens[1024:] == [f"[PAD{i}]" for i in range(1024, 1030)]
     assert set(found.types[1024:]) == {gguf.TokenType.UNUSED}
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "a {% generation %}b{% endgeneration %} c",
-        "a\n  {% generation %}\nb\n  {% endgeneration %}\nc",
-        "a \n {%- generation -%} \n b {%- endgeneration %} c",
-        "{% generation %}\n b{%endgeneration%}",
-    ],
-)
-def test_a_template_without_its_marks_renders_the_same(template):
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
-    stripped = strip_marks(template)
-    assert "generation" not in stripped
-    assert _compile_jinja_template(stripped).render() == _compile_jinja_template(template).render()
 
 
 @pytest.mark.parametrize(

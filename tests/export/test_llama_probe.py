@@ -141,7 +141,7 @@ def test_the_lab_is_left_out_by_name_and_the_doctor_says_why(fake):
     found = doctor._llama()
     assert found.status == "warning"
     assert "illegal instruction" in found.what and "lab 3.1.10" in found.what
-    assert found.mend == llama_probe.mend()
+    assert found.mend == llama_probe.fix_command()
     fake("pass")
     assert notebooks.left_out(lab) == ""
     said = "llama-cpp-python runs, with CPU : AVX2 = 1 | AMX_INT8 = 1 |"
@@ -157,7 +157,7 @@ def test_tests_are_skipped_with_the_reason(fake):
 
 
 def test_one_that_is_not_there(monkeypatch, tmp_path):
-    """With the reason that the set-up left, where it left one; the mend is this environment's."""
+    """With the reason that the set-up left, where it left one; the fix is this environment's."""
     monkeypatch.setattr(llama_probe.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(llama_probe.sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.setattr(llama_probe, "CHECKOUT", tmp_path)

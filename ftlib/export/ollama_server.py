@@ -1,0 +1,151 @@
+"""A model in a running Ollama: its files sent, the model created, asked and deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ftlib.export.errors import ServingError
+from ftlib.export.modelfile import Modelfile
+from ftlib.export.ollama import ollama_url
+from ftlib.export.server import OLLAMA, SAMPLING, Reply, Server, all_stops
+
+CHUNK = 1 << 20  # bytes hashed or sent at a time
+
+
+class OllamaServer(Server):
+    """A model in a running Ollama, through its official client."""
+
+    runtime = OLLAMA
+
+    def __init__(
+        self, name: str, modelfile: Modelfile, host: str | None = None, timeout: float = 600.0
+    ):
+        from ollama import Client
+
+        url = ollama_url(host)
+        super().__init__(name, url, modelfile, timeout)
+        self.client = Client(host=url, timeout=timeout)
+
+    def _named_errors(self, pieces):
+        from ollama import ResponseError
+
+        try:
+            yield from super()._named_errors(pieces)
+        except ResponseError as error:
+            raise ServingError(f"Ollama, model {self.name!r}: {error}") from None
+        except json.JSONDecodeError as error:
+            raise ServingError(
+                f"Ollama at {self.base_url} sent a damaged line ({error}): did the connection drop?"
+            ) from None
+
+    def create(self, folder: str | os.PathLike) -> None:
+        """Send the Modelfile's GGUFs as blobs, unless Ollama has them, and create the model, over
+        one of the same name.
+        """
+        for _ in self._named_errors(self._create(Path(folder))):
+            pass
+
+    def _create(self, folder: Path) -> Iterator[str]:
+        modelfile = self.modelfile
+        base = self._send(modelfile.path(modelfile.base, folder))
+        adapter = None
+        if modelfile.adapter:
+            adapter = self._send(modelfile.path(modelfile.adapter, folder))
+        status = None
+        for progress in self.client.create(
+            self.name,
+            files=base,
+            adapters=adapter,
+            template=modelfile.template,
+            system=modelfile.system,
+            parameters=modelfile.parameters,
+            stream=True,
+        ):
+            status = progress.status
+            yield status or ""
+        if status != "success":
+            raise ServingError(
+                f"Ollama broke off creating {self.name!r} after {status!r}: look at its log, and "
+                "create it again"
+            )
+
+    def _send(self, path: Path) -> dict[str, str]:
+        """{the file's name: its digest}, once Ollama has the file."""
+        digest = f"sha256:{_sha256(path)}"
+        blob = f"/api/blobs/{digest}"
+        if self.http.head(blob).status_code == 200:
+            return {path.name: digest}
+        answer = self.http.post(
+            blob,
+            content=_chunks(path, f"sending {path.name}"),
+            headers={"Content-Length": str(path.stat().st_size)},
+        )
+        if answer.status_code not in (200, 201):
+            raise ServingError(
+                f"Ollama refused {path.name} as {digest} ({answer.status_code}: "
+                f"{answer.text.strip()}): did the file change while it was sent?"
+            )
+        return {path.name: digest}
+
+    def _pieces(self, messages: list[dict], stream: bool, sampling: dict) -> Iterator[str]:
+        options = {SAMPLING[name]: value for name, value in sampling.items()}
+        if "stop" in options:
+            options["stop"] = all_stops(self.modelfile, options["stop"])
+        answer = self.client.chat(self.name, messages, stream=stream, options=options)
+        text = ""
+        part = None
+        for part in answer if stream else [answer]:
+            piece = part.message.content or ""
+            text += piece
+            yield piece
+        if part is None or not part.done:
+            raise ServingError(
+                f"Ollama broke off after {len(text)} characters: look at its log, and ask again"
+            )
+        self.last = Reply(
+            text=text,
+            runtime=OLLAMA,
+            tokens=part.eval_count or 0,
+            seconds=(part.eval_duration or 0) / 1e9,
+            measured="Ollama's eval_count / eval_duration",
+            end=part.done_reason,
+        )
+
+    def delete(self) -> None:
+        """Remove the model from Ollama. Nothing else here ever does."""
+        from ollama import ResponseError
+
+        try:
+            self.client.delete(self.name)
+        except ResponseError as error:
+            raise ServingError(f"Ollama, deleting {self.name!r}: {error}") from None
+
+
+def _chunks(path: Path, what: str) -> Iterator[bytes]:
+    """The file in parts; a bar shows how far a large one is."""
+    from tqdm.auto import tqdm
+
+    size = path.stat().st_size
+    bar = tqdm(
+        total=size,
+        unit="B",
+        unit_scale=True,
+        desc=what,
+        leave=False,
+        disable=size < 100 * CHUNK,
+    )
+    with open(path, "rb") as stream, bar:
+        while chunk := stream.read(CHUNK):
+            yield chunk
+            bar.update(len(chunk))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    for chunk in _chunks(path, f"hashing {path.name}"):
+        digest.update(chunk)
+    return digest.hexdigest()
