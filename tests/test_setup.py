@@ -46,7 +46,7 @@ def test_first_run_installs_torch_alone_and_then_the_project(setup):
     setup.main([])
     create, torch, rest = setup.commands
     assert create[1:3] == ["-m", "venv"] and "--system-site-packages" not in create
-    assert torch[-1] == "torch==2.13.0" and "-c" in torch and rest[-2:] == ["-e", ".[dev,grading]"]
+    assert torch[-1] == "torch==2.13.0" and "-c" in torch and rest[-2:] == ["-e", ".[labs,dev,grading]"]
     assert rest[rest.index("-c") + 1] == str(setup.ROOT / "constraints.txt")
 
 
@@ -263,13 +263,13 @@ def test_without_a_cache_it_is_built_all_the_same(setup, machine, monkeypatch, t
 
 def test_the_processors_instructions_are_read(setup, monkeypatch):
     def reads(text):
-        monkeypatch.setattr(setup.Path, "read_text", lambda self: text)
+        monkeypatch.setattr(setup.Path, "read_text", lambda self, encoding: text)
         return setup.processor_flags()
 
     assert reads("processor : 0\nflags\t\t: fpu avx2 fma\nbugs : none\n") == {"fpu", "avx2", "fma"}
     assert reads("processor : 0\nFeatures : fp asimd\n") is None  # Arm
 
-    def is_not_there(self):
+    def is_not_there(self, encoding):
         raise FileNotFoundError
 
     monkeypatch.setattr(setup.Path, "read_text", is_not_there)

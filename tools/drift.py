@@ -131,7 +131,7 @@ def install(folder: Path, report: Path) -> Path:
         str(held),
     ]
     torch = re.search(r"(?m)^torch==\S+", held.read_text(encoding="utf-8"))[0]
-    for wanted in ([torch], ["-e", ".[dev,grading]"], ["--upgrade", *WATCHED]):
+    for wanted in ([torch], ["-e", ".[labs,dev,grading]"], ["--upgrade", *WATCHED]):
         if subprocess.run([*pip, *wanted], cwd=ROOT).returncode:
             sys.exit(
                 f"drift: pip install {' '.join(wanted)} failed; its reason is above. Is the "

@@ -119,7 +119,7 @@ def install(python: str) -> None:
         held = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         pinned = next(line for line in held if line.startswith("torch=="))
         run([*pip(torch), pinned], NETWORK)
-    run([*pip(torch), "-e", ".[dev,grading]"], NETWORK)
+    run([*pip(torch), "-e", ".[labs,dev,grading]"], NETWORK)
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print("setup: done", flush=True)
 
