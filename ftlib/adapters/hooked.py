@@ -163,8 +163,8 @@ def _built(model: nn.Module, fields: dict, build, file: Path) -> dict[str, Basel
     for option, here in _options_of(new).items():
         if fields.get(option, here) != here:  # PEFT leaves out what it takes from the model
             raise AdapterError(
-                f"{file}: {option}={fields[option]!r}, this model has {here!r}: load that base "
-                "instead"
+                f"{file}: {option}={fields[option]!r}, this model has {here!r}: "
+                "load that base instead"
             )
     return new
 

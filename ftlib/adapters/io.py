@@ -234,14 +234,14 @@ def _check_implemented(fields, file: Path) -> None:
     for option, neutral in NEUTRAL.items():
         if fields.get(option) not in (neutral, None, {}, [], False):
             raise AdapterError(
-                f"{file}: {option}={fields[option]!r} is not implemented in ftlib; load it with "
-                "PEFT"
+                f"{file}: {option}={fields[option]!r} is not implemented in ftlib; "
+                "load it with PEFT"
             )
     if fields.get("init_lora_weights") not in INITS:
         raise AdapterError(
             f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base "
-            "weights: load it with PEFT, or save it there with "
-            "path_initial_model_for_weight_conversion"
+            "weights: "
+            "load it with PEFT, or save it there with path_initial_model_for_weight_conversion"
         )
 
 
@@ -289,8 +289,8 @@ def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None
             )
         if not torch.isfinite(tensors[key]).all():
             raise AdapterError(
-                f"{file}: {key} has NaN or infinite values: the file is damaged or the training "
-                "diverged"
+                f"{file}: {key} has NaN or infinite values: "
+                "the file is damaged or the training diverged"
             )
 
 
@@ -307,8 +307,8 @@ def check_base(path: Path, fields: dict, model: nn.Module) -> None:
     recorded = fields.get("base_model_name_or_path") or ""
     if not same_base(recorded, model):
         raise AdapterError(
-            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: load that base "
-            "instead"
+            f"{path}: trained on {recorded!r}, this model is {base_name(model)!r}: "
+            "load that base instead"
         )
 
 

@@ -355,8 +355,8 @@ def target_names(model: nn.Module, target_modules) -> list[str]:
         if not found:
             known = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise ValueError(
-                f"target_modules: {entry!r} names no linear layer; this model has "
-                f"{', '.join(known)}"
+                f"target_modules: {entry!r} names no linear layer; "
+                f"this model has {', '.join(known)}"
             )
     return [name for name in linear if name in names]  # in the model's order, each once
 

@@ -73,8 +73,8 @@ class Prefix(baselines.Baseline):
             cache.unasked = not (decoder.config.use_cache if use_cache is None else use_cache)
         if cache.is_compileable or _holds_other_text(cache):
             raise ValueError(
-                "past_key_values: with a prefix pass an empty DynamicCache, or one from an "
-                "earlier call with it"
+                "past_key_values: "
+                "with a prefix pass an empty DynamicCache, or one from an earlier call with it"
             )
         if cache.get_seq_length() == 0:
             P = self.options["num_virtual_tokens"]
@@ -95,8 +95,8 @@ def _refuse_checkpointing(decoder: nn.Module) -> None:
         return
     if any(getattr(m, "gradient_checkpointing", False) for m in decoder.modules()):
         raise ValueError(
-            "gradient checkpointing drops the KV cache and with it the prefix: train with "
-            "checkpointing=False"
+            "gradient checkpointing drops the KV cache and with it the prefix: "
+            "train with checkpointing=False"
         )
 
 
@@ -190,8 +190,8 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
         model.train(was_training)
     elif not isinstance(init, str) or init != "random":
         raise ValueError(
-            f"init={init!r}: 'tokens', 'random', or {num_virtual_tokens} token ids below "
-            f"{vocabulary}"
+            f"init={init!r}: "
+            f"'tokens', 'random', or {num_virtual_tokens} token ids below {vocabulary}"
         )
     return baselines.attach(model, parts)
 

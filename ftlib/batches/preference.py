@@ -45,8 +45,8 @@ def _encode_pair(tokenizer, row: dict, where: str) -> dict:
     other_prompt, rejected = _split(tokenizer, row, "rejected", where)
     if prompt == other_prompt and chosen == rejected:
         raise PairError(
-            f"{where}: chosen and rejected become the same tokens: nothing is preferred; leave "
-            "the pair out"
+            f"{where}: chosen and rejected become the same tokens: nothing is preferred; "
+            "leave the pair out"
         )
     if prompt != other_prompt:
         raise PairError(
@@ -70,8 +70,8 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "completion" in row:
             raise PairError(
-                f"row {i} is a binary row (prompt, completion, label): train on it with "
-                "loss='kto', or make pairs"
+                f"row {i} is a binary row (prompt, completion, label): "
+                "train on it with loss='kto', or make pairs"
             )
     encoded = [_encode_pair(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
     lengths = []

@@ -61,8 +61,8 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
         if ids[: len(after)] != after or after[: len(before)] != before:
             raise DataError(
                 "this chat template rewrites earlier turns, so the answer cannot be told from the "
-                "prompt: set a template with {% generation %} marks, such as "
-                "training_template(tokenizer)"
+                "prompt: "
+                "set a template with {% generation %} marks, such as training_template(tokenizer)"
             )
         mask += [0] * (len(before) - len(mask))
         mask += [1] * (len(after) - len(before))
@@ -138,8 +138,8 @@ def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> di
         raise DataError(f"the chat template refuses these messages: {error}") from None
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise DataError(
-            "the chat template and the tokenizer both write BOS: tokenise with "
-            "add_special_tokens=False"
+            "the chat template and the tokenizer both write BOS: "
+            "tokenise with add_special_tokens=False"
         )
     if not any(mask):
         raise DataError(
@@ -242,8 +242,8 @@ def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[
         problem = "refuses" if text is None else "does not write each turn once of"
         spoken = ", ".join(m["role"] for m in talk)
         raise DataError(
-            f"this chat template {problem} a conversation of {spoken}: no marks can be put into "
-            "it automatically"
+            f"this chat template {problem} a conversation of {spoken}: "
+            "no marks can be put into it automatically"
         )
     return pieces
 
@@ -350,8 +350,8 @@ def check_tokenizer(tokenizer, name: str = "tokenizer"):
     """Raise LoadError unless the tokenizer can render and pad a chat; returns it."""
     if not tokenizer.chat_template:
         raise LoadError(
-            f"{name} has no chat template: use the model's -Instruct tokenizer or set "
-            "tokenizer.chat_template"
+            f"{name} has no chat template: "
+            "use the model's -Instruct tokenizer or set tokenizer.chat_template"
         )
     if tokenizer.pad_token is None:
         raise LoadError(

@@ -187,8 +187,8 @@ def _check(
         )
     if labels.shape != hidden.shape[:2] or labels.dtype != torch.long:
         raise LogpError(
-            f"labels is {labels.dtype} {tuple(labels.shape)}: torch.long "
-            f"{tuple(hidden.shape[:2])} is needed, {IGNORE} where nothing is scored"
+            f"labels is {labels.dtype} {tuple(labels.shape)}: "
+            f"torch.long {tuple(hidden.shape[:2])} is needed, {IGNORE} where nothing is scored"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise LogpError(
@@ -297,16 +297,16 @@ def completion_logps(
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **more}
     if labels.shape != input_ids.shape:
         raise LogpError(
-            f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ: one "
-            "label a token is needed"
+            f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ: "
+            "one label a token is needed"
         )
     linear = inner.get_output_embeddings()
     if _runs_whole(linear):
         return _whole_logps(model(**inputs).logits, labels)
     if type(linear) is not torch.nn.Linear:
         raise LogpError(
-            f"the head of {type(inner).__name__} is a {type(linear).__name__}: a torch.nn.Linear "
-            "is needed, or one with ftlib's LoRA"
+            f"the head of {type(inner).__name__} is a {type(linear).__name__}: "
+            "a torch.nn.Linear is needed, or one with ftlib's LoRA"
         )
     return _tiled_logps(model, inner, inputs, labels)
 

@@ -29,8 +29,8 @@ def _check_logps(**logps: Tensor) -> None:
             )
         if value.ndim != 1 or not len(value):
             raise LossError(
-                f"{name} has shape {tuple(value.shape)}: one log-probability an example is "
-                "needed, (B,)"
+                f"{name} has shape {tuple(value.shape)}: "
+                "one log-probability an example is needed, (B,)"
             )
         if value.shape != first.shape:
             raise LossError(

@@ -34,8 +34,8 @@ def check_folder(folder: Path) -> None:
     for name in _weight_files(folder):
         if not (folder / name).is_file():
             raise LoadError(
-                f"{folder} lacks {name}: download or copy it again (pickled .bin weights are not "
-                "read)"
+                f"{folder} lacks {name}: "
+                "download or copy it again (pickled .bin weights are not read)"
             )
         try:
             with safe_open(folder / name, "pt"):

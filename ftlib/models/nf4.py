@@ -219,8 +219,8 @@ class QuantizedTensor:
         """
         if self.quant_type not in ("nf4", "fp4"):
             raise QuantizationError(
-                f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: use 'nf4' "
-                "or 'fp4'"
+                f"quant_type={self.quant_type!r} has no place in bitsandbytes' format: "
+                "use 'nf4' or 'fp4'"
             )
         rest = {
             "quant_type": self.quant_type,
