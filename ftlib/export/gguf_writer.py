@@ -8,6 +8,7 @@ convert_hf_to_gguf.py bit for bit.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -15,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
@@ -28,7 +30,14 @@ from tqdm.auto import tqdm
 from ftlib.adapters.io import read_config
 from ftlib.adapters.lora import lora_layers
 from ftlib.export.errors import ExportError
-from ftlib.export.source import Source, Weight, find_folder, open_source, read_adapter
+from ftlib.export.source import (
+    Source,
+    Weight,
+    find_folder,
+    from_model,
+    open_source,
+    read_adapter,
+)
 from ftlib.export.vocabulary import read_vocabulary
 from ftlib.models.load import ready_tokenizer
 from ftlib.models.skeleton import empty_model
@@ -46,11 +55,8 @@ DTYPES = {
     "q8_0": (Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
 TORCH = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
-INFINITY = {
-    torch.float32: 0x7F800000,
-    torch.float16: 0x7C00,
-    torch.bfloat16: 0x7F80,
-}  # its bits; NaNs lie above
+# Infinity's bits; NaNs lie above.
+INFINITY = {torch.float32: 0x7F800000, torch.float16: 0x7C00, torch.bfloat16: 0x7F80}
 CHUNK = 1 << 22  # weights that are cast and written at a time: 16 MB in fp32
 
 
@@ -80,17 +86,23 @@ def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, conver
         tokenizer = ready_tokenizer(str(find_folder(model)))
     architecture = _architecture(source.config)
     vocabulary = read_vocabulary(tokenizer, source.config.vocab_size, source.stops)
+    kind, file_type = DTYPES[dtype]
+    with _gguf_writer(path, architecture) as writer:
+        _describe(writer, source, file_type)
+        vocabulary.write(writer)
+        tensors = list(_tensors(source, architecture, kind))
+        _write_tensors(writer, path, tensors, source.packed)
+    return path
+
+
+@contextlib.contextmanager
+def _gguf_writer(path: Path, architecture: gguf.MODEL_ARCH) -> Iterator[gguf.GGUFWriter]:
     with writing(path) as partial:
         writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[architecture])
         try:
-            _describe(writer, source, DTYPES[dtype][1])
-            vocabulary.write(writer)
-            _write_tensors(
-                writer, path, list(_tensors(source, architecture, DTYPES[dtype][0])), source.packed
-            )
+            yield writer
         finally:
             writer.close()
-    return path
 
 
 @contextlib.contextmanager
@@ -110,15 +122,15 @@ def check_disk(path: Path, need: float) -> None:
     if need > free:
         raise ExportError(
             f"{path} needs {need / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free: choose "
-            "another disk or a "
-            f"smaller type"
+            "another disk or a smaller type"
         )
 
 
 # --- what the file says of the model --------------------------------------------------------------
 def _architecture(config) -> gguf.MODEL_ARCH:
     """The GGUF architecture of a transformers config; refuses what this writer would get wrong."""
-    kind, rope = config.model_type, config.rope_parameters
+    kind = config.model_type
+    rope = config.rope_parameters
     wrong = None
     if kind not in ARCHITECTURES:
         wrong = f"architecture {kind!r} is not one of {', '.join(ARCHITECTURES)}"
@@ -131,8 +143,7 @@ def _architecture(config) -> gguf.MODEL_ARCH:
     if wrong:
         raise ExportError(
             f"{wrong}: run llama.cpp's own converter, `python convert_hf_to_gguf.py FOLDER "
-            "--outtype f16`, "
-            "or name it here, converter='…/convert_hf_to_gguf.py'"
+            "--outtype f16`, or name it here, converter='…/convert_hf_to_gguf.py'"
         )
     return ARCHITECTURES[kind]
 
@@ -142,7 +153,8 @@ def _head_dim(config) -> int:
 
 
 def _describe(writer: gguf.GGUFWriter, source: Source, file_type: gguf.LlamaFileType) -> None:
-    config, head = source.config, _head_dim(source.config)
+    config = source.config
+    head = _head_dim(config)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(source.name)
     writer.add_block_count(config.num_hidden_layers)
@@ -170,14 +182,15 @@ def rope_factors(config) -> Tensor | None:
     stretched by `factor`, between them the inverse is interpolated linearly in original/wavelength
     (transformers' `rope_type="llama3"`).
     """
-    rope, dim = config.rope_parameters, _head_dim(config)
+    rope = config.rope_parameters
+    dim = _head_dim(config)
     if rope.get("rope_type", "default") != "llama3":
         return None
     frequencies = 1.0 / rope["rope_theta"] ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-    turns = rope["original_max_position_embeddings"] / (
-        2 * math.pi / frequencies
-    )  # in the original context
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    wavelengths = 2 * math.pi / frequencies
+    turns = rope["original_max_position_embeddings"] / wavelengths  # in the original context
+    low = rope["low_freq_factor"]
+    high = rope["high_freq_factor"]
     smooth = ((turns - low) / (high - low)).clamp(0, 1)
     return 1 / ((1 - smooth) / rope["factor"] + smooth)
 
@@ -193,33 +206,52 @@ def rotary_pairs(weight: Tensor, heads: int) -> Tensor:
 
 def _ordered(name: str, weight: Tensor, config) -> Tensor:
     """llama.cpp turns neighbouring rows for the llama architecture, halves for Qwen's."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
-        name.split(".")[-2]
-    )
-    return rotary_pairs(weight, heads) if heads and config.model_type == "llama" else weight
+    if config.model_type != "llama":
+        return weight
+    module = name.split(".")[-2]
+    if module == "q_proj":
+        return rotary_pairs(weight, config.num_attention_heads)
+    if module == "k_proj":
+        return rotary_pairs(weight, config.num_key_value_heads)
+    return weight
 
 
-def _tensors(source: Source, architecture: gguf.MODEL_ARCH, kind: Type):
-    """(name in the file, its type, shape, function that makes the Weight) of every tensor, in the
-    file's order.
-    """
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor to be written: its name and type in the file, and a function that makes it."""
+
+    name: str
+    kind: Type
+    shape: torch.Size
+    make: Callable[[], Weight]
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        block, block_bytes = gguf.GGML_QUANT_SIZES[self.kind]
+        return self.weights * block_bytes // block
+
+
+def _tensors(source: Source, architecture: gguf.MODEL_ARCH, kind: Type) -> Iterator[_Tensor]:
+    """Every tensor, in the file's order."""
     names = gguf.get_tensor_name_map(architecture, source.config.num_hidden_layers)
     factors = rope_factors(source.config)
     if factors is not None:
-        yield "rope_freqs.weight", Type.F32, factors.shape, lambda: Weight(factors)
+        make_factors = functools.partial(Weight, factors)
+        yield _Tensor("rope_freqs.weight", Type.F32, factors.shape, make_factors)
     for name, shape in source.shapes.items():
         own = Type.F32 if len(shape) == 1 else kind
-        if shape[-1] % gguf.GGML_QUANT_SIZES[own][0]:
+        block, _ = gguf.GGML_QUANT_SIZES[own]
+        if shape[-1] % block:
             raise ExportError(
                 f"{name} has rows of {shape[-1]} weights, q8_0 takes multiples of 32: use "
                 "dtype='f16'"
             )
-        yield (
-            names.get_name(name, try_suffixes=(".weight", ".bias")),
-            own,
-            shape,
-            lambda name=name: _load(source, name),
-        )
+        there = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        yield _Tensor(there, own, shape, functools.partial(_load, source, name))
 
 
 def _load(source: Source, name: str) -> Weight:
@@ -227,31 +259,37 @@ def _load(source: Source, name: str) -> Weight:
     return Weight(_ordered(name, weight.values, source.config), weight.update)
 
 
-def _write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: list, packed: int = 0) -> None:
-    sizes = [
-        math.prod(shape) * gguf.GGML_QUANT_SIZES[kind][1] // gguf.GGML_QUANT_SIZES[kind][0]
-        for _, kind, shape, _ in tensors
-    ]
-    check_disk(path, 1.01 * sum(sizes) + 2e7)  # 20 MB for vocabulary and names
-    for (name, kind, shape, _), size in zip(tensors, sizes):
-        writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=kind)
+def _write_tensors(
+    writer: gguf.GGUFWriter, path: Path, tensors: list[_Tensor], packed: int = 0
+) -> None:
+    total = sum(tensor.nbytes for tensor in tensors)
+    check_disk(path, 1.01 * total + 2e7)  # 20 MB for vocabulary and names
+    for tensor in tensors:
+        writer.add_tensor_info(
+            tensor.name,
+            tensor.shape,
+            np.dtype(np.float32),
+            tensor.nbytes,
+            raw_dtype=tensor.kind,
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    out, update, rounding = writer.fout[0], 0.0, 0.0
-    with tqdm(
-        total=sum(sizes), unit="B", unit_scale=True, desc=path.name, disable=sum(sizes) < 1e8
-    ) as bar:
-        for name, kind, _, make in tensors:
+    out = writer.fout[0]
+    update = 0.0
+    rounding = 0.0
+    with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=total < 1e8) as bar:
+        for tensor in tensors:
             writer.write_padding(out, out.tell())
-            weight = make()
-            for stored, lost in _stored(weight, kind, name):
+            weight = tensor.make()
+            for stored, lost in _stored(weight, tensor.kind, tensor.name):
                 out.write(stored)
                 bar.update(stored.nbytes)
                 rounding += lost
             update += weight.update or 0.0
         writer.write_padding(out, out.tell())
-    _report(path, max(tensors, key=lambda t: math.prod(t[2]))[1].name, update, rounding, packed)
+    largest = max(tensors, key=lambda tensor: tensor.weights)
+    _report(path, largest.kind.name, update, rounding, packed)
 
 
 def _report(path: Path, kind: str, update: float, rounding: float, packed: int) -> None:
@@ -266,9 +304,8 @@ def _report(path: Path, kind: str, update: float, rounding: float, packed: int) 
     if packed:
         log.warning(
             "%s: %d weights were dequantised from 4 bits: the file carries that rounding. For "
-            "export merge the adapter "
-            "into the "
-            "16-bit base: export_gguf(folder, tokenizer, path, adapter=…)",
+            "export merge the adapter into the 16-bit base: "
+            "export_gguf(folder, tokenizer, path, adapter=…)",
             path.name,
             packed,
         )
@@ -283,34 +320,31 @@ def _finite(values: Tensor) -> bool:
 def _stored(weight: Weight, kind: Type, name: str) -> Iterator[tuple[np.ndarray, float]]:
     """(bytes of the next rows, squared error of storing them where an adapter was merged)."""
     values = weight.values
-    for rows in values.split(max(1, CHUNK // math.prod(values.shape[1:]))):
+    merged = weight.update is not None
+    weights_per_row = math.prod(values.shape[1:])
+    for rows in values.split(max(1, CHUNK // weights_per_row)):
         rows = rows.to("cpu").contiguous()
         kept = rows.to(TORCH.get(kind, torch.float32))
-        if not _finite(kept):
-            wide = torch.isfinite(rows).all()
-            raise ExportError(
-                f"{name} "
-                + (
-                    f"exceeds the range of {kind.name}: use dtype='bf16'"
-                    if wide
-                    else "has NaN or infinite values"
-                )
-            )
+        _check_finite(rows, kept, kind, name)
         if kind == Type.Q8_0:
             data = gguf.quants.quantize(kept.numpy(), kind)
-            kept = (
-                torch.from_numpy(gguf.quants.dequantize(data, kind))
-                if weight.update is not None
-                else kept
-            )
+            if merged:
+                kept = torch.from_numpy(gguf.quants.dequantize(data, kind))
         else:
             data = kept.view(torch.uint8).numpy()
-        lost = (
-            0.0
-            if weight.update is None
-            else torch.linalg.vector_norm(kept.float() - rows.float()).item() ** 2
-        )
+        lost = 0.0
+        if merged:
+            lost = torch.linalg.vector_norm(kept.float() - rows.float()).item() ** 2
         yield data, lost
+
+
+def _check_finite(rows: Tensor, kept: Tensor, kind: Type, name: str) -> None:
+    """`kept` are the rows in the type that is written."""
+    if _finite(kept):
+        return
+    if torch.isfinite(rows).all():
+        raise ExportError(f"{name} exceeds the range of {kind.name}: use dtype='bf16'")
+    raise ExportError(f"{name} has NaN or infinite values")
 
 
 # --- adapters -------------------------------------------------------------------------------------
@@ -324,15 +358,39 @@ def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
     DoRA, whose row scaling the format cannot hold: merge it with export_gguf.
     """
     path = Path(path).expanduser()
-    in_memory = isinstance(model_or_folder, nn.Module)
-    config, r, updates = (
-        _adapter_of_model(model_or_folder)
-        if in_memory
-        else _adapter_of_folder(model_or_folder, base)
-    )
-    architecture = _architecture(config)
-    names, tensors = gguf.get_tensor_name_map(architecture, config.num_hidden_layers), []
-    for name, (A, B, scaling, magnitude) in updates.items():
+    if isinstance(model_or_folder, nn.Module):
+        adapter = _adapter_of_model(model_or_folder)
+    else:
+        adapter = _adapter_of_folder(model_or_folder, base)
+    architecture = _architecture(adapter.config)
+    tensors = list(_adapter_tensors(adapter, architecture))
+    with _gguf_writer(path, architecture) as writer:
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, adapter.scaling * adapter.r)
+        _write_tensors(writer, path, tensors)
+    return path
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """A LoRA of rank r: its base's config, and by the weights' names (A, B, scaling, magnitude)."""
+
+    config: object
+    r: int
+    updates: dict[str, tuple]
+
+    @property
+    def scaling(self) -> float:
+        """The same for every weight."""
+        _, _, scaling, _ = next(iter(self.updates.values()))
+        return scaling
+
+
+def _adapter_tensors(adapter: _Adapter, architecture: gguf.MODEL_ARCH) -> Iterator[_Tensor]:
+    config = adapter.config
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    for name, (A, B, _, magnitude) in adapter.updates.items():
         if magnitude is not None:
             raise ExportError(
                 "a DoRA adapter rescales rows, which a GGUF adapter cannot say: merge it with "
@@ -341,54 +399,39 @@ def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
         if name == "lm_head.weight" and config.tie_word_embeddings:
             raise ExportError(
                 "the adapter changes lm_head, which is tied to the embeddings and so not in the "
-                "base file: merge "
-                "it with export_gguf"
+                "base file: merge it with export_gguf"
             )
         there = names.get_name(name, try_suffixes=(".weight",))
-        for suffix, factor in (("lora_a", A), ("lora_b", _ordered(name, B, config))):
-            tensors.append(
-                (
-                    f"{there}.{suffix}",
-                    Type.F32,
-                    factor.shape,
-                    lambda factor=factor: Weight(factor.detach().float()),
-                )
-            )
-    with writing(path) as partial:
-        writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[architecture])
-        try:
-            writer.add_type(gguf.GGUFType.ADAPTER)
-            writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-            writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, scaling * r)
-            _write_tensors(writer, path, tensors)
-        finally:
-            writer.close()
-    return path
+        yield _factor(f"{there}.lora_a", A)
+        yield _factor(f"{there}.lora_b", _ordered(name, B, config))
 
 
-def _adapter_of_model(model: nn.Module):
+def _factor(name: str, factor: Tensor) -> _Tensor:
+    def make() -> Weight:
+        return Weight(factor.detach().float())
+
+    return _Tensor(name, Type.F32, factor.shape, make)
+
+
+def _adapter_of_model(model: nn.Module) -> _Adapter:
     layers = lora_layers(model)
     if not layers:
         raise ExportError("model has no adapter of ftlib: call add_lora or load_adapter first")
-    updates = {
-        f"{name}.weight": (
-            m.lora_A,
-            m.lora_B,
-            m.scaling,
-            m.lora_magnitude_vector if m.use_dora else None,
-        )
-        for name, m in layers.items()
-    }
-    return model.config, model.adapter_config.r, updates
+    updates = {}
+    for name, layer in layers.items():
+        magnitude = layer.lora_magnitude_vector if layer.use_dora else None
+        updates[f"{name}.weight"] = (layer.lora_A, layer.lora_B, layer.scaling, magnitude)
+    return _Adapter(model.config, model.adapter_config.r, updates)
 
 
-def _adapter_of_folder(adapter, base):
+def _adapter_of_folder(folder, base) -> _Adapter:
     from transformers import AutoConfig
 
-    options, fields = read_config(adapter)
-    folder = find_folder(base or fields.get("base_model_name_or_path") or "")
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return config, options.r, read_adapter(Path(adapter), folder, empty_model(config))
+    options, fields = read_config(folder)
+    base_folder = find_folder(base or fields.get("base_model_name_or_path") or "")
+    config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False)
+    updates = read_adapter(Path(folder), base_folder, empty_model(config))
+    return _Adapter(config, options.r, updates)
 
 
 # --- llama.cpp's own converter --------------------------------------------------------------------
@@ -407,26 +450,15 @@ def _run_converter(model, tokenizer, path: Path, dtype: str, adapter, converter)
             "adapter and converter exclude each other: load the model, load_adapter, and pass the "
             "model"
         )
-    with tempfile.TemporaryDirectory(dir=_parent(path)) as temporary, writing(path) as partial:
-        folder = (
-            _saved(model, tokenizer, Path(temporary))
-            if isinstance(model, nn.Module)
-            else find_folder(model)
-        )
-        run = subprocess.run(
-            [
-                sys.executable,
-                str(converter),
-                str(folder),
-                "--outfile",
-                str(partial),
-                "--outtype",
-                dtype,
-            ],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary, writing(path) as partial:
+        if isinstance(model, nn.Module):
+            folder = _saved(model, tokenizer, Path(temporary))
+        else:
+            folder = find_folder(model)
+        command = [sys.executable, str(converter), str(folder)]
+        command += ["--outfile", str(partial), "--outtype", dtype]
+        run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         if run.returncode or not partial.is_file():
             raise ExportError(
                 f"{converter.name} failed ({run.returncode}): {run.stderr.strip()[-800:]}"
@@ -434,21 +466,14 @@ def _run_converter(model, tokenizer, path: Path, dtype: str, adapter, converter)
     return path
 
 
-def _parent(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.parent
-
-
 def _saved(model: nn.Module, tokenizer, folder: Path) -> Path:
     """The merged model as a checkpoint; it is held a second time while it is written."""
-    from ftlib.export.source import from_model
+    from safetensors.torch import save_file
 
     source = from_model(model)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    from safetensors.torch import save_file
-
     merged = {
         name: source.load(name).values.to("cpu", dtype).contiguous() for name in source.shapes
     }

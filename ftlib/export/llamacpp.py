@@ -42,7 +42,8 @@ import llama_cpp
 logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
 source, target, kind, threads = sys.argv[1:]
 options = llama_cpp.llama_model_quantize_default_params()
-options.ftype, options.nthread = int(kind), int(threads)
+options.ftype = int(kind)
+options.nthread = int(threads)
 sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options)))
 """
 
@@ -63,12 +64,11 @@ class QuantizedFile(os.PathLike):
 
     def __str__(self) -> str:
         types = ", ".join(f"{count} {name}" for name, count in sorted(self.types.items()))
-        tail = (
-            f"; fell back: {', '.join(f'{n} to {t}' for n, t in self.fell_back.items())}"
-            if self.fell_back
-            else ""
-        )
-        return f"{self.path.name}: {self.nbytes / 1e6:.1f} MB, {types}{tail}"
+        line = f"{self.path.name}: {self.nbytes / 1e6:.1f} MB, {types}"
+        if self.fell_back:
+            instead = ", ".join(f"{name} to {kind}" for name, kind in self.fell_back.items())
+            line += f"; fell back: {instead}"
+        return line
 
 
 def quantize_gguf(
@@ -85,21 +85,17 @@ def quantize_gguf(
     """
     if quantization not in QUANTIZATIONS:
         raise ExportError(f"quantization={quantization!r}: use one of {', '.join(QUANTIZATIONS)}")
-    source, target = Path(source).expanduser(), Path(target).expanduser()
+    source = Path(source).expanduser()
+    target = Path(target).expanduser()
     number, bits, wanted = QUANTIZATIONS[quantization]
     reader = read_gguf(source)
     if target.exists() and target.samefile(source):
         raise ExportError(f"target {target} is the source itself: name another file")
-    low = {
-        name: kind
-        for name, kind in tensor_types(reader).items()
-        if kind not in ("F32", "F16", "BF16")
-    }
-    if low:
-        raise ExportError(
-            f"{source} is quantised already ({next(iter(low.values()))}): start from an f16 export"
-        )
-    expected = int(sum(int(t.n_elements) for t in reader.tensors) * bits / 8 + 2e7)
+    for kind in tensor_types(reader).values():
+        if kind not in ("F32", "F16", "BF16"):
+            raise ExportError(f"{source} is quantised already ({kind}): start from an f16 export")
+    weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    expected = int(weights * bits / 8 + 2e7)  # 20 MB for vocabulary and names
     with writing(target) as partial:
         check_disk(target, expected)
         _run(source, partial, number, threads or _cores(), expected)
@@ -110,40 +106,47 @@ def quantize_gguf(
 
 
 def _cores() -> int:
-    """The cores that this process may use; a container or `taskset` may allow fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """The cores that this process may use; a container or `taskset` may allow fewer than there
+    are.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _run(source: Path, partial: Path, number: int, threads: int, expected: int) -> None:
-    command = [sys.executable, "-c", QUANTIZE, str(source), str(partial), str(number), str(threads)]
+    """Quantise in a subprocess, with a bar of the bytes written. ExportError if it fails."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-c", QUANTIZE, str(source), str(partial), str(number), str(threads)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
     )
+    bar = tqdm(total=expected, unit="B", unit_scale=True, desc=partial.name, disable=expected < 1e8)
     try:
-        with tqdm(
-            total=expected, unit="B", unit_scale=True, desc=partial.name, disable=expected < 1e8
-        ) as bar:
+        with bar:
             while process.poll() is None:
                 time.sleep(0.05)
-                bar.update(max(0, partial.stat().st_size - bar.n) if partial.exists() else 0)
+                if partial.exists():
+                    bar.update(max(0, partial.stat().st_size - bar.n))
     finally:
         process.kill()
-        problem = process.communicate()[1]
+        _, problem = process.communicate()
     if process.returncode:
-        if "No module named 'llama_cpp'" in problem:
-            raise ExportError(probe_llama().problem)
-        if -process.returncode == signal.SIGILL:
-            raise ExportError(
-                f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{fix_command()}`"
-            )
-        raise ExportError(
-            f"llama.cpp could not quantise {source} (exit {process.returncode}): "
-            f"{problem.strip()[-500:]}"
+        raise _failure(source, process.returncode, problem)
+
+
+def _failure(source: Path, code: int, problem: str) -> ExportError:
+    if "No module named 'llama_cpp'" in problem:
+        return ExportError(probe_llama().problem)
+    if -code == signal.SIGILL:
+        return ExportError(
+            f"llama.cpp died quantising {source}: illegal instruction: rebuild by `{fix_command()}`"
         )
+    return ExportError(
+        f"llama.cpp could not quantise {source} (exit {code}): {problem.strip()[-500:]}"
+    )
 
 
 def _inspect(
@@ -154,11 +157,10 @@ def _inspect(
     fell_back = {name: kind for name, kind in types.items() if kind not in wanted}
     if wanted[0] not in types.values():
         rows = sorted({int(t.shape[0]) for t in reader.tensors if t.name in fell_back})
+        there = ", ".join(sorted(set(fell_back.values())))
         raise ExportError(
             f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of "
-            "256. The file "
-            f"would be "
-            f"{', '.join(sorted(set(fell_back.values())))} under the name {quantization}: use Q8_0"
+            f"256. The file would be {there} under the name {quantization}: use Q8_0"
         )
     return QuantizedFile(target, partial.stat().st_size, dict(Counter(types.values())), fell_back)
 
@@ -183,12 +185,12 @@ def open_llama(
         raise ExportError(found.problem)
     from llama_cpp import Llama
 
-    for file in filter(None, (path, adapter)):
-        read_gguf(file)
+    read_gguf(path)
+    if adapter:
+        read_gguf(adapter)
     try:
-        with contextlib.redirect_stderr(
-            io.StringIO()
-        ):  # its log says for every matrix of an adapter in which buffer it lies
+        # Its log says for every matrix of an adapter in which buffer it lies.
+        with contextlib.redirect_stderr(io.StringIO()):
             llama = Llama(
                 str(path),
                 n_ctx=n_ctx,

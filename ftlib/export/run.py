@@ -13,8 +13,11 @@ from transformers import AutoConfig
 
 from ftlib.adapters.io import CONFIG, AdapterError, read_config
 from ftlib.core.paths import resolve, stand_in
+from ftlib.export.errors import ExportError, ServingError
 from ftlib.export.modelfile import parse_modelfile, write_modelfile
-from ftlib.export.serving import OllamaServer, ServingError, check_name, find_ollama, ollama_url
+from ftlib.export.ollama import find_ollama, ollama_url
+from ftlib.export.ollama_server import OllamaServer
+from ftlib.export.server import check_name
 from ftlib.models.load import ready_tokenizer
 
 PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written as such
@@ -31,10 +34,11 @@ class Exported:
     ollama: str | None
 
     def __str__(self) -> str:
-        lines = [f"{path}  {path.stat().st_size / 1e6:.1f} MB" for path in self.files] + [
-            str(self.modelfile)
-        ]
-        return "\n".join(lines + ([f"in Ollama: ollama run {self.ollama}"] if self.ollama else []))
+        lines = [f"{path}  {path.stat().st_size / 1e6:.1f} MB" for path in self.files]
+        lines.append(str(self.modelfile))
+        if self.ollama:
+            lines.append(f"in Ollama: ollama run {self.ollama}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,22 @@ def _recorded_base(run: Path) -> str | None:
         ) from None
 
 
+def _stated_base(adapter: Path) -> str | None:
+    _, fields = read_config(adapter)
+    return fields.get("base_model_name_or_path")
+
+
 def find_trained(run: str | Path) -> Trained:
     """What lies in a folder that `finetune` or `prefer` left, in an adapter folder or in a model
     folder. AdapterError if nothing does.
     """
     run = Path(run)
-    if adapter := next((f for f in (run / "adapter", run) if (f / CONFIG).is_file()), None):
-        stated = read_config(adapter)[1].get("base_model_name_or_path")
-        return Trained((adapter != run and _recorded_base(run)) or stated, adapter=adapter)
+    if (run / "adapter" / CONFIG).is_file():
+        adapter = run / "adapter"
+        stated = _stated_base(adapter)  # first: this refuses a damaged adapter
+        return Trained(_recorded_base(run) or stated, adapter=adapter)
+    if (run / CONFIG).is_file():
+        return Trained(_stated_base(run), adapter=run)
     if (run / "model" / "config.json").is_file():
         return Trained(_recorded_base(run), model=run / "model")
     raise AdapterError(
@@ -78,7 +90,9 @@ def find_trained(run: str | Path) -> Trained:
 
 
 def find_adapter(run: str | Path) -> tuple[Path, str | None]:
-    """(adapter folder, base model) of a run or of an adapter folder. AdapterError if it holds none."""
+    """(adapter folder, base model) of a run or of an adapter folder. AdapterError if there is
+    none.
+    """
     found = find_trained(run)
     if not found.adapter:
         raise AdapterError(f"{run} holds a whole model, {found.model}, and no adapter")
@@ -92,34 +106,30 @@ def _write_ggufs(
     from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
     from ftlib.export.llamacpp import quantize_gguf
 
-    plain = PLAIN.get(quant)
-    files = [target / f"{stem}-{plain or 'f16'}.gguf"]
-    export_gguf(
-        source,
-        tokenizer,
-        files[0],
-        dtype=plain or "f16",
-        adapter=None if adapter else trained.adapter,
-    )
-    if not plain:
+    dtype = PLAIN.get(quant, "f16")
+    files = [target / f"{stem}-{dtype}.gguf"]
+    merged = None if adapter else trained.adapter
+    export_gguf(source, tokenizer, files[0], dtype=dtype, adapter=merged)
+    if quant not in PLAIN:
         files.append(target / f"{stem}-{quant}.gguf")
         quantize_gguf(*files, quant)
-    over = target / f"{stem}-adapter.gguf" if adapter else None
-    if over:
-        export_adapter_gguf(trained.adapter, over, base=source)
-    return files, over
+    if not adapter:
+        return files, None
+    adapter_file = target / f"{stem}-adapter.gguf"
+    export_adapter_gguf(trained.adapter, adapter_file, base=source)
+    return files, adapter_file
 
 
 def _checked(
     name: str, quant: str, trained: Trained, run, base: str | None, adapter: bool, ollama: bool
 ) -> str:
     """`quant` as it is written, after everything that can be refused before the long work."""
-    from ftlib.export.errors import ExportError
     from ftlib.export.llamacpp import QUANTIZATIONS
 
     check_name(name)
-    if quant.upper() not in (*PLAIN, *QUANTIZATIONS):
-        raise ExportError(f"quant={quant!r}: use one of {', '.join((*QUANTIZATIONS, *PLAIN))}")
+    known = (*QUANTIZATIONS, *PLAIN)
+    if quant.upper() not in known:
+        raise ExportError(f"quant={quant!r}: use one of {', '.join(known)}")
     if not (base or trained.base):
         raise AdapterError(f"{run} names no base model: pass base=, a folder or Hub id")
     if adapter and not trained.adapter:
@@ -158,23 +168,26 @@ def export_run(
     trained = find_trained(run)
     quant = _checked(name, quant, trained, run, base, adapter, ollama)
     base = resolve(stand_in(str(base or trained.base), given=True))
-    source, tokenizer = trained.model or base, ready_tokenizer(base)
-    length = AutoConfig.from_pretrained(source, trust_remote_code=False).max_position_embeddings
+    source = trained.model or base
+    tokenizer = ready_tokenizer(base)
     target = Path(output or Path(run) / "export")
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    longest = min(config.max_position_embeddings, 4096)
     target.mkdir(parents=True, exist_ok=True)
-    files, over = _write_ggufs(
-        source, tokenizer, trained, target, re.sub(r"[:/]", "-", name), quant, adapter
-    )
+    stem = re.sub(r"[:/]", "-", name)
+    files, adapter_file = _write_ggufs(source, tokenizer, trained, target, stem, quant, adapter)
     modelfile = write_modelfile(
         target / "Modelfile",
         files[-1],
         tokenizer=tokenizer,
         system=system,
-        adapter=over,
-        num_ctx=num_ctx or min(length, 4096),
+        adapter=adapter_file,
+        num_ctx=num_ctx or longest,
     )
+    if adapter_file:
+        files.append(adapter_file)
     if ollama:
         server = OllamaServer(name, parse_modelfile(modelfile))
         with server.http, server.client:
             server.create(target)
-    return Exported([*files, over] if over else files, modelfile, name if ollama else None)
+    return Exported(files, modelfile, name if ollama else None)

@@ -18,7 +18,6 @@ from ftlib.adapters.io import (
     WEIGHTS,
     base_name,
     check_tensors,
-    expected_shapes,
     read_config,
     read_tensors,
     tensor_names,
@@ -30,7 +29,8 @@ from ftlib.models.load import check_folder, quantised_already
 from ftlib.models.nf4 import dequantize_packed
 from ftlib.models.skeleton import empty_model, shapes_of
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Source:
 
 
 def open_source(model, adapter=None) -> Source:
-    """A model, or the name or folder of a checkpoint with an optional adapter folder, as a Source."""
+    """A model, or a checkpoint by name or folder with an optional adapter folder, as a Source."""
     if not isinstance(model, nn.Module):
         return from_folder(find_folder(model), adapter)
     if adapter is not None:
@@ -89,11 +89,7 @@ def find_folder(name) -> Path:
     cache.
     """
     folder = Path(resolve(name)).expanduser()
-    if (
-        not folder.exists()
-        and str(name).count("/") == 1
-        and not str(name).startswith((".", "~", "/"))
-    ):
+    if not folder.exists() and _may_be_hub_id(str(name)):
         from huggingface_hub import snapshot_download
 
         try:
@@ -107,28 +103,35 @@ def find_folder(name) -> Path:
     return folder
 
 
+def _may_be_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "~", "/"))
+
+
 def gguf_name(folder: Path) -> str:
     """What the model is called: the folder's name, or in the Hub's cache the repository's."""
-    return next(
-        (part.rpartition("--")[2] for part in folder.parts if part.startswith("models--")),
-        folder.name,
-    )
+    for part in folder.parts:
+        if part.startswith("models--"):
+            return part.rpartition("--")[2]
+    return folder.name
 
 
 def _stops(config, generation) -> list[int]:
+    """The token ids that end generation: generation_config's, else the config's."""
     ids = getattr(generation, "eos_token_id", None)
-    ids = getattr(config, "eos_token_id", None) if ids is None else ids
-    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+    if ids is None:
+        ids = getattr(config, "eos_token_id", None)
+    if ids is None:
+        return []
+    return [ids] if isinstance(ids, int) else list(ids)
 
 
+@torch.no_grad()
 def _merge(
     weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitude: Tensor | None
 ) -> Weight:
-    with torch.no_grad():
-        merged = merged_weight(weight, A, B, scaling, magnitude)
-        return Weight(
-            merged, torch.linalg.vector_norm(merged - weight, dtype=torch.float32).item() ** 2
-        )
+    merged = merged_weight(weight, A, B, scaling, magnitude)
+    norm = torch.linalg.vector_norm(merged - weight, dtype=torch.float32).item()
+    return Weight(merged, update=norm**2)
 
 
 # --- a model in memory ----------------------------------------------------------------------------
@@ -136,35 +139,41 @@ def from_model(model: nn.Module) -> Source:
     """ftlib's adapters are merged into copies of the weights, one at a time; the model is left as
     it is.
     """
-    shapes, layers = shapes_of(empty_model(model.config)), lora_layers(model)
-    own = {
-        f"{name}.{p}"
-        for name, layer in layers.items()
-        for p, _ in layer.named_parameters(recurse=False)
-    }
-    there = {
-        name.replace(".base_layer.", ".") for name, _ in model.named_parameters() if name not in own
-    }
-    if there != shapes.keys():
-        odd = sorted(there ^ shapes.keys())[0]
-        raise ExportError(
-            f"the model {'has' if odd in there else 'lacks'} {odd!r}: only LoRA and DoRA layers "
-            "of ftlib can be "
-            f"merged on the "
-            "way; of a PEFT model pass model.merge_and_unload(), and remove other adapters"
-        )
+    shapes = shapes_of(empty_model(model.config))
+    layers = lora_layers(model)
+    _check_parameters(model, layers, shapes)
     if HEAD not in shapes and "lm_head" in layers:  # tied, but with an adapter of its own
         shapes[HEAD] = shapes[EMBEDDING]
-    packed = sum(hasattr(p, "quant_state") for p in model.parameters())
-    name = Path(base_name(model)).name or model.config.model_type
+
+    def load(name: str) -> Weight:
+        return _from_module(model, name)
+
     return Source(
-        model.config,
-        name,
-        shapes,
-        lambda name: _from_module(model, name),
-        packed,
-        _stops(model.config, getattr(model, "generation_config", None)),
+        config=model.config,
+        name=Path(base_name(model)).name or model.config.model_type,
+        shapes=shapes,
+        load=load,
+        packed=sum(hasattr(p, "quant_state") for p in model.parameters()),
+        stops=_stops(model.config, getattr(model, "generation_config", None)),
     )
+
+
+def _check_parameters(
+    model: nn.Module, layers: dict[str, LoRALinear], shapes: dict[str, torch.Size]
+) -> None:
+    """Refuse a model that has other parameters than the base's and those of ftlib's layers."""
+    of_adapters = set()
+    for name, layer in layers.items():
+        of_adapters |= {f"{name}.{p}" for p, _ in layer.named_parameters(recurse=False)}
+    of_base = {name for name, _ in model.named_parameters() if name not in of_adapters}
+    names = {name.replace(".base_layer.", ".") for name in of_base}
+    if names != shapes.keys():
+        odd = min(names ^ shapes.keys())
+        raise ExportError(
+            f"the model {'has' if odd in names else 'lacks'} {odd!r}: only LoRA and DoRA layers of "
+            "ftlib can be merged on the way; of a PEFT model pass model.merge_and_unload(), and "
+            "remove other adapters"
+        )
 
 
 def _from_module(model: nn.Module, name: str) -> Weight:
@@ -177,11 +186,12 @@ def _from_module(model: nn.Module, name: str) -> Weight:
                 module.dense_weight(), module.lora_A, module.lora_B, module.scaling, magnitude
             )
         module = module.base_layer
-    values = getattr(module, attribute).detach()
-    state = getattr(values, "quant_state", None) or getattr(
-        getattr(module, attribute), "quant_state", None
-    )
-    return Weight(values if state is None else dense_weight(values.data, state, state.dtype))
+    parameter = getattr(module, attribute)
+    values = parameter.detach()
+    state = getattr(values, "quant_state", None) or getattr(parameter, "quant_state", None)
+    if state is None:
+        return Weight(values)
+    return Weight(dense_weight(values.data, state, state.dtype))
 
 
 # --- a folder -------------------------------------------------------------------------------------
@@ -189,12 +199,11 @@ def _files(folder: Path) -> dict[str, Path]:
     """Name of every stored tensor -> its file."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return {
-            name: folder / file
-            for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
-        }
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        return dict.fromkeys(file.keys(), folder / "model.safetensors")
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: folder / file for name, file in weight_map.items()}
+    single = folder / "model.safetensors"
+    with safe_open(single, "pt") as file:
+        return dict.fromkeys(file.keys(), single)
 
 
 def _read(file: Path, name: str) -> Tensor:
@@ -210,28 +219,30 @@ def _check_stored(files: dict[str, Path], shapes: dict[str, torch.Size], folder:
     bits.
     """
     packed = {name.partition(".quant_state.")[0] for name in files if ".quant_state." in name}
-    parts = {
-        name for name in files if name.partition(".weight.")[0] + ".weight" in packed
-    }  # their scales and tables
-    names = {n for n in files.keys() - parts if not n.endswith("rotary_emb.inv_freq")} - (
-        {HEAD} - shapes.keys()
-    )
+    names = {name for name in files if _is_weight(name, packed)}
+    if HEAD not in shapes:  # a tied head may be stored all the same
+        names.discard(HEAD)
     if names != shapes.keys():
-        odd = sorted(names ^ shapes.keys())[0]
+        odd = min(names ^ shapes.keys())
         raise ExportError(
             f"{folder} {'has' if odd in names else 'lacks'} {odd!r}, which does not fit its "
-            "config.json: download "
-            f"or copy it again"
+            "config.json: download or copy it again"
         )
     for name in names - packed:
         with safe_open(files[name], "pt") as file:
             stored = tuple(file.get_slice(name).get_shape())
-        if stored != tuple(shapes[name]):
+        wanted = tuple(shapes[name])
+        if stored != wanted:
             raise ExportError(
-                f"{files[name]}: {name} has shape {stored}, config.json asks for "
-                f"{tuple(shapes[name])}"
+                f"{files[name]}: {name} has shape {stored}, config.json asks for {wanted}"
             )
     return packed
+
+
+def _is_weight(name: str, packed: set[str]) -> bool:
+    """Not a scale or table of a 4-bit weight, and not a buffer that old checkpoints store."""
+    owner = name.partition(".weight.")[0] + ".weight"
+    return owner not in packed and not name.endswith("rotary_emb.inv_freq")
 
 
 def _read_packed(files: dict[str, Path], name: str) -> Tensor:
@@ -253,19 +264,19 @@ def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, 
             f"{adapter}: trained on {recorded!r}, not on {folder}: pass that base, or the folder "
             "under its name"
         )
-    tensors, names = read_tensors(adapter), target_names(skeleton, config.target_modules)
-    check_tensors(tensors, expected_shapes(skeleton, names, config), adapter / WEIGHTS)
-    keys = {name: tensor_names(name, config.use_dora) for name in names}
-    part = lambda name, attribute: tensors[keys[name][attribute]].float()  # noqa: E731
-    return {
-        f"{name}.weight": (
-            part(name, "lora_A"),
-            part(name, "lora_B"),
-            config.scaling,
-            part(name, "lora_magnitude_vector") if config.use_dora else None,
-        )
-        for name in names
-    }
+    tensors = read_tensors(adapter)
+    names = target_names(skeleton, config.target_modules)
+    check_tensors(tensors, expectedshapes_of(skeleton, names, config), adapter / WEIGHTS)
+    updates = {}
+    for name in names:
+        keys = tensor_names(name, config.use_dora)
+        A = tensors[keys["lora_A"]].float()
+        B = tensors[keys["lora_B"]].float()
+        magnitude = None
+        if config.use_dora:
+            magnitude = tensors[keys["lora_magnitude_vector"]].float()
+        updates[f"{name}.weight"] = (A, B, config.scaling, magnitude)
+    return updates
 
 
 def from_folder(folder: Path, adapter=None) -> Source:
@@ -277,7 +288,8 @@ def from_folder(folder: Path, adapter=None) -> Source:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     quantised_already(str(folder))
     skeleton = empty_model(config)
-    shapes, files = shapes_of(skeleton), _files(folder)
+    shapes = shapes_of(skeleton)
+    files = _files(folder)
     packed = _check_stored(files, shapes, folder)
     updates = {} if adapter is None else read_adapter(Path(adapter), folder, skeleton)
     if HEAD in updates and HEAD not in shapes:  # tied, but with an adapter of its own
@@ -290,11 +302,18 @@ def from_folder(folder: Path, adapter=None) -> Source:
         if name in (EMBEDDING, HEAD) and name not in updates and stored not in packed:
             return Weight(StoredRows(files[stored], stored, shapes[name]))
         values = _read_packed(files, stored) if stored in packed else _read(files[stored], stored)
-        return _merge(values, *updates[name]) if name in updates else Weight(values)
+        if name in updates:
+            return _merge(values, *updates[name])
+        return Weight(values)
 
-    generation = (
-        GenerationConfig.from_pretrained(folder)
-        if (folder / "generation_config.json").is_file()
-        else None
+    generation = None
+    if (folder / "generation_config.json").is_file():
+        generation = GenerationConfig.from_pretrained(folder)
+    return Source(
+        config=config,
+        name=gguf_name(folder),
+        shapes=shapes,
+        load=load,
+        packed=len(packed),
+        stops=_stops(config, generation),
     )
-    return Source(config, gguf_name(folder), shapes, load, len(packed), _stops(config, generation))
