@@ -266,7 +266,7 @@ def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, 
         )
     tensors = read_tensors(adapter)
     names = target_names(skeleton, config.target_modules)
-    check_tensors(tensors, expectedshapes_of(skeleton, names, config), adapter / WEIGHTS)
+    check_tensors(tensors, expected_shapes(skeleton, names, config), adapter / WEIGHTS)
     updates = {}
     for name in names:
         keys = tensor_names(name, config.use_dora)
