@@ -18,6 +18,7 @@ from ftlib.adapters.io import (
     WEIGHTS,
     base_name,
     check_tensors,
+    expected_shapes,
     read_config,
     read_tensors,
     tensor_names,
