@@ -349,6 +349,7 @@ def test_what_a_trainer_asks_for(method, tmp_path):
     model = trained(method)
     adapter = active.baseline_io(model)
     assert json.loads(json.dumps(adapter.options)) == adapter.options
-    assert adapter.options["peft_type"] == {"prefix": "PREFIX_TUNING", "bottleneck": "BOTTLENECK"}[method]
+    peft_type = {"prefix": "PREFIX_TUNING", "bottleneck": "BOTTLENECK"}[method]
+    assert adapter.options["peft_type"] == peft_type
     folder = adapter.save(model, tmp_path)
     assert equal(weights(adapter.load(llama(), folder)), weights(model))
