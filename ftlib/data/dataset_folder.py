@@ -176,11 +176,18 @@ def _write_text(path: Path, text: str) -> None:
 
 
 # --- the data card --------------------------------------------------------------------------------
+def _cell(value) -> str:
+    """A value on one line, as a cell of a Markdown table may hold it."""
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
 def _table(header: tuple, rows: Iterable[tuple]) -> list[str]:
-    cell = lambda value: " ".join(str(value).replace("|", "\\|").split())
-    return [
-        "| " + " | ".join(map(cell, row)) + " |" for row in (header, ("---",) * len(header), *rows)
-    ]
+    """The lines of a Markdown table."""
+    lines = []
+    for row in (header, ("---",) * len(header), *rows):
+        cells = " | ".join(map(_cell, row))
+        lines.append(f"| {cells} |")
+    return lines
 
 
 def data_card(manifest: dict, about: str = "", limits: Iterable[str] = ()) -> str:

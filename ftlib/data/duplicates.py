@@ -121,7 +121,9 @@ class NearIndex:
             0, 2**64, (self.bands, self.size), dtype=np.uint64
         ) | np.uint64(1)
         self._offsets = generator.integers(0, 2**64, self.bands, dtype=np.uint64)
-        self._texts, self._ends = tempfile.SpooledTemporaryFile(SPOOL), array("q", [0])
+        # Open as long as the index lives.
+        self._texts = tempfile.SpooledTemporaryFile(SPOOL)  # noqa: SIM115
+        self._ends = array("q", [0])
         self._table, self._before, self._tags = array("i", [-1]) * 1024, array("i"), array("I")
 
     def recall(self, similarity: float) -> float:
@@ -186,7 +188,7 @@ class NearIndex:
         self._ends.append(self._ends[-1] + len(said))
 
     def insert(self, text: str, keys: list[int]) -> int:
-        """Put a sketched text into the index; its number. DataError where there is no room for it."""
+        """Put a sketched text into the index; its number. DataError where there is no room."""
         self._store(text)
         self._tags.extend(key >> 32 for key in keys)
         if len(self._tags) > 2 * len(self._table):

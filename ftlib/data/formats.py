@@ -48,7 +48,7 @@ def _rest(row: dict, *taken: str) -> dict:
 
 
 def _free(row: dict, *keys: str) -> dict:
-    """The row's other keys; FormatError where one of them would be overwritten by the format's own."""
+    """The row's other keys; FormatError where the format's own would overwrite one of them."""
     clash = [k for k in keys if k in row]
     if clash:
         raise FormatError(f"the row already has a key {clash[0]!r}: rename it before converting")
@@ -148,7 +148,9 @@ def messages_to_alpaca(row: dict) -> dict:
     if system:
         out["system"] = messages[0]["content"]
     if texts[:-2] or kept.get("history"):
-        out["history"] = [list(pair) for pair in zip(texts[:-2:2], texts[1:-2:2])]
+        questions = texts[:-2:2]
+        answers = texts[1:-2:2]
+        out["history"] = [list(turn) for turn in zip(questions, answers, strict=True)]
     return {**_free(_rest(row, "messages", "alpaca"), *out), **out}
 
 
@@ -196,16 +198,18 @@ def messages_to_sharegpt(row: dict) -> dict:
     beside = bool(kept.get("system"))
     turns = messages[beside:]
     names = kept.get("from") or [SHAREGPT_NAMES[m["role"]] for m in turns]
-    if (
-        len(names) != len(turns)
-        or any(SHAREGPT_ROLES.get(n) != m["role"] for n, m in zip(names, turns))
-        or (beside and messages[0]["role"] != "system")
-    ):
+    roles = [m["role"] for m in turns]
+    named_otherwise = [SHAREGPT_ROLES.get(name) for name in names] != roles
+    no_system = beside and messages[0]["role"] != "system"
+    if named_otherwise or no_system:
         raise FormatError(
             "the row's key 'sharegpt' no longer fits its messages: delete it, or leave the turns "
             "as they were"
         )
-    out = {"conversations": [{"from": n, "value": m["content"]} for n, m in zip(names, turns)]}
+    conversations = []
+    for name, message in zip(names, turns, strict=True):
+        conversations.append({"from": name, "value": message["content"]})
+    out = {"conversations": conversations}
     if beside:
         out["system"] = messages[0]["content"]
     return {**_free(_rest(row, "messages", "sharegpt"), *out), **out}

@@ -27,7 +27,8 @@ def fetch(name: str, split: str):
 
 
 def _sql_row(raw: dict) -> dict:
-    prompt = f"Write one SQL query that answers the question.\n\nTables:\n{raw['context']}\n\nQuestion: {raw['question']}"
+    task = "Write one SQL query that answers the question."
+    prompt = f"{task}\n\nTables:\n{raw['context']}\n\nQuestion: {raw['question']}"
     return {
         "messages": [
             {"role": "user", "content": prompt},
@@ -70,7 +71,7 @@ def _matched(pairs: list[dict]) -> list[dict]:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows `start` to `stop` of a Hub split, shuffled with a fixed seed; `choose` picks among them."""
+    """Rows `start` to `stop` of a Hub split, shuffled with a fixed seed; `choose` picks of them."""
 
     split: str
     start: int

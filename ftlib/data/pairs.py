@@ -303,7 +303,9 @@ class LengthBias:
     """How length goes with preference; intervals are 95% bootstrap intervals over the pairs."""
 
     unit: str  # "characters" or "tokens"
-    longer: Interval  # share of pairs whose chosen answer is the longer one, equal lengths counting one half: 0.5 is no bias
+    # Share of pairs whose chosen answer is the longer one, equal lengths counting one half: 0.5 is
+    # no bias.
+    longer: Interval
     difference: Interval  # mean of chosen minus rejected, in the unit
     correlation: float  # matched-pairs rank-biserial, -1 to 1: 0 is no bias
 

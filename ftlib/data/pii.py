@@ -99,7 +99,8 @@ PII: dict[str, tuple[re.Pattern, Callable[[str], bool]]] = {
     ),
     "phone": (
         re.compile(
-            r"(?<![\w.,/-])(?:\+|00)?(?:\(\d{1,5}\)|\d{1,4})(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?![\w/-]|[.,]\d)"
+            r"(?<![\w.,/-])(?:\+|00)?(?:\(\d{1,5}\)|\d{1,4})"
+            r"(?:[ ./-]?(?:\(\d{1,5}\)|\d{1,5})){2,6}(?![\w/-]|[.,]\d)"
         ),
         is_phone,
     ),
@@ -111,8 +112,9 @@ def _longest(kind: str, match: re.Match) -> Found | None:
     does.
     """
     _, valid = PII[kind]
-    text, parts = match[0], re.split(r"(?=[ -])", match[0])
-    for count in range(len(parts), 0, -1) if kind == "iban" else [len(parts)]:
+    parts = re.split(r"(?=[ -])", match[0])
+    fewest = 1 if kind == "iban" else len(parts)
+    for count in range(len(parts), fewest - 1, -1):
         piece = "".join(parts[:count])
         if valid(piece):
             return Found(kind, match.start(), match.start() + len(piece), piece)
@@ -155,7 +157,7 @@ def _date(piece: Found) -> bool:
 
 
 def mask_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> tuple[str, Counter]:
-    """(the text with `[EMAIL]`, `[PHONE]`, … in the place of personal data, how many of each kind)."""
+    """The text with `[EMAIL]`, `[PHONE]`, … in place of personal data; how many of each kind."""
     found = find_pii(text, kinds)
     for f in reversed(found):
         text = f"{text[: f.start]}[{f.kind.upper()}]{text[f.end :]}"

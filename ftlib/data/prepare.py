@@ -45,12 +45,12 @@ class Prepared:
         self.count = self.kept = 0
         self.dropped: list[Dropped] = []
         self.changed: dict[str, Counter] = {}
-        self._rows: list[dict] = []
+        self.held: list[dict] = []
 
     @property
     def rows(self) -> list[dict]:
         if self.path is None:
-            return self._rows
+            return self.held
         with self.path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
@@ -95,13 +95,10 @@ class Prepared:
         return table
 
     def _repr_html_(self) -> str:
-        row = lambda cells, tag: (
-            "<tr>"
-            + "".join(f"<{tag} style='text-align:left'>{html.escape(c)}</{tag}>" for c in cells)
-            + "</tr>"
-        )
-        body = "".join(row(line, "td") for line in self._lines())
-        return f"<table><caption style='text-align:left'>{self!r}</caption>{row(self._HEAD, 'th')}{body}</table>"
+        caption = f"<caption style='text-align:left'>{self!r}</caption>"
+        rows = [_table_row(self._HEAD, "th")]
+        rows += [_table_row(line, "td") for line in self._lines()]
+        return f"<table>{caption}{''.join(rows)}</table>"
 
     def __repr__(self) -> str:
         return (
@@ -170,8 +167,14 @@ def _apply(
     return row
 
 
+def _table_row(cells, tag: str) -> str:
+    """A row of an HTML table, its cells aligned to the left."""
+    shown = [f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells]
+    return f"<tr>{''.join(shown)}</tr>"
+
+
 def _kept(rows: Iterable[dict], rules: list, prepared: Prepared) -> Iterator[dict]:
-    checks = [(name, _begin(rule)) for name, rule in zip(prepared.rules, rules)]
+    checks = [(name, _begin(rule)) for name, rule in zip(prepared.rules, rules, strict=True)]
     for number, row in enumerate(tqdm(rows, desc="preparing", unit=" rows", delay=2)):
         if not isinstance(row, dict):
             raise PrepareError(f"row {number} is {type(row).__name__}: a dict is needed")
@@ -210,7 +213,7 @@ def prepare(
         raise DataError(f"two rules are named {twice[0]!r}: give one another name")
     prepared = Prepared(names, None if out is None else Path(out))
     if prepared.path is None:
-        prepared._rows = list(_kept(rows, rules, prepared))
+        prepared.held = list(_kept(rows, rules, prepared))
         return prepared
     temporary = prepared.path.with_name(prepared.path.name + ".tmp")
     try:

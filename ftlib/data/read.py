@@ -14,7 +14,7 @@ import json
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -77,7 +77,7 @@ class _Text:
         self.decode = codecs.getincrementaldecoder("utf-8-sig")().decode
 
     def grow(self) -> None:
-        """Read as much again as the window holds, so that a long row is parsed a few times at most."""
+        """Read as much again as the window holds: a long row is then parsed a few times at most."""
         chunk = self.file.read(max(CHUNK, len(self.text) - self.at))
         self.bytes += len(chunk)
         self.ended = not chunk
@@ -209,7 +209,8 @@ def looks_nested(cell: str) -> bool:
     try:
         STRICT.decode(cell)
     except DataError:
-        return True  # JSON, but with a key twice or the like: to be rejected rather than taken for text
+        # JSON, but with a key twice or the like: to be rejected rather than taken for text.
+        return True
     except (ValueError, RecursionError):
         return False
     return True
@@ -226,33 +227,36 @@ def _cells(header: list[str], raw: bytes, record: list[str]) -> dict:
         raise DataError(
             f"{len(record)} columns where the header has {len(header)}: is a comma not quoted?"
         )
-    return {k: parse_json(v) if looks_nested(v) else v for k, v in zip(header, record)}
+    row = {}
+    for name, value in zip(header, record, strict=True):
+        row[name] = parse_json(value) if looks_nested(value) else value
+    return row
 
 
 def _read_csv(file) -> Iterator[Item]:
     header = None
     for number, raw, record in _Records(file).records():
         if header is None:
-            header = (
-                record
-                if isinstance(record, DataError)
-                else _attempt(lambda r: list(_cells(r, raw, r)), record)
-            )
-            if isinstance(header, DataError) or len(header) != len(record) or not all(header):
-                why = (
-                    str(header)
-                    if isinstance(header, DataError)
-                    else "a name is empty or stands twice"
-                )
-                raise DataError(f"line {number}: no header of column names ({why})")
+            header = _header(number, raw, record)
+        elif isinstance(record, DataError):
+            yield number, raw, record
         else:
-            yield (
-                number,
-                raw,
-                record
-                if isinstance(record, DataError)
-                else _attempt(lambda r: _cells(header, raw, r), record),
-            )
+            yield number, raw, _attempt(partial(_cells, header, raw), record)
+
+
+def _header(number: int, raw: bytes, record) -> list[str]:
+    """The names of the columns; DataError where the first record gives none."""
+    names = record
+    if not isinstance(record, DataError):
+        names = _attempt(partial(_cells, record, raw), record)
+    if isinstance(names, DataError):
+        raise DataError(f"line {number}: no header of column names ({names})")
+    names = list(names)
+    if len(names) != len(record) or not all(names):
+        raise DataError(
+            f"line {number}: no header of column names (a name is empty or stands twice)"
+        )
+    return names
 
 
 # --- Parquet --------------------------------------------------------------------------------------
@@ -266,12 +270,14 @@ def _read_parquet(file) -> Iterator[Item]:
             for row in batch.to_pylist():
                 number += 1
                 yield number, None, row
-    except Exception as error:  # Arrow's own, and whatever converting its values raises: each means the same to the reader
+    # Arrow's own, and whatever converting its values raises: each means the same to the reader.
+    except Exception as error:
         raise DataError(f"after row {number}: {_damaged(error)}") from error
 
 
 def _damaged(error: Exception) -> str:
-    return f"damaged or cut off ({type(error).__name__}: {' '.join(str(error).split())[:200]}): copy it again"
+    message = " ".join(str(error).split())[:200]
+    return f"damaged or cut off ({type(error).__name__}: {message}): copy it again"
 
 
 READERS: dict[str, Callable] = {

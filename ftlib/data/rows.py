@@ -2,7 +2,8 @@
 is wrong and where.
 
 messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
-preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one answer each
+preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one
+             answer each
 binary       {"prompt", "completion", "label": true or false}: likewise
 """
 

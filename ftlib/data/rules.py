@@ -26,7 +26,10 @@ _NAMES = (
     "font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|noscript|ol|"
     "option|p|pre|s|samp|section|select|small|span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var"
 )
-_ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+)|\s+(?:hidden|disabled|checked|selected|async|defer))*\s*/?"""
+_ATTRIBUTES = (
+    r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+)"""
+    r"|\s+(?:hidden|disabled|checked|selected|async|defer))*\s*/?"
+)
 _TAG = re.compile(rf"</?(?:{_NAMES}){_ATTRIBUTES}>", re.IGNORECASE)
 _UNSEEN = re.compile(
     r"<!--.*?-->|<!doctype[^>]*>|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE
@@ -191,10 +194,13 @@ class Length:
 
 # --- quality: of what training would teach --------------------------------------------------------
 _BOILERPLATE = re.compile(
-    r"\bas an? (?:large |artificial )?(?:ai|intelligence|language)\b(?:[- ](?:language|powered))?(?: model| assistant|,)"
-    r"|\bi(?:'|’)?m (?:just )?an? (?:ai|large) language model\b|\bi am an? (?:ai|large) language model\b"
+    r"\bas an? (?:large |artificial )?(?:ai|intelligence|language)\b"
+    r"(?:[- ](?:language|powered))?(?: model| assistant|,)"
+    r"|\bi(?:'|’)?m (?:just )?an? (?:ai|large) language model\b"
+    r"|\bi am an? (?:ai|large) language model\b"
     r"|\bmy (?:knowledge cutoff|training data (?:only )?goes)\b"
-    r"|\bi(?:'|’| a)m sorry,? but i (?:can(?:no|')?t|can’t|am (?:not able|unable)|(?:'|’)?m (?:not able|unable))\b"
+    r"|\bi(?:'|’| a)m sorry,? but i "
+    r"(?:can(?:no|')?t|can’t|am (?:not able|unable)|(?:'|’)?m (?:not able|unable))\b"
     r"|\bi(?: am|'m|’m) (?:not able|unable) to (?:assist|help|fulfil|provide|browse|access)\b"
     r"|\bi can(?:no|'|’)t (?:assist|help|comply|fulfil)\w* (?:you )?with\b",
     re.IGNORECASE,

@@ -44,7 +44,8 @@ class Splits:
             f"<td>{self.wanted[n]:,}</td><td>{self.groups[n]:,}</td></tr>"
             for n, r in self.rows.items()
         )
-        return f"<table><tr><th>split</th><th>rows</th><th>wanted</th><th>groups</th></tr>{body}</table>"
+        head = "<tr><th>split</th><th>rows</th><th>wanted</th><th>groups</th></tr>"
+        return f"<table>{head}{body}</table>"
 
 
 def _wanted(sizes: dict, count: int) -> dict[str, int]:

@@ -72,7 +72,7 @@ class RowStream:
         with tqdm(
             total=sum(sizes), unit="B", unit_scale=True, delay=2, disable=not self.progress
         ) as bar:
-            for path, size in zip(self.paths, sizes):
+            for path, size in zip(self.paths, sizes, strict=True):
                 with path.open("rb") as file:
                     for i, item in enumerate(read_items(path, file)):
                         if i % 1_000 == 0:

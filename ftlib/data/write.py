@@ -108,7 +108,7 @@ def _write_batch(file, writer, batch: list[dict], last: int):
     first = last - len(batch) + 1
     try:
         table = pa.Table.from_pylist(batch, schema=writer and writer.schema)
-        for number, (row, kept) in enumerate(zip(batch, table.to_pylist()), first):
+        for number, (row, kept) in enumerate(zip(batch, table.to_pylist(), strict=True), first):
             if row != kept:
                 raise DataError(
                     f"row {number} would change in Parquet, where all objects of a column have "
