@@ -1,4 +1,4 @@
-"""The labs by number: their modules, their names, and their exercises with the points of each.
+"""The labs by number: their packages, their names, and their exercises with the points of each.
 
 A table of its own, so that progress and lists are shown at once, without importing what the
 exercises compute with. The tests hold it against the exercises themselves.

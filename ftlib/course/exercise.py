@@ -286,8 +286,14 @@ def open_lab(number: str):
     return lab.check, lab.hint, lab.solution, lab.predict
 
 
+def exercise_module(number: str) -> str:
+    """The name of the module that holds a lab's list of exercises."""
+    return f"ftlib.course.{MODULES[number]}.exercises"
+
+
 def load_lab(number: str) -> Lab:
     """The `Lab` with its exercises. ValueError for a number that the course does not have."""
     if number not in MODULES:
         raise ValueError(f"lab {number!r} is unknown: use one of {', '.join(MODULES)}")
-    return Lab(number, list(importlib.import_module(f"ftlib.course.{MODULES[number]}").EXERCISES))
+    module = importlib.import_module(exercise_module(number))
+    return Lab(number, list(module.EXERCISES))

@@ -44,6 +44,7 @@ from ftlib.core.atomic import replacing
 from ftlib.course import catalogue
 from ftlib.course import notebooks as labs
 from ftlib.course import sandbox as forked
+from ftlib.course.exercise import exercise_module
 from ftlib.course.sandbox import Step, run_steps
 
 LIMIT = 20.0  # seconds a cell
@@ -308,7 +309,7 @@ class Grader:
         imported = {
             name for nb in self.sources.values() for name in _imports(setup_cell(nb).source)
         }
-        modules = {f"ftlib.course.lab_{number(p).replace('.', '_')}" for p in self.files}
+        modules = {exercise_module(number(p)) for p in self.files}
         forked.CONTEXT.set_forkserver_preload([*forked.PRELOAD, *sorted(imported | modules)])
         self.folder = tempfile.TemporaryDirectory(prefix="ftlib-course-")
         self.root = Path(self.folder.name)
