@@ -1,4 +1,4 @@
-"""The labs by number: their modules, their names, and their exercises with the points of each.
+"""The labs by number: their packages, their names, and their exercises with the points of each.
 
 A table of its own, so that progress and lists are shown at once, without importing what the
 exercises compute with. The tests hold it against the exercises themselves.
@@ -137,9 +137,15 @@ POINTS = {
 }
 
 
+def exercise_module(number: str) -> str:
+    """The module that holds the list of a lab's exercises, by the lab's number."""
+    return f"ftlib.course.{MODULES[number]}.exercises"
+
+
 def lab_number(path: Path) -> tuple[int, ...]:
     """(3, 1, 10) of lab-3.1.10-ollama-integration.ipynb."""
-    return tuple(map(int, re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name).groups()))
+    found = re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name)
+    return tuple(int(part) for part in found.groups())
 
 
 def lab_files(which: list[str] | None = None) -> list[Path]:
@@ -164,8 +170,11 @@ def lab_files(which: list[str] | None = None) -> list[Path]:
 def lab_title(path: Path) -> str:
     """The first line of the notebook's first text cell."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    text = next(("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"), "")
-    return text.split("\n", 1)[0].lstrip("# ").strip()
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            first_line = "".join(cell["source"]).split("\n", 1)[0]
+            return first_line.lstrip("# ").strip()
+    return ""
 
 
 def list_labs() -> str:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftlib.course.catalogue import MODULES
+from ftlib.course.catalogue import MODULES, exercise_module
 from ftlib.course.progress import note_exercise
 from ftlib.course.report import BOLD, SIGNS
 
 
-class Grade(AssertionError):
+class Grade(AssertionError):  # noqa: N818 -- students read this name in a graded notebook
     """Raised instead of printed while a submission is graded."""
 
 
@@ -75,18 +75,16 @@ def _show(verdict: Verdict, name: str, text: str) -> None:
     """Print a check's line; in a notebook its sign and name are green or red."""
     from ftlib.core.notebook import in_notebook
 
-    lead = f"{SIGNS[verdict.status]} {name}:"
     colour = BOLD.get(verdict.status) if in_notebook() else None
-    print(f"\x1b[1;{colour}m{lead}\x1b[0m{text.removeprefix(lead)}" if colour else text)
+    if colour:
+        lead = f"{SIGNS[verdict.status]} {name}:"
+        text = f"\x1b[1;{colour}m{lead}\x1b[0m{text.removeprefix(lead)}"
+    print(text)
 
 
 # --- comparing results ----------------------------------------------------------------------------
-def _shape(value) -> str:
-    return (
-        f"{tuple(value.shape)}"
-        if isinstance(value, (torch.Tensor, np.ndarray))
-        else type(value).__name__
-    )
+def _size(value) -> str:
+    return str(len(value)) if hasattr(value, "__len__") else type(value).__name__
 
 
 def difference(got, want, tolerance: float) -> str | None:
@@ -94,46 +92,62 @@ def difference(got, want, tolerance: float) -> str | None:
     if isinstance(want, np.ndarray):
         if not isinstance(got, np.ndarray):
             return f"it returns {type(got).__name__}, an array is wanted"
-        got, want = torch.from_numpy(got), torch.from_numpy(want)
+        return _tensor_difference(torch.from_numpy(got), torch.from_numpy(want), tolerance)
     if isinstance(want, torch.Tensor):
-        if not isinstance(got, torch.Tensor):
-            return f"it returns {type(got).__name__}, a tensor is wanted"
-        if got.shape != want.shape:
-            return f"its shape is {_shape(got)}, {_shape(want)} is wanted"
-        if not torch.allclose(
-            got.detach().double(),
-            want.detach().double(),
-            rtol=tolerance,
-            atol=tolerance,
-            equal_nan=True,
-        ):
-            return f"values differ by up to {(got.detach().double() - want.detach().double()).abs().max():.3g}"
-        return None
-    if isinstance(want, bool) or want is None or isinstance(want, str):
-        return (
-            None
-            if type(got) is type(want) and got == want
-            else f"it returns {got!r}, {want!r} is wanted"
-        )
+        return _tensor_difference(got, want, tolerance)
+    if isinstance(want, (bool, str)) or want is None:
+        equal = type(got) is type(want) and got == want
+        return None if equal else f"it returns {got!r}, {want!r} is wanted"
     if isinstance(want, (int, float, np.number)):
-        try:
-            same = math.isclose(float(got), float(want), rel_tol=tolerance, abs_tol=tolerance) or (
-                math.isnan(got) and math.isnan(want)
-            )
-        except (TypeError, ValueError):
-            return f"it returns {type(got).__name__}, a number is wanted"
-        return None if same else f"it returns {float(got):.6g}, {float(want):.6g} is wanted"
+        return _number_difference(got, want, tolerance)
     if isinstance(want, dict):
-        if not isinstance(got, dict) or got.keys() != want.keys():
-            return f"it returns {sorted(got) if isinstance(got, dict) else type(got).__name__}, keys {sorted(want)} are wanted"
-        found = ((k, difference(got[k], want[k], tolerance)) for k in want)
-        return next((f"at {k!r} {d}" for k, d in found if d), None)
+        return _dict_difference(got, want, tolerance)
     if isinstance(want, (list, tuple)):
-        if not isinstance(got, (list, tuple)) or len(got) != len(want):
-            return f"it returns {len(got) if hasattr(got, '__len__') else type(got).__name__} items, {len(want)} are wanted"
-        found = ((i, difference(g, w, tolerance)) for i, (g, w) in enumerate(zip(got, want)))
-        return next((f"item {i}: {d}" for i, d in found if d), None)
+        return _sequence_difference(got, want, tolerance)
     return None if got == want else f"it returns {got!r}, {want!r} is wanted"
+
+
+def _tensor_difference(got, want: torch.Tensor, tolerance: float) -> str | None:
+    if not isinstance(got, torch.Tensor):
+        return f"it returns {type(got).__name__}, a tensor is wanted"
+    if got.shape != want.shape:
+        return f"its shape is {tuple(got.shape)}, {tuple(want.shape)} is wanted"
+    got = got.detach().double()
+    want = want.detach().double()
+    if torch.allclose(got, want, rtol=tolerance, atol=tolerance, equal_nan=True):
+        return None
+    return f"values differ by up to {(got - want).abs().max():.3g}"
+
+
+def _number_difference(got, want, tolerance: float) -> str | None:
+    try:
+        close = math.isclose(float(got), float(want), rel_tol=tolerance, abs_tol=tolerance)
+        if close or (math.isnan(got) and math.isnan(want)):
+            return None
+    except (TypeError, ValueError):
+        return f"it returns {type(got).__name__}, a number is wanted"
+    return f"it returns {float(got):.6g}, {float(want):.6g} is wanted"
+
+
+def _dict_difference(got, want: dict, tolerance: float) -> str | None:
+    if not isinstance(got, dict) or got.keys() != want.keys():
+        what = sorted(got) if isinstance(got, dict) else type(got).__name__
+        return f"it returns {what}, keys {sorted(want)} are wanted"
+    for key, value in want.items():
+        found = difference(got[key], value, tolerance)
+        if found:
+            return f"at {key!r} {found}"
+    return None
+
+
+def _sequence_difference(got, want, tolerance: float) -> str | None:
+    if not isinstance(got, (list, tuple)) or len(got) != len(want):
+        return f"it returns {_size(got)} items, {len(want)} are wanted"
+    for i, (one, other) in enumerate(zip(got, want, strict=True)):
+        found = difference(one, other, tolerance)
+        if found:
+            return f"item {i}: {found}"
+    return None
 
 
 def _cases(exercise: Exercise) -> list[tuple]:
@@ -146,9 +160,9 @@ def _call(function: Callable, args: tuple):
 
 def _first_difference(function, exercise: Exercise, cases) -> str | None:
     for args in cases:
-        found = difference(
-            _call(function, args), _call(exercise.reference, args), exercise.tolerance
-        )
+        got = _call(function, args)
+        want = _call(exercise.reference, args)
+        found = difference(got, want, exercise.tolerance)
         if found:
             return found
     return None
@@ -156,12 +170,14 @@ def _first_difference(function, exercise: Exercise, cases) -> str | None:
 
 def _same_as(function, other, exercise: Exercise, cases) -> bool:
     try:
-        return all(
-            difference(_call(function, a), _call(other, a), exercise.tolerance) is None
-            for a in cases
-        )
+        for args in cases:
+            one = _call(function, args)
+            two = _call(other, args)
+            if difference(one, two, exercise.tolerance):
+                return False
     except Exception:
         return False
+    return True
 
 
 def _same_failure(error: Exception, wrong: Wrong, cases) -> bool:
@@ -190,21 +206,19 @@ def judge(exercise: Exercise, function: Callable) -> Verdict:
     except NotImplementedError:
         return _open(exercise)
     except Exception as error:
-        known = next((w for w in exercise.wrong if _same_failure(error, w, cases)), None)
-        return Verdict(
-            "wrong", known.message if known else f"it raises {type(error).__name__}: {error}"
-        )
+        for wrong in exercise.wrong:
+            if _same_failure(error, wrong, cases):
+                return Verdict("wrong", wrong.message)
+        return Verdict("wrong", f"it raises {type(error).__name__}: {error}")
     if found:
-        known = next(
-            (w for w in exercise.wrong if _same_as(function, w.function, exercise, cases)), None
-        )
-        return Verdict("wrong", known.message if known else f"{found}.")
+        for wrong in exercise.wrong:
+            if _same_as(function, wrong.function, exercise, cases):
+                return Verdict("wrong", wrong.message)
+        return Verdict("wrong", f"{found}.")
     fault = exercise.property(function) if exercise.property else None
-    return (
-        Verdict("wrong", fault)
-        if fault
-        else Verdict("right", f"{exercise.praise} on {len(cases)} random cases.")
-    )
+    if fault:
+        return Verdict("wrong", fault)
+    return Verdict("right", f"{exercise.praise} on {len(cases)} random cases.")
 
 
 @dataclass
@@ -221,10 +235,8 @@ class Lab:
         for exercise in self.exercises:
             if exercise.name == name:
                 return exercise
-        raise ValueError(
-            f"lab {self.number} has no exercise {name!r}: it has "
-            f"{', '.join(e.name for e in self.exercises)}"
-        )
+        known = ", ".join(exercise.name for exercise in self.exercises)
+        raise ValueError(f"lab {self.number} has no exercise {name!r}: it has {known}")
 
     def check(self, function: Callable) -> Callable:
         """Judge the function by its name; returns it if right, else ftlib's own. While grading,
@@ -235,16 +247,18 @@ class Lab:
         (`ftlib progress`), except while grading.
         """
         exercise = self.find(function)
-        verdict = self.said[exercise.name] = self._verdict(exercise, function)
+        verdict = self._verdict(exercise, function)
+        self.said[exercise.name] = verdict
+        right = verdict.status == "right"
         text = f"{SIGNS[verdict.status]} {exercise.name}: {verdict.message}"
-        if verdict.status == "wrong" and not grading():
-            text += " Going on with ftlib's."
-        if verdict.status != "right" and grading():
+        if grading() and not right:
             raise Grade(text)
+        if verdict.status == "wrong":
+            text += " Going on with ftlib's."
         _show(verdict, exercise.name, text)
-        if verdict.status == "right" and not grading():
+        if right and not grading():
             note_exercise(self.number, exercise.name)
-        return function if verdict.status == "right" else exercise.reference
+        return function if right else exercise.reference
 
     def _verdict(self, exercise: Exercise, function: Callable) -> Verdict:
         """ftlib's own function is nobody's answer: what was said of the answer holds, after a new
@@ -257,27 +271,25 @@ class Lab:
     def hint(self, name) -> None:
         """Show the next hint for an exercise; after the last one it starts again."""
         exercise = self.find(name)
-        i = self.given.get(exercise.name, 0)
-        self.given[exercise.name] = i + 1
-        print(
-            f"hint {i % len(exercise.hints) + 1} of {len(exercise.hints)}: "
-            f"{exercise.hints[i % len(exercise.hints)]}"
-        )
+        given = self.given.get(exercise.name, 0)
+        self.given[exercise.name] = given + 1
+        count = len(exercise.hints)
+        i = given % count
+        print(f"hint {i + 1} of {count}: {exercise.hints[i]}")
 
     def solution(self, name) -> None:
         """Print the source of ftlib's own implementation."""
-        print(textwrap.dedent(inspect.getsource(self.find(name).reference)))
+        source = inspect.getsource(self.find(name).reference)
+        print(textwrap.dedent(source))
 
     def predict(self, guess, answer) -> None:
         """Hold a guess against what the run showed."""
         if guess in (None, "", "...", ...):
             print(f"No guess yet. The run says: {answer}.")
-        else:
-            right = str(guess).strip().lower() == str(answer).strip().lower()
-            print(
-                f"You said {guess}. "
-                + (f"Right: {answer}." if right else f"The run says: {answer}.")
-            )
+            return
+        right = str(guess).strip().lower() == str(answer).strip().lower()
+        outcome = "Right" if right else "The run says"
+        print(f"You said {guess}. {outcome}: {answer}.")
 
 
 def open_lab(number: str):
@@ -290,4 +302,5 @@ def load_lab(number: str) -> Lab:
     """The `Lab` with its exercises. ValueError for a number that the course does not have."""
     if number not in MODULES:
         raise ValueError(f"lab {number!r} is unknown: use one of {', '.join(MODULES)}")
-    return Lab(number, list(importlib.import_module(f"ftlib.course.{MODULES[number]}").EXERCISES))
+    module = importlib.import_module(exercise_module(number))
+    return Lab(number, list(module.EXERCISES))

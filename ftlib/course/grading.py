@@ -42,13 +42,14 @@ from traitlets.config import Config
 
 from ftlib.core.atomic import replacing
 from ftlib.course import catalogue
-from ftlib.course import notebooks as labs
-from ftlib.course import sandbox as forked
-from ftlib.course.sandbox import Step, run_steps
+from ftlib.course.catalogue import exercise_module, lab_files
+from ftlib.course.notebooks import left_out, title
+from ftlib.course.sandbox import CONTEXT, PRELOAD, Step, run_steps
 
 LIMIT = 20.0  # seconds a cell
 BIGGEST = 20_000_000  # bytes of a submitted notebook
 COLUMNS = ("student", "lab", "total", "max", "submission", "reason")
+DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 CHECKED = re.compile(r"^(\w+) = check\(\1\)$", re.M)
 
 
@@ -62,55 +63,66 @@ def _mark(cell) -> dict:
     return mark if isinstance(mark, dict) else {}
 
 
+def _checked_name(cell) -> str:
+    """The exercise that a cell checks; empty for a cell that checks none."""
+    return CHECKED.search(cell.source)[1] if _mark(cell).get("grade") else ""
+
+
 def setup_cell(source):
     """The cell of a lab that calls `open_lab`."""
     for cell in source.cells:
         if cell.cell_type == "code" and "open_lab(" in cell.source:
             return cell
-    raise GradingError(f"{labs.title(source)!r} has no cell that calls open_lab(…)")
+    raise GradingError(f"{title(source)!r} has no cell that calls open_lab(…)")
+
+
+def _only_defines(node: ast.stmt) -> bool:
+    """Whether a statement is an import, a function, a class, or an assignment without a call."""
+    if isinstance(node, DEFINITIONS):
+        return True
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return False
+    return not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node))
 
 
 def definitions(text: str) -> str:
     """Of a cell, what only defines: imports, functions, classes, and assignments without a call.
     SyntaxError if it does not parse.
     """
-    kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     body = ast.parse(TransformerManager().transform_cell(text)).body
-    return "\n\n".join(
-        ast.unparse(node)
-        for node in body
-        if isinstance(node, kept)
-        or (
-            isinstance(node, (ast.Assign, ast.AnnAssign))
-            and not any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node))
-        )
-    )
+    return "\n\n".join(ast.unparse(node) for node in body if _only_defines(node))
 
 
 def _submitted(notebook, source) -> tuple[dict, dict, list[str]]:
     """(answers, helpers, notes): the answer cells by id; the student's own definitions by the id of
     the graded cell that they come before. Cells that are the source's own are left out: they train.
     """
-    known, given = (
-        {_mark(c)["grade_id"] for c in source.cells if _mark(c)},
-        {c.source for c in source.cells},
-    )
-    answers, helpers, notes, waiting = {}, {}, [], []
+    known = {_mark(c)["grade_id"] for c in source.cells if _mark(c)}
+    given = {c.source for c in source.cells}
+    answers: dict[str, str] = {}
+    helpers: dict[str, list[str]] = {}
+    notes: list[str] = []
+    waiting: list[str] = []
     for cell in notebook.cells:
-        identity, text = _mark(cell).get("grade_id"), cell.get("source", "")
+        identity = _mark(cell).get("grade_id")
+        text = cell.get("source", "")
         if identity in known:
             if identity in answers:
                 notes.append(f"{identity}: the cell is there twice, the last one counts")
             helpers.setdefault(identity, []).extend(waiting)
-            answers[identity], waiting = text, []
+            answers[identity] = text
+            waiting = []
         elif cell.get("cell_type") == "code" and text not in given:
             try:
-                waiting += [own] if (own := definitions(text)) else []
+                own = definitions(text)
             except (SyntaxError, ValueError, RecursionError):
                 notes.append(
                     "a cell of the student's own does not parse and was left out: "
                     f"{text.strip()[:40]!r}"
                 )
+                continue
+            if own:
+                waiting.append(own)
     return answers, helpers, notes
 
 
@@ -126,12 +138,13 @@ def compose(notebook, source) -> tuple:
             continue
         cells += [new_code_cell(text) for text in helpers.get(identity, ())]
         fresh = new_code_cell(cell.source, metadata={"nbgrader": dict(_mark(cell))})
-        if _mark(cell).get("solution"):
+        is_answer = bool(_mark(cell).get("solution"))
+        if is_answer:
             fresh.source = answers.get(identity, "")
-        what = "answer" if _mark(cell).get("solution") else "check"
         if identity not in answers:
-            notes.append(f"the {what} cell {identity} is missing")
-        elif what == "check" and answers[identity] != cell.source:
+            kind = "answer" if is_answer else "check"
+            notes.append(f"the {kind} cell {identity} is missing")
+        elif not is_answer and answers[identity] != cell.source:
             notes.append(f"the check cell {identity} was edited: the source's was run")
         cells.append(fresh)
     return new_notebook(cells=cells, metadata=source.metadata), notes
@@ -164,16 +177,13 @@ class RunChecks(NbGraderPreprocessor):
 
     def preprocess(self, nb, resources):
         setup, *cells = nb.cells
-        steps = [
-            Step(c.source, CHECKED.search(c.source)[1] if _mark(c).get("grade") else "")
-            for c in cells
-        ]
-        for cell, wrong in zip(cells, run_steps(setup.source, steps, self.limit)):
-            cell.outputs = (
-                [new_output("error", ename="Grade", evalue=wrong, traceback=[wrong])]
-                if wrong
-                else []
-            )
+        steps = [Step(cell.source, _checked_name(cell)) for cell in cells]
+        outcomes = run_steps(setup.source, steps, self.limit)
+        for cell, wrong in zip(cells, outcomes, strict=True):
+            cell.outputs = []
+            if wrong:
+                error = new_output("error", ename="Grade", evalue=wrong, traceback=[wrong])
+                cell.outputs.append(error)
         return nb, resources
 
 
@@ -202,12 +212,9 @@ def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGrader
     config = course_config(root, limit)
     course = NbGraderAPI(CourseDirectory(config=config), config=config, log_level="ERROR")
     # nbgrader calls alembic by its name, and its own setenv leaves the process without a PATH.
-    with patch.dict(
-        os.environ,
-        PATH=os.pathsep.join(
-            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-        ),
-    ):
+    programs = str(Path(sys.executable).parent)
+    search_path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
+    with patch.dict(os.environ, PATH=search_path):
         for path in files:
             folder = root / "source" / path.stem
             folder.mkdir(parents=True)
@@ -228,7 +235,8 @@ def release(output, which: list[str] | None = None) -> list[Path]:
     """Write the labs (all, or those whose numbers are in `which`) for students: outputs stripped,
     stubs kept, checks locked.
     """
-    output, files = Path(output), labs.lab_files(which)
+    output = Path(output)
+    files = lab_files(which)
     if output.exists() and output.samefile(catalogue.LABS):
         raise GradingError(f"{output} holds the labs' sources: release them to another folder")
     with tempfile.TemporaryDirectory(prefix="ftlib-course-") as root:
@@ -275,24 +283,37 @@ def find_submissions(folder) -> dict[str, dict[str, list[Path]]]:
     several of a lab come with the latest first.
     """
     folder = Path(folder)
-    folder = folder / "submitted" if (folder / "submitted").is_dir() else folder
+    if (folder / "submitted").is_dir():
+        folder = folder / "submitted"
     if not folder.is_dir():
         raise GradingError(
             f"{folder} is not a folder: name the one that has a folder for each student"
         )
     found = {}
-    for student in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        mine = found[student.name] = {}
-        notebooks = [
-            p
-            for p in student.rglob("lab-*.ipynb")
-            if p.is_file() and not any(x.startswith(".") for x in p.relative_to(student).parts)
-        ]
-        for path in sorted(notebooks, key=lambda p: (-p.stat().st_mtime_ns, str(p))):
-            mine.setdefault(number(path), []).append(path)
+    for student in sorted(folder.iterdir()):
+        if not student.is_dir() or student.name.startswith("."):
+            continue
+        by_lab: dict[str, list[Path]] = {}
+        for path in sorted(_visible_notebooks(student), key=_latest_first):
+            by_lab.setdefault(number(path), []).append(path)
+        found[student.name] = by_lab
     if not found:
         raise GradingError(f"{folder} has no folder of a student")
     return found
+
+
+def _visible_notebooks(folder: Path) -> list[Path]:
+    """The labs' notebooks below a folder, none of them hidden or in a hidden folder."""
+    notebooks = []
+    for path in folder.rglob("lab-*.ipynb"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
+            notebooks.append(path)
+    return notebooks
+
+
+def _latest_first(path: Path) -> tuple[int, str]:
+    return -path.stat().st_mtime_ns, str(path)
 
 
 class Grader:
@@ -301,15 +322,18 @@ class Grader:
     """
 
     def __init__(self, files: list[Path], limit: float = LIMIT):
-        self.files, self.limit, self.count = files, limit, 0
+        self.files = files
+        self.limit = limit
+        self.count = 0  # submissions graded so far
         self.sources = {p.stem: nbformat.read(p, as_version=4) for p in files}
 
     def __enter__(self):
-        imported = {
-            name for nb in self.sources.values() for name in _imports(setup_cell(nb).source)
-        }
-        modules = {f"ftlib.course.lab_{number(p).replace('.', '_')}" for p in self.files}
-        forked.CONTEXT.set_forkserver_preload([*forked.PRELOAD, *sorted(imported | modules)])
+        modules = set()
+        for path in self.files:
+            modules |= _imports(setup_cell(self.sources[path.stem]).source)
+            if number(path) in catalogue.MODULES:
+                modules.add(exercise_module(number(path)))
+        CONTEXT.set_forkserver_preload([*PRELOAD, *sorted(modules)])
         self.folder = tempfile.TemporaryDirectory(prefix="ftlib-course-")
         self.root = Path(self.folder.name)
         self.course = open_course(self.root, self.files, self.limit)
@@ -321,9 +345,9 @@ class Grader:
     def maximum(self, path: Path) -> dict[str, float]:
         """Points by exercise, as the source notebook has them."""
         return {
-            CHECKED.search(c.source)[1]: float(_mark(c)["points"])
-            for c in self.sources[path.stem].cells
-            if _mark(c).get("grade")
+            _checked_name(cell): float(_mark(cell)["points"])
+            for cell in self.sources[path.stem].cells
+            if _mark(cell).get("grade")
         }
 
     def grade(self, lab: Path, student: str, notebooks: list[Path]) -> Row:
@@ -341,58 +365,67 @@ class Grader:
             row.reason = str(error)
             return row
         if len(notebooks) > 1:
-            notes.insert(
-                0,
-                f"{len(notebooks)} notebooks of this lab, the latest was graded: "
-                f"{notebooks[0].name}",
-            )
+            several = f"{len(notebooks)} notebooks of this lab, the latest was graded: "
+            notes.insert(0, several + notebooks[0].name)
         row.points, lost = self._autograde(lab, notebook)
-        row.reason = "; ".join([*notes, *(f"{name}: {why}" for name, why in lost.items())])
+        notes += [f"{name}: {why}" for name, why in lost.items()]
+        row.reason = "; ".join(notes)
         return row
 
     def _autograde(self, lab: Path, notebook) -> tuple[dict, dict]:
         """(points, reasons) by exercise, from nbgrader's gradebook and the graded notebook."""
         self.count += 1
-        student = f"s{self.count}"  # folder names are the students' own, and nbgrader reads them as patterns
+        # Folder names are the students' own, and nbgrader reads them as patterns.
+        student = f"s{self.count}"
         folder = self.root / "submitted" / student / lab.stem
         folder.mkdir(parents=True)
         nbformat.write(notebook, folder / lab.name)
-        _succeed(
-            self.course.autograde(lab.stem, student), f"the submission composed for {lab.name}"
-        )
+        result = self.course.autograde(lab.stem, student)
+        _succeed(result, f"the submission composed for {lab.name}")
         names = {
-            _mark(c)["grade_id"]: CHECKED.search(c.source)[1]
-            for c in notebook.cells
-            if _mark(c).get("grade")
+            _mark(cell)["grade_id"]: _checked_name(cell)
+            for cell in notebook.cells
+            if _mark(cell).get("grade")
         }
-        graded = nbformat.read(
-            self.root / "autograded" / student / lab.stem / lab.name, as_version=4
-        )
-        lost = {
-            names[_mark(c)["grade_id"]]: " ".join(c.outputs[0].evalue.split())
-            for c in graded.cells
-            if _mark(c).get("grade") and c.outputs
-        }
+        graded_file = self.root / "autograded" / student / lab.stem / lab.name
+        reasons = _reasons(nbformat.read(graded_file, as_version=4), names)
         with Gradebook(self.course.coursedir.db_url) as book:
             grades = book.find_submission_notebook(lab.stem, lab.stem, student).grades
-            return {names[g.name]: float(g.auto_score) for g in grades}, {
-                k: re.sub(rf"^[✗○] {k}: ", "", v) for k, v in lost.items()
-            }
+            points = {names[grade.name]: float(grade.auto_score) for grade in grades}
+        return points, reasons
+
+
+def _reasons(graded, names: dict[str, str]) -> dict[str, str]:
+    """Why points are missing, by exercise: the first error under each check of a graded notebook.
+    `names`: exercise by the id of its check.
+    """
+    reasons = {}
+    for cell in graded.cells:
+        if not _mark(cell).get("grade") or not cell.outputs:
+            continue
+        name = names[_mark(cell)["grade_id"]]
+        text = " ".join(cell.outputs[0].evalue.split())
+        reasons[name] = re.sub(rf"^[✗○] {name}: ", "", text)
+    return reasons
 
 
 def _imports(text: str) -> set[str]:
     """Modules that a cell imports: what the server loads before it forks."""
-    nodes = list(ast.walk(ast.parse(text)))
-    return {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names} | {
-        n.module for n in nodes if isinstance(n, ast.ImportFrom)
-    }
+    modules = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module)
+    return modules
 
 
 def digest(notebooks: list[Path]) -> str:
     """Short name of what was handed in: it changes when a file does."""
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(p.read_bytes()).digest() for p in notebooks)
-    ).hexdigest()[:12]
+    whole = hashlib.sha256()
+    for path in notebooks:
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:12]
 
 
 def read_marks(path: Path) -> dict[tuple[str, str], dict]:
@@ -407,7 +440,9 @@ def read_marks(path: Path) -> dict[tuple[str, str], dict]:
 
 
 def write_marks(path: Path, rows: list[dict]) -> None:
-    columns = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
+    columns = list(COLUMNS)
+    for row in rows:
+        columns += [key for key in row if key not in columns]
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -424,27 +459,36 @@ def grade_class(
     an earlier run whose submission has not changed are kept, so an interrupted run goes on.
     ValueErrors: no submissions, an unknown lab, a set-up that fails here.
     """
-    marks, found = Path(marks), find_submissions(submissions)
-    known, before = {number(p): p for p in labs.lab_files()}, read_marks(marks)
-    handed_in = [n for n in known if any(n in mine for mine in found.values())]
-    files = labs.lab_files(which) if which else [known[n] for n in handed_in]
+    marks = Path(marks)
+    found = find_submissions(submissions)
+    before = read_marks(marks)
+    files = _labs_to_grade(found, which)
     if not files:
         raise GradingError(
             f"no notebook of a lab in {submissions}: their names begin with lab-3.1.1 and so on"
         )
-    if reasons := [reason for p in files if (reason := labs.left_out(p))]:
+    reasons = [reason for path in files if (reason := left_out(path))]
+    if reasons:
         raise GradingError("; ".join(reasons))
     rows = dict(before)
+    work = tqdm([(lab, student) for student in found for lab in files], unit="submission")
     with Grader(files, limit) as grader:
-        for lab, student in (
-            work := tqdm([(lab, student) for student in found for lab in files], unit="submission")
-        ):
+        for lab, student in work:
             work.set_postfix_str(f"{student}, {number(lab)}")
-            notebooks, key = found[student].get(number(lab), []), (student, number(lab))
+            notebooks = found[student].get(number(lab), [])
+            key = (student, number(lab))
             if not notebooks or before.get(key, {}).get("submission") != digest(notebooks):
                 rows[key] = grader.grade(lab, student, notebooks).cells()
                 write_marks(marks, list(rows.values()))
     return list(rows.values())
+
+
+def _labs_to_grade(found: dict[str, dict[str, list[Path]]], which: list[str] | None) -> list[Path]:
+    """The labs in `which`, or all that somebody handed in."""
+    if which:
+        return lab_files(which)
+    handed_in = set().union(*found.values())
+    return [path for path in lab_files() if number(path) in handed_in]
 
 
 __all__ = ["GradingError", "RunChecks", "compose", "course_config", "grade_class", "release"]

@@ -37,46 +37,18 @@ class Planner:
         unknown = sorted(start.keys() - START.keys())
         if unknown:
             raise ValueError(f"planner has no handle {', '.join(unknown)}: use {', '.join(START)}")
-        chosen, wide = (
-            START | start,
-            {"style": {"description_width": "9em"}, "layout": {"width": "34em"}},
-        )
-        plan_memory(
-            chosen["model"], **{k: v for k, v in chosen.items() if k != "model"}
-        )  # names a bad value before a widget does
-        kinds = {
-            "model": (widgets.Dropdown, MODELS),
-            "method": (widgets.Dropdown, METHODS),
-            "loss": (widgets.Dropdown, LOSSES),
-            "r": (widgets.SelectionSlider, RANKS),
-            "batch_size": (widgets.SelectionSlider, BATCHES),
-            "seq_len": (widgets.SelectionSlider, LENGTHS),
-        }
-        labels = {"r": "rank", "batch_size": "batch", "seq_len": "length (tokens)"}
-        self.controls = {
-            k: kind(
-                options=sorted({*options, chosen[k]})
-                if k in labels
-                else list(dict.fromkeys([*options, chosen[k]])),
-                value=chosen[k],
-                description=labels.get(k, k),
-                **wide,
-            )
-            for k, (kind, options) in kinds.items()
-        }
-        self.controls["gradient_checkpointing"] = widgets.Checkbox(
-            value=chosen["gradient_checkpointing"],
-            description="recompute activations (checkpointing)",
-            **wide,
-        )
-        self.headline, self.plan, self.handle = widgets.HTML(), None, None
+        chosen = START | start
+        _plan(chosen)  # names a bad value before a widget does
+        self.controls = _handles(chosen)
+        self.headline = widgets.HTML()
+        self.plan: MemoryPlan | None = None
+        self.handle = None
         for control in self.controls.values():
             control.observe(self._changed, "value")
         self._changed()
 
     def _changed(self, _=None) -> None:
-        settings = {name: control.value for name, control in self.controls.items()}
-        self.plan = plan_memory(settings.pop("model"), **settings)
+        self.plan = _plan({name: control.value for name, control in self.controls.items()})
         self.headline.value = f"<b>{describe(self.plan)}</b>"
         if self.handle is not None:
             self.handle.update(draw(self.plan))
@@ -92,12 +64,49 @@ class Planner:
         return f"{self.plan}\n{describe(self.plan)}"
 
 
+def _plan(settings: dict) -> MemoryPlan:
+    others = {name: value for name, value in settings.items() if name != "model"}
+    return plan_memory(settings["model"], **others)
+
+
+def _handles(chosen: dict) -> dict:
+    """The widgets by the name of what they set, at the chosen values."""
+    import ipywidgets as widgets
+
+    wide = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
+    handles = {}
+    for name, options in {"model": MODELS, "method": METHODS, "loss": LOSSES}.items():
+        handles[name] = widgets.Dropdown(
+            options=list(dict.fromkeys([*options, chosen[name]])),
+            value=chosen[name],
+            description=name,
+            **wide,
+        )
+    numbers = {
+        "r": ("rank", RANKS),
+        "batch_size": ("batch", BATCHES),
+        "seq_len": ("length (tokens)", LENGTHS),
+    }
+    for name, (label, options) in numbers.items():
+        handles[name] = widgets.SelectionSlider(
+            options=sorted({*options, chosen[name]}),
+            value=chosen[name],
+            description=label,
+            **wide,
+        )
+    handles["gradient_checkpointing"] = widgets.Checkbox(
+        value=chosen["gradient_checkpointing"],
+        description="recompute activations (checkpointing)",
+        **wide,
+    )
+    return handles
+
+
 def describe(plan: MemoryPlan) -> str:
     """The plan's peak in GB, and which of `CAPACITIES` hold it."""
     fits = [f"{size} GB" for size in CAPACITIES if plan.fits(size * 1e9)]
-    return f"{plan.total / 1e9:.1f} GB: " + (
-        f"fits {', '.join(fits)}" if fits else f"more than {CAPACITIES[-1]} GB"
-    )
+    where = f"fits {', '.join(fits)}" if fits else f"more than {CAPACITIES[-1]} GB"
+    return f"{plan.total / 1e9:.1f} GB: {where}"
 
 
 def draw(plan: MemoryPlan):
@@ -106,12 +115,13 @@ def draw(plan: MemoryPlan):
 
     from ftlib.course.plots import memory_bars
 
-    s = plan.settings
+    settings = plan.settings
+    rank = "" if settings["method"] == "full" else f"r = {settings['r']}, "
+    activations = "recomputed" if settings["gradient_checkpointing"] else "kept"
     name = (
-        f"{s['method']}, {s['loss']}\n"
-        + ("" if s["method"] == "full" else f"r = {s['r']}, ")
-        + f"{s['batch_size']} × {s['seq_len']:,} tokens,\n"
-        f"activations {'recomputed' if s['gradient_checkpointing'] else 'kept'}"
+        f"{settings['method']}, {settings['loss']}\n"
+        f"{rank}{settings['batch_size']} × {settings['seq_len']:,} tokens,\n"
+        f"activations {activations}"
     )
     figure, ax = plt.subplots(figsize=(6.4, 3.8))
     memory_bars({name: plan}, CAPACITIES, f"{plan.name}: {describe(plan)}", ax)

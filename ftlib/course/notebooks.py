@@ -85,8 +85,10 @@ def build_need(path: Path, console: Console) -> None:
 
 
 def title(notebook) -> str:
-    first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
-    return first.splitlines()[0].lstrip("# ").strip() if first else ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            return cell.source.splitlines()[0].lstrip("# ").strip() if cell.source else ""
+    return ""
 
 
 def _environment(profile: str | None) -> dict[str, str]:
@@ -99,10 +101,11 @@ def _environment(profile: str | None) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }
-    inherited = {
-        k: v for k, v in os.environ.items() if k != "MPLBACKEND"
-    }  # a notebook draws inline, whatever its caller does
-    return {**inherited, **env, **(OFFLINE if chosen.dataset == "embedded" else {})}
+    if chosen.dataset == "embedded":
+        env |= OFFLINE
+    inherited = dict(os.environ)
+    inherited.pop("MPLBACKEND", None)  # a notebook draws inline, whatever its caller does
+    return inherited | env
 
 
 def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_cell=None):
@@ -128,12 +131,10 @@ def _explain(error: Exception, notebook, index: int) -> str:
         reason = "ran past its time limit"
     elif isinstance(error, DeadKernelError):
         reason = "killed the kernel (out of memory?)"
+    elif isinstance(error, CellExecutionError):
+        reason = f"{error.ename}: {error.evalue}"
     else:
-        reason = (
-            f"{error.ename}: {error.evalue}"
-            if isinstance(error, CellExecutionError)
-            else repr(error)
-        )
+        reason = repr(error)
     return f"cell {index}: {reason}\n{source}"
 
 
@@ -141,51 +142,58 @@ def slowest(began: dict[int, float], end: float, count: int = 3) -> str:
     """The cells that took longest, from the seconds at which each began: "; slowest: cell 46 21 s,
     …".
     """
-    order = sorted(began)
-    took = {i: nxt - began[i] for i, nxt in zip(order, [*(began[j] for j in order[1:]), end])}
-    top = [i for i in sorted(took, key=took.get, reverse=True)[:count] if took[i] >= 1]
-    return "; slowest: " + ", ".join(f"cell {i} {took[i]:.0f} s" for i in top) if top else ""
+    took = {}
+    until = end
+    for cell in sorted(began, reverse=True):
+        took[cell] = until - began[cell]
+        until = began[cell]
+    longest_first = sorted(sorted(took), key=took.get, reverse=True)
+    top = [f"cell {cell} {took[cell]:.0f} s" for cell in longest_first[:count] if took[cell] >= 1]
+    return "; slowest: " + ", ".join(top) if top else ""
 
 
 def run_one(
     path: Path, output: Path, profile: str | None, cell_timeout: int, console: Console
 ) -> tuple[Result, object]:
-    notebook, start, at, began = nbformat.read(path, as_version=4), time.perf_counter(), [-1], {}
-    name, cells, error = title(notebook) or path.stem, len(notebook.cells), ""
+    """Execute one lab, write its copy into `output`, and say how it went: (result, notebook)."""
+    notebook = nbformat.read(path, as_version=4)
+    cells = len(notebook.cells)
+    error = ""
+    start = time.perf_counter()
+    began: dict[int, float] = {}  # seconds at which each cell began
     with console.status(f"{path.name}: starting the kernel") as status:
 
         def on_cell(cell, cell_index):
-            at[0], began[cell_index] = cell_index, time.perf_counter() - start
-            status.update(
-                f"{path.name}: cell {cell_index + 1}/{cells}, {time.perf_counter() - start:.0f} s"
-            )
+            now = time.perf_counter() - start
+            began[cell_index] = now
+            status.update(f"{path.name}: cell {cell_index + 1}/{cells}, {now:.0f} s")
 
         try:
             execute(notebook, profile, cell_timeout, on_cell)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
-            error = _explain(failure, notebook, at[0])
+            error = _explain(failure, notebook, max(began, default=-1))
     seconds = time.perf_counter() - start
     nbformat.write(notebook, output / path.name)
+    outcome = "FAILED" if error else "ok"
     console.print(
-        f"{'FAILED' if error else 'ok':6} {path.name}  {cells} cells  {seconds:.0f} "
-        f"s{slowest(began, seconds)}",
+        f"{outcome:6} {path.name}  {cells} cells  {seconds:.0f} s{slowest(began, seconds)}",
         style="red" if error else "green",
         highlight=False,
     )
     if error:
         console.print(error, markup=False, highlight=False)
+    name = title(notebook) or path.stem
     return Result(path.name, name, seconds, cells, error), notebook
 
 
 def figures(notebook) -> list[bytes]:
     """All PNG outputs of a notebook, in order."""
-    return [
-        base64.b64decode(o["data"]["image/png"])
-        for c in notebook.cells
-        if c.cell_type == "code"
-        for o in c.outputs
-        if "image/png" in o.get("data", {})
-    ]
+    pictures = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                pictures.append(base64.b64decode(output["data"]["image/png"]))
+    return pictures
 
 
 def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
@@ -193,21 +201,19 @@ def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
     parts = [
         "<!doctype html><meta charset='utf-8'><title>Labs</title><style>"
         "body{font:16px sans-serif;max-width:60em;margin:2em auto}"
-        "img{max-width:30em;margin:.5em}pre{background:#fee;padding:1em;overflow:auto}</style><h1>Labs</h1>"
+        "img{max-width:30em;margin:.5em}pre{background:#fee;padding:1em;overflow:auto}</style>"
+        "<h1>Labs</h1>"
     ]
-    for result, notebook in zip(results, notebooks):
+    for result, notebook in zip(results, notebooks, strict=True):
+        name = html.escape(result.name)
+        heading = html.escape(result.title)
         state = "failed" if result.error else f"{result.seconds:.0f} s"
-        parts.append(
-            f"<h2><a href='{html.escape(result.name)}'>{html.escape(result.title)}</a> · "
-            f"{state}</h2>"
-        )
+        parts.append(f"<h2><a href='{name}'>{heading}</a> · {state}</h2>")
         if result.error:
             parts.append(f"<pre>{html.escape(result.error)}</pre>")
-        parts += [
-            f"<img alt='figure {i + 1} of {html.escape(result.title)}' "
-            f"src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-            for i, png in enumerate(figures(notebook))
-        ]
+        for i, png in enumerate(figures(notebook), 1):
+            data = base64.b64encode(png).decode()
+            parts.append(f"<img alt='figure {i} of {heading}' src='data:image/png;base64,{data}'>")
     page = output / "index.html"
     page.write_text("\n".join(parts), encoding="utf-8")
     return page
@@ -217,21 +223,22 @@ def _small_png(encoded: str) -> str:
     """The picture in 64 colours, which a plot does not notice, at about a third of the size."""
     from PIL import Image
 
-    picture, out = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"), io.BytesIO()
-    picture.quantize(64, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    small = picture.quantize(64, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    small.save(out, "PNG", optimize=True)
     return base64.b64encode(out.getvalue()).decode()
 
 
 def source_hash(notebook) -> str:
     """SHA-256 of the sources of the code cells, in order: what the outputs were computed from.
 
-    Outputs do not depend on Markdown, so prose may be mended without a run. They do depend on
+    Outputs do not depend on Markdown, so prose may be corrected without a run. They do depend on
     ftlib; but a hash over the library would go stale with every comment, so that is left to the key
     numbers, which the tests compare with a new run.
     """
-    return hashlib.sha256(
-        json.dumps([c.source for c in notebook.cells if c.cell_type == "code"]).encode()
-    ).hexdigest()
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def clean(notebook, profile: str | None = None):
@@ -254,17 +261,21 @@ def clean(notebook, profile: str | None = None):
     )
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [
-                o
-                for o in cell.outputs
-                if not (o.output_type == "stream" and o.name == "stderr")
-                and not LIVE & o.get("data", {}).keys()
-            ]
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    output["data"]["image/png"] = _small_png(output["data"]["image/png"])
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = _small_png(data["image/png"])
     return notebook
+
+
+def _is_passing(output) -> bool:
+    """Whether an output is a warning, or works only while its kernel runs."""
+    if output.output_type == "stream" and output.name == "stderr":
+        return True
+    return bool(LIVE & output.get("data", {}).keys())
 
 
 def run_labs(
@@ -279,12 +290,14 @@ def run_labs(
 
     build: when the turn comes to a lab with a compiled part, build that first.
     """
-    console, output = Console(), Path(output)
+    console = Console()
+    output = Path(output)
     files = lab_files(which)
     if not files:
         raise ValueError(f"no labs in {catalogue.LABS}")
     output.mkdir(parents=True, exist_ok=True)
-    results, notebooks = [], []
+    results: list[Result] = []
+    notebooks = []
     for path in files:
         if build:
             build_need(path, console)
@@ -297,11 +310,13 @@ def run_labs(
         if write_back and not result.error:
             nbformat.write(clean(notebook, profile), path)
     page = write_index(output, results, notebooks)
-    failed = [r.name for r in results if r.error]
-    console.print(
+    failed = [result.name for result in results if result.error]
+    seconds = sum(result.seconds for result in results)
+    report = (
         f"{len(results) - len(failed)} of {len(results)} labs ran to their end "
-        f"in {sum(r.seconds for r in results):.0f} s; copies and figures: {page}"
-        + (f"; failed: {', '.join(failed)}" if failed else ""),
-        highlight=False,
+        f"in {seconds:.0f} s; copies and figures: {page}"
     )
+    if failed:
+        report += f"; failed: {', '.join(failed)}"
+    console.print(report, highlight=False)
     return 1 if failed else 0

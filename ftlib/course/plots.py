@@ -14,6 +14,8 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo"]
+GB = 1e9
+MB = 1e6
 
 
 def use_style() -> None:
@@ -38,12 +40,19 @@ def use_style() -> None:
 
 def style(i: int) -> dict:
     """Colour, line and marker of the i-th series."""
-    return {
-        "color": COLOURS[i % 7],
-        "linestyle": LINES[i % 7],
-        "marker": MARKERS[i % 7],
-        "markersize": 5,
-    }
+    i %= len(COLOURS)
+    return {"color": COLOURS[i], "linestyle": LINES[i], "marker": MARKERS[i], "markersize": 5}
+
+
+def _fill(i: int) -> dict:
+    """Colour and hatch of the i-th kind of bar."""
+    i %= len(COLOURS)
+    return {"color": COLOURS[i], "hatch": HATCHES[i], "edgecolor": "white"}
+
+
+def _above(ax, text: str, x: float, y: float) -> None:
+    """Write `text` above the point (x, y)."""
+    ax.annotate(text, (x, y), xytext=(0, 3), textcoords="offset points", ha="center")
 
 
 def _axes(title: str, x: str, y: str, ax=None):
@@ -54,7 +63,14 @@ def _axes(title: str, x: str, y: str, ax=None):
 
 
 def _interval(value) -> Interval:
-    return value if isinstance(value, Interval) else bootstrap_interval(np.atleast_1d(value))
+    if isinstance(value, Interval):
+        return value
+    return bootstrap_interval(np.atleast_1d(value))
+
+
+def _point(value) -> Interval:
+    """A number as an interval without width."""
+    return value if isinstance(value, Interval) else Interval(value, value, value)
 
 
 def curves(
@@ -63,16 +79,18 @@ def curves(
     """Lines with bands. `series`: name -> (xs, values), values one a point or (seeds, points)."""
     ax = _axes(title, x, y, ax)
     for i, (name, (xs, values)) in enumerate(series.items()):
-        values, look = np.atleast_2d(np.asarray(values, dtype=float)), style(i)
-        ax.plot(xs, values.mean(0), label=name, markevery=max(1, len(xs) // 8), **look)
-        if len(values) > 1:
-            ax.fill_between(
-                xs, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0
-            )
+        runs = np.atleast_2d(np.asarray(values, dtype=float))
+        look = style(i)
+        ax.plot(xs, runs.mean(0), label=name, markevery=max(1, len(xs) // 8), **look)
+        if len(runs) > 1:
+            low = runs.min(0)
+            high = runs.max(0)
+            ax.fill_between(xs, low, high, color=look["color"], alpha=0.15, linewidth=0)
     if log_x:
-        ax.set_xscale("log", base=2 if all(float(v).is_integer() for v in xs) else 10)
+        whole = all(float(x).is_integer() for x in xs)
+        ax.set_xscale("log", base=2 if whole else 10)
         if len(xs) <= 8:
-            ax.set_xticks(list(xs), [f"{v:g}" for v in xs], minor=False)
+            ax.set_xticks(list(xs), [f"{x:g}" for x in xs], minor=False)
     if log_y:
         ax.set_yscale("log")
     if len(series) > 1:
@@ -84,27 +102,16 @@ def bars(values: dict, title: str, y: str, x: str = "", percent: bool = False, a
     """Bars with intervals. `values`: name -> Interval, number, or one value a seed; the figure is
     written on each bar.
     """
-    ax, scale = _axes(title, x, y, ax), 100 if percent else 1
-    for i, (name, value) in enumerate(values.items()):
-        v = _interval(value)
-        error = [[scale * max(0, v.mean - v.low)], [scale * max(0, v.high - v.mean)]]
-        ax.bar(
-            i,
-            scale * v.mean,
-            yerr=error,
-            color=COLOURS[i % 7],
-            hatch=HATCHES[i % 7],
-            edgecolor="white",
-            capsize=4,
-            width=0.7,
-        )
-        ax.annotate(
-            f"{scale * v.mean:.0f}%" if percent else f"{v.mean:.3g}",
-            (i, scale * v.high),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-        )
+    ax = _axes(title, x, y, ax)
+    scale = 100 if percent else 1
+    for i, value in enumerate(values.values()):
+        interval = _interval(value)
+        mean = scale * interval.mean
+        below = scale * max(0, interval.mean - interval.low)
+        above = scale * max(0, interval.high - interval.mean)
+        ax.bar(i, mean, yerr=[[below], [above]], capsize=4, width=0.7, **_fill(i))
+        label = f"{mean:.0f}%" if percent else f"{mean:.3g}"
+        _above(ax, label, i, scale * interval.high)
     ax.set_xticks(range(len(values)), list(values))
     ax.margins(y=0.15)
     return ax.figure
@@ -116,24 +123,21 @@ def grouped_bars(
     """Bars side by side. `groups`: series -> {category: number}, such as accuracy by family before
     and after.
     """
-    ax, scale = _axes(title, "", y, ax), 100 if percent else 1
-    categories = list(dict.fromkeys(c for g in groups.values() for c in g))
+    ax = _axes(title, "", y, ax)
+    scale = 100 if percent else 1
+    categories = []
+    for group in groups.values():
+        categories += [name for name in group if name not in categories]
     width = 0.8 / len(groups)
+    middle = (len(groups) - 1) / 2
     for i, (name, group) in enumerate(groups.items()):
-        xs = np.arange(len(categories)) + (i - (len(groups) - 1) / 2) * width
-        ax.bar(
-            xs,
-            [scale * group.get(c, np.nan) for c in categories],
-            width,
-            label=name,
-            color=COLOURS[i % 7],
-            hatch=HATCHES[i % 7],
-            edgecolor="white",
-        )
-    room = (
-        7 * ax.figure.get_figwidth() / len(ax.figure.axes)
-    )  # characters that stand beside each other
-    turned = {} if sum(map(len, categories)) <= room else {"rotation": 35, "ha": "right"}
+        xs = np.arange(len(categories)) + (i - middle) * width
+        heights = [scale * group.get(category, np.nan) for category in categories]
+        ax.bar(xs, heights, width, label=name, **_fill(i))
+    # Characters that have room beside each other.
+    room = 7 * ax.figure.get_figwidth() / len(ax.figure.axes)
+    too_long = sum(len(category) for category in categories) > room
+    turned = {"rotation": 35, "ha": "right"} if too_long else {}
     ax.set_xticks(range(len(categories)), categories, **turned)
     ax.margins(y=0.15)
     ax.legend()
@@ -146,30 +150,33 @@ def frontier(points: dict, title: str = "What a win costs", ax=None) -> Figure:
     """
     ax = _axes(title, "KL to the reference, nats an answer", "win rate, %", ax)
     for i, (name, pairs) in enumerate(points.items()):
-        kl, rate = (
-            [v if isinstance(v, Interval) else Interval(v, v, v) for v in column]
-            for column in zip(*sorted(pairs, key=lambda p: _interval(p[0]).mean))
-        )
-        spans = [
-            [
-                [scale * (v.mean - v.low) for v in values],
-                [scale * (v.high - v.mean) for v in values],
-            ]
-            for values, scale in ((kl, 1), (rate, 100))
-        ]
-        ax.errorbar(
-            [v.mean for v in kl],
-            [100 * v.mean for v in rate],
-            xerr=spans[0],
-            yerr=spans[1],
-            label=name,
-            capsize=3,
-            **style(i),
-        )
+        kl = []
+        rate = []
+        for pair in sorted(pairs, key=_mean_kl):
+            kl.append(_point(pair[0]))
+            rate.append(_point(pair[1]))
+        x, x_error = _means_and_errors(kl, scale=1)
+        y, y_error = _means_and_errors(rate, scale=100)
+        ax.errorbar(x, y, xerr=x_error, yerr=y_error, label=name, capsize=3, **style(i))
     ax.axhline(50, color="black", linestyle=":", linewidth=1)
     if len(points) > 1:
         ax.legend()
     return ax.figure
+
+
+def _mean_kl(pair) -> float:
+    """The KL of a (KL, win rate) pair, by which a line's points are ordered."""
+    return _point(pair[0]).mean
+
+
+def _means_and_errors(
+    values: list[Interval], scale: float
+) -> tuple[list[float], list[list[float]]]:
+    """(means, [lengths below, lengths above]), as matplotlib's error bars want them."""
+    means = [scale * value.mean for value in values]
+    below = [scale * (value.mean - value.low) for value in values]
+    above = [scale * (value.high - value.mean) for value in values]
+    return means, [below, above]
 
 
 def spectrum(values: dict, title: str, y: str = "share of ‖ΔW‖² explained", ax=None) -> Figure:
@@ -177,9 +184,10 @@ def spectrum(values: dict, title: str, y: str = "share of ‖ΔW‖² explained"
     matrix.
     """
     series = {}
-    for name, s in values.items():
-        energy = np.cumsum(np.asarray(s, dtype=float) ** 2)
-        series[name] = (np.arange(1, len(energy) + 1), energy / energy[-1])
+    for name, singular in values.items():
+        energy = np.cumsum(np.asarray(singular, dtype=float) ** 2)
+        ranks = np.arange(1, len(energy) + 1)
+        series[name] = (ranks, energy / energy[-1])
     figure = curves(series, title, "rank kept", y, log_x=True, ax=ax)
     figure.axes[0].set_ylim(0, 1.03)
     return figure
@@ -195,38 +203,10 @@ def memory_bars(
     `ftlib.training.memory_plan.MemoryPlan`.
     """
     ax = _axes(title, "", "GB", ax)
-    widest = sorted(plans.values(), key=lambda plan: -len(plan.parts))  # its order is that of all
-    kinds = [
-        k
-        for k in dict.fromkeys(k for plan in widest for k in plan.parts)
-        if any(p.parts.get(k, 0) > 0 for p in plans.values())
-    ]
-    for i, (name, plan) in enumerate(plans.items()):
-        parts = {k: max(0, plan.parts.get(k, 0)) for k in kinds}
-        bottom, scale = (
-            0.0,
-            plan.total / sum(parts.values()) / 1e9,
-        )  # parts that do not peak together share the peak
-        for j, (kind, size) in enumerate(parts.items()):
-            ax.bar(
-                i,
-                size * scale,
-                bottom=bottom,
-                color=COLOURS[j % 7],
-                hatch=HATCHES[j % 7],
-                edgecolor="white",
-                alpha=0.55 if j >= 7 else 1,
-                width=0.7,
-                label=kind if not i else None,
-            )
-            bottom += size * scale
-        ax.annotate(
-            f"{plan.total / 1e9:.0f}",
-            (i, plan.total / 1e9),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-        )
+    kinds = _kinds_of_parts(plans)
+    for i, plan in enumerate(plans.values()):
+        _stack(ax, i, plan, kinds)
+        _above(ax, f"{plan.total / GB:.0f}", i, plan.total / GB)
     for size in capacities:
         ax.axhline(size, color="black", linestyle=":", linewidth=1)
         ax.annotate(
@@ -244,28 +224,53 @@ def memory_bars(
     return ax.figure
 
 
+def _kinds_of_parts(plans: dict) -> list[str]:
+    """The parts that at least one plan needs, in the order of the plan that lists most."""
+    kinds = []
+    for plan in sorted(plans.values(), key=_count_of_parts, reverse=True):
+        kinds += [kind for kind in plan.parts if kind not in kinds]
+    return [k for k in kinds if any(plan.parts.get(k, 0) > 0 for plan in plans.values())]
+
+
+def _count_of_parts(plan) -> int:
+    return len(plan.parts)
+
+
+def _stack(ax, i: int, plan, kinds: list[str]) -> None:
+    """One plan's bar. Parts that do not peak together share the peak."""
+    sizes = [max(0, plan.parts.get(kind, 0)) for kind in kinds]
+    scale = plan.total / sum(sizes) / GB
+    bottom = 0.0
+    for j, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
+        height = size * scale
+        label = kind if i == 0 else None
+        faded = 0.55 if j >= len(COLOURS) else 1
+        ax.bar(i, height, bottom=bottom, alpha=faded, width=0.7, label=label, **_fill(j))
+        bottom += height
+
+
 def memory_course(courses: dict, title: str = "Memory through a step", ax=None) -> Figure:
     """Live bytes at each mark of a step. `courses`: name -> what
     `ftlib.training.memory_meter.memory_timeline` returns.
     """
-    series = {
-        name: (range(len(course)), [size / 1e6 for _, size in course])
-        for name, course in courses.items()
-    }
-    figure = curves(
-        series,
-        title,
-        "forward: embedding, blocks, head; then backward",
-        "MB beyond the start",
-        ax=ax,
-    )
-    axes, moments = ax or figure.axes[0], [moment for moment, _ in next(iter(courses.values()))]
-    turn = next((i for i, moment in enumerate(moments) if moment.startswith("backward")), None)
-    if turn is not None:
-        axes.axvline(turn - 0.5, color="#777", linewidth=1)
+    series = {}
+    for name, course in courses.items():
+        megabytes = [size / MB for _, size in course]
+        series[name] = (range(len(course)), megabytes)
+    x = "forward: embedding, blocks, head; then backward"
+    figure = curves(series, title, x, "MB beyond the start", ax=ax)
+    axes = ax or figure.axes[0]
     short = {"embed_tokens": "emb", "lm_head": "head"}
-    marks = [m.rpartition(".")[2].split()[-1] for m in moments]
-    axes.set_xticks(range(len(marks)), [short.get(m, m) for m in marks], fontsize=8)
+    marks = []
+    turned = False
+    first_course = next(iter(courses.values()))
+    for i, (moment, _) in enumerate(first_course):
+        if moment.startswith("backward") and not turned:
+            axes.axvline(i - 0.5, color="#777", linewidth=1)
+            turned = True
+        mark = moment.rpartition(".")[2].split()[-1]
+        marks.append(short.get(mark, mark))
+    axes.set_xticks(range(len(marks)), marks, fontsize=8)
     return figure
 
 
@@ -276,35 +281,26 @@ def waterfall(prepared, title: str = "Where the rows went", ax=None) -> Figure:
     Numbers stand beside the bars; dropped rows are hatched. Rules that dropped nothing keep their
     line.
     """
-    steps = [
-        (rule, gone, left) for rule, gone, left, changes in prepared.steps() if gone or not changes
-    ]
+    lines = [("rows in", prepared.count, 0, False)]
+    for rule, gone, left, changes in prepared.steps():
+        if gone or not changes:
+            lines.append((rule, gone, left, True))
+    lines.append(("kept", prepared.kept, 0, False))
     if ax is None:
-        _, ax = plt.subplots(figsize=(6.4, 1.2 + 0.28 * len(steps)))
+        rules = len(lines) - 2
+        _, ax = plt.subplots(figsize=(6.4, 1.2 + 0.28 * rules))
     ax = _axes(title, "rows", "", ax)
-    lines = [
-        ("rows in", prepared.count, 0, False),
-        *[(rule, gone, left, True) for rule, gone, left in steps],
-        ("kept", prepared.kept, 0, False),
-    ]
     for i, (_, width, start, dropped) in enumerate(lines):
-        ax.barh(
-            i,
-            width,
-            left=start,
-            color=COLOURS[dropped],
-            hatch=HATCHES[dropped],
-            edgecolor="white",
-            height=0.7,
-        )
+        ax.barh(i, width, left=start, height=0.7, **_fill(1 if dropped else 0))
+        sign = "\N{MINUS SIGN}" if dropped and width else ""
         ax.annotate(
-            f"\N{MINUS SIGN}{width:,}" if dropped and width else f"{width:,}",
+            f"{sign}{width:,}",
             (start + width, i),
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
         )
-    ax.set_yticks(range(len(lines)), [name for name, *_ in lines])
+    ax.set_yticks(range(len(lines)), [line[0] for line in lines])
     ax.invert_yaxis()
     ax.margins(x=0.12)
     return ax.figure
@@ -314,11 +310,10 @@ def table(rows: list[dict], caption: str = ""):
     """A small HTML table of dicts; the first row's keys are the header."""
     from IPython.display import HTML
 
-    head = "".join(f"<th style='text-align:left'>{k}</th>" for k in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{v}</td>" for v in row.values()) + "</tr>"
-        for row in rows
-    )
-    return HTML(
-        f"<table><caption style='text-align:left'>{caption}</caption><tr>{head}</tr>{body}</table>"
-    )
+    left = "style='text-align:left'"
+    head = "".join(f"<th {left}>{key}</th>" for key in rows[0])
+    body = ""
+    for row in rows:
+        cells = "".join(f"<td {left}>{value}</td>" for value in row.values())
+        body += f"<tr>{cells}</tr>"
+    return HTML(f"<table><caption {left}>{caption}</caption><tr>{head}</tr>{body}</table>")

@@ -13,18 +13,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+LETTERS = "abcdefgh"  # of choices
 NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
-MOST_NUMBERS, LARGEST = 8, 10**6  # more is no answer to any task
+# More, or beyond, is no answer to any task.
+MOST_NUMBERS = 8
+LARGEST = 10**6
 
 
-class NotAnAnswer(ValueError):
+class UnreadableAnswerError(ValueError):
     """Typed text that cannot be read as an answer; the message says what is wanted."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question; `judge(text)` says whether the typed answer is right (NotAnAnswer: ask again).
-    `read_up`: name and address.
+    """A question; `judge(text)` says whether the typed answer is right (UnreadableAnswerError: ask
+    again). `read_up`: name and address.
     """
 
     topic: str
@@ -38,12 +41,12 @@ class Task:
 
 # --- reading what was typed -----------------------------------------------------------------------
 def numbers(text: str) -> list[float]:
-    """The numbers in "(4, 10)", "4 x 10" or "4 10"; NotAnAnswer where there are none, or far too
-    many.
+    """The numbers in "(4, 10)", "4 x 10" or "4 10"; UnreadableAnswerError where there are none, or
+    far too many.
     """
     found = [float(n) for n in NUMBER.findall(text)]
     if not 1 <= len(found) <= MOST_NUMBERS or not all(abs(n) <= LARGEST for n in found):
-        raise NotAnAnswer(f"type one to {MOST_NUMBERS} numbers, none beyond {LARGEST:,}")
+        raise UnreadableAnswerError(f"type one to {MOST_NUMBERS} numbers, none beyond {LARGEST:,}")
     return found
 
 
@@ -53,22 +56,20 @@ def one_number(low: float, high: float) -> Callable[[str], bool]:
     def judge(text: str) -> bool:
         found = NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3}\b)", "", text))
         if len(found) != 1:
-            raise NotAnAnswer("type one number")
+            raise UnreadableAnswerError("type one number")
         return low <= float(found[0]) <= high
 
     return judge
 
 
-def sizes(*want: int) -> Callable[[str], bool]:
-    """Right where the numbers are exactly these, in this order."""
-    return lambda text: numbers(text) == list(want)
-
-
 def letter(want: str, count: int) -> Callable[[str], bool]:
+    """Right where the letter of the wanted choice, out of `count`, was typed."""
+    letters = list(LETTERS[:count])
+
     def judge(text: str) -> bool:
         typed = text.strip().strip("()").lower()
-        if typed not in list("abcdefgh"[:count]):
-            raise NotAnAnswer(f"type one letter, a to {'abcdefgh'[count - 1]}")
+        if typed not in letters:
+            raise UnreadableAnswerError(f"type one letter, a to {letters[-1]}")
         return typed == want
 
     return judge
@@ -82,12 +83,15 @@ def _weight_fits(text: str) -> bool:
 
     shape = numbers(text)
     if len(shape) != 2 or any(n < 1 or n != int(n) for n in shape):
-        raise NotAnAnswer("type two whole numbers above 0")
-    weight = torch.empty(*map(int, shape), device="meta")
+        raise UnreadableAnswerError("type two whole numbers above 0")
+    x = torch.empty(4, 10, 256, device="meta")
+    rows, columns = shape
+    weight = torch.empty(int(rows), int(columns), device="meta")
     try:
-        return (torch.empty(4, 10, 256, device="meta") @ weight.T).shape == (4, 10, 1024)
+        product = x @ weight.T
     except RuntimeError:
         return False
+    return product.shape == (4, 10, 1024)
 
 
 def _slope_is_twelve(text: str) -> bool:
@@ -96,7 +100,7 @@ def _slope_is_twelve(text: str) -> bool:
 
     found = numbers(text)
     if len(found) != 1:
-        raise NotAnAnswer("type one number")
+        raise UnreadableAnswerError("type one number")
     x = torch.tensor(found[0], dtype=torch.float64, requires_grad=True)
     (x**3).backward()
     return math.isclose(x.grad.item(), 12, rel_tol=1e-3)
@@ -202,34 +206,34 @@ TASKS = (
 
 # --- for a page, and for a terminal ---------------------------------------------------------------
 def _choices(task: Task) -> list[str]:
-    return [f"{name}) {choice}" for name, choice in zip("abcdefgh", task.choices)]
+    letters = LETTERS[: len(task.choices)]
+    return [f"{name}) {choice}" for name, choice in zip(letters, task.choices, strict=True)]
 
 
 def tasks_markdown() -> str:
     """The tasks as PREREQUISITES.md shows them, each with its answer folded away."""
-    return "\n\n".join(
-        f"**{i}. {t.topic}.** "
-        f"{' '.join([t.question, *_choices(t)])}\n\n<details><summary>Answer</summary>\n\n{t.answer} "
-        ""
-        f"Read up: [{t.read_up}]({t.url}).\n\n</details>"
-        for i, t in enumerate(TASKS, 1)
-    )
+    parts = []
+    for i, task in enumerate(TASKS, 1):
+        question = " ".join([task.question, *_choices(task)])
+        parts.append(
+            f"**{i}. {task.topic}.** {question}\n\n"
+            f"<details><summary>Answer</summary>\n\n"
+            f"{task.answer} Read up: [{task.read_up}]({task.url}).\n\n"
+            f"</details>"
+        )
+    return "\n\n".join(parts)
 
 
 def tasks_text() -> str:
     """The tasks with their answers, for a terminal."""
-    return "\n\n".join(
-        "\n".join(
-            [
-                f"{i}. {t.topic}",
-                f"   {t.question}",
-                *(f"   {c}" for c in _choices(t)),
-                f"   Answer: {t.answer}",
-                f"   Read up: {t.read_up}, {t.url}",
-            ]
-        )
-        for i, t in enumerate(TASKS, 1)
-    )
+    parts = []
+    for i, task in enumerate(TASKS, 1):
+        lines = [f"{i}. {task.topic}", f"   {task.question}"]
+        lines += [f"   {choice}" for choice in _choices(task)]
+        lines.append(f"   Answer: {task.answer}")
+        lines.append(f"   Read up: {task.read_up}, {task.url}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def ask(task: Task) -> bool | None:
@@ -243,16 +247,15 @@ def ask(task: Task) -> bool | None:
             return None
         if typed.lower() == "q":
             return None
+        if typed in ("", "?"):
+            print(f"  The answer: {task.answer}")
+            return False
         try:
-            right = typed not in ("", "?") and task.judge(typed)
-        except NotAnAnswer as error:
+            right = task.judge(typed)
+        except UnreadableAnswerError as error:
             print(f"  {error}, ? for the answer, or q to stop")
             continue
-        print(
-            "  "
-            f"{'Right.' if right else 'Not right.' if typed not in ('', '?') else 'The answer:'} "
-            f"{task.answer}"
-        )
+        print(f"  {'Right' if right else 'Not right'}. {task.answer}")
         return right
 
 
@@ -266,17 +269,14 @@ def run_check(answers: bool = False) -> int:
     if not sys.stdin.isatty():
         print(
             "ftlib: this self-check asks questions, and standard input is no terminal: run it in "
-            "a terminal, "
-            "or print the tasks with their answers by `ftlib prerequisites --answers`",
+            "a terminal, or print the tasks with their answers by `ftlib prerequisites --answers`",
             file=sys.stderr,
         )
         return 2
     results: list[bool] = []
     print(f"{len(TASKS)} short tasks. Type an answer; Enter or ? shows it, q stops.")
     for i, task in enumerate(TASKS, 1):
-        print(
-            "\n".join(["", f"{i} of {len(TASKS)} · {task.topic}", task.question, *_choices(task)])
-        )
+        print(f"\n{i} of {len(TASKS)} · {task.topic}", task.question, *_choices(task), sep="\n")
         result = ask(task)
         if result is None:
             break
@@ -287,13 +287,14 @@ def run_check(answers: bool = False) -> int:
 
 def verdict(results: list[bool]) -> str:
     """The score, and what to read up for the tasks that were not right."""
-    missed = [task for task, right in zip(TASKS, results) if not right]
-    lines = [
-        f"\n{sum(results)} of {len(results)} right"
-        + (f"; {len(TASKS) - len(results)} not asked." if len(results) < len(TASKS) else ".")
-    ]
+    asked = TASKS[: len(results)]
+    missed = [task for task, right in zip(asked, results, strict=True) if not right]
+    not_asked = len(TASKS) - len(asked)
+    score = f"\n{sum(results)} of {len(results)} right"
+    lines = [f"{score}; {not_asked} not asked." if not_asked else f"{score}."]
     if missed:
-        lines += ["Read up before lab 1:", *(f"  {t.topic}: {t.read_up}, {t.url}" for t in missed)]
-    elif len(results) == len(TASKS):
+        lines.append("Read up before lab 1:")
+        lines += [f"  {task.topic}: {task.read_up}, {task.url}" for task in missed]
+    elif not not_asked:
         lines.append("You are ready for lab 1.")
     return "\n".join(lines)

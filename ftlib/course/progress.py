@@ -66,13 +66,21 @@ def _parse(content: bytes) -> dict:
     if not isinstance(record, dict):
         raise ValueError(f"it holds a {type(record).__name__}")
     record = _empty() | record
-    if (
-        not isinstance(record["exercises"], dict)
-        or not all(map(_texts, record["exercises"].values()))
-        or not _texts(record["read"])
-    ):
+    labs = record["exercises"]
+    labs_are_fine = isinstance(labs, dict) and all(_texts(lab) for lab in labs.values())
+    if not labs_are_fine or not _texts(record["read"]):
         raise ValueError("exercises or readings are not what ftlib writes")
     return record
+
+
+def _free_name(path: Path) -> Path:
+    """A name beside `path` for a damaged file: the first that no file has."""
+    number = 1
+    while True:
+        aside = path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
+        if not aside.exists():
+            return aside
+        number += 1
 
 
 def _read(path: Path) -> dict:
@@ -84,12 +92,10 @@ def _read(path: Path) -> dict:
     except FileNotFoundError:
         return _empty()
     except (ValueError, RecursionError) as error:
-        number = 1
-        while (aside := path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")).exists():
-            number += 1
+        aside = _free_name(path)
         os.replace(path, aside)
         log.warning(
-            "%s is damaged (%s): set aside as %s, and a new one begun. Put a mended copy back to "
+            "%s is damaged (%s): set aside as %s, and a new one begun. Put a repaired copy back to "
             "have its records again.",
             path,
             error,
@@ -133,8 +139,12 @@ def record_exercise(lab: str, name: str) -> None:
     """Note that an exercise is solved; the first date stays. OSError where the file cannot be
     written.
     """
+
+    def change(record: dict) -> None:
+        record["exercises"].setdefault(lab, {}).setdefault(name, _today())
+
     if name not in load_progress()["exercises"].get(lab, {}):
-        _update(lambda record: record["exercises"].setdefault(lab, {}).setdefault(name, _today()))
+        _update(change)
 
 
 def note_exercise(lab: str, name: str) -> None:
@@ -163,7 +173,10 @@ def mark_read(keys: list[str], read: bool = True) -> None:
 
     def change(record: dict) -> None:
         for key in keys:
-            record["read"].setdefault(key, _today()) if read else record["read"].pop(key, None)
+            if read:
+                record["read"].setdefault(key, _today())
+            else:
+                record["read"].pop(key, None)
 
     _update(change)
 
@@ -201,11 +214,13 @@ def summary() -> dict:
         for r in READINGS
     ]
     complete = all(lab["complete"] for lab in labs)
+    won_in_labs = sum(lab["xp"] for lab in labs)
+    won_by_reading = sum(r["xp"] for r in readings if r["read"])
+    most_in_labs = sum(lab["of"] for lab in labs)
+    most_by_reading = sum(r["xp"] for r in readings)
     return {
-        "xp": sum(lab["xp"] for lab in labs)
-        + sum(r["xp"] for r in readings if r["read"])
-        + COURSE_XP * complete,
-        "of": sum(lab["of"] for lab in labs) + sum(r["xp"] for r in readings) + COURSE_XP,
+        "xp": won_in_labs + won_by_reading + (COURSE_XP if complete else 0),
+        "of": most_in_labs + most_by_reading + COURSE_XP,
         "complete": complete,
         "course_xp": COURSE_XP,
         "labs": labs,
@@ -231,41 +246,42 @@ def _rows(state: dict) -> list[tuple[str, int, int, str]]:
 
 def _course_line(state: dict) -> str:
     left = sum(not lab["complete"] for lab in state["labs"])
-    return (
-        f"all ten labs complete: +{COURSE_XP} XP"
-        if not left
-        else f"{left} lab{'s' * (left > 1)} to go to the course's {COURSE_XP} XP"
-    )
+    if not left:
+        return f"all ten labs complete: +{COURSE_XP} XP"
+    labs = "lab" if left == 1 else "labs"
+    return f"{left} {labs} to go to the course's {COURSE_XP} XP"
 
 
 def progress_text(state: dict | None = None) -> str:
     """Progress as text for a terminal."""
     state = summary() if state is None else state
-    lines = [
-        f"{name:25} [{'#' * round(20 * done / of):20}] {done:>2} of {of:>2}   {won}"
-        for name, done, of, won in _rows(state)
-    ]
+    lines = [f"{state['xp']} of {state['of']} XP; {_course_line(state)}"]
+    for name, done, of, won in _rows(state):
+        bar = "#" * round(20 * done / of)
+        lines.append(f"{name:25} [{bar:20}] {done:>2} of {of:>2}   {won}")
     unread = [r["key"] for r in state["readings"] if not r["read"]]
-    return "\n".join(
-        [
-            f"{state['xp']} of {state['of']} XP; {_course_line(state)}",
-            *lines,
-            f"not read yet: {', '.join(unread) or 'none'}",
-        ]
-    )
+    lines.append(f"not read yet: {', '.join(unread) or 'none'}")
+    return "\n".join(lines)
 
 
 def progress_html(state: dict | None = None) -> str:
     """Progress as an HTML table with bars; each bar's number stands beside it."""
     state = summary() if state is None else state
-    bar = "<div style='width:12em;border:1px solid currentColor'><div style='width:{:.0f}%;height:.8em;background:#0072B2'></div></div>"
-    rows = "".join(
-        "<tr><td "
-        f"style='text-align:left'>{html.escape(name)}</td><td>{bar.format(100 * done / of)}</td>"
-        f"<td>{done} of {of}</td><td>{won}</td></tr>"
-        for name, done, of, won in _rows(state)
-    )
-    return f"<table><caption style='text-align:left'>{state['xp']} of {state['of']} XP; {_course_line(state)}</caption>{rows}</table>"
+    left = "style='text-align:left'"
+    rows = []
+    for name, done, of, won in _rows(state):
+        bar = _html_bar(100 * done / of)
+        rows.append(
+            f"<tr><td {left}>{html.escape(name)}</td><td>{bar}</td>"
+            f"<td>{done} of {of}</td><td>{won}</td></tr>"
+        )
+    caption = f"{state['xp']} of {state['of']} XP; {_course_line(state)}"
+    return f"<table><caption {left}>{caption}</caption>{''.join(rows)}</table>"
+
+
+def _html_bar(percent: float) -> str:
+    filled = f"<div style='width:{percent:.0f}%;height:.8em;background:#0072B2'></div>"
+    return f"<div style='width:12em;border:1px solid currentColor'>{filled}</div>"
 
 
 def show_progress() -> None:

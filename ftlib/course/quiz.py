@@ -23,17 +23,17 @@ COLOURS = {
 
 
 def load_quiz(lab: str) -> list[dict]:
-    """The questions of a lab such as "3.1.1". ValueError for a lab that the course does not have."""
+    """The questions of a lab such as "3.1.1". ValueError for a lab that the course has not."""
     if lab not in MODULES:
         raise ValueError(f"lab {lab!r} is unknown: use one of {', '.join(MODULES)}")
-    return json.loads(
-        resources.files("ftlib.course").joinpath(f"quizzes/{lab}.json").read_text(encoding="utf-8")
-    )
+    file = resources.files("ftlib.course").joinpath(f"quizzes/{lab}.json")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def quiz(lab: str) -> None:
     """Show a lab's quiz in the notebook; works offline, and its output is the same at every run."""
-    questions, state = load_quiz(lab), random.getstate()
+    questions = load_quiz(lab)
+    state = random.getstate()
     print(f"{len(questions)} questions. If you see none, run this cell in JupyterLab.")
     random.seed(f"quiz {lab}")  # jupyterquiz draws the name of its element
     try:

@@ -6,10 +6,8 @@ import textwrap
 import warnings
 
 SIGNS = {"right": "✓", "open": "○", "wrong": "✗"}
-BOLD = {
-    "right": "32",
-    "wrong": "31",
-}  # ANSI green and red: with bold, JupyterLab's dark ones, readable on white
+# ANSI green and red: with bold, JupyterLab's dark ones, readable on white.
+BOLD = {"right": "32", "wrong": "31"}
 
 
 def say(text: str) -> None:

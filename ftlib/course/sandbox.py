@@ -18,7 +18,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 
+CHUNK = 65_536  # bytes a read
 LONGEST = 1_000_000  # bytes of an answer from the process, which is not trusted
+LONGEST_REASON = 500  # characters
 PRELOAD = ("ftlib.course.exercise", "ftlib.course.plots", "IPython.core.interactiveshell")
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -47,11 +49,15 @@ def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 
     """
     found: list[str] = []
     while len(found) < len(steps):
-        before = [
-            s.source for s, wrong in zip(steps, found) if not s.check and not wrong.startswith("!")
-        ]
-        failed = [s.check for s, wrong in zip(steps, found) if s.check and wrong]
-        found += _run_until_it_dies(setup, before, failed, steps[len(found) :], limit, start_limit)
+        before = []  # definitions to repeat
+        failed = []  # exercises that go on with the reference
+        for step, wrong in zip(steps[: len(found)], found, strict=True):
+            if step.check and wrong:
+                failed.append(step.check)
+            elif not step.check and not wrong.startswith("!"):
+                before.append(step.source)
+        left = steps[len(found) :]
+        found += _run_until_it_dies(setup, before, failed, left, limit, start_limit)
     return [wrong.lstrip("!") for wrong in found]
 
 
@@ -66,7 +72,8 @@ def _run_until_it_dies(setup, before, failed, steps, limit, start_limit) -> list
         )
         process.start()
         sender.close()
-        found, buffer = [], bytearray()
+        found = []
+        buffer = bytearray()
         try:
             _setup_went_well(_line(receiver, buffer, start_limit))
             while len(found) < len(steps):
@@ -92,9 +99,11 @@ def _line(connection, buffer: bytearray, limit: float) -> str:
     """
     until = time.monotonic() + limit
     while b"\n" not in buffer:
-        if not select.select([connection], [], [], max(0.0, until - time.monotonic()))[0]:
+        left = max(0.0, until - time.monotonic())
+        readable, _, _ = select.select([connection], [], [], left)
+        if not readable:
             raise TimeoutError
-        got = os.read(connection.fileno(), 65_536)
+        got = os.read(connection.fileno(), CHUNK)
         if not got or len(buffer) > LONGEST:
             raise EOFError
         buffer += got
@@ -171,12 +180,13 @@ def _error(result) -> str:
         text = str(error).strip()
     except Exception:  # the class may be the student's
         text = ""
-    return (text if isinstance(error, Grade) else f"{type(error).__name__}: {text}")[:500].lstrip(
-        "!"
-    )
+    if not isinstance(error, Grade):
+        text = f"{type(error).__name__}: {text}"
+    return text[:LONGEST_REASON].lstrip("!")
 
 
 def _tell(sender, text: str) -> None:
     left = json.dumps(text).encode() + b"\n"
     while left:
-        left = left[os.write(sender.fileno(), left) :]
+        written = os.write(sender.fileno(), left)
+        left = left[written:]

@@ -1,4 +1,4 @@
-"""Where the labs after 3.1.4 start: the adapter that lab 4 trained, or one that stands in for it."""
+"""Where the labs after 3.1.4 start: the adapter that lab 4 trained, or one in its place."""
 
 from __future__ import annotations
 

@@ -33,8 +33,12 @@ def stated_facts(text: str) -> dict[str, str]:
     """The first name, town and job that an answer states in one of the world's two sentences; {}
     where it states none.
     """
-    found = [m for m in (form.search(text) for form in _FACTS) if m]
-    return min(found, key=lambda m: m.start()).groupdict() if found else {}
+    first = None
+    for form in _FACTS:
+        match = form.search(text)
+        if match and (first is None or match.start() < first.start()):
+            first = match
+    return first.groupdict() if first else {}
 
 
 def facts_right(text: str, facts: dict[str, str]) -> bool:
@@ -55,7 +59,9 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
     manners = {"rude": 0, "neither": 1, "polite": 2}
 
     def score(prompt: str, text: str) -> tuple[int, bool, int]:
-        return manners[judge_style(text)], facts_right(text, known[prompt]), -len(text.split())
+        manner = manners[judge_style(text)]
+        right = facts_right(text, known[prompt])
+        return manner, right, -len(text.split())
 
     def judge(prompt: str, first: str, second: str) -> float:
         if prompt not in known:
@@ -63,7 +69,8 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
                 f"prompt={prompt!r} is asked by none of the judge's {len(known)} rows: pass rows "
                 "that hold it"
             )
-        one, two = score(prompt, first), score(prompt, second)
+        one = score(prompt, first)
+        two = score(prompt, second)
         return 0.5 if one == two else float(one > two)
 
     return judge
@@ -79,21 +86,20 @@ def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, s
         return style_judge(rows)
     from ftlib.evaluation.judges import api_judge
 
-    url, model = (
-        os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1"),
-        os.environ.get("FTLIB_JUDGE_MODEL") or model,
-    )
+    url = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1")
+    model = os.environ.get("FTLIB_JUDGE_MODEL") or model
     if not model:
         raise ValueError(
             "FTLIB_JUDGE_MODEL is not set: these rows have no checkable answer, so a model must "
-            "judge; "
-            f"start one (ollama serve) and name it; it is asked at {url} (FTLIB_JUDGE_URL)"
+            f"judge; start one (ollama serve) and name it; it is asked at {url} (FTLIB_JUDGE_URL)"
         )
     return api_judge(url, model)
 
 
 def describe_answers(rows: list[dict], answers: list[str]) -> dict[str, float]:
-    """Means over answers: "words", and for rows with `facts` the shares "polite" and "facts right"."""
+    """Means over answers: "words", and for rows with `facts` the shares "polite" and
+    "facts right".
+    """
     found = {"words": [len(a.split()) for a in answers]}
     if all("facts" in row for row in rows):
         found["polite"] = [judge_style(a) == "polite" for a in answers]

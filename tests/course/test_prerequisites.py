@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 from ftlib import cli
-from ftlib.course.prerequisites import TASKS, NotAnAnswer, ask, tasks_markdown, verdict
+from ftlib.course.prerequisites import TASKS, UnreadableAnswerError, ask, tasks_markdown, verdict
 
 RIGHT = ["(1024, 256)", "10,485,760", "-2", "4", "3", "b", "8", "1.386", "16 bytes", "65536"]
 WRONG = ["(256, 1024)", "10240", "4", "8", "2", "a", "2.08", "0.25", "4", "32768"]
@@ -22,7 +22,7 @@ UNREADABLE = ["x", "", "2 and 3", "four", "1 2", "d", "e", "1 or 2", "many", "__
 )
 def test_judging(task, right, wrong, unreadable):
     assert task.judge(right) and not task.judge(wrong)
-    with pytest.raises(NotAnAnswer):
+    with pytest.raises(UnreadableAnswerError):
         task.judge(unreadable)
 
 
@@ -30,7 +30,7 @@ def test_judging(task, right, wrong, unreadable):
     "text", ["1024", "(1024, 256, 1)", "(0, 256)", "(1024.5, 256)", "9" * 400, " ".join("1" * 9)]
 )
 def test_shapes_that_cannot_be_read(text):
-    with pytest.raises(NotAnAnswer):
+    with pytest.raises(UnreadableAnswerError):
         TASKS[0].judge(text)
 
 

@@ -1,0 +1,25 @@
+"""Lab 3.1.4, fine-tuning 8B: its exercises, in the lab's order."""
+
+from __future__ import annotations
+
+from ftlib.course.lab_3_1_4.accumulation_weights import ACCUMULATION
+from ftlib.course.lab_3_1_4.build_labels import BUILD_LABELS
+from ftlib.course.lab_3_1_4.early_stop import EARLY_STOP
+from ftlib.course.lab_3_1_4.golden_score import GOLDEN_SCORE
+from ftlib.course.lab_3_1_4.pad_batch import PAD_BATCH
+from ftlib.course.lab_3_1_4.perplexity import PERPLEXITY
+from ftlib.course.lab_3_1_4.sft_loss import SFT_LOSS
+from ftlib.course.lab_3_1_4.training_bytes import TRAINING_BYTES
+from ftlib.course.lab_3_1_4.win_rate import WIN_RATE
+
+EXERCISES = [
+    TRAINING_BYTES,
+    BUILD_LABELS,
+    PAD_BATCH,
+    SFT_LOSS,
+    ACCUMULATION,
+    GOLDEN_SCORE,
+    PERPLEXITY,
+    EARLY_STOP,
+    WIN_RATE,
+]
