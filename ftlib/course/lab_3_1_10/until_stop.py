@@ -38,7 +38,7 @@ def _stopped(found, keep=lambda text, at, stop: text[:at]):
     return until
 
 
-_FIRST = lambda text, stops: min((s for s in stops if s in text), key=text.find, default=None)  # noqa: E731
+_FIRST = lambda text, stops: min((s for s in stops if s in text), key=text.find, default=None)
 STOP = Exercise(
     name="until_stop",
     title="Stopping a stream",
