@@ -287,7 +287,11 @@ def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
         values["system_branch"] = ""
         values["system_place"] = "without a system turn"
     # Lines of the file are for the reader: a template writes its line ends too.
-    lines = (files("ftlib.batches") / "training_template.jinja").read_text("utf-8").splitlines()
+    lines = (
+        (files("ftlib.batches") / "training_template.jinja")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     return Template("".join(lines)).substitute(values)
 
 

@@ -203,7 +203,9 @@ def test_the_notebook_shows_its_quiz_before_the_reading(lab):
 def test_the_questions_are_package_data():
     package = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert package["tool"]["setuptools"]["package-data"]["ftlib.course"] == ["quizzes/*.json"]
-    assert any(d.startswith("jupyterquiz") for d in package["project"]["dependencies"])
+    assert any(
+        d.startswith("jupyterquiz") for d in package["project"]["optional-dependencies"]["labs"]
+    )
 
 
 def test_unknown_lab():
