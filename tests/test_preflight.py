@@ -12,6 +12,7 @@ from ftlib import doctor
 def machine(monkeypatch, tmp_path):
     """A machine with the given disk and memory, an empty cache, and no Hub token."""
     import huggingface_hub
+    import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
