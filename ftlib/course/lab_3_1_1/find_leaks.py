@@ -20,14 +20,14 @@ class _Block(nn.Module):
 
     def __init__(self, adapted=("q_proj",), trainable=()):
         super().__init__()
-        self.embed, self.norm = nn.Embedding(5, 4), nn.LayerNorm(4)
-        self.q_proj, self.up_proj = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+        self.embed = nn.Embedding(5, 4)
+        self.norm = nn.LayerNorm(4)
+        self.q_proj = nn.Linear(4, 4)
+        self.up_proj = nn.Linear(4, 4, bias=False)
         for name in adapted:
             layer = getattr(self, name)
-            layer.lora_A, layer.lora_B = (
-                nn.Parameter(torch.ones(2, 4)),
-                nn.Parameter(torch.zeros(4, 2)),
-            )
+            layer.lora_A = nn.Parameter(torch.ones(2, 4))
+            layer.lora_B = nn.Parameter(torch.zeros(4, 2))
         for name, p in self.named_parameters():
             p.requires_grad_("lora_" in name or any(t in name for t in trainable))
 
@@ -99,7 +99,8 @@ LEAKS = Exercise(
         Wrong(
             "no path",
             lambda m: [n.rpartition(".")[2] for n in find_leaks(m)],
-            'The names have lost their path: "weight" says nothing, give the full name from `named_parameters`.',
+            'The names have lost their path: "weight" says nothing, '
+            "give the full name from `named_parameters`.",
         ),
     ),
 )

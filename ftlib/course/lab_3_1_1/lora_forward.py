@@ -43,7 +43,8 @@ class _DenseSpy(TorchDispatchMode):
 
     def __init__(self, shape):
         super().__init__()
-        self.shape, self.seen = tuple(shape), False
+        self.shape = tuple(shape)
+        self.seen = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -59,7 +60,10 @@ class _DenseSpy(TorchDispatchMode):
 
 def _makes_dense(function) -> str | None:
     g = torch.Generator().manual_seed(1)
-    x, W, A, B = randn(g, 3, 31), randn(g, 37, 31), randn(g, 2, 31), randn(g, 37, 2)
+    x = randn(g, 3, 31)
+    W = randn(g, 37, 31)
+    A = randn(g, 2, 31)
+    B = randn(g, 37, 2)
     with torch.no_grad(), _DenseSpy(W.shape) as spy:
         function(x, W, None, A, B, 2.0)
     if spy.seen:

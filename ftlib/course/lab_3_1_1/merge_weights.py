@@ -29,7 +29,10 @@ def _merge_cases(g):
 def _merge_dtype(function) -> str | None:
     out = function(torch.ones(3, 4, dtype=torch.bfloat16), torch.ones(2, 4), torch.zeros(3, 2), 1.0)
     if out.dtype != torch.bfloat16:
-        return f"The values are right, but the merged weight is {out.dtype}: give it back in the dtype of `weight`."
+        return (
+            f"The values are right, but the merged weight is {out.dtype}: "
+            "give it back in the dtype of `weight`."
+        )
     return None
 
 

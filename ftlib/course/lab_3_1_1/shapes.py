@@ -5,11 +5,10 @@ from __future__ import annotations
 
 def layer_shapes(config: dict) -> dict[str, tuple[int, int]]:
     """(out, in) of the seven linear layers in one Llama block."""
-    d, ff = config["hidden_size"], config["intermediate_size"]
-    q, kv = (
-        config["num_attention_heads"] * config["head_dim"],
-        config["num_key_value_heads"] * config["head_dim"],
-    )
+    d = config["hidden_size"]
+    ff = config["intermediate_size"]
+    q = config["num_attention_heads"] * config["head_dim"]
+    kv = config["num_key_value_heads"] * config["head_dim"]
     return {
         "q_proj": (q, d),
         "k_proj": (kv, d),

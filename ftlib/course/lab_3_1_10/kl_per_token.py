@@ -10,7 +10,8 @@ from ftlib.course.exercise import Exercise, Wrong
 
 def kl_per_token(reference: Tensor, logits: Tensor) -> Tensor:
     """KL(reference ‖ other) in nats at each position. Both (T, vocabulary), logits -> (T,)."""
-    p, q = reference.float().log_softmax(-1), logits.float().log_softmax(-1)
+    p = reference.float().log_softmax(-1)
+    q = logits.float().log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
 

@@ -42,7 +42,8 @@ TEMPLATE = Exercise(
         "no space and no newline.",
         "After the last message comes the opening of the answer, `<|assistant|>`. The start token "
         "is the runtime's to add.",
-        'return render("{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>", messages)',
+        'return render("{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}'
+        '<|assistant|>", messages)',
     ),
     wrong=(
         Wrong(
@@ -90,8 +91,8 @@ TEMPLATE = Exercise(
         Wrong(
             "system left out",
             _rendered(
-                '{{ range .Messages }}{{ if ne .Role "system" }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}{{ end }}'
-                "<|assistant|>"
+                '{{ range .Messages }}{{ if ne .Role "system" }}'
+                "<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}{{ end }}<|assistant|>"
             ),
             "System messages are left out: the loop already has them among .Messages.",
         ),

@@ -37,7 +37,14 @@ def _each(prompt, made):
     return lambda c: (prompt(c), made(c))
 
 
-_PROMPT, _MADE = (lambda c: speeds(c)[0]), (lambda c: speeds(c)[1])
+def _prompt(counters):
+    return speeds(counters)[0]
+
+
+def _made(counters):
+    return speeds(counters)[1]
+
+
 SPEEDS = Exercise(
     name="speeds",
     title="Tokens a second",
@@ -61,14 +68,14 @@ SPEEDS = Exercise(
         ),
         Wrong(
             "total duration",
-            _each(_PROMPT, lambda c: c["eval_count"] / c["total_duration"] * 1e9),
+            _each(_prompt, lambda c: c["eval_count"] / c["total_duration"] * 1e9),
             "The generated tokens are divided by the total duration, with the loading and the "
             "prompt in it: take eval_duration.",
         ),
         Wrong(
             "all tokens",
             _each(
-                _PROMPT,
+                _prompt,
                 lambda c: (c["prompt_eval_count"] + c["eval_count"]) / c["eval_duration"] * 1e9,
             ),
             "You count the prompt's tokens as generated: that is the usual way to a figure that "

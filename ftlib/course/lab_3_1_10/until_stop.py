@@ -38,7 +38,11 @@ def _stopped(found, keep=lambda text, at, stop: text[:at]):
     return until
 
 
-_FIRST = lambda text, stops: min((s for s in stops if s in text), key=text.find, default=None)
+def _first(text, stops):
+    """The stop that begins first in the text; None without one."""
+    return min((stop for stop in stops if stop in text), key=text.find, default=None)
+
+
 STOP = Exercise(
     name="until_stop",
     title="Stopping a stream",
@@ -58,14 +62,14 @@ STOP = Exercise(
     wrong=(
         Wrong(
             "piece by piece",
-            _stopped(lambda text, piece, stops: _FIRST(piece, stops)),
+            _stopped(lambda text, piece, stops: _first(piece, stops)),
             "You look at one piece at a time: a stop that comes in parts goes by unseen, and the "
             "answer runs on.",
         ),
         Wrong(
             "stop kept",
             _stopped(
-                lambda text, piece, stops: _FIRST(text + piece, stops),
+                lambda text, piece, stops: _first(text + piece, stops),
                 lambda text, at, stop: text[: at + len(stop)],
             ),
             "The stop is still at the end of your text: the user would see it.",
@@ -86,13 +90,13 @@ STOP = Exercise(
         Wrong(
             "last piece lost",
             _stopped(
-                lambda text, piece, stops: _FIRST(text + piece, stops), lambda text, at, stop: ""
+                lambda text, piece, stops: _first(text + piece, stops), lambda text, at, stop: ""
             ),
             "You drop the answer with the stop: the text before it is wanted.",
         ),
         Wrong(
             "one stop only",
-            _stopped(lambda text, piece, stops: _FIRST(text + piece, stops[:1])),
+            _stopped(lambda text, piece, stops: _first(text + piece, stops[:1])),
             "You look for the first stop of the list only: any of them ends the answer.",
         ),
         Wrong(

@@ -17,7 +17,8 @@ class _ProductSpy(TorchDispatchMode):
     def __init__(self, n_out: int, n_in: int, r: int):
         super().__init__()
         self.dense = {(n_out, n_in), (n_in, n_out)}
-        self.thick, self.seen = sorted((n_out, n_in, r)), False
+        self.thick = sorted((n_out, n_in, r))
+        self.seen = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -31,7 +32,9 @@ class _ProductSpy(TorchDispatchMode):
 def makes_product(function) -> bool:
     """Whether function(W, A, B) makes the product BA."""
     g = torch.Generator().manual_seed(1)
-    W, A, B = randn(g, 37, 31), randn(g, 2, 31), randn(g, 37, 2)
+    W = randn(g, 37, 31)
+    A = randn(g, 2, 31)
+    B = randn(g, 37, 2)
     with torch.no_grad(), _ProductSpy(37, 31, 2) as spy:
         function(W, A, B)
     return spy.seen

@@ -68,12 +68,17 @@ def _forward_property(function) -> str | None:
     try:
         got = _gradients(function)
     except RuntimeError:
-        return "The values are right, but no gradient reaches A, B and m: only the norm belongs under torch.no_grad()."
+        return (
+            "The values are right, but no gradient reaches A, B and m: "
+            "only the norm belongs under torch.no_grad()."
+        )
     if any(t is None for t in got):
-        return "The values are right, but A, B or m gets no gradient: only the norm belongs under torch.no_grad()."
-    if not all(
-        torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(got, _gradients(dora_forward))
-    ):
+        return (
+            "The values are right, but A, B or m gets no gradient: "
+            "only the norm belongs under torch.no_grad()."
+        )
+    pairs = zip(got, _gradients(dora_forward), strict=True)
+    if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs):
         return (
             "The values are right, but gradients flow through the norm: section 4.3 of the paper "
             "treats ‖V‖ as a constant. "
@@ -90,7 +95,8 @@ def _variant(
     def forward(x, W, b, A, B, m, s):
         s = s_of(s)
         g = scale(m, norm(W, A, B, s))
-        wx, low = F.linear(x, W), F.linear(F.linear(x, A), B) * s
+        wx = F.linear(x, W)
+        low = F.linear(F.linear(x, A), B) * s
         if bias == "scaled" and b is not None:
             wx = wx + b
         y = (wx * g if base else wx) + (low * g if update else low)

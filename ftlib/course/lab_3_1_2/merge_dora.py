@@ -43,7 +43,10 @@ def _merge_property(function) -> str | None:
         1.0,
     )
     if out.dtype != torch.bfloat16:
-        return f"The values are right, but the merged weight is {out.dtype}: give it back in the dtype of `weight`."
+        return (
+            f"The values are right, but the merged weight is {out.dtype}: "
+            "give it back in the dtype of `weight`."
+        )
     return None
 
 

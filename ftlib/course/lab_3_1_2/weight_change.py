@@ -13,7 +13,8 @@ def weight_change(before: Tensor, after: Tensor) -> tuple[float, float]:
     """(ΔM, ΔD): mean over output rows of the change in length, in size, and of 1 − cosine (eqs. 3
     and 4).
     """
-    before, after = before.double(), after.double()
+    before = before.double()
+    after = after.double()
     lengths = (after.norm(dim=1) - before.norm(dim=1)).abs()
     return lengths.mean().item(), (1 - F.cosine_similarity(before, after, dim=1)).mean().item()
 
@@ -27,7 +28,8 @@ def _change_cases(g):
 
 def _change_by(length, cosine):
     def change(W, V):
-        W, V = W.double(), V.double()
+        W = W.double()
+        V = V.double()
         return length(W, V).item(), cosine(W, V).item()
 
     return change

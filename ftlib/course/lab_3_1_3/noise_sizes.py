@@ -8,7 +8,9 @@ from ftlib.course.exercise import Exercise, Wrong
 
 
 def noise_sizes(alpha: float, L: int, d: int) -> dict[str, float]:
-    """Root-mean-square size of one element, of one token's vector and of a whole sequence's noise."""
+    """Root-mean-square size of one element, of one token's vector and of a whole sequence's
+    noise.
+    """
     element = alpha / math.sqrt(3 * L * d)
     return {
         "element": element,

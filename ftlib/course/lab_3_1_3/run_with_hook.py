@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import nn
 
@@ -28,7 +30,8 @@ class _Call:
     """`run` for a case: calls the module; a copy of both keeps them together."""
 
     def __init__(self, module, x):
-        self.module, self.x = module, x
+        self.module = module
+        self.x = x
 
     def __call__(self):
         return self.module(self.x)
@@ -54,8 +57,18 @@ LEFT_AFTER_ERROR = (
     "reached. "
     "Put it in a `finally`."
 )
-CLEARED = "You removed hooks that were there before yours: remove your own handle, `handle.remove()`, and nothing else."
-SWALLOWED = "An exception in the run no longer reaches the caller: use `finally`, not `except`, or Ctrl-C would look like success."
+CLEARED = (
+    "You removed hooks that were there before yours: "
+    "remove your own handle, `handle.remove()`, and nothing else."
+)
+SWALLOWED = (
+    "An exception in the run no longer reaches the caller: "
+    "use `finally`, not `except`, or Ctrl-C would look like success."
+)
+
+
+def _hooks(module) -> dict:
+    return module._forward_hooks  # PyTorch has no public list of them
 
 
 def _stop():
@@ -65,17 +78,17 @@ def _stop():
 def _leaves_behind(function) -> str | None:
     module = _Double()
     function(module, _plus_one, lambda: module(torch.ones(1)))
-    if module._forward_hooks:
+    if _hooks(module):
         return LEFT
     module.register_forward_hook(_plus_one)
     function(module, _plus_one, lambda: module(torch.ones(1)))
-    if len(module._forward_hooks) != 1:
+    if len(_hooks(module)) != 1:
         return CLEARED
     module = _Double()
     try:
         function(module, _plus_one, _stop)
     except KeyboardInterrupt:
-        return LEFT_AFTER_ERROR if module._forward_hooks else None
+        return LEFT_AFTER_ERROR if _hooks(module) else None
     return SWALLOWED
 
 
@@ -96,15 +109,14 @@ def _run_clears(module, hook, run):
     try:
         return run()
     finally:
-        module._forward_hooks.clear()
+        _hooks(module).clear()
 
 
 def _run_swallows(module, hook, run):
-    handle, result = module.register_forward_hook(hook), None
-    try:
+    handle = module.register_forward_hook(hook)
+    result = None
+    with contextlib.suppress(BaseException):
         result = run()
-    except BaseException:
-        pass
     handle.remove()
     return result
 

@@ -23,7 +23,8 @@ def _stop_global_best(losses, patience):
 
 
 def _stop_previous(losses, patience):
-    best, rises = 0, 0
+    best = 0
+    rises = 0
     for i, loss in enumerate(losses):
         best = i if loss < losses[best] else best
         rises = rises + 1 if i and loss >= losses[i - 1] else 0
@@ -42,7 +43,8 @@ def _stop_keeps_last(losses, patience):
 
 
 def _stop_never_resets(losses, patience):
-    best, bad = 0, 0
+    best = 0
+    bad = 0
     for i, loss in enumerate(losses):
         if i and loss >= losses[best]:
             bad += 1

@@ -9,9 +9,11 @@ from ftlib.evaluation.judges import normalise
 
 
 def golden_score(answers: list[str], examples: list[dict]) -> dict[str, float]:
-    """Share of exact answers after `normalise`: one entry a family, and "all" over the questions."""
+    """Share of exact answers after `normalise`: one entry a family, and "all" over the
+    questions.
+    """
     groups = defaultdict(list)
-    for answer, example in zip(answers, examples):
+    for answer, example in zip(answers, examples, strict=True):
         right = normalise(answer) == normalise(example["answer"])
         groups[example["family"]].append(right)
         groups["all"].append(right)
@@ -21,7 +23,7 @@ def golden_score(answers: list[str], examples: list[dict]) -> dict[str, float]:
 def _score(match, micro=True):
     def score(answers, examples):
         groups = defaultdict(list)
-        for a, e in zip(answers, examples):
+        for a, e in zip(answers, examples, strict=True):
             groups[e["family"]].append(match(a, e["answer"]))
         out = {name: sum(m) / len(m) for name, m in groups.items()}
         every = [m for marks in groups.values() for m in marks]
@@ -81,8 +83,8 @@ GOLDEN_SCORE = Exercise(
         Wrong(
             "macro average",
             _score(_match, micro=False),
-            '"all" is your mean of family means: a family of four questions would weigh as much as one of '
-            "twelve. Average over the questions.",
+            '"all" is your mean of family means: a family of four questions would weigh as much '
+            "as one of twelve. Average over the questions.",
         ),
         Wrong(
             "one side normalised",

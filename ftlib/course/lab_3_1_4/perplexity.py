@@ -11,7 +11,8 @@ from ftlib.course.exercise import Exercise, Wrong
 
 def perplexity(nlls: list[float], counts: list[int]) -> float:
     """Perplexity of a corpus from the mean NLL (nats) of each text and its number of tokens."""
-    return math.exp(sum(nll * n for nll, n in zip(nlls, counts)) / sum(counts))
+    total = sum(nll * n for nll, n in zip(nlls, counts, strict=True))
+    return math.exp(total / sum(counts))
 
 
 def _ppl_unweighted(nlls, counts):
@@ -19,7 +20,8 @@ def _ppl_unweighted(nlls, counts):
 
 
 def _ppl_mean_of_ppls(nlls, counts):
-    return sum(math.exp(nll) * n for nll, n in zip(nlls, counts)) / sum(counts)
+    total = sum(math.exp(nll) * n for nll, n in zip(nlls, counts, strict=True))
+    return total / sum(counts)
 
 
 def _ppl_plain_mean_of_ppls(nlls, counts):
@@ -27,11 +29,11 @@ def _ppl_plain_mean_of_ppls(nlls, counts):
 
 
 def _ppl_base_two(nlls, counts):
-    return 2 ** (sum(nll * n for nll, n in zip(nlls, counts)) / sum(counts))
+    return 2 ** _ppl_forgot_exp(nlls, counts)
 
 
 def _ppl_forgot_exp(nlls, counts):
-    return sum(nll * n for nll, n in zip(nlls, counts)) / sum(counts)
+    return sum(nll * n for nll, n in zip(nlls, counts, strict=True)) / sum(counts)
 
 
 def _ppl_cases(g):

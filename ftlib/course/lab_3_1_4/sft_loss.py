@@ -49,10 +49,8 @@ def _loss_mean_of_rows(logits, labels):
 
 def _loss_cases(g):
     for batch, length, vocab in ((2, 6, 11), (4, 9, 30), (3, 5, 7)):
-        logits, labels = (
-            torch.randn(batch, length, vocab, generator=g),
-            torch.randint(0, vocab, (batch, length), generator=g),
-        )
+        logits = torch.randn(batch, length, vocab, generator=g)
+        labels = torch.randint(0, vocab, (batch, length), generator=g)
         for i in range(batch):
             labels[i, : 1 + (i % (length - 2))] = IGNORE
         labels[0, -1] = IGNORE

@@ -41,13 +41,10 @@ def _bytes_no_optimizer(total, trainable, frozen_bytes):
 
 
 def _bytes_cases(g):
-    for total, trainable, size in (
-        (1000, 1000, 4),
-        (1000, 10, 2),
-        (8_030_261_248, 41_943_040, 2),
-        (500, 0, 4),
-    ):
-        yield total, trainable, size
+    yield 1000, 1000, 4
+    yield 1000, 10, 2
+    yield 8_030_261_248, 41_943_040, 2
+    yield 500, 0, 4
 
 
 TRAINING_BYTES = Exercise(
@@ -96,6 +93,7 @@ TRAINING_BYTES = Exercise(
         "A frozen weight costs its own width, `frozen_bytes`, and nothing else.",
         "A trained weight costs 4 bytes for itself, 4 for its gradient, and 4 + 4 for Adam's two "
         "moments: 16 in all.",
-        'Return {"weights": (total - trainable) * frozen_bytes + 4 * trainable, "gradients": ..., "optimizer": ...}.',
+        'Return {"weights": (total - trainable) * frozen_bytes + 4 * trainable, '
+        '"gradients": ..., "optimizer": ...}.',
     ),
 )

@@ -9,7 +9,7 @@ from ftlib.evaluation.preference import win_rate
 
 
 def _rates(a, b, judge, prompts):
-    for prompt, one, two in zip(prompts, a, b):
+    for prompt, one, two in zip(prompts, a, b, strict=True):
         yield float(judge(prompt, one, two)), float(judge(prompt, two, one))
 
 

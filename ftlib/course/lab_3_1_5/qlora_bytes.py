@@ -52,8 +52,8 @@ BYTES = Exercise(
         "Only linear layers are quantised. The rest stays in 16 bits: two bytes.",
         "What trains is fp32: four bytes the parameter, four its gradient, and AdamW keeps two "
         "fp32 means of it.",
-        '{"linear": linear * bits_per_weight(64, 256) / 8, "others": 2 * others, "adapter": 4 * trained, '
-        '"gradients": 4 * trained, "optimizer": 8 * trained}',
+        '{"linear": linear * bits_per_weight(64, 256) / 8, "others": 2 * others, '
+        '"adapter": 4 * trained, "gradients": 4 * trained, "optimizer": 8 * trained}',
     ),
     wrong=(
         Wrong(

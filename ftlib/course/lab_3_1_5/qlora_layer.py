@@ -64,19 +64,26 @@ def _makes_the_product(function) -> str | None:
     leaves = [t.clone().requires_grad_() for t in (x, A, B)]
     y = function(leaves[0], q, leaves[1], leaves[2], s)
     if not y.requires_grad:
-        return "The values are right, but no gradient can flow: neither `no_grad` nor `detach` belongs here."
+        return (
+            "The values are right, but no gradient can flow: "
+            "neither `no_grad` nor `detach` belongs here."
+        )
     y.sum().backward()
     if any(t.grad is None for t in leaves):
-        return "The values are right, but no gradient reaches all of x, A and B: something was detached."
+        return (
+            "The values are right, but no gradient reaches all of x, A and B: "
+            "something was detached."
+        )
     try:
         y = function(x.bfloat16(), q, A, B, s)
     except RuntimeError:
-        return "With x in bf16 and A, B in fp32 it fails: cast A and B to x's dtype, and dequantise W into it."
-    return (
-        None
-        if y.dtype == torch.bfloat16
-        else "With x in bf16 it answers in fp32: compute in x's dtype."
-    )
+        return (
+            "With x in bf16 and A, B in fp32 it fails: "
+            "cast A and B to x's dtype, and dequantise W into it."
+        )
+    if y.dtype != torch.bfloat16:
+        return "With x in bf16 it answers in fp32: compute in x's dtype."
+    return None
 
 
 FORWARD = Exercise(

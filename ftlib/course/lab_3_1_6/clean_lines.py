@@ -54,7 +54,8 @@ CLEAN = Exercise(
         '`unicodedata.normalize("NFC", text)` joins a letter and its accent to one character.',
         "A no-break space (\\u00a0) becomes a space; a zero-width space (\\u200b) and a "
         "byte-order mark (\\ufeff) go.",
-        'Spaces and tabs before a line break or the end: `re.sub(r"[ \\t]+(?=\\n|$)", "", text)`. All others stay.',
+        'Spaces and tabs before a line break or the end: `re.sub(r"[ \\t]+(?=\\n|$)", "", text)`. '
+        "All others stay.",
     ),
     wrong=(
         Wrong(

@@ -10,7 +10,10 @@ def golden_overlap(prompt: list[str], text: list[str], n: int) -> float:
     than n is one run.
     """
     n = min(n, len(prompt))
-    runs = lambda words: {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+    def runs(words: list[str]) -> set[tuple[str, ...]]:
+        return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
     return len(runs(prompt) & runs(text)) / len(runs(prompt))
 
 

@@ -7,7 +7,8 @@ from ftlib.course.exercise import Exercise, Wrong
 
 def longer_share(chosen: list[int], rejected: list[int]) -> float:
     """Share of pairs whose chosen answer is the longer one; equal lengths count one half."""
-    return sum((c > r) + 0.5 * (c == r) for c, r in zip(chosen, rejected)) / len(chosen)
+    pairs = zip(chosen, rejected, strict=True)
+    return sum((c > r) + 0.5 * (c == r) for c, r in pairs) / len(chosen)
 
 
 def _pair_length_cases(g):
@@ -18,7 +19,7 @@ def _pair_length_cases(g):
 
 
 def _longer(score):
-    return lambda chosen, rejected: score(list(zip(chosen, rejected)))
+    return lambda chosen, rejected: score(list(zip(chosen, rejected, strict=True)))
 
 
 LONGER = Exercise(

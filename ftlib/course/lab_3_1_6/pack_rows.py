@@ -11,7 +11,8 @@ def pack_rows(lengths: list[int], capacity: int) -> list[list[int]]:
     """First-fit decreasing: indices by bin; the longest first, each into the first bin that has
     room.
     """
-    bins, room = [], []
+    bins = []
+    room = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         place = next((k for k, left in enumerate(room) if left >= lengths[i]), len(bins))
         if place == len(bins):
@@ -36,11 +37,14 @@ def _packer(
     first=lambda room: range(len(room)),
 ):
     def packer(lengths, capacity):
-        bins, room = [], []
+        bins = []
+        room = []
         for i in order(lengths):
             k = next((k for k in first(room) if fits(room[k], lengths[i])), None)
             if k is None:
-                bins, room, k = [*bins, []], [*room, capacity], len(bins)
+                k = len(bins)
+                bins.append([])
+                room.append(capacity)
             bins[k].append(i)
             room[k] -= lengths[i]
         return bins
@@ -104,7 +108,8 @@ PACK = Exercise(
 
 
 def _best_fit(lengths, capacity):
-    bins, room = [], []
+    bins = []
+    room = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         fits = [k for k in range(len(room)) if room[k] >= lengths[i]]
         if not fits:

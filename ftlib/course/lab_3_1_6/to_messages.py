@@ -68,7 +68,8 @@ CONVERT = Exercise(
         "Which format it is, the keys tell: `messages`, `conversations`, or `instruction`.",
         "ShareGPT's `human` and `gpt` are `user` and `assistant`; `system` keeps its name. Keep "
         "all turns.",
-        'Alpaca\'s `input` may be missing or empty. If it is there, it follows the instruction after a blank line, `"\\n\\n"`.',
+        "Alpaca's `input` may be missing or empty. "
+        'If it is there, it follows the instruction after a blank line, `"\\n\\n"`.',
         'question = row["instruction"] + ("\\n\\n" + row["input"] if row.get("input") else "")',
     ),
     wrong=(

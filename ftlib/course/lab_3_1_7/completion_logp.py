@@ -13,7 +13,8 @@ def completion_logp(logits: Tensor, labels: Tensor) -> Tensor:
     """log π(y|x) in nats, summed over the completion. logits (B, T, V), labels (B, T), -100 where
     nothing is scored -> (B,).
     """
-    logps, labels = logits[:, :-1].log_softmax(-1), labels[:, 1:]
+    logps = logits[:, :-1].log_softmax(-1)
+    labels = labels[:, 1:]
     picked = logps.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
     return (picked * (labels != IGNORE)).sum(1)
 
@@ -21,7 +22,8 @@ def completion_logp(logits: Tensor, labels: Tensor) -> Tensor:
 def _logp_cases(g):
     for rows, length, words in ((2, 6, 5), (3, 9, 7), (1, 4, 11), (4, 12, 3)):
         labels = torch.randint(0, words, (rows, length), generator=g)
-        labels[:, :2], labels[0, -1] = IGNORE, IGNORE
+        labels[:, :2] = IGNORE
+        labels[0, -1] = IGNORE
         yield 2 * torch.randn(rows, length, words, generator=g), labels
 
 

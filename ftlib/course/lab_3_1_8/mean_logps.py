@@ -9,7 +9,9 @@ from ftlib.course.exercise import Exercise, Wrong
 
 
 def mean_logps(token_logps: Tensor, mask: Tensor) -> Tensor:
-    """Mean log-probability of the answer's tokens: (B, T), (B, T) with true on the answer -> (B,)."""
+    """Mean log-probability of the answer's tokens: (B, T), (B, T) with true on the answer ->
+    (B,).
+    """
     return (token_logps * mask).sum(1) / mask.sum(1)
 
 

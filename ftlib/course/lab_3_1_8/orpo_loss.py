@@ -19,7 +19,7 @@ def orpo_loss(chosen: Tensor, rejected: Tensor, lam: float) -> Tensor:
 
 
 def _orpo_cases(g):
-    for lam, case in zip((0.1, 0.5, 1.0, 0.0), pair_cases(g)):
+    for lam, case in zip((0.1, 0.5, 1.0, 0.0), pair_cases(g), strict=True):
         yield *case, lam
 
 

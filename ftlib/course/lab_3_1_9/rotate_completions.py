@@ -16,7 +16,7 @@ def rotate_completions(prompts: list[str], completions: list[str]) -> list[tuple
             f"{len(prompts)} row: a mismatched pair takes the completion of another row; use a "
             "batch of two or more"
         )
-    return list(zip(prompts, completions[-1:] + completions[:-1]))
+    return list(zip(prompts, completions[-1:] + completions[:-1], strict=True))
 
 
 def _rotate_cases(g):
@@ -32,7 +32,10 @@ def _refuses_one(function) -> str | None:
         function(["a prompt"], ["an answer"])
     except ValueError:
         return None
-    return "A batch of one went through: its row would be its own mismatch. Raise a ValueError for fewer than two rows."
+    return (
+        "A batch of one went through: its row would be its own mismatch. "
+        "Raise a ValueError for fewer than two rows."
+    )
 
 
 ROTATE = Exercise(
@@ -56,37 +59,37 @@ ROTATE = Exercise(
     wrong=(
         Wrong(
             "not rotated",
-            lambda p, c: list(zip(p, c)),
+            lambda p, c: list(zip(p, c, strict=True)),
             "Every prompt has its own completion: these are matched pairs, and their ratio is "
             "what is being trained.",
         ),
         Wrong(
             "last one dropped",
-            lambda p, c: list(zip(p[1:], c[:-1])),
+            lambda p, c: list(zip(p[1:], c[:-1], strict=True)),
             "A row is lost: the first prompt must get the last completion, so that a batch of n "
             "gives n mismatched pairs.",
         ),
         Wrong(
             "both rotated",
-            lambda p, c: list(zip(p[-1:] + p[:-1], c[-1:] + c[:-1])),
+            lambda p, c: list(zip(p[-1:] + p[:-1], c[-1:] + c[:-1], strict=True)),
             "You rotated prompts and completions together: each prompt meets its own completion "
             "again, one place further.",
         ),
         Wrong(
             "the other way",
-            lambda p, c: list(zip(p, c[1:] + c[:1])),
+            lambda p, c: list(zip(p, c[1:] + c[:1], strict=True)),
             "You rotated the other way: as good an estimate, but here prompt i gets the "
             "completion of row i − 1.",
         ),
         Wrong(
             "reversed",
-            lambda p, c: list(zip(p, c[::-1])),
+            lambda p, c: list(zip(p, c[::-1], strict=True)),
             "You reversed the completions: in a batch of odd size the middle row keeps its own. "
             "Move them on by one.",
         ),
         Wrong(
             "prompts rotated",
-            lambda p, c: list(zip(p[-1:] + p[:-1], c)),
+            lambda p, c: list(zip(p[-1:] + p[:-1], c, strict=True)),
             "You moved the prompts and left the completions: the rows then stand in another order "
             "than the prompts did.",
         ),
