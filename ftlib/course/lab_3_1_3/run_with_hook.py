@@ -68,7 +68,7 @@ SWALLOWED = (
 
 
 def _hooks(module) -> dict:
-    return module._forward_hooks  # PyTorch has no public list of them
+    return module._forward_hooks  # noqa: SLF001  PyTorch has no public list of them
 
 
 def _stop():

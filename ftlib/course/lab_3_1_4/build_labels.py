@@ -14,7 +14,7 @@ def build_labels(
     """A training row: prompt, answer, stop token; labels are -100 on the prompt and the ids
     themselves after it.
     """
-    target = answer_ids + [stop_id]
+    target = [*answer_ids, stop_id]
     return {"input_ids": prompt_ids + target, "labels": [IGNORE] * len(prompt_ids) + target}
 
 
