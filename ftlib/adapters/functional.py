@@ -113,7 +113,6 @@ class FusedLoRA(torch.autograd.Function):
             dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, recompute)
         if g is not None:
             dy = dy * g
-        dlow = None
         if wants_x or wants_a:
             dlow = (dy @ B) * ctx.scaling  # (N, r)
         dx = None

@@ -52,7 +52,7 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
     it.
     """
     ids = template_ids(tokenizer, messages)
-    mask = []
+    mask: list[int] = []
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -268,8 +268,9 @@ def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
         system, after, _ = _pieces(tokenizer, template, "su")
         parts["system"] = system
         parts["after"] = after
-        trims["system"] = " 0 " not in _render(tokenizer, template, _talk("su", " {} "))
-    spaced = _render(tokenizer, template, _talk("ua", " {} "))
+        spaced = _render(tokenizer, template, _talk("su", " {} ")) or ""
+        trims["system"] = " 0 " not in spaced
+    spaced = _render(tokenizer, template, _talk("ua", " {} ")) or ""
     trims["user"] = " 0 " not in spaced
     trims["assistant"] = " 1 " not in spaced
     return parts, trims

@@ -65,7 +65,8 @@ def _mark(cell) -> dict:
 
 def _checked_name(cell) -> str:
     """The exercise that a cell checks; empty for a cell that checks none."""
-    return CHECKED.search(cell.source)[1] if _mark(cell).get("grade") else ""
+    found = CHECKED.search(cell.source)
+    return found[1] if found and _mark(cell).get("grade") else ""
 
 
 def setup_cell(source):
@@ -104,7 +105,7 @@ def _submitted(notebook, source) -> tuple[dict, dict, list[str]]:
     notes: list[str] = []
     waiting: list[str] = []
     for cell in notebook.cells:
-        identity = _mark(cell).get("grade_id")
+        identity = _mark(cell).get("grade_id", "")
         text = cell.get("source", "")
         if identity in known:
             if identity in answers:
@@ -411,11 +412,11 @@ def _reasons(graded, names: dict[str, str]) -> dict[str, str]:
 
 def _imports(text: str) -> set[str]:
     """Modules that a cell imports: what the server loads before it forks."""
-    modules = set()
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module)
     return modules
 

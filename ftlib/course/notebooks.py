@@ -147,7 +147,7 @@ def slowest(began: dict[int, float], end: float, count: int = 3) -> str:
     for cell in sorted(began, reverse=True):
         took[cell] = until - began[cell]
         until = began[cell]
-    longest_first = sorted(sorted(took), key=took.get, reverse=True)
+    longest_first = sorted(sorted(took), key=took.__getitem__, reverse=True)
     top = [f"cell {cell} {took[cell]:.0f} s" for cell in longest_first[:count] if took[cell] >= 1]
     return "; slowest: " + ", ".join(top) if top else ""
 

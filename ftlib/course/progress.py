@@ -203,7 +203,7 @@ def summary() -> dict:
     """
     record = load_progress()
     labs = [_lab_row(number, record["exercises"].get(number, {})) for number in NAMES]
-    readings = [
+    readings: list[dict] = [
         {
             "key": r.key,
             "title": r.title,

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import gguf
 import numpy as np
@@ -376,7 +377,7 @@ def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
 class _Adapter:
     """A LoRA of rank r: its base's config, and by the weights' names (A, B, scaling, magnitude)."""
 
-    config: object
+    config: Any  # transformers' configuration of the base
     r: int
     updates: dict[str, tuple]
 
@@ -474,8 +475,9 @@ def _saved(model: nn.Module, tokenizer, folder: Path) -> Path:
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    merged = {
-        name: source.load(name).values.to("cpu", dtype).contiguous() for name in source.shapes
-    }
+    merged = {}
+    for name in source.shapes:
+        values = cast(Tensor, source.load(name).values)  # a model in memory has no StoredRows
+        merged[name] = values.to("cpu", dtype).contiguous()
     save_file(merged, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -193,12 +193,13 @@ def go_template(source) -> str:
         raise TemplateError(
             f"the chat template refuses a plain conversation ({error}): {_FIX}"
         ) from None
-    date = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
+    found = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
+    date = found[1] if found else ""
     for name, template in TEMPLATES.items():
-        dated = template.replace(_DATE, date[1]) if date else template
+        dated = template.replace(_DATE, date) if date else template
         if [render_go(dated, messages) for messages in PROBES] == wanted:
             if "strftime_now" in form.jinja and dated != template:
-                log.info("TEMPLATE %s: the date is frozen at %s", name, date[1])
+                log.info("TEMPLATE %s: the date is frozen at %s", name, date)
             return dated
     raise TemplateError(
         f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text "
@@ -294,13 +295,13 @@ def _run_branch(node: tuple[str, list, list], dot: dict) -> str:
 def _value(expression: str, dot: dict):
     """A field's value, or whether a comparison holds."""
     found = _CONDITION.fullmatch(expression)
-    if not found or not _fits(*found.groups(), dot):
+    operator, field, text = found.groups() if found else (None, "", None)
+    if not _fits(operator, field, text, dot):
         fields = ", ".join("." + name for name in dot)
         raise TemplateError(
             f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, "
             f"or no field of {fields}"
         )
-    operator, field, text = found.groups()
     if operator is None:
         return dot[field]
     equal = dot[field] == text

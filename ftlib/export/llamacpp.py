@@ -111,7 +111,7 @@ def _cores() -> int:
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    return os.cpu_count() or 1
 
 
 def _run(source: Path, partial: Path, number: int, threads: int, expected: int) -> None:

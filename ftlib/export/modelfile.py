@@ -309,7 +309,7 @@ def _read(path: Path) -> str:
 
 def _store(found: dict, number: int, command: str, name: str | None, value: str) -> None:
     """Put an instruction's value where `Modelfile` has it."""
-    if command == "PARAMETER":
+    if command == "PARAMETER" and name is not None:
         try:
             typed = _typed(name, value)
         except ModelfileError as error:

@@ -211,7 +211,9 @@ def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     def text(token: int) -> str:
-        return llama.detokenize([token], special=True).decode() if token >= 0 else ""
+        if token < 0:
+            return ""
+        return llama.detokenize([token], special=True).decode()
 
     formatter = Jinja2ChatFormatter(
         llama.metadata["tokenizer.chat_template"],
@@ -229,11 +231,12 @@ def llama_answer(llama, ids: list[int], max_new_tokens: int) -> list[int]:
     from llama_cpp import llama_model_get_vocab, llama_vocab_is_eog
 
     vocab = llama_model_get_vocab(llama.model)
-    out = []
+    out: list[int] = []
     for token in llama.generate(ids, temp=0.0):
         out.append(token)
         if len(out) == max_new_tokens or llama_vocab_is_eog(vocab, token):
-            return out
+            break
+    return out
 
 
 def llama_logits(llama, ids: list[int]) -> torch.Tensor:

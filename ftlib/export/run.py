@@ -107,12 +107,14 @@ def _write_ggufs(
     from ftlib.export.llamacpp import quantize_gguf
 
     dtype = PLAIN.get(quant, "f16")
-    files = [target / f"{stem}-{dtype}.gguf"]
+    plain = target / f"{stem}-{dtype}.gguf"
+    files = [plain]
     merged = None if adapter else trained.adapter
-    export_gguf(source, tokenizer, files[0], dtype=dtype, adapter=merged)
+    export_gguf(source, tokenizer, plain, dtype=dtype, adapter=merged)
     if quant not in PLAIN:
-        files.append(target / f"{stem}-{quant}.gguf")
-        quantize_gguf(*files, quant)
+        quantised = target / f"{stem}-{quant}.gguf"
+        files.append(quantised)
+        quantize_gguf(plain, quantised, quant)
     if not adapter:
         return files, None
     adapter_file = target / f"{stem}-adapter.gguf"
@@ -168,7 +170,7 @@ def export_run(
     trained = find_trained(run)
     quant = _checked(name, quant, trained, run, base, adapter, ollama)
     base = resolve(stand_in(str(base or trained.base), given=True))
-    source = trained.model or base
+    source = Path(trained.model or base)
     tokenizer = ready_tokenizer(base)
     target = Path(output or Path(run) / "export")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)

@@ -88,6 +88,8 @@ class Server(ABC):
             return pieces
         for _ in pieces:  # at their end `last` is set
             pass
+        if self.last is None:
+            raise ServingError(f"{self.name} gave no answer")
         return self.last
 
     def _named_errors(self, pieces: Iterator[str]) -> Iterator[str]:

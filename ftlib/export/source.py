@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -65,7 +66,7 @@ class Weight:
 class Source:
     """A model's weights by transformers' names: `load(name)` makes one, and keeps none."""
 
-    config: object
+    config: Any  # transformers' configuration of the architecture
     name: str
     shapes: dict[str, torch.Size]
     load: Callable[[str], Weight]

@@ -75,7 +75,10 @@ def _score(
     """
     logits = _logits(h, head, out)  # (n, V)
     of_y = logits.gather(-1, y[:, None])  # (n, 1)
-    slopes = _slope(logits, head.softcap) if with_rows and head.softcap else None
+    slopes = None
+    if with_rows and head.softcap:
+        slopes = _slope(logits, head.softcap)
+        slope_of_y = _slope(of_y, head.softcap)
     top = logits.amax(-1, keepdim=True)
     p = logits.sub_(top).exp_()  # (n, V), not yet divided by its sum
     total = p.sum(-1, keepdim=True)
@@ -87,7 +90,7 @@ def _score(
     row = head.weight[y]  # (n, H)
     if slopes is not None:
         p *= slopes
-        row *= _slope(of_y, head.softcap).to(row.dtype)
+        row *= slope_of_y.to(row.dtype)
     row.sub_(p.to(row.dtype) @ head.weight)
     row.mul_(head.scale)
     return logps, sums.squeeze(-1), row
@@ -123,7 +126,7 @@ class _TokenLogps(torch.autograd.Function):
         out = torch.empty(min(tile_rows(len(W)), len(h)), len(W), dtype=wide, device=h.device)
         for tile in _tiles(len(h), len(W)):
             logps[tile], sums[tile], row = _score(h[tile], y[tile], head, out, keep_rows)
-            if keep_rows:
+            if rows is not None:
                 rows[tile] = row
         ctx.scale = scale
         ctx.softcap = softcap

@@ -197,7 +197,7 @@ def _load_options(name: str, quantization: str | None, profile) -> dict:
     config = quantization_config(quantization, profile.precision)
     packed = quantised_already(name)
     tiny = name == resolve(EMBEDDED)
-    options = {"device_map": None}
+    options: dict = {"device_map": None}
     if config and not packed:
         options["quantization_config"] = config
     if torch.cuda.is_available():

@@ -72,7 +72,7 @@ def _shards(
     """Names of the parameters by file, in order; a file holds at most `limit` bytes, or one
     parameter.
     """
-    shards = [[]]
+    shards: list[list[str]] = [[]]
     size = 0.0
     for name, shape in shapes.items():
         own = shape.numel() * (NF4_BYTES if name in nf4 else itemsize)
@@ -86,10 +86,10 @@ def _shards(
 
 def _write(folder: Path, shards: list[list[str]], make) -> None:
     """One file a shard, of the tensors that `make(name)` gives, and the index of several."""
-    index = {}
+    index: dict[str, str] = {}
     total = 0
     for i, names in enumerate(tqdm(shards, desc="random checkpoint", unit="shard"), 1):
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name in names:
             tensors |= make(name)
         file = "model.safetensors"
@@ -100,8 +100,8 @@ def _write(folder: Path, shards: list[list[str]], make) -> None:
         total += sum(t.nbytes for t in tensors.values())
     if len(shards) > 1:
         content = {"metadata": {"total_size": total}, "weight_map": index}
-        file = folder / "model.safetensors.index.json"
-        file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        index_file = folder / "model.safetensors.index.json"
+        index_file.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def write_random_checkpoint(

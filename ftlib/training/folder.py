@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
@@ -33,7 +33,7 @@ class RunFolder:
     """
 
     path: Path | None = None
-    settings: dict | None = None
+    settings: dict = field(default_factory=dict)
     checkpoint: Path | None = None
 
     @property

@@ -9,6 +9,7 @@ quantisation, adapter, gradients, optimizer, activations, logits. It knows decod
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _LLAMA3 = {
     "tie_word_embeddings": False,
 }
 _LLAMA2 = {"vocab_size": 32000, "head_dim": 128, "tie_word_embeddings": False}
-MODELS = {
+MODELS: dict[str, dict] = {
     "llama-3.2-1b": {
         **_LLAMA3,
         "hidden_size": 2048,
@@ -309,7 +310,7 @@ class MemoryPlan:
                 ways.append(_in_words(change))
         if ways:
             return ways
-        together = {}
+        together: dict = {}
         for change in changes:
             together |= change
         return [_in_words(together)] if self._with(together).fits(available) else []
@@ -320,7 +321,7 @@ class MemoryPlan:
     def _changes(self) -> list[dict]:
         """What can be asked for less of, each alone."""
         now = self.settings
-        changes = [
+        changes: list[dict] = [
             {"gradient_checkpointing": True},
             {"batch_size": 1},
             {"full_logits": False},
@@ -360,19 +361,20 @@ def plan_memory(
     log-probabilities are made of tiles (all tokens taken as scored) unless `full_logits`. Computes
     in bf16 where `dtype` has 16 bits, else in fp32. Raises PlanError (a ValueError).
     """
-    for name, value, known in (
+    choices: tuple[tuple[str, str, Collection[str]], ...] = (
         ("method", method, METHODS),
         ("loss", loss, LOSSES),
         ("optimizer", optimizer, OPTIMIZER_BYTES),
         ("dtype", dtype, DTYPE_BYTES),
         ("attention", attention, ("sdpa", "eager")),
         ("device", device, ("cuda", "cpu")),
-    ):
+    )
+    for name, value, known in choices:
         if value not in known:
             raise PlanError(f"{name}={value!r}: use one of {', '.join(known)}")
-    for name, value in (("r", r), ("batch_size", batch_size), ("seq_len", seq_len)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PlanError(f"{name}={value!r}: must be a whole number above 0")
+    for name, number in (("r", r), ("batch_size", batch_size), ("seq_len", seq_len)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise PlanError(f"{name}={number!r}: must be a whole number above 0")
     shape = read_config(config)
     settings = {
         "method": method,

@@ -130,7 +130,7 @@ def check_precision(precision: str | None) -> str:
     return precision
 
 
-def uses_autocast(model, precision: str) -> bool:
+def uses_autocast(model, precision: str | None) -> bool:
     """Whether products of fp32 weights are taken in bf16. Weights of another dtype, be it bf16 or
     float64, compute in their own.
     """

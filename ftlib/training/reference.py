@@ -50,14 +50,14 @@ def _digest(parameters) -> str:
 
 def _idle_parameters(model) -> set[int]:
     """Ids of the A and B of layers whose B is zero: so is (alpha/r)·BA there, whatever A is."""
-    idle = set()
+    idle: set[int] = set()
     for layer in lora_layers(model).values():
         if not layer.lora_B.any():
             idle.update((id(layer.lora_A), id(layer.lora_B)))
     return idle
 
 
-def describe(model, precision: str) -> dict[str, str]:
+def describe(model, precision: str | None) -> dict:
     """What log-probabilities of given tokens depend on: the base's name, a fingerprint of its
     weights (a sample of each tensor) and of the trained ones (all, but for adapters that do nothing
     yet), and the precision they are computed in.

@@ -37,7 +37,7 @@ def _compute(
 ) -> tuple[dict[bytes, float], torch.dtype]:
     """Log-probabilities of these pairs or sequences by key, and their dtype."""
     logps = trainer.reference_logps(todo, show)
-    computed = {}
+    computed: dict[bytes, float] = {}
     for item, values in zip(todo, logps.tolist(), strict=True):
         keys = row_keys(item) if "chosen_ids" in item else [sequence_key(**item)]
         computed.update(zip(keys, values, strict=True))
@@ -46,7 +46,7 @@ def _compute(
 
 def add_reference(
     trainer: PreferenceTrainer,
-    precision: str,
+    precision: str | None,
     run: RunFolder,
     shared: Path | None,
     show: bool,

@@ -61,12 +61,12 @@ def run_training(trainer: SFTTrainer, folder: RunFolder) -> Run:
     """
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    if folder.done_steps >= trainer.args.max_steps:
-        run = _reload(trainer, folder)
+    if folder.done_steps >= trainer.args.max_steps and folder.checkpoint:
+        run = _reload(trainer, folder, folder.checkpoint)
     else:
         run = _train(trainer, folder)
     if folder.path:
-        _leave_artifact(run, trainer, folder)
+        _leave_artifact(run, trainer, folder, folder.path)
     return run
 
 
@@ -77,7 +77,7 @@ def _state_of(checkpoint: Path) -> TrainerState:
 def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
     tokens_before = 0
     resume_from = None
-    if folder.resumed:
+    if folder.checkpoint:
         tokens_before = _state_of(folder.checkpoint).num_input_tokens_seen
         resume_from = str(folder.checkpoint)
     start = time.perf_counter()
@@ -89,14 +89,14 @@ def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
     return _summary(trainer, folder, seconds, int(tokens))
 
 
-def _reload(trainer: SFTTrainer, folder: RunFolder) -> Run:
+def _reload(trainer: SFTTrainer, folder: RunFolder, checkpoint: Path) -> Run:
     """A run that was finished before: its weights and record again, without a step (Trainer would
     take one more).
     """
-    trainer.load_finished(folder.checkpoint)
-    trainer.state = _state_of(folder.checkpoint)
+    trainer.load_finished(checkpoint)
+    trainer.state = _state_of(checkpoint)
     metrics = {}
-    manifest = folder.path / MANIFEST
+    manifest = checkpoint.parent / MANIFEST
     if manifest.is_file():
         metrics = json.loads(manifest.read_text(encoding="utf-8"))["metrics"]
     return _summary(trainer, folder, metrics.get("seconds", 0.0), metrics.get("session_tokens", 0))
@@ -128,15 +128,15 @@ def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tok
     )
 
 
-def _leave_artifact(run: Run, trainer: SFTTrainer, folder: RunFolder) -> None:
+def _leave_artifact(run: Run, trainer: SFTTrainer, folder: RunFolder, path: Path) -> None:
     """The adapter, or the model, and a manifest that says where it came from."""
     is_main = trainer.args.process_index == 0
     adapter = adapter_of(trainer.model)
     if adapter:
-        adapter.save(trainer.model, folder.path / "adapter")
+        adapter.save(trainer.model, path / "adapter")
     else:
-        trainer.model.save_pretrained(folder.path / "model", is_main_process=is_main)
-    manifest = folder.path / MANIFEST
+        trainer.model.save_pretrained(path / "model", is_main_process=is_main)
+    manifest = path / MANIFEST
     finished_before = folder.done_steps >= folder.settings["steps"] and manifest.is_file()
     if is_main and not finished_before:
         write_json(manifest, _manifest(run, folder.settings))

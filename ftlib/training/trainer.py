@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerControl
 
 from ftlib.adapters.active import adapter_of
 from ftlib.batches.collate import real_tokens
@@ -25,6 +25,7 @@ class SFTTrainer(Trainer):
     """
 
     metric_names: tuple[str, ...] = ()  # logged beside the loss
+    control: TrainerControl
 
     def __init__(self, model, **options):
         # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as
@@ -79,7 +80,9 @@ class SFTTrainer(Trainer):
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_optimizer_and_scheduler(str(checkpoint))
 
-    def compute_loss(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def compute_loss(
+        self, model, inputs, return_outputs=False, num_items_in_batch=None
+    ) -> torch.Tensor:
         """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches,
         all processes), without full logits.
 
