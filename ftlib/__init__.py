@@ -19,8 +19,8 @@ _logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
 _former.install()
 __version__ = "0.1.0"
 
-# The public names are in __init__.pyi, each loaded on first use: a command or an export does without
-# what training imports (seconds, and memory).
+# The public names are in __init__.pyi, each loaded on first use: a command or an export does
+# without what training imports (seconds, and memory).
 _public_name, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)
 
 

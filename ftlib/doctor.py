@@ -9,9 +9,14 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftlib.core.machine import available_memory, unified_memory
 from ftlib.core.paths import ROOT
+
+if TYPE_CHECKING:
+    from ftlib.core.profiles import Profile
+
 
 PACKAGES = (
     "torch",
@@ -252,7 +257,9 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
     return findings
 
 
-def preflight(profile=None, model: str | None = None, size_gb: float | None = None) -> str:
+def preflight(
+    profile: str | Profile | None = None, model: str | None = None, size_gb: float | None = None
+) -> str:
     """What loading the profile's model takes, checked before anything is fetched or read; the
     findings as text.
 

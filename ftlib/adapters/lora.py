@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -365,7 +366,7 @@ def add_lora(
     model: nn.Module,
     r: int = 8,
     lora_alpha: float = 16,
-    target_modules="all-linear",
+    target_modules: str | Sequence[str] = "all-linear",
     lora_dropout: float = 0.0,
     use_rslora: bool = False,
     use_dora: bool = False,
@@ -492,7 +493,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def disable_adapter(model: nn.Module):
+def disable_adapter(model: nn.Module) -> Iterator[nn.Module]:
     """Within the block the model is the base model, bit for bit and without a copy of it."""
     layers = adapted_names(model)
     if any(layer.merged for layer in layers.values()):

@@ -11,10 +11,15 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
 from ftlib.core.errors import DataError, LoadError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 IGNORE = -100
 _MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
@@ -170,7 +175,7 @@ def inference_template(template: str) -> str:
     return _MARK.sub(strip, template)
 
 
-def training_template(tokenizer) -> str:
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's chat template with {% generation %} marks around each answer and its stop
     token; sets nothing.
 
@@ -337,7 +342,9 @@ class ShownMask:
         return "".join(f"[{p}]" if trained else p for p, trained in self.pieces)
 
 
-def show_mask(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> ShownMask:
+def show_mask(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], train_on_prompt: bool = False
+) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
     counts them.
     """

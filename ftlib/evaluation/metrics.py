@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from ftlib.core.modes import evaluation_mode
 from ftlib.evaluation.generate import few_shot_messages, generate_answers
 from ftlib.evaluation.judges import normalise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Accuracy(float):
@@ -25,11 +30,11 @@ class Accuracy(float):
 
 
 def golden_accuracy(
-    model,
-    tokenizer,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
     examples: list[dict],
     max_new_tokens: int = 40,
-    shots=None,
+    shots: Callable[[dict], list[dict]] | None = None,
     batch_size: int = 100,
 ) -> Accuracy:
     """Exact-match accuracy of greedy answers after `normalise`.
@@ -113,7 +118,11 @@ def mean_nll(
 
 
 def perplexity(
-    model, tokenizer, texts: list[str], batch_size: int = 32, max_length: int = 1024
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    batch_size: int = 32,
+    max_length: int = 1024,
 ) -> float:
     """exp of the mean negative log-likelihood per token over all texts."""
     return math.exp(mean_nll(model, tokenizer, texts, batch_size, max_length))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+from torch import nn
 
 from ftlib.batches.collate import SFTCollator
 from ftlib.batches.template import IGNORE
@@ -11,6 +15,9 @@ from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, bootstrap_interval
 from ftlib.evaluation.generate import generate_ids
 from ftlib.losses.logps import sequence_logps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class WinRate(float):
@@ -28,7 +35,9 @@ class WinRate(float):
     losses: int
 
 
-def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None) -> WinRate:
+def win_rate(
+    a: list[str], b: list[str], judge: Callable, prompts: list[str] | None = None
+) -> WinRate:
     """Blind pairwise win rate of the answers `a` over `b`, with a bootstrap interval over the
     pairs.
 
@@ -67,10 +76,10 @@ def _checked_verdict(verdict, pair: int) -> float:
 
 @torch.no_grad()
 def kl_to_reference(
-    model,
-    tokenizer,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[dict]],
-    reference,
+    reference: nn.Module | None,
     samples: int = 1,
     seed: int = 0,
     max_new_tokens: int = 40,

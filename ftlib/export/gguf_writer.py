@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gguf
 import numpy as np
@@ -43,6 +43,10 @@ from ftlib.export.vocabulary import read_vocabulary
 from ftlib.models.load import ready_tokenizer
 from ftlib.models.skeleton import empty_model
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
 log = logging.getLogger("ftlib")
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -61,7 +65,14 @@ INFINITY = {torch.float32: 0x7F800000, torch.float16: 0x7C00, torch.bfloat16: 0x
 CHUNK = 1 << 22  # weights that are cast and written at a time: 16 MB in fp32
 
 
-def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, converter=None) -> Path:
+def export_gguf(
+    model: nn.Module | str | os.PathLike,
+    tokenizer: PreTrainedTokenizerBase | None,
+    path: str | os.PathLike,
+    dtype: str = "f16",
+    adapter: str | os.PathLike | None = None,
+    converter: str | os.PathLike | None = None,
+) -> Path:
     """Write a Llama, Qwen2 or Qwen3 model and its tokenizer as one GGUF file; returns its path.
 
     model: a model, whose ftlib adapter is merged on the way and which stays as it is; or the folder
@@ -349,7 +360,11 @@ def _check_finite(rows: Tensor, kept: Tensor, kind: Type, name: str) -> None:
 
 
 # --- adapters -------------------------------------------------------------------------------------
-def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
+def export_adapter_gguf(
+    model_or_folder: nn.Module | str | os.PathLike,
+    path: str | os.PathLike,
+    base: str | os.PathLike | None = None,
+) -> Path:
     """Write a LoRA adapter as GGUF, for llama.cpp or Ollama to load beside an unmerged base;
     returns its path.
 

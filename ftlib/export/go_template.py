@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gguf import GGUFReader, Keys
 
@@ -171,7 +172,7 @@ def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
     return rendered[0].removeprefix(form.bos)
 
 
-def go_template(source) -> str:
+def go_template(source: Any) -> str:
     """The Go template that gives the same prompts as the Jinja of `source`, a tokenizer or a GGUF's
     path.
 

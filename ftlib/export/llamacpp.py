@@ -72,7 +72,10 @@ class QuantizedFile(os.PathLike):
 
 
 def quantize_gguf(
-    source, target, quantization: str = "Q4_K_M", threads: int | None = None
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    quantization: str = "Q4_K_M",
+    threads: int | None = None,
 ) -> QuantizedFile:
     """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in
     it.

@@ -12,10 +12,16 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ftlib.export.go_template import chat_format, go_template, template_stops
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 # Ollama's parameters, with the type of their value. Those that it calls deprecated (mirostat,
 # f16_kv …) are left out.
@@ -210,10 +216,10 @@ def write_modelfile(
     path: str | os.PathLike,
     gguf: str | os.PathLike,
     template: str | None = None,
-    tokenizer=None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     system: str | None = None,
     num_ctx: int = 4096,
-    stop=(),
+    stop: Iterable[str] = (),
     adapter: str | os.PathLike | None = None,
     parameters: dict | None = None,
 ) -> Path:
@@ -355,7 +361,7 @@ class Stop:
         return f'{self.token} ({self.why}): {fate}; add PARAMETER stop "{self.token}"'
 
 
-def diagnose_stops(source, modelfile: Modelfile | str | os.PathLike) -> list[Stop]:
+def diagnose_stops(source: Any, modelfile: Modelfile | str | os.PathLike) -> list[Stop]:
     """The end tokens at which a model may run on: those that lack a PARAMETER stop. [] if every one
     has it.
 

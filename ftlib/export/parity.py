@@ -5,18 +5,25 @@ against the first file.
 from __future__ import annotations
 
 import math
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from gguf import LlamaFileType
+from torch import nn
 
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import open_llama
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 # Largest difference of logits that arithmetic explains, by the file's type: measured with the
 # embedded model, with room.
@@ -93,11 +100,11 @@ class _Case:
 
 
 def check_export(
-    model,
-    tokenizer,
-    files,
-    prompts,
-    texts=None,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    files: Sequence[str | os.PathLike] | str | os.PathLike,
+    prompts: Sequence,
+    texts: Sequence[str] | None = None,
     max_new_tokens: int = 32,
     tolerance: float | None = None,
     max_kl: float = 0.5,
@@ -117,9 +124,10 @@ def check_export(
     be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile: 8
     bytes a token and vocabulary entry.
     """
-    files = [Path(f) for f in (files if isinstance(files, (list, tuple)) else [files])]
-    if not files or not prompts:
-        raise ExportError(f"{len(files)} files, {len(prompts)} prompts: pass at least one of each")
+    named = [files] if isinstance(files, (str, os.PathLike)) else files
+    paths = [Path(file) for file in named]
+    if not paths or not prompts:
+        raise ExportError(f"{len(paths)} files, {len(prompts)} prompts: pass at least one of each")
     cases = [_case(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
     conversations = [case.ids + case.answer for case in cases]
     rows = conversations
@@ -131,7 +139,7 @@ def check_export(
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         report.perplexity = _keep_logits(model, rows, scratch)
-        for number, file in enumerate(files):
+        for number, file in enumerate(paths):
             first = number == 0
             with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
                 found = _describe(file)

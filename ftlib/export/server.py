@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -126,7 +127,7 @@ def _check_call(messages: list[dict], sampling: dict) -> None:
             raise ServingError(f"message {message!r}: pass {_EXAMPLE}")
 
 
-def chat(server: Server, prompt: str, **options) -> Reply | Iterator[str]:
+def chat(server: Server, prompt: str, **options: Any) -> Reply | Iterator[str]:
     """The answer to one prompt; `options` as `Server.chat` takes them."""
     return server.chat([{"role": "user", "content": prompt}], **options)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftlib.adapters.lora import LoRALinear
 from ftlib.batches.template import IGNORE
@@ -284,7 +284,7 @@ def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
 
 
 def completion_logps(
-    model, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, **more
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, **more: Any
 ) -> Tensor:
     """`token_logps` of what `model` computes for the rows: (B, T), 0 where nothing is scored;
     position t scores ``labels[:, t + 1]``.
@@ -355,7 +355,11 @@ def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def sequence_logps(
-    model, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, average: bool = False
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+    average: bool = False,
 ) -> Tensor:
     """log π(completion | prompt) of every row (nats): the sum over the tokens that `labels` score,
     or their mean -> (B,).

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +16,12 @@ from ftlib.batches.template import check_tokenizer
 from ftlib.core.errors import LoadError
 from ftlib.core.paths import EMBEDDED, is_path, resolve, stand_in
 from ftlib.models.nf4 import fix_4bit_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ftlib.core.profiles import Profile
+
 
 THREADS = torch.get_num_threads()  # as PyTorch, or OMP_NUM_THREADS, chose them
 # Tokens that no text holds, the best to pad with first.
@@ -152,11 +159,11 @@ def set_threads(count: int) -> None:
 
 
 def load_model(
-    name_or_path=None,
+    name_or_path: str | os.PathLike | None = None,
     quantization: str | None = None,
-    profile=None,
+    profile: str | Profile | None = None,
     dtype: torch.dtype | None = None,
-):
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
     `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for

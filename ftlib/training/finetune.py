@@ -6,6 +6,11 @@ refuses to resume with other settings or data, and ends with `adapter/` and `man
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
@@ -15,19 +20,23 @@ from ftlib.training.options import TrainOptions, check_trainable, recompute_acti
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.trainer import SFTTrainer
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
 
 def finetune(
-    model,
-    tokenizer,
-    rows,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict],
     *,
     steps: int,
     learning_rate: float,
     batch_size: int = 32,
     seed: int = 0,
-    eval_rows=None,
+    eval_rows: Sequence[dict] | None = None,
     eval_steps: int | None = None,
-    output_dir=None,
+    output_dir: str | os.PathLike | None = None,
     resume: bool = True,
     save_steps: int = 50,
     schedule: str = "cosine",
@@ -75,7 +84,7 @@ def finetune(
         save_steps=save_steps,
         eval_steps=eval_steps,
         log_steps=log_steps,
-        output_dir=output_dir,
+        output_dir=Path(output_dir) if output_dir else None,
         resume=resume,
         show=show,
     )

@@ -9,9 +9,10 @@ quantisation, adapter, gradients, optimizer, activations, logits. It knows decod
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ftlib.core.machine import available_bytes
 from ftlib.core.tiles import tile_rows
@@ -337,10 +338,10 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config,
+    config: Any,
     method: str = "qlora",
     r: int = 16,
-    target_modules="all-linear",
+    target_modules: str | Sequence[str] = "all-linear",
     batch_size: int = 1,
     seq_len: int = 1024,
     gradient_checkpointing: bool = True,

@@ -70,7 +70,6 @@ class TrainOptions:
                 f"learning_rate={self.learning_rate}: all must be above 0"
             )
         self.precision = check_precision(self.precision)
-        self.output_dir = Path(self.output_dir) if self.output_dir else None
 
     def identity(self) -> dict:
         """What is recorded of a run, and compared when it goes on."""

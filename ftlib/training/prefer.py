@@ -8,8 +8,10 @@ are the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
@@ -22,13 +24,18 @@ from ftlib.training.reference_logps import add_reference
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.samplers import LengthGroupedSampler
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
 log = logging.getLogger("ftlib")
 
 
 def prefer(
-    model,
-    tokenizer,
-    rows,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict],
     *,
     steps: int,
     learning_rate: float,
@@ -43,9 +50,9 @@ def prefer(
     share_prefix: bool = True,
     batch_size: int = 16,
     seed: int = 0,
-    eval_rows=None,
+    eval_rows: Sequence[dict] | None = None,
     eval_steps: int | None = None,
-    output_dir=None,
+    output_dir: str | os.PathLike | None = None,
     resume: bool = True,
     save_steps: int = 50,
     schedule: str = "cosine",
@@ -111,7 +118,7 @@ def prefer(
         save_steps=save_steps,
         eval_steps=eval_steps,
         log_steps=log_steps,
-        output_dir=output_dir,
+        output_dir=Path(output_dir) if output_dir else None,
         resume=resume,
         show=show,
     )
