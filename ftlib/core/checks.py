@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 
 def check_positive_integer(name: str, value, error: type[Exception] = ValueError) -> int:
@@ -11,3 +12,26 @@ def check_positive_integer(name: str, value, error: type[Exception] = ValueError
     if not is_integer or value < 1:
         raise error(f"{name}={value!r}: must be a whole number of at least 1")
     return value
+
+
+def check_number(
+    name: str, value, low: float, high: float = math.inf, error: type[Exception] = ValueError
+) -> float:
+    """The value, if it is a finite number from `low` up to but not at `high`; `error` names the
+    argument if it is not.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and low <= value < high:
+        return value
+    wanted = f"of at least {low:g}"
+    if high != math.inf:
+        wanted += f" and below {high:g}"
+    raise error(f"{name}={value!r}: must be a number {wanted}")
+
+
+def check_above_zero(name: str, value, error: type[Exception] = ValueError) -> float:
+    """The value, if it is a finite number above 0; `error` names the argument if it is not."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and value > 0:
+        return value
+    raise error(f"{name}={value!r}: must be a number above 0")

@@ -6,6 +6,7 @@ Each notebook runs in a temporary folder of its own, so the tree stays clean and
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -16,7 +17,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +38,7 @@ NEEDS = {"3.1.10": probe_llama}  # compiled, and so not everywhere
 VERSIONS = ("ftlib", "torch", "transformers")
 # Quizzes and handles: dead until the cell is run again.
 LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}
+KERNEL_SHUTDOWN = 20.0  # seconds that a kernel has to end after an interrupt
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -121,8 +125,41 @@ def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_ce
             on_cell_start=on_cell,
             record_timing=False,
         )
-        client.execute(env=_environment(profile))
+        _run_apart(client.async_execute(env=_environment(profile)))
     return notebook
+
+
+def _run_apart(coroutine: Coroutine) -> None:
+    """Run a coroutine to its end on an event loop in a thread of its own; cancel it on Ctrl-C.
+
+    In the main thread nbclient would take SIGINT for itself, and fail once its kernel is gone.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    interrupted = threading.Event()
+    ended = threading.Event()
+
+    async def until_ended() -> None:
+        try:
+            await coroutine
+        except Exception:
+            if not interrupted.is_set():  # else its failure is only that its kernel was ended
+                raise
+        finally:
+            ended.set()
+
+    thread.start()
+    future = asyncio.run_coroutine_threadsafe(until_ended(), loop)
+    try:
+        future.result()
+    except KeyboardInterrupt:
+        interrupted.set()
+        future.cancel()
+        ended.wait(KERNEL_SHUTDOWN)
+        raise
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(KERNEL_SHUTDOWN)
 
 
 def _explain(error: Exception, notebook, index: int) -> str:

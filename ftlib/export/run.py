@@ -184,7 +184,7 @@ def export_run(
         tokenizer=tokenizer,
         system=system,
         adapter=adapter_file,
-        num_ctx=num_ctx or longest,
+        num_ctx=longest if num_ctx is None else num_ctx,
     )
     if adapter_file:
         files.append(adapter_file)

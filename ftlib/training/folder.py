@@ -13,9 +13,9 @@ from ftlib.adapters.active import adapter_of
 from ftlib.adapters.io import base_name
 from ftlib.core.atomic import replacing
 from ftlib.data.rows import fingerprint
+from ftlib.training.checkpoints import COMPLETE, last_checkpoint, steps_of
 
 log = logging.getLogger("ftlib")
-COMPLETE = "complete"
 MANIFEST = "manifest.json"
 SETTINGS = "settings.json"
 # What version 0.1.0 did not record: a run that it began goes on with what is asked for now.
@@ -54,19 +54,6 @@ class MarkComplete(TrainerCallback):
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (checkpoint / COMPLETE).touch()
-
-
-def steps_of(checkpoint: Path | None) -> int:
-    """Optimizer steps that a checkpoint has behind it; 0 for none."""
-    if checkpoint is None:
-        return 0
-    return int(checkpoint.name.rsplit("-", 1)[1])
-
-
-def last_checkpoint(output_dir: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    complete = [mark.parent for mark in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(complete, key=steps_of, default=None)
 
 
 def write_json(path: Path, content: dict) -> None:

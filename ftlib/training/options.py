@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
 from ftlib.adapters.lora import count_parameters
+from ftlib.core.checks import check_above_zero, check_number, check_positive_integer
 from ftlib.core.profiles import get_profile
 from ftlib.training.folder import RunError, log
 
@@ -19,6 +21,16 @@ OPTIMIZERS = {
     "paged_adamw": "paged_adamw_32bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
 }
+# Trainer's schedules that need to be told nothing but the number of steps.
+SCHEDULES = (
+    "cosine",
+    "linear",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+)
 # Parameters from which activations are recomputed rather than kept, unless `checkpointing` says
 # otherwise.
 LARGE = 7e9
@@ -64,11 +76,17 @@ class TrainOptions:
     show: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
-            raise RunError(
-                f"steps={self.steps}, batch_size={self.batch_size}, "
-                f"learning_rate={self.learning_rate}: all must be above 0"
-            )
+        for name in ("steps", "batch_size", "accumulate", "max_length", "save_steps", "log_steps"):
+            check_positive_integer(name, getattr(self, name), RunError)
+        if self.eval_steps is not None:
+            check_positive_integer("eval_steps", self.eval_steps, RunError)
+        check_above_zero("learning_rate", self.learning_rate, RunError)
+        check_number("weight_decay", self.weight_decay, 0, error=RunError)
+        check_seed(self.seed)
+        check_warmup(self.warmup, self.steps)
+        optimizer_name(self.optimizer)
+        if self.schedule not in SCHEDULES:
+            raise RunError(f"schedule={self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         self.precision = check_precision(self.precision)
 
     def identity(self) -> dict:
@@ -107,6 +125,24 @@ class TrainOptions:
             include_num_input_tokens_seen="non_padding",
             dataloader_pin_memory=has_gpu,
         )
+
+
+def check_warmup(warmup: float, steps: int) -> None:
+    """RunError unless `warmup` is a share of the steps; a number of steps is told what to pass."""
+    is_count = isinstance(warmup, Real) and not isinstance(warmup, bool) and warmup >= 1
+    if is_count and warmup < steps:
+        raise RunError(
+            f"warmup={warmup!r} is a share of the steps, from 0 up to 1: for {warmup:g} of "
+            f"{steps} steps pass warmup={warmup / steps:.3g}"
+        )
+    check_number("warmup", warmup, 0, 1, RunError)
+
+
+def check_seed(seed: int) -> None:
+    """RunError unless `seed` is what PyTorch and NumPy both take: a whole number of 32 bits."""
+    is_integer = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not is_integer or not 0 <= seed < 2**32:
+        raise RunError(f"seed={seed!r}: must be a whole number from 0 up to 2**32")
 
 
 def check_precision(precision: str | None) -> str:

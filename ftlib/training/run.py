@@ -19,7 +19,7 @@ from transformers import (
 
 from ftlib.adapters.active import adapter_of
 from ftlib.training.folder import MANIFEST, MarkComplete, RunFolder, write_json
-from ftlib.training.live import LiveRun
+from ftlib.training.live import LiveRun, recent_loss
 from ftlib.training.trainer import SFTTrainer
 
 VERSIONS = ("torch", "transformers", "tokenizers", "ftlib")
@@ -45,14 +45,30 @@ class Run:
     output_dir: Path | None = None
 
     @property
+    def final_loss(self) -> float | None:
+        """Mean training loss of the run's last steps (`recent_loss`): a single batch of long rows
+        would make a good run look like a failed one.
+        """
+        steps = self.history[-1]["step"] if self.history else 0
+        return recent_loss(self.history, steps)
+
+    @property
     def tokens_per_second(self) -> float:
         return self.session_tokens / self.seconds if self.seconds else 0.0
+
+
+class LogLastStep(TrainerCallback):
+    """Log the last step too, so that a run shorter than the logging interval has a loss."""
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
 
 def run_callbacks(args: TrainingArguments, show: bool) -> list[TrainerCallback]:
     """What watches a run: the mark on whole checkpoints, and the line that the user sees."""
     is_main = args.process_index == 0
-    return [MarkComplete(), LiveRun(args.max_steps, show and is_main)]
+    return [MarkComplete(), LogLastStep(), LiveRun(args.max_steps, show and is_main)]
 
 
 def run_training(trainer: SFTTrainer, folder: RunFolder) -> Run:
@@ -144,7 +160,7 @@ def _leave_artifact(run: Run, trainer: SFTTrainer, folder: RunFolder, path: Path
 
 def _manifest(run: Run, settings: dict) -> dict:
     metrics = {
-        "final_loss": run.history[-1]["loss"] if run.history else None,
+        "final_loss": run.final_loss,
         "eval_loss": run.eval_history[-1]["eval_loss"] if run.eval_history else None,
         "seconds": round(run.seconds, 1),
         "tokens": run.tokens,
