@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from ftlib.batches.template import IGNORE
 from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, bootstrap_interval
 from ftlib.evaluation.generate import generate_ids
+from ftlib.evaluation.judges import JudgeError
 from ftlib.losses.logps import sequence_logps
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ def win_rate(
     `judge(first, second)`, or `judge(prompt, first, second)` where `prompts` are given, returns 1
     if the first answer is better, 0 if the second, 0.5 for a tie. It is blind: it never learns
     which side an answer came from. Each pair is judged in both orders and the two verdicts
-    averaged, so a judge that favours a position favours nobody.
+    averaged, so a judge that favours a position favours nobody. Whatever a judge raises becomes a
+    JudgeError that names the pair and carries the `scores` before it, so that nothing paid for is
+    lost.
     """
     if not a or len(a) != len(b) or (prompts is not None and len(prompts) != len(a)):
         raise ValueError(
@@ -55,8 +59,16 @@ def win_rate(
     agreements = 0
     for i, (one, two) in enumerate(zip(a, b, strict=True)):
         prompt = () if prompts is None else (prompts[i],)
-        forward = _checked_verdict(judge(*prompt, one, two), i)
-        backward = _checked_verdict(judge(*prompt, two, one), i)
+        try:
+            forward = _checked_verdict(judge(*prompt, one, two), i)
+            backward = _checked_verdict(judge(*prompt, two, one), i)
+        except Exception as error:
+            raise JudgeError(
+                f"pair {i} of {len(a)} was not judged, {type(error).__name__}: {error}; its answers "
+                f"are {shorten(one, 80)!r} and {shorten(two, 80)!r}; `scores` of this error holds "
+                "the pairs before",
+                scores,
+            ) from error
         agreements += forward == 1 - backward
         scores.append((forward + 1 - backward) / 2)
     result = WinRate(sum(scores) / len(scores))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import ftlib as ft
 from ftlib.core import stats
 from ftlib.evaluation import generate, judges, metrics, preference
+from ftlib.evaluation.judges import JudgeError
 
 TEXTS = ["abc", "a longer text, with more in it", "x", "Käse \n\n 7", "mmmmmmmmmmmmmm"]
 
@@ -277,6 +278,19 @@ def test_unequal_lists(a, b, prompts):
 
 
 # --- intervals ------------------------------------------------------------------------------------
+def test_a_judge_that_fails_names_the_pair_and_keeps_what_it_judged():
+    """Two pairs of three are paid for when the third fails."""
+
+    def judge(first, second):
+        if "c" in first + second:
+            raise ConnectionError("quota")
+        return float(first > second)
+
+    with pytest.raises(JudgeError, match="pair 2 of 3 .* ConnectionError: quota.*'c' and 'z'") as e:
+        ft.win_rate(["b", "a", "c"], ["a", "b", "z"], judge)
+    assert e.value.scores == [1.0, 0.0] and isinstance(e.value.__cause__, ConnectionError)
+
+
 def test_the_bootstrap_interval_covers():
     """Of 300 intervals at 90% over 40 draws each, about 270 hold the true mean: within 3.5 standard
     deviations (5.2).
