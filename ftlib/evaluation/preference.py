@@ -63,10 +63,11 @@ def win_rate(
             forward = _checked_verdict(judge(*prompt, one, two), i)
             backward = _checked_verdict(judge(*prompt, two, one), i)
         except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            answers = f"{shorten(one, 80)!r} and {shorten(two, 80)!r}"
             raise JudgeError(
-                f"pair {i} of {len(a)} was not judged, {type(error).__name__}: {error}; its answers "
-                f"are {shorten(one, 80)!r} and {shorten(two, 80)!r}; `scores` of this error holds "
-                "the pairs before",
+                f"pair {i} of {len(a)} was not judged, {said}; its answers are {answers}; `scores` "
+                "of this error holds the pairs before",
                 scores,
             ) from error
         agreements += forward == 1 - backward

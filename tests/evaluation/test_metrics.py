@@ -286,9 +286,11 @@ def test_a_judge_that_fails_names_the_pair_and_keeps_what_it_judged():
             raise ConnectionError("quota")
         return float(first > second)
 
-    with pytest.raises(JudgeError, match="pair 2 of 3 .* ConnectionError: quota.*'c' and 'z'") as e:
+    message = r"pair 2 of 3 .* ConnectionError: quota.*'c' and 'z'"
+    with pytest.raises(JudgeError, match=message) as raised:
         ft.win_rate(["b", "a", "c"], ["a", "b", "z"], judge)
-    assert e.value.scores == [1.0, 0.0] and isinstance(e.value.__cause__, ConnectionError)
+    assert raised.value.scores == [1.0, 0.0]
+    assert isinstance(raised.value.__cause__, ConnectionError)
 
 
 def test_the_bootstrap_interval_covers():
