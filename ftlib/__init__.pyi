@@ -86,8 +86,8 @@ from .losses.preference import simpo_loss as simpo_loss
 from .models.load import load_model as load_model
 from .models.nf4 import NF4_LEVELS as NF4_LEVELS
 from .models.nf4 import quantize_nf4 as quantize_nf4
+from .training.errors import RunError as RunError
 from .training.finetune import finetune as finetune
-from .training.folder import RunError as RunError
 from .training.memory_plan import MemoryPlan as MemoryPlan
 from .training.memory_plan import plan_memory as plan_memory
 from .training.neftune import neftune as neftune

@@ -20,6 +20,10 @@ def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         complete = True
+    except OSError as error:
+        if error.filename is None:  # a full disk says only that there is no space
+            error.filename = str(path)
+        raise
     finally:
         if complete and temporary.exists():
             os.replace(temporary, path)

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
-from ftlib.training.folder import RunError, RunFolder, log, open_folder, run_settings
+from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
+from ftlib.training.errors import RunError
+from ftlib.training.folder import log, open_folder
+from ftlib.training.identity import run_settings
 from ftlib.training.neftune import neftune
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.run import Run, run_callbacks, run_training
@@ -95,26 +98,27 @@ def finetune(
             "own length, which a packed row does not have; choose one of them"
         )
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing)
+    check_ids(model, tokenizer, [row["input_ids"] for row in [*train_set, *(eval_set or [])]])
+    warn_of_frozen_rows(model, tokenizer)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
-    folder = RunFolder()
-    if options.output_dir:
-        identity = {**options.identity(), "neftune_alpha": neftune_alpha}
-        if packing:
-            identity["packing"] = True
-        settings = run_settings(model, rows, eval_rows, **identity)
-        folder = open_folder(options.output_dir, settings, resume, args)
+    identity = {**options.identity(), "neftune_alpha": neftune_alpha}
+    if packing:
+        identity["packing"] = True
+    encoded = [train_set, eval_set]
+    settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **identity)
     collator = PackedCollator if packing else SFTCollator
-    trainer = SFTTrainer(
-        model=model,
-        args=args,
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        data_collator=collator(tokenizer.pad_token_id),
-        callbacks=run_callbacks(args, show),
-    )
-    with neftune(model, neftune_alpha):
-        return run_training(trainer, folder)
+    with open_folder(options.output_dir, settings, resume, args) as folder:
+        trainer = SFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=train_set,
+            eval_dataset=eval_set,
+            data_collator=collator(tokenizer.pad_token_id),
+            callbacks=run_callbacks(args, show),
+        )
+        with neftune(model, neftune_alpha):
+            return run_training(trainer, folder, tokenizer)
 
 
 def _encode(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ftlib.losses.preference import dpo_loss, kto_loss, orpo_loss, simpo_loss
-from ftlib.training.folder import RunError
+from ftlib.training.errors import RunError
 
 SIDES = (
     "rewards/chosen",

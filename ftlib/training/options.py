@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from ftlib.adapters.active import unsaved_parameters
 from ftlib.adapters.lora import count_parameters
 from ftlib.core.checks import check_above_zero, check_number, check_positive_integer
 from ftlib.core.profiles import get_profile
-from ftlib.training.folder import RunError, log
+from ftlib.training.errors import RunError
+from ftlib.training.folder import log
 
 PRECISIONS = ("fp32", "bf16")
 OPTIMIZERS = {
@@ -185,11 +187,18 @@ def optimizer_name(name: str) -> str:
 
 
 def check_trainable(model) -> None:
-    """RunError for a model of which nothing would train."""
+    """RunError for a model of which nothing would train, or something that would not be saved."""
     trained, _ = count_parameters(model)
     if not trained:
         raise RunError(
             "no parameter of the model requires grad: call add_lora, or model.requires_grad_(True)"
+        )
+    lost = unsaved_parameters(model)
+    if lost:
+        raise RunError(
+            f"{len(lost)} parameters beside the adapter require grad, the first {lost[0]!r}, but "
+            "an adapter's folder does not hold them: call requires_grad_(False) on them, or train "
+            "the whole model without an adapter"
         )
 
 

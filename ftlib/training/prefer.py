@@ -13,10 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftlib.adapters.embeddings import changed_embeddings
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
-from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length
-from ftlib.training.folder import RunError, RunFolder, open_folder, run_settings
+from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, token_lists
+from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
+from ftlib.training.errors import RunError
+from ftlib.training.folder import open_folder
+from ftlib.training.identity import run_settings
 from ftlib.training.loss_spec import LossSpec, loss_spec
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.preference_trainer import PreferenceTrainer, why_unshared
@@ -135,41 +139,44 @@ def prefer(
     reference = _check_reference(model, spec, reference)
     args = options.trainer_arguments(model, evaluates=bool(eval_rows))
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length)
+    check_ids(model, tokenizer, token_lists([*train_set, *(eval_set or [])]))
+    warn_of_frozen_rows(model, tokenizer)
     if not spec.paired:
         _say_balance(train_set, **_weights(loss_options))
     collator = preference_collator(model, tokenizer, spec, share_prefix)
     recompute_activations(model, checkpointing)
-    folder = RunFolder()
-    if options.output_dir:
-        settings = run_settings(
-            model,
-            rows,
-            eval_rows,
-            **options.identity(),
-            loss=loss,
-            **loss_options,
-            loss_function=_name_of(loss_function),
-            reference="cached" if isinstance(reference, Path) else reference,
-            share_prefix=getattr(collator, "share_prefix", False),
-        )
-        folder = open_folder(options.output_dir, settings, resume, args)
-    trainer = PreferenceTrainer(
+    settings = run_settings(
         model,
-        loss,
-        loss_options,
-        adapter_off=reference == "adapter_off",
-        function=loss_function,
-        args=args,
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        data_collator=collator,
-        callbacks=run_callbacks(args, show),
+        tokenizer,
+        rows,
+        eval_rows,
+        [train_set, eval_set],
+        **options.identity(),
+        loss=loss,
+        **loss_options,
+        loss_function=_name_of(loss_function),
+        reference="cached" if isinstance(reference, Path) else reference,
+        share_prefix=getattr(collator, "share_prefix", False),
     )
-    wants_reference = reference not in (None, "adapter_off")
-    if wants_reference and folder.done_steps < steps:
-        shared = reference if isinstance(reference, Path) else None
-        add_reference(trainer, options.precision, folder, shared, show and args.process_index == 0)
-    return run_training(trainer, folder)
+    with open_folder(options.output_dir, settings, resume, args) as folder:
+        trainer = PreferenceTrainer(
+            model,
+            loss,
+            loss_options,
+            adapter_off=reference == "adapter_off",
+            function=loss_function,
+            args=args,
+            train_dataset=train_set,
+            eval_dataset=eval_set,
+            data_collator=collator,
+            callbacks=run_callbacks(args, show),
+        )
+        wants_reference = reference not in (None, "adapter_off")
+        if wants_reference and folder.done_steps < steps:
+            shared = reference if isinstance(reference, Path) else None
+            show_reference = show and args.process_index == 0
+            add_reference(trainer, options.precision, folder, shared, show_reference)
+        return run_training(trainer, folder, tokenizer)
 
 
 def _name_of(function: Callable | None) -> str | None:
@@ -190,6 +197,12 @@ def _check_reference(model, spec: LossSpec, reference) -> str | Path | None:
         raise RunError(
             "reference='adapter_off': the model has no LoRA adapter; use reference='cached', or "
             "call add_lora first"
+        )
+    trains_embedding = any(weight.requires_grad for weight in changed_embeddings(model).values())
+    if reference == "adapter_off" and trains_embedding:
+        raise RunError(
+            "reference='adapter_off': the embedding trains too, and switching the adapter off does "
+            "not bring back the one of the start; use reference='cached'"
         )
     if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
         raise RunError(

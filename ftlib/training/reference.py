@@ -10,15 +10,12 @@ seed, or the A that was drawn beside a B of zeros.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -26,28 +23,16 @@ from ftlib.adapters.io import base_name
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.preference import sequences_of
 from ftlib.data.rows import fingerprint
-from ftlib.training.folder import RunError, write_json
+from ftlib.training.errors import RunError
+from ftlib.training.folder import write_json
+from ftlib.training.identity import digest_parameters
 
 LOGPS = "reference.safetensors"
 MANIFEST = "reference.json"
 KEY_BYTES = 16
-# Values of every frozen tensor in its fingerprint: enough to tell a merged or another base, at any
-# size.
-SAMPLE = 64
 
 
 # --- which policy ---------------------------------------------------------------------------------
-def _digest(parameters) -> str:
-    digest = hashlib.sha256()
-    for name, p in parameters:
-        values = p.detach().flatten()
-        if not p.requires_grad:
-            values = values[:: max(1, len(values) // SAMPLE)]
-        digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-        digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _idle_parameters(model) -> set[int]:
     """Ids of the A and B of layers whose B is zero: so is (alpha/r)·BA there, whatever A is."""
     idle: set[int] = set()
@@ -72,8 +57,8 @@ def describe(model, precision: str | None) -> dict:
             trained.append((name, p))
     return {
         "base": base_name(model),
-        "base_weights": _digest(frozen),
-        "adapter": _digest(trained),
+        "base_weights": digest_parameters(frozen),
+        "adapter": digest_parameters(trained),
         "precision": precision,
     }
 
@@ -84,21 +69,6 @@ def sequence_key(prompt_ids: list[int], completion_ids: list[int]) -> bytes:
     where the prompt ends.
     """
     return hashlib.sha256(json.dumps([prompt_ids, completion_ids]).encode()).digest()[:KEY_BYTES]
-
-
-@contextlib.contextmanager
-def locked(folder: Path | None):
-    """Within the block no other process of this machine and user computes for the folder; None
-    needs no lock.
-
-    The lock lies with the temporary files, so that the folder holds what is kept and nothing else.
-    """
-    if folder is None:
-        yield
-        return
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"ftlib-reference-{os.getuid()}-{name}.lock"):
-        yield
 
 
 def _of_rows(recorded: dict, tensors: dict, parts: dict[str, list[dict]]) -> dict[bytes, float]:

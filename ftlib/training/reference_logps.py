@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 
 from ftlib.batches.preference import sequences_of
-from ftlib.training.folder import RunError, RunFolder
+from ftlib.core.locks import locked
+from ftlib.training.errors import RunError
+from ftlib.training.folder import RunFolder
 from ftlib.training.preference_trainer import PreferenceTrainer
-from ftlib.training.reference import describe, load_reference, locked, save_reference, sequence_key
+from ftlib.training.reference import describe, load_reference, save_reference, sequence_key
 
 
 def row_keys(item: dict) -> list[bytes]:
@@ -62,7 +64,7 @@ def add_reference(
     if trainer.eval_dataset:
         parts["eval"] = trainer.eval_dataset
     items = [item for part in parts.values() for item in part]
-    with trainer.args.main_process_first(), locked(shared):
+    with trainer.args.main_process_first(), locked(shared, "reference"):
         policy = {}
         known = {}
         if folder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,6 +20,7 @@ from transformers import (
 )
 
 from ftlib.adapters.active import adapter_of
+from ftlib.training.errors import RunError
 from ftlib.training.folder import MANIFEST, MarkComplete, RunFolder, write_json
 from ftlib.training.live import LiveRun, recent_loss
 from ftlib.training.trainer import SFTTrainer
@@ -71,9 +74,10 @@ def run_callbacks(args: TrainingArguments, show: bool) -> list[TrainerCallback]:
     return [MarkComplete(), LogLastStep(), LiveRun(args.max_steps, show and is_main)]
 
 
-def run_training(trainer: SFTTrainer, folder: RunFolder) -> Run:
+def run_training(trainer: SFTTrainer, folder: RunFolder, tokenizer=None) -> Run:
     """Train from the folder's checkpoint on, or take up a run that had come to its end; leave the
-    artifact in the folder, if it has a path.
+    artifact in the folder, if it has a path, and with it the tokenizer and its template, for what
+    was trained is read by no other.
     """
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
@@ -82,12 +86,19 @@ def run_training(trainer: SFTTrainer, folder: RunFolder) -> Run:
     else:
         run = _train(trainer, folder)
     if folder.path:
-        _leave_artifact(run, trainer, folder, folder.path)
+        _leave_artifact(run, trainer, tokenizer, folder, folder.path)
     return run
 
 
 def _state_of(checkpoint: Path) -> TrainerState:
-    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    file = checkpoint / "trainer_state.json"
+    try:
+        return TrainerState.load_from_json(str(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{file} is missing or damaged ({error}): delete {checkpoint.name} to go on from the "
+            "checkpoint before it"
+        ) from None
 
 
 def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
@@ -144,18 +155,33 @@ def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tok
     )
 
 
-def _leave_artifact(run: Run, trainer: SFTTrainer, folder: RunFolder, path: Path) -> None:
-    """The adapter, or the model, and a manifest that says where it came from."""
+def _leave_artifact(
+    run: Run, trainer: SFTTrainer, tokenizer, folder: RunFolder, path: Path
+) -> None:
+    """The adapter, or the model, with its tokenizer, and a manifest that says where it came
+    from.
+    """
     is_main = trainer.args.process_index == 0
     adapter = adapter_of(trainer.model)
+    trained = path / ("adapter" if adapter else "model")
     if adapter:
-        adapter.save(trainer.model, path / "adapter")
+        adapter.save(trainer.model, trained)
     else:
-        trainer.model.save_pretrained(path / "model", is_main_process=is_main)
+        trainer.model.save_pretrained(trained, is_main_process=is_main)
+    if is_main and tokenizer is not None:
+        save_tokenizer(tokenizer, trained)
     manifest = path / MANIFEST
     finished_before = folder.done_steps >= folder.settings["steps"] and manifest.is_file()
     if is_main and not finished_before:
         write_json(manifest, _manifest(run, folder.settings))
+
+
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """The tokenizer's files with its chat template, each written beside and renamed."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tokenizer-") as temporary:
+        tokenizer.save_pretrained(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            os.replace(file, folder / file.name)
 
 
 def _manifest(run: Run, settings: dict) -> dict:

@@ -4,11 +4,15 @@ checkpointed without its base.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import pickle
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerControl
 
@@ -16,6 +20,8 @@ from ftlib.adapters.active import adapter_of
 from ftlib.batches.collate import real_tokens
 from ftlib.batches.template import IGNORE
 from ftlib.losses.logps import completion_logps
+from ftlib.training.checkpoints import last_checkpoint
+from ftlib.training.errors import RunError
 from ftlib.training.samplers import LengthGroupedSampler
 
 
@@ -73,6 +79,31 @@ class SFTTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             adapter.load(model, resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _named_damage(checkpoint, ("optimizer.pt", "scheduler.pt")):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _named_damage(checkpoint, ("rng_state.pth", "rng_state_*.pth")):
+            super()._load_rng_state(checkpoint)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """A checkpoint that cannot be written leaves nothing half-written and ends the run with the
+        folder's name; the ones before are whole.
+        """
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            before = last_checkpoint(Path(self.args.output_dir))
+            kept = (
+                f"{before.name} is whole, and the run goes on from it" if before else "none is kept"
+            )
+            raise RunError(
+                f"{folder} could not be written ({error}); {kept}: is the disk full?"
+            ) from error
 
     def load_finished(self, checkpoint: Path) -> None:
         """Weights, optimizer and schedule of a checkpoint with which a run came to its end."""
@@ -152,6 +183,23 @@ class SFTTrainer(Trainer):
             "gradients": bytes_of(trained),
             "optimizer": bytes_of(states),
         }
+
+
+@contextlib.contextmanager
+def _named_damage(checkpoint: str | None, patterns: tuple[str, ...]) -> Iterator[None]:
+    """RunError that names a checkpoint's files where reading them fails in the block."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        if checkpoint is None:
+            raise
+        folder = Path(checkpoint)
+        files = [file.name for pattern in patterns for file in sorted(folder.glob(pattern))]
+        raise RunError(
+            f"{folder}: {' or '.join(files) or patterns[0]} is damaged or of another version "
+            f"({type(error).__name__}: {error}): delete that checkpoint to go on from the one "
+            "before it"
+        ) from error
 
 
 def answer_logps(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
