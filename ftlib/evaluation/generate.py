@@ -7,6 +7,7 @@ import math
 import torch
 
 from ftlib.batches.template import check_tokenizer, template_ids
+from ftlib.batches.vocabulary import check_ids
 from ftlib.core.modes import evaluation_mode
 
 
@@ -65,6 +66,7 @@ def generate_ids(
     }
     stops = _stop_ids(model)
     prompts = [template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
+    check_ids(model, tokenizer, prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
     with evaluation_mode(model), torch.random.fork_rng():

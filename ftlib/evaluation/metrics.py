@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ftlib.batches.vocabulary import check_ids
 from ftlib.core.modes import evaluation_mode
 from ftlib.evaluation.generate import few_shot_messages, generate_answers
 from ftlib.evaluation.judges import normalise
@@ -102,6 +103,7 @@ def mean_nll(
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise ValueError("texts hold no token to predict: pass at least one text of two tokens")
+    check_ids(model, tokenizer, rows)
     total = 0.0
     count = 0
     with evaluation_mode(model):
@@ -152,6 +154,7 @@ def complete_matches(
         given = tokenizer(text)["input_ids"]
         wanted = tokenizer(continuation, add_special_tokens=False)["input_ids"]
         rows.append((given, wanted))
+    check_ids(model, tokenizer, [ids for pair in rows for ids in pair])
     hits = []
     with evaluation_mode(model):
         for start in range(0, len(rows), batch_size):

@@ -40,7 +40,7 @@ from ftlib.export.source import (
     read_adapter,
 )
 from ftlib.export.vocabulary import read_vocabulary
-from ftlib.models.load import ready_tokenizer
+from ftlib.models.load import holds_tokenizer, ready_tokenizer
 from ftlib.models.skeleton import empty_model
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def export_gguf(
     if tokenizer is None:
         if isinstance(model, nn.Module):
             raise ExportError("tokenizer is None: pass the model's tokenizer")
-        tokenizer = ready_tokenizer(str(find_folder(model)))
+        own = adapter is not None and holds_tokenizer(adapter)
+        tokenizer = ready_tokenizer(str(adapter if own else find_folder(model)))
     architecture = _architecture(source.config)
     vocabulary = read_vocabulary(tokenizer, source.config.vocab_size, source.stops)
     kind, file_type = DTYPES[dtype]
@@ -446,7 +447,12 @@ def _adapter_of_folder(folder, base) -> _Adapter:
     options, fields = read_config(folder)
     base_folder = find_folder(base or fields.get("base_model_name_or_path") or "")
     config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False)
-    updates = read_adapter(Path(folder), base_folder, empty_model(config))
+    updates, embeddings = read_adapter(Path(folder), base_folder, empty_model(config))
+    if embeddings:
+        raise ExportError(
+            f"{folder} holds an embedding of its own (tokens were added, or it was trained), which "
+            "a GGUF adapter cannot say: merge it with export_gguf"
+        )
     return _Adapter(config, options.r, updates)
 
 

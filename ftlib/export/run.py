@@ -18,7 +18,7 @@ from ftlib.export.modelfile import parse_modelfile, write_modelfile
 from ftlib.export.ollama import find_ollama, ollama_url
 from ftlib.export.ollama_server import OllamaServer
 from ftlib.export.server import check_name
-from ftlib.models.load import ready_tokenizer
+from ftlib.models.load import holds_tokenizer, ready_tokenizer
 
 PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written as such
 
@@ -43,13 +43,18 @@ class Exported:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning,
-    whose tokenizer is the base's.
-    """
+    """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning."""
 
     base: str | None
     adapter: Path | None = None
     model: Path | None = None
+
+    def tokenizer_folder(self, base: str) -> str:
+        """Where the tokenizer and template that it was trained with are: beside what was trained,
+        else (version 0.1.0 did not keep them, nor does `save_adapter`) with the base.
+        """
+        trained = self.adapter or self.model
+        return str(trained) if trained and holds_tokenizer(trained) else base
 
 
 def _recorded_base(run: Path) -> str | None:
@@ -160,18 +165,18 @@ def export_run(
     write a Modelfile for it.
 
     `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16,
-    BF16, F32. `base`: a folder or Hub id, None for the one that the run names (full fine-tuning:
-    its tokenizer). `num_ctx`: None takes the model's, 4,096 at most. `output`: None for
-    `run`/export. `adapter`: ship base and adapter as two GGUFs (plain LoRA only) instead of merged.
-    `ollama`: create the model `name` there. Raises AdapterError, LoadError, ServingError,
-    ModelfileError or what the export raises, all ValueErrors; a wrong argument before anything is
-    written.
+    BF16, F32. `base`: a folder or Hub id, None for the one that the run names. The tokenizer and
+    its template are those that the run kept, else the base's. `num_ctx`: None takes the model's,
+    4,096 at most. `output`: None for `run`/export. `adapter`: ship base and adapter as two GGUFs
+    (plain LoRA only) instead of merged. `ollama`: create the model `name` there. Raises
+    AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all
+    ValueErrors; a wrong argument before anything is written.
     """
     trained = find_trained(run)
     quant = _checked(name, quant, trained, run, base, adapter, ollama)
     base = resolve(stand_in(str(base or trained.base), given=True))
     source = Path(trained.model or base)
-    tokenizer = ready_tokenizer(base)
+    tokenizer = ready_tokenizer(trained.tokenizer_folder(base))
     target = Path(output or Path(run) / "export")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     longest = min(config.max_position_embeddings, 4096)

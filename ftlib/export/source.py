@@ -14,10 +14,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from ftlib.adapters.embeddings import embedding_weights, take_embeddings
 from ftlib.adapters.functional import dense_weight, merged_weight
 from ftlib.adapters.io import (
+    PREFIX,
     WEIGHTS,
     base_name,
+    check_embeddings,
     check_tensors,
     expected_shapes,
     read_config,
@@ -255,9 +258,11 @@ def _read_packed(files: dict[str, Path], name: str) -> Tensor:
     return dequantize_packed(_read(files[name], name), state)
 
 
-def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, tuple]:
-    """Name of every adapted weight -> (A, B, scaling, magnitude or None). The adapter is small: all
-    of it is read.
+def read_adapter(
+    adapter: Path, folder: Path, skeleton: nn.Module
+) -> tuple[dict[str, tuple], dict[str, Tensor]]:
+    """(name of every adapted weight -> (A, B, scaling, magnitude or None); the embedding and head
+    that the adapter has of its own, by name). The adapter is small: all of it is read.
     """
     config, fields = read_config(adapter)
     recorded = fields.get("base_model_name_or_path") or ""
@@ -267,6 +272,8 @@ def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, 
             "under its name"
         )
     tensors = read_tensors(adapter)
+    embeddings = take_embeddings(tensors, PREFIX, skeleton)
+    check_embeddings(embeddings, embedding_weights(skeleton), adapter / WEIGHTS)
     names = target_names(skeleton, config.target_modules)
     check_tensors(tensors, expected_shapes(skeleton, names, config), adapter / WEIGHTS)
     updates = {}
@@ -278,7 +285,7 @@ def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, 
         if config.use_dora:
             magnitude = tensors[keys["lora_magnitude_vector"]].float()
         updates[f"{name}.weight"] = (A, B, config.scaling, magnitude)
-    return updates
+    return updates, embeddings
 
 
 def from_folder(folder: Path, adapter=None) -> Source:
@@ -293,7 +300,13 @@ def from_folder(folder: Path, adapter=None) -> Source:
     shapes = shapes_of(skeleton)
     files = _files(folder)
     packed = _check_stored(files, shapes, folder)
-    updates = {} if adapter is None else read_adapter(Path(adapter), folder, skeleton)
+    updates: dict[str, tuple] = {}
+    embeddings: dict[str, Tensor] = {}
+    if adapter is not None:
+        updates, embeddings = read_adapter(Path(adapter), folder, skeleton)
+    for name, tensor in embeddings.items():  # resized or trained with the adapter
+        config.vocab_size = len(tensor)
+        shapes[name] = tensor.shape
     if HEAD in updates and HEAD not in shapes:  # tied, but with an adapter of its own
         shapes[HEAD] = shapes[EMBEDDING]
         files[HEAD] = files[EMBEDDING]
@@ -301,6 +314,9 @@ def from_folder(folder: Path, adapter=None) -> Source:
 
     def load(name: str) -> Weight:
         stored = tied.get(name, name)
+        if stored in embeddings:
+            values = embeddings[stored]
+            return _merge(values, *updates[name]) if name in updates else Weight(values)
         if name in (EMBEDDING, HEAD) and name not in updates and stored not in packed:
             return Weight(StoredRows(files[stored], stored, shapes[name]))
         values = _read_packed(files, stored) if stored in packed else _read(files[stored], stored)

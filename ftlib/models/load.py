@@ -65,6 +65,11 @@ def _weight_files(folder: Path) -> list[str]:
         raise LoadError(f"{index} is damaged: download or copy it again") from None
 
 
+def holds_tokenizer(folder: str | os.PathLike) -> bool:
+    """Whether a folder has a tokenizer's files."""
+    return (Path(folder) / "tokenizer_config.json").is_file()
+
+
 def ready_tokenizer(name: str):
     """Load the tokenizer; where a Hub model has no pad token, take one of its reserved tokens."""
     from transformers import AutoTokenizer

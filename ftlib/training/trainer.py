@@ -98,9 +98,7 @@ class SFTTrainer(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             before = last_checkpoint(Path(self.args.output_dir))
-            kept = (
-                f"{before.name} is whole, and the run goes on from it" if before else "none is kept"
-            )
+            kept = f"the run goes on from {before.name}" if before else "there is none before it"
             raise RunError(
                 f"{folder} could not be written ({error}); {kept}: is the disk full?"
             ) from error
