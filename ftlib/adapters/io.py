@@ -265,6 +265,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from None
 
 
+def whole_weights(path: Path) -> list[str]:
+    """Names of the tensors in an adapter folder that are no low-rank update: an embedding or head
+    of its own.
+    """
+    return [name for name in read_tensors(path) if ".lora_" not in name]
+
+
 def expected_shapes(model: nn.Module, names: list[str], config: AdapterConfig) -> dict[str, tuple]:
     """Shape of every tensor that an adapter on these layers has, by its key in the file."""
     expected = {}

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from ftlib.adapters.io import CONFIG, AdapterError, read_config
+from ftlib.adapters.io import CONFIG, AdapterError, read_config, whole_weights
 from ftlib.core.paths import resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
+from ftlib.export.go_template import go_template
 from ftlib.export.modelfile import parse_modelfile, write_modelfile
 from ftlib.export.ollama import find_ollama, ollama_url
 from ftlib.export.ollama_server import OllamaServer
@@ -143,6 +144,11 @@ def _checked(
         raise AdapterError(
             f"{run} holds a whole model: there is no adapter to ship apart; leave adapter out"
         )
+    if adapter and whole_weights(trained.adapter):
+        raise ExportError(
+            f"{run} has an embedding of its own (tokens were added, or it was trained), which a GGUF "
+            "adapter cannot say: leave adapter out, and it is merged"
+        )
     if ollama and find_ollama() is None:
         raise ServingError(
             f"no Ollama answers at {ollama_url()}: start it by `ollama serve`, or set OLLAMA_HOST"
@@ -160,6 +166,7 @@ def export_run(
     output: str | Path | None = None,
     adapter: bool = False,
     ollama: bool = False,
+    template: str | None = None,
 ) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and
     write a Modelfile for it.
@@ -168,7 +175,8 @@ def export_run(
     BF16, F32. `base`: a folder or Hub id, None for the one that the run names. The tokenizer and
     its template are those that the run kept, else the base's. `num_ctx`: None takes the model's,
     4,096 at most. `output`: None for `run`/export. `adapter`: ship base and adapter as two GGUFs
-    (plain LoRA only) instead of merged. `ollama`: create the model `name` there. Raises
+    (plain LoRA only) instead of merged. `ollama`: create the model `name` there. `template`: the
+    Modelfile's, in Go's language; None: the one that writes what the chat template does. Raises
     AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all
     ValueErrors; a wrong argument before anything is written.
     """
@@ -177,6 +185,8 @@ def export_run(
     base = resolve(stand_in(str(base or trained.base), given=True))
     source = Path(trained.model or base)
     tokenizer = ready_tokenizer(trained.tokenizer_folder(base))
+    if template is None:
+        template = go_template(tokenizer)  # before anything is written: it may find none
     target = Path(output or Path(run) / "export")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     longest = min(config.max_position_embeddings, 4096)
@@ -186,6 +196,7 @@ def export_run(
     modelfile = write_modelfile(
         target / "Modelfile",
         files[-1],
+        template=template,
         tokenizer=tokenizer,
         system=system,
         adapter=adapter_file,

@@ -45,7 +45,7 @@ def embedded_run(tmp_path_factory):
     model, tokenizer = ft.load_model("world-llama-4m")
     tokenizer.add_tokens([TOKEN])
     model.resize_token_embeddings(len(tokenizer))
-    tokenizer.chat_template = tokenizer.chat_template.replace("'<|end|>'", f"'{TOKEN}<|end|>'")
+    tokenizer.chat_template = f"{{# with {TOKEN} #}}" + tokenizer.chat_template
     ft.add_lora(model, r=2)
     model.get_input_embeddings().weight.requires_grad_(True)
     folder = tmp_path_factory.mktemp("run")
@@ -79,7 +79,7 @@ def test_a_whole_model_keeps_its_tokens(tmp_path):
     model, tokenizer = ft.load_model("world-llama-4m")
     tokenizer.add_tokens([TOKEN])
     model.resize_token_embeddings(len(tokenizer))
-    tokenizer.chat_template = tokenizer.chat_template.replace("'<|end|>'", f"'{TOKEN}<|end|>'")
+    tokenizer.chat_template = f"{{# with {TOKEN} #}}" + tokenizer.chat_template
     train(model.requires_grad_(True), tokenizer, steps=1, output_dir=tmp_path / "run")
     again, same = ft.load_model(tmp_path / "run" / "model")
     assert len(again.get_input_embeddings().weight) == len(tokenizer)
