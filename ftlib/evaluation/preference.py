@@ -55,7 +55,7 @@ def win_rate(
             f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many "
             "prompts"
         )
-    scores = []
+    scores: list[float] = []
     agreements = 0
     for i, (one, two) in enumerate(zip(a, b, strict=True)):
         prompt = () if prompts is None else (prompts[i],)

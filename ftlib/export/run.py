@@ -144,10 +144,10 @@ def _checked(
         raise AdapterError(
             f"{run} holds a whole model: there is no adapter to ship apart; leave adapter out"
         )
-    if adapter and whole_weights(trained.adapter):
+    if adapter and trained.adapter and whole_weights(trained.adapter):
         raise ExportError(
-            f"{run} has an embedding of its own (tokens were added, or it was trained), which a GGUF "
-            "adapter cannot say: leave adapter out, and it is merged"
+            f"{run} has an embedding of its own (tokens were added, or it was trained), which a "
+            "GGUF adapter cannot say: leave adapter out, and it is merged"
         )
     if ollama and find_ollama() is None:
         raise ServingError(
