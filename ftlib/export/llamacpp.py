@@ -18,9 +18,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ftlib.core.atomic import replacing
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf, tensor_types
-from ftlib.export.gguf_writer import check_disk, writing
+from ftlib.export.gguf_writer import check_disk
 from ftlib.export.llama_probe import fix_command, probe_llama
 
 log = logging.getLogger("ftlib")
@@ -96,7 +97,7 @@ def quantize_gguf(
             raise ExportError(f"{source} is quantised already ({kind}): start from an f16 export")
     weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
     expected = int(weights * bits / 8 + 2e7)  # 20 MB for vocabulary and names
-    with writing(target) as partial:
+    with replacing(target) as partial:
         check_disk(target, expected)
         _run(source, partial, number, threads or _cores(), expected)
         result = _inspect(partial, target, quantization, wanted)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from ftlib.adapters.io import base_name
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.preference import sequences_of
+from ftlib.core.atomic import replacing
 from ftlib.data.rows import fingerprint
 from ftlib.training.folder import RunError, write_json
 
@@ -160,10 +161,8 @@ def save_reference(
     folder: Path, described: dict, known: dict[bytes, float], dtype: torch.dtype
 ) -> None:
     """Written beside and renamed, the manifest last: a folder with a manifest is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     keys = torch.tensor([list(key) for key in known], dtype=torch.uint8)
     logps = torch.tensor(list(known.values()), dtype=dtype)
-    temporary = folder / f".{LOGPS}.{os.getpid()}.tmp"
-    save_file({"keys": keys, "logps": logps}, temporary)
-    os.replace(temporary, folder / LOGPS)
+    with replacing(folder / LOGPS) as temporary:
+        save_file({"keys": keys, "logps": logps}, temporary)
     write_json(folder / MANIFEST, described)
