@@ -256,12 +256,12 @@ class PreferenceTrainer(SFTTrainer):
     ) -> dict[str, float]:
         """Means over the rows of the whole set: of the loss and of every metric."""
         sums: dict[str, Tensor] = {}
-        self.model.eval()
-        for batch, counts in self.eval_batches(eval_dataset):
-            with self.accelerator.autocast():
-                losses, values = self.row_losses(self.model, batch)
-            if counts:
-                _add(sums, {"loss": losses, **values})
+        with evaluation_mode(self.model):
+            for batch, counts in self.eval_batches(eval_dataset):
+                with self.accelerator.autocast():
+                    losses, values = self.row_losses(self.model, batch)
+                if counts:
+                    _add(sums, {"loss": losses, **values})
         metrics = {
             f"{metric_key_prefix}_{name}": mean
             for name, mean in self._means(sums, ("loss", *self.metric_names)).items()
