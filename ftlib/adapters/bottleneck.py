@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftlib.adapters import hooked as baselines
+from ftlib.core.checks import check_positive_integer
+from ftlib.core.dtypes import master_like
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "tanh": torch.tanh}
 
@@ -32,7 +34,7 @@ class Bottleneck(baselines.Baseline):
     def __init__(self, options: dict, width: int, like: Tensor):
         super().__init__(options)
         size = options["size"]
-        new = baselines.master_like(like)
+        new = master_like(like)
         self.activation = ACTIVATIONS[options["activation"]]
         self.down = nn.Parameter(torch.empty(size, width, **new))  # (m, d)
         self.down_bias = nn.Parameter(torch.zeros(size, **new))
@@ -59,7 +61,7 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Bottleneck]:
     """One adapter for each module whose last name is in `sublayers`. ValueError names the value
     that does not fit.
     """
-    size = baselines.whole("size", fields["size"])
+    size = check_positive_integer("size", fields["size"])
     activation = fields["activation"]
     sublayers = fields["sublayers"]
     if activation not in ACTIVATIONS:

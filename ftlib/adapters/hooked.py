@@ -40,23 +40,9 @@ class Baseline(nn.Module):
         self.enabled = True
 
 
-def whole(name: str, value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
-    return value
-
-
 def parts_of(model: nn.Module, kind: type[Baseline] = Baseline) -> dict[str, Baseline]:
     """All parts of this kind by module path."""
     return {name: m for name, m in model.named_modules() if isinstance(m, kind)}
-
-
-def master_like(weight: torch.Tensor) -> dict:
-    """Device of `weight`, and fp32 or wider: small updates would be lost in 16 bits."""
-    dtype = torch.float32
-    if weight.is_floating_point():
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-    return {"dtype": dtype, "device": weight.device}
 
 
 def _present(model: nn.Module, kind: type[Baseline]) -> dict[str, Baseline]:

@@ -21,6 +21,25 @@ def pad_right(rows: list, fill: int, width: int | None = None) -> Tensor:
     return torch.tensor(padded)
 
 
+def pad_left(rows: list, fill: int) -> Tensor:
+    """B rows of whole numbers, `fill` before each, as (B, longest): a model that goes on from a
+    row's last token finds it at the end.
+    """
+    width = max(len(row) for row in rows)
+    padded = []
+    for row in rows:
+        padding = [fill] * (width - len(row))
+        padded.append([*padding, *row])
+    return torch.tensor(padded)
+
+
+def mask_rows(rows: list) -> list[list[int]]:
+    """A 1 for each number of each row: padded with 0 the attention mask, which goes by length and
+    never by token id.
+    """
+    return [[1] * len(row) for row in rows]
+
+
 @dataclass
 class SFTCollator:
     """Encoded rows into input_ids, labels and attention_mask, (B, T) int64 each, padded on the
@@ -32,13 +51,12 @@ class SFTCollator:
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
         ids = [row["input_ids"] for row in batch]
         labels = [row["labels"] for row in batch]
-        ones = [[1] * len(row) for row in ids]
         input_ids = pad_right(ids, self.pad_token_id)
         width = input_ids.shape[1]
         return {
             "input_ids": input_ids,
             "labels": pad_right(labels, IGNORE, width),
-            "attention_mask": pad_right(ones, 0, width),
+            "attention_mask": pad_right(mask_rows(ids), 0, width),
         }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ftlib.adapters.lora import LoRALinear
 from ftlib.batches.template import IGNORE
+from ftlib.core.dtypes import fp32_or_wider
 from ftlib.core.tiles import tile_rows
 
 
@@ -116,7 +117,7 @@ class _TokenLogps(torch.autograd.Function):
         head_trains = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
         keep_rows = ctx.needs_input_grad[0] and not head_trains
         head = Head(W, bias, scale, softcap)
-        wide = torch.promote_types(h.dtype, torch.float32)
+        wide = fp32_or_wider(h.dtype)
         logps = torch.empty(len(h), dtype=wide, device=h.device)  # (N,)
         sums = torch.empty_like(logps)  # (N,)
         rows = torch.empty_like(h) if keep_rows else None  # (N, H)
@@ -344,7 +345,7 @@ def _tiled_logps(model, inner, inputs: dict, labels: Tensor) -> Tensor:
 
 def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
     """`token_logps` from a model's full logits (B, T, V)."""
-    logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))  # (B, T-1, V)
+    logits = logits[:, :-1].to(fp32_or_wider(logits.dtype))  # (B, T-1, V)
     next_labels = labels[:, 1:]
     of_label = logits.gather(-1, next_labels.clamp(min=0)[..., None]).squeeze(-1)  # (B, T-1)
     logps = of_label - logits.logsumexp(-1)

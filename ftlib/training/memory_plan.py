@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.machine import available_bytes
 from ftlib.core.tiles import tile_rows
 
@@ -166,9 +167,7 @@ def _complete(config: dict, source: str) -> dict:
                 f"{source} has {name}={config[name]}: mixtures of experts are not planned for"
             )
     for name in NEEDED:
-        value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PlanError(f"{source} has {name}={value!r}: a whole number above 0 is needed")
+        check_positive_integer(f"{source} has {name}", config.get(name), PlanError)
     heads = config["num_attention_heads"]
     config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
     config["head_dim"] = config.get("head_dim") or config["hidden_size"] // heads
@@ -371,8 +370,7 @@ def plan_memory(
         if value not in known:
             raise PlanError(f"{name}={value!r}: use one of {', '.join(known)}")
     for name, value in (("r", r), ("batch_size", batch_size), ("seq_len", seq_len)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PlanError(f"{name}={value!r}: must be a whole number above 0")
+        check_positive_integer(name, value, PlanError)
     shape = read_config(config)
     settings = {
         "method": method,

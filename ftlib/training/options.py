@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from ftlib.adapters.lora import count_parameters
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.profiles import get_profile
 from ftlib.training.folder import RunError, log
 
@@ -22,6 +23,7 @@ OPTIMIZERS = {
 # Parameters from which activations are recomputed rather than kept, unless `checkpointing` says
 # otherwise.
 LARGE = 7e9
+COUNTS = ("steps", "batch_size", "accumulate", "max_length", "save_steps", "log_steps")
 # What makes a run the run that it is: one that goes on with another value is another run.
 IDENTITY = (
     "steps",
@@ -64,11 +66,13 @@ class TrainOptions:
     show: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
-            raise RunError(
-                f"steps={self.steps}, batch_size={self.batch_size}, "
-                f"learning_rate={self.learning_rate}: all must be above 0"
-            )
+        for name in COUNTS:
+            value = check_positive_integer(name, getattr(self, name), RunError)
+            setattr(self, name, value)
+        if self.eval_steps is not None:
+            self.eval_steps = check_positive_integer("eval_steps", self.eval_steps, RunError)
+        if not self.learning_rate > 0:
+            raise RunError(f"learning_rate={self.learning_rate}: must be above 0")
         self.precision = check_precision(self.precision)
         self.output_dir = Path(self.output_dir) if self.output_dir else None
 
