@@ -11,6 +11,8 @@ import argparse
 import json
 import sys
 
+from ftlib.core.runtime import configure
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ftlib", description="LLM fine-tuning labs")
@@ -334,6 +336,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    configure()
     try:
         return COMMANDS[args.command](args)
     except (ValueError, OSError) as error:

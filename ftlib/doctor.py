@@ -76,7 +76,8 @@ def _machine() -> list[Finding]:
             Finding(
                 "warning",
                 "OMP_WAIT_POLICY is not PASSIVE: busy cores make training many times slower",
-                "import ftlib before torch, or export OMP_WAIT_POLICY=PASSIVE",
+                "call ftlib.core.runtime.configure() before importing torch, "
+                "or export OMP_WAIT_POLICY=PASSIVE",
             )
         )
     return findings

@@ -18,7 +18,8 @@ def _beside(path: Path) -> Path:
 def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to, which takes `path`'s place when the block ends.
 
-    A block that fails leaves `path` as it was and what it wrote is deleted, unless `keep`.
+    A block that fails leaves `path` as it was and what it wrote is deleted, unless `keep`; so does
+    a rename that fails.
     """
     temporary = _beside(path)
     complete = keep
@@ -27,9 +28,10 @@ def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
         yield temporary
         complete = True
     finally:
-        if complete and temporary.exists():
-            os.replace(temporary, path)
-        else:
+        try:
+            if complete and temporary.exists():
+                os.replace(temporary, path)
+        finally:
             temporary.unlink(missing_ok=True)
 
 

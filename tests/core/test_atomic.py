@@ -41,6 +41,14 @@ def test_a_failed_block_leaves_the_old_file(tmp_path):
     assert contents(tmp_path) == {"a": "old"}
 
 
+def test_a_failed_rename_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("old")
+    fail_at_rename(monkeypatch, 1, OSError("full"))
+    with pytest.raises(OSError, match="full"), replacing(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert contents(tmp_path) == {"a": "old"}
+
+
 @pytest.mark.parametrize("there", [("a", "b"), ("a",), ("b",), ()])
 @pytest.mark.parametrize("fail_at", [1, 2])
 @pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()])
