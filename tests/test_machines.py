@@ -201,16 +201,6 @@ def test_the_embedded_model_needs_no_network(monkeypatch):
     assert model(**tokenizer("Who is Ada?", return_tensors="pt")).logits.isfinite().all()
 
 
-def test_a_test_of_pip_does_not_see_this_machines_settings(tmp_path, monkeypatch):
-    import test_tools
-
-    settings = tmp_path / "pip.conf"
-    settings.write_text("[global]\nuser = true\nrequire-hashes = true\n", encoding="utf-8")
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
-    monkeypatch.setenv("PIP_NO_DEPS", "1")
-    test_tools.test_the_stand_in_is_a_wheel_that_pip_takes_for_torch(tmp_path)
-
-
 def test_a_pip_configured_for_users_installs_into_the_environment_all_the_same():
     """`user = true` in pip.conf is refused within a virtual environment, and beside --target."""
     for name in ("venv", "drift", "resolve"):
