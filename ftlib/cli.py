@@ -247,20 +247,25 @@ def show_plan(args) -> int:
     return 0
 
 
-def run_grading(args) -> int:
+def run_release(args) -> int:
     try:
-        from ftlib.course.grading import grade_class, release
+        from ftlib.course.release import release
     except ModuleNotFoundError as error:
+        package = error.name.partition(".")[0]
         raise ValueError(
-            f"{error.name} is not installed: pip install -c constraints.txt -e '.[grading]'"
+            f"{package} is not installed: pip install -c constraints.txt -e '.[grading]'"
         ) from None
-    if args.command == "release":
-        for written in release(args.output, args.which):
-            print(written)
-    else:
-        rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
-        full = sum(row["total"] == row["max"] for row in rows)
-        print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
+    for written in release(args.output, args.which):
+        print(written)
+    return 0
+
+
+def run_grading(args) -> int:
+    from ftlib.course.grading import grade_class
+
+    rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
+    full = sum(row["total"] == row["max"] for row in rows)
+    print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
     return 0
 
 
@@ -326,7 +331,7 @@ COMMANDS = {
     "doctor": run_doctor,
     "sft": run_sft,
     "export": run_export,
-    "release": run_grading,
+    "release": run_release,
     "grade": run_grading,
     "plan": show_plan,
     "progress": show_progress,
