@@ -184,34 +184,38 @@ def open_llama(
     found = probe_llama()
     if not found.fine:
         raise ExportError(found.problem)
-    from llama_cpp import Llama
-
     read_gguf(path)
     if adapter:
         read_gguf(adapter)
-    try:
-        # Its log says for every matrix of an adapter in which buffer it lies.
-        with contextlib.redirect_stderr(io.StringIO()):
-            llama = Llama(
-                str(path),
-                n_ctx=n_ctx,
-                n_batch=n_ctx,
-                n_ubatch=min(n_ctx, 512),
-                n_threads=threads,
-                n_threads_batch=threads,
-                verbose=False,
-                logits_all=all_logits,
-                type_k=0,
-                type_v=0,
-                lora_path=str(adapter) if adapter else None,
-                n_gpu_layers=-1 if gpu else 0,
-            )
-    except (ValueError, RuntimeError) as error:
-        raise ExportError(f"llama.cpp refuses {path}: {error}") from None
+    llama = _load_llama(
+        path,
+        n_ctx=n_ctx,
+        n_batch=n_ctx,
+        n_ubatch=min(n_ctx, 512),
+        n_threads=threads,
+        n_threads_batch=threads,
+        logits_all=all_logits,
+        lora_path=str(adapter) if adapter else None,
+        n_gpu_layers=-1 if gpu else 0,
+    )
     try:
         yield llama
     finally:
         llama.close()
+
+
+def _load_llama(path, **options):
+    """A `llama_cpp.Llama`, quiet, keys and values in fp32 (type 0). ExportError if llama.cpp
+    refuses the file.
+    """
+    from llama_cpp import Llama
+
+    # Its log says for every matrix of an adapter in which buffer it lies.
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            return Llama(str(path), verbose=False, type_k=0, type_v=0, **options)
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(f"llama.cpp refuses {path}: {error}") from None
 
 
 def llama_counters(llama) -> dict[str, int]:

@@ -6,6 +6,8 @@ refuses to resume with other settings or data, and ends with `adapter/` and `man
 
 from __future__ import annotations
 
+from transformers import TrainingArguments
+
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
@@ -88,13 +90,10 @@ def finetune(
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
-    folder = RunFolder()
-    if options.output_dir:
-        identity = {**options.identity(), "neftune_alpha": neftune_alpha}
-        if packing:
-            identity["packing"] = True
-        settings = run_settings(model, rows, eval_rows, **identity)
-        folder = open_folder(options.output_dir, settings, resume, args)
+    extras = {"neftune_alpha": neftune_alpha}
+    if packing:
+        extras["packing"] = True
+    folder = _open_folder(model, rows, eval_rows, options, extras, args)
     collator = PackedCollator if packing else SFTCollator
     trainer = SFTTrainer(
         model=model,
@@ -106,6 +105,16 @@ def finetune(
     )
     with neftune(model, neftune_alpha):
         return run_training(trainer, folder)
+
+
+def _open_folder(
+    model, rows, eval_rows, options: TrainOptions, extras: dict, args: TrainingArguments
+) -> RunFolder:
+    """The run's folder, with the settings by which it is known; none where it leaves nothing."""
+    if not options.output_dir:
+        return RunFolder()
+    settings = run_settings(model, rows, eval_rows, **options.identity(), **extras)
+    return open_folder(options.output_dir, settings, options.resume, args)
 
 
 def _encode(

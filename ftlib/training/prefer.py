@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftlib.adapters.lora import lora_layers
@@ -124,44 +125,74 @@ def prefer(
         "desirable_weight": desirable_weight,
         "undesirable_weight": undesirable_weight,
     }
-    loss_options = spec.validate(given)
-    reference = _check_reference(model, spec, reference)
+    objective = Objective(
+        spec=spec,
+        options=spec.validate(given),
+        function=loss_function,
+        reference=_check_reference(model, spec, reference),
+    )
+    return _run(model, tokenizer, rows, eval_rows, options, objective, share_prefix)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What preferences are trained with: the loss, its `options`, a `function` in the place of its
+    own, and its checked `reference` ("cached", "adapter_off", a folder, or None).
+    """
+
+    spec: LossSpec
+    options: dict[str, float]
+    function: Callable | None
+    reference: str | Path | None
+
+    @property
+    def shared_folder(self) -> Path | None:
+        """Where several runs keep their reference, if they share one."""
+        return self.reference if isinstance(self.reference, Path) else None
+
+    def settings(self) -> dict:
+        """What is recorded of it with a run."""
+        return {
+            "loss": self.spec.name,
+            **self.options,
+            "loss_function": _name_of(self.function),
+            "reference": "cached" if self.shared_folder else self.reference,
+        }
+
+
+def _run(
+    model, tokenizer, rows, eval_rows, options: TrainOptions, objective: Objective, share: bool
+) -> Run:
+    """Encode the rows, open the run's folder, have the reference ready, and train."""
+    spec = objective.spec
     args = options.trainer_arguments(model, evaluates=bool(eval_rows))
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length)
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, options.max_length)
     if not spec.paired:
-        _say_balance(train_set, **_weights(loss_options))
-    collator = preference_collator(model, tokenizer, spec, share_prefix)
-    recompute_activations(model, checkpointing)
+        _say_balance(train_set, **_weights(objective.options))
+    collator = preference_collator(model, tokenizer, spec, share)
+    recompute_activations(model, options.checkpointing)
     folder = RunFolder()
     if options.output_dir:
-        settings = run_settings(
-            model,
-            rows,
-            eval_rows,
-            **options.identity(),
-            loss=loss,
-            **loss_options,
-            loss_function=_name_of(loss_function),
-            reference="cached" if isinstance(reference, Path) else reference,
-            share_prefix=getattr(collator, "share_prefix", False),
-        )
-        folder = open_folder(options.output_dir, settings, resume, args)
+        shares = getattr(collator, "share_prefix", False)
+        recorded = {**options.identity(), **objective.settings(), "share_prefix": shares}
+        settings = run_settings(model, rows, eval_rows, **recorded)
+        folder = open_folder(options.output_dir, settings, options.resume, args)
     trainer = PreferenceTrainer(
         model,
-        loss,
-        loss_options,
-        adapter_off=reference == "adapter_off",
-        function=loss_function,
+        spec.name,
+        objective.options,
+        adapter_off=objective.reference == "adapter_off",
+        function=objective.function,
         args=args,
         train_dataset=train_set,
         eval_dataset=eval_set,
         data_collator=collator,
-        callbacks=run_callbacks(args, show),
+        callbacks=run_callbacks(args, options.show),
     )
-    wants_reference = reference not in (None, "adapter_off")
-    if wants_reference and folder.done_steps < steps:
-        shared = reference if isinstance(reference, Path) else None
-        add_reference(trainer, options.precision, folder, shared, show and args.process_index == 0)
+    wants_reference = objective.reference not in (None, "adapter_off")
+    if wants_reference and folder.done_steps < options.steps:
+        show = options.show and args.process_index == 0
+        add_reference(trainer, options.precision, folder, objective.shared_folder, show)
     return run_training(trainer, folder)
 
 
