@@ -28,11 +28,11 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `status` is "ok", "warning" or "failure", `mend` the fix."""
+    """One line of the report; `status` is "ok", "warning" or "failure", `fix` what to do."""
 
     status: str
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 def tested_versions() -> dict[str, str]:
@@ -294,7 +294,7 @@ def report(findings: list[Finding]) -> str:
     lines = []
     for finding in findings:
         line = f"{sign[finding.status]}  {finding.what}"
-        if finding.mend:
-            line += f"  → {finding.mend}"
+        if finding.fix:
+            line += f"  → {finding.fix}"
         lines.append(line)
     return "\n".join(lines)

@@ -5,7 +5,7 @@ a sublayer's output h (B, T, d), before the residual addition; W_down is (m, d),
 each adds 2md + d + m parameters. W_up = 0 and b_up = 0 make the start exactly the base model.
 Houlsby puts one after attention and one after the MLP of each layer, Pfeiffer et al. (2021, arXiv
 2005.00247) only the second: `sublayers=("mlp",)`. The paper also trains the layer norms; they stay
-frozen here. Unlike LoRA's, this update cannot be merged into the weights: f stands between its two
+frozen here. Unlike LoRA's, this update cannot be merged into the weights: f is between its two
 matrices.
 """
 

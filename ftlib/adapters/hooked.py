@@ -26,7 +26,7 @@ from ftlib.adapters.lora import count_parameters, log, lora_layers
 
 
 class Baseline(nn.Module):
-    """Trained weights that act on the module they stand in by a hook, `before` or `after` it;
+    """Trained weights that act by a hook on the module that they are in, `before` or `after` it;
     `options` go into the config file.
     """
 

@@ -232,7 +232,7 @@ class LoRALinear(nn.Module):
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
         return self.lora_magnitude_vector / self._row_norm()
 
-    # Its key changes with every step: torch.compile would compile it anew each time.
+    # Its key changes with every step: torch.compile would compile it again each time.
     @torch.compiler.disable
     @torch.no_grad()
     def _row_norm(self) -> Tensor:

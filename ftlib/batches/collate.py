@@ -62,7 +62,7 @@ class SFTCollator:
 
 def real_tokens(position_ids: Tensor) -> Tensor:
     """1 at the tokens of conversations and 0 at padding, (B, T), told from packed positions:
-    padding stands at 0, and no 1 follows."""
+    padding is at 0, and no 1 follows."""
     after = torch.nn.functional.pad(position_ids[:, 1:], (0, 1))
     real = (position_ids > 0) | (after == 1)
     return real.long()
@@ -118,7 +118,7 @@ class PairCollator:
     that hold the prompt once.
 
     A packed row is ``prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected``: the prompt's last
-    token, from which a completion's first token is predicted, stands before each, so that every
+    token, from which a completion's first token is predicted, comes before each, so that every
     label is that of the next position. `segments` (B, T) says what belongs to which, and
     `position_ids` restart for the rejected one. p + c + r + 1 tokens in place of 2p + c + r.
     """

@@ -197,7 +197,9 @@ def figures(notebook) -> list[bytes]:
 
 
 def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
-    """One page with each lab's outcome and figures."""
+    """One page over all labs, with each one's outcome and figures. (nbconvert makes a page of one
+    notebook, and whole.)
+    """
     parts = [
         "<!doctype html><meta charset='utf-8'><title>Labs</title><style>"
         "body{font:16px sans-serif;max-width:60em;margin:2em auto}"

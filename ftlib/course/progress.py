@@ -272,7 +272,7 @@ def progress_text(state: dict | None = None) -> str:
 
 
 def progress_html(state: dict | None = None) -> str:
-    """Progress as an HTML table with bars; each bar's number stands beside it."""
+    """Progress as an HTML table with bars; each bar's number is beside it."""
     state = summary() if state is None else state
     left = "style='text-align:left'"
     rows = []

@@ -26,7 +26,7 @@ from ftlib.export.llama_probe import fix_command, probe_llama
 
 log = logging.getLogger("ftlib")
 # Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is
-# named for). Other types in the file stand in for these where a row is no multiple of 256.
+# named for). Other types in the file replace these where a row is no multiple of 256.
 QUANTIZATIONS = {
     "Q8_0": (7, 8.6, ("Q8_0",)),
     "Q6_K": (18, 6.7, ("Q6_K",)),

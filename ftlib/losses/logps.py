@@ -51,7 +51,7 @@ def _transformed_(products: Tensor, head: Head) -> Tensor:
 
 def _logits(h: Tensor, head: Head, out: Tensor) -> Tensor:
     """The logits of h (n, H), in the first n rows of `out`: a new tensor for each tile would be
-    paged in anew.
+    paged in again.
     """
     out = out[: len(h)]
     if out.dtype == h.dtype:
@@ -100,7 +100,7 @@ class _TokenLogps(torch.autograd.Function):
 
     Frozen head: ``∂/∂h_n = scale·((onehot(y_n) - p)⊙s)ᵀW``, s the softcap's slope, is computed in
     the forward pass, where the tile's p is at hand, and kept: N x H in place of N x V, and a third
-    of the products less than computing the logits anew. Trained head: only h and the logsumexp are
+    of the products less than computing the logits again. Trained head: only h and the logsumexp are
     kept, and backward makes each tile again.
     """
 

@@ -150,7 +150,7 @@ def load_model(
 ):
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
-    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for
+    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` replaces
     the last two). `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in the
     profile's precision, bf16 or fp32); a checkpoint that is stored in 4 bits is loaded as it is,
     whichever is given. Nothing is upcast for training: norms, embedding and head keep their dtype,

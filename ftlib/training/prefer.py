@@ -68,7 +68,7 @@ def prefer(
     undesirable row. Rows too long for `max_length` are left out and counted. `loss` and its
     options, defaults those of `ftlib.losses.preference`: "dpo" (beta 0.1, label_smoothing 0),
     "simpo" (beta 2, gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1,
-    undesirable_weight 1). `loss_function` stands in for the one of that name in
+    undesirable_weight 1). `loss_function` replaces the one of that name in
     `ftlib.losses.preference`: it is called with the same arguments, options by keyword, and returns
     the same. A manifest then knows it by its name alone.
 
@@ -218,7 +218,7 @@ def _check_reference(model, spec: LossSpec, reference) -> str | Path | None:
     if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
         raise RunError(
             f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the "
-            "cache shall lie"
+            "cache is to be"
         )
     return "cached" if reference is None else reference
 

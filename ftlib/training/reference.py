@@ -81,7 +81,7 @@ def describe(model, precision: str) -> dict[str, str]:
 
 # --- the folder -----------------------------------------------------------------------------------
 def sequence_key(prompt_ids: list[int], completion_ids: list[int]) -> bytes:
-    """What stands for a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and
+    """The key of a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and
     where the prompt ends.
     """
     return hashlib.sha256(json.dumps([prompt_ids, completion_ids]).encode()).digest()[:KEY_BYTES]
