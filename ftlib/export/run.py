@@ -170,6 +170,7 @@ def export_run(
     base = resolve(stand_in(str(base or trained.base), given=True))
     source = trained.model or base
     tokenizer = ready_tokenizer(base)
+    num_ctx = num_ctx or _context_of(source)
     target = Path(output or Path(run) / "export")
     target.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[:/]", "-", name)
@@ -180,7 +181,7 @@ def export_run(
         tokenizer=tokenizer,
         system=system,
         adapter=adapter_file,
-        num_ctx=num_ctx or _context_of(source),
+        num_ctx=num_ctx,
     )
     if adapter_file:
         files.append(adapter_file)
