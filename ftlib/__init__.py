@@ -1,20 +1,17 @@
 """ftlib: fine-tuning methods, small and exact, for the ten labs. `import ftlib as ft`."""
 
 import logging as _logging
-import os as _os
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
 import lazy_loader as _lazy_loader
 
 from ftlib.core import former as _former
+from ftlib.core.notebook import in_notebook as _in_notebook
+from ftlib.core.runtime import configure as _configure
 
-# Before torch: spinning threads starve shared cores (measured: 15 times slower).
-_os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-_os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# On AVX512-BF16 processors bitsandbytes warns that an optional Hub kernel is absent; ftlib does not
-# want it.
-_logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(_logging.ERROR)
+if _in_notebook():
+    _configure()  # a script calls it itself (`ftlib.core.runtime`)
 
 _former.install()
 __version__ = "0.1.0"

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from ftlib.core.interrupt import FirstInterrupt
+from ftlib.core.runtime import configure
 
 INTERRUPTED = 130  # as shells count an end by SIGINT
 
@@ -280,20 +281,25 @@ def show_plan(args) -> int:
     return 0
 
 
-def run_grading(args) -> int:
+def run_release(args) -> int:
     try:
-        from ftlib.course.grading import grade_class, release
+        from ftlib.course.release import release
     except ModuleNotFoundError as error:
+        package = (error.name or "nbgrader").partition(".")[0]
         raise ValueError(
-            f"{error.name} is not installed: pip install -c constraints.txt -e '.[grading]'"
+            f"{package} is not installed: pip install -c constraints.txt -e '.[grading]'"
         ) from None
-    if args.command == "release":
-        for written in release(args.output, args.which):
-            print(written)
-    else:
-        rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
-        full = sum(row["total"] == row["max"] for row in rows)
-        print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
+    for written in release(args.output, args.which):
+        print(written)
+    return 0
+
+
+def run_grading(args) -> int:
+    from ftlib.course.grading import grade_class
+
+    rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
+    full = sum(row["total"] == row["max"] for row in rows)
+    print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
     return 0
 
 
@@ -364,7 +370,7 @@ COMMANDS = {
     "doctor": run_doctor,
     "sft": run_sft,
     "export": run_export,
-    "release": run_grading,
+    "release": run_release,
     "grade": run_grading,
     "plan": show_plan,
     "progress": show_progress,
@@ -413,6 +419,7 @@ def main(argv: list[str] | None = None) -> int:
     with FirstInterrupt() as interrupt:
         try:
             build_parser().parse_args(argv, args)
+            configure()
             return COMMANDS[args.command](args)
         except KeyboardInterrupt:
             return _say_interrupted(args)

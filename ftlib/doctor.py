@@ -33,11 +33,11 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `status` is "ok", "warning" or "failure", `mend` the fix."""
+    """One line of the report; `status` is "ok", "warning" or "failure", `fix` what to do."""
 
     status: str
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 def tested_versions() -> dict[str, str]:
@@ -81,7 +81,8 @@ def _machine() -> list[Finding]:
             Finding(
                 "warning",
                 "OMP_WAIT_POLICY is not PASSIVE: busy cores make training many times slower",
-                "import ftlib before torch, or export OMP_WAIT_POLICY=PASSIVE",
+                "call ftlib.core.runtime.configure() before importing torch, "
+                "or export OMP_WAIT_POLICY=PASSIVE",
             )
         )
     return findings
@@ -300,7 +301,7 @@ def report(findings: list[Finding]) -> str:
     lines = []
     for finding in findings:
         line = f"{sign[finding.status]}  {finding.what}"
-        if finding.mend:
-            line += f"  → {finding.mend}"
+        if finding.fix:
+            line += f"  → {finding.fix}"
         lines.append(line)
     return "\n".join(lines)

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from ftlib.adapters.embeddings import (
     take_embeddings,
 )
 from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers, target_names
+from ftlib.core.atomic import replacing_together
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -167,38 +167,11 @@ def _peft_fields(model: nn.Module, config: AdapterConfig, names: list[str]) -> d
 
 def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
     """Weights and config of an adapter, written beside and renamed; returns the folder."""
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = {name: path / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG)}
-    try:
-        save_file(tensors, temporary[WEIGHTS], metadata={"format": "pt"})
-        text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
-        temporary[CONFIG].write_text(text, encoding="utf-8")
-        _swap_in(path, temporary)
-    finally:
-        for source in temporary.values():
-            source.unlink(missing_ok=True)
+    text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
+    with replacing_together(path / WEIGHTS, path / CONFIG) as (weights, config):
+        save_file(tensors, weights, metadata={"format": "pt"})
+        config.write_text(text, encoding="utf-8")
     return path
-
-
-def _swap_in(path: Path, temporary: dict[str, Path]) -> None:
-    """Rename the new files over the old ones; if the second rename fails, take the first back."""
-    old = path / WEIGHTS
-    kept = temporary[WEIGHTS].with_suffix(".old.tmp")
-    kept.unlink(missing_ok=True)
-    if old.is_file():
-        try:
-            os.link(old, kept)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(old, kept)
-    try:
-        for name, source in temporary.items():
-            os.replace(source, path / name)
-    except BaseException:
-        if kept.exists():
-            os.rename(kept, old)
-        raise
-    finally:
-        kept.unlink(missing_ok=True)
 
 
 def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:

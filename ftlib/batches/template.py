@@ -239,7 +239,7 @@ def _probes(system: bool) -> list[list[dict]]:
 
 
 def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[str]:
-    """What stands before, between and after the contents of a conversation."""
+    """What is before, between and after the contents of a conversation."""
     talk = _talk(roles)
     text = _render(tokenizer, template, talk, prompt)
     pieces = re.split("|".join(m["content"] for m in talk), text or "")

@@ -234,7 +234,9 @@ def figures(notebook) -> list[bytes]:
 
 
 def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
-    """One page with each lab's outcome and figures."""
+    """One page over all labs, with each one's outcome and figures. (nbconvert makes a page of one
+    notebook, and whole.)
+    """
     parts = [
         "<!doctype html><meta charset='utf-8'><title>Labs</title><style>"
         "body{font:16px sans-serif;max-width:60em;margin:2em auto}"
@@ -347,13 +349,18 @@ def run_labs(
         if write_back and not result.error:
             nbformat.write(clean(notebook, profile), path)
     page = write_index(output, results, notebooks)
+    console.print(_summary(results, page), highlight=False)
+    return 1 if any(result.error for result in results) else 0
+
+
+def _summary(results: list[Result], page: Path) -> str:
+    """How many labs ran to their end, in which time, and the names of those that did not."""
     failed = [result.name for result in results if result.error]
     seconds = sum(result.seconds for result in results)
-    report = (
+    said = (
         f"{len(results) - len(failed)} of {len(results)} labs ran to their end "
         f"in {seconds:.0f} s; copies and figures: {page}"
     )
     if failed:
-        report += f"; failed: {', '.join(failed)}"
-    console.print(report, highlight=False)
-    return 1 if failed else 0
+        said += f"; failed: {', '.join(failed)}"
+    return said

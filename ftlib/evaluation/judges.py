@@ -18,7 +18,7 @@ import httpx
 
 RUBRIC = (
     "Which of the two answers serves the request better? Judge correctness first, then "
-    "completeness, then brevity; the order in which they stand means nothing."
+    "completeness, then brevity; their order means nothing."
 )
 FORM = "End with one line that holds nothing but your verdict: A, B or tie."
 QUESTION = """{rubric}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ftlib.batches.collate import mask_rows, pad_right
 from ftlib.batches.vocabulary import check_ids
 from ftlib.core.modes import evaluation_mode
 from ftlib.evaluation.generate import few_shot_messages, generate_answers
@@ -84,12 +85,11 @@ def batches_by_length(rows: list[list[int]], batch_size: int) -> Iterator[list[l
         yield ordered[start : start + batch_size]
 
 
-def _pad_right(rows: list[list[int]], device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, attention mask), each (rows, longest row)."""
-    width = max(map(len, rows))
-    ids = [row + [0] * (width - len(row)) for row in rows]
-    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+def _batch(rows: list[list[int]], device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, attention mask), each (rows, longest row), padded on the right."""
+    ids = pad_right(rows, 0)
+    mask = pad_right(mask_rows(rows), 0)
+    return ids.to(device), mask.to(device)
 
 
 @torch.no_grad()
@@ -108,7 +108,7 @@ def mean_nll(
     count = 0
     with evaluation_mode(model):
         for batch in batches_by_length(rows, batch_size):
-            ids, mask = _pad_right(batch, model.device)
+            ids, mask = _batch(batch, model.device)
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
             logps = logits.float().log_softmax(-1)  # (rows, width - 1, V)
             targets = ids[:, 1:, None]
@@ -159,7 +159,7 @@ def complete_matches(
     with evaluation_mode(model):
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
-            ids, mask = _pad_right([given + wanted for given, wanted in part], model.device)
+            ids, mask = _batch([given + wanted for given, wanted in part], model.device)
             best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
             for row, (given, wanted) in zip(best, part, strict=True):
                 # The logits at a position are of the token after it.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ftlib.batches.collate import SFTCollator
-from ftlib.batches.template import IGNORE
+from ftlib.batches.collate import SFTCollator, sequence
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, bootstrap_interval
 from ftlib.evaluation.generate import generate_ids
@@ -129,10 +129,9 @@ def sampled_logps(
     Each of n = len(prompts)·samples, a prompt's side by side; arguments as in `kl_to_reference`,
     which is the mean difference.
     """
-    if not prompts or samples < 1:
-        raise ValueError(
-            f"{len(prompts)} prompts, samples={samples}: at least one of each is needed"
-        )
+    if not prompts:
+        raise ValueError("prompts is empty: pass at least one conversation")
+    samples = check_positive_integer("samples", samples)
     repeated = []
     for prompt in prompts:
         repeated += [prompt] * samples
@@ -160,9 +159,6 @@ def _pad_answers(
     prompts: list[list[int]], answers: list[list[int]], device
 ) -> dict[str, torch.Tensor]:
     """A batch of whole conversations in which the answers' tokens alone are labels."""
-    rows = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        labels = [IGNORE] * len(prompt) + answer
-        rows.append({"input_ids": prompt + answer, "labels": labels})
+    rows = [sequence(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     batch = SFTCollator(pad_token_id=0)(rows)
     return {name: values.to(device) for name, values in batch.items()}

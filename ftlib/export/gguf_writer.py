@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from ftlib.adapters.io import read_config
 from ftlib.adapters.lora import lora_layers
+from ftlib.core.atomic import replacing
 from ftlib.export.errors import ExportError
 from ftlib.export.source import (
     Source,
@@ -110,24 +111,12 @@ def export_gguf(
 
 @contextlib.contextmanager
 def _gguf_writer(path: Path, architecture: gguf.MODEL_ARCH) -> Iterator[gguf.GGUFWriter]:
-    with writing(path) as partial:
+    with replacing(path) as partial:
         writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[architecture])
         try:
             yield writer
         finally:
             writer.close()
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its name when all went well, and is deleted when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_disk(path: Path, need: float) -> None:
@@ -473,7 +462,7 @@ def _run_converter(model, tokenizer, path: Path, dtype: str, adapter, converter)
             "model"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary, writing(path) as partial:
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary, replacing(path) as partial:
         if isinstance(model, nn.Module):
             folder = _saved(model, tokenizer, Path(temporary))
         else:

@@ -230,7 +230,7 @@ def render_go(template: str, messages: list[dict]) -> str:
             joined[-1]["Content"] += "\n\n" + message["content"]
         else:
             joined.append({"Role": message["role"], "Content": message["content"]})
-    # The text before, between and after the actions stands at the even places.
+    # The text before, between and after the actions is at the even places.
     nodes, closer = _block(enumerate(_ACTION.split(template)))
     if closer:
         raise TemplateError(f"{{{{ {closer} }}}} without its range or if")

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlib.core.atomic import replacing
+from ftlib.core.checks import check_positive_integer
 from ftlib.export.go_template import chat_format, go_template, template_stops
 
 if TYPE_CHECKING:
@@ -192,10 +194,9 @@ def make_modelfile(
     parameters = dict(parameters or {})
     for name in {"num_ctx", "stop"} & parameters.keys():
         raise ModelfileError(f"parameters has {name!r}: pass {name}= instead")
-    if isinstance(num_ctx, bool) or not isinstance(num_ctx, int) or num_ctx < 1:
-        raise ModelfileError(
-            f"num_ctx={num_ctx!r}: pass the context length in tokens, such as 4096"
-        )
+    num_ctx = check_positive_integer(
+        "num_ctx", num_ctx, ModelfileError, "pass the context length in tokens, such as 4096"
+    )
     base = _reference(Path(gguf), folder)
     over = _reference(Path(adapter), folder) if adapter else None
     source = gguf if tokenizer is None else tokenizer
@@ -232,13 +233,8 @@ def write_modelfile(
         gguf, template, tokenizer, system, num_ctx, stop, adapter, parameters, path.parent
     )
     text = str(modelfile).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -129,23 +129,14 @@ def check_export(
     if not paths or not prompts:
         raise ExportError(f"{len(paths)} files, {len(prompts)} prompts: pass at least one of each")
     cases = [_case(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
-    conversations = [case.ids + case.answer for case in cases]
-    rows = conversations
-    if texts is not None:
-        rows = [tokenizer(text)["input_ids"] for text in texts]
-    rows = [row for row in rows if len(row) > 1]
-    width = max(map(len, conversations + rows)) + 1
+    rows = _rows_to_measure(tokenizer, cases, texts)
     report = ExportReport(len(prompts), math.nan)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         report.perplexity = _keep_logits(model, rows, scratch)
         for number, file in enumerate(paths):
             first = number == 0
-            with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
-                found = _describe(file)
-                report.files.append(found)
-                _compare_chats(llama, tokenizer, cases, found, report, first)
-                _compare_logits(llama, rows, found, scratch, first)
+            found = _measure(file, tokenizer, cases, rows, scratch, report, first, threads)
             if first:
                 _judge_first(found, report, tolerance)
             else:
@@ -154,6 +145,40 @@ def check_export(
         answers = [case.answer for case in cases]
         _compare_runtime(generate, tokenizer, prompts, answers, report)
     return report
+
+
+def _rows_to_measure(tokenizer, cases: list[_Case], texts) -> list[list[int]]:
+    """Token ids that perplexity and KL are measured on: of the texts, else of the chats with the
+    model's answers. A row of one token has nothing to predict.
+    """
+    if texts is None:
+        rows = [case.ids + case.answer for case in cases]
+    else:
+        rows = [tokenizer(text)["input_ids"] for text in texts]
+    return [row for row in rows if len(row) > 1]
+
+
+def _measure(
+    file: Path,
+    tokenizer,
+    cases: list[_Case],
+    rows: list[list[int]],
+    scratch: Path,
+    report: ExportReport,
+    first: bool,
+    threads: int,
+) -> FileReport:
+    """One file's figures, which the report then has. The `first` file's logits stay in the folder
+    `scratch`, for the others to be measured against.
+    """
+    conversations = [case.ids + case.answer for case in cases]
+    width = max(map(len, conversations + rows)) + 1
+    with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
+        found = _describe(file)
+        report.files.append(found)
+        _compare_chats(llama, tokenizer, cases, found, report, first)
+        _compare_logits(llama, rows, found, scratch, first)
+    return found
 
 
 def _case(model, tokenizer, prompt: str | list[dict], max_new_tokens: int) -> _Case:

@@ -187,9 +187,8 @@ def export_run(
     tokenizer = ready_tokenizer(trained.tokenizer_folder(base))
     if template is None:
         template = go_template(tokenizer)  # before anything is written: it may find none
+    num_ctx = _context_of(source) if num_ctx is None else num_ctx
     target = Path(output or Path(run) / "export")
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    longest = min(config.max_position_embeddings, 4096)
     target.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[:/]", "-", name)
     files, adapter_file = _write_ggufs(source, tokenizer, trained, target, stem, quant, adapter)
@@ -200,12 +199,23 @@ def export_run(
         tokenizer=tokenizer,
         system=system,
         adapter=adapter_file,
-        num_ctx=longest if num_ctx is None else num_ctx,
+        num_ctx=num_ctx,
     )
     if adapter_file:
         files.append(adapter_file)
-    if ollama:
-        server = OllamaServer(name, parse_modelfile(modelfile))
-        with server.http, server.client:
-            server.create(target)
-    return Exported(files, modelfile, name if ollama else None)
+    if not ollama:
+        return Exported(files, modelfile, None)
+    _create_in_ollama(name, modelfile)
+    return Exported(files, modelfile, name)
+
+
+def _context_of(source: str | Path) -> int:
+    """The model's context in tokens, 4,096 at most: a longer one takes memory when it is served."""
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    return min(config.max_position_embeddings, 4096)
+
+
+def _create_in_ollama(name: str, modelfile: Path) -> None:
+    server = OllamaServer(name, parse_modelfile(modelfile))
+    with server.http, server.client:
+        server.create(modelfile.parent)

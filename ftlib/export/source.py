@@ -49,7 +49,7 @@ class StoredRows:
     shape: torch.Size
 
     def split(self, count: int) -> Iterator[Tensor]:
-        """The rows, `count` at a time. The file is opened anew for each part, as `_read` says."""
+        """The rows, `count` at a time. The file is opened again for each part, as `_read` says."""
         for start in range(0, self.shape[0], count):
             with safe_open(self.file, "pt") as opened:
                 yield opened.get_slice(self.name)[start : start + count]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ftlib.adapters.lora import LoRALinear
 from ftlib.batches.template import IGNORE
+from ftlib.core.dtypes import fp32_or_wider
 from ftlib.core.tiles import tile_rows
 
 
@@ -50,7 +51,7 @@ def _transformed_(products: Tensor, head: Head) -> Tensor:
 
 def _logits(h: Tensor, head: Head, out: Tensor) -> Tensor:
     """The logits of h (n, H), in the first n rows of `out`: a new tensor for each tile would be
-    paged in anew.
+    paged in again.
     """
     out = out[: len(h)]
     if out.dtype == h.dtype:
@@ -102,7 +103,7 @@ class _TokenLogps(torch.autograd.Function):
 
     Frozen head: ``∂/∂h_n = scale·((onehot(y_n) - p)⊙s)ᵀW``, s the softcap's slope, is computed in
     the forward pass, where the tile's p is at hand, and kept: N x H in place of N x V, and a third
-    of the products less than computing the logits anew. Trained head: only h and the logsumexp are
+    of the products less than computing the logits again. Trained head: only h and the logsumexp are
     kept, and backward makes each tile again.
     """
 
@@ -119,7 +120,7 @@ class _TokenLogps(torch.autograd.Function):
         head_trains = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
         keep_rows = ctx.needs_input_grad[0] and not head_trains
         head = Head(W, bias, scale, softcap)
-        wide = torch.promote_types(h.dtype, torch.float32)
+        wide = fp32_or_wider(h.dtype)
         logps = torch.empty(len(h), dtype=wide, device=h.device)  # (N,)
         sums = torch.empty_like(logps)  # (N,)
         rows = torch.empty_like(h) if keep_rows else None  # (N, H)
@@ -347,7 +348,7 @@ def _tiled_logps(model, inner, inputs: dict, labels: Tensor) -> Tensor:
 
 def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
     """`token_logps` from a model's full logits (B, T, V)."""
-    logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))  # (B, T-1, V)
+    logits = logits[:, :-1].to(fp32_or_wider(logits.dtype))  # (B, T-1, V)
     next_labels = labels[:, 1:]
     of_label = logits.gather(-1, next_labels.clamp(min=0)[..., None]).squeeze(-1)  # (B, T-1)
     logps = of_label - logits.logsumexp(-1)

@@ -5,7 +5,6 @@ lab without the weights.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ftlib.core.atomic import new_folder
 from ftlib.models.nf4 import DYNAMIC_LEVELS, SCALE_BLOCK, QuantizedTensor
 from ftlib.models.skeleton import empty_model, shapes_of
 
@@ -140,14 +140,9 @@ def write_random_checkpoint(
     def make(name: str) -> dict[str, Tensor]:
         return _tensors(name, shapes[name], name in nf4, std, dtype, generator)
 
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
+    with new_folder(folder) as partial:
         _describe(config, type(model).__name__, partial, quantization, dtype, tokenizer)
         _write(partial, shards, make)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -36,6 +36,7 @@ SCHEDULES = (
 # Parameters from which activations are recomputed rather than kept, unless `checkpointing` says
 # otherwise.
 LARGE = 7e9
+COUNTS = ("steps", "batch_size", "accumulate", "max_length", "save_steps", "log_steps")
 # What makes a run the run that it is: one that goes on with another value is another run.
 IDENTITY = (
     "steps",
@@ -78,10 +79,11 @@ class TrainOptions:
     show: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "max_length", "save_steps", "log_steps"):
-            check_positive_integer(name, getattr(self, name), RunError)
+        for name in COUNTS:
+            value = check_positive_integer(name, getattr(self, name), RunError)
+            setattr(self, name, value)
         if self.eval_steps is not None:
-            check_positive_integer("eval_steps", self.eval_steps, RunError)
+            self.eval_steps = check_positive_integer("eval_steps", self.eval_steps, RunError)
         check_above_zero("learning_rate", self.learning_rate, RunError)
         check_number("weight_decay", self.weight_decay, 0, error=RunError)
         check_seed(self.seed)

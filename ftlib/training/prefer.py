@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def prefer(
     undesirable row. Rows too long for `max_length` are left out and counted. `loss` and its
     options, defaults those of `ftlib.losses.preference`: "dpo" (beta 0.1, label_smoothing 0),
     "simpo" (beta 2, gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1,
-    undesirable_weight 1). `loss_function` stands in for the one of that name in
+    undesirable_weight 1). `loss_function` replaces the one of that name in
     `ftlib.losses.preference`: it is called with the same arguments, options by keyword, and returns
     the same. A manifest then knows it by its name alone.
 
@@ -135,47 +136,78 @@ def prefer(
         "desirable_weight": desirable_weight,
         "undesirable_weight": undesirable_weight,
     }
-    loss_options = spec.validate(given)
-    reference = _check_reference(model, spec, reference)
+    objective = Objective(
+        spec=spec,
+        options=spec.validate(given),
+        function=loss_function,
+        reference=_check_reference(model, spec, reference),
+    )
+    return _run(model, tokenizer, rows, eval_rows, options, objective, share_prefix)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What preferences are trained with: the loss, its `options`, a `function` in the place of its
+    own, and its checked `reference` ("cached", "adapter_off", a folder, or None).
+    """
+
+    spec: LossSpec
+    options: dict[str, float]
+    function: Callable | None
+    reference: str | Path | None
+
+    @property
+    def shared_folder(self) -> Path | None:
+        """Where several runs keep their reference, if they share one."""
+        return self.reference if isinstance(self.reference, Path) else None
+
+    def settings(self) -> dict:
+        """What is recorded of it with a run."""
+        return {
+            "loss": self.spec.name,
+            **self.options,
+            "loss_function": _name_of(self.function),
+            "reference": "cached" if self.shared_folder else self.reference,
+        }
+
+
+def _run(
+    model, tokenizer, rows, eval_rows, options: TrainOptions, objective: Objective, share: bool
+) -> Run:
+    """Encode the rows, open the run's folder, have the reference ready, and train."""
+    spec = objective.spec
     args = options.trainer_arguments(model, evaluates=bool(eval_rows))
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length)
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, options.max_length)
     check_ids(model, tokenizer, token_lists([*train_set, *(eval_set or [])]))
     warn_of_frozen_rows(model, tokenizer)
     if not spec.paired:
-        _say_balance(train_set, **_weights(loss_options))
-    collator = preference_collator(model, tokenizer, spec, share_prefix)
-    recompute_activations(model, checkpointing)
-    settings = run_settings(
-        model,
-        tokenizer,
-        rows,
-        eval_rows,
-        [train_set, eval_set],
+        _say_balance(train_set, **_weights(objective.options))
+    collator = preference_collator(model, tokenizer, spec, share)
+    recompute_activations(model, options.checkpointing)
+    recorded = {
         **options.identity(),
-        loss=loss,
-        **loss_options,
-        loss_function=_name_of(loss_function),
-        reference="cached" if isinstance(reference, Path) else reference,
-        share_prefix=getattr(collator, "share_prefix", False),
-    )
-    with open_folder(options.output_dir, settings, resume, args) as folder:
+        **objective.settings(),
+        "share_prefix": getattr(collator, "share_prefix", False),
+    }
+    encoded = [train_set, eval_set]
+    settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **recorded)
+    with open_folder(options.output_dir, settings, options.resume, args) as folder:
         trainer = PreferenceTrainer(
             model,
-            loss,
-            loss_options,
-            adapter_off=reference == "adapter_off",
-            function=loss_function,
+            spec.name,
+            objective.options,
+            adapter_off=objective.reference == "adapter_off",
+            function=objective.function,
             args=args,
             train_dataset=train_set,
             eval_dataset=eval_set,
             data_collator=collator,
-            callbacks=run_callbacks(args, show),
+            callbacks=run_callbacks(args, options.show),
         )
-        wants_reference = reference not in (None, "adapter_off")
-        if wants_reference and folder.done_steps < steps:
-            shared = reference if isinstance(reference, Path) else None
-            show_reference = show and args.process_index == 0
-            add_reference(trainer, options.precision, folder, shared, show_reference)
+        wants_reference = objective.reference not in (None, "adapter_off")
+        if wants_reference and folder.done_steps < options.steps:
+            show = options.show and args.process_index == 0
+            add_reference(trainer, options.precision, folder, objective.shared_folder, show)
         return run_training(trainer, folder, tokenizer)
 
 
@@ -207,7 +239,7 @@ def _check_reference(model, spec: LossSpec, reference) -> str | Path | None:
     if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
         raise RunError(
             f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the "
-            "cache shall lie"
+            "cache is to be"
         )
     return "cached" if reference is None else reference
 

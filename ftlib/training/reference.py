@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from ftlib.adapters.io import base_name
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.preference import sequences_of
+from ftlib.core.atomic import replacing
 from ftlib.data.rows import fingerprint
 from ftlib.training.errors import RunError
 from ftlib.training.folder import write_json
@@ -65,7 +65,7 @@ def describe(model, precision: str | None) -> dict:
 
 # --- the folder -----------------------------------------------------------------------------------
 def sequence_key(prompt_ids: list[int], completion_ids: list[int]) -> bytes:
-    """What stands for a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and
+    """The key of a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and
     where the prompt ends.
     """
     return hashlib.sha256(json.dumps([prompt_ids, completion_ids]).encode()).digest()[:KEY_BYTES]
@@ -130,10 +130,8 @@ def save_reference(
     folder: Path, described: dict, known: dict[bytes, float], dtype: torch.dtype
 ) -> None:
     """Written beside and renamed, the manifest last: a folder with a manifest is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     keys = torch.tensor([list(key) for key in known], dtype=torch.uint8)
     logps = torch.tensor(list(known.values()), dtype=dtype)
-    temporary = folder / f".{LOGPS}.{os.getpid()}.tmp"
-    save_file({"keys": keys, "logps": logps}, temporary)
-    os.replace(temporary, folder / LOGPS)
+    with replacing(folder / LOGPS) as temporary:
+        save_file({"keys": keys, "logps": logps}, temporary)
     write_json(folder / MANIFEST, described)

@@ -140,7 +140,7 @@ def _entries(log_history: list[dict], key: str, names: tuple[str, ...]) -> list[
 
 
 def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tokens: int) -> Run:
-    trainer.model.eval()
+    trainer.model.eval()  # a run leaves its model ready to answer, without dropout
     logged = trainer.state.log_history
     eval_names = tuple(f"eval_{name}" for name in trainer.metric_names)
     return Run(

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerControl
 from ftlib.adapters.active import adapter_of
 from ftlib.batches.collate import real_tokens
 from ftlib.batches.template import IGNORE
+from ftlib.core.modes import evaluation_mode
 from ftlib.losses.logps import completion_logps
 from ftlib.training.checkpoints import last_checkpoint
 from ftlib.training.errors import RunError
@@ -156,11 +157,11 @@ class SFTTrainer(Trainer):
         favours short answers.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        self.model.eval()
-        for batch, counts in self.eval_batches(eval_dataset):
-            with self.accelerator.autocast():
-                nll = -answer_logps(self.model, batch).double().sum()
-            sums += counts * torch.stack([nll, count_scored(batch).double()])
+        with evaluation_mode(self.model):
+            for batch, counts in self.eval_batches(eval_dataset):
+                with self.accelerator.autocast():
+                    nll = -answer_logps(self.model, batch).double().sum()
+                sums += counts * torch.stack([nll, count_scored(batch).double()])
         loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / count}
         self.log(metrics)

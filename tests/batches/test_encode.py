@@ -308,7 +308,7 @@ def test_embedded_splits():
 
 
 def test_rows_from_a_folder(tmp_path, monkeypatch):
-    """FTLIB_ROWS stands in for the profile's data at every scale."""
+    """FTLIB_ROWS replaces the profile's data at every scale."""
     (tmp_path / "train.jsonl").write_bytes(GOOD)
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     monkeypatch.setenv("FTLIB_ROWS", str(tmp_path))

@@ -181,7 +181,7 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
     """Trainer's fused optimizer writes past PyTorch's version counters: a norm kept by them would
     stay that of step 0.
 
-    The same training with the norm computed anew in every pass ends in the same adapter.
+    The same training with the norm computed again in every pass ends in the same adapter.
     """
     results = []
     for kept in (True, False):
