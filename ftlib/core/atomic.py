@@ -14,6 +14,12 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
+def _name_file(error: OSError, path: Path) -> None:
+    """Let an error of the system name the file: a full disk says only that there is no space."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
+
+
 @contextlib.contextmanager
 def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to, which takes `path`'s place when the block ends.
@@ -28,8 +34,7 @@ def replacing(path: Path, keep: bool = False) -> Iterator[Path]:
         yield temporary
         complete = True
     except OSError as error:
-        if error.filename is None:  # a full disk says only that there is no space
-            error.filename = str(path)
+        _name_file(error, path)
         raise
     finally:
         try:
@@ -53,6 +58,9 @@ def replacing_together(*paths: Path) -> Iterator[tuple[Path, ...]]:
             path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _swap_in(temporary, paths)
+    except OSError as error:
+        _name_file(error, paths[0])
+        raise
     finally:
         for left in temporary:
             left.unlink(missing_ok=True)
