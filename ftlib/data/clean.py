@@ -23,10 +23,13 @@ def clean_text(text: str) -> str:
     verse. Spaces at the end of a line, blank lines at both ends and more than two in a row go.
     Cleaning twice is cleaning once.
     """
-    text = _LINE_ENDS.sub("\n", unicodedata.normalize("NFC", text))
-    text = _CONTROL.sub("", _INVISIBLE.sub("", _SPACES.sub(" ", text)))
-    text = unicodedata.normalize(
-        "NFC", text
-    )  # what stood between a letter and its accent may be gone
+    text = unicodedata.normalize("NFC", text)
+    text = _LINE_ENDS.sub("\n", text)
+    text = _SPACES.sub(" ", text)
+    text = _INVISIBLE.sub("", text)
+    text = _CONTROL.sub("", text)
+    # Once more: what lay between a letter and its accent may be gone.
+    text = unicodedata.normalize("NFC", text)
     text = _TRAILING.sub("", text)
-    return _BLANK_LINES.sub("\n\n\n", text).strip("\n")
+    text = _BLANK_LINES.sub("\n\n\n", text)
+    return text.strip("\n")
