@@ -88,6 +88,13 @@ def is_message(value) -> bool:
     return isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
+def check_object(row, where: str) -> dict:
+    """The row, if it is a JSON object, whatever its keys; DataError if not."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row is an object {{…}}, not {type(row).__name__}")
+    return row
+
+
 def check_row(row, where: str) -> dict:
     """Raise DataError unless the row holds non-empty messages that end with the assistant."""
     messages = row.get("messages") if isinstance(row, dict) else None
