@@ -56,6 +56,16 @@ def _carried(row: dict, taken: Iterable[str], made: Iterable[str]) -> dict:
     return rest
 
 
+def _kept(row: dict, name: str) -> dict:
+    """What a row keeps under a format's name for the way back; FormatError for what is no object."""
+    kept = row.get(name, {})
+    if not isinstance(kept, dict):
+        raise FormatError(
+            f"{name} is {str(kept)[:60]!r}: delete this key, which convert() writes as an object"
+        )
+    return kept
+
+
 def check_messages(row: dict) -> list[dict]:
     """The row's messages, each with a known role and text; FormatError names what is not."""
     messages = row.get("messages") if isinstance(row, dict) else None
@@ -69,7 +79,7 @@ def check_messages(row: dict) -> list[dict]:
             raise FormatError(
                 f"message {i} has role {str(role)[:60]!r}: use one of {', '.join(ROLES)}"
             )
-        more = sorted(set(message) - {"role", "content"})
+        more = [key for key in message if key not in ("role", "content")]
         if more:
             raise FormatError(
                 f"message {i} has {more[0]!r}, which would be lost: tool calls and names are not "
@@ -134,7 +144,7 @@ def messages_to_alpaca(row: dict) -> dict:
     last.
     """
     messages = check_messages(row)
-    kept = row.get("alpaca", {})
+    kept = _kept(row, "alpaca")
     has_system = messages[0]["role"] == "system"
     turns = messages[1:] if has_system else messages
     roles = [message["role"] for message in turns]
@@ -165,13 +175,13 @@ def _instruction_and_input(question: str, cut: int | None) -> tuple[str, str | N
     """
     if cut is None:
         return question, None
-    end = cut + len(JOIN)
-    if question[cut:end] != JOIN:
+    fits = isinstance(cut, int) and question[cut : cut + len(JOIN)] == JOIN
+    if not fits:
         raise FormatError(
             "alpaca['instruction'] no longer fits the last question: delete the key 'alpaca', "
             "or leave the text as it was"
         )
-    return question[:cut], question[end:]
+    return question[:cut], question[cut + len(JOIN) :]
 
 
 # --- ShareGPT -------------------------------------------------------------------------------------
@@ -203,16 +213,21 @@ def sharegpt_to_messages(row: dict) -> dict:
 def _sharegpt_message(turn, number: int) -> dict:
     """A turn of ShareGPT as a message; FormatError where it is none, or has more to it."""
     name = turn.get("from") if isinstance(turn, dict) else None
-    if name not in SHAREGPT_ROLES:
+    if _sharegpt_role(name) is None:
         raise FormatError(
             f"turn {number} is from {str(name)[:60]!r}: "
             f"use one of {', '.join(SHAREGPT_ROLES)} (tool calls are not converted)"
         )
-    more = sorted(set(turn) - {"from", "value"})
+    more = [key for key in turn if key not in ("from", "value")]
     if more:
         raise FormatError(f"turn {number} has {more[0]!r}, which would be lost: move it to the row")
     text = _text(turn.get("value"), f"turn {number}'s value")
     return {"role": SHAREGPT_ROLES[name], "content": text}
+
+
+def _sharegpt_role(name) -> str | None:
+    """The role that one of ShareGPT's names says; None for any other value."""
+    return SHAREGPT_ROLES.get(name) if isinstance(name, str) else None
 
 
 def _usual_names(messages: list[dict]) -> list[str]:
@@ -225,12 +240,13 @@ def messages_to_sharegpt(row: dict) -> dict:
     tool.
     """
     messages = check_messages(row)
-    kept = row.get("sharegpt", {})
+    kept = _kept(row, "sharegpt")
     beside = bool(kept.get("system"))  # the system prompt lies beside the turns
     turns = messages[1:] if beside else messages
     names = kept.get("from") or _usual_names(turns)
     roles = [message["role"] for message in turns]
-    named_otherwise = [SHAREGPT_ROLES.get(name) for name in names] != roles
+    is_list = isinstance(names, list)
+    named_otherwise = not is_list or [_sharegpt_role(name) for name in names] != roles
     no_system = beside and messages[0]["role"] != "system"
     if named_otherwise or no_system:
         raise FormatError(

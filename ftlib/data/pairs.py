@@ -14,7 +14,7 @@ import json
 import math
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from ftlib.core.checks import check_positive_integer
@@ -225,7 +225,10 @@ def _answers_by_family(rows: list[dict]) -> dict[object, list[str]]:
             raise PairError(
                 f"row {i}: an answer without a question: 'messages' needs the user's turn too"
             )
-        answers[row.get("family")].append(messages[-1]["content"])
+        family = row.get("family")
+        if not isinstance(family, Hashable):
+            raise PairError(f"row {i}: family is {str(family)[:60]!r}: text or a number is needed")
+        answers[family].append(messages[-1]["content"])
     return answers
 
 

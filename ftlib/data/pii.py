@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Found:
 
 
 def _digits(text: str) -> list[int]:
-    return [int(c) for c in text if c.isdigit()]
+    return [int(character) for character in text if character.isdecimal()]
 
 
 def is_iban(text: str) -> bool:
@@ -60,11 +61,9 @@ def is_phone(text: str) -> bool:
     count = len(_digits(text))
     if text.startswith(("+", "00")):
         return 8 <= count <= 17
-    return (
-        8 <= count <= 12
-        and bool(re.search(r"[ ()./-]", text.strip()))
-        and not re.fullmatch(r"\d+\.\d+", text)
-    )
+    has_separators = re.search(r"[ ()./-]", text.strip()) is not None
+    is_decimal = re.fullmatch(r"\d+\.\d+", text) is not None
+    return 8 <= count <= 12 and has_separators and not is_decimal
 
 
 def _always(_: str) -> bool:
@@ -111,13 +110,14 @@ def _longest(kind: str, match: re.Match) -> Found | None:
     """The match where it passes its check; of an IBAN that ran on into the next word, the part that
     does.
     """
-    _, valid = PII[kind]
+    _, is_valid = PII[kind]
     parts = re.split(r"(?=[ -])", match[0])
     fewest = 1 if kind == "iban" else len(parts)
     for count in range(len(parts), fewest - 1, -1):
         piece = "".join(parts[:count])
-        if valid(piece):
-            return Found(kind, match.start(), match.start() + len(piece), piece)
+        if is_valid(piece):
+            start = match.start()
+            return Found(kind, start, start + len(piece), piece)
     return None
 
 
@@ -134,31 +134,33 @@ def find_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> list[Found]:
             f"kinds={kinds!r}: {unknown[0]!r} is unknown, use some of {', '.join(PII)}"
         )
     found: list[Found] = []
-    for kind in (k for k in PII if k in kinds):
-        for match in PII[kind][0].finditer(text):
+    for kind, (pattern, _) in PII.items():
+        if kind not in kinds:
+            continue
+        for match in pattern.finditer(text):
             piece = _longest(kind, match)
-            if (
-                piece
-                and not _date(piece)
-                and all(piece.end <= f.start or piece.start >= f.end for f in found)
-            ):
-                found.append(piece)
-    return sorted(found, key=lambda f: f.start)
+            if piece is None or _is_date(piece) or _overlaps(piece, found):
+                continue
+            found.append(piece)
+    return sorted(found, key=attrgetter("start"))
 
 
-def _date(piece: Found) -> bool:
+def _overlaps(piece: Found, others: list[Found]) -> bool:
+    """Whether a piece shares characters with one of the others."""
+    return any(piece.start < other.end and other.start < piece.end for other in others)
+
+
+_DATE = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|\d{4}\s?-\s?\d{4}")
+
+
+def _is_date(piece: Found) -> bool:
     """A phone number's form, but a date's or a range of years' meaning."""
-    return piece.kind == "phone" and bool(
-        re.fullmatch(
-            r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|\d{4}\s?-\s?\d{4})",
-            piece.text,
-        )
-    )
+    return piece.kind == "phone" and _DATE.fullmatch(piece.text) is not None
 
 
 def mask_pii(text: str, kinds: tuple[str, ...] = tuple(PII)) -> tuple[str, Counter]:
     """The text with `[EMAIL]`, `[PHONE]`, … in place of personal data; how many of each kind."""
     found = find_pii(text, kinds)
-    for f in reversed(found):
-        text = f"{text[: f.start]}[{f.kind.upper()}]{text[f.end :]}"
-    return text, Counter(f.kind for f in found)
+    for piece in reversed(found):  # from the end, so that places before it stay
+        text = f"{text[: piece.start]}[{piece.kind.upper()}]{text[piece.end :]}"
+    return text, Counter(piece.kind for piece in found)

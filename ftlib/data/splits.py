@@ -7,7 +7,7 @@ from __future__ import annotations
 import html
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ftlib.core.errors import DataError
@@ -141,6 +141,11 @@ def _join_by_key(union: Union, rows: list[dict], key: str | Callable[[dict], obj
         else:
             raise DataError(
                 f"row {i} has no {key!r}: name another key, or pass a function of the row"
+            )
+        if not isinstance(value, Hashable):
+            raise DataError(
+                f"row {i} has {str(value)[:60]!r} for {key!r}, which cannot be looked up: "
+                "pass a function of the row that makes text of it"
             )
         union.join(first.setdefault(value, i), i)
 
