@@ -57,7 +57,7 @@ def _carried(row: dict, taken: Iterable[str], made: Iterable[str]) -> dict:
 
 
 def _kept(row: dict, name: str) -> dict:
-    """What a row keeps under a format's name for the way back; FormatError for what is no object."""
+    """What a row keeps under a format's name for the way back; FormatError unless an object."""
     kept = row.get(name, {})
     if not isinstance(kept, dict):
         raise FormatError(
