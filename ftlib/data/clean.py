@@ -21,7 +21,9 @@ def clean_text(text: str) -> str:
 
     Newlines, indentation, tabs and runs of spaces inside a line stay: they are code, tables and
     verse. Spaces at the end of a line, blank lines at both ends and more than two in a row go.
-    Cleaning twice is cleaning once.
+    Cleaning twice is cleaning once. (ftfy's fixes go another way: they keep zero-width, no-break
+    and soft-hyphen characters and spaces at the ends of lines, and take form feeds and other line
+    ends out where here a newline comes in.)
     """
     text = unicodedata.normalize("NFC", text)
     text = _LINE_ENDS.sub("\n", text)

@@ -174,7 +174,7 @@ def write_dataset(
     applied, in order, each {"name", "settings", "in", "kept", "reasons": {reason: count}}
     (`rule_counts` makes them); the counts must add up. `changed`: counts of what was altered, such
     as personal data masked by kind. `about`, `licence` and `limits` go into the data card. `check`:
-    the kind of row ("messages", "preference", "binary" or None). No time stands in any file: the
+    the kind of row ("messages", "preference", "binary" or None). No file holds a time: the
     same call writes the same bytes. DataError where a split is empty, a row is not of its kind, or
     counts do not add up; the manifest is written last.
     """

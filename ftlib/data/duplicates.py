@@ -294,6 +294,7 @@ class ExactDuplicates:
     name: str = "exact duplicates"
 
     def begin(self) -> Callable[[dict, int], str | None]:
+        """The check of one run, which remembers the rows it has seen."""
         # A row's number by its texts, for labelled rows by texts and label.
         seen: dict[bytes | tuple[bytes, object], int] = {}
 
@@ -350,6 +351,7 @@ class NearDuplicates:
         return f"{more} tokens more or less than"
 
     def begin(self) -> Callable[[dict, int], str | None]:
+        """The check of one run, which remembers the rows it has let pass."""
         kept_by_label = defaultdict(self._kept)
 
         def check(row: dict, number: int) -> str | None:

@@ -4,7 +4,7 @@ bias of length in them.
 TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant message], "rejected":
 [one assistant message]}``, a binary row ``{"prompt", "completion", "label": bool}``; plain strings
 in their place are kept as strings. Other keys are carried along. What becomes no pair is counted by
-reason in `Pairs.left_out`, never dropped unsaid.
+reason in `Pairs.left_out`, never dropped silently.
 """
 
 from __future__ import annotations

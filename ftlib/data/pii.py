@@ -14,7 +14,7 @@ from stdnum import iban, luhn
 
 @dataclass(frozen=True)
 class Found:
-    """A piece of personal data: its kind, and where it stands in the text."""
+    """A piece of personal data: its kind, and where it is in the text."""
 
     kind: str
     start: int

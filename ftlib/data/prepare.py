@@ -152,6 +152,7 @@ def _begin(rule: Callable) -> Check:
         return rule.begin()
 
     def check(row: dict, number: int):
+        """What the rule says of the row; it does not ask for the number."""
         return rule(row)
 
     return check
@@ -231,12 +232,12 @@ def prepare(
     order, the input is not altered.
 
     A rule is a callable `rule(row)` that returns None (leave it), text (the reason to drop it), or
-    (new row, counts); its `name` stands in the report. Without `rules`, `standard_rules()`. Rows
-    are read one at a time: a generator and `out`, a JSONL file for what is kept, written beside and
-    renamed, need memory only for the list of dropped rows and for what rules remember (for each
-    kept row some 0.15 kB for exact duplicates and 0.4 for near ones, whose texts lie in a temporary
-    file from 64 MB on). PrepareError names the row and the rule where a rule fails, DataError a
-    kept row that JSON cannot hold; then no file is written.
+    (new row, counts); its `name` is what the report calls it. Without `rules`, `standard_rules()`.
+    Rows are read one at a time: a generator and `out`, a JSONL file for what is kept, written
+    beside and renamed, need memory only for the list of dropped rows and for what rules remember
+    (for each kept row some 0.15 kB for exact duplicates and 0.4 for near ones, whose texts lie in a
+    temporary file from 64 MB on). PrepareError names the row and the rule where a rule fails,
+    DataError a kept row that JSON cannot hold; then no file is written.
     """
     rules = standard_rules() if rules is None else list(rules)
     names = [rule_name(rule) for rule in rules]

@@ -32,7 +32,9 @@ LONGEST_TOKEN = 16  # characters in which a word or an escape that a chunk cuts 
 
 # What a reader yields: (number of the line or row, its text or None for Parquet, the row or the
 # DataError that tells why not).
-#
+Item = tuple[int, str | bytes | None, "object | DataError"]
+
+# Why JSON and CSV are not left to a library:
 # pyarrow and datasets read JSON and CSV too, but keep less of what is promised here. Tried with
 # pyarrow 26 and datasets 5.2: pyarrow.json takes no array, makes 2^63 the float 9.22337203685478e18
 # and NaN a value, fills the keys that only other rows have with None, turns "2024-01-31 10:00:00"
@@ -41,7 +43,6 @@ LONGEST_TOKEN = 16  # characters in which a word or an escape that a chunk cuts 
 # to a ragged row, and an open quote swallows the rest of the file. datasets keeps the last of two
 # equal keys, drops half a surrogate pair, and holds a whole array in memory (279 MB for a file of
 # 43, here under 1).
-Item = tuple[int, str | bytes | None, "object | DataError"]
 
 
 # --- lines ----------------------------------------------------------------------------------------

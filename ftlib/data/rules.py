@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ftfy.badness import BADNESS_RE
+
 from ftlib.core.errors import DataError
 from ftlib.data.clean import clean_text
 from ftlib.data.pii import PII, mask_pii
@@ -231,9 +233,7 @@ _BOILERPLATE = re.compile(
     r"|\bi can(?:no|'|’)t (?:assist|help|comply|fulfil)\w* (?:you )?with\b",
     re.IGNORECASE,
 )
-_BROKEN = re.compile(
-    "\ufffd|Ã[\u0080-\u00bf\u0192\u201a-\u2039]|â€[\u0080-\u00bf\u0153\u017e\u2018-\u2122]|Â[\u00a0-\u00bf]"
-)
+_LOST_CHARACTER = re.compile("\ufffd")
 _FENCE = re.compile(r"(?m)^\s*```")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)]*\s")
 _NO_END = re.compile(r"[\w,;(-]$")
@@ -287,7 +287,7 @@ def truncated(row: dict) -> str | None:
 
     In mid-sentence: some sentence before has an end, and the last line has eight words or more, is
     no list item, and ends in a letter, a digit or a comma. Answers without sentences, lists,
-    tables, indented code and signatures are let be.
+    tables, indented code and signatures are left alone.
     """
     for _, answer in row_answers(row):
         if len(_FENCE.findall(answer)) % 2:
@@ -323,10 +323,14 @@ def html_left(row: dict) -> str | None:
 
 
 def broken_encoding(row: dict) -> str | None:
-    """Drops UTF-8 that was read as Latin-1 or cp1252 ("Ã©", "â€™"), and the mark of a lost
-    character (U+FFFD).
+    """Drops text that was read in another encoding than it was written in, such as UTF-8 in Latin-1
+    or cp1252 ("Ã©" for é, "â€™" for ’), by ftfy's sequences that no language has; and the mark of a
+    lost character (U+FFFD).
+
+    Such text is dropped, not repaired: where it is what a row speaks of, the repair would be wrong.
     """
-    found = _BROKEN.search(row_text(row))
+    text = row_text(row)
+    found = _LOST_CHARACTER.search(text) or BADNESS_RE.search(text)
     if not found:
         return None
     return f"broken encoding {found[0]!r}"
