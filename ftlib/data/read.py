@@ -34,15 +34,15 @@ LONGEST_TOKEN = 16  # characters in which a word or an escape that a chunk cuts 
 # DataError that tells why not).
 Item = tuple[int, str | bytes | None, "object | DataError"]
 
-# Why JSON and CSV are not left to a library:
-# pyarrow and datasets read JSON and CSV too, but keep less of what is promised here. Tried with
-# pyarrow 26 and datasets 5.2: pyarrow.json takes no array, makes 2^63 the float 9.22337203685478e18
-# and NaN a value, fills the keys that only other rows have with None, turns "2024-01-31 10:00:00"
-# into a datetime, and one bad line ends the file, named by its number within a block. pyarrow.csv
-# keeps one of two columns of one name, reads `"1"x` as 1x, takes NUL for text, gives no line number
-# to a ragged row, and an open quote swallows the rest of the file. datasets keeps the last of two
-# equal keys, drops half a surrogate pair, and holds a whole array in memory (279 MB for a file of
-# 43, here under 1).
+# Why JSON and CSV are not left to pyarrow or datasets, which read them too but keep less of what is
+# promised here (tried with pyarrow 26 and datasets 5.2). pyarrow.json takes no array, makes a float
+# of 2^63 and a value of NaN, fills keys that only other rows have with None, turns
+# "2024-01-31 10:00:00" into a datetime, and one bad line ends the file: the third line, after a
+# blank one, as "row 1". pyarrow.csv keeps one of two columns of one name, reads `"1"x` as 1x, takes
+# NUL for text, gives no line number to a ragged row, and an open quote swallows the rest of the
+# file. datasets keeps the last of two equal keys, drops half a surrogate pair, refuses integers
+# beyond 64 bits without naming the row, and holds a whole array in memory (279 MB for a file of 43,
+# here under 1).
 
 
 # --- lines ----------------------------------------------------------------------------------------

@@ -330,6 +330,8 @@ def broken_encoding(row: dict) -> str | None:
     Such text is dropped, not repaired: where it is what a row speaks of, the repair would be wrong.
     """
     text = row_text(row)
+    if text.isascii():  # as most English is; nothing to look for, and soon said
+        return None
     found = _LOST_CHARACTER.search(text) or BADNESS_RE.search(text)
     if not found:
         return None
