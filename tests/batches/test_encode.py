@@ -321,6 +321,9 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n')
     with pytest.raises(DataError, match=r"base_text.jsonl:2: .*'text'"):
         ft.load_base_text()
+    (tmp_path / "base_text.jsonl").write_text('\ufeff{"text": "one"}\n\n{"text": "two"\n')
+    with pytest.raises(DataError, match=r"base_text.jsonl:3: not valid JSON"):
+        ft.load_base_text()
     (tmp_path / "base_text.jsonl").unlink()
     with pytest.raises(DataError, match=r"base_text\.jsonl does not exist"):
         ft.load_base_text()

@@ -126,6 +126,23 @@ def test_tables_give_back_what_they_take_or_refuse_it(rows, name, tmp_path_facto
     assert read(path, share=0)[0] == [{k: number(v) for k, v in row.items()} for row in rows]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json.gz"])
+def test_integers_of_any_size_are_exact(name, tmp_path):
+    """Beyond 64 bits, where other readers make floats of them or give up."""
+    rows = [{"n": 2**63}, {"n": -(10**30) - 1}, {"n": 1.5}]
+    write_rows(tmp_path / name, rows)
+    assert [repr(row["n"]) for row in read(tmp_path / name, share=0)[0]] == [
+        "9223372036854775808",
+        "-1000000000000000000000000000001",
+        "1.5",
+    ]
+
+
+def test_parquet_refuses_integers_beyond_64_bits(tmp_path):
+    with pytest.raises(DataError, match="rows 1 to 1 do not fit"):
+        write_rows(tmp_path / "r.parquet", [{"n": 2**64}])
+
+
 def test_several_files_are_one_stream(tmp_path):
     write_rows(tmp_path / "a.jsonl", ROWS[:2])
     write_rows(tmp_path / "b.parquet", ROWS[2:])
