@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 
 
@@ -17,6 +18,16 @@ def check_positive_integer(
         advice = f"; {hint}" if hint else ""
         raise error(f"{name}={value!r}: must be a whole number of at least 1{advice}")
     return int(value)
+
+
+def as_rows(name: str, rows, error: type[Exception] = ValueError):
+    """Rows that can be gone over more than once: those given, or a list of what a generator yields.
+    `error` names the argument where it is no sequence of rows: a single text, a single row.
+    """
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+        kind = type(rows).__name__
+        raise error(f"{name} is a {kind}: pass a list of rows, or a generator of them")
+    return rows if hasattr(rows, "__len__") else list(rows)
 
 
 def check_number(

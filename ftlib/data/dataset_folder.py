@@ -153,11 +153,11 @@ def _write_split(path: Path, name: str, rows: Iterable[dict], check: str | None)
 
 
 def write_dataset(
-    folder,
+    folder: str | os.PathLike,
     splits: dict[str, Iterable[dict]],
     *,
-    sources=(),
-    rules: list[dict] = (),
+    sources: Iterable[str | os.PathLike] = (),
+    rules: Iterable[dict] = (),
     changed: dict[str, int] | None = None,
     seed: int | None = None,
     title: str | None = None,

@@ -299,9 +299,8 @@ class ExactDuplicates:
         seen: dict[bytes | tuple[bytes, object], int] = {}
 
         def check(row: dict, number: int) -> str | None:
-            key = exact_key(row)
-            if "label" in row:
-                key = (key, row["label"])
+            text_key = exact_key(row)
+            key = (text_key, row["label"]) if "label" in row else text_key
             first = seen.setdefault(key, number)
             return None if first == number else f"same text as row {first}"
 
@@ -352,7 +351,7 @@ class NearDuplicates:
 
     def begin(self) -> Callable[[dict, int], str | None]:
         """The check of one run, which remembers the rows it has let pass."""
-        kept_by_label = defaultdict(self._kept)
+        kept_by_label: defaultdict = defaultdict(self._kept)
 
         def check(row: dict, number: int) -> str | None:
             index, places = kept_by_label[row.get("label")]

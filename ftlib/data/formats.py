@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ftlib.core.errors import DataError
 
@@ -213,7 +214,8 @@ def sharegpt_to_messages(row: dict) -> dict:
 def _sharegpt_message(turn, number: int) -> dict:
     """A turn of ShareGPT as a message; FormatError where it is none, or has more to it."""
     name = turn.get("from") if isinstance(turn, dict) else None
-    if _sharegpt_role(name) is None:
+    role = _sharegpt_role(name)
+    if role is None:
         raise FormatError(
             f"turn {number} is from {str(name)[:60]!r}: "
             f"use one of {', '.join(SHAREGPT_ROLES)} (tool calls are not converted)"
@@ -222,7 +224,7 @@ def _sharegpt_message(turn, number: int) -> dict:
     if more:
         raise FormatError(f"turn {number} has {more[0]!r}, which would be lost: move it to the row")
     text = _text(turn.get("value"), f"turn {number}'s value")
-    return {"role": SHAREGPT_ROLES[name], "content": text}
+    return {"role": role, "content": text}
 
 
 def _sharegpt_role(name) -> str | None:
@@ -321,7 +323,7 @@ FORMATS: dict[str, tuple[Conversion, Conversion]] = {  # name: (to messages, fro
 TELLS = {"messages": "messages", "conversations": "sharegpt", "instruction": "alpaca"}
 
 
-def detect_format(row) -> str:
+def detect_format(row: Any) -> str:
     """The format of a row by its keys: "messages", "sharegpt", "alpaca" or "chatml". FormatError if
     it is none of them.
     """

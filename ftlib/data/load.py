@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftlib.core.errors import DataError
 from ftlib.core.paths import DATA
-from ftlib.core.profiles import get_profile
+from ftlib.core.profiles import Profile, get_profile
 from ftlib.data.hub import fetch, hub_rows
 from ftlib.data.rows import check_any
 from ftlib.data.stream import read_jsonl
@@ -45,7 +45,7 @@ def _dataset(profile, split: str) -> str:
 NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
 
 
-def load_rows(split: str, profile=None) -> list[dict]:
+def load_rows(split: str, profile: str | Profile | None = None) -> list[dict]:
     """The profile's rows for a split: "train", "validation", "golden"; preference pairs:
     "preferences", "preferences_long" (chosen is always longer), "preferences_matched" (length says
     nothing), "preferences_test" (held out); thumbs: "feedback".
@@ -75,7 +75,7 @@ def _check_base_text(row, where: str) -> dict:
     return row
 
 
-def load_base_text(profile=None, count: int = 200) -> list[str]:
+def load_base_text(profile: str | Profile | None = None, count: int = 200) -> list[str]:
     """Held-out text of the base model's own domain, to measure forgetting."""
     profile = get_profile(profile)
     local = os.environ.get("FTLIB_ROWS")

@@ -14,8 +14,9 @@ import json
 import math
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import PairError
@@ -29,6 +30,9 @@ from ftlib.data.rows import (
     completion_text,
 )
 from ftlib.data.texts import text_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Pairs(list):
@@ -51,8 +55,9 @@ def _is_scored(row) -> bool:
         return False
     completions = row.get("completions")
     scores = row.get("scores")
-    are_lists = isinstance(completions, list) and isinstance(scores, list)
-    return are_lists and len(completions) == len(scores)
+    if not isinstance(completions, list) or not isinstance(scores, list):
+        return False
+    return len(completions) == len(scores)
 
 
 def _is_finite_number(value) -> bool:
@@ -90,7 +95,7 @@ def _no_pair(better: str, worse: str, difference: float, margin: float) -> str |
     return None
 
 
-def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pairs:
+def pairs_from_scores(rows: Iterable[dict], margin: float = 0.0, how: str = "best-worst") -> Pairs:
     """Pairs from rows ``{"prompt", "completions": […], "scores": […]}``: the better-scored
     completion is chosen.
 
@@ -121,7 +126,7 @@ def _pairs_of_scored(row: dict, margin: float, how: str, out: Pairs) -> None:
         return
     compared = [(best_first[0], best_first[-1])]
     if how == "all":
-        compared = itertools.combinations(best_first, 2)
+        compared = list(itertools.combinations(best_first, 2))
     rest = _without(row, "prompt", "completions", "scores")
     for a, b in compared:
         chosen = completions[a]
@@ -166,7 +171,9 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
+def synthetic_pairs(
+    rows: Sequence[dict], corrupt: Sequence[str] = tuple(CORRUPTIONS), seed: int = 0
+) -> Pairs:
     """Pairs of a row's answer (chosen) and that answer corrupted (rejected), one a row; as good as
     what the corruption teaches.
 
@@ -233,7 +240,7 @@ def _answers_by_family(rows: list[dict]) -> dict[object, list[str]]:
 
 
 # --- pairs and binary feedback into one another ---------------------------------------------------
-def pairs_to_binary(pairs) -> list[dict]:
+def pairs_to_binary(pairs: Iterable[dict]) -> list[dict]:
     """Two binary rows a pair: the chosen completion with label True, then the rejected one with
     False; other keys on both.
     """
@@ -263,7 +270,7 @@ def _join(up: dict, down: dict) -> dict:
     return pair
 
 
-def binary_to_pairs(rows) -> Pairs:
+def binary_to_pairs(rows: Iterable[dict]) -> Pairs:
     """Pairs from binary rows: under each prompt the first waiting thumbs up meets the first waiting
     thumbs down.
 
@@ -304,7 +311,9 @@ def _by_label(rows: list[dict]) -> dict[bool, list[int]]:
     return places
 
 
-def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> list[dict]:
+def imbalanced(
+    rows: Iterable[dict], ratio: float, size: int | None = None, seed: int = 0
+) -> list[dict]:
     """A random subset with `ratio` thumbs down for every thumbs up (10: 1 to 10; 0.1: 10 to 1), in
     the rows' order.
 
@@ -365,7 +374,7 @@ def _differences(pairs, tokenizer) -> list[int]:
     return differences
 
 
-def rank_biserial(differences: list[float]) -> float:
+def rank_biserial(differences: Sequence[float]) -> float:
     """Matched-pairs rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1): (W+ - W-) / (W+
     + W-), W± the sums of the ranks of the absolute differences above and below 0, ties sharing
     their mean rank, zeros left out. 0 where all are zero.
@@ -384,7 +393,9 @@ def rank_biserial(differences: list[float]) -> float:
     return sum(signed_ranks) / all_ranks
 
 
-def length_bias(pairs, tokenizer=None) -> LengthBias:
+def length_bias(
+    pairs: Sequence[dict], tokenizer: PreTrainedTokenizerBase | None = None
+) -> LengthBias:
     """How far the chosen answers are the longer ones, in characters, or in tokens where a tokenizer
     is given.
 
@@ -408,7 +419,12 @@ def length_bias(pairs, tokenizer=None) -> LengthBias:
     )
 
 
-def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> Pairs:
+def balance_length(
+    pairs: Sequence[dict],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    bin_width: int = 4,
+    seed: int = 0,
+) -> Pairs:
     """A subset in which length does not predict preference, by matched sampling, in the pairs'
     order.
 

@@ -137,7 +137,10 @@ def standard_rules(
 
 def rule_name(rule: Callable) -> str:
     """A rule's `name`, or that of the function."""
-    return getattr(rule, "name", None) or getattr(rule, "__name__", type(rule).__name__)
+    own_name = getattr(rule, "name", None)
+    if own_name:
+        return own_name
+    return getattr(rule, "__name__", type(rule).__name__)
 
 
 Check = Callable[[dict, int], str | tuple[dict, Counter] | None]

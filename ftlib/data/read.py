@@ -296,7 +296,7 @@ def _header(number: int, raw: bytes, record) -> list[str]:
     names = list(names)
     if len(names) != len(record) or not all(names):
         raise DataError(
-            f"line {number}: no header of column names (a name is empty or stands twice)"
+            f"line {number}: no header of column names (a name is empty or is there twice)"
         )
     return names
 

@@ -9,11 +9,13 @@ binary       {"prompt", "completion", "label": true or false}: likewise
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 from ftlib.core.errors import DataError, PairError
 
@@ -27,7 +29,7 @@ def _once(pairs: list[tuple]) -> dict:
     if len(out) < len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = next(key for key, count in counts.items() if count > 1)
-        raise DataError(f"the key {twice[:60]!r} stands twice in one object: keep one of them")
+        raise DataError(f"the key {twice[:60]!r} is there twice in one object: keep one of them")
     return out
 
 
@@ -221,9 +223,23 @@ def check_any(row, where: str = "row") -> dict:
 CHECKS = {"messages": check_row, "preference": check_pair, "binary": check_binary}
 
 
-def fingerprint(rows: list[dict]) -> str:
-    """SHA-256 over the rows in order: equal data, equal fingerprint."""
+def fingerprint(rows: Iterable) -> str:
+    """SHA-256 over the rows in order: equal data, equal fingerprint. Dates, which a Parquet table
+    may hold, count as their ISO text. DataError for any other value that JSON does not have.
+    """
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    for number, row in enumerate(rows):
+        try:
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_date_text)
+        except TypeError as error:
+            raise DataError(f"row {number} cannot be fingerprinted: {error}") from None
+        digest.update(text.encode() + b"\n")
     return digest.hexdigest()
+
+
+def _date_text(value) -> str:
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return value.isoformat()
+    raise TypeError(
+        f"{str(value)[:60]!r} is a {type(value).__name__}: turn it into text or a number"
+    )

@@ -174,7 +174,7 @@ def _deal(groups: Groups, wanted: dict[str, int], rng: random.Random) -> dict[st
             weights = [room[name] for name in fits]
             chosen = rng.choices(fits, weights)[0]
         else:
-            chosen = max(room, key=room.get)
+            chosen = max(room, key=room.__getitem__)
         room[chosen] -= len(group)
         dealt[chosen].append(group)
     return dealt

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -167,9 +167,9 @@ class RowStream:
 
 
 def stream_rows(
-    paths,
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
     check: str | Callable | None = None,
-    rejects=None,
+    rejects: str | os.PathLike | None = None,
     max_reject_share: float = 0.05,
     progress: bool = True,
 ) -> RowStream:
@@ -186,25 +186,37 @@ def stream_rows(
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    paths = [Path(path) for path in paths]
+    files = [Path(path) for path in paths]
     if check is not None and not callable(check) and check not in CHECKS:
         raise DataError(
             f"check={check!r}: use None, {', '.join(map(repr, CHECKS))} or a function (row, where)"
         )
     if not 0 <= max_reject_share <= 1:
         raise DataError(f"max_reject_share={max_reject_share!r}: a share between 0 and 1 is needed")
-    if not paths:
+    if not files:
         raise DataError("no file to read: paths is empty")
-    for path in paths:
+    for path in files:
         format_of(path)
         if not path.is_file():
             raise DataError(f"{path} does not exist")
     check_function = CHECKS[check] if isinstance(check, str) else check
     rejects_path = Path(rejects) if rejects else None
-    return RowStream(paths, check_function, rejects_path, max_reject_share, progress)
+    return RowStream(files, check_function, rejects_path, max_reject_share, progress)
 
 
-def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row) -> list[dict]:
+def _refuse_other_format(path: Path, beginning: bytes) -> None:
+    """DataError for what is no JSONL from its first bytes on, and who reads it."""
+    if beginning.startswith(b"\x1f\x8b"):  # as every gzip file does
+        raise DataError(f"{path} is gzipped: stream_rows({str(path)!r}) reads it")
+    if beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") and path.suffix == ".json":
+        raise DataError(
+            f"{path} holds one JSON array, not a row a line: stream_rows({str(path)!r}) reads it"
+        )
+
+
+def read_jsonl(
+    path: str | os.PathLike, on_error: str = "raise", check: Callable = check_row
+) -> list[dict]:
     """The rows of a JSONL file. A bad line raises DataError with file, line and reason.
 
     `check(row, where)` raises for a row that is not of its schema: by default one with `messages`;
@@ -219,6 +231,7 @@ def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     with path.open("rb") as file:
+        _refuse_other_format(path, file.peek(64))
         for number, _, item in read_lines(file):
             where = f"{path}:{number}"
             try:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import datetime
 import gzip
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -30,7 +32,18 @@ def to_json(row, number: int) -> str:
         text.encode()  # half of a surrogate pair is no text
         return text
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"row {number} cannot be written as JSON: {error}") from None
+        reason = _odd_value(row) or error
+        raise DataError(f"row {number} cannot be written as JSON: {reason}") from None
+
+
+def _odd_value(row) -> str:
+    """Which value of a row is of a type that JSON does not have; empty if none is at the top."""
+    for key, value in row.items() if isinstance(row, dict) else ():
+        if isinstance(value, (datetime.date, datetime.time)):
+            return f"{key!r} holds a {type(value).__name__}: write value.isoformat(), or .parquet"
+        if isinstance(value, bytes):
+            return f"{key!r} holds bytes: write text, or .parquet"
+    return ""
 
 
 def _same_keys(rows: Iterable[dict]) -> Iterator[tuple[int, dict]]:
@@ -152,7 +165,7 @@ WRITERS: dict[str, Callable] = {
 }
 
 
-def write_rows(path, rows: Iterable[dict]) -> int:
+def write_rows(path: str | os.PathLike, rows: Iterable[dict]) -> int:
     """Write rows as the path's ending says (`stream_rows` reads them back); returns how many.
     `rows` may be a generator.
 

@@ -7,7 +7,7 @@ refuses to resume with other settings or data, and ends with `adapter/` and `man
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
 from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
+from ftlib.core.checks import as_rows
 from ftlib.training.errors import RunError
 from ftlib.training.folder import log, open_folder
 from ftlib.training.identity import run_settings
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 def finetune(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict],
+    rows: Iterable[dict],
     *,
     steps: int,
     learning_rate: float,
     batch_size: int = 32,
     seed: int = 0,
-    eval_rows: Sequence[dict] | None = None,
+    eval_rows: Iterable[dict] | None = None,
     eval_steps: int | None = None,
     output_dir: str | os.PathLike | None = None,
     resume: bool = True,
@@ -97,6 +98,8 @@ def finetune(
             f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's "
             "own length, which a packed row does not have; choose one of them"
         )
+    rows = as_rows("rows", rows, RunError)
+    eval_rows = as_rows("eval_rows", eval_rows or [], RunError)
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing)
     check_ids(model, tokenizer, [row["input_ids"] for row in [*train_set, *(eval_set or [])]])
     warn_of_frozen_rows(model, tokenizer)

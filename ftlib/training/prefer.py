@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, token_lists
 from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
+from ftlib.core.checks import as_rows
 from ftlib.training.errors import RunError
 from ftlib.training.folder import open_folder
 from ftlib.training.identity import run_settings
@@ -40,7 +41,7 @@ log = logging.getLogger("ftlib")
 def prefer(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[dict],
+    rows: Iterable[dict],
     *,
     steps: int,
     learning_rate: float,
@@ -55,7 +56,7 @@ def prefer(
     share_prefix: bool = True,
     batch_size: int = 16,
     seed: int = 0,
-    eval_rows: Sequence[dict] | None = None,
+    eval_rows: Iterable[dict] | None = None,
     eval_steps: int | None = None,
     output_dir: str | os.PathLike | None = None,
     resume: bool = True,
@@ -142,6 +143,8 @@ def prefer(
         function=loss_function,
         reference=_check_reference(model, spec, reference),
     )
+    rows = as_rows("rows", rows, RunError)
+    eval_rows = as_rows("eval_rows", eval_rows or [], RunError)
     return _run(model, tokenizer, rows, eval_rows, options, objective, share_prefix)
 
 

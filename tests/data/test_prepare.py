@@ -226,5 +226,5 @@ def test_kept_rows_are_read_by_the_one_reader(tmp_path):
     done = prepare([{"text": "a"}, {"text": "b"}], [no_digits], out=tmp_path / "kept")
     assert done.rows == [{"text": "a"}, {"text": "b"}]
     done.path.write_text('{"text": "a"}\n{"text": 1, "text": 2}\n')
-    with pytest.raises(DataError, match="kept:2: the key 'text' stands twice"):
+    with pytest.raises(DataError, match="kept:2: the key 'text' is there twice"):
         _ = done.rows

@@ -107,3 +107,25 @@ def test_the_last_step_is_always_in_the_history(tokenizer, steps, log_steps):
     logged = [entry["step"] for entry in run.history]
     assert logged == sorted({*range(log_steps, steps + 1, log_steps), steps})
     assert run.final_loss == run.history[-1]["loss"] or steps > 4
+
+
+def test_a_generator_of_rows_is_as_good_as_a_list(tokenizer, tmp_path):
+    """It is gone over for the tokens, the fingerprint and the count: the run is the list's."""
+    rows = [chat("what is that", "a house"), chat("and this", "a tree")]
+    given = {"steps": 2, "learning_rate": 1e-3, "batch_size": 2, "show": False}
+    losses = []
+    for number, some in enumerate((rows, (row for row in rows))):
+        torch.manual_seed(0)
+        model = ft.add_lora(llama(layers=1), r=2)
+        folder = tmp_path / str(number)
+        run = ft.finetune(model, tokenizer, some, **given, output_dir=folder)
+        losses.append((run.final_loss, (folder / "settings.json").read_text()))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("rows", ["a text", {"messages": []}, 3])
+def test_what_is_no_rows(tokenizer, rows):
+    model = ft.add_lora(llama(layers=1), r=2)
+    for train in (ft.finetune, ft.prefer):
+        with pytest.raises(ft.RunError, match=f"rows is a {type(rows).__name__}: pass a list"):
+            train(model, tokenizer, rows, steps=1, learning_rate=1e-3)
