@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftlib.adapters import hooked as baselines
+from ftlib.models.wrapped import unwrapped
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "tanh": torch.tanh}
 
@@ -100,7 +101,7 @@ def add_bottleneck(
     """
     baselines.refuse_second(model)
     fields = {"size": size, "activation": activation, "sublayers": sublayers}
-    return baselines.attach(model, _build(model, fields))
+    return baselines.attach(model, _build(unwrapped(model), fields))
 
 
 def remove_bottleneck(model: nn.Module) -> nn.Module:

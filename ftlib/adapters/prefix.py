@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ftlib.adapters import hooked as baselines
+from ftlib.models.wrapped import unwrapped
 
 
 class Prefix(baselines.Baseline):
@@ -177,6 +178,8 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
     in use for gradient checkpointing, packed rows, static caches and others' caches.
     """
     baselines.refuse_second(model)
+    whole = model
+    model = unwrapped(model)
     parts = _build(model, {"num_virtual_tokens": num_virtual_tokens})
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = init
@@ -193,7 +196,7 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
             f"init={init!r}: "
             f"'tokens', 'random', or {num_virtual_tokens} token ids below {vocabulary}"
         )
-    return baselines.attach(model, parts)
+    return baselines.attach(whole, parts)
 
 
 def remove_prefix(model: nn.Module) -> nn.Module:
