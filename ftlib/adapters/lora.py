@@ -514,7 +514,8 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     packed = Drift(0.0, 0.0, 0.0)
     try:
         for layer in layers.values():
-            drift = layer.merge(untie=id(layer.weight) in shared)
+            untie = {"untie": True} if id(layer.weight) in shared else {}
+            drift = layer.merge(**untie)
             if layer.was_4bit:
                 packed += drift
             else:
