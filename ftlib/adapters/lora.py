@@ -346,6 +346,11 @@ class LoRALinear(nn.Module):
         again = dequantize_packed(packed, new_state).to(merged.dtype)
         return (again - merged).square().sum().item()
 
+    @property
+    def holds_original(self) -> bool:
+        """Whether merging has set the base weight aside, as it was."""
+        return bool(getattr(self, "_packed", None) or getattr(self, "_shared", None))
+
     @torch.no_grad()
     def unmerge(self) -> None:
         """Take the update out again: to rounding, or exactly where a 4-bit layer or a shared weight
@@ -522,7 +527,7 @@ def merge_adapter(model: nn.Module) -> nn.Module:
                 dense += drift
     except BaseException:  # out of memory, an interrupt: all layers or none
         for layer in layers.values():
-            if layer.merged:
+            if layer.merged or layer.holds_original:
                 layer.unmerge()
         raise
     if tied_head and not has_tied_head(inner, output_head(inner)):
@@ -613,7 +618,8 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
         setattr(inner.get_submodule(parent), child, layer.base_layer)
     vars(inner).pop("head_untied_by_merging", None)
     del inner.adapter_config
-    unguard_saving(inner)
+    if not any(layer.was_4bit for layer in layers.values()):  # else config.json would say 4 bits
+        unguard_saving(inner)
     inner.config.name_or_path = f"{inner.config.name_or_path}, with an adapter merged"
     return model
 

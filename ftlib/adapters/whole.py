@@ -4,11 +4,14 @@ and a weight of its own for an adapted head that is tied to the embeddings.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import types
 
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from ftlib.models.skeleton import empty_model
 from ftlib.models.wrapped import plain_name, unwrapped
 
 BASE = "base_layer"
@@ -43,12 +46,24 @@ def _why_not_whole(model: nn.Module) -> str | None:
                 f"{name!r} has an adapter that is not merged: save_adapter writes the adapter; "
                 "merge_adapter first for a whole model"
             )
-        if module.was_4bit:
-            return (
-                f"{name!r} was dequantised from 4 bits, which the model's config does not say: "
-                "load the 16-bit base, load_adapter, merge_adapter and save that"
-            )
+    packed = [name for name, p in model.named_parameters() if hasattr(p, "quant_state")]
+    if packed:
+        return (
+            f"merging has dequantised its layers, but {packed[0]!r} is still in 4 bits, and "
+            "config.json can say only one of both: load the 16-bit base, load_adapter, "
+            "merge_adapter and save that"
+        )
+    if getattr(model, "hf_quantizer", None) is not None and _holds_transposed(model.config):
+        return (
+            "4 bits hold Conv1D layers transposed, and so would the file: load the 16-bit base and "
+            "save that"
+        )
     return None
+
+
+def _holds_transposed(config) -> bool:
+    """Whether the architecture has layers that keep W as (in, out), as GPT-2's do."""
+    return any(isinstance(module, Conv1D) for module in empty_model(config).modules())
 
 
 def save_pretrained(self, save_directory: str | os.PathLike, *args, state_dict=None, **options):
@@ -56,13 +71,33 @@ def save_pretrained(self, save_directory: str | os.PathLike, *args, state_dict=N
     weights under the base model's names.
 
     ValueError for an adapter that is not merged: from_pretrained would fill the layers, which it
-    finds under other names, with random numbers.
+    finds under other names, with random numbers. A model whose 4-bit layers have all been
+    dequantised by merging is saved as the dense model that it is.
     """
     reason = _why_not_whole(self)
     if reason:
         raise ValueError(f"save_pretrained({str(save_directory)!r}): {reason}")
     state = plain_state_dict(self, state_dict)
-    return type(self).save_pretrained(self, save_directory, *args, state_dict=state, **options)
+    with _as_dense(self):
+        return type(self).save_pretrained(self, save_directory, *args, state_dict=state, **options)
+
+
+@contextlib.contextmanager
+def _as_dense(model: nn.Module):
+    """Within the block nothing says that the model, which has no 4-bit weight left, had any."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is None:
+        yield
+        return
+    config = model.config
+    quantization = config.quantization_config
+    del config.quantization_config
+    model.hf_quantizer = None
+    try:
+        yield
+    finally:
+        config.quantization_config = quantization
+        model.hf_quantizer = quantizer
 
 
 def guard_saving(model: nn.Module) -> None:

@@ -135,9 +135,9 @@ def _reason(error: Exception) -> str:
     reason = " ".join(s for s in sentences if not ADVISED.search(s))
     if REMOTE_CODE in text:
         return (
-            f"{reason} It needs Python code of its own, which ftlib does not run: take a model of "
-            "an architecture that transformers has"
-        ).strip()
+            "it needs Python code of its own, which ftlib does not run: take a model of an "
+            "architecture that transformers has"
+        )
     return reason or type(error).__name__
 
 
@@ -252,7 +252,7 @@ def _load_options(name: str, quantization: str | None, profile) -> dict:
 
 
 def _load_weights(name: str, dtype: torch.dtype, options: dict):
-    """The model. LoadError where its files lack weights."""
+    """The model. LoadError where its files lack weights, or hold them in other shapes."""
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(
@@ -261,8 +261,14 @@ def _load_weights(name: str, dtype: torch.dtype, options: dict):
         dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # to name them below
         **options,
     )
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        raise LoadError(
+            f"{name}: {key} has shape {tuple(stored)}, its config.json asks for {tuple(wanted)}: "
+            "download or copy both again"
+        )
     if info["missing_keys"]:  # transformers would fill them with random numbers
         missing = sorted(info["missing_keys"])
         raise LoadError(
