@@ -317,6 +317,27 @@ def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None
             )
 
 
+def _without_copies(model: nn.Module, tensors: dict, names: list[str], file: Path) -> dict:
+    """The tensors without the copy of an adapted head's own weight that PEFT saves beside its
+    adapter. AdapterError where that is not this model's weight.
+    """
+    kept = dict(tensors)
+    for name in names:
+        key = f"{PREFIX}{plain_name(model, name)}.base_layer.weight"
+        if key not in kept:
+            continue
+        copied = kept.pop(key)
+        here = model.get_submodule(name).weight.detach()
+        same = copied.shape == here.shape and torch.equal(copied.to(here), here)
+        if not same:
+            raise AdapterError(
+                f"{file}: {key} {tuple(copied.shape)} is another weight than this model's "
+                f"{name} {tuple(here.shape)}: merge the adapter with PEFT, or load the base that "
+                "it was trained on"
+            )
+    return kept
+
+
 def same_base(recorded: str, model: nn.Module) -> bool:
     """Whether an adapter with this base recorded may belong to the model; unknown names may."""
     here = base_name(model)
@@ -364,6 +385,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
             f"{path}: an adapter with {config}, but the model has one with {model.adapter_config}"
         )
     expected = expected_shapes(model, names, config)
+    tensors = _without_copies(model, tensors, names, path / WEIGHTS)
     check_tensors(tensors, expected, path / WEIGHTS)
     if any(layer.merged for layer in present.values()):
         raise AdapterError(
