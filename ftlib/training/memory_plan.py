@@ -14,12 +14,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
-
 from ftlib.core.machine import available_bytes
 from ftlib.core.tiles import tile_rows
-from ftlib.models.matrices import other_matrices
-from ftlib.models.skeleton import empty_model
 
 # As published in each model's config.json on the Hub.
 _LLAMA3 = {
@@ -131,16 +127,6 @@ LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
 # What a configuration may leave out, since its type has a default for it.
 DEFAULTED = ("num_key_value_heads", "head_dim", "tie_word_embeddings")
 OTHERS = "parameters_of_norms_and_biases"  # where the count from the architecture is kept
-# What transformers and PyTorch raise for a configuration of which they make no model.
-UNBUILDABLE = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    AssertionError,
-    ZeroDivisionError,
-)
 MIXTURES = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -208,13 +194,13 @@ def _complete(config: dict, source: str) -> dict:
 
 def _described(config: dict, source: str):
     """transformers' configuration of these fields, with the defaults of its model type."""
-    from transformers import AutoConfig
+    from ftlib.models.architecture import UNBUILDABLE, describe_type  # imports torch, which is slow
 
     left_out = ("model_type", "quantization_config", OTHERS)
     fields = {name: value for name, value in config.items() if name not in left_out}
     kind = config["model_type"]
     try:
-        return AutoConfig.for_model(kind, **fields)
+        return describe_type(kind, fields)
     except UNBUILDABLE as error:
         raise _unbuildable(source, kind, error) from None
 
@@ -239,40 +225,27 @@ def _counted(described, source: str) -> dict:
     """Sizes of another architecture than `LLAMAS`, from the model itself without its storage.
     PlanError where its blocks have other matrices than a Llama's.
     """
+    from ftlib.models.architecture import UNBUILDABLE, architecture_of
+
     kind = described.model_type
     try:
-        model = empty_model(described)
+        real = architecture_of(described)
     except UNBUILDABLE as error:
         raise _unbuildable(source, kind, error) from None
-    layers = _linear_layers(model)
-    others = other_matrices(model)
-    if set(layers) != {*ATTENTION, *MLP} or others:
-        found = [*sorted(layers), *list(others)[:1]]
+    if set(real.linear) != {*ATTENTION, *MLP} or real.others:
+        found = [*sorted(real.linear), *real.others[:1]]
         raise _not_llamas(source, kind, f"it has {', '.join(found)}")
     sizes = {name: getattr(described, name, None) for name in (*NEEDED, *DEFAULTED)}
     heads = sizes["num_attention_heads"]
     sizes["num_key_value_heads"] = sizes["num_key_value_heads"] or heads
     sizes["head_dim"] = sizes["head_dim"] or sizes["hidden_size"] // heads
-    weights = 0
+    linear = 0
     for name, shape in linear_shapes(sizes).items():
-        if layers[name] != [shape] * sizes["num_hidden_layers"]:
+        layers = real.linear[name]
+        if layers != [shape] * sizes["num_hidden_layers"]:
             raise _not_llamas(source, kind, f"its {name} are not all {shape}")
-        weights += sum(n_in * n_out for n_in, n_out in layers[name])
-    tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
-    weights += sum(table.numel() for table in tables)  # one where the head is tied
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return {**sizes, OTHERS: total - weights}
-
-
-def _linear_layers(model: nn.Module) -> dict[str, list[tuple[int, int]]]:
-    """(in, out) of all linear layers but the head, by the last part of their names."""
-    head = model.get_output_embeddings()
-    layers = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            own = (module.in_features, module.out_features)
-            layers.setdefault(name.rpartition(".")[2], []).append(own)
-    return layers
+        linear += sum(n_in * n_out for n_in, n_out in layers)
+    return {**sizes, OTHERS: real.total - real.tables - linear}
 
 
 def linear_shapes(config: dict) -> dict[str, tuple[int, int]]:

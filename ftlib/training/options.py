@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from ftlib.adapters.lora import count_parameters, lora_layers
 from ftlib.core.profiles import get_profile
 from ftlib.models.skeleton import check_has_values
+from ftlib.models.wrapped import PARALLEL
 from ftlib.training.folder import RunError, log
 
 PRECISIONS = ("fp32", "bf16")
@@ -152,6 +153,11 @@ def optimizer_name(name: str) -> str:
 
 def check_trainable(model) -> None:
     """RunError for a model of which nothing would train, or not rightly."""
+    if isinstance(model, PARALLEL):
+        raise RunError(
+            f"model is a {type(model).__name__}: pass the model inside it (model.module); the run "
+            "spreads it over the processes that torchrun or `accelerate launch` start"
+        )
     trained, _ = count_parameters(model)
     if not trained:
         raise RunError(

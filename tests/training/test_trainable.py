@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 from conftest import llama
+from safetensors.torch import load_file
 
 import ftlib as ft
 from ftlib.training.options import check_trainable
@@ -47,6 +48,31 @@ def test_a_model_without_values_is_refused_by_name(train, tokenizer, rows):
         model = ft.add_lora(llama(), r=2)
     with pytest.raises(ft.RunError, match=r"training: .* on the meta device"):
         train(model, tokenizer, rows)
+
+
+@BOTH
+def test_a_model_in_dataparallel_is_refused_by_name(train, tokenizer, rows):
+    model = torch.nn.DataParallel(ft.add_lora(llama(), r=2))
+    with pytest.raises(ft.RunError, match=r"model is a DataParallel: pass .* \(model.module\)"):
+        train(model, tokenizer, rows)
+
+
+def test_a_run_of_a_model_with_compiled_blocks_leaves_the_same_adapter(tokenizer, rows, tmp_path):
+    """The file's names are the base's, and the weights those of the run without torch.compile."""
+    for name in ("plain", "compiled"):
+        torch.manual_seed(0)
+        model = ft.add_lora(llama(layers=1), r=2, target_modules=["q_proj"])
+        if name == "compiled":
+            block = model.model.layers[0]
+            model.model.layers[0] = torch.compile(block, backend="eager")
+        ft.finetune(model, tokenizer, rows, **OPTIONS, output_dir=tmp_path / name)
+    plain, compiled = (
+        load_file(tmp_path / name / "adapter" / "adapter_model.safetensors")
+        for name in ("plain", "compiled")
+    )
+    assert plain.keys() == compiled.keys()
+    for key in plain:
+        assert torch.allclose(plain[key], compiled[key], atol=1e-6)
 
 
 @BOTH
