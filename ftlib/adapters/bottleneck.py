@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ftlib.adapters import hooked as baselines
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.dtypes import master_like
+from ftlib.models.wrapped import unwrapped
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "tanh": torch.tanh}
 
@@ -102,7 +103,7 @@ def add_bottleneck(
     """
     baselines.refuse_second(model)
     fields = {"size": size, "activation": activation, "sublayers": sublayers}
-    return baselines.attach(model, _build(model, fields))
+    return baselines.attach(model, _build(unwrapped(model), fields))
 
 
 def remove_bottleneck(model: nn.Module) -> nn.Module:

@@ -11,16 +11,19 @@ import logging
 import torch
 from torch import nn
 
+from ftlib.models.wrapped import plain_name, unwrapped
+
 log = logging.getLogger("ftlib")
 
 
-def plain_name(name: str) -> str:
-    """A parameter's name without the adapter layer that may be around it."""
-    return name.replace(".base_layer.", ".")
+def base_parameter(model: nn.Module, name: str) -> str:
+    """A parameter's name without the adapter layer and the wrappers that may be around it."""
+    return plain_name(model, name).replace(".base_layer.", ".")
 
 
 def embedding_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The input embedding's weight (V, H) by name, and the head's where it is another."""
+    model = unwrapped(model)
     found: dict[str, nn.Parameter] = {}
     layers = []
     for getter in ("get_input_embeddings", "get_output_embeddings"):
@@ -32,7 +35,7 @@ def embedding_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         wanted.add(id(getattr(inner, "weight", None)))
     for name, parameter in model.named_parameters():  # a tied weight once, by its first name
         if id(parameter) in wanted:
-            found[plain_name(name)] = parameter
+            found[base_parameter(model, name)] = parameter
     return found
 
 
@@ -77,10 +80,10 @@ def take_embeddings(tensors: dict[str, torch.Tensor], prefix: str, model: nn.Mod
     head = getattr(model, "get_output_embeddings", lambda: None)()
     found = {}
     for key in list(tensors):
-        name = known.get(plain_name(key))
+        name = known.get(key)
         if name is not None:
             found[name] = tensors.pop(key)
-        elif head is not None and plain_name(key) == f"{prefix}lm_head.weight":
+        elif head is not None and key == f"{prefix}lm_head.weight":
             del tensors[key]  # tied: PEFT writes the embedding a second time
     return found
 

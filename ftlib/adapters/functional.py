@@ -28,8 +28,7 @@ def merged_weight(
     """
     merged = lora_delta(A, B, scaling).add_(weight)
     if magnitude is not None:
-        norm = dora_norm(weight, A, B, scaling)  # (out,)
-        g = magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        g = dora_scale(magnitude, dora_norm(weight, A, B, scaling))  # (out,)
         merged *= g[:, None]
     return merged
 
@@ -50,6 +49,15 @@ def dense_weight(weight: Tensor, quant_state, dtype: torch.dtype) -> Tensor:
     if quant_state is None:
         return weight.to(dtype)
     return dequantize_packed(weight, quant_state).to(dtype)
+
+
+def dora_scale(magnitude: Tensor, norm: Tensor) -> Tensor:
+    """DoRA's g = m/‖W + sBA‖ (out,). A row of zeros has no direction that m could give a length to:
+    its g and its gradient are 0, and so is its output (PEFT's are NaN, 0/0).
+    """
+    tiny = torch.finfo(norm.dtype).tiny
+    quotient = magnitude / norm.clamp_min(tiny)
+    return torch.where(norm > tiny, quotient, 0.0)
 
 
 class FusedLoRA(torch.autograd.Function):

@@ -23,6 +23,9 @@ from ftlib.adapters.io import (
     write_folder,
 )
 from ftlib.adapters.lora import count_parameters, log, lora_layers
+from ftlib.adapters.whole import guard_saving, unguard_saving
+from ftlib.models.skeleton import check_has_values
+from ftlib.models.wrapped import plain_name, takes_new_parameters, unwrapped
 
 
 class Baseline(nn.Module):
@@ -41,8 +44,9 @@ class Baseline(nn.Module):
 
 
 def parts_of(model: nn.Module, kind: type[Baseline] = Baseline) -> dict[str, Baseline]:
-    """All parts of this kind by module path."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+    """All parts of this kind by module path, as it is without wrappers around the model."""
+    inner = unwrapped(model)
+    return {name: m for name, m in inner.named_modules() if isinstance(m, kind)}
 
 
 def _present(model: nn.Module, kind: type[Baseline]) -> dict[str, Baseline]:
@@ -56,14 +60,22 @@ def refuse_second(model: nn.Module) -> None:
     """One method at a time: a second one would freeze the first and be saved without it."""
     if lora_layers(model) or parts_of(model):
         raise AdapterError("model already has an adapter: remove it, or load the base again")
+    if not takes_new_parameters(model):
+        raise AdapterError(
+            f"model is a {type(model).__name__}, which synchronises only the parameters that it "
+            "was made with: add the adapter first, then wrap"
+        )
+    check_has_values(model, "adding an adapter", AdapterError)
 
 
 def attach(model: nn.Module, parts: dict[str, Baseline]) -> nn.Module:
     """Freeze the model and put the parts at their paths."""
-    model.requires_grad_(False)
+    inner = unwrapped(model)
+    inner.requires_grad_(False)
+    guard_saving(inner)
     for path, part in parts.items():
         parent, _, name = path.rpartition(".")
-        owner = model.get_submodule(parent)
+        owner = inner.get_submodule(parent)
         owner.add_module(name, part)
         # Bound methods: a deep copy of the model gets hooks on its own parts.
         if hasattr(part, "before"):
@@ -80,7 +92,8 @@ def remove(model: nn.Module, kind: type[Baseline]) -> nn.Module:
     for path, part in _present(model, kind).items():
         part.handle.remove()
         parent, _, name = path.rpartition(".")
-        delattr(model.get_submodule(parent), name)
+        delattr(unwrapped(model).get_submodule(parent), name)
+    unguard_saving(unwrapped(model))
     return model
 
 
@@ -99,12 +112,13 @@ def disable_baseline(model: nn.Module):
             part.enabled = enabled
 
 
-def _by_key(parts: dict[str, Baseline]) -> dict[str, nn.Parameter]:
+def _by_key(model: nn.Module, parts: dict[str, Baseline]) -> dict[str, nn.Parameter]:
     """Every parameter of the parts by its name in the file."""
     parameters = {}
     for path, part in parts.items():
+        plain = plain_name(unwrapped(model), path)
         for name, parameter in part.named_parameters():
-            parameters[part.key.format(part=path, parameter=name)] = parameter
+            parameters[part.key.format(part=plain, parameter=name)] = parameter
     return parameters
 
 
@@ -123,7 +137,7 @@ def save(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], **fiel
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name(model),
     }
-    tensors = {key: p.detach().contiguous().cpu() for key, p in _by_key(parts).items()}
+    tensors = {key: p.detach().contiguous().cpu() for key, p in _by_key(model, parts).items()}
     return write_folder(Path(path), tensors, fields)
 
 
@@ -143,7 +157,7 @@ def _read_fields(file: Path, kind: type[Baseline]) -> dict:
 def _built(model: nn.Module, fields: dict, build, file: Path) -> dict[str, Baseline]:
     """New parts of the file's fields. AdapterError where they do not fit the model."""
     try:
-        new = build(model, fields)
+        new = build(unwrapped(model), fields)
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{file}: {error}") from None
     for option, here in _options_of(new).items():
@@ -167,7 +181,7 @@ def load(
     new = _built(model, fields, build, path / CONFIG)
     tensors = read_tensors(path)
     present = parts_of(model, kind)
-    expected = {key: tuple(p.shape) for key, p in _by_key(new).items()}
+    expected = {key: tuple(p.shape) for key, p in _by_key(model, new).items()}
     check_tensors(tensors, expected, path / WEIGHTS)
     if not present:
         refuse_second(model)
@@ -180,7 +194,7 @@ def load(
             )
     parts = present or new
     with torch.no_grad():
-        for key, parameter in _by_key(parts).items():
+        for key, parameter in _by_key(model, parts).items():
             parameter.copy_(tensors[key])
     if not present:
         attach(model, parts)

@@ -23,8 +23,11 @@ from ftlib.adapters.embeddings import (
     put_embeddings,
     take_embeddings,
 )
-from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers, target_names
+from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers
+from ftlib.adapters.targets import target_names
 from ftlib.core.atomic import replacing_together
+from ftlib.models.skeleton import check_has_values
+from ftlib.models.wrapped import plain_name, unwrapped, without_wrappers
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -67,7 +70,7 @@ def base_name(model: nn.Module) -> str:
     """What the model was loaded from; the embedded model goes by its folder's name, on every
     machine alike.
     """
-    config = getattr(model, "config", None)
+    config = getattr(unwrapped(model), "config", None)
     name = str(getattr(config, "_name_or_path", "") or "")
     from ftlib.core.paths import DATA
 
@@ -80,7 +83,7 @@ def _suffixes(model: nn.Module, names: list[str]) -> list[str]:
     """The last parts of the names, if they pick just these layers; else the full names."""
     last_parts = sorted({name.rsplit(".", 1)[-1] for name in names})
     linear = {
-        name
+        plain_name(model, name)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not name.endswith(".base_layer")
     }
@@ -122,24 +125,31 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
 
     Files are written beside and renamed, so a folder that held a good adapter holds one at every
     moment. In a distributed run every process calls it and the first one writes; or the first
-    alone, with the gathered `state_dict` of the model.
+    alone, with the gathered `state_dict` of the model. The names in the file are the base model's,
+    whatever wraps the model or its parts (`torch.compile`, data parallelism). AdapterError for
+    weights on the meta device.
     """
     layers = adapted_names(model)
+    model = unwrapped(model)
+    check_has_values(model, f"save_adapter({str(path)!r})", AdapterError)
     config = model.adapter_config
     path = Path(path)
+    plain = {name: plain_name(model, name) for name in layers}
+    if state_dict is not None:
+        state_dict = {without_wrappers(key): tensor for key, tensor in state_dict.items()}
     tensors = {}
     for name, layer in layers.items():
-        for attribute, key in tensor_names(name, config.use_dora).items():
+        for attribute, key in tensor_names(plain[name], config.use_dora).items():
             if state_dict is None:
                 tensor = getattr(layer, attribute)
             else:
-                tensor = state_dict[f"{name}.{attribute}"]
+                tensor = state_dict[f"{plain[name]}.{attribute}"]
             tensors[key] = _whole(tensor)
     for name, weight in changed_embeddings(model).items():
         tensors[PREFIX + name] = _whole(weight if state_dict is None else state_dict[name])
     if not _is_first_process():
         return path
-    return write_folder(path, tensors, _peft_fields(model, config, list(layers)))
+    return write_folder(path, tensors, _peft_fields(model, config, list(plain.values())))
 
 
 def _peft_fields(model: nn.Module, config: AdapterConfig, names: list[str]) -> dict:
@@ -189,9 +199,7 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
         raise AdapterError(f"{file} is not valid JSON ({error}): copy the adapter again") from None
     _check_implemented(fields, file)
     try:
-        targets = fields.get("target_modules")
-        if not isinstance(targets, str):
-            targets = tuple(targets or ())
+        targets = _plain_targets(fields.get("target_modules"))
         config = AdapterConfig(
             r=fields["r"],
             lora_alpha=fields["lora_alpha"],
@@ -205,6 +213,17 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
     if not math.isfinite(config.scaling):
         raise AdapterError(f"{file}: lora_alpha={config.lora_alpha!r} is not finite")
     return config, fields
+
+
+def _plain_targets(targets) -> str | tuple[str, ...]:
+    """`target_modules` of a file: an expression as it is, names without what wrappers put in."""
+    if isinstance(targets, str):
+        return targets
+    names = list(targets or ())
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"target_modules holds {name!r}: a module's name is needed")
+    return tuple(without_wrappers(name) for name in names)
 
 
 def _check_implemented(fields, file: Path) -> None:
@@ -227,15 +246,19 @@ def _check_implemented(fields, file: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter folder, by the base model's names, also where what saved them left
+    those of `torch.compile` in it.
+    """
     file = path / WEIGHTS
     if not file.is_file():
         raise AdapterError(f"{file} does not exist; pickled adapters (.bin) are not read")
     try:
-        return load_file(file)
+        tensors = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise AdapterError(
             f"{file} is damaged or truncated ({error}): copy the adapter again"
         ) from None
+    return {without_wrappers(key): tensor for key, tensor in tensors.items()}
 
 
 def whole_weights(path: Path) -> list[str]:
@@ -255,7 +278,7 @@ def expected_shapes(model: nn.Module, names: list[str], config: AdapterConfig) -
             "lora_B": (layer.out_features, config.r),
             "lora_magnitude_vector": (layer.out_features,),
         }
-        for attribute, key in tensor_names(name, config.use_dora).items():
+        for attribute, key in tensor_names(plain_name(model, name), config.use_dora).items():
             expected[key] = shapes[attribute]
     return expected
 
@@ -297,6 +320,27 @@ def check_embeddings(stored: dict, present: dict, file: Path) -> None:
             raise AdapterError(f"{file}: {name} has NaN or infinite values: the file is damaged")
 
 
+def _without_copies(model: nn.Module, tensors: dict, names: list[str], file: Path) -> dict:
+    """The tensors without the copy of an adapted head's own weight that PEFT saves beside its
+    adapter. AdapterError where that is not this model's weight.
+    """
+    kept = dict(tensors)
+    for name in names:
+        key = f"{PREFIX}{plain_name(model, name)}.base_layer.weight"
+        if key not in kept:
+            continue
+        copied = kept.pop(key)
+        here = model.get_submodule(name).weight.detach()
+        same = copied.shape == here.shape and torch.equal(copied.to(here), here)
+        if not same:
+            raise AdapterError(
+                f"{file}: {key} {tuple(copied.shape)} is another weight than this model's "
+                f"{name} {tuple(here.shape)}: merge the adapter with PEFT, or load the base that "
+                "it was trained on"
+            )
+    return kept
+
+
 def same_base(recorded: str, model: nn.Module) -> bool:
     """Whether an adapter with this base recorded may belong to the model; unknown names may."""
     here = base_name(model)
@@ -330,7 +374,10 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
     """
     path = Path(path)
     config, fields = read_config(path)
+    whole = model
+    model = unwrapped(model)
     check_base(path, fields, model)
+    check_has_values(model, f"load_adapter({str(path)!r})", AdapterError)
     present = lora_layers(model)
     tensors = read_tensors(path)
     embeddings = take_embeddings(tensors, PREFIX, model)
@@ -343,6 +390,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
             f"{path}: an adapter with {config}, but the model has one with {model.adapter_config}"
         )
     expected = expected_shapes(model, names, config)
+    tensors = _without_copies(model, tensors, names, path / WEIGHTS)
     check_tensors(tensors, expected, path / WEIGHTS)
     check_embeddings(embeddings, embedding_weights(model), path / WEIGHTS)
     if any(layer.merged for layer in present.values()):
@@ -351,11 +399,11 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
         )
     put_embeddings(model, embeddings)
     if not present:
-        add_lora(model, **dataclasses.asdict(config))
+        add_lora(whole, **dataclasses.asdict(config))
     with torch.no_grad():
         for name, layer in lora_layers(model).items():
-            for attribute, key in tensor_names(name, config.use_dora).items():
+            for attribute, key in tensor_names(plain_name(model, name), config.use_dora).items():
                 parameter = getattr(layer, attribute)
                 parameter.copy_(tensors[key])
                 parameter.requires_grad_(trainable)
-    return model
+    return whole

@@ -18,12 +18,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from ftlib.adapters.functional import FusedLoRA, dense_weight, dora_norm, lora_delta, row_squares
+from ftlib.adapters.functional import (
+    FusedLoRA,
+    dense_weight,
+    dora_norm,
+    dora_scale,
+    lora_delta,
+    row_squares,
+)
+from ftlib.adapters.targets import output_head, target_names
+from ftlib.adapters.whole import (
+    guard_saving,
+    has_tied_head,
+    say_tied,
+    shared_weights,
+    unguard_saving,
+)
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.dtypes import master_like
+from ftlib.models.matrices import describe_others, elements
 from ftlib.models.nf4 import dequantize_packed, fix_4bit_layers
+from ftlib.models.skeleton import check_has_values, without_values
+from ftlib.models.wrapped import takes_new_parameters, unwrapped
 
 log = logging.getLogger("ftlib")
+# Share of an update's norm that rounding may move the weights by when it is merged; above, it is
+# said with a warning.
+ROUNDING = 0.1
 
 
 @dataclass(frozen=True)
@@ -153,6 +174,12 @@ class LoRALinear(nn.Module):
             self.lora_magnitude_vector = nn.Parameter(wide.norm(dim=1))
         self.enabled = True
         self.merged = False
+        self.was_4bit = False  # merged into a dequantised weight
+        self._packed: tuple | None = None  # the 4-bit layer that merging set aside
+        self._shared: tuple | None = None  # the weight that the layer shares, set aside likewise
+        self._norm: Tensor | None = None
+        self._norm_state: tuple | None = None  # what the kept norm was computed of
+        self._squares_of: tuple | None = None
         # from_pretrained gives evaluation mode: dropout must not act in it
         self.train(base_layer.training)
 
@@ -230,8 +257,10 @@ class LoRALinear(nn.Module):
         return y.to(out_dtype)
 
     def row_scale(self) -> Tensor:
-        """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
-        return self.lora_magnitude_vector / self._row_norm()
+        """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper. A row
+        of zeros has no direction: its g is 0, and it gets no gradient.
+        """
+        return dora_scale(self.lora_magnitude_vector, self._row_norm())
 
     # Its key changes with every step: torch.compile would compile it again each time.
     @torch.compiler.disable
@@ -251,16 +280,16 @@ class LoRALinear(nn.Module):
             _version(self.lora_B),
             state_of_weight,
         )
-        if getattr(self, "_norm_state", None) == state:
+        if self._norm is not None and self._norm_state == state:
             return self._norm
         weight = self.dense_weight()
-        if getattr(self, "_squares_of", None) != state_of_weight:
+        if self._squares_of != state_of_weight:
             self._squares = row_squares(weight)
             self._squares_of = state_of_weight
         # autocast would round the products to 16 bits
         with torch.autocast(weight.device.type, enabled=False):
             norm = dora_norm(weight, self.lora_A, self.lora_B, self.scaling, self._squares)
-        self._norm = norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        self._norm = norm
         self._norm_state = state
         return self._norm
 
@@ -269,21 +298,36 @@ class LoRALinear(nn.Module):
         self._norm_state = None
 
     @torch.no_grad()
-    def merge(self) -> Drift:
+    def merged_weight(self) -> Tensor:
+        """W + sBA (out, in), with DoRA its rows rescaled, in fp32 or wider."""
+        W = self.dense_weight().to(self.lora_A.dtype)
+        merged = W + lora_delta(self.lora_A, self.lora_B, self.scaling)
+        if self.use_dora:
+            merged *= self.row_scale()[:, None]
+        return merged
+
+    @torch.no_grad()
+    def merge(self, untie: bool = False) -> Drift:
         """Put the update into the base weight, computed in fp32 or wider; returns what rounding
         took of it.
 
         A 4-bit base layer is set aside, and a dequantised one, in the dtype that it was quantised
-        from, takes its place.
+        from, takes its place. `untie`: into a copy of the weight, which other modules hold as well.
         """
         W = self.dense_weight().to(self.lora_A.dtype)
-        merged = W + lora_delta(self.lora_A, self.lora_B, self.scaling)
+        merged = self.merged_weight()
         if self.use_dora:
             self._merge_scale = self.row_scale()[:, None]
-            merged *= self._merge_scale
+            self._lost_rows = W[self._merge_scale[:, 0] == 0]
         if self.quant_state is not None:
             self._packed = (self.base_layer,)  # in a tuple: not a submodule
             self.base_layer = _dense_linear(self.base_layer, self.in_features, self.out_features)
+            self.was_4bit = True
+        elif untie:
+            shared = self.base_layer.weight
+            self._shared = (shared,)
+            own = nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+            self.base_layer.weight = own
         self.base_layer.weight.copy_(merged)
         self.merged = True
         kept = self.base_layer.weight.to(W.dtype)
@@ -297,7 +341,7 @@ class LoRALinear(nn.Module):
         """What storing `merged` in 4 bits again would take of it, squared; 0 for a base that is not
         in 4 bits.
         """
-        if not getattr(self, "_packed", None):
+        if not self._packed:
             return 0.0
         from bitsandbytes.functional import quantize_4bit
 
@@ -308,19 +352,37 @@ class LoRALinear(nn.Module):
         again = dequantize_packed(packed, new_state).to(merged.dtype)
         return (again - merged).square().sum().item()
 
+    @property
+    def holds_original(self) -> bool:
+        """Whether merging has set the base weight aside, as it was."""
+        return bool(self._packed or self._shared)
+
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Take the update out again: to rounding, or exactly where a 4-bit layer was set aside."""
-        if getattr(self, "_packed", None):
+        """Take the update out again: to rounding, or exactly where a 4-bit layer or a shared weight
+        was set aside.
+        """
+        if self._packed:
             self.base_layer = self._packed[0]
             self._packed = None
+            self.was_4bit = False
+        elif self._shared:
+            self.base_layer.weight = self._shared[0]
+            self._shared = None
         else:
-            weight = self.base_layer.weight
-            W = weight.to(self.lora_A.dtype)
-            if self.use_dora:
-                W = W / self._merge_scale
-            weight.copy_(W - lora_delta(self.lora_A, self.lora_B, self.scaling))
+            self._subtract()
         self.merged = False
+
+    def _subtract(self) -> None:
+        """W from the merged weight; rows that DoRA had scaled to 0 come back from their copy."""
+        weight = self.base_layer.weight
+        W = weight.to(self.lora_A.dtype)
+        if self.use_dora:
+            W = W / self._merge_scale.masked_fill(self._merge_scale == 0, 1.0)
+        W = W - lora_delta(self.lora_A, self.lora_B, self.scaling)
+        if self.use_dora:
+            W[self._merge_scale[:, 0] == 0] = self._lost_rows
+        weight.copy_(W)
 
     def extra_repr(self) -> str:
         return (
@@ -330,36 +392,9 @@ class LoRALinear(nn.Module):
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
-    """All adapted layers of a model by module path."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
-
-
-def _output_head(model: nn.Module) -> nn.Module | None:
-    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-
-
-def target_names(model: nn.Module, target_modules) -> list[str]:
-    """Paths of the linear layers that `target_modules` names: "all-linear", full names or suffixes.
-
-    "all-linear" leaves the output head out, as PEFT does. An entry that matches nothing raises
-    ValueError.
-    """
-    head = _output_head(model)
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    if target_modules == "all-linear":
-        return [name for name, m in linear.items() if m is not head]
-    wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-    names = set()
-    for entry in wanted:
-        found = [name for name in linear if name == entry or name.endswith("." + entry)]
-        names.update(found)
-        if not found:
-            known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-            raise ValueError(
-                f"target_modules: {entry!r} names no linear layer; "
-                f"this model has {', '.join(known)}"
-            )
-    return [name for name in linear if name in names]  # in the model's order, each once
+    """All adapted layers of a model by module path, as it is without wrappers around it."""
+    inner = unwrapped(model)
+    return {name: m for name, m in inner.named_modules() if isinstance(m, LoRALinear)}
 
 
 def add_lora(
@@ -374,29 +409,64 @@ def add_lora(
     """Freeze the model and put a LoRA or DoRA adapter on its linear layers, in place; returns the
     model.
 
-    `target_modules`: "all-linear" (without the output head), or module names or suffixes such as
-    ("q_proj", "v_proj"). B starts at zero, so the adapted model starts as the base model.
-    Raises ValueError for an unknown target, a bad value, or a model that has an adapter already.
+    `target_modules`: "all-linear" (without the output head; a warning names the matrices that are
+    no linear layers and stay as they are), module names or suffixes such as ("q_proj", "v_proj"),
+    or a regular expression (`ftlib.adapters.targets`). B starts at zero, so the adapted model
+    starts as the base model. A model inside `torch.compile` is adapted where it is. Raises
+    ValueError for an unknown target, a bad value, or a model that has an adapter already.
     """
-    if lora_layers(model) or any(getattr(m, "is_adapter", False) for m in model.modules()):
-        raise ValueError("model already has an adapter: merge or remove it, or load the base again")
+    inner = unwrapped(model)
+    _check_can_adapt(model)
     targets = target_modules if isinstance(target_modules, str) else tuple(target_modules)
     config = AdapterConfig(r, lora_alpha, targets, lora_dropout, use_rslora, use_dora)
-    names = target_names(model, targets)
-    head = _output_head(model)
-    fix_4bit_layers(model)
-    new = {name: LoRALinear(model.get_submodule(name), config) for name in names}
-    model.requires_grad_(False)
+    names = target_names(inner, targets)
+    if targets == "all-linear":
+        _say_others(inner)
+    if has_tied_head(inner, output_head(inner)) and output_head(inner) in _modules(inner, names):
+        log.warning(
+            "the head is tied to the input embeddings: it is adapted alone, and merging gives it a "
+            "weight of its own"
+        )
+    fix_4bit_layers(inner)
+    new = {name: LoRALinear(inner.get_submodule(name), config) for name in names}
+    inner.requires_grad_(False)
     for name, layer in new.items():
-        if layer.base_layer is head and getattr(model.config, "tie_word_embeddings", False):
-            log.warning("%s is tied to the input embeddings: merging will change both", name)
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
+        setattr(inner.get_submodule(parent), child, layer)
         for parameter in layer.parameters(recurse=False):
             parameter.requires_grad_(True)
-    model.adapter_config = config
-    log.info("%s", describe_trainable(model))
+    inner.adapter_config = config
+    guard_saving(inner)
+    log.info("%s", describe_trainable(inner))
     return model
+
+
+def _modules(model: nn.Module, names: list[str]) -> list[nn.Module]:
+    return [model.get_submodule(name) for name in names]
+
+
+def _check_can_adapt(model: nn.Module) -> None:
+    """ValueError for a model on which an adapter would not train, or not with what it has."""
+    if any(isinstance(m, LoRALinear) or getattr(m, "is_adapter", False) for m in model.modules()):
+        raise ValueError("model already has an adapter: merge or remove it, or load the base again")
+    if not takes_new_parameters(model):
+        raise ValueError(
+            f"model is a {type(model).__name__}, which synchronises only the parameters that it "
+            "was made with: add the adapter first, then wrap"
+        )
+    # A model that is on the meta device as a whole is there to be counted.
+    if 0 < len(without_values(model)) < len(list(model.parameters())):
+        check_has_values(model, "add_lora")
+
+
+def _say_others(model: nn.Module) -> None:
+    """Name the matrices that "all-linear" passes over."""
+    others = describe_others(model)
+    if others:
+        log.warning(
+            "all-linear adapts linear layers (torch.nn.Linear); it leaves out %s: they stay frozen",
+            others,
+        )
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -406,9 +476,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     trainable = 0
     total = 0
     for parameter in model.parameters():
-        count = parameter.numel()
-        if hasattr(parameter, "quant_state"):
-            count *= 2 * parameter.element_size()  # two weights a byte
+        count = elements(parameter)
         total += count
         if parameter.requires_grad:
             trainable += count
@@ -437,43 +505,107 @@ def merge_adapter(model: nn.Module) -> nn.Module:
 
     Reversible by `unmerge_adapter` to rounding of the weight's dtype. 4-bit layers are dequantised
     first, to the dtype that they were quantised from, and a warning says so with the drift;
-    unmerging brings the 4-bit layers back. ValueError if merged already.
+    unmerging brings the 4-bit layers back. A weight that another module holds as well, such as a
+    head that is tied to the embeddings, is untied: the layer gets one of its own, and the model's
+    config says so (`tie_word_embeddings`), so that saving and loading keep it. `save_pretrained`
+    then writes the merged weights under the base's names. A warning says where rounding to 16 bits
+    takes much of the update. ValueError if merged already, on the meta device, and for values that
+    the weight's dtype cannot hold; the model is then as it was.
     """
     layers = adapted_names(model)
+    inner = unwrapped(model)
     if any(layer.merged for layer in layers.values()):
         raise ValueError("the adapter is merged already: unmerge_adapter first")
-    packed = [layer for layer in layers.values() if layer.quant_state is not None]
-    drift = Drift(0.0, 0.0, 0.0)
+    check_has_values(inner, "merge_adapter")
+    for name, layer in layers.items():
+        _check_range(name, layer)
+    tied_head = has_tied_head(inner, output_head(inner))
+    shared = shared_weights(inner)
+    dense = Drift(0.0, 0.0, 0.0)
+    packed = Drift(0.0, 0.0, 0.0)
     try:
         for layer in layers.values():
-            drift += layer.merge()
+            untie = {"untie": True} if id(layer.weight) in shared else {}
+            drift = layer.merge(**untie)
+            if layer.was_4bit:
+                packed += drift
+            else:
+                dense += drift
     except BaseException:  # out of memory, an interrupt: all layers or none
         for layer in layers.values():
-            if layer.merged:
+            if layer.merged or layer.holds_original:
                 layer.unmerge()
         raise
-    if packed:
-        held = sum(layer.weight.numel() * layer.weight.element_size() for layer in packed)
-        log.warning(
-            "merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into "
-            "the 16-bit base: this one carries the 4-bit rounding of the base as well",
-            len(packed),
-            packed[0].weight.dtype,
-            held / 1e9,
-            drift,
-        )
+    if tied_head and not has_tied_head(inner, output_head(inner)):
+        say_tied(inner, False)
+        inner.head_untied_by_merging = True
+    _say_rounding([layer for layer in layers.values() if not layer.was_4bit], dense)
+    _say_dequantised([layer for layer in layers.values() if layer.was_4bit], packed)
     return model
 
 
+def _check_range(name: str, layer: LoRALinear) -> None:
+    """ValueError where the merged weight would not be finite in the dtype that it is kept in."""
+    merged = layer.merged_weight()
+    dtype = layer.weight.dtype if layer.quant_state is None else layer.quant_state.dtype
+    if torch.isfinite(merged.to(dtype)).all():
+        return
+    if torch.isfinite(merged).all():
+        raise ValueError(
+            f"{name}: the merged weight reaches {merged.abs().max().item():.3g}, "
+            f"{dtype} holds {torch.finfo(dtype).max:.3g}: load the base with dtype=torch.bfloat16 "
+            "or torch.float32, load_adapter and merge there"
+        )
+    raise ValueError(
+        f"{name}: the merged weight has NaN or infinite values: the training diverged, or the base "
+        "is damaged; load an earlier checkpoint of the adapter"
+    )
+
+
+def _say_rounding(layers: list[LoRALinear], drift: Drift) -> None:
+    """Say how much of the update the weights' dtype rounds away, where it has 16 bits."""
+    narrow = [layer.weight.dtype for layer in layers if layer.weight.dtype != layer.lora_A.dtype]
+    if not narrow or not drift.update:
+        return
+    share = math.sqrt(drift.rounding / drift.update)
+    said = f"merged: rounding to {narrow[0]} moved the weights by {share:.2g} of the update's norm"
+    if share <= ROUNDING:
+        log.info("%s", said)
+        return
+    log.warning(
+        "%s: for less merge into the base in fp32 (load_model with dtype=torch.float32), or keep "
+        "the adapter unmerged",
+        said,
+    )
+
+
+def _say_dequantised(layers: list[LoRALinear], drift: Drift) -> None:
+    """Say what merging 4-bit layers has cost."""
+    if not layers:
+        return
+    held = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
+    log.warning(
+        "merged: %d 4-bit layers were dequantised to %s (%.2f GB); %s. For export merge into "
+        "the 16-bit base: this one carries the 4-bit rounding of the base as well",
+        len(layers),
+        layers[0].weight.dtype,
+        held / 1e9,
+        drift,
+    )
+
+
 def unmerge_adapter(model: nn.Module) -> nn.Module:
-    """Take a merged update out of the base weights again; returns the model. ValueError if it is
-    not merged.
+    """Take a merged update out of the base weights again; returns the model. A head that merging
+    untied is tied again. ValueError if it is not merged.
     """
     layers = adapted_names(model)
+    inner = unwrapped(model)
     if not all(layer.merged for layer in layers.values()):
         raise ValueError("the adapter is not merged: nothing to unmerge")
     for layer in layers.values():
         layer.unmerge()
+    if vars(inner).pop("head_untied_by_merging", False):
+        say_tied(inner, True)
     return model
 
 
@@ -485,10 +617,16 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     DPO's reference. The model's name says what was done, since an adapter trained from here on does
     not fit the base as it was.
     """
-    for name, layer in lora_layers(merge_adapter(model)).items():
-        model.set_submodule(name, layer.base_layer)
-    del model.adapter_config
-    model.config.name_or_path = f"{model.config.name_or_path}, with an adapter merged"
+    layers = lora_layers(merge_adapter(model))
+    inner = unwrapped(model)
+    for name, layer in layers.items():
+        parent, _, child = name.rpartition(".")
+        setattr(inner.get_submodule(parent), child, layer.base_layer)
+    vars(inner).pop("head_untied_by_merging", None)
+    del inner.adapter_config
+    if not any(layer.was_4bit for layer in layers.values()):  # else config.json would say 4 bits
+        unguard_saving(inner)
+    inner.config.name_or_path = f"{inner.config.name_or_path}, with an adapter merged"
     return model
 
 
@@ -513,4 +651,4 @@ def disable_adapter(model: nn.Module) -> Iterator[nn.Module]:
 def adapter_config_dict(model: nn.Module) -> dict:
     """The options that `add_lora` was called with."""
     adapted_names(model)
-    return asdict(model.adapter_config)
+    return asdict(unwrapped(model).adapter_config)

@@ -20,6 +20,7 @@ from ftlib.adapters import hooked as baselines
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.dtypes import master_like
 from ftlib.core.modes import evaluation_mode
+from ftlib.models.wrapped import unwrapped
 
 
 class Prefix(baselines.Baseline):
@@ -180,6 +181,8 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
     in use for gradient checkpointing, packed rows, static caches and others' caches.
     """
     baselines.refuse_second(model)
+    whole = model
+    model = unwrapped(model)
     parts = _build(model, {"num_virtual_tokens": num_virtual_tokens})
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = init
@@ -195,7 +198,7 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
             f"init={init!r}: "
             f"'tokens', 'random', or {num_virtual_tokens} token ids below {vocabulary}"
         )
-    return baselines.attach(model, parts)
+    return baselines.attach(whole, parts)
 
 
 def remove_prefix(model: nn.Module) -> nn.Module:

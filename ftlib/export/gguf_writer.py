@@ -8,6 +8,7 @@ convert_hf_to_gguf.py bit for bit.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import logging
 import math
@@ -33,6 +34,7 @@ from ftlib.adapters.lora import lora_layers
 from ftlib.core.atomic import replacing
 from ftlib.export.errors import ExportError
 from ftlib.export.source import (
+    HEAD,
     Source,
     Weight,
     find_folder,
@@ -42,7 +44,8 @@ from ftlib.export.source import (
 )
 from ftlib.export.vocabulary import read_vocabulary
 from ftlib.models.load import holds_tokenizer, ready_tokenizer
-from ftlib.models.skeleton import empty_model
+from ftlib.models.skeleton import check_has_values, empty_model
+from ftlib.models.wrapped import plain_name, unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -142,6 +145,8 @@ def _architecture(config) -> gguf.MODEL_ARCH:
         wrong = f"hidden_act {config.hidden_act!r} is not 'silu'"
     elif getattr(config, "use_sliding_window", False):
         wrong = "use_sliding_window=True is not written"
+    elif kind == "qwen3" and getattr(config, "attention_bias", False):
+        wrong = "attention_bias=True of a qwen3 is not read by llama.cpp, which knows none there"
     if wrong:
         raise ExportError(
             f"{wrong}: run llama.cpp's own converter, `python convert_hf_to_gguf.py FOLDER "
@@ -423,11 +428,14 @@ def _adapter_of_model(model: nn.Module) -> _Adapter:
     layers = lora_layers(model)
     if not layers:
         raise ExportError("model has no adapter of ftlib: call add_lora or load_adapter first")
+    check_has_values(model, "export_adapter_gguf", ExportError)
     updates = {}
     for name, layer in layers.items():
         magnitude = layer.lora_magnitude_vector if layer.use_dora else None
-        updates[f"{name}.weight"] = (layer.lora_A, layer.lora_B, layer.scaling, magnitude)
-    return _Adapter(model.config, model.adapter_config.r, updates)
+        weight = f"{plain_name(unwrapped(model), name)}.weight"
+        updates[weight] = (layer.lora_A, layer.lora_B, layer.scaling, magnitude)
+    inner = unwrapped(model)
+    return _Adapter(inner.config, inner.adapter_config.r, updates)
 
 
 def _adapter_of_folder(folder, base) -> _Adapter:
@@ -483,7 +491,10 @@ def _saved(model: nn.Module, tokenizer, folder: Path) -> Path:
 
     source = from_model(model)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    model.config.save_pretrained(folder)
+    config = copy.deepcopy(source.config)
+    if HEAD in source.shapes:  # a tied head whose adapter gives it a weight of its own
+        config.tie_word_embeddings = False
+    config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     merged = {}
     for name in source.shapes:

@@ -27,12 +27,14 @@ from ftlib.adapters.io import (
     read_tensors,
     tensor_names,
 )
-from ftlib.adapters.lora import LoRALinear, lora_layers, target_names
+from ftlib.adapters.lora import LoRALinear, lora_layers
+from ftlib.adapters.targets import target_names
 from ftlib.core.paths import resolve
 from ftlib.export.errors import ExportError
 from ftlib.models.load import check_folder, quantised_already
 from ftlib.models.nf4 import dequantize_packed
-from ftlib.models.skeleton import empty_model, shapes_of
+from ftlib.models.skeleton import check_has_values, empty_model, shapes_of
+from ftlib.models.wrapped import plain_name, unwrapped
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -142,8 +144,10 @@ def _merge(
 # --- a model in memory ----------------------------------------------------------------------------
 def from_model(model: nn.Module) -> Source:
     """ftlib's adapters are merged into copies of the weights, one at a time; the model is left as
-    it is.
+    it is. ExportError for weights on the meta device, and for other parameters than the base's.
     """
+    model = unwrapped(model)
+    check_has_values(model, "export", ExportError)
     shapes = shapes_of(empty_model(model.config))
     layers = lora_layers(model)
     _check_parameters(model, layers, shapes)
@@ -171,7 +175,7 @@ def _check_parameters(
     for name, layer in layers.items():
         of_adapters |= {f"{name}.{p}" for p, _ in layer.named_parameters(recurse=False)}
     of_base = {name for name, _ in model.named_parameters() if name not in of_adapters}
-    names = {name.replace(".base_layer.", ".") for name in of_base}
+    names = {plain_name(model, name).replace(".base_layer.", ".") for name in of_base}
     if names != shapes.keys():
         odd = min(names ^ shapes.keys())
         raise ExportError(

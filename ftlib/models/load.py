@@ -5,7 +5,9 @@ error each.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from ftlib.batches.template import check_tokenizer
 from ftlib.core.errors import LoadError
 from ftlib.core.paths import EMBEDDED, is_path, resolve, stand_in
 from ftlib.core.runtime import configure, default_threads
+from ftlib.models.matrices import describe_others
 from ftlib.models.nf4 import fix_4bit_layers
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from ftlib.core.profiles import Profile
 
+log = logging.getLogger("ftlib")
 # Tokens that no text holds, the best to pad with first.
 RESERVED = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
 
@@ -126,11 +130,32 @@ def quantised_already(name: str) -> bool:
     return True
 
 
+# Arguments of transformers' from_pretrained, which its errors advise and load_model does not have.
+ADVISED = re.compile(
+    r"trust_remote_code|ignore_mismatched_sizes|use_safetensors|device_map|offload_folder|from_tf|"
+    r"from_flax|use_auth_token|token=|revision|llm_int8|max_memory|variant|weights_only|attn_impl"
+)
+REMOTE_CODE = "trust_remote_code"
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says is wrong, in one line, without advice that cannot be followed here."""
+    text = " ".join(str(error).split())
+    sentences = re.split(r"(?<=[.!?]) ", text)
+    reason = " ".join(s for s in sentences if not ADVISED.search(s))
+    if REMOTE_CODE in text:
+        return (
+            "it needs Python code of its own, which ftlib does not run: take a model of an "
+            "architecture that transformers has"
+        )
+    return reason or type(error).__name__
+
+
 def _hub_error(name: str, error: Exception) -> LoadError:
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         why = "HF_HUB_OFFLINE=1 and it is not in the cache"
     else:
-        why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        why = f"{type(error).__name__}: {_reason(error)}"
     return LoadError(
         f"{name!r} could not be loaded ({why}): check the name, go online, ask for access and run "
         "`hf auth login`, or put a local folder in FTLIB_MODEL"
@@ -186,11 +211,23 @@ def load_model(
         raise
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         if is_path(name):
-            raise LoadError(
-                f"{name} could not be loaded: {' '.join(str(error).split())}"
-            ) from error
+            raise LoadError(f"{name} could not be loaded: {_reason(error)}") from error
         raise _hub_error(name, error) from error
+    if getattr(model, "quantization_method", None):
+        _say_unpacked(name, model)
     return _settle_4bit(model, profile.precision), tokenizer
+
+
+def _say_unpacked(name: str, model) -> None:
+    """Name the matrices that 4 bits do not reach."""
+    others = describe_others(model)
+    if others:
+        log.warning(
+            "%s: 4 bits hold linear layers (torch.nn.Linear) only; %s stay in their dtype: plan "
+            "memory for them",
+            name,
+            others,
+        )
 
 
 def _load_options(name: str, quantization: str | None, profile) -> dict:
@@ -225,7 +262,7 @@ def _configure_for(name: str) -> None:
 
 
 def _load_weights(name: str, dtype: torch.dtype, options: dict):
-    """The model. LoadError where its files lack weights."""
+    """The model. LoadError where its files lack weights, or hold them in other shapes."""
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(
@@ -234,8 +271,14 @@ def _load_weights(name: str, dtype: torch.dtype, options: dict):
         dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # to name them below
         **options,
     )
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        raise LoadError(
+            f"{name}: {key} has shape {tuple(stored)}, its config.json asks for {tuple(wanted)}: "
+            "download or copy both again"
+        )
     if info["missing_keys"]:  # transformers would fill them with random numbers
         missing = sorted(info["missing_keys"])
         raise LoadError(

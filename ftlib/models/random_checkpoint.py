@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ftlib.core.atomic import new_folder
+from ftlib.models.matrices import describe_others
 from ftlib.models.nf4 import DYNAMIC_LEVELS, SCALE_BLOCK, QuantizedTensor
 from ftlib.models.skeleton import empty_model, shapes_of
 
@@ -132,6 +133,12 @@ def write_random_checkpoint(
     model = empty_model(config)
     shapes = shapes_of(model)
     nf4 = _linear_weights(model) if quantization else set()
+    if quantization and not nf4:
+        raise CheckpointError(
+            f"quantization={quantization!r}: {config.model_type} has no linear layer "
+            f"(torch.nn.Linear) but its head; its matrices are {describe_others(model)}: write it "
+            "with quantization=None"
+        )
     _check_disk(folder, shapes, nf4, dtype.itemsize)
     shards = _shards(shapes, nf4, dtype.itemsize, shard_gb * 1e9)
     generator = torch.Generator().manual_seed(seed)

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from ftlib.adapters.active import adapter_of
-from ftlib.adapters.embeddings import changed_embeddings, plain_name
+from ftlib.adapters.embeddings import base_parameter, changed_embeddings
 from ftlib.adapters.io import base_name
 from ftlib.data.rows import fingerprint
 from ftlib.training.errors import RunError
@@ -58,7 +58,7 @@ def _base_weights(model: nn.Module) -> str | None:
     kept = changed_embeddings(model)
     frozen = []
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad and plain_name(name) not in kept:
+        if not parameter.requires_grad and base_parameter(model, name) not in kept:
             frozen.append((name, parameter))
     return digest_parameters(frozen)
 

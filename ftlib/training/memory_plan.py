@@ -2,8 +2,10 @@
 downloaded or loaded.
 
 `plan_memory` adds up, byte by byte, what ftlib's own training keeps: weights, the constants of
-quantisation, adapter, gradients, optimizer, activations, logits. It knows decoders of Llama's form
-(Llama, Mistral, Qwen). Bytes; N = tokens of a batch.
+quantisation, adapter, gradients, optimizer, activations, logits. It knows decoders of Llama's form:
+Llama, Mistral, Qwen2 and Qwen3, and what transformers builds from the same seven linear layers a
+block (Gemma, OLMo, SmolLM3, …), whose parameters are then counted from the architecture itself.
+Others are refused by name. Bytes; N = tokens of a batch.
 """
 
 from __future__ import annotations
@@ -132,6 +134,11 @@ NEEDED = (
 )
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+# Model types whose parameters are counted by formula; the rest are built without storage.
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
+# What a configuration may leave out, since its type has a default for it.
+DEFAULTED = ("num_key_value_heads", "head_dim", "tie_word_embeddings")
+OTHERS = "parameters_of_norms_and_biases"  # where the count from the architecture is kept
 MIXTURES = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -177,13 +184,78 @@ def _complete(config: dict, source: str) -> dict:
             raise PlanError(
                 f"{source} has {name}={config[name]}: mixtures of experts are not planned for"
             )
+    kind = config.get("model_type")
+    described = None
+    if kind is not None and (kind not in LLAMAS or any(config.get(n) is None for n in DEFAULTED)):
+        described = _described(config, source)
+    if described is not None and kind not in LLAMAS and OTHERS not in config:
+        config.update(_counted(described, source))
     for name in NEEDED:
         check_positive_integer(f"{source} has {name}", config.get(name), PlanError)
+    for name in DEFAULTED:
+        if config.get(name) is None:
+            config[name] = getattr(described, name, None)
     heads = config["num_attention_heads"]
     config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
     config["head_dim"] = config.get("head_dim") or config["hidden_size"] // heads
-    config["tie_word_embeddings"] = bool(config.get("tie_word_embeddings", False))
+    config["tie_word_embeddings"] = bool(config["tie_word_embeddings"])
     return config
+
+
+def _described(config: dict, source: str):
+    """transformers' configuration of these fields, with the defaults of its model type."""
+    from ftlib.models.architecture import UNBUILDABLE, describe_type  # imports torch, which is slow
+
+    left_out = ("model_type", "quantization_config", OTHERS)
+    fields = {name: value for name, value in config.items() if name not in left_out}
+    kind = config["model_type"]
+    try:
+        return describe_type(kind, fields)
+    except UNBUILDABLE as error:
+        raise _unbuildable(source, kind, error) from None
+
+
+def _unbuildable(source: str, kind: str, error: Exception) -> PlanError:
+    reason = " ".join(str(error).split())[:120]
+    return PlanError(
+        f"{source} has model_type={kind!r}, of which transformers builds no causal language model "
+        f"({type(error).__name__}: {reason}): check its fields, or name one of {', '.join(MODELS)}"
+    )
+
+
+def _not_llamas(source: str, kind: str, why: str) -> PlanError:
+    return PlanError(
+        f"{source} has model_type={kind!r}, which is not of Llama's form ({why}): plans are made "
+        f"for decoders whose blocks are {', '.join((*ATTENTION, *MLP))}, such as "
+        f"{', '.join(LLAMAS)}"
+    )
+
+
+def _counted(described, source: str) -> dict:
+    """Sizes of another architecture than `LLAMAS`, from the model itself without its storage.
+    PlanError where its blocks have other matrices than a Llama's.
+    """
+    from ftlib.models.architecture import UNBUILDABLE, architecture_of
+
+    kind = described.model_type
+    try:
+        real = architecture_of(described)
+    except UNBUILDABLE as error:
+        raise _unbuildable(source, kind, error) from None
+    if set(real.linear) != {*ATTENTION, *MLP} or real.others:
+        found = [*sorted(real.linear), *real.others[:1]]
+        raise _not_llamas(source, kind, f"it has {', '.join(found)}")
+    sizes: dict = {name: getattr(described, name, None) for name in (*NEEDED, *DEFAULTED)}
+    heads = sizes["num_attention_heads"]
+    sizes["num_key_value_heads"] = sizes["num_key_value_heads"] or heads
+    sizes["head_dim"] = sizes["head_dim"] or sizes["hidden_size"] // heads
+    linear = 0
+    for name, shape in linear_shapes(sizes).items():
+        layers = real.linear[name]
+        if layers != [shape] * sizes["num_hidden_layers"]:
+            raise _not_llamas(source, kind, f"its {name} are not all {shape}")
+        linear += sum(n_in * n_out for n_in, n_out in layers)
+    return {**sizes, OTHERS: real.total - real.tables - linear}
 
 
 def linear_shapes(config: dict) -> dict[str, tuple[int, int]]:
@@ -216,6 +288,7 @@ def count_config(config: dict) -> dict[str, int]:
     if config.get("model_type") == "qwen3":
         rest += L * 2 * config["head_dim"]  # norms of queries and keys
     rest += L * sum(shapes[name][1] for name in _biased(config))
+    rest = config.get(OTHERS, rest)
     return {
         "linear": linear,
         "embedding": table,

@@ -11,9 +11,11 @@ import torch
 from transformers import TrainingArguments
 
 from ftlib.adapters.active import unsaved_parameters
-from ftlib.adapters.lora import count_parameters
+from ftlib.adapters.lora import count_parameters, lora_layers
 from ftlib.core.checks import check_above_zero, check_number, check_positive_integer
 from ftlib.core.profiles import get_profile
+from ftlib.models.skeleton import check_has_values
+from ftlib.models.wrapped import PARALLEL
 from ftlib.training.errors import RunError
 from ftlib.training.folder import log
 
@@ -189,7 +191,12 @@ def optimizer_name(name: str) -> str:
 
 
 def check_trainable(model) -> None:
-    """RunError for a model of which nothing would train, or something that would not be saved."""
+    """RunError for a model of which nothing would train, or not rightly, or would not be saved."""
+    if isinstance(model, PARALLEL):
+        raise RunError(
+            f"model is a {type(model).__name__}: pass the model inside it (model.module); the run "
+            "spreads it over the processes that torchrun or `accelerate launch` start"
+        )
     trained, _ = count_parameters(model)
     if not trained:
         raise RunError(
@@ -201,6 +208,52 @@ def check_trainable(model) -> None:
             f"{len(lost)} parameters beside the adapter require grad, the first {lost[0]!r}, but "
             "an adapter's folder does not hold them: call requires_grad_(False) on them, or train "
             "the whole model without an adapter"
+        )
+    check_has_values(model, "training", RunError)
+    _check_adapter_acts(model)
+    _check_dtypes(model)
+
+
+def _check_adapter_acts(model) -> None:
+    """RunError where an adapter would get no gradient."""
+    for name, layer in lora_layers(model).items():
+        if layer.merged:
+            raise RunError(
+                f"the adapter of {name} is merged into the weights and would not train: "
+                "unmerge_adapter to train it on, or merge_and_unload and add_lora for another"
+            )
+        if not layer.enabled:
+            raise RunError(
+                f"the adapter of {name} is switched off and would not train: leave disable_adapter"
+            )
+
+
+def _check_dtypes(model) -> None:
+    """RunError for float16 weights that train; a warning for bfloat16 ones, and for a frozen model
+    in float16.
+
+    Training in float16 needs fp32 master weights and a scaled loss, which ftlib's runs do not have.
+    An adapter's own weights are fp32, and its gradients mostly lie in float16's range.
+    """
+    parameters = list(model.named_parameters())
+    trained = [(name, p) for name, p in parameters if p.requires_grad]
+    for name, p in trained:
+        if p.dtype == torch.float16:
+            raise RunError(
+                f"{name} trains in torch.float16, in which AdamW overflows and small updates "
+                "vanish: load the model with dtype=torch.float32 (and precision='bf16' for speed)"
+            )
+    if model.dtype == torch.float16:
+        log.warning(
+            "the model computes in torch.float16: gradients below 6e-8 vanish, since ftlib scales "
+            "no loss; load it with dtype=torch.bfloat16 or torch.float32 where the loss stalls"
+        )
+    narrow = sum(p.numel() for _, p in trained if p.dtype == torch.bfloat16)
+    if narrow:
+        log.warning(
+            "%s weights train in torch.bfloat16, which rounds away updates below a 256th of a "
+            "weight: load the model with dtype=torch.float32 (and precision='bf16' for speed)",
+            f"{narrow:,}",
         )
 
 

@@ -167,6 +167,53 @@ def test_adapter_on_a_tied_head_gives_the_file_a_head_of_its_own(tmp_path):
         export_adapter_gguf(model, tmp_path / "a.gguf")
 
 
+def test_a_tied_head_that_was_merged_is_exported_as_it_is(tmp_path):
+    """In memory, and from the folder that save_pretrained wrote."""
+    model = randomize(ft.add_lora(small_llama(), r=2, target_modules=["lm_head"]))
+    want = values(export_gguf(model, WORLD, tmp_path / "m.gguf", "f32"))
+    ft.merge_adapter(model)
+    model.save_pretrained(tmp_path / "merged")
+    WORLD.save_pretrained(tmp_path / "merged")
+    for source in (model, tmp_path / "merged"):
+        found = values(export_gguf(source, WORLD, tmp_path / "n.gguf", "f32"))
+        assert found.keys() == want.keys()
+        for name in want:
+            np.testing.assert_allclose(found[name], want[name], rtol=0, atol=1e-6)
+
+
+def test_a_compiled_model_is_exported_as_the_model_in_it(tmp_path):
+    model = randomize(ft.add_lora(small_llama(), r=2))
+    want = export_gguf(model, WORLD, tmp_path / "m.gguf", "f16").read_bytes()
+    model.model.layers[1] = torch.compile(model.model.layers[1])
+    wrapped = torch.compile(model)
+    assert export_gguf(wrapped, WORLD, tmp_path / "n.gguf", "f16").read_bytes() == want
+    adapters = [
+        export_adapter_gguf(source, tmp_path / f"{i}.gguf").read_bytes()
+        for i, source in enumerate((randomize(ft.add_lora(small_llama(), r=2)), wrapped))
+    ]
+    assert adapters[0] == adapters[1]
+
+
+def test_a_model_without_values_is_refused(tmp_path):
+    with torch.device("meta"):
+        model = ft.add_lora(small_llama())
+    refuse("on the meta device", tmp_path / "m.gguf", model)
+    with pytest.raises(ExportError, match="on the meta device"):
+        export_adapter_gguf(model, tmp_path / "a.gguf")
+
+
+def test_biases_that_llama_cpp_does_not_know_are_refused(tmp_path):
+    """llama.cpp reads biases of a llama's and a qwen2's attention, and none of a qwen3's: it
+    refused the file.
+    """
+    biased = small_qwen("qwen3", attention_bias=True)
+    refuse("attention_bias=True of a qwen3", tmp_path / "m.gguf", biased)
+    with pytest.raises(ExportError, match="attention_bias=True of a qwen3"):
+        export_adapter_gguf(ft.add_lora(biased), tmp_path / "a.gguf")
+    names = values(export_gguf(small_llama(attention_bias=True), WORLD, tmp_path / "l.gguf", "f32"))
+    assert {f"blk.0.attn_{x}.bias" for x in ("q", "k", "v", "output")} <= names.keys()
+
+
 def test_four_bit_folder_is_dequantised_and_says_so(tmp_path, caplog, monkeypatch):
     from ftlib.models.random_checkpoint import write_random_checkpoint
 
@@ -384,6 +431,14 @@ def test_converter_is_run_in_its_stead(tmp_path):
         export_gguf(model, WORLD, tmp_path / "m.gguf", "bf16", converter=script).read_text()
         == "bf16"
     )
+    script.write_text(
+        "import sys, json, pathlib\na = sys.argv\nfolder = pathlib.Path(a[1])\n"
+        "config = json.loads((folder / 'config.json').read_text())\n"
+        "pathlib.Path(a[a.index('--outfile') + 1]).write_text(str(config['tie_word_embeddings']))"
+    )
+    tied_head = randomize(ft.add_lora(small_llama(), r=2, target_modules=["lm_head"]))
+    path = export_gguf(tied_head, WORLD, tmp_path / "o.gguf", converter=script)
+    assert path.read_text() == "False" and tied_head.config.tie_word_embeddings
     script.write_text("raise SystemExit('no such architecture')")
     refuse("no such architecture", tmp_path / "n.gguf", model, converter=script)
     refuse("does not exist", tmp_path / "n.gguf", model, converter=tmp_path / "nowhere.py")

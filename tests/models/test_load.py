@@ -369,3 +369,66 @@ def test_nf4_layers_with_blocks_across_their_rows_are_dequantised_by_ftlib(folde
     dense = ft.load_model(folder)[0].model.layers[0].mlp.up_proj.weight
     W = ft.quantize_nf4(dense.detach()).dequantize()
     assert torch.equal(layer(torch.eye(32)).T, W.to(layer.compute_dtype).float())
+
+
+# What 4 bits do not reach, and advice that cannot be followed
+
+
+def test_nf4_names_the_experts_that_stay_in_16_bits(tmp_path, caplog):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=280,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        bos_token_id=0,
+        eos_token_id=6,
+        pad_token_id=2,
+    )
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    for quantization in (None, "nf4"):
+        caplog.clear()
+        with caplog.at_level("WARNING", "ftlib"):
+            model, _ = ft.load_model(tmp_path, quantization=quantization)
+        assert ("experts.gate_up_proj" in caplog.text) is (quantization == "nf4")
+    assert model.model.layers[0].mlp.experts.gate_up_proj.dtype == torch.float32
+
+
+def test_nf4_of_a_llama_has_nothing_to_name(folder, caplog):
+    with caplog.at_level("WARNING", "ftlib"):
+        ft.load_model(folder, quantization="nf4")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"intermediate_size": 72},
+            r"layers.0.mlp.down_proj.weight has shape \(32, 64\), its .* asks for \(32, 72\)",
+        ),
+        (
+            {"model_type": "strange", "auto_map": {"AutoConfig": "a.B"}},
+            "needs Python code of its own, which ftlib does not run",
+        ),
+        ({"model_type": "strange"}, "does not recognize this architecture"),
+    ],
+)
+def test_no_error_advises_what_load_model_does_not_take(changes, words, folder, tmp_path):
+    import inspect
+    import re
+    import shutil
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(ft.LoadError, match=words) as refusal:
+        ft.load_model(copy)
+    takes = set(inspect.signature(ft.load_model).parameters)
+    assert set(re.findall(r"(\w+)=(?:True|False|\w+)", str(refusal.value))) <= takes
+    assert "ignore_mismatched_sizes" not in str(refusal.value)

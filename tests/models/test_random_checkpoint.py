@@ -159,3 +159,13 @@ def test_other_quantisations_are_refused_by_name(tmp_path):
     )
     with pytest.raises(ft.LoadError, match="is quantised with 'gptq'"):
         ft.load_model(folder)
+
+
+def test_an_architecture_without_linear_layers_has_no_nf4(tmp_path):
+    """GPT-2's Conv1D: the folder's config would say 4 bits of weights in 16."""
+    from transformers import GPT2Config
+
+    config = GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=1024)
+    with pytest.raises(ValueError, match=r"quantization='nf4': gpt2 has no linear.*c_attn.weight"):
+        write_random_checkpoint(config, tmp_path / "new", "nf4")
+    assert not (tmp_path / "new").exists()

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from conftest import llama
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import ftlib as ft
 from ftlib.cli import main
@@ -50,6 +50,60 @@ def test_parameters_are_those_of_the_real_architecture(name):
         )
         trained, _ = ft.count_parameters(ft.add_lora(model, r=16))
     assert ft.plan_memory(name, "lora").parts["adapter"] == 4 * trained
+
+
+OTHER_TYPES = ("gemma", "gemma2", "gemma3_text", "olmo2", "cohere", "granite", "stablelm")
+SMALL = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+@pytest.mark.parametrize("kind", [*OTHER_TYPES, "qwen2", "qwen3", "mistral", "llama"])
+@pytest.mark.parametrize("form", ["dict", "config", "folder"])
+def test_other_architectures_are_counted_as_they_are(kind, form, tmp_path):
+    """Also what a dict leaves out and its model type has a default for: heads' width, key-value
+    heads, a tied head.
+    """
+    described = AutoConfig.for_model(kind, **SMALL)
+    described.save_pretrained(tmp_path)
+    forms = {"dict": {**SMALL, "model_type": kind}, "config": described, "folder": tmp_path}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(described)
+        count = sum(p.numel() for p in model.parameters())
+        trained, _ = ft.count_parameters(ft.add_lora(model, r=4))
+    plan = ft.plan_memory(forms[form], "lora", r=4)
+    assert plan.parts["weights"] == 2 * count
+    assert plan.parts["adapter"] == 4 * trained
+    # what would fit is planned from the same architecture
+    assert plan.ways(plan.total - 1)
+
+
+@pytest.mark.parametrize(
+    "kind, found",
+    [
+        ("phi", "dense, fc1, fc2"),
+        ("gpt_neox", "query_key_value"),
+        ("gpt2", "c_attn"),
+        ("opt", "out_proj"),
+        ("starcoder2", "c_fc"),
+        ("mixtral", "mlp.gate"),
+        ("qwen3_moe", "experts"),
+        ("deepseek_v3", "kv_a_proj_with_mqa"),
+        ("mamba", "in_proj"),
+    ],
+)
+def test_what_is_not_of_llamas_form_is_refused_by_name(kind, found):
+    with pytest.raises(ValueError, match=f"model_type='{kind}', which is not of .*{found}"):
+        ft.plan_memory({**SMALL, "model_type": kind})
+
+
+def test_a_model_type_that_nobody_knows():
+    with pytest.raises(ValueError, match="model_type='phi-9', of which transformers builds no"):
+        ft.plan_memory({**SMALL, "model_type": "phi-9"})
 
 
 def test_parts_by_hand():
