@@ -16,6 +16,10 @@ import re
 
 from ftlib.core.errors import DataError, PairError
 
+# Who speaks: the names that chat templates know. Another one would be written into the text as it
+# is, and no model has learnt it.
+ROLES = ("system", "developer", "user", "assistant", "tool", "ipython", "function")
+
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -85,27 +89,57 @@ def is_message(m) -> bool:
     return isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))
 
 
+def check_turn(message, i: int, where: str, error: type[DataError] = DataError) -> None:
+    """Raise `error` unless message `i` has a role of `ROLES` and a content, both strings."""
+    if not is_message(message):
+        hint = ""
+        if isinstance(message, dict) and message.get("tool_calls"):
+            hint = "; beside tool_calls the content may be ''"
+        raise error(
+            f"{where}: message {i} needs the strings 'role' and 'content', got "
+            f"{repr(message)[:200]}{hint}"
+        )
+    if message["role"] not in ROLES:
+        raise error(
+            f"{where}: message {i} has the role {message['role'][:60]!r}: use one of "
+            f"{', '.join(ROLES)} (ftlib.convert translates ShareGPT's human and gpt)"
+        )
+
+
+def says_something(message: dict) -> bool:
+    """Whether a message has text or calls a tool."""
+    return bool(message["content"].strip() or message.get("tool_calls"))
+
+
 def check_row(row, where: str) -> dict:
-    """Raise DataError unless the row holds non-empty messages that end with the assistant."""
+    """Raise DataError unless the row holds messages of known roles that end with an answer of the
+    assistant: text, or tool calls.
+    """
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
         raise DataError(
             f'{where}: no list \'messages\'; a row is {{"messages": [{{"role", "content"}}, …]}}'
         )
     for i, message in enumerate(messages):
-        if not is_message(message):
-            raise DataError(
-                f"{where}: message {i} needs the strings 'role' and 'content', got "
-                f"{repr(message)[:200]}"
-            )
-    if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
+        check_turn(message, i, where)
+    last = messages[-1]
+    if last["role"] != "assistant" or not says_something(last):
+        raise DataError(
+            f"{where}: the last message must be a non-empty answer of the assistant, it is "
+            f"{last['role']!r} {last['content'][:40]!r}: add the answer, or leave the row out"
+        )
     return row
 
 
 def completion_text(completion) -> str:
     """The text of a completion: itself, or the content of its one message."""
     return completion if isinstance(completion, str) else completion[0]["content"]
+
+
+def _said(completion: str | list[dict]) -> tuple[str, object]:
+    """The text of a completion, and the tools that it calls."""
+    calls = None if isinstance(completion, str) else completion[0].get("tool_calls")
+    return completion_text(completion), calls
 
 
 def check_prompt(prompt, where: str) -> None:
@@ -116,7 +150,9 @@ def check_prompt(prompt, where: str) -> None:
             f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, "
             "is needed"
         )
-    if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
+    for i, message in enumerate(prompt):
+        check_turn(message, i, f"{where}: prompt", PairError)
+    if prompt[-1]["role"] not in ("user", "tool") or not prompt[-1]["content"].strip():
         last = f"{prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}"
         raise PairError(
             f"{where}: prompt ends with {last}: it must end with the user's turn, not empty"
@@ -142,7 +178,8 @@ def check_completion(row: dict, key: str, where: str) -> None:
             f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a "
             "list"
         )
-    if not completion_text(value).strip():
+    says_nothing = not value.strip() if plain else not says_something(value[0])
+    if says_nothing:
         raise PairError(
             f"{where}: {key} is empty: a completion must say something; leave the row out"
         )
@@ -161,7 +198,7 @@ def check_pair(row, where: str = "pair") -> dict:
     check_prompt(row["prompt"], where)
     for key in ("chosen", "rejected"):
         check_completion(row, key, where)
-    if completion_text(row["chosen"]) == completion_text(row["rejected"]):
+    if _said(row["chosen"]) == _said(row["rejected"]):
         text = completion_text(row["chosen"])[:40]
         raise PairError(
             f"{where}: chosen equals rejected ({text!r}): nothing is preferred; leave the pair out"

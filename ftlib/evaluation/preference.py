@@ -9,7 +9,7 @@ from ftlib.batches.collate import SFTCollator
 from ftlib.batches.template import IGNORE
 from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, bootstrap_interval
-from ftlib.evaluation.generate import generate_ids
+from ftlib.evaluation.generate import answer_texts, generate_ids
 from ftlib.losses.logps import sequence_logps
 
 
@@ -126,7 +126,7 @@ def sampled_logps(
             policy_logps.append(sequence_logps(model, **batch))
             with reference(model):
                 reference_logps.append(sequence_logps(model, **batch))
-    texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+    texts = answer_texts(model, tokenizer, answers)
     return texts, _joined(policy_logps), _joined(reference_logps)
 
 
