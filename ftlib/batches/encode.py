@@ -77,13 +77,18 @@ def _encode_row(
 
 
 def encode_rows(
-    tokenizer, rows: list[dict], max_length: int = 1024, train_on_prompt: bool = False
+    tokenizer,
+    rows: list[dict],
+    max_length: int = 1024,
+    train_on_prompt: bool = False,
+    stops: list[int] | None = None,
 ) -> list[dict]:
-    """Encode every row that is not encoded yet (`train_on_prompt` as in `encode`). Rows longer than
-    max_length are left out, and one line says how many: a cut answer would teach the model to stop
-    in mid-sentence.
+    """Encode every row that is not encoded yet (`train_on_prompt` and `stops` as in `encode`). Rows
+    longer than max_length are left out, and one line says how many: a cut answer would teach the
+    model to stop in mid-sentence.
     """
-    stops = stop_ids(check_tokenizer(tokenizer))
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
     encoded = []
     for i, row in enumerate(rows):
         encoded.append(_encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops))

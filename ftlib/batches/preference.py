@@ -79,10 +79,12 @@ def _encode_binary(tokenizer, row: dict, where: str, stops: list[int]) -> dict:
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
 
 
-def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
+def encode_pairs(
+    tokenizer, rows: list[dict], max_length: int = 1024, stops: list[int] | None = None
+) -> list[dict]:
     """`prompt_ids`, `chosen_ids`, `rejected_ids` of every pair. A pair of which one side is longer
-    than `max_length` tokens, prompt included, is left out and counted, never cut. DataError names
-    the row that cannot be used.
+    than `max_length` tokens, prompt included, is left out and counted, never cut. `stops` as in
+    `encode`. DataError names the row that cannot be used.
     """
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "completion" in row:
@@ -90,7 +92,8 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
                 f"row {i} is a binary row (prompt, completion, label): "
                 "train on it with loss='kto', or make pairs"
             )
-    stops = stop_ids(check_tokenizer(tokenizer))
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
     encoded = [_encode_pair(tokenizer, row, f"row {i}", stops) for i, row in enumerate(rows)]
     lengths = []
     for pair in encoded:
@@ -99,12 +102,15 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
     return keep_short(encoded, lengths, max_length)
 
 
-def encode_binary(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
+def encode_binary(
+    tokenizer, rows: list[dict], max_length: int = 1024, stops: list[int] | None = None
+) -> list[dict]:
     """`prompt_ids`, `completion_ids`, `label` of every binary row; a pair becomes a desirable and
     an undesirable one. Rows longer than `max_length` tokens are left out and counted, never cut.
-    DataError names the row that cannot be used.
+    `stops` as in `encode`. DataError names the row that cannot be used.
     """
-    stops = stop_ids(check_tokenizer(tokenizer))
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
     encoded = []
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "chosen" in row:

@@ -7,9 +7,12 @@ learns the template's token must also be stopped at it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from jinja2 import TemplateError
+
+log = logging.getLogger(__name__)
 
 QUESTION = "qz0zq"
 ANSWER = "qz1zq"
@@ -103,4 +106,11 @@ def name_turn_end(model, tokenizer) -> list[int]:
     added = [token for token in stop_ids(tokenizer) if token not in named]
     if added:
         generation.eos_token_id = [*named, *added]
+        texts = ", ".join(tokenizer.convert_ids_to_tokens(added))
+        log.info(
+            "generation_config ended answers at %s; it does at %s too, which the chat template or "
+            "the tokenizer ends a turn with",
+            named,
+            texts,
+        )
     return added

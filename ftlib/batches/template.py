@@ -343,11 +343,16 @@ class ShownMask:
         return "".join(f"[{p}]" if trained else p for p, trained in self.pieces)
 
 
-def show_mask(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> ShownMask:
+def show_mask(
+    tokenizer,
+    messages: list[dict],
+    train_on_prompt: bool = False,
+    tools: list[dict] | None = None,
+) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
     counts them.
     """
-    row = encode(tokenizer, messages, train_on_prompt)
+    row = encode(tokenizer, messages, train_on_prompt, tools)
     pieces = []
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
         pieces.append((tokenizer.decode([token]), label != IGNORE))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
+from ftlib.batches.stops import model_stops, name_turn_end
+from ftlib.batches.template import check_tokenizer
 from ftlib.training.folder import RunError, RunFolder, log, open_folder, run_settings
 from ftlib.training.neftune import neftune
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
@@ -85,7 +87,9 @@ def finetune(
             f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's "
             "own length, which a packed row does not have; choose one of them"
         )
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing)
+    stops = model_stops(model, check_tokenizer(tokenizer))
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing, stops)
+    name_turn_end(model, tokenizer)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
     folder = RunFolder()
@@ -109,11 +113,11 @@ def finetune(
 
 
 def _encode(
-    tokenizer, rows, eval_rows, max_length: int, packing: bool
+    tokenizer, rows, eval_rows, max_length: int, packing: bool, stops: list[int]
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, as token ids, packed if asked for."""
-    train_set = encode_rows(tokenizer, rows, max_length)
-    eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
+    train_set = encode_rows(tokenizer, rows, max_length, stops=stops)
+    eval_set = encode_rows(tokenizer, eval_rows, max_length, stops=stops) if eval_rows else None
     if not packing:
         return train_set, eval_set
     packed = pack(train_set, max_length)

@@ -14,6 +14,8 @@ from pathlib import Path
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length
+from ftlib.batches.stops import model_stops, name_turn_end
+from ftlib.batches.template import check_tokenizer
 from ftlib.training.folder import RunError, RunFolder, open_folder, run_settings
 from ftlib.training.loss_spec import LossSpec, loss_spec
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
@@ -127,7 +129,9 @@ def prefer(
     loss_options = spec.validate(given)
     reference = _check_reference(model, spec, reference)
     args = options.trainer_arguments(model, evaluates=bool(eval_rows))
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length)
+    stops = model_stops(model, check_tokenizer(tokenizer))
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length, stops)
+    name_turn_end(model, tokenizer)
     if not spec.paired:
         _say_balance(train_set, **_weights(loss_options))
     collator = preference_collator(model, tokenizer, spec, share_prefix)
@@ -209,14 +213,14 @@ def kto_order(items: list[dict], batch_size: int, seed: int) -> list[dict]:
 
 
 def _encode(
-    tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int
+    tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int, stops: list[int]
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, in the form that the loss takes."""
     eval_set = None
     if spec.paired:
-        train_set = encode_pairs(tokenizer, rows, max_length)
+        train_set = encode_pairs(tokenizer, rows, max_length, stops)
         if eval_rows:
-            eval_set = encode_pairs(tokenizer, eval_rows, max_length)
+            eval_set = encode_pairs(tokenizer, eval_rows, max_length, stops)
         return train_set, eval_set
     batch_size = args.train_batch_size
     if batch_size < 2:
@@ -224,9 +228,11 @@ def _encode(
             f"batch_size={batch_size}: KTO estimates its reference point from the other rows of a "
             "batch; use 2 or more"
         )
-    train_set = kto_order(encode_binary(tokenizer, rows, max_length), batch_size, args.seed)
+    encoded = encode_binary(tokenizer, rows, max_length, stops)
+    train_set = kto_order(encoded, batch_size, args.seed)
     if eval_rows:
-        eval_set = mismatch(encode_binary(tokenizer, eval_rows, max_length), args.eval_batch_size)
+        encoded = encode_binary(tokenizer, eval_rows, max_length, stops)
+        eval_set = mismatch(encoded, args.eval_batch_size)
     return train_set, eval_set
 
 
