@@ -107,62 +107,74 @@ def _missing_content(i: int, message: dict) -> str:
     )
 
 
-def _renders_alike(render: Render, messages: list[dict], tools: list | None, text: str) -> bool:
-    """Whether the conversation gives this text; not where the template refuses it."""
+def _text_without(render: Render, messages: list[dict], tools: list | None) -> str:
+    """The text of a conversation that lacks something; none where the template refuses it."""
     try:
-        return render(messages, tools) == text
+        return render(messages, tools)
     except (DataError, TemplateError):
-        return False
+        return ""
+
+
+def _adds(part: str, text: str, without: str) -> bool:
+    """Whether a part is in the text more often than in the text without it; all squeezed."""
+    as_json = json.dumps(part, ensure_ascii=False)[1:-1]
+    forms = {_squeeze(part), _squeeze(as_json)}
+    return any(not form or text.count(form) > without.count(form) for form in forms)
 
 
 def _refuse_missing_field(
     render: Render, messages: list[dict], tools: list | None, text: str, i: int, key: str
 ) -> None:
     message = messages[i]
-    without = {name: value for name, value in message.items() if name != key}
-    changed = [*messages[:i], without, *messages[i + 1 :]]
-    if _renders_alike(render, changed, tools, text):
+    stripped = {name: value for name, value in message.items() if name != key}
+    changed = [*messages[:i], stripped, *messages[i + 1 :]]
+    without = _text_without(render, changed, tools)
+    if without == text:
+        way_out = ", or give the message weight 0" if key in THOUGHTS else ""
         raise DataError(
             f"the chat template leaves out {key!r} of message {i} ({repr(message[key])[:60]}): use "
-            "a template that writes it, or take it out of the row"
-            + (", or give the message weight 0" if key in THOUGHTS else "")
+            f"a template that writes it, or take it out of the row{way_out}"
         )
     if key == "tool_calls":
-        _refuse_missing_calls(message[key], _squeeze(text), i)
+        _refuse_missing_calls(message[key], _squeeze(text), _squeeze(without), i)
 
 
-def _refuse_missing_calls(calls, squeezed: str, i: int) -> None:
-    """DataError unless the name of each call and every string of its arguments is in the text."""
+def _refuse_missing_calls(calls, text: str, without: str, i: int) -> None:
+    """DataError unless the text has the name of each call and every string of its arguments, which
+    the text `without` the calls has not; both squeezed.
+    """
     for number, call in enumerate(calls if isinstance(calls, list) else [calls]):
+        where = f"tool call {number} of message {i}"
         function = call.get("function", call) if isinstance(call, dict) else {}
         if not isinstance(function.get("name"), str):
             raise DataError(
-                f"tool call {number} of message {i} is {repr(call)[:60]}: "
-                "{'type': 'function', 'function': {'name', 'arguments'}} is needed"
+                f"{where} is {repr(call)[:60]}: {{'type': 'function', 'function': {{'name', "
+                "'arguments'}} is needed"
             )
         arguments = function.get("arguments")
-        if isinstance(arguments, str) and _squeeze(arguments) not in squeezed:
+        if isinstance(arguments, str) and _squeeze(arguments) not in text:
             raise DataError(
-                f"the chat template does not write the arguments of tool call {number} of message "
-                f"{i} as they are, the string {arguments[:60]!r}: give them as an object"
+                f"the chat template does not write the arguments of {where} as they are, the "
+                f"string {arguments[:60]!r}: give them as an object"
             )
         wanted = [function["name"]]
         if not isinstance(arguments, str):
             wanted += strings_in(arguments)
         for part in wanted:
-            if _end_of(part, squeezed) is None:
+            if not _adds(part, text, without):
                 raise DataError(
-                    f"the chat template leaves {part[:60]!r} of tool call {number} of message {i} "
-                    "out: use a template that writes tool calls whole"
+                    f"the chat template leaves {part[:60]!r} of {where} out: use a template that "
+                    "writes tool calls whole"
                 )
 
 
 def _refuse_missing_tools(render: Render, messages: list[dict], tools: list, text: str) -> None:
     squeezed = _squeeze(text)
-    ignored = _renders_alike(render, messages, None, text)
+    without = _squeeze(_text_without(render, messages, None))
     for tool in tools:
         function = tool.get("function", tool)
-        if ignored or _end_of(str(function.get("name", "")), squeezed) is None:
+        name = str(function.get("name", ""))
+        if squeezed == without or not _adds(name, squeezed, without):
             raise DataError(
                 f"the chat template leaves out the tools, {repr(tool)[:60]} among them: use a "
                 "template that writes them, or take them out of the row"

@@ -94,6 +94,16 @@ def model_stops(model, tokenizer) -> list[int]:
     return stop_ids(tokenizer, configured_stops(generation, config))
 
 
+def learnt_stops(model, tokenizer) -> list[int]:
+    """The stops that end an answer in training rows: `model_stops` without ids that are ordinary
+    text in this tokenizer. A config that was made for another tokenizer names such, and an answer
+    is not over at the letter "g".
+    """
+    own = stop_ids(tokenizer)
+    added = tokenizer.added_tokens_decoder
+    return [token for token in model_stops(model, tokenizer) if token in own or token in added]
+
+
 def name_turn_end(model, tokenizer) -> list[int]:
     """Put the stops of the template and the tokenizer into the model's generation_config, where
     they are missing: what is trained to end a turn must end it wherever the model goes. Returns the

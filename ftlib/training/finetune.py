@@ -9,7 +9,7 @@ from __future__ import annotations
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
-from ftlib.batches.stops import model_stops, name_turn_end
+from ftlib.batches.stops import learnt_stops, name_turn_end
 from ftlib.batches.template import check_tokenizer
 from ftlib.training.folder import RunError, RunFolder, log, open_folder, run_settings
 from ftlib.training.neftune import neftune
@@ -87,7 +87,7 @@ def finetune(
             f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's "
             "own length, which a packed row does not have; choose one of them"
         )
-    stops = model_stops(model, check_tokenizer(tokenizer))
+    stops = learnt_stops(model, check_tokenizer(tokenizer))
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing, stops)
     name_turn_end(model, tokenizer)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))

@@ -14,7 +14,7 @@ from pathlib import Path
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length
-from ftlib.batches.stops import model_stops, name_turn_end
+from ftlib.batches.stops import learnt_stops, name_turn_end
 from ftlib.batches.template import check_tokenizer
 from ftlib.training.folder import RunError, RunFolder, open_folder, run_settings
 from ftlib.training.loss_spec import LossSpec, loss_spec
@@ -129,7 +129,7 @@ def prefer(
     loss_options = spec.validate(given)
     reference = _check_reference(model, spec, reference)
     args = options.trainer_arguments(model, evaluates=bool(eval_rows))
-    stops = model_stops(model, check_tokenizer(tokenizer))
+    stops = learnt_stops(model, check_tokenizer(tokenizer))
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length, stops)
     name_turn_end(model, tokenizer)
     if not spec.paired:
