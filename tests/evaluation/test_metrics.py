@@ -223,7 +223,7 @@ def test_a_system_turn_that_the_template_drops_is_noticed_in_evaluation(model):
         "in messages", "in messages if m.role != 'system'"
     )
     system = {"role": "system", "content": "Be brief."}
-    with pytest.raises(DataError, match="conversation 0: .*drops message 0 of the role 'system'"):
+    with pytest.raises(DataError, match=r"conversation 0: .*drops message 0 of the role 'system'"):
         generate.generate_answers(model, tok, [[system, *PROMPTS[0]]])
 
 
