@@ -1,7 +1,9 @@
 """What a row is: one JSON object, strictly read, of one of three kinds. A row that is not says what
 is wrong and where.
 
-messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
+messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning;
+             a turn of the assistant may have "tool_calls" and "weight" (0: context only), the row
+             "tools"
 preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one
              answer each
 binary       {"prompt", "completion", "label": true or false}: likewise

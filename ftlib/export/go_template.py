@@ -150,17 +150,15 @@ def _format_of_file(path: str | os.PathLike) -> ChatFormat:
     bos = _token(reader, Keys.Tokenizer.BOS_ID, tokens) or ""
     eos = _ends_of_file(reader, tokens)
     end = _turn_end(jinja, bos, eos, _markers(reader, tokens))
-    return ChatFormat(jinja, bos, eos, end, _ends(eos, end, set(tokens)))
+    # Ollama's engine reads this list, llama.cpp does not: its tokens do not end answers everywhere.
+    listed = [tokens[index] for index in _field(reader, EOS_IDS) or [] if index < len(tokens)]
+    return ChatFormat(jinja, bos, eos, end, _ends([*eos, *listed], end, set(tokens)))
 
 
 def _ends_of_file(reader: GGUFReader, tokens: list[str]) -> tuple[str, ...]:
-    """The tokens at which a runtime of this file stops by itself: eos, eot, eom, and Ollama's
-    list of further ones.
-    """
+    """The tokens at which every runtime of this file stops by itself: eos, eot and eom."""
     keys = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
     named = [_token(reader, key, tokens) for key in keys]
-    listed = _field(reader, EOS_IDS) or []
-    named += [tokens[index] for index in listed if index < len(tokens)]
     return _distinct(token for token in named if token)
 
 
