@@ -7,6 +7,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
@@ -14,6 +15,10 @@ from ftlib.batches.omissions import has_thought, refuse_omissions, strings_in
 from ftlib.batches.stops import stop_ids
 from ftlib.core.errors import DataError, LoadError
 from ftlib.data.rows import check_turn, says_something
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 IGNORE = -100
 MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
@@ -344,7 +349,7 @@ class ShownMask:
 
 
 def show_mask(
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     messages: list[dict],
     train_on_prompt: bool = False,
     tools: list[dict] | None = None,

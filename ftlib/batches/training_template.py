@@ -8,12 +8,16 @@ import itertools
 import re
 from importlib.resources import files
 from string import Template
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
 from ftlib.batches.stops import turn_end
 from ftlib.batches.template import MARK, chat_template_of, check_tokenizer
 from ftlib.core.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Before the first branch of training_template.jinja where the layout knows a system turn.
 _SYSTEM_BRANCH = Template(
@@ -22,7 +26,7 @@ _SYSTEM_BRANCH = Template(
 )
 
 
-def training_template(tokenizer) -> str:
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's chat template with {% generation %} marks around each answer and its stop
     token; sets nothing.
 
@@ -86,7 +90,7 @@ def _probes(system: bool) -> list[list[dict]]:
 
 
 def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[str]:
-    """What stands before, between and after the contents of a conversation."""
+    """What is before, between and after the contents of a conversation."""
     talk = _talk(roles)
     text = _render(tokenizer, template, talk, prompt)
     pieces = re.split("|".join(m["content"] for m in talk), text or "")
@@ -139,8 +143,9 @@ def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
         system, after, _ = _pieces(tokenizer, template, "su")
         parts["system"] = system
         parts["after"] = after
-        trims["system"] = " 0 " not in _render(tokenizer, template, _talk("su", " {} "))
-    spaced = _render(tokenizer, template, _talk("ua", " {} "))
+        spaced = _render(tokenizer, template, _talk("su", " {} ")) or ""
+        trims["system"] = " 0 " not in spaced
+    spaced = _render(tokenizer, template, _talk("ua", " {} ")) or ""
     trims["user"] = " 0 " not in spaced
     trims["assistant"] = " 1 " not in spaced
     return parts, trims

@@ -6,8 +6,10 @@ import math
 
 import torch
 
+from ftlib.batches.collate import mask_rows, pad_left
 from ftlib.batches.stops import model_stops
 from ftlib.batches.template import check_tokenizer, prompt_ids
+from ftlib.batches.vocabulary import check_ids
 from ftlib.core.errors import DataError
 from ftlib.core.modes import evaluation_mode
 
@@ -86,6 +88,7 @@ def generate_ids(
     if stops:
         options["eos_token_id"] = stops
     prompts = _prompts(tokenizer, conversations)
+    check_ids(model, tokenizer, prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
     with evaluation_mode(model), torch.random.fork_rng():
@@ -93,7 +96,8 @@ def generate_ids(
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             rows = [prompts[i] for i in part]
-            ids, mask = _pad_left(rows, tokenizer.pad_token_id, model.device)
+            ids = pad_left(rows, tokenizer.pad_token_id).to(model.device)
+            mask = pad_left(mask_rows(rows), 0).to(model.device)
             out = model.generate(input_ids=ids, attention_mask=mask, **options)
             new = out[:, ids.shape[1] :].tolist()
             for i, tokens in zip(part, new, strict=True):
@@ -118,16 +122,6 @@ def _sampling_options(temperature: float) -> dict:
     if temperature == 0:
         return {"do_sample": False}
     return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-
-
-def _pad_left(
-    rows: list[list[int]], pad_token_id: int, device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, attention mask), each (rows, longest row)."""
-    width = max(map(len, rows))
-    ids = [[pad_token_id] * (width - len(row)) + row for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _up_to_stop(tokens: list[int], stops: set[int]) -> list[int]:
