@@ -26,7 +26,7 @@ from .adapters.lora import unmerge_adapter as unmerge_adapter
 from .batches.packing import pack as pack
 from .batches.template import inference_template as inference_template
 from .batches.template import show_mask as show_mask
-from .batches.template import training_template as training_template
+from .batches.training_template import training_template as training_template
 from .core.errors import DataError as DataError
 from .core.errors import LoadError as LoadError
 from .core.profiles import get_profile as get_profile

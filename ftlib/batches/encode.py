@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
-from ftlib.batches.template import encode
+from ftlib.batches.stops import stop_ids
+from ftlib.batches.template import IGNORE, check_tokenizer, encode
 from ftlib.core.errors import DataError
 from ftlib.data.rows import check_row
+
+# Keys beside a row's messages that change what other libraries train on.
+_UNREAD = {
+    "functions": "give them as 'tools'",
+    "system": "make it the first message",
+    "chat_template_kwargs": "set a chat template that does without",
+}
+
+
+def tools_of(row: dict, where: str) -> list[dict] | None:
+    """The tools that a row offers, for the chat template. DataError for another form of them, and
+    for a key of the row that would change its text and is not read.
+    """
+    for key, fix in _UNREAD.items():
+        value = row.get(key)
+        if value and not (key == "system" and _is_system_turn(row, value)):
+            raise DataError(f"{where}: {key} is {repr(value)[:60]}, which is not read: {fix}")
+    tools = row.get("tools")
+    if not tools:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError(
+            f"{where}: tools is {type(tools).__name__} {repr(tools)[:60]}: a list of "
+            "{'type': 'function', 'function': {'name', 'description', 'parameters'}} is needed"
+        )
+    return tools
+
+
+def _is_system_turn(row: dict, text) -> bool:
+    """Whether the row's messages or prompt begin with this system turn."""
+    turns = row.get("messages", row.get("prompt"))
+    if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
+        return False
+    return turns[0].get("role") == "system" and turns[0].get("content") == text
 
 
 def _is_encoded(row) -> bool:
@@ -13,26 +48,50 @@ def _is_encoded(row) -> bool:
     return len(row["input_ids"]) == len(row["labels"])
 
 
-def _encode_row(tokenizer, row: dict, where: str, train_on_prompt: bool) -> dict[str, list[int]]:
+def _check_encoded(row: dict, where: str) -> dict:
+    # The first token is predicted by nothing.
+    if all(label == IGNORE for label in row["labels"][1:]):
+        raise DataError(
+            f"{where}: none of its {len(row['labels'])} labels is to be learnt (all are {IGNORE}): "
+            "leave the row out, or label its answer"
+        )
+    return row
+
+
+def _encode_row(
+    tokenizer, row: dict, where: str, train_on_prompt: bool, stops: list[int]
+) -> dict[str, list[int]]:
     if _is_encoded(row):
-        return row
+        return _check_encoded(row, where)
+    if isinstance(row, dict) and "input_ids" in row and "messages" not in row:
+        raise DataError(
+            f"{where} has the keys {', '.join(map(str, row))}: an encoded row has 'input_ids' and "
+            "'labels', equally long, and nothing else"
+        )
     messages = check_row(row, where)["messages"]
+    tools = tools_of(row, where)
     try:
-        return encode(tokenizer, messages, train_on_prompt)
+        return encode(tokenizer, messages, train_on_prompt, tools, stops)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 
 
 def encode_rows(
-    tokenizer, rows: list[dict], max_length: int = 1024, train_on_prompt: bool = False
+    tokenizer,
+    rows: list[dict],
+    max_length: int = 1024,
+    train_on_prompt: bool = False,
+    stops: list[int] | None = None,
 ) -> list[dict]:
-    """Encode every row that is not encoded yet (`train_on_prompt` as in `encode`). Rows longer than
-    max_length are left out, and one line says how many: a cut answer would teach the model to stop
-    in mid-sentence.
+    """Encode every row that is not encoded yet (`train_on_prompt` and `stops` as in `encode`). Rows
+    longer than max_length are left out, and one line says how many: a cut answer would teach the
+    model to stop in mid-sentence.
     """
-    encoded = [
-        _encode_row(tokenizer, row, f"row {i}", train_on_prompt) for i, row in enumerate(rows)
-    ]
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
+    encoded = []
+    for i, row in enumerate(rows):
+        encoded.append(_encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops))
     lengths = [len(row["input_ids"]) for row in encoded]
     return keep_short(encoded, lengths, max_length)
 

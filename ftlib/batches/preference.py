@@ -8,25 +8,42 @@ assistant turn, which the chat template surrounds.
 
 from __future__ import annotations
 
-from ftlib.batches.encode import keep_short
-from ftlib.batches.template import IGNORE, encode
+from ftlib.batches.encode import keep_short, tools_of
+from ftlib.batches.stops import stop_ids
+from ftlib.batches.template import IGNORE, check_tokenizer, encode
 from ftlib.core.errors import DataError, PairError
 from ftlib.data.rows import check_binary, check_pair
 
 
-def _messages(value: str | list[dict], role: str) -> list[dict]:
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    return value
+def _prompt_messages(prompt: str | list[dict]) -> list[dict]:
+    """The turns before the completion. Their weights mean nothing here: no turn of a prompt is
+    learnt.
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [{key: m[key] for key in m if key != "weight"} for m in prompt]
 
 
-def _split(tokenizer, row: dict, name: str, where: str) -> tuple[list[int], list[int]]:
+def _completion_message(completion: str | list[dict], name: str, where: str) -> dict:
+    if isinstance(completion, str):
+        return {"role": "assistant", "content": completion}
+    message = completion[0]
+    if message.get("weight") == 0:
+        raise PairError(f"{where}: {name} has weight=0: a completion is what is learnt from")
+    return message
+
+
+def _split(
+    tokenizer, row: dict, name: str, where: str, stops: list[int]
+) -> tuple[list[int], list[int]]:
     """Ids before the last assistant turn, and of that turn with its stop token; what a template
     writes after it is left off.
     """
-    messages = _messages(row["prompt"], "user") + _messages(row[name], "assistant")
+    messages = _prompt_messages(row["prompt"])
+    messages.append(_completion_message(row[name], name, where))
+    tools = tools_of(row, where)
     try:
-        encoded = encode(tokenizer, messages)
+        encoded = encode(tokenizer, messages, tools=tools, stops=stops)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     labels = encoded["labels"]
@@ -39,10 +56,10 @@ def _split(tokenizer, row: dict, name: str, where: str) -> tuple[list[int], list
     return encoded["input_ids"][:start], encoded["input_ids"][start:end]
 
 
-def _encode_pair(tokenizer, row: dict, where: str) -> dict:
+def _encode_pair(tokenizer, row: dict, where: str, stops: list[int]) -> dict:
     check_pair(row, where)
-    prompt, chosen = _split(tokenizer, row, "chosen", where)
-    other_prompt, rejected = _split(tokenizer, row, "rejected", where)
+    prompt, chosen = _split(tokenizer, row, "chosen", where, stops)
+    other_prompt, rejected = _split(tokenizer, row, "rejected", where, stops)
     if prompt == other_prompt and chosen == rejected:
         raise PairError(
             f"{where}: chosen and rejected become the same tokens: nothing is preferred; "
@@ -56,16 +73,18 @@ def _encode_pair(tokenizer, row: dict, where: str) -> dict:
     return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
 
 
-def _encode_binary(tokenizer, row: dict, where: str) -> dict:
+def _encode_binary(tokenizer, row: dict, where: str, stops: list[int]) -> dict:
     check_binary(row, where)
-    prompt_ids, completion_ids = _split(tokenizer, row, "completion", where)
+    prompt_ids, completion_ids = _split(tokenizer, row, "completion", where, stops)
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
 
 
-def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
+def encode_pairs(
+    tokenizer, rows: list[dict], max_length: int = 1024, stops: list[int] | None = None
+) -> list[dict]:
     """`prompt_ids`, `chosen_ids`, `rejected_ids` of every pair. A pair of which one side is longer
-    than `max_length` tokens, prompt included, is left out and counted, never cut. DataError names
-    the row that cannot be used.
+    than `max_length` tokens, prompt included, is left out and counted, never cut. `stops` as in
+    `encode`. DataError names the row that cannot be used.
     """
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "completion" in row:
@@ -73,7 +92,9 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
                 f"row {i} is a binary row (prompt, completion, label): "
                 "train on it with loss='kto', or make pairs"
             )
-    encoded = [_encode_pair(tokenizer, row, f"row {i}") for i, row in enumerate(rows)]
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
+    encoded = [_encode_pair(tokenizer, row, f"row {i}", stops) for i, row in enumerate(rows)]
     lengths = []
     for pair in encoded:
         longer = max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
@@ -81,17 +102,21 @@ def encode_pairs(tokenizer, rows: list[dict], max_length: int = 1024) -> list[di
     return keep_short(encoded, lengths, max_length)
 
 
-def encode_binary(tokenizer, rows: list[dict], max_length: int = 1024) -> list[dict]:
+def encode_binary(
+    tokenizer, rows: list[dict], max_length: int = 1024, stops: list[int] | None = None
+) -> list[dict]:
     """`prompt_ids`, `completion_ids`, `label` of every binary row; a pair becomes a desirable and
     an undesirable one. Rows longer than `max_length` tokens are left out and counted, never cut.
-    DataError names the row that cannot be used.
+    `stops` as in `encode`. DataError names the row that cannot be used.
     """
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
     encoded = []
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "chosen" in row:
-            encoded += _two_binary(_encode_pair(tokenizer, row, f"row {i}"))
+            encoded += _two_binary(_encode_pair(tokenizer, row, f"row {i}", stops))
         else:
-            encoded.append(_encode_binary(tokenizer, row, f"row {i}"))
+            encoded.append(_encode_binary(tokenizer, row, f"row {i}", stops))
     lengths = [row_length(row) for row in encoded]
     return keep_short(encoded, lengths, max_length)
 

@@ -5,92 +5,216 @@ counts.
 from __future__ import annotations
 
 import html
-import itertools
-import json
 import re
 from dataclasses import dataclass
-from importlib.resources import files
-from string import Template
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
+from ftlib.batches.omissions import has_thought, refuse_omissions, strings_in
+from ftlib.batches.stops import stop_ids
 from ftlib.core.errors import DataError, LoadError
+from ftlib.data.rows import check_turn, says_something
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 IGNORE = -100
-_MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
-# Before the first branch of training_template.jinja where the layout knows a system turn.
-_SYSTEM_BRANCH = Template(
-    "if m['role'] == 'system' and loop.first %}"
-    "{{ ${system} ~ (${system_content}) ~ ${after} }}{% el"
-)
+MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 
 
 # --- tokens and masks -----------------------------------------------------------------------------
-def template_ids(tokenizer, messages, **options) -> list[int]:
-    """The conversation's token ids, as its template writes them."""
-    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second
-    # one. Qwen3's writes an empty thought before an answer: without thinking it belongs to the
+def _apply(tokenizer, messages: list[dict], **options):
+    """`apply_chat_template`, with DataError where the template cannot write these messages."""
+    # Qwen3's template writes an empty thought before an answer: without thinking it belongs to the
     # prompt. Other templates ignore the option.
-    return tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, enable_thinking=False, **options
-    )["input_ids"]
+    try:
+        return tokenizer.apply_chat_template(messages, enable_thinking=False, **options)
+    except (TemplateError, TypeError) as error:
+        raise DataError(f"the chat template refuses these messages: {error}") from None
 
 
-def _mask_by_marks(tokenizer, messages) -> tuple[list[int], list[int]]:
-    out = tokenizer.apply_chat_template(
+def template_ids(tokenizer, messages: list[dict], **options) -> list[int]:
+    """The conversation's token ids, as its template writes them. DataError where it refuses."""
+    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second
+    # one.
+    return _apply(tokenizer, messages, tokenize=True, return_dict=True, **options)["input_ids"]
+
+
+def _check_omissions(tokenizer, messages: list[dict], tools: list | None) -> None:
+    def render(some_messages: list[dict], some_tools: list | None) -> str:
+        return _apply(tokenizer, some_messages, tools=some_tools, tokenize=False)
+
+    refuse_omissions(render, messages, tools)
+
+
+def prompt_ids(tokenizer, messages: list[dict]) -> list[int]:
+    """Token ids of a conversation that the assistant is to answer. DataError where it is empty,
+    ends with an answer, has an unknown role, or the template refuses or leaves out a turn.
+    """
+    check_tokenizer(tokenizer)
+    _check_turns(messages)
+    last = messages[-1]
+    if last["role"] in ("assistant", "system", "developer"):
+        raise DataError(
+            f"the conversation ends with the turn of {last['role']!r} {last['content'][:40]!r}: a "
+            "prompt ends with the turn that is to be answered"
+        )
+    _check_omissions(tokenizer, messages, tools=None)
+    return template_ids(tokenizer, messages, add_generation_prompt=True)
+
+
+def _check_turns(messages: list[dict]) -> None:
+    if not messages:
+        raise DataError("the conversation has no messages: a user's turn is needed at least")
+    for i, message in enumerate(messages):
+        check_turn(message, i, "conversation")
+
+
+def _is_learnt(message: dict) -> bool:
+    return message["role"] == "assistant" and message.get("weight") != 0
+
+
+def _check_answers(tokenizer, messages: list[dict], stops: list[int]) -> None:
+    """DataError for a weight that cannot be had, an empty answer, and an answer that holds a stop
+    token, which the template writes after it: the model would learn to stop in mid-answer, or
+    twice.
+    """
+    markers = [text for text in tokenizer.convert_ids_to_tokens(stops) if text]
+    for i, message in enumerate(messages):
+        weight = message.get("weight")
+        is_answer = message["role"] == "assistant"
+        if weight is not None and (weight not in (0, 1) or (weight and not is_answer)):
+            raise DataError(
+                f"message {i} of the role {message['role']!r} has weight={weight!r}: the "
+                "assistant's turns are learnt (1) or context only (0), no others have a weight"
+            )
+        if is_answer and weight != 0 and not says_something(message):
+            raise DataError(
+                f"message {i} is an empty answer, which would teach the model to stop at once: "
+                "take the turn out, or give it weight 0"
+            )
+        for marker in markers:
+            if is_answer and any(marker in text for text in strings_in(message)):
+                raise DataError(
+                    f"message {i} holds {marker!r}, which ends a turn and which the chat template "
+                    "writes by itself: take it out of the answer"
+                )
+
+
+def _mask_by_marks(
+    tokenizer, messages: list[dict], tools: list | None, stops: list[int]
+) -> tuple[list[int], list[int]]:
+    out = _apply(
+        tokenizer,
         messages,
+        tools=tools,
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
-        enable_thinking=False,
     )
-    return out["input_ids"], out["assistant_masks"]
-
-
-def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
-    """Mask for templates without generation marks: what each assistant turn adds to the text before
-    it.
-    """
-    ids = template_ids(tokenizer, messages)
-    mask: list[int] = []
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = template_ids(tokenizer, messages[:i], add_generation_prompt=True)
-        after = template_ids(tokenizer, messages[: i + 1])
-        if ids[: len(after)] != after or after[: len(before)] != before:
-            raise DataError(
-                "this chat template rewrites earlier turns, so the answer cannot be told from the "
-                "prompt: "
-                "set a template with {% generation %} marks, such as training_template(tokenizer)"
-            )
-        mask += [0] * (len(before) - len(mask))
-        mask += [1] * (len(after) - len(before))
-    mask += [0] * (len(ids) - len(mask))
+    ids = out["input_ids"]
+    mask = _end_at_stops(tokenizer, ids, out["assistant_masks"], stops)
+    answers = [m for m in messages if m["role"] == "assistant"]
+    if all(_is_learnt(answer) for answer in answers):
+        return ids, mask
+    runs = _runs(mask)
+    if len(runs) != len(answers):
+        raise DataError(
+            f"the template's {{% generation %}} marks are around {len(runs)} stretches of text, "
+            f"the conversation has {len(answers)} answers: which of them has weight 0 cannot be "
+            "told; leave the weights out, or put marks around each answer"
+        )
+    for (start, end), answer in zip(runs, answers, strict=True):
+        if not _is_learnt(answer):
+            mask[start:end] = [0] * (end - start)
     return ids, mask
 
 
-def _end_at_stop(ids: list[int], mask: list[int], stop: int | None) -> list[int]:
-    """The mask with each run ending at its last stop token: ChatML writes a newline after it.
-    DataError where the template's marks end before the stop token, for then nothing would teach the
-    model to stop.
+def _mask_by_prefix(
+    tokenizer, messages: list[dict], tools: list | None, stops: list[int]
+) -> tuple[list[int], list[int]]:
+    """Mask for templates without generation marks: what each assistant turn adds to the text before
+    it, up to its stop token.
+    """
+    ids = template_ids(tokenizer, messages, tools=tools)
+    mask = [0] * len(ids)
+    for i, message in enumerate(messages):
+        if not _is_learnt(message):
+            continue
+        before = template_ids(tokenizer, messages[:i], tools=tools, add_generation_prompt=True)
+        after = template_ids(tokenizer, messages[: i + 1], tools=tools)
+        start = len(before)
+        if after[:start] != before or ids[:start] != before:
+            raise DataError(_rewritten(message))
+        end = start
+        while end < len(after) and after[end] not in stops:
+            end += 1
+        if end == len(after):
+            raise DataError(_without_stop(tokenizer, after[start:]))
+        end += 1  # the stop token is learnt, what a template writes after it is not
+        if ids[:end] != after[:end]:
+            raise DataError(_rewritten(message))
+        mask[start:end] = [1] * (end - start)
+    return ids, mask
+
+
+def _rewritten(message: dict) -> str:
+    if has_thought(message):
+        return (
+            "the chat template writes the thought of an answer otherwise than the prompt of an "
+            "answer without thinking (enable_thinking=False), which is what ftlib asks: take the "
+            "thought out"
+        )
+    return (
+        "this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
+        "set a template with {% generation %} marks, such as training_template(tokenizer)"
+    )
+
+
+def _without_stop(tokenizer, answer: list[int]) -> str:
+    return (
+        "the chat template writes no stop token after the answer, which ends with "
+        f"{tokenizer.decode(answer)[-40:]!r}: the model would never learn to stop; let the "
+        "template write one token of the tokenizer there, such as {{ eos_token }}"
+    )
+
+
+def _end_at_stops(tokenizer, ids: list[int], mask: list[int], stops: list[int]) -> list[int]:
+    """The mask without what follows a stop token: white space (ChatML writes a newline) and
+    further stops (Phi writes one at the end of a conversation). DataError where a run of ones does
+    not come to a stop token, for then nothing would teach the model to stop.
     """
     mask = [int(m) for m in mask]
     for start, end in _runs(mask):
-        if stop in ids[start:end]:
-            last = end - 1 - ids[start:end][::-1].index(stop)
-            mask[last + 1 : end] = [0] * (end - last - 1)
-        elif end < len(ids) and ids[end] == stop:
-            raise DataError(
-                "the template's {% generation %} marks end before the stop token, which must be "
-                "learnt: put it inside them"
-            )
+        ended = False
+        for at in range(start, end):
+            is_stop = ids[at] in stops
+            if ended and (is_stop or _is_space(tokenizer, ids[at])):
+                mask[at] = 0
+            else:
+                ended = is_stop
+        if not ended:
+            raise DataError(_open_run(tokenizer, ids, start, end, stops))
     return mask
+
+
+def _is_space(tokenizer, token: int) -> bool:
+    return not tokenizer.decode([token]).strip()
+
+
+def _open_run(tokenizer, ids: list[int], start: int, end: int, stops: list[int]) -> str:
+    """What is wrong with a marked stretch of text that does not end in a stop token."""
+    after = end
+    while after < len(ids) and ids[after] not in stops and _is_space(tokenizer, ids[after]):
+        after += 1
+    if after < len(ids) and ids[after] in stops:
+        return (
+            f"the template's {{% generation %}} marks end before the stop token "
+            f"{tokenizer.decode([ids[after]])!r}, which must be learnt: put it inside them"
+        )
+    return _without_stop(tokenizer, ids[start:end])
 
 
 def _runs(mask: list[int]) -> list[tuple[int, int]]:
@@ -106,54 +230,62 @@ def _runs(mask: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _refuse_dropped(tokenizer, messages) -> None:
-    """DataError where the template leaves out a system or tool turn, or another role, without a
-    word.
+def _check_thoughts(tokenizer, messages: list[dict], tools: list | None, ids: list[int]) -> None:
+    """DataError where an answer with its reasoning does not continue the prompt that ftlib asks
+    with: the model would learn to think, and be asked not to.
     """
-    if all(m["role"] in ("user", "assistant") for m in messages):
-        return
-    text = tokenizer.apply_chat_template(messages, tokenize=False, enable_thinking=False)
-    for i, m in enumerate(messages):
-        content = m["content"].strip()
-        as_json = json.dumps(content, ensure_ascii=False)[1:-1]
-        if content not in text and as_json not in text:
-            raise DataError(
-                f"the chat template drops message {i} of the role {m['role']!r}: "
-                "take it out, or put its text into a user turn"
-            )
+    for i, message in enumerate(messages):
+        if not _is_learnt(message) or not has_thought(message):
+            continue
+        before = template_ids(tokenizer, messages[:i], tools=tools, add_generation_prompt=True)
+        prompt = tokenizer.decode(before).rstrip()
+        if ids[: len(before)] != before or prompt.endswith("</think>"):
+            raise DataError(f"message {i}: {_rewritten(message)}")
 
 
-def encode(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> dict[str, list[int]]:
+def encode(
+    tokenizer,
+    messages: list[dict],
+    train_on_prompt: bool = False,
+    tools: list[dict] | None = None,
+    stops: list[int] | None = None,
+) -> dict[str, list[int]]:
     """Token ids of a conversation, and labels that are -100 outside the assistant's turns:
     {"input_ids", "labels"}, one list each.
 
     The stop token that ends a turn belongs to the turn: it must be learnt, or the model never
-    stops; a newline after it does not. With `train_on_prompt` every token is a label. DataError
-    where a BOS would be doubled, the template refuses or drops a turn, its marks leave the stop
-    token out, or no token would be trained on.
+    stops; what a template writes after it, such as a newline, does not. `stops`: the ids of such
+    tokens, by default `stop_ids(tokenizer)`, which takes a few tenths of a millisecond. An
+    assistant's turn with `weight` 0 is context only. Its `tool_calls` and `reasoning_content`, and
+    the conversation's `tools`, go through the template. With `train_on_prompt` every token is a
+    label. DataError where a BOS would be doubled, the template refuses or leaves out a turn, a tool
+    or a thought, no stop token would be learnt, an answer is empty or holds a stop token, or no
+    token would be trained on.
     """
     check_tokenizer(tokenizer)
-    try:
-        _refuse_dropped(tokenizer, messages)
-        if _MARK.search(tokenizer.chat_template):
-            ids, mask = _mask_by_marks(tokenizer, messages)
-        else:
-            ids, mask = _mask_by_prefix(tokenizer, messages)
-    except TemplateError as error:
-        raise DataError(f"the chat template refuses these messages: {error}") from None
+    _check_turns(messages)
+    if stops is None:
+        stops = stop_ids(tokenizer)
+    _check_answers(tokenizer, messages, stops)
+    _check_omissions(tokenizer, messages, tools)
+    by_marks = MARK.search(chat_template_of(tokenizer, tools))
+    mask_of = _mask_by_marks if by_marks else _mask_by_prefix
+    ids, mask = mask_of(tokenizer, messages, tools, stops)
+    _check_thoughts(tokenizer, messages, tools, ids)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise DataError(
             "the chat template and the tokenizer both write BOS: "
             "tokenise with add_special_tokens=False"
         )
     if not any(mask):
+        roles = ", ".join(message["role"] for message in messages)
         raise DataError(
-            "no token of this conversation belongs to the assistant: there is nothing to learn"
+            f"no token of this conversation ({roles}) belongs to the assistant and is to be "
+            "learnt: add an answer, or leave the row out"
         )
     if train_on_prompt:
         labels = list(ids)
     else:
-        mask = _end_at_stop(ids, mask, tokenizer.eos_token_id)
         labels = [token if m else IGNORE for token, m in zip(ids, mask, strict=True)]
     return {"input_ids": ids, "labels": labels}
 
@@ -172,133 +304,7 @@ def inference_template(template: str) -> str:
         # An empty comment keeps what the mark did to the white space around it.
         return "{#" + mark[1] + " " + mark[2] + "#}"
 
-    return _MARK.sub(strip, template)
-
-
-def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The tokenizer's chat template with {% generation %} marks around each answer and its stop
-    token; sets nothing.
-
-    A template that has marks is returned as it is. Of another one the layout is learnt by rendering
-    conversations whose contents are known, and written as a template of its own: an optional system
-    turn first, then user and assistant in turn. That covers ChatML, Llama 3, Qwen 2.5 and 3,
-    Mistral and Gemma, with what they write unasked (a default system turn, a date, an empty thought
-    before the last answer). It is compared with the original on further conversations; DataError
-    where a template's layout is not of this kind. Other roles and tool calls are refused by name.
-    Qwen3 cuts answers at `</think>`; this one does not. Train with it, but save the tokenizer with
-    the template that it came with.
-    """
-    check_tokenizer(tokenizer)
-    original = tokenizer.chat_template
-    if _MARK.search(original):
-        return original
-    parts, trims = _learn(tokenizer, original)
-    template = _write(parts, trims)
-    for talk in _probes(system="system" in trims):
-        for prompt in (False, True):
-            ours = _render(tokenizer, template, talk, prompt)
-            theirs = _render(tokenizer, original, talk, prompt)
-            if ours != theirs:
-                raise DataError(
-                    "this chat template's turns differ from one another, so no marks can be put "
-                    "into it automatically: write {% generation %} and {% endgeneration %} around "
-                    "the answer and its stop token by hand"
-                )
-    return template
-
-
-def _render(tokenizer, template: str, messages, prompt: bool = False) -> str | None:
-    """The text of a conversation, or None where the template refuses it."""
-    try:
-        return tokenizer.apply_chat_template(
-            messages,
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=prompt,
-            enable_thinking=False,
-        )
-    except TemplateError:
-        return None
-
-
-def _talk(roles: str, content: str = "qz{}zq") -> list[dict]:
-    """A conversation of one message a letter: s, u, a."""
-    names = {"s": "system", "u": "user", "a": "assistant"}
-    return [{"role": names[r], "content": content.format(i)} for i, r in enumerate(roles)]
-
-
-def _probes(system: bool) -> list[list[dict]]:
-    """Conversations on which a learnt template must write what the original writes."""
-    contents = ("x{}", " \n {} y\n\n", "{}: a <b> {{{{ c }}}}\n    d")
-    starts = ("", "s") if system else ("",)
-    turns = ("ua", "uau", "uaua", "uauaua")
-    return [
-        _talk(start + roles, content)
-        for start, content, roles in itertools.product(starts, contents, turns)
-    ]
-
-
-def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[str]:
-    """What is before, between and after the contents of a conversation."""
-    talk = _talk(roles)
-    text = _render(tokenizer, template, talk, prompt)
-    pieces = re.split("|".join(m["content"] for m in talk), text or "")
-    if len(pieces) != len(talk) + 1:
-        problem = "refuses" if text is None else "does not write each turn once of"
-        spoken = ", ".join(m["role"] for m in talk)
-        raise DataError(
-            f"this chat template {problem} a conversation of {spoken}: "
-            "no marks can be put into it automatically"
-        )
-    return pieces
-
-
-def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
-    """(the fixed texts of a layout, whether each role's content is trimmed)."""
-    first, history, user, last, close = _pieces(tokenizer, template, "uaua")
-    shut = _pieces(tokenizer, template, "u")[1]
-    before_eos, eos, _ = close.partition(tokenizer.eos_token)
-    stop = before_eos + eos if eos else close.rstrip()
-    parts = {
-        "first": first,
-        "user": user.removeprefix(close),
-        "shut": shut,
-        "history": history.removeprefix(shut),
-        "last": last.removeprefix(shut),
-        "stop": stop,
-        "close": close[len(stop) :],
-    }
-    trims = {}
-    if _render(tokenizer, template, _talk("su")) is not None:
-        system, after, _ = _pieces(tokenizer, template, "su")
-        parts["system"] = system
-        parts["after"] = after
-        spaced = _render(tokenizer, template, _talk("su", " {} ")) or ""
-        trims["system"] = " 0 " not in spaced
-    spaced = _render(tokenizer, template, _talk("ua", " {} ")) or ""
-    trims["user"] = " 0 " not in spaced
-    trims["assistant"] = " 1 " not in spaced
-    return parts, trims
-
-
-def _write(parts: dict[str, str], trims: dict[str, bool]) -> str:
-    """The layout as a Jinja template with marks."""
-    values = {name: repr(text) for name, text in parts.items()}
-    for role, trim in trims.items():
-        values[f"{role}_content"] = "m['content'] | trim" if trim else "m['content']"
-    if "system" in trims:
-        values["system_branch"] = _SYSTEM_BRANCH.substitute(values)
-        values["system_place"] = "after a system turn at most"
-    else:
-        values["system_branch"] = ""
-        values["system_place"] = "without a system turn"
-    # Lines of the file are for the reader: a template writes its line ends too.
-    lines = (
-        (files("ftlib.batches") / "training_template.jinja")
-        .read_text(encoding="utf-8")
-        .splitlines()
-    )
-    return Template("".join(lines)).substitute(values)
+    return MARK.sub(strip, template)
 
 
 # --- showing a mask -------------------------------------------------------------------------------
@@ -343,12 +349,15 @@ class ShownMask:
 
 
 def show_mask(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict], train_on_prompt: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict],
+    train_on_prompt: bool = False,
+    tools: list[dict] | None = None,
 ) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
     counts them.
     """
-    row = encode(tokenizer, messages, train_on_prompt)
+    row = encode(tokenizer, messages, train_on_prompt, tools)
     pieces = []
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
         pieces.append((tokenizer.decode([token]), label != IGNORE))
@@ -358,6 +367,23 @@ def show_mask(
     return ShownMask(pieces, frozenset(special))
 
 
+def chat_template_of(tokenizer, tools: list | None = None) -> str:
+    """The template that `apply_chat_template` takes: of several by name that for tool use where
+    there are tools, else the default one. LoadError where there is none.
+    """
+    template = tokenizer.chat_template
+    if not isinstance(template, dict):
+        return template
+    if tools and "tool_use" in template:
+        return template["tool_use"]
+    if not template.get("default"):
+        raise LoadError(
+            f"tokenizer.chat_template is a dict of {', '.join(template) or 'nothing'}: put the one "
+            "to train with under 'default', or set tokenizer.chat_template to its text"
+        )
+    return template["default"]
+
+
 def check_tokenizer(tokenizer, name: str = "tokenizer"):
     """Raise LoadError unless the tokenizer can render and pad a chat; returns it."""
     if not tokenizer.chat_template:
@@ -365,6 +391,7 @@ def check_tokenizer(tokenizer, name: str = "tokenizer"):
             f"{name} has no chat template: "
             "use the model's -Instruct tokenizer or set tokenizer.chat_template"
         )
+    chat_template_of(tokenizer)
     if tokenizer.pad_token is None:
         raise LoadError(
             f"{name} has no pad token: set tokenizer.pad_token to a reserved token "

@@ -68,7 +68,7 @@ MODULES = {
     "seeds": "core.seeds",
     "serving": "export.serving",
     "splits": "data.splits",
-    "templates": "batches.template",
+    "templates": "batches.template batches.training_template",
     "texts": "data.texts",
     "train": (
         "training.finetune training.run training.trainer training.samplers training.options "

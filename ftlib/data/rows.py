@@ -1,7 +1,9 @@
 """What a row is: one JSON object, strictly read, of one of three kinds. A row that is not says what
 is wrong and where.
 
-messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning
+messages     {"messages": [{"role", "content"}, …]}, the assistant last: supervised fine-tuning;
+             a turn of the assistant may have "tool_calls" and "weight" (0: context only), the row
+             "tools"
 preference   {"prompt", "chosen", "rejected"}: texts, or a list of messages and a list of one
              answer each
 binary       {"prompt", "completion", "label": true or false}: likewise
@@ -18,6 +20,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ftlib.core.errors import DataError, PairError
+
+# Who speaks: the names that chat templates know. Another one would be written into the text as it
+# is, and no model has learnt it.
+ROLES = ("system", "developer", "user", "assistant", "tool", "ipython", "function")
 
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -97,21 +103,45 @@ def check_object(row, where: str) -> dict:
     return row
 
 
+def check_turn(message, i: int, where: str, error: type[DataError] = DataError) -> None:
+    """Raise `error` unless message `i` has a role of `ROLES` and a content, both strings."""
+    if not is_message(message):
+        hint = ""
+        if isinstance(message, dict) and message.get("tool_calls"):
+            hint = "; beside tool_calls the content may be ''"
+        raise error(
+            f"{where}: message {i} needs the strings 'role' and 'content', got "
+            f"{repr(message)[:200]}{hint}"
+        )
+    if message["role"] not in ROLES:
+        raise error(
+            f"{where}: message {i} has the role {message['role'][:60]!r}: use one of "
+            f"{', '.join(ROLES)} (ftlib.convert translates ShareGPT's human and gpt)"
+        )
+
+
+def says_something(message: dict) -> bool:
+    """Whether a message has text or calls a tool."""
+    return bool(message["content"].strip() or message.get("tool_calls"))
+
+
 def check_row(row, where: str) -> dict:
-    """Raise DataError unless the row holds non-empty messages that end with the assistant."""
+    """Raise DataError unless the row holds messages of known roles that end with an answer of the
+    assistant: text, or tool calls.
+    """
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
         raise DataError(
             f'{where}: no list \'messages\'; a row is {{"messages": [{{"role", "content"}}, …]}}'
         )
     for i, message in enumerate(messages):
-        if not is_message(message):
-            raise DataError(
-                f"{where}: message {i} needs the strings 'role' and 'content', got "
-                f"{repr(message)[:200]}"
-            )
-    if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise DataError(f"{where}: the last message must be a non-empty answer of the assistant")
+        check_turn(message, i, where)
+    last = messages[-1]
+    if last["role"] != "assistant" or not says_something(last):
+        raise DataError(
+            f"{where}: the last message must be a non-empty answer of the assistant, it is "
+            f"{last['role']!r} {last['content'][:40]!r}: add the answer, or leave the row out"
+        )
     return row
 
 
@@ -120,6 +150,12 @@ def completion_text(completion) -> str:
     if isinstance(completion, str):
         return completion
     return completion[0]["content"]
+
+
+def _said(completion: str | list[dict]) -> tuple[str, object]:
+    """The text of a completion, and the tools that it calls."""
+    calls = None if isinstance(completion, str) else completion[0].get("tool_calls")
+    return completion_text(completion), calls
 
 
 def check_prompt(prompt, where: str) -> None:
@@ -132,8 +168,10 @@ def check_prompt(prompt, where: str) -> None:
             f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, "
             "is needed"
         )
+    for i, message in enumerate(prompt):
+        check_turn(message, i, f"{where}: prompt", PairError)
     last = prompt[-1]
-    if last["role"] != "user" or not last["content"].strip():
+    if last["role"] not in ("user", "tool") or not last["content"].strip():
         raise PairError(
             f"{where}: prompt ends with {last['role']!r} {last['content'][:40]!r}: "
             "it must end with the user's turn, not empty"
@@ -163,7 +201,8 @@ def check_completion(row: dict, key: str, where: str) -> None:
             f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a "
             "list"
         )
-    if not completion_text(value).strip():
+    [message] = [{"content": value}] if isinstance(value, str) else row[key]
+    if not says_something(message):
         raise PairError(
             f"{where}: {key} is empty: a completion must say something; leave the row out"
         )
@@ -181,7 +220,7 @@ def check_pair(row, where: str = "pair") -> dict:
     check_prompt(row["prompt"], where)
     for key in ("chosen", "rejected"):
         check_completion(row, key, where)
-    if completion_text(row["chosen"]) == completion_text(row["rejected"]):
+    if _said(row["chosen"]) == _said(row["rejected"]):
         text = completion_text(row["chosen"])[:40]
         raise PairError(
             f"{where}: chosen equals rejected ({text!r}): nothing is preferred; leave the pair out"

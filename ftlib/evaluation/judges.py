@@ -56,8 +56,14 @@ def normalise(text: str) -> str:
 
 def exact_judge(references: dict[str, str]) -> Callable[[str, str, str], float]:
     """A judge for `win_rate` that checks answers against the reference by prompt: right beats
-    wrong, else a tie.
+    wrong, else a tie. JudgeError for a reference without text: saying nothing would be right.
     """
+    for prompt, reference in references.items():
+        if not normalise(reference):
+            raise JudgeError(
+                f"the reference of {prompt[:60]!r} is {reference!r}: a text that is not empty is "
+                "needed"
+            )
 
     def judge(prompt: str, first: str, second: str) -> float:
         reference = normalise(references[prompt])

@@ -13,7 +13,9 @@ from torch import nn
 
 from ftlib.batches.collate import mask_rows, pad_right
 from ftlib.batches.vocabulary import check_ids
+from ftlib.core.errors import DataError
 from ftlib.core.modes import evaluation_mode
+from ftlib.data.rows import check_turn
 from ftlib.evaluation.generate import few_shot_messages, generate_answers
 from ftlib.evaluation.judges import normalise
 
@@ -42,21 +44,24 @@ def golden_accuracy(
     """Exact-match accuracy of greedy answers after `normalise`.
 
     `examples` carry `messages`, and `answer` (else the last message is it) and `family` if they
-    have them. `shots(example)` may return solved examples to show before the question (few-shot
-    prompting).
+    have them. Messages that end with the assistant's turn are asked without it, others as they are.
+    `shots(example)` may return solved examples to show before the question (few-shot prompting).
+    DataError names an example without an answer, with an empty one, or that speaks of tools.
     """
     if not examples:
         raise ValueError("examples is empty: nothing to score")
     prompts = []
-    for example in examples:
+    wanted = []
+    for i, example in enumerate(examples):
+        question, answer = _question_and_answer(example, f"example {i}")
         solved = shots(example) if shots else []
-        prompts.append(few_shot_messages(solved, example["messages"][:-1]))
+        prompts.append(few_shot_messages(solved, question))
+        wanted.append(normalise(answer))
     answers = generate_answers(model, tokenizer, prompts, max_new_tokens, batch_size)
     correct = []
     families = defaultdict(list)
-    for answer, example in zip(answers, examples, strict=True):
-        wanted = example.get("answer") or example["messages"][-1]["content"]
-        right = normalise(answer) == normalise(wanted)
+    for answer, reference, example in zip(answers, wanted, examples, strict=True):
+        right = normalise(answer) == reference
         correct.append(right)
         families[example.get("family", "all")].append(right)
     result = Accuracy(sum(correct) / len(correct))
@@ -64,6 +69,35 @@ def golden_accuracy(
     result.answers = answers
     result.by_family = {name: sum(c) / len(c) for name, c in sorted(families.items())}
     return result
+
+
+def _question_and_answer(example: dict, where: str) -> tuple[list[dict], str]:
+    """The messages to ask, and the text that is right."""
+    messages = example.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise DataError(
+            f"{where}: messages is {repr(messages)[:60]}: a list of {{'role', 'content'}} is needed"
+        )
+    for i, message in enumerate(messages):
+        check_turn(message, i, where)
+    if example.get("tools") or any(message.get("tool_calls") for message in messages):
+        raise DataError(
+            f"{where} has tools or tool calls, which exact match does not score: leave it out"
+        )
+    question = messages
+    answer = example.get("answer")
+    if messages[-1]["role"] == "assistant":
+        question = messages[:-1]
+        if answer is None:
+            answer = messages[-1]["content"]
+    if not question:
+        raise DataError(f"{where}: there is no question before the answer {answer!r}: add it")
+    if not isinstance(answer, str) or not normalise(answer):
+        raise DataError(
+            f"{where}: the answer is {answer!r}: a text that is not empty is needed, under "
+            "'answer' or as the assistant's last turn"
+        )
+    return question, answer
 
 
 def shots_by_family(pool: list[dict], count: int = 3) -> Callable[[dict], list[dict]]:

@@ -14,7 +14,7 @@ from ftlib.batches.collate import SFTCollator, sequence
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, bootstrap_interval
-from ftlib.evaluation.generate import generate_ids
+from ftlib.evaluation.generate import answer_texts, generate_ids
 from ftlib.evaluation.judges import JudgeError
 from ftlib.losses.logps import sequence_logps
 
@@ -147,7 +147,7 @@ def sampled_logps(
             policy_logps.append(sequence_logps(model, **batch))
             with reference(model):
                 reference_logps.append(sequence_logps(model, **batch))
-    texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+    texts = answer_texts(model, tokenizer, answers)
     return texts, _joined(policy_logps), _joined(reference_logps)
 
 

@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gguf import GGUFReader, Keys
+from gguf import GGUFReader, Keys, TokenType
 
+from ftlib.batches.stops import text_after_answer, token_at_start
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import open_gguf
+from ftlib.export.vocabulary import EOS_IDS
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ TEMPLATES = {
     "qwen-3": CHATML + "<think>\n\n</think>\n\n",  # without thinking, as ftlib trains it
 }
 _STOP = re.compile(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)")
+_BRACKETED = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
 _ACTION = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 _CONDITION = re.compile(r'(?:(eq|ne) )?\.(\w+)(?: "([^"\\]*)")?')
 # Tokens that end an answer or a document in these families, where a vocabulary has them.
@@ -64,6 +67,8 @@ END_TOKENS = (
     "<|end_of_text|>",
     "<|im_end|>",
     "<|endoftext|>",
+    "<end_of_turn>",
+    "<turn|>",
 )
 _PROBED_ROLES = (
     ("user",),
@@ -88,18 +93,33 @@ class TemplateError(ValueError):
 @dataclass(frozen=True)
 class ChatFormat:
     """What a tokenizer or a GGUF says of conversations: Jinja, start token, the tokens at which the
-    runtime stops by itself (`eos`), and all that end an answer (`ends`).
+    runtime stops by itself (`eos`), the one that the Jinja writes after an answer (`turn_end`), and
+    all that end an answer (`ends`).
     """
 
     jinja: str | None
     bos: str
     eos: tuple[str, ...]
+    turn_end: str | None
     ends: tuple[str, ...]
 
 
-def _ends(eos: tuple[str, ...], vocabulary) -> tuple[str, ...]:
+def _ends(eos: Iterable[str], turn_end: str | None, vocabulary) -> tuple[str, ...]:
     known = [token for token in END_TOKENS if token in vocabulary]
-    return _distinct([*eos, *known])
+    own = [turn_end] if turn_end else []
+    return _distinct([*own, *eos, *known])
+
+
+def _turn_end(jinja: str | None, bos: str, eos: Iterable[str], tokens) -> str | None:
+    """The token that the Jinja writes after an answer."""
+    if not jinja:
+        return None
+    eos_token = next(iter(eos), "")
+
+    def render(messages: list[dict]) -> str:
+        return _render(jinja, bos, eos_token, messages, add_generation_prompt=False)
+
+    return token_at_start(text_after_answer(render) or "", tokens)
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:
@@ -127,25 +147,42 @@ def _format_of_file(path: str | os.PathLike) -> ChatFormat:
     except ExportError as error:
         raise TemplateError(str(error)) from None
     tokens = _field(reader, Keys.Tokenizer.LIST) or []
-    end = _token(reader, Keys.Tokenizer.EOS_ID, tokens)
-    end_of_turn = _token(reader, Keys.Tokenizer.EOT_ID, tokens)
-    eos = _distinct(token for token in (end, end_of_turn) if token)
-    return ChatFormat(
-        jinja=_field(reader, Keys.Tokenizer.CHAT_TEMPLATE),
-        bos=_token(reader, Keys.Tokenizer.BOS_ID, tokens) or "",
-        eos=eos,
-        ends=_ends(eos, set(tokens)),
-    )
+    jinja = _field(reader, Keys.Tokenizer.CHAT_TEMPLATE)
+    bos = _token(reader, Keys.Tokenizer.BOS_ID, tokens) or ""
+    eos = _ends_of_file(reader, tokens)
+    end = _turn_end(jinja, bos, eos, _markers(reader, tokens))
+    # Ollama's engine reads this list, llama.cpp does not: its tokens do not end answers everywhere.
+    listed = [tokens[index] for index in _field(reader, EOS_IDS) or [] if index < len(tokens)]
+    return ChatFormat(jinja, bos, eos, end, _ends([*eos, *listed], end, set(tokens)))
+
+
+def _ends_of_file(reader: GGUFReader, tokens: list[str]) -> tuple[str, ...]:
+    """The tokens at which every runtime of this file stops by itself: eos, eot and eom."""
+    keys = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
+    named = [_token(reader, key, tokens) for key in keys]
+    return _distinct(token for token in named if token)
+
+
+def _markers(reader: GGUFReader, tokens: list[str]) -> list[str]:
+    """The tokens that are no ordinary text; where the file has no types of them, those in
+    brackets.
+    """
+    types = _field(reader, Keys.Tokenizer.TOKEN_TYPE)
+    if not types:
+        return [token for token in tokens if _BRACKETED.fullmatch(token)]
+    marked = (TokenType.CONTROL, TokenType.USER_DEFINED)
+    return [token for token, kind in zip(tokens, types, strict=True) if kind in marked]
 
 
 def _format_of_tokenizer(tokenizer) -> ChatFormat:
+    jinja = tokenizer.get_chat_template() if tokenizer.chat_template else None
+    bos = tokenizer.bos_token or ""
     eos = (tokenizer.eos_token,) if tokenizer.eos_token else ()
-    return ChatFormat(
-        jinja=tokenizer.get_chat_template() if tokenizer.chat_template else None,
-        bos=tokenizer.bos_token or "",
-        eos=eos,
-        ends=_ends(eos, tokenizer.get_vocab()),
-    )
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    end = _turn_end(jinja, bos, eos, added)
+    # The GGUF that ftlib makes of this tokenizer has both as eos and eot.
+    stopping = _distinct([*eos, *([end] if end else [])])
+    return ChatFormat(jinja, bos, stopping, end, _ends(eos, end, tokenizer.get_vocab()))
 
 
 def chat_format(source) -> ChatFormat:
@@ -155,21 +192,28 @@ def chat_format(source) -> ChatFormat:
     return _format_of_tokenizer(source)
 
 
-def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
-    """The prompt as transformers renders it, without the start token, ready for the assistant's
-    answer.
-    """
+def _render(
+    jinja: str, bos: str, eos: str, messages: list[dict], add_generation_prompt: bool
+) -> str:
+    """A conversation as transformers renders it."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     rendered, _ = render_jinja_template(
         [messages],
-        chat_template=form.jinja,
-        add_generation_prompt=True,
-        bos_token=form.bos,
-        eos_token=form.eos[0] if form.eos else "",
+        chat_template=jinja,
+        add_generation_prompt=add_generation_prompt,
+        bos_token=bos,
+        eos_token=eos,
         enable_thinking=False,
     )
-    return rendered[0].removeprefix(form.bos)
+    return rendered[0]
+
+
+def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
+    """The prompt, without the start token, ready for the assistant's answer."""
+    eos = form.eos[0] if form.eos else ""
+    text = _render(form.jinja or "", form.bos, eos, messages, add_generation_prompt=True)
+    return text.removeprefix(form.bos)
 
 
 def go_template(source: Any) -> str:

@@ -370,6 +370,8 @@ def diagnose_stops(source: Any, modelfile: Modelfile | str | os.PathLike) -> lis
     form = chat_format(source)
     reasons = dict.fromkeys(form.ends, "end token of the vocabulary")
     reasons |= dict.fromkeys(form.eos, "eos or eot")
+    if form.turn_end:
+        reasons[form.turn_end] = "ends a turn in the chat template"
     reasons |= dict.fromkeys(template_stops(modelfile.template or ""), "ends a turn in TEMPLATE")
     known = modelfile.parameters.get("stop", [])
     return [

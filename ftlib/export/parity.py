@@ -17,6 +17,7 @@ import torch
 from gguf import LlamaFileType
 from torch import nn
 
+from ftlib.batches.stops import model_stops
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import open_llama
@@ -184,7 +185,7 @@ def _measure(
 def _case(model, tokenizer, prompt: str | list[dict], max_new_tokens: int) -> _Case:
     chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     ids = _chat_ids(tokenizer, chat)
-    return _Case(chat, ids, _answer(model, ids, max_new_tokens))
+    return _Case(chat, ids, _answer(model, ids, max_new_tokens, model_stops(model, tokenizer)))
 
 
 def _describe(file: Path) -> FileReport:
@@ -199,7 +200,7 @@ def _chat_ids(tokenizer, chat: list[dict]) -> list[int]:
 
 
 @torch.no_grad()
-def _answer(model, ids: list[int], max_new_tokens: int) -> list[int]:
+def _answer(model, ids: list[int], max_new_tokens: int, stops: list[int]) -> list[int]:
     """The greedy continuation, its stop token included. One at a time: padding would change the
     last digits.
     """
@@ -210,6 +211,7 @@ def _answer(model, ids: list[int], max_new_tokens: int) -> list[int]:
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=model.generation_config.pad_token_id or 0,
+        eos_token_id=stops or None,
     )
     return out[0, len(ids) :].tolist()
 

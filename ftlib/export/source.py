@@ -29,6 +29,7 @@ from ftlib.adapters.io import (
 )
 from ftlib.adapters.lora import LoRALinear, lora_layers
 from ftlib.adapters.targets import target_names
+from ftlib.batches.stops import configured_stops
 from ftlib.core.paths import resolve
 from ftlib.export.errors import ExportError
 from ftlib.models.load import check_folder, quantised_already
@@ -122,16 +123,6 @@ def gguf_name(folder: Path) -> str:
     return folder.name
 
 
-def _stops(config, generation) -> list[int]:
-    """The token ids that end generation: generation_config's, else the config's."""
-    ids = getattr(generation, "eos_token_id", None)
-    if ids is None:
-        ids = getattr(config, "eos_token_id", None)
-    if ids is None:
-        return []
-    return [ids] if isinstance(ids, int) else list(ids)
-
-
 @torch.no_grad()
 def _merge(
     weight: Tensor, A: Tensor, B: Tensor, scaling: float, magnitude: Tensor | None
@@ -163,7 +154,7 @@ def from_model(model: nn.Module) -> Source:
         shapes=shapes,
         load=load,
         packed=sum(hasattr(p, "quant_state") for p in model.parameters()),
-        stops=_stops(model.config, getattr(model, "generation_config", None)),
+        stops=configured_stops(getattr(model, "generation_config", None), model.config),
     )
 
 
@@ -337,5 +328,5 @@ def from_folder(folder: Path, adapter=None) -> Source:
         shapes=shapes,
         load=load,
         packed=len(packed),
-        stops=_stops(config, generation),
+        stops=configured_stops(generation, config),
     )

@@ -6,11 +6,13 @@ import json
 from dataclasses import dataclass
 
 from gguf import GGUFWriter, TokenType
-from jinja2 import TemplateError
 
-from ftlib.batches.template import inference_template
+from ftlib.batches.stops import ending_of, stop_ids, turn_end
+from ftlib.batches.template import chat_template_of, inference_template
 from ftlib.export.errors import ExportError
 
+# The key under which Ollama looks for every end token.
+EOS_IDS = "tokenizer.ggml.eos_token_ids"
 # How text is cut before the merges: llama.cpp knows these patterns by name. Only the run of digits
 # differs.
 _SPLIT = (
@@ -44,7 +46,7 @@ class Vocabulary:
             getattr(writer, f"add_{name}_token_id")(token)
         # llama.cpp has one eos, one eot and one eom; Ollama's own engine reads this list.
         if len(self.stops) > 1:
-            writer.add_array("tokenizer.ggml.eos_token_ids", self.stops)
+            writer.add_array(EOS_IDS, self.stops)
         writer.add_add_bos_token(self.add_bos)
         writer.add_add_eos_token(self.add_eos)
         writer.add_add_space_prefix(False)
@@ -95,7 +97,7 @@ def _special(tokenizer, stops: list[int]) -> tuple[dict[str, int], list[int]]:
             "the tokenizer has no eos_token: set it to the token that ends the assistant's turn"
         )
     special["eot"] = _turn_end(tokenizer)
-    stops = list(dict.fromkeys([special["eot"], special["eos"], *stops]))
+    stops = stop_ids(tokenizer, stops)
     others = [token for token in stops if token not in (special["eos"], special["eot"])]
     if others:
         special["eom"] = others[0]
@@ -172,15 +174,12 @@ def _tokens(content: dict, size: int) -> tuple[list[str], list[int]]:
 
 
 def _template(tokenizer) -> str:
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    if not template:
+    if not tokenizer.chat_template:
         raise ExportError(
             "the tokenizer has no chat template, so nobody could chat with the file: set "
             "tokenizer.chat_template"
         )
-    return inference_template(template)
+    return inference_template(chat_template_of(tokenizer))
 
 
 def _added(tokenizer) -> tuple[bool, bool]:
@@ -200,23 +199,17 @@ def _added(tokenizer) -> tuple[bool, bool]:
 
 
 def _turn_end(tokenizer) -> int:
-    """The special token that ends the assistant's turn in the chat template; what follows it, a
-    newline say, is never generated.
-    """
-    try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}],
-            tokenize=False,
-        )
-    except TemplateError as error:
+    """The token that ends the assistant's turn in the chat template."""
+    end = turn_end(tokenizer)
+    if end is not None:
+        return end
+    ending = ending_of(tokenizer)
+    if ending is None:
         raise ExportError(
-            f"the chat template cannot render one question and answer: {error}"
-        ) from None
-    ending = text.rpartition("answer")[2]
-    after = tokenizer(ending, add_special_tokens=False)["input_ids"]
-    if not after or after[0] not in tokenizer.added_tokens_decoder:
-        raise ExportError(
-            f"the chat template ends the assistant's turn with {ending!r}, not with a stop token: "
-            "generation would never end"
+            "the chat template refuses one question and answer, or rewrites the answer: set "
+            "tokenizer.chat_template to one that takes them"
         )
-    return after[0]
+    raise ExportError(
+        f"the chat template ends the assistant's turn with {ending!r}, not with a stop token: "
+        "generation would never end; let it write one, such as {{ eos_token }}"
+    )

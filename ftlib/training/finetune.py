@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
+from ftlib.batches.stops import learnt_stops, name_turn_end
+from ftlib.batches.template import check_tokenizer
 from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
 from ftlib.core.checks import as_rows
 from ftlib.training.errors import RunError
@@ -100,9 +102,11 @@ def finetune(
         )
     rows = as_rows("rows", rows, RunError)
     eval_rows = as_rows("eval_rows", eval_rows or [], RunError)
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing)
+    stops = learnt_stops(model, check_tokenizer(tokenizer))
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing, stops)
     check_ids(model, tokenizer, [row["input_ids"] for row in [*train_set, *(eval_set or [])]])
     warn_of_frozen_rows(model, tokenizer)
+    name_turn_end(model, tokenizer)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
     identity = {**options.identity(), "neftune_alpha": neftune_alpha}
@@ -125,11 +129,11 @@ def finetune(
 
 
 def _encode(
-    tokenizer, rows, eval_rows, max_length: int, packing: bool
+    tokenizer, rows, eval_rows, max_length: int, packing: bool, stops: list[int]
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, as token ids, packed if asked for."""
-    train_set = encode_rows(tokenizer, rows, max_length)
-    eval_set = encode_rows(tokenizer, eval_rows, max_length) if eval_rows else None
+    train_set = encode_rows(tokenizer, rows, max_length, stops=stops)
+    eval_set = encode_rows(tokenizer, eval_rows, max_length, stops=stops) if eval_rows else None
     if not packing:
         return train_set, eval_set
     packed = pack(train_set, max_length)

@@ -18,6 +18,8 @@ from ftlib.adapters.embeddings import changed_embeddings
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, token_lists
+from ftlib.batches.stops import learnt_stops, name_turn_end
+from ftlib.batches.template import check_tokenizer
 from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
 from ftlib.core.checks import as_rows
 from ftlib.training.errors import RunError
@@ -180,7 +182,9 @@ def _run(
     """Encode the rows, open the run's folder, have the reference ready, and train."""
     spec = objective.spec
     args = options.trainer_arguments(model, evaluates=bool(eval_rows))
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, options.max_length)
+    stops = learnt_stops(model, check_tokenizer(tokenizer))
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, options.max_length, stops)
+    name_turn_end(model, tokenizer)
     check_ids(model, tokenizer, token_lists([*train_set, *(eval_set or [])]))
     warn_of_frozen_rows(model, tokenizer)
     if not spec.paired:
@@ -264,14 +268,14 @@ def kto_order(items: list[dict], batch_size: int, seed: int) -> list[dict]:
 
 
 def _encode(
-    tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int
+    tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int, stops: list[int]
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, in the form that the loss takes."""
     eval_set = None
     if spec.paired:
-        train_set = encode_pairs(tokenizer, rows, max_length)
+        train_set = encode_pairs(tokenizer, rows, max_length, stops)
         if eval_rows:
-            eval_set = encode_pairs(tokenizer, eval_rows, max_length)
+            eval_set = encode_pairs(tokenizer, eval_rows, max_length, stops)
         return train_set, eval_set
     batch_size = args.train_batch_size
     if batch_size < 2:
@@ -279,9 +283,11 @@ def _encode(
             f"batch_size={batch_size}: KTO estimates its reference point from the other rows of a "
             "batch; use 2 or more"
         )
-    train_set = kto_order(encode_binary(tokenizer, rows, max_length), batch_size, args.seed)
+    encoded = encode_binary(tokenizer, rows, max_length, stops)
+    train_set = kto_order(encoded, batch_size, args.seed)
     if eval_rows:
-        eval_set = mismatch(encode_binary(tokenizer, eval_rows, max_length), args.eval_batch_size)
+        encoded = encode_binary(tokenizer, eval_rows, max_length, stops)
+        eval_set = mismatch(encoded, args.eval_batch_size)
     return train_set, eval_set
 
 

@@ -192,3 +192,10 @@ def test_this_machine(host):
 def test_bad_settings(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         judges.api_judge(**{"base_url": "http://localhost/v1", "model": "m", **options})
+
+
+@pytest.mark.parametrize("reference", ["", " \n", " . "])
+def test_an_empty_reference_is_refused(reference):
+    """Both answers that say nothing would be right."""
+    with pytest.raises(judges.JudgeError, match="the reference of 'capital' is"):
+        judges.exact_judge({"1 + 1": "2", "capital": reference})

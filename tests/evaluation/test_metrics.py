@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import ftlib as ft
 from ftlib.core import stats
+from ftlib.core.errors import DataError
 from ftlib.evaluation import generate, judges, metrics, preference
 from ftlib.evaluation.judges import JudgeError
 
@@ -165,6 +166,66 @@ def test_rows_without_answer_and_family_are_scored_by_their_last_message(monkeyp
     parrot(monkeypatch, lambda c: "a0")
     result = ft.golden_accuracy(None, tok, [chat("q0", "a0"), chat("q1", "a1")])
     assert result == 0.5 and result.by_family == {"all": 0.5}
+
+
+def test_rows_that_end_with_the_user_are_asked_whole(monkeypatch, tok):
+    """Their answer is under `answer`; a row that ends with an answer is asked without it."""
+    seen = parrot(monkeypatch, lambda c: "a" + c[-1]["content"][1])
+    asked = chat("q0", "a0")["messages"][:1]
+    rows = [{"messages": asked, "answer": "a0"}, {**chat("q1", "no"), "answer": "a1"}]
+    assert ft.golden_accuracy(None, tok, rows) == 1 and [len(c) for c in seen] == [1, 1]
+    ft.golden_accuracy(None, tok, rows[:1], shots=lambda e: rows[:1])
+    assert seen[-1] == [*asked, {"role": "assistant", "content": "a0"}, *asked]
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ({"messages": chat("q", "a")["messages"][:1]}, r"answer is None.*under 'answer'"),
+        (chat("q", ""), "answer is ''"),
+        (chat("q", " ."), r"answer is ' \.'"),
+        ({**chat("q", "a"), "answer": ""}, "answer is ''"),
+        ({**chat("q", "a"), "answer": 3}, "answer is 3"),
+        ({"messages": chat("q", "a")["messages"][1:]}, "no question before the answer 'a'"),
+        ({"messages": []}, r"messages is \[\]"),
+        ({"answer": "a"}, "messages is None"),
+        ({"messages": [{"role": "human", "content": "q"}], "answer": "a"}, "role 'human'"),
+        ({**chat("q", "a"), "tools": [{"name": "f"}]}, "tools or tool calls"),
+    ],
+)
+def test_examples_that_cannot_be_scored_are_named(row, words, monkeypatch, tok):
+    """An empty answer would be right wherever the model says nothing."""
+    parrot(monkeypatch, lambda c: "")
+    with pytest.raises(DataError, match=f"example 1.*{words}"):
+        ft.golden_accuracy(None, tok, [chat("q", "a"), row])
+
+
+@pytest.mark.parametrize(
+    "conversation, words",
+    [
+        ([], "no messages"),
+        (chat("q", "a")["messages"], r"ends with the turn of 'assistant' 'a'"),
+        ([{"role": "system", "content": "Be."}], "ends with the turn of 'system'"),
+        ([{"role": "human", "content": "q"}], "role 'human'"),
+        ([{"role": "system", "content": "Be."}, *chat("q", "a")["messages"][:1]], "no system"),
+    ],
+)
+def test_conversations_that_cannot_be_asked_are_named(conversation, words, model):
+    tok = byte_tokenizer()
+    refuse = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    tok.chat_template = refuse + tok.chat_template
+    with pytest.raises(DataError, match=f"conversation 1: .*{words}"):
+        generate.generate_answers(model, tok, [PROMPTS[0], conversation])
+
+
+def test_a_system_turn_that_the_template_drops_is_noticed_in_evaluation(model):
+    tok = byte_tokenizer()
+    tok.chat_template = tok.chat_template.replace(
+        "in messages", "in messages if m.role != 'system'"
+    )
+    system = {"role": "system", "content": "Be brief."}
+    with pytest.raises(DataError, match=r"conversation 0: .*drops message 0 of the role 'system'"):
+        generate.generate_answers(model, tok, [[system, *PROMPTS[0]]])
 
 
 def test_normalise_forgives_only_space_and_a_final_stop():

@@ -324,10 +324,26 @@ def test_other_refusals_of_the_tokenizer():
     with pytest.raises(ExportError, match="no chat template"):
         read_vocabulary(bare, 1024, [])
     bare.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
-    with pytest.raises(ExportError, match="not with a stop token"):
+    with pytest.raises(
+        ExportError, match=r"ends the assistant.s turn with .*not with a stop token"
+    ):
+        read_vocabulary(bare, 1024, [])
+    bare.chat_template = "{{ raise_exception('no') }}"
+    with pytest.raises(ExportError, match="refuses one question and answer"):
         read_vocabulary(bare, 1024, [])
     with pytest.raises(ExportError, match="pre-tokenizer"):
         read_vocabulary(byte_tokenizer(), 280, [])
+
+
+def test_the_turn_end_is_eot_where_it_is_not_eos_and_a_template_may_be_one_of_several():
+    """Gemma's and Phi's kind: <|eos|> (1) is the tokenizer's end, <|end|> (6) ends a turn."""
+    tokenizer = world_tokenizer()
+    tokenizer.eos_token = "<|eos|>"
+    tokenizer.chat_template = {"default": tokenizer.chat_template}
+    vocabulary = read_vocabulary(tokenizer, 1024, [1, 5])
+    assert (vocabulary.special["eos"], vocabulary.special["eot"]) == (1, 6)
+    assert vocabulary.special["eom"] == 5 and vocabulary.stops == [6, 1, 5]
+    assert "generation" not in vocabulary.chat_template.replace("add_generation_prompt", "")
 
 
 # --- refusals of models and files -----------------------------------------------------------------

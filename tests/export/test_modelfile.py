@@ -331,3 +331,75 @@ def test_diagnosis(tmp_path):
         diagnose_stops(file, modelfile) == []
         and diagnose_stops(byte_tokenizer(CHATML), str(modelfile)) == []
     )
+
+
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' ~ m.role ~ '\n' ~ m.content ~ "
+    "'<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
+def gemma_tokenizer():
+    tokenizer = byte_tokenizer(eos_token="<|eos|>")
+    markers = ["<start_of_turn>", "<end_of_turn>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": markers})
+    tokenizer.chat_template = GEMMA
+    return tokenizer
+
+
+@pytest.mark.parametrize("named", ["<end_of_turn>", "<turn|>", "[/INST]"])
+def test_the_turn_end_of_the_chat_template_is_missed_in_a_modelfile(named, tmp_path):
+    """Gemma: eos is another token, and the Modelfile has neither TEMPLATE nor stop. Whatever the
+    token is called.
+    """
+    file = vocabulary(
+        tmp_path / "v.gguf",
+        ["<bos>", "<|eos|>", "<start_of_turn>", named, "a"],
+        bos=0,
+        eos=1,
+        template=GEMMA.replace("<end_of_turn>", named),
+    )
+    bare = Modelfile(str(file), parameters={"num_ctx": 64, "stop": ["<|eos|>"]})
+    [stop] = diagnose_stops(file, bare)
+    assert (stop.token, stop.why) == (named, "ends a turn in the chat template")
+    assert not stop.by_gguf and "runs on" in str(stop)
+    with_eot = vocabulary(
+        tmp_path / "w.gguf",
+        ["<bos>", "<|eos|>", "<start_of_turn>", named, "a"],
+        bos=0,
+        eos=1,
+        eot=3,
+        template=GEMMA.replace("<end_of_turn>", named),
+    )
+    [stop] = diagnose_stops(with_eot, bare)
+    assert stop.by_gguf
+    written = write_modelfile(tmp_path / "Modelfile", file, template="{{ .Prompt }}")
+    assert parse_modelfile(written).parameters["stop"] == [named, "<|eos|>"]
+    assert diagnose_stops(file, written) == []
+
+
+def test_the_turn_end_of_a_tokenizer_is_missed_too(gguf_file):
+    bare = Modelfile("m", parameters={"stop": ["<|eos|>"]})
+    missing = [stop.token for stop in diagnose_stops(gemma_tokenizer(), bare)]
+    assert missing == ["<end_of_turn>", "<|end|>"]  # the byte vocabulary has both
+    path = gguf_file.parent / "Modelfile"
+    write_modelfile(path, gguf_file, template="{{ .Prompt }}", tokenizer=gemma_tokenizer())
+    assert "<end_of_turn>" in parse_modelfile(path).parameters["stop"]
+
+
+def test_every_end_that_a_gguf_names_is_known(tmp_path):
+    """eos, eot, eom, and the list of further ones, at which Ollama's engine alone stops."""
+    gguf = pytest.importorskip("gguf", reason="needs the extra `export`")
+    file = tmp_path / "v.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_token_list(["zero", "one", "two", "three", "four"])
+    writer.add_eos_token_id(1)
+    writer.add_eom_token_id(2)
+    writer.add_array("tokenizer.ggml.eos_token_ids", [1, 4])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    found = diagnose_stops(file, Modelfile("m"))
+    assert [stop.token for stop in found] == ["one", "two", "four"]
+    assert [stop.by_gguf for stop in found] == [True, True, False]
