@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
+from transformers import GenerationConfig
 
 from ftlib.batches.template import check_tokenizer, template_ids
 from ftlib.core.modes import evaluation_mode
+
+# What a generation config says of the model rather than of a way to draw from it.
+OF_THE_MODEL = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "use_cache",
+    "cache_implementation",
+    "cache_config",
+)
+
+
+@contextlib.contextmanager
+def own_distribution(model) -> Iterator[None]:
+    """Within the block `model.generate` draws from the model's own distribution, softmax(logits),
+    with the arguments that it is called with and nothing else.
+
+    A checkpoint's generation_config.json may hold a repetition penalty, top_k, top_p, a
+    temperature, beams, suppressed or forced tokens, a least length, …, and `generate` takes from
+    there what a call leaves open: answers are then not the greedy ones, and samples not the
+    model's, so that a mean over them estimates no KL divergence. Its special tokens and its cache
+    stay. Afterwards, also after an error, the model has its generation config again.
+    """
+    given = model.generation_config
+    kept = {name: getattr(given, name, None) for name in OF_THE_MODEL}
+    model.generation_config = GenerationConfig(**kept)
+    try:
+        yield
+    finally:
+        model.generation_config = given
 
 
 def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]:
@@ -36,9 +70,9 @@ def generate_answers(
     """Answers to conversations that end with the user's turn; sorted by length and padded on the
     left.
 
-    Greedy at temperature 0, else sampled from softmax(logits / temperature), the whole vocabulary;
-    the same for the same `seed` and batches, and the global generator goes on as if nothing had
-    been drawn.
+    Greedy at temperature 0, else sampled from softmax(logits / temperature), the whole vocabulary,
+    whatever the model's generation config asks for; the same for the same `seed` and batches, and
+    the global generator goes on as if nothing had been drawn.
     """
     _, answers = generate_ids(
         model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed
@@ -67,7 +101,7 @@ def generate_ids(
     prompts = [template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
-    with evaluation_mode(model), torch.random.fork_rng():
+    with evaluation_mode(model), own_distribution(model), torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]

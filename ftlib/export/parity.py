@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gguf import LlamaFileType
 
+from ftlib.evaluation.generate import own_distribution
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import open_llama
@@ -171,13 +172,14 @@ def _answer(model, ids: list[int], max_new_tokens: int) -> list[int]:
     last digits.
     """
     row = torch.tensor([ids], device=model.device)
-    out = model.generate(
-        input_ids=row,
-        attention_mask=torch.ones_like(row),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=model.generation_config.pad_token_id or 0,
-    )
+    with own_distribution(model):
+        out = model.generate(
+            input_ids=row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=model.generation_config.pad_token_id or 0,
+        )
     return out[0, len(ids) :].tolist()
 
 
