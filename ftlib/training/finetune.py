@@ -12,6 +12,7 @@ from ftlib.batches.packing import pack
 from ftlib.training.folder import RunError, RunFolder, log, open_folder, run_settings
 from ftlib.training.neftune import neftune
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
+from ftlib.training.row_checks import check_later_tokens, check_packing, token_rows
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.trainer import SFTTrainer
 
@@ -54,10 +55,12 @@ def finetune(
     None: for models of 7 billion parameters and more. `optimizer`: "adamw" (fused), "paged_adamw"
     or "paged_adamw_8bit" (bitsandbytes; plain without CUDA). `packing` puts several conversations
     into each row of up to `max_length` tokens, none seeing another (`ftlib.batches.packing`); a
-    step then holds `batch_size` packed rows. `precision`: "fp32", or "bf16", which takes products
-    of fp32 weights in bf16 (autocast; the weights, their gradients and the optimizer stay fp32);
-    None: the profile's, whatever the processor has. A model whose weights have another dtype
-    computes in that dtype. Raises RunError or DataError.
+    step then holds `batch_size` packed rows. A model that does not keep them apart, as those that
+    carry a state, is refused, and so is one that sees the tokens that it is to predict: both are
+    tried on a few rows before training begins (`ftlib.losses.isolation`). `precision`: "fp32", or
+    "bf16", which takes products of fp32 weights in bf16 (autocast; the weights, their gradients and
+    the optimizer stay fp32); None: the profile's, whatever the processor has. A model whose weights
+    have another dtype computes in that dtype. Raises RunError or DataError.
     """
     options = TrainOptions(
         steps=steps,
@@ -86,6 +89,10 @@ def finetune(
             "own length, which a packed row does not have; choose one of them"
         )
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing)
+    seen = token_rows(train_set)
+    check_later_tokens(model, seen, tokenizer.pad_token_id)
+    if packing:
+        check_packing(model, seen, tokenizer.pad_token_id)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
     folder = RunFolder()
