@@ -319,6 +319,12 @@ def _tiled_logps(model, inner, inputs: dict, labels: Tensor) -> Tensor:
 
     def score(module, args):
         (hidden,) = args  # (B, T, H)
+        if hidden.ndim != 3:
+            raise LogpError(
+                f"{type(inner).__name__} ({inner.config.model_type}) gives its head hidden states "
+                f"of shape {tuple(hidden.shape)}: (B, T, H) is needed; take log-probabilities from "
+                "its full logits"
+            )
         seen["logps"] = token_logps(
             hidden, module.weight, labels, bias=module.bias, scale=head.scale, softcap=head.softcap
         )
