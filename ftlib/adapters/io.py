@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import shutil
@@ -19,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers, target_names
+
+log = logging.getLogger("ftlib")
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -73,13 +76,12 @@ def base_name(model: nn.Module) -> str:
 def _suffixes(model: nn.Module, names: list[str]) -> list[str]:
     """The last parts of the names, if they pick just these layers; else the full names."""
     last_parts = sorted({name.rsplit(".", 1)[-1] for name in names})
-    linear = {
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.endswith(".base_layer")
-    }
-    every = linear | set(names)
-    picked = {name for name in every if name.rsplit(".", 1)[-1] in last_parts}
+    # Of all modules, not of the linear ones alone: PEFT refuses the "0" of an `nn.Sequential`'s
+    # first layer, which also names the model's layer 0.
+    picked = set()
+    for name, _ in model.named_modules():
+        if name.rsplit(".", 1)[-1] in last_parts and not name.endswith(".base_layer"):
+            picked.add(name)
     return last_parts if picked == set(names) else sorted(names)
 
 
@@ -131,7 +133,27 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
             tensors[key] = _whole(tensor)
     if not _is_first_process():
         return path
+    _say_what_peft_reads_otherwise(model, list(layers))
     return write_folder(path, tensors, _peft_fields(model, config, list(layers)))
+
+
+def _say_what_peft_reads_otherwise(model: nn.Module, names: list[str]) -> None:
+    """In a mixture whose experts are fused into one tensor, PEFT takes the names of their former
+    layers, full ones too, for those experts. What has the same name beside them, as the shared
+    expert and the dense layers, it then leaves without the adapter.
+    """
+    fused = [name for name, _ in model.named_parameters() if name.endswith(".gate_up_proj")]
+    former = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+    alike = sorted(name for name in names if name.rsplit(".", 1)[-1] in former)
+    if fused and alike:
+        log.warning(
+            "%s and %d more: ftlib loads this adapter as it is, but PEFT may take these names for "
+            "the fused experts (%s) and leave the layers out; for PEFT, adapt the attention alone "
+            "(target_modules)",
+            alike[0],
+            len(alike) - 1,
+            fused[0],
+        )
 
 
 def _peft_fields(model: nn.Module, config: AdapterConfig, names: list[str]) -> dict:

@@ -8,8 +8,12 @@ rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): ``s = alpha/sqrt(r)``. DoRA (Liu 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
+import linecache
 import logging
 import math
+import re
 from dataclasses import asdict, dataclass
 
 import torch
@@ -340,13 +344,18 @@ def _output_head(model: nn.Module) -> nn.Module | None:
 def target_names(model: nn.Module, target_modules) -> list[str]:
     """Paths of the linear layers that `target_modules` names: "all-linear", full names or suffixes.
 
-    "all-linear" leaves the output head out, as PEFT does. An entry that matches nothing raises
-    ValueError.
+    "all-linear" leaves the output head out, as PEFT does, and layers whose weight the model reads
+    itself (see `_read_apart`). An entry that matches nothing, or such a layer, raises ValueError.
     """
     head = _output_head(model)
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linear = {name: m for name, m in model.named_modules() if _is_product(m)}
+    read_apart = _read_apart(model, linear)
     if target_modules == "all-linear":
-        return [name for name, m in linear.items() if m is not head]
+        if read_apart:
+            log.info(
+                "without an adapter, as their weights are read apart from them: %s", read_apart
+            )
+        return [name for name in linear if linear[name] is not head and name not in read_apart]
     wanted = [target_modules] if isinstance(target_modules, str) else list(target_modules)
     names = set()
     for entry in wanted:
@@ -358,7 +367,68 @@ def target_names(model: nn.Module, target_modules) -> list[str]:
                 f"target_modules: {entry!r} names no linear layer; "
                 f"this model has {', '.join(known)}"
             )
+    barred = sorted(names.intersection(read_apart))
+    if barred:
+        raise ValueError(
+            f"target_modules: {', '.join(barred)} cannot have an adapter: the model reads the "
+            "weight itself and would pass the adapter by; leave it out, or use 'all-linear', which "
+            "does"
+        )
     return [name for name in linear if name in names]  # in the model's order, each once
+
+
+def _is_product(module: nn.Module) -> bool:
+    """Whether the module is a linear layer that gives ``Wx + b``: not one of its subclasses that
+    gives something else, as a router that is a linear layer and returns the experts chosen.
+    """
+    if not isinstance(module, nn.Linear):
+        return False
+    weight = module.weight
+    known = type(module) is nn.Linear or type(module).__module__.startswith("bitsandbytes.")
+    if known or weight.is_meta:
+        return True
+    x = torch.ones(2, module.in_features, dtype=weight.dtype, device=weight.device)
+    want = F.linear(x, weight.detach(), module.bias)
+    try:
+        with torch.no_grad():
+            given = module(x)
+    except RuntimeError:  # it wants another shape
+        return False
+    return torch.is_tensor(given) and given.shape == want.shape and torch.allclose(given, want)
+
+
+def _read_apart(model: nn.Module, linear: dict[str, nn.Module]) -> list[str]:
+    """Names of the linear layers whose weight the module above reads, beside or in place of calling
+    the layer: Mamba's kernels take `dt_proj.weight` and `out_proj.weight`. An adapter on such a
+    layer is passed by, wholly or in part, and yet merged. (Its dtype, device and shape may be
+    read.)
+    """
+    found = []
+    for name in linear:
+        above, _, child = name.rpartition(".")
+        if child in _weights_read(type(model.get_submodule(above))):
+            found.append(name)
+    return found
+
+
+_READS_WEIGHT = re.compile(r"self\.(\w+)\.weight\b(?!\.(?:dtype|device|shape))")
+
+
+@functools.cache
+def _weights_read(cls: type) -> set[str]:
+    """Names of the attributes whose `weight` the code of a class, or of those that it inherits
+    from, reads; torch's own are left out, and what has no source.
+    """
+    names = set()
+    for part in cls.__mro__:
+        if part is object or part.__module__.startswith("torch."):
+            continue
+        with contextlib.suppress(OSError, TypeError):
+            # A class's own text is slow to cut out, so its file is looked at first.
+            file = "".join(linecache.getlines(inspect.getsourcefile(part)))
+            if _READS_WEIGHT.search(file):
+                names.update(_READS_WEIGHT.findall(inspect.getsource(part)))
+    return names
 
 
 def add_lora(

@@ -8,7 +8,6 @@ with a language model's head, and what is rare.
 
 import copy
 import os
-from functools import partial
 
 import pytest
 import torch
@@ -26,15 +25,19 @@ from ftlib.training.memory_plan import PlanError, plan_memory
 from ftlib.training.preference_trainer import pair_logps, why_unshared
 from ftlib.training.row_checks import why_inexact
 
-USUAL = """
-    apertus bamba bitnet bloom codegen cohere cohere2 deepseek_v2 deepseek_v3 ernie4_5
-    exaone4 falcon falcon_h1 falcon_mamba gemma gemma2 gemma3_text glm glm4 glm4_moe gpt2
-    gpt_bigcode gpt_neo gpt_neox gpt_oss gptj granite granitemoe granitemoehybrid helium
-    hunyuan_v1_dense jamba lfm2 llama llama4_text mamba mamba2 minicpm3 minimax ministral
-    mistral mixtral mpt nemotron nemotron_h olmo olmo2 olmo3 olmoe opt persimmon phi phi3
-    qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next recurrent_gemma rwkv seed_oss smollm3
-    stablelm starcoder2 zamba
-""".split()
+# fmt: off
+USUAL = [
+    "apertus", "bamba", "bitnet", "bloom", "codegen", "cohere", "cohere2", "deepseek_v2",
+    "deepseek_v3", "ernie4_5", "exaone4", "falcon", "falcon_h1", "falcon_mamba", "gemma",
+    "gemma2", "gemma3_text", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neo",
+    "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "granitemoehybrid", "helium",
+    "hunyuan_v1_dense", "jamba", "lfm2", "llama", "llama4_text", "mamba", "mamba2", "minicpm3",
+    "minimax", "ministral", "mistral", "mixtral", "mpt", "nemotron", "nemotron_h", "olmo",
+    "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "qwen3_next", "recurrent_gemma", "rwkv", "seed_oss", "smollm3", "stablelm",
+    "starcoder2", "zamba",
+]
+# fmt: on
 # What the recipe does not build, and why.
 LEFT_OUT = {
     "blt": "a byte model of four networks, whose sizes lie in four configs",
@@ -49,8 +52,8 @@ REFUSED_LOGPS = {
     "minicpm3": "does something to its logits",  # its hidden states are scaled before the head
     "prophetnet": "of shape",  # predicts several tokens at a time
 }
-# Without a torch.nn.Linear but the head.
-REFUSED_LORA = set()
+# Several layers are one: their blocks share all weights.
+TIED_BLOCKS = {"zamba"}
 # Whose own `generate` fails on two rows or on one.
 NO_GENERATION = {"xlstm"}
 
@@ -194,29 +197,35 @@ def test_answers_do_not_depend_on_padding_where_the_check_passes(model, kind):
     assert greedy(model, TOKENS, len(TOKENS[0])) == alone
 
 
-def test_an_adapter_merges_and_is_loaded_by_peft(model, kind, tmp_path):
-    """The adapted model, the merged one, and PEFT's from the saved folder give the same logits,
-    which are not the base's.
+def test_an_adapter_merges_and_is_loaded_by_ftlib_and_by_peft(model, kind, tmp_path, caplog):
+    """The adapted model, the merged one, and those loaded from the saved folder give the same
+    logits, which are not the base's. Where PEFT reads the folder otherwise, saving has said so.
     """
     peft = pytest.importorskip("peft")
     ids = torch.tensor([TOKENS[0]])
-    run = partial(torch.no_grad()(model.__class__.forward), input_ids=ids, use_cache=False)
-    adapted = copy.deepcopy(model)
-    if kind in REFUSED_LORA:
-        with pytest.raises(ValueError, match="linear"):
-            ft.add_lora(adapted, r=2)
-        return
-    base = run(model).logits
-    ft.add_lora(adapted, r=2)
+
+    @torch.no_grad()
+    def logits_of(some) -> torch.Tensor:
+        return some.eval()(input_ids=ids, use_cache=False).logits
+
+    base = logits_of(model)
+    adapted = ft.add_lora(copy.deepcopy(model), r=2)
+    if not ft.lora_layers(adapted):
+        pytest.skip("no layer of it is a torch.nn.Linear but the head")
     generator = torch.Generator().manual_seed(3)
     for layer in ft.lora_layers(adapted).values():
         layer.lora_B.data.normal_(0, 0.5, generator=generator)
-    want = run(adapted.eval()).logits
+    want = logits_of(adapted)
     assert (want - base).abs().max() > 1e-3
     ft.save_adapter(adapted, tmp_path)
-    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(model), tmp_path).eval()
-    torch.testing.assert_close(run(loaded.get_base_model()).logits, want, rtol=1e-4, atol=1e-4)
-    merged = run(ft.merge_adapter(adapted)).logits
+    loaded = ft.load_adapter(copy.deepcopy(model), tmp_path)
+    assert torch.equal(logits_of(loaded), want)
+    by_peft = logits_of(peft.PeftModel.from_pretrained(copy.deepcopy(model), tmp_path))
+    is_equal = torch.allclose(by_peft, want, rtol=1e-4, atol=1e-4)
+    assert is_equal or "PEFT may take these names for the fused experts" in caplog.text
+    if kind in TIED_BLOCKS:
+        pytest.xfail("its layers share weights, and each place's update is merged into them all")
+    merged = logits_of(ft.merge_adapter(adapted))
     torch.testing.assert_close(merged, want, rtol=1e-3, atol=1e-3)
 
 
