@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers, target_names
 
@@ -138,22 +139,30 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
 
 
 def _say_what_peft_reads_otherwise(model: nn.Module, names: list[str]) -> None:
-    """In a mixture whose experts are fused into one tensor, PEFT takes the names of their former
-    layers, full ones too, for those experts. What has the same name beside them, as the shared
-    expert and the dense layers, it then leaves without the adapter.
+    """In families of mixtures, whose experts transformers fuses into one tensor, PEFT takes the
+    names of their former layers, full ones too, for those experts. What has the same name beside
+    them, as the shared expert and the dense layers, it then leaves without the adapter.
     """
-    fused = [name for name, _ in model.named_parameters() if name.endswith(".gate_up_proj")]
     former = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
     alike = sorted(name for name in names if name.rsplit(".", 1)[-1] in former)
-    if fused and alike:
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if alike and model_type and _fuses_experts(model_type):
         log.warning(
-            "%s and %d more: ftlib loads this adapter as it is, but PEFT may take these names for "
-            "the fused experts (%s) and leave the layers out; for PEFT, adapt the attention alone "
-            "(target_modules)",
+            "%s and %d more: ftlib loads this adapter as it is, but with %s PEFT may take these "
+            "names for the fused experts and leave the layers out; for PEFT, adapt the attention "
+            "alone (target_modules)",
             alike[0],
             len(alike) - 1,
-            fused[0],
+            model_type,
         )
+
+
+def _fuses_experts(model_type: str) -> bool:
+    """Whether transformers makes one tensor of the experts that a checkpoint of this type holds."""
+    for conversion in get_checkpoint_conversion_mapping(model_type) or ():
+        if any(target.endswith("gate_up_proj") for target in conversion.target_patterns):
+            return True
+    return False
 
 
 def _peft_fields(model: nn.Module, config: AdapterConfig, names: list[str]) -> dict:

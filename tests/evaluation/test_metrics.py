@@ -470,6 +470,58 @@ def test_samples_are_the_models_own_whatever_its_generation_config(tok):
         assert generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0) == want
 
 
+def rwkv():
+    """It has a state, and takes no mask: what is on the left of a prompt is text to it."""
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 280, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 256}
+    model = RwkvForCausalLM(RwkvConfig(**sizes, bos_token_id=0, eos_token_id=6)).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, 0, 0.5)
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_answers_do_not_depend_on_padding_where_the_model_takes_it_for_text(
+    batch_size, tok, caplog
+):
+    """Batches of one length then, and one line says so; two prompts here have equal lengths."""
+    model = rwkv()
+    prompts = [*PROMPTS, [{"role": "user", "content": "yy"}]]
+    want = [greedy(model, tok, p, 6) for p in prompts]
+    caplog.set_level("INFO", logger="ftlib")
+    found = generate.generate_answers(model, tok, prompts, max_new_tokens=6, batch_size=batch_size)
+    assert found == want and len(set(want)) > 2
+    said = "padding on the left changes the log-probabilities of RwkvForCausalLM (rwkv)"
+    assert (said in caplog.text) == (batch_size > 1)
+
+
+def test_batches_of_one_length_by_hand():
+    """Lengths 2 2 2 3 in batches of two: two of the first, one, and the longer one alone."""
+    order = [0, 2, 3, 1]
+    assert generate._of_one_length(order, [2, 3, 2, 2], 2) == [[0, 2], [3], [1]]
+
+
+def test_padding_is_tried_once_for_a_model_and_again_when_its_form_changes(tok, monkeypatch):
+    model, tried = llama(layers=1), []
+    check = generate.left_padding_shift
+
+    def counted(*arguments):
+        tried.append(1)
+        return check(*arguments)
+
+    monkeypatch.setattr(generate, "left_padding_shift", counted)
+    for _ in range(2):
+        generate.generate_answers(model, tok, PROMPTS, max_new_tokens=1)
+    assert len(tried) == 1
+    generate.generate_answers(model, tok, PROMPTS, max_new_tokens=1, batch_size=1)
+    ft.add_lora(model, r=2)
+    generate.generate_answers(model, tok, PROMPTS, max_new_tokens=1)
+    assert len(tried) == 2
+
+
 def test_the_generation_config_is_given_back_after_an_error(sharp, tok, monkeypatch):
     def fail(*_, **__):
         raise KeyboardInterrupt
