@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from ftlib.adapters.embeddings import (
     changed_embeddings,
@@ -28,6 +30,8 @@ from ftlib.adapters.targets import target_names
 from ftlib.core.atomic import replacing_together
 from ftlib.models.skeleton import check_has_values
 from ftlib.models.wrapped import plain_name, unwrapped, without_wrappers
+
+log = logging.getLogger("ftlib")
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -82,13 +86,13 @@ def base_name(model: nn.Module) -> str:
 def _suffixes(model: nn.Module, names: list[str]) -> list[str]:
     """The last parts of the names, if they pick just these layers; else the full names."""
     last_parts = sorted({name.rsplit(".", 1)[-1] for name in names})
-    linear = {
-        plain_name(model, name)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.endswith(".base_layer")
-    }
-    every = linear | set(names)
-    picked = {name for name in every if name.rsplit(".", 1)[-1] in last_parts}
+    # Of all modules, not of the linear ones alone: PEFT refuses the "0" of an `nn.Sequential`'s
+    # first layer, which also names the model's layer 0.
+    picked = set()
+    for name, _ in model.named_modules():
+        plain = plain_name(model, name)
+        if plain.rsplit(".", 1)[-1] in last_parts and not plain.endswith(".base_layer"):
+            picked.add(plain)
     return last_parts if picked == set(names) else sorted(names)
 
 
@@ -149,7 +153,36 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
         tensors[PREFIX + name] = _whole(weight if state_dict is None else state_dict[name])
     if not _is_first_process():
         return path
-    return write_folder(path, tensors, _peft_fields(model, config, list(plain.values())))
+    names = list(plain.values())
+    _say_what_peft_reads_otherwise(model, names)
+    return write_folder(path, tensors, _peft_fields(model, config, names))
+
+
+def _say_what_peft_reads_otherwise(model: nn.Module, names: list[str]) -> None:
+    """In families of mixtures, whose experts transformers fuses into one tensor, PEFT takes the
+    names of their former layers, full ones too, for those experts. What has the same name beside
+    them, as the shared expert and the dense layers, it then leaves without the adapter.
+    """
+    former = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+    alike = sorted(name for name in names if name.rsplit(".", 1)[-1] in former)
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if alike and model_type and _fuses_experts(model_type):
+        log.warning(
+            "%s and %d more: ftlib loads this adapter as it is, but with %s PEFT may take these "
+            "names for the fused experts and leave the layers out; for PEFT, adapt the attention "
+            "alone (target_modules)",
+            alike[0],
+            len(alike) - 1,
+            model_type,
+        )
+
+
+def _fuses_experts(model_type: str) -> bool:
+    """Whether transformers makes one tensor of the experts that a checkpoint of this type holds."""
+    for conversion in get_checkpoint_conversion_mapping(model_type) or ():
+        if any(target.endswith("gate_up_proj") for target in conversion.target_patterns):
+            return True
+    return False
 
 
 def _peft_fields(model: nn.Module, config: AdapterConfig, names: list[str]) -> dict:

@@ -56,7 +56,7 @@ def first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _join(rows: list[dict]) -> dict[str, list[int]]:
+def join_rows(rows: list[dict]) -> dict[str, list[int]]:
     """One row of several; the first token of each has no label, for nothing before it may predict
     it.
     """
@@ -87,7 +87,7 @@ def pack(rows: list[dict], max_length: int) -> Packed:
     blocks = first_fit_decreasing(lengths, max_length)
     packed = []
     for block in blocks:
-        packed.append(_join([rows[i] for i in block]))
+        packed.append(join_rows([rows[i] for i in block]))
     packed_lengths = [len(row["input_ids"]) for row in packed]
     return Packed(packed, blocks, _padding(lengths), _padding(packed_lengths))
 

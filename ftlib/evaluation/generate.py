@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import weakref
+from collections.abc import Iterator
 
 import torch
+from transformers import GenerationConfig
 
 from ftlib.batches.collate import mask_rows, pad_left
 from ftlib.batches.stops import model_stops
@@ -12,6 +17,48 @@ from ftlib.batches.template import check_tokenizer, prompt_ids
 from ftlib.batches.vocabulary import check_ids
 from ftlib.core.errors import DataError
 from ftlib.core.modes import evaluation_mode
+from ftlib.losses.isolation import (
+    NEIGHBOUR,
+    WATCHED,
+    Shift,
+    probe_rows,
+    shift_between,
+    shift_of_shapes,
+    worst,
+)
+
+log = logging.getLogger("ftlib")
+
+# What a generation config says of the model rather than of a way to draw from it.
+OF_THE_MODEL = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "use_cache",
+    "cache_implementation",
+    "cache_config",
+)
+
+
+@contextlib.contextmanager
+def own_distribution(model) -> Iterator[None]:
+    """Within the block `model.generate` draws from the model's own distribution, softmax(logits),
+    with the arguments that it is called with and nothing else.
+
+    A checkpoint's generation_config.json may hold a repetition penalty, top_k, top_p, a
+    temperature, beams, suppressed or forced tokens, a least length, …, and `generate` takes from
+    there what a call leaves open: answers are then not the greedy ones, and samples not the
+    model's, so that a mean over them estimates no KL divergence. Its special tokens and its cache
+    stay. Afterwards, also after an error, the model has its generation config again.
+    """
+    given = model.generation_config
+    kept = {name: getattr(given, name, None) for name in OF_THE_MODEL}
+    model.generation_config = GenerationConfig(**kept)
+    try:
+        yield
+    finally:
+        model.generation_config = given
 
 
 def few_shot_messages(shots: list[dict], prompt: str | list[dict]) -> list[dict]:
@@ -46,8 +93,9 @@ def generate_answers(
     An answer ends where its turn does: at the token that the chat template writes after an answer,
     the tokenizer's `eos_token`, or an end of the model's generation_config
     (`ftlib.batches.stops`). Greedy at temperature 0, else sampled from softmax(logits /
-    temperature), the whole vocabulary; the same for the same `seed` and batches, and the global
-    generator goes on as if nothing had been drawn.
+    temperature), the whole vocabulary, whatever else the model's generation config asks for; the
+    same for the same `seed` and batches, and the global generator goes on as if nothing had been
+    drawn.
     """
     _, answers = generate_ids(
         model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed
@@ -89,12 +137,10 @@ def generate_ids(
         options["eos_token_id"] = stops
     prompts = _prompts(tokenizer, conversations)
     check_ids(model, tokenizer, prompts)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
-    with evaluation_mode(model), torch.random.fork_rng():
+    with evaluation_mode(model), own_distribution(model), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
+        for part in _batches(model, prompts, batch_size, tokenizer.pad_token_id):
             rows = [prompts[i] for i in part]
             ids = pad_left(rows, tokenizer.pad_token_id).to(model.device)
             mask = pad_left(mask_rows(rows), 0).to(model.device)
@@ -114,6 +160,110 @@ def _prompts(tokenizer, conversations: list[list[dict]]) -> list[list[int]]:
         except DataError as error:
             raise DataError(f"conversation {i}: {error}") from None
     return prompts
+
+
+def _batches(
+    model, prompts: list[list[int]], batch_size: int, pad_token_id: int
+) -> list[list[int]]:
+    """Indices of the prompts in batches of like length; of one length where padding on the left
+    would change what this model answers.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
+    batches = []
+    for start in range(0, len(order), batch_size):
+        batches.append(order[start : start + batch_size])
+    is_padded = any(lengths[batch[0]] != lengths[batch[-1]] for batch in batches)
+    if not is_padded:
+        return batches
+    shift = _known_shift(model, prompts, pad_token_id)
+    if not shift.is_fault:
+        return batches
+    log.info(
+        "prompts are answered in batches of one length: padding on the left changes the "
+        "log-probabilities of %s (%s) by %.2g nats",
+        type(model).__name__,
+        model.config.model_type,
+        shift.nats,
+    )
+    return _of_one_length(order, lengths, batch_size)
+
+
+def _of_one_length(order: list[int], lengths: list[int], batch_size: int) -> list[list[int]]:
+    """Batches of at most `batch_size` indices whose lengths are equal, in the order given."""
+    batches: list[list[int]] = []
+    for index in order:
+        last = batches[-1] if batches else []
+        fits = last and len(last) < batch_size and lengths[last[0]] == lengths[index]
+        if fits:
+            last.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+# What `left_padding_shift` found of a model, and of what form of it.
+_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _known_shift(model, prompts: list[list[int]], pad_token_id: int) -> Shift:
+    """`left_padding_shift`, measured once for a model: it goes by the architecture, its attention,
+    its dtype and what is attached to it, not by what the weights hold.
+    """
+    attention = getattr(model.config, "_attn_implementation", None)
+    form = (attention, model.dtype, len(list(model.parameters())))
+    known_form, shift = _known.get(model, (None, None))
+    if known_form != form:
+        shift = left_padding_shift(model, prompts, pad_token_id)
+        _known[model] = (form, shift)
+    return shift
+
+
+def left_padding_shift(model, prompts: list[list[int]], pad_token_id: int) -> Shift:
+    """By how much the log-probabilities of a prompt's next tokens change with padding on its left:
+    with the tokens that are there, and against the prompt alone. `prompts`: token ids.
+
+    A layer with a state, or positions that are counted from the row's start, may take padding for
+    text; a mask that generation makes of the padded rows may miss it.
+    """
+    watched, longest, fill = probe_rows(prompts, (WATCHED, WATCHED + NEIGHBOUR, NEIGHBOUR))
+    with evaluation_mode(model), own_distribution(model):
+        return worst(_left_padding_shifts(model, watched, longest, fill, pad_token_id))
+
+
+def _left_padding_shifts(
+    model, watched: list[int], longest: list[int], fill: list[int], pad_token_id: int
+) -> Iterator[Shift]:
+    padding = [pad_token_id] * len(fill)
+    before = _next_logps(model, [padding + watched, longest], len(fill), pad_token_id)
+    after = _next_logps(model, [fill + watched, longest], len(fill), pad_token_id)
+    yield shift_between(before[0], after[0], (before[1], after[1]), model)
+
+    alone = _next_logps(model, [watched], 0, pad_token_id)
+    filled = _next_logps(model, [longest], 0, pad_token_id)
+    yield shift_of_shapes(alone[0], before[0], (filled[0], before[1]), model)
+
+
+@torch.no_grad()
+def _next_logps(
+    model, rows: list[list[int]], hidden_tokens: int, pad_token_id: int
+) -> torch.Tensor:
+    """(rows, V) log-probabilities after rows of one length, through `generate`, which makes the
+    positions; the first row's first `hidden_tokens` are masked.
+    """
+    ids = torch.tensor(rows, device=model.device)
+    mask = torch.ones_like(ids)
+    mask[0, :hidden_tokens] = 0
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=1,
+        do_sample=False,
+        pad_token_id=pad_token_id,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    return out.logits[0].float().log_softmax(-1)
 
 
 def _sampling_options(temperature: float) -> dict:

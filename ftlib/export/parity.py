@@ -18,6 +18,7 @@ from gguf import LlamaFileType
 from torch import nn
 
 from ftlib.batches.stops import model_stops
+from ftlib.evaluation.generate import own_distribution
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import open_llama
@@ -205,14 +206,15 @@ def _answer(model, ids: list[int], max_new_tokens: int, stops: list[int]) -> lis
     last digits.
     """
     row = torch.tensor([ids], device=model.device)
-    out = model.generate(
-        input_ids=row,
-        attention_mask=torch.ones_like(row),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=model.generation_config.pad_token_id or 0,
-        eos_token_id=stops or None,
-    )
+    with own_distribution(model):
+        out = model.generate(
+            input_ids=row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=model.generation_config.pad_token_id or 0,
+            eos_token_id=stops or None,
+        )
     return out[0, len(ids) :].tolist()
 
 

@@ -23,6 +23,7 @@ from ftlib.training.folder import log, open_folder
 from ftlib.training.identity import run_settings
 from ftlib.training.neftune import neftune
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
+from ftlib.training.row_checks import check_later_tokens, check_packing, token_rows
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.trainer import SFTTrainer
 
@@ -69,10 +70,12 @@ def finetune(
     None: for models of 7 billion parameters and more. `optimizer`: "adamw" (fused), "paged_adamw"
     or "paged_adamw_8bit" (bitsandbytes; plain without CUDA). `packing` puts several conversations
     into each row of up to `max_length` tokens, none seeing another (`ftlib.batches.packing`); a
-    step then holds `batch_size` packed rows. `precision`: "fp32", or "bf16", which takes products
-    of fp32 weights in bf16 (autocast; the weights, their gradients and the optimizer stay fp32);
-    None: the profile's, whatever the processor has. A model whose weights have another dtype
-    computes in that dtype. Raises RunError or DataError.
+    step then holds `batch_size` packed rows. A model that does not keep them apart, as those that
+    carry a state, is refused, and so is one that sees the tokens that it is to predict: both are
+    tried on a few rows before training begins (`ftlib.losses.isolation`). `precision`: "fp32", or
+    "bf16", which takes products of fp32 weights in bf16 (autocast; the weights, their gradients and
+    the optimizer stay fp32); None: the profile's, whatever the processor has. A model whose weights
+    have another dtype computes in that dtype. Raises RunError or DataError.
     """
     options = TrainOptions(
         steps=steps,
@@ -107,6 +110,10 @@ def finetune(
     check_ids(model, tokenizer, [row["input_ids"] for row in [*train_set, *(eval_set or [])]])
     warn_of_frozen_rows(model, tokenizer)
     name_turn_end(model, tokenizer)
+    seen = token_rows(train_set)
+    check_later_tokens(model, seen, tokenizer.pad_token_id)
+    if packing:
+        check_packing(model, seen, tokenizer.pad_token_id)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
     identity = {**options.identity(), "neftune_alpha": neftune_alpha}

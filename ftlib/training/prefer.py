@@ -29,6 +29,7 @@ from ftlib.training.loss_spec import LossSpec, loss_spec
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.preference_trainer import PreferenceTrainer, why_unshared
 from ftlib.training.reference_logps import add_reference
+from ftlib.training.row_checks import check_later_tokens, token_rows, why_inexact
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.samplers import LengthGroupedSampler
 
@@ -189,7 +190,9 @@ def _run(
     warn_of_frozen_rows(model, tokenizer)
     if not spec.paired:
         _say_balance(train_set, **_weights(objective.options))
-    collator = preference_collator(model, tokenizer, spec, share)
+    seen = token_rows(train_set)
+    check_later_tokens(model, seen, tokenizer.pad_token_id)
+    collator = preference_collator(model, tokenizer, spec, share, seen)
     recompute_activations(model, options.checkpointing)
     recorded = {
         **options.identity(),
@@ -291,13 +294,17 @@ def _encode(
     return train_set, eval_set
 
 
-def preference_collator(model, tokenizer, spec: LossSpec, share_prefix: bool):
-    """Pairs share their prompt where that is exact, and one line says where it is not."""
+def preference_collator(
+    model, tokenizer, spec: LossSpec, share_prefix: bool, rows: list[list[int]]
+):
+    """Pairs share their prompt where that is exact, and one line says where it is not. `rows`:
+    token ids of some prompts and completions, with which the model is tried.
+    """
     if not spec.paired:
         return KTOCollator(tokenizer.pad_token_id)
     if not share_prefix:
         return PairCollator(tokenizer.pad_token_id, share_prefix=False)
-    reason = why_unshared(model)
+    reason = why_unshared(model) or why_inexact(model, rows, tokenizer.pad_token_id)
     if reason:
         log.info("prompts are run twice, for chosen and for rejected: %s", reason)
     return PairCollator(tokenizer.pad_token_id, share_prefix=not reason)

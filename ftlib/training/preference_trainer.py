@@ -5,7 +5,7 @@ loss, the metrics.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -15,10 +15,25 @@ from tqdm import tqdm
 from ftlib.adapters.hooked import parts_of
 from ftlib.adapters.lora import disable_adapter
 from ftlib.adapters.prefix import Prefix
-from ftlib.batches.collate import CHOSEN, REJECTED, SequenceCollator, shared_mask
+from ftlib.batches.collate import (
+    CHOSEN,
+    REJECTED,
+    PairCollator,
+    SequenceCollator,
+    shared_mask,
+)
 from ftlib.batches.preference import row_length
 from ftlib.batches.template import IGNORE
 from ftlib.core.modes import evaluation_mode
+from ftlib.losses.isolation import (
+    NEIGHBOUR,
+    WATCHED,
+    Shift,
+    probe_rows,
+    shift_between,
+    shift_of_shapes,
+    worst,
+)
 from ftlib.losses.logps import completion_logps
 from ftlib.training.loss_spec import loss_spec
 from ftlib.training.samplers import BlockSampler, LengthGroupedSampler
@@ -45,6 +60,46 @@ def why_unshared(model) -> str | None:
     ):
         return "positions cannot be given to this model"
     return "the model has a trained prefix" if parts_of(model, Prefix) else None
+
+
+def sharing_shift(model, rows: Iterable[list[int]], pad_token_id: int) -> Shift:
+    """By how much a completion's log-probability changes where its pair shares the prompt: with
+    what the other completion says, and against two rows of their own. In nats a completion; `rows`:
+    token ids of some prompts and completions.
+    """
+    prompt, chosen, rejected, other, longer = probe_rows(
+        rows, (NEIGHBOUR, WATCHED, WATCHED, WATCHED, WATCHED + NEIGHBOUR)
+    )
+    pair = {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+    shared = PairCollator(pad_token_id)
+    apart = PairCollator(pad_token_id, share_prefix=False)
+    return worst(_sharing_shifts(model, pair, other, longer, shared, apart))
+
+
+def _sharing_shifts(
+    model, pair: dict, other: list[int], longer: list[int], shared, apart
+) -> Iterator[Shift]:
+    pairs = [pair, pair, pair]
+    changed = [pair, {**pair, "chosen_ids": other}, {**pair, "rejected_ids": other}]
+    before = _pair_sums(model, shared(pairs))  # (3, 2)
+    after = _pair_sums(model, shared(changed))
+    control = (before[0], after[0])
+    yield shift_between(before[1, 1], after[1, 1], control, model)
+    yield shift_between(before[2, 0], after[2, 0], control, model)
+
+    full = {**pair, "chosen_ids": longer, "rejected_ids": longer}  # fills its rows
+    alone = _pair_sums(model, apart([pair]))
+    filled = _pair_sums(model, apart([full]))
+    beside = _pair_sums(model, apart([full, pair]))
+    yield shift_of_shapes(alone[0], before[0], (filled[0], beside[0]), model)
+
+
+def _pair_sums(model, batch: dict[str, Tensor]) -> Tensor:
+    """(B, 2) log-probabilities of a batch's completions, in evaluation mode."""
+    on_device = {name: value.to(model.device) for name, value in batch.items()}
+    with evaluation_mode(model), torch.no_grad():
+        sums, _ = pair_logps(model, on_device)
+    return sums
 
 
 def attention_of(model) -> str:

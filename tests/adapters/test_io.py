@@ -2,6 +2,7 @@
 model left alone.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -545,3 +546,22 @@ def test_saving_again_replaces(tmp_path):
     new = saved(tmp_path, seed=5, r=2, target_modules=["q_proj"])
     assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]
     assert same(adapter(ft.load_adapter(llama(), tmp_path)), adapter(new))
+
+
+def test_a_number_as_a_name_is_saved_in_full(tmp_path):
+    """The layers of an `nn.Sequential` are called 0 and 2, as the model's layers are: as targets
+    for PEFT their full names are needed.
+    """
+    model = llama(layers=3)
+    for layer in model.model.layers:
+        first = torch.nn.Linear(32, 64)
+        layer.mlp = torch.nn.Sequential(first, torch.nn.SiLU(), torch.nn.Linear(64, 32))
+    base = copy.deepcopy(model)
+    ft.save_adapter(ft.add_lora(model, r=2), tmp_path)
+    targets = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    assert "model.layers.0.mlp.0" in targets and "0" not in targets
+    from peft import PeftModel
+
+    loaded = PeftModel.from_pretrained(base, tmp_path)
+    adapted = [name for name, _ in loaded.named_modules() if name.endswith(".lora_A")]
+    assert len(adapted) == 3 * 6

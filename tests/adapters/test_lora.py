@@ -334,3 +334,51 @@ def test_an_adapter_trained_over_a_merged_one_is_refused_on_the_plain_base(tmp_p
     ft.save_adapter(model, tmp_path / "a")
     with pytest.raises(ft.AdapterError, match="with an adapter merged"):
         ft.load_adapter(plain, tmp_path / "a")
+
+
+def mamba():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    sizes = {"vocab_size": 280, "hidden_size": 32, "state_size": 8, "num_hidden_layers": 1}
+    return MambaForCausalLM(MambaConfig(**sizes)).eval()
+
+
+def test_layers_whose_weight_the_model_reads_itself_stay_without_an_adapter(caplog):
+    """Mamba's kernels take the weights of `x_proj`, `dt_proj` and `out_proj`: an adapter there is
+    passed by, and merging would put it in.
+    """
+    caplog.set_level("INFO", logger="ftlib")
+    model = ft.add_lora(mamba(), r=2)
+    assert {name.rsplit(".", 1)[-1] for name in ft.lora_layers(model)} == {"in_proj"}
+    assert "dt_proj" in caplog.text
+    with pytest.raises(ValueError, match=r"target_modules: .*out_proj cannot have an adapter"):
+        ft.add_lora(mamba(), r=2, target_modules=["in_proj", "out_proj"])
+
+
+def test_a_linear_layer_that_gives_something_else_stays_without_an_adapter():
+    """Llama 4's router is an `nn.Linear` that returns the experts' scores and logits."""
+
+    class Router(nn.Linear):
+        def forward(self, x):
+            logits = super().forward(x)
+            return logits.softmax(-1), logits
+
+    class Doubled(nn.Linear):
+        """Equal to ``Wx + b`` in other words."""
+
+        def forward(self, x):
+            return x @ self.weight.T + self.bias
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.router = Router(4, 2)
+            self.up = Doubled(4, 4)
+
+        def forward(self, x):
+            return self.up(x) * self.router(x)[0][..., :1]
+
+    model = nn.Sequential(Block())
+    ft.add_lora(model, r=2)
+    assert list(ft.lora_layers(model)) == ["0.up"]
+    assert model(torch.ones(3, 4)).shape == (3, 4)

@@ -10,6 +10,7 @@ import torch
 from conftest import byte_tokenizer, chat, llama
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 import ftlib as ft
 from ftlib.core import stats
@@ -479,6 +480,134 @@ def test_sampling_draws_from_the_whole_distribution(tok):
         torch.nn.init.zeros_(p)
     _, answers = generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
     assert 180 < len({a[0] for a in answers}) < 245
+
+
+# What a checkpoint's generation_config.json may hold, each enough to change an answer by itself.
+GENERATION_CONFIGS = {
+    "repetition": {"repetition_penalty": 3.0},
+    "ngrams": {"no_repeat_ngram_size": 1},
+    "suppressed": {"suppress_tokens": list(range(100, 200))},
+    "suppressed at the start": {"begin_suppress_tokens": list(range(200, 250))},
+    "bad words": {"bad_words_ids": [[token] for token in range(100, 200)]},
+    "bias": {"sequence_bias": [[[65], 100.0]]},
+    "length": {"min_new_tokens": 8, "eos_token_id": list(range(8, 280))},
+    "forced end": {"forced_eos_token_id": 6},
+    "beams": {"num_beams": 4, "length_penalty": -2.0},
+    "guidance": {"guidance_scale": 4.0},
+    "sampling": {"do_sample": True, "temperature": 8.0, "top_k": 5, "top_p": 0.5},
+    "several": {"num_beams": 2, "num_return_sequences": 2},
+    "time": {"max_time": 1e-9},
+}
+
+
+@pytest.mark.parametrize("name", GENERATION_CONFIGS)
+def test_greedy_answers_are_the_arguments_of_the_maximum(name, sharp, tok):
+    """Whatever the generation config asks for; afterwards the model has that config again. Stops
+    are the model's, so the config that is compared with has the same ones.
+    """
+    options = GENERATION_CONFIGS[name]
+    plain = sharp.generation_config
+    stops = options.get("eos_token_id", plain.eos_token_id)
+    try:
+        sharp.generation_config = GenerationConfig(eos_token_id=stops)
+        want = generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8)
+        other = GenerationConfig(**{"eos_token_id": stops, **options})
+        sharp.generation_config = other
+        assert generate.generate_answers(sharp, tok, PROMPTS, max_new_tokens=8) == want
+        assert sharp.generation_config is other
+        changed = sharp.generate(torch.tensor([[0, 70, 71]]), max_new_tokens=8)
+        sharp.generation_config = GenerationConfig(eos_token_id=stops)
+        usual = sharp.generate(torch.tensor([[0, 70, 71]]), max_new_tokens=8)
+    finally:
+        sharp.generation_config = plain
+    assert changed.tolist() != usual.tolist()  # the config does something
+
+
+def test_samples_are_the_models_own_whatever_its_generation_config(tok):
+    """Equal logits: 400 draws of all 280 tokens show about 213 different ones, as above; a config
+    with top_k = 4, a penalty or min_p must not change a single draw.
+    """
+    model = llama()
+    for p in model.parameters():
+        torch.nn.init.zeros_(p)
+    want = generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
+    for options in (
+        {"top_k": 4},
+        {"top_p": 0.1},
+        {"min_p": 0.9},
+        {"typical_p": 0.1},
+        {"epsilon_cutoff": 0.5},
+        {"eta_cutoff": 0.5},
+        {"top_h": 0.1},
+        {"repetition_penalty": 2.0},
+        {"temperature": 0.1},
+        {"num_beams": 3},
+    ):
+        model.generation_config = GenerationConfig(do_sample=True, eos_token_id=6, **options)
+        assert generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0) == want
+
+
+def rwkv():
+    """It has a state, and takes no mask: what is on the left of a prompt is text to it."""
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 280, "hidden_size": 32, "num_hidden_layers": 2, "context_length": 256}
+    model = RwkvForCausalLM(RwkvConfig(**sizes, bos_token_id=0, eos_token_id=6)).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, 0, 0.5)
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_answers_do_not_depend_on_padding_where_the_model_takes_it_for_text(
+    batch_size, tok, caplog
+):
+    """Batches of one length then, and one line says so; two prompts here have equal lengths."""
+    model = rwkv()
+    prompts = [*PROMPTS, [{"role": "user", "content": "yy"}]]
+    want = [greedy(model, tok, p, 6) for p in prompts]
+    caplog.set_level("INFO", logger="ftlib")
+    found = generate.generate_answers(model, tok, prompts, max_new_tokens=6, batch_size=batch_size)
+    assert found == want and len(set(want)) > 2
+    said = "padding on the left changes the log-probabilities of RwkvForCausalLM (rwkv)"
+    assert (said in caplog.text) == (batch_size > 1)
+
+
+def test_batches_of_one_length_by_hand():
+    """Lengths 2 2 2 3 in batches of two: two of the first, one, and the longer one alone."""
+    order = [0, 2, 3, 1]
+    assert generate._of_one_length(order, [2, 3, 2, 2], 2) == [[0, 2], [3], [1]]
+
+
+def test_padding_is_tried_once_for_a_model_and_again_when_its_form_changes(tok, monkeypatch):
+    model, tried = llama(layers=1), []
+    check = generate.left_padding_shift
+
+    def counted(*arguments):
+        tried.append(1)
+        return check(*arguments)
+
+    monkeypatch.setattr(generate, "left_padding_shift", counted)
+    for _ in range(2):
+        generate.generate_answers(model, tok, PROMPTS, max_new_tokens=1)
+    assert len(tried) == 1
+    generate.generate_answers(model, tok, PROMPTS, max_new_tokens=1, batch_size=1)
+    ft.add_lora(model, r=2)
+    generate.generate_answers(model, tok, PROMPTS, max_new_tokens=1)
+    assert len(tried) == 2
+
+
+def test_the_generation_config_is_given_back_after_an_error(sharp, tok, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    given = sharp.generation_config
+    monkeypatch.setattr(sharp, "generate", fail)
+    with pytest.raises(KeyboardInterrupt):
+        generate.generate_answers(sharp, tok, PROMPTS)
+    assert sharp.generation_config is given
 
 
 def test_consistency_by_hand():

@@ -277,6 +277,7 @@ def test_checkpointing_changes_nothing():
 FAMILIES = {
     "Gemma2": {"final_logit_softcapping": 0.3},
     "Cohere": {"logit_scale": 3.0},
+    "RecurrentGemma": {"logits_soft_cap": 0.3, "block_types": ("attention",)},
     "Granite": {"logits_scaling": 0.25},
 }
 
@@ -344,6 +345,26 @@ def test_logits_that_are_changed_in_a_way_unknown_here_are_refused():
         ValueError, match=r"HyperCLOVAXForCausalLM \(hyperclovax\) does something to its logits"
     ):
         ft.sequence_logps(family("HyperCLOVAX", logits_scaling=2.0), **batch())
+
+
+def test_a_softcap_that_is_not_known_is_refused_although_the_logits_are_small():
+    """A cap of 10 moves logits of up to 1 by x³/(3·10²), a third of a percent: less than what 16
+    bits round, and far more than what 32 do.
+    """
+    model = llama(initializer_range=0.05, tie_word_embeddings=False)
+    with torch.no_grad():
+        largest = float(model(**batch() | {"labels": None}).logits.abs().max())
+    assert 0.1 < largest < 2
+
+    class Capped(type(model)):
+        def forward(self, *args, **more):
+            out = super().forward(*args, **more)
+            out.logits = 10 * torch.tanh(out.logits / 10)
+            return out
+
+    model.__class__ = Capped
+    with pytest.raises(ValueError, match=r"Capped \(llama\) does something to its logits"):
+        ft.sequence_logps(model, **batch())
 
 
 def test_a_head_of_another_kind_is_refused():

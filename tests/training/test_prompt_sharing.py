@@ -164,7 +164,7 @@ def test_where_sharing_is_exact():
     [(sliding, "everything before"), (with_prefix, "prefix"), (flash, "flash_attention_2")],
 )
 def test_where_it_is_not_prompts_run_twice_and_one_line_says_so(make, reason, tokenizer, caplog):
-    collator = preference_collator(make(), tokenizer, LOSS_SPECS["dpo"], True)
+    collator = preference_collator(make(), tokenizer, LOSS_SPECS["dpo"], True, [[3, 4, 5]])
     assert not collator.share_prefix and reason in caplog.text
 
 

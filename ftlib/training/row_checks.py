@@ -1,0 +1,85 @@
+"""Before training begins: does this model score a conversation by itself alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ftlib.losses.isolation import Shift, later_shift, packing_shift
+from ftlib.training.folder import RunError
+from ftlib.training.preference_trainer import sharing_shift
+
+SAMPLE = 64  # rows whose tokens are enough to probe with
+
+
+def token_rows(items: list[dict]) -> list[list[int]]:
+    """The token ids of the first encoded rows, of conversations, pairs or thumbs alike."""
+    rows = []
+    for item in items[:SAMPLE]:
+        for name, ids in item.items():
+            if name.endswith("_ids") and name != "position_ids":
+                rows.append(ids)
+    return rows
+
+
+def _name_of(model) -> str:
+    return f"{type(model).__name__} ({model.config.model_type})"
+
+
+def _changes_by(shift: Shift) -> str:
+    return f"change by {shift.nats:.2g} nats a token (rounding: {shift.rounding:.1g})"
+
+
+def check_later_tokens(model, rows: Iterable[list[int]], pad_token_id: int) -> None:
+    """RunError where a token's log-probability depends on what comes after it: text, as in an
+    encoder, which sees the answer that it is to learn; or padding. `rows`: token ids of some
+    conversations. A process whose weights are to be sent to it later (FSDP) leaves this to those
+    that have them.
+    """
+    if model.device.type == "meta":
+        return
+    shift = later_shift(model, rows, pad_token_id)
+    if shift.is_fault:
+        raise RunError(
+            f"{_name_of(model)} is no causal language model as it is: its log-probabilities "
+            f"{_changes_by(shift)} with the text or the padding after them. Where its config has "
+            "is_decoder, load it with is_decoder=True; else use another model"
+        )
+
+
+def check_packing(model, rows: Iterable[list[int]], pad_token_id: int) -> None:
+    """RunError where conversations in a packed row do not stay apart. `rows`: token ids of some
+    that are to be packed.
+    """
+    if model.device.type == "meta":
+        return
+    try:
+        shift = packing_shift(model, rows, pad_token_id)
+    except TypeError as error:  # a forward pass without position_ids
+        raise RunError(
+            f"packing=True: {_name_of(model)} does not take packed rows ({error}); use "
+            "packing=False"
+        ) from error
+    if shift.is_fault:
+        raise RunError(
+            f"packing=True: {_name_of(model)} does not keep packed conversations apart: their "
+            f"log-probabilities {_changes_by(shift)} with the other conversations in the row; use "
+            "packing=False"
+        )
+
+
+def why_inexact(model, rows: Iterable[list[int]], pad_token_id: int) -> str | None:
+    """Why the prompt of a pair cannot be run once for both completions, as the model itself shows;
+    None where that is exact. `rows`: token ids of some prompts and completions.
+    """
+    if model.device.type == "meta":
+        return None
+    try:
+        shift = sharing_shift(model, rows, pad_token_id)
+    except (RuntimeError, TypeError, AssertionError, IndexError) as error:
+        return f"{_name_of(model)} does not run with a mask of four dimensions ({error})"
+    if not shift.is_fault:
+        return None
+    return (
+        f"{_name_of(model)} does not keep two completions of one row apart: their "
+        f"log-probabilities {_changes_by(shift)}"
+    )
