@@ -23,31 +23,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MACHINES = ("x86_64", "aarch64")
-GLIBC = (
-    17,
-    24,
-    26,
-    27,
-    28,
-    31,
-    34,
-    35,
-    39,
-)  # of manylinux_2_N: what Ubuntu 24.04 and a Spark can load
+# N of manylinux_2_N: what Ubuntu 24.04 and a Spark can load.
+GLIBC = (17, 24, 26, 27, 28, 31, 34, 35, 39)
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
 def pip_part(text: str) -> list[str]:
     """The lines under `- pip:` of an environment.yml, comments removed."""
     block = re.search(r"(?m)^  - pip:\n((?:      - .*\n?)+)", text)
-    return (
-        [
-            re.sub(r"\s+#.*", "", line).removeprefix("      - ").strip()
-            for line in block[1].splitlines()
-        ]
-        if block
-        else []
-    )
+    if not block:
+        return []
+    lines = []
+    for line in block[1].splitlines():
+        without_comment = re.sub(r"\s+#.*", "", line)
+        lines.append(without_comment.removeprefix("      - ").strip())
+    return lines
 
 
 def requirements(lines: list[str], project: dict) -> list[str]:
@@ -58,11 +48,10 @@ def requirements(lines: list[str], project: dict) -> list[str]:
     for line in lines:
         editable = re.fullmatch(r"-e \.(?:\[(.*)\])?", line)
         if editable:
-            extras = [e.strip() for e in (editable[1] or "").split(",") if e.strip()]
-            wanted += [
-                *project["dependencies"],
-                *(r for e in extras for r in project["optional-dependencies"][e]),
-            ]
+            wanted += project["dependencies"]
+            extras = [extra.strip() for extra in (editable[1] or "").split(",")]
+            for extra in filter(None, extras):
+                wanted += project["optional-dependencies"][extra]
         else:
             wanted += line.split()
     return wanted
@@ -72,23 +61,27 @@ def stand_in(folder: Path, name: str, version: str, requires: list[str]) -> Path
     """A wheel with nothing but this metadata. Its local version puts it before the real one."""
     info = f"{name}-{version}+metadata.dist-info"
     path = folder / f"{name}-{version}+metadata-py3-none-any.whl"
+    metadata = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}+metadata",
+        *(f"Requires-Dist: {requirement}" for requirement in requires),
+    ]
+    about = [
+        "Wheel-Version: 1.0",
+        "Generator: ftlib",
+        "Root-Is-Purelib: true",
+        "Tag: py3-none-any",
+    ]
     with zipfile.ZipFile(path, "w") as wheel:
-        lines = [
-            "Metadata-Version: 2.1",
-            f"Name: {name}",
-            f"Version: {version}+metadata",
-            *(f"Requires-Dist: {r}" for r in requires),
-        ]
-        wheel.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
-        wheel.writestr(
-            f"{info}/WHEEL",
-            "Wheel-Version: 1.0\nGenerator: ftlib\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
+        wheel.writestr(f"{info}/METADATA", "\n".join(metadata) + "\n")
+        wheel.writestr(f"{info}/WHEEL", "\n".join(about) + "\n")
         wheel.writestr(f"{info}/RECORD", "")
     return path
 
 
 def target(machine: str, python: str) -> list[str]:
+    """pip's options for the wheels of a machine and a Python that are not these."""
     platforms = [
         *(f"manylinux_2_{n}_{machine}" for n in GLIBC),
         f"manylinux2014_{machine}",
@@ -103,6 +96,7 @@ def target(machine: str, python: str) -> list[str]:
 
 
 def command(machine: str, python: str, wanted: list[str], folder: Path) -> list[str]:
+    """The command that resolves for a machine, and reports in this folder."""
     return [
         *PIP,
         "install",
@@ -127,58 +121,60 @@ def torch_has_a_wheel(machine: str, python: str, version: str) -> bool:
         capture_output=True,
         text=True,
     )
-    return version in re.findall(
-        r"[\d.]+",
-        next((line for line in done.stdout.splitlines() if line.startswith("Available")), ""),
-    )
+    for line in done.stdout.splitlines():
+        if line.startswith("Available"):
+            return version in re.findall(r"[\d.]+", line)
+    return False
 
 
 def table(machine: str, report: dict) -> str:
     """How many packages, and which wheels are built for this machine."""
-    found = [
-        (i["metadata"]["name"], i["metadata"]["version"], i["download_info"]["url"])
-        for i in report["install"]
-    ]
-    built = sorted(f"{name} {version}" for name, version, url in found if machine in url)
+    packages = report["install"]
+    built = []
+    for package in packages:
+        if machine in package["download_info"]["url"]:
+            built.append(f"{package['metadata']['name']} {package['metadata']['version']}")
     return (
-        f"{machine}: {len(found)} packages resolve, {len(built)} of them built for it: "
-        f"{', '.join(built)}"
+        f"{machine}: {len(packages)} packages resolve, {len(built)} of them built for it: "
+        f"{', '.join(sorted(built))}"
     )
+
+
+def resolves(machine: str, python: str, wanted: list[str], folder: Path) -> bool:
+    """Whether pip finds a set of wheels for this machine; prints which, or that there is none."""
+    done = subprocess.run(command(machine, python, wanted, folder), cwd=ROOT)
+    if done.returncode:
+        print(f"{machine}: does not resolve; pip's reason is above", flush=True)
+        return False
+    report = json.loads((folder / f"{machine}.json").read_text(encoding="utf-8"))
+    print(table(machine, report), flush=True)
+    return True
+
+
+def has_torch(machine: str, python: str, torch: str) -> bool:
+    """Whether torch has a wheel for this machine; prints it."""
+    wheel = torch_has_a_wheel(machine, python, torch)
+    said = "has a wheel" if wheel else "has NO wheel"
+    print(f"{machine}: torch {torch} {said} for Python {python}", flush=True)
+    return wheel
 
 
 def main() -> int:
     environment = (ROOT / "environment.yml").read_text(encoding="utf-8")
     python = re.search(r"- python=([\d.]+)", environment)[1]
-    wanted = requirements(
-        pip_part(environment),
-        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"],
-    )
-    torch = re.search(r"(?m)^torch==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"))[
-        1
-    ]
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = requirements(pip_part(environment), pyproject["project"])
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    torch = re.search(r"(?m)^torch==(\S+)", constraints)[1]
+    torch_requires = importlib.metadata.requires("torch") or []
     well = True
-    with tempfile.TemporaryDirectory(prefix="ftlib-resolve-") as folder:
-        stand_in(Path(folder), "torch", torch, importlib.metadata.requires("torch") or [])
+    with tempfile.TemporaryDirectory(prefix="ftlib-resolve-") as temporary:
+        folder = Path(temporary)
+        stand_in(folder, "torch", torch, torch_requires)
         for machine in MACHINES:
-            done = (
-                subprocess.run(command(machine, python, wanted, Path(folder)), cwd=ROOT).returncode
-                == 0
-            )
-            wheel = torch_has_a_wheel(machine, python, torch)
-            print(
-                table(
-                    machine, json.loads(Path(folder, f"{machine}.json").read_text(encoding="utf-8"))
-                )
-                if done
-                else f"{machine}: does not resolve; pip's reason is above",
-                flush=True,
-            )
-            print(
-                f"{machine}: torch {torch} {'has a wheel' if wheel else 'has NO wheel'} for "
-                f"Python {python}",
-                flush=True,
-            )
-            well = well and done and wheel
+            resolved = resolves(machine, python, wanted, folder)
+            wheel = has_torch(machine, python, torch)
+            well = well and resolved and wheel
     return 0 if well else 1
 
 
