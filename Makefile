@@ -27,8 +27,8 @@ browser: venv        ## JupyterLab in a headless Chromium: run a lab, answer, qu
 	@$(PYTHON) tools/venv.py --browser
 	@$(RUN) -m pytest -m browser tests/browser $(PYTEST)
 
-lint: venv           ## ruff's rules and layout, and the layers' contract
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet . && .venv/bin/lint-imports
+lint: venv           ## ruff's rules and layout, the layers' contract, types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet . && .venv/bin/lint-imports && .venv/bin/mypy
 
 map: venv            ## draw the layers' imports into CONTRIBUTING.md
 	@$(RUN) tools/map.py

@@ -1,3 +1,3 @@
-"""ftlib against the libraries it stands beside, run by hand; results in RESULTS.md. Tests hold no
+"""ftlib against other libraries, run by hand; results in RESULTS.md. Tests hold no
 timings.
 """

@@ -106,7 +106,7 @@ def trained(model) -> dict[str, torch.Tensor]:
 
 
 def step_of(model, batch) -> Callable:
-    """Forward, backward and AdamW: DoRA's norm must be computed anew in each."""
+    """Forward, backward and AdamW: DoRA's norm must be computed again in each."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-6) if parameters else None
     embed = model.get_input_embeddings()

@@ -3,7 +3,7 @@ gradients are compared first.
 
 Time of forward, backward and AdamW on one batch of pairs, and the most that a step holds beside the
 weights. TRL computes DPO's log-probabilities by a kernel for GPUs, whose path on a CPU is untuned;
-DPO over full logits stands beside it.
+DPO over full logits is beside it.
 """
 
 from __future__ import annotations

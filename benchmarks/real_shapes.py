@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument(
-        "--folder", help="where the checkpoint is kept (default: written anew, and deleted)"
+        "--folder", help="where the checkpoint is kept (default: written each time, and deleted)"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

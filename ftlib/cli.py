@@ -9,7 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import re
 import sys
+from pathlib import Path
+
+from ftlib.core.interrupt import FirstInterrupt
+from ftlib.core.runtime import configure
+
+INTERRUPTED = 130  # as shells count an end by SIGINT
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +47,7 @@ def _add_labs(commands) -> None:
         "--output", default="build", help="folder for the executed copies and the index page"
     )
     command.add_argument(
-        "--cell-timeout", type=int, default=300, help="seconds that one cell may take"
+        "--cell-timeout", type=_whole, default=300, help="seconds that one cell may take"
     )
     command.add_argument(
         "--write-back",
@@ -68,12 +77,12 @@ def _add_sft(commands) -> None:
         help="folder of the run: checkpoints, adapter, manifest; a second call resumes it",
     )
     command.add_argument("--quantization", choices=["nf4"], help="QLoRA: the base in 4 bits")
-    command.add_argument("--steps", type=int, help="default: the profile's")
+    command.add_argument("--steps", type=_whole, help="default: the profile's")
     command.add_argument(
-        "--batch-size", type=int, help="rows of each process (default: the profile's)"
+        "--batch-size", type=_whole, help="rows of each process (default: the profile's)"
     )
     command.add_argument(
-        "--rank", dest="r", type=int, help="of the adapter (default: the profile's)"
+        "--rank", dest="r", type=_whole, help="of the adapter (default: the profile's)"
     )
     command.add_argument("--use-dora", action="store_true")
     command.add_argument("--seed", type=int, default=0)
@@ -95,7 +104,7 @@ def _add_export(commands) -> None:
     )
     command.add_argument("--system", help="system prompt")
     command.add_argument(
-        "--num-ctx", type=int, help="context in tokens (default: the model's, 4096 at most)"
+        "--num-ctx", type=_whole, help="context in tokens (default: the model's, 4096 at most)"
     )
     command.add_argument("--output", help="folder for the files (default: RUN/export)")
     command.add_argument(
@@ -137,7 +146,7 @@ def _add_grade(commands) -> None:
     )
     command.add_argument(
         "--cell-timeout",
-        type=float,
+        type=_seconds,
         default=20,
         help="seconds that one cell may take (default: 20)",
     )
@@ -150,9 +159,9 @@ def _add_plan(commands) -> None:
     )
     command.add_argument("--method", default="qlora", help="full, lora, dora, qlora or qdora")
     command.add_argument("--loss", default="sft", help="sft, dpo, orpo, simpo or kto")
-    command.add_argument("--rank", dest="r", type=int, default=16)
-    command.add_argument("--batch-size", type=int, default=1)
-    command.add_argument("--seq-len", type=int, default=1024)
+    command.add_argument("--rank", dest="r", type=_whole, default=16)
+    command.add_argument("--batch-size", type=_whole, default=1)
+    command.add_argument("--seq-len", type=_whole, default=1024)
     command.add_argument("--optimizer", default="adamw")
     command.add_argument("--dtype", default="bfloat16", help="of the frozen weights")
     command.add_argument(
@@ -164,7 +173,7 @@ def _add_plan(commands) -> None:
     command.add_argument("--full-logits", action="store_true", default=None)
     command.add_argument(
         "--fits",
-        type=float,
+        type=_gigabytes,
         metavar="GB",
         help="exit with 1, and say what would help, if it takes more",
     )
@@ -191,6 +200,33 @@ def _add_prerequisites(commands) -> None:
     )
 
 
+# --- arguments ------------------------------------------------------------------------------------
+def _whole(text: str) -> int:
+    """An argument that counts something."""
+    if not re.fullmatch(r"0*[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _above_zero(text: str, unit: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of {unit} above 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _above_zero(text, "seconds")
+
+
+def _gigabytes(text: str) -> float:
+    return _above_zero(text, "GB")
+
+
+# --- commands -------------------------------------------------------------------------------------
 def run_sft(args) -> int:
     import torch
 
@@ -198,25 +234,25 @@ def run_sft(args) -> int:
 
     profile = ft.get_profile(args.profile)
     model, tokenizer = ft.load_model(quantization=args.quantization, profile=profile)
-    rank = args.r or profile.rank
+    rank = _chosen(args.r, profile.rank)
     torch.manual_seed(args.seed)
     ft.add_lora(model, r=rank, lora_alpha=2 * rank, use_dora=args.use_dora)
     run = ft.finetune(
         model,
         tokenizer,
         ft.load_rows("train", profile),
-        steps=args.steps or profile.steps,
+        steps=_chosen(args.steps, profile.steps),
         learning_rate=profile.lr_lora,
         seed=args.seed,
-        batch_size=args.batch_size or profile.batch_size,
+        batch_size=_chosen(args.batch_size, profile.batch_size),
         max_length=profile.max_length,
         output_dir=args.output,
         checkpointing=profile.gradient_checkpointing or None,
     )
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         print(
-            f"loss {run.history[-1]['loss']:.3f} after {run.seconds:.0f} s; adapter in "
-            f"{run.output_dir}/adapter"
+            f"loss {run.final_loss:.3f}, the mean of the last steps, after {run.seconds:.0f} s; "
+            f"adapter in {run.output_dir}/adapter"
         )
     return 0
 
@@ -245,20 +281,25 @@ def show_plan(args) -> int:
     return 0
 
 
-def run_grading(args) -> int:
+def run_release(args) -> int:
     try:
-        from ftlib.course.grading import grade_class, release
+        from ftlib.course.release import release
     except ModuleNotFoundError as error:
+        package = (error.name or "nbgrader").partition(".")[0]
         raise ValueError(
-            f"{error.name} is not installed: pip install -c constraints.txt -e '.[grading]'"
+            f"{package} is not installed: pip install -c constraints.txt -e '.[grading]'"
         ) from None
-    if args.command == "release":
-        for written in release(args.output, args.which):
-            print(written)
-    else:
-        rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
-        full = sum(row["total"] == row["max"] for row in rows)
-        print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
+    for written in release(args.output, args.which):
+        print(written)
+    return 0
+
+
+def run_grading(args) -> int:
+    from ftlib.course.grading import grade_class
+
+    rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
+    full = sum(row["total"] == row["max"] for row in rows)
+    print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
     return 0
 
 
@@ -314,6 +355,11 @@ def run_notebooks(args) -> int:
     )
 
 
+def _chosen(given, default):
+    """What was given on the command line, else the default."""
+    return default if given is None else given
+
+
 def _options(args, *left_out: str) -> dict:
     """The arguments by name, but for the command's own name and those left out."""
     return {k: v for k, v in vars(args).items() if k != "command" and k not in left_out}
@@ -324,7 +370,7 @@ COMMANDS = {
     "doctor": run_doctor,
     "sft": run_sft,
     "export": run_export,
-    "release": run_grading,
+    "release": run_release,
     "grade": run_grading,
     "plan": show_plan,
     "progress": show_progress,
@@ -332,17 +378,71 @@ COMMANDS = {
 }
 
 
+# --- interruptions --------------------------------------------------------------------------------
+def _kept_of_run(args) -> str:
+    """What an interrupted training run has saved."""
+    from ftlib.training.checkpoints import last_checkpoint, steps_of
+
+    checkpoint = last_checkpoint(Path(args.output))
+    if checkpoint is None:
+        return f"no checkpoint is in {args.output} yet: the same command starts again"
+    return (
+        f"{checkpoint} holds the run up to step {steps_of(checkpoint)}: the same command goes on "
+        "from there"
+    )
+
+
+def _kept_of_grades(args) -> str:
+    return f"{args.csv} holds the marks so far: the same command goes on from there"
+
+
+def _kept_of_labs(args) -> str:
+    return f"the labs that ran to their end are in {args.output}"
+
+
+KEPT = {"sft": _kept_of_run, "grade": _kept_of_grades, "labs": _kept_of_labs}
+
+
+def _say_interrupted(args) -> int:
+    """What there is of an interrupted command and how to go on, said by the first process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        kept = KEPT[args.command](args) if args.command in KEPT else "nothing half-written is left"
+        print(f"\nftlib: interrupted; {kept}", file=sys.stderr)
+    return INTERRUPTED
+
+
 def main(argv: list[str] | None = None) -> int:
-    args = build_parser().parse_args(argv)
-    try:
-        return COMMANDS[args.command](args)
-    except (ValueError, OSError) as error:
-        print(f"ftlib: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ftlib: interrupted", file=sys.stderr)
-        return 130
+    """Run a command; returns its exit code: 0, 1 for a negative finding, 2 for bad input, 130 if it
+    was interrupted.
+    """
+    args = argparse.Namespace(command="")
+    with FirstInterrupt() as interrupt:
+        try:
+            build_parser().parse_args(argv, args)
+            configure()
+            return COMMANDS[args.command](args)
+        except KeyboardInterrupt:
+            return _say_interrupted(args)
+        except Exception as error:
+            if interrupt.asked:
+                return _say_interrupted(args)
+            if not isinstance(error, (ValueError, OSError)):
+                raise
+            print(f"ftlib: {error}", file=sys.stderr)
+            return 2
+
+
+def entry() -> None:
+    """The command: `main`, and its exit code. An interrupted one leaves without Python's own
+    shutdown, which ends by SIGINT instead where the interrupt came into an import.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

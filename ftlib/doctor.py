@@ -9,9 +9,14 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftlib.core.machine import available_memory, unified_memory
 from ftlib.core.paths import ROOT
+
+if TYPE_CHECKING:
+    from ftlib.core.profiles import Profile
+
 
 PACKAGES = (
     "torch",
@@ -28,11 +33,11 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `status` is "ok", "warning" or "failure", `mend` the fix."""
+    """One line of the report; `status` is "ok", "warning" or "failure", `fix` what to do."""
 
     status: str
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 def tested_versions() -> dict[str, str]:
@@ -76,7 +81,8 @@ def _machine() -> list[Finding]:
             Finding(
                 "warning",
                 "OMP_WAIT_POLICY is not PASSIVE: busy cores make training many times slower",
-                "import ftlib before torch, or export OMP_WAIT_POLICY=PASSIVE",
+                "call ftlib.core.runtime.configure() before importing torch, "
+                "or export OMP_WAIT_POLICY=PASSIVE",
             )
         )
     return findings
@@ -252,7 +258,9 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
     return findings
 
 
-def preflight(profile=None, model: str | None = None, size_gb: float | None = None) -> str:
+def preflight(
+    profile: str | Profile | None = None, model: str | None = None, size_gb: float | None = None
+) -> str:
     """What loading the profile's model takes, checked before anything is fetched or read; the
     findings as text.
 
@@ -293,7 +301,7 @@ def report(findings: list[Finding]) -> str:
     lines = []
     for finding in findings:
         line = f"{sign[finding.status]}  {finding.what}"
-        if finding.mend:
-            line += f"  → {finding.mend}"
+        if finding.fix:
+            line += f"  → {finding.fix}"
         lines.append(line)
     return "\n".join(lines)

@@ -129,7 +129,7 @@ def test_the_paper_is_the_labs_own():
 
 
 def test_a_number_planted_into_a_notebook_is_found(tmp_path):
-    """An output has 35% and 1.66, a setting 16; 36% stands nowhere. A checkpoint's premises stay
+    """An output has 35% and 1.66, a setting 16; 36% is nowhere. A checkpoint's premises stay
     exempt in the next cells too.
     """
     output = {

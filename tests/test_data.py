@@ -192,7 +192,7 @@ def test_no_phrasing_of_the_golden_set_is_used_in_training(golden, train):
         assert not any(p.fullmatch(prompt(row)) for p in heldout[row["family"]]), prompt(row)
 
 
-# --- answers, computed anew -----------------------------------------------------------------------
+# --- answers, computed again ----------------------------------------------------------------------
 def numbers(text: str) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", text)]
 

@@ -208,7 +208,7 @@ def one_of_two(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Path:
     """The folder of two processes. One launch for all tests: each process imports the libraries
-    anew.
+    again.
     """
     folder = tmp_path_factory.mktemp("two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]

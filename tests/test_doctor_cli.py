@@ -24,7 +24,7 @@ def test_report_and_status(monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)[2] == {
         "status": "failure",
         "what": "gone",
-        "mend": "fetch it",
+        "fix": "fetch it",
     }
 
 
@@ -38,7 +38,7 @@ def test_this_machine():
     }
     for word in ("Python 3.", "torch ", "peft ", "memory", "disk", "embedded model"):
         assert word in text
-    assert all(f.mend for f in found if f.status != "ok")
+    assert all(f.fix for f in found if f.status != "ok")
 
 
 def test_packages(monkeypatch):
@@ -49,7 +49,7 @@ def test_packages(monkeypatch):
     assert (
         other.status == "warning"
         and "tested with 1.0.0" in other.what
-        and "torch==1.0.0" in other.mend
+        and "torch==1.0.0" in other.fix
     )
     assert doctor._package("no-such-package", {}) == Finding(
         "failure", "no-such-package is not installed", "run `make venv`"
@@ -60,9 +60,7 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr("ftlib.core.paths.DATA", tmp_path)
     missing = doctor._project()[0]
     assert (
-        missing.status == "failure"
-        and str(tmp_path) in missing.what
-        and "make data" in missing.mend
+        missing.status == "failure" and str(tmp_path) in missing.what and "make data" in missing.fix
     )
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.setattr(doctor, "available_memory", lambda: 10**9)
@@ -149,7 +147,7 @@ def test_an_address_of_ollama_that_is_none_is_said(monkeypatch):
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:many")
     found = doctor._ollama()
     assert found.status == "warning" and "127.0.0.1:many" in found.what
-    assert found.mend == "unset OLLAMA_HOST"
+    assert found.fix == "unset OLLAMA_HOST"
 
 
 def test_where_ollama_is_is_known_without_torch():
@@ -162,7 +160,7 @@ def test_bitsandbytes_that_does_not_load_is_a_failure(monkeypatch):
     assert doctor._bitsandbytes().status == "ok" and "the CPU" in doctor._bitsandbytes().what
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.cextension", None)
     broken = doctor._bitsandbytes()
-    assert broken.status == "failure" and "python -m bitsandbytes" in broken.mend
+    assert broken.status == "failure" and "python -m bitsandbytes" in broken.fix
 
 
 def test_the_hub_is_looked_at(monkeypatch, tmp_path):

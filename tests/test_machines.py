@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from conftest import EMBEDDED, ROOT
@@ -138,17 +139,24 @@ def test_the_makefile_works_under_a_path_with_spaces_and_umlauts(tmp_path):
 
 
 # --- home -----------------------------------------------------------------------------------------
-def test_without_a_known_home(monkeypatch):
-    """A container under a user id that it does not list: `Path.home()` has nothing to go by."""
+def test_without_a_known_home(tmp_path, monkeypatch):
+    """A container under a user id that it does not list: no HOME, and nothing in the list of users.
+    The folder of temporary files takes the home's place, unless XDG names one.
+    """
+    import pwd
 
-    def unknown():
-        raise RuntimeError("Could not determine home directory.")
+    def unknown(user):
+        raise KeyError(f"getpwuid(): uid not found: {user}")
 
-    monkeypatch.setattr(Path, "home", unknown)
-    monkeypatch.delenv("FTLIB_PROGRESS")
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    assert progress.progress_path().name == "progress.json"
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "FTLIB_PROGRESS", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = progress.progress_path()
+    assert path.is_relative_to(tmp_path) and path.name == "progress.json"
     assert doctor._tilde(Path("/data/hub")) == "/data/hub"
+    monkeypatch.setenv("XDG_DATA_HOME", "/data/share")
+    assert progress.progress_path() == Path("/data/share/ftlib/progress.json")
 
 
 def test_a_home_that_cannot_be_written(tmp_path, monkeypatch, caplog):
@@ -199,16 +207,6 @@ def test_the_embedded_model_needs_no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     model, tokenizer = ft.load_model(EMBEDDED)
     assert model(**tokenizer("Who is Ada?", return_tensors="pt")).logits.isfinite().all()
-
-
-def test_a_test_of_pip_does_not_see_this_machines_settings(tmp_path, monkeypatch):
-    import test_tools
-
-    settings = tmp_path / "pip.conf"
-    settings.write_text("[global]\nuser = true\nrequire-hashes = true\n", encoding="utf-8")
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
-    monkeypatch.setenv("PIP_NO_DEPS", "1")
-    test_tools.test_the_stand_in_is_a_wheel_that_pip_takes_for_torch(tmp_path)
 
 
 def test_a_pip_configured_for_users_installs_into_the_environment_all_the_same():

@@ -15,7 +15,7 @@ from conftest import chat, llama, randomize
 import ftlib as ft
 from ftlib.adapters.prefix import add_prefix
 from ftlib.core.profiles import PROFILES
-from ftlib.models import load
+from ftlib.core.runtime import configure
 from ftlib.training.options import PRECISIONS
 
 BF16_ROUNDING = 2**-8  # half a unit in the last of eight bits, relative
@@ -242,5 +242,5 @@ def test_a_forked_child_leaves_the_threads_alone(monkeypatch):
 
 
 def threads_after_asking_for(count: int) -> int:
-    load.set_threads(count)
+    configure(threads=count)
     return torch.get_num_threads()

@@ -2,9 +2,11 @@
 used.
 """
 
+import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +14,13 @@ import ftlib as ft
 
 
 def test_every_public_name_loads_from_the_module_that_is_named():
-    for name, home in ft._HOME.items():
-        value = getattr(ft, name)
-        assert value is getattr(sys.modules[home], name) and name in dir(ft)
+    stub = ast.parse(Path(ft.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom) and node.module]
+    for node in imports:
+        for alias in node.names:
+            value = getattr(ft, alias.name)
+            assert value is getattr(sys.modules[f"ftlib.{node.module}"], alias.name)
+            assert alias.name in dir(ft)
 
 
 @pytest.mark.parametrize(

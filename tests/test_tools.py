@@ -1,17 +1,15 @@
 """`make drift`, `make resolve` and the workflows: what can be told without the network."""
 
+import ast
 import importlib.util
-import json
 import os
 import re
 import subprocess
 import sys
-import zipfile
 
 import pytest
 import yaml
 from conftest import ROOT
-from packaging.requirements import Requirement
 
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -248,102 +246,74 @@ def test_drift_from_end_to_end_with_the_slow_parts_replaced(
 
 
 # --- resolve --------------------------------------------------------------------------------------
-def test_the_pip_part_of_the_environment():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    part = resolve.pip_part((ROOT / "environment.yml").read_text())
-    assert part == environment["dependencies"][-1]["pip"]
-    assert "python=3.12" in environment["dependencies"] and environment["channels"] == [
-        "conda-forge"
-    ]
-    assert any(
-        d.startswith("jupyterlab") for d in environment["dependencies"] if isinstance(d, str)
-    )
+# A stand-in for uv, which needs the network: it keeps what it was asked, and answers by machine.
+UV = """#!{python}
+import sys
+asked = sys.stdin.read()
+with open({log!r}, "a", encoding="utf-8") as file:
+    file.write(repr((sys.argv[1:], asked)) + chr(10))
+machine = next(word for word in sys.argv if word.startswith("--python-platform="))
+if {broken!r} in machine:
+    sys.exit("no wheel of torch has a matching platform tag")
+print("peft==0.18.0")
+print("torch==2.13.0")
+print("    # via ftlib")
+"""
 
 
-def test_the_project_becomes_what_it_requires():
-    project = {
-        "dependencies": ["a>=1", "b"],
-        "optional-dependencies": {"dev": ["c"], "export": ["d"]},
-    }
-    assert resolve.requirements(["-c constraints.txt", "-e .[dev, export]", "e"], project) == [
-        "-c",
-        "constraints.txt",
-        "a>=1",
-        "b",
-        "c",
-        "d",
-        "e",
-    ]
-    assert resolve.requirements(["-e ."], project) == ["a>=1", "b"]
-    with pytest.raises(KeyError):
-        resolve.requirements(["-e .[nothing]"], project)
-
-
-def test_pips_command_asks_for_wheels_of_the_other_machine(tmp_path):
-    command = resolve.command("aarch64", "3.12", ["a>=1"], tmp_path)
-    assert {
-        "--dry-run",
-        "--only-binary=:all:",
-        "--python-version=3.12",
-        "--platform=manylinux_2_28_aarch64",
-        "a>=1",
-    } <= set(command)
-    assert not any("x86_64" in part for part in command) and "install" in command
-
-
-def test_the_stand_in_is_a_wheel_that_pip_takes_for_torch(tmp_path):
-    """pip, offline, resolves torch==9.9.0 to it and reads its requirements. pip's settings of this
-    machine (a mirror, constraints, hashes, a target) would change what it does, so neither its
-    files nor its variables reach it.
+def stand_in_uv(folder, broken: str):
+    """(a folder for the path, the file in which it keeps what it was asked); it refuses the
+    platforms whose name holds `broken`.
     """
-    resolve.stand_in(tmp_path, "torch", "9.9.0", ["made-up-thing>=1"])
-    resolve.stand_in(tmp_path, "made_up_thing", "1.2", [])
-    report = tmp_path / "report.json"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    env["PIP_CONFIG_FILE"] = os.devnull
-    done = subprocess.run(
-        [
-            *resolve.PIP,
-            "install",
-            "--dry-run",
-            "--ignore-installed",
-            "--quiet",
-            "--no-index",
-            "--find-links",
-            str(tmp_path),
-            "--target",
-            str(tmp_path / "t"),
-            "--report",
-            str(report),
-            "torch==9.9.0",
-        ],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(report.read_text())
-    assert {i["metadata"]["name"]: i["metadata"]["version"] for i in found["install"]} == {
-        "torch": "9.9.0+metadata",
-        "made_up_thing": "1.2+metadata",
-    }
-    assert (
-        resolve.table(
-            "aarch64",
-            {
-                "install": [
-                    {
-                        "metadata": {"name": "x", "version": "1"},
-                        "download_info": {"url": "x-1-aarch64.whl"},
-                    },
-                    {
-                        "metadata": {"name": "y", "version": "2"},
-                        "download_info": {"url": "y-2-any.whl"},
-                    },
-                ]
-            },
-        )
-        == "aarch64: 2 packages resolve, 1 of them built for it: x 1"
-    )
-    assert zipfile.ZipFile(tmp_path / "torch-9.9.0+metadata-py3-none-any.whl").testzip() is None
-    assert Requirement("torch==9.9.0").specifier.contains("9.9.0+metadata")
+    log = folder / "asked.txt"
+    program = folder / "uv"
+    text = UV.format(python=sys.executable, log=str(log), broken=broken)
+    program.write_text(text, encoding="utf-8")
+    program.chmod(0o755)
+    return folder, log
+
+
+def test_the_environment_as_uv_is_given_it():
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    python, lines = resolve.read_environment(text)
+    assert python == "3.12"
+    assert lines == ["-c constraints.txt", "-e .[labs,grading,dev]"]
+    environment = yaml.safe_load(text)
+    assert environment["channels"] == ["conda-forge"]
+    names = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    assert any(name.startswith("jupyterlab") for name in names)
+
+
+@pytest.mark.parametrize(
+    "broken, status, said",
+    [
+        ("nothing", 0, ["x86_64: 2 packages resolve for Python 3.12", "aarch64: 2 packages"]),
+        ("aarch64", 1, ["x86_64: 2 packages resolve", "aarch64: does not resolve"]),
+    ],
+)
+def test_both_machines_are_asked_for(broken, status, said, tmp_path, monkeypatch, capfd):
+    """The other machine's wheels alone, its own markers, our constraints; a machine without a wheel
+    fails the whole.
+    """
+    folder, log = stand_in_uv(tmp_path, broken)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    assert resolve.main() == status
+    printed = capfd.readouterr()
+    assert all(line in printed.out for line in said)
+    assert ("no wheel of torch" in printed.err) == bool(status)
+    asked = [ast.literal_eval(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    for machine, (words, given) in zip(resolve.MACHINES, asked, strict=True):
+        assert words[:3] == ["pip", "compile", "-"]
+        assert {f"--python-platform={machine}-manylinux_2_39", "--only-binary=:all:"} <= set(words)
+        assert given == "-c constraints.txt\n-e .[labs,grading,dev]\n"
+
+
+def test_without_uv_pip_puts_one_into_a_throwaway_folder(tmp_path, monkeypatch):
+    """In the environment nothing is installed."""
+    asked = []
+    monkeypatch.setattr(resolve.shutil, "which", lambda name: None)
+    monkeypatch.setattr(resolve.subprocess, "run", lambda command, check: asked.append(command))
+    assert resolve.find_uv(tmp_path) == str(tmp_path / "bin" / "uv")
+    (command,) = asked
+    assert command[-3:] == ["--target", str(tmp_path), "uv"]
+    assert command[: len(resolve.PIP)] == resolve.PIP

@@ -2,7 +2,7 @@
 cell, number and sentence.
 
 A number in a Markdown cell of a lab or in a document must be one of these:
-(a) computed: it stands, within its own rounding, in an output or a setting of the same notebook;
+(a) computed: it is found, within its own rounding, in an output or a setting of the same notebook;
     for a document in the measurements and settings of this repository (`computed_here`);
 (b) cited: its paragraph (or a neighbour in its list or table) names a source of
     `tools/papers.toml`, whose entry has the number;

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ftlib.adapters.bottleneck import load_bottleneck, save_bottleneck
+from ftlib.adapters.embeddings import embedding_weights
 from ftlib.adapters.hooked import parts_of
 from ftlib.adapters.io import load_adapter, save_adapter
 from ftlib.adapters.lora import adapter_config_dict, lora_layers
@@ -32,6 +33,25 @@ def baseline_io(model: nn.Module) -> AdapterIO | None:
     if isinstance(first, Prefix):
         return AdapterIO(first.options, save_prefix, load_prefix)
     return AdapterIO(first.options, save_bottleneck, load_bottleneck)
+
+
+def unsaved_parameters(model: nn.Module) -> list[str]:
+    """Names of what trains beside an adapter and is not saved with it. LoRA's file holds the
+    embedding and the head too; without an adapter the whole model is saved.
+    """
+    layers = lora_layers(model)
+    parts = parts_of(model)
+    if not layers and not parts:
+        return []
+    saved = set()
+    for layer in layers.values():
+        saved |= {id(parameter) for parameter in layer.parameters(recurse=False)}
+    for part in parts.values():
+        saved |= {id(parameter) for parameter in part.parameters()}
+    if layers:
+        saved |= {id(weight) for weight in embedding_weights(model).values()}
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [name for name, p in trained if id(p) not in saved]
 
 
 def adapter_of(model: nn.Module) -> AdapterIO | None:

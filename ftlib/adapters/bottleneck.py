@@ -5,7 +5,7 @@ a sublayer's output h (B, T, d), before the residual addition; W_down is (m, d),
 each adds 2md + d + m parameters. W_up = 0 and b_up = 0 make the start exactly the base model.
 Houlsby puts one after attention and one after the MLP of each layer, Pfeiffer et al. (2021, arXiv
 2005.00247) only the second: `sublayers=("mlp",)`. The paper also trains the layer norms; they stay
-frozen here. Unlike LoRA's, this update cannot be merged into the weights: f stands between its two
+frozen here. Unlike LoRA's, this update cannot be merged into the weights: f is between its two
 matrices.
 """
 
@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftlib.adapters import hooked as baselines
+from ftlib.core.checks import check_positive_integer
+from ftlib.core.dtypes import master_like
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "tanh": torch.tanh}
 
@@ -32,7 +34,7 @@ class Bottleneck(baselines.Baseline):
     def __init__(self, options: dict, width: int, like: Tensor):
         super().__init__(options)
         size = options["size"]
-        new = baselines.master_like(like)
+        new = master_like(like)
         self.activation = ACTIVATIONS[options["activation"]]
         self.down = nn.Parameter(torch.empty(size, width, **new))  # (m, d)
         self.down_bias = nn.Parameter(torch.zeros(size, **new))
@@ -59,7 +61,7 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Bottleneck]:
     """One adapter for each module whose last name is in `sublayers`. ValueError names the value
     that does not fit.
     """
-    size = baselines.whole("size", fields["size"])
+    size = check_positive_integer("size", fields["size"])
     activation = fields["activation"]
     sublayers = fields["sublayers"]
     if activation not in ACTIVATIONS:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftlib.core.dtypes import fp32_or_wider
 from ftlib.models.nf4 import dequantize_packed
 
 
@@ -113,7 +114,6 @@ class FusedLoRA(torch.autograd.Function):
             dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, recompute)
         if g is not None:
             dy = dy * g
-        dlow = None
         if wants_x or wants_a:
             dlow = (dy @ B) * ctx.scaling  # (N, r)
         dx = None
@@ -137,7 +137,7 @@ def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recom
     """∂L/∂g (out,) of DoRA, summed in fp32 or wider; `recompute(rows)` gives Wx + sBAx of rows that
     g = 0 wiped out.
     """
-    wide = torch.promote_types(dy.dtype, torch.float32)
+    wide = fp32_or_wider(dy.dtype)
     scaled = y if bias is None else y - bias  # g⊙(Wx + sBAx), (N, out)
     dg = (dy * scaled).sum(0, dtype=wide) / g.to(wide)
     zero = g == 0  # (out,)
@@ -153,7 +153,7 @@ def row_squares(weight: Tensor) -> Tensor:
     """``‖W_i‖²`` of every output row, (out,), in at least fp32: the part of the norm that never
     changes.
     """
-    dtype = torch.promote_types(weight.dtype, torch.float32)
+    dtype = fp32_or_wider(weight.dtype)
     squares = [rows.to(dtype).square().sum(1) for rows in weight.split(NORM_ROWS)]
     return torch.cat(squares)
 
@@ -167,7 +167,7 @@ def dora_norm(
     ``‖W_i‖²`` if it is known (`row_squares`). W is widened a few rows at a time, so the temporaries
     stay small.
     """
-    dtype = torch.promote_types(weight.dtype, torch.float32)
+    dtype = fp32_or_wider(weight.dtype)
     A = A.to(dtype)
     B = B.to(dtype)
     if squares is None:

@@ -26,7 +26,7 @@ from ftlib.adapters.lora import count_parameters, log, lora_layers
 
 
 class Baseline(nn.Module):
-    """Trained weights that act on the module they stand in by a hook, `before` or `after` it;
+    """Trained weights that act by a hook on the module that they are in, `before` or `after` it;
     `options` go into the config file.
     """
 
@@ -40,23 +40,9 @@ class Baseline(nn.Module):
         self.enabled = True
 
 
-def whole(name: str, value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r}: must be a whole number of at least 1")
-    return value
-
-
 def parts_of(model: nn.Module, kind: type[Baseline] = Baseline) -> dict[str, Baseline]:
     """All parts of this kind by module path."""
     return {name: m for name, m in model.named_modules() if isinstance(m, kind)}
-
-
-def master_like(weight: torch.Tensor) -> dict:
-    """Device of `weight`, and fp32 or wider: small updates would be lost in 16 bits."""
-    dtype = torch.float32
-    if weight.is_floating_point():
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-    return {"dtype": dtype, "device": weight.device}
 
 
 def _present(model: nn.Module, kind: type[Baseline]) -> dict[str, Baseline]:

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -18,7 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ftlib.adapters.embeddings import (
+    changed_embeddings,
+    embedding_weights,
+    put_embeddings,
+    take_embeddings,
+)
 from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers, target_names
+from ftlib.core.atomic import replacing_together
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -112,7 +118,7 @@ def _is_first_process() -> bool:
 
 def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | None = None) -> Path:
     """Write the adapter as PEFT's `adapter_config.json` and `adapter_model.safetensors`; returns
-    the folder.
+    the folder. An embedding or head that was resized or trains is part of it, as in PEFT.
 
     Files are written beside and renamed, so a folder that held a good adapter holds one at every
     moment. In a distributed run every process calls it and the first one writes; or the first
@@ -129,6 +135,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
             else:
                 tensor = state_dict[f"{name}.{attribute}"]
             tensors[key] = _whole(tensor)
+    for name, weight in changed_embeddings(model).items():
+        tensors[PREFIX + name] = _whole(weight if state_dict is None else state_dict[name])
     if not _is_first_process():
         return path
     return write_folder(path, tensors, _peft_fields(model, config, list(layers)))
@@ -159,38 +167,11 @@ def _peft_fields(model: nn.Module, config: AdapterConfig, names: list[str]) -> d
 
 def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
     """Weights and config of an adapter, written beside and renamed; returns the folder."""
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = {name: path / f".{name}.{os.getpid()}.tmp" for name in (WEIGHTS, CONFIG)}
-    try:
-        save_file(tensors, temporary[WEIGHTS], metadata={"format": "pt"})
-        text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
-        temporary[CONFIG].write_text(text, encoding="utf-8")
-        _swap_in(path, temporary)
-    finally:
-        for source in temporary.values():
-            source.unlink(missing_ok=True)
+    text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
+    with replacing_together(path / WEIGHTS, path / CONFIG) as (weights, config):
+        save_file(tensors, weights, metadata={"format": "pt"})
+        config.write_text(text, encoding="utf-8")
     return path
-
-
-def _swap_in(path: Path, temporary: dict[str, Path]) -> None:
-    """Rename the new files over the old ones; if the second rename fails, take the first back."""
-    old = path / WEIGHTS
-    kept = temporary[WEIGHTS].with_suffix(".old.tmp")
-    kept.unlink(missing_ok=True)
-    if old.is_file():
-        try:
-            os.link(old, kept)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(old, kept)
-    try:
-        for name, source in temporary.items():
-            os.replace(source, path / name)
-    except BaseException:
-        if kept.exists():
-            os.rename(kept, old)
-        raise
-    finally:
-        kept.unlink(missing_ok=True)
 
 
 def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
@@ -257,6 +238,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from None
 
 
+def whole_weights(path: Path) -> list[str]:
+    """Names of the tensors in an adapter folder that are no low-rank update: an embedding or head
+    of its own.
+    """
+    return [name for name in read_tensors(path) if ".lora_" not in name]
+
+
 def expected_shapes(model: nn.Module, names: list[str], config: AdapterConfig) -> dict[str, tuple]:
     """Shape of every tensor that an adapter on these layers has, by its key in the file."""
     expected = {}
@@ -294,6 +282,21 @@ def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None
             )
 
 
+def check_embeddings(stored: dict, present: dict, file: Path) -> None:
+    """AdapterError unless the embedding and head of an adapter's file fit the model but for their
+    rows, of which all have equally many, and are finite.
+    """
+    rows = {len(tensor) for tensor in stored.values()}
+    for name, tensor in stored.items():
+        width = present[name].shape[1]
+        if tensor.shape[1] != width or len(rows) != 1:
+            raise AdapterError(
+                f"{file}: {name} has shape {tuple(tensor.shape)}, this model needs rows of {width}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{file}: {name} has NaN or infinite values: the file is damaged")
+
+
 def same_base(recorded: str, model: nn.Module) -> bool:
     """Whether an adapter with this base recorded may belong to the model; unknown names may."""
     here = base_name(model)
@@ -319,7 +322,8 @@ def _same_update(one: AdapterConfig, other: AdapterConfig) -> bool:
 
 def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = True) -> nn.Module:
     """Put the saved adapter onto the model, or into the equal adapter that it has; returns the
-    model.
+    model. An embedding or head in the file takes the place of the model's, whose rows become as
+    many.
 
     Raises AdapterError (a ValueError) for another base model, missing or extra tensors, wrong
     shapes, options that ftlib does not implement and damaged files; the model is then untouched.
@@ -329,6 +333,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
     check_base(path, fields, model)
     present = lora_layers(model)
     tensors = read_tensors(path)
+    embeddings = take_embeddings(tensors, PREFIX, model)
     try:
         names = list(present) or target_names(model, config.target_modules)
     except (TypeError, ValueError) as error:
@@ -339,10 +344,12 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
         )
     expected = expected_shapes(model, names, config)
     check_tensors(tensors, expected, path / WEIGHTS)
+    check_embeddings(embeddings, embedding_weights(model), path / WEIGHTS)
     if any(layer.merged for layer in present.values()):
         raise AdapterError(
             "the model's adapter is merged into its weights: unmerge_adapter before loading"
         )
+    put_embeddings(model, embeddings)
     if not present:
         add_lora(model, **dataclasses.asdict(config))
     with torch.no_grad():

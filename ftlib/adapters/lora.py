@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ftlib.adapters.functional import FusedLoRA, dense_weight, dora_norm, lora_delta, row_squares
+from ftlib.core.checks import check_positive_integer
+from ftlib.core.dtypes import master_like
 from ftlib.models.nf4 import dequantize_packed, fix_4bit_layers
 
 log = logging.getLogger("ftlib")
@@ -35,8 +38,8 @@ class AdapterConfig:
     use_dora: bool = False
 
     def __post_init__(self):
-        if isinstance(self.r, bool) or not isinstance(self.r, int) or self.r < 1:
-            raise ValueError(f"r={self.r!r}: the rank must be a whole number of at least 1")
+        r = check_positive_integer("r", self.r, hint="r is the rank of the update")
+        object.__setattr__(self, "r", r)  # frozen; NumPy's integers are not JSON
         if not 0 < self.lora_alpha < math.inf:
             raise ValueError(
                 f"lora_alpha={self.lora_alpha!r}: must be above 0 and finite; r or 2r are usual"
@@ -135,10 +138,7 @@ class LoRALinear(nn.Module):
     def __init__(self, base_layer: nn.Linear, config: AdapterConfig):
         super().__init__()
         weight = base_layer.weight
-        dtype = torch.float32
-        if weight.is_floating_point():
-            dtype = torch.promote_types(weight.dtype, torch.float32)
-        new = {"dtype": dtype, "device": weight.device}
+        new = master_like(weight)
         self.base_layer = base_layer
         self.scaling = config.scaling
         self.use_dora = config.use_dora
@@ -149,7 +149,8 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, config.r, **new))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         if config.use_dora:
-            self.lora_magnitude_vector = nn.Parameter(self.dense_weight().to(dtype).norm(dim=1))
+            wide = self.dense_weight().to(new["dtype"])  # (out, in)
+            self.lora_magnitude_vector = nn.Parameter(wide.norm(dim=1))
         self.enabled = True
         self.merged = False
         # from_pretrained gives evaluation mode: dropout must not act in it
@@ -232,7 +233,7 @@ class LoRALinear(nn.Module):
         """DoRA's g = m/‖W + sBA‖ (out,); the norm is detached as in section 4.3 of the paper."""
         return self.lora_magnitude_vector / self._row_norm()
 
-    # Its key changes with every step: torch.compile would compile it anew each time.
+    # Its key changes with every step: torch.compile would compile it again each time.
     @torch.compiler.disable
     @torch.no_grad()
     def _row_norm(self) -> Tensor:
@@ -365,7 +366,7 @@ def add_lora(
     model: nn.Module,
     r: int = 8,
     lora_alpha: float = 16,
-    target_modules="all-linear",
+    target_modules: str | Sequence[str] = "all-linear",
     lora_dropout: float = 0.0,
     use_rslora: bool = False,
     use_dora: bool = False,
@@ -492,7 +493,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def disable_adapter(model: nn.Module):
+def disable_adapter(model: nn.Module) -> Iterator[nn.Module]:
     """Within the block the model is the base model, bit for bit and without a copy of it."""
     layers = adapted_names(model)
     if any(layer.merged for layer in layers.values()):

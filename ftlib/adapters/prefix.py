@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ftlib.adapters import hooked as baselines
+from ftlib.core.checks import check_positive_integer
+from ftlib.core.dtypes import master_like
+from ftlib.core.modes import evaluation_mode
 
 
 class Prefix(baselines.Baseline):
@@ -32,7 +35,7 @@ class Prefix(baselines.Baseline):
         P = options["num_virtual_tokens"]
         L = options["num_layers"]
         width = options["token_dim"]  # H·D
-        start = torch.randn(P, L * 2 * width, **baselines.master_like(like))
+        start = torch.randn(P, L * 2 * width, **master_like(like))
         self.prompt_embeddings = nn.Parameter(start)
 
     def before(self, decoder: nn.Module, args: tuple, kwargs: dict):
@@ -128,7 +131,7 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Prefix]:
     before.
     """
     config = model.config.get_text_config(decoder=True)
-    P = baselines.whole("num_virtual_tokens", fields["num_virtual_tokens"])
+    P = check_positive_integer("num_virtual_tokens", fields["num_virtual_tokens"])
     layers = DynamicCache(config=config).layers
     if config.is_encoder_decoder or any(type(layer) is not DynamicLayer for layer in layers):
         raise ValueError(
@@ -183,11 +186,10 @@ def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") ->
     if isinstance(init, str) and init == "tokens":
         ids = torch.randint(vocabulary, (num_virtual_tokens,))
     if _are_ids(ids, num_virtual_tokens, vocabulary):
-        was_training = model.training
-        activations = token_activations(model.eval(), torch.as_tensor(ids))
+        with evaluation_mode(model):
+            activations = token_activations(model, torch.as_tensor(ids))
         (prefix,) = parts.values()
         prefix.prompt_embeddings.data.copy_(activations)
-        model.train(was_training)
     elif not isinstance(init, str) or init != "random":
         raise ValueError(
             f"init={init!r}: "

@@ -21,6 +21,25 @@ def pad_right(rows: list, fill: int, width: int | None = None) -> Tensor:
     return torch.tensor(padded)
 
 
+def pad_left(rows: list, fill: int) -> Tensor:
+    """B rows of whole numbers, `fill` before each, as (B, longest): a model that goes on from a
+    row's last token finds it at the end.
+    """
+    width = max(len(row) for row in rows)
+    padded = []
+    for row in rows:
+        padding = [fill] * (width - len(row))
+        padded.append([*padding, *row])
+    return torch.tensor(padded)
+
+
+def mask_rows(rows: list) -> list[list[int]]:
+    """A 1 for each number of each row: padded with 0 the attention mask, which goes by length and
+    never by token id.
+    """
+    return [[1] * len(row) for row in rows]
+
+
 @dataclass
 class SFTCollator:
     """Encoded rows into input_ids, labels and attention_mask, (B, T) int64 each, padded on the
@@ -32,19 +51,18 @@ class SFTCollator:
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
         ids = [row["input_ids"] for row in batch]
         labels = [row["labels"] for row in batch]
-        ones = [[1] * len(row) for row in ids]
         input_ids = pad_right(ids, self.pad_token_id)
         width = input_ids.shape[1]
         return {
             "input_ids": input_ids,
             "labels": pad_right(labels, IGNORE, width),
-            "attention_mask": pad_right(ones, 0, width),
+            "attention_mask": pad_right(mask_rows(ids), 0, width),
         }
 
 
 def real_tokens(position_ids: Tensor) -> Tensor:
     """1 at the tokens of conversations and 0 at padding, (B, T), told from packed positions:
-    padding stands at 0, and no 1 follows."""
+    padding is at 0, and no 1 follows."""
     after = torch.nn.functional.pad(position_ids[:, 1:], (0, 1))
     real = (position_ids > 0) | (after == 1)
     return real.long()
@@ -100,7 +118,7 @@ class PairCollator:
     that hold the prompt once.
 
     A packed row is ``prompt[:-1] | prompt[-1] chosen | prompt[-1] rejected``: the prompt's last
-    token, from which a completion's first token is predicted, stands before each, so that every
+    token, from which a completion's first token is predicted, comes before each, so that every
     label is that of the next position. `segments` (B, T) says what belongs to which, and
     `position_ids` restart for the rejected one. p + c + r + 1 tokens in place of 2p + c + r.
     """

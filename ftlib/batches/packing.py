@@ -37,7 +37,7 @@ def first_fit_decreasing(lengths: list[int], capacity: int) -> list[list[int]]:
     """
     size = 1 << max(len(lengths) - 1, 0).bit_length()  # leaves: a bin each, a power of two
     room = [capacity] * (2 * size)  # of node n, whose halves are 2n and 2n + 1; the root is 1
-    bins = []
+    bins: list[list[int]] = []
     longest_first = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     for index in longest_first:
         node = 1
@@ -60,7 +60,7 @@ def _join(rows: list[dict]) -> dict[str, list[int]]:
     """One row of several; the first token of each has no label, for nothing before it may predict
     it.
     """
-    out = {"input_ids": [], "labels": [], "position_ids": []}
+    out: dict[str, list[int]] = {"input_ids": [], "labels": [], "position_ids": []}
     for row in rows:
         out["input_ids"] += row["input_ids"]
         out["labels"] += [IGNORE, *row["labels"][1:]]

@@ -111,6 +111,15 @@ def row_length(item: dict) -> int:
     return sum(len(item[key]) for key in keys if key in item)
 
 
+def token_lists(items: list[dict]) -> list[list[int]]:
+    """All token ids of encoded rows, prompt by prompt and completion by completion."""
+    keys = ("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids")
+    found = []
+    for item in items:
+        found += [item[key] for key in keys if key in item]
+    return found
+
+
 def sequences_of(item: dict) -> list[dict]:
     """The two sequences that an encoded row has scored: a pair's chosen and rejected one, KTO's own
     and mismatched one.

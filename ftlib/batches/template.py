@@ -11,10 +11,15 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
 from ftlib.core.errors import DataError, LoadError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 IGNORE = -100
 _MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
@@ -52,7 +57,7 @@ def _mask_by_prefix(tokenizer, messages) -> tuple[list[int], list[int]]:
     it.
     """
     ids = template_ids(tokenizer, messages)
-    mask = []
+    mask: list[int] = []
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -170,7 +175,7 @@ def inference_template(template: str) -> str:
     return _MARK.sub(strip, template)
 
 
-def training_template(tokenizer) -> str:
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's chat template with {% generation %} marks around each answer and its stop
     token; sets nothing.
 
@@ -234,7 +239,7 @@ def _probes(system: bool) -> list[list[dict]]:
 
 
 def _pieces(tokenizer, template: str, roles: str, prompt: bool = False) -> list[str]:
-    """What stands before, between and after the contents of a conversation."""
+    """What is before, between and after the contents of a conversation."""
     talk = _talk(roles)
     text = _render(tokenizer, template, talk, prompt)
     pieces = re.split("|".join(m["content"] for m in talk), text or "")
@@ -268,8 +273,9 @@ def _learn(tokenizer, template: str) -> tuple[dict[str, str], dict[str, bool]]:
         system, after, _ = _pieces(tokenizer, template, "su")
         parts["system"] = system
         parts["after"] = after
-        trims["system"] = " 0 " not in _render(tokenizer, template, _talk("su", " {} "))
-    spaced = _render(tokenizer, template, _talk("ua", " {} "))
+        spaced = _render(tokenizer, template, _talk("su", " {} ")) or ""
+        trims["system"] = " 0 " not in spaced
+    spaced = _render(tokenizer, template, _talk("ua", " {} ")) or ""
     trims["user"] = " 0 " not in spaced
     trims["assistant"] = " 1 " not in spaced
     return parts, trims
@@ -336,7 +342,9 @@ class ShownMask:
         return "".join(f"[{p}]" if trained else p for p, trained in self.pieces)
 
 
-def show_mask(tokenizer, messages: list[dict], train_on_prompt: bool = False) -> ShownMask:
+def show_mask(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict], train_on_prompt: bool = False
+) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
     counts them.
     """

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 
 
-def check_positive_integer(name: str, value, error: type[Exception] = ValueError) -> int:
-    """The value, if it is a whole number of at least 1; `error` names the argument if it is not."""
+def check_positive_integer(
+    name: str, value, error: type[Exception] = ValueError, hint: str = ""
+) -> int:
+    """The value as an int, if it is a whole number of at least 1, NumPy's included; `error` names
+    the argument, its value, and `hint`, what to pass instead, if it is not.
+    """
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < 1:
-        raise error(f"{name}={value!r}: must be a whole number of at least 1")
-    return value
+        advice = f"; {hint}" if hint else ""
+        raise error(f"{name}={value!r}: must be a whole number of at least 1{advice}")
+    return int(value)
+
+
+def as_rows(name: str, rows, error: type[Exception] = ValueError):
+    """Rows that can be gone over more than once: those given, or a list of what a generator yields.
+    `error` names the argument where it is no sequence of rows: a single text, a single row.
+    """
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+        kind = type(rows).__name__
+        raise error(f"{name} is a {kind}: pass a list of rows, or a generator of them")
+    return rows if hasattr(rows, "__len__") else list(rows)
+
+
+def check_number(
+    name: str, value, low: float, high: float = math.inf, error: type[Exception] = ValueError
+) -> float:
+    """The value, if it is a finite number from `low` up to but not at `high`; `error` names the
+    argument if it is not.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and low <= value < high:
+        return value
+    wanted = f"of at least {low:g}"
+    if high != math.inf:
+        wanted += f" and below {high:g}"
+    raise error(f"{name}={value!r}: must be a number {wanted}")
+
+
+def check_above_zero(name: str, value, error: type[Exception] = ValueError) -> float:
+    """The value, if it is a finite number above 0; `error` names the argument if it is not."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and value > 0:
+        return value
+    raise error(f"{name}={value!r}: must be a number above 0")

@@ -39,7 +39,7 @@ MODULES = {
     "forked": "course.sandbox",
     "formats": "data.formats",
     "gotemplate": "export.go_template",
-    "grading": "course.grading",
+    "grading": "course.grading course.release",
     "hub": "data.hub",
     "judges": "evaluation.judges",
     "labs": "course.notebooks course.catalogue",

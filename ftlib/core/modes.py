@@ -10,12 +10,13 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Within the block the model is in evaluation mode; afterwards, also after an error, in the
-    mode that it was in.
+    """Within the block the model is in evaluation mode; afterwards, also after an error, each of
+    its modules is in the mode that it was in: one that was kept in evaluation mode stays so.
     """
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield model
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training

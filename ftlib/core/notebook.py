@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def in_notebook() -> bool:
-    """True inside a Jupyter kernel."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
+    """True inside a Jupyter kernel. That has imported IPython, so nothing is imported here."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None:
         return False
-    return getattr(get_ipython(), "kernel", None) is not None
+    return getattr(ipython.get_ipython(), "kernel", None) is not None

@@ -1,4 +1,4 @@
-"""Where the embedded data lies, and what a model's name stands for."""
+"""Where the embedded data lies, and what a model's name means."""
 
 from __future__ import annotations
 

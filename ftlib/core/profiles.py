@@ -1,7 +1,7 @@
 """What a lab runs at each scale, in one place: `tiny` (embedded, offline, CPU), `small`, `spark`.
 
 `FTLIB_PROFILE` chooses; without it, `tiny` where there is no GPU and `small` where there is one.
-`FTLIB_MODEL` (a folder or Hub id) stands in for the profile's model, `FTLIB_ROWS` (a folder of
+`FTLIB_MODEL` (a folder or Hub id) replaces the profile's model, `FTLIB_ROWS` (a folder of
 JSONL files) for its data.
 """
 

@@ -8,6 +8,8 @@ import multiprocessing.connection
 import os
 import sys
 from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from typing import cast
 
 import torch
 
@@ -64,13 +66,14 @@ def over_seeds(function: Callable, seeds: Iterable) -> list:
 
 def _side_by_side(function: Callable, seeds: list, count: int, running: dict) -> list:
     """The results in the order of the seeds, `count` runs at a time; `running` holds those."""
-    results = [None] * len(seeds)
+    results: list = [None] * len(seeds)
     waiting = list(enumerate(seeds))
     while waiting or running:
         while waiting and len(running) < count:
             index, seed = waiting.pop(0)
             _start(function, seed, index, running)
-        for pipe in multiprocessing.connection.wait(list(running)):
+        ready = cast(list[Connection], multiprocessing.connection.wait(list(running)))
+        for pipe in ready:
             process, seed = running.pop(pipe)
             try:
                 index, value, error = pipe.recv()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,9 @@ class Interval:
         return not self.low <= value <= self.high
 
 
-def bootstrap_interval(values, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:
+def bootstrap_interval(
+    values: Sequence, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Interval:
     """Mean and percentile bootstrap interval (Efron 1979).
 
     One dimension: values, one a seed or one an example. Two dimensions (seeds, examples): both are
@@ -61,15 +65,15 @@ def _resampled_means(array: np.ndarray, draws: int, rng: np.random.Generator) ->
     return means
 
 
-def paired_difference(a, b, **options) -> Interval:
+def paired_difference(a: Sequence, b: Sequence, **options: Any) -> Interval:
     """Interval of mean(a − b) where a and b share seeds (and examples).
 
     Pairing takes their common noise out.
     """
-    a = np.asarray(a, dtype=float)
-    b = np.asarray(b, dtype=float)
-    if a.shape != b.shape:
+    first = np.asarray(a, dtype=float)
+    second = np.asarray(b, dtype=float)
+    if first.shape != second.shape:
         raise ValueError(
-            f"a has shape {a.shape}, b {b.shape}: pairs need the same seeds and examples"
+            f"a has shape {first.shape}, b {second.shape}: pairs need the same seeds and examples"
         )
-    return bootstrap_interval(a - b, **options)
+    return bootstrap_interval(first - second, **options)

@@ -145,6 +145,8 @@ def exercise_module(number: str) -> str:
 def lab_number(path: Path) -> tuple[int, ...]:
     """(3, 1, 10) of lab-3.1.10-ollama-integration.ipynb."""
     found = re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name)
+    if found is None:
+        raise ValueError(f"{path.name}: a lab's file is named lab-3.1.N-topic.ipynb")
     return tuple(int(part) for part in found.groups())
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ftlib.core.runtime import configure
 from ftlib.course.catalogue import MODULES, exercise_module
 from ftlib.course.progress import note_exercise
 from ftlib.course.report import BOLD, SIGNS
@@ -293,7 +294,10 @@ class Lab:
 
 
 def open_lab(number: str):
-    """(check, hint, solution, predict) of a lab such as "3.1.1"."""
+    """(check, hint, solution, predict) of a lab such as "3.1.1"; sets the process up for it
+    (`ftlib.core.runtime.configure`).
+    """
+    configure()
     lab = load_lab(number)
     return lab.check, lab.hint, lab.solution, lab.predict
 

@@ -1,10 +1,10 @@
-"""Release the labs to a class and grade what comes back, with nbgrader's machinery: its assignment,
-its autograde, its gradebook.
+"""Grade what a class hands in: points by exercise, and why points are missing.
 
 A whole lab trains for minutes. Its checks need only the set-up cell and the student's answers, so
 that is what is graded: the locked checks, their points and the set-up come from the source
-notebook, the answers from the submission. The cells run through `ftlib.course.sandbox` instead of
-nbgrader's kernel, because nbgrader gives up on a whole submission when its kernel dies.
+notebook, the answers from the submission. nbgrader's metadata says which cells those are; its
+autograde is not asked, because it gives up on a whole submission when its kernel dies. The cells
+run through `ftlib.course.sandbox`: one that loops or ends its process costs only its own points.
 """
 
 from __future__ import annotations
@@ -12,33 +12,14 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
-import os
 import re
-import shutil
-import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest.mock import patch
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
-from nbformat.v4 import new_code_cell, new_notebook, new_output
-from nbgrader.api import Gradebook
-from nbgrader.apps.api import NbGraderAPI
-from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import (
-    CheckCellMetadata,
-    ClearOutput,
-    ComputeChecksums,
-    LockCells,
-    NbGraderPreprocessor,
-    SaveAutoGrades,
-    SaveCells,
-)
+from nbformat.v4 import new_code_cell, new_notebook
 from tqdm import tqdm
-from traitlets import Float
-from traitlets.config import Config
 
 from ftlib.core.atomic import replacing
 from ftlib.course import catalogue
@@ -65,7 +46,8 @@ def _mark(cell) -> dict:
 
 def _checked_name(cell) -> str:
     """The exercise that a cell checks; empty for a cell that checks none."""
-    return CHECKED.search(cell.source)[1] if _mark(cell).get("grade") else ""
+    found = CHECKED.search(cell.source)
+    return found[1] if found and _mark(cell).get("grade") else ""
 
 
 def setup_cell(source):
@@ -104,7 +86,7 @@ def _submitted(notebook, source) -> tuple[dict, dict, list[str]]:
     notes: list[str] = []
     waiting: list[str] = []
     for cell in notebook.cells:
-        identity = _mark(cell).get("grade_id")
+        identity = _mark(cell).get("grade_id", "")
         text = cell.get("source", "")
         if identity in known:
             if identity in answers:
@@ -165,86 +147,6 @@ def read_submission(path: Path):
         raise GradingError(
             f"not a readable notebook ({type(error).__name__}: {str(error)[:100]})"
         ) from None
-
-
-# --- nbgrader's course ----------------------------------------------------------------------------
-class RunChecks(NbGraderPreprocessor):
-    """In the place of nbgrader's Execute: the same errors under the same cells, and a cell that
-    loops or ends its process costs only its own points.
-    """
-
-    limit = Float(LIMIT, help="Seconds that one cell may take.").tag(config=True)
-
-    def preprocess(self, nb, resources):
-        setup, *cells = nb.cells
-        steps = [Step(cell.source, _checked_name(cell)) for cell in cells]
-        outcomes = run_steps(setup.source, steps, self.limit)
-        for cell, wrong in zip(cells, outcomes, strict=True):
-            cell.outputs = []
-            if wrong:
-                error = new_output("error", ename="Grade", evalue=wrong, traceback=[wrong])
-                cell.outputs.append(error)
-        return nb, resources
-
-
-def course_config(root: Path, limit: float = LIMIT) -> Config:
-    """nbgrader's settings. Its ClearSolutions would put its own stub in the place of the labs', so
-    it is left out.
-    """
-    config = Config()
-    config.CourseDirectory.root = str(root)
-    config.GenerateAssignment.preprocessors = [
-        LockCells,
-        ClearOutput,
-        CheckCellMetadata,
-        ComputeChecksums,
-        SaveCells,
-    ]
-    config.Autograde.autograde_preprocessors = [RunChecks, SaveAutoGrades]
-    config.RunChecks.limit = limit
-    return config
-
-
-def open_course(root: Path, files: list[Path], limit: float = LIMIT) -> NbGraderAPI:
-    """A course folder with each lab as an assignment: its source, its released notebook and its
-    entry in the gradebook.
-    """
-    config = course_config(root, limit)
-    course = NbGraderAPI(CourseDirectory(config=config), config=config, log_level="ERROR")
-    # nbgrader calls alembic by its name, and its own setenv leaves the process without a PATH.
-    programs = str(Path(sys.executable).parent)
-    search_path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    with patch.dict(os.environ, PATH=search_path):
-        for path in files:
-            folder = root / "source" / path.stem
-            folder.mkdir(parents=True)
-            shutil.copy(path, folder)
-            _succeed(course.generate_assignment(path.stem), path.name)
-    return course
-
-
-def _succeed(result: dict, what: str) -> None:
-    if not result["success"]:
-        raise GradingError(
-            f"nbgrader could not take {what}: "
-            f"{result.get('log', '').strip()}\n{result.get('error', '')}"
-        )
-
-
-def release(output, which: list[str] | None = None) -> list[Path]:
-    """Write the labs (all, or those whose numbers are in `which`) for students: outputs stripped,
-    stubs kept, checks locked.
-    """
-    output = Path(output)
-    files = lab_files(which)
-    if output.exists() and output.samefile(catalogue.LABS):
-        raise GradingError(f"{output} holds the labs' sources: release them to another folder")
-    with tempfile.TemporaryDirectory(prefix="ftlib-course-") as root:
-        open_course(Path(root), files)
-        for path in files:
-            with replacing(output / path.name) as temporary:
-                shutil.copyfile(Path(root, "release", path.stem, path.name), temporary)
-    return [output / path.name for path in files]
 
 
 # --- submissions and marks ------------------------------------------------------------------------
@@ -317,30 +219,17 @@ def _latest_first(path: Path) -> tuple[int, str]:
 
 
 class Grader:
-    """Grades notebooks of some labs, one at a time, in a temporary course folder: `with
-    Grader(files) as grader`.
-    """
+    """Grades notebooks of some labs, one at a time."""
 
     def __init__(self, files: list[Path], limit: float = LIMIT):
-        self.files = files
         self.limit = limit
-        self.count = 0  # submissions graded so far
         self.sources = {p.stem: nbformat.read(p, as_version=4) for p in files}
-
-    def __enter__(self):
         modules = set()
-        for path in self.files:
+        for path in files:
             modules |= _imports(setup_cell(self.sources[path.stem]).source)
             if number(path) in catalogue.MODULES:
                 modules.add(exercise_module(number(path)))
         CONTEXT.set_forkserver_preload([*PRELOAD, *sorted(modules)])
-        self.folder = tempfile.TemporaryDirectory(prefix="ftlib-course-")
-        self.root = Path(self.folder.name)
-        self.course = open_course(self.root, self.files, self.limit)
-        return self
-
-    def __exit__(self, *_):
-        self.folder.cleanup()
 
     def maximum(self, path: Path) -> dict[str, float]:
         """Points by exercise, as the source notebook has them."""
@@ -352,7 +241,7 @@ class Grader:
 
     def grade(self, lab: Path, student: str, notebooks: list[Path]) -> Row:
         """The row of one submission. Nothing that the submission holds stops the class; SetupError
-        and GradingError are the machine's.
+        is the machine's.
         """
         row = Row(student, number(lab), self.maximum(lab))
         if not notebooks:
@@ -367,55 +256,37 @@ class Grader:
         if len(notebooks) > 1:
             several = f"{len(notebooks)} notebooks of this lab, the latest was graded: "
             notes.insert(0, several + notebooks[0].name)
-        row.points, lost = self._autograde(lab, notebook)
+        row.points, lost = self._score(notebook, row.maximum)
         notes += [f"{name}: {why}" for name, why in lost.items()]
         row.reason = "; ".join(notes)
         return row
 
-    def _autograde(self, lab: Path, notebook) -> tuple[dict, dict]:
-        """(points, reasons) by exercise, from nbgrader's gradebook and the graded notebook."""
-        self.count += 1
-        # Folder names are the students' own, and nbgrader reads them as patterns.
-        student = f"s{self.count}"
-        folder = self.root / "submitted" / student / lab.stem
-        folder.mkdir(parents=True)
-        nbformat.write(notebook, folder / lab.name)
-        result = self.course.autograde(lab.stem, student)
-        _succeed(result, f"the submission composed for {lab.name}")
-        names = {
-            _mark(cell)["grade_id"]: _checked_name(cell)
-            for cell in notebook.cells
-            if _mark(cell).get("grade")
-        }
-        graded_file = self.root / "autograded" / student / lab.stem / lab.name
-        reasons = _reasons(nbformat.read(graded_file, as_version=4), names)
-        with Gradebook(self.course.coursedir.db_url) as book:
-            grades = book.find_submission_notebook(lab.stem, lab.stem, student).grades
-            points = {names[grade.name]: float(grade.auto_score) for grade in grades}
+    def _score(self, notebook, maximum: dict[str, float]) -> tuple[dict, dict]:
+        """(points, reasons) by exercise: all of its points where its check runs through, and what
+        the check said where it does not.
+        """
+        setup, *cells = notebook.cells
+        steps = [Step(cell.source, _checked_name(cell)) for cell in cells]
+        outcomes = run_steps(setup.source, steps, self.limit)
+        points = {}
+        reasons = {}
+        for step, wrong in zip(steps, outcomes, strict=True):
+            name = step.check
+            if not name:
+                continue
+            points[name] = 0.0 if wrong else maximum[name]
+            if wrong:
+                reasons[name] = re.sub(rf"^[✗○] {name}: ", "", " ".join(wrong.split()))
         return points, reasons
-
-
-def _reasons(graded, names: dict[str, str]) -> dict[str, str]:
-    """Why points are missing, by exercise: the first error under each check of a graded notebook.
-    `names`: exercise by the id of its check.
-    """
-    reasons = {}
-    for cell in graded.cells:
-        if not _mark(cell).get("grade") or not cell.outputs:
-            continue
-        name = names[_mark(cell)["grade_id"]]
-        text = " ".join(cell.outputs[0].evalue.split())
-        reasons[name] = re.sub(rf"^[✗○] {name}: ", "", text)
-    return reasons
 
 
 def _imports(text: str) -> set[str]:
     """Modules that a cell imports: what the server loads before it forks."""
-    modules = set()
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module)
     return modules
 
@@ -472,14 +343,14 @@ def grade_class(
         raise GradingError("; ".join(reasons))
     rows = dict(before)
     work = tqdm([(lab, student) for student in found for lab in files], unit="submission")
-    with Grader(files, limit) as grader:
-        for lab, student in work:
-            work.set_postfix_str(f"{student}, {number(lab)}")
-            notebooks = found[student].get(number(lab), [])
-            key = (student, number(lab))
-            if not notebooks or before.get(key, {}).get("submission") != digest(notebooks):
-                rows[key] = grader.grade(lab, student, notebooks).cells()
-                write_marks(marks, list(rows.values()))
+    grader = Grader(files, limit)
+    for lab, student in work:
+        work.set_postfix_str(f"{student}, {number(lab)}")
+        notebooks = found[student].get(number(lab), [])
+        key = (student, number(lab))
+        if not notebooks or before.get(key, {}).get("submission") != digest(notebooks):
+            rows[key] = grader.grade(lab, student, notebooks).cells()
+            write_marks(marks, list(rows.values()))
     return list(rows.values())
 
 
@@ -489,6 +360,3 @@ def _labs_to_grade(found: dict[str, dict[str, list[Path]]], which: list[str] | N
         return lab_files(which)
     handed_in = set().union(*found.values())
     return [path for path in lab_files() if number(path) in handed_in]
-
-
-__all__ = ["GradingError", "RunChecks", "compose", "course_config", "grade_class", "release"]

@@ -38,10 +38,9 @@ class Planner:
         if unknown:
             raise ValueError(f"planner has no handle {', '.join(unknown)}: use {', '.join(START)}")
         chosen = START | start
-        _plan(chosen)  # names a bad value before a widget does
+        self.plan = _plan(chosen)  # names a bad value before a widget does
         self.controls = _handles(chosen)
         self.headline = widgets.HTML()
-        self.plan: MemoryPlan | None = None
         self.handle = None
         for control in self.controls.values():
             control.observe(self._changed, "value")

@@ -6,6 +6,7 @@ Each notebook runs in a temporary folder of its own, so the tree stays clean and
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -16,7 +17,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +38,7 @@ NEEDS = {"3.1.10": probe_llama}  # compiled, and so not everywhere
 VERSIONS = ("ftlib", "torch", "transformers")
 # Quizzes and handles: dead until the cell is run again.
 LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}
+KERNEL_SHUTDOWN = 20.0  # seconds that a kernel has to end after an interrupt
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -121,8 +125,41 @@ def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_ce
             on_cell_start=on_cell,
             record_timing=False,
         )
-        client.execute(env=_environment(profile))
+        _run_apart(client.async_execute(env=_environment(profile)))
     return notebook
+
+
+def _run_apart(coroutine: Coroutine) -> None:
+    """Run a coroutine to its end on an event loop in a thread of its own; cancel it on Ctrl-C.
+
+    In the main thread nbclient would take SIGINT for itself, and fail once its kernel is gone.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    interrupted = threading.Event()
+    ended = threading.Event()
+
+    async def until_ended() -> None:
+        try:
+            await coroutine
+        except Exception:
+            if not interrupted.is_set():  # else its failure is only that its kernel was ended
+                raise
+        finally:
+            ended.set()
+
+    thread.start()
+    future = asyncio.run_coroutine_threadsafe(until_ended(), loop)
+    try:
+        future.result()
+    except KeyboardInterrupt:
+        interrupted.set()
+        future.cancel()
+        ended.wait(KERNEL_SHUTDOWN)
+        raise
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(KERNEL_SHUTDOWN)
 
 
 def _explain(error: Exception, notebook, index: int) -> str:
@@ -147,7 +184,7 @@ def slowest(began: dict[int, float], end: float, count: int = 3) -> str:
     for cell in sorted(began, reverse=True):
         took[cell] = until - began[cell]
         until = began[cell]
-    longest_first = sorted(sorted(took), key=took.get, reverse=True)
+    longest_first = sorted(sorted(took), key=took.__getitem__, reverse=True)
     top = [f"cell {cell} {took[cell]:.0f} s" for cell in longest_first[:count] if took[cell] >= 1]
     return "; slowest: " + ", ".join(top) if top else ""
 
@@ -197,7 +234,9 @@ def figures(notebook) -> list[bytes]:
 
 
 def write_index(output: Path, results: list[Result], notebooks: list) -> Path:
-    """One page with each lab's outcome and figures."""
+    """One page over all labs, with each one's outcome and figures. (nbconvert makes a page of one
+    notebook, and whole.)
+    """
     parts = [
         "<!doctype html><meta charset='utf-8'><title>Labs</title><style>"
         "body{font:16px sans-serif;max-width:60em;margin:2em auto}"
@@ -310,13 +349,18 @@ def run_labs(
         if write_back and not result.error:
             nbformat.write(clean(notebook, profile), path)
     page = write_index(output, results, notebooks)
+    console.print(_summary(results, page), highlight=False)
+    return 1 if any(result.error for result in results) else 0
+
+
+def _summary(results: list[Result], page: Path) -> str:
+    """How many labs ran to their end, in which time, and the names of those that did not."""
     failed = [result.name for result in results if result.error]
     seconds = sum(result.seconds for result in results)
-    report = (
+    said = (
         f"{len(results) - len(failed)} of {len(results)} labs ran to their end "
         f"in {seconds:.0f} s; copies and figures: {page}"
     )
     if failed:
-        report += f"; failed: {', '.join(failed)}"
-    console.print(report, highlight=False)
-    return 1 if failed else 0
+        said += f"; failed: {', '.join(failed)}"
+    return said

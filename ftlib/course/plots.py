@@ -278,7 +278,7 @@ def waterfall(prepared, title: str = "Where the rows went", ax=None) -> Figure:
     """Rows in, rows that each rule dropped, rows kept, from top to bottom. `prepared`: what
     `ftlib.data.prepare.prepare` returns.
 
-    Numbers stand beside the bars; dropped rows are hatched. Rules that dropped nothing keep their
+    Numbers are beside the bars; dropped rows are hatched. Rules that dropped nothing keep their
     line.
     """
     lines = [("rows in", prepared.count, 0, False)]

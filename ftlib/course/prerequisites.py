@@ -109,7 +109,7 @@ def _slope_is_twelve(text: str) -> bool:
 TASKS = (
     Task(
         "PyTorch: shapes",
-        "x has the shape (4, 10, 256), and x @ W.T shall have (4, 10, 1024). Which shape has W?",
+        "x has the shape (4, 10, 256), and x @ W.T must have (4, 10, 1024). Which shape has W?",
         "(1024, 256): a linear layer stores its weight as (out, in).",
         _weight_fits,
         "PyTorch, Linear",
@@ -145,7 +145,7 @@ TASKS = (
         "Transformers: next token",
         "A causal model reads tokens 0 to 4. The logits at position 2 are scored against the "
         "token at which position?",
-        "3: each position foretells the token after it, so the last logits have nothing to be "
+        "3: each position predicts the token after it, so the last logits have nothing to be "
         "scored against.",
         one_number(3, 3),
         "Hugging Face's course, training a causal model",

@@ -14,11 +14,13 @@ import html
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
+from platformdirs import user_data_path
 
 from ftlib.core.atomic import replacing
 from ftlib.course.catalogue import NAMES, POINTS
@@ -27,25 +29,30 @@ from ftlib.course.readings import READINGS, find_reading
 log = logging.getLogger("ftlib")
 COURSE_XP = 200
 LOCK_SECONDS = 10
+FILE = "progress.json"
+ELSEWHERE = ("darwin", "win32")  # where a user's data is not in ~/.local/share
 _reported = False
 
 
 # --- the file -------------------------------------------------------------------------------------
 def progress_path() -> Path:
-    """FTLIB_PROGRESS, else ftlib/progress.json in the user's data folder (XDG_DATA_HOME, by default
-    ~/.local/share). Where no home is known (a container under a user that it does not list) the
-    folder of temporary files takes its place.
+    """FTLIB_PROGRESS, else ftlib/progress.json in the user's data folder (`platformdirs`; on Linux
+    XDG_DATA_HOME, by default ~/.local/share). Where no home is known (a container under a user that
+    it does not list) the folder of temporary files takes its place.
     """
     if named := os.environ.get("FTLIB_PROGRESS"):
         return Path(named).expanduser()
-    base = os.environ.get("XDG_DATA_HOME", "")
-    if os.path.isabs(base):  # XDG: a relative path is to be ignored
-        return Path(base) / "ftlib" / "progress.json"
     try:
-        home = Path.home()
+        folder = user_data_path("ftlib", appauthor=False)
     except RuntimeError:
-        home = Path(tempfile.gettempdir())
-    return home / ".local" / "share" / "ftlib" / "progress.json"
+        folder = Path(tempfile.gettempdir()) / ".local" / "share" / "ftlib"
+    path = folder / FILE
+    if sys.platform in ELSEWHERE and not path.exists():
+        # Version 0.1.0 kept it in ~/.local/share here too: it goes on where it is.
+        earlier = Path("~/.local/share/ftlib").expanduser() / FILE
+        if earlier.is_file():
+            return earlier
+    return path
 
 
 def _lock(path: Path) -> FileLock:
@@ -203,7 +210,7 @@ def summary() -> dict:
     """
     record = load_progress()
     labs = [_lab_row(number, record["exercises"].get(number, {})) for number in NAMES]
-    readings = [
+    readings: list[dict] = [
         {
             "key": r.key,
             "title": r.title,
@@ -265,7 +272,7 @@ def progress_text(state: dict | None = None) -> str:
 
 
 def progress_html(state: dict | None = None) -> str:
-    """Progress as an HTML table with bars; each bar's number stands beside it."""
+    """Progress as an HTML table with bars; each bar's number is beside it."""
     state = summary() if state is None else state
     left = "style='text-align:left'"
     rows = []

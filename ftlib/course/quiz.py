@@ -23,7 +23,7 @@ COLOURS = {
 
 
 def load_quiz(lab: str) -> list[dict]:
-    """The questions of a lab such as "3.1.1". ValueError for a lab that the course has not."""
+    """The questions of a lab such as "3.1.1". ValueError for a lab that is not in the course."""
     if lab not in MODULES:
         raise ValueError(f"lab {lab!r} is unknown: use one of {', '.join(MODULES)}")
     file = resources.files("ftlib.course").joinpath(f"quizzes/{lab}.json")

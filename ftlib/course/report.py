@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
+
+from ftlib.core.runtime import configure
 
 SIGNS = {"right": "✓", "open": "○", "wrong": "✗"}
 # ANSI green and red: with bold, JupyterLab's dark ones, readable on white.
@@ -24,10 +25,6 @@ def say(text: str) -> None:
 
 def quiet_libraries() -> None:
     """Leave out of a notebook what libraries warn of and count while a lab does what it is meant to
-    do.
+    do (`ftlib.core.runtime.configure`).
     """
-    from transformers.utils import logging
-
-    warnings.filterwarnings("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    configure(progress_bars=False, library_warnings=False)

@@ -72,7 +72,7 @@ def _run_until_it_dies(setup, before, failed, steps, limit, start_limit) -> list
         )
         process.start()
         sender.close()
-        found = []
+        found: list = []
         buffer = bytearray()
         try:
             _setup_went_well(_line(receiver, buffer, start_limit))

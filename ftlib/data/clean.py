@@ -21,12 +21,17 @@ def clean_text(text: str) -> str:
 
     Newlines, indentation, tabs and runs of spaces inside a line stay: they are code, tables and
     verse. Spaces at the end of a line, blank lines at both ends and more than two in a row go.
-    Cleaning twice is cleaning once.
+    Cleaning twice is cleaning once. (ftfy's fixes go another way: they keep zero-width, no-break
+    and soft-hyphen characters and spaces at the ends of lines, and take form feeds and other line
+    ends out where here a newline comes in.)
     """
-    text = _LINE_ENDS.sub("\n", unicodedata.normalize("NFC", text))
-    text = _CONTROL.sub("", _INVISIBLE.sub("", _SPACES.sub(" ", text)))
-    text = unicodedata.normalize(
-        "NFC", text
-    )  # what stood between a letter and its accent may be gone
+    text = unicodedata.normalize("NFC", text)
+    text = _LINE_ENDS.sub("\n", text)
+    text = _SPACES.sub(" ", text)
+    text = _INVISIBLE.sub("", text)
+    text = _CONTROL.sub("", text)
+    # Once more: what lay between a letter and its accent may be gone.
+    text = unicodedata.normalize("NFC", text)
     text = _TRAILING.sub("", text)
-    return _BLANK_LINES.sub("\n\n\n", text).strip("\n")
+    text = _BLANK_LINES.sub("\n\n\n", text)
+    return text.strip("\n")

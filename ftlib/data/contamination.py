@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
 from ftlib.data.texts import row_parts, words
 
 
-# --- contamination --------------------------------------------------------------------------------
 class Contamination:
     """Drops a row that repeats a prompt of the golden set: contains `share` or more of the prompt's
     runs of n words.
@@ -25,26 +25,18 @@ class Contamination:
     name = "contamination"
 
     def __init__(self, golden: Iterable[dict | str], n: int = 8, share: float = 0.5):
-        if n < 1 or not 0 < share <= 1:
-            raise DataError(f"n={n}, share={share}: n is at least 1, share above 0 and at most 1")
-        self.n, self.share = n, share
-        self.whole: dict[tuple, int] = {}
-        self.runs: dict[tuple, list[int]] = defaultdict(list)
+        check_positive_integer("n", n, DataError)
+        if not 0 < share <= 1:
+            raise DataError(f"share={share}: must be above 0 and at most 1")
+        self.n = n
+        self.share = share
+        self.whole: dict[tuple, int] = {}  # short prompts, and the golden row of each
+        self.runs: dict[tuple, list[int]] = defaultdict(list)  # the prompts that have each run
         self.counts: Counter = Counter()  # runs of each golden prompt
         self.lengths: dict[str, set[int]] = defaultdict(set)  # of runs, by their first word
         self.owners: list[int] = []  # the golden row of each prompt
         for number, row in enumerate(golden):
-            prompts = (
-                [row]
-                if isinstance(row, str)
-                else [text for role, text in row_parts(row) if role == "user"]
-            )
-            if not prompts:
-                raise DataError(
-                    f"golden row {number} has no prompt: messages of the user, 'prompt', or a "
-                    "string is needed"
-                )
-            for prompt in prompts:
+            for prompt in _prompts(row, number):
                 self._learn(words(prompt), number)
 
     def _learn(self, prompt: list[str], number: int) -> None:
@@ -55,26 +47,54 @@ class Contamination:
         if 2 * len(prompt) < self.n:
             self.whole.setdefault(tuple(prompt), number)
             return
-        length, own = min(self.n, len(prompt)), len(self.owners)
+        length = min(self.n, len(prompt))
+        prompt_number = len(self.owners)
         self.owners.append(number)
-        for run in {tuple(prompt[i : i + length]) for i in range(len(prompt) - length + 1)}:
-            self.runs[run].append(own)
-            self.counts[own] += 1
+        starts = range(len(prompt) - length + 1)
+        for run in {tuple(prompt[start : start + length]) for start in starts}:
+            self.runs[run].append(prompt_number)
+            self.counts[prompt_number] += 1
             self.lengths[run[0]].add(length)
+
+    def _golden_runs(self, said: list[str]) -> set[tuple]:
+        """The runs of a text that are runs of some golden prompt."""
+        found = set()
+        for start, word in enumerate(said):
+            for length in self.lengths.get(word, ()):
+                run = tuple(said[start : start + length])
+                if run in self.runs:
+                    found.add(run)
+        return found
+
+    def _reason(self, said: list[str]) -> str | None:
+        """Why a text of these words repeats a golden prompt; None if it does not."""
+        whole = tuple(said)
+        if len(said) < self.n and whole in self.whole:
+            return f"the prompt of golden row {self.whole[whole]}"
+        shared: Counter = Counter()  # runs in common with each golden prompt
+        for run in self._golden_runs(said):
+            shared.update(self.runs[run])
+        for prompt, count in shared.most_common():
+            if count >= self.share * self.counts[prompt]:
+                return f"{count} of {self.counts[prompt]} runs of golden row {self.owners[prompt]}"
+        return None
 
     def __call__(self, row: dict) -> str | None:
         for _, text in row_parts(row):
-            said = words(text)
-            if len(said) < self.n and tuple(said) in self.whole:
-                return f"the prompt of golden row {self.whole[tuple(said)]}"
-            found = {
-                run
-                for i, word in enumerate(said)
-                for length in self.lengths.get(word, ())
-                if (run := tuple(said[i : i + length])) in self.runs
-            }
-            shared = Counter(own for run in found for own in self.runs[run])
-            for own, count in shared.most_common():
-                if count >= self.share * self.counts[own]:
-                    return f"{count} of {self.counts[own]} runs of golden row {self.owners[own]}"
+            reason = self._reason(words(text))
+            if reason is not None:
+                return reason
         return None
+
+
+def _prompts(row: dict | str, number: int) -> list[str]:
+    """The prompts of a golden row: itself if it is a string, else what its user says."""
+    if isinstance(row, str):
+        return [row]
+    prompts = [text for role, text in row_parts(row) if role == "user"]
+    if not prompts:
+        raise DataError(
+            f"golden row {number} has no prompt: messages of the user, 'prompt', or a string is "
+            "needed"
+        )
+    return prompts

@@ -20,6 +20,7 @@ import numpy as np
 from datasketch import MinHash
 from tqdm import tqdm
 
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
 from ftlib.data.texts import row_parts, row_text, tokens
 
@@ -28,6 +29,7 @@ RECALL = 0.99  # of pairs exactly at the threshold, by the choice of bands
 SHORT = 6  # a text of fewer tokens says too little to be found again inside another
 CLOSE = 0.66  # Jaccard similarity from which a text with tokens put in is looked for
 SPOOL = 64_000_000  # bytes of text that `NearIndex` holds in memory; more go to a temporary file
+FIRST_SLOTS = 1024  # of its hash table, which grows by four when each holds two entries
 
 
 def normalise(text: str) -> str:
@@ -57,7 +59,8 @@ def exact_duplicates(rows: Iterable[dict]) -> Groups:
 
 def shingles(text: list[str], size: int) -> set[str]:
     """The runs of `size` tokens of a text, or the whole of a shorter one."""
-    return {" ".join(text[i : i + size]) for i in range(max(1, len(text) - size + 1))}
+    count = max(1, len(text) - size + 1)
+    return {" ".join(text[start : start + size]) for start in range(count)}
 
 
 def jaccard(a: set, b: set) -> float:
@@ -74,13 +77,20 @@ def lsh_bands(threshold: float, num_perm: int) -> tuple[int, int]:
     enough.
     """
     for size in range(num_perm, 0, -1):
-        if 1 - (1 - threshold**size) ** (num_perm // size) >= RECALL:
-            return num_perm // size, size
+        bands = num_perm // size
+        if band_recall(threshold, bands, size) >= RECALL:
+            return bands, size
     raise DataError(
         f"num_perm={num_perm} hashes find pairs at threshold={threshold} less than {RECALL:.0%} "
-        "of the time: "
-        "raise one of them"
+        "of the time: raise one of them"
     )
+
+
+def band_recall(similarity: float, bands: int, size: int) -> float:
+    """Probability that two texts of this Jaccard similarity s share a bucket: 1 - (1 - s^r)^b for
+    b bands of r hashes (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.4).
+    """
+    return 1 - (1 - similarity**size) ** bands
 
 
 def inserted(a: list[str], b: list[str]) -> int | None:
@@ -89,7 +99,15 @@ def inserted(a: list[str], b: list[str]) -> int | None:
     """
     shorter, longer = sorted((a, b), key=len)
     rest = iter(longer)
-    return len(longer) - len(shorter) if all(token in rest for token in shorter) else None
+    for token in shorter:
+        if token not in rest:  # `in` reads on from where the last token was found
+            return None
+    return len(longer) - len(shorter)
+
+
+def _crc32(piece: str) -> int:
+    """The 32-bit hash that MinHash permutes."""
+    return zlib.crc32(piece.encode("utf-8", "surrogatepass"))
 
 
 class NearIndex:
@@ -109,28 +127,29 @@ class NearIndex:
     ):
         if not 0 < threshold <= 1:
             raise DataError(f"threshold={threshold}: a Jaccard similarity above 0, at most 1")
-        if shingle < 1:
-            raise DataError(f"shingle={shingle}: at least one token")
-        self.threshold, self.shingle = threshold, shingle
+        check_positive_integer("shingle", shingle, DataError)
+        check_positive_integer("num_perm", num_perm, DataError)
+        self.threshold = threshold
+        self.shingle = shingle
         self.bands, self.size = lsh_bands(threshold, num_perm)
-        self._minhash = MinHash(
-            num_perm, seed, hashfunc=lambda s: zlib.crc32(s.encode("utf-8", "surrogatepass"))
-        )
+        self._minhash = MinHash(num_perm, seed, hashfunc=_crc32)
         generator = np.random.default_rng(seed)
-        self._factors = generator.integers(
-            0, 2**64, (self.bands, self.size), dtype=np.uint64
-        ) | np.uint64(1)
+        shape = (self.bands, self.size)
+        factors = generator.integers(0, 2**64, shape, dtype=np.uint64)
+        self._factors = factors | np.uint64(1)  # (bands, hashes a band), odd: none loses bits
         self._offsets = generator.integers(0, 2**64, self.bands, dtype=np.uint64)
         # Open as long as the index lives.
         self._texts = tempfile.SpooledTemporaryFile(SPOOL)  # noqa: SIM115
-        self._ends = array("q", [0])
-        self._table, self._before, self._tags = array("i", [-1]) * 1024, array("i"), array("I")
+        self._ends = array("q", [0])  # where each text ends in that file
+        self._table = array("i", [-1]) * FIRST_SLOTS
+        self._before = array("i")
+        self._tags = array("I")
 
     def recall(self, similarity: float) -> float:
-        """Probability that a pair of this Jaccard similarity s becomes a candidate: 1 - (1 -
-        s^r)^b, b bands of r hashes.
+        """Probability that a pair of this Jaccard similarity becomes a candidate
+        (`band_recall`).
         """
-        return 1 - (1 - similarity**self.size) ** self.bands
+        return band_recall(similarity, self.bands, self.size)
 
     def sketch(self, text: str) -> tuple[str, set[str], list[int]]:
         """(tokens joined, shingles, one 64-bit key a band) of a text."""
@@ -138,37 +157,31 @@ class NearIndex:
         pieces = shingles(found, self.shingle)
         self._minhash.clear()
         self._minhash.update_batch(pieces)
-        signature = (
-            self._minhash.hashvalues[: self.bands * self.size]
-            .reshape(self.bands, self.size)
-            .astype(np.uint64)
-        )
-        return (
-            " ".join(found),
-            pieces,
-            ((signature * self._factors).sum(1) + self._offsets).tolist(),
-        )
+        used = self._minhash.hashvalues[: self.bands * self.size]
+        signature = used.reshape(self.bands, self.size).astype(np.uint64)
+        keys = (signature * self._factors).sum(1) + self._offsets  # (bands,), modulo 2^64
+        return " ".join(found), pieces, keys.tolist()
 
     def candidates(self, keys: list[int]) -> list[int]:
         """Texts that share a bucket, in order."""
-        found, table, before, tags = set(), self._table, self._before, self._tags
+        found = set()
+        slots = len(self._table)
         for key in keys:
             tag = key >> 32
-            entry = table[tag % len(table)]
+            entry = self._table[tag % slots]
             while entry >= 0:
-                if tags[entry] == tag:
+                if self._tags[entry] == tag:
                     found.add(entry // self.bands)
-                entry = before[entry]
+                entry = self._before[entry]
         return sorted(found)
 
     def text(self, i: int) -> list[str]:
         """The tokens of text i."""
-        self._texts.seek(self._ends[i])
-        return (
-            self._texts.read(self._ends[i + 1] - self._ends[i])
-            .decode("utf-8", "surrogatepass")
-            .split(" ")
-        )
+        start = self._ends[i]
+        end = self._ends[i + 1]
+        self._texts.seek(start)
+        said = self._texts.read(end - start)
+        return said.decode("utf-8", "surrogatepass").split(" ")
 
     def similarity(self, i: int, pieces: set[str]) -> float:
         """Exact Jaccard similarity of text i to a set of shingles."""
@@ -192,10 +205,10 @@ class NearIndex:
         self._store(text)
         self._tags.extend(key >> 32 for key in keys)
         if len(self._tags) > 2 * len(self._table):
-            self._table, self._before = array("i", [-1]) * (4 * len(self._table)), array("i")
-        for entry in range(
-            len(self._before), len(self._tags)
-        ):  # the new text's, or after growth all
+            self._table = array("i", [-1]) * (4 * len(self._table))
+            self._before = array("i")
+        # The new text's entries, or after growth all of them.
+        for entry in range(len(self._before), len(self._tags)):
             slot = self._tags[entry] % len(self._table)
             self._before.append(self._table[slot])
             self._table[slot] = entry
@@ -209,12 +222,17 @@ class Union:
         self.parent = list(range(count))
 
     def root(self, i: int) -> int:
+        """The least member of i's set."""
         while self.parent[i] != i:
-            self.parent[i] = i = self.parent[self.parent[i]]
+            grandparent = self.parent[self.parent[i]]
+            self.parent[i] = grandparent  # halves the way for those who ask later
+            i = grandparent
         return i
 
     def join(self, i: int, j: int) -> None:
-        a, b = self.root(i), self.root(j)
+        """Make one set of i's and j's."""
+        a = self.root(i)
+        b = self.root(j)
         self.parent[max(a, b)] = min(a, b)
 
     def groups(self) -> Groups:
@@ -244,7 +262,9 @@ def near_duplicates(
     that ask different things are grouped, where runs of five characters at 0.8 would group ten such
     pairs and single words 157.
     """
-    index, first, union = NearIndex(threshold, shingle, num_perm, seed), {}, Union(len(rows))
+    index = NearIndex(threshold, shingle, num_perm, seed)
+    union = Union(len(rows))
+    first: dict[str, int] = {}  # the row that was the first to say each text
     places: list[int] = []  # the row of each text in the index
     for i, row in enumerate(tqdm(rows, desc="near duplicates", unit=" rows", delay=2)):
         joined, pieces, keys = index.sketch(text(row))
@@ -253,14 +273,16 @@ def near_duplicates(
             continue
         first[joined] = i
         for j in index.candidates(keys):
-            if union.root(places[j]) != union.root(i) and index.similarity(j, pieces) >= threshold:
+            is_joined = union.root(places[j]) == union.root(i)
+            if not is_joined and index.similarity(j, pieces) >= threshold:
                 union.join(places[j], i)
         index.insert(joined, keys)
         places.append(i)
     return [group for group in union.groups() if len(group) > 1]
 
 
-# --- rules of the pipeline: each sees a row and its number, and gives the reason to drop it, or Non
+# --- rules of the pipeline ------------------------------------------------------------------------
+# Each sees a row and its number, and gives the reason to drop it, or None.
 @dataclass(frozen=True)
 class ExactDuplicates:
     """Drops a row that says what a kept row says (`exact_duplicates`). Opposite labels are a
@@ -272,12 +294,14 @@ class ExactDuplicates:
     name: str = "exact duplicates"
 
     def begin(self) -> Callable[[dict, int], str | None]:
-        seen: dict[tuple, int] = {}
+        """The check of one run, which remembers the rows it has seen."""
+        # A row's number by its texts, for labelled rows by texts and label.
+        seen: dict[bytes | tuple[bytes, object], int] = {}
 
         def check(row: dict, number: int) -> str | None:
-            first = seen.setdefault(
-                (exact_key(row), row.get("label")) if "label" in row else exact_key(row), number
-            )
+            text_key = exact_key(row)
+            key = (text_key, row["label"]) if "label" in row else text_key
+            first = seen.setdefault(key, number)
             return None if first == number else f"same text as row {first}"
 
         return check
@@ -304,33 +328,37 @@ class NearDuplicates:
     insertions: int = 2
     name: str = "near duplicates"
 
-    def _index(self) -> NearIndex:
-        return NearIndex(
-            min(self.threshold, CLOSE) if self.insertions else self.threshold,
-            self.shingle,
-            self.num_perm,
-            self.seed,
-        )
+    def _kept(self) -> tuple[NearIndex, array]:
+        """An empty index, and the array for the row numbers of its texts."""
+        threshold = min(self.threshold, CLOSE) if self.insertions else self.threshold
+        return NearIndex(threshold, self.shingle, self.num_perm, self.seed), array("q")
 
     def _near(self, index: NearIndex, i: int, joined: str, pieces: set[str]) -> str | None:
-        if (like := index.similarity(i, pieces)) >= self.threshold:
-            return f"{like:.2f} like"
-        if not self.insertions or like < CLOSE:
+        """How near a text is to text i of the index; None where it is not near enough."""
+        similarity = index.similarity(i, pieces)
+        if similarity >= self.threshold:
+            return f"{similarity:.2f} like"
+        if not self.insertions or similarity < CLOSE:
             return None
-        known, new = index.text(i), joined.split(" ")
-        more = inserted(known, new) if min(len(known), len(new)) >= SHORT else None
-        return (
-            None if more is None or more > self.insertions else f"{more} tokens more or less than"
-        )
+        known = index.text(i)
+        new = joined.split(" ")
+        if min(len(known), len(new)) < SHORT:
+            return None
+        more = inserted(known, new)
+        if more is None or more > self.insertions:
+            return None
+        return f"{more} tokens more or less than"
 
     def begin(self) -> Callable[[dict, int], str | None]:
-        indexes = defaultdict(lambda: (self._index(), array("q")))
+        """The check of one run, which remembers the rows it has let pass."""
+        kept_by_label: defaultdict = defaultdict(self._kept)
 
         def check(row: dict, number: int) -> str | None:
-            index, places = indexes[row.get("label")]
+            index, places = kept_by_label[row.get("label")]
             joined, pieces, keys = index.sketch(self.text(row))
             for i in index.candidates(keys):
-                if near := self._near(index, i, joined, pieces):
+                near = self._near(index, i, joined, pieces)
+                if near is not None:
                     return f"{near} row {places[i]}"
             index.insert(joined, keys)
             places.append(number)

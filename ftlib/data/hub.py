@@ -11,15 +11,17 @@ from ftlib.core.errors import DataError
 log = logging.getLogger("ftlib")
 
 
-def fetch(name: str, split: str):
-    """A split of a Hub dataset. DataError says what to do where it cannot be had."""
+def fetch(name: str, split: str, config: str | None = None):
+    """A split of a Hub dataset, of one of its configurations where it has several. DataError says
+    what to do where it cannot be had.
+    """
     from datasets import load_dataset
 
+    names = (name,) if config is None else (name, config)
     try:
-        return load_dataset(name, split=split)
-    except (
-        Exception
-    ) as error:  # the Hub client raises many kinds; each means the same to the reader
+        return load_dataset(*names, split=split)
+    # The Hub client raises many kinds; each means the same to the reader.
+    except Exception as error:
         raise DataError(
             f"{name!r} could not be loaded ({type(error).__name__}): go online once, "
             "or put a folder of JSONL files in FTLIB_ROWS"
@@ -43,16 +45,18 @@ def _pair_row(raw: dict) -> dict | None:
     """TRL's pair of two whole conversations as prompt and two answers; `axis` says which answer is
     longer. None for equal answers.
     """
-    chosen, rejected = raw["chosen"][-1], raw["rejected"][-1]
-    gap = len(chosen["content"]) - len(rejected["content"])
+    *prompt, chosen = raw["chosen"]
+    rejected = raw["rejected"][-1]
     if chosen["content"] == rejected["content"]:
         return None
-    return {
-        "prompt": raw["chosen"][:-1],
-        "chosen": [chosen],
-        "rejected": [rejected],
-        "axis": "longer" if gap > 0 else "shorter" if gap else "matched",
-    }
+    difference = len(chosen["content"]) - len(rejected["content"])
+    if difference > 0:
+        axis = "longer"
+    elif difference < 0:
+        axis = "shorter"
+    else:
+        axis = "matched"
+    return {"prompt": prompt, "chosen": [chosen], "rejected": [rejected], "axis": axis}
 
 
 def _thumb_row(raw: dict) -> dict:
@@ -116,17 +120,12 @@ def hub_rows(dataset: str, part: str) -> list[dict]:
     if part not in parts:
         raise DataError(f"{dataset} has no split {part!r} here: use {', '.join(parts)}")
     wanted = parts[part]
-    raw = fetch(dataset, wanted.split).shuffle(seed=31)
-    rows = [
-        to_row(r)
-        for r in raw.select(range(min(wanted.start, len(raw)), min(wanted.stop, len(raw))))
-    ]
+    shuffled = fetch(dataset, wanted.split).shuffle(seed=31)
+    start = min(wanted.start, len(shuffled))
+    stop = min(wanted.stop, len(shuffled))
+    rows = [to_row(raw) for raw in shuffled.select(range(start, stop))]
     kept = [row for row in rows if row is not None]
-    if len(kept) < len(rows):
-        log.info(
-            "%s: %d of %d pairs with equal answers left out",
-            dataset,
-            len(rows) - len(kept),
-            len(rows),
-        )
+    left_out = len(rows) - len(kept)
+    if left_out:
+        log.info("%s: %d of %d pairs with equal answers left out", dataset, left_out, len(rows))
     return wanted.choose(kept)

@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from ftlib.core.errors import DataError
 from ftlib.core.paths import DATA
-from ftlib.core.profiles import get_profile
+from ftlib.core.profiles import Profile, get_profile
 from ftlib.data.hub import fetch, hub_rows
 from ftlib.data.rows import check_any
 from ftlib.data.stream import read_jsonl
@@ -28,22 +27,25 @@ def load_raw(profile=None) -> list[dict]:
     raw = profile.preparation
     if raw.dataset == "embedded":
         return load_rows("train", profile)[: raw.rows]
-    return [
-        {k: v for k, v in row.items() if k != "text"}
-        for row in fetch(raw.dataset, f"train[:{raw.rows}]")
-    ]
+    rows = []
+    for row in fetch(raw.dataset, f"train[:{raw.rows}]"):
+        rows.append({key: value for key, value in row.items() if key != "text"})
+    return rows
 
 
 def _dataset(profile, split: str) -> str:
+    """The dataset from which a profile takes a split."""
     if split.startswith("preferences"):
         return profile.preference.pairs
-    return profile.preference.feedback if split == "feedback" else profile.dataset
+    if split == "feedback":
+        return profile.preference.feedback
+    return profile.dataset
 
 
 NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
 
 
-def load_rows(split: str, profile=None) -> list[dict]:
+def load_rows(split: str, profile: str | Profile | None = None) -> list[dict]:
     """The profile's rows for a split: "train", "validation", "golden"; preference pairs:
     "preferences", "preferences_long" (chosen is always longer), "preferences_matched" (length says
     nothing), "preferences_test" (held out); thumbs: "feedback".
@@ -51,28 +53,29 @@ def load_rows(split: str, profile=None) -> list[dict]:
     Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy
     file, whose lines are not all rows.
     """
-    profile, local = get_profile(profile), os.environ.get("FTLIB_ROWS")
+    profile = get_profile(profile)
+    local = os.environ.get("FTLIB_ROWS")
     if local:
         return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)
-    if (dataset := _dataset(profile, split)) != "embedded":
+    dataset = _dataset(profile, split)
+    if dataset != "embedded":
         return hub_rows(dataset, split)
     file = DATA / "rows" / f"{split}.jsonl"
     if not file.is_file() or split in NO_ROWS:
-        known = ", ".join(
-            sorted(p.stem for p in file.parent.glob("*.jsonl") if p.stem not in NO_ROWS)
-        )
+        names = {path.stem for path in file.parent.glob("*.jsonl")}
+        known = ", ".join(sorted(names.difference(NO_ROWS)))
         raise DataError(f"the embedded data has no split {split!r}: use {known}")
     return read_jsonl(file, check=check_any)
 
 
-def _base_text(line: bytes, where: str) -> str:
-    try:
-        return json.loads(line.decode("utf-8"))["text"]
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{where}: one JSON object with 'text' a line is needed") from None
+def _check_base_text(row, where: str) -> dict:
+    """The row, if it is an object with a text; DataError if not."""
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise DataError(f"{where}: one JSON object with 'text' a line is needed")
+    return row
 
 
-def load_base_text(profile=None, count: int = 200) -> list[str]:
+def load_base_text(profile: str | Profile | None = None, count: int = 200) -> list[str]:
     """Held-out text of the base model's own domain, to measure forgetting."""
     profile = get_profile(profile)
     local = os.environ.get("FTLIB_ROWS")
@@ -80,11 +83,8 @@ def load_base_text(profile=None, count: int = 200) -> list[str]:
         file = Path(local or DATA / "rows") / "base_text.jsonl"
         if not file.is_file():
             raise DataError(f"{file} does not exist: one JSON object with 'text' a line")
-        return [
-            _base_text(line, f"{file}:{i}")
-            for i, line in enumerate(file.read_bytes().splitlines(), 1)
-        ][:count]
-    from datasets import load_dataset
-
-    rows = load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split="validation")
-    return [r["text"] for r in rows if len(r["text"]) > 200][:count]
+        texts = [row["text"] for row in read_jsonl(file, check=_check_base_text)]
+        return texts[:count]
+    rows = fetch("Salesforce/wikitext", "validation", config="wikitext-2-raw-v1")
+    texts = [row["text"] for row in rows if len(row["text"]) > 200]
+    return texts[:count]

@@ -4,7 +4,7 @@ bias of length in them.
 TRL's schemas: a pair is ``{"prompt": [messages], "chosen": [one assistant message], "rejected":
 [one assistant message]}``, a binary row ``{"prompt", "completion", "label": bool}``; plain strings
 in their place are kept as strings. Other keys are carried along. What becomes no pair is counted by
-reason in `Pairs.left_out`, never dropped unsaid.
+reason in `Pairs.left_out`, never dropped silently.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import json
 import math
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import PairError
 from ftlib.core.stats import Interval, bootstrap_interval
 from ftlib.data.rows import (
@@ -27,6 +29,10 @@ from ftlib.data.rows import (
     check_row,
     completion_text,
 )
+from ftlib.data.texts import text_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Pairs(list):
@@ -37,36 +43,59 @@ class Pairs(list):
         self.left_out = Counter(left_out or {})
 
 
-# --- pairs from scores, pairs from corruptions ----------------------------------------------------
-def _scored(row, where: str) -> tuple[list, list[float]]:
-    completions, scores = (
-        row.get(k) if isinstance(row, dict) else None for k in ("completions", "scores")
-    )
-    lists = isinstance(completions, list) and isinstance(scores, list)
-    if not lists or len(completions) != len(scores) or "prompt" not in row:
+# --- pairs from scores ----------------------------------------------------------------------------
+def _without(row: dict, *keys: str) -> dict:
+    """The row's other keys, which a pair or a binary row carries along."""
+    return {key: value for key, value in row.items() if key not in keys}
+
+
+def _is_scored(row) -> bool:
+    """Whether a row has a prompt and as many scores as completions."""
+    if not isinstance(row, dict) or "prompt" not in row:
+        return False
+    completions = row.get("completions")
+    scores = row.get("scores")
+    if not isinstance(completions, list) or not isinstance(scores, list):
+        return False
+    return len(completions) == len(scores)
+
+
+def _is_finite_number(value) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _check_scored(row, where: str) -> None:
+    """PairError unless the row is a scored one, with usable completions and finite scores."""
+    if not _is_scored(row):
         raise PairError(
             f"{where}: a scored row is {{'prompt', 'completions': […], 'scores': […]}}, a score a "
             "completion"
         )
-    for i, score in enumerate(scores):
-        if (
-            isinstance(score, bool)
-            or not isinstance(score, (int, float))
-            or not math.isfinite(score)
-        ):
+    for i, score in enumerate(row["scores"]):
+        if not _is_finite_number(score):
             raise PairError(
                 f"{where}: score {i} is {score!r}: a finite number is needed; leave the "
                 "completion out"
             )
     check_prompt(row["prompt"], where)
-    for i, completion in enumerate(completions):
-        check_completion(
-            {"prompt": row["prompt"], f"completion {i}": completion}, f"completion {i}", where
-        )
-    return completions, scores
+    for i, completion in enumerate(row["completions"]):
+        key = f"completion {i}"
+        check_completion({"prompt": row["prompt"], key: completion}, key, where)
 
 
-def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pairs:
+def _no_pair(better: str, worse: str, difference: float, margin: float) -> str | None:
+    """Why two completions whose scores differ by `difference` make no pair; None if they do."""
+    if difference == 0:
+        return "tie"
+    if difference < margin:
+        return "margin"
+    if better == worse:
+        return "same text"
+    return None
+
+
+def pairs_from_scores(rows: Iterable[dict], margin: float = 0.0, how: str = "best-worst") -> Pairs:
     """Pairs from rows ``{"prompt", "completions": […], "scores": […]}``: the better-scored
     completion is chosen.
 
@@ -82,42 +111,40 @@ def pairs_from_scores(rows, margin: float = 0.0, how: str = "best-worst") -> Pai
         )
     out = Pairs()
     for i, row in enumerate(rows):
-        completions, scores = _scored(row, f"row {i}")
-        order = sorted(range(len(scores)), key=lambda k: -scores[k])
-        if len(order) < 2:
-            out.left_out["fewer than two completions"] += 1
-            continue
-        rest = {k: v for k, v in row.items() if k not in ("prompt", "completions", "scores")}
-        for a, b in itertools.combinations(order, 2) if how == "all" else [(order[0], order[-1])]:
-            difference = scores[a] - scores[b]
-            same = completion_text(completions[a]) == completion_text(completions[b])
-            reason = (
-                "tie"
-                if difference == 0
-                else "margin"
-                if difference < margin
-                else "same text"
-                if same
-                else None
-            )
-            if reason:
-                out.left_out[reason] += 1
-            else:
-                out.append(
-                    {
-                        "prompt": row["prompt"],
-                        "chosen": completions[a],
-                        "rejected": completions[b],
-                        **rest,
-                        "margin": difference,
-                    }
-                )
+        _check_scored(row, f"row {i}")
+        _pairs_of_scored(row, margin, how, out)
     return out
 
 
+def _pairs_of_scored(row: dict, margin: float, how: str, out: Pairs) -> None:
+    """Add the pairs of one scored row to `out`, or count why there are none."""
+    completions = row["completions"]
+    scores = row["scores"]
+    best_first = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+    if len(best_first) < 2:
+        out.left_out["fewer than two completions"] += 1
+        return
+    compared = [(best_first[0], best_first[-1])]
+    if how == "all":
+        compared = list(itertools.combinations(best_first, 2))
+    rest = _without(row, "prompt", "completions", "scores")
+    for a, b in compared:
+        chosen = completions[a]
+        rejected = completions[b]
+        difference = scores[a] - scores[b]
+        reason = _no_pair(completion_text(chosen), completion_text(rejected), difference, margin)
+        if reason is not None:
+            out.left_out[reason] += 1
+            continue
+        pair = {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected}
+        out.append({**pair, **rest, "margin": difference})
+
+
+# --- corruptions: each makes an answer worse ------------------------------------------------------
 def _cut(answer: str, rng: random.Random, others: list[str]) -> str:
     words = answer.split(" ")
-    return " ".join(words[: rng.randint(1, max(1, len(words) - 1))])
+    most = max(1, len(words) - 1)
+    return " ".join(words[: rng.randint(1, most)])
 
 
 def _repeat(answer: str, rng: random.Random, others: list[str]) -> str:
@@ -134,9 +161,8 @@ def _other_answer(answer: str, rng: random.Random, others: list[str]) -> str:
     return rng.choice(others)
 
 
-Corruption = Callable[
-    [str, random.Random, list[str]], str
-]  # (answer, generator, all answers of the row's family) -> a worse one
+# (answer, generator, all answers of the row's family) -> a worse answer
+Corruption = Callable[[str, random.Random, list[str]], str]
 CORRUPTIONS: dict[str, Corruption] = {
     "cut": _cut,
     "repeat": _repeat,
@@ -145,7 +171,9 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
+def synthetic_pairs(
+    rows: Sequence[dict], corrupt: Sequence[str] = tuple(CORRUPTIONS), seed: int = 0
+) -> Pairs:
     """Pairs of a row's answer (chosen) and that answer corrupted (rejected), one a row; as good as
     what the corruption teaches.
 
@@ -155,87 +183,94 @@ def synthetic_pairs(rows, corrupt=tuple(CORRUPTIONS), seed: int = 0) -> Pairs:
     `seed`. A pair carries the row's other keys and `corruption`, the name. `.left_out` counts, by
     corruption, answers that it left as they were or empty: a one-word answer has no other order.
     """
-    names = [corrupt] if isinstance(corrupt, str) else corrupt
-    table = (
-        dict(corrupt)
-        if isinstance(corrupt, Mapping)
-        else {name: CORRUPTIONS.get(name) for name in names}
-    )
-    if not table or not all(callable(f) for f in table.values()):
-        raise PairError(
-            f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to "
-            "functions"
-        )
-    rows, rng, out, families = list(rows), random.Random(seed), Pairs(), defaultdict(list)
-    for i, row in enumerate(rows):
-        if len(check_row(row, f"row {i}")["messages"]) < 2:
-            raise PairError(
-                f"row {i}: an answer without a question: 'messages' needs the user's turn too"
-            )
-        families[row.get("family")].append(row["messages"][-1]["content"])
+    corruptions = _corruptions(corrupt)
+    names = list(corruptions)
+    rows = list(rows)
+    answers = _answers_by_family(rows)
+    rng = random.Random(seed)
+    out = Pairs()
     for i, row in enumerate(rows):
         *prompt, answer = row["messages"]
-        name = rng.choice(list(table))
-        worse = table[name](answer["content"], rng, families[row.get("family")])
-        if worse == answer["content"] or not worse.strip():
+        name = rng.choice(names)
+        text = answer["content"]
+        worse = corruptions[name](text, rng, answers[row.get("family")])
+        if worse == text or not worse.strip():
             out.left_out[name] += 1
             continue
-        rest = {k: v for k, v in row.items() if k != "messages"}
         pair = {
             "prompt": prompt,
             "chosen": [answer],
             "rejected": [{**answer, "content": worse}],
-            **rest,
+            **_without(row, "messages"),
             "corruption": name,
         }
         out.append(check_pair(pair, f"row {i}"))
     return out
 
 
+def _corruptions(corrupt) -> dict[str, Corruption]:
+    """The corruptions that are asked for, by name; PairError for what is none."""
+    if isinstance(corrupt, Mapping):
+        chosen = dict(corrupt)
+    else:
+        names = [corrupt] if isinstance(corrupt, str) else corrupt
+        chosen = {name: CORRUPTIONS.get(name) for name in names}
+    if not chosen or not all(callable(function) for function in chosen.values()):
+        raise PairError(
+            f"corrupt={corrupt!r}: use some of {', '.join(CORRUPTIONS)}, or a mapping of names to "
+            "functions"
+        )
+    return chosen
+
+
+def _answers_by_family(rows: list[dict]) -> dict[object, list[str]]:
+    """Every row's answer under its family; PairError for a row without a question."""
+    answers = defaultdict(list)
+    for i, row in enumerate(rows):
+        messages = check_row(row, f"row {i}")["messages"]
+        if len(messages) < 2:
+            raise PairError(
+                f"row {i}: an answer without a question: 'messages' needs the user's turn too"
+            )
+        family = row.get("family")
+        if not isinstance(family, Hashable):
+            raise PairError(f"row {i}: family is {str(family)[:60]!r}: text or a number is needed")
+        answers[family].append(messages[-1]["content"])
+    return answers
+
+
 # --- pairs and binary feedback into one another ---------------------------------------------------
-def pairs_to_binary(pairs) -> list[dict]:
+def pairs_to_binary(pairs: Iterable[dict]) -> list[dict]:
     """Two binary rows a pair: the chosen completion with label True, then the rejected one with
     False; other keys on both.
     """
     out = []
     for i, pair in enumerate(pairs):
         check_pair(pair, f"pair {i}")
-        clash = [k for k in ("completion", "label") if k in pair]
-        if clash:
-            raise PairError(
-                f"pair {i}: has a key {clash[0]!r} already: rename it before converting"
-            )
-        rest = {k: v for k, v in pair.items() if k not in ("prompt", "chosen", "rejected")}
-        out += [
-            {"prompt": pair["prompt"], "completion": pair[key], "label": key == "chosen", **rest}
-            for key in ("chosen", "rejected")
-        ]
+        for key in ("completion", "label"):
+            if key in pair:
+                raise PairError(f"pair {i}: has a key {key!r} already: rename it before converting")
+        rest = _without(pair, "prompt", "chosen", "rejected")
+        for key, label in (("chosen", True), ("rejected", False)):
+            out.append({"prompt": pair["prompt"], "completion": pair[key], "label": label, **rest})
     return out
 
 
 def _join(up: dict, down: dict) -> dict:
     """One pair of two rows; keys that differ are kept as chosen_… and rejected_…"""
-    ups, downs = (
-        {k: v for k, v in row.items() if k not in ("prompt", "completion", "label")}
-        for row in (up, down)
-    )
-    same = {k: v for k, v in ups.items() if k in downs and downs[k] == v}
-    apart = {
-        f"{name}_{k}": v
-        for name, side in (("chosen", ups), ("rejected", downs))
-        for k, v in side.items()
-        if k not in same
-    }
-    return {
-        "prompt": up["prompt"],
-        "chosen": up["completion"],
-        "rejected": down["completion"],
-        **same,
-        **apart,
-    }
+    pair = {"prompt": up["prompt"], "chosen": up["completion"], "rejected": down["completion"]}
+    of_up = _without(up, "prompt", "completion", "label")
+    of_down = _without(down, "prompt", "completion", "label")
+    same = {key: value for key, value in of_up.items() if key in of_down and of_down[key] == value}
+    pair.update(same)
+    for side, rest in (("chosen", of_up), ("rejected", of_down)):
+        for key, value in rest.items():
+            if key not in same:
+                pair[f"{side}_{key}"] = value
+    return pair
 
 
-def binary_to_pairs(rows) -> Pairs:
+def binary_to_pairs(rows: Iterable[dict]) -> Pairs:
     """Pairs from binary rows: under each prompt the first waiting thumbs up meets the first waiting
     thumbs down.
 
@@ -248,22 +283,37 @@ def binary_to_pairs(rows) -> Pairs:
     for i, row in enumerate(rows):
         check_binary(row, f"row {i}")
         prompt = json.dumps(row["prompt"], sort_keys=True)
-        others = waiting[prompt, not row["label"]]
-        if not others:
-            waiting[prompt, row["label"]].append(row)
+        label = row["label"]
+        opposite = waiting[prompt, not label]
+        if not opposite:
+            waiting[prompt, label].append(row)
             continue
-        up, down = (row, others.popleft()) if row["label"] else (others.popleft(), row)
+        other = opposite.popleft()
+        up = row if label else other
+        down = other if label else row
         if completion_text(up["completion"]) == completion_text(down["completion"]):
             out.left_out["both labels"] += 2
         else:
             out.append(_join(up, down))
     for (_, label), left in waiting.items():
+        reason = "no thumbs down" if label else "no thumbs up"
         if left:
-            out.left_out["no thumbs down" if label else "no thumbs up"] += len(left)
+            out.left_out[reason] += len(left)
     return out
 
 
-def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> list[dict]:
+def _by_label(rows: list[dict]) -> dict[bool, list[int]]:
+    """The numbers of the rows with label True, and of those with label False."""
+    places: dict[bool, list[int]] = {True: [], False: []}
+    for i, row in enumerate(rows):
+        label = check_binary(row, f"row {i}")["label"]
+        places[label].append(i)
+    return places
+
+
+def imbalanced(
+    rows: Iterable[dict], ratio: float, size: int | None = None, seed: int = 0
+) -> list[dict]:
     """A random subset with `ratio` thumbs down for every thumbs up (10: 1 to 10; 0.1: 10 to 1), in
     the rows' order.
 
@@ -271,29 +321,26 @@ def imbalanced(rows, ratio: float, size: int | None = None, seed: int = 0) -> li
     many as there are. PairError where the rows do not hold that many.
     """
     rows = list(rows)
-    groups = {
-        label: [i for i, r in enumerate(rows) if check_binary(r, f"row {i}")["label"] is label]
-        for label in (True, False)
-    }
+    places = _by_label(rows)
     if not 0 < ratio < math.inf:
         raise PairError(
             f"ratio={ratio!r}: thumbs down for every thumbs up, a number above 0, is needed"
         )
-    ups = (
-        min(len(groups[True]), int(len(groups[False]) / ratio))
-        if size is None
-        else round(size / (1 + ratio))
-    )
-    wanted = {True: ups, False: round(ups * ratio) if size is None else size - ups}
-    for label, count in wanted.items():
-        if not 0 < count <= len(groups[label]):
+    if size is None:
+        ups = min(len(places[True]), int(len(places[False]) / ratio))
+        downs = round(ups * ratio)
+    else:
+        ups = round(size / (1 + ratio))
+        downs = size - ups
+    rng = random.Random(seed)
+    kept: set[int] = set()
+    for label, count in ((True, ups), (False, downs)):
+        if not 0 < count <= len(places[label]):
             raise PairError(
                 f"ratio={ratio:g}, size={size}: needs {count} rows with label {label}, there are "
-                f"{len(groups[label])}: "
-                "choose another ratio or size"
+                f"{len(places[label])}: choose another ratio or size"
             )
-    rng = random.Random(seed)
-    kept = {i for label, count in wanted.items() for i in rng.sample(groups[label], count)}
+        kept.update(rng.sample(places[label], count))
     return [row for i, row in enumerate(rows) if i in kept]
 
 
@@ -312,38 +359,43 @@ class LengthBias:
     def __str__(self) -> str:
         return (
             f"chosen longer in {self.longer.percent()}, by {self.difference} {self.unit} on "
-            "average, "
-            f"rank-biserial correlation {self.correlation:.2f}"
+            f"average, rank-biserial correlation {self.correlation:.2f}"
         )
 
 
 def _differences(pairs, tokenizer) -> list[int]:
-    size = (
-        len
-        if tokenizer is None
-        else lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
-    )
-    return [
-        size(completion_text(p["chosen"])) - size(completion_text(p["rejected"]))
-        for p in (check_pair(p, f"pair {i}") for i, p in enumerate(pairs))
-    ]
+    """The length of each chosen answer minus that of the rejected one, in characters or tokens."""
+    differences = []
+    for i, pair in enumerate(pairs):
+        check_pair(pair, f"pair {i}")
+        chosen = text_length(completion_text(pair["chosen"]), tokenizer)
+        rejected = text_length(completion_text(pair["rejected"]), tokenizer)
+        differences.append(chosen - rejected)
+    return differences
 
 
-def rank_biserial(differences: list[float]) -> float:
+def rank_biserial(differences: Sequence[float]) -> float:
     """Matched-pairs rank-biserial correlation (Kerby 2014, doi 10.2466/11.IT.3.1): (W+ - W-) / (W+
     + W-), W± the sums of the ranks of the absolute differences above and below 0, ties sharing
     their mean rank, zeros left out. 0 where all are zero.
     """
-    sizes = Counter(abs(d) for d in differences if d)
-    rank, below = {}, 0
-    for size in sorted(sizes):
-        rank[size] = below + (sizes[size] + 1) / 2
-        below += sizes[size]
-    total = below * (below + 1) / 2
-    return sum(math.copysign(rank[abs(d)], d) for d in differences if d) / total if total else 0.0
+    nonzero = [difference for difference in differences if difference]
+    counts = Counter(abs(difference) for difference in nonzero)
+    mean_rank = {}
+    below = 0  # differences that are smaller
+    for size in sorted(counts):
+        mean_rank[size] = below + (counts[size] + 1) / 2
+        below += counts[size]
+    if not nonzero:
+        return 0.0
+    signed_ranks = [math.copysign(mean_rank[abs(d)], d) for d in nonzero]
+    all_ranks = below * (below + 1) / 2
+    return sum(signed_ranks) / all_ranks
 
 
-def length_bias(pairs, tokenizer=None) -> LengthBias:
+def length_bias(
+    pairs: Sequence[dict], tokenizer: PreTrainedTokenizerBase | None = None
+) -> LengthBias:
     """How far the chosen answers are the longer ones, in characters, or in tokens where a tokenizer
     is given.
 
@@ -354,16 +406,25 @@ def length_bias(pairs, tokenizer=None) -> LengthBias:
     differences = _differences(pairs, tokenizer)
     if not differences:
         raise PairError("pairs is empty: nothing to measure")
-    longer = bootstrap_interval([(d > 0) + 0.5 * (d == 0) for d in differences])
+    unit = "characters" if tokenizer is None else "tokens"
+    longer = []
+    for difference in differences:
+        share = 0.5 if difference == 0 else float(difference > 0)
+        longer.append(share)
     return LengthBias(
-        "characters" if tokenizer is None else "tokens",
-        longer,
+        unit,
+        bootstrap_interval(longer),
         bootstrap_interval(differences),
         rank_biserial(differences),
     )
 
 
-def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> Pairs:
+def balance_length(
+    pairs: Sequence[dict],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    bin_width: int = 4,
+    seed: int = 0,
+) -> Pairs:
     """A subset in which length does not predict preference, by matched sampling, in the pairs'
     order.
 
@@ -373,23 +434,38 @@ def balance_length(pairs, tokenizer=None, bin_width: int = 4, seed: int = 0) -> 
     and the mean difference is below `bin_width`. `.left_out["length"]` counts the rest. PairError
     where nothing could be matched: then write pairs of the other kind.
     """
-    if bin_width < 1:
-        raise PairError(f"bin_width={bin_width!r}: at least 1 is needed")
-    pairs, rng = list(pairs), random.Random(seed)
-    differences, bins, kept = _differences(pairs, tokenizer), defaultdict(lambda: ([], [])), set()
-    for i, d in enumerate(differences):
-        if d:
-            bins[(abs(d) - 1) // bin_width][d > 0].append(i)
-        else:
-            kept.add(i)
-    for shorter, longer in bins.values():
-        count = min(len(shorter), len(longer))
-        kept |= {*rng.sample(shorter, count), *rng.sample(longer, count)}
+    check_positive_integer("bin_width", bin_width, PairError)
+    pairs = list(pairs)
+    differences = _differences(pairs, tokenizer)
+    kept = _matched(differences, bin_width, random.Random(seed))
     if not kept:
-        longer, shorter = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+        longer = sum(difference > 0 for difference in differences)
+        shorter = sum(difference < 0 for difference in differences)
         raise PairError(
             f"no two of the {len(pairs)} pairs match: {longer} have the longer answer chosen, "
-            f"{shorter} the shorter; "
-            f"raise bin_width={bin_width}, or write pairs of the other kind"
+            f"{shorter} the shorter; raise bin_width={bin_width}, or write pairs of the other kind"
         )
-    return Pairs([p for i, p in enumerate(pairs) if i in kept], {"length": len(pairs) - len(kept)})
+    matched = [pair for i, pair in enumerate(pairs) if i in kept]
+    return Pairs(matched, {"length": len(pairs) - len(kept)})
+
+
+def _matched(differences: list[int], bin_width: int, rng: random.Random) -> set[int]:
+    """The numbers of the differences that stay: all zeros, and of every bin of sizes as many above
+    as below zero.
+    """
+    kept: set[int] = set()
+    # By bin of sizes: where the chosen answer is the shorter one, and where it is the longer one.
+    bins: dict[int, tuple[list[int], list[int]]] = {}
+    for i, difference in enumerate(differences):
+        if difference == 0:
+            kept.add(i)
+            continue
+        size_bin = (abs(difference) - 1) // bin_width
+        shorter, longer = bins.setdefault(size_bin, ([], []))
+        side = longer if difference > 0 else shorter
+        side.append(i)
+    for shorter, longer in bins.values():
+        count = min(len(shorter), len(longer))
+        kept.update(rng.sample(shorter, count))
+        kept.update(rng.sample(longer, count))
+    return kept

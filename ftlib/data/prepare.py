@@ -5,7 +5,6 @@ for a stated reason.
 from __future__ import annotations
 
 import html
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,10 +14,14 @@ from typing import NamedTuple
 from rich.table import Table
 from tqdm import tqdm
 
+from ftlib.core.atomic import replacing
 from ftlib.core.errors import DataError
 from ftlib.data.contamination import Contamination
 from ftlib.data.duplicates import ExactDuplicates, NearDuplicates
+from ftlib.data.rows import check_object
 from ftlib.data.rules import QUALITY, Clean, Html, Language, Length, MaskPii
+from ftlib.data.stream import read_jsonl
+from ftlib.data.write import write_lines
 
 
 class PrepareError(DataError):
@@ -41,41 +44,43 @@ class Prepared:
     """
 
     def __init__(self, rules: list[str], path: Path | None = None):
-        self.rules, self.path = rules, path
-        self.count = self.kept = 0
+        self.rules = rules
+        self.path = path
+        self.count = 0
+        self.kept = 0
         self.dropped: list[Dropped] = []
         self.changed: dict[str, Counter] = {}
         self.held: list[dict] = []
 
     @property
     def rows(self) -> list[dict]:
+        """The kept rows, in their order."""
         if self.path is None:
             return self.held
-        with self.path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return read_jsonl(self.path, check=check_object)
 
     def steps(self) -> list[tuple[str, int, int, Counter]]:
         """(rule, rows dropped, rows left after it, counts of its changes), in the order of the
         rules.
         """
-        gone, left, steps = Counter(d.rule for d in self.dropped), self.count, []
+        gone = Counter(dropped.rule for dropped in self.dropped)
+        left = self.count
+        steps = []
         for rule in self.rules:
             left -= gone[rule]
             steps.append((rule, gone[rule], left, self.changed.get(rule, Counter())))
         return steps
 
     def _lines(self) -> list[tuple[str, str, str, str, str]]:
-        first = {d.rule: f"row {d.row}: {d.reason}" for d in reversed(self.dropped)}
-        return [
-            (
-                rule,
-                f"{gone:,}",
-                f"{left:,}",
-                ", ".join(f"{k} {n:,}" for k, n in changes.items()),
-                first.get(rule, ""),
-            )
-            for rule, gone, left, changes in self.steps()
-        ]
+        """The report's lines, a cell for each of `_HEAD`."""
+        first_reasons: dict[str, str] = {}
+        for dropped in self.dropped:
+            first_reasons.setdefault(dropped.rule, f"row {dropped.row}: {dropped.reason}")
+        lines = []
+        for rule, gone, left, changes in self.steps():
+            changed = ", ".join(f"{name} {count:,}" for name, count in changes.items())
+            lines.append((rule, f"{gone:,}", f"{left:,}", changed, first_reasons.get(rule, "")))
+        return lines
 
     _HEAD = ("rule", "dropped", "left", "changed", "first reason")
 
@@ -87,23 +92,25 @@ class Prepared:
             title=f"{self.count:,} rows in, {self.kept:,} kept, {len(self.dropped):,} dropped"
         )
         for name in self._HEAD:
-            table.add_column(name, justify="right" if name in ("dropped", "left") else "left")
+            is_number = name in ("dropped", "left")
+            table.add_column(name, justify="right" if is_number else "left")
         for line in self._lines():
-            table.add_row(
-                *[cell.replace("[", r"\[") for cell in line]
-            )  # rich reads [word] as a style
+            cells = [cell.replace("[", r"\[") for cell in line]  # rich reads [word] as a style
+            table.add_row(*cells)
         return table
 
     def _repr_html_(self) -> str:
         caption = f"<caption style='text-align:left'>{self!r}</caption>"
         rows = [_table_row(self._HEAD, "th")]
-        rows += [_table_row(line, "td") for line in self._lines()]
+        for line in self._lines():
+            rows.append(_table_row(line, "td"))
         return f"<table>{caption}{''.join(rows)}</table>"
 
     def __repr__(self) -> str:
+        dropping = {dropped.rule for dropped in self.dropped}
         return (
             f"{self.count:,} rows in, {self.kept:,} kept, "
-            f"{len(self.dropped):,} dropped by {len({d.rule for d in self.dropped})} rules"
+            f"{len(self.dropped):,} dropped by {len(dropping)} rules"
         )
 
 
@@ -130,41 +137,67 @@ def standard_rules(
 
 def rule_name(rule: Callable) -> str:
     """A rule's `name`, or that of the function."""
-    return getattr(rule, "name", None) or getattr(rule, "__name__", type(rule).__name__)
+    own_name = getattr(rule, "name", None)
+    if own_name:
+        return own_name
+    return getattr(rule, "__name__", type(rule).__name__)
 
 
-def _begin(rule: Callable) -> Callable[[dict, int], str | tuple[dict, Counter] | None]:
-    # A rule that remembers rows has begin(), so that each run starts with nothing remembered.
-    return rule.begin() if hasattr(rule, "begin") else lambda row, _: rule(row)
+Check = Callable[[dict, int], str | tuple[dict, Counter] | None]
+
+
+def _begin(rule: Callable) -> Check:
+    """A rule as a function of a row and its number, for one run.
+
+    A rule that remembers rows has begin(), so that each run starts with nothing remembered.
+    """
+    if hasattr(rule, "begin"):
+        return rule.begin()
+
+    def check(row: dict, number: int):
+        """What the rule says of the row; it does not ask for the number."""
+        return rule(row)
+
+    return check
+
+
+def _outcome(name: str, check: Check, row: dict, number: int) -> str | tuple[dict, Counter] | None:
+    """What a rule says of a row; PrepareError where it fails, or gives what no rule gives."""
+    try:
+        outcome = check(row, number)
+    except Exception as error:  # a rule may be anyone's function
+        raise PrepareError(
+            f"row {number}: rule {name!r} failed: {type(error).__name__}: {error}"
+        ) from error
+    if outcome is None or isinstance(outcome, str):
+        return outcome
+    is_pair = isinstance(outcome, tuple) and len(outcome) == 2
+    if not is_pair or not isinstance(outcome[0], dict):
+        raise PrepareError(
+            f"row {number}: rule {name!r} gave {str(outcome)[:60]!r}: "
+            "a reason (text), (row, counts) or None is needed"
+        )
+    return outcome
 
 
 def _apply(
-    checks: list[tuple[str, Callable]], row: dict, number: int, prepared: Prepared
+    checks: list[tuple[str, Check]], row: dict, number: int, prepared: Prepared
 ) -> dict | None:
-    """The row after all rules, or None after it is noted as dropped."""
-    changes = []
+    """The row after all rules, or None after it is noted as dropped. What the rules changed in it
+    is counted either way.
+    """
+    kept = row
     for name, check in checks:
-        try:
-            outcome = check(row, number)
-        except Exception as error:  # a rule may be anyone's function
-            raise PrepareError(
-                f"row {number}: rule {name!r} failed: {type(error).__name__}: {error}"
-            ) from error
+        outcome = _outcome(name, check, kept, number)
+        if outcome is None:
+            continue
         if isinstance(outcome, str):
             prepared.dropped.append(Dropped(number, name, outcome))
-            row = None
-            break
-        if isinstance(outcome, tuple) and len(outcome) == 2 and isinstance(outcome[0], dict):
-            row, counts = outcome
-            changes.append((name, counts))
-        elif outcome is not None:
-            raise PrepareError(
-                f"row {number}: rule {name!r} gave {str(outcome)[:60]!r}: "
-                "a reason (text), (row, counts) or None is needed"
-            )
-    for name, counts in changes:
-        prepared.changed.setdefault(name, Counter()).update({"rows": 1, **counts})
-    return row
+            return None
+        kept, counts = outcome
+        changed = prepared.changed.setdefault(name, Counter())
+        changed.update({"rows": 1, **counts})
+    return kept
 
 
 def _table_row(cells, tag: str) -> str:
@@ -174,15 +207,18 @@ def _table_row(cells, tag: str) -> str:
 
 
 def _kept(rows: Iterable[dict], rules: list, prepared: Prepared) -> Iterator[dict]:
-    checks = [(name, _begin(rule)) for name, rule in zip(prepared.rules, rules, strict=True)]
+    """The rows that no rule drops; `prepared` counts meanwhile."""
+    checks = []
+    for name, rule in zip(prepared.rules, rules, strict=True):
+        checks.append((name, _begin(rule)))
     for number, row in enumerate(tqdm(rows, desc="preparing", unit=" rows", delay=2)):
         if not isinstance(row, dict):
             raise PrepareError(f"row {number} is {type(row).__name__}: a dict is needed")
         prepared.count += 1
-        row = _apply(checks, row, number, prepared)
-        if row is not None:
+        kept = _apply(checks, row, number, prepared)
+        if kept is not None:
             prepared.kept += 1
-            yield row
+            yield kept
     if prepared.kept + len(prepared.dropped) != prepared.count:
         raise PrepareError(
             f"{prepared.count} rows in, but {prepared.kept} kept and {len(prepared.dropped)} "
@@ -199,12 +235,12 @@ def prepare(
     order, the input is not altered.
 
     A rule is a callable `rule(row)` that returns None (leave it), text (the reason to drop it), or
-    (new row, counts); its `name` stands in the report. Without `rules`, `standard_rules()`. Rows
-    are read one at a time: a generator and `out`, a JSONL file for what is kept, written beside and
-    renamed, need memory only for the list of dropped rows and for what rules remember (for each
-    kept row some 0.15 kB for exact duplicates and 0.4 for near ones, whose texts lie in a temporary
-    file from 64 MB on). PrepareError names the row and the rule where a rule fails; then no file is
-    written.
+    (new row, counts); its `name` is what the report calls it. Without `rules`, `standard_rules()`.
+    Rows are read one at a time: a generator and `out`, a JSONL file for what is kept, written
+    beside and renamed, need memory only for the list of dropped rows and for what rules remember
+    (for each kept row some 0.15 kB for exact duplicates and 0.4 for near ones, whose texts lie in a
+    temporary file from 64 MB on). PrepareError names the row and the rule where a rule fails,
+    DataError a kept row that JSON cannot hold; then no file is written.
     """
     rules = standard_rules() if rules is None else list(rules)
     names = [rule_name(rule) for rule in rules]
@@ -215,12 +251,6 @@ def prepare(
     if prepared.path is None:
         prepared.held = list(_kept(rows, rules, prepared))
         return prepared
-    temporary = prepared.path.with_name(prepared.path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in _kept(rows, rules, prepared):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        os.replace(temporary, prepared.path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(prepared.path) as temporary, temporary.open("wb") as file:
+        write_lines(file, _kept(rows, rules, prepared))
     return prepared

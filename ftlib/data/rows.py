@@ -9,10 +9,13 @@ binary       {"prompt", "completion", "label": true or false}: likewise
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 from ftlib.core.errors import DataError, PairError
 
@@ -21,13 +24,12 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 # --- strict JSON ----------------------------------------------------------------------------------
 def _once(pairs: list[tuple]) -> dict:
+    """An object of these keys and values; DataError where a key is there twice."""
     out = dict(pairs)
     if len(out) < len(pairs):
-        keys = [k for k, _ in pairs]
-        raise DataError(
-            f"the key {next(k for k in keys if keys.count(k) > 1)[:60]!r} stands twice in one "
-            "object: keep one of them"
-        )
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
+        raise DataError(f"the key {twice[:60]!r} is there twice in one object: keep one of them")
     return out
 
 
@@ -81,8 +83,18 @@ def parse_json(line: bytes | str):
 
 
 # --- kinds of row ---------------------------------------------------------------------------------
-def is_message(m) -> bool:
-    return isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))
+def is_message(value) -> bool:
+    """Whether a value is a message: an object with the texts `role` and `content`."""
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+def check_object(row, where: str) -> dict:
+    """The row, if it is a JSON object, whatever its keys; DataError if not."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row is an object {{…}}, not {type(row).__name__}")
+    return row
 
 
 def check_row(row, where: str) -> dict:
@@ -105,39 +117,48 @@ def check_row(row, where: str) -> dict:
 
 def completion_text(completion) -> str:
     """The text of a completion: itself, or the content of its one message."""
-    return completion if isinstance(completion, str) else completion[0]["content"]
+    if isinstance(completion, str):
+        return completion
+    return completion[0]["content"]
 
 
 def check_prompt(prompt, where: str) -> None:
+    """PairError unless a prompt is text, or messages of which the user's is the last, not empty."""
     if isinstance(prompt, str) and prompt.strip():
         return
-    if not isinstance(prompt, list) or not prompt or not all(is_message(m) for m in prompt):
+    is_list = isinstance(prompt, list) and len(prompt) > 0
+    if not is_list or not all(is_message(message) for message in prompt):
         raise PairError(
             f"{where}: prompt is {repr(prompt)[:60]}: text, or a list of {{'role', 'content'}}, "
             "is needed"
         )
-    if prompt[-1]["role"] != "user" or not prompt[-1]["content"].strip():
-        last = f"{prompt[-1]['role']!r} {prompt[-1]['content'][:40]!r}"
+    last = prompt[-1]
+    if last["role"] != "user" or not last["content"].strip():
         raise PairError(
-            f"{where}: prompt ends with {last}: it must end with the user's turn, not empty"
+            f"{where}: prompt ends with {last['role']!r} {last['content'][:40]!r}: "
+            "it must end with the user's turn, not empty"
         )
+
+
+def _is_one_answer(value) -> bool:
+    """Whether a value is a list of one message, the assistant's."""
+    if not isinstance(value, list) or len(value) != 1:
+        return False
+    return is_message(value[0]) and value[0]["role"] == "assistant"
 
 
 def check_completion(row: dict, key: str, where: str) -> None:
-    value, plain = row.get(key), isinstance(row["prompt"], str)
-    if plain != isinstance(value, str):
-        form = (
-            "text, as the prompt is"
-            if plain
-            else "a list of one assistant message, as the prompt is of messages"
-        )
+    """PairError unless row[key] is a completion of the kind that the row's prompt is: text, or a
+    list of one message of the assistant; not empty.
+    """
+    value = row.get(key)
+    is_plain = isinstance(row["prompt"], str)
+    if is_plain != isinstance(value, str):
+        form = "a list of one assistant message, as the prompt is of messages"
+        if is_plain:
+            form = "text, as the prompt is"
         raise PairError(f"{where}: {key} is {repr(value)[:60]}: {form}, is needed")
-    if not plain and (
-        not isinstance(value, list)
-        or len(value) != 1
-        or not is_message(value[0])
-        or value[0]["role"] != "assistant"
-    ):
+    if not is_plain and not _is_one_answer(value):
         raise PairError(
             f"{where}: {key} is {repr(value)[:60]}: one message of the assistant is needed, in a "
             "list"
@@ -155,8 +176,7 @@ def check_pair(row, where: str = "pair") -> dict:
     if not isinstance(row, dict) or "prompt" not in row:
         raise PairError(
             f"{where}: no 'prompt' in {repr(row)[:60]}: a pair is {{'prompt', 'chosen', "
-            f"'rejected'}}, "
-            "the prompt apart from the answers"
+            "'rejected'}, the prompt apart from the answers"
         )
     check_prompt(row["prompt"], where)
     for key in ("chosen", "rejected"):
@@ -176,7 +196,7 @@ def check_binary(row, where: str = "row") -> dict:
     if not isinstance(row, dict) or "prompt" not in row:
         raise PairError(
             f"{where}: no 'prompt' in {repr(row)[:60]}: a binary row is {{'prompt', 'completion', "
-            f"'label'}}"
+            "'label'}"
         )
     check_prompt(row["prompt"], where)
     check_completion(row, "completion", where)
@@ -193,17 +213,33 @@ def check_any(row, where: str = "row") -> dict:
     a conversation.
     """
     keys = row if isinstance(row, dict) else ()
-    return (
-        check_pair if "chosen" in keys else check_binary if "completion" in keys else check_row
-    )(row, where)
+    if "chosen" in keys:
+        return check_pair(row, where)
+    if "completion" in keys:
+        return check_binary(row, where)
+    return check_row(row, where)
 
 
 CHECKS = {"messages": check_row, "preference": check_pair, "binary": check_binary}
 
 
-def fingerprint(rows: list[dict]) -> str:
-    """SHA-256 over the rows in order: equal data, equal fingerprint."""
+def fingerprint(rows: Iterable) -> str:
+    """SHA-256 over the rows in order: equal data, equal fingerprint. Dates, which a Parquet table
+    may hold, count as their ISO text. DataError for any other value that JSON does not have.
+    """
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    for number, row in enumerate(rows):
+        try:
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_date_text)
+        except TypeError as error:
+            raise DataError(f"row {number} cannot be fingerprinted: {error}") from None
+        digest.update(text.encode() + b"\n")
     return digest.hexdigest()
+
+
+def _date_text(value) -> str:
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return value.isoformat()
+    raise TypeError(
+        f"{str(value)[:60]!r} is a {type(value).__name__}: turn it into text or a number"
+    )

@@ -12,19 +12,32 @@ import html
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+
+from ftfy.badness import BADNESS_RE
 
 from ftlib.core.errors import DataError
 from ftlib.data.clean import clean_text
 from ftlib.data.pii import PII, mask_pii
-from ftlib.data.texts import map_texts, outside_code, prose, row_answers, row_text, tokens, words
+from ftlib.data.texts import (
+    map_texts,
+    outside_code,
+    prose,
+    row_answers,
+    row_text,
+    text_length,
+    tokens,
+    words,
+)
 
 # --- changes --------------------------------------------------------------------------------------
 _NAMES = (
-    "a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|dd|del|div|dl|dt|em|figcaption|figure|"
-    "font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|noscript|ol|"
-    "option|p|pre|s|samp|section|select|small|span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var"
+    "a|abbr|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|dd|del|div|dl|"
+    "dt|em|figcaption|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|"
+    "kbd|label|li|link|main|mark|meta|nav|noscript|ol|option|p|pre|s|samp|section|select|small|"
+    "span|strike|strong|style|sub|sup|table|tbody|td|tfoot|th|thead|tr|tt|u|ul|var"
 )
 _ATTRIBUTES = (
     r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+)"""
@@ -44,9 +57,16 @@ _MARKUP_TALK = re.compile(
 )
 
 
+def _character(entity: re.Match) -> str:
+    """The character that an entity names."""
+    return html.unescape(entity[0])
+
+
 def _strip_once(text: str) -> str:
-    text = _TAG.sub("", _BREAK.sub("\n", _UNSEEN.sub("", text)))
-    return _ENTITY.sub(lambda m: html.unescape(m[0]), text)
+    text = _UNSEEN.sub("", text)
+    text = _BREAK.sub("\n", text)
+    text = _TAG.sub("", text)
+    return _ENTITY.sub(_character, text)
 
 
 def strip_html(text: str) -> str:
@@ -66,9 +86,12 @@ def strip_html(text: str) -> str:
     return text
 
 
-def _counted(row: dict, change) -> tuple[dict, Counter] | None:
+def _changed(row: dict, change: Callable[[str], str]) -> tuple[dict, Counter] | None:
+    """The row with its texts changed, and no counts of its own; None where nothing changes."""
     new = map_texts(row, change)
-    return None if new is row else (new, Counter())
+    if new is row:
+        return None
+    return new, Counter()
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,7 @@ class Clean:
     name: str = "clean"
 
     def __call__(self, row: dict):
-        return _counted(row, clean_text)
+        return _changed(row, clean_text)
 
 
 @dataclass(frozen=True)
@@ -88,7 +111,9 @@ class Html:
     name: str = "html"
 
     def __call__(self, row: dict):
-        return None if _MARKUP_TALK.search(prose(row_text(row))) else _counted(row, strip_html)
+        if _MARKUP_TALK.search(prose(row_text(row))):
+            return None
+        return _changed(row, strip_html)
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,9 @@ class MaskPii:
             return masked
 
         new = map_texts(row, mask)
-        return (new, counts) if counts else None
+        if not counts:
+            return None
+        return new, counts
 
 
 # --- language and length --------------------------------------------------------------------------
@@ -116,6 +143,7 @@ AMONG = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt",
 
 @lru_cache(maxsize=4)
 def _identifier(among: tuple[str, ...]):
+    """py3langid's identifier, restricted to these languages."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -150,16 +178,19 @@ class Language:
             raise DataError(f"among={self.among!r}: {error}") from None
 
     def __call__(self, row: dict) -> str | None:
-        text = "".join(c if c.isalpha() or c in "'’-" else " " for c in prose(row_text(row)))
-        text = " ".join(text.split())
+        text = _letters(prose(row_text(row)))
         if len(text) < self.min_chars:
             return None
         language, probability = _identifier(self.among).classify(text)
-        return (
-            f"{language} ({probability:.2f})"
-            if language not in self.allowed and probability >= self.confidence
-            else None
-        )
+        if language in self.allowed or probability < self.confidence:
+            return None
+        return f"{language} ({probability:.2f})"
+
+
+def _letters(text: str) -> str:
+    """The text's letters, apostrophes and hyphens, one space for all that is between."""
+    kept = [c if c.isalpha() or c in "'’-" else " " for c in text]
+    return " ".join("".join(kept).split())
 
 
 @dataclass(frozen=True)
@@ -180,16 +211,13 @@ class Length:
             )
 
     def __call__(self, row: dict) -> str | None:
-        text = row_text(row)
-        size = (
-            len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-            if self.tokenizer
-            else len(text)
-        )
-        unit = "tokens" if self.tokenizer else "characters"
+        size = text_length(row_text(row), self.tokenizer)
+        unit = "characters" if self.tokenizer is None else "tokens"
         if size < self.minimum:
             return f"{size} {unit}, fewer than {self.minimum}"
-        return f"{size} {unit}, more than {self.maximum}" if size > self.maximum else None
+        if size > self.maximum:
+            return f"{size} {unit}, more than {self.maximum}"
+        return None
 
 
 # --- quality: of what training would teach --------------------------------------------------------
@@ -205,10 +233,13 @@ _BOILERPLATE = re.compile(
     r"|\bi can(?:no|'|’)t (?:assist|help|comply|fulfil)\w* (?:you )?with\b",
     re.IGNORECASE,
 )
-_BROKEN = re.compile(
-    "\ufffd|Ã[\u0080-\u00bf\u0192\u201a-\u2039]|â€[\u0080-\u00bf\u0153\u017e\u2018-\u2122]|Â[\u00a0-\u00bf]"
-)
+_LOST_CHARACTER = re.compile("\ufffd")
+_FENCE = re.compile(r"(?m)^\s*```")
+_SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)]*\s")
+_NO_END = re.compile(r"[\w,;(-]$")
 _LIST_LINE = re.compile(r"\s*(?:[-*•|#>]|\d+[.)])")
+_SAME_LETTER = re.compile(r"([^\W\d_])\1{29,}")
+_SET_WITH = "()[]{}\"'.,:;"
 
 
 def has_answer(row: dict) -> str | None:
@@ -217,10 +248,13 @@ def has_answer(row: dict) -> str | None:
     """
     if "text" in row and not row["text"].strip():
         return "empty text"
-    empty = next((i for i, (_, answer) in enumerate(row_answers(row)) if not answer.strip()), None)
-    if empty is not None:
-        return f"answer {empty} is empty"
-    return "no answer" if "messages" in row and not row_answers(row) else None
+    answers = row_answers(row)
+    for i, (_, answer) in enumerate(answers):
+        if not answer.strip():
+            return f"answer {i} is empty"
+    if "messages" in row and not answers:
+        return "no answer"
+    return None
 
 
 def echo(row: dict) -> str | None:
@@ -228,8 +262,11 @@ def echo(row: dict) -> str | None:
     more.
     """
     for question, answer in row_answers(row):
-        asked, said = words(question), words(answer)
-        if asked and (asked == said or (len(asked) >= 5 and said[: len(asked)] == asked)):
+        asked = words(question)
+        said = words(answer)
+        is_same = asked == said
+        begins_with_it = len(asked) >= 5 and said[: len(asked)] == asked
+        if asked and (is_same or begins_with_it):
             return "the answer repeats the question"
     return None
 
@@ -239,7 +276,8 @@ def boilerplate(row: dict) -> str | None:
     can't".
     """
     for _, answer in row_answers(row):
-        if found := _BOILERPLATE.search(prose(answer)):
+        found = _BOILERPLATE.search(prose(answer))
+        if found:
             return f"the answer says {found[0]!r}"
     return None
 
@@ -249,18 +287,25 @@ def truncated(row: dict) -> str | None:
 
     In mid-sentence: some sentence before has an end, and the last line has eight words or more, is
     no list item, and ends in a letter, a digit or a comma. Answers without sentences, lists,
-    tables, indented code and signatures are let be.
+    tables, indented code and signatures are left alone.
     """
     for _, answer in row_answers(row):
-        if len(re.findall(r"(?m)^\s*```", answer)) % 2:
+        if len(_FENCE.findall(answer)) % 2:
             return "the answer ends inside a block of code"
         text = answer.rstrip()
-        last = text.rpartition("\n")[2]
-        ended = re.search(r"[.!?。！？][\"'”’)]*\s", text)
-        odd = _LIST_LINE.match(last) or last.startswith(("    ", "\t")) or "`" in last
-        if ended and not odd and len(last.split()) >= 8 and re.search(r"[\w,;(-]$", last):
-            return f"the answer stops after {last[-30:]!r}"
+        last_line = text.rpartition("\n")[2]
+        has_sentences = _SENTENCE_END.search(text) is not None
+        if has_sentences and _stops_early(last_line):
+            return f"the answer stops after {last_line[-30:]!r}"
     return None
+
+
+def _stops_early(line: str) -> bool:
+    """Whether a last line is prose of some length without an end."""
+    is_code = line.startswith(("    ", "\t")) or "`" in line
+    if is_code or _LIST_LINE.match(line):
+        return False
+    return len(line.split()) >= 8 and _NO_END.search(line) is not None
 
 
 def html_left(row: dict) -> str | None:
@@ -268,20 +313,29 @@ def html_left(row: dict) -> str | None:
     there should be none.
     """
     text = prose(row_text(row))
-    found = (
-        None
-        if _MARKUP_TALK.search(text)
-        else _TAG.search(text) or _UNSEEN.search(text) or _ENTITY.search(text)
-    )
-    return f"HTML {found[0][:40]!r}" if found else None
+    if _MARKUP_TALK.search(text):
+        return None
+    for pattern in (_TAG, _UNSEEN, _ENTITY):
+        found = pattern.search(text)
+        if found:
+            return f"HTML {found[0][:40]!r}"
+    return None
 
 
 def broken_encoding(row: dict) -> str | None:
-    """Drops UTF-8 that was read as Latin-1 or cp1252 ("Ã©", "â€™"), and the mark of a lost
-    character (U+FFFD).
+    """Drops text that was read in another encoding than it was written in, such as UTF-8 in Latin-1
+    or cp1252 ("Ã©" for é, "â€™" for ’), by ftfy's sequences that no language has; and the mark of a
+    lost character (U+FFFD).
+
+    Such text is dropped, not repaired: where it is what a row speaks of, the repair would be wrong.
     """
-    found = _BROKEN.search(row_text(row))
-    return f"broken encoding {found[0]!r}" if found else None
+    text = row_text(row)
+    if text.isascii():  # as most English is; nothing to look for, and soon said
+        return None
+    found = _LOST_CHARACTER.search(text) or BADNESS_RE.search(text)
+    if not found:
+        return None
+    return f"broken encoding {found[0]!r}"
 
 
 @dataclass(frozen=True)
@@ -299,11 +353,15 @@ class Repetition:
     def __call__(self, row: dict) -> str | None:
         for _, answer in row_answers(row):
             text = prose(answer)
-            if run := re.search(r"([^\W\d_])\1{29,}", text):
-                return f"{run[1]!r} {len(run[0])} times in a row"
+            letters = _SAME_LETTER.search(text)
+            if letters:
+                return f"{letters[1]!r} {len(letters[0])} times in a row"
             said = tokens(text)
-            runs = [tuple(said[i : i + 4]) for i in range(len(said) - 3)]
-            if len(said) >= 20 and (share := 1 - len(set(runs)) / len(runs)) > self.limit:
+            if len(said) < 20:
+                continue
+            runs = [tuple(said[start : start + 4]) for start in range(len(said) - 3)]
+            share = 1 - len(set(runs)) / len(runs)
+            if share > self.limit:
                 return f"{share:.0%} of the answer's runs of four tokens repeat"
         return None
 
@@ -322,17 +380,17 @@ class Symbols:
     def __call__(self, row: dict) -> str | None:
         for _, answer in row_answers(row):
             seen = [c for c in prose(answer) if not c.isspace()]
-            symbols = [
-                c
-                for c in seen
-                if not c.isalnum()
-                and c not in "()[]{}\"'.,:;"
-                and unicodedata.category(c)[0] != "M"
-            ]  # M: vowel signs
+            symbols = [c for c in seen if _is_symbol(c)]
             share = len(symbols) / max(1, len(seen))
             if len(seen) >= self.min_chars and share > self.limit:
                 return f"{share:.0%} of the answer are symbols"
         return None
+
+
+def _is_symbol(character: str) -> bool:
+    """Whether a character is neither a letter, a digit nor one that prose and code are set with."""
+    is_mark = unicodedata.category(character).startswith("M")  # vowel signs, accents
+    return not character.isalnum() and not is_mark and character not in _SET_WITH
 
 
 QUALITY = (

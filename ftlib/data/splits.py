@@ -5,14 +5,16 @@ lie on one side.
 from __future__ import annotations
 
 import html
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ftlib.core.errors import DataError
 from ftlib.data.duplicates import Groups, Union
 
-TRIES = 100
+TRIES = 100  # random deals, of which the best is taken
+TOLERANCE = 1e-9  # of sums of shares, which are floats
 
 
 @dataclass
@@ -32,90 +34,177 @@ class Splits:
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        return ", ".join(
-            f"{name}: {len(rows):,} rows of {self.wanted[name]:,} wanted, {self.groups[name]:,} "
-            "groups"
-            for name, rows in self.rows.items()
-        )
+        lines = []
+        for name, rows in self.rows.items():
+            lines.append(
+                f"{name}: {len(rows):,} rows of {self.wanted[name]:,} wanted, "
+                f"{self.groups[name]:,} groups"
+            )
+        return ", ".join(lines)
 
     def _repr_html_(self) -> str:
-        body = "".join(
-            f"<tr><td>{html.escape(n)}</td><td>{len(r):,}</td>"
-            f"<td>{self.wanted[n]:,}</td><td>{self.groups[n]:,}</td></tr>"
-            for n, r in self.rows.items()
+        lines = ["<tr><th>split</th><th>rows</th><th>wanted</th><th>groups</th></tr>"]
+        for name, rows in self.rows.items():
+            lines.append(
+                f"<tr><td>{html.escape(name)}</td><td>{len(rows):,}</td>"
+                f"<td>{self.wanted[name]:,}</td><td>{self.groups[name]:,}</td></tr>"
+            )
+        return f"<table>{''.join(lines)}</table>"
+
+
+# --- how large each split is to be ----------------------------------------------------------------
+def _is_size(value) -> bool:
+    """Whether a value is a number of rows or a share of them: a number above 0, and no bool."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and value > 0
+
+
+def _given_sizes(sizes: dict) -> list[int | float]:
+    """The sizes that are numbers, which must be all counts or all shares; DataError if not."""
+    given = [size for size in sizes.values() if size is not None]
+    rests = len(sizes) - len(given)
+    if not sizes or not all(_is_size(size) for size in given) or rests > 1:
+        raise DataError(
+            f"sizes={sizes!r}: name -> rows (int) or share (float), each above 0, and at most one "
+            "None for the rest"
         )
-        head = "<tr><th>split</th><th>rows</th><th>wanted</th><th>groups</th></tr>"
-        return f"<table>{head}{body}</table>"
+    shares = [size for size in given if isinstance(size, float)]
+    if shares and len(shares) < len(given):
+        raise DataError(f"sizes={sizes!r}: counts and shares are mixed, use one kind")
+    return given
 
 
 def _wanted(sizes: dict, count: int) -> dict[str, int]:
     """Whole rows a split, summing to count: shares are rounded by largest remainder, None takes the
     rest.
     """
-    values = [v for v in sizes.values() if v is not None]
-    if (
-        not sizes
-        or any(isinstance(v, bool) or not isinstance(v, (int, float)) or v <= 0 for v in values)
-        or len(sizes) - len(values) > 1
-    ):
+    given = _given_sizes(sizes)
+    are_shares = all(isinstance(size, float) for size in given)
+    whole = 1.0 if are_shares else count
+    left = whole - sum(given)
+    has_rest = len(given) < len(sizes)
+    nothing_left = has_rest and left <= TOLERANCE
+    not_the_whole = not has_rest and abs(left) > TOLERANCE
+    if nothing_left or not_the_whole:
+        less = "less than " if has_rest else ""
+        total = "1" if are_shares else f"the {count} rows"
         raise DataError(
-            f"sizes={sizes!r}: name -> rows (int) or share (float), each above 0, and at most one "
-            "None for the rest"
-        )
-    shares = all(isinstance(v, float) for v in values)
-    if not shares and any(isinstance(v, float) for v in values):
-        raise DataError(f"sizes={sizes!r}: counts and shares are mixed, use one kind")
-    left = (1.0 if shares else count) - sum(values)
-    rest = len(values) < len(sizes)
-    if (rest and left <= 1e-9) or (not rest and abs(left) > 1e-9):
-        whole = "1" if shares else f"the {count} rows"
-        raise DataError(
-            f"sizes={sizes!r} sum to {sum(values):g}: {'less than ' if rest else ''}{whole} is "
-            "needed; "
+            f"sizes={sizes!r} sum to {sum(given):g}: {less}{total} is needed; "
             "None for one split takes the rest"
         )
-    exact = {
-        name: (left if v is None else v) * (count if shares else 1) for name, v in sizes.items()
-    }
-    wanted = {name: int(v + 1e-9) for name, v in exact.items()}
-    for name in sorted(exact, key=lambda n: wanted[n] - exact[n])[: count - sum(wanted.values())]:
-        wanted[name] += 1
-    return wanted
+    unit = count if are_shares else 1  # rows for each 1 in sizes
+    exact = {}
+    for name, size in sizes.items():
+        share = left if size is None else size
+        exact[name] = share * unit
+    return _round_by_largest_remainder(exact, count)
+
+
+def _round_by_largest_remainder(exact: dict[str, float], count: int) -> dict[str, int]:
+    """Whole numbers that sum to `count`: each rounded down, then one more for those that lost
+    most.
+    """
+    rounded = {name: int(value + TOLERANCE) for name, value in exact.items()}
+
+    def minus_remainder(name: str) -> float:
+        return rounded[name] - exact[name]
+
+    missing = count - sum(rounded.values())
+    by_remainder = sorted(exact, key=minus_remainder)
+    for name in by_remainder[:missing]:
+        rounded[name] += 1
+    return rounded
+
+
+# --- what belongs together ------------------------------------------------------------------------
+def _join_groups(union: Union, groups: Groups, count: int) -> None:
+    """Join the rows of each group; DataError where a group names a row that does not exist."""
+    for group in groups:
+        outside = [i for i in group if not 0 <= i < count]
+        if outside:
+            raise DataError(
+                f"groups name row {outside[0]}, but there are {count} rows: were they found "
+                "in other rows?"
+            )
+        for i in group[1:]:
+            union.join(group[0], i)
+
+
+def _join_by_key(union: Union, rows: list[dict], key: str | Callable[[dict], object]) -> None:
+    """Join the rows that agree in `key`; DataError where a row lacks it."""
+    first: dict[object, int] = {}  # the first row of each value
+    for i, row in enumerate(rows):
+        if callable(key):
+            value = key(row)
+        elif key in row:
+            value = row[key]
+        else:
+            raise DataError(
+                f"row {i} has no {key!r}: name another key, or pass a function of the row"
+            )
+        if not isinstance(value, Hashable):
+            raise DataError(
+                f"row {i} has {str(value)[:60]!r} for {key!r}, which cannot be looked up: "
+                "pass a function of the row that makes text of it"
+            )
+        union.join(first.setdefault(value, i), i)
 
 
 def _grouped(
     rows: list[dict], groups: Groups | None, key: str | Callable[[dict], object] | None
 ) -> Groups:
-    union, first = Union(len(rows)), {}
-    for group in groups or []:
-        outside = [i for i in group if not 0 <= i < len(rows)]
-        if outside:
-            raise DataError(
-                f"groups name row {outside[0]}, but there are {len(rows)} rows: were they found "
-                "in other rows?"
-            )
-        for i in group[1:]:
-            union.join(group[0], i)
-    for i, row in enumerate(rows if key is not None else []):
-        if isinstance(key, str) and key not in row:
-            raise DataError(
-                f"row {i} has no {key!r}: name another key, or pass a function of the row"
-            )
-        union.join(first.setdefault(row[key] if isinstance(key, str) else key(row), i), i)
+    union = Union(len(rows))
+    _join_groups(union, groups or [], len(rows))
+    if key is not None:
+        _join_by_key(union, rows, key)
     return union.groups()
 
 
+# --- dealing --------------------------------------------------------------------------------------
 def _deal(groups: Groups, wanted: dict[str, int], rng: random.Random) -> dict[str, Groups]:
     """Every group to one split: large ones first, to a split drawn in proportion to the room it has
     left.
     """
-    room, dealt = dict(wanted), {name: [] for name in wanted}
-    for group in sorted(rng.sample(groups, len(groups)), key=len, reverse=True):
+    room = dict(wanted)
+    dealt: dict[str, Groups] = {name: [] for name in wanted}
+    shuffled = rng.sample(groups, len(groups))
+    for group in sorted(shuffled, key=len, reverse=True):
         fits = [name for name in room if room[name] >= len(group)]
-        name = rng.choices(fits, [room[n] for n in fits])[0] if fits else max(room, key=room.get)
-        room[name] -= len(group)
-        dealt[name].append(group)
+        if fits:
+            weights = [room[name] for name in fits]
+            chosen = rng.choices(fits, weights)[0]
+        else:
+            chosen = max(room, key=room.__getitem__)
+        room[chosen] -= len(group)
+        dealt[chosen].append(group)
     return dealt
+
+
+def _miss(dealt: dict[str, Groups], wanted: dict[str, int]) -> tuple[int, int]:
+    """(empty splits, rows too many or too few in all): the less, the better the deal."""
+    empty = 0
+    wrong = 0
+    for name, groups in dealt.items():
+        got = sum(len(group) for group in groups)
+        empty += got == 0
+        wrong += abs(got - wanted[name])
+    return empty, wrong
+
+
+def _best_deal(groups: Groups, wanted: dict[str, int], seed: int) -> dict[str, Groups]:
+    """The deal that misses least out of `TRIES` random ones, the first of equals."""
+    rng = random.Random(seed)
+    best: dict[str, Groups] = {}
+    least = None
+    for _ in range(TRIES):
+        dealt = _deal(groups, wanted, rng)
+        miss = _miss(dealt, wanted)
+        if least is None or miss < least:
+            best = dealt
+            least = miss
+        if least == (0, 0):
+            break
+    return best
 
 
 def split_by_group(
@@ -139,27 +228,21 @@ def split_by_group(
             "groups and key are both None: pass groups=near_duplicates(rows), key='key', "
             "or groups=[] to deal single rows"
         )
-    wanted, bound, rng = _wanted(sizes, len(rows)), _grouped(rows, groups, key), random.Random(seed)
-    best, least = {}, None
-    for _ in range(TRIES):
-        dealt = _deal(bound, wanted, rng)
-        got = {name: sum(map(len, d)) for name, d in dealt.items()}
-        miss = (sum(not n for n in got.values()), sum(abs(got[n] - wanted[n]) for n in wanted))
-        if least is None or miss < least:
-            best, least = dealt, miss
-        if least == (0, 0):
-            break
+    wanted = _wanted(sizes, len(rows))
+    bound = _grouped(rows, groups, key)
+    best = _best_deal(bound, wanted, seed)
     empty = [name for name, dealt in best.items() if not dealt]
     if empty:
+        largest = max((len(group) for group in bound), default=0)
         raise DataError(
             f"split {empty[0]!r} of {wanted[empty[0]]} rows stays empty: {len(rows)} rows are "
-            f"{len(bound)} groups, "
-            f"the largest of {max(map(len, bound), default=0)}; ask for fewer or larger splits"
+            f"{len(bound)} groups, the largest of {largest}; ask for fewer or larger splits"
         )
-    indices = {name: sorted(i for group in dealt for i in group) for name, dealt in best.items()}
-    return Splits(
-        {n: [rows[i] for i in where] for n, where in indices.items()},
-        indices,
-        wanted,
-        {n: len(d) for n, d in best.items()},
-    )
+    split_rows = {}
+    indices = {}
+    counts = {}
+    for name, dealt in best.items():
+        indices[name] = sorted(itertools.chain.from_iterable(dealt))
+        split_rows[name] = [rows[i] for i in indices[name]]
+        counts[name] = len(dealt)
+    return Splits(split_rows, indices, wanted, counts)

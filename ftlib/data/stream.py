@@ -10,22 +10,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
 from ftlib.core.atomic import replacing
 from ftlib.core.errors import DataError
 from ftlib.data.read import LINED, format_of, read_items, read_lines
-from ftlib.data.rows import CHECKS, check_row
+from ftlib.data.rows import CHECKS, check_object, check_row
 from ftlib.data.write import log
 
 JUDGE_AFTER = 100  # rows after which the share of rejects is judged for the first time
 RAW_KEPT = 10_000  # characters of a bad row that the rejects file keeps
+REASONS_KEPT = 10  # the first of them, for the error and the warning
 
 
-# --- reading --------------------------------------------------------------------------------------
+def _place(path: Path, number: int) -> str:
+    """Where a row is, as messages name it: file and line, or file and row where rows have no lines
+    of their own.
+    """
+    if format_of(path) in LINED:
+        return f"{path}:{number}"
+    return f"{path} row {number}"
+
+
 class RowStream:
     """What `stream_rows` returns: iterate over it once; `read`, `rejected` and `reasons` (the first
     ten) count meanwhile.
@@ -39,19 +49,24 @@ class RowStream:
         max_reject_share: float,
         progress: bool,
     ):
-        self.paths, self.check, self.rejects = paths, check, rejects
-        self.max_reject_share, self.progress = max_reject_share, progress
-        self.read, self.rejected, self.reasons = 0, 0, []
+        self.paths = paths
+        self.check = check
+        self.rejects = rejects
+        self.max_reject_share = max_reject_share
+        self.progress = progress
+        self._start()
+
+    def _start(self) -> None:
+        self.read = 0
+        self.rejected = 0
+        self.reasons: list[str] = []
 
     def __iter__(self) -> Iterator[dict]:
-        self.read, self.rejected, self.reasons = 0, 0, []
-        with contextlib.ExitStack() as stack:
-            aside = self.rejects and stack.enter_context(
-                stack.enter_context(replacing(self.rejects, keep=True)).open("w", encoding="utf-8")
-            )
-            for path, number, raw, row in self._items():
-                where = f"{path}{':' if format_of(path) in LINED else ' row '}{number}"
-                row = self._checked(row, where)
+        self._start()
+        with self._open_rejects() as aside:
+            for path, number, raw, item in self._items():
+                where = _place(path, number)
+                row = self._checked(item, where)
                 if isinstance(row, DataError):
                     self._reject(str(row), path, number, where, raw, aside)
                 else:
@@ -59,16 +74,27 @@ class RowStream:
                     yield row
             self._judge()
         if self.rejected:
+            seen = self.read + self.rejected
             log.warning(
-                "left out %s of %s rows, the first %s",
-                self.rejected,
-                self.read + self.rejected,
-                self.reasons[0],
+                "left out %s of %s rows, the first %s", self.rejected, seen, self.reasons[0]
             )
+
+    @contextlib.contextmanager
+    def _open_rejects(self) -> Iterator[TextIO | None]:
+        """The file for what is rejected, which is kept whatever happens; None if none is wanted."""
+        if self.rejects is None:
+            yield None
+            return
+        with (
+            replacing(self.rejects, keep=True) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
+            yield file
 
     def _items(self) -> Iterator[tuple]:
         """(path, *item) of every file, under a bar of the bytes read."""
-        sizes, before = [p.stat().st_size for p in self.paths], 0
+        sizes = [path.stat().st_size for path in self.paths]
+        before = 0  # bytes of the files that are done
         with tqdm(
             total=sum(sizes), unit="B", unit_scale=True, delay=2, disable=not self.progress
         ) as bar:
@@ -76,26 +102,30 @@ class RowStream:
                 with path.open("rb") as file:
                     for i, item in enumerate(read_items(path, file)):
                         if i % 1_000 == 0:
-                            bar.set_postfix_str(
-                                f"{self.read:,} rows, {self.rejected:,} rejected", refresh=False
-                            )
-                            bar.update(before + file.tell() - bar.n)
+                            self._show(bar, before + file.tell())
                         yield path, *item
                 before += size
                 bar.update(before - bar.n)
 
-    def _checked(self, row, where: str) -> dict | DataError:
-        if isinstance(row, DataError):
-            return DataError(f"{where}: {row}")
+    def _show(self, bar: tqdm, done: int) -> None:
+        """Move the bar to `done` bytes."""
+        bar.set_postfix_str(f"{self.read:,} rows, {self.rejected:,} rejected", refresh=False)
+        bar.update(done - bar.n)
+
+    def _checked(self, item, where: str) -> dict | DataError:
+        """The row that an item holds, checked; or why it cannot be used."""
+        if isinstance(item, DataError):
+            return DataError(f"{where}: {item}")
         try:
-            if not isinstance(row, dict):
-                raise DataError(f"{where}: a row is an object {{…}}, not {type(row).__name__}")
-            row = self.check(row, where) if self.check else row
+            row = check_object(item, where)
+            if self.check is not None:
+                row = self.check(row, where)
+        except DataError as error:
+            return error
         except ValueError as error:
-            return error if isinstance(error, DataError) else DataError(f"{where}: {error}")
-        except (
-            Exception
-        ) as error:  # the check is the caller's: whatever it raises, the row is named
+            return DataError(f"{where}: {error}")
+        # The check is the caller's: whatever it raises, the row is named.
+        except Exception as error:
             raise DataError(
                 f"{where}: the check itself failed ({type(error).__name__}: {error})"
             ) from error
@@ -106,39 +136,40 @@ class RowStream:
             )
         return row
 
-    def _reject(self, error: str, path: Path, number: int, where: str, raw, aside) -> None:
+    def _reject(
+        self, error: str, path: Path, number: int, where: str, raw, aside: TextIO | None
+    ) -> None:
+        """Count an item that cannot be used, and keep it aside."""
         self.rejected += 1
-        self.reasons += [error] if len(self.reasons) < 10 else []
-        if aside:
+        if len(self.reasons) < REASONS_KEPT:
+            self.reasons.append(error)
+        if aside is not None:
             text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
-            aside.write(
-                json.dumps(
-                    {
-                        "file": str(path),
-                        "line": number,
-                        "reason": error.removeprefix(f"{where}: "),
-                        "raw": text and text[:RAW_KEPT],
-                    }
-                )
-                + "\n"
-            )
+            rejected = {
+                "file": str(path),
+                "line": number,
+                "reason": error.removeprefix(f"{where}: "),
+                "raw": None if text is None else text[:RAW_KEPT],
+            }
+            aside.write(json.dumps(rejected) + "\n")
         if self.read + self.rejected >= JUDGE_AFTER:
             self._judge()
 
     def _judge(self) -> None:
+        """DataError if the share of rejects so far is more than is allowed."""
         seen = self.read + self.rejected
         if self.rejected > self.max_reject_share * seen:
             raise DataError(
                 f"{self.rejected} of {seen} rows are unusable, more than "
-                f"max_reject_share={self.max_reject_share}: "
-                "mend the file or raise it. The first:\n" + "\n".join(self.reasons)
+                f"max_reject_share={self.max_reject_share}: fix the file or raise it. "
+                "The first:\n" + "\n".join(self.reasons)
             )
 
 
 def stream_rows(
-    paths,
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
     check: str | Callable | None = None,
-    rejects=None,
+    rejects: str | os.PathLike | None = None,
     max_reject_share: float = 0.05,
     progress: bool = True,
 ) -> RowStream:
@@ -153,29 +184,39 @@ def stream_rows(
     that is damaged as a whole (cut off, no JSON array, no Parquet), at the place of the damage. A
     bar shows after two seconds unless `progress` is off.
     """
-    paths = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    files = [Path(path) for path in paths]
     if check is not None and not callable(check) and check not in CHECKS:
         raise DataError(
             f"check={check!r}: use None, {', '.join(map(repr, CHECKS))} or a function (row, where)"
         )
     if not 0 <= max_reject_share <= 1:
         raise DataError(f"max_reject_share={max_reject_share!r}: a share between 0 and 1 is needed")
-    if not paths:
+    if not files:
         raise DataError("no file to read: paths is empty")
-    for path in paths:
+    for path in files:
         format_of(path)
         if not path.is_file():
             raise DataError(f"{path} does not exist")
-    return RowStream(
-        paths,
-        CHECKS.get(check) if isinstance(check, str) else check,
-        rejects and Path(rejects),
-        max_reject_share,
-        progress,
-    )
+    check_function = CHECKS[check] if isinstance(check, str) else check
+    rejects_path = Path(rejects) if rejects else None
+    return RowStream(files, check_function, rejects_path, max_reject_share, progress)
 
 
-def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row) -> list[dict]:
+def _refuse_other_format(path: Path, beginning: bytes) -> None:
+    """DataError for what is no JSONL from its first bytes on, and who reads it."""
+    if beginning.startswith(b"\x1f\x8b"):  # as every gzip file does
+        raise DataError(f"{path} is gzipped: stream_rows({str(path)!r}) reads it")
+    if beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") and path.suffix == ".json":
+        raise DataError(
+            f"{path} holds one JSON array, not a row a line: stream_rows({str(path)!r}) reads it"
+        )
+
+
+def read_jsonl(
+    path: str | os.PathLike, on_error: str = "raise", check: Callable = check_row
+) -> list[dict]:
     """The rows of a JSONL file. A bad line raises DataError with file, line and reason.
 
     `check(row, where)` raises for a row that is not of its schema: by default one with `messages`;
@@ -184,16 +225,19 @@ def read_jsonl(path: str | os.PathLike, on_error: str = "raise", check=check_row
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: use 'raise' or 'skip'")
-    path, rows, bad = Path(path), [], []
+    path = Path(path)
+    rows = []
+    bad = []
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     with path.open("rb") as file:
-        for number, _, row in read_lines(file):
+        _refuse_other_format(path, file.peek(64))
+        for number, _, item in read_lines(file):
             where = f"{path}:{number}"
             try:
-                if isinstance(row, DataError):
-                    raise DataError(f"{where}: {row}")
-                rows.append(check(row, where))
+                if isinstance(item, DataError):
+                    raise DataError(f"{where}: {item}")
+                rows.append(check(item, where))
             except DataError as error:
                 if on_error == "raise":
                     raise

@@ -11,15 +11,16 @@ import re
 from collections.abc import Callable
 
 from ftlib.core.errors import DataError
+from ftlib.data.rows import is_message
 
-FIELDS = {
+FIELDS = {  # in reading order: the role of a field that is a plain string
     "messages": "user",
     "prompt": "user",
     "chosen": "assistant",
     "rejected": "assistant",
     "completion": "assistant",
     "text": "text",
-}  # in reading order; the role of a field that is a plain string
+}
 # Words; in scripts without spaces (Thai, Japanese, Chinese) each character is one.
 _ALONE = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 _WORDS = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
@@ -30,24 +31,26 @@ _CODE = re.compile(
 
 
 def _field(row: dict, field: str) -> list[tuple[str, str]]:
+    """(role, text) of what a field says; DataError where it is neither text nor messages."""
     value = row[field]
     if isinstance(value, str):
         return [(FIELDS[field], value)]
-    if isinstance(value, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in value
-    ):
-        return [(m["role"], m["content"]) for m in value]
-    raise DataError(
-        f"{field} is {str(value)[:60]!r}: a string or a list of {{'role', 'content'}} is needed"
-    )
+    if not isinstance(value, list) or not all(is_message(message) for message in value):
+        raise DataError(
+            f"{field} is {str(value)[:60]!r}: a string or a list of {{'role', 'content'}} is needed"
+        )
+    return [(message["role"], message["content"]) for message in value]
 
 
 def _fields(row: dict) -> list[str]:
-    fields = [f for f in FIELDS if f in row] if isinstance(row, dict) else []
+    """The fields with texts that a row has, in reading order; DataError where it has none."""
+    keys = list(row) if isinstance(row, dict) else []
+    fields = [field for field in FIELDS if field in keys]
     if not fields:
-        keys = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise DataError(f"the row has {keys or 'no keys'}: one of {', '.join(FIELDS)} is needed")
+        has = ", ".join(map(str, keys)) or "no keys"
+        if not isinstance(row, dict):
+            has = type(row).__name__
+        raise DataError(f"the row has {has}: one of {', '.join(FIELDS)} is needed")
     return fields
 
 
@@ -55,7 +58,10 @@ def row_parts(row: dict) -> list[tuple[str, str]]:
     """(role, text) of all that the row says, in reading order. DataError where there is nothing, or
     it is no text.
     """
-    return [part for field in _fields(row) for part in _field(row, field)]
+    parts = []
+    for field in _fields(row):
+        parts += _field(row, field)
+    return parts
 
 
 def row_text(row: dict) -> str:
@@ -68,14 +74,17 @@ def row_answers(row: dict) -> list[tuple[str, str]]:
     `chosen`, and a `completion` that is not labelled False. What is rejected may be bad: that is
     its use.
     """
-    pairs, question = [], ""
+    pairs = []
+    question = ""
     for field in _fields(row):
-        if field == "rejected" or (field == "completion" and row.get("label") is False):
+        is_thumbs_down = field == "completion" and row.get("label") is False
+        if field == "rejected" or is_thumbs_down:
             continue
         for role, text in _field(row, field):
-            if role == "assistant" and field != "prompt":
+            if role == "user":
+                question = text
+            elif role == "assistant" and field != "prompt":
                 pairs.append((question, text))
-            question = text if role == "user" else question
     return pairs
 
 
@@ -83,14 +92,27 @@ def map_texts(row: dict, change: Callable[[str], str]) -> dict:
     """The row with `change` applied to every text, and to `answer` if that is one; the very same
     row where nothing changes.
     """
+    fields = _fields(row)
+    if isinstance(row.get("answer"), str):
+        fields.append("answer")
     new = dict(row)
-    for field in [*_fields(row), *(["answer"] if isinstance(row.get("answer"), str) else [])]:
-        if isinstance(row[field], str):
-            new[field] = change(row[field])
-        else:
-            _field(row, field)  # its form
-            new[field] = [{**m, "content": change(m["content"])} for m in row[field]]
+    for field in fields:
+        value = row[field]
+        if isinstance(value, str):
+            new[field] = change(value)
+            continue
+        _field(row, field)  # DataError unless these are messages
+        new[field] = [{**message, "content": change(message["content"])} for message in value]
     return row if new == row else new
+
+
+def text_length(text: str, tokenizer=None) -> int:
+    """How long a text is: in characters, or in tokens where a tokenizer is given, without the
+    special ones that it would add.
+    """
+    if tokenizer is None:
+        return len(text)
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def words(text: str) -> list[str]:
@@ -109,11 +131,14 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
     """The text with `change` applied between code: fenced, `inline`, or indented by four spaces or
     a tab.
     """
-    pieces, at = [], 0
+    pieces = []
+    at = 0
     for code in _CODE.finditer(text):
-        pieces += [change(text[at : code.start()]), code[0]]
+        pieces.append(change(text[at : code.start()]))
+        pieces.append(code[0])
         at = code.end()
-    return "".join([*pieces, change(text[at:])])
+    pieces.append(change(text[at:]))
+    return "".join(pieces)
 
 
 def prose(text: str) -> str:

@@ -6,7 +6,9 @@ import math
 
 import torch
 
+from ftlib.batches.collate import mask_rows, pad_left
 from ftlib.batches.template import check_tokenizer, template_ids
+from ftlib.batches.vocabulary import check_ids
 from ftlib.core.modes import evaluation_mode
 
 
@@ -65,6 +67,7 @@ def generate_ids(
     }
     stops = _stop_ids(model)
     prompts = [template_ids(tokenizer, c, add_generation_prompt=True) for c in conversations]
+    check_ids(model, tokenizer, prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
     with evaluation_mode(model), torch.random.fork_rng():
@@ -72,7 +75,8 @@ def generate_ids(
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             rows = [prompts[i] for i in part]
-            ids, mask = _pad_left(rows, tokenizer.pad_token_id, model.device)
+            ids = pad_left(rows, tokenizer.pad_token_id).to(model.device)
+            mask = pad_left(mask_rows(rows), 0).to(model.device)
             out = model.generate(input_ids=ids, attention_mask=mask, **options)
             new = out[:, ids.shape[1] :].tolist()
             for i, tokens in zip(part, new, strict=True):
@@ -93,16 +97,6 @@ def _stop_ids(model) -> set[int]:
     if isinstance(stops, int):
         return {stops}
     return set(stops or ())
-
-
-def _pad_left(
-    rows: list[list[int]], pad_token_id: int, device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, attention mask), each (rows, longest row)."""
-    width = max(map(len, rows))
-    ids = [[pad_token_id] * (width - len(row)) + row for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _up_to_stop(tokens: list[int], stops: set[int]) -> list[int]:

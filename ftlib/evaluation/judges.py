@@ -10,7 +10,7 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ import httpx
 
 RUBRIC = (
     "Which of the two answers serves the request better? Judge correctness first, then "
-    "completeness, then brevity; the order in which they stand means nothing."
+    "completeness, then brevity; their order means nothing."
 )
 FORM = "End with one line that holds nothing but your verdict: A, B or tie."
 QUESTION = """{rubric}
@@ -39,8 +39,12 @@ _VERDICT_LINE = re.compile(r"[*\s]*(?:verdict:)?[*\s]*(a|b|tie)[*.\s]*", re.IGNO
 
 class JudgeError(ValueError):
     """A judge that cannot be asked, or whose reply is no verdict: where, what it said, and the
-    fix.
+    fix. `scores`: of the pairs that `win_rate` had judged before, each from 0 to 1.
     """
+
+    def __init__(self, message: str, scores: Sequence[float] = ()):
+        super().__init__(message)
+        self.scores = list(scores)
 
 
 def normalise(text: str) -> str:

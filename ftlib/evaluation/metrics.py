@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
+from ftlib.batches.collate import mask_rows, pad_right
+from ftlib.batches.vocabulary import check_ids
 from ftlib.core.modes import evaluation_mode
 from ftlib.evaluation.generate import few_shot_messages, generate_answers
 from ftlib.evaluation.judges import normalise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Accuracy(float):
@@ -25,11 +32,11 @@ class Accuracy(float):
 
 
 def golden_accuracy(
-    model,
-    tokenizer,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
     examples: list[dict],
     max_new_tokens: int = 40,
-    shots=None,
+    shots: Callable[[dict], list[dict]] | None = None,
     batch_size: int = 100,
 ) -> Accuracy:
     """Exact-match accuracy of greedy answers after `normalise`.
@@ -78,12 +85,11 @@ def batches_by_length(rows: list[list[int]], batch_size: int) -> Iterator[list[l
         yield ordered[start : start + batch_size]
 
 
-def _pad_right(rows: list[list[int]], device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, attention mask), each (rows, longest row)."""
-    width = max(map(len, rows))
-    ids = [row + [0] * (width - len(row)) for row in rows]
-    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+def _batch(rows: list[list[int]], device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, attention mask), each (rows, longest row), padded on the right."""
+    ids = pad_right(rows, 0)
+    mask = pad_right(mask_rows(rows), 0)
+    return ids.to(device), mask.to(device)
 
 
 @torch.no_grad()
@@ -97,11 +103,12 @@ def mean_nll(
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise ValueError("texts hold no token to predict: pass at least one text of two tokens")
+    check_ids(model, tokenizer, rows)
     total = 0.0
     count = 0
     with evaluation_mode(model):
         for batch in batches_by_length(rows, batch_size):
-            ids, mask = _pad_right(batch, model.device)
+            ids, mask = _batch(batch, model.device)
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
             logps = logits.float().log_softmax(-1)  # (rows, width - 1, V)
             targets = ids[:, 1:, None]
@@ -113,7 +120,11 @@ def mean_nll(
 
 
 def perplexity(
-    model, tokenizer, texts: list[str], batch_size: int = 32, max_length: int = 1024
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    batch_size: int = 32,
+    max_length: int = 1024,
 ) -> float:
     """exp of the mean negative log-likelihood per token over all texts."""
     return math.exp(mean_nll(model, tokenizer, texts, batch_size, max_length))
@@ -143,11 +154,12 @@ def complete_matches(
         given = tokenizer(text)["input_ids"]
         wanted = tokenizer(continuation, add_special_tokens=False)["input_ids"]
         rows.append((given, wanted))
+    check_ids(model, tokenizer, [ids for pair in rows for ids in pair])
     hits = []
     with evaluation_mode(model):
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
-            ids, mask = _pad_right([given + wanted for given, wanted in part], model.device)
+            ids, mask = _batch([given + wanted for given, wanted in part], model.device)
             best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
             for row, (given, wanted) in zip(best, part, strict=True):
                 # The logits at a position are of the token after it.

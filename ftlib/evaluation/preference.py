@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+from torch import nn
 
-from ftlib.batches.collate import SFTCollator
-from ftlib.batches.template import IGNORE
+from ftlib.batches.collate import SFTCollator, sequence
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, bootstrap_interval
 from ftlib.evaluation.generate import generate_ids
+from ftlib.evaluation.judges import JudgeError
 from ftlib.losses.logps import sequence_logps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class WinRate(float):
@@ -28,26 +37,39 @@ class WinRate(float):
     losses: int
 
 
-def win_rate(a: list[str], b: list[str], judge, prompts: list[str] | None = None) -> WinRate:
+def win_rate(
+    a: list[str], b: list[str], judge: Callable, prompts: list[str] | None = None
+) -> WinRate:
     """Blind pairwise win rate of the answers `a` over `b`, with a bootstrap interval over the
     pairs.
 
     `judge(first, second)`, or `judge(prompt, first, second)` where `prompts` are given, returns 1
     if the first answer is better, 0 if the second, 0.5 for a tie. It is blind: it never learns
     which side an answer came from. Each pair is judged in both orders and the two verdicts
-    averaged, so a judge that favours a position favours nobody.
+    averaged, so a judge that favours a position favours nobody. Whatever a judge raises becomes a
+    JudgeError that names the pair and carries the `scores` before it, so that nothing paid for is
+    lost.
     """
     if not a or len(a) != len(b) or (prompts is not None and len(prompts) != len(a)):
         raise ValueError(
             f"{len(a)} answers in a, {len(b)} in b: pass equally many, at least one, and as many "
             "prompts"
         )
-    scores = []
+    scores: list[float] = []
     agreements = 0
     for i, (one, two) in enumerate(zip(a, b, strict=True)):
         prompt = () if prompts is None else (prompts[i],)
-        forward = _checked_verdict(judge(*prompt, one, two), i)
-        backward = _checked_verdict(judge(*prompt, two, one), i)
+        try:
+            forward = _checked_verdict(judge(*prompt, one, two), i)
+            backward = _checked_verdict(judge(*prompt, two, one), i)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            answers = f"{shorten(one, 80)!r} and {shorten(two, 80)!r}"
+            raise JudgeError(
+                f"pair {i} of {len(a)} was not judged, {said}; its answers are {answers}; `scores` "
+                "of this error holds the pairs before",
+                scores,
+            ) from error
         agreements += forward == 1 - backward
         scores.append((forward + 1 - backward) / 2)
     result = WinRate(sum(scores) / len(scores))
@@ -67,10 +89,10 @@ def _checked_verdict(verdict, pair: int) -> float:
 
 @torch.no_grad()
 def kl_to_reference(
-    model,
-    tokenizer,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[dict]],
-    reference,
+    reference: nn.Module | None,
     samples: int = 1,
     seed: int = 0,
     max_new_tokens: int = 40,
@@ -107,10 +129,9 @@ def sampled_logps(
     Each of n = len(prompts)·samples, a prompt's side by side; arguments as in `kl_to_reference`,
     which is the mean difference.
     """
-    if not prompts or samples < 1:
-        raise ValueError(
-            f"{len(prompts)} prompts, samples={samples}: at least one of each is needed"
-        )
+    if not prompts:
+        raise ValueError("prompts is empty: pass at least one conversation")
+    samples = check_positive_integer("samples", samples)
     repeated = []
     for prompt in prompts:
         repeated += [prompt] * samples
@@ -138,9 +159,6 @@ def _pad_answers(
     prompts: list[list[int]], answers: list[list[int]], device
 ) -> dict[str, torch.Tensor]:
     """A batch of whole conversations in which the answers' tokens alone are labels."""
-    rows = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        labels = [IGNORE] * len(prompt) + answer
-        rows.append({"input_ids": prompt + answer, "labels": labels})
+    rows = [sequence(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     batch = SFTCollator(pad_token_id=0)(rows)
     return {name: values.to(device) for name, values in batch.items()}

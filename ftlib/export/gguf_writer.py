@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import gguf
 import numpy as np
@@ -29,6 +30,7 @@ from tqdm.auto import tqdm
 
 from ftlib.adapters.io import read_config
 from ftlib.adapters.lora import lora_layers
+from ftlib.core.atomic import replacing
 from ftlib.export.errors import ExportError
 from ftlib.export.source import (
     Source,
@@ -39,8 +41,12 @@ from ftlib.export.source import (
     read_adapter,
 )
 from ftlib.export.vocabulary import read_vocabulary
-from ftlib.models.load import ready_tokenizer
+from ftlib.models.load import holds_tokenizer, ready_tokenizer
 from ftlib.models.skeleton import empty_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 log = logging.getLogger("ftlib")
 ARCHITECTURES = {
@@ -60,7 +66,14 @@ INFINITY = {torch.float32: 0x7F800000, torch.float16: 0x7C00, torch.bfloat16: 0x
 CHUNK = 1 << 22  # weights that are cast and written at a time: 16 MB in fp32
 
 
-def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, converter=None) -> Path:
+def export_gguf(
+    model: nn.Module | str | os.PathLike,
+    tokenizer: PreTrainedTokenizerBase | None,
+    path: str | os.PathLike,
+    dtype: str = "f16",
+    adapter: str | os.PathLike | None = None,
+    converter: str | os.PathLike | None = None,
+) -> Path:
     """Write a Llama, Qwen2 or Qwen3 model and its tokenizer as one GGUF file; returns its path.
 
     model: a model, whose ftlib adapter is merged on the way and which stays as it is; or the folder
@@ -83,7 +96,8 @@ def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, conver
     if tokenizer is None:
         if isinstance(model, nn.Module):
             raise ExportError("tokenizer is None: pass the model's tokenizer")
-        tokenizer = ready_tokenizer(str(find_folder(model)))
+        own = adapter is not None and holds_tokenizer(adapter)
+        tokenizer = ready_tokenizer(str(adapter if own else find_folder(model)))
     architecture = _architecture(source.config)
     vocabulary = read_vocabulary(tokenizer, source.config.vocab_size, source.stops)
     kind, file_type = DTYPES[dtype]
@@ -97,24 +111,12 @@ def export_gguf(model, tokenizer, path, dtype: str = "f16", adapter=None, conver
 
 @contextlib.contextmanager
 def _gguf_writer(path: Path, architecture: gguf.MODEL_ARCH) -> Iterator[gguf.GGUFWriter]:
-    with writing(path) as partial:
+    with replacing(path) as partial:
         writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[architecture])
         try:
             yield writer
         finally:
             writer.close()
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its name when all went well, and is deleted when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def check_disk(path: Path, need: float) -> None:
@@ -348,7 +350,11 @@ def _check_finite(rows: Tensor, kept: Tensor, kind: Type, name: str) -> None:
 
 
 # --- adapters -------------------------------------------------------------------------------------
-def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
+def export_adapter_gguf(
+    model_or_folder: nn.Module | str | os.PathLike,
+    path: str | os.PathLike,
+    base: str | os.PathLike | None = None,
+) -> Path:
     """Write a LoRA adapter as GGUF, for llama.cpp or Ollama to load beside an unmerged base;
     returns its path.
 
@@ -376,7 +382,7 @@ def export_adapter_gguf(model_or_folder, path, base=None) -> Path:
 class _Adapter:
     """A LoRA of rank r: its base's config, and by the weights' names (A, B, scaling, magnitude)."""
 
-    config: object
+    config: Any  # transformers' configuration of the base
     r: int
     updates: dict[str, tuple]
 
@@ -430,7 +436,12 @@ def _adapter_of_folder(folder, base) -> _Adapter:
     options, fields = read_config(folder)
     base_folder = find_folder(base or fields.get("base_model_name_or_path") or "")
     config = AutoConfig.from_pretrained(base_folder, trust_remote_code=False)
-    updates = read_adapter(Path(folder), base_folder, empty_model(config))
+    updates, embeddings = read_adapter(Path(folder), base_folder, empty_model(config))
+    if embeddings:
+        raise ExportError(
+            f"{folder} holds an embedding of its own (tokens were added, or it was trained), which "
+            "a GGUF adapter cannot say: merge it with export_gguf"
+        )
     return _Adapter(config, options.r, updates)
 
 
@@ -451,7 +462,7 @@ def _run_converter(model, tokenizer, path: Path, dtype: str, adapter, converter)
             "model"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary, writing(path) as partial:
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary, replacing(path) as partial:
         if isinstance(model, nn.Module):
             folder = _saved(model, tokenizer, Path(temporary))
         else:
@@ -474,8 +485,9 @@ def _saved(model: nn.Module, tokenizer, folder: Path) -> Path:
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    merged = {
-        name: source.load(name).values.to("cpu", dtype).contiguous() for name in source.shapes
-    }
+    merged = {}
+    for name in source.shapes:
+        values = cast(Tensor, source.load(name).values)  # a model in memory has no StoredRows
+        merged[name] = values.to("cpu", dtype).contiguous()
     save_file(merged, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gguf import GGUFReader, Keys
 
@@ -171,7 +172,7 @@ def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
     return rendered[0].removeprefix(form.bos)
 
 
-def go_template(source) -> str:
+def go_template(source: Any) -> str:
     """The Go template that gives the same prompts as the Jinja of `source`, a tokenizer or a GGUF's
     path.
 
@@ -193,12 +194,13 @@ def go_template(source) -> str:
         raise TemplateError(
             f"the chat template refuses a plain conversation ({error}): {_FIX}"
         ) from None
-    date = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
+    found = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
+    date = found[1] if found else ""
     for name, template in TEMPLATES.items():
-        dated = template.replace(_DATE, date[1]) if date else template
+        dated = template.replace(_DATE, date) if date else template
         if [render_go(dated, messages) for messages in PROBES] == wanted:
             if "strftime_now" in form.jinja and dated != template:
-                log.info("TEMPLATE %s: the date is frozen at %s", name, date[1])
+                log.info("TEMPLATE %s: the date is frozen at %s", name, date)
             return dated
     raise TemplateError(
         f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text "
@@ -228,7 +230,7 @@ def render_go(template: str, messages: list[dict]) -> str:
             joined[-1]["Content"] += "\n\n" + message["content"]
         else:
             joined.append({"Role": message["role"], "Content": message["content"]})
-    # The text before, between and after the actions stands at the even places.
+    # The text before, between and after the actions is at the even places.
     nodes, closer = _block(enumerate(_ACTION.split(template)))
     if closer:
         raise TemplateError(f"{{{{ {closer} }}}} without its range or if")
@@ -294,13 +296,13 @@ def _run_branch(node: tuple[str, list, list], dot: dict) -> str:
 def _value(expression: str, dot: dict):
     """A field's value, or whether a comparison holds."""
     found = _CONDITION.fullmatch(expression)
-    if not found or not _fits(*found.groups(), dot):
+    operator, field, text = found.groups() if found else (None, "", None)
+    if not _fits(operator, field, text, dot):
         fields = ", ".join("." + name for name in dot)
         raise TemplateError(
             f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, "
             f"or no field of {fields}"
         )
-    operator, field, text = found.groups()
     if operator is None:
         return dot[field]
     equal = dot[field] == text

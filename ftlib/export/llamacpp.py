@@ -18,14 +18,15 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ftlib.core.atomic import replacing
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf, tensor_types
-from ftlib.export.gguf_writer import check_disk, writing
+from ftlib.export.gguf_writer import check_disk
 from ftlib.export.llama_probe import fix_command, probe_llama
 
 log = logging.getLogger("ftlib")
 # Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is
-# named for). Other types in the file stand in for these where a row is no multiple of 256.
+# named for). Other types in the file replace these where a row is no multiple of 256.
 QUANTIZATIONS = {
     "Q8_0": (7, 8.6, ("Q8_0",)),
     "Q6_K": (18, 6.7, ("Q6_K",)),
@@ -72,7 +73,10 @@ class QuantizedFile(os.PathLike):
 
 
 def quantize_gguf(
-    source, target, quantization: str = "Q4_K_M", threads: int | None = None
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    quantization: str = "Q4_K_M",
+    threads: int | None = None,
 ) -> QuantizedFile:
     """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in
     it.
@@ -96,7 +100,7 @@ def quantize_gguf(
             raise ExportError(f"{source} is quantised already ({kind}): start from an f16 export")
     weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
     expected = int(weights * bits / 8 + 2e7)  # 20 MB for vocabulary and names
-    with writing(target) as partial:
+    with replacing(target) as partial:
         check_disk(target, expected)
         _run(source, partial, number, threads or _cores(), expected)
         result = _inspect(partial, target, quantization, wanted)
@@ -111,7 +115,7 @@ def _cores() -> int:
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    return os.cpu_count() or 1
 
 
 def _run(source: Path, partial: Path, number: int, threads: int, expected: int) -> None:
@@ -183,34 +187,38 @@ def open_llama(
     found = probe_llama()
     if not found.fine:
         raise ExportError(found.problem)
-    from llama_cpp import Llama
-
     read_gguf(path)
     if adapter:
         read_gguf(adapter)
-    try:
-        # Its log says for every matrix of an adapter in which buffer it lies.
-        with contextlib.redirect_stderr(io.StringIO()):
-            llama = Llama(
-                str(path),
-                n_ctx=n_ctx,
-                n_batch=n_ctx,
-                n_ubatch=min(n_ctx, 512),
-                n_threads=threads,
-                n_threads_batch=threads,
-                verbose=False,
-                logits_all=all_logits,
-                type_k=0,
-                type_v=0,
-                lora_path=str(adapter) if adapter else None,
-                n_gpu_layers=-1 if gpu else 0,
-            )
-    except (ValueError, RuntimeError) as error:
-        raise ExportError(f"llama.cpp refuses {path}: {error}") from None
+    llama = _load_llama(
+        path,
+        n_ctx=n_ctx,
+        n_batch=n_ctx,
+        n_ubatch=min(n_ctx, 512),
+        n_threads=threads,
+        n_threads_batch=threads,
+        logits_all=all_logits,
+        lora_path=str(adapter) if adapter else None,
+        n_gpu_layers=-1 if gpu else 0,
+    )
     try:
         yield llama
     finally:
         llama.close()
+
+
+def _load_llama(path, **options):
+    """A `llama_cpp.Llama`, quiet, keys and values in fp32 (type 0). ExportError if llama.cpp
+    refuses the file.
+    """
+    from llama_cpp import Llama
+
+    # Its log says for every matrix of an adapter in which buffer it lies.
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            return Llama(str(path), verbose=False, type_k=0, type_v=0, **options)
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(f"llama.cpp refuses {path}: {error}") from None
 
 
 def llama_counters(llama) -> dict[str, int]:

@@ -12,10 +12,18 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ftlib.core.atomic import replacing
+from ftlib.core.checks import check_positive_integer
 from ftlib.export.go_template import chat_format, go_template, template_stops
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 # Ollama's parameters, with the type of their value. Those that it calls deprecated (mirostat,
 # f16_kv …) are left out.
@@ -186,10 +194,9 @@ def make_modelfile(
     parameters = dict(parameters or {})
     for name in {"num_ctx", "stop"} & parameters.keys():
         raise ModelfileError(f"parameters has {name!r}: pass {name}= instead")
-    if isinstance(num_ctx, bool) or not isinstance(num_ctx, int) or num_ctx < 1:
-        raise ModelfileError(
-            f"num_ctx={num_ctx!r}: pass the context length in tokens, such as 4096"
-        )
+    num_ctx = check_positive_integer(
+        "num_ctx", num_ctx, ModelfileError, "pass the context length in tokens, such as 4096"
+    )
     base = _reference(Path(gguf), folder)
     over = _reference(Path(adapter), folder) if adapter else None
     source = gguf if tokenizer is None else tokenizer
@@ -210,10 +217,10 @@ def write_modelfile(
     path: str | os.PathLike,
     gguf: str | os.PathLike,
     template: str | None = None,
-    tokenizer=None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     system: str | None = None,
     num_ctx: int = 4096,
-    stop=(),
+    stop: Iterable[str] = (),
     adapter: str | os.PathLike | None = None,
     parameters: dict | None = None,
 ) -> Path:
@@ -226,13 +233,8 @@ def write_modelfile(
         gguf, template, tokenizer, system, num_ctx, stop, adapter, parameters, path.parent
     )
     text = str(modelfile).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -309,7 +311,7 @@ def _read(path: Path) -> str:
 
 def _store(found: dict, number: int, command: str, name: str | None, value: str) -> None:
     """Put an instruction's value where `Modelfile` has it."""
-    if command == "PARAMETER":
+    if command == "PARAMETER" and name is not None:
         try:
             typed = _typed(name, value)
         except ModelfileError as error:
@@ -355,7 +357,7 @@ class Stop:
         return f'{self.token} ({self.why}): {fate}; add PARAMETER stop "{self.token}"'
 
 
-def diagnose_stops(source, modelfile: Modelfile | str | os.PathLike) -> list[Stop]:
+def diagnose_stops(source: Any, modelfile: Modelfile | str | os.PathLike) -> list[Stop]:
     """The end tokens at which a model may run on: those that lack a PARAMETER stop. [] if every one
     has it.
 

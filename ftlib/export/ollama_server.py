@@ -74,7 +74,11 @@ class OllamaServer(Server):
             )
 
     def _send(self, path: Path) -> dict[str, str]:
-        """{the file's name: its digest}, once Ollama has the file."""
+        """{the file's name: its digest}, once Ollama has the file.
+
+        `ollama.Client.create_blob` would hash and send it as well, but says nothing meanwhile, and
+        sends gigabytes again that Ollama has already.
+        """
         digest = f"sha256:{_sha256(path)}"
         blob = f"/api/blobs/{digest}"
         if self.http.head(blob).status_code == 200:

@@ -5,18 +5,25 @@ against the first file.
 from __future__ import annotations
 
 import math
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from gguf import LlamaFileType
+from torch import nn
 
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import open_llama
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 # Largest difference of logits that arithmetic explains, by the file's type: measured with the
 # embedded model, with room.
@@ -93,11 +100,11 @@ class _Case:
 
 
 def check_export(
-    model,
-    tokenizer,
-    files,
-    prompts,
-    texts=None,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    files: Sequence[str | os.PathLike] | str | os.PathLike,
+    prompts: Sequence,
+    texts: Sequence[str] | None = None,
     max_new_tokens: int = 32,
     tolerance: float | None = None,
     max_kl: float = 0.5,
@@ -117,27 +124,19 @@ def check_export(
     be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile: 8
     bytes a token and vocabulary entry.
     """
-    files = [Path(f) for f in (files if isinstance(files, (list, tuple)) else [files])]
-    if not files or not prompts:
-        raise ExportError(f"{len(files)} files, {len(prompts)} prompts: pass at least one of each")
+    named = [files] if isinstance(files, (str, os.PathLike)) else files
+    paths = [Path(file) for file in named]
+    if not paths or not prompts:
+        raise ExportError(f"{len(paths)} files, {len(prompts)} prompts: pass at least one of each")
     cases = [_case(model, tokenizer, prompt, max_new_tokens) for prompt in prompts]
-    conversations = [case.ids + case.answer for case in cases]
-    rows = conversations
-    if texts is not None:
-        rows = [tokenizer(text)["input_ids"] for text in texts]
-    rows = [row for row in rows if len(row) > 1]
-    width = max(map(len, conversations + rows)) + 1
+    rows = _rows_to_measure(tokenizer, cases, texts)
     report = ExportReport(len(prompts), math.nan)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         report.perplexity = _keep_logits(model, rows, scratch)
-        for number, file in enumerate(files):
+        for number, file in enumerate(paths):
             first = number == 0
-            with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
-                found = _describe(file)
-                report.files.append(found)
-                _compare_chats(llama, tokenizer, cases, found, report, first)
-                _compare_logits(llama, rows, found, scratch, first)
+            found = _measure(file, tokenizer, cases, rows, scratch, report, first, threads)
             if first:
                 _judge_first(found, report, tolerance)
             else:
@@ -146,6 +145,40 @@ def check_export(
         answers = [case.answer for case in cases]
         _compare_runtime(generate, tokenizer, prompts, answers, report)
     return report
+
+
+def _rows_to_measure(tokenizer, cases: list[_Case], texts) -> list[list[int]]:
+    """Token ids that perplexity and KL are measured on: of the texts, else of the chats with the
+    model's answers. A row of one token has nothing to predict.
+    """
+    if texts is None:
+        rows = [case.ids + case.answer for case in cases]
+    else:
+        rows = [tokenizer(text)["input_ids"] for text in texts]
+    return [row for row in rows if len(row) > 1]
+
+
+def _measure(
+    file: Path,
+    tokenizer,
+    cases: list[_Case],
+    rows: list[list[int]],
+    scratch: Path,
+    report: ExportReport,
+    first: bool,
+    threads: int,
+) -> FileReport:
+    """One file's figures, which the report then has. The `first` file's logits stay in the folder
+    `scratch`, for the others to be measured against.
+    """
+    conversations = [case.ids + case.answer for case in cases]
+    width = max(map(len, conversations + rows)) + 1
+    with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
+        found = _describe(file)
+        report.files.append(found)
+        _compare_chats(llama, tokenizer, cases, found, report, first)
+        _compare_logits(llama, rows, found, scratch, first)
+    return found
 
 
 def _case(model, tokenizer, prompt: str | list[dict], max_new_tokens: int) -> _Case:
@@ -211,7 +244,9 @@ def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     def text(token: int) -> str:
-        return llama.detokenize([token], special=True).decode() if token >= 0 else ""
+        if token < 0:
+            return ""
+        return llama.detokenize([token], special=True).decode()
 
     formatter = Jinja2ChatFormatter(
         llama.metadata["tokenizer.chat_template"],
@@ -229,11 +264,12 @@ def llama_answer(llama, ids: list[int], max_new_tokens: int) -> list[int]:
     from llama_cpp import llama_model_get_vocab, llama_vocab_is_eog
 
     vocab = llama_model_get_vocab(llama.model)
-    out = []
+    out: list[int] = []
     for token in llama.generate(ids, temp=0.0):
         out.append(token)
         if len(out) == max_new_tokens or llama_vocab_is_eog(vocab, token):
-            return out
+            break
+    return out
 
 
 def llama_logits(llama, ids: list[int]) -> torch.Tensor:

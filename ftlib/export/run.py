@@ -11,14 +11,15 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from ftlib.adapters.io import CONFIG, AdapterError, read_config
+from ftlib.adapters.io import CONFIG, AdapterError, read_config, whole_weights
 from ftlib.core.paths import resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
+from ftlib.export.go_template import go_template
 from ftlib.export.modelfile import parse_modelfile, write_modelfile
 from ftlib.export.ollama import find_ollama, ollama_url
 from ftlib.export.ollama_server import OllamaServer
 from ftlib.export.server import check_name
-from ftlib.models.load import ready_tokenizer
+from ftlib.models.load import holds_tokenizer, ready_tokenizer
 
 PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written as such
 
@@ -43,13 +44,18 @@ class Exported:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning,
-    whose tokenizer is the base's.
-    """
+    """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning."""
 
     base: str | None
     adapter: Path | None = None
     model: Path | None = None
+
+    def tokenizer_folder(self, base: str) -> str:
+        """Where the tokenizer and template that it was trained with are: beside what was trained,
+        else (version 0.1.0 did not keep them, nor does `save_adapter`) with the base.
+        """
+        trained = self.adapter or self.model
+        return str(trained) if trained and holds_tokenizer(trained) else base
 
 
 def _recorded_base(run: Path) -> str | None:
@@ -107,12 +113,14 @@ def _write_ggufs(
     from ftlib.export.llamacpp import quantize_gguf
 
     dtype = PLAIN.get(quant, "f16")
-    files = [target / f"{stem}-{dtype}.gguf"]
+    plain = target / f"{stem}-{dtype}.gguf"
+    files = [plain]
     merged = None if adapter else trained.adapter
-    export_gguf(source, tokenizer, files[0], dtype=dtype, adapter=merged)
+    export_gguf(source, tokenizer, plain, dtype=dtype, adapter=merged)
     if quant not in PLAIN:
-        files.append(target / f"{stem}-{quant}.gguf")
-        quantize_gguf(*files, quant)
+        quantised = target / f"{stem}-{quant}.gguf"
+        files.append(quantised)
+        quantize_gguf(plain, quantised, quant)
     if not adapter:
         return files, None
     adapter_file = target / f"{stem}-adapter.gguf"
@@ -136,6 +144,11 @@ def _checked(
         raise AdapterError(
             f"{run} holds a whole model: there is no adapter to ship apart; leave adapter out"
         )
+    if adapter and trained.adapter and whole_weights(trained.adapter):
+        raise ExportError(
+            f"{run} has an embedding of its own (tokens were added, or it was trained), which a "
+            "GGUF adapter cannot say: leave adapter out, and it is merged"
+        )
     if ollama and find_ollama() is None:
         raise ServingError(
             f"no Ollama answers at {ollama_url()}: start it by `ollama serve`, or set OLLAMA_HOST"
@@ -153,41 +166,56 @@ def export_run(
     output: str | Path | None = None,
     adapter: bool = False,
     ollama: bool = False,
+    template: str | None = None,
 ) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and
     write a Modelfile for it.
 
     `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16,
-    BF16, F32. `base`: a folder or Hub id, None for the one that the run names (full fine-tuning:
-    its tokenizer). `num_ctx`: None takes the model's, 4,096 at most. `output`: None for
-    `run`/export. `adapter`: ship base and adapter as two GGUFs (plain LoRA only) instead of merged.
-    `ollama`: create the model `name` there. Raises AdapterError, LoadError, ServingError,
-    ModelfileError or what the export raises, all ValueErrors; a wrong argument before anything is
-    written.
+    BF16, F32. `base`: a folder or Hub id, None for the one that the run names. The tokenizer and
+    its template are those that the run kept, else the base's. `num_ctx`: None takes the model's,
+    4,096 at most. `output`: None for `run`/export. `adapter`: ship base and adapter as two GGUFs
+    (plain LoRA only) instead of merged. `ollama`: create the model `name` there. `template`: the
+    Modelfile's, in Go's language; None: the one that writes what the chat template does. Raises
+    AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all
+    ValueErrors; a wrong argument before anything is written.
     """
     trained = find_trained(run)
     quant = _checked(name, quant, trained, run, base, adapter, ollama)
     base = resolve(stand_in(str(base or trained.base), given=True))
-    source = trained.model or base
-    tokenizer = ready_tokenizer(base)
+    source = Path(trained.model or base)
+    tokenizer = ready_tokenizer(trained.tokenizer_folder(base))
+    if template is None:
+        template = go_template(tokenizer)  # before anything is written: it may find none
+    num_ctx = _context_of(source) if num_ctx is None else num_ctx
     target = Path(output or Path(run) / "export")
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    longest = min(config.max_position_embeddings, 4096)
     target.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[:/]", "-", name)
     files, adapter_file = _write_ggufs(source, tokenizer, trained, target, stem, quant, adapter)
     modelfile = write_modelfile(
         target / "Modelfile",
         files[-1],
+        template=template,
         tokenizer=tokenizer,
         system=system,
         adapter=adapter_file,
-        num_ctx=num_ctx or longest,
+        num_ctx=num_ctx,
     )
     if adapter_file:
         files.append(adapter_file)
-    if ollama:
-        server = OllamaServer(name, parse_modelfile(modelfile))
-        with server.http, server.client:
-            server.create(target)
-    return Exported(files, modelfile, name if ollama else None)
+    if not ollama:
+        return Exported(files, modelfile, None)
+    _create_in_ollama(name, modelfile)
+    return Exported(files, modelfile, name)
+
+
+def _context_of(source: str | Path) -> int:
+    """The model's context in tokens, 4,096 at most: a longer one takes memory when it is served."""
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    return min(config.max_position_embeddings, 4096)
+
+
+def _create_in_ollama(name: str, modelfile: Path) -> None:
+    server = OllamaServer(name, parse_modelfile(modelfile))
+    with server.http, server.client:
+        server.create(modelfile.parent)

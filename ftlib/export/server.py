@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -88,6 +89,8 @@ class Server(ABC):
             return pieces
         for _ in pieces:  # at their end `last` is set
             pass
+        if self.last is None:
+            raise ServingError(f"{self.name} gave no answer")
         return self.last
 
     def _named_errors(self, pieces: Iterator[str]) -> Iterator[str]:
@@ -124,7 +127,7 @@ def _check_call(messages: list[dict], sampling: dict) -> None:
             raise ServingError(f"message {message!r}: pass {_EXAMPLE}")
 
 
-def chat(server: Server, prompt: str, **options) -> Reply | Iterator[str]:
+def chat(server: Server, prompt: str, **options: Any) -> Reply | Iterator[str]:
     """The answer to one prompt; `options` as `Server.chat` takes them."""
     return server.chat([{"role": "user", "content": prompt}], **options)
 

@@ -76,9 +76,9 @@ def serve(
             "OLLAMA_HOST"
         )
     why = "" if runtime else f", since no Ollama answers at {ollama_url(host)}"
-    with llama_cpp_server(name, modelfile, path.parent, timeout) as server:
-        log.info("%s is served by llama-cpp-python at %s%s", name, server.base_url, why)
-        yield server
+    with llama_cpp_server(name, modelfile, path.parent, timeout) as local:
+        log.info("%s is served by llama-cpp-python at %s%s", name, local.base_url, why)
+        yield local
 
 
 def _modelfile_of(path: Path) -> Modelfile:

@@ -8,15 +8,19 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from ftlib.adapters.embeddings import embedding_weights, take_embeddings
 from ftlib.adapters.functional import dense_weight, merged_weight
 from ftlib.adapters.io import (
+    PREFIX,
     WEIGHTS,
     base_name,
+    check_embeddings,
     check_tensors,
     expected_shapes,
     read_config,
@@ -45,7 +49,7 @@ class StoredRows:
     shape: torch.Size
 
     def split(self, count: int) -> Iterator[Tensor]:
-        """The rows, `count` at a time. The file is opened anew for each part, as `_read` says."""
+        """The rows, `count` at a time. The file is opened again for each part, as `_read` says."""
         for start in range(0, self.shape[0], count):
             with safe_open(self.file, "pt") as opened:
                 yield opened.get_slice(self.name)[start : start + count]
@@ -65,7 +69,7 @@ class Weight:
 class Source:
     """A model's weights by transformers' names: `load(name)` makes one, and keeps none."""
 
-    config: object
+    config: Any  # transformers' configuration of the architecture
     name: str
     shapes: dict[str, torch.Size]
     load: Callable[[str], Weight]
@@ -254,9 +258,11 @@ def _read_packed(files: dict[str, Path], name: str) -> Tensor:
     return dequantize_packed(_read(files[name], name), state)
 
 
-def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, tuple]:
-    """Name of every adapted weight -> (A, B, scaling, magnitude or None). The adapter is small: all
-    of it is read.
+def read_adapter(
+    adapter: Path, folder: Path, skeleton: nn.Module
+) -> tuple[dict[str, tuple], dict[str, Tensor]]:
+    """(name of every adapted weight -> (A, B, scaling, magnitude or None); the embedding and head
+    that the adapter has of its own, by name). The adapter is small: all of it is read.
     """
     config, fields = read_config(adapter)
     recorded = fields.get("base_model_name_or_path") or ""
@@ -266,6 +272,8 @@ def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, 
             "under its name"
         )
     tensors = read_tensors(adapter)
+    embeddings = take_embeddings(tensors, PREFIX, skeleton)
+    check_embeddings(embeddings, embedding_weights(skeleton), adapter / WEIGHTS)
     names = target_names(skeleton, config.target_modules)
     check_tensors(tensors, expected_shapes(skeleton, names, config), adapter / WEIGHTS)
     updates = {}
@@ -277,7 +285,7 @@ def read_adapter(adapter: Path, folder: Path, skeleton: nn.Module) -> dict[str, 
         if config.use_dora:
             magnitude = tensors[keys["lora_magnitude_vector"]].float()
         updates[f"{name}.weight"] = (A, B, config.scaling, magnitude)
-    return updates
+    return updates, embeddings
 
 
 def from_folder(folder: Path, adapter=None) -> Source:
@@ -292,7 +300,13 @@ def from_folder(folder: Path, adapter=None) -> Source:
     shapes = shapes_of(skeleton)
     files = _files(folder)
     packed = _check_stored(files, shapes, folder)
-    updates = {} if adapter is None else read_adapter(Path(adapter), folder, skeleton)
+    updates: dict[str, tuple] = {}
+    embeddings: dict[str, Tensor] = {}
+    if adapter is not None:
+        updates, embeddings = read_adapter(Path(adapter), folder, skeleton)
+    for name, tensor in embeddings.items():  # resized or trained with the adapter
+        config.vocab_size = len(tensor)
+        shapes[name] = tensor.shape
     if HEAD in updates and HEAD not in shapes:  # tied, but with an adapter of its own
         shapes[HEAD] = shapes[EMBEDDING]
         files[HEAD] = files[EMBEDDING]
@@ -300,6 +314,9 @@ def from_folder(folder: Path, adapter=None) -> Source:
 
     def load(name: str) -> Weight:
         stored = tied.get(name, name)
+        if stored in embeddings:
+            values = embeddings[stored]
+            return _merge(values, *updates[name]) if name in updates else Weight(values)
         if name in (EMBEDDING, HEAD) and name not in updates and stored not in packed:
             return Weight(StoredRows(files[stored], stored, shapes[name]))
         values = _read_packed(files, stored) if stored in packed else _read(files[stored], stored)

@@ -129,9 +129,9 @@ def _pre_tokenizer(content: dict) -> str:
 def _name_of_split(pre_tokenizer: dict) -> str:
     """llama.cpp's name for a split by a pattern, followed by bytes as letters."""
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    pattern = None
+    pattern = ""
     if len(steps) == 2 and steps[0].get("type") == "Split":
-        pattern = steps[0].get("pattern", {}).get("Regex")
+        pattern = steps[0].get("pattern", {}).get("Regex", "")
     pre = PRE_TOKENIZERS.get(pattern)
     if not pre or not _is_plain_byte_level(steps[1]):
         shown = pattern or " + ".join(step.get("type", "none") for step in steps)

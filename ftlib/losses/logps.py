@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftlib.adapters.lora import LoRALinear
 from ftlib.batches.template import IGNORE
+from ftlib.core.dtypes import fp32_or_wider
 from ftlib.core.tiles import tile_rows
 
 
@@ -50,7 +51,7 @@ def _transformed_(products: Tensor, head: Head) -> Tensor:
 
 def _logits(h: Tensor, head: Head, out: Tensor) -> Tensor:
     """The logits of h (n, H), in the first n rows of `out`: a new tensor for each tile would be
-    paged in anew.
+    paged in again.
     """
     out = out[: len(h)]
     if out.dtype == h.dtype:
@@ -75,7 +76,10 @@ def _score(
     """
     logits = _logits(h, head, out)  # (n, V)
     of_y = logits.gather(-1, y[:, None])  # (n, 1)
-    slopes = _slope(logits, head.softcap) if with_rows and head.softcap else None
+    slopes = None
+    if with_rows and head.softcap:
+        slopes = _slope(logits, head.softcap)
+        slope_of_y = _slope(of_y, head.softcap)
     top = logits.amax(-1, keepdim=True)
     p = logits.sub_(top).exp_()  # (n, V), not yet divided by its sum
     total = p.sum(-1, keepdim=True)
@@ -87,7 +91,7 @@ def _score(
     row = head.weight[y]  # (n, H)
     if slopes is not None:
         p *= slopes
-        row *= _slope(of_y, head.softcap).to(row.dtype)
+        row *= slope_of_y.to(row.dtype)
     row.sub_(p.to(row.dtype) @ head.weight)
     row.mul_(head.scale)
     return logps, sums.squeeze(-1), row
@@ -99,7 +103,7 @@ class _TokenLogps(torch.autograd.Function):
 
     Frozen head: ``∂/∂h_n = scale·((onehot(y_n) - p)⊙s)ᵀW``, s the softcap's slope, is computed in
     the forward pass, where the tile's p is at hand, and kept: N x H in place of N x V, and a third
-    of the products less than computing the logits anew. Trained head: only h and the logsumexp are
+    of the products less than computing the logits again. Trained head: only h and the logsumexp are
     kept, and backward makes each tile again.
     """
 
@@ -116,14 +120,14 @@ class _TokenLogps(torch.autograd.Function):
         head_trains = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
         keep_rows = ctx.needs_input_grad[0] and not head_trains
         head = Head(W, bias, scale, softcap)
-        wide = torch.promote_types(h.dtype, torch.float32)
+        wide = fp32_or_wider(h.dtype)
         logps = torch.empty(len(h), dtype=wide, device=h.device)  # (N,)
         sums = torch.empty_like(logps)  # (N,)
         rows = torch.empty_like(h) if keep_rows else None  # (N, H)
         out = torch.empty(min(tile_rows(len(W)), len(h)), len(W), dtype=wide, device=h.device)
         for tile in _tiles(len(h), len(W)):
             logps[tile], sums[tile], row = _score(h[tile], y[tile], head, out, keep_rows)
-            if keep_rows:
+            if rows is not None:
                 rows[tile] = row
         ctx.scale = scale
         ctx.softcap = softcap
@@ -281,7 +285,7 @@ def _check_logits(model, head: Head, products: Tensor, logits: Tensor) -> None:
 
 
 def completion_logps(
-    model, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, **more
+    model: nn.Module, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, **more: Any
 ) -> Tensor:
     """`token_logps` of what `model` computes for the rows: (B, T), 0 where nothing is scored;
     position t scores ``labels[:, t + 1]``.
@@ -344,7 +348,7 @@ def _tiled_logps(model, inner, inputs: dict, labels: Tensor) -> Tensor:
 
 def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
     """`token_logps` from a model's full logits (B, T, V)."""
-    logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))  # (B, T-1, V)
+    logits = logits[:, :-1].to(fp32_or_wider(logits.dtype))  # (B, T-1, V)
     next_labels = labels[:, 1:]
     of_label = logits.gather(-1, next_labels.clamp(min=0)[..., None]).squeeze(-1)  # (B, T-1)
     logps = of_label - logits.logsumexp(-1)
@@ -352,7 +356,11 @@ def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def sequence_logps(
-    model, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, average: bool = False
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+    average: bool = False,
 ) -> Tensor:
     """log π(completion | prompt) of every row (nats): the sum over the tokens that `labels` score,
     or their mean -> (B,).

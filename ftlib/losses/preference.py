@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftlib.core.dtypes import fp32_or_wider
+
 
 class LossError(ValueError):
     """An argument that a loss cannot be computed from: its name, its value and the fix."""
@@ -53,7 +55,7 @@ def _check_not_negative(**numbers: float) -> None:
 
 def _wide(t: Tensor) -> Tensor:
     """In fp32, or as it is where that is wider."""
-    return t.to(torch.promote_types(t.dtype, torch.float32))
+    return t.to(fp32_or_wider(t.dtype))
 
 
 def _described(value) -> str:

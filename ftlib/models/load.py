@@ -5,18 +5,23 @@ error each.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ftlib.batches.template import check_tokenizer
 from ftlib.core.errors import LoadError
 from ftlib.core.paths import EMBEDDED, is_path, resolve, stand_in
+from ftlib.core.runtime import configure, default_threads
 from ftlib.models.nf4 import fix_4bit_layers
 
-THREADS = torch.get_num_threads()  # as PyTorch, or OMP_NUM_THREADS, chose them
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ftlib.core.profiles import Profile
+
 # Tokens that no text holds, the best to pad with first.
 RESERVED = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
 
@@ -56,6 +61,11 @@ def _weight_files(folder: Path) -> list[str]:
         return sorted(set(content["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise LoadError(f"{index} is damaged: download or copy it again") from None
+
+
+def holds_tokenizer(folder: str | os.PathLike) -> bool:
+    """Whether a folder has a tokenizer's files."""
+    return (Path(folder) / "tokenizer_config.json").is_file()
 
 
 def ready_tokenizer(name: str):
@@ -143,30 +153,22 @@ def _settle_4bit(model, precision: str):
     return model
 
 
-def set_threads(count: int) -> None:
-    """Except in a forked child (`over_seeds`): it would wait for ever for its parent's threads,
-    which no fork copies.
-    """
-    if multiprocessing.parent_process() is None:
-        torch.set_num_threads(count)
-
-
 def load_model(
-    name_or_path=None,
+    name_or_path: str | os.PathLike | None = None,
     quantization: str | None = None,
-    profile=None,
+    profile: str | Profile | None = None,
     dtype: torch.dtype | None = None,
-):
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load (model, tokenizer) onto the GPU if there is one, else the CPU.
 
-    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` stands in for
+    `name_or_path`: a folder, a Hub id, or None for the profile's model (`FTLIB_MODEL` replaces
     the last two). `quantization`: None or "nf4" (bitsandbytes, double quantisation; computes in the
     profile's precision, bf16 or fp32); a checkpoint that is stored in 4 bits is loaded as it is,
     whichever is given. Nothing is upcast for training: norms, embedding and head keep their dtype,
     since ftlib's adapters are fp32 themselves and compute in the input's dtype. `dtype`: None takes
-    the profile's. On a CPU it sets PyTorch's threads: one for the embedded model, which is faster
-    so, else as many as there were. Only safetensors are read and no remote code is run. LoadError
-    names what is missing or damaged.
+    the profile's. It calls `ftlib.core.runtime.configure`: on a CPU PyTorch gets one thread for the
+    embedded model, which is faster so, else as many as there were. Only safetensors are read and no
+    remote code is run. LoadError names what is missing or damaged.
     """
     from ftlib.core.profiles import get_profile
 
@@ -176,6 +178,7 @@ def load_model(
         name = str(Path(name).expanduser())
         check_folder(Path(name))
     options = _load_options(name, quantization, profile)
+    _configure_for(name)
     try:
         tokenizer = ready_tokenizer(name)
         model = _load_weights(name, dtype or profile.torch_dtype, options)
@@ -191,27 +194,34 @@ def load_model(
 
 
 def _load_options(name: str, quantization: str | None, profile) -> dict:
-    """What `from_pretrained` is told of this machine and checkpoint; sets the CPU's threads."""
-    from transformers.utils import logging
-
+    """What `from_pretrained` is told of this machine and checkpoint."""
     config = quantization_config(quantization, profile.precision)
     packed = quantised_already(name)
-    tiny = name == resolve(EMBEDDED)
-    options = {"device_map": None}
+    options: dict = {"device_map": None}
     if config and not packed:
         options["quantization_config"] = config
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}
     elif config or packed:
         options["device_map"] = {"": "cpu"}
-    if tiny:  # loads in a blink: a bar would only clutter the notebook
-        logging.disable_progress_bar()
     # Plain matmuls are faster on short rows and a CPU.
-    options["attn_implementation"] = "eager" if tiny else "sdpa"
-    # The embedded model's products are so short that two threads mostly wait for each other.
-    if not torch.cuda.is_available():
-        set_threads(1 if tiny else THREADS)
+    options["attn_implementation"] = "eager" if _is_embedded(name) else "sdpa"
     return options
+
+
+def _is_embedded(name: str) -> bool:
+    return name == resolve(EMBEDDED)
+
+
+def _configure_for(name: str) -> None:
+    """Set the process up for this model (`ftlib.core.runtime.configure`)."""
+    embedded = _is_embedded(name)
+    threads = None
+    if not torch.cuda.is_available():
+        # The embedded model's products are so short that two threads mostly wait for each other.
+        threads = 1 if embedded else default_threads()
+    # It loads in a blink: a bar would only clutter the notebook.
+    configure(threads=threads, progress_bars=not embedded)
 
 
 def _load_weights(name: str, dtype: torch.dtype, options: dict):

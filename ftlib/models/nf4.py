@@ -233,7 +233,7 @@ class QuantizedTensor:
             f"{prefix}.absmax": self.scales,
             f"{prefix}.quant_map": LEVELS[self.quant_type].clone(),
         }
-        if self.outer is not None:
+        if self.outer is not None and self.mean is not None:
             out |= {
                 f"{prefix}.nested_absmax": self.outer,
                 f"{prefix}.nested_quant_map": DYNAMIC_LEVELS.clone(),
@@ -371,8 +371,9 @@ def fix_4bit_layers(model: nn.Module) -> list[str]:
     for name, layer in model.named_modules():
         weight = getattr(layer, "weight", None)
         state = getattr(weight, "quant_state", None)
-        is_4bit = state is not None and hasattr(layer, "compute_dtype")
-        if not is_4bit or weight.device.type != "cpu":
+        if state is None or not hasattr(layer, "compute_dtype"):
+            continue
+        if layer.weight.device.type != "cpu":
             continue
         if blocks_end_with_rows(state.shape, state.blocksize):
             continue

@@ -5,7 +5,6 @@ lab without the weights.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ftlib.core.atomic import new_folder
 from ftlib.models.nf4 import DYNAMIC_LEVELS, SCALE_BLOCK, QuantizedTensor
 from ftlib.models.skeleton import empty_model, shapes_of
 
@@ -72,7 +72,7 @@ def _shards(
     """Names of the parameters by file, in order; a file holds at most `limit` bytes, or one
     parameter.
     """
-    shards = [[]]
+    shards: list[list[str]] = [[]]
     size = 0.0
     for name, shape in shapes.items():
         own = shape.numel() * (NF4_BYTES if name in nf4 else itemsize)
@@ -86,10 +86,10 @@ def _shards(
 
 def _write(folder: Path, shards: list[list[str]], make) -> None:
     """One file a shard, of the tensors that `make(name)` gives, and the index of several."""
-    index = {}
+    index: dict[str, str] = {}
     total = 0
     for i, names in enumerate(tqdm(shards, desc="random checkpoint", unit="shard"), 1):
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name in names:
             tensors |= make(name)
         file = "model.safetensors"
@@ -100,8 +100,8 @@ def _write(folder: Path, shards: list[list[str]], make) -> None:
         total += sum(t.nbytes for t in tensors.values())
     if len(shards) > 1:
         content = {"metadata": {"total_size": total}, "weight_map": index}
-        file = folder / "model.safetensors.index.json"
-        file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        index_file = folder / "model.safetensors.index.json"
+        index_file.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def write_random_checkpoint(
@@ -140,14 +140,9 @@ def write_random_checkpoint(
     def make(name: str) -> dict[str, Tensor]:
         return _tensors(name, shapes[name], name in nf4, std, dtype, generator)
 
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
+    with new_folder(folder) as partial:
         _describe(config, type(model).__name__, partial, quantization, dtype, tokenizer)
         _write(partial, shards, make)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -6,28 +6,41 @@ refuses to resume with other settings or data, and ends with `adapter/` and `man
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.packing import pack
-from ftlib.training.folder import RunError, RunFolder, log, open_folder, run_settings
+from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
+from ftlib.core.checks import as_rows
+from ftlib.training.errors import RunError
+from ftlib.training.folder import log, open_folder
+from ftlib.training.identity import run_settings
 from ftlib.training.neftune import neftune
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.trainer import SFTTrainer
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
 
 def finetune(
-    model,
-    tokenizer,
-    rows,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[dict],
     *,
     steps: int,
     learning_rate: float,
     batch_size: int = 32,
     seed: int = 0,
-    eval_rows=None,
+    eval_rows: Iterable[dict] | None = None,
     eval_steps: int | None = None,
-    output_dir=None,
+    output_dir: str | os.PathLike | None = None,
     resume: bool = True,
     save_steps: int = 50,
     schedule: str = "cosine",
@@ -75,7 +88,7 @@ def finetune(
         save_steps=save_steps,
         eval_steps=eval_steps,
         log_steps=log_steps,
-        output_dir=output_dir,
+        output_dir=Path(output_dir) if output_dir else None,
         resume=resume,
         show=show,
     )
@@ -85,27 +98,30 @@ def finetune(
             f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's "
             "own length, which a packed row does not have; choose one of them"
         )
+    rows = as_rows("rows", rows, RunError)
+    eval_rows = as_rows("eval_rows", eval_rows or [], RunError)
     train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing)
+    check_ids(model, tokenizer, [row["input_ids"] for row in [*train_set, *(eval_set or [])]])
+    warn_of_frozen_rows(model, tokenizer)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
-    folder = RunFolder()
-    if options.output_dir:
-        identity = {**options.identity(), "neftune_alpha": neftune_alpha}
-        if packing:
-            identity["packing"] = True
-        settings = run_settings(model, rows, eval_rows, **identity)
-        folder = open_folder(options.output_dir, settings, resume, args)
+    identity = {**options.identity(), "neftune_alpha": neftune_alpha}
+    if packing:
+        identity["packing"] = True
+    encoded = [train_set, eval_set]
+    settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **identity)
     collator = PackedCollator if packing else SFTCollator
-    trainer = SFTTrainer(
-        model=model,
-        args=args,
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        data_collator=collator(tokenizer.pad_token_id),
-        callbacks=run_callbacks(args, show),
-    )
-    with neftune(model, neftune_alpha):
-        return run_training(trainer, folder)
+    with open_folder(options.output_dir, settings, resume, args) as folder:
+        trainer = SFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=train_set,
+            eval_dataset=eval_set,
+            data_collator=collator(tokenizer.pad_token_id),
+            callbacks=run_callbacks(args, show),
+        )
+        with neftune(model, neftune_alpha):
+            return run_training(trainer, folder, tokenizer)
 
 
 def _encode(

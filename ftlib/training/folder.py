@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
 
-from ftlib.adapters.active import adapter_of
-from ftlib.adapters.io import base_name
 from ftlib.core.atomic import replacing
-from ftlib.data.rows import fingerprint
+from ftlib.core.locks import LockedError, locked
+from ftlib.training.checkpoints import COMPLETE, last_checkpoint, steps_of
+from ftlib.training.errors import RunError
+from ftlib.training.identity import refuse_another_run
 
 log = logging.getLogger("ftlib")
-COMPLETE = "complete"
 MANIFEST = "manifest.json"
 SETTINGS = "settings.json"
-# What version 0.1.0 did not record: a run that it began goes on with what is asked for now.
-LATER_SETTINGS = ("precision", "dtype")
-
-
-class RunError(ValueError):
-    """A training run that cannot start or resume, with the reason and the fix."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class RunFolder:
     """
 
     path: Path | None = None
-    settings: dict | None = None
+    settings: dict = field(default_factory=dict)
     checkpoint: Path | None = None
 
     @property
@@ -56,38 +52,10 @@ class MarkComplete(TrainerCallback):
             (checkpoint / COMPLETE).touch()
 
 
-def steps_of(checkpoint: Path | None) -> int:
-    """Optimizer steps that a checkpoint has behind it; 0 for none."""
-    if checkpoint is None:
-        return 0
-    return int(checkpoint.name.rsplit("-", 1)[1])
-
-
-def last_checkpoint(output_dir: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
-    complete = [mark.parent for mark in output_dir.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(complete, key=steps_of, default=None)
-
-
 def write_json(path: Path, content: dict) -> None:
     with replacing(path) as temporary:
         text = json.dumps(content, indent=1, sort_keys=True)
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def run_settings(model, rows, eval_rows, **options) -> dict:
-    """What makes a run the run that it is: model, data, and the options given."""
-    adapter = adapter_of(model)
-    settings = {
-        "base": base_name(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "data": fingerprint(rows),
-        "rows": len(rows),
-        "adapter": adapter.options if adapter else None,
-        "eval_data": fingerprint(eval_rows or []),
-        **options,
-    }
-    return json.loads(json.dumps(settings))  # tuples become lists, as they will on reading
 
 
 def _recorded_settings(file: Path) -> dict:
@@ -99,25 +67,13 @@ def _recorded_settings(file: Path) -> dict:
         ) from None
 
 
-def _refuse_another_run(output_dir: Path, before: dict, settings: dict) -> None:
-    """RunError that names the first setting that differs."""
-    for name, value in settings.items():
-        if name in LATER_SETTINGS and name not in before:
-            continue
-        if before.get(name) != value:
-            raise RunError(
-                f"{output_dir} holds a run with other settings ({name}: {before.get(name)!r} "
-                f"there, {value!r} now): choose another output_dir, or delete that one"
-            )
-
-
 def prepare_folder(output_dir: Path, settings: dict, resume: bool) -> Path | None:
     """Create the run's folder or check that it holds this very run; returns the checkpoint to
     resume from.
     """
     recorded = output_dir / SETTINGS
     if recorded.is_file() and resume:
-        _refuse_another_run(output_dir, _recorded_settings(recorded), settings)
+        refuse_another_run(output_dir, _recorded_settings(recorded), settings)
         return last_checkpoint(output_dir)
     if output_dir.exists() and any(output_dir.iterdir()):
         state = "is not empty" if resume else "is not empty and resume=False"
@@ -127,12 +83,34 @@ def prepare_folder(output_dir: Path, settings: dict, resume: bool) -> Path | Non
     return None
 
 
+@contextlib.contextmanager
 def open_folder(
-    output_dir: Path, settings: dict, resume: bool, args: TrainingArguments
-) -> RunFolder:
-    """The run's folder, prepared by the first process before the others look at it."""
+    output_dir: Path | None, settings: dict, resume: bool, args: TrainingArguments
+) -> Iterator[RunFolder]:
+    """The run's folder, prepared by the first process before the others look at it, and this run's
+    alone within the block; none where there is no `output_dir`.
+    """
+    if output_dir is None:
+        yield RunFolder()
+        return
     if args.world_size > 1:
         settings["processes"] = args.world_size
-    with args.main_process_first():
-        checkpoint = prepare_folder(output_dir, settings, resume)
-    return RunFolder(output_dir, settings, checkpoint)
+    is_first = args.process_index == 0
+    with contextlib.ExitStack() as stack:
+        if is_first:
+            stack.enter_context(_alone(output_dir))
+        with args.main_process_first():
+            checkpoint = prepare_folder(output_dir, settings, resume)
+        yield RunFolder(output_dir, settings, checkpoint)
+
+
+@contextlib.contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    try:
+        with locked(output_dir, "run", wait=False):
+            yield
+    except LockedError:
+        raise RunError(
+            f"{output_dir}: another process trains in it now: wait until it has ended, or choose "
+            "another output_dir"
+        ) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ftlib.losses.preference import dpo_loss, kto_loss, orpo_loss, simpo_loss
-from ftlib.training.folder import RunError
+from ftlib.training.errors import RunError
 
 SIDES = (
     "rewards/chosen",
@@ -42,10 +42,10 @@ class LossSpec:
     paired: bool = True
 
     def validate(self, given: dict) -> dict[str, float]:
-        """All options: the defaults, and those given in their place, None standing for the default.
+        """All options: the defaults, and those given in their place, None means the default.
 
-        RunError for an option that the loss has not, and the loss's own LossError for a value that
-        it cannot take: it is asked now, with one example, and not in the first step.
+        RunError for an option that the loss does not have, and the loss's own LossError for a value
+        that it cannot take: it is asked now, with one example, and not in the first step.
         """
         options = dict(self.options)
         for name, value in given.items():

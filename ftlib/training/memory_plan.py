@@ -9,9 +9,12 @@ quantisation, adapter, gradients, optimizer, activations, logits. It knows decod
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.machine import available_bytes
 from ftlib.core.tiles import tile_rows
 
@@ -23,7 +26,7 @@ _LLAMA3 = {
     "tie_word_embeddings": False,
 }
 _LLAMA2 = {"vocab_size": 32000, "head_dim": 128, "tie_word_embeddings": False}
-MODELS = {
+MODELS: dict[str, dict] = {
     "llama-3.2-1b": {
         **_LLAMA3,
         "hidden_size": 2048,
@@ -109,6 +112,15 @@ OPTIMIZER_BYTES = {
 FP32 = 4  # bytes
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+# What a plan can be asked for, by the argument of `plan_memory`.
+CHOICES = {
+    "method": METHODS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZER_BYTES,
+    "dtype": DTYPE_BYTES,
+    "attention": ("sdpa", "eager"),
+    "device": ("cuda", "cpu"),
+}
 # An estimate: CUDA's context and libraries, and what PyTorch's allocator keeps in reserve.
 CUDA_CONTEXT = 1_000_000_000
 NEEDED = (
@@ -166,9 +178,7 @@ def _complete(config: dict, source: str) -> dict:
                 f"{source} has {name}={config[name]}: mixtures of experts are not planned for"
             )
     for name in NEEDED:
-        value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PlanError(f"{source} has {name}={value!r}: a whole number above 0 is needed")
+        check_positive_integer(f"{source} has {name}", config.get(name), PlanError)
     heads = config["num_attention_heads"]
     config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
     config["head_dim"] = config.get("head_dim") or config["hidden_size"] // heads
@@ -309,7 +319,7 @@ class MemoryPlan:
                 ways.append(_in_words(change))
         if ways:
             return ways
-        together = {}
+        together: dict = {}
         for change in changes:
             together |= change
         return [_in_words(together)] if self._with(together).fits(available) else []
@@ -320,7 +330,7 @@ class MemoryPlan:
     def _changes(self) -> list[dict]:
         """What can be asked for less of, each alone."""
         now = self.settings
-        changes = [
+        changes: list[dict] = [
             {"gradient_checkpointing": True},
             {"batch_size": 1},
             {"full_logits": False},
@@ -336,10 +346,10 @@ class MemoryPlan:
 
 
 def plan_memory(
-    config,
+    config: Any,
     method: str = "qlora",
     r: int = 16,
-    target_modules="all-linear",
+    target_modules: str | Sequence[str] = "all-linear",
     batch_size: int = 1,
     seq_len: int = 1024,
     gradient_checkpointing: bool = True,
@@ -360,20 +370,6 @@ def plan_memory(
     log-probabilities are made of tiles (all tokens taken as scored) unless `full_logits`. Computes
     in bf16 where `dtype` has 16 bits, else in fp32. Raises PlanError (a ValueError).
     """
-    for name, value, known in (
-        ("method", method, METHODS),
-        ("loss", loss, LOSSES),
-        ("optimizer", optimizer, OPTIMIZER_BYTES),
-        ("dtype", dtype, DTYPE_BYTES),
-        ("attention", attention, ("sdpa", "eager")),
-        ("device", device, ("cuda", "cpu")),
-    ):
-        if value not in known:
-            raise PlanError(f"{name}={value!r}: use one of {', '.join(known)}")
-    for name, value in (("r", r), ("batch_size", batch_size), ("seq_len", seq_len)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PlanError(f"{name}={value!r}: must be a whole number above 0")
-    shape = read_config(config)
     settings = {
         "method": method,
         "r": r,
@@ -388,10 +384,21 @@ def plan_memory(
         "attention": attention,
         "device": device,
     }
+    _check_settings(settings)
+    shape = read_config(config)
     name = shape.get("_name_or_path") or "the model"
     if isinstance(config, (str, Path)):
         name = str(config)
     return MemoryPlan(name, _parts(shape, settings), settings, shape)
+
+
+def _check_settings(settings: dict) -> None:
+    """PlanError for a value that is not planned for."""
+    for name, known in CHOICES.items():
+        if settings[name] not in known:
+            raise PlanError(f"{name}={settings[name]!r}: use one of {', '.join(known)}")
+    for name in ("r", "batch_size", "seq_len"):
+        check_positive_integer(name, settings[name], PlanError)
 
 
 def _in_words(change: dict) -> str:
@@ -414,23 +421,10 @@ def _trained(config: dict, s: dict, targets: tuple[str, ...]) -> int:
 
 def _parts(config: dict, s: dict) -> dict[str, int]:
     """Bytes by part."""
-    count = count_config(config)
     full = s["method"] == "full"
-    quantised = s["method"].startswith("q")
-    width = DTYPE_BYTES[s["dtype"]]
     targets = () if full else _targets(s["target_modules"], linear_shapes(config))
-    total = sum(count.values())
     trained = _trained(config, s, targets)
-    parts = {}
-    if full:
-        parts["weights"] = FP32 * total
-    elif quantised:
-        parts["weights"] = round(count["linear"] / 2 + (total - count["linear"]) * width)
-        parts["quantisation constants"] = round(count["linear"] * (NF4_BITS - 4) / 8)
-    else:
-        parts["weights"] = total * width
-    if full and s["loss"] in ("dpo", "kto"):
-        parts["reference model"] = total * width
+    parts = _weight_bytes(config, s)
     if not full:
         parts["adapter"] = FP32 * trained
     parts["gradients"] = FP32 * trained
@@ -439,19 +433,44 @@ def _parts(config: dict, s: dict) -> dict[str, int]:
     parts["activations"] = kept
     parts["logits"] = head
     parts["working space"] = work
-    # The three moments at which a step can hold most.
-    at_the_loss = kept + head
-    if full:
-        at_the_loss += FP32 * count["head"]
-    in_a_block = kept + work
-    at_the_optimizer = parts["gradients"]
-    if s["gradient_checkpointing"]:
-        at_the_optimizer += work
-    peak = max(at_the_loss, in_a_block, at_the_optimizer)
-    parts["not held at the same moment"] = peak - kept - head - work - parts["gradients"]
+    together = kept + head + work + parts["gradients"]
+    peak = _step_peak(config, s, kept, head, work, parts["gradients"])
+    parts["not held at the same moment"] = peak - together
     if s["device"] == "cuda":
         parts["CUDA context (estimate)"] = CUDA_CONTEXT
     return parts
+
+
+def _weight_bytes(config: dict, s: dict) -> dict[str, int]:
+    """Bytes of the base's weights, of what their quantisation adds, and of a second model where the
+    loss needs one as its reference.
+    """
+    count = count_config(config)
+    total = sum(count.values())
+    width = DTYPE_BYTES[s["dtype"]]
+    if s["method"] == "full":
+        parts = {"weights": FP32 * total}
+        if s["loss"] in ("dpo", "kto"):
+            parts["reference model"] = total * width
+        return parts
+    if not s["method"].startswith("q"):
+        return {"weights": total * width}
+    in_4_bits = count["linear"] / 2
+    others = (total - count["linear"]) * width
+    constants = count["linear"] * (NF4_BITS - 4) / 8
+    return {"weights": round(in_4_bits + others), "quantisation constants": round(constants)}
+
+
+def _step_peak(config: dict, s: dict, kept: int, head: int, work: int, gradients: int) -> int:
+    """The most that a step holds beside weights and optimizer: at one of three moments."""
+    at_the_loss = kept + head
+    if s["method"] == "full":
+        at_the_loss += FP32 * count_config(config)["head"]
+    in_a_block = kept + work
+    at_the_optimizer = gradients
+    if s["gradient_checkpointing"]:
+        at_the_optimizer += work
+    return max(at_the_loss, in_a_block, at_the_optimizer)
 
 
 def _step_bytes(config: dict, s: dict, targets: tuple, trained: int) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,9 @@ def neftune_noise(
 
 
 @contextlib.contextmanager
-def neftune(model: nn.Module, noise_alpha: float = 5.0, length: str = "real"):
+def neftune(
+    model: nn.Module, noise_alpha: float = 5.0, length: str = "real"
+) -> Iterator[nn.Module]:
     """Within the block the model's input embeddings are noised, in training mode only; nothing
     stays behind.
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
+from ftlib.adapters.active import unsaved_parameters
 from ftlib.adapters.lora import count_parameters
+from ftlib.core.checks import check_above_zero, check_number, check_positive_integer
 from ftlib.core.profiles import get_profile
-from ftlib.training.folder import RunError, log
+from ftlib.training.errors import RunError
+from ftlib.training.folder import log
 
 PRECISIONS = ("fp32", "bf16")
 OPTIMIZERS = {
@@ -19,9 +23,20 @@ OPTIMIZERS = {
     "paged_adamw": "paged_adamw_32bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
 }
+# Trainer's schedules that need to be told nothing but the number of steps.
+SCHEDULES = (
+    "cosine",
+    "linear",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+)
 # Parameters from which activations are recomputed rather than kept, unless `checkpointing` says
 # otherwise.
 LARGE = 7e9
+COUNTS = ("steps", "batch_size", "accumulate", "max_length", "save_steps", "log_steps")
 # What makes a run the run that it is: one that goes on with another value is another run.
 IDENTITY = (
     "steps",
@@ -64,13 +79,19 @@ class TrainOptions:
     show: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
-            raise RunError(
-                f"steps={self.steps}, batch_size={self.batch_size}, "
-                f"learning_rate={self.learning_rate}: all must be above 0"
-            )
+        for name in COUNTS:
+            value = check_positive_integer(name, getattr(self, name), RunError)
+            setattr(self, name, value)
+        if self.eval_steps is not None:
+            self.eval_steps = check_positive_integer("eval_steps", self.eval_steps, RunError)
+        check_above_zero("learning_rate", self.learning_rate, RunError)
+        check_number("weight_decay", self.weight_decay, 0, error=RunError)
+        check_seed(self.seed)
+        check_warmup(self.warmup, self.steps)
+        optimizer_name(self.optimizer)
+        if self.schedule not in SCHEDULES:
+            raise RunError(f"schedule={self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         self.precision = check_precision(self.precision)
-        self.output_dir = Path(self.output_dir) if self.output_dir else None
 
     def identity(self) -> dict:
         """What is recorded of a run, and compared when it goes on."""
@@ -110,6 +131,24 @@ class TrainOptions:
         )
 
 
+def check_warmup(warmup: float, steps: int) -> None:
+    """RunError unless `warmup` is a share of the steps; a number of steps is told what to pass."""
+    is_count = isinstance(warmup, Real) and not isinstance(warmup, bool) and warmup >= 1
+    if is_count and warmup < steps:
+        raise RunError(
+            f"warmup={warmup!r} is a share of the steps, from 0 up to 1: for {warmup:g} of "
+            f"{steps} steps pass warmup={warmup / steps:.3g}"
+        )
+    check_number("warmup", warmup, 0, 1, RunError)
+
+
+def check_seed(seed: int) -> None:
+    """RunError unless `seed` is what PyTorch and NumPy both take: a whole number of 32 bits."""
+    is_integer = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not is_integer or not 0 <= seed < 2**32:
+        raise RunError(f"seed={seed!r}: must be a whole number from 0 up to 2**32")
+
+
 def check_precision(precision: str | None) -> str:
     """The precision asked for; None takes the profile's. RunError for another name, or for bf16 on
     a GPU without it.
@@ -130,7 +169,7 @@ def check_precision(precision: str | None) -> str:
     return precision
 
 
-def uses_autocast(model, precision: str) -> bool:
+def uses_autocast(model, precision: str | None) -> bool:
     """Whether products of fp32 weights are taken in bf16. Weights of another dtype, be it bf16 or
     float64, compute in their own.
     """
@@ -150,11 +189,18 @@ def optimizer_name(name: str) -> str:
 
 
 def check_trainable(model) -> None:
-    """RunError for a model of which nothing would train."""
+    """RunError for a model of which nothing would train, or something that would not be saved."""
     trained, _ = count_parameters(model)
     if not trained:
         raise RunError(
             "no parameter of the model requires grad: call add_lora, or model.requires_grad_(True)"
+        )
+    lost = unsaved_parameters(model)
+    if lost:
+        raise RunError(
+            f"{len(lost)} parameters beside the adapter require grad, the first {lost[0]!r}, but "
+            "an adapter's folder does not hold them: call requires_grad_(False) on them, or train "
+            "the whole model without an adapter"
         )
 
 

@@ -8,13 +8,21 @@ are the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ftlib.adapters.embeddings import changed_embeddings
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
-from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length
-from ftlib.training.folder import RunError, RunFolder, open_folder, run_settings
+from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, token_lists
+from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
+from ftlib.core.checks import as_rows
+from ftlib.training.errors import RunError
+from ftlib.training.folder import open_folder
+from ftlib.training.identity import run_settings
 from ftlib.training.loss_spec import LossSpec, loss_spec
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.preference_trainer import PreferenceTrainer, why_unshared
@@ -22,13 +30,18 @@ from ftlib.training.reference_logps import add_reference
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.samplers import LengthGroupedSampler
 
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
 log = logging.getLogger("ftlib")
 
 
 def prefer(
-    model,
-    tokenizer,
-    rows,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[dict],
     *,
     steps: int,
     learning_rate: float,
@@ -43,9 +56,9 @@ def prefer(
     share_prefix: bool = True,
     batch_size: int = 16,
     seed: int = 0,
-    eval_rows=None,
+    eval_rows: Iterable[dict] | None = None,
     eval_steps: int | None = None,
-    output_dir=None,
+    output_dir: str | os.PathLike | None = None,
     resume: bool = True,
     save_steps: int = 50,
     schedule: str = "cosine",
@@ -67,7 +80,7 @@ def prefer(
     undesirable row. Rows too long for `max_length` are left out and counted. `loss` and its
     options, defaults those of `ftlib.losses.preference`: "dpo" (beta 0.1, label_smoothing 0),
     "simpo" (beta 2, gamma_beta_ratio 0.5), "orpo" (beta 0.1), "kto" (beta 0.1, desirable_weight 1,
-    undesirable_weight 1). `loss_function` stands in for the one of that name in
+    undesirable_weight 1). `loss_function` replaces the one of that name in
     `ftlib.losses.preference`: it is called with the same arguments, options by keyword, and returns
     the same. A manifest then knows it by its name alone.
 
@@ -111,7 +124,7 @@ def prefer(
         save_steps=save_steps,
         eval_steps=eval_steps,
         log_steps=log_steps,
-        output_dir=output_dir,
+        output_dir=Path(output_dir) if output_dir else None,
         resume=resume,
         show=show,
     )
@@ -124,45 +137,81 @@ def prefer(
         "desirable_weight": desirable_weight,
         "undesirable_weight": undesirable_weight,
     }
-    loss_options = spec.validate(given)
-    reference = _check_reference(model, spec, reference)
-    args = options.trainer_arguments(model, evaluates=bool(eval_rows))
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, max_length)
-    if not spec.paired:
-        _say_balance(train_set, **_weights(loss_options))
-    collator = preference_collator(model, tokenizer, spec, share_prefix)
-    recompute_activations(model, checkpointing)
-    folder = RunFolder()
-    if options.output_dir:
-        settings = run_settings(
-            model,
-            rows,
-            eval_rows,
-            **options.identity(),
-            loss=loss,
-            **loss_options,
-            loss_function=_name_of(loss_function),
-            reference="cached" if isinstance(reference, Path) else reference,
-            share_prefix=getattr(collator, "share_prefix", False),
-        )
-        folder = open_folder(options.output_dir, settings, resume, args)
-    trainer = PreferenceTrainer(
-        model,
-        loss,
-        loss_options,
-        adapter_off=reference == "adapter_off",
+    objective = Objective(
+        spec=spec,
+        options=spec.validate(given),
         function=loss_function,
-        args=args,
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        data_collator=collator,
-        callbacks=run_callbacks(args, show),
+        reference=_check_reference(model, spec, reference),
     )
-    wants_reference = reference not in (None, "adapter_off")
-    if wants_reference and folder.done_steps < steps:
-        shared = reference if isinstance(reference, Path) else None
-        add_reference(trainer, options.precision, folder, shared, show and args.process_index == 0)
-    return run_training(trainer, folder)
+    rows = as_rows("rows", rows, RunError)
+    eval_rows = as_rows("eval_rows", eval_rows or [], RunError)
+    return _run(model, tokenizer, rows, eval_rows, options, objective, share_prefix)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What preferences are trained with: the loss, its `options`, a `function` in the place of its
+    own, and its checked `reference` ("cached", "adapter_off", a folder, or None).
+    """
+
+    spec: LossSpec
+    options: dict[str, float]
+    function: Callable | None
+    reference: str | Path | None
+
+    @property
+    def shared_folder(self) -> Path | None:
+        """Where several runs keep their reference, if they share one."""
+        return self.reference if isinstance(self.reference, Path) else None
+
+    def settings(self) -> dict:
+        """What is recorded of it with a run."""
+        return {
+            "loss": self.spec.name,
+            **self.options,
+            "loss_function": _name_of(self.function),
+            "reference": "cached" if self.shared_folder else self.reference,
+        }
+
+
+def _run(
+    model, tokenizer, rows, eval_rows, options: TrainOptions, objective: Objective, share: bool
+) -> Run:
+    """Encode the rows, open the run's folder, have the reference ready, and train."""
+    spec = objective.spec
+    args = options.trainer_arguments(model, evaluates=bool(eval_rows))
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, options.max_length)
+    check_ids(model, tokenizer, token_lists([*train_set, *(eval_set or [])]))
+    warn_of_frozen_rows(model, tokenizer)
+    if not spec.paired:
+        _say_balance(train_set, **_weights(objective.options))
+    collator = preference_collator(model, tokenizer, spec, share)
+    recompute_activations(model, options.checkpointing)
+    recorded = {
+        **options.identity(),
+        **objective.settings(),
+        "share_prefix": getattr(collator, "share_prefix", False),
+    }
+    encoded = [train_set, eval_set]
+    settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **recorded)
+    with open_folder(options.output_dir, settings, options.resume, args) as folder:
+        trainer = PreferenceTrainer(
+            model,
+            spec.name,
+            objective.options,
+            adapter_off=objective.reference == "adapter_off",
+            function=objective.function,
+            args=args,
+            train_dataset=train_set,
+            eval_dataset=eval_set,
+            data_collator=collator,
+            callbacks=run_callbacks(args, options.show),
+        )
+        wants_reference = objective.reference not in (None, "adapter_off")
+        if wants_reference and folder.done_steps < options.steps:
+            show = options.show and args.process_index == 0
+            add_reference(trainer, options.precision, folder, objective.shared_folder, show)
+        return run_training(trainer, folder, tokenizer)
 
 
 def _name_of(function: Callable | None) -> str | None:
@@ -184,10 +233,16 @@ def _check_reference(model, spec: LossSpec, reference) -> str | Path | None:
             "reference='adapter_off': the model has no LoRA adapter; use reference='cached', or "
             "call add_lora first"
         )
+    trains_embedding = any(weight.requires_grad for weight in changed_embeddings(model).values())
+    if reference == "adapter_off" and trains_embedding:
+        raise RunError(
+            "reference='adapter_off': the embedding trains too, and switching the adapter off does "
+            "not bring back the one of the start; use reference='cached'"
+        )
     if isinstance(reference, str) and reference not in ("cached", "adapter_off"):
         raise RunError(
             f"reference={reference!r}: use 'cached', 'adapter_off', or a pathlib.Path where the "
-            "cache shall lie"
+            "cache is to be"
         )
     return "cached" if reference is None else reference
 

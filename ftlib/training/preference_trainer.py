@@ -84,7 +84,7 @@ def pair_logps(model, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         labels,
         position_ids=batch["position_ids"],
     )
-    # A segment's first label is ignored, so a score stands in the segment that it belongs to.
+    # A segment's first label is ignored, so a score is in the segment that it belongs to.
     inside = torch.stack([segments == CHOSEN, segments == REJECTED], dim=1)
     sums = (logps[:, None] * inside).sum(-1)
     counts = ((labels != IGNORE)[:, None] & inside).sum(-1)
@@ -123,7 +123,7 @@ def _kto_sums(model, batch: dict[str, Tensor], prefix: str) -> tuple[Tensor, Ten
 
 
 class PreferenceTrainer(SFTTrainer):
-    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` stands in for the
+    """`SFTTrainer` with a preference loss. `options` are the loss's; `function` replaces the
     one of that name in `ftlib.losses.preference`; `adapter_off`: the reference is the base, run in
     every step.
 
@@ -256,12 +256,12 @@ class PreferenceTrainer(SFTTrainer):
     ) -> dict[str, float]:
         """Means over the rows of the whole set: of the loss and of every metric."""
         sums: dict[str, Tensor] = {}
-        self.model.eval()
-        for batch, counts in self.eval_batches(eval_dataset):
-            with self.accelerator.autocast():
-                losses, values = self.row_losses(self.model, batch)
-            if counts:
-                _add(sums, {"loss": losses, **values})
+        with evaluation_mode(self.model):
+            for batch, counts in self.eval_batches(eval_dataset):
+                with self.accelerator.autocast():
+                    losses, values = self.row_losses(self.model, batch)
+                if counts:
+                    _add(sums, {"loss": losses, **values})
         metrics = {
             f"{metric_key_prefix}_{name}": mean
             for name, mean in self._means(sums, ("loss", *self.metric_names)).items()

@@ -10,54 +10,39 @@ seed, or the A that was drawn beside a B of zeros.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ftlib.adapters.io import base_name
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.preference import sequences_of
+from ftlib.core.atomic import replacing
 from ftlib.data.rows import fingerprint
-from ftlib.training.folder import RunError, write_json
+from ftlib.training.errors import RunError
+from ftlib.training.folder import write_json
+from ftlib.training.identity import digest_parameters
 
 LOGPS = "reference.safetensors"
 MANIFEST = "reference.json"
 KEY_BYTES = 16
-# Values of every frozen tensor in its fingerprint: enough to tell a merged or another base, at any
-# size.
-SAMPLE = 64
 
 
 # --- which policy ---------------------------------------------------------------------------------
-def _digest(parameters) -> str:
-    digest = hashlib.sha256()
-    for name, p in parameters:
-        values = p.detach().flatten()
-        if not p.requires_grad:
-            values = values[:: max(1, len(values) // SAMPLE)]
-        digest.update(f"{name} {tuple(p.shape)} {p.dtype}".encode())
-        digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _idle_parameters(model) -> set[int]:
     """Ids of the A and B of layers whose B is zero: so is (alpha/r)·BA there, whatever A is."""
-    idle = set()
+    idle: set[int] = set()
     for layer in lora_layers(model).values():
         if not layer.lora_B.any():
             idle.update((id(layer.lora_A), id(layer.lora_B)))
     return idle
 
 
-def describe(model, precision: str) -> dict[str, str]:
+def describe(model, precision: str | None) -> dict:
     """What log-probabilities of given tokens depend on: the base's name, a fingerprint of its
     weights (a sample of each tensor) and of the trained ones (all, but for adapters that do nothing
     yet), and the precision they are computed in.
@@ -72,33 +57,18 @@ def describe(model, precision: str) -> dict[str, str]:
             trained.append((name, p))
     return {
         "base": base_name(model),
-        "base_weights": _digest(frozen),
-        "adapter": _digest(trained),
+        "base_weights": digest_parameters(frozen),
+        "adapter": digest_parameters(trained),
         "precision": precision,
     }
 
 
 # --- the folder -----------------------------------------------------------------------------------
 def sequence_key(prompt_ids: list[int], completion_ids: list[int]) -> bytes:
-    """What stands for a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and
+    """The key of a sequence in a folder: the first 16 bytes of a SHA-256 over its tokens and
     where the prompt ends.
     """
     return hashlib.sha256(json.dumps([prompt_ids, completion_ids]).encode()).digest()[:KEY_BYTES]
-
-
-@contextlib.contextmanager
-def locked(folder: Path | None):
-    """Within the block no other process of this machine and user computes for the folder; None
-    needs no lock.
-
-    The lock lies with the temporary files, so that the folder holds what is kept and nothing else.
-    """
-    if folder is None:
-        yield
-        return
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"ftlib-reference-{os.getuid()}-{name}.lock"):
-        yield
 
 
 def _of_rows(recorded: dict, tensors: dict, parts: dict[str, list[dict]]) -> dict[bytes, float]:
@@ -160,10 +130,8 @@ def save_reference(
     folder: Path, described: dict, known: dict[bytes, float], dtype: torch.dtype
 ) -> None:
     """Written beside and renamed, the manifest last: a folder with a manifest is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     keys = torch.tensor([list(key) for key in known], dtype=torch.uint8)
     logps = torch.tensor(list(known.values()), dtype=dtype)
-    temporary = folder / f".{LOGPS}.{os.getpid()}.tmp"
-    save_file({"keys": keys, "logps": logps}, temporary)
-    os.replace(temporary, folder / LOGPS)
+    with replacing(folder / LOGPS) as temporary:
+        save_file({"keys": keys, "logps": logps}, temporary)
     write_json(folder / MANIFEST, described)

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 
 from ftlib.batches.preference import sequences_of
-from ftlib.training.folder import RunError, RunFolder
+from ftlib.core.locks import locked
+from ftlib.training.errors import RunError
+from ftlib.training.folder import RunFolder
 from ftlib.training.preference_trainer import PreferenceTrainer
-from ftlib.training.reference import describe, load_reference, locked, save_reference, sequence_key
+from ftlib.training.reference import describe, load_reference, save_reference, sequence_key
 
 
 def row_keys(item: dict) -> list[bytes]:
@@ -37,7 +39,7 @@ def _compute(
 ) -> tuple[dict[bytes, float], torch.dtype]:
     """Log-probabilities of these pairs or sequences by key, and their dtype."""
     logps = trainer.reference_logps(todo, show)
-    computed = {}
+    computed: dict[bytes, float] = {}
     for item, values in zip(todo, logps.tolist(), strict=True):
         keys = row_keys(item) if "chosen_ids" in item else [sequence_key(**item)]
         computed.update(zip(keys, values, strict=True))
@@ -46,7 +48,7 @@ def _compute(
 
 def add_reference(
     trainer: PreferenceTrainer,
-    precision: str,
+    precision: str | None,
     run: RunFolder,
     shared: Path | None,
     show: bool,
@@ -62,7 +64,7 @@ def add_reference(
     if trainer.eval_dataset:
         parts["eval"] = trainer.eval_dataset
     items = [item for part in parts.values() for item in part]
-    with trainer.args.main_process_first(), locked(shared):
+    with trainer.args.main_process_first(), locked(shared, "reference"):
         policy = {}
         known = {}
         if folder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -18,8 +20,9 @@ from transformers import (
 )
 
 from ftlib.adapters.active import adapter_of
+from ftlib.training.errors import RunError
 from ftlib.training.folder import MANIFEST, MarkComplete, RunFolder, write_json
-from ftlib.training.live import LiveRun
+from ftlib.training.live import LiveRun, recent_loss
 from ftlib.training.trainer import SFTTrainer
 
 VERSIONS = ("torch", "transformers", "tokenizers", "ftlib")
@@ -45,39 +48,63 @@ class Run:
     output_dir: Path | None = None
 
     @property
+    def final_loss(self) -> float | None:
+        """Mean training loss of the run's last steps (`recent_loss`): a single batch of long rows
+        would make a good run look like a failed one.
+        """
+        steps = self.history[-1]["step"] if self.history else 0
+        return recent_loss(self.history, steps)
+
+    @property
     def tokens_per_second(self) -> float:
         return self.session_tokens / self.seconds if self.seconds else 0.0
+
+
+class LogLastStep(TrainerCallback):
+    """Log the last step too, so that a run shorter than the logging interval has a loss."""
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
 
 def run_callbacks(args: TrainingArguments, show: bool) -> list[TrainerCallback]:
     """What watches a run: the mark on whole checkpoints, and the line that the user sees."""
     is_main = args.process_index == 0
-    return [MarkComplete(), LiveRun(args.max_steps, show and is_main)]
+    return [MarkComplete(), LogLastStep(), LiveRun(args.max_steps, show and is_main)]
 
 
-def run_training(trainer: SFTTrainer, folder: RunFolder) -> Run:
+def run_training(trainer: SFTTrainer, folder: RunFolder, tokenizer=None) -> Run:
     """Train from the folder's checkpoint on, or take up a run that had come to its end; leave the
-    artifact in the folder, if it has a path.
+    artifact in the folder, if it has a path, and with it the tokenizer and its template, for what
+    was trained is read by no other.
     """
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    if folder.done_steps >= trainer.args.max_steps:
-        run = _reload(trainer, folder)
+    if folder.done_steps >= trainer.args.max_steps and folder.checkpoint:
+        run = _reload(trainer, folder, folder.checkpoint)
     else:
         run = _train(trainer, folder)
     if folder.path:
-        _leave_artifact(run, trainer, folder)
+        _leave_artifact(run, trainer, tokenizer, folder, folder.path)
     return run
 
 
 def _state_of(checkpoint: Path) -> TrainerState:
-    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    file = checkpoint / "trainer_state.json"
+    try:
+        return TrainerState.load_from_json(str(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{file} is missing or damaged ({error}): delete {checkpoint.name} to go on from the "
+            "checkpoint before it"
+        ) from None
 
 
 def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
     tokens_before = 0
     resume_from = None
-    if folder.resumed:
+    if folder.checkpoint:
         tokens_before = _state_of(folder.checkpoint).num_input_tokens_seen
         resume_from = str(folder.checkpoint)
     start = time.perf_counter()
@@ -89,14 +116,14 @@ def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
     return _summary(trainer, folder, seconds, int(tokens))
 
 
-def _reload(trainer: SFTTrainer, folder: RunFolder) -> Run:
+def _reload(trainer: SFTTrainer, folder: RunFolder, checkpoint: Path) -> Run:
     """A run that was finished before: its weights and record again, without a step (Trainer would
     take one more).
     """
-    trainer.load_finished(folder.checkpoint)
-    trainer.state = _state_of(folder.checkpoint)
+    trainer.load_finished(checkpoint)
+    trainer.state = _state_of(checkpoint)
     metrics = {}
-    manifest = folder.path / MANIFEST
+    manifest = checkpoint.parent / MANIFEST
     if manifest.is_file():
         metrics = json.loads(manifest.read_text(encoding="utf-8"))["metrics"]
     return _summary(trainer, folder, metrics.get("seconds", 0.0), metrics.get("session_tokens", 0))
@@ -113,7 +140,7 @@ def _entries(log_history: list[dict], key: str, names: tuple[str, ...]) -> list[
 
 
 def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tokens: int) -> Run:
-    trainer.model.eval()
+    trainer.model.eval()  # a run leaves its model ready to answer, without dropout
     logged = trainer.state.log_history
     eval_names = tuple(f"eval_{name}" for name in trainer.metric_names)
     return Run(
@@ -128,23 +155,38 @@ def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tok
     )
 
 
-def _leave_artifact(run: Run, trainer: SFTTrainer, folder: RunFolder) -> None:
-    """The adapter, or the model, and a manifest that says where it came from."""
+def _leave_artifact(
+    run: Run, trainer: SFTTrainer, tokenizer, folder: RunFolder, path: Path
+) -> None:
+    """The adapter, or the model, with its tokenizer, and a manifest that says where it came
+    from.
+    """
     is_main = trainer.args.process_index == 0
     adapter = adapter_of(trainer.model)
+    trained = path / ("adapter" if adapter else "model")
     if adapter:
-        adapter.save(trainer.model, folder.path / "adapter")
+        adapter.save(trainer.model, trained)
     else:
-        trainer.model.save_pretrained(folder.path / "model", is_main_process=is_main)
-    manifest = folder.path / MANIFEST
+        trainer.model.save_pretrained(trained, is_main_process=is_main)
+    if is_main and tokenizer is not None:
+        save_tokenizer(tokenizer, trained)
+    manifest = path / MANIFEST
     finished_before = folder.done_steps >= folder.settings["steps"] and manifest.is_file()
     if is_main and not finished_before:
         write_json(manifest, _manifest(run, folder.settings))
 
 
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """The tokenizer's files with its chat template, each written beside and renamed."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tokenizer-") as temporary:
+        tokenizer.save_pretrained(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            os.replace(file, folder / file.name)
+
+
 def _manifest(run: Run, settings: dict) -> dict:
     metrics = {
-        "final_loss": run.history[-1]["loss"] if run.history else None,
+        "final_loss": run.final_loss,
         "eval_loss": run.eval_history[-1]["eval_loss"] if run.eval_history else None,
         "seconds": round(run.seconds, 1),
         "tokens": run.tokens,

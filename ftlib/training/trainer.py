@@ -4,18 +4,25 @@ checkpointed without its base.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import pickle
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer
+from transformers import Trainer, TrainerControl
 
 from ftlib.adapters.active import adapter_of
 from ftlib.batches.collate import real_tokens
 from ftlib.batches.template import IGNORE
+from ftlib.core.modes import evaluation_mode
 from ftlib.losses.logps import completion_logps
+from ftlib.training.checkpoints import last_checkpoint
+from ftlib.training.errors import RunError
 from ftlib.training.samplers import LengthGroupedSampler
 
 
@@ -25,6 +32,7 @@ class SFTTrainer(Trainer):
     """
 
     metric_names: tuple[str, ...] = ()  # logged beside the loss
+    control: TrainerControl
 
     def __init__(self, model, **options):
         # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as
@@ -73,13 +81,38 @@ class SFTTrainer(Trainer):
         else:
             adapter.load(model, resume_from_checkpoint)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _named_damage(checkpoint, ("optimizer.pt", "scheduler.pt")):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _named_damage(checkpoint, ("rng_state.pth", "rng_state_*.pth")):
+            super()._load_rng_state(checkpoint)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """A checkpoint that cannot be written leaves nothing half-written and ends the run with the
+        folder's name; the ones before are whole.
+        """
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            before = last_checkpoint(Path(self.args.output_dir))
+            kept = f"the run goes on from {before.name}" if before else "there is none before it"
+            raise RunError(
+                f"{folder} could not be written ({error}); {kept}: is the disk full?"
+            ) from error
+
     def load_finished(self, checkpoint: Path) -> None:
         """Weights, optimizer and schedule of a checkpoint with which a run came to its end."""
         self._load_from_checkpoint(str(checkpoint))
         self.create_optimizer_and_scheduler(self.args.max_steps)
         self._load_optimizer_and_scheduler(str(checkpoint))
 
-    def compute_loss(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def compute_loss(
+        self, model, inputs, return_outputs=False, num_items_in_batch=None
+    ) -> torch.Tensor:
         """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches,
         all processes), without full logits.
 
@@ -124,11 +157,11 @@ class SFTTrainer(Trainer):
         favours short answers.
         """
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        self.model.eval()
-        for batch, counts in self.eval_batches(eval_dataset):
-            with self.accelerator.autocast():
-                nll = -answer_logps(self.model, batch).double().sum()
-            sums += counts * torch.stack([nll, count_scored(batch).double()])
+        with evaluation_mode(self.model):
+            for batch, counts in self.eval_batches(eval_dataset):
+                with self.accelerator.autocast():
+                    nll = -answer_logps(self.model, batch).double().sum()
+                sums += counts * torch.stack([nll, count_scored(batch).double()])
         loss, count = self.accelerator.gather(sums[None]).sum(0).tolist()
         metrics = {f"{metric_key_prefix}_loss": loss / count}
         self.log(metrics)
@@ -149,6 +182,23 @@ class SFTTrainer(Trainer):
             "gradients": bytes_of(trained),
             "optimizer": bytes_of(states),
         }
+
+
+@contextlib.contextmanager
+def _named_damage(checkpoint: str | None, patterns: tuple[str, ...]) -> Iterator[None]:
+    """RunError that names a checkpoint's files where reading them fails in the block."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        if checkpoint is None:
+            raise
+        folder = Path(checkpoint)
+        files = [file.name for pattern in patterns for file in sorted(folder.glob(pattern))]
+        raise RunError(
+            f"{folder}: {' or '.join(files) or patterns[0]} is damaged or of another version "
+            f"({type(error).__name__}: {error}): delete that checkpoint to go on from the one "
+            "before it"
+        ) from error
 
 
 def answer_logps(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:

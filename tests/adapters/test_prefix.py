@@ -1,4 +1,4 @@
-"""Prefix tuning: numbers by hand, equality with PEFT and with the text it may stand for,
+"""Prefix tuning: numbers by hand, equality with PEFT and with the text it may replace,
 generation. Saving and loading: test_hooked.py.
 """
 
@@ -59,7 +59,7 @@ def test_parameter_count_by_hand():
     ] == ["model.prefix.prompt_embeddings"]
 
 
-# --- the prefix that stands for a text ------------------------------------------------------------
+# --- the prefix that replaces a text ------------------------------------------------------------
 def test_activations_of_tokens_are_those_tokens():
     """Keys, values, masks and positions all right: the prefix of five tokens' activations is the
     base that has read the five.

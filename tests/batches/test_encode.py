@@ -308,7 +308,7 @@ def test_embedded_splits():
 
 
 def test_rows_from_a_folder(tmp_path, monkeypatch):
-    """FTLIB_ROWS stands in for the profile's data at every scale."""
+    """FTLIB_ROWS replaces the profile's data at every scale."""
     (tmp_path / "train.jsonl").write_bytes(GOOD)
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     monkeypatch.setenv("FTLIB_ROWS", str(tmp_path))
@@ -320,6 +320,9 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
         ft.load_rows("golden")
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n')
     with pytest.raises(DataError, match=r"base_text.jsonl:2: .*'text'"):
+        ft.load_base_text()
+    (tmp_path / "base_text.jsonl").write_text('\ufeff{"text": "one"}\n\n{"text": "two"\n')
+    with pytest.raises(DataError, match=r"base_text.jsonl:3: not valid JSON"):
         ft.load_base_text()
     (tmp_path / "base_text.jsonl").unlink()
     with pytest.raises(DataError, match=r"base_text\.jsonl does not exist"):

@@ -328,7 +328,7 @@ def test_a_right_answer_turns_green(solved):
 
 def test_progress_shows_the_exercise(lab, solved):
     """In a new cell, as STUDY_GUIDE.md says. One exercise solved, and one only."""
-    lab.cell("import quiz").locator(".jp-InputPrompt").click()
+    lab.cell(f'quiz("{LAB}")').locator(".jp-InputPrompt").click()
     lab.page.keyboard.press("b")
     lab.page.keyboard.press("Enter")
     lab.page.keyboard.type("from ftlib.course.progress import show_progress; show_progress()")
@@ -353,7 +353,7 @@ def test_planner_follows_its_handles(lab):
     """A key on the slider, a choice in the list: headline and figure change to the plan of what the
     handles show.
     """
-    cell = lab.cell("import planner")
+    cell = lab.cell("planner.planner(")
     lab.run(cell)
     headline, figure = cell.locator(".widget-html b"), cell.locator(".jp-RenderedImage img")
     settings = {"method": "qlora", "r": 16, "batch_size": 1, "seq_len": 1024}
@@ -380,7 +380,7 @@ def test_planner_follows_its_handles(lab):
 
 
 def test_quiz_answers_a_click(lab):
-    cell = lab.cell("import quiz")
+    cell = lab.cell(f'quiz("{LAB}")')
     lab.run(cell)
     questions = load_quiz(LAB)
     question = next(q for q in questions if q["type"] == "multiple_choice")

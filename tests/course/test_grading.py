@@ -294,8 +294,6 @@ def test_a_class_of_30_graded_unattended(class_of_30, student):
 @pytest.mark.labs
 def test_a_second_run_grades_only_what_has_changed(class_of_30, monkeypatch):
     graded = []
-    monkeypatch.setattr(grading_module.Grader, "__enter__", lambda self: self)
-    monkeypatch.setattr(grading_module.Grader, "__exit__", lambda self, *_: None)
     monkeypatch.setattr(
         grading_module.Grader,
         "grade",
@@ -417,6 +415,51 @@ def test_who_handed_in_nothing_gets_nothing_and_a_reason(tmp_path):
         and row.cells()["max"] == f"{FULL:g}"
         and row.reason == "not handed in"
     )
+
+
+def test_points_and_reasons_are_what_the_checks_said(monkeypatch):
+    """All points of an exercise where its check says nothing, none and the check's words where it
+    says something; what goes wrong in an answer alone costs nothing, since its check decides.
+    """
+    path = catalogue.lab_files([LAB])[0]
+    grader = grading_module.Grader([path], limit=3)
+    notebook, _ = grading_module.compose(fill(LAB, GOOD), source())
+    said = {REWARD: f"✗ {REWARD}: the margin\n has the other sign", WINS: "ended the process"}
+
+    def outcomes(setup, steps, limit):
+        assert "open_lab(" in setup and limit == 3
+        return [said.get(step.check, "") if step.check else "NameError" for step in steps]
+
+    monkeypatch.setattr(grading_module, "run_steps", outcomes)
+    points, reasons = grader._score(notebook, grader.maximum(path))
+    assert points == {**POINTS, REWARD: 0, WINS: 0}
+    assert reasons == {REWARD: "the margin has the other sign", WINS: "ended the process"}
+
+
+def test_a_set_up_that_fails_stops_the_grading_and_names_the_machine(tmp_path, monkeypatch):
+    """No row is written for it: it is no student's fault."""
+    hand_in(tmp_path / "in", "ada", LAB, source())
+
+    def fails(*args):
+        raise sandbox.SetupError("the lab's set-up cell fails on this machine: ImportError")
+
+    monkeypatch.setattr(grading_module, "run_steps", fails)
+    with pytest.raises(sandbox.SetupError, match="on this machine"):
+        grading_module.grade_class(tmp_path / "in", tmp_path / "marks.csv")
+    assert not (tmp_path / "marks.csv").exists()
+
+
+def test_grading_needs_no_nbgrader():
+    """It is asked for by `ftlib release` alone; a machine that grades may be without it."""
+    code = """
+import sys
+sys.modules["nbgrader"] = None
+from ftlib import cli
+import ftlib.course.grading
+sys.exit(cli.main(["release", "out"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "nbgrader is not installed: pip install" in done.stderr
 
 
 @pytest.mark.labs

@@ -46,6 +46,28 @@ def test_where_the_file_lies(monkeypatch, tmp_path):
     assert progress.progress_path() == tmp_path / "mine.json"
 
 
+def test_a_record_that_version_0_1_0_began_goes_on_where_it_is(monkeypatch, tmp_path):
+    """It kept it in ~/.local/share on macOS and Windows too, where platformdirs has another folder;
+    a record there goes first.
+    """
+    monkeypatch.delenv("FTLIB_PROGRESS")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    new = tmp_path / "Library" / "Application Support" / "ftlib"
+    monkeypatch.setattr(progress, "user_data_path", lambda name, appauthor: new)
+    monkeypatch.setattr(progress.sys, "platform", "darwin")
+    assert progress.progress_path() == new / "progress.json"
+    earlier = tmp_path / ".local" / "share" / "ftlib" / "progress.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    assert progress.progress_path() == earlier
+    new.mkdir(parents=True)
+    (new / "progress.json").write_text("{}")
+    assert progress.progress_path() == new / "progress.json"
+    monkeypatch.setattr(progress.sys, "platform", "linux")
+    (new / "progress.json").unlink()
+    assert progress.progress_path() == new / "progress.json"  # XDG_DATA_HOME was asked for
+
+
 def test_check_records_a_right_answer_of_the_students_own_and_nothing_else(file):
     lab = Lab("3.1.1", [DOUBLE])
     lab.check(named(not_written))

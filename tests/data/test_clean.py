@@ -82,6 +82,34 @@ def test_checksums():
     )
 
 
+@pytest.mark.parametrize(
+    "number, is_one",
+    [
+        ("BE68 5390 0754 7034", True),
+        ("NO93 8601 1117 947", True),
+        ("MT84 MALT 0110 0001 2345 MTLC AST0 01S", True),
+        ("FR14-2004-1010-0505-0001-3M02-606", True),
+        ("ES6421000418450200051333", True),  # the account's own check digits are another's
+        ("XX46 3704 0044 0532 0130 00", False),
+        ("DE86 3704 0044 0532 0130", False),
+        ("GB12 1234 5698 7654 32WE ST", False),
+        ("", False),
+    ],
+)
+def test_ibans_of_the_registry(number, is_one):
+    """Examples of the registry's countries. What leaves 1 modulo 97 but has no country, or not the
+    length or the form of its country's accounts, is none.
+    """
+    assert is_iban(number) is is_one
+
+
+def test_luhn_in_any_script_and_length():
+    """4111 1111 1111 1111 in Arabic digits; 12 and 20 digits with a right sum are no cards."""
+    in_arabic = "".join(chr(0x660 + int(digit)) for digit in "4111111111111111")
+    assert is_card(in_arabic)
+    assert not is_card("444444444442") and not is_card("54444444444444444441")
+
+
 # Finding
 
 
@@ -97,6 +125,8 @@ def test_checksums():
         ("+14155550123", "phone", "+14155550123"),
         ("IBAN: DE89 3704 0044 0532 0130 00 please", "iban", "DE89 3704 0044 0532 0130 00"),
         ("GB82WEST12345698765432", "iban", "GB82WEST12345698765432"),
+        # With the next number it would leave 1 modulo 97 too: an account of Germany is shorter.
+        ("DE89 3704 0044 0532 0130 00 0066", "iban", "DE89 3704 0044 0532 0130 00"),
         ("card 4111-1111-1111-1111.", "card", "4111-1111-1111-1111"),
         ("from 192.168.0.1:", "ip", "192.168.0.1"),
         ("2001:db8::8a2e:370:7334", "ip", "2001:db8::8a2e:370:7334"),

@@ -172,3 +172,11 @@ def test_bad_splits(splits, words, tmp_path):
     write(tmp_path / "set")
     with pytest.raises(DataError, match=words):
         write_dataset(tmp_path / "set", splits)
+
+
+def test_a_split_without_rows_leaves_the_file_that_was_there(tmp_path):
+    write_dataset(tmp_path / "set", {"train": ROWS[:2]})
+    before = (tmp_path / "set" / "train.jsonl").read_bytes()
+    with pytest.raises(DataError, match="'train' holds no rows"):
+        write_dataset(tmp_path / "set", {"train": []})
+    assert (tmp_path / "set" / "train.jsonl").read_bytes() == before

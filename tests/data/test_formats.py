@@ -222,6 +222,9 @@ BROKEN = [
         "'weight', which would be lost",
     ),
     ({"conversations": [{"from": "human"}]}, "turn 0's value is NoneType"),
+    ({"conversations": [{"from": [], "value": ""}]}, "turn 0 is from '[]'"),
+    ({"conversations": [{"from": "gpt", "value": "", 3: 1, "x": 2}]}, "turn 0 has 3, which would"),
+    ({"messages": [{"role": "user", "content": "", 3: 1, "x": 2}]}, "message 0 has 3, which would"),
     ({"text": f"{START}user\nHi"}, "no ChatML from character 0"),
     ({"text": f"{START}user\nHi{END}\nrest"}, "from character 30 on: 'rest'"),
     ({"text": f"{START}bot\nHi{END}\n"}, "no ChatML"),
@@ -261,6 +264,23 @@ def test_marks_that_no_longer_fit_are_refused():
     edited["messages"].append({"role": "assistant", "content": "y"})
     with pytest.raises(DataError, match="no longer fits"):
         convert(edited, "sharegpt")
+
+
+@pytest.mark.parametrize(
+    "name, kept, words",
+    [
+        ("alpaca", 3, "alpaca is '3': delete this key"),
+        ("alpaca", {"instruction": "x"}, r"alpaca\['instruction'\] no longer fits"),
+        ("sharegpt", [1], r"sharegpt is '\[1\]': delete this key"),
+        ("sharegpt", {"from": 3}, "'sharegpt' no longer fits"),
+        ("sharegpt", {"from": [[], "gpt"]}, "'sharegpt' no longer fits"),
+    ],
+)
+def test_what_no_conversion_wrote_for_the_way_back_is_named(name, kept, words):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    row = {"messages": turns, name: kept}
+    with pytest.raises(DataError, match=words):
+        convert(row, name)
 
 
 def test_unknown_formats():

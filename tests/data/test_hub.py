@@ -168,3 +168,19 @@ def test_raw_rows_of_a_profile(monkeypatch):
         match=r"'tatsu-lab/alpaca' could not be loaded \(ConnectionError\): go online once",
     ):
         load_raw("small")
+
+
+def test_text_of_the_base_model_from_the_hub(monkeypatch):
+    """Long texts alone, of the configuration that is named; offline the error says what to do."""
+    asked = []
+
+    def hub(*names, split):
+        asked.append((*names, split))
+        return [{"text": "short"}, {"text": "long " * 50}]
+
+    monkeypatch.setattr("datasets.load_dataset", hub)
+    assert ft.load_base_text("small") == ["long " * 50]
+    assert asked == [("Salesforce/wikitext", "wikitext-2-raw-v1", "validation")]
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    with pytest.raises(DataError, match=r"'Salesforce/wikitext' could not be loaded"):
+        ft.load_base_text("small")

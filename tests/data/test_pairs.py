@@ -253,6 +253,7 @@ def test_unknown_corruptions(corrupt):
         {"messages": says("x")},
         {"messages": [{}, {}]},
         {"messages": USER + says(" ")},
+        {"messages": USER + says("x"), "family": ["x"]},
     ],
 )
 def test_rows_without_question_and_answer(row):

@@ -209,3 +209,22 @@ def test_planted_defects():
     masked = sum(done.changed["pii"][kind] for kind in ("email", "phone", "ip", "iban"))
     assert masked >= 99 and "mail.example.org" not in text and "DE89" not in text
     assert {i: why[i] for i in why if i not in kinds} == {}, "clean rows were lost"
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", {1}])
+def test_a_row_that_json_cannot_hold_is_named_and_what_was_there_stays(value, tmp_path):
+    out = tmp_path / "out.jsonl"
+    out.write_text("before")
+    rows = [{"text": "a"}, {"text": "b", "score": value}]
+    with pytest.raises(DataError, match="row 2 cannot be written as JSON"):
+        prepare(rows, [no_digits], out=out)
+    assert out.read_text() == "before" and list(tmp_path.iterdir()) == [out]
+
+
+def test_kept_rows_are_read_by_the_one_reader(tmp_path):
+    """A file that was damaged since is named with its line, as any JSONL file is."""
+    done = prepare([{"text": "a"}, {"text": "b"}], [no_digits], out=tmp_path / "kept")
+    assert done.rows == [{"text": "a"}, {"text": "b"}]
+    done.path.write_text('{"text": "a"}\n{"text": 1, "text": 2}\n')
+    with pytest.raises(DataError, match="kept:2: the key 'text' is there twice"):
+        _ = done.rows

@@ -126,6 +126,23 @@ def test_tables_give_back_what_they_take_or_refuse_it(rows, name, tmp_path_facto
     assert read(path, share=0)[0] == [{k: number(v) for k, v in row.items()} for row in rows]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json.gz"])
+def test_integers_of_any_size_are_exact(name, tmp_path):
+    """Beyond 64 bits, where other readers make floats of them or give up."""
+    rows = [{"n": 2**63}, {"n": -(10**30) - 1}, {"n": 1.5}]
+    write_rows(tmp_path / name, rows)
+    assert [repr(row["n"]) for row in read(tmp_path / name, share=0)[0]] == [
+        "9223372036854775808",
+        "-1000000000000000000000000000001",
+        "1.5",
+    ]
+
+
+def test_parquet_refuses_integers_beyond_64_bits(tmp_path):
+    with pytest.raises(DataError, match="rows 1 to 1 do not fit"):
+        write_rows(tmp_path / "r.parquet", [{"n": 2**64}])
+
+
 def test_several_files_are_one_stream(tmp_path):
     write_rows(tmp_path / "a.jsonl", ROWS[:2])
     write_rows(tmp_path / "b.parquet", ROWS[2:])
@@ -137,8 +154,8 @@ BAD_LINES = {
     b'{"a": 1': "not valid JSON",
     b"\xff{}": "not UTF-8 .* at byte 0",
     b'{"a": "x\x00"}': "not valid JSON .Invalid control",
-    b'{"a": 1, "a": 2}': "the key 'a' stands twice",
-    b'{"a": {"b": 1, "b": 1}}': "'b' stands twice",
+    b'{"a": 1, "a": 2}': "the key 'a' is there twice",
+    b'{"a": {"b": 1, "b": 1}}': "'b' is there twice",
     b'{"a": NaN}': "NaN is no JSON value",
     b'{"a": -Infinity}': "-Infinity is no JSON",
     b'{"a": 1e999}': "1e999 is too large",
@@ -365,7 +382,7 @@ def test_an_array_is_the_same_in_chunks_of_any_size(rows, space, chunk):
         (b"1,\x00", "a NUL byte"),
         (b"\xff,2", "not UTF-8"),
         (b"1," + b"x" * 140_000, "field larger than field limit"),
-        (b'1,"{""a"":1,""a"":2}"', "stands twice"),
+        (b'1,"{""a"":1,""a"":2}"', "is there twice"),
         (b'"open,2', "not valid CSV"),
     ],
 )

@@ -290,3 +290,52 @@ def test_defects_are_found(rule, row):
 )
 def test_good_answers_stay(rule, row):
     assert rule(row) is None
+
+
+SENTENCES = {
+    "ar": "مرحبا كيف حالك؟",
+    "de": "Grüße aus Köln, schöne Straße.",
+    "el": "Καλημέρα, τι κάνεις;",
+    "en": "It’s a “quoted” word, for £5.",
+    "es": "¿Dónde está el niño? ¡Mañana!",
+    "fr": "L’été à la plage, où êtes-vous ?",
+    "hi": "नमस्ते, आप कैसे हैं?",
+    "ja": "東京は大きい都市です。",
+    "pl": "Zażółć gęślą jaźń, proszę.",
+    "pt": "IRMÃ, NÃO, MÃE: três palavras.",
+    "ru": "Привет, как дела?",
+    "tr": "Çok güzel bir ağaç, öğretmenim; iyi şanslar.",
+    "vi": "Xin chào, bạn khỏe không?",
+    "zh": "北京是中国的首都。",
+}
+
+
+def misread(text: str, encoding: str) -> str:
+    """UTF-8's bytes read in a one-byte encoding, those that it lacks as control characters."""
+    characters = []
+    for byte in text.encode():
+        read = bytes([byte]).decode(encoding, errors="ignore")
+        characters.append(read or chr(byte))
+    return "".join(characters)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_wrong_encoding_is_found_in_any_language(language, encoding):
+    sentence = SENTENCES[language]
+    assert broken_encoding(chat("q", sentence)) is None
+    assert broken_encoding(chat("q", misread(sentence, encoding))).startswith("broken encoding '")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SÃO PAULO, CORAÇÃO, PÂTÉ",
+        "10 € – 20 €, ½ × ¾, 3 Å, 20 °C, ±2 µm",
+        "∑ x² ≤ ½·π·r², x̂ = Âx + b, ‖x‖ ≠ ∅",
+        "┌──┐\n│ a│\n└──┘",
+        "„Gänsefüßchen“, « Ça », “Œuvre”…",
+    ],
+)
+def test_unusual_characters_are_no_wrong_encoding(text):
+    assert broken_encoding(chat("q", text)) is None

@@ -106,3 +106,9 @@ def test_seeds_differ():
 def test_impossible_asks(sizes, options, name):
     with pytest.raises(DataError, match=name):
         split_by_group(rows_of(range(6)), sizes, **options)
+
+
+def test_a_key_that_cannot_be_compared_is_named():
+    rows = [{"key": "a"}, {"key": ["a"]}]
+    with pytest.raises(DataError, match=r"row 1 has .* for 'key', which cannot be looked up"):
+        split_by_group(rows, {"a": 1, "b": 1}, key="key")

@@ -142,7 +142,7 @@ def test_waits_grow(monkeypatch):
         ("broken", "gave no chat completion", 1),
     ],
 )
-def test_what_trying_again_would_not_mend(reply, words, asked):
+def test_what_trying_again_would_not_fix(reply, words, asked):
     with StandIn(reply) as server, pytest.raises(judges.JudgeError, match=words):
         server.judge()("p", "x", "y")
     assert len(server.seen) == asked

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import ftlib as ft
 from ftlib.core import stats
 from ftlib.evaluation import generate, judges, metrics, preference
+from ftlib.evaluation.judges import JudgeError
 
 TEXTS = ["abc", "a longer text, with more in it", "x", "Käse \n\n 7", "mmmmmmmmmmmmmm"]
 
@@ -277,6 +278,21 @@ def test_unequal_lists(a, b, prompts):
 
 
 # --- intervals ------------------------------------------------------------------------------------
+def test_a_judge_that_fails_names_the_pair_and_keeps_what_it_judged():
+    """Two pairs of three are paid for when the third fails."""
+
+    def judge(first, second):
+        if "c" in first + second:
+            raise ConnectionError("quota")
+        return float(first > second)
+
+    message = r"pair 2 of 3 .* ConnectionError: quota.*'c' and 'z'"
+    with pytest.raises(JudgeError, match=message) as raised:
+        ft.win_rate(["b", "a", "c"], ["a", "b", "z"], judge)
+    assert raised.value.scores == [1.0, 0.0]
+    assert isinstance(raised.value.__cause__, ConnectionError)
+
+
 def test_the_bootstrap_interval_covers():
     """Of 300 intervals at 90% over 40 draws each, about 270 hold the true mean: within 3.5 standard
     deviations (5.2).
@@ -447,7 +463,7 @@ def test_kl_to_oneself_is_zero_and_the_mode_is_given_back(tok):
         model, tok, PROMPTS[:3], ft.disable_adapter, samples=2, max_new_tokens=5
     )
     assert (kl.mean, kl.low, kl.high) == (0, 0, 0) and model.training
-    with pytest.raises(ValueError, match="0 prompts"):
+    with pytest.raises(ValueError, match="prompts is empty"):
         preference.kl_to_reference(model, tok, [], ft.disable_adapter)
 
 

@@ -141,7 +141,7 @@ def test_the_lab_is_left_out_by_name_and_the_doctor_says_why(fake):
     found = doctor._llama()
     assert found.status == "warning"
     assert "illegal instruction" in found.what and "lab 3.1.10" in found.what
-    assert found.mend == llama_probe.fix_command()
+    assert found.fix == llama_probe.fix_command()
     fake("pass")
     assert notebooks.left_out(lab) == ""
     said = "llama-cpp-python runs, with CPU : AVX2 = 1 | AMX_INT8 = 1 |"

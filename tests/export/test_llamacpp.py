@@ -363,7 +363,7 @@ def test_counters_under_ollamas_names(world, capfd):
     adapter = export_adapter_gguf(model, file.with_name("adapter.gguf"))
     with open_llama(file, adapter=adapter, gpu=True) as llama:
         assert capfd.readouterr().err == ""
-        for _ in range(2):  # after a reset they count anew
+        for _ in range(2):  # after a reset they count from zero
             llama.reset()
             llama_perf_context_reset(llama.ctx)
             tokens = llama.generate(IDS[:12], temp=0.0)

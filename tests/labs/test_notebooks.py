@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from ftlib.core.paths import ROOT
 from ftlib.course import catalogue, notebooks
 from ftlib.course.catalogue import MODULES
 from ftlib.course.exercise import load_lab
@@ -122,6 +123,15 @@ def test_form(path):
                 r"""\.name\s*(==|!=|in)\s*[("'\[]+(tiny|small|spark)""", cell.source
             ), f"cell {i} branches on the profile"
             assert "!pip" not in cell.source and "trust_remote_code=True" not in cell.source
+
+
+@per_notebook
+def test_the_modules_it_names_are_there(path):
+    """Further reading points at files of the library, which move."""
+    text = "\n".join(cell.source for cell in read(path).cells)
+    named = set(re.findall(r"`((?:ftlib|tests|data|benchmarks)/[\w./-]+\.\w+)`", text))
+    gone = sorted(name for name in named if not (ROOT / name).exists())
+    assert not gone, f"{path.name} names {', '.join(gone)}"
 
 
 @per_notebook

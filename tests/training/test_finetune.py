@@ -181,7 +181,7 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
     """Trainer's fused optimizer writes past PyTorch's version counters: a norm kept by them would
     stay that of step 0.
 
-    The same training with the norm computed anew in every pass ends in the same adapter.
+    The same training with the norm computed again in every pass ends in the same adapter.
     """
     results = []
     for kept in (True, False):
@@ -340,7 +340,7 @@ def test_manifest(finished):
     )
     metrics = manifest["metrics"]
     assert (
-        metrics["final_loss"] == run.history[-1]["loss"]
+        metrics["final_loss"] == run.final_loss
         and metrics["eval_loss"] == run.eval_history[-1]["eval_loss"]
     )
     assert metrics["tokens"] == run.tokens
@@ -579,6 +579,6 @@ def test_progress_in_a_notebook_is_one_line_that_is_rewritten(tokenizer, rows, m
     assert (
         shown[0] == "starting …"
         and "step 4/4" in shown[-1]
-        and f"loss {run.history[-1]['loss']:.3f}" in shown[-1]
+        and f"loss {run.final_loss:.3f}" in shown[-1]
     )
     assert "tokens/s" in shown[-1] and "<svg" in shown[-1] and len(shown) < 8

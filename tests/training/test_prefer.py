@@ -167,7 +167,7 @@ def test_the_order_of_the_rows_depends_on_the_seed_alone(tokenizer, monkeypatch)
 
 @pytest.mark.parametrize("loss", ["dpo", "simpo", "orpo", "kto"])
 def test_a_function_in_place_of_a_loss(loss, tokenizer, tmp_path):
-    """Called with the arguments and options of the one that it stands for: the same function,
+    """Called with the arguments and options of the one that it replaces: the same function,
     counted, ends in the same adapter; its name is in the manifest.
     """
     calls = []

@@ -20,6 +20,7 @@ from ftlib.batches.collate import PairCollator
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch
 from ftlib.data.rows import fingerprint
 from ftlib.training import folder as folder_module
+from ftlib.training import identity
 from ftlib.training import reference as reference_module
 from ftlib.training.prefer import kto_order, prefer
 from ftlib.training.preference_trainer import PreferenceTrainer
@@ -314,7 +315,7 @@ def as_version_0_1_0_left_it(run: Path, loss: str, tokenizer) -> None:
     recorded["tokens"] = {name: fingerprint(items) for name, items in parts.items()}
     (run / "reference" / reference_module.MANIFEST).write_text(json.dumps(recorded))
     settings = json.loads((run / "settings.json").read_text())
-    for later in folder_module.LATER_SETTINGS:
+    for later in identity.LATER_SETTINGS:
         settings.pop(later)
     (run / "settings.json").write_text(json.dumps(settings))
 

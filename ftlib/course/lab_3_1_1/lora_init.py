@@ -37,7 +37,7 @@ LORA_INIT = Exercise(
     reference=lora_init,
     cases=_init_cases,
     hints=(
-        "One factor is random, the other is zero. Which is which stands in §4.1 of the paper.",
+        "One factor is random, the other is zero. §4.1 of the paper says which is which.",
         "Shapes first: `uniform` has the shape of A, (r, in). B must be (out, r), so that BA is "
         "(out, in).",
         "A's spread comes from its number of inputs: divide by √in = "

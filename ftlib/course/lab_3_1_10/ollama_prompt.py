@@ -37,7 +37,7 @@ TEMPLATE = Exercise(
     hints=(
         "`{{ range .Messages }} … {{ end }}` repeats what is inside it for each message; "
         "there `.Role` and `.Content` are that message's.",
-        "One message is `<|`, the role, `|>`, the content, `<|end|>`. Nothing stands between two "
+        "One message is `<|`, the role, `|>`, the content, `<|end|>`. Nothing is between two "
         "messages, "
         "no space and no newline.",
         "After the last message comes the opening of the answer, `<|assistant|>`. The start token "
@@ -65,7 +65,7 @@ TEMPLATE = Exercise(
         Wrong(
             "opened in the loop",
             _rendered(WORLD.replace("{{ end }}<|assistant|>", "<|assistant|>{{ end }}")),
-            "<|assistant|> stands inside the loop: every message then opens an answer. Put it "
+            "<|assistant|> is inside the loop: every message then opens an answer. Put it "
             "after {{ end }}.",
         ),
         Wrong(

@@ -58,7 +58,7 @@ DORA_NORM = Exercise(
         Wrong(
             "cross once",
             _norm_from(cross=1.0),
-            "The mixed term stands there once: (w + su)² has 2s·w·u.",
+            "The mixed term is there once: (w + su)² has 2s·w·u.",
         ),
         Wrong(
             "cross missing",

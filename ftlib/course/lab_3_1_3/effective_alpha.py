@@ -37,7 +37,7 @@ EFFECTIVE = Exercise(
         Wrong(
             "no root",
             lambda a, ls: [a * L / max(ls) for L in ls],
-            "The root is missing: L and T stand under one in the bound.",
+            "The root is missing: L and T are under one in the bound.",
         ),
         Wrong(
             "upside down",

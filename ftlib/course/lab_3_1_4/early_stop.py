@@ -99,7 +99,7 @@ EARLY_STOP = Exercise(
         Wrong(
             "never resets",
             _stop_never_resets,
-            "Your count of bad evaluations never starts anew: a new best must set it to zero.",
+            "Your count of bad evaluations never starts again: a new best must set it to zero.",
         ),
     ),
     (

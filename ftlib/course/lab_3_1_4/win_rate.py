@@ -80,7 +80,7 @@ WIN_RATE = Exercise(
         Wrong(
             "not inverted",
             _win_not_inverted,
-            "In the swapped order a stands second, so its score there is 1 - verdict; you added "
+            "In the swapped order a comes second, so its score there is 1 - verdict; you added "
             "the verdict as it is.",
         ),
         Wrong(

@@ -41,7 +41,7 @@ UNPACK = Exercise(
     cases=_packed_cases,
     hints=(
         "`packed >> 4` is the first code of each byte, `packed & 15` the second. In which order "
-        "must they stand?",
+        "must they be?",
         "`torch.stack([first, second], 1).reshape(-1)` puts them back in turns.",
         "A code is an index: `levels[codes.int()]`. (A uint8 tensor would be taken for a mask.) "
         "Then each block times its scale.",

@@ -64,7 +64,7 @@ LEVELS = Exercise(
         Wrong(
             "equal values",
             _levels(quantile=lambda p: p - 0.5),
-            "Your levels stand at equal distances: that is an integer grid. Equal steps of "
+            "Your levels are at equal distances: that is an integer grid. Equal steps of "
             "*probability* are wanted, "
             "so take the quantile of each.",
         ),
@@ -97,7 +97,7 @@ LEVELS = Exercise(
             "steps from 1",
             _levels(spread=lambda count, edge: torch.linspace(1, 0.5, count + 2)[1:-1]),
             "You went down from the probability 1 and did not use `edge`: the outermost levels "
-            "stand at the wrong place.",
+            "are in the wrong place.",
         ),
     ),
 )

@@ -192,7 +192,7 @@ BACKWARD = Exercise(
         Wrong(
             "scaling missing in dA",
             _backward(dA=lambda dlow, x, s: (dlow / s).T @ x),
-            "dA lacks the factor `scaling`: it stands before B(Ax), so both factors' gradients "
+            "dA lacks the factor `scaling`: it multiplies B(Ax), so both factors' gradients "
             "carry it.",
         ),
         Wrong(

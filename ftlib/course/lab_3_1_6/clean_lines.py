@@ -79,7 +79,7 @@ CLEAN = Exercise(
             "runs of spaces",
             _cleaner(after=lambda t: re.sub(r" {2,}", " ", re.sub(r"[ \t]+(?=\n|$)", "", t))),
             "Runs of spaces became one, also at the start of a line and in tables: leave what "
-            "stands inside a line.",
+            "is inside a line.",
         ),
         Wrong(
             "not composed",
@@ -107,7 +107,7 @@ CLEAN = Exercise(
         Wrong(
             "no-break space removed",
             _cleaner(space=""),
-            "The no-break space was removed, and its neighbours became one word: it stands for a "
+            "The no-break space was removed, and its neighbours became one word: it is a kind of "
             "space.",
         ),
     ),

@@ -35,11 +35,15 @@ def _word_cases(g):
     yield prompt, prompt[2:7], 3
 
 
-def _overlap(
-    runs=lambda t, n: {tuple(t[i : i + n]) for i in range(len(t) - n + 1)},
-    share=lambda p, t: len(p & t) / max(1, len(p)),
-    short=min,
-):
+def _runs(words: list[str], n: int) -> set[tuple[str, ...]]:
+    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+
+def _share_of_prompt(prompt: set, text: set) -> float:
+    return len(prompt & text) / max(1, len(prompt))
+
+
+def _overlap(runs=_runs, share=_share_of_prompt, short=min):
     def overlap(prompt, text, n):
         n = short(n, len(prompt))
         return share(runs(prompt, n), runs(text, n))

@@ -36,8 +36,8 @@ MINHASH = Exercise(
     cases=_hash_cases,
     tolerance=0.0,
     hints=(
-        "Every function i orders all shingles anew. Which comes first in the text is random, "
-        "and two texts agree in it with probability |A∩B|/|A∪B|.",
+        "Every function i has its own order of all shingles. Which comes first in the text is "
+        "random, and two texts agree in it with probability |A∩B|/|A∪B|.",
         "A table of k × n values: `a[:, None] * hashes[None] + b[:, None]`, then `% PRIME`.",
         "The least of each row: `.amin(1)`.",
     ),

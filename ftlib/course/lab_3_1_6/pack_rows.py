@@ -11,8 +11,8 @@ def pack_rows(lengths: list[int], capacity: int) -> list[list[int]]:
     """First-fit decreasing: indices by bin; the longest first, each into the first bin that has
     room.
     """
-    bins = []
-    room = []
+    bins: list[list[int]] = []
+    room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         place = next((k for k, left in enumerate(room) if left >= lengths[i]), len(bins))
         if place == len(bins):
@@ -108,8 +108,8 @@ PACK = Exercise(
 
 
 def _best_fit(lengths, capacity):
-    bins = []
-    room = []
+    bins: list[list[int]] = []
+    room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         fits = [k for k in range(len(room)) if room[k] >= lengths[i]]
         if not fits:

@@ -40,11 +40,20 @@ def _token_cases(g):
     yield ["one", "two", "three"], ["three", "two", "one"], 1
 
 
-def _jaccard(
-    runs=lambda t, n: {tuple(t[i : i + n]) for i in range(max(1, len(t) - n + 1))},
-    share=lambda x, y: len(x & y) / max(1, len(x | y)),
-):
-    return lambda a, b, size: share(runs(a, size), runs(b, size))
+def _runs(tokens: list[str], size: int) -> set[tuple[str, ...]]:
+    starts = range(max(1, len(tokens) - size + 1))
+    return {tuple(tokens[i : i + size]) for i in starts}
+
+
+def _share_of_union(one: set, two: set) -> float:
+    return len(one & two) / max(1, len(one | two))
+
+
+def _jaccard(runs=_runs, share=_share_of_union):
+    def jaccard(a, b, size):
+        return share(runs(a, size), runs(b, size))
+
+    return jaccard
 
 
 def _bags(a, b, size):

@@ -29,7 +29,7 @@ WIN = Exercise(
     cases=_win_cases,
     points=1,
     hints=(
-        "In the second order a stands second: a verdict of 1 is a win for b.",
+        "In the second order a comes second: a verdict of 1 is a win for b.",
         "a's score there is 1 − backward. Average both orders, then the pairs.",
         "return float(((forward + 1 - backward) / 2).mean())",
     ),

@@ -33,7 +33,7 @@ SIMPO = Exercise(
     reference=simpo_loss,
     cases=_simpo_cases,
     hints=(
-        "The chosen answer shall lead by a margin: β times the difference of the two means, less "
+        "The chosen answer should lead by a margin: β times the difference of the two means, less "
         "γ.",
         "`-F.logsigmoid(z)`, which stays finite where `torch.sigmoid(z)` has run to 0.",
         "return -F.logsigmoid(beta * (chosen - rejected) - gamma)",
@@ -44,7 +44,7 @@ SIMPO = Exercise(
             _simpo(z=lambda d, b, g: b * (d - g)),
             "You put γ inside the bracket: then it is multiplied by β. That is the ratio γ/β of "
             "the authors' settings files; "
-            "γ itself stands outside.",
+            "γ itself is outside.",
         ),
         Wrong(
             "sign of gamma",

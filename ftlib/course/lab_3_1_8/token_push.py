@@ -90,7 +90,7 @@ PUSH = Exercise(
             lambda c, r, n, b, g, average: (
                 b * torch.sigmoid(g - b * (c - r))[:, None] / (n if average else torch.ones_like(n))
             ),
-            "The sums stand in the sigmoid in both cases: with average=True the means do.",
+            "The sums are in the sigmoid in both cases: with average=True the means do.",
         ),
         Wrong("gamma forgotten", _push(z=lambda d, b, g: -b * d), "γ is missing in the sigmoid."),
     ),

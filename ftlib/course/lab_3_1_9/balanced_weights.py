@@ -59,7 +59,7 @@ WEIGHTS = Exercise(
         Wrong(
             "target divided",
             _weights(lambda u, d, t: d / (t * u)),
-            "The target stands under the line: at 4/3 your thumbs *down* weigh more.",
+            "The target is under the line: at 4/3 your thumbs *down* weigh more.",
         ),
         Wrong(
             "a weight below 1",

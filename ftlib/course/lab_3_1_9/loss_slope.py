@@ -52,7 +52,7 @@ SLOPE = Exercise(
         Wrong(
             "beta forgotten",
             _slope(size=lambda v, b: v * (1 - v)),
-            "The inner derivative is missing: β multiplies the ratio inside σ, so it stands in "
+            "The inner derivative is missing: β multiplies the ratio inside σ, so it is in "
             "front of the slope.",
         ),
         Wrong(

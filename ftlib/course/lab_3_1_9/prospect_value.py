@@ -51,7 +51,7 @@ PROSPECT = Exercise(
         Wrong(
             "gains multiplied",
             lambda z, a, k: torch.where(z >= 0, k * z.abs() ** a, -(z.abs() ** a)),
-            "λ stands on the gains: people weigh *losses* more, so it belongs below zero.",
+            "λ is on the gains: people weigh *losses* more, so it belongs below zero.",
         ),
         Wrong(
             "sign lost",

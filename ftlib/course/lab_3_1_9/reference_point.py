@@ -57,7 +57,7 @@ POINT = Exercise(
         Wrong(
             "not clamped",
             lambda p, r: (p - r).mean().detach(),
-            "z0 comes out below 0: it stands for a KL divergence, which is never negative. Clamp "
+            "z0 comes out below 0: it estimates a KL divergence, which is never negative. Clamp "
             "the mean at 0.",
         ),
         Wrong(

@@ -90,7 +90,7 @@ ROTATE = Exercise(
         Wrong(
             "prompts rotated",
             lambda p, c: list(zip(p[-1:] + p[:-1], c, strict=True)),
-            "You moved the prompts and left the completions: the rows then stand in another order "
+            "You moved the prompts and left the completions: the rows are then in another order "
             "than the prompts did.",
         ),
     ),
