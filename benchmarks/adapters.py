@@ -154,6 +154,17 @@ def peaks_of(steps: dict[str, Callable]) -> dict[str, int]:
     return peaks
 
 
+def time_cells(steps: dict[str, Callable], rounds: int) -> list[str]:
+    """The table's four columns of times."""
+    times = alternate(steps, rounds)
+    return [
+        ratio(times["PEFT"], times["floor"]),
+        ratio(times["ftlib"], times["floor"]),
+        ratio(times["PEFT"], times["ftlib"]),
+        ratio(times["ftlib"], times["LoRA"]),
+    ]
+
+
 def measure(
     variant: str, hidden: int, dtype: torch.dtype, layers: int, rounds: int, timed: bool
 ) -> list[str]:
@@ -177,16 +188,7 @@ def measure(
     peaks = peaks_of(steps)
     above = {name: (peak - peaks["floor"]) / 1e6 for name, peak in peaks.items()}
     cells = [variant, str(hidden), str(dtype).removeprefix("torch.")]
-    if timed:
-        times = alternate(steps, rounds)
-        cells += [
-            ratio(times["PEFT"], times["floor"]),
-            ratio(times["ftlib"], times["floor"]),
-            ratio(times["PEFT"], times["ftlib"]),
-            ratio(times["ftlib"], times["LoRA"]),
-        ]
-    else:
-        cells += ["–"] * 4
+    cells += time_cells(steps, rounds) if timed else ["–"] * 4
     return [
         *cells,
         f"{above['PEFT']:.0f}",

@@ -175,10 +175,14 @@ def scope(all_blocks, i: int) -> str:
 
 
 # --- arithmetic -----------------------------------------------------------------------------------
+def _python_power(match: re.Match) -> str:
+    return "**" + match[0].translate(POWERS)
+
+
 def as_python(expression: str) -> str:
     """A written expression in Python's signs."""
     code = expression.replace(",", "").replace("^", "**").replace("−", "-")
-    code = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda power: "**" + power[0].translate(POWERS), code)
+    code = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", _python_power, code)
     code = re.sub(r"[·×]", "*", code)
     code = re.sub(r"√(\d[\d.]*|\([^()]*\))", r"(\1)**0.5", code)
     return code.strip()
@@ -397,11 +401,16 @@ def states_no_fact(kind: str, raw: str, around: str) -> bool:
     return bool(re.fullmatch(r"[|\s:-]+", raw))
 
 
+def _blank(match: re.Match) -> str:
+    """As many spaces as what is taken out, so that nothing on either side of it joins."""
+    return " " * len(match[0])
+
+
 def stated_numbers(raw: str) -> list[re.Match]:
     """The numbers of a block that state something; whole numbers up to 12 need a unit to do so."""
     bare = prose(raw)
     for pattern in STRUCTURE:
-        bare = pattern.sub(lambda found: " " * len(found[0]), bare)
+        bare = pattern.sub(_blank, bare)
     stated = []
     for match in NUMBER.finditer(bare):
         small = match["value"].isdigit() and int(match["value"]) <= 12

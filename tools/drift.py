@@ -223,6 +223,15 @@ def _difference(was: str, now: str) -> str:
     return "; ".join(told) or "defaults, order or types"
 
 
+def _version_row(package: str, before: dict, after: dict) -> str:
+    return f"| {package} | {before['versions'][package]} | {after['versions'][package]} |"
+
+
+def _section(title: str, lines: list[str], nothing: str = "None.") -> list[str]:
+    """A section of the report: its lines, or a word that there is none."""
+    return ["", f"## {title}", "", *(lines or [nothing])]
+
+
 def write_report(
     before: dict, after: dict, count: int, bad: list[tuple[str, str]], announced: list[str]
 ) -> str:
@@ -234,11 +243,7 @@ def write_report(
         difference = _difference(before["names"][name], after["names"][name])
         changed.append(f"- `{name}`: {difference}")
     failed = [f"- `{test}`: {why}" for test, why in bad]
-    versions = []
-    for package in WATCHED:
-        tested = before["versions"][package]
-        newest = after["versions"][package]
-        versions.append(f"| {package} | {tested} | {newest} |")
+    versions = [_version_row(package, before, after) for package in WATCHED]
     lines = [
         "# Drift against the newest TRL, PEFT and transformers",
         "",
@@ -248,22 +253,10 @@ def write_report(
         "",
         f"{len(after['names'])} names of theirs are imported here: {len(moved['gone'])} gone, "
         f"{len(moved['changed'])} changed. {count} tests: {len(bad)} failed.",
-        "",
-        "## Names that have gone",
-        "",
-        *(gone or ["None."]),
-        "",
-        "## Names whose signature changed",
-        "",
-        *(changed or ["None."]),
-        "",
-        "## Tests that fail",
-        "",
-        *(failed or ["None."]),
-        "",
-        "## Announced",
-        "",
-        *([f"- {text}" for text in announced] or ["Nothing."]),
+        *_section("Names that have gone", gone),
+        *_section("Names whose signature changed", changed),
+        *_section("Tests that fail", failed),
+        *_section("Announced", [f"- {text}" for text in announced], nothing="Nothing."),
     ]
     return "\n".join(lines) + "\n"
 
@@ -294,7 +287,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
-    names = sorted({name for source in sources() for name in used_names(source)})
+    names = sorted(set().union(*map(used_names, sources())))
     newest = install(args.venv, args.output)
     before = probe(args.tested, names)
     after = probe(newest, names)
