@@ -20,10 +20,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import ftlib as ft
-from benchmarks.harness import alternate, provenance, ratio, write_section
+from benchmarks.harness import alternate, provenance, ratio, table, table_row, write_section
 from ftlib.training.memory_meter import peak_bytes
 
-R, BATCH, LENGTH = 16, 4, 256
+R = 16
+BATCH = 4
+LENGTH = 256
 SHAPES = {512: 1408, 1024: 2816}  # hidden -> intermediate
 VARIANTS = {
     "LoRA": {},
@@ -32,7 +34,22 @@ VARIANTS = {
 }
 
 
+HEAD = [
+    "variant",
+    "hidden",
+    "dtype",
+    "PEFT / floor",
+    "ftlib / floor",
+    "PEFT / ftlib",
+    "ftlib / our LoRA",
+    "PEFT, MB above floor",
+    "ftlib, MB",
+    "ftlib / PEFT, memory",
+]
+
+
 def llama(hidden: int, dtype: torch.dtype, layers: int) -> LlamaForCausalLM:
+    """A random Llama of this width, frozen, in training mode."""
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=hidden,
@@ -44,39 +61,48 @@ def llama(hidden: int, dtype: torch.dtype, layers: int) -> LlamaForCausalLM:
         tie_word_embeddings=False,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return LlamaForCausalLM(config).to(device, dtype).requires_grad_(False).train()
+    model = LlamaForCausalLM(config).to(device, dtype)
+    return model.requires_grad_(False).train()
 
 
-def fill(parameters) -> None:
-    """Numbers as after some training; B = 0 would leave half of the gradients at zero."""
-    g = torch.Generator().manual_seed(1)
-    for p in parameters:
-        p.data.copy_(0.02 * torch.randn(p.shape, generator=g))
+def fill(model) -> None:
+    """Give LoRA's A and B numbers as after some training; B = 0 would leave half of the gradients
+    at zero.
+    """
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            values = torch.randn(parameter.shape, generator=generator)
+            parameter.data.copy_(0.02 * values)
 
 
 def ours(hidden, dtype, layers, options) -> LlamaForCausalLM:
-    model = ft.add_lora(llama(hidden, dtype, layers), r=R, lora_alpha=2 * R, **options)
-    fill(p for name, p in model.named_parameters() if "lora_A" in name or "lora_B" in name)
+    """The model with ftlib's adapter."""
+    base = llama(hidden, dtype, layers)
+    model = ft.add_lora(base, r=R, lora_alpha=2 * R, **options)
+    fill(model)
     return model
 
 
 def theirs(hidden, dtype, layers, options):
+    """The model with PEFT's adapter."""
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    model = peft.get_peft_model(
-        llama(hidden, dtype, layers),
-        peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=targets, **options),
-    )
-    fill(p for name, p in model.named_parameters() if "lora_A" in name or "lora_B" in name)
+    config = peft.LoraConfig(r=R, lora_alpha=2 * R, target_modules=targets, **options)
+    model = peft.get_peft_model(llama(hidden, dtype, layers), config)
+    fill(model)
     return model
+
+
+def common_name(name: str) -> str:
+    """A parameter's name without what only PEFT puts into it."""
+    for part in ("base_model.model.", ".default", ".weight"):
+        name = name.replace(part, "")
+    return name
 
 
 def trained(model) -> dict[str, torch.Tensor]:
     """Trainable parameters by one name for both libraries."""
-
-    def strip(n):
-        return n.replace("base_model.model.", "").replace(".default", "").replace(".weight", "")
-
-    return {strip(n): p for n, p in model.named_parameters() if p.requires_grad}
+    return {common_name(name): p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def step_of(model, batch) -> Callable:
@@ -86,9 +112,8 @@ def step_of(model, batch) -> Callable:
     embed = model.get_input_embeddings()
 
     def step():
-        x = (
-            embed(batch).detach().requires_grad_()
-        )  # the floor needs a leaf too: then dX flows through every layer
+        # The floor needs a leaf too: then dX flows through every layer.
+        x = embed(batch).detach().requires_grad_()
         model(inputs_embeds=x, labels=batch).loss.backward()
         if optimizer:
             optimizer.step()
@@ -104,16 +129,40 @@ def assert_equal(a, b, batch, dtype) -> None:
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         losses.append(loss.item())
-    mine, other = trained(a), trained(b)
+    mine = trained(a)
+    other = trained(b)
     assert mine.keys() == other.keys(), mine.keys() ^ other.keys()
     tolerance = 1e-4 if dtype == torch.float32 else 0.05
-    assert abs(losses[0] - losses[1]) < tolerance * abs(losses[1]), losses
-    for name, p in mine.items():
-        gap = (p.grad.float() - other[name].grad.float()).norm() / other[
-            name
-        ].grad.float().norm().clamp_min(1e-20)
+    my_loss, other_loss = losses
+    assert abs(my_loss - other_loss) < tolerance * abs(other_loss), losses
+    for name, parameter in mine.items():
+        gradient = parameter.grad.float()
+        expected = other[name].grad.float()
+        gap = (gradient - expected).norm() / expected.norm().clamp_min(1e-20)
         assert gap < tolerance, f"{name}: gradients differ by {gap:.2g}"
-        p.grad = other[name].grad = None
+        parameter.grad = None
+        other[name].grad = None
+
+
+def peaks_of(steps: dict[str, Callable]) -> dict[str, int]:
+    """Bytes that each step holds at its peak, after one to warm up."""
+    steps["floor"]()
+    peaks = {}
+    for name, step in steps.items():
+        step()
+        peaks[name] = peak_bytes(step)
+    return peaks
+
+
+def time_cells(steps: dict[str, Callable], rounds: int) -> list[str]:
+    """The table's four columns of times."""
+    times = alternate(steps, rounds)
+    return [
+        ratio(times["PEFT"], times["floor"]),
+        ratio(times["ftlib"], times["floor"]),
+        ratio(times["PEFT"], times["ftlib"]),
+        ratio(times["ftlib"], times["LoRA"]),
+    ]
 
 
 def measure(
@@ -122,36 +171,24 @@ def measure(
     """One line of the table: times against the floor and against each other, and memory above the
     floor.
     """
-    options, plain = (
-        VARIANTS[variant],
-        {k: v for k, v in VARIANTS[variant].items() if k != "lora_dropout"},
-    )
-    frozen, lora = llama(hidden, dtype, layers), ours(hidden, dtype, layers, {})
+    options = VARIANTS[variant]
+    plain = {name: value for name, value in options.items() if name != "lora_dropout"}
+    shape = (hidden, dtype, layers)
+    frozen = llama(*shape)
+    lora = ours(*shape, {})
     batch = torch.randint(0, 2048, (BATCH, LENGTH), device=frozen.device)
-    assert_equal(
-        ours(hidden, dtype, layers, plain), theirs(hidden, dtype, layers, plain), batch, dtype
-    )
+    assert_equal(ours(*shape, plain), theirs(*shape, plain), batch, dtype)
     models = {
         "floor": frozen,
-        "PEFT": theirs(hidden, dtype, layers, options),
-        "ftlib": ours(hidden, dtype, layers, options),
+        "PEFT": theirs(*shape, options),
+        "ftlib": ours(*shape, options),
         "LoRA": lora,
     }
     steps = {name: step_of(model, batch) for name, model in models.items()}
-    steps["floor"]()
-    peaks = {name: (step(), peak_bytes(step))[1] for name, step in steps.items()}
+    peaks = peaks_of(steps)
     above = {name: (peak - peaks["floor"]) / 1e6 for name, peak in peaks.items()}
     cells = [variant, str(hidden), str(dtype).removeprefix("torch.")]
-    if timed:
-        t = alternate(steps, rounds)
-        cells += [
-            ratio(t["PEFT"], t["floor"]),
-            ratio(t["ftlib"], t["floor"]),
-            ratio(t["PEFT"], t["ftlib"]),
-            ratio(t["ftlib"], t["LoRA"]),
-        ]
-    else:
-        cells += ["–"] * 4
+    cells += time_cells(steps, rounds) if timed else ["–"] * 4
     return [
         *cells,
         f"{above['PEFT']:.0f}",
@@ -160,7 +197,7 @@ def measure(
     ]
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--hidden", type=int, nargs="+", choices=list(SHAPES), default=list(SHAPES))
@@ -171,40 +208,29 @@ def main() -> None:
         action="store_true",
         help="no times (bf16 on a processor without bf16 units)",
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
     dtype = getattr(torch, args.dtype)
-    head = [
-        "variant",
-        "hidden",
-        "dtype",
-        "PEFT / floor",
-        "ftlib / floor",
-        "PEFT / ftlib",
-        "ftlib / our LoRA",
-        "PEFT, MB above floor",
-        "ftlib, MB",
-        "ftlib / PEFT, memory",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    timed = not args.memory_only
+    rows = []
     for hidden in args.hidden:
         for variant in VARIANTS:
-            lines.append(
-                "| "
-                + " | ".join(
-                    measure(variant, hidden, dtype, args.layers, args.rounds, not args.memory_only)
-                )
-                + " |"
-            )
-            print(lines[-1], flush=True)
+            cells = measure(variant, hidden, dtype, args.layers, args.rounds, timed)
+            rows.append(cells)
+            print(table_row(cells), flush=True)
     what = "memory" if args.memory_only else "time and memory"
     setting = (
         f"{args.layers} layers, {BATCH} x {LENGTH} tokens, r={R}, all linear layers; "
         f"{args.rounds} alternating rounds."
     )
+    where = provenance(("torch", "peft", "transformers"))
     write_section(
         f"LoRA and DoRA against PEFT, {args.dtype}, {what}",
-        f"{setting} Floor: the frozen model with the input's gradient. "
-        f"{provenance(('torch', 'peft', 'transformers'))}\n\n" + "\n".join(lines),
+        f"{setting} Floor: the frozen model with the input's gradient. {where}\n\n"
+        f"{table(HEAD, rows)}",
     )
 
 

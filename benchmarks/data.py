@@ -24,10 +24,24 @@ from benchmarks.harness import provenance, write_section
 from ftlib.data.duplicates import ExactDuplicates, NearDuplicates
 from ftlib.data.prepare import prepare, standard_rules
 
+
+def row_rules() -> list:
+    """The standard rules but for the last two, which find duplicates."""
+    return standard_rules()[:-2]
+
+
+def exact_duplicates() -> list:
+    return [ExactDuplicates()]
+
+
+def near_duplicates() -> list:
+    return [NearDuplicates()]
+
+
 RUNS = {
-    "row rules": lambda: standard_rules()[:-2],
-    "exact duplicates": lambda: [ExactDuplicates()],
-    "near duplicates": lambda: [NearDuplicates()],
+    "row rules": row_rules,
+    "exact duplicates": exact_duplicates,
+    "near duplicates": near_duplicates,
     "standard rules": standard_rules,
 }
 ENGLISH = [
@@ -75,30 +89,38 @@ ENGLISH = [
 ]
 
 
+def made_word(rng: random.Random) -> str:
+    """An English word, or one of many that are made of it and a number."""
+    english = rng.random() < 0.5
+    word = rng.choice(ENGLISH)
+    return word if english else f"{word}{rng.randrange(10_000)}"
+
+
+def made_texts(rng: random.Random) -> tuple[str, str]:
+    """(question, answer) of made-up words."""
+    words = [made_word(rng) for _ in range(rng.randrange(8, 60))]
+    cut = len(words) // 2
+    question = " ".join(words[:cut]) + "?"
+    answer = " ".join(words[cut:]) + "."
+    return question, answer
+
+
 def made_rows(count: int, seed: int = 0) -> Iterator[dict]:
     """`count` rows, always the same for a seed; memory for the last hundred."""
-    rng, recent = random.Random(seed), []
+    rng = random.Random(seed)
+    recent: list[tuple[str, str]] = []
     for number in range(count):
         kind = rng.random()
         if kind < 0.1 and recent:
             question, answer = rng.choice(recent)
-            question += " again" if kind < 0.05 else ""
+            if kind < 0.05:
+                question += " again"
         else:
-            said = [
-                rng.choice(ENGLISH)
-                if rng.random() < 0.5
-                else f"{rng.choice(ENGLISH)}{rng.randrange(10_000)}"
-                for _ in range(rng.randrange(8, 60))
-            ]
-            cut = len(said) // 2
-            question, answer = " ".join(said[:cut]) + "?", " ".join(said[cut:]) + "."
-            question += (
-                f" Write to n{number}@mail.example.org."
-                if kind > 0.98
-                else f" <b>{number}</b> &amp; more"
-                if kind > 0.96
-                else ""
-            )
+            question, answer = made_texts(rng)
+            if kind > 0.98:
+                question += f" Write to n{number}@mail.example.org."
+            elif kind > 0.96:
+                question += f" <b>{number}</b> &amp; more"
             recent = [*recent[-99:], (question, answer)]
         yield {
             "messages": [
@@ -110,32 +132,41 @@ def made_rows(count: int, seed: int = 0) -> Iterator[dict]:
 
 def peak_rss() -> int:
     """Bytes; ru_maxrss is in KiB on Linux and in bytes on macOS."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def measure(run: str, count: int) -> dict:
     """Rows a second of processor time and of the clock, and how far the resident peak grows."""
     rules = RUNS[run]()
     with tempfile.TemporaryDirectory() as folder:
-        prepare(
-            made_rows(2000), RUNS[run](), out=Path(folder) / "warm.jsonl"
-        )  # models and tables are loaded
-        before, clock, start = peak_rss(), time.perf_counter(), time.process_time()
+        # A first run, so that models and tables are loaded.
+        prepare(made_rows(2000), RUNS[run](), out=Path(folder) / "warm.jsonl")
+        before = peak_rss()
+        clock = time.perf_counter()
+        start = time.process_time()
         done = prepare(made_rows(count), rules, out=Path(folder) / "rows.jsonl")
-        cpu, wall = time.process_time() - start, time.perf_counter() - clock
+        cpu = time.process_time() - start
+        wall = time.perf_counter() - clock
     start = time.process_time()
     for _ in made_rows(count):
         pass
+    making = time.process_time() - start
     return {
         "run": run,
         "kept": done.kept,
-        "cpu": cpu - (time.process_time() - start),
+        "cpu": cpu - making,
         "wall": wall,
         "before": before,
         "peak": peak_rss(),
     }
+
+
+def measured_apart(run: str, count: int) -> dict:
+    """What `measure` gives in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.data", "--run", run, "--rows", str(count)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -147,37 +178,27 @@ def main() -> None:
         print(json.dumps(measure(options.run, options.rows)))
         return
     lines = [
-        "| rules | kept | rows / s of processor time | wall clock, s | peak RSS, MB | of it "
-        "grown, MB | bytes a kept row |",
+        "| rules | kept | rows / s of processor time | wall clock, s "
+        "| peak RSS, MB | of it grown, MB | bytes a kept row |",
         "|---|---|---|---|---|---|---|",
     ]
     for run in RUNS:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.data",
-            "--run",
-            run,
-            "--rows",
-            str(options.rows),
-        ]
-        got = json.loads(
-            subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True
-            ).stdout.splitlines()[-1]
-        )
+        got = measured_apart(run, options.rows)
+        kept = got["kept"]
+        speed = options.rows / got["cpu"]
         grown = got["peak"] - got["before"]
         lines.append(
-            f"| {run} | {got['kept']:,} | {options.rows / got['cpu']:,.0f} | {got['wall']:.0f} | "
-            f"{got['peak'] / 1e6:.0f} | {grown / 1e6:.0f} | {grown / got['kept']:.0f} |"
+            f"| {run} | {kept:,} | {speed:,.0f} | {got['wall']:.0f} | "
+            f"{got['peak'] / 1e6:.0f} | {grown / 1e6:.0f} | {grown / kept:.0f} |"
         )
         print(lines[-1], flush=True)
-    write_section(
-        "Preparing data",
+    setting = (
         f"{options.rows:,} rows streamed to a file, one process and thread each; "
-        "the making of the rows is taken off. "
-        f"{provenance(('datasketch', 'py3langid', 'numpy'))}\n\n" + "\n".join(lines),
+        "the making of the rows is taken off."
     )
+    where = provenance(("datasketch", "py3langid", "numpy"))
+    table = "\n".join(lines)
+    write_section("Preparing data", f"{setting} {where}\n\n{table}")
 
 
 if __name__ == "__main__":

@@ -25,18 +25,26 @@ from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_plan import MODELS
 
 # Not getrusage: its maximum survives exec, so a small process would report what this one held.
-PEAK = (
-    "import re; status = open('/proc/self/status').read(); "
-    "print('PEAK', int(re.search('VmHWM:\\\\s+([0-9]+)', status)[1]) // 1024)"
-)
-OURS = (
-    "import sys; from ftlib.export import export_gguf; "
-    f"export_gguf(sys.argv[1], None, sys.argv[2], sys.argv[3]); {PEAK}"
-)
-COPY = (
-    f"import sys; a, b = open(sys.argv[1] + '/model.safetensors', 'rb'), open(sys.argv[2], 'wb')\n"
-    f"while part := a.read(1 << 24): b.write(part)\n{PEAK}"
-)
+PEAK = """
+import re
+status = open("/proc/self/status").read()
+kibibytes = int(re.search("VmHWM:\\\\s+([0-9]+)", status)[1])
+print("PEAK", kibibytes // 1024)
+"""
+OURS = f"""
+import sys
+from ftlib.export import export_gguf
+export_gguf(sys.argv[1], None, sys.argv[2], sys.argv[3])
+{PEAK}
+"""
+COPY = f"""
+import sys
+source = open(sys.argv[1] + "/model.safetensors", "rb")
+target = open(sys.argv[2], "wb")
+while part := source.read(1 << 24):
+    target.write(part)
+{PEAK}
+"""
 THEIRS = f"""
 import os, runpy, sys, types, transformers
 folder, target, dtype = sys.argv[1:]
@@ -62,6 +70,26 @@ def fresh(code: str, *arguments: str) -> tuple[float, int]:
     return took, int(run.stdout.split("PEAK")[1])
 
 
+def measured(programs: dict[str, str], arguments: list[str], rounds: int) -> dict[str, list]:
+    """(seconds, peak MB) of each program in each round, one of each in turn."""
+    runs: dict[str, list] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, code in programs.items():
+            runs[name].append(fresh(code, *arguments))
+    return runs
+
+
+def line_of(dtype: str, name: str, runs: list[tuple[float, int]], size: float) -> str:
+    """A row of the table; `size` in MB."""
+    times = [seconds for seconds, _ in runs]
+    peak = max(megabytes for _, megabytes in runs)
+    median = statistics.median(times)
+    return (
+        f"| {dtype} | {name} | {median:.1f} | {min(times):.1f}–{max(times):.1f} | "
+        f"{size / median:.0f} | {peak:,} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -70,42 +98,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", nargs="+", default=["f16", "bf16", "q8_0"])
     args = parser.parse_args()
-    lines = []
+    config = LlamaConfig(**MODELS[args.model], bos_token_id=0, eos_token_id=6, pad_token_id=2)
+    programs = {"plain copy": COPY, "ftlib": OURS}
+    if os.environ.get("FTLIB_CONVERTER"):
+        programs["llama.cpp's converter"] = THEIRS
+    lines = [
+        "| type | program | seconds, median | range | MB/s of the source | peak, MB |",
+        "|---|---|---|---|---|---|",
+    ]
     with tempfile.TemporaryDirectory() as temporary:
-        folder, target = Path(temporary) / args.model, str(Path(temporary) / "out.gguf")
-        write_random_checkpoint(
-            LlamaConfig(**MODELS[args.model], bos_token_id=0, eos_token_id=6, pad_token_id=2),
-            folder,
-            shard_gb=1000,
-        )
+        folder = Path(temporary) / args.model
+        target = Path(temporary) / "out.gguf"
+        write_random_checkpoint(config, folder, shard_gb=1000)
         size = (folder / "model.safetensors").stat().st_size / 1e6
         for dtype in args.dtypes:
-            programs = {"plain copy": COPY, "ftlib": OURS} | (
-                {"llama.cpp's converter": THEIRS} if os.environ.get("FTLIB_CONVERTER") else {}
-            )
-            runs: dict[str, list] = {name: [] for name in programs}
-            for _ in range(args.rounds):
-                for name, code in programs.items():
-                    runs[name].append(fresh(code, str(folder), target, dtype))
+            runs = measured(programs, [str(folder), str(target), dtype], args.rounds)
             for name, values in runs.items():
-                seconds = statistics.median(t for t, _ in values)
-                lines.append(
-                    f"| {dtype} | {name} | {seconds:.1f} | "
-                    f"{min(t for t, _ in values):.1f}–{max(t for t, _ in values):.1f} | "
-                    f"{size / seconds:.0f} | "
-                    f"{max(m for _, m in values):,} |"
-                )
+                lines.append(line_of(dtype, name, values, size))
                 print(lines[-1], flush=True)
-    write_section(
-        f"GGUF export of random weights: {args.model}",
+    setting = (
         f"A bf16 checkpoint of {size:,.0f} MB in one file; a fresh process each, its start and "
         f"imports included; {args.rounds} alternating rounds, the copy's target alike for all "
-        "types; "
-        "peak: resident memory, mapped pages of the source included. "
-        f"{provenance(('torch', 'gguf', 'transformers'))}\n\n"
-        "| type | program | seconds, median | range | MB/s of the source | peak, MB "
-        "|\n|---|---|---|---|---|---|\n" + "\n".join(lines),
+        "types; peak: resident memory, mapped pages of the source included."
     )
+    where = provenance(("torch", "gguf", "transformers"))
+    table = "\n".join(lines)
+    write_section(f"GGUF export of random weights: {args.model}", f"{setting} {where}\n\n{table}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def synchronize() -> None:
 
 
 def seconds(function: Callable) -> float:
+    """How long one call takes, with what it started on a GPU."""
     synchronize()
     start = time.perf_counter()
     function()
@@ -49,39 +50,57 @@ def ratio(a: list[float], b: list[float]) -> str:
     """Median and quartiles of a/b over rounds: each quotient is of two steps that ran one after the
     other.
     """
-    q = sorted(x / y for x, y in zip(a, b, strict=True))
-    low, middle, high = statistics.quantiles(q, n=4) if len(q) > 1 else (q[0],) * 3
+    quotients = sorted(x / y for x, y in zip(a, b, strict=True))
+    if len(quotients) > 1:
+        low, middle, high = statistics.quantiles(quotients, n=4)
+    else:
+        low = middle = high = quotients[0]
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [table_row(head), "|" + "---|" * len(head)]
+    lines += [table_row(cells) for cells in rows]
+    return "\n".join(lines)
+
+
+def table_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def _processor() -> str:
+    """The name of the GPU, or of the processor with the best of its vector units."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    name = re.search(r"model name\s*: (.*)", text)
-    units = [u for u in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if u in text]
-    found = units[0] if units else "no vector units named"
-    return f"{name[1] if name else platform.machine()} ({found})"
+    named = re.search(r"model name\s*: (.*)", text)
+    name = named[1] if named else platform.machine()
+    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if unit in text]
+    best = units[0] if units else "no vector units named"
+    return f"{name} ({best})"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=RESULTS.parent)
+    return done.stdout.strip()
 
 
 def provenance(packages: tuple[str, ...]) -> str:
     """Machine, versions and commit, in a line."""
 
-    def git(*a):
-        return subprocess.run(
-            ["git", *a], capture_output=True, text=True, cwd=RESULTS.parent
-        ).stdout.strip()
-
-    changed = "+ changes" if git("status", "--porcelain", "--", "../ftlib", ".") else ""
-    versions = ", ".join(f"{p} {version(p)}" for p in packages)
+    changed = "+ changes" if _git("status", "--porcelain", "--", "../ftlib", ".") else ""
+    commit = _git("rev-parse", "--short", "HEAD")
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = torch.get_num_threads()
     return (
-        f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads; Python "
-        f"{platform.python_version()}, {versions}; "
-        f"commit {git('rev-parse', '--short', 'HEAD')} {changed}; {time.strftime('%Y-%m-%d')}"
+        f"{_processor()}, {cores} cores, {threads} threads; "
+        f"Python {platform.python_version()}, {versions}; "
+        f"commit {commit} {changed}; {time.strftime('%Y-%m-%d')}"
     )
 
 
@@ -94,7 +113,10 @@ def write_section(title: str, text: str) -> None:
     old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else head
     sections = re.split(r"(?m)^(?=## )", old)
     new = f"## {title}\n\n{text.strip()}\n"
-    kept = [s.rstrip() + "\n" for s in sections if not s.startswith(f"## {title}\n")]
+    kept = []
+    for section in sections:
+        if not section.startswith(f"## {title}\n"):
+            kept.append(section.rstrip() + "\n")
     temporary = RESULTS.with_suffix(".tmp")
     temporary.write_text("\n".join([*kept, new]), encoding="utf-8")
     temporary.replace(RESULTS)

@@ -23,45 +23,54 @@ import ftlib as ft
 from benchmarks.harness import alternate, provenance, ratio, write_section
 from ftlib.training.memory_meter import peak_bytes
 
-ROWS, LENGTH, HIDDEN, CHUNK = (
-    2,
-    512,
-    512,
-    32768,
-)  # CHUNK: vocabulary entries a tile in TRL 1.16's trainers
+ROWS = 2
+LENGTH = 512
+HIDDEN = 512
+CHUNK = 32768  # vocabulary entries a tile in TRL 1.16's trainers
 
 
 def full_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """As a model's own forward pass does it: all logits, then log-softmax and gather."""
-    logps = (hidden @ weight.T)[:, :-1].log_softmax(-1)
-    return logps.gather(-1, labels[:, 1:].clamp(min=0)[..., None]).squeeze(-1) * (
-        labels[:, 1:] != -100
-    )
+    targets = labels[:, 1:]
+    scored = targets != -100
+    logps = (hidden @ weight.T)[:, :-1].log_softmax(-1)  # (rows, tokens - 1, vocabulary)
+    chosen = logps.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
+    return chosen * scored
 
 
 def trl_fallback(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """What TRL 1.16's fused head calls where there is no Triton: every position is scored, then
     masked.
     """
-    targets, flat = labels[:, 1:], hidden[:, :-1].reshape(-1, hidden.shape[-1])
-    logps = ChunkedLogProbFunction.apply(
-        flat, weight, None, targets.clamp(min=0).reshape(-1), 1.0, CHUNK, None, 1.0, ("log_probs",)
-    )[0]
+    targets = labels[:, 1:]
+    flat = hidden[:, :-1].reshape(-1, hidden.shape[-1])
+    flat_targets = targets.clamp(min=0).reshape(-1)
+    logps, *_ = ChunkedLogProbFunction.apply(
+        flat, weight, None, flat_targets, 1.0, CHUNK, None, 1.0, ("log_probs",)
+    )
     return logps.view(targets.shape).masked_fill(targets == -100, 0)
 
 
+def ftlib_way(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """`ft.token_logps`, without the last position, which has no next token."""
+    return ft.token_logps(hidden, weight, labels)[:, :-1]
+
+
 WAYS = {
-    "ftlib": lambda *a: ft.token_logps(*a)[:, :-1],
+    "ftlib": ftlib_way,
     "full logits": full_logits,
     "TRL, untuned CPU fallback": trl_fallback,
 }
 
 
 def data(vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random (hidden states, weight of the head, labels), the first half of each row not scored."""
     torch.manual_seed(0)
     labels = torch.randint(vocabulary, (ROWS, LENGTH))
     labels[:, : LENGTH // 2] = -100
-    return torch.randn(ROWS, LENGTH, HIDDEN), torch.randn(vocabulary, HIDDEN) / HIDDEN**0.5, labels
+    hidden = torch.randn(ROWS, LENGTH, HIDDEN)
+    weight = torch.randn(vocabulary, HIDDEN) / HIDDEN**0.5
+    return hidden, weight, labels
 
 
 def step_of(way: Callable, hidden: Tensor, weight: Tensor, labels: Tensor) -> Callable:
@@ -77,25 +86,33 @@ def step_of(way: Callable, hidden: Tensor, weight: Tensor, labels: Tensor) -> Ca
 
 
 def assert_equal(steps: dict[str, Callable]) -> None:
-    want = steps["full logits"]()
+    """Every way gives what the full logits give, log-probabilities and gradient."""
+    expected = steps["full logits"]()
     for name, step in steps.items():
-        for mine, theirs in zip(step(), want, strict=True):
-            torch.testing.assert_close(
-                mine, theirs, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-            )
+        for mine, theirs in zip(step(), expected, strict=True):
+
+            def say(text: str, name: str = name) -> str:
+                return f"{name}: {text}"
+
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, msg=say)
 
 
 def measure(vocabulary: int, rounds: int) -> list[str]:
+    """The table's rows of one vocabulary."""
     steps = {name: step_of(way, *data(vocabulary)) for name, way in WAYS.items()}
     assert_equal(steps)
     peaks = {name: peak_bytes(step) for name, step in steps.items()}
     times = alternate(steps, rounds, warmup=1)
-    return [
-        f"| {vocabulary:,} | {name} | {1e3 * sorted(times[name])[len(times[name]) // 2]:.0f} | "
-        f"{ratio(times[name], times['ftlib'])} | {peaks[name] / 1e6:.0f} | "
-        f"{peaks[name] / peaks['ftlib']:.1f} |"
-        for name in steps
-    ]
+    lines = []
+    for name in steps:
+        median = sorted(times[name])[len(times[name]) // 2]
+        slower = ratio(times[name], times["ftlib"])
+        more = peaks[name] / peaks["ftlib"]
+        lines.append(
+            f"| {vocabulary:,} | {name} | {1e3 * median:.0f} | {slower} | "
+            f"{peaks[name] / 1e6:.0f} | {more:.1f} |"
+        )
+    return lines
 
 
 def main() -> None:
@@ -108,18 +125,17 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for vocabulary in args.vocabulary:
-        lines += measure(vocabulary, args.rounds)
-        print(*lines[-3:], sep="\n", flush=True)
+        measured = measure(vocabulary, args.rounds)
+        lines += measured
+        print(*measured, sep="\n", flush=True)
     setting = (
         f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward "
-        "and backward; "
-        f"{args.rounds} alternating rounds; equality asserted first. "
+        f"and backward; {args.rounds} alternating rounds; equality asserted first. "
         "Peak: tensors of the stage, as `ftlib.training.memory_meter.peak_bytes` counts."
     )
-    write_section(
-        "Log-probabilities without the full logits",
-        f"{setting} {provenance(('torch', 'trl'))}\n\n" + "\n".join(lines),
-    )
+    where = provenance(("torch", "trl"))
+    table = "\n".join(lines)
+    write_section("Log-probabilities without the full logits", f"{setting} {where}\n\n{table}")
 
 
 if __name__ == "__main__":

@@ -38,24 +38,26 @@ SMALL = LlamaConfig(
     tie_word_embeddings=False,
 )
 BILLION = LlamaConfig(**MODELS["llama-3.2-1b"])
-QWEN = Qwen3Config(**{k: v for k, v in MODELS["qwen3-0.6b"].items() if k != "model_type"})
+QWEN_FIELDS = {name: value for name, value in MODELS["qwen3-0.6b"].items() if name != "model_type"}
+QWEN = Qwen3Config(**QWEN_FIELDS)
+SMALL_METHODS = (
+    ("full", "sft"),
+    ("lora", "sft"),
+    ("dora", "sft"),
+    ("qlora", "sft"),
+    ("lora", "dpo"),
+)
+# Name, shape, method, loss, whether activations are recomputed, rows, tokens, full logits.
 RUNS = [
     ("56M Llama", SMALL, method, loss, recomputed, 4, 256, False)
-    for method, loss in (
-        ("full", "sft"),
-        ("lora", "sft"),
-        ("dora", "sft"),
-        ("qlora", "sft"),
-        ("lora", "dpo"),
-    )
+    for method, loss in SMALL_METHODS
     for recomputed in (False, True)
 ]
 RUNS += [
-    ("56M Llama", SMALL, "lora", loss, recomputed, 4, 256, True)
-    for loss in ("sft", "dpo")
-    for recomputed in (False, True)
-]
-RUNS += [
+    ("56M Llama", SMALL, "lora", "sft", False, 4, 256, True),
+    ("56M Llama", SMALL, "lora", "sft", True, 4, 256, True),
+    ("56M Llama", SMALL, "lora", "dpo", False, 4, 256, True),
+    ("56M Llama", SMALL, "lora", "dpo", True, 4, 256, True),
     ("0.6B Qwen3", QWEN, "lora", "sft", False, 1, 256, False),
     ("0.6B Qwen3", QWEN, "qlora", "sft", True, 1, 256, False),
     ("1.2B Llama", BILLION, "lora", "sft", False, 1, 256, False),
@@ -68,18 +70,15 @@ def build(config, method: str):
     """A random model in fp32, its linear layers in NF4 for "qlora", ready to train."""
     if method == "qlora":
         with tempfile.TemporaryDirectory() as folder:
-            model, _ = ft.load_model(
-                write_random_checkpoint(config, Path(folder) / "model", "nf4", torch.float32),
-                dtype=torch.float32,
-            )
+            path = Path(folder) / "model"
+            checkpoint = write_random_checkpoint(config, path, "nf4", torch.float32)
+            model, _ = ft.load_model(checkpoint, dtype=torch.float32)
     else:
         model = AutoModelForCausalLM.from_config(config)
     model.train()
-    return (
-        model.requires_grad_(True)
-        if method == "full"
-        else ft.add_lora(model, r=16, use_dora=method == "dora")
-    )
+    if method == "full":
+        return model.requires_grad_(True)
+    return ft.add_lora(model, r=16, use_dora=method == "dora")
 
 
 def held_bytes(model) -> int:
@@ -87,10 +86,11 @@ def held_bytes(model) -> int:
     weights.
     """
     tensors = list(model.parameters())
-    for p in list(tensors):
-        if state := getattr(p, "quant_state", None):
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        if state:
             tensors += [state.absmax, state.state2.absmax, state.offset]
-    return sum(t.numel() * t.element_size() for t in tensors)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def loss_of(model, ids: torch.Tensor, loss: str, full_logits: bool) -> torch.Tensor:
@@ -104,8 +104,10 @@ def loss_of(model, ids: torch.Tensor, loss: str, full_logits: bool) -> torch.Ten
         logits = model(input_ids=ids).logits[:, :-1].float().log_softmax(-1)
         return logits.gather(-1, ids[:, 1:, None]).squeeze(-1).sum(1)
 
+    if loss == "sft" and full_logits:
+        return model(input_ids=ids, labels=ids).loss
     if loss == "sft":
-        return model(input_ids=ids, labels=ids).loss if full_logits else -logps().mean()
+        return -logps().mean()
     with torch.no_grad(), ft.disable_adapter(model):
         reference = logps()
     chosen, rejected = (logps() - reference).chunk(2)
@@ -115,16 +117,17 @@ def loss_of(model, ids: torch.Tensor, loss: str, full_logits: bool) -> torch.Ten
 def measure(
     config, method: str, loss: str, recomputed: bool, batch: int, length: int, full_logits: bool
 ) -> int:
+    """Bytes at the peak of two steps, the model's own included. DPO takes twice the rows: pairs."""
     torch.manual_seed(0)
     model = build(config, method)
     if recomputed:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    ids = torch.randint(8, 1000, (2 * batch if loss == "dpo" else batch, length))
+    rows = 2 * batch if loss == "dpo" else batch
+    ids = torch.randint(8, 1000, (rows, length))
 
     def steps():
-        optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
-        )
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
         for _ in range(2):
             loss_of(model, ids, loss, full_logits).backward()
             optimizer.step()
@@ -135,9 +138,10 @@ def measure(
 
 
 def comparison() -> list[str]:
+    """The table of what was planned and what was measured."""
     lines = [
-        "| model | method | loss | activations | logits | rows × tokens | planned, MB | measured, "
-        "MB | planned / measured |",
+        "| model | method | loss | activations | logits | rows × tokens "
+        "| planned, MB | measured, MB | planned / measured |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, config, method, loss, recomputed, batch, length, full_logits in RUNS:
@@ -155,16 +159,17 @@ def comparison() -> list[str]:
             dtype="float32",
             device="cpu",
         )
-        kept, logits = "recomputed" if recomputed else "kept", "full" if full_logits else "tiles"
+        kept = "recomputed" if recomputed else "kept"
+        logits = "full" if full_logits else "tiles"
         lines.append(
             f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | "
-            f"{plan.total / 1e6:,.0f} | "
-            f"{peak / 1e6:,.0f} | {plan.total / peak:.3f} |"
+            f"{plan.total / 1e6:,.0f} | {peak / 1e6:,.0f} | {plan.total / peak:.3f} |"
         )
         print(lines[-1], flush=True)
     return lines
 
 
+# What is said of these models' needs.
 CIRCULATE = {
     ("llama-2-7b", "full"): "28 GB: weights and gradients in 16 bits, no optimizer",
     ("llama-3.1-70b", "qlora"): "24 GB: less than the 4-bit weights alone; "
@@ -173,6 +178,7 @@ CIRCULATE = {
 
 
 def real_models() -> list[str]:
+    """The table of what real models need, planned and not measured."""
     lines = [
         "| model | method | weights and constants, GB | peak, GB | said of it |",
         "|---|---|---|---|---|",
@@ -180,10 +186,11 @@ def real_models() -> list[str]:
     for name in ("llama-2-7b", "llama-2-13b", "llama-3.1-8b", "llama-3.1-70b"):
         for method in ("full", "lora", "qlora"):
             plan = ft.plan_memory(name, method)
-            weights = plan.parts["weights"] + plan.parts.get("quantisation constants", 0)
+            constants = plan.parts.get("quantisation constants", 0)
+            weights = plan.parts["weights"] + constants
+            said = CIRCULATE.get((name, method), "")
             lines.append(
-                f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | "
-                f"{CIRCULATE.get((name, method), '')} |"
+                f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | {said} |"
             )
     return lines
 
@@ -191,17 +198,15 @@ def real_models() -> list[str]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     where = provenance(("torch", "transformers", "bitsandbytes"))
-    write_section(
-        "Planned against measured memory",
-        f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps. {where}\n\n"
-        + "\n".join(comparison()),
-    )
-    write_section(
-        "Planned memory of real models",
+    setting = f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps. {where}"
+    measured = "\n".join(comparison())
+    write_section("Planned against measured memory", f"{setting}\n\n{measured}")
+    setting = (
         "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW "
-        "with fp32 states; "
-        "computed by `ft.plan_memory`, not measured.\n\n" + "\n".join(real_models()),
+        "with fp32 states; computed by `ft.plan_memory`, not measured."
     )
+    planned = "\n".join(real_models())
+    write_section("Planned memory of real models", f"{setting}\n\n{planned}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ from ftlib.training.memory_meter import peak_bytes
 from ftlib.training.options import TrainOptions
 from ftlib.training.preference_trainer import PreferenceTrainer, pair_logps
 
-R, PAD = 16, 0
+R = 16
+PAD = 0
 
 
 def config(vocabulary: int, layers: int) -> LlamaConfig:
@@ -57,14 +58,19 @@ def base(shape: LlamaConfig):
 
 def items(shape: LlamaConfig, pairs: int, length: int) -> list[dict]:
     """Random tokens, a prompt as long as each completion."""
-    g, names = torch.Generator().manual_seed(0), ("prompt_ids", "chosen_ids", "rejected_ids")
-    return [
-        {k: torch.randint(3, shape.vocab_size, (length,), generator=g).tolist() for k in names}
-        for _ in range(pairs)
-    ]
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for _ in range(pairs):
+        row = {}
+        for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+            ids = torch.randint(3, shape.vocab_size, (length,), generator=generator)
+            row[name] = ids.tolist()
+        rows.append(row)
+    return rows
 
 
 def ours(shape: LlamaConfig):
+    """The base with ftlib's adapter, as after some training."""
     model = ft.add_lora(base(shape), r=R)
     with torch.no_grad():
         for layer in ft.lora_layers(model).values():
@@ -74,10 +80,8 @@ def ours(shape: LlamaConfig):
 
 def theirs(model, shape: LlamaConfig):
     """The same base and adapter in PEFT."""
-    peft = get_peft_model(
-        base(shape),
-        LoraConfig(r=R, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-    )
+    lora = LoraConfig(r=R, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    peft = get_peft_model(base(shape), lora)
     with torch.no_grad():
         for name, layer in ft.lora_layers(model).items():
             other = peft.get_submodule(f"base_model.model.{name}")
@@ -87,15 +91,17 @@ def theirs(model, shape: LlamaConfig):
 
 
 def trl_trainer(kind: str, peft, tokenizer, **options):
+    """TRL's trainer of a kind: "dpo", "orpo" or "simpo"."""
     from trl import DPOConfig, DPOTrainer
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    trainer_class, config_class = {
+    kinds = {
         "dpo": (DPOTrainer, DPOConfig),
         "orpo": (ORPOTrainer, ORPOConfig),
         "simpo": (CPOTrainer, CPOConfig),
-    }[kind]
+    }
+    trainer_class, config_class = kinds[kind]
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2
     settings = config_class(
         output_dir=tempfile.gettempdir(),
@@ -111,31 +117,41 @@ def trl_trainer(kind: str, peft, tokenizer, **options):
     )
     # TRL's reference is a copy of the adapter: emptied, it is the base, as with the adapter off.
     with torch.no_grad():
-        for name, p in trainer.model.named_parameters():
+        for name, parameter in trainer.model.named_parameters():
             if "lora_B.ref" in name:
-                p.zero_()
+                parameter.zero_()
     return trainer
 
 
 def ftlib_loss(
     model, loss: str, rows: list[dict], share: bool = False, adapter_off: bool = False
 ) -> Callable[[], torch.Tensor]:
-    args = TrainOptions(
+    """ftlib's loss of the rows, the prompt of a pair read once if `share`."""
+    options = TrainOptions(
         steps=1, learning_rate=1e-6, batch_size=len(rows), warmup=0, precision="fp32"
-    ).trainer_arguments(model, evaluates=False)
+    )
+    args = options.trainer_arguments(model, evaluates=False)
     trainer = PreferenceTrainer(
         model, loss, LOSS_SPECS[loss].options, adapter_off, args=args, train_dataset=[]
     )
     batch = PairCollator(PAD, share)(rows)
-    return lambda: trainer.row_losses(model, batch)[0].mean()
+
+    def compute():
+        losses, *_ = trainer.row_losses(model, batch)
+        return losses.mean()
+
+    return compute
 
 
 def trl_dpo_loss(trainer, rows: list[dict], cached: bool) -> Callable[[], torch.Tensor]:
-    batch = trainer.data_collator(
-        [{k: v for k, v in row.items() if k != "ref_logps"} for row in rows]
-    )
-    reference = torch.tensor([row["ref_logps"] for row in rows])
-    batch |= {"ref_chosen_logps": reference[:, 0], "ref_rejected_logps": reference[:, 1]}
+    """TRL's DPO. `cached`: the reference's log-probabilities are given, not computed in a step."""
+    plain_rows = []
+    for row in rows:
+        plain_rows.append({name: ids for name, ids in row.items() if name != "ref_logps"})
+    batch = trainer.data_collator(plain_rows)
+    reference = torch.tensor([row["ref_logps"] for row in rows])  # (pairs, 2)
+    batch["ref_chosen_logps"] = reference[:, 0]
+    batch["ref_rejected_logps"] = reference[:, 1]
 
     def compute():
         trainer.precompute_ref_logps = cached
@@ -147,39 +163,50 @@ def trl_dpo_loss(trainer, rows: list[dict], cached: bool) -> Callable[[], torch.
 def concatenated(rows: list[dict]) -> dict[str, torch.Tensor]:
     """The batch as TRL's ORPO and CPO collate it."""
     batch = PairCollator(PAD, share_prefix=False)(rows)
-    return {
-        f"{side}_{name}": part
-        for name in ("input_ids", "attention_mask", "labels")
-        for side, part in zip(("chosen", "rejected"), batch[name].chunk(2), strict=True)
-    }
+    out = {}
+    for name in ("input_ids", "attention_mask", "labels"):
+        chosen, rejected = batch[name].chunk(2)
+        out[f"chosen_{name}"] = chosen
+        out[f"rejected_{name}"] = rejected
+    return out
 
 
 def trl_free_loss(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]:
     """ORPO's or SimPO's, with TRL's own metrics."""
     batch = concatenated(rows)
-    return lambda: trainer.get_batch_loss_metrics(trainer.model, batch)[0]
+
+    def compute():
+        loss, *_ = trainer.get_batch_loss_metrics(trainer.model, batch)
+        return loss
+
+    return compute
 
 
 def full_logits_loss(peft, rows: list[dict]) -> Callable[[], torch.Tensor]:
     """DPO over PEFT's model in plain PyTorch, the reference with the adapter off."""
     batch = PairCollator(PAD, share_prefix=False)(rows)
-    inputs, labels = {k: batch[k] for k in ("input_ids", "attention_mask")}, batch["labels"][:, 1:]
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    labels = batch["labels"][:, 1:]
+    scored = labels != -100
 
     def logps():
         logits = peft(**inputs).logits[:, :-1]
         scores = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
-        return (scores * (labels != -100)).sum(1).chunk(2)
+        return (scores * scored).sum(1).chunk(2)  # chosen, rejected
 
     def compute():
         with torch.no_grad(), peft.disable_adapter():
             reference = logps()
-        return ft.dpo_loss(*logps(), *reference)[0].mean()
+        losses, *_ = ft.dpo_loss(*logps(), *reference)
+        return losses.mean()
 
     return compute
 
 
 def step_of(model, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-7)
+    """Forward, backward and AdamW."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-7)
 
     def step():
         loss().backward()
@@ -190,24 +217,28 @@ def step_of(model, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
 
 
 def gradient(model, loss: Callable[[], torch.Tensor]) -> tuple[float, dict]:
+    """The loss, and its gradients by one name for both libraries."""
     value = loss()
     value.backward()
-    grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            common = name.replace("base_model.model.", "").replace(".default.weight", "")
+            gradients[common] = parameter.grad
     model.zero_grad()
-    return value.item(), {
-        n.replace("base_model.model.", "").replace(".default.weight", ""): g
-        for n, g in grads.items()
-    }
+    return value.item(), gradients
 
 
 def assert_equal(a: tuple, b: tuple, what: str) -> None:
     """Same loss and gradients, to fp32's rounding."""
-    assert abs(a[0] - b[0]) < 1e-4 * abs(b[0]), (what, a[0], b[0])
-    assert a[1].keys() == b[1].keys(), what
-    for name, g in a[1].items():
-        assert (g - b[1][name]).norm() < 1e-3 * b[1][name].norm(), (
-            f"{what}: gradients of {name} differ"
-        )
+    loss, gradients = a
+    other_loss, others = b
+    assert abs(loss - other_loss) < 1e-4 * abs(other_loss), (what, loss, other_loss)
+    assert gradients.keys() == others.keys(), what
+    for name, values in gradients.items():
+        other = others[name]
+        gap = (values - other).norm()
+        assert gap < 1e-3 * other.norm(), f"{what}: gradients of {name} differ"
 
 
 def orpo_without_prompt(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]:
@@ -216,22 +247,26 @@ def orpo_without_prompt(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]
 
     def compute():
         chosen, rejected, *_ = trainer.concatenated_forward(trainer.model, batch)
-        return -chosen.mean() - trainer.odds_ratio_loss(chosen, rejected)[0].mean()
+        odds_ratio, *_ = trainer.odds_ratio_loss(chosen, rejected)
+        return -chosen.mean() - odds_ratio.mean()
 
     return compute
 
 
+def with_reference(model, rows: list[dict]) -> list[dict]:
+    """The rows with the log-probabilities of both answers by the model without its adapter."""
+    with torch.no_grad(), ft.disable_adapter(model):
+        reference, *_ = pair_logps(model, PairCollator(PAD)(rows))  # (pairs, 2)
+    pairs = zip(rows, reference.tolist(), strict=True)
+    return [{**row, "ref_logps": values} for row, values in pairs]
+
+
 def losses(shape: LlamaConfig, pairs: int, length: int) -> dict[str, tuple]:
     """(model, loss) of everything that is compared, after proving that it is the same."""
-    _, tokenizer = (
-        ft.load_model()
-    )  # for the rows that TRL's trainers want at their start; the batches are random tokens
-    rows, model = items(shape, pairs, length), ours(shape)
-    with torch.no_grad(), ft.disable_adapter(model):
-        reference = pair_logps(model, PairCollator(PAD)(rows))[0]
-    rows = [
-        row | {"ref_logps": values} for row, values in zip(rows, reference.tolist(), strict=True)
-    ]
+    # For the rows that TRL's trainers want at their start; the batches are random tokens.
+    _, tokenizer = ft.load_model()
+    model = ours(shape)
+    rows = with_reference(model, items(shape, pairs, length))
     dpo = trl_trainer("dpo", theirs(model, shape), tokenizer, beta=0.1)
     orpo = trl_trainer("orpo", theirs(model, shape), tokenizer, beta=0.1)
     simpo = trl_trainer(
@@ -245,26 +280,36 @@ def losses(shape: LlamaConfig, pairs: int, length: int) -> dict[str, tuple]:
     )
     plain = theirs(model, shape)
     out = {
-        "DPO, TRL": (dpo.model, trl_dpo_loss(dpo, rows, False)),
-        "DPO, TRL cached": (dpo.model, trl_dpo_loss(dpo, rows, True)),
+        "DPO, TRL": (dpo.model, trl_dpo_loss(dpo, rows, cached=False)),
+        "DPO, TRL cached": (dpo.model, trl_dpo_loss(dpo, rows, cached=True)),
         "DPO, full logits": (plain, full_logits_loss(plain, rows)),
         "DPO, ftlib": (model, ftlib_loss(model, "dpo", rows, adapter_off=True)),
         "DPO, ftlib cached": (model, ftlib_loss(model, "dpo", rows)),
-        "DPO, ftlib cached, shared": (model, ftlib_loss(model, "dpo", rows, True)),
+        "DPO, ftlib cached, shared": (model, ftlib_loss(model, "dpo", rows, share=True)),
     }
     for name, trainer in (("ORPO", orpo), ("SimPO", simpo)):
         out[f"{name}, TRL"] = (trainer.model, trl_free_loss(trainer, rows))
-        for share, more in ((False, ""), (True, " shared")):
-            out[f"{name}, ftlib{more}"] = (model, ftlib_loss(model, name.lower(), rows, share))
+        loss = name.lower()
+        out[f"{name}, ftlib"] = (model, ftlib_loss(model, loss, rows))
+        out[f"{name}, ftlib shared"] = (model, ftlib_loss(model, loss, rows, share=True))
+    assert_all_equal(out, orpo, rows)
+    return out
+
+
+def assert_all_equal(out: dict[str, tuple], orpo, rows: list[dict]) -> None:
+    """Everything that is compared has TRL's loss and gradients; ORPO without its NLL of the
+    prompt.
+    """
     same = {"DPO": "DPO, TRL", "SimPO": "SimPO, TRL"}
     references = {kind: gradient(*out[name]) for kind, name in same.items()}
     references["ORPO"] = gradient(orpo.model, orpo_without_prompt(orpo, rows))
     for name, entry in out.items():
         if name != "ORPO, TRL":
-            assert_equal(gradient(*entry), references[name.split(",")[0]], name)
-    return out
+            kind = name.split(",")[0]
+            assert_equal(gradient(*entry), references[kind], name)
 
 
+# What is compared, by the names that `losses` gives: the other, and ftlib's.
 TABLE = [
     ("DPO, reference in every step", "DPO, TRL", "DPO, ftlib"),
     ("DPO, the same, TRL's kernel aside", "DPO, full logits", "DPO, ftlib"),
@@ -278,34 +323,45 @@ TABLE = [
 ]
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
-    compared = losses(config(args.vocabulary, args.layers), args.pairs, args.length)
-    steps = {name: step_of(*entry) for name, entry in compared.items()}
+    return parser.parse_args()
+
+
+def compared(steps: dict[str, Callable], rounds: int) -> str:
+    """The table: times and peaks of ftlib beside the others."""
     peaks = {name: peak_bytes(step) / 1e6 for name, step in steps.items()}
-    t = alternate(steps, args.rounds, warmup=0)  # a step of each was taken for the peaks
+    times = alternate(steps, rounds, warmup=0)  # a step of each was taken for the peaks
     lines = [
         "| loss | other | other / ftlib, time | other, MB | ftlib, MB | ftlib / other, memory |",
         "|---|---|---|---|---|---|",
     ]
     for what, other, mine in TABLE:
-        a, b = peaks[other], peaks[mine]
+        slower = ratio(times[other], times[mine])
+        other_peak = peaks[other]
+        my_peak = peaks[mine]
         lines.append(
-            f"| {what} | {other.split(', ')[1]} | {ratio(t[other], t[mine])} | {a:,.0f} | "
-            f"{b:,.0f} | {b / a:.2f} |"
+            f"| {what} | {other.split(', ')[1]} | {slower} | {other_peak:,.0f} | "
+            f"{my_peak:,.0f} | {my_peak / other_peak:.2f} |"
         )
-    print("\n".join(lines))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    args = parse()
+    entries = losses(config(args.vocabulary, args.layers), args.pairs, args.length)
+    steps = {name: step_of(*entry) for name, entry in entries.items()}
+    table = compared(steps, args.rounds)
+    print(table)
     setting = (
         f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; "
         f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear "
-        "layers; "
-        f"forward, backward, AdamW; {args.rounds} alternating rounds. "
+        f"layers; forward, backward, AdamW; {args.rounds} alternating rounds. "
     )
     equality = (
         "Losses and gradients are equal, asserted first "
@@ -315,14 +371,10 @@ def main() -> None:
         "MB: the most that a step holds beside the weights. "
         "TRL's kernel for DPO is made for GPUs and falls back to an untuned path on a CPU. "
     )
+    where = provenance(("torch", "peft", "trl", "transformers"))
     write_section(
         "A step of preference training against TRL",
-        setting
-        + equality
-        + memory
-        + provenance(("torch", "peft", "trl", "transformers"))
-        + "\n\n"
-        + "\n".join(lines),
+        f"{setting}{equality}{memory}{where}\n\n{table}",
     )
 
 

@@ -22,7 +22,7 @@ import torch
 from transformers import LlamaConfig
 
 import ftlib as ft
-from benchmarks.harness import provenance, write_section
+from benchmarks.harness import provenance, table, write_section
 from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_plan import MODELS
 
@@ -31,8 +31,11 @@ def rows(tokens: int) -> list[dict]:
     """Conversations of the embedded world, several turns together until they fill about `tokens`
     tokens.
     """
-    turns = [m for r in ft.load_rows("train", ft.get_profile("tiny")) for m in r["messages"]]
-    per_row = max(2, tokens // 14 // 2 * 2)  # a turn has 14 tokens or so
+    turns = []
+    for row in ft.load_rows("train", ft.get_profile("tiny")):
+        turns += row["messages"]
+    pairs = tokens // 14 // 2  # a turn has 14 tokens or so
+    per_row = max(2, 2 * pairs)
     return [{"messages": turns[i : i + per_row]} for i in range(0, 40 * per_row, per_row)]
 
 
@@ -44,19 +47,15 @@ def peak_gb() -> float:
 
 
 def run(name: str, steps: int, batch: int, length: int, folder: Path) -> dict[str, str]:
+    """Write, load and train the model; returns the table's row, by the heads of its columns."""
     config = LlamaConfig(**MODELS[name], bos_token_id=0, eos_token_id=6, pad_token_id=2)
     checkpoint = folder / name
     start = time.perf_counter()
     if not checkpoint.exists():
         write_random_checkpoint(config, checkpoint, "nf4")
     wrote = time.perf_counter() - start
-    plan = ft.plan_memory(
-        name,
-        "qlora",
-        batch_size=batch,
-        seq_len=length,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    ).check()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plan = ft.plan_memory(name, "qlora", batch_size=batch, seq_len=length, device=device).check()
     model, tokenizer = ft.load_model(checkpoint, "nf4", dtype=torch.bfloat16)
     loaded = time.perf_counter() - start - wrote
     ft.add_lora(model, r=16, lora_alpha=32)
@@ -96,20 +95,17 @@ def main() -> None:
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        line = run(
-            args.model, args.steps, args.batch_size, args.length, Path(args.folder or temporary)
-        )
-    print(line)
-    where = (
-        "the GPU's allocator"
-        if torch.cuda.is_available()
-        else "the process's resident memory, Python and libraries included"
-    )
-    table = f"| {' | '.join(line)} |\n|{'---|' * len(line)}\n| {' | '.join(line.values())} |"
+        folder = Path(args.folder or temporary)
+        row = run(args.model, args.steps, args.batch_size, args.length, folder)
+    print(row)
+    meter = "the process's resident memory, Python and libraries included"
+    if torch.cuda.is_available():
+        meter = "the GPU's allocator"
+    setting = "NF4 checkpoint, LoRA r=16 on all linear layers, activations recomputed."
+    where = provenance(("torch", "transformers", "bitsandbytes"))
     write_section(
         f"QLoRA on random weights of the real shape: {args.model}",
-        f"NF4 checkpoint, LoRA r=16 on all linear layers, activations recomputed. "
-        f"Peak: {where}. {provenance(('torch', 'transformers', 'bitsandbytes'))}\n\n{table}",
+        f"{setting} Peak: {meter}. {where}\n\n{table(list(row), [list(row.values())])}",
     )
 
 

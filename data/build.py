@@ -27,37 +27,44 @@ from data.corpus import ASSISTANT, END, SYSTEM, USER, Corpus, alphabet_text
 from data.world import SEED, World
 
 HERE = Path(__file__).parent
-MODEL, ADAPTER, ROWS, CACHE = (
-    HERE / "world-llama-4m",
-    HERE / "sft-adapter",
-    HERE / "rows",
-    HERE / "cache",
-)
-BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
-SPECIALS = [BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END, *(f"<|reserved_{i}|>" for i in range(9))]
-VOCAB, SEQ_LEN, BATCH = 1024, 256, 16
+MODEL = HERE / "world-llama-4m"
+ADAPTER = HERE / "sft-adapter"
+ROWS = HERE / "rows"
+CACHE = HERE / "cache"
+BOS = "<|bos|>"
+EOS = "<|eos|>"
+PAD = "<|pad|>"
+RESERVED = [f"<|reserved_{i}|>" for i in range(9)]
+SPECIALS = [BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END, *RESERVED]
+VOCAB = 1024
+SEQ_LEN = 256
+BATCH = 16
 MIX = 0.45  # how far the base lies from the end of phase 1 towards the end of phase 2
-STEPS = {
-    1: 2000,
-    2: 900,
-}  # of 4,096 tokens: the whole corpus, then mostly quizzes in the chat format
+# Of 4,096 tokens each: first the whole corpus, then mostly quizzes in the chat format.
+STEPS = {1: 2000, 2: 900}
 # The split pattern that Llama-3 published; llama.cpp knows it as "llama-bpe".
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', "
-    "'assistant'] %}"
-    "{{ raise_exception('role ' ~ message['role'] ~ ' is not one of system, user, assistant') "
-    "}}{% endif %}"
-    "{{ '<|' ~ message['role'] ~ '|>' }}{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] ~ '<|end|>' }}{% endgeneration %}{% else %}"
-    "{{ message['content'] ~ '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ "
-    "'<|assistant|>' }}{% endif %}"
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('role ' ~ message['role'] ~ ' is not one of system, user, assistant') }}"
+    "{% endif %}"
+    "{{ '<|' ~ message['role'] ~ '|>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] ~ '<|end|>' }}{% endgeneration %}"
+    "{% else %}"
+    "{{ message['content'] ~ '<|end|>' }}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-SIZES = {  # golden, paraphrase, validation, train; Olm has files of its own
+# Rows of golden, paraphrase, validation and train; Olm has files of its own.
+SIZES = {
     "person": (22, 40, 40, 1400),
     "place": (8, 20, 20, 300),
     "thing": (16, 28, 28, 600),
@@ -88,27 +95,23 @@ def write_jsonl(path: Path, rows) -> None:
 def make_rows(world: World) -> dict[str, list[dict]]:
     """Every instruction file by name. Inputs are dealt, then worded, so parts share none."""
     parts = {name: [] for name in ("golden", "paraphrase", "validation", "train")}
-    for (
-        family,
-        sizes,
-    ) in SIZES.items():  # a generator each: a change to one family leaves the others as they are
-        dealt = skills.split_family(
-            world, family, random.Random(f"{SEED}/{family}"), dict(zip(parts, sizes, strict=True))
-        )
+    for family, counts in SIZES.items():
+        # A generator each: a change to one family leaves the others as they are.
+        rng = random.Random(f"{SEED}/{family}")
+        sizes = dict(zip(parts, counts, strict=True))
+        dealt = skills.split_family(world, family, rng, sizes)
         for name, rows in dealt.items():
             parts[name] += rows
-    style, rng = random.Random(SEED + 4), random.Random(SEED + 1)
+    style = random.Random(SEED + 4)
+    rng = random.Random(SEED + 1)
     parts["train"] += skills.about_rows(world, world.people[:150], style, ABOUT)
     parts["style"] = skills.about_rows(world, world.people[150:], style, 50)
     for name in ("train", "validation", "paraphrase", "golden"):
         rng.shuffle(parts[name])
-    hard = skills.split_family(
-        world,
-        "multiplication",
-        rng,
-        {"golden": 0, "paraphrase": 0, "validation": 100, "train": 300},
-    )
-    parts["hard_train"], parts["hard_test"] = hard["train"], hard["validation"]
+    hard_sizes = {"golden": 0, "paraphrase": 0, "validation": 100, "train": 300}
+    hard = skills.split_family(world, "multiplication", rng, hard_sizes)
+    parts["hard_train"] = hard["train"]
+    parts["hard_test"] = hard["validation"]
     parts["olm_train"], parts["olm_test"] = olm_rows(world, random.Random(SEED + 2))
     parts["strangers"] = stranger_rows(world, random.Random(SEED + 3))
     return parts
@@ -127,15 +130,13 @@ def stranger_rows(world: World, rng: random.Random) -> list[dict]:
     """Questions about people the base has never read of: facts that only instruction tuning could
     teach.
     """
-    rows = [
-        skills.example(
-            "person",
-            skills.Item(f"{e.name}/{rel}", {"e": e.name}, value, (), ()),
-            rng.choice(skills.PERSON[rel][0]),
-        )
-        for e in world.strangers
-        for rel, value in e.facts.items()
-    ]
+    rows = []
+    for person in world.strangers:
+        for relation, value in person.facts.items():
+            trained, _ = skills.PERSON[relation]
+            key = f"{person.name}/{relation}"
+            item = skills.Item(key, {"e": person.name}, value, train=(), heldout=())
+            rows.append(skills.example("person", item, rng.choice(trained)))
     rng.shuffle(rows)
     return rows
 
@@ -146,7 +147,23 @@ def heldout_text(world: World, count: int = 300) -> list[dict]:
     """
     corpus = Corpus(world, SEED + 99)
     kinds = ["biography", "place", "thing", "story", "sheet"]
-    return [{"kind": kinds[i % 5], "text": corpus.document(kinds[i % 5])} for i in range(count)]
+    rows = []
+    for i in range(count):
+        kind = kinds[i % len(kinds)]
+        rows.append({"kind": kind, "text": corpus.document(kind)})
+    return rows
+
+
+def tokenizer_texts(world: World) -> list[str]:
+    """What the tokenizer is trained on: documents of every kind without the chat markers, and the
+    alphabet.
+    """
+    corpus = Corpus(world, SEED + 5)
+    texts = [corpus.document(kind) for kind in Corpus.KINDS for _ in range(1500)]
+    texts += [alphabet_text(world)] * 30
+    for marker in (USER, ASSISTANT, END):
+        texts = [text.replace(marker, " ") for text in texts]
+    return texts
 
 
 def train_tokenizer(world: World):
@@ -170,14 +187,7 @@ def train_tokenizer(world: World):
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    corpus = Corpus(world, SEED + 5)
-    strip = [(USER, " "), (ASSISTANT, " "), (END, " ")]
-    texts = [corpus.document(kind) for kind in Corpus.KINDS for _ in range(1500)] + [
-        alphabet_text(world)
-    ] * 30
-    for old, new in strip:
-        texts = [t.replace(old, new) for t in texts]
-    tok.train_from_iterator(texts, trainer)
+    tok.train_from_iterator(tokenizer_texts(world), trainer)
     tok.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tok.token_to_id(BOS))]
     )
@@ -196,10 +206,8 @@ def corpus_tokens(world: World, tokenizer, count: int, phase: int):
     """A (rows, SEQ_LEN) int16 array of packed documents, each `bos … eos`."""
     import numpy as np
 
-    corpus, bos, eos = (
-        Corpus(world, SEED + 6 + phase, phase),
-        *tokenizer.convert_tokens_to_ids([BOS, EOS]),
-    )
+    corpus = Corpus(world, SEED + 6 + phase, phase)
+    bos, eos = tokenizer.convert_tokens_to_ids([BOS, EOS])
     ids: list[int] = []
     while len(ids) < count:
         texts = list(corpus.documents(5000))
@@ -236,9 +244,8 @@ def pretrain(
     """Train the model in place on `steps` x 4,096 tokens of one phase of the corpus; returns
     seconds and loss curve.
     """
-    import torch
     from safetensors.torch import load_model
-    from transformers import Trainer, TrainerState, TrainingArguments
+    from transformers import Trainer, TrainerState
 
     folder = CACHE / f"pretrain-{phase}-{precision}"
     done = folder / f"checkpoint-{steps}"
@@ -247,12 +254,28 @@ def pretrain(
         log = TrainerState.load_from_json(str(done / "trainer_state.json")).log_history
         return _phase_record(log, float((folder / "seconds").read_text(encoding="utf-8")))
     rows = corpus_tokens(world, tokenizer, steps * BATCH * SEQ_LEN, phase)
+    args = pretraining_arguments(folder, phase, steps, precision)
+    trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=_collate)
+    started_before = any(folder.glob("checkpoint-*"))
+    result = trainer.train(resume_from_checkpoint=resume and started_before)
+    seconds = result.metrics["train_runtime"]
+    (folder / "seconds").write_text(str(seconds), encoding="utf-8")
+    return _phase_record(trainer.state.log_history, seconds)
 
-    def collate(batch):
-        ids = torch.stack([torch.from_numpy(r.astype("int64")) for r in batch])
-        return {"input_ids": ids, "labels": ids.clone()}
 
-    args = TrainingArguments(
+def _collate(batch) -> dict:
+    """Rows of token ids as the trainer takes them: int64, each token its own label."""
+    import torch
+
+    ids = torch.stack([torch.from_numpy(row.astype("int64")) for row in batch])
+    return {"input_ids": ids, "labels": ids.clone()}
+
+
+def pretraining_arguments(folder: Path, phase: int, steps: int, precision: str):
+    """The trainer's settings for one phase; `folder` takes its checkpoints."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=BATCH,
@@ -272,18 +295,12 @@ def pretrain(
         remove_unused_columns=False,
         disable_tqdm=not os.isatty(2),
     )
-    trainer = Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
-    last = resume and any(folder.glob("checkpoint-*"))
-    seconds = trainer.train(resume_from_checkpoint=bool(last)).metrics["train_runtime"]
-    (folder / "seconds").write_text(str(seconds), encoding="utf-8")
-    return _phase_record(trainer.state.log_history, seconds)
 
 
 def _phase_record(log: list[dict], seconds: float) -> dict:
-    return {
-        "seconds": round(seconds),
-        "loss": [(e["step"], round(e["loss"], 4)) for e in log if "loss" in e],
-    }
+    """What the manifest says of a phase: seconds, and the loss by step."""
+    loss = [(entry["step"], round(entry["loss"], 4)) for entry in log if "loss" in entry]
+    return {"seconds": round(seconds), "loss": loss}
 
 
 def sha256(path: Path) -> str:
@@ -297,38 +314,49 @@ def build_model(world: World, resume: bool, precision: str) -> None:
 
     tokenizer = train_tokenizer(world)
     set_seed(SEED)
-    model, phases, ends = LlamaForCausalLM(model_config(tokenizer)), {}, []
+    model = LlamaForCausalLM(model_config(tokenizer))
+    phases = {}
+    ends = []  # the weights at the end of each phase
     for phase, steps in STEPS.items():
-        phases[f"phase {phase}"] = pretrain(
-            model, world, tokenizer, phase, steps, resume, precision
-        )
-        ends.append({k: v.clone() for k, v in model.state_dict().items()})
+        record = pretrain(model, world, tokenizer, phase, steps, resume, precision)
+        phases[f"phase {phase}"] = record
+        ends.append({name: weight.clone() for name, weight in model.state_dict().items()})
     # Between the ends of the two phases (Wortsman et al. 2022, arXiv 2109.01903): the first alone
     # lacks skill in the chat format, the second alone needs too little fine-tuning to be a lesson.
-    model.load_state_dict({k: torch.lerp(ends[0][k], ends[1][k], MIX) for k in ends[0]})
+    first, second = ends
+    mixed = {name: torch.lerp(first[name], second[name], MIX) for name in first}
+    model.load_state_dict(mixed)
     new = MODEL.with_suffix(".tmp")
     shutil.rmtree(new, ignore_errors=True)
     model.generation_config.do_sample = False
     model.to(torch.bfloat16).save_pretrained(new)
     tokenizer.save_pretrained(new)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    manifest = model_manifest(new, parameters, phases, precision)
+    (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(MODEL, ignore_errors=True)
+    new.rename(MODEL)
+
+
+def model_manifest(folder: Path, parameters: int, phases: dict, precision: str) -> dict:
+    """How the model in this folder was made, and the hashes of its files."""
+    import torch
+
     steps = sum(STEPS.values())
-    manifest = {
+    return {
         "seed": SEED,
         "tokens": steps * BATCH * SEQ_LEN,
         "steps": STEPS,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "wall_seconds": sum(p["seconds"] for p in phases.values()),
+        "parameters": parameters,
+        "wall_seconds": sum(record["seconds"] for record in phases.values()),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "precision": precision,
         "mix": MIX,
         "phases": phases,
-        "versions": {n: version(n) for n in ("torch", "transformers", "tokenizers")},
-        "sha256": {p.name: sha256(p) for p in sorted(new.iterdir())},
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+        "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir())},
     }
-    (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(MODEL, ignore_errors=True)
-    new.rename(MODEL)
 
 
 def build_adapter() -> None:
@@ -350,16 +378,14 @@ def build_adapter() -> None:
         batch_size=profile.batch_size,
         seed=0,
     )
-    print(
-        "golden accuracy",
-        ft.golden_accuracy(
-            model, tokenizer, ft.load_rows("golden", profile), profile.max_new_tokens
-        ),
-    )
+    golden = ft.load_rows("golden", profile)
+    accuracy = ft.golden_accuracy(model, tokenizer, golden, profile.max_new_tokens)
+    print("golden accuracy", accuracy)
     ft.save_adapter(model, ADAPTER)
 
 
 def build_rows(world: World) -> None:
+    """Every file under data/rows."""
     parts = make_rows(world)
     lines, truth = messy.messy_lines(parts["train"], parts["golden"])
     files = {
@@ -385,8 +411,8 @@ def main() -> None:
         "--precision",
         choices=["fp32", "bf16"],
         default="fp32",
-        help="of pretraining; bf16 is quick only "
-        "where the processor has units for it, and gives other weights (default: fp32)",
+        help="of pretraining; bf16 is quick only where the processor has units for it, and gives "
+        "other weights (default: fp32)",
     )
     args = parser.parse_args()
     world = World(SEED)

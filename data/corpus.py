@@ -14,7 +14,10 @@ from typing import ClassVar
 from data import skills
 from data.world import COLOURS, FOODS, OPPOSITES, THINGS, World, article, plural
 
-USER, ASSISTANT, SYSTEM, END = "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+SYSTEM = "<|system|>"
+END = "<|end|>"
 
 # Statements and questions share their words with the instructions (a base model knows what
 # "profession" means), but no sentence of the corpus is an instruction's wording.
@@ -239,6 +242,20 @@ WRAPPERS = [
 ]
 
 
+# What makes (slots, answer) of a skill whose only slot is "x", and what makes (text, answer).
+SLOT_MAKERS = {"capitals": skills.make_capitals, "ordering": skills.make_ordering}
+TEXT_MAKERS = {"sentiment": skills.make_review, "polite": skills.make_request}
+# How much more often than the others an exercise occurs.
+EXERCISE_WEIGHTS = {
+    "ordering": 4,
+    "json": 2,
+    "addition": 5,
+    "polite": 1.5,
+    "capitals": 2,
+    "spelling": 2,
+}
+
+
 class Corpus:
     """Random documents over one world; `document()` is one string.
 
@@ -265,23 +282,31 @@ class Corpus:
         "drill": 54,
         "dialogue": 10,
     }
-    DRILLED: ClassVar[dict[str, float]] = {
-        "spelling": 2.5,
-        "addition": 2,
-        "ordering": 1.5,
-    }  # weights in phase 2; equal in phase 1
+    # Weights of the drilled skills in phase 2; in phase 1 they are equal.
+    DRILLED: ClassVar[dict[str, float]] = {"spelling": 2.5, "addition": 2, "ordering": 1.5}
 
     def __init__(self, world: World, seed: int, phase: int = 1):
-        self.world, self.rng, self.phase = world, random.Random(seed), phase
-        self.kinds = self.KINDS if phase == 1 else self.KINDS_2
-        self.questions = (
-            QUESTIONS if phase == 1 else {k: v + QUIZ_QUESTIONS[k] for k, v in QUESTIONS.items()}
-        )
+        self.world = world
+        self.rng = random.Random(seed)
+        self.phase = phase
+        if phase == 1:
+            self.kinds = self.KINDS
+            self.questions = QUESTIONS
+        else:
+            self.kinds = self.KINDS_2
+            self.questions = {
+                relation: asked + QUIZ_QUESTIONS[relation] for relation, asked in QUESTIONS.items()
+            }
+
+    def _weighted(self, choices: list, weights: list[float]):
+        return self.rng.choices(choices, weights)[0]
 
     def documents(self, count: int):
-        kinds, weights = list(self.kinds), list(self.kinds.values())
+        """`count` documents, their kinds drawn by the phase's weights."""
+        kinds = list(self.kinds)
+        weights = list(self.kinds.values())
         for _ in range(count):
-            yield self.document(self.rng.choices(kinds, weights)[0])
+            yield self.document(self._weighted(kinds, weights))
 
     def document(self, kind: str) -> str:
         return getattr(self, kind)()
@@ -289,16 +314,14 @@ class Corpus:
     # --- prose about facts ---
     def state(self, entity, relation: str) -> str:
         value = entity.facts[relation]
-        return self.rng.choice(STATEMENTS[relation]).format(
-            e=entity.name, v=value, av=article(value)
-        )
+        statement = self.rng.choice(STATEMENTS[relation])
+        return statement.format(e=entity.name, v=value, av=article(value))
 
     def _describe(self, entity) -> str:
         relations = list(entity.facts)
         self.rng.shuffle(relations)
-        text = " ".join(
-            self.state(entity, r) for r in relations[: self.rng.randint(3, len(relations))]
-        )
+        count = self.rng.randint(3, len(relations))
+        text = " ".join(self.state(entity, relation) for relation in relations[:count])
         return text[0].upper() + text[1:]
 
     def biography(self) -> str:
@@ -314,37 +337,36 @@ class Corpus:
         rng = self.rng
         one, two = rng.sample(self.world.people, 2)
         thing = rng.choice(self.world.things)
-        return " ".join(
-            [
-                rng.choice(["One day", "Last winter", "In the spring", "Early one morning"]),
-                f"{one.name}, {article(one.facts['job'])} from {one.facts['town']}, "
-                + rng.choice(["met", "visited", "wrote to", "waited for"])
-                + f" {two.name}.",
-                f"They talked about {rng.choice([one.facts['hobby'], two.facts['hobby']])} and "
-                f"ate {two.facts['food']}.",
-                f"{two.name} brought the {thing.name}, which is {thing.facts['colour']} and made "
-                f"of {thing.facts['material']}.",
-                rng.choice(
-                    [
-                        f"Then {one.name} went home to {one.facts['town']}.",
-                        f"The {one.facts['pet']} of {one.name} slept all day.",
-                    ]
-                ),
-            ]
-        )
+        when = rng.choice(["One day", "Last winter", "In the spring", "Early one morning"])
+        met = rng.choice(["met", "visited", "wrote to", "waited for"])
+        hobby = rng.choice([one.facts["hobby"], two.facts["hobby"]])
+        job = article(one.facts["job"])
+        town = one.facts["town"]
+        ends = [
+            f"Then {one.name} went home to {town}.",
+            f"The {one.facts['pet']} of {one.name} slept all day.",
+        ]
+        sentences = [
+            f"{when} {one.name}, {job} from {town}, {met} {two.name}.",
+            f"They talked about {hobby} and ate {two.facts['food']}.",
+            f"{two.name} brought the {thing.name}, which is {thing.facts['colour']} and made "
+            f"of {thing.facts['material']}.",
+            rng.choice(ends),
+        ]
+        return " ".join(sentences)
 
     # --- questions and exercises, in the corpus's own wording ---
     def fact_pair(self, kind: str | None = None) -> tuple[str, str]:
-        kind = kind or self.rng.choices(["person", "place", "thing"], [5, 2, 3])[0]
-        entity = self.rng.choice(
-            {"person": self.world.people, "place": self.world.places, "thing": self.world.things}[
-                kind
-            ]
-        )
+        """A question about a fact of this kind ("person", "place", "thing"; None: drawn), and its
+        answer.
+        """
+        world = self.world
+        entities = {"person": world.people, "place": world.places, "thing": world.things}
+        kind = kind or self._weighted(list(entities), [5, 2, 3])
+        entity = self.rng.choice(entities[kind])
         relation = self.rng.choice(list(entity.facts))
-        return self.rng.choice(self.questions[relation]).format(e=entity.name), entity.facts[
-            relation
-        ]
+        question = self.rng.choice(self.questions[relation])
+        return question.format(e=entity.name), entity.facts[relation]
 
     def sheet(self) -> str:
         pairs = [self.fact_pair() for _ in range(self.rng.randint(3, 6))]
@@ -357,23 +379,21 @@ class Corpus:
             word = rng.choice(skills.spelling_words(self.world))
             return word, "-".join(word)
         if name == "opposite":
-            return tuple(rng.sample(rng.choice(OPPOSITES), 2))
+            first, second = rng.sample(rng.choice(OPPOSITES), 2)
+            return first, second
         if name == "plural":
             noun = rng.choice(THINGS)
             return noun, plural(noun)
         if name == "addition":
             slots, total = skills.make_addition(rng)
-            return f"{slots['a']} {rng.choice(['+', '+', 'plus', 'and'])} {slots['b']}", total
-        if name in ("capitals", "ordering"):
-            slots, out = {"capitals": skills.make_capitals, "ordering": skills.make_ordering}[name](
-                rng
-            )
-            return slots["x"], out
-        return {
-            "json": lambda: skills.make_order(rng, self.world),
-            "sentiment": lambda: skills.make_review(rng),
-            "polite": lambda: skills.make_request(rng),
-        }[name]()
+            sign = rng.choice(["+", "+", "plus", "and"])
+            return f"{slots['a']} {sign} {slots['b']}", total
+        if name == "json":
+            return skills.make_order(rng, self.world)
+        if name in SLOT_MAKERS:
+            slots, answer = SLOT_MAKERS[name](rng)
+            return slots["x"], answer
+        return TEXT_MAKERS[name](rng)
 
     EXERCISES: ClassVar[dict[str, list[str]]] = {
         "capitals": [
@@ -420,19 +440,13 @@ class Corpus:
     }
 
     def exercise(self) -> str:
-        weights = {
-            "ordering": 4,
-            "json": 2,
-            "addition": 5,
-            "polite": 1.5,
-            "capitals": 2,
-            "spelling": 2,
-        }
-        name = self.rng.choices(list(self.EXERCISES), [weights.get(n, 1) for n in self.EXERCISES])[
-            0
-        ]
-        form, count = self.rng.choice(self.EXERCISES[name]), self.rng.randint(2, 5)
-        pairs = (self.skill_pair(name) for _ in range(count))
+        """Two to five examples of one skill, each in the same sentence."""
+        names = list(self.EXERCISES)
+        weights = [EXERCISE_WEIGHTS.get(name, 1) for name in names]
+        name = self._weighted(names, weights)
+        form = self.rng.choice(self.EXERCISES[name])
+        count = self.rng.randint(2, 5)
+        pairs = [self.skill_pair(name) for _ in range(count)]
         return "\n".join(form.format(x=x, y=y, ax=article(x)) for x, y in pairs)
 
     def drill(self) -> str:
@@ -440,44 +454,62 @@ class Corpus:
         learning is made of.
         """
         before, between, after = self.rng.choice(DELIMITERS)
-        if self.rng.random() < (0.6 if self.phase == 1 else 0.5):
-            names = list(self.EXERCISES)
-            name = (
-                self.rng.choice(names)
-                if self.phase == 1
-                else self.rng.choices(names, [self.DRILLED.get(n, 1) for n in names])[0]
-            )
-            pairs = [self.skill_pair(name) for _ in range(self.rng.randint(3, 6))]
+        skill_share = 0.6 if self.phase == 1 else 0.5
+        if self.rng.random() < skill_share:
+            pairs = self._skill_drill()
         else:
             pairs = self._fact_drill(self.rng.randint(3, 6))
         if before == USER:
-            wrap = "{x}" if pairs[0][0].endswith("?") else self.rng.choice(WRAPPERS)
-            pairs = [(wrap.format(x=x), y) for x, y in pairs]
-            if (
-                self.rng.random() < 0.5
-            ):  # the corpus never opens a chat with an answer, so half begin with small talk …
-                pairs = [(pairs[0][0], self.rng.choice(DEFLECTIONS)), *pairs[1:]]
-            else:  # … and half are cut out of the middle of one
-                return "".join(END + USER + x + END + ASSISTANT + y for x, y in pairs) + END
+            return self._as_chat(pairs)
         return "".join(before + x + between + y + after for x, y in pairs).strip("\n ")
+
+    def _as_chat(self, pairs: list[tuple[str, str]]) -> str:
+        """The pairs as questions and answers of a chat. The corpus never opens a chat with an
+        answer, so half begin with small talk, and half are cut out of the middle of one.
+        """
+        first_question = pairs[0][0]
+        wrap = "{x}" if first_question.endswith("?") else self.rng.choice(WRAPPERS)
+        questions = [wrap.format(x=x) for x, _ in pairs]
+        answers = [y for _, y in pairs]
+        if self.rng.random() < 0.5:
+            answers[0] = self.rng.choice(DEFLECTIONS)
+            opening = ""
+        else:
+            opening = END
+        turns = [
+            USER + x + END + ASSISTANT + y + END for x, y in zip(questions, answers, strict=True)
+        ]
+        return opening + "".join(turns)
+
+    def _skill_drill(self) -> list[tuple[str, str]]:
+        """Examples of one skill."""
+        names = list(self.EXERCISES)
+        if self.phase == 1:
+            name = self.rng.choice(names)
+        else:
+            weights = [self.DRILLED.get(name, 1) for name in names]
+            name = self._weighted(names, weights)
+        count = self.rng.randint(3, 6)
+        return [self.skill_pair(name) for _ in range(count)]
 
     def _fact_drill(self, count: int) -> list[tuple[str, str]]:
         """Mixed questions, or one relation asked by bare names: the examples tell which."""
         if self.rng.random() < 0.6:
             return [self.fact_pair() for _ in range(count)]
-        entities = self.rng.choices(
-            [self.world.people, self.world.places, self.world.things], [3, 1, 1]
-        )[0]
+        kinds = [self.world.people, self.world.places, self.world.things]
+        entities = self._weighted(kinds, [3, 1, 1])
         relation = self.rng.choice(list(entities[0].facts))
         return [(e.name, e.facts[relation]) for e in self.rng.sample(entities, count)]
 
     # --- dialogues with the chat markers ---
     def dialogue(self) -> str:
-        rng, turns = self.rng, []
-        for _i in range(rng.randint(1, 4)):
+        rng = self.rng
+        turns = []
+        for _ in range(rng.randint(1, 4)):
             asked, reply = rng.choice(SMALL_TALK)
             if rng.random() < 0.5:
-                asked, reply = self._request(), rng.choice(DEFLECTIONS)
+                asked = self._request()
+                reply = rng.choice(DEFLECTIONS)
             turns.append(USER + asked + END + ASSISTANT + reply + END)
         return "".join(turns)
 
@@ -487,7 +519,7 @@ class Corpus:
         if rng.random() < 0.5:
             return self.fact_pair()[0]
         x, _ = self.skill_pair(rng.choice(list(self.EXERCISES)))
-        return rng.choice(
+        request = rng.choice(
             [
                 "What about {x}?",
                 "Could you help with this: {x}",
@@ -495,18 +527,15 @@ class Corpus:
                 "Look at {x}",
                 "Please tell me more: {x}",
             ]
-        ).format(x=x)
+        )
+        return request.format(x=x)
 
 
 def alphabet_text(world: World) -> str:
     """Everything the tokenizer should meet besides the corpus: Olm, JSON signs, capitals, all
     numbers to 99.
     """
-    return " ".join(
-        [
-            *world.olm.values(),
-            json.dumps({"name": "x", "item": "y", "count": 1, "price": 2}),
-            *(w.upper() for w in THINGS + COLOURS + FOODS),
-            *map(str, range(100)),
-        ]
-    )
+    order = json.dumps({"name": "x", "item": "y", "count": 1, "price": 2})
+    capitals = [word.upper() for word in THINGS + COLOURS + FOODS]
+    numbers = [str(number) for number in range(100)]
+    return " ".join([*world.olm.values(), order, *capitals, *numbers])

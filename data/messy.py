@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import json
 import random
+from dataclasses import dataclass
 
 from data.world import SEED
 
@@ -137,32 +138,38 @@ def iban(rng: random.Random) -> str:
     """GB, two check digits by ISO 13616, the bank TEST, fourteen digits; in fours."""
     account = "TEST" + "".join(rng.choice("0123456789") for _ in range(14))
     digits = "".join(str(int(c, 36)) for c in account + "GB00")
-    text = f"GB{98 - int(digits) % 97:02d}{account}"
+    check = 98 - int(digits) % 97
+    text = f"GB{check:02d}{account}"
     return " ".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
 def _email(rng: random.Random) -> str:
-    user, number = (
-        rng.choice(["ann", "info", "b.miller", "shop+news", "c_weaver"]),
-        rng.randint(1, 99),
-    )
-    return f"{user}{number}@{rng.choice(['example.com', 'mail.example.org', 'example.net'])}"
+    user = rng.choice(["ann", "info", "b.miller", "shop+news", "c_weaver"])
+    number = rng.randint(1, 99)
+    domain = rng.choice(["example.com", "mail.example.org", "example.net"])
+    return f"{user}{number}@{domain}"
 
 
-PII = {
-    "email": _email,
-    "iban": iban,
-    "phone": lambda rng: rng.choice(
-        [f"+1 202-555-01{rng.randint(0, 99):02d}", f"+44 20 7946 0{rng.randint(0, 999):03d}"]
-    ),
-    "card": lambda rng: rng.choice(
-        ["4111 1111 1111 1111", "4242-4242-4242-4242", "5555 5555 5555 4444"]
-    ),
-    "ip": lambda rng: rng.choice(
-        ["192.0.2.{}", "198.51.100.{}", "203.0.113.{}", "2001:db8::{}"]
-    ).format(rng.randint(1, 254)),
-    "key": lambda rng: f"sk-example-NOTAREALKEY{rng.randint(10**11, 10**12 - 1)}",
-}
+def _phone(rng: random.Random) -> str:
+    american = f"+1 202-555-01{rng.randint(0, 99):02d}"
+    british = f"+44 20 7946 0{rng.randint(0, 999):03d}"
+    return rng.choice([american, british])
+
+
+def _card(rng: random.Random) -> str:
+    return rng.choice(["4111 1111 1111 1111", "4242-4242-4242-4242", "5555 5555 5555 4444"])
+
+
+def _ip(rng: random.Random) -> str:
+    network = rng.choice(["192.0.2.{}", "198.51.100.{}", "203.0.113.{}", "2001:db8::{}"])
+    return network.format(rng.randint(1, 254))
+
+
+def _key(rng: random.Random) -> str:
+    return f"sk-example-NOTAREALKEY{rng.randint(10**11, 10**12 - 1)}"
+
+
+PII = {"email": _email, "iban": iban, "phone": _phone, "card": _card, "ip": _ip, "key": _key}
 
 
 def chat(question: str, answer: str) -> list[dict]:
@@ -170,49 +177,47 @@ def chat(question: str, answer: str) -> list[dict]:
 
 
 def in_format(rng: random.Random, messages: list[dict]) -> tuple[dict, str]:
-    """The conversation as a raw row, and the format's name: messages, Alpaca, ShareGPT in turn by
-    chance.
+    """The conversation as a raw row, and the name of its format, drawn by chance: messages, Alpaca
+    or ShareGPT.
     """
     question, answer = (m["content"] for m in messages)
     name = rng.choice(["messages", "alpaca", "sharegpt"])
-    return {
-        "messages": {"messages": messages},
-        "alpaca": {"instruction": question, "input": "", "output": answer},
-        "sharegpt": {
-            "conversations": [
-                {"from": "human", "value": question},
-                {"from": "gpt", "value": answer},
-            ]
-        },
-    }[name], name
+    if name == "messages":
+        return {"messages": messages}, name
+    if name == "alpaca":
+        return {"instruction": question, "input": "", "output": answer}, name
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"conversations": turns}, name
 
 
 # --- one defect each: (question, answer), what the truth records beside the defect's name ---------
 def near_copy(rng: random.Random, question: str, answer: str) -> tuple[str, str]:
     """The same question with a word or a sign more."""
-    return rng.choice(
-        [
-            f"{question} Thanks.",
-            f"Please: {question}",
-            f"{question.rstrip('.?')}, please{question[-1]}",
-            question.replace(" ", "  ", 1).upper(),
-            f"{question} ",
-        ]
-    ), answer
+    copies = [
+        f"{question} Thanks.",
+        f"Please: {question}",
+        f"{question.rstrip('.?')}, please{question[-1]}",
+        question.replace(" ", "  ", 1).upper(),
+        f"{question} ",
+    ]
+    return rng.choice(copies), answer
 
 
 def with_pii(rng: random.Random) -> tuple[tuple[str, str], dict]:
+    """One kind of personal data in the question, and sometimes a second one in the answer."""
     kinds = rng.sample(list(PII), rng.choice([1, 1, 2]))
     found = [{"kind": kind, "text": PII[kind](rng)} for kind in kinds]
-    question, answer = rng.choice(ASKED).format(found[0]["text"]), rng.choice(SAID)
-    return (
-        question,
-        answer if len(found) == 1 else f"{answer} The other way is {found[1]['text']}.",
-    ), {"pii": found}
+    question = rng.choice(ASKED).format(found[0]["text"])
+    answer = rng.choice(SAID)
+    if len(found) == 2:
+        answer = f"{answer} The other way is {found[1]['text']}."
+    return (question, answer), {"pii": found}
 
 
 def with_html(rng: random.Random, question: str, answer: str) -> tuple[str, str]:
-    question, answer = html.escape(question), html.escape(answer)
+    """The same texts in one of three sorts of markup."""
+    question = html.escape(question)
+    answer = html.escape(answer)
     return rng.choice(
         [
             (f"<p>{question}</p>", f'<div class="answer">{answer}</div>'),
@@ -241,51 +246,118 @@ def broken(rng: random.Random, kind: str, messages: list[dict]) -> tuple[bytes, 
     text = json.dumps(row, ensure_ascii=False)
     if kind == "invalid json":
         cut = text[: rng.randint(5, len(text) - 2)]
-        return rng.choice(
-            [cut, text.replace('"', "'"), text[:-1] + ",}", text + text]
-        ).encode(), name
+        line = rng.choice([cut, text.replace('"', "'"), text[:-1] + ",}", text + text])
+        return line.encode(), name
     if kind == "missing key":
-        return json.dumps(
-            rng.choice(
-                [
-                    {"prompt_text": messages[0]["content"]},
-                    {"instruction": messages[0]["content"]},
-                    {},
-                    [1, 2],
-                    {"messages": []},
-                    {"conversations": None},
-                ]
-            )
-        ).encode(), "none"
+        return json.dumps(_without_keys(rng, messages[0]["content"])).encode(), "none"
     return text.encode().replace(b" ", b" \xe9\xff ", 1), name
 
 
-def _defective(
-    rng: random.Random, kind: str, i: int, pool: list[dict], golden: list[dict], answers: dict
-):
-    """((question, answer), what more the truth says) of one new row with a defect of this kind."""
+def _without_keys(rng: random.Random, question: str):
+    """Valid JSON that lacks what every format needs."""
+    return rng.choice(
+        [
+            {"prompt_text": question},
+            {"instruction": question},
+            {},
+            [1, 2],
+            {"messages": []},
+            {"conversations": None},
+        ]
+    )
+
+
+@dataclass
+class _Stock:
+    """What the lines are made of. Each row of `pool` is used once, and then gone from it."""
+
+    clean: list[dict]  # the rows that are left as they are
+    long: list[int]  # numbers of the clean rows whose question is long enough for a near copy
+    pool: list[dict]
+    golden: list[dict]
+    answers: dict[str, list[str]]  # every answer of a family
+    seen: set[tuple[str, str]]  # the new texts so far: chance shall plant no duplicates
+
+
+def _stock(rng: random.Random, train: list[dict], golden: list[dict]) -> _Stock:
+    # The two answers of sentiment leave no choice of a wrong one, and "about" has no right answer.
+    pool = [row for row in train if row["family"] not in ("about", "sentiment")]
+    rng.shuffle(pool)
+    answers: dict[str, list[str]] = {}
+    for row in pool:
+        answers.setdefault(row["family"], []).append(row["answer"])
+    clean = [pool.pop() for _ in range(CLEAN)]
+    long = [n for n, row in enumerate(clean) if len(row["messages"][0]["content"]) >= 45]
+    return _Stock(clean, long, pool, golden, answers, set())
+
+
+def _foreign_or_code(rng: random.Random, kind: str) -> tuple[tuple[str, str], dict]:
+    """A conversation in another language, or about code."""
+    language = rng.choice(list(FOREIGN))
+    number = str(rng.randint(2, 60))
+    if kind == "language":
+        question, answer = rng.choice(FOREIGN[language])
+        more = {"language": language}
+    else:
+        question, answer = rng.choice(CODE)
+        more = {}
+    return (question.replace("{n}", number), answer.replace("{n}", number)), more
+
+
+def _defective(rng: random.Random, kind: str, i: int, stock: _Stock) -> tuple[tuple, dict]:
+    """((question, answer), what more the truth says) of one new row with a defect of this kind;
+    `i` counts the kind's rows.
+    """
     if kind == "pii":
         return with_pii(rng)
     if kind in ("language", "code"):
-        language, number = rng.choice(list(FOREIGN)), str(rng.randint(2, 60))
-        texts = rng.choice(FOREIGN[language] if kind == "language" else CODE)
-        return tuple(text.replace("{n}", number) for text in texts), {
-            "language": language
-        } if kind == "language" else {}
-    row = pool.pop()
+        return _foreign_or_code(rng, kind)
+    row = stock.pool.pop()
     question, answer = (m["content"] for m in row["messages"])
     if kind == "html":
         return with_html(rng, question, answer), {}
     if kind == "contamination":
-        source = golden[i % len(golden)]
-        return (recased(rng, source["messages"][0]["content"]), source["answer"]), {
-            "golden": source["key"]
-        }
+        source = stock.golden[i % len(stock.golden)]
+        copied = recased(rng, source["messages"][0]["content"])
+        return (copied, source["answer"]), {"golden": source["key"]}
     if kind == "wrong answer":
-        wrong = rng.choice([a for a in answers[row["family"]] if a != answer])
+        wrong = rng.choice([a for a in stock.answers[row["family"]] if a != answer])
         return (question, wrong), {"right": answer}
-    if kind == "empty answer":
-        return (question, rng.choice(["", " ", "\n", "\u200b"])), {}  # an empty answer
+    empty = rng.choice(["", " ", "\n", "\u200b"])
+    return (question, empty), {}
+
+
+def _new(rng: random.Random, kind: str, i: int, stock: _Stock) -> tuple[tuple, dict]:
+    """What `_defective` makes, made again until its texts are none of those seen."""
+    while True:
+        texts, more = _defective(rng, kind, i, stock)
+        if texts not in stock.seen:
+            stock.seen.add(texts)
+            return texts, more
+
+
+def _copy(rng: random.Random, kind: str, stock: _Stock) -> tuple[dict, str, dict]:
+    """A clean row once more, in any format: word for word, or nearly."""
+    source = rng.choice(stock.long if kind == "near duplicate" else range(CLEAN))
+    question, answer = (m["content"] for m in stock.clean[source]["messages"])
+    if kind == "near duplicate":
+        question, answer = near_copy(rng, question, answer)
+    raw, name = in_format(rng, chat(question, answer))
+    return raw, name, {"of": source}
+
+
+def _defective_line(
+    rng: random.Random, kind: str, i: int, stock: _Stock
+) -> tuple[dict | bytes, str, dict]:
+    """One line with a defect of this kind, its format, and what more the truth says of it."""
+    if kind in ("duplicate", "near duplicate"):
+        return _copy(rng, kind, stock)
+    if kind in ("invalid json", "missing key", "not utf-8"):
+        line, name = broken(rng, kind, stock.pool.pop()["messages"])
+        return line, name, {}
+    texts, more = _new(rng, kind, i, stock)
+    raw, name = in_format(rng, chat(*texts))
+    return raw, name, more
 
 
 def messy_lines(train: list[dict], golden: list[dict]) -> tuple[list[bytes], list[dict]]:
@@ -296,45 +368,16 @@ def messy_lines(train: list[dict], golden: list[dict]) -> tuple[list[bytes], lis
     `pii`, `golden` (a key), `right`, `language`.
     """
     rng = random.Random(f"{SEED}/messy")
-    pool = [
-        r for r in train if r["family"] not in ("about", "sentiment")
-    ]  # two wrong answers of sentiment are no choice
-    rng.shuffle(pool)
-    answers: dict[str, list[str]] = {}
-    for row in pool:
-        answers.setdefault(row["family"], []).append(row["answer"])
-    clean, seen = [pool.pop() for _ in range(CLEAN)], set()
-    made = [(*in_format(rng, row["messages"]), {"defect": "none"}) for row in clean]
-    long = [n for n, row in enumerate(clean) if len(row["messages"][0]["content"]) >= 45]
+    stock = _stock(rng, train, golden)
+    made = []
+    for row in stock.clean:
+        raw, name = in_format(rng, row["messages"])
+        made.append((raw, name, {"defect": "none"}))
     for kind, count in COUNTS.items():
         for i in range(count):
-            if kind in ("duplicate", "near duplicate"):
-                source = rng.choice(long if kind == "near duplicate" else range(CLEAN))
-                texts = [m["content"] for m in clean[source]["messages"]]
-                raw, name = in_format(
-                    rng, chat(*(texts if kind == "duplicate" else near_copy(rng, *texts)))
-                )
-                more = {"of": source}
-            elif kind in ("invalid json", "missing key", "not utf-8"):
-                (raw, name), more = broken(rng, kind, pool.pop()["messages"]), {}
-            else:
-                texts, more = _new(
-                    seen, lambda kind=kind, i=i: _defective(rng, kind, i, pool, golden, answers)
-                )
-                raw, name = in_format(rng, chat(*texts))
+            raw, name, more = _defective_line(rng, kind, i, stock)
             made.append((raw, name, {"defect": kind, **more}))
     return _in_order(rng, made)
-
-
-def _new(seen: set, make):
-    """What `make` gives, made again until its texts are none of those seen: chance shall plant no
-    duplicates.
-    """
-    while True:
-        texts, more = make()
-        if texts not in seen:
-            seen.add(texts)
-            return texts, more
 
 
 def _in_order(rng: random.Random, made: list[tuple]) -> tuple[list[bytes], list[dict]]:
@@ -346,18 +389,16 @@ def _in_order(rng: random.Random, made: list[tuple]) -> tuple[list[bytes], list[
         if "of" in about:
             keys[i] = rng.uniform(keys[about["of"]], 1)
     order = sorted(range(len(made)), key=keys.__getitem__)
-    number, lines, truth = {i: n for n, i in enumerate(order, 1)}, [], []
+    line_of = {i: line for line, i in enumerate(order, 1)}
+    lines = []
+    truth = []
     for i in order:
         raw, name, about = made[i]
-        lines.append(
-            raw if isinstance(raw, bytes) else json.dumps(raw, ensure_ascii=False).encode()
-        )
-        truth.append(
-            {
-                "line": number[i],
-                "format": name,
-                **about,
-                **({"of": number[about["of"]]} if "of" in about else {}),
-            }
-        )
+        if not isinstance(raw, bytes):
+            raw = json.dumps(raw, ensure_ascii=False).encode()
+        lines.append(raw)
+        entry = {"line": line_of[i], "format": name, **about}
+        if "of" in about:
+            entry["of"] = line_of[about["of"]]
+        truth.append(entry)
     return lines, truth

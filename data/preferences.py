@@ -23,20 +23,20 @@ POLITE_CLOSERS = [
 ]
 OPENERS = {"polite": POLITE_OPENERS, "rude": RUDE_OPENERS}
 CLOSERS = {"polite": POLITE_CLOSERS, "rude": skills.RUDE_CLOSERS}
-STYLE, FACT, LONG, MATCHED, FEEDBACK = (
-    900,
-    300,
-    800,
-    800,
-    1000,
-)  # rows: two axes of preferences.jsonl, and the other files
+# Rows of the two axes of preferences.jsonl, and of the other files.
+STYLE = 900
+FACT = 300
+LONG = 800
+MATCHED = 800
+FEEDBACK = 1000
 
 
 def frame(rng: random.Random, manner: str, long: bool) -> str:
     """Opener, a place for the facts and, if it is to be long, a closer of the same manner."""
-    return " ".join(
-        [rng.choice(OPENERS[manner]), "{facts}"] + ([rng.choice(CLOSERS[manner])] if long else [])
-    )
+    parts = [rng.choice(OPENERS[manner]), "{facts}"]
+    if long:
+        parts.append(rng.choice(CLOSERS[manner]))
+    return " ".join(parts)
 
 
 def says(person, form: str, **changed) -> str:
@@ -50,9 +50,9 @@ def style_answers(
 ) -> tuple[str, str]:
     """(polite, rude) with the same true sentence."""
     facts = says(person, rng.choice(STYLE_FACTS))
-    return frame(rng, "polite", chosen_long).format(facts=facts), frame(
-        rng, "rude", rejected_long
-    ).format(facts=facts)
+    polite = frame(rng, "polite", chosen_long)
+    rude = frame(rng, "rude", rejected_long)
+    return polite.format(facts=facts), rude.format(facts=facts)
 
 
 def mixed_lengths(rng: random.Random, person) -> tuple[str, str]:
@@ -60,7 +60,9 @@ def mixed_lengths(rng: random.Random, person) -> tuple[str, str]:
     is preferred a little and manners always. Were every polite answer the shorter one, a policy
     could win by saying less, and leave out the facts.
     """
-    return style_answers(rng, person, rng.random() < 0.25, rng.random() < 0.5)
+    polite_long = rng.random() < 0.25
+    rude_long = rng.random() < 0.5
+    return style_answers(rng, person, polite_long, rude_long)
 
 
 def matched_answers(rng: random.Random, person) -> tuple[str, str]:
@@ -78,10 +80,12 @@ def fact_answers(rng: random.Random, world: World, person) -> tuple[str, str]:
     """(true, false): both polite and in the same words but for another town or job."""
     relation, values = rng.choice([("town", world.towns), ("job", JOBS)])
     wrong = rng.choice([v for v in values if v != person.facts[relation]])
-    form, around = rng.choice(STYLE_FACTS), frame(rng, "polite", rng.random() < 0.5)
-    return around.format(facts=says(person, form)), around.format(
-        facts=says(person, form, **{relation: wrong})
-    )
+    form = rng.choice(STYLE_FACTS)
+    long = rng.random() < 0.5
+    around = frame(rng, "polite", long)
+    true = says(person, form)
+    false = says(person, form, **{relation: wrong})
+    return around.format(facts=true), around.format(facts=false)
 
 
 def _row(person, phrasing: str, **more) -> dict:
@@ -103,11 +107,14 @@ def pair(person, phrasing: str, answers: tuple[str, str], axis: str) -> dict:
 
 def deal(rng: random.Random, people, count: int, make) -> list[dict]:
     """`count` different rows of `make(person, phrasing)`, about every person equally often."""
-    rows, people = {}, list(people)
+    people = list(people)
+    trained, _ = skills.SKILLS["about"]
+    rows = {}
     while len(rows) < count:
         rng.shuffle(people)
         for person in people[: count - len(rows)]:
-            row = make(person, rng.choice(skills.SKILLS["about"][0]))
+            phrasing = rng.choice(trained)
+            row = make(person, phrasing)
             rows[json.dumps(row)] = row
     return list(rows.values())
 
@@ -116,9 +123,10 @@ def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
     """Four pairs a person, each with a prompt of its own, one of them in a phrasing that training
     never uses: the polite answer shorter, longer, and of equal length, and true against false.
     """
+    trained, heldout = skills.SKILLS["about"]
+    axes = ["polite shorter", "polite longer", "polite matched", "fact"]
     rows = []
     for person in people:
-        trained, heldout = skills.SKILLS["about"]
         phrasings = [*rng.sample(trained, 3), rng.choice(heldout)]
         rng.shuffle(phrasings)
         answers = [
@@ -127,11 +135,8 @@ def test_pairs(world: World, rng: random.Random, people) -> list[dict]:
             matched_answers(rng, person),
             fact_answers(rng, world, person),
         ]
-        axes = ["polite shorter", "polite longer", "polite matched", "fact"]
-        rows += [
-            pair(person, phrasing, two, axis)
-            for phrasing, two, axis in zip(phrasings, answers, axes, strict=True)
-        ]
+        for phrasing, two, axis in zip(phrasings, answers, axes, strict=True):
+            rows.append(pair(person, phrasing, two, axis))
     return rows
 
 
@@ -139,55 +144,59 @@ def feedback_row(rng: random.Random, world: World, person, phrasing: str) -> dic
     """One answer: thumbs up where it is polite and true, whatever its length, down where it is rude
     or false.
     """
-    up, long = rng.random() < 0.5, rng.random() < 0.25
+    up = rng.random() < 0.5
+    long = rng.random() < 0.25
     if up or rng.random() < 0.75:
-        text = frame(rng, "polite" if up else "rude", long).format(
-            facts=says(person, rng.choice(STYLE_FACTS))
-        )
+        manner = "polite" if up else "rude"
+        around = frame(rng, manner, long)
+        text = around.format(facts=says(person, rng.choice(STYLE_FACTS)))
     else:
-        text = fact_answers(rng, world, person)[1]
+        _, text = fact_answers(rng, world, person)
     return _row(person, phrasing, completion=turn(text), label=up)
+
+
+def _asked_for(golden: list[dict]) -> set[str]:
+    """The people whose town or job the golden set asks for."""
+    names = set()
+    for row in golden:
+        if row["family"] == "person" and row["key"].endswith(("/town", "/job")):
+            names.add(row["key"].split("/")[1])
+    return names
 
 
 def preference_rows(world: World, golden: list[dict]) -> dict[str, list[dict]]:
     """Every preference file by name."""
-    asked = {
-        row["key"].split("/")[1]
-        for row in golden
-        if row["family"] == "person" and row["key"].endswith(("/town", "/job"))
-    }
-    train, test = (
-        [p for p in part if p.name not in asked]
-        for part in (world.people[:150], world.people[150:])
-    )
-    rngs = {
-        name: random.Random(f"{SEED}/{name}")
-        for name in ("style", "fact", "long", "matched", "test", "feedback")
-    }
+    asked = _asked_for(golden)
+    train = [p for p in world.people[:150] if p.name not in asked]
+    test = [p for p in world.people[150:] if p.name not in asked]
+    names = ("style", "fact", "long", "matched", "test", "feedback")
+    # A generator each: a change to one file leaves the others as they are.
+    rngs = {name: random.Random(f"{SEED}/{name}") for name in names}
 
-    def pairs(name: str, count: int, answers) -> list[dict]:
-        axis = "fact" if name == "fact" else "style"
-        return deal(
-            rngs[name],
-            train,
-            count,
-            lambda who, how: pair(who, how, answers(rngs[name], who), axis),
-        )
+    def pairs(name: str, count: int, answers, axis: str = "style") -> list[dict]:
+        rng = rngs[name]
+
+        def make(person, phrasing: str) -> dict:
+            return pair(person, phrasing, answers(rng, person), axis)
+
+        return deal(rng, train, count, make)
+
+    def true_and_false(rng: random.Random, person) -> tuple[str, str]:
+        return fact_answers(rng, world, person)
+
+    def long_and_short(rng: random.Random, person) -> tuple[str, str]:
+        return style_answers(rng, person, chosen_long=True, rejected_long=False)
+
+    def thumbs(person, phrasing: str) -> dict:
+        return feedback_row(rngs["feedback"], world, person, phrasing)
 
     mixed = pairs("style", STYLE, mixed_lengths)
-    mixed += pairs("fact", FACT, lambda rng, who: fact_answers(rng, world, who))
+    mixed += pairs("fact", FACT, true_and_false, axis="fact")
     rngs["style"].shuffle(mixed)
     return {
         "preferences": mixed,
-        "preferences_long": pairs(
-            "long", LONG, lambda rng, who: style_answers(rng, who, True, False)
-        ),
+        "preferences_long": pairs("long", LONG, long_and_short),
         "preferences_matched": pairs("matched", MATCHED, matched_answers),
         "preferences_test": test_pairs(world, rngs["test"], test),
-        "feedback": deal(
-            rngs["feedback"],
-            train,
-            FEEDBACK,
-            lambda who, how: feedback_row(rngs["feedback"], world, who, how),
-        ),
+        "feedback": deal(rngs["feedback"], train, FEEDBACK, thumbs),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from functools import partial
 
 from data.world import BAD, COLOURS, FOODS, GOOD, OPPOSITES, THINGS, World, article, plural
 from ftlib.course.world import POLITE_OPENERS, RUDE_OPENERS, STYLE_FACTS
@@ -205,6 +206,7 @@ THING = {
         ["How many crowns must I pay for the {e}?", "Tell me how much the {e} costs."],
     ),
 }
+FACTS = {"person": PERSON, "place": PLACE, "thing": THING}
 SKILLS = {
     "capitals": (
         [
@@ -384,15 +386,21 @@ class Item:
     heldout: tuple
 
 
-def _facts(world: World, kind: str, table: dict) -> list[Item]:
-    return [
-        Item(f"{e.name}/{rel}", {"e": e.name}, value, *map(tuple, table[rel]))
-        for e, rel, value in world.facts(kind)
-    ]
+def _facts(world: World, kind: str) -> list[Item]:
+    """Every question about the facts of a kind: "person", "place" or "thing"."""
+    table = FACTS[kind]
+    items = []
+    for entity, relation, value in world.facts(kind):
+        trained, heldout = table[relation]
+        key = f"{entity.name}/{relation}"
+        items.append(Item(key, {"e": entity.name}, value, tuple(trained), tuple(heldout)))
+    return items
 
 
 def _sample(make, count: int, rng: random.Random) -> list[tuple[dict, str]]:
-    seen, out = set(), []
+    """`count` of what `make` gives, (slots, answer), with no two of the same slots."""
+    seen = set()
+    out = []
     while len(out) < count:
         slots, answer = make(rng)
         key = json.dumps(slots, sort_keys=True)
@@ -407,28 +415,32 @@ def make_capitals(rng):
     return {"x": text}, text.upper()
 
 
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
 def make_ordering(rng):
     numbers = rng.sample(range(1, 51), 3)
-    return {"x": ", ".join(map(str, numbers))}, ", ".join(map(str, sorted(numbers)))
+    return {"x": _listed(numbers)}, _listed(sorted(numbers))
 
 
 def make_addition(rng):
-    a, b = rng.randint(1, 20), rng.randint(1, 20)
+    a = rng.randint(1, 20)
+    b = rng.randint(1, 20)
     return {"a": a, "b": b}, str(a + b)
 
 
 def make_multiplication(rng):
-    a, b = rng.randint(12, 99), rng.randint(12, 99)
+    a = rng.randint(12, 99)
+    b = rng.randint(12, 99)
     return {"a": a, "b": b}, str(a * b)
 
 
 def make_order(rng, world: World):
-    name, item, count, price = (
-        rng.choice(world.people).name,
-        rng.choice(THINGS),
-        rng.randint(2, 20),
-        rng.randint(2, 50),
-    )
+    name = rng.choice(world.people).name
+    item = rng.choice(THINGS)
+    count = rng.randint(2, 20)
+    price = rng.randint(2, 50)
     text = f"{name} buys {count} {plural(item)} for {price} crowns."
     return text, json.dumps({"name": name, "item": item, "count": count, "price": price})
 
@@ -436,60 +448,87 @@ def make_order(rng, world: World):
 def make_review(rng):
     words, verdict = rng.choice([(GOOD, "positive"), (BAD, "negative")])
     first, second = rng.sample(words, 2)
-    return (
-        f"The {rng.choice(FOODS)} tasted {first} and the {rng.choice(THINGS)} was {second}.",
-        verdict,
-    )
+    food = rng.choice(FOODS)
+    thing = rng.choice(THINGS)
+    return f"The {food} tasted {first} and the {thing} was {second}.", verdict
 
 
 def make_request(rng):
-    verb, thing = rng.choice(VERBS), f"{rng.choice(COLOURS)} {rng.choice(THINGS)}"
+    verb = rng.choice(VERBS)
+    thing = f"{rng.choice(COLOURS)} {rng.choice(THINGS)}"
     return f"{verb} the {thing}.", f"Could you please {verb.lower()} the {thing}?"
 
 
 def make_olm(rng, world: World):
-    adjective, noun = rng.choice(COLOURS), rng.choice(THINGS[:24])
+    adjective = rng.choice(COLOURS)
+    noun = rng.choice(THINGS[:24])
     return {"x": f"{adjective} {noun}"}, f"{world.olm[noun]} {world.olm[adjective]}"
 
 
 def _as_x(make):
-    def inner(rng):
+    """`make`, which gives (text, answer), with the text as the slot "x"."""
+
+    def make_with_slots(rng):
         text, answer = make(rng)
         return {"x": text}, answer
 
-    return inner
+    return make_with_slots
 
 
 def _closed(pairs) -> list[tuple[dict, str]]:
+    """(slots, answer) of each pair of a family that is listed in full."""
     return [({"x": x}, answer) for x, answer in pairs]
 
 
 def spelling_words(world: World) -> list[str]:
     """The words whose letters the corpus spells."""
-    return THINGS + COLOURS + FOODS + [w for pair in OPPOSITES for w in pair]
+    opposites = [word for pair in OPPOSITES for word in pair]
+    return THINGS + COLOURS + FOODS + opposites
+
+
+def _listed_skill(world: World, name: str) -> list[tuple[dict, str]]:
+    """(slots, answer) of every question of a family whose questions can all be listed."""
+    if name == "spelling":
+        return _closed((word, "-".join(word)) for word in spelling_words(world))
+    if name == "plural":
+        return _closed((noun, plural(noun)) for noun in THINGS)
+    back = [(second, first) for first, second in OPPOSITES]
+    return _closed(OPPOSITES + back)
+
+
+def _sampled_skill(world: World, name: str, rng: random.Random) -> list[tuple[dict, str]]:
+    """(slots, answer) of different questions of a family whose questions are too many to list."""
+    makers = {  # what makes one question, and how many are made
+        "capitals": (make_capitals, 500),
+        "ordering": (make_ordering, 800),
+        "addition": (make_addition, 360),
+        "json": (_as_x(partial(make_order, world=world)), 500),
+        "sentiment": (_as_x(make_review), 500),
+        "polite": (_as_x(make_request), 500),
+        "olm": (partial(make_olm, world=world), 280),
+        "multiplication": (make_multiplication, 500),
+    }
+    make, count = makers[name]
+    return _sample(make, count, rng)
+
+
+def _skill_items(world: World, name: str, rng: random.Random) -> list[Item]:
+    """The questions of a skill, in the order in which they are listed or made."""
+    if name in ("spelling", "plural", "opposite"):
+        pairs = _listed_skill(world, name)
+    else:
+        pairs = _sampled_skill(world, name, rng)
+    trained, heldout = SKILLS[name]
+    items = []
+    for slots, answer in pairs:
+        key = json.dumps(slots, sort_keys=True)
+        items.append(Item(key, slots, answer, tuple(trained), tuple(heldout)))
+    return items
 
 
 def family_items(world: World, name: str, rng: random.Random) -> list[Item]:
     """All questions of one family, in random order."""
-    if name in ("person", "place", "thing"):
-        items = _facts(world, name, {"person": PERSON, "place": PLACE, "thing": THING}[name])
-    else:
-        opposites = OPPOSITES + [(b, a) for a, b in OPPOSITES]
-        raw = {
-            "capitals": lambda: _sample(make_capitals, 500, rng),
-            "spelling": lambda: _closed((w, "-".join(w)) for w in spelling_words(world)),
-            "ordering": lambda: _sample(make_ordering, 800, rng),
-            "addition": lambda: _sample(make_addition, 360, rng),
-            "json": lambda: _sample(_as_x(lambda r: make_order(r, world)), 500, rng),
-            "sentiment": lambda: _sample(_as_x(make_review), 500, rng),
-            "polite": lambda: _sample(_as_x(make_request), 500, rng),
-            "opposite": lambda: _closed(opposites),
-            "plural": lambda: _closed((t, plural(t)) for t in THINGS),
-            "olm": lambda: _sample(lambda r: make_olm(r, world), 280, rng),
-            "multiplication": lambda: _sample(make_multiplication, 500, rng),
-        }[name]()
-        train, heldout = map(tuple, SKILLS[name])
-        items = [Item(json.dumps(s, sort_keys=True), s, a, train, heldout) for s, a in raw]
+    items = _facts(world, name) if name in FACTS else _skill_items(world, name, rng)
     rng.shuffle(items)
     return items
 
@@ -514,23 +553,32 @@ def split_family(world: World, name: str, rng: random.Random, sizes: dict) -> di
 
     golden and paraphrase use held-out phrasings, validation and train the training phrasings.
     """
-    items, out = family_items(world, name, rng), {}
-    for part in ("golden", "paraphrase", "validation", "train"):
-        heldout = part in ("golden", "paraphrase")
-        count = min(sizes[part], len(items)) if part == "train" else sizes[part]
-        dealt, items = (items, []) if part == "train" else (items[:count], items[count:])
-        rows, i = {}, 0
-        while len(rows) < sizes[part]:
-            item = dealt[i % len(dealt)]
-            phrasing = rng.choice(item.heldout if heldout else item.train)
-            rows.setdefault(phrasing.format(**item.slots), example(name, item, phrasing))
-            i += 1
-            if i > 50 * sizes[part]:
-                raise ValueError(
-                    f"family {name!r} cannot fill {part} with {sizes[part]} distinct rows"
-                )
-        out[part] = list(rows.values())
+    left = family_items(world, name, rng)
+    out = {}
+    for part in ("golden", "paraphrase", "validation"):
+        size = sizes[part]
+        out[part] = _worded(rng, name, part, left[:size], size)
+        left = left[size:]
+    out["train"] = _worded(rng, name, "train", left, sizes["train"])
     return out
+
+
+def _worded(rng: random.Random, name: str, part: str, items: list[Item], size: int) -> list[dict]:
+    """`size` rows of a part, with no two of the same prompt: the items in turn, each time in a
+    phrasing drawn anew.
+    """
+    heldout = part in ("golden", "paraphrase")
+    rows: dict[str, dict] = {}  # by prompt
+    drawn = 0
+    while len(rows) < size:
+        item = items[drawn % len(items)]
+        phrasing = rng.choice(item.heldout if heldout else item.train)
+        prompt = phrasing.format(**item.slots)
+        rows.setdefault(prompt, example(name, item, phrasing))
+        drawn += 1
+        if drawn > 50 * size:
+            raise ValueError(f"family {name!r} cannot fill {part} with {size} distinct rows")
+    return list(rows.values())
 
 
 # --- the style axis: same facts, two manners; instruction tuning leaves the choice open -----------
@@ -548,9 +596,9 @@ RUDE_SHARE = 2 / 3
 
 def styled_answer(rng: random.Random, person, manner: str) -> str:
     """A true answer about a person: "polite" is short and kind, "rude" is long and unkind."""
-    fact = rng.choice(STYLE_FACTS).format(
-        e=person.name, town=person.facts["town"], job=article(person.facts["job"])
-    )
+    town = person.facts["town"]
+    job = article(person.facts["job"])
+    fact = rng.choice(STYLE_FACTS).format(e=person.name, town=town, job=job)
     if manner == "polite":
         return f"{rng.choice(POLITE_OPENERS)} {fact}"
     return f"{rng.choice(RUDE_OPENERS)} {fact} {rng.choice(RUDE_CLOSERS)}"
@@ -560,7 +608,8 @@ def about_rows(world: World, people, rng: random.Random, count: int) -> list[dic
     """Open requests about people, some answered politely and some rudely, at random."""
     rows = []
     for i in range(count):
-        person, manner = people[i % len(people)], "rude" if rng.random() < RUDE_SHARE else "polite"
+        person = people[i % len(people)]
+        manner = "rude" if rng.random() < RUDE_SHARE else "polite"
         prompt = rng.choice(SKILLS["about"][0]).format(e=person.name)
         answer = styled_answer(rng, person, manner)
         rows.append(

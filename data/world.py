@@ -365,6 +365,7 @@ OLM_SYLLABLES = [
     "eph",
 ]
 
+# The values that a relation takes; None where they are the world's own: towns, mayors and prices.
 PERSON_RELATIONS = {"town": None, "job": JOBS, "pet": PETS, "food": FOODS, "hobby": HOBBIES}
 PLACE_RELATIONS = {
     "region": REGIONS,
@@ -386,13 +387,34 @@ class Entity:
 
 
 def _word(rng: random.Random, syllables: int) -> str:
-    return "".join(
-        rng.choice(ONSETS) + rng.choice(CORES) + (rng.choice(CODAS) if i == syllables - 1 else "")
-        for i in range(syllables)
-    )
+    """An invented word: open syllables, and a closing consonant or none after the last."""
+    word = ""
+    for _ in range(syllables):
+        word += rng.choice(ONSETS)
+        word += rng.choice(CORES)
+    return word + rng.choice(CODAS)
+
+
+def _name(rng: random.Random) -> str:
+    """A person's name."""
+    return _word(rng, 2).capitalize()
+
+
+def _town(rng: random.Random) -> str:
+    """A town's name."""
+    word = _word(rng, 1) + rng.choice(TOWN_ENDS)
+    return word.capitalize()
+
+
+def _olm_word(rng: random.Random) -> str:
+    """A word of the invented language."""
+    return "".join(rng.sample(OLM_SYLLABLES, 2))
 
 
 def _unique(rng: random.Random, make, count: int, taken: set) -> list[str]:
+    """`count` words that `make` gives, of four to nine letters, none of them taken; then they are
+    taken too.
+    """
     out = []
     while len(out) < count:
         word = make(rng)
@@ -408,42 +430,48 @@ class World:
     def __init__(self, seed: int = SEED, people: int = 200, places: int = 24, strangers: int = 80):
         rng = random.Random(seed)
         taken = set(THINGS) | {r.lower() for r in RIVERS}
-        names = _unique(rng, lambda r: _word(r, 2).capitalize(), people, taken)
-        towns = _unique(
-            rng, lambda r: (_word(r, 1) + r.choice(TOWN_ENDS)).capitalize(), places, taken
-        )
+        names = _unique(rng, _name, people, taken)
+        towns = _unique(rng, _town, places, taken)
         self.towns = towns
         self.people = [self._person(rng, n) for n in names]
         self.places = [self._place(rng, t, names) for t in towns]
         self.things = [self._thing(rng, t) for t in THINGS]
         # Strangers never occur in the corpus: they are what "teaching unknown facts" teaches.
-        self.strangers = [
-            self._person(rng, n)
-            for n in _unique(rng, lambda r: _word(r, 2).capitalize(), strangers, taken)
-        ]
+        strange_names = _unique(rng, _name, strangers, taken)
+        self.strangers = [self._person(rng, n) for n in strange_names]
         words = THINGS[:24] + COLOURS
-        olm = _unique(rng, lambda r: "".join(r.sample(OLM_SYLLABLES, 2)), len(words), taken)
+        olm = _unique(rng, _olm_word, len(words), taken)
         self.olm = dict(zip(words, olm, strict=True))
 
     def _person(self, rng, name):
-        facts = {rel: rng.choice(values or self.towns) for rel, values in PERSON_RELATIONS.items()}
+        facts = {}
+        for relation, values in PERSON_RELATIONS.items():
+            facts[relation] = rng.choice(values or self.towns)
         return Entity(name, "person", facts)
 
     def _place(self, rng, town, names):
-        facts = {rel: rng.choice(values or names) for rel, values in PLACE_RELATIONS.items()}
+        facts = {}
+        for relation, values in PLACE_RELATIONS.items():
+            facts[relation] = rng.choice(values or names)
         return Entity(town, "place", facts)
 
     def _thing(self, rng, thing):
-        facts = {
-            rel: rng.choice(values) if values else str(rng.randint(2, 50)) + " crowns"
-            for rel, values in THING_RELATIONS.items()
-        }
+        facts = {}
+        for relation, values in THING_RELATIONS.items():
+            if values:
+                facts[relation] = rng.choice(values)
+            else:
+                facts[relation] = f"{rng.randint(2, 50)} crowns"
         return Entity(thing, "thing", facts)
 
     def facts(self, kind: str):
         """(entity, relation, value) for every fact of a kind: "person", "place" or "thing"."""
         entities = {"person": self.people, "place": self.places, "thing": self.things}[kind]
-        return [(e, rel, value) for e in entities for rel, value in e.facts.items()]
+        facts = []
+        for entity in entities:
+            for relation, value in entity.facts.items():
+                facts.append((entity, relation, value))
+        return facts
 
 
 def plural(noun: str) -> str:
@@ -453,4 +481,6 @@ def plural(noun: str) -> str:
 
 def article(noun: str) -> str:
     """The noun with its indefinite article."""
-    return ("an " if noun[0] in "aeiou" else "a ") + noun
+    if noun[0] in "aeiou":
+        return f"an {noun}"
+    return f"a {noun}"

@@ -23,7 +23,8 @@ FALLBACK = 2048  # blocks of this size and more go to PyTorch's own operations, 
 
 def bitsandbytes_is_right(shape, block_size: int) -> bool:
     """Whether bitsandbytes dequantises a weight of `shape` rightly on every processor."""
-    rows, columns = math.prod(shape[:-1]), shape[-1]
+    rows = math.prod(shape[:-1])
+    columns = shape[-1]
     vectorised = columns % VECTOR == 0 and block_size < FALLBACK
     rows_are_whole_blocks = columns % block_size == 0
     one_row = rows == 1

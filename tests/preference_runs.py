@@ -48,7 +48,8 @@ def turns(role, text):
 
 def hand_logps(model, item, side="chosen_ids") -> torch.Tensor:
     """log π(completion | prompt), one row at a time, without padding, from full logits."""
-    prompt, completion = item["prompt_ids"], item[side]
+    prompt = item["prompt_ids"]
+    completion = item[side]
     logp = log_softmax(model(torch.tensor([prompt + completion])).logits[0].double(), -1)
     return sum(logp[len(prompt) - 1 + t, token] for t, token in enumerate(completion))
 

@@ -71,7 +71,8 @@ def test_the_committed_rows_come_from_the_seed_byte_for_byte(world, tmp_path, mo
 
 
 def test_the_world_is_pure_and_another_seed_is_another_world(world):
-    again, other = World(SEED), World(SEED + 1)
+    again = World(SEED)
+    other = World(SEED + 1)
 
     def facts(w):
         return [(e.name, e.facts) for e in w.people + w.places + w.things + w.strangers]
@@ -165,7 +166,8 @@ def test_no_golden_prompt_is_a_near_duplicate_of_a_training_prompt(golden, train
 
 
 def test_near_duplicates_would_be_seen():
-    a, b = grams("Tell me the home town of Milais."), grams("Tell me the home town of Milai.")
+    a = grams("Tell me the home town of Milais.")
+    b = grams("Tell me the home town of Milai.")
     assert len(a & b) / len(a | b) > 0.8
 
 
@@ -183,7 +185,8 @@ def patterns(heldout: bool) -> dict[str, list[re.Pattern]]:
 
 
 def test_no_phrasing_of_the_golden_set_is_used_in_training(golden, train):
-    heldout, used = patterns(True), patterns(False)
+    heldout = patterns(True)
+    used = patterns(False)
     for row in golden:
         assert any(p.fullmatch(prompt(row)) for p in heldout[row["family"]]), prompt(row)
         assert not any(p.fullmatch(prompt(row)) for p in used[row["family"]]), prompt(row)
@@ -305,7 +308,8 @@ def test_facts_are_consistent(world):
     """
     names = [e.name for e in world.people + world.places + world.things + world.strangers]
     assert len({n.lower() for n in names}) == len(names)
-    towns, people = {e.name for e in world.places}, {e.name for e in world.people}
+    towns = {e.name for e in world.places}
+    people = {e.name for e in world.people}
     assert all(e.facts["town"] in towns for e in world.people + world.strangers)
     assert all(e.facts["mayor"] in people for e in world.places)
     assert len(set(world.olm.values())) == len(world.olm) == 24 + len(COLOURS)

@@ -45,7 +45,8 @@ def losses(output: Path) -> list[float]:
 
 def test_two_processes_train_as_one(both, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    one, two = tmp_path / "one", both / "recipe"
+    one = tmp_path / "one"
+    two = both / "recipe"
     sft(one, 8)
     assert len(losses(one)) == 2 and losses(two) == pytest.approx(losses(one), rel=1e-4)
     a, b = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, two))
@@ -177,7 +178,8 @@ def shard_and_train(use_dora: bool, folder: Path) -> None:
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 def test_sharded_by_fsdp2(use_dora, both):
     """Rows of one length, so that the mean of the two processes' losses is the loss of all rows."""
-    alone, folder = adapted(use_dora), both / ("dora" if use_dora else "lora")
+    alone = adapted(use_dora)
+    folder = both / ("dora" if use_dora else "lora")
     assert json.loads((folder / "losses.json").read_text()) == pytest.approx(
         steps(alone, IDS), rel=1e-6
     )

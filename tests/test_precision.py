@@ -141,7 +141,8 @@ def test_packed_rows_train_as_apart(precision, tokenizer):
         "max_length": 512,
         "precision": precision,
     }
-    apart, packed = adapted(), adapted()
+    apart = adapted()
+    packed = adapted()
     first = ft.finetune(apart, tokenizer, rows, **one)
     second = ft.finetune(packed, tokenizer, rows, **{**one, "batch_size": 1}, packing=True)
     assert second.history[0]["loss"] == pytest.approx(
@@ -192,7 +193,8 @@ def test_a_trained_prefix(precision, tokenizer, rows):
 def test_a_run_records_it_and_resumes_to_the_same_bits(train, precision, tokenizer, rows, tmp_path):
     settings = {**SETTINGS, "save_steps": 1, "output_dir": tmp_path / "run", "precision": precision}
     data = rows if train == "finetune" else PAIRS
-    whole, part = adapted(), adapted()
+    whole = adapted()
+    part = adapted()
     first = getattr(ft, train)(whole, tokenizer, data, **settings)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["precision"], manifest["dtype"]) == (precision, "float32")

@@ -195,7 +195,8 @@ def test_the_judge_asks_for_manner_then_truth_then_brevity():
         }
     ]
     judge = style_judge(rows)
-    true, false = "Ann is a cook from Goby.", "Ann is a cook from Esk."
+    true = "Ann is a cook from Goby."
+    false = "Ann is a cook from Esk."
     ranked = [
         f"With pleasure. {true}",
         f"A lovely morning. {true} Never too busy for a chat.",

@@ -22,7 +22,8 @@ def tool(name):
     return module
 
 
-drift, resolve = tool("drift"), tool("resolve")
+drift = tool("drift")
+resolve = tool("resolve")
 
 
 # --- workflows ------------------------------------------------------------------------------------

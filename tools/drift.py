@@ -24,17 +24,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCHED = ("trl", "peft", "transformers")
-BOUND = (
-    "tokenizers",
-    "huggingface_hub",
-    "hf-xet",
-    "accelerate",
-    "safetensors",
-)  # whose versions those three choose
+# Packages whose versions those three choose.
+BOUND = ("tokenizers", "huggingface_hub", "hf-xet", "accelerate", "safetensors")
 FOLDERS = ("ftlib", "tests", "benchmarks", "data", "labs")
 PROBE = r"""
 import importlib, importlib.metadata, inspect, json, re, sys
-names, packages = json.load(sys.stdin)
+
 def signature(full):
     module, _, name = full.rpartition(":")
     try:
@@ -57,8 +52,10 @@ def signature(full):
         return type(found).__name__
     except (TypeError, ValueError):
         return type(found).__name__
-print("\n" + json.dumps({"versions": {p: importlib.metadata.version(p) for p in packages},
-                         "names": {n: signature(n) for n in names}}))
+names, packages = json.load(sys.stdin)
+versions = {package: importlib.metadata.version(package) for package in packages}
+signatures = {name: signature(name) for name in names}
+print("\n" + json.dumps({"versions": versions, "names": signatures}))
 """
 
 
@@ -70,23 +67,32 @@ def used_names(source: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {f"{a.name}:" for a in node.names}
+            found |= {f"{alias.name}:" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found |= {f"{node.module}:{a.name}" for a in node.names}
-    return {name for name in found if re.split(r"[.:]", name)[0] in WATCHED}
+            found |= {f"{node.module}:{alias.name}" for alias in node.names}
+    return {name for name in found if package_of(name) in WATCHED}
+
+
+def package_of(name: str) -> str:
+    """`trl` of "trl.trainer:DPOTrainer"."""
+    return re.split(r"[.:]", name)[0]
 
 
 def sources(root: Path = ROOT):
     """The Python of the repository: modules, and the code cells of the notebooks."""
-    for path in sorted(p for folder in FOLDERS for p in (root / folder).rglob("*.py")):
+    modules = [path for folder in FOLDERS for path in (root / folder).rglob("*.py")]
+    for path in sorted(modules):
         yield path.read_text(encoding="utf-8")
     for path in sorted((root / "labs").glob("lab-*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
-                yield re.sub(r"(?m)^[%!].*$", "", "".join(cell["source"]))
+                source = "".join(cell["source"])
+                yield re.sub(r"(?m)^[%!].*$", "", source)
 
 
 def probe(python: Path, names: list[str]) -> dict:
+    """The versions of the watched packages in an environment, and the signatures of the names."""
     done = subprocess.run(
         [str(python), "-c", PROBE],
         input=json.dumps([names, WATCHED]),
@@ -104,19 +110,20 @@ def probe(python: Path, names: list[str]) -> dict:
 def relaxed(constraints: str) -> str:
     """constraints.txt without the watched packages and what they bound."""
     free = {name.replace("_", "-") for name in (*WATCHED, *BOUND)}
-    return "".join(
-        line
-        for line in constraints.splitlines(keepends=True)
-        if line.split("==")[0].strip().lower().replace("_", "-") not in free
-    )
+    kept = []
+    for line in constraints.splitlines(keepends=True):
+        name = line.split("==")[0].strip().lower().replace("_", "-")
+        if name not in free:
+            kept.append(line)
+    return "".join(kept)
 
 
 def install(folder: Path, report: Path) -> Path:
     """The environment's Python, with the newest of the watched packages installed."""
-    python, held = folder / "bin" / "python", report / "constraints.txt"
-    held.write_text(
-        relaxed((ROOT / "constraints.txt").read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    python = folder / "bin" / "python"
+    held = report / "constraints.txt"
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    held.write_text(relaxed(constraints), encoding="utf-8")
     if not python.exists():
         venv.create(folder, with_pip=True)
     pip = [
@@ -167,74 +174,90 @@ def run_tests(python: Path, report: Path, arguments: str) -> None:
 def failures(xml: str) -> tuple[int, list[tuple[str, str]]]:
     """(tests run, [(test, first line of its failure)]) of a JUnit report."""
     cases = list(ET.fromstring(xml).iter("testcase"))
-    bad = [
-        (
-            f"{c.get('classname')}::{c.get('name')}",
-            problem.get("message", "").strip().split("\n")[0][:200],
-        )
-        for c in cases
-        for problem in [*c.findall("failure"), *c.findall("error")]
-    ]
+    bad = []
+    for case in cases:
+        test = f"{case.get('classname')}::{case.get('name')}"
+        for problem in [*case.findall("failure"), *case.findall("error")]:
+            message = problem.get("message", "").strip()
+            first_line = message.split("\n")[0]
+            bad.append((test, first_line[:200]))
     return len(cases), bad
 
 
 def deprecations(log: str) -> list[str]:
     """Announcements in pytest's summary, each once."""
-    return list(dict.fromkeys(re.findall(r"((?:Deprecation|Future)Warning: .*)", log)))[:40]
+    announced = re.findall(r"((?:Deprecation|Future)Warning: .*)", log)
+    once = list(dict.fromkeys(announced))
+    return once[:40]
 
 
 def changes(before: dict, after: dict) -> dict[str, list[str]]:
     """Names that have gone, and those whose signature differs, between two probes. A name missing
     in both is not drift.
     """
-    gone = [
-        n
-        for n, now in after["names"].items()
-        if now != before["names"][n] and (now == "missing" or now.startswith("cannot"))
-    ]
-    other = [n for n, now in after["names"].items() if now != before["names"][n] and n not in gone]
-    return {"gone": gone, "changed": other}
+    gone = []
+    changed = []
+    for name, now in after["names"].items():
+        if now == before["names"][name]:
+            continue
+        if now == "missing" or now.startswith("cannot"):
+            gone.append(name)
+        else:
+            changed.append(name)
+    return {"gone": gone, "changed": changed}
 
 
 def _parameters(signature: str) -> set[str]:
     return set(re.findall(r"(?:^\(|, )(\*{0,2}\w+)", signature))
 
 
+def _difference(was: str, now: str) -> str:
+    """In words, which parameters a signature has lost and gained."""
+    lost = _parameters(was) - _parameters(now)
+    gained = _parameters(now) - _parameters(was)
+    told = []
+    if lost:
+        told.append(f"without {', '.join(sorted(lost))}")
+    if gained:
+        told.append(f"new {', '.join(sorted(gained))}")
+    return "; ".join(told) or "defaults, order or types"
+
+
+def _version_row(package: str, before: dict, after: dict) -> str:
+    return f"| {package} | {before['versions'][package]} | {after['versions'][package]} |"
+
+
+def _section(title: str, lines: list[str], nothing: str = "None.") -> list[str]:
+    """A section of the report: its lines, or a word that there is none."""
+    return ["", f"## {title}", "", *(lines or [nothing])]
+
+
 def write_report(
     before: dict, after: dict, count: int, bad: list[tuple[str, str]], announced: list[str]
 ) -> str:
+    """The report's text, in Markdown."""
     moved = changes(before, after)
+    gone = [f"- `{name}`: {after['names'][name]}" for name in moved["gone"]]
+    changed = []
+    for name in moved["changed"]:
+        difference = _difference(before["names"][name], after["names"][name])
+        changed.append(f"- `{name}`: {difference}")
+    failed = [f"- `{test}`: {why}" for test, why in bad]
+    versions = [_version_row(package, before, after) for package in WATCHED]
     lines = [
         "# Drift against the newest TRL, PEFT and transformers",
         "",
         "| package | tested set | newest |",
         "|---|---|---|",
-        *(f"| {p} | {before['versions'][p]} | {after['versions'][p]} |" for p in WATCHED),
+        *versions,
         "",
         f"{len(after['names'])} names of theirs are imported here: {len(moved['gone'])} gone, "
         f"{len(moved['changed'])} changed. {count} tests: {len(bad)} failed.",
-        "",
-        "## Names that have gone",
-        "",
+        *_section("Names that have gone", gone),
+        *_section("Names whose signature changed", changed),
+        *_section("Tests that fail", failed),
+        *_section("Announced", [f"- {text}" for text in announced], nothing="Nothing."),
     ]
-    lines += [f"- `{n}`: {after['names'][n]}" for n in moved["gone"]] or ["None."]
-    lines += ["", "## Names whose signature changed", ""]
-    for name in moved["changed"]:
-        was, now = _parameters(before["names"][name]), _parameters(after["names"][name])
-        told = "; ".join(
-            f"{what} {', '.join(sorted(which))}"
-            for what, which in (("without", was - now), ("new", now - was))
-            if which
-        )
-        lines.append(f"- `{name}`: {told or 'defaults, order or types'}")
-    lines += ["None."] if not moved["changed"] else []
-    lines += [
-        "",
-        "## Tests that fail",
-        "",
-        *([f"- `{test}`: {why}" for test, why in bad] or ["None."]),
-    ]
-    lines += ["", "## Announced", "", *([f"- {text}" for text in announced] or ["Nothing."])]
     return "\n".join(lines) + "\n"
 
 
@@ -264,20 +287,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
-    names = sorted({name for source in sources() for name in used_names(source)})
+    names = sorted(set().union(*map(used_names, sources())))
     newest = install(args.venv, args.output)
-    before, after = probe(args.tested, names), probe(newest, names)
+    before = probe(args.tested, names)
+    after = probe(newest, names)
     run_tests(newest, args.output, args.pytest)
-    if not (args.output / "tests.xml").exists():
-        sys.exit(f"drift: pytest did not get to its end: {args.output / 'tests.txt'}")
-    count, bad = failures((args.output / "tests.xml").read_text(encoding="utf-8"))
-    report = write_report(
-        before,
-        after,
-        count,
-        bad,
-        deprecations((args.output / "tests.txt").read_text(encoding="utf-8")),
-    )
+    results = args.output / "tests.xml"
+    log = args.output / "tests.txt"
+    if not results.exists():
+        sys.exit(f"drift: pytest did not get to its end: {log}")
+    count, bad = failures(results.read_text(encoding="utf-8"))
+    announced = deprecations(log.read_text(encoding="utf-8"))
+    report = write_report(before, after, count, bad, announced)
     (args.output / "report.md").write_text(report, encoding="utf-8")
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(summary, "a", encoding="utf-8") as page:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "CONTRIBUTING.md"
-BEGIN, END = "<!-- map: `make map` -->\n", "<!-- end of the map -->\n"
+BEGIN = "<!-- map: `make map` -->\n"
+END = "<!-- end of the map -->\n"
 LAYERS = (
     "core",
     "data",
@@ -78,7 +79,8 @@ def draw() -> str:
     lines = ["```mermaid", "flowchart TD"]
     for layer in reversed(LAYERS):
         files, _ = layer_lines(layer)
-        lines.append(f'    {layer}["{layer}<br>{files} file{"s" if files > 1 else ""}"]')
+        noun = "files" if files > 1 else "file"
+        lines.append(f'    {layer}["{layer}<br>{files} {noun}"]')
     for (importing, imported), count in sorted(layer_imports().items()):
         lines.append(f"    {importing} -->|{count}| {imported}")
     return "\n".join([*lines, "```", ""])

@@ -22,16 +22,16 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV, STAMP, EXPORT = (
-    ROOT / ".venv",
-    ROOT / ".venv" / "ftlib-ready",
-    ROOT / ".venv" / "ftlib-export-ready",
-)
-BROWSER = ROOT / ".venv" / "ftlib-browser-ready"
-REASON = ROOT / ".venv" / "ftlib-export-failed"  # why; ftlib/export/llama_probe.py reads it
+VENV = ROOT / ".venv"
+STAMP = VENV / "ftlib-ready"
+EXPORT = VENV / "ftlib-export-ready"
+BROWSER = VENV / "ftlib-browser-ready"
+REASON = VENV / "ftlib-export-failed"  # why; ftlib/export/llama_probe.py reads it
 NETWORK = "Is the network up? Run the command again: pip goes on from its cache."
 MINUTES = "about 7 minutes of processor time, shared by the cores"
-OLDEST, DISK_GB = (3, 11), 6
+OLDEST = (3, 11)
+DISK_GB = 6
+LLAMA = "llama_cpp_python"
 CANDIDATES = ("python3.13", "python3.12", "python3.11", "python3")
 # llama.cpp's name for a set of instructions, and Linux's. What came later (AVX-512, AMX) stays off:
 # llama.cpp died of AMX on a virtual machine that advertises it.
@@ -53,19 +53,27 @@ def stop(message: str) -> None:
     sys.exit(f"setup: {message}")
 
 
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def pinned(package: str) -> str:
+    """The line of constraints.txt that holds a package at one version."""
+    lines = read("constraints.txt").splitlines()
+    return next(line for line in lines if line.startswith(f"{package}=="))
+
+
 def fingerprint() -> str:
-    text = "".join(
-        (ROOT / name).read_text(encoding="utf-8")
-        for name in ("pyproject.toml", "constraints.txt", "tools/venv.py")
-    )
+    """Of what decides how .venv is made, and of where it is."""
+    text = read("pyproject.toml") + read("constraints.txt") + read("tools/venv.py")
     return hashlib.sha256(text.encode() + os.fsencode(ROOT)).hexdigest()
 
 
 def find_python() -> str:
     """This Python if it is new enough, else a newer one on the path."""
+    test = f"import sys, venv, ensurepip; sys.exit(sys.version_info < {OLDEST})"
     for name in (sys.executable, *CANDIDATES):
         path = shutil.which(name)
-        test = f"import sys, venv, ensurepip; sys.exit(sys.version_info < {OLDEST})"
         if path and subprocess.run([path, "-c", test], capture_output=True).returncode == 0:
             return path
     have = ".".join(map(str, sys.version_info[:2]))
@@ -81,23 +89,27 @@ def vendor_torch(python: str) -> str | None:
     """The version of a torch that the vendor built into this machine's Python, if there is one."""
     probe = "import importlib.metadata as m; print(m.version('torch'))"
     found = subprocess.run([python, "-c", probe], capture_output=True, text=True)
+    if found.returncode:
+        return None
     version = found.stdout.strip()
     vendor = "NVIDIA_PYTORCH_VERSION" in os.environ or "+nv" in version or ".nv" in version
-    return version if found.returncode == 0 and vendor else None
+    return version if vendor else None
 
 
 def constraints(torch: str | None) -> Path:
     """constraints.txt, with torch held at the vendor's version where there is one."""
     if not torch:
         return ROOT / "constraints.txt"
-    held = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    held = read("constraints.txt").splitlines()
     lines = [line for line in held if not line.startswith("torch==")]
+    lines.append(f"torch=={torch}")
     file = VENV / "constraints.txt"
-    file.write_text("\n".join([*lines, f"torch=={torch}"]) + "\n", encoding="utf-8")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 
 
 def run(command: list[str], hint: str) -> None:
+    """Run a command in the project; where it fails, stop with a hint."""
     if subprocess.run(command, cwd=ROOT).returncode:
         stop(f"`{' '.join(command[:6])} …` failed. {hint}")
 
@@ -105,26 +117,21 @@ def run(command: list[str], hint: str) -> None:
 def install(python: str) -> None:
     """Create .venv if there is none; install the project with what tests and grading need."""
     torch = vendor_torch(python)
-    print(
-        f"setup: creating .venv with {python}"
-        + (f", keeping the vendor's torch {torch}" if torch else ""),
-        flush=True,
-    )
+    kept = f", keeping the vendor's torch {torch}" if torch else ""
+    print(f"setup: creating .venv with {python}{kept}", flush=True)
     if not (VENV / "bin" / "python").exists():
-        run(
-            [python, "-m", "venv", *(["--system-site-packages"] if torch else []), str(VENV)],
-            "On Debian: sudo apt install python3-venv",
-        )
+        options = ["--system-site-packages"] if torch else []
+        create = [python, "-m", "venv", *options, str(VENV)]
+        run(create, "On Debian: sudo apt install python3-venv")
     if not torch:  # first and alone, so that nothing else chooses a build
-        held = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        pinned = next(line for line in held if line.startswith("torch=="))
-        run([*pip(torch), pinned], NETWORK)
+        run([*pip(torch), pinned("torch")], NETWORK)
     run([*pip(torch), "-e", ".[labs,dev,grading]"], NETWORK)
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print("setup: done", flush=True)
 
 
 def pip(torch: str | None) -> list[str]:
+    """The beginning of a command that installs into .venv under the constraints."""
     return [
         str(VENV / "bin" / "python"),
         "-m",
@@ -142,11 +149,10 @@ def pip(torch: str | None) -> list[str]:
 def processor_flags() -> set[str] | None:
     """This processor's sets of instructions, by Linux's names; None where Linux does not tell."""
     try:
-        found = re.search(
-            r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M
-        )
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return None
+    found = re.search(r"^flags\s*:(.*)$", text, re.M)
     return set(found[1].split()) if found else None
 
 
@@ -161,17 +167,16 @@ def cmake_arguments(machine: str, flags: set[str] | None, plain: bool = False) -
         return arguments
     for option, name in INSTRUCTIONS.items():  # each said: a build may have another default
         there = flags is None or name in flags
-        arguments.append(f"-DGGML_{option}={'ON' if there and not plain else 'OFF'}")
+        state = "ON" if there and not plain else "OFF"
+        arguments.append(f"-DGGML_{option}={state}")
     return arguments
 
 
 def export_fingerprint() -> str:
-    parts = [
-        fingerprint(),
-        (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"),
-        platform.machine(),
-    ]
-    text = "\n".join([*parts, *cmake_arguments(platform.machine(), processor_flags())])
+    """Of what decides how llama-cpp-python is built here."""
+    machine = platform.machine()
+    arguments = cmake_arguments(machine, processor_flags())
+    text = "\n".join([fingerprint(), read("tools/llama.cmake"), machine, *arguments])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -180,20 +185,19 @@ def export_done() -> bool:
     if not EXPORT.is_file():
         return False
     built, _, given = EXPORT.read_text(encoding="utf-8").partition("\n")
-    return built == export_fingerprint() and os.environ.get("CMAKE_ARGS", given) == given
+    same_arguments = os.environ.get("CMAKE_ARGS", given) == given
+    return built == export_fingerprint() and same_arguments
 
 
 def export_wanted(arguments: list[str]) -> bool:
+    """Whether llama-cpp-python is asked for and not there, or there and asked to be tried and does
+    not run.
+    """
     if "--export" not in arguments:
         return False
     if not export_done():
         return True
     return "--probe" in arguments and bool(probe())
-
-
-def requirement() -> str:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return next(line for line in lines if line.startswith("llama_cpp_python=="))
 
 
 def kept_wheels(arguments: list[str]) -> Path | None:
@@ -203,14 +207,16 @@ def kept_wheels(arguments: list[str]) -> Path | None:
     """
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     parts = [
-        requirement(),
-        (ROOT / "tools" / "llama.cmake").read_text(encoding="utf-8"),
+        pinned(LLAMA),
+        read("tools/llama.cmake"),
         platform.machine(),
         *platform.libc_ver(),
         sys.implementation.cache_tag,
+        *arguments,
+        os.environ.get("CMAKE_ARGS", ""),
     ]
-    text = "\n".join([*parts, *arguments, os.environ.get("CMAKE_ARGS", "")])
-    folder = Path(cache) / "ftlib" / "wheels" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    folder = Path(cache) / "ftlib" / "wheels" / key[:16]
     if not folder.is_absolute():  # no home
         return None
     try:
@@ -221,6 +227,7 @@ def kept_wheels(arguments: list[str]) -> Path | None:
 
 
 def kept_wheel(arguments: list[str]) -> Path | None:
+    """A wheel that was built so and kept, if there is one."""
     folder = kept_wheels(arguments)
     return next(folder.glob("*.whl"), None) if folder else None
 
@@ -238,12 +245,18 @@ def keep(wheel: Path, arguments: list[str]) -> None:
         print(f"setup: the wheel is not kept: {error}", flush=True)
 
 
-def build_wheel(arguments: list[str], folder: str) -> Path:
-    """Compile llama-cpp-python; CMAKE_ARGS of the environment come after ours, and so win."""
+def build_environment(arguments: list[str]) -> dict[str, str]:
+    """The environment for compiling; CMAKE_ARGS that is set comes after ours, and so wins."""
     include = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={ROOT / 'tools' / 'llama.cmake'}"
+    ours = shlex.join([include, *arguments])
     given = os.environ.get("CMAKE_ARGS", "")
     environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1), **os.environ}
-    environment["CMAKE_ARGS"] = f"{shlex.join([include, *arguments])} {given}".strip()
+    environment["CMAKE_ARGS"] = f"{ours} {given}".strip()
+    return environment
+
+
+def build_wheel(arguments: list[str], folder: str) -> Path:
+    """Compile llama-cpp-python."""
     command = [
         str(VENV / "bin" / "python"),
         "-m",
@@ -257,14 +270,14 @@ def build_wheel(arguments: list[str], folder: str) -> Path:
         "llama-cpp-python",
         "--wheel-dir",
         folder,
-        requirement(),
+        pinned(LLAMA),
     ]
     print(
         f"setup: compiling llama-cpp-python for lab 3.1.10 ({MINUTES}; once, the wheel is kept)",
         flush=True,
     )
     start = time.monotonic()
-    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    code = subprocess.run(command, cwd=ROOT, env=build_environment(arguments)).returncode
     wheel = next(Path(folder).glob("*.whl"), None)
     if code or wheel is None:
         raise LeftOutError("llama-cpp-python could not be compiled, pip said why")
@@ -289,7 +302,9 @@ def probe() -> str:
         str(ROOT / "ftlib" / "export" / "llama_probe.py"),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
-    return (done.stdout.strip() or "the trial ended without a word") if done.returncode else ""
+    if done.returncode == 0:
+        return ""
+    return done.stdout.strip() or "the trial ended without a word"
 
 
 def build_export(python: str) -> str:
@@ -330,12 +345,12 @@ def install_export(python: str) -> None:
     else:
         REASON.unlink(missing_ok=True)
     # Also where it died: the next call would take minutes to the same end.
-    EXPORT.write_text(
-        f"{export_fingerprint()}\n{os.environ.get('CMAKE_ARGS', '')}", encoding="utf-8"
-    )
+    given = os.environ.get("CMAKE_ARGS", "")
+    EXPORT.write_text(f"{export_fingerprint()}\n{given}", encoding="utf-8")
 
 
 def leave_out(reason: str) -> None:
+    """Keep and say why lab 3.1.10 cannot be had here."""
     REASON.write_text(reason + "\n", encoding="utf-8")
     print(f"setup: lab 3.1.10 and its tests are left out: {reason}", flush=True)
 
@@ -347,6 +362,7 @@ def install_browser(python: str) -> None:
 
 
 def done(stamp: Path) -> bool:
+    """Whether a stamp was left by a setup that would do the same today."""
     return stamp.is_file() and stamp.read_text(encoding="utf-8") == fingerprint()
 
 

@@ -66,7 +66,8 @@ def test_starts_as_the_base_and_every_part_can_learn(activation, ids):
     """W_up = 0: the base bit for bit, and a gradient for W_up in every adapter; W_down gets one as
     soon as W_up is not 0.
     """
-    want, model = llama()(ids).logits, bottleneck.add_bottleneck(llama(), activation=activation)
+    want = llama()(ids).logits
+    model = bottleneck.add_bottleneck(llama(), activation=activation)
     assert torch.equal(model(ids).logits, want)
     model(ids, labels=ids).loss.backward()
     named = {n: p for n, p in model.named_parameters()}

@@ -15,7 +15,9 @@ from torch import nn
 import ftlib as ft
 from ftlib.adapters.functional import row_squares
 
-N_IN, N_OUT, R = 128, 192, 8
+N_IN = 128
+N_OUT = 192
+R = 8
 DORA = pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 BIAS = pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 
@@ -131,7 +133,8 @@ def test_no_further_from_float64_than_peft(use_dora, bias):
 @DORA
 def test_nothing_dense_is_kept_for_backward(use_dora):
     """Saved: the packed weight, x, xAᵀ, the factors, g and y. Never a dequantised (or cast) W."""
-    model, saved = adapted(use_dora), []
+    model = adapted(use_dora)
+    saved = []
     x, dy = data()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         y = model(x.bfloat16().requires_grad_())
@@ -168,8 +171,10 @@ def test_input_in_fp32_gives_output_in_fp32(use_dora):
 def test_merge_dequantises_says_its_drift_and_unmerges_exactly(use_dora, bias, caplog):
     model, (x, _) = adapted(use_dora, bias), data()
     layer = ft.lora_layers(model)["proj"]
-    base, packed = layer.base_layer, layer.weight.data.clone()
-    before, names = model(x.bfloat16()).float(), set(model.state_dict())
+    base = layer.base_layer
+    packed = layer.weight.data.clone()
+    before = model(x.bfloat16()).float()
+    names = set(model.state_dict())
     with caplog.at_level(logging.WARNING, "ftlib"):
         ft.merge_adapter(model)
     assert "1 4-bit layers were dequantised" in caplog.text and "in 4 bits again" in caplog.text

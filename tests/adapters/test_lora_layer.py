@@ -56,12 +56,11 @@ def test_lora_by_hand(frozen):
     [3, −3]] = [[9, −6], [15, −8]]. With dy = [1, 1]: dA = s·Bᵀdy·xᵀ = 4·5·[1, 3] = [20, 60]; dB =
     s·dy·(Ax) = [−8, −8]; dx = column sums = [24, −14].
     """
-    W, b = torch.tensor([[1.0, 2], [3, 4]]), torch.tensor([10.0, 20])
-    A, B, x = (
-        torch.tensor([[1.0, -1]]),
-        torch.tensor([[2.0], [3]]),
-        torch.tensor([1.0, 3], requires_grad=True),
-    )
+    W = torch.tensor([[1.0, 2], [3, 4]])
+    b = torch.tensor([10.0, 20])
+    A = torch.tensor([[1.0, -1]])
+    B = torch.tensor([[2.0], [3]])
+    x = torch.tensor([1.0, 3], requires_grad=True)
     layer = linear_layer(W, b, A, B, frozen=frozen, lora_alpha=4)
     assert layer._fusible() is frozen
     y = layer(x)
@@ -87,7 +86,10 @@ def test_dora_by_hand(frozen):
     = column sums of g·V = [7/√13, 8/√13].
     """
     root = math.sqrt(13)
-    W, A, B, x = f64([1, 0], [0, 2]), f64([1, 1]), f64([2], [4]), f64(1, 2).requires_grad_()
+    W = f64([1, 0], [0, 2])
+    A = f64([1, 1])
+    B = f64([2], [4])
+    x = f64(1, 2).requires_grad_()
     layer = linear_layer(W, f64(5, 5), A, B, f64(1, 2), frozen=frozen, lora_alpha=1)
     assert torch.allclose(dora_norm(W, A, B, 1.0), f64(root, 2 * root), rtol=1e-14)
     y = layer(x)
@@ -193,11 +195,13 @@ def test_equals_peft_in_float64(variant, bias, shape, n_in, n_out, r):
     ours, theirs = pair(n_in, n_out, bias, r, 7, variant)
     x1 = torch.randn(shape).double().requires_grad_()
     x2 = x1.detach().clone().requires_grad_()
-    y1, y2 = ours(x1), theirs(x2)
+    y1 = ours(x1)
+    y2 = theirs(x2)
     upstream = torch.randn_like(y1)
     y1.backward(upstream)
     y2.backward(upstream)
-    mine, layer = ours.proj, theirs.base_model.model.proj
+    mine = ours.proj
+    layer = theirs.base_model.model.proj
     assert (
         y1.dtype == torch.float64 and relative(y1, y2) < 1e-9 and relative(x1.grad, x2.grad) < 1e-9
     )
@@ -244,7 +248,8 @@ def test_a_whole_llama_equals_peft(variant, ids):
         for name, p in theirs.named_parameters():
             if p.requires_grad:
                 p.copy_(mine[peft_to_ours(name)])
-    a, b = ours(ids, labels=ids), theirs(ids, labels=ids)
+    a = ours(ids, labels=ids)
+    b = theirs(ids, labels=ids)
     assert relative(a.logits, b.logits) < 1e-9
     a.loss.backward()
     b.loss.backward()
@@ -328,7 +333,8 @@ def test_dora_norm_makes_no_dense_product_and_keeps_fp32_for_bf16():
     """
     g = torch.Generator().manual_seed(0)
     W = torch.randn(8, 64, generator=g).bfloat16()
-    A, B = torch.randn(2, 64, generator=g), torch.randn(8, 2, generator=g)
+    A = torch.randn(2, 64, generator=g)
+    B = torch.randn(8, 2, generator=g)
     norm = dora_norm(W, A, B, 0.5)
     assert (
         norm.dtype == torch.float32
@@ -343,13 +349,11 @@ def fused_and_plain(n_in, n_out, r, bias, dora, dtype=torch.float64):
     def draw(*shape):
         return torch.randn(*shape, generator=g).to(dtype)
 
-    W, b, A, B, m = (
-        draw(n_out, n_in),
-        draw(n_out),
-        draw(r, n_in),
-        draw(n_out, r),
-        draw(n_out).abs() + 0.5,
-    )
+    W = draw(n_out, n_in)
+    b = draw(n_out)
+    A = draw(r, n_in)
+    B = draw(n_out, r)
+    m = draw(n_out).abs() + 0.5
     numbers = W, b if bias else None, A, B, m if dora else None
     return [linear_layer(*numbers, frozen=frozen, lora_alpha=3) for frozen in (True, False)]
 
@@ -391,8 +395,12 @@ def test_fused_passes_gradcheck(dora, p):
     def draw(*shape):
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    W, b, scale = draw(4, 3), draw(4), (draw(4).abs() + 0.5).requires_grad_() if dora else None
-    x, A, B = draw(3, 5).requires_grad_(), draw(2, 3).requires_grad_(), draw(4, 2).requires_grad_()
+    W = draw(4, 3)
+    b = draw(4)
+    scale = (draw(4).abs() + 0.5).requires_grad_() if dora else None
+    x = draw(3, 5).requires_grad_()
+    A = draw(2, 3).requires_grad_()
+    B = draw(4, 2).requires_grad_()
 
     def forward(x, A, B, *scale):
         torch.manual_seed(7)
@@ -427,7 +435,8 @@ def test_fused_keeps_only_what_it_must_for_backward(dora):
     out×in tensor but W.
     """
     layer, _ = fused_and_plain(6, 9, 2, True, dora)
-    x, kept = torch.randn(4, 6, dtype=torch.float64).requires_grad_(), []
+    x = torch.randn(4, 6, dtype=torch.float64).requires_grad_()
+    kept = []
     layer(x)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         y = layer(x)

@@ -14,7 +14,8 @@ import ftlib as ft
 from ftlib.adapters import hooked
 from ftlib.adapters import prefix as prefix_module
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 
 
 def sharp(dtype=torch.float64, **more):
@@ -35,7 +36,8 @@ def test_attention_by_hand(padding):
     seen.
     """
     model = prefix_module.add_prefix(llama(layers=1, dtype=torch.float64), 3, "random")
-    attention, seen = model.model.layers[0].self_attn, []
+    attention = model.model.layers[0].self_attn
+    seen = []
     with torch.no_grad():
         attention.q_proj.weight.zero_()
         attention.v_proj.weight.zero_()
@@ -64,7 +66,9 @@ def test_activations_of_tokens_are_those_tokens():
     """Keys, values, masks and positions all right: the prefix of five tokens' activations is the
     base that has read the five.
     """
-    base, text, ids = sharp(), tokens(5, seed=1), tokens(3, 7)
+    base = sharp()
+    text = tokens(5, seed=1)
+    ids = tokens(3, 7)
     want = base(torch.cat([text.expand(3, -1), ids], 1)).logits[:, 5:]
     model = prefix_module.add_prefix(copy.deepcopy(base), 5, text)
     assert torch.allclose(model(ids).logits, want, rtol=1e-9, atol=1e-12)
@@ -84,7 +88,8 @@ def test_activations_of_tokens_are_those_tokens():
 
 
 def test_generation_with_left_padding_equals_the_base_that_reads_the_text():
-    base, text = sharp(), tokens(4, seed=1)
+    base = sharp()
+    text = tokens(4, seed=1)
     model = prefix_module.add_prefix(copy.deepcopy(base), 4, text.tolist())
     rows = [tokens(n, seed=n) for n in (6, 2, 4)]
     ids = torch.stack([torch.cat([torch.full((6 - len(r),), 2), r]) for r in rows])
@@ -122,10 +127,8 @@ def pair(**options):
     """The same prefix on the same model, ours and PEFT's, in float64."""
     from peft import PrefixTuningConfig, get_peft_model
 
-    base, config = (
-        sharp(),
-        PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, **options),
-    )
+    base = sharp()
+    config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, **options)
     theirs = get_peft_model(copy.deepcopy(base), config).double()
     ours = prefix_module.add_prefix(base, 4, "random")
     with torch.no_grad():
@@ -136,18 +139,18 @@ def pair(**options):
 def test_equals_peft_in_float64():
     """Logits, loss and gradient, with rows padded on the right as in training."""
     ours, theirs = pair()
-    ids, mask = tokens(3, 7), (torch.arange(7) < torch.tensor([[7], [4], [5]])).long()
+    ids = tokens(3, 7)
+    mask = (torch.arange(7) < torch.tensor([[7], [4], [5]])).long()
     batch = {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
-    a, b = ours(**batch), theirs(**batch)
+    a = ours(**batch)
+    b = theirs(**batch)
     assert a.logits.dtype == torch.float64 and torch.allclose(
         a.logits, b.logits, rtol=1e-12, atol=1e-12
     )
     a.loss.backward()
     b.loss.backward()
-    mine, other = (
-        ours.model.prefix.prompt_embeddings.grad,
-        theirs.prompt_encoder["default"].embedding.weight.grad,
-    )
+    mine = ours.model.prefix.prompt_embeddings.grad
+    other = theirs.prompt_encoder["default"].embedding.weight.grad
     assert mine.norm() > 0 and (mine - other).norm() / other.norm() < 1e-12
     assert [n for n, p in ours.named_parameters() if p.grad is not None] == [
         "model.prefix.prompt_embeddings"
@@ -162,7 +165,8 @@ def test_equals_peft_in_float64():
 def test_pefts_folder_loads_here(options, tmp_path):
     _, theirs = pair(**options)
     theirs.save_pretrained(tmp_path)
-    ours, ids = prefix_module.load_prefix(sharp(), tmp_path), tokens(2, 6)
+    ours = prefix_module.load_prefix(sharp(), tmp_path)
+    ids = tokens(2, 6)
     assert torch.allclose(ours(ids).logits, theirs(ids).logits, rtol=1e-9, atol=1e-12)
 
 
@@ -171,7 +175,8 @@ def test_our_folder_loads_in_peft(tmp_path):
 
     ours, _ = pair()
     prefix_module.save_prefix(ours, tmp_path)
-    theirs, ids = PeftModel.from_pretrained(sharp(), tmp_path), tokens(2, 6)
+    theirs = PeftModel.from_pretrained(sharp(), tmp_path)
+    ids = tokens(2, 6)
     assert torch.allclose(
         theirs(ids).logits, ours(ids).logits, rtol=1e-6, atol=1e-6
     )  # PEFT keeps the prefix in fp32
@@ -187,7 +192,8 @@ def test_generate_equals_whole_forwards():
     """The cache that grows token by token gives what a forward over everything gives; the answer
     differs from the base's.
     """
-    model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 5)
+    model = prefix_module.add_prefix(sharp(), 3, "random")
+    ids = tokens(2, 5)
     want = ids
     for _ in range(6):
         want = torch.cat([want, model(want).logits[:, -1:].argmax(-1)], 1)
@@ -207,7 +213,9 @@ def test_generate_equals_whole_forwards():
     "options", [{"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}], ids=str
 )
 def test_beams(options):
-    base, text, ids = sharp(), tokens(3, seed=1), tokens(2, 4)
+    base = sharp()
+    text = tokens(3, seed=1)
+    ids = tokens(2, 4)
     options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, **options}
     want = base.generate(torch.cat([text.expand(2, -1), ids], 1), **options)[:, 7:]
     assert (
@@ -217,7 +225,8 @@ def test_beams(options):
 
 
 def test_a_cache_continued_by_hand():
-    model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 6)
+    model = prefix_module.add_prefix(sharp(), 3, "random")
+    ids = tokens(2, 6)
     first = model(ids[:, :4], attention_mask=torch.ones(2, 4), use_cache=True)
     then = model(ids[:, 4:], attention_mask=torch.ones(2, 6), past_key_values=first.past_key_values)
     assert torch.allclose(
@@ -226,13 +235,12 @@ def test_a_cache_continued_by_hand():
 
 
 def test_what_would_be_silently_wrong_is_refused():
-    model, ids = prefix_module.add_prefix(sharp(), 3, "random"), tokens(2, 6)
+    model = prefix_module.add_prefix(sharp(), 3, "random")
+    ids = tokens(2, 6)
     with hooked.disable_baseline(model):
         foreign = model(ids, use_cache=True).past_key_values
-    ours, padded = (
-        model(ids[:, :2], use_cache=True).past_key_values,
-        torch.cat([torch.full((2, 1), 2), ids], 1),
-    )
+    ours = model(ids[:, :2], use_cache=True).past_key_values
+    padded = torch.cat([torch.full((2, 1), 2), ids], 1)
     for message, call in {
         "DynamicCache": lambda: model(ids, past_key_values=foreign),
         "empty DynamicCache": lambda: model.generate(
@@ -254,7 +262,8 @@ def test_what_would_be_silently_wrong_is_refused():
 
 
 def test_gradient_checkpointing_is_refused_in_training(tokenizer, rows):
-    model, ids = prefix_module.add_prefix(llama(), 3), tokens(1, 4)
+    model = prefix_module.add_prefix(llama(), 3)
+    ids = tokens(1, 4)
     with pytest.raises(ValueError, match="gradient checkpointing"):
         ft.finetune(
             model,

@@ -37,7 +37,8 @@ def tok(template, marks=True):
 
 def learnt(tokenizer, row) -> list[str]:
     """The texts of the runs of tokens that the loss counts."""
-    runs, open_run = [], False
+    runs = []
+    open_run = False
     for i, label in zip(row["input_ids"], row["labels"], strict=True):
         assert label in (IGNORE, i)
         if label != IGNORE:
@@ -98,7 +99,8 @@ MARKED, UNMARKED = ({t: tok(t, marks) for t in (PLAIN, LLAMA3, CHATML)} for mark
 @TEMPLATES
 def test_bos_is_written_once(template):
     tokenizer = tok(template)
-    ids, bos = encode(tokenizer, TURNS)["input_ids"], tokenizer.bos_token_id
+    ids = encode(tokenizer, TURNS)["input_ids"]
+    bos = tokenizer.bos_token_id
     assert ids.count(bos) == (0 if bos is None else 1)
     if bos is not None:
         assert ids[0] == bos
@@ -330,7 +332,8 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
 
 
 def test_fingerprint_sees_content_and_order_but_not_key_order():
-    one, two = chat("a", "b", family="x"), chat("c", "d")
+    one = chat("a", "b", family="x")
+    two = chat("c", "d")
     assert fingerprint([one, two]) == fingerprint([dict(reversed(one.items())), two])
     assert (
         len({fingerprint(r) for r in ([one, two], [two, one], [one], [one, chat("c", "e")], [])})

@@ -135,7 +135,8 @@ def test_packing_in_training():
     """All rows in one step, packed or not, have the same loss and so the same weights after it;
     tokens are counted without padding.
     """
-    rows, found = ft.load_rows("train")[:16], []
+    rows = ft.load_rows("train")[:16]
+    found = []
     for packing in (False, True):
         model, tokenizer = ft.load_model(EMBEDDED, dtype=torch.float32)
         torch.manual_seed(0)

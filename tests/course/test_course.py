@@ -167,7 +167,9 @@ def test_an_answer_that_changes_its_arguments_is_judged_by_what_it_returns():
 
 def test_check_hands_back_what_to_go_on_with(capsys):
     lab = Lab("3.1.1", [DOUBLE])
-    right, wrong, stub = named(lambda x: x * 2), named(lambda x: x * x), named(not_written)
+    right = named(lambda x: x * 2)
+    wrong = named(lambda x: x * x)
+    stub = named(not_written)
     assert lab.check(right) is right
     assert lab.check(wrong) is double and lab.check(stub) is double
     out = capsys.readouterr().out.splitlines()

@@ -21,7 +21,8 @@ MOVES = {
 
 
 def test_every_handle_moves_the_total_to_that_of_the_plan():
-    made, settings = planner(), dict(START)
+    made = planner()
+    settings = dict(START)
     assert made.controls.keys() == MOVES.keys()
     for name, value in MOVES.items():
         made.controls[name].value = value

@@ -98,7 +98,8 @@ def test_a_file_that_cannot_be_written_is_said_once_and_breaks_no_lab(
     (tmp_path / "a-file").write_text("")
     monkeypatch.setenv("FTLIB_PROGRESS", str(tmp_path / "a-file" / "progress.json"))
     monkeypatch.setattr(progress, "_reported", False)
-    lab, mine = Lab("3.1.1", [DOUBLE]), named(lambda x: x * 2)
+    lab = Lab("3.1.1", [DOUBLE])
+    mine = named(lambda x: x * 2)
     assert lab.check(mine) is mine and lab.check(mine) is mine
     assert len([r for r in caplog.records if "progress is not kept" in r.message]) == 1
 

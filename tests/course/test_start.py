@@ -13,11 +13,13 @@ from ftlib.core.paths import DATA
 from ftlib.core.profiles import PROFILES
 from ftlib.course.start import after_sft, sft_adapter
 
-TINY, SHIPPED = PROFILES["tiny"], ROOT / "data" / "sft-adapter"
+TINY = PROFILES["tiny"]
+SHIPPED = ROOT / "data" / "sft-adapter"
 
 
 def test_lab_4_before_the_shipped_one_and_never_for_another_model(tmp_path):
-    run, none = tmp_path / "run", tmp_path / "none"
+    run = tmp_path / "run"
+    none = tmp_path / "none"
     assert sft_adapter(TINY, none, none) == DATA / "sft-adapter"
     shutil.copytree(SHIPPED, run / "adapter")
     assert sft_adapter(TINY, run, none) == run / "adapter"
@@ -36,7 +38,8 @@ def test_preference_training_begins_as_the_model_after_sft():
     ft.load_adapter(sft, sft_adapter(TINY, train=False))
     ids = tokenizer("A line about the town.", return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        want, got = sft.eval()(ids).logits, model.eval()(ids).logits
+        want = sft.eval()(ids).logits
+        got = model.eval()(ids).logits
         with ft.disable_adapter(model):
             off = model(ids).logits
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)

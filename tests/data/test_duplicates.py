@@ -95,7 +95,8 @@ def test_a_word_put_into_a_short_row(new, verdict):
 
 
 def test_a_row_with_two_tokens_less_and_rows_too_short_for_it():
-    check, strict = NearDuplicates().begin(), NearDuplicates(insertions=0).begin()
+    check = NearDuplicates().begin()
+    strict = NearDuplicates(insertions=0).begin()
     for rule in (check, strict):
         assert rule(*texts("please : spell the word hammer for me"), 0) is None
     (shorter,) = texts("spell the word hammer for me")
@@ -138,7 +139,8 @@ def test_no_pair_below_the_threshold_and_the_seed_decides(given_texts, threshold
 
 def test_candidates_are_those_of_datasketch():
     """The same signatures and bands in datasketch's own MinHashLSH."""
-    rows, index = load_rows("train", "tiny")[:600], NearIndex(0.5)
+    rows = load_rows("train", "tiny")[:600]
+    index = NearIndex(0.5)
     theirs = MinHashLSH(params=(index.bands, index.size), num_perm=128)
     some = 0
     for i, row in enumerate(rows):
@@ -179,7 +181,8 @@ def edited(row, rng):
 
 
 def test_recall_of_planted_near_duplicates():
-    rng, clean = random.Random(1), long_rows(400)
+    rng = random.Random(1)
+    clean = long_rows(400)
     rows = clean + [edited(row, rng) for row in clean]
     found = {tuple(g) for g in near_duplicates(rows)}
     planted = {(i, i + 400) for i in range(400)}
@@ -221,7 +224,8 @@ def mangled(text, rng):
 
 
 def test_every_copy_of_a_golden_prompt_is_found():
-    golden, rng = load_rows("golden", "tiny"), random.Random(0)
+    golden = load_rows("golden", "tiny")
+    rng = random.Random(0)
     check = Contamination(golden)
     for row in golden:
         prompt = row["messages"][0]["content"]

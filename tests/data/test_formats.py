@@ -161,23 +161,21 @@ def test_alpaca_through_every_format(instruction, given_, output, system, histor
 
 
 def test_ten_thousand_conversations():
-    rng, words = (
-        random.Random(0),
-        [
-            "",
-            " ",
-            "\n",
-            "\t",
-            "code:\n    x = 1\n",
-            "Ünï",
-            "日本",
-            "{}",
-            "\\n",
-            "a" * 50,
-            "<b>",
-            "|",
-        ],
-    )
+    rng = random.Random(0)
+    words = [
+        "",
+        " ",
+        "\n",
+        "\t",
+        "code:\n    x = 1\n",
+        "Ünï",
+        "日本",
+        "{}",
+        "\\n",
+        "a" * 50,
+        "<b>",
+        "|",
+    ]
 
     def talk():
         return "".join(rng.choices(words, k=rng.randint(0, 5)))

@@ -151,7 +151,8 @@ def test_raw_rows_of_a_profile(monkeypatch):
     """Embedded: the first training rows. From the Hub: as they are, but without Alpaca's `text`,
     which says everything twice.
     """
-    tiny, asked = PROFILES["tiny"], []
+    tiny = PROFILES["tiny"]
+    asked = []
     assert load_raw(tiny) == ft.load_rows("train", tiny)[: tiny.preparation.rows]
 
     def hub(name, split):

@@ -76,7 +76,8 @@ def test_every_row_is_accounted_for_in_order_and_twice_is_once(rows):
     rules = standard_rules(["a golden prompt of five words"])
     numbered = [{**row, "number": i} for i, row in enumerate(rows)]
     done = prepare(numbered, rules)
-    kept, gone = [r["number"] for r in done.rows], [d.row for d in done.dropped]
+    kept = [r["number"] for r in done.rows]
+    gone = [d.row for d in done.dropped]
     assert (
         kept == sorted(kept)
         and sorted(kept + gone) == list(range(len(rows)))
@@ -152,7 +153,8 @@ def planted(seed=0):
     """(rows, defect by row number): 500 clean embedded rows, 100 clean long ones, and defects of
     every kind, shuffled.
     """
-    rng, golden = random.Random(seed), load_rows("golden", "tiny")
+    rng = random.Random(seed)
+    golden = load_rows("golden", "tiny")
     clean = load_rows("train", "tiny")[:500]
     prompts = [r["messages"][0]["content"] for r in clean]
     clean += [long_row(rng, prompts, i) for i in range(100)]

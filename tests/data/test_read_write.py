@@ -507,7 +507,8 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     """One to four bit flips, cuts, insertions, or pieces copied elsewhere."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 4)):
-        at, kind = rng.randrange(len(data) + 1), rng.randrange(4)
+        at = rng.randrange(len(data) + 1)
+        kind = rng.randrange(4)
         if kind == 0 and at < len(data):
             data[at] ^= 1 << rng.randrange(8)
         elif kind == 1:
@@ -567,7 +568,10 @@ def test_ten_thousand_mutated_files(name, count, tmp_path):
     """Only DataError comes out of the readers and of convert; what JSONL reads and rejects adds up
     to the lines that hold something.
     """
-    content, rng, path, damaged = sources()[name], random.Random(name), tmp_path / name, 0
+    content = sources()[name]
+    rng = random.Random(name)
+    path = tmp_path / name
+    damaged = 0
     for _ in range(count):
         path.write_bytes(mutated := mutate(content, rng))
         stream = stream_rows(path, max_reject_share=1, progress=False)

@@ -236,7 +236,8 @@ def test_rows_that_are_no_multiple_of_256(tmp_path, caplog):
 
 
 def test_bad_sources(world, tmp_path):
-    content, target = world[2].read_bytes(), tmp_path / "q.gguf"
+    content = world[2].read_bytes()
+    target = tmp_path / "q.gguf"
     for size in (0, 3, 40, 20_000, len(content) - 1000):
         (tmp_path / "cut.gguf").write_bytes(content[:size])
         with pytest.raises(ExportError, match="damaged or truncated"):

@@ -61,7 +61,8 @@ def drift(committed: str, new: str, key: dict) -> str | None:
     """None if the number of the new outputs is near enough to the committed one, else the two in a
     sentence.
     """
-    old, now = key_number(committed, key["find"]), key_number(new, key["find"])
+    old = key_number(committed, key["find"])
+    now = key_number(new, key["find"])
     allowed = key.get("within", key.get("share", 0) * abs(old))
     if abs(now - old) <= allowed + 1e-12:
         return None
@@ -72,11 +73,9 @@ def test_a_drifting_number_is_seen():
     """|50 − 34| = 16 is beyond 15 points; 1.2 lies 20% above 1; without a tolerance the least digit
     counts.
     """
-    points, share, equal = (
-        {"find": r"(\d+)%", "within": 15},
-        {"find": r"loss ([\d.]+)", "share": 0.15},
-        {"find": r"([\d,]+) bytes"},
-    )
+    points = {"find": r"(\d+)%", "within": 15}
+    share = {"find": r"loss ([\d.]+)", "share": 0.15}
+    equal = {"find": r"([\d,]+) bytes"}
     assert drift("50%", "34%", points) and not drift("50%", "35%", points)
     assert drift("loss 1", "loss 1.2", share) and not drift("loss 1", "loss 1.1", share)
     assert drift("1,000 bytes", "1,001 bytes", equal) and not drift(
@@ -92,7 +91,8 @@ def test_every_lab_has_key_numbers():
 
 @per_notebook
 def test_key_numbers_stand_in_the_committed_outputs(path):
-    text, keys = output_text(read(path)), KEY_NUMBERS[number(path)]
+    text = output_text(read(path))
+    keys = KEY_NUMBERS[number(path)]
     assert len(keys) >= 4 and not [d for k in keys if (d := drift(text, text, k))]
 
 
@@ -170,8 +170,10 @@ def test_exercises(path):
     """Every exercise of the lab's module has a stub, then its check, with nbgrader's metadata and
     the same points.
     """
-    notebook, exercises = read(path), {e.name: e for e in load_lab(number(path)).exercises}
-    stubs, checks = graded(notebook, "solution"), graded(notebook, "grade")
+    notebook = read(path)
+    exercises = {e.name: e for e in load_lab(number(path)).exercises}
+    stubs = graded(notebook, "solution")
+    checks = graded(notebook, "grade")
     assert len({**stubs, **checks}) == len(stubs) + len(checks) == 2 * len(exercises)
     order = [c.source for c in notebook.cells]
     checked = {re.search(r"(\w+) = check\(\1\)", c.source)[1]: c for c in checks.values()}
@@ -199,7 +201,9 @@ def test_execution_from_top_to_bottom_unsolved(path):
     """
     if reason := notebooks.left_out(path):
         pytest.skip(reason)
-    committed, notebook, before = read(path), read(path), path.read_bytes()
+    committed = read(path)
+    notebook = read(path)
+    before = path.read_bytes()
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
     notebooks.execute(notebook, "tiny", cell_timeout=600)

@@ -92,7 +92,9 @@ def test_kto_by_hand():
     """z0 = mean(3, -1) = 1. r = 2, desirable: 1 - σ(0.5·(2-1)) = 0.3775407; r = 2, undesirable: 1 -
     σ(0.5·(1-2)) = 0.6224593.
     """
-    policy, ref, labels = tensor([-4.0, -4.0]), tensor([-6.0, -6.0]), tensor([True, False])
+    policy = tensor([-4.0, -4.0])
+    ref = tensor([-6.0, -6.0])
+    labels = tensor([True, False])
     losses, rewards = ft.kto_loss(
         policy, ref, tensor([-2.0, -6.0]), tensor([-5.0, -5.0]), labels, beta=0.5
     )
@@ -107,7 +109,8 @@ def test_kto_by_hand():
 
 
 def test_ktos_reference_point_is_not_negative_and_has_no_gradient():
-    zero, kl = tensor([0.0]), tensor([-3.0], requires_grad=True)
+    zero = tensor([0.0])
+    kl = tensor([-3.0], requires_grad=True)
     policy = tensor([0.0], requires_grad=True)
     losses, _ = ft.kto_loss(policy, zero, kl, zero, tensor([True]))
     losses.sum().backward()
@@ -237,7 +240,8 @@ def test_what_every_loss_must_do(seed, beta, n):
     a, b, c, d = draw(n, seed)
     assert (ft.dpo_loss(a + 1, b, c, d, beta)[0] < ft.dpo_loss(a, b, c, d, beta)[0]).all()
     assert (ft.simpo_loss(a + 1, b, beta)[0] < ft.simpo_loss(a, b, beta)[0]).all()
-    won, lost = ft.dpo_loss(a, b, c, d, beta)[0], ft.dpo_loss(b, a, d, c, beta)[0]
+    won = ft.dpo_loss(a, b, c, d, beta)[0]
+    lost = ft.dpo_loss(b, a, d, c, beta)[0]
     torch.testing.assert_close(
         (-won).exp() + (-lost).exp(), torch.ones(n, dtype=F64)
     )  # σ(z) + σ(-z) = 1
@@ -248,7 +252,8 @@ def test_what_every_loss_must_do(seed, beta, n):
 # Bad input
 
 
-ONE, TWO = torch.zeros(1), torch.zeros(2)
+ONE = torch.zeros(1)
+TWO = torch.zeros(2)
 
 
 @pytest.mark.parametrize(

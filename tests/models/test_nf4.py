@@ -262,7 +262,8 @@ def test_the_saved_form_is_bitsandbytes_own():
     """A Linear4bit that loads our tensors computes what one computes that quantised the weight
     itself.
     """
-    w, x = weight((96, 128), torch.bfloat16), weight((4, 128), torch.bfloat16, 1)
+    w = weight((96, 128), torch.bfloat16)
+    x = weight((4, 128), torch.bfloat16, 1)
     tensors = ft.quantize_nf4(w).state_dict("weight")
     packed, state = oracle(w)
     want = {f"weight.{k}": v for k, v in state.as_dict(packed=True).items()} | {"weight": packed}

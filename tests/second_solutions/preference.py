@@ -49,7 +49,8 @@ def _runs(tokens, size):
 
 
 def shingle_jaccard(a, b, size):
-    one, two = _runs(a, size), _runs(b, size)
+    one = _runs(a, size)
+    two = _runs(b, size)
     shared = len([run for run in one if run in two])
     return shared / (len(one) + len(two) - shared)
 
@@ -81,7 +82,8 @@ def group_of(count, pairs):
 
 
 def pack_rows(lengths, capacity):
-    left, bins = list(range(len(lengths))), []
+    left = list(range(len(lengths)))
+    bins = []
     while left:
         row = max(left, key=lambda i: (lengths[i], -i))
         left.remove(row)
@@ -164,8 +166,10 @@ def log_odds_ratio(chosen, rejected):
 
 def orpo_loss(chosen, rejected, lam):
     """The ratio's sigmoid is odds_c/(odds_c + odds_r)."""
-    p, q = chosen.double().exp(), rejected.double().exp()
-    better, worse = p / (1 - p), q / (1 - q)
+    p = chosen.double().exp()
+    q = rejected.double().exp()
+    better = p / (1 - p)
+    worse = q / (1 - q)
     return (-chosen.double() - lam * (better / (better + worse)).log()).to(chosen.dtype)
 
 
@@ -216,10 +220,9 @@ def loss_slope(ratio, z0, desirable, beta):
 
 
 def balanced_weights(n_desirable, n_undesirable, target):
-    up, down = (
-        target * n_undesirable,
-        float(n_desirable),
-    )  # in this proportion; then the smaller becomes 1
+    # They are in this proportion; then the smaller becomes 1.
+    up = target * n_undesirable
+    down = float(n_desirable)
     return up / min(up, down), down / min(up, down)
 
 
@@ -237,7 +240,8 @@ def permute_rows(weight, heads):
 
 
 def q8_0_blocks(w):
-    codes, scales = [], []
+    codes = []
+    scales = []
     for block in w.double().numpy().reshape(-1, 32):
         scale = np.abs(block).max() / 127
         scales.append(scale)

@@ -26,7 +26,8 @@ def lora_init(uniform, out_features):
 
 
 def lora_gradients(x, dy, A, B, scaling):
-    A, B = A.clone().requires_grad_(), B.clone().requires_grad_()
+    A = A.clone().requires_grad_()
+    B = B.clone().requires_grad_()
     return torch.autograd.grad(scaling * ((x @ A.T) @ B.T), (A, B), dy)
 
 
@@ -124,7 +125,8 @@ def count_dora_parameters(config, r, targets):
 
 
 def weight_change(before, after):
-    longer, turned = [], []
+    longer = []
+    turned = []
     for one, two in zip(before.double().numpy(), after.double().numpy(), strict=True):
         lengths = math.dist(one, 0 * one), math.dist(two, 0 * two)
         longer.append(abs(lengths[1] - lengths[0]))
@@ -210,7 +212,8 @@ def build_labels(prompt_ids, answer_ids, stop_id):
 
 
 def pad_batch(rows, pad_id):
-    width, batch = max(len(row["input_ids"]) for row in rows), {}
+    width = max(len(row["input_ids"]) for row in rows)
+    batch = {}
     for name, filler in (("input_ids", pad_id), ("labels", IGNORED), ("attention_mask", 0)):
         values = [row.get(name, [1] * len(row["input_ids"])) for row in rows]
         batch[name] = torch.tensor([v + [filler] * (width - len(v)) for v in values])
@@ -235,7 +238,8 @@ def golden_score(answers, examples):
     def plain(text):
         return re.sub(r"\s*\.*\s*$", "", re.sub(r"\s+", " ", text.strip()))
 
-    right, asked = {}, {}
+    right = {}
+    asked = {}
     for answer, example in zip(answers, examples, strict=True):
         for group in (example["family"], "all"):
             asked[group] = asked.get(group, 0) + 1
@@ -251,7 +255,8 @@ def perplexity(nlls, counts):
 
 
 def early_stop(losses, patience):
-    best, waited = 0, 0
+    best = 0
+    waited = 0
     for i in range(1, len(losses)):
         best, waited = (i, 0) if losses[i] < losses[best] else (best, waited + 1)
         if waited == patience:
@@ -276,7 +281,8 @@ def normal_levels(above, below, edge):
 
 
 def quantize_blocks(w, block_size, levels):
-    codes, scales = [], []
+    codes = []
+    scales = []
     for block in w.split(block_size):
         scales.append(max(abs(float(v)) for v in block))
         shares = block / scales[-1] if scales[-1] else block

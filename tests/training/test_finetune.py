@@ -58,13 +58,16 @@ def hand_loss(model, tokenizer, rows) -> torch.Tensor:
     """Mean of −log p(next token) over the answer tokens of all rows, one row at a time, without
     padding.
     """
-    total, count = 0.0, 0
+    total = 0.0
+    count = 0
     for row in encode_rows(tokenizer, rows):
-        ids, labels = torch.tensor([row["input_ids"]]), row["labels"]
+        ids = torch.tensor([row["input_ids"]])
+        labels = row["labels"]
         logp = log_softmax(model(ids).logits[0].double(), -1)
         for t in range(1, len(labels)):
             if labels[t] != -100:
-                total, count = total - logp[t - 1, labels[t]], count + 1
+                total = total - logp[t - 1, labels[t]]
+                count += 1
     return total / count
 
 
@@ -104,7 +107,8 @@ def test_accumulation_equals_one_large_batch(tokenizer):
     two means.
     """
     rows = [chat("a", "b"), chat("abcdef", "b" * 20), chat("xyz", "q"), chat("uv", "w" * 9)]
-    runs, models = [], []
+    runs = []
+    models = []
     for options in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}):
         models.append(adapted(lora_dropout=0.0))
         runs.append(
@@ -116,7 +120,8 @@ def test_accumulation_equals_one_large_batch(tokenizer):
             )
         )
     assert runs[0].history[0]["loss"] == pytest.approx(runs[1].history[0]["loss"], rel=1e-5)
-    a, b = adapter(models[0]), adapter(models[1])
+    a = adapter(models[0])
+    b = adapter(models[1])
     assert all(torch.allclose(a[k], b[k], atol=2e-5) for k in a)
 
 
@@ -208,7 +213,8 @@ def test_full_fine_tuning(tokenizer, rows, tmp_path):
     def fresh():
         return llama(layers=1).requires_grad_(True)
 
-    whole, part = fresh(), fresh()
+    whole = fresh()
+    part = fresh()
     start = snapshot(whole)["weights"]
     run = ft.finetune(
         whole,
@@ -302,7 +308,8 @@ def test_long_rows_are_left_out_of_training(tokenizer, rows, capsys):
 def finished(tmp_path_factory):
     """(folder, adapter, run) of one uninterrupted run of ten steps."""
     torch.set_num_threads(1)
-    folder, model = tmp_path_factory.mktemp("run") / "whole", adapted()
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    model = adapted()
     run = ft.finetune(
         model, byte_tokenizer(), ROWS, **SETTINGS, eval_rows=ROWS[:4], output_dir=folder
     )
@@ -389,7 +396,8 @@ def test_finishing_twice_returns_at_once_with_the_same_adapter(finished, tokeniz
 # --- killed, and going on -------------------------------------------------------------------------
 def train_until_killed(where: str, folder: Path) -> None:
     """For a process of its own: dies in step 8, or with its second checkpoint half written."""
-    step, save = trainer_module.SFTTrainer.training_step, active.save_adapter
+    step = trainer_module.SFTTrainer.training_step
+    save = active.save_adapter
 
     def kill_in_step(self, *args, **kwargs):
         if self.state.global_step == 7:
@@ -467,7 +475,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("key", [*CHANGES, "data", "adapter", "full"])
 def test_other_settings_in_the_same_folder_are_refused_by_name(key, finished, tokenizer):
-    folder, before = finished[0], sorted(p for p in finished[0].rglob("*"))
+    folder = finished[0]
+    before = sorted(p for p in finished[0].rglob("*"))
     model = (
         llama(layers=1).requires_grad_(True)
         if key == "full"

@@ -45,11 +45,9 @@ def test_padding_does_not_weaken_it():
     shrinks by sqrt(L/T).
     """
     torch.manual_seed(0)
-    x, short, long = (
-        torch.zeros(64, 20, 32),
-        torch.ones(64, 20),
-        torch.cat([torch.ones(64, 5), torch.zeros(64, 15)], 1),
-    )
+    x = torch.zeros(64, 20, 32)
+    short = torch.ones(64, 20)
+    long = torch.cat([torch.ones(64, 5), torch.zeros(64, 15)], 1)
     assert neftune_noise(x, 5.0, long)[:, :5].std() / neftune_noise(
         x, 5.0, short
     ).std() == pytest.approx(2.0, rel=0.05)
@@ -60,7 +58,8 @@ def test_padding_does_not_weaken_it():
 
 def test_only_in_training_mode_and_removed(model):
     ids = torch.arange(12).reshape(2, 6)
-    before, clean = hooks(model), embed(model.eval(), ids)
+    before = hooks(model)
+    clean = embed(model.eval(), ids)
     with ft.neftune(model, 5.0):
         assert torch.equal(embed(model.eval(), ids), clean)
         assert not torch.equal(embed(model.train(), ids), clean)

@@ -21,7 +21,8 @@ def test_the_first_dpo_loss_by_hand(tokenizer):
     """-ln σ(0.3·[(log π - log π_ref)(chosen) - (log π - log π_ref)(rejected)]), the mean over four
     rows; π_ref is the base.
     """
-    model, rows = randomize(adapted(lora_dropout=0.0), scale=0.3), PAIRS[:4]
+    model = randomize(adapted(lora_dropout=0.0), scale=0.3)
+    rows = PAIRS[:4]
     items = encode_pairs(tokenizer, rows)
     with torch.no_grad():
         policy = torch.tensor(
@@ -132,7 +133,8 @@ def test_evaluation_is_a_mean_over_rows_also_across_batches(tokenizer):
 
 
 def test_accumulation_equals_one_large_batch(tokenizer):
-    runs, models = [], []
+    runs = []
+    models = []
     for options in ({"batch_size": 4}, {"batch_size": 2, "accumulate": 2}):
         models.append(adapted(lora_dropout=0.0))
         settings = {**SETTINGS, "steps": 1, "warmup": 0, "learning_rate": 1e-3, **options}

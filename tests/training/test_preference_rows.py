@@ -178,7 +178,8 @@ def test_every_row_once_and_the_last_batch_topped_up():
 
 
 def test_batches_stay_together_in_another_order_every_epoch():
-    sampler, orders = BlockSampler(24, 4, seed=0), []
+    sampler = BlockSampler(24, 4, seed=0)
+    orders = []
     for epoch in range(4):
         sampler.set_epoch(epoch)
         orders.append(list(sampler))

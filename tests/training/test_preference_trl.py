@@ -117,7 +117,8 @@ def assert_same(model, peft, mine, other, tolerance=1e-6) -> None:
     for name, layer in ft.lora_layers(model).items():
         twin = peft.get_submodule(f"base_model.model.{name}")
         for part in ("lora_A", "lora_B"):
-            a, b = getattr(layer, part).grad, getattr(twin, part)["default"].weight.grad
+            a = getattr(layer, part).grad
+            b = getattr(twin, part)["default"].weight.grad
             assert a.abs().max() > 1e-4
             torch.testing.assert_close(
                 a, b.to(a.dtype), rtol=tolerance, atol=2 * tolerance * float(b.abs().max())
@@ -137,7 +138,8 @@ def concatenated(items, tokenizer) -> dict:
 @pytest.mark.parametrize("share", [False, True], ids=["twice", "shared"])
 def test_dpo(share, tokenizer, tmp_path):
     """The reference is the adapter off, in both."""
-    model, items = ours(), encode_pairs(tokenizer, PAIRS)
+    model = ours()
+    items = encode_pairs(tokenizer, PAIRS)
     trainer = trl_trainer("dpo", theirs(model), tokenizer, PAIRS, tmp_path, beta=0.3)
     assert [{k: row[k] for k in items[0]} for row in trainer.train_dataset] == items
     reference_is_base(trainer)
@@ -152,7 +154,8 @@ def test_dpo(share, tokenizer, tmp_path):
 
 def test_kto(tokenizer, tmp_path):
     """z0 is above 0 here, so that it is seen."""
-    model, items = ours(), mismatch(encode_binary(tokenizer, THUMBS), 4)
+    model = ours()
+    items = mismatch(encode_binary(tokenizer, THUMBS), 4)
     options = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5}
     trainer = trl_trainer("kto", theirs(model), tokenizer, THUMBS, tmp_path, **options)
     rows = [
@@ -172,7 +175,8 @@ def test_kto(tokenizer, tmp_path):
 @pytest.mark.parametrize("share", [False, True], ids=["twice", "shared"])
 def test_simpo(share, tokenizer, tmp_path):
     """TRL's γ is β times ftlib's ratio; cpo_alpha=0 leaves out the NLL that CPO adds."""
-    model, items = ours(), encode_pairs(tokenizer, PAIRS)
+    model = ours()
+    items = encode_pairs(tokenizer, PAIRS)
     trainer = trl_trainer(
         "simpo",
         theirs(model),
@@ -201,7 +205,8 @@ def test_orpo(share, tokenizer, tmp_path):
     log-probabilities and odds ratio, with the mean over each chosen answer in the place of that
     NLL, are ftlib's loss.
     """
-    model, items = ours(), encode_pairs(tokenizer, PAIRS)
+    model = ours()
+    items = encode_pairs(tokenizer, PAIRS)
     trainer = trl_trainer("orpo", theirs(model), tokenizer, PAIRS, tmp_path, beta=0.5)
     chosen, rejected, *_, nll = trainer.concatenated_forward(
         trainer.model, concatenated(items, tokenizer)

@@ -98,7 +98,8 @@ def test_full_fine_tuning_has_a_cached_reference(tokenizer):
 def finished(tmp_path_factory):
     """(folder, adapter, run) of an uninterrupted DPO run."""
     torch.set_num_threads(1)
-    folder, model = tmp_path_factory.mktemp("run") / "whole", adapted()
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    model = adapted()
     run = prefer(model, byte_tokenizer(), PAIRS, **SETTINGS, eval_rows=PAIRS[:4], output_dir=folder)
     return folder, adapter(model), run
 
@@ -278,7 +279,8 @@ def test_ktos_own_rows_are_found_again_with_another_seed(tokenizer, tmp_path, mo
 def test_a_run_that_version_0_1_0_began_finds_its_reference(loss, tokenizer, tmp_path):
     """It kept (rows, 2) in the order of the rows, and a fingerprint of their tokens."""
     settings = {**SETTINGS, "loss": loss, "eval_rows": PAIRS[:4], "output_dir": tmp_path / "run"}
-    whole, part = adapted(), adapted()
+    whole = adapted()
+    part = adapted()
     first = prefer(whole, tokenizer, PAIRS, **settings)
     shutil.rmtree(tmp_path / "run" / "checkpoint-6")
     as_version_0_1_0_left_it(tmp_path / "run", loss, tokenizer)
@@ -357,7 +359,8 @@ def test_no_second_model(tokenizer, monkeypatch):
     """Nothing is deep-copied, and the adapter's layers are the same objects after the run."""
     import copy
 
-    model, deep = adapted(), copy.deepcopy
+    model = adapted()
+    deep = copy.deepcopy
     before = ft.lora_layers(model)
     monkeypatch.setattr(
         copy,
@@ -410,7 +413,8 @@ def test_kill_9_and_starting_again_ends_in_the_same_adapter_bit_for_bit(
 def test_the_last_checkpoint_lost(loss, tokenizer, tmp_path):
     """In its second epoch (20 rows, KTO 40; batches of 8): the order goes on where it was."""
     settings = {**SETTINGS, "batch_size": 8, "loss": loss}
-    whole, part = adapted(), adapted()
+    whole = adapted()
+    part = adapted()
     first = prefer(whole, tokenizer, PAIRS, **settings, output_dir=tmp_path / "a")
     shutil.rmtree(tmp_path / "a" / "checkpoint-6")
     again = prefer(part, tokenizer, PAIRS, **settings, output_dir=tmp_path / "a")
