@@ -525,6 +525,18 @@ def test_batches_of_one_length_by_hand():
     assert generate._of_one_length(order, [2, 3, 2, 2], 2) == [[0, 2], [3], [1]]
 
 
+def test_the_answer_that_an_exported_file_is_held_against_is_greedy_too(sharp, monkeypatch):
+    """llama.cpp knows nothing of the generation config, so neither may the model beside it."""
+    from ftlib.export import parity
+
+    ids = [0, 70, 71, 72]
+    want = parity._answer(sharp, ids, 8)
+    config = GenerationConfig(eos_token_id=6, repetition_penalty=3.0, num_beams=3)
+    monkeypatch.setattr(sharp, "generation_config", config)
+    assert parity._answer(sharp, ids, 8) == want
+    assert sharp.generation_config is config
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_ordinary_model_answers_prompts_of_any_lengths_together(dtype):
     prompts = [list(range(9, 30)), list(range(40, 45))]
