@@ -75,8 +75,9 @@ class PackedCollator:
 
     There is no attention mask: from positions that begin again transformers makes the
     block-diagonal causal one, for eager, sdpa, flex and flash attention alike, but only without a
-    cache, hence `use_cache` (False). Padding has position 0 and no label: each such token sees
-    itself alone.
+    cache, hence `use_cache` (False). Not every model asks for positions where it makes its mask,
+    and a state knows of no mask: `ftlib.losses.isolation.packing_shift` tries it. Padding has
+    position 0 and no label: each such token sees itself alone.
     """
 
     pad_token_id: int

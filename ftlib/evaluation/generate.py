@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from ftlib.batches.collate import mask_rows, pad_left
-from ftlib.batches.stops import model_stops
+from ftlib.batches.stops import configured_stops, model_stops
 from ftlib.batches.template import check_tokenizer, prompt_ids
 from ftlib.batches.vocabulary import check_ids
 from ftlib.core.errors import DataError
@@ -162,31 +162,33 @@ def _prompts(tokenizer, conversations: list[list[dict]]) -> list[list[int]]:
     return prompts
 
 
+# How prompts may lie together in a batch.
+ANY_LENGTHS = "any lengths"
+ONE_LENGTH = "batches of one length"
+ONE_BY_ONE = "batches of one"
+# What was found of a model, and of what form of it.
+_found: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
 def _batches(
     model, prompts: list[list[int]], batch_size: int, pad_token_id: int
 ) -> list[list[int]]:
-    """Indices of the prompts in batches of like length; of one length where padding on the left
-    would change what this model answers.
+    """Indices of the prompts in batches of like length, or as far apart as this model needs for its
+    answers to be those to each prompt alone.
     """
     lengths = [len(prompt) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lengths.__getitem__)
+    if batch_size == 1 or len(prompts) == 1:
+        return [[index] for index in order]
+    together = _found_together(model, prompts, pad_token_id)
+    if together == ONE_BY_ONE:
+        return [[index] for index in order]
+    if together == ONE_LENGTH:
+        return _of_one_length(order, lengths, batch_size)
     batches = []
     for start in range(0, len(order), batch_size):
         batches.append(order[start : start + batch_size])
-    is_padded = any(lengths[batch[0]] != lengths[batch[-1]] for batch in batches)
-    if not is_padded:
-        return batches
-    shift = _known_shift(model, prompts, pad_token_id)
-    if not shift.is_fault:
-        return batches
-    log.info(
-        "prompts are answered in batches of one length: padding on the left changes the "
-        "log-probabilities of %s (%s) by %.2g nats",
-        type(model).__name__,
-        model.config.model_type,
-        shift.nats,
-    )
-    return _of_one_length(order, lengths, batch_size)
+    return batches
 
 
 def _of_one_length(order: list[int], lengths: list[int], batch_size: int) -> list[list[int]]:
@@ -202,29 +204,52 @@ def _of_one_length(order: list[int], lengths: list[int], batch_size: int) -> lis
     return batches
 
 
-# What `left_padding_shift` found of a model, and of what form of it.
-_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def _known_shift(model, prompts: list[list[int]], pad_token_id: int) -> Shift:
-    """`left_padding_shift`, measured once for a model: it goes by the architecture, its attention,
-    its dtype and what is attached to it, not by what the weights hold.
+def _found_together(model, prompts: list[list[int]], pad_token_id: int) -> str:
+    """`prompts_together`, found once for a model: it goes by the architecture, its attention, its
+    dtype and what is attached to it, not by what the weights hold.
     """
     attention = getattr(model.config, "_attn_implementation", None)
     form = (attention, model.dtype, len(list(model.parameters())))
-    known_form, shift = _known.get(model, (None, None))
+    known_form, together = _found.get(model, (None, None))
     if known_form != form:
-        shift = left_padding_shift(model, prompts, pad_token_id)
-        _known[model] = (form, shift)
-    return shift
+        together = prompts_together(model, prompts, pad_token_id)
+        _found[model] = (form, together)
+    return together
+
+
+def prompts_together(model, prompts: list[list[int]], pad_token_id: int) -> str:
+    """How prompts may lie together in a batch: with padding on the left, of one length, or not at
+    all. `prompts`: token ids; the model is tried on a few rows drawn from them, and one line says
+    what is not as usual.
+
+    A layer with a state, or positions that are counted from the row's start, may take padding for
+    text; and some models mix their rows' caches up.
+    """
+    padding = left_padding_shift(model, prompts, pad_token_id)
+    if not padding.is_fault:
+        return ANY_LENGTHS
+    together = ONE_LENGTH
+    shift = padding
+    reason = "padding on the left"
+    beside = beside_shift(model, prompts, pad_token_id)
+    if beside.is_fault:
+        together = ONE_BY_ONE
+        shift = beside
+        reason = "another prompt beside it"
+    log.info(
+        "prompts are answered in %s: %s changes the log-probabilities of %s (%s) by %.2g nats",
+        together,
+        reason,
+        type(model).__name__,
+        model.config.model_type,
+        shift.nats,
+    )
+    return together
 
 
 def left_padding_shift(model, prompts: list[list[int]], pad_token_id: int) -> Shift:
-    """By how much the log-probabilities of a prompt's next tokens change with padding on its left:
-    with the tokens that are there, and against the prompt alone. `prompts`: token ids.
-
-    A layer with a state, or positions that are counted from the row's start, may take padding for
-    text; a mask that generation makes of the padded rows may miss it.
+    """By how much the log-probabilities after a prompt change with padding on its left: with the
+    tokens that are there, and against the prompt alone. `prompts`: token ids.
     """
     watched, longest, fill = probe_rows(prompts, (WATCHED, WATCHED + NEIGHBOUR, NEIGHBOUR))
     with evaluation_mode(model), own_distribution(model):
@@ -234,36 +259,64 @@ def left_padding_shift(model, prompts: list[list[int]], pad_token_id: int) -> Sh
 def _left_padding_shifts(
     model, watched: list[int], longest: list[int], fill: list[int], pad_token_id: int
 ) -> Iterator[Shift]:
-    padding = [pad_token_id] * len(fill)
-    before = _next_logps(model, [padding + watched, longest], len(fill), pad_token_id)
-    after = _next_logps(model, [fill + watched, longest], len(fill), pad_token_id)
+    hidden = len(fill)
+    forced = _not_a_stop(model, watched)
+    padded = [pad_token_id] * hidden + watched
+    before = _next_logps(model, [padded, longest], hidden, forced, pad_token_id)
+    after = _next_logps(model, [fill + watched, longest], hidden, forced, pad_token_id)
     yield shift_between(before[0], after[0], (before[1], after[1]), model)
 
-    alone = _next_logps(model, [watched], 0, pad_token_id)
-    filled = _next_logps(model, [longest], 0, pad_token_id)
+    alone = _next_logps(model, [watched], 0, forced, pad_token_id)
+    filled = _next_logps(model, [longest], 0, forced, pad_token_id)
     yield shift_of_shapes(alone[0], before[0], (filled[0], before[1]), model)
+
+
+def beside_shift(model, prompts: list[list[int]], pad_token_id: int) -> Shift:
+    """By how much the log-probabilities after a prompt change with another of its length in the
+    batch. `prompts`: token ids.
+    """
+    watched, other = probe_rows(prompts, (WATCHED, WATCHED))
+    forced = _not_a_stop(model, watched)
+    with evaluation_mode(model), own_distribution(model):
+        alone = _next_logps(model, [watched], 0, forced, pad_token_id)
+        beside = _next_logps(model, [watched, other], 0, forced, pad_token_id)
+    return shift_of_shapes(alone[0], beside[0], (alone[0], alone[0]), model)
+
+
+def _not_a_stop(model, tokens: list[int]) -> int:
+    """The first of the tokens at which the model's answers do not end; else the first."""
+    stops = configured_stops(model.generation_config, model.config)
+    return next((token for token in tokens if token not in stops), tokens[0])
 
 
 @torch.no_grad()
 def _next_logps(
-    model, rows: list[list[int]], hidden_tokens: int, pad_token_id: int
+    model, rows: list[list[int]], hidden_tokens: int, forced: int, pad_token_id: int
 ) -> torch.Tensor:
-    """(rows, V) log-probabilities after rows of one length, through `generate`, which makes the
-    positions; the first row's first `hidden_tokens` are masked.
+    """(rows, 2V) log-probabilities of the two tokens after rows of one length, through `generate`,
+    which makes the positions and keeps the cache; the first row's first `hidden_tokens` are masked,
+    and the first of the two tokens is `forced`.
     """
     ids = torch.tensor(rows, device=model.device)
     mask = torch.ones_like(ids)
     mask[0, :hidden_tokens] = 0
+
+    def the_same(row: int, before: torch.Tensor) -> list[int]:
+        """One token for all rows, whatever is likely: the second step is then comparable."""
+        return [forced]
+
     out = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        max_new_tokens=1,
+        max_new_tokens=2,
         do_sample=False,
         pad_token_id=pad_token_id,
+        prefix_allowed_tokens_fn=the_same,
         output_logits=True,
         return_dict_in_generate=True,
     )
-    return out.logits[0].float().log_softmax(-1)
+    steps = torch.stack(out.logits, 1)  # (rows, steps, V)
+    return steps.float().log_softmax(-1).flatten(1)
 
 
 def _sampling_options(temperature: float) -> dict:

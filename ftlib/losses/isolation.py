@@ -61,7 +61,7 @@ def shift_between(before: Tensor, after: Tensor, control: tuple[Tensor, Tensor],
     """
     floor = FLOOR
     most = MOST_ROUNDING
-    if model.dtype.itemsize < 4:
+    if _working_dtype(model).itemsize < 4:
         floor = FLOOR_16_BIT
         most = MOST_ROUNDING_16_BIT
     rounding = min(_distance(*control), most)
@@ -74,8 +74,16 @@ def shift_of_shapes(before: Tensor, after: Tensor, control: tuple[Tensor, Tensor
     """
     shift = shift_between(before, after, control, model)
     size = float(before.double().square().mean().sqrt())
-    unit = torch.finfo(model.dtype).eps * size
+    unit = torch.finfo(_working_dtype(model)).eps * size
     return shift._replace(rounding=max(shift.rounding, unit))
+
+
+def _working_dtype(model) -> torch.dtype:
+    """What the model's products are taken in: the autocast's dtype, or that of its weights."""
+    kind = model.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return model.dtype
 
 
 def worst(shifts: Iterable[Shift]) -> Shift:

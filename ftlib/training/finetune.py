@@ -23,7 +23,12 @@ from ftlib.training.folder import log, open_folder
 from ftlib.training.identity import run_settings
 from ftlib.training.neftune import neftune
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
-from ftlib.training.row_checks import check_later_tokens, check_packing, token_rows
+from ftlib.training.row_checks import (
+    as_in_training,
+    check_later_tokens,
+    check_packing,
+    token_rows,
+)
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.trainer import SFTTrainer
 
@@ -111,9 +116,10 @@ def finetune(
     warn_of_frozen_rows(model, tokenizer)
     name_turn_end(model, tokenizer)
     seen = token_rows(train_set)
-    check_later_tokens(model, seen, tokenizer.pad_token_id)
-    if packing:
-        check_packing(model, seen, tokenizer.pad_token_id)
+    with as_in_training(model, options.precision):
+        check_later_tokens(model, seen, tokenizer.pad_token_id)
+        if packing:
+            check_packing(model, seen, tokenizer.pad_token_id)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
     identity = {**options.identity(), "neftune_alpha": neftune_alpha}

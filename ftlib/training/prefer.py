@@ -29,7 +29,12 @@ from ftlib.training.loss_spec import LossSpec, loss_spec
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.preference_trainer import PreferenceTrainer, why_unshared
 from ftlib.training.reference_logps import add_reference
-from ftlib.training.row_checks import check_later_tokens, token_rows, why_inexact
+from ftlib.training.row_checks import (
+    as_in_training,
+    check_later_tokens,
+    token_rows,
+    why_inexact,
+)
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.samplers import LengthGroupedSampler
 
@@ -191,8 +196,9 @@ def _run(
     if not spec.paired:
         _say_balance(train_set, **_weights(objective.options))
     seen = token_rows(train_set)
-    check_later_tokens(model, seen, tokenizer.pad_token_id)
-    collator = preference_collator(model, tokenizer, spec, share, seen)
+    with as_in_training(model, options.precision):
+        check_later_tokens(model, seen, tokenizer.pad_token_id)
+        collator = preference_collator(model, tokenizer, spec, share, seen)
     recompute_activations(model, options.checkpointing)
     recorded = {
         **options.identity(),

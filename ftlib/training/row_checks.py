@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from ftlib.losses.isolation import Shift, later_shift, packing_shift
 from ftlib.training.folder import RunError
+from ftlib.training.options import uses_autocast
 from ftlib.training.preference_trainer import sharing_shift
 
 SAMPLE = 64  # rows whose tokens are enough to probe with
+
+
+def as_in_training(model, precision: str | None) -> torch.autocast:
+    """A context in which the model computes as `SFTTrainer` has it compute: some attention has no
+    kernels for fp32.
+    """
+    kind = model.device.type
+    if kind == "meta" or not uses_autocast(model, precision):
+        return torch.autocast("cpu", enabled=False)
+    return torch.autocast(kind, torch.bfloat16)
 
 
 def token_rows(items: list[dict]) -> list[list[int]]:

@@ -231,7 +231,6 @@ def test_an_adapter_merges_and_is_loaded_by_ftlib_and_by_peft(model, kind, tmp_p
     torch.testing.assert_close(merged, want, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.xfail(strict=False, reason="plan_memory plans every architecture as Llama's")
 def test_the_memory_plan_counts_the_models_parameters_or_refuses_by_name(model, kind):
     try:
         plan = plan_memory(model.config, method="full", dtype="float32", device="cpu")

@@ -548,7 +548,9 @@ def test_samples_are_the_models_own_whatever_its_generation_config(tok):
 
 
 def rwkv():
-    """It has a state, and takes no mask: what is on the left of a prompt is text to it."""
+    """It has a state, takes no mask, so that what is on the left of a prompt is text to it, and
+    mixes up the states of its rows.
+    """
     from transformers import RwkvConfig, RwkvForCausalLM
 
     torch.manual_seed(0)
@@ -560,19 +562,38 @@ def rwkv():
     return model
 
 
+def deaf_to_masks(monkeypatch):
+    """A Llama that takes padding for text."""
+    model = llama(initializer_range=0.3)
+    forward = model.model.forward
+
+    def without_mask(*args, **more):
+        width = more["input_ids"].shape[1]
+        start = more["past_key_values"].get_seq_length()
+        positions = torch.arange(start, start + width)[None]
+        return forward(*args, **more | {"attention_mask": None, "position_ids": positions})
+
+    monkeypatch.setattr(model.model, "forward", without_mask)
+    return model
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_answers_do_not_depend_on_padding_where_the_model_takes_it_for_text(
-    batch_size, tok, caplog
+@pytest.mark.parametrize("name", ["Rwkv", "Llama"])
+def test_answers_do_not_depend_on_the_batch_whatever_the_model_makes_of_it(
+    name, batch_size, tok, caplog, monkeypatch
 ):
-    """Batches of one length then, and one line says so; two prompts here have equal lengths."""
-    model = rwkv()
+    """Batches of one length where padding is taken for text, batches of one where rows are mixed
+    up, and one line says so; two prompts here have equal lengths.
+    """
+    model = rwkv() if name == "Rwkv" else deaf_to_masks(monkeypatch)
     prompts = [*PROMPTS, [{"role": "user", "content": "yy"}]]
-    want = [greedy(model, tok, p, 6) for p in prompts]
+    want = [generate.generate_answers(model, tok, [p], max_new_tokens=6)[0] for p in prompts]
     caplog.set_level("INFO", logger="ftlib")
     found = generate.generate_answers(model, tok, prompts, max_new_tokens=6, batch_size=batch_size)
     assert found == want and len(set(want)) > 2
-    said = "padding on the left changes the log-probabilities of RwkvForCausalLM (rwkv)"
-    assert (said in caplog.text) == (batch_size > 1)
+    said = "answered in batches of one" if name == "Rwkv" else "answered in batches of one length"
+    assert (f"{said}:" in caplog.text) == (batch_size > 1)
+    assert batch_size == 1 or f"of {name}ForCausalLM ({name.lower()}) by" in caplog.text
 
 
 def test_batches_of_one_length_by_hand():
@@ -581,8 +602,29 @@ def test_batches_of_one_length_by_hand():
     assert generate._of_one_length(order, [2, 3, 2, 2], 2) == [[0, 2], [3], [1]]
 
 
+def test_the_answer_that_an_exported_file_is_held_against_is_greedy_too(sharp, monkeypatch):
+    """llama.cpp knows nothing of the generation config, so neither may the model beside it."""
+    from ftlib.export import parity
+
+    ids = [0, 70, 71, 72]
+    want = parity._answer(sharp, ids, 8)
+    config = GenerationConfig(eos_token_id=6, repetition_penalty=3.0, num_beams=3)
+    monkeypatch.setattr(sharp, "generation_config", config)
+    assert parity._answer(sharp, ids, 8) == want
+    assert sharp.generation_config is config
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_ordinary_model_answers_prompts_of_any_lengths_together(dtype):
+    prompts = [list(range(9, 30)), list(range(40, 45))]
+    model = llama(dtype=dtype, initializer_range=0.3)
+    assert generate.prompts_together(model, prompts, 2) == generate.ANY_LENGTHS
+    assert not generate.beside_shift(model, prompts, 2).is_fault
+
+
 def test_padding_is_tried_once_for_a_model_and_again_when_its_form_changes(tok, monkeypatch):
-    model, tried = llama(layers=1), []
+    model = llama(layers=1)
+    tried = []
     check = generate.left_padding_shift
 
     def counted(*arguments):

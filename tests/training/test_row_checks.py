@@ -88,6 +88,16 @@ def test_packing_of_what_does_not_stay_apart_is_refused_by_name(make, tokenizer,
     assert finetuned(model, tokenizer).history[-1]["loss"] > 0
 
 
+@pytest.mark.parametrize("make", [mamba, opt])
+def test_it_is_refused_in_bf16_too(make, tokenizer):
+    """The check runs under autocast, as training does, and knows that its rounding is larger."""
+    with pytest.raises(ft.RunError, match="use packing=False"):
+        finetuned(make(), tokenizer, packing=True, precision="bf16")
+    model = llama(initializer_range=0.3)
+    run = finetuned(model, tokenizer, packing=True, precision="bf16")
+    assert run.history[-1]["loss"] > 0
+
+
 def test_packing_of_what_takes_no_positions_is_refused_by_name(tokenizer):
     from transformers import MptConfig
 
