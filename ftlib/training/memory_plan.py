@@ -179,12 +179,14 @@ def read_config(config) -> dict:
 
 def _complete(config: dict, source: str) -> dict:
     """The configuration with what a Llama's may leave out; PlanError for one that is no Llama's."""
+    kind = config.get("model_type")
     for name in MIXTURES:
         if config.get(name):
+            of_kind = f" ({kind})" if kind else ""
             raise PlanError(
-                f"{source} has {name}={config[name]}: mixtures of experts are not planned for"
+                f"{source}{of_kind} has {name}={config[name]}: mixtures of experts are not planned "
+                "for"
             )
-    kind = config.get("model_type")
     described = None
     if kind is not None and (kind not in LLAMAS or any(config.get(n) is None for n in DEFAULTED)):
         described = _described(config, source)
@@ -245,7 +247,12 @@ def _counted(described, source: str) -> dict:
     if set(real.linear) != {*ATTENTION, *MLP} or real.others:
         found = [*sorted(real.linear), *real.others[:1]]
         raise _not_llamas(source, kind, f"it has {', '.join(found)}")
-    sizes: dict = {name: getattr(described, name, None) for name in (*NEEDED, *DEFAULTED)}
+    sizes: dict = {}
+    for name in (*NEEDED, *DEFAULTED):
+        try:
+            sizes[name] = getattr(described, name, None)
+        except RuntimeError:  # transformers refuses to give one number for layers that differ
+            raise _not_llamas(source, kind, f"its layers differ in {name}") from None
     heads = sizes["num_attention_heads"]
     sizes["num_key_value_heads"] = sizes["num_key_value_heads"] or heads
     sizes["head_dim"] = sizes["head_dim"] or sizes["hidden_size"] // heads

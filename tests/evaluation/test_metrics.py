@@ -607,10 +607,10 @@ def test_the_answer_that_an_exported_file_is_held_against_is_greedy_too(sharp, m
     from ftlib.export import parity
 
     ids = [0, 70, 71, 72]
-    want = parity._answer(sharp, ids, 8)
+    want = parity._answer(sharp, ids, 8, [6])
     config = GenerationConfig(eos_token_id=6, repetition_penalty=3.0, num_beams=3)
     monkeypatch.setattr(sharp, "generation_config", config)
-    assert parity._answer(sharp, ids, 8) == want
+    assert parity._answer(sharp, ids, 8, [6]) == want
     assert sharp.generation_config is config
 
 
