@@ -191,6 +191,7 @@ class Submission:
             grade_id(cell): cell for cell in source.cells if nbgrader_mark(cell).get("solution")
         }
         self.edited: set[str] = set()
+        self.unedited: set[str] = set()
         self.answered: set[str] = set()
         self.parts = self._read(notebook)
         self.defined = {
@@ -220,8 +221,8 @@ class Submission:
             if identity in self.exercise_of:
                 name = self.exercise_of[identity]
                 part.checks.add(name)
-                if text != self.check_cells[name].source:
-                    self.edited.add(identity)
+                same = text == self.check_cells[name].source
+                (self.unedited if same else self.edited).add(identity)
             self._parse(part)
             parts.append(part)
         return parts
@@ -332,7 +333,7 @@ class Submission:
                 self.notes.append(f"the answer cell {identity} is missing{graded}")
             elif name and name not in checked:
                 self.notes.append(f"the check cell {identity} is missing")
-            elif identity in self.edited:
+            elif identity in self.edited - self.unedited:
                 self.notes.append(f"the check cell {identity} was edited: the source's was run")
 
     # --- the notebook to grade

@@ -471,6 +471,38 @@ sys.exit(cli.main(["release", "out"]))
     assert done.returncode == 2 and "nbgrader is not installed: pip install" in done.stderr
 
 
+def test_answers_of_any_kind_are_checked_by_their_name():
+    """A lambda, a partial, an alias and a callable object have other names than the exercise, or
+    none. A number is no function. What ends its process after its definition keeps the definition,
+    and an exercise that failed before goes on with the reference then too.
+    """
+    find = f"R = load_lab({LAB!r}).find"
+    alias = f"def mine(*args):\n    return R({LOSS!r}).reference(*args)\n\nmy = mine\n{LOSS} = my"
+    scorer = f"class Scorer:\n    def __call__(self, *args):\n        return {WEIGHT}_(*args)"
+    scorer += f"\n\n{WEIGHT}_ = R({WEIGHT!r}).reference\n{WEIGHT} = Scorer()"
+    uses = f"def {WINS}(a, b):\n    assert callable({KL})\n    return R({WINS!r}).reference(a, b)"
+    written = {
+        LOGP: f"{LOGP} = lambda *args: R({LOGP!r}).reference(*args)",
+        REWARD: f"import functools\n{REWARD} = functools.partial(R({REWARD!r}).reference)",
+        LOSS: alias,
+        WEIGHT: scorer,
+        KL: f"{KL} = 0.5",
+        WINS: f"{uses}\n\nimport os\nos._exit(1)",
+    }
+    steps = [Step(f"from ftlib.course.exercise import load_lab\n{find}")]
+    for name, text in written.items():
+        again = uses if name == WINS else ""
+        steps += [Step(text, definitions=again), Step(f"{name} = check({name})", name)]
+    steps.append(Step(f"assert type({WEIGHT}).__name__ == 'Scorer'"))  # as it was before its check
+    setup = f"from ftlib.course.exercise import open_lab\ncheck, *_ = open_lab({LAB!r})"
+    wrong = run_steps(setup, steps, limit=LIMIT)
+    said = {step.check: why for step, why in zip(steps, wrong, strict=True) if step.check}
+    assert said == dict.fromkeys(written, "") | {
+        KL: "it is of type float, a function is wanted",
+    }
+    assert wrong[-1] == ""
+
+
 @pytest.mark.labs
 def test_a_set_up_that_fails_is_not_the_students_fault():
     with pytest.raises(
