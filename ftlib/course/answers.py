@@ -350,8 +350,8 @@ class Submission:
                     mark = nbgrader_mark(self.answer_cells[part.answer])
                     cell.metadata["nbgrader"] = dict(mark)
                 cells.append(cell)
-            elif kept:
-                cells.append(new_code_cell(_written(kept)))
+            else:  # each by itself: an import that fails here costs no function beside it
+                cells += [new_code_cell(_written([node])) for node in kept]
             cells += self._checks_at(i, places)
         for name, place in places.items():
             self.note_what_counts(name, place)
@@ -362,7 +362,7 @@ class Submission:
         """An answer cell as it is, with what of it is run again if it fails half-way."""
         left = [node for node in part.body if not self._superseded(node)]
         text = part.text if len(left) == len(part.body) else _written(left)
-        again = _written(node for node in kept if _only_defines(node) or not _calls(node))
+        again = [_written([node]) for node in kept if _only_defines(node) or not _calls(node)]
         return new_code_cell(text, metadata={"definitions": again})
 
     def _checks_at(self, place: int, places: dict[str, int]) -> list:

@@ -44,7 +44,7 @@ MOST = 5  # notebooks of one lab by one student that are graded
 COLUMNS = ("student", "lab", "total", "max", "submission", "reason")
 GRADER = "grader"  # a column of its own: files of marks from before it are read too
 HERE = Path(__file__).parent
-JUDGES = ("answers.py", "exercise.py", "grading.py", "sandbox.py")
+JUDGES = ("answers.py", "exercise.py", "grading.py", "sandbox.py", "submissions.py")
 
 log = logging.getLogger("ftlib")
 
@@ -172,19 +172,25 @@ class Grader:
         """
         setup, *cells = notebook.cells
         steps = [
-            Step(cell.source, checked_name(cell), cell.metadata.get("definitions", ""))
+            Step(cell.source, checked_name(cell), tuple(cell.metadata.get("definitions", ())))
             for cell in cells
         ]
         outcomes = run_steps(setup.source, steps, self.limit)
         points = {}
         reasons = dict.fromkeys(maximum, "")  # in the source's order
+        before = ""  # what went wrong in the cells before a check
         for step, wrong in zip(steps, outcomes, strict=True):
+            wrong = " ".join(wrong.split())
             name = step.check
             if not name:
+                before = before or wrong
                 continue
             points[name] = 0.0 if wrong else maximum[name]
             if wrong:
-                reasons[name] = re.sub(rf"^[✗○] {name}: ", "", " ".join(wrong.split()))
+                reasons[name] = re.sub(rf"^[✗○] {name}: ", "", wrong)
+            if before and wrong.startswith(f"NameError: name {name!r}"):
+                reasons[name] += f" (a cell before: {before})"
+            before = ""
         return points, {name: why for name, why in reasons.items() if why}
 
 
@@ -197,14 +203,14 @@ def _different(notebooks: list[Path]) -> list[Path]:
 
 
 def _which(graded: Path, notebooks: list[Path], lab: str) -> list[str]:
-    """A note where it is not plain which notebook the marks are of."""
+    """A note where the notebook is not the only one, or not named as it was given out."""
     name = readable(graded.name)
     notes = []
     if len(notebooks) > 1:
         tried = f"the {MOST} latest were tried, " if len(_different(notebooks)) > MOST else ""
         notes.append(f"{len(notebooks)} notebooks of this lab, {tried}the best counts: {name}")
     elif number(graded) != lab:
-        notes.append(f"{name} is this lab by its content")
+        notes.append(f"graded from {name}")
     return notes
 
 

@@ -33,12 +33,13 @@ class SetupError(ValueError):
 @dataclass(frozen=True)
 class Step:
     """A cell to run. `check` names the exercise that the cell checks; empty for a cell that only
-    defines. `definitions` is what of a cell is run again where the whole of it fails half-way.
+    defines. `definitions` are the statements of a cell that are run again, each by itself, where
+    the whole of it fails half-way.
     """
 
     source: str
     check: str = ""
-    definitions: str = ""
+    definitions: tuple[str, ...] = ()
 
 
 def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 300) -> list[str]:
@@ -62,7 +63,7 @@ def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 
         found += _run_until_it_dies(setup, done, left, limit, start_limit)
         last = steps[len(found) - 1]
         if found[-1].startswith("!") and last.definitions:
-            steps[len(found) - 1] = Step(last.definitions)
+            steps[len(found) - 1] = Step("\n\n".join(last.definitions))
             found.pop()
     return [wrong.lstrip("!") for wrong in found]
 
@@ -170,8 +171,9 @@ def _run(shell, step: Step, check) -> str:
     if step.check:
         return _run_check(shell, step, check)
     wrong = _error(shell.run_cell(step.source))
-    if wrong and step.definitions:
-        shell.run_cell(step.definitions)
+    if wrong:
+        for definition in step.definitions:
+            shell.run_cell(definition)
     return wrong
 
 

@@ -21,6 +21,7 @@ from ftlib.course.catalogue import lab_files
 BIGGEST = 20_000_000  # bytes of a submitted notebook
 OPENS = re.compile(r"open_lab\(\s*[\"'](\d+\.\d+\.\d+)[\"']")
 TITLE = re.compile(r"^\s*#+ *Lab (\d+\.\d+\.\d+)\b", re.M)
+NOTEBOOK = re.compile(r"\.ipynb(\.txt|\.json)?$", re.I)  # browsers add to names when they save
 IN_A_NAME = re.compile(r"lab[-_ ]?(\d+\.\d+\.\d+)(?!\d)", re.I)
 
 
@@ -179,7 +180,7 @@ def _visible_notebooks(folder: Path) -> list[Path]:
     notebooks = []
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() == ".ipynb" and not hidden:
+        if NOTEBOOK.search(path.name) and not hidden:
             notebooks.append(path)
     return notebooks
 

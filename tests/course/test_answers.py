@@ -134,6 +134,15 @@ def test_what_no_answer_looks_up_and_calls_is_not_run():
     assert graded(*cells) == (["a"], [])
 
 
+def test_an_import_that_fails_here_costs_no_function_beside_it():
+    helper = own("import nobody_has_this\n\ndef helper():\n    return 'a'")
+    uses = answer(f"import nobody_has_this\n\ndef {NAME}():\n    return helper()")
+    small, _ = answers.compose(notebook(helper, uses, check()), source())
+    alone = ["import nobody_has_this", "def helper():\n    return 'a'"]
+    assert [cell.source for cell in small.cells[1:3]] == alone
+    assert small.cells[3].metadata["definitions"][1] == f"def {NAME}():\n    return helper()"
+
+
 def test_an_untouched_lab_is_checked_as_not_attempted():
     small, notes = answers.compose(source(), source())
     assert [cell.source for cell in small.cells[1:]] == [STUB, check().source] and notes == []
@@ -159,5 +168,5 @@ def test_a_cell_that_does_not_parse_is_named():
 def test_what_is_run_again_of_an_answer_that_fails_is_its_definitions_alone():
     text = f"shown = train()\nA = 1\n\ndef {NAME}():\n    return A"
     small, _ = answers.compose(notebook(answer(text), check()), source())
-    assert small.cells[1].metadata["definitions"] == f"A = 1\n\ndef {NAME}():\n    return A"
+    assert small.cells[1].metadata["definitions"] == ["A = 1", f"def {NAME}():\n    return A"]
     assert small.metadata == source().metadata and f'"{LAB}"' in small.cells[0].source

@@ -491,7 +491,7 @@ def test_answers_of_any_kind_are_checked_by_their_name():
     }
     steps = [Step(f"from ftlib.course.exercise import load_lab\n{find}")]
     for name, text in written.items():
-        again = uses if name == WINS else ""
+        again = (uses,) if name == WINS else ()
         steps += [Step(text, definitions=again), Step(f"{name} = check({name})", name)]
     steps.append(Step(f"assert type({WEIGHT}).__name__ == 'Scorer'"))  # as it was before its check
     setup = f"from ftlib.course.exercise import open_lab\ncheck, *_ = open_lab({LAB!r})"

@@ -71,6 +71,7 @@ MARKED = nbformat.v4.new_notebook(cells=[answer(STUB)])
         ("ben_lab-3.1.7-dpo-training.ipynb", GOOD),
         ("Copy of lab-3.1.7-dpo-training.ipynb", b"broken"),
         ("Lab 3.1.7.IPYNB", b"broken"),
+        ("my_dpo.ipynb.txt", GOOD),
         ("titled.ipynb", TITLED),
         ("opened.ipynb", OPENED),
         ("marked.ipynb", MARKED),
@@ -89,7 +90,7 @@ def test_a_lab_is_found_by_its_content_and_else_by_its_name(course, tmp_path, na
 def test_a_renamed_notebook_is_graded_and_the_row_says_which(course, tmp_path):
     write(tmp_path / "in" / "ben" / "my_dpo.ipynb", GOOD)
     row = marks_of(tmp_path)["ben"]
-    assert row["total"] == "1" and row["reason"] == "my_dpo.ipynb is this lab by its content"
+    assert row["total"] == "1" and row["reason"] == "graded from my_dpo.ipynb"
 
 
 def test_a_notebook_that_is_no_lab_is_named(course, tmp_path):
@@ -192,6 +193,16 @@ def test_folders_links_and_pipes_in_place_of_a_notebook_are_named(course, tmp_pa
         "loop": found + "a link that leads nowhere",
         "pipe": found + "not a regular file",
     }
+
+
+def test_a_name_that_is_not_there_says_what_failed_before_it(course, tmp_path, monkeypatch):
+    """Here the student's own file was not handed in with the notebook."""
+    write(tmp_path / "in" / "a" / FILE, notebook(own(f"from mine import {NAME}"), check()))
+    missing = "ModuleNotFoundError: No module\nnamed 'mine'"
+    absent = f"NameError: name '{NAME}' is not defined"
+    monkeypatch.setattr(grading, "run_steps", lambda setup, steps, limit: [missing, absent])
+    said = f"{NAME}: {absent} (a cell before: ModuleNotFoundError: No module named 'mine')"
+    assert marks_of(tmp_path)["a"]["reason"].endswith(said)
 
 
 def test_names_and_messages_that_utf_8_cannot_write_stop_nothing(course, tmp_path, monkeypatch):
