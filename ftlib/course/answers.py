@@ -94,8 +94,9 @@ def bound_names(node: ast.stmt) -> set[str]:
 def _object_called(node: ast.stmt) -> str:
     """`table` of the statement `table.append(1)`, which may change it; else empty."""
     call = node.value if isinstance(node, ast.Expr) else None
-    is_method = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
-    return _base_name(call.func) if is_method else ""
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        return ""
+    return _base_name(call.func)
 
 
 def names_looked_up(node: ast.stmt) -> set[str]:
@@ -119,15 +120,16 @@ def _looked_up(table: symtable.SymbolTable) -> set[str]:
     return names
 
 
-def _is_stub(node: ast.stmt) -> bool:
-    """Whether a statement is a function that only raises NotImplementedError."""
+def stub_name(node: ast.stmt) -> str:
+    """The name of a function that only raises NotImplementedError; empty for another statement."""
     if not isinstance(node, FUNCTIONS):
-        return False
+        return ""
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-    if len(body) != 1 or not isinstance(body[0], ast.Raise) or body[0].exc is None:
-        return False
+    if len(body) != 1 or not isinstance(body[0], ast.Raise):
+        return ""
     raised = body[0].exc.func if isinstance(body[0].exc, ast.Call) else body[0].exc
-    return isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+    open_still = isinstance(raised, ast.Name) and raised.id == "NotImplementedError"
+    return node.name if open_still else ""
 
 
 def statements(text: str) -> list[ast.stmt]:
@@ -169,12 +171,12 @@ class Part:
         """The names that the cell defines by more than a stub."""
         names: set[str] = set()
         for node in self.body:
-            if not _is_stub(node) and not _asks_the_lab(node):
+            if not stub_name(node) and not _asks_the_lab(node):
                 names |= bound_names(node)
         return names
 
     def has_stub(self, name: str) -> bool:
-        return any(_is_stub(node) and node.name == name for node in self.body)
+        return any(stub_name(node) == name for node in self.body)
 
 
 class Submission:
@@ -182,7 +184,7 @@ class Submission:
     is in force at each check.
     """
 
-    def __init__(self, notebook, source):
+    def __init__(self, notebook, source) -> None:
         self.source = source
         self.notes: list[str] = []
         self.check_cells = {checked_name(c): c for c in source.cells if checked_name(c)}
@@ -287,7 +289,7 @@ class Submission:
 
     def _superseded(self, node: ast.stmt) -> bool:
         """A stub that was left where it was, of a function that is written in another cell."""
-        return _is_stub(node) and bool(self.defined.get(node.name))
+        return bool(self.defined.get(stub_name(node)))
 
     # --- where the checks go
     def place_of_check(self, name: str) -> int:

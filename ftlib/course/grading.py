@@ -43,8 +43,7 @@ LIMIT = 20.0  # seconds a cell
 MOST = 5  # notebooks of one lab by one student that are graded
 COLUMNS = ("student", "lab", "total", "max", "submission", "reason")
 GRADER = "grader"  # a column of its own: files of marks from before it are read too
-HERE = Path(__file__).parent
-JUDGES = ("answers.py", "exercise.py", "grading.py", "sandbox.py", "submissions.py")
+HERE = Path(__file__).parent  # the code that judges: a mark depends on all of it
 
 log = logging.getLogger("ftlib")
 
@@ -110,7 +109,7 @@ class Grader:
             if nbgrader_mark(cell):
                 whole.update(repr((cell.source, sorted(nbgrader_mark(cell).items()))).encode())
         whole.update(setup_cell(source).source.encode())
-        files = [HERE / name for name in JUDGES]
+        files = sorted(HERE.glob("*.py"))
         if number(path) in catalogue.MODULES:
             files += sorted((HERE / catalogue.MODULES[number(path)]).glob("*.py"))
         for file in files:

@@ -76,7 +76,7 @@ def nbgrader_mark(cell) -> dict:
 class LabFinder:
     """Says of a notebook which of the course's labs it is."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lab_of_id: dict[str, str] = {}
         self.known: set[str] = set()
         for path in lab_files():
