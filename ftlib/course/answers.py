@@ -47,11 +47,12 @@ def setup_cell(source):
 # --- statements -----------------------------------------------------------------------------------
 def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
     """A statement's nodes that run with it: not what is inside a function, a lambda or a class."""
-    yield node
-    if isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.Lambda)):
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from _outside_functions(child)
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.Lambda)):
+            waiting += ast.iter_child_nodes(node)
 
 
 def _calls(node: ast.stmt) -> bool:
@@ -133,13 +134,15 @@ def stub_name(node: ast.stmt) -> str:
 
 
 def statements(text: str) -> list[ast.stmt]:
-    """The statements of a cell, magics aside; one of UNREADABLE if it does not parse. A cell for
-    another program, such as one of `%%bash`, has none.
+    """The statements of a cell, magics aside; one of UNREADABLE if it does not parse, or is nested
+    too deeply to be written again. A cell for another program, such as one of `%%bash`, has none.
     """
     text = RUNS_HERE.sub("", text, count=1) if RUNS_HERE.match(text) else text
     if text.lstrip().startswith("%%"):
         return []
-    return ast.parse(TransformerManager().transform_cell(text)).body
+    tree = ast.parse(TransformerManager().transform_cell(text))
+    ast.unparse(tree)
+    return tree.body
 
 
 def definitions(text: str) -> str:

@@ -165,6 +165,18 @@ def test_a_cell_that_does_not_parse_is_named():
     assert notes[1].endswith("does not parse and was left out: 'x = = 1'")
 
 
+def test_a_sum_too_long_to_be_written_again_is_left_out_and_an_answer_is_run_as_it_is():
+    """2,000 terms nest 2,000 deep, beyond Python's limit of recursion."""
+    long = "A = " + " + ".join(["1"] * 2000)
+    returned, notes = graded(own(long), answer(f"{says('a')}\n{long}"), check())
+    assert returned == ["a"]
+    assert [note.partition(" (")[0] for note in notes] == [
+        "a cell of the student's own does not parse and was left out: 'A = 1 + 1 + 1 + 1 + 1 + 1 + "
+        "1 + 1 + 1 + '",
+        f"the answer cell {NAME} does not parse",
+    ]
+
+
 def test_what_is_run_again_of_an_answer_that_fails_is_its_definitions_alone():
     text = f"shown = train()\nA = 1\n\ndef {NAME}():\n    return A"
     small, _ = answers.compose(notebook(answer(text), check()), source())
