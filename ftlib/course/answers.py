@@ -12,6 +12,7 @@ import ast
 import functools
 import re
 import symtable
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -140,7 +141,9 @@ def statements(text: str) -> list[ast.stmt]:
     text = RUNS_HERE.sub("", text, count=1) if RUNS_HERE.match(text) else text
     if text.lstrip().startswith("%%"):
         return []
-    tree = ast.parse(TransformerManager().transform_cell(text))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a student's escape sequences, between the rows
+        tree = ast.parse(TransformerManager().transform_cell(text))
     ast.unparse(tree)
     return tree.body
 

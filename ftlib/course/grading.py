@@ -2,9 +2,9 @@
 
 A whole lab trains for minutes. Its checks need only the set-up cell and the student's answers, so
 that is what is graded: the locked checks, their points and the set-up come from the source
-notebook, the answers from the submission. nbgrader's metadata says which cells those are; its
-autograde is not asked, because it gives up on a whole submission when its kernel dies. The cells
-run through `ftlib.course.sandbox`: one that loops or ends its process costs only its own points.
+notebook, the answers from the submission (`ftlib.course.answers`). nbgrader's autograde is not
+asked, because it gives up on a whole submission when its kernel dies. The cells run through
+`ftlib.course.sandbox`: one that loops or ends its process costs only its own points.
 """
 
 from __future__ import annotations
