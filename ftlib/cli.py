@@ -136,7 +136,7 @@ def _add_grade(commands) -> None:
     command.add_argument(
         "--csv",
         required=True,
-        help="file for the marks; rows of submissions that have not changed are kept",
+        help="file for the marks; rows whose notebooks and grader have not changed are kept",
     )
     command.add_argument(
         "--labs",

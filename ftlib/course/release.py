@@ -25,7 +25,7 @@ from traitlets.config import Config
 from ftlib.core.atomic import replacing
 from ftlib.course import catalogue
 from ftlib.course.catalogue import lab_files
-from ftlib.course.grading import GradingError
+from ftlib.course.submissions import GradingError
 
 
 def course_config(root: Path) -> Config:

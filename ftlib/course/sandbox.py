@@ -9,6 +9,7 @@ whole.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -32,11 +33,13 @@ class SetupError(ValueError):
 @dataclass(frozen=True)
 class Step:
     """A cell to run. `check` names the exercise that the cell checks; empty for a cell that only
-    defines.
+    defines. `definitions` are the statements of a cell that are run again, each by itself, where
+    the whole of it fails half-way.
     """
 
     source: str
     check: str = ""
+    definitions: tuple[str, ...] = ()
 
 
 def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 300) -> list[str]:
@@ -48,27 +51,31 @@ def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 
     answer is judged on its own.
     """
     found: list[str] = []
+    steps = list(steps)
     while len(found) < len(steps):
-        before = []  # definitions to repeat
-        failed = []  # exercises that go on with the reference
+        done = []  # definitions to repeat, and exercises that go on with the reference
         for step, wrong in zip(steps[: len(found)], found, strict=True):
             if step.check and wrong:
-                failed.append(step.check)
+                done.append(Step("", step.check))
             elif not step.check and not wrong.startswith("!"):
-                before.append(step.source)
+                done.append(step)
         left = steps[len(found) :]
-        found += _run_until_it_dies(setup, before, failed, left, limit, start_limit)
+        found += _run_until_it_dies(setup, done, left, limit, start_limit)
+        last = steps[len(found) - 1]
+        if found[-1].startswith("!") and last.definitions:
+            steps[len(found) - 1] = Step("\n\n".join(last.definitions))
+            found.pop()
     return [wrong.lstrip("!") for wrong in found]
 
 
-def _run_until_it_dies(setup, before, failed, steps, limit, start_limit) -> list[str]:
+def _run_until_it_dies(setup, done, steps, limit, start_limit) -> list[str]:
     """The outcomes of the first steps, at least one; that of a step that took the process with it
     begins with "!".
     """
     receiver, sender = CONTEXT.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="ftlib-grade-", ignore_cleanup_errors=True) as folder:
         process = CONTEXT.Process(
-            target=_child, args=(sender, folder, setup, before, failed, steps), daemon=True
+            target=_child, args=(sender, folder, setup, done, steps), daemon=True
         )
         process.start()
         sender.close()
@@ -126,9 +133,7 @@ def _kill(process) -> None:
 
 
 # --- in the forked process ------------------------------------------------------------------------
-def _child(
-    sender, folder: str, setup: str, before: list[str], failed: list[str], steps: list[Step]
-) -> None:
+def _child(sender, folder: str, setup: str, done: list[Step], steps: list[Step]) -> None:
     os.setsid()
     os.chdir(folder)
     os.environ.update(
@@ -144,10 +149,11 @@ def _child(
     shell = _shell()
     _tell(sender, _error(shell.run_cell(setup)))
     check = shell.user_ns.get("check")
-    for source in before:
-        shell.run_cell(source)
-    for name in failed:
-        shell.user_ns[name] = check.__self__.find(name).reference
+    for step in done:
+        if step.check:
+            shell.user_ns[step.check] = check.__self__.find(step.check).reference
+        else:
+            _run(shell, step, check)
     for step in steps:
         _tell(sender, _run(shell, step, check))
 
@@ -163,11 +169,45 @@ def _shell():
 
 def _run(shell, step: Step, check) -> str:
     if step.check:
-        shell.user_ns["check"] = check  # whatever the cells before have made of this name
+        return _run_check(shell, step, check)
     wrong = _error(shell.run_cell(step.source))
-    if wrong and step.check:
-        shell.user_ns[step.check] = check.__self__.find(step.check).reference
+    if wrong:
+        for definition in step.definitions:
+            shell.run_cell(definition)
     return wrong
+
+
+def _run_check(shell, step: Step, check) -> str:
+    """What the check says of the answer. One that is right stays, as it is; else the exercise goes
+    on with the reference.
+    """
+    name = step.check
+    names = shell.user_ns
+    names["check"] = check  # whatever the cells before have made of this name
+    answer = names.get(name)
+    if name in names and not callable(answer):
+        wrong = f"it is of type {type(answer).__name__}, a function is wanted"
+    else:
+        if name in names:
+            names[name] = _named(answer, name)
+        wrong = _error(shell.run_cell(step.source))
+    names[name] = check.__self__.find(name).reference if wrong else answer
+    return wrong
+
+
+def _named(answer, name: str):
+    """The answer as a function of this name, which is what `check` goes by: a lambda, a partial, an
+    alias and a callable object have another name or none.
+    """
+    if getattr(answer, "__name__", None) == name:
+        return answer
+
+    def call(*args, **kwargs):
+        return answer(*args, **kwargs)
+
+    functools.update_wrapper(call, answer, updated=())
+    call.__name__ = name
+    return call
 
 
 def _error(result) -> str:

@@ -14,11 +14,12 @@ from conftest import ROOT
 pytest.importorskip("nbgrader")
 
 from ftlib import cli
-from ftlib.course import catalogue, sandbox
+from ftlib.course import answers, catalogue, sandbox
 from ftlib.course import grading as grading_module
 from ftlib.course import notebooks as notebooks_module
 from ftlib.course.exercise import load_lab
 from ftlib.course.sandbox import Step, run_steps
+from ftlib.course.submissions import nbgrader_mark
 
 LAB = "3.1.7"
 LIMIT = 15.0  # seconds: a check takes less than one on an idle core
@@ -229,7 +230,7 @@ SPECIAL = {
         "",
     ),
     "helper": (_helper, set(), ""),
-    "twice": (_twice, set(), f"{KL}: the cell is there twice"),
+    "twice": (_twice, set(), f"{KL}: defined 2 times, the last one before its check was graded"),
     "builds-on": (
         lambda: fill(
             LAB,
@@ -307,7 +308,17 @@ def test_a_second_run_grades_only_what_has_changed(class_of_30, monkeypatch):
     before = read(class_of_30 / "marks.csv")
     hand_in(class_of_30 / "in", "broken-json", LAB, source())
     assert (
-        cli.main(["grade", str(class_of_30 / "in"), "--csv", str(class_of_30 / "marks.csv")]) == 0
+        cli.main(
+            [
+                "grade",
+                str(class_of_30 / "in"),
+                "--csv",
+                str(class_of_30 / "marks.csv"),
+                "--cell-timeout",
+                f"{LIMIT:g}",
+            ]
+        )
+        == 0
     )
     after = read(class_of_30 / "marks.csv")
     assert graded == ["broken-json"] and after["broken-json", LAB]["total"] == "3"
@@ -323,14 +334,14 @@ def test_definitions_keep_what_defines():
         "range(3):\n    pass\n\n"
         "def f(x):\n    return train(x)\n\nclass C:\n    pass\n!ls"
     )
-    assert grading_module.definitions(text).split("\n\n") == [
+    assert answers.definitions(text).split("\n\n") == [
         "import math",
         "A = (1 << 3) - 1",
         "def f(x):\n    return train(x)",
         "class C:\n    pass",
     ]
     with pytest.raises(SyntaxError):
-        grading_module.definitions("def f(:")
+        answers.definitions("def f(:")
 
 
 @pytest.mark.parametrize("path", catalogue.lab_files(), ids=lambda p: p.stem)
@@ -349,9 +360,7 @@ def test_the_graded_notebook_holds_the_set_up_the_answers_and_the_checks_alone(p
         and "open_lab(" in small.cells[0].source
     )
     assert {
-        grading_module.CHECKED.search(c.source)[1]
-        for c in small.cells
-        if grading_module._mark(c).get("grade")
+        answers.CHECKED.search(c.source)[1] for c in small.cells if nbgrader_mark(c).get("grade")
     } == {e.name for e in exercises}
 
 
@@ -460,6 +469,38 @@ sys.exit(cli.main(["release", "out"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and "nbgrader is not installed: pip install" in done.stderr
+
+
+def test_answers_of_any_kind_are_checked_by_their_name():
+    """A lambda, a partial, an alias and a callable object have other names than the exercise, or
+    none. A number is no function. What ends its process after its definition keeps the definition,
+    and an exercise that failed before goes on with the reference then too.
+    """
+    find = f"R = load_lab({LAB!r}).find"
+    alias = f"def mine(*args):\n    return R({LOSS!r}).reference(*args)\n\nmy = mine\n{LOSS} = my"
+    scorer = f"class Scorer:\n    def __call__(self, *args):\n        return {WEIGHT}_(*args)"
+    scorer += f"\n\n{WEIGHT}_ = R({WEIGHT!r}).reference\n{WEIGHT} = Scorer()"
+    uses = f"def {WINS}(a, b):\n    assert callable({KL})\n    return R({WINS!r}).reference(a, b)"
+    written = {
+        LOGP: f"{LOGP} = lambda *args: R({LOGP!r}).reference(*args)",
+        REWARD: f"import functools\n{REWARD} = functools.partial(R({REWARD!r}).reference)",
+        LOSS: alias,
+        WEIGHT: scorer,
+        KL: f"{KL} = 0.5",
+        WINS: f"{uses}\n\nimport os\nos._exit(1)",
+    }
+    steps = [Step(f"from ftlib.course.exercise import load_lab\n{find}")]
+    for name, text in written.items():
+        again = (uses,) if name == WINS else ()
+        steps += [Step(text, definitions=again), Step(f"{name} = check({name})", name)]
+    steps.append(Step(f"assert type({WEIGHT}).__name__ == 'Scorer'"))  # as it was before its check
+    setup = f"from ftlib.course.exercise import open_lab\ncheck, *_ = open_lab({LAB!r})"
+    wrong = run_steps(setup, steps, limit=LIMIT)
+    said = {step.check: why for step, why in zip(steps, wrong, strict=True) if step.check}
+    assert said == dict.fromkeys(written, "") | {
+        KL: "it is of type float, a function is wanted",
+    }
+    assert wrong[-1] == ""
 
 
 @pytest.mark.labs
