@@ -110,4 +110,6 @@ EARLY_STOP = Exercise(
         "If the loop ends, training ran to its end: (best, len(losses) - 1).",
     ),
     praise="equal to the reference, saw-tooth curves included,",
+    dtypes={None: "index"},
+    keywords=("patience",),
 )
