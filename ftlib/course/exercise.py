@@ -9,22 +9,20 @@ import inspect
 import os
 import textwrap
 import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ftlib.core.runtime import configure
 from ftlib.course.catalogue import MODULES, exercise_module
 from ftlib.course.comparing import changed, difference, dtype_difference, shown, unordered
+from ftlib.course.gradients import Trained, train
 from ftlib.course.progress import note_exercise
 from ftlib.course.report import BOLD, SIGNS
 
 LONGEST_ERROR = 300  # characters of an error that an answer raised
-GRADIENT_TOLERANCE = 1e-3  # of the largest gradient: two right formulas round differently
 
 
 class Grade(AssertionError):  # noqa: N818 -- students read this name in a graded notebook
@@ -274,65 +272,8 @@ def _keyword_fault(exercise: Exercise, function: Callable, given: dict[str, Any]
     )
 
 
-# --- gradients ------------------------------------------------------------------------------------
-def _gradients(function: Callable, exercise: Exercise, args: tuple) -> dict[str, Tensor | None]:
-    """The gradient of a weighted sum of the result by each argument that the result trains; None
-    where none arrives.
-    """
-    inputs = list(copy.deepcopy(args))
-    names = list(inspect.signature(exercise.reference).parameters)
-    leaves = {}
-    for name in exercise.gradient_of:
-        i = names.index(name)
-        inputs[i] = leaves[name] = inputs[i].detach().clone().requires_grad_()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tensors turned into numbers: said below, by name
-        result = function(*inputs)
-    if not result.requires_grad:
-        return dict.fromkeys(leaves)
-    g = torch.Generator().manual_seed(1)
-    weights = torch.randn(result.shape, generator=g, dtype=torch.float64).to(result.dtype)
-    total = (result * weights).sum()
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    return dict(zip(leaves, found, strict=True))
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """The gradients on one case: the answer's, and the reference's where there is one."""
-
-    got: dict[str, Tensor | None]
-    want: dict[str, Tensor]
-
-    def missing(self) -> list[str]:
-        return [name for name, want in self.want.items() if want.any() and self.got[name] is None]
-
-    def different(self) -> tuple[str, str] | None:
-        """The first argument whose gradient differs, and how. Where the reference's own is not
-        finite, nothing is asked.
-        """
-        for name, want in self.want.items():
-            finite = want.isfinite()
-            got = self.got[name]
-            one = torch.zeros_like(want) if got is None else torch.where(finite, got, 0.0)
-            other = torch.where(finite, want, 0.0)
-            scale = max(1.0, float(other.abs().max()))
-            found = difference(one / scale, other / scale, GRADIENT_TOLERANCE)
-            if found:
-                return name, difference(one, other, 0.0) or found
-        return None
-
-
-def _train(exercise: Exercise, function: Callable, cases) -> list[_Trained]:
-    found = []
-    for args in cases:
-        want = _gradients(exercise.reference, exercise, args)
-        wanted = {name: gradient for name, gradient in want.items() if gradient is not None}
-        found.append(_Trained(_gradients(function, exercise, args), wanted))
-    return found
-
-
-def _missing_fault(exercise: Exercise, trained: list[_Trained]) -> str | None:
+# --- gradients ----------------------------------------------------------------------------------
+def _missing_fault(exercise: Exercise, trained: list[Trained]) -> str | None:
     missing = {name for one in trained for name in one.missing()}
     if not missing:
         return None
@@ -344,7 +285,7 @@ def _missing_fault(exercise: Exercise, trained: list[_Trained]) -> str | None:
     )
 
 
-def _gradient_fault(exercise: Exercise, trained: list[_Trained], cases) -> str | None:
+def _gradient_fault(exercise: Exercise, trained: list[Trained], cases) -> str | None:
     for i, one in enumerate(trained):
         found = one.different()
         if found:
@@ -400,10 +341,10 @@ def _judge_deeper(exercise: Exercise, function: Callable, cases) -> Verdict:
     """Gradients, and the exercise's own property. A gradient that is missing is said first: the
     property may need it; one that is wrong last: the property may know why.
     """
-    trained: list[_Trained] = []
+    trained: list[Trained] = []
     if exercise.gradient_of:
         try:
-            trained = _train(exercise, function, cases)
+            trained = train(function, exercise.reference, exercise.gradient_of, cases)
         except (Exception, SystemExit) as error:
             return Verdict(
                 "wrong",

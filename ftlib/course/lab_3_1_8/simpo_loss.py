@@ -66,8 +66,8 @@ SIMPO = Exercise(
         Wrong(
             "log of sigmoid",
             _simpo(log=lambda z: torch.sigmoid(z).log()),
-            "Right on paper, but infinite for a pair that is ranked far wrong: σ is rounded to 0, or "
-            "1 + e^(−z) overflows, before the logarithm. Use F.logsigmoid.",
+            "Right on paper, but infinite for a pair that is ranked far wrong: σ is rounded to 0, "
+            "or 1 + e^(−z) overflows, before the logarithm. Use F.logsigmoid.",
         ),
         Wrong(
             "beta on the chosen only",
