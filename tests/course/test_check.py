@@ -243,7 +243,7 @@ def _by_numpy(W, A, B, s):
 )
 def test_the_product_is_seen_however_it_is_made(answer):
     verdict = judge(EXERCISES["dora_norm"], answer)
-    assert verdict.status == "wrong" and "you built the out × in product" in verdict.message
+    assert verdict.status == "wrong" and "you built an out × in tensor" in verdict.message
 
 
 def test_rows_that_are_not_kept_are_no_product():
@@ -286,7 +286,21 @@ def test_forward_passes_with_the_merged_weight_are_seen():
     def merged_first(x, W, b, A, B, s):
         return F.linear(x, W + s * torch.einsum("or,ri->oi", B, A), b)
 
-    assert "out × in product" in judge(EXERCISES["lora_forward"], merged_first).message
+    assert "you built an out × in tensor" in judge(EXERCISES["lora_forward"], merged_first).message
+
+
+def test_a_weight_with_its_rows_scaled_is_told_to_scale_the_output():
+    """It holds no BA, and is as large."""
+
+    def scaled_rows(x, W, b, A, B, m, s):
+        with torch.no_grad():
+            norm = EXERCISES["dora_norm"].reference(W, A, B, s)
+        scale = m / norm
+        y = F.linear(x, W * scale[:, None]) + scale * s * F.linear(F.linear(x, A), B)
+        return y if b is None else y + b
+
+    message = judge(EXERCISES["dora_forward"], scaled_rows).message
+    assert "W with its rows scaled): scale the *output*" in message
 
 
 # --- dtypes, integers, calls ----------------------------------------------------------------------

@@ -48,8 +48,8 @@ def _makes_dense(function) -> str | Verdict | None:
         return UNMEASURED
     if made:
         return (
-            "The values are right, but you built the out × in product (BA, or W + BA): at 4096 × "
-            "4096 in fp32 that is 64 MiB "
+            "The values are right, but you built an out × in tensor of A and B (such as BA or "
+            "W + BA): at 4096 × 4096 in fp32 that is 64 MiB "
             "for every layer and call. Multiply by A first, then by B."
         )
     return None

@@ -69,8 +69,8 @@ def _forward_property(function) -> str | Verdict | None:
     made = holds_product(function, (x, W, None, A, B, m, 2.0), factors=(3, 4))
     if made:
         return (
-            "The values are right, but you built the out × in product (BA, or W + BA): scale the "
-            "*output* instead, "
+            "The values are right, but you built an out × in tensor of A and B (BA, W + BA, or W "
+            "with its rows scaled): scale the *output* instead, "
             "row scale times W x + s·B(Ax), and take the norm from dora_norm."
         )
     if torch.allclose(_gradient(function), _gradient(_through_the_norm), rtol=1e-3, atol=1e-4):

@@ -20,8 +20,8 @@ def _norm_property(function) -> str | Verdict | None:
         return UNMEASURED
     if made:
         return (
-            "The values are right, but you built the out × in product (BA, or W + BA): at 4096 × "
-            "4096 in fp32 that is 64 MiB, to get 4096 "
+            "The values are right, but you built an out × in tensor of A and B (such as BA or "
+            "W + BA): at 4096 × 4096 in fp32 that is 64 MiB, to get 4096 "
             "numbers. Expand the square: W Aᵀ is out × r and A Aᵀ is r × r."
         )
     return None
