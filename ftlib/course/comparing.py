@@ -47,9 +47,12 @@ def shown(value) -> str:
 def _shown_array(value) -> str:
     words = kind_of(value)
     count = value.numel() if isinstance(value, torch.Tensor) else value.size
-    if not 0 < count <= _FEW or getattr(value, "is_meta", False):
+    if not 0 < count <= _FEW:
         return words
-    numbers = value.tolist()
+    try:
+        numbers = value.tolist()
+    except (RuntimeError, TypeError, NotImplementedError):  # a sparse tensor, one on "meta"
+        return words
     return f"{words} {_rounded(numbers)}"
 
 

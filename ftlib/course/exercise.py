@@ -139,7 +139,7 @@ def _difference(got, want, exercise: Exercise) -> str | None:
 
 def _alike(one: _Outcome, other: _Outcome, exercise: Exercise) -> bool:
     if one.error is not None or other.error is not None:
-        return type(one.error) is type(other.error) and str(one.error) == str(other.error)
+        return type(one.error) is type(other.error) and _said(one.error) == _said(other.error)
     return _difference(one.value, other.value, exercise) is None
 
 
@@ -186,8 +186,16 @@ def _input_line(exercise: Exercise, cases, i: int) -> str:
     return f"\n    input {i + 1} of {len(cases)}: {'; '.join(given)}"
 
 
+def _said(error: BaseException) -> str:
+    """The first line of an error's text."""
+    try:
+        return str(error).strip().partition("\n")[0][:LONGEST_ERROR]
+    except Exception:  # the class may be the student's
+        return ""
+
+
 def _raised(error: BaseException) -> str:
-    text = str(error).strip().partition("\n")[0][:LONGEST_ERROR]
+    text = _said(error)
     if not text:
         innermost = traceback.extract_tb(error.__traceback__)[-1]
         text = f"line {innermost.lineno}, {innermost.line}" if innermost.line else "without a text"
@@ -426,7 +434,7 @@ class Lab:
         right = verdict.status == "right"
         text = f"{SIGNS[verdict.status]} {exercise.name}: {verdict.message}"
         if grading() and not right:
-            raise Grade(text)
+            raise Grade(text.replace("\n    ", "; "))  # one line of a table
         if verdict.status == "wrong":
             text += " Going on with ftlib's."
         _show(verdict, exercise.name, text)

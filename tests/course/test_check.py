@@ -479,9 +479,23 @@ def _exits(x):
     raise SystemExit(1)
 
 
+class SilentError(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def _raises_silently(x):
+    raise SilentError
+
+
 @pytest.mark.parametrize(
     "answer, words",
     [
+        (_raises_silently, r"raises SilentError: line \d+, raise SilentError"),
+        (lambda x: (2 * x).to_sparse(), "which cannot be compared with|values differ"),
+        (lambda x: (2 * x).to("meta"), "cannot be compared"),
         (_asserts, r"raises AssertionError: line \d+, raise AssertionError"),
         (_exits, "raises SystemExit: 1"),
         (lambda x: (2 * x).numpy(), "it returns ndarray, a tensor is wanted"),
@@ -573,6 +587,14 @@ def test_an_unknown_mistake_is_shown_with_input_and_both_results():
         "    yours:  tensor (2,) float32 [2, 4]",
         "    wanted: tensor (2,) float32 [2, -4]",
     ]
+
+
+def test_a_grade_is_one_line(monkeypatch):
+    monkeypatch.setenv("FTLIB_GRADING", "1")
+    with pytest.raises(Grade) as grade:
+        _check_cell(lambda x: x + 1)
+    text = str(grade.value)
+    assert "\n" not in text and "; input 1 of 2" in text and "; wanted: tensor" in text
 
 
 def test_long_inputs_are_cut():
