@@ -279,7 +279,7 @@ def _tensor_changed(before: torch.Tensor, after: torch.Tensor) -> bool:
 
 def _state(module: nn.Module) -> dict:
     """What of a module a cell could change: numbers, what trains, modes."""
-    state = {"mode": [part.training for part in module.modules()]}
+    state: dict[str, Any] = {"mode": [part.training for part in module.modules()]}
     state["trains"] = {name: p.requires_grad for name, p in module.named_parameters()}
     state["numbers"] = dict(module.state_dict())
     return state

@@ -11,6 +11,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -138,8 +139,10 @@ def _difference(got, want, exercise: Exercise) -> str | None:
 
 
 def _alike(one: _Outcome, other: _Outcome, exercise: Exercise) -> bool:
-    if one.error is not None or other.error is not None:
+    if one.error is not None and other.error is not None:
         return type(one.error) is type(other.error) and _said(one.error) == _said(other.error)
+    if one.error is not None or other.error is not None:
+        return False
     return _difference(one.value, other.value, exercise) is None
 
 
@@ -166,9 +169,9 @@ def _is_stub(error: BaseException | None) -> bool:
 def _names(function: Callable, count: int) -> list[str]:
     """The names of the first `count` parameters; "argument 1" and so on where it does not tell."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        parameters = ()
+        parameters = []
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return [*named, *(f"argument {i + 1}" for i in range(len(named), count))][:count]
 
@@ -207,7 +210,7 @@ def _unknown(exercise: Exercise, cases, i: int, seen: _Outcome, want: Any) -> st
     line = _input_line(exercise, cases, i)
     if seen.error is not None:
         return f"{_raised(seen.error)}{line}\n    wanted: {shown(want)}"
-    fault = _difference(seen.value, want, exercise)
+    fault = str(_difference(seen.value, want, exercise))
     if seen.changed:
         names = _names(exercise.reference, len(cases[i]))
         fault += f"; and it changes {_listed(names[k] for k in seen.changed)} in place"
@@ -390,16 +393,17 @@ class Lab:
         known = ", ".join(exercise.name for exercise in self.exercises)
         raise ValueError(f"lab {self.number} has no exercise {name!r}: it has {known}")
 
-    def _asked(self, function, frame) -> Exercise | None:
+    def _asked(self, function, caller: FrameType | None) -> Exercise | None:
         """The exercise that an answer is for: the name it has where check was called, which a
         lambda, a partial or an alias has too; else its own name.
         """
-        names = {**frame.f_globals, **frame.f_locals}
-        bound = [e for e in self.exercises if names.get(e.name) is function]
-        said = [e for e in bound if e.name in frame.f_code.co_names]
-        for found in (said, bound):
-            if len(found) == 1:
-                return found[0]
+        if caller is not None:
+            names = {**caller.f_globals, **caller.f_locals}
+            bound = [e for e in self.exercises if names.get(e.name) is function]
+            said = [e for e in bound if e.name in caller.f_code.co_names]
+            for found in (said, bound):
+                if len(found) == 1:
+                    return found[0]
         own_name = getattr(function, "__name__", None)
         return next((e for e in self.exercises if e.name == own_name), None)
 
@@ -426,7 +430,8 @@ class Lab:
         of the answer. An answer of the student's own that is right goes into the progress file
         (`ftlib progress`), except while grading.
         """
-        exercise = self._asked(function, inspect.currentframe().f_back)
+        here = inspect.currentframe()
+        exercise = self._asked(function, here.f_back if here else None)
         if exercise is None:
             return self._nameless(function)
         verdict = self._verdict(exercise, function)

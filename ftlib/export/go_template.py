@@ -289,8 +289,10 @@ def _run(nodes: list, dot: dict, variables: dict) -> str:
 def _run_branch(node: tuple[str, list, list], dot: dict, variables: dict) -> str:
     action, body, other = node
     word, _, expression = action.partition(" ")
-    if word == "range":
-        index_name, item_name, expression = _VARIABLES.fullmatch(expression.strip()).groups()
+    index_name = item_name = None
+    named = _VARIABLES.fullmatch(expression.strip())
+    if word == "range" and named:
+        index_name, item_name, expression = named.groups()
     value = _value(expression, dot, variables)
     if not value:
         return _run(other, dot, variables)
