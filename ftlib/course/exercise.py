@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import inspect
-import math
 import os
 import textwrap
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from ftlib.core.runtime import configure
 from ftlib.course.catalogue import MODULES, exercise_module
+from ftlib.course.comparing import changed, difference, dtype_difference, shown, unordered
+from ftlib.course.gradients import Trained, train
 from ftlib.course.progress import note_exercise
 from ftlib.course.report import BOLD, SIGNS
+
+LONGEST_ERROR = 300  # characters of an error that an answer raised
 
 
 class Grade(AssertionError):  # noqa: N818 -- students read this name in a graded notebook
@@ -39,8 +44,13 @@ class Exercise:
     """One function for the student to write.
 
     `cases(generator)` yields argument tuples; the student's result must equal the reference's on
-    all of them. `property(function)` may return a sentence about a fault that values do not show (a
-    dense product, say).
+    all of them, and the arguments must be what they were. `property(function)` may return a
+    sentence about a fault that values do not show (a dense product, say), or a whole verdict.
+
+    `gradient_of`: parameters of the reference through which the result trains; they require grad
+    in a second round, and their gradients must be the reference's. `dtypes`: parts of the result
+    whose dtype is asked for (`comparing.dtype_difference`). `keywords`, `defaults`: parameters that
+    the lab passes by name, or leaves out. `any_order`: the result is a list of items in no order.
     """
 
     name: str
@@ -53,8 +63,13 @@ class Exercise:
     hints: tuple[str, ...]
     points: int = 2
     tolerance: float = 1e-5
-    property: Callable[[Callable], str | None] | None = None
+    property: Callable[[Callable], str | Verdict | None] | None = None
     praise: str = "equal to the reference"
+    gradient_of: tuple[str, ...] = ()
+    dtypes: Mapping[Any, str] = field(default_factory=dict)
+    keywords: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
+    any_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,14 @@ class Verdict:
 
     status: str
     message: str
+
+
+# Where a property cannot see what is allocated, nothing is claimed of it.
+UNMEASURED = Verdict(
+    "right",
+    "equal to the reference; what is allocated outside PyTorch was not measured, so whether an "
+    "out × in array was made is not known.",
+)
 
 
 def grading() -> bool:
@@ -83,111 +106,116 @@ def _show(verdict: Verdict, name: str, text: str) -> None:
     print(text)
 
 
-# --- comparing results ----------------------------------------------------------------------------
-def _size(value) -> str:
-    return str(len(value)) if hasattr(value, "__len__") else type(value).__name__
+# --- an answer's results --------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Outcome:
+    """What a call gave: a value or an error; and the positions of the arguments it changed."""
 
-
-def difference(got, want, tolerance: float) -> str | None:
-    """None if equal, else the first difference in words."""
-    if isinstance(want, np.ndarray):
-        if not isinstance(got, np.ndarray):
-            return f"it returns {type(got).__name__}, an array is wanted"
-        return _tensor_difference(torch.from_numpy(got), torch.from_numpy(want), tolerance)
-    if isinstance(want, torch.Tensor):
-        return _tensor_difference(got, want, tolerance)
-    if isinstance(want, (bool, str)) or want is None:
-        equal = type(got) is type(want) and got == want
-        return None if equal else f"it returns {got!r}, {want!r} is wanted"
-    if isinstance(want, (int, float, np.number)):
-        return _number_difference(got, want, tolerance)
-    if isinstance(want, dict):
-        return _dict_difference(got, want, tolerance)
-    if isinstance(want, (list, tuple)):
-        return _sequence_difference(got, want, tolerance)
-    return None if got == want else f"it returns {got!r}, {want!r} is wanted"
-
-
-def _tensor_difference(got, want: torch.Tensor, tolerance: float) -> str | None:
-    if not isinstance(got, torch.Tensor):
-        return f"it returns {type(got).__name__}, a tensor is wanted"
-    if got.shape != want.shape:
-        return f"its shape is {tuple(got.shape)}, {tuple(want.shape)} is wanted"
-    got = got.detach().double()
-    want = want.detach().double()
-    if torch.allclose(got, want, rtol=tolerance, atol=tolerance, equal_nan=True):
-        return None
-    return f"values differ by up to {(got - want).abs().max():.3g}"
-
-
-def _number_difference(got, want, tolerance: float) -> str | None:
-    try:
-        close = math.isclose(float(got), float(want), rel_tol=tolerance, abs_tol=tolerance)
-        if close or (math.isnan(got) and math.isnan(want)):
-            return None
-    except (TypeError, ValueError):
-        return f"it returns {type(got).__name__}, a number is wanted"
-    return f"it returns {float(got):.6g}, {float(want):.6g} is wanted"
-
-
-def _dict_difference(got, want: dict, tolerance: float) -> str | None:
-    if not isinstance(got, dict) or got.keys() != want.keys():
-        what = sorted(got) if isinstance(got, dict) else type(got).__name__
-        return f"it returns {what}, keys {sorted(want)} are wanted"
-    for key, value in want.items():
-        found = difference(got[key], value, tolerance)
-        if found:
-            return f"at {key!r} {found}"
-    return None
-
-
-def _sequence_difference(got, want, tolerance: float) -> str | None:
-    if not isinstance(got, (list, tuple)) or len(got) != len(want):
-        return f"it returns {_size(got)} items, {len(want)} are wanted"
-    for i, (one, other) in enumerate(zip(got, want, strict=True)):
-        found = difference(one, other, tolerance)
-        if found:
-            return f"item {i}: {found}"
-    return None
+    value: Any = None
+    error: BaseException | None = None
+    changed: tuple[int, ...] = ()
 
 
 def _cases(exercise: Exercise) -> list[tuple]:
     return list(exercise.cases(torch.Generator().manual_seed(0)))
 
 
-def _call(function: Callable, args: tuple):
-    return function(*copy.deepcopy(args))
+def _call(function: Callable, args: tuple) -> _Outcome:
+    """Call with copies of the arguments. An answer that ends the process ends in an error too."""
+    copies = copy.deepcopy(args)
+    try:
+        value = function(*copies)
+    except (Exception, SystemExit) as error:
+        return _Outcome(error=error)
+    pairs = zip(args, copies, strict=True)
+    places = [i for i, (before, after) in enumerate(pairs) if changed(before, after)]
+    return _Outcome(value, changed=tuple(places))
 
 
-def _first_difference(function, exercise: Exercise, cases) -> str | None:
-    for args in cases:
-        got = _call(function, args)
-        want = _call(exercise.reference, args)
-        found = difference(got, want, exercise.tolerance)
-        if found:
-            return found
+def _difference(got, want, exercise: Exercise) -> str | None:
+    if exercise.any_order and isinstance(got, (list, tuple, set, frozenset)):
+        return difference(unordered(got), unordered(want), exercise.tolerance)
+    return difference(got, want, exercise.tolerance)
+
+
+def _alike(one: _Outcome, other: _Outcome, exercise: Exercise) -> bool:
+    if one.error is not None and other.error is not None:
+        return type(one.error) is type(other.error) and _said(one.error) == _said(other.error)
+    if one.error is not None or other.error is not None:
+        return False
+    return _difference(one.value, other.value, exercise) is None
+
+
+def _known_mistake(outcomes: list[_Outcome], exercise: Exercise, cases) -> Wrong | None:
+    """The wrong answer of the bank that gives the same on every case: values and errors."""
+    for wrong in exercise.wrong:
+        pairs = zip(outcomes, cases, strict=True)
+        if all(_alike(seen, _call(wrong.function, args), exercise) for seen, args in pairs):
+            return wrong
     return None
 
 
-def _same_as(function, other, exercise: Exercise, cases) -> bool:
-    try:
-        for args in cases:
-            one = _call(function, args)
-            two = _call(other, args)
-            if difference(one, two, exercise.tolerance):
-                return False
-    except Exception:
+def _is_stub(error: BaseException | None) -> bool:
+    """Whether the answer itself says that it is not written. PyTorch raises NotImplementedError
+    too, for an operation that a dtype does not have.
+    """
+    if not isinstance(error, NotImplementedError):
         return False
-    return True
+    innermost = list(traceback.walk_tb(error.__traceback__))[-1][0]
+    return "NotImplementedError" in innermost.f_code.co_names
 
 
-def _same_failure(error: Exception, wrong: Wrong, cases) -> bool:
+# --- messages -------------------------------------------------------------------------------------
+def _names(function: Callable, count: int) -> list[str]:
+    """The names of the first `count` parameters; "argument 1" and so on where it does not tell."""
     try:
-        for args in cases:
-            _call(wrong.function, args)
-    except Exception as other:
-        return type(other) is type(error) and str(other) == str(error)
-    return False
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [*named, *(f"argument {i + 1}" for i in range(len(named), count))][:count]
+
+
+def _listed(names) -> str:
+    quoted = [f"`{name}`" for name in names]
+    if len(quoted) < 2:
+        return "".join(quoted)
+    return ", ".join(quoted[:-1]) + " and " + quoted[-1]
+
+
+def _input_line(exercise: Exercise, cases, i: int) -> str:
+    names = _names(exercise.reference, len(cases[i]))
+    given = [f"{name} = {shown(value)}" for name, value in zip(names, cases[i], strict=True)]
+    return f"\n    input {i + 1} of {len(cases)}: {'; '.join(given)}"
+
+
+def _said(error: BaseException) -> str:
+    """The first line of an error's text."""
+    try:
+        return str(error).strip().partition("\n")[0][:LONGEST_ERROR]
+    except Exception:  # the class may be the student's
+        return ""
+
+
+def _raised(error: BaseException) -> str:
+    text = _said(error)
+    if not text:
+        innermost = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"line {innermost.lineno}, {innermost.line}" if innermost.line else "without a text"
+    return f"it raises {type(error).__name__}: {text}"
+
+
+def _unknown(exercise: Exercise, cases, i: int, seen: _Outcome, want: Any) -> str:
+    """The first case that differs: its input, what came, and what was wanted."""
+    line = _input_line(exercise, cases, i)
+    if seen.error is not None:
+        return f"{_raised(seen.error)}{line}\n    wanted: {shown(want)}"
+    fault = str(_difference(seen.value, want, exercise))
+    if seen.changed:
+        names = _names(exercise.reference, len(cases[i]))
+        fault += f"; and it changes {_listed(names[k] for k in seen.changed)} in place"
+    came = f"\n    yours:  {shown(seen.value)}\n    wanted: {shown(want)}"
+    return f"{fault}.{line}{came}"
 
 
 def _open(exercise: Exercise) -> Verdict:
@@ -197,29 +225,155 @@ def _open(exercise: Exercise) -> Verdict:
     )
 
 
+# --- what right values do not show ----------------------------------------------------------------
+def _changed_fault(exercise: Exercise, outcomes: list[_Outcome], cases) -> str | None:
+    places = sorted({place for seen in outcomes for place in seen.changed})
+    if not places:
+        return None
+    names = _names(exercise.reference, len(cases[0]))
+    return (
+        f"The values are right, but your function changes its argument "
+        f"{_listed(names[i] for i in places)} in place, and whoever called it goes on with the "
+        "changed one: work on a copy, or use the operation that returns a new value."
+    )
+
+
+def _dtype_fault(exercise: Exercise, outcomes, wanted, cases) -> str | None:
+    for i, (seen, want) in enumerate(zip(outcomes, wanted, strict=True)):
+        found = dtype_difference(seen.value, want, exercise.dtypes)
+        if found:
+            return f"The values are right, but {found}.{_input_line(exercise, cases, i)}"
+    return None
+
+
+def _call_fault(exercise: Exercise, function: Callable, cases) -> str | None:
+    """Whether it can be called as the lab calls it: without what has a default, and by keyword."""
+    names = _names(exercise.reference, len(cases[0]))
+    given = dict(zip(names, cases[0], strict=True))
+    return _default_fault(exercise, function, given) or _keyword_fault(exercise, function, given)
+
+
+def _default_fault(exercise: Exercise, function: Callable, given: dict[str, Any]) -> str | None:
+    if not exercise.defaults:
+        return None
+    needed = tuple(value for name, value in given.items() if name not in exercise.defaults)
+    want = exercise.reference(*copy.deepcopy(needed))
+    seen = _call(function, needed)
+    if seen.error is None and _difference(seen.value, want, exercise) is None:
+        return None
+    parameters = inspect.signature(exercise.reference).parameters
+    left_out = [f"{name}={parameters[name].default!r}" for name in exercise.defaults]
+    return (
+        "The values are right, but the lab also calls it without "
+        f"{_listed(exercise.defaults)}: keep the stub's default, {_listed(left_out)}."
+    )
+
+
+def _keyword_fault(exercise: Exercise, function: Callable, given: dict[str, Any]) -> str | None:
+    if not exercise.keywords:
+        return None
+    by_name = {name: given[name] for name in exercise.keywords}
+    by_place = tuple(value for name, value in given.items() if name not in by_name)
+    seen = _call(functools.partial(function, **copy.deepcopy(by_name)), by_place)
+    if seen.error is None:
+        return None
+    return (
+        f"The values are right, but the lab calls it with {_listed(by_name)} by keyword, and then "
+        f"{_raised(seen.error)}. Keep the names of the stub's parameters."
+    )
+
+
+# --- gradients ----------------------------------------------------------------------------------
+def _missing_fault(exercise: Exercise, trained: list[Trained]) -> str | None:
+    missing = {name for one in trained for name in one.missing()}
+    if not missing:
+        return None
+    names = _listed(name for name in exercise.gradient_of if name in missing)
+    return (
+        f"The values are right, but no gradient reaches {names}: something was detached "
+        "(`.detach()`, `.data`, `.item()`, a number or `torch.tensor(…)` made of a tensor, NumPy, "
+        "`torch.no_grad()`). What is trained through it would learn nothing."
+    )
+
+
+def _gradient_fault(exercise: Exercise, trained: list[Trained], cases) -> str | None:
+    for i, one in enumerate(trained):
+        found = one.different()
+        if found:
+            name, words = found
+            line = _input_line(exercise, cases, i)
+            return f"The values are right, but the gradient of `{name}` is not: {words}.{line}"
+    return None
+
+
+# --- judging --------------------------------------------------------------------------------------
 def judge(exercise: Exercise, function: Callable) -> Verdict:
     """Compare an answer with the reference on the exercise's cases, and name the mistake if it is a
-    known one.
+    known one. Gradients are on, whatever the caller has set.
     """
+    if not callable(function):
+        return Verdict("wrong", f"it is {shown(function)}, not a function: define it as the stub.")
+    with torch.inference_mode(False), torch.enable_grad():
+        return _judge(exercise, function)
+
+
+def _judge(exercise: Exercise, function: Callable) -> Verdict:
     cases = _cases(exercise)
-    try:
-        found = _first_difference(function, exercise, cases)
-    except NotImplementedError:
+    first = _call(function, cases[0])
+    if _is_stub(first.error):
         return _open(exercise)
-    except Exception as error:
-        for wrong in exercise.wrong:
-            if _same_failure(error, wrong, cases):
-                return Verdict("wrong", wrong.message)
-        return Verdict("wrong", f"it raises {type(error).__name__}: {error}")
-    if found:
-        for wrong in exercise.wrong:
-            if _same_as(function, wrong.function, exercise, cases):
-                return Verdict("wrong", wrong.message)
-        return Verdict("wrong", f"{found}.")
-    fault = exercise.property(function) if exercise.property else None
+    outcomes = [first, *(_call(function, args) for args in cases[1:])]
+    wanted = [exercise.reference(*copy.deepcopy(args)) for args in cases]
+    for i, (seen, want) in enumerate(zip(outcomes, wanted, strict=True)):
+        if seen.error is not None or _difference(seen.value, want, exercise):
+            known = _known_mistake(outcomes, exercise, cases)
+            message = known.message if known else _unknown(exercise, cases, i, seen, want)
+            return Verdict("wrong", _with_float_hint(exercise, seen, known, message))
+    fault = (
+        _changed_fault(exercise, outcomes, cases)
+        or _dtype_fault(exercise, outcomes, wanted, cases)
+        or _call_fault(exercise, function, cases)
+    )
     if fault:
         return Verdict("wrong", fault)
-    return Verdict("right", f"{exercise.praise} on {len(cases)} random cases.")
+    return _judge_deeper(exercise, function, cases)
+
+
+def _with_float_hint(exercise: Exercise, seen: _Outcome, known: Wrong | None, message: str) -> str:
+    if known or not exercise.gradient_of or not isinstance(seen.value, (int, float)):
+        return message
+    return (
+        f"it returns a {type(seen.value).__name__}, and no gradient comes out of a number: return "
+        "the tensor, without `.item()` or `float()`."
+    )
+
+
+def _judge_deeper(exercise: Exercise, function: Callable, cases) -> Verdict:
+    """Gradients, and the exercise's own property. A gradient that is missing is said first: the
+    property may need it; one that is wrong last: the property may know why.
+    """
+    trained: list[Trained] = []
+    if exercise.gradient_of:
+        try:
+            trained = train(function, exercise.reference, exercise.gradient_of, cases)
+        except (Exception, SystemExit) as error:
+            return Verdict(
+                "wrong",
+                "The values are right, but with "
+                f"{_listed(exercise.gradient_of)} requiring grad, as in training, {_raised(error)}",
+            )
+    missing = _missing_fault(exercise, trained)
+    if missing:
+        return Verdict("wrong", missing)
+    try:
+        fault = exercise.property(function) if exercise.property else None
+    except (Exception, SystemExit) as error:
+        fault = f"The values are right on the cases, but on another input {_raised(error)}"
+    instead = fault if isinstance(fault, Verdict) else None
+    sentence = fault if isinstance(fault, str) else _gradient_fault(exercise, trained, cases)
+    if sentence:
+        return Verdict("wrong", sentence)
+    return instead or Verdict("right", f"{exercise.praise} on {len(cases)} cases.")
 
 
 @dataclass
@@ -239,21 +393,53 @@ class Lab:
         known = ", ".join(exercise.name for exercise in self.exercises)
         raise ValueError(f"lab {self.number} has no exercise {name!r}: it has {known}")
 
+    def _asked(self, function, caller: FrameType | None) -> Exercise | None:
+        """The exercise that an answer is for: the name it has where check was called, which a
+        lambda, a partial or an alias has too; else its own name.
+        """
+        if caller is not None:
+            names = {**caller.f_globals, **caller.f_locals}
+            bound = [e for e in self.exercises if names.get(e.name) is function]
+            said = [e for e in bound if e.name in caller.f_code.co_names]
+            for found in (said, bound):
+                if len(found) == 1:
+                    return found[0]
+        own_name = getattr(function, "__name__", None)
+        return next((e for e in self.exercises if e.name == own_name), None)
+
+    def _nameless(self, function):
+        """What is said of an answer that belongs to no exercise; it is handed back as it is."""
+        known = ", ".join(exercise.name for exercise in self.exercises)
+        text = (
+            f"{SIGNS['wrong']} check: {shown(function)} has none of the names of this lab's "
+            f"exercises ({known}): bind it to one, `name = …`, then `name = check(name)`."
+        )
+        if grading():
+            raise Grade(text)
+        print(text)
+        return function
+
     def check(self, function: Callable) -> Callable:
         """Judge the function by its name; returns it if right, else ftlib's own. While grading,
         raises instead.
+
+        The name is the one that it is bound to where check is called, so that a lambda, a
+        `functools.partial`, an alias or a callable object is an answer too.
 
         A check cell run again without the answer's cell gets ftlib's own, and repeats what it said
         of the answer. An answer of the student's own that is right goes into the progress file
         (`ftlib progress`), except while grading.
         """
-        exercise = self.find(function)
+        here = inspect.currentframe()
+        exercise = self._asked(function, here.f_back if here else None)
+        if exercise is None:
+            return self._nameless(function)
         verdict = self._verdict(exercise, function)
         self.said[exercise.name] = verdict
         right = verdict.status == "right"
         text = f"{SIGNS[verdict.status]} {exercise.name}: {verdict.message}"
         if grading() and not right:
-            raise Grade(text)
+            raise Grade(text.replace("\n    ", "; "))  # one line of a table
         if verdict.status == "wrong":
             text += " Going on with ftlib's."
         _show(verdict, exercise.name, text)

@@ -56,8 +56,10 @@ TEMPLATES = {
 }
 _STOP = re.compile(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)")
 _BRACKETED = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
-_ACTION = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
-_CONDITION = re.compile(r'(?:(eq|ne) )?\.(\w+)(?: "([^"\\]*)")?')
+# A dash beside a brace takes the white space on that side of the action away.
+_ACTION = re.compile(r"(?:\s*\{\{-\s|\{\{)\s*(.*?)\s*(?:\s-\}\}\s*|\}\})", re.DOTALL)
+_VARIABLES = re.compile(r"(?:(?:(\$\w+)\s*,\s*)?(\$\w+)\s*:=\s*)?(.*)", re.DOTALL)
+_CONDITION = re.compile(r'(?:(eq|ne)\s+)?(\$\w*)?(?:\.(\w+))?(?:\s+"([^"\\]*)")?')
 # Tokens that end an answer or a document in these families, where a vocabulary has them.
 END_TOKENS = (
     "<|end|>",
@@ -263,9 +265,10 @@ def render_go(template: str, messages: list[dict]) -> str:
     """The prompt that Ollama makes of `messages` ({"role", "content"}) with this template, before
     tokenisation.
 
-    The subset of Go's text/template that the templates here use: fields such as `.System` and
-    `.Role`, `range`, `if`, `else`, `else if`, and the conditions `.Field`, `eq .Field "text"`, `ne
-    .Field "text"`. TemplateError names anything else.
+    The subset of Go's text/template that chat templates use: fields such as `.System` and `.Role`,
+    `range`, `if`, `else`, `else if`, the conditions `.Field`, `eq .Field "text"`, `ne .Field
+    "text"`, white space trimmed by `{{-` and `-}}`, and variables: `range $i, $m := .Messages`,
+    `$m.Role`, and `$` for what the template was given. TemplateError names anything else.
     """
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
     joined: list[dict] = []
@@ -278,7 +281,8 @@ def render_go(template: str, messages: list[dict]) -> str:
     nodes, closer = _block(enumerate(_ACTION.split(template)))
     if closer:
         raise TemplateError(f"{{{{ {closer} }}}} without its range or if")
-    return _run(nodes, {"System": system, "Messages": joined})
+    given = {"System": system, "Messages": joined}
+    return _run(nodes, given, {"$": given})
 
 
 def _block(parts: Iterator[tuple[int, str]]) -> tuple[list, str]:
@@ -313,46 +317,62 @@ def _branch(action: str, parts: Iterator[tuple[int, str]]) -> tuple[str, list, l
     return action, body, other
 
 
-def _run(nodes: list, dot: dict) -> str:
-    """The text of the nodes, where `dot` holds the fields."""
+def _run(nodes: list, dot: dict, variables: dict) -> str:
+    """The text of the nodes, where `dot` holds the fields and `variables` what is named with $."""
     out = []
     for node in nodes:
         if isinstance(node, str):
             out.append(node)
         elif len(node) == 1:
-            out.append(str(_value(node[0], dot)))
+            out.append(str(_value(node[0], dot, variables)))
         else:
-            out.append(_run_branch(node, dot))
+            out.append(_run_branch(node, dot, variables))
     return "".join(out)
 
 
-def _run_branch(node: tuple[str, list, list], dot: dict) -> str:
+def _run_branch(node: tuple[str, list, list], dot: dict, variables: dict) -> str:
     action, body, other = node
     word, _, expression = action.partition(" ")
-    value = _value(expression, dot)
+    index_name = item_name = None
+    named = _VARIABLES.fullmatch(expression.strip())
+    if word == "range" and named:
+        index_name, item_name, expression = named.groups()
+    value = _value(expression, dot, variables)
     if not value:
-        return _run(other, dot)
-    if word == "range":
-        return "".join(_run(body, item) for item in value)
-    return _run(body, dot)
+        return _run(other, dot, variables)
+    if word != "range":
+        return _run(body, dot, variables)
+    out = []
+    for i, item in enumerate(value):
+        inside = dict(variables)
+        inside.update({name: v for name, v in ((index_name, i), (item_name, item)) if name})
+        out.append(_run(body, item, inside))
+    return "".join(out)
 
 
-def _value(expression: str, dot: dict):
-    """A field's value, or whether a comparison holds."""
+def _value(expression: str, dot: dict, variables: dict):
+    """The value of a field or a variable, or whether a comparison holds."""
     found = _CONDITION.fullmatch(expression)
-    operator, field, text = found.groups() if found else (None, "", None)
-    if not _fits(operator, field, text, dot):
+    operator, variable, field, text = found.groups() if found else (None, None, None, None)
+    if not _fits(operator, variable, field, text, dot, variables):
         fields = ", ".join("." + name for name in dot)
         raise TemplateError(
             f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, "
             f"or no field of {fields}"
         )
+    value = variables[variable] if variable else dot
+    if field:
+        value = value[field]
     if operator is None:
-        return dot[field]
-    equal = dot[field] == text
-    return equal if operator == "eq" else not equal
+        return value
+    return value == text if operator == "eq" else value != text
 
 
-def _fits(operator: str | None, field: str, text: str | None, dot: dict) -> bool:
-    """A comparison has a text to compare with, a plain field has none; and the field is there."""
-    return (operator is None) == (text is None) and field in dot
+def _fits(operator, variable, field, text, dot: dict, variables: dict) -> bool:
+    """A comparison has a text to compare with, a plain value has none; and the value is there."""
+    if (operator is None) != (text is None) or not (variable or field):
+        return False
+    if variable and variable not in variables:
+        return False
+    holder = variables[variable] if variable else dot
+    return field is None or (isinstance(holder, dict) and field in holder)

@@ -141,7 +141,7 @@ def test_verdicts():
 
     assert (
         judge(DOUBLE, lambda x: x * 2).status == "right"
-        and "2 random cases" in judge(DOUBLE, lambda x: x * 2).message
+        and "on 2 cases" in judge(DOUBLE, lambda x: x * 2).message
     )
     assert (
         judge(DOUBLE, not_yet).status == "open"
@@ -158,11 +158,6 @@ def test_verdicts():
     )  # known by the error that it raises
     assert "returns NoneType" in judge(DOUBLE, lambda x: None).message
     assert "takes 0" in judge(DOUBLE, lambda: 1).message
-
-
-def test_an_answer_that_changes_its_arguments_is_judged_by_what_it_returns():
-    assert judge(DOUBLE, lambda x: x.mul_(2)).status == "right"
-    assert judge(DOUBLE, lambda x: x.zero_()).status == "wrong"
 
 
 def test_check_hands_back_what_to_go_on_with(capsys):
@@ -323,7 +318,7 @@ OTHER = [
     ({"a": 1}, 5, "int, keys"),
     ([1, 2], [1, 3], "item 1: .*3, 2"),
     ([1, 2], [1], "1 items, 2"),
-    ([1], 5, "int items"),
+    ([1], 5, "returns int, a list of 1 items"),
     ({"a": [T]}, {"a": [T + 1]}, "at 'a' item 0"),
     (np.array([1.0, 2]), np.array([1.0, 3]), "differ"),
     (np.array([1.0, 2]), np.array([1.0]), "shape"),

@@ -138,7 +138,8 @@ def test_go_syntax_by_hand():
     [
         ("{{ .Nothing }}", "Nothing"),
         ("{{ trim .System }}", "trim"),
-        ("{{- .System }}", "outside the subset"),
+        ("{{ $m.Role }}", "outside the subset"),
+        ("{{-.System }}", "outside the subset"),
         ("{{ if .System }}x", "end"),
         ("x{{ end }}", "without"),
         ("{{ range .Messages }}{{ .System }}{{ end }}", "System"),
@@ -205,3 +206,29 @@ def test_a_damaged_gguf_is_named(tmp_path):
         (tmp_path / "x.gguf").write_bytes(content)
         with pytest.raises(TemplateError, match=r"x\.gguf.*export it again|no chat template"):
             go_template(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{- range .Messages -}} <|{{ .Role }}|>{{ .Content -}} <|end|>\n{{- end }}"
+        " {{- $.System }}",
+        "{{ range $i, $m := .Messages }}<|{{ $m.Role }}|>{{ $m.Content }}<|end|>{{ end }}"
+        "{{ .System }}",
+        "{{range $m := .Messages}}<|{{$m.Role}}|>{{.Content}}<|end|>{{end}}{{$.System}}",
+    ],
+)
+def test_white_space_trimmed_and_variables(template):
+    """As Go's text/template does it: a dash beside a brace takes the white space on its side; in a
+    range `$i` and `$m` are the index and the item, and `$` is what the template was given.
+    """
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    assert render_go(template, messages) == "<|system|>S<|end|><|user|>U<|end|>S"
+
+
+def test_the_index_of_a_range_and_a_condition_on_a_variable():
+    template = (
+        '{{ range $i, $m := .Messages }}{{ $i }}{{ if eq $m.Role "user" }}!{{ end }}{{ end }}'
+    )
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    assert render_go(template, messages) == "01!"

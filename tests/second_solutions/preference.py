@@ -115,11 +115,8 @@ def completion_logp(logits, labels):
 
 
 def implicit_reward(policy_logps, ref_logps, beta):
-    return torch.tensor(
-        [
-            beta * p - beta * r
-            for p, r in zip(policy_logps.tolist(), ref_logps.tolist(), strict=True)
-        ]
+    return torch.stack(
+        [beta * p - beta * r for p, r in zip(policy_logps, ref_logps.tolist(), strict=True)]
     )
 
 

@@ -19,6 +19,7 @@ def _rank_cases(g):
     yield torch.tensor([3.0, 2.0, 1.0, 0.0]), 0.9
     yield torch.tensor([10.0, 1.0, 1.0, 1.0, 1.0]), 0.9
     yield torch.ones(20), 0.88
+    yield torch.full((4,), 2.0), 0.5
     yield torch.linalg.svdvals(randn(g, 24, 16)), 0.9
     yield torch.linalg.svdvals(randn(g, 30, 3) @ randn(g, 3, 20)), 0.99
     yield torch.linalg.svdvals(randn(g, 32, 32)), 0.5
@@ -32,6 +33,11 @@ def _rank_of(energy, offset=1, share_of=lambda e: e[-1]):
     return rank
 
 
+def _more_than_the_share(s, share=0.9):
+    energy = s.double().square().cumsum(0)
+    return int((energy <= share * energy[-1]).sum()) + 1
+
+
 EFFECTIVE_RANK = Exercise(
     name="effective_rank",
     title="Effective rank",
@@ -39,6 +45,7 @@ EFFECTIVE_RANK = Exercise(
     difficulty=2,
     reference=effective_rank,
     cases=_rank_cases,
+    defaults=("share",),
     hints=(
         "‖M‖² = Σσᵢ² (Frobenius), and the best rank-k approximation keeps the k largest σ "
         "(Eckart–Young). "
@@ -70,6 +77,12 @@ EFFECTIVE_RANK = Exercise(
             "numerical rank",
             lambda s, share: int((s > 1e-5 * s[0]).sum()),
             "That is the numerical rank, how many are not zero: `share` is not used.",
+        ),
+        Wrong(
+            "more than the share",
+            _more_than_the_share,
+            "You go on where the share is reached exactly: *at least* `share` is asked for, so "
+            "only ranks below it (<) are not enough.",
         ),
         Wrong(
             "the rest",

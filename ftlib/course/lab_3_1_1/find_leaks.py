@@ -55,6 +55,7 @@ LEAKS = Exercise(
     difficulty=2,
     reference=find_leaks,
     cases=_leak_cases,
+    any_order=True,
     hints=(
         "Do not reason about what you froze: ask. `model.named_parameters()` yields (name, "
         "parameter).",
@@ -93,8 +94,8 @@ LEAKS = Exercise(
             lambda m: [
                 n for n, p in m.named_parameters() if p.grad is not None and "lora_" not in n
             ],
-            "You ask for `.grad`, which is None before the first backward pass: ask "
-            "`requires_grad`, before training.",
+            "You find nothing in any model. If you ask for `.grad`: it is None before the first "
+            "backward pass. Ask `requires_grad`.",
         ),
         Wrong(
             "no path",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ftlib.adapters.functional import lora_forward as _lora_forward
-from ftlib.course.exercise import Exercise, Wrong
+from ftlib.course.allocation import holds_product
+from ftlib.course.exercise import UNMEASURED, Exercise, Verdict, Wrong
 from ftlib.course.lab_3_1_1.tensors import randn
 
 
@@ -38,38 +37,19 @@ def _inside_scaling(x, W, b, A, B, s):
     return s * (F.linear(x, W, b) + _branch(x, A, B))
 
 
-class _DenseSpy(TorchDispatchMode):
-    """Notes whether any new tensor has the shape of the dense product."""
-
-    def __init__(self, shape):
-        super().__init__()
-        self.shape = tuple(shape)
-        self.seen = False
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        views = func.is_view or func.__name__.startswith(("t.", "transpose", "detach", "alias"))
-        if (
-            isinstance(out, Tensor)
-            and not views
-            and tuple(out.shape) in (self.shape, self.shape[::-1])
-        ):
-            self.seen = True
-        return out
-
-
-def _makes_dense(function) -> str | None:
+def _makes_dense(function) -> str | Verdict | None:
     g = torch.Generator().manual_seed(1)
-    x = randn(g, 3, 31)
-    W = randn(g, 37, 31)
-    A = randn(g, 2, 31)
-    B = randn(g, 37, 2)
-    with torch.no_grad(), _DenseSpy(W.shape) as spy:
-        function(x, W, None, A, B, 2.0)
-    if spy.seen:
+    x = randn(g, 2, 89)
+    W = randn(g, 97, 89)
+    A = randn(g, 2, 89)
+    B = randn(g, 97, 2)
+    made = holds_product(function, (x, W, None, A, B, 2.0), factors=(3, 4))
+    if made is None:
+        return UNMEASURED
+    if made:
         return (
-            "The values are right, but you built the out × in product (BA, or W + BA): at 4096 × "
-            "4096 in fp32 that is 64 MiB "
+            "The values are right, but you built an out × in tensor of A and B (such as BA or "
+            "W + BA): at 4096 × 4096 in fp32 that is 64 MiB "
             "for every layer and call. Multiply by A first, then by B."
         )
     return None
@@ -82,6 +62,7 @@ LORA_FORWARD = Exercise(
     difficulty=2,
     reference=_lora_forward,
     cases=_forward_cases,
+    gradient_of=("x", "A", "B"),
     property=_makes_dense,
     praise="equal to the reference, and no out × in tensor was made,",
     hints=(

@@ -26,6 +26,7 @@ LORA_SCALING = Exercise(
     difficulty=1,
     reference=lora_scaling,
     cases=_scaling_cases,
+    defaults=("use_rslora",),
     hints=(
         "Two formulas and a switch: §4.1 of the LoRA paper, and the abstract of rsLoRA (arXiv "
         "2312.03732).",

@@ -37,6 +37,7 @@ MERGE = Exercise(
     difficulty=1,
     reference=merge_weight,
     cases=_merge_cases,
+    dtypes={None: "same"},
     points=1,
     hints=(
         "The adapter adds (alpha/r)·B(Ax) to Wx. Which one matrix does the same to every x?",

@@ -46,6 +46,7 @@ Q8 = Exercise(
     difficulty=2,
     reference=q8_0_blocks,
     cases=_q8_cases,
+    dtypes={1: "same"},
     hints=(
         "32 weights share one scale d. The largest absolute value of the block becomes ±127.",
         "d = max|w| / 127; code = w / d, rounded to the nearest integer. A block of zeros has d = "

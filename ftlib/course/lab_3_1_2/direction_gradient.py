@@ -49,6 +49,7 @@ DIRECTION_GRADIENT = Exercise(
     difficulty=3,
     reference=direction_gradient,
     cases=_direction_cases,
+    keywords=("detach",),
     tolerance=1e-4,
     hints=(
         "Take one row: w' = m·v/‖v‖. With ‖v‖ a constant C the derivative is m/C, a number: eq. "

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import torch
+
 from ftlib.adapters.functional import dora_norm
-from ftlib.course.exercise import Exercise, Wrong
-from ftlib.course.lab_3_1_2.dense_product import makes_product
+from ftlib.course.allocation import holds_product
+from ftlib.course.exercise import UNMEASURED, Exercise, Verdict, Wrong
 from ftlib.course.lab_3_1_2.tensors import randn
 
 
-def _norm_property(function) -> str | None:
-    if makes_product(lambda W, A, B: function(W, A, B, 2.0)):
+def _norm_property(function) -> str | Verdict | None:
+    g = torch.Generator().manual_seed(1)
+    W = randn(g, 97, 89)
+    A = randn(g, 2, 89)
+    B = randn(g, 97, 2)
+    made = holds_product(function, (W, A, B, 2.0), factors=(1, 2))
+    if made is None:
+        return UNMEASURED
+    if made:
         return (
-            "The values are right, but you built the out × in product BA: at 4096 × 4096 in fp32 "
-            "that is 64 MiB, to get 4096 "
+            "The values are right, but you built an out × in tensor of A and B (such as BA or "
+            "W + BA): at 4096 × 4096 in fp32 that is 64 MiB, to get 4096 "
             "numbers. Expand the square: W Aᵀ is out × r and A Aᵀ is r × r."
         )
     return None

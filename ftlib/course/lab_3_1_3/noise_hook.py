@@ -45,6 +45,7 @@ HOOK = Exercise(
     difficulty=1,
     reference=noise_hook,
     cases=_hook_cases,
+    gradient_of=("output",),
     praise="noise in training mode, none in evaluation mode,",
     hints=(
         "A module knows its mode: `module.training` is True after `model.train()` and False after "

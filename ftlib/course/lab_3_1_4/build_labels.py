@@ -103,4 +103,5 @@ BUILD_LABELS = Exercise(
         "`target = answer_ids + [stop_id]`, used once in input_ids and once in labels. No shift "
         "here.",
     ),
+    dtypes={None: "index"},
 )

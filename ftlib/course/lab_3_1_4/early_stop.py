@@ -55,12 +55,23 @@ def _stop_never_resets(losses, patience):
     return best, len(losses) - 1
 
 
+def _stop_ties_are_better(losses, patience):
+    best = 0
+    for i, loss in enumerate(losses):
+        if loss <= losses[best]:
+            best = i
+        if i - best >= patience:
+            return best, i
+    return best, len(losses) - 1
+
+
 def _stop_cases(g):
     yield [3.0, 2.0, 1.5, 1.6, 1.4, 1.7, 1.6, 1.8, 1.9], 3
     yield [2.0, 1.0, 1.2, 1.1, 1.3, 1.15, 0.5], 2
     yield [2.0, 1.5, 1.4, 1.3], 2
     yield [2.0, 1.0, 1.3, 1.2, 1.1, 1.25, 1.2, 0.9], 4
     yield [2.0, 1.8, 1.9, 1.7, 1.8, 1.6, 1.7, 1.5, 1.6], 2
+    yield [2.0, 1.0, 1.0, 1.0, 0.5], 2
 
 
 EARLY_STOP = Exercise(
@@ -71,6 +82,12 @@ EARLY_STOP = Exercise(
     early_stop,
     _stop_cases,
     (
+        Wrong(
+            "a tie as a new best",
+            _stop_ties_are_better,
+            "A loss equal to the best counts as a new best in yours: only a smaller one is, else a "
+            "plateau trains on for ever.",
+        ),
         Wrong(
             "best of the future",
             _stop_global_best,
@@ -110,4 +127,6 @@ EARLY_STOP = Exercise(
         "If the loop ends, training ran to its end: (best, len(losses) - 1).",
     ),
     praise="equal to the reference, saw-tooth curves included,",
+    dtypes={None: "index"},
+    keywords=("patience",),
 )

@@ -115,4 +115,5 @@ PAD_BATCH = Exercise(
         "in torch.tensor.",
     ),
     praise="equal to ftlib's collator, also where pad == stop token,",
+    dtypes={"input_ids": "same", "labels": "same", "attention_mask": "same"},
 )

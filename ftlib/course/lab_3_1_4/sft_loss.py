@@ -104,4 +104,5 @@ SFT_LOSS = Exercise(
         "`F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), "
         "ignore_index=-100)`.",
     ),
+    gradient_of=("logits",),
 )

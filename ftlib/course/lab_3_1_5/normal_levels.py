@@ -47,6 +47,7 @@ LEVELS = Exercise(
     difficulty=2,
     reference=normal_levels,
     cases=_levels_cases,
+    dtypes={None: "same"},
     hints=(
         "`torch.special.ndtri(p)` is the normal quantile: the value below which a share p of the "
         "numbers lies. ndtri(0.5) is 0.",

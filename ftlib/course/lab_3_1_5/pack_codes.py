@@ -30,6 +30,7 @@ PACK = Exercise(
     difficulty=1,
     reference=pack_codes,
     cases=_codes_cases,
+    dtypes={None: "same"},
     points=1,
     hints=(
         "A byte has eight bits, a code four: the first code goes into the upper four, which is a "

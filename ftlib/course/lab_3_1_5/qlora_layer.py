@@ -58,31 +58,19 @@ def _levels_only(q):
     return NF4_LEVELS[q.codes().int()]
 
 
-def _makes_the_product(function) -> str | None:
-    """Whether x·dequant(W)ᵀ reaches A, B and x, and 16-bit inputs give 16-bit outputs."""
+def _keeps_dtype(function) -> str | None:
+    """Whether x in another dtype than the fp32 masters A and B gives a result in x's dtype."""
     x, q, A, B, s = next(_layer_cases(torch.Generator().manual_seed(1)))
-    leaves = [t.clone().requires_grad_() for t in (x, A, B)]
-    y = function(leaves[0], q, leaves[1], leaves[2], s)
-    if not y.requires_grad:
-        return (
-            "The values are right, but no gradient can flow: "
-            "neither `no_grad` nor `detach` belongs here."
-        )
-    y.sum().backward()
-    if any(t.grad is None for t in leaves):
-        return (
-            "The values are right, but no gradient reaches all of x, A and B: "
-            "something was detached."
-        )
-    try:
-        y = function(x.bfloat16(), q, A, B, s)
-    except RuntimeError:
-        return (
-            "With x in bf16 and A, B in fp32 it fails: "
-            "cast A and B to x's dtype, and dequantise W into it."
-        )
-    if y.dtype != torch.bfloat16:
-        return "With x in bf16 it answers in fp32: compute in x's dtype."
+    for dtype, name in ((torch.bfloat16, "bf16"), (torch.float64, "float64")):
+        try:
+            y = function(x.to(dtype), q, A, B, s)
+        except RuntimeError:
+            return (
+                f"With x in {name} and A, B in fp32 it fails: "
+                "cast A and B to x's dtype, and dequantise W into it."
+            )
+        if y.dtype != dtype:
+            return f"With x in {name} it answers in {y.dtype}: compute in x's dtype."
     return None
 
 
@@ -93,7 +81,8 @@ FORWARD = Exercise(
     difficulty=2,
     reference=qlora_forward,
     cases=_layer_cases,
-    property=_makes_the_product,
+    gradient_of=("x", "A", "B"),
+    property=_keeps_dtype,
     hints=(
         "Equation 5 of the paper. `q.dequantize(dtype)` is W (out, in) in that dtype.",
         "Linear layers multiply with the transpose: `x @ W.T`. The low-rank part is x·Aᵀ first, "

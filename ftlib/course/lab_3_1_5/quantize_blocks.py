@@ -52,6 +52,7 @@ BLOCKS = Exercise(
     difficulty=2,
     reference=quantize_blocks,
     cases=_blocks_cases,
+    dtypes={0: "index"},
     hints=(
         "`w.reshape(-1, block_size)` has one block a row. The scale of a row is its largest "
         "absolute value.",

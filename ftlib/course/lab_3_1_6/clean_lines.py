@@ -23,6 +23,7 @@ def _text_cases(g):
     yield ("\ufeffone\u200btwo\tthree\n\tindented  wide   gaps",)
     yield ("all:\n\tmake  -j2\t\n",)
     yield ("na\u00efve and plain \u00e9",)
+    yield ("x\u00b2 \u2264 \u00bd, \ufb01ve\u2026",)
 
 
 def _cleaner(
@@ -92,6 +93,12 @@ CLEAN = Exercise(
             _cleaner(form="NFD"),
             "You took letters and accents apart (NFD): most text, and most tokenizers' training, "
             "has them together (NFC).",
+        ),
+        Wrong(
+            "compatibility forms",
+            _cleaner(form="NFKC"),
+            "You used NFKC, which also replaces characters by similar ones: x\u00b2 becomes x2. "
+            "NFC is asked for: it only joins letters and their accents.",
         ),
         Wrong(
             "invisible left",

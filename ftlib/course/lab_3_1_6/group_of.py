@@ -54,6 +54,7 @@ GROUPS = Exercise(
     difficulty=2,
     reference=group_of,
     cases=_pair_cases,
+    dtypes={None: "index"},
     hints=(
         "Start with every row alone: `group = list(range(count))`.",
         "A pair (i, j) gives both the lesser of their two groups. After one pass over the pairs, "

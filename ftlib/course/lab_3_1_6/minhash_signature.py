@@ -34,6 +34,7 @@ MINHASH = Exercise(
     difficulty=2,
     reference=minhash_signature,
     cases=_hash_cases,
+    dtypes={None: "same"},
     tolerance=0.0,
     hints=(
         "Every function i has its own order of all shingles. Which comes first in the text is "

@@ -59,6 +59,7 @@ PACK = Exercise(
     difficulty=2,
     reference=pack_rows,
     cases=_length_cases,
+    dtypes={None: "index"},
     hints=(
         "`sorted(range(len(lengths)), key=lambda i: -lengths[i])` gives the indices, longest "
         "first; "

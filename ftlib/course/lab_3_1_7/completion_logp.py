@@ -45,6 +45,7 @@ LOGP = Exercise(
     difficulty=2,
     reference=completion_logp,
     cases=_logp_cases,
+    gradient_of=("logits",),
     points=3,
     hints=(
         "The logits at position t speak of token t + 1: drop the last position of the logits and "

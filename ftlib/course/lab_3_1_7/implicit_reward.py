@@ -25,6 +25,7 @@ REWARD = Exercise(
     difficulty=1,
     reference=implicit_reward,
     cases=_reward_cases,
+    gradient_of=("policy_logps",),
     points=1,
     hints=(
         "Solve the optimal policy for r. log Z(x) is the same for both answers of a prompt and is "

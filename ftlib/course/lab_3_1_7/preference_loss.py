@@ -30,6 +30,8 @@ LOSS = Exercise(
     difficulty=2,
     reference=preference_loss,
     cases=_loss_cases,
+    defaults=("label_smoothing",),
+    gradient_of=("chosen_rewards", "rejected_rewards"),
     points=2,
     hints=(
         "Bradley and Terry: the probability that chosen wins is σ(z). The loss is its negative "

@@ -50,6 +50,7 @@ LOG1MEXP = Exercise(
     difficulty=3,
     reference=log1mexp,
     cases=_log1mexp_cases,
+    gradient_of=("x",),
     tolerance=1e-6,
     property=_edges,
     hints=(

@@ -21,6 +21,7 @@ ODDS = Exercise(
     difficulty=2,
     reference=log_odds_ratio,
     cases=pair_cases,
+    gradient_of=("chosen", "rejected"),
     tolerance=1e-4,
     hints=(
         "odds(p) = p/(1 − p). With x = log p its logarithm is x − log(1 − e^x): your log1mexp.",

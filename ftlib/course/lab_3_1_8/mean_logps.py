@@ -31,6 +31,7 @@ MEAN = Exercise(
     difficulty=1,
     reference=mean_logps,
     cases=_mean_cases,
+    gradient_of=("token_logps",),
     points=1,
     hints=(
         "Only the tokens of the answer count: prompt and padding have log-probabilities too.",

@@ -38,6 +38,8 @@ ORPO = Exercise(
     difficulty=2,
     reference=orpo_loss,
     cases=_orpo_cases,
+    keywords=("lam",),
+    gradient_of=("chosen", "rejected"),
     hints=(
         "Two terms: plain fine-tuning on the chosen answer, whose loss is minus its mean "
         "log-probability, "

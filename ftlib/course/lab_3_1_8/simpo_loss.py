@@ -32,6 +32,7 @@ SIMPO = Exercise(
     difficulty=1,
     reference=simpo_loss,
     cases=_simpo_cases,
+    gradient_of=("chosen", "rejected"),
     hints=(
         "The chosen answer should lead by a margin: β times the difference of the two means, less "
         "γ.",
@@ -65,8 +66,8 @@ SIMPO = Exercise(
         Wrong(
             "log of sigmoid",
             _simpo(log=lambda z: torch.sigmoid(z).log()),
-            "Right on paper, but torch.sigmoid is 0 for a very negative argument and its "
-            "logarithm −inf: use F.logsigmoid.",
+            "Right on paper, but infinite for a pair that is ranked far wrong: σ is rounded to 0, "
+            "or 1 + e^(−z) overflows, before the logarithm. Use F.logsigmoid.",
         ),
         Wrong(
             "beta on the chosen only",

@@ -56,6 +56,7 @@ LOSS = Exercise(
     difficulty=2,
     reference=binary_loss,
     cases=_loss_cases,
+    gradient_of=("policy_logps",),
     points=3,
     hints=(
         "Three lines: the log-ratio r; the value of each row (exercise 2); the weight of each row.",
