@@ -34,7 +34,7 @@ from ftlib.adapters.whole import (
     shared_weights,
     unguard_saving,
 )
-from ftlib.core.checks import check_positive_integer
+from ftlib.core.checks import check_above_zero, check_number, check_positive_integer
 from ftlib.core.dtypes import master_like
 from ftlib.models.matrices import describe_others, elements
 from ftlib.models.nf4 import dequantize_packed, fix_4bit_layers
@@ -61,12 +61,8 @@ class AdapterConfig:
     def __post_init__(self):
         r = check_positive_integer("r", self.r, hint="r is the rank of the update")
         object.__setattr__(self, "r", r)  # frozen; NumPy's integers are not JSON
-        if not 0 < self.lora_alpha < math.inf:
-            raise ValueError(
-                f"lora_alpha={self.lora_alpha!r}: must be above 0 and finite; r or 2r are usual"
-            )
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout={self.lora_dropout!r}: must lie in [0, 1)")
+        check_above_zero("lora_alpha", self.lora_alpha)
+        check_number("lora_dropout", self.lora_dropout, 0, 1)
         if not self.target_modules:
             raise ValueError(
                 "target_modules is empty: name at least one linear layer, or pass 'all-linear'"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode
 from ftlib.core.errors import DataError
@@ -94,6 +97,15 @@ def encode_rows(
         encoded.append(_encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops))
     lengths = [len(row["input_ids"]) for row in encoded]
     return keep_short(encoded, lengths, max_length)
+
+
+@contextlib.contextmanager
+def said_of(name: str) -> Iterator[None]:
+    """Errors in the block name the argument whose rows they are about."""
+    try:
+        yield
+    except DataError as error:
+        raise type(error)(f"{name}, {error}") from None
 
 
 def keep_short(encoded: list[dict], lengths: list[int], max_length: int) -> list[dict]:

@@ -15,6 +15,7 @@ from ftlib.batches.collate import mask_rows, pad_left
 from ftlib.batches.stops import configured_stops, model_stops
 from ftlib.batches.template import check_tokenizer, prompt_ids
 from ftlib.batches.vocabulary import check_ids
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
 from ftlib.core.modes import evaluation_mode
 from ftlib.losses.isolation import (
@@ -127,6 +128,8 @@ def generate_ids(
     DataError names a conversation that cannot be asked.
     """
     check_tokenizer(tokenizer)
+    check_positive_integer("max_new_tokens", max_new_tokens)
+    check_positive_integer("batch_size", batch_size)
     options = {
         "max_new_tokens": max_new_tokens,
         "pad_token_id": tokenizer.pad_token_id,

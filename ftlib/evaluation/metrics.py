@@ -13,6 +13,7 @@ from torch import nn
 
 from ftlib.batches.collate import mask_rows, pad_right
 from ftlib.batches.vocabulary import check_ids
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
 from ftlib.core.modes import evaluation_mode
 from ftlib.data.rows import check_turn
@@ -133,6 +134,10 @@ def mean_nll(
     """Mean negative log-likelihood per token (nats) of plain texts, each after BOS. Longer texts
     are cut at max_length.
     """
+    if isinstance(texts, str):
+        raise ValueError(f"texts is one text, {texts[:40]!r}: pass a list of texts")
+    check_positive_integer("batch_size", batch_size)
+    check_positive_integer("max_length", max_length)
     rows = [tokenizer(t, truncation=True, max_length=max_length)["input_ids"] for t in texts]
     rows = [row for row in rows if len(row) > 1]
     if not rows:
@@ -183,6 +188,7 @@ def complete_matches(
     """Whether every token of each continuation is the greedy one after its text."""
     if not pairs:
         raise ValueError("pairs is empty: nothing to complete")
+    check_positive_integer("batch_size", batch_size)
     rows = []
     for text, continuation in pairs:
         given = tokenizer(text)["input_ids"]

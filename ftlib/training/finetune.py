@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftlib.batches.collate import PackedCollator, SFTCollator
-from ftlib.batches.encode import encode_rows
+from ftlib.batches.encode import encode_rows, said_of
 from ftlib.batches.packing import pack
 from ftlib.batches.stops import learnt_stops, name_turn_end
 from ftlib.batches.template import check_tokenizer
@@ -146,7 +146,10 @@ def _encode(
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, as token ids, packed if asked for."""
     train_set = encode_rows(tokenizer, rows, max_length, stops=stops)
-    eval_set = encode_rows(tokenizer, eval_rows, max_length, stops=stops) if eval_rows else None
+    eval_set = None
+    if eval_rows:
+        with said_of("eval_rows"):
+            eval_set = encode_rows(tokenizer, eval_rows, max_length, stops=stops)
     if not packing:
         return train_set, eval_set
     packed = pack(train_set, max_length)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ftlib.adapters.embeddings import changed_embeddings
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
+from ftlib.batches.encode import said_of
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, token_lists
 from ftlib.batches.stops import learnt_stops, name_turn_end
 from ftlib.batches.template import check_tokenizer
@@ -284,7 +285,8 @@ def _encode(
     if spec.paired:
         train_set = encode_pairs(tokenizer, rows, max_length, stops)
         if eval_rows:
-            eval_set = encode_pairs(tokenizer, eval_rows, max_length, stops)
+            with said_of("eval_rows"):
+                eval_set = encode_pairs(tokenizer, eval_rows, max_length, stops)
         return train_set, eval_set
     batch_size = args.train_batch_size
     if batch_size < 2:
@@ -295,7 +297,8 @@ def _encode(
     encoded = encode_binary(tokenizer, rows, max_length, stops)
     train_set = kto_order(encoded, batch_size, args.seed)
     if eval_rows:
-        encoded = encode_binary(tokenizer, eval_rows, max_length, stops)
+        with said_of("eval_rows"):
+            encoded = encode_binary(tokenizer, eval_rows, max_length, stops)
         eval_set = mismatch(encoded, args.eval_batch_size)
     return train_set, eval_set
 
