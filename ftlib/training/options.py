@@ -90,7 +90,7 @@ class TrainOptions:
         check_number("weight_decay", self.weight_decay, 0, error=RunError)
         check_seed(self.seed)
         check_warmup(self.warmup, self.steps)
-        optimizer_name(self.optimizer)
+        check_optimizer(self.optimizer)
         if self.schedule not in SCHEDULES:
             raise RunError(f"schedule={self.schedule!r}: use one of {', '.join(SCHEDULES)}")
         self.precision = check_precision(self.precision)
@@ -178,12 +178,16 @@ def uses_autocast(model, precision: str | None) -> bool:
     return precision == "bf16" and model.dtype == torch.float32
 
 
+def check_optimizer(name: str) -> None:
+    if name not in OPTIMIZERS:
+        raise RunError(f"optimizer={name!r}: use one of {', '.join(OPTIMIZERS)}")
+
+
 def optimizer_name(name: str) -> str:
     """Trainer's name of an optimizer; paged ones, whose states may move to the CPU's memory, are
     plain where there is no CUDA.
     """
-    if name not in OPTIMIZERS:
-        raise RunError(f"optimizer={name!r}: use one of {', '.join(OPTIMIZERS)}")
+    check_optimizer(name)
     if name != "adamw" and not torch.cuda.is_available():
         log.info("%s needs CUDA: training with plain AdamW", name)
         name = "adamw"
