@@ -15,7 +15,7 @@ from ftlib.course import notebooks
 @pytest.fixture(autouse=True)
 def handler():
     """SIGINT is ignored after an interrupted command, which ends here only in the test's mind."""
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
@@ -63,7 +63,18 @@ def test_other_errors_are_not_taken_for_an_interrupt(monkeypatch):
 
     with pytest.raises(SystemError, match="of its own"):
         interrupt_while(monkeypatch, "plan", ["llama-3.1-8b"], body)
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_job_in_the_background_goes_on(monkeypatch):
+    """A shell starts it with SIGINT ignored, and Ctrl-C is for the job in front."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def body(args):
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    assert interrupt_while(monkeypatch, "plan", ["llama-3.1-8b"], body) == 0
 
 
 def test_what_is_kept_is_said_by_one_process(monkeypatch, capsys, tmp_path):
@@ -102,6 +113,7 @@ def body(args):
         signal.raise_signal(signal.SIGINT)
 
 cli.COMMANDS["progress"] = body
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["ftlib", "progress"]
 cli.entry()
 """
@@ -129,7 +141,6 @@ def test_an_interrupted_notebook_leaves_no_kernel(monkeypatch):
             tidied.append(True)
             raise RuntimeError("the kernel is gone")
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         notebooks._run_apart(run())
     assert tidied

@@ -20,7 +20,9 @@ class FirstInterrupt:
         self._before = None
 
     def __enter__(self) -> FirstInterrupt:
-        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+        is_main = threading.current_thread() is threading.main_thread()  # others set no handlers
+        is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # a job in the background
+        if is_main and not is_ignored:
             self._before = signal.signal(signal.SIGINT, self._first)
         return self
 
