@@ -93,6 +93,7 @@ def test_what_is_kept_is_said_by_one_process(monkeypatch, capsys, tmp_path):
     assert f"{tmp_path}/checkpoint-100 holds the run up to step 100" in said
     assert "the same command goes on" in said
     monkeypatch.setenv("RANK", "1")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     assert interrupt_while(monkeypatch, "sft", arguments, body) == 130
     assert not capsys.readouterr().err
 
