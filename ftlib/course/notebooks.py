@@ -148,13 +148,19 @@ def _run_apart(coroutine: Coroutine) -> None:
         finally:
             ended.set()
 
-    thread.start()
-    future = asyncio.run_coroutine_threadsafe(until_ended(), loop)
+    def cancel() -> None:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if not tasks:  # interrupted before it began
+            ended.set()
+
     try:
-        future.result()
+        thread.start()
+        asyncio.run_coroutine_threadsafe(until_ended(), loop).result()
     except KeyboardInterrupt:
         interrupted.set()
-        future.cancel()
+        loop.call_soon_threadsafe(cancel)
         ended.wait(KERNEL_SHUTDOWN)
         raise
     finally:
