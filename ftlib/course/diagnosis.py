@@ -602,7 +602,7 @@ def _cut(pairs: Sequence[_Pair], tolerance: float) -> str | None:
 
 
 def _is_cut(less: Tensor, more: Tensor, axis: int, end: str, tolerance: float) -> bool:
-    if less.dim() != more.dim() or less.size(axis) >= more.size(axis) or not less.numel():
+    if less.dim() != more.dim() or less.size(axis) >= more.size(axis):
         return False
     start = more.size(axis) - less.size(axis) if end == "first" else 0
     return _equal(less, more.narrow(axis, start, less.size(axis)), tolerance)
@@ -612,15 +612,15 @@ def _is_cut(less: Tensor, more: Tensor, axis: int, end: str, tolerance: float) -
 def as_if(
     reference: Callable, cases: Sequence[Case], equal: Callable[[Any, Any], bool]
 ) -> str | None:
-    """The one argument with another value that makes the reference give what came, on every wrong
-    case: 0 or 1 for a number, zeros for a tensor, the opposite of a truth value, two exchanged.
-    None where none does, or more than one.
+    """The argument with another value that makes the reference give what came, on every wrong case:
+    0 or 1, one more or less for a number, the opposite of a truth value, the first or last item
+    left out, two exchanged. All are said if several do; None where none does, or too many.
     """
     found = []
     for words, changed in _changes(list(cases[0].given)):
         if all(_gives(reference, changed, case, equal) for case in cases):
             found.append(words)
-    return f"It is what comes out {found[0]}." if len(found) == 1 else None
+    return f"It is what comes out {', or '.join(found)}." if 0 < len(found) <= MOST_LABELS else None
 
 
 def _changes(names: Sequence[str]) -> Iterator[tuple[str, Callable[[dict], dict | None]]]:
@@ -648,6 +648,15 @@ def _negative(value):
     return -value if floating or isinstance(value, float) else None
 
 
+def _stepped(value, step: int):
+    return value + step if _is_number(value) else None
+
+
+def _left_out(value, kept: slice):
+    """A list or text without an item at one end."""
+    return value[kept] if isinstance(value, (list, str)) and len(value) > 1 else None
+
+
 def _all_true(value):
     return (
         torch.ones_like(value) if isinstance(value, Tensor) and value.dtype == torch.bool else None
@@ -660,6 +669,10 @@ _REPLACEMENTS: dict[str, Callable] = {
     "the opposite of {name}": _opposite,
     "−{name} in place of {name}": _negative,
     "{name} true everywhere": _all_true,
+    "{name} + 1": lambda value: _stepped(value, 1),
+    "{name} − 1": lambda value: _stepped(value, -1),
+    "{name} without its first item": lambda value: _left_out(value, slice(1, None)),
+    "{name} without its last item": lambda value: _left_out(value, slice(None, -1)),
 }
 
 

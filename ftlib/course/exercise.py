@@ -208,7 +208,9 @@ def _raised(error: BaseException) -> str:
 
 
 def _said_of_all(exercise: Exercise, cases, outcomes: list[_Outcome], wanted: list) -> str:
-    """How what came is related to what was wanted in every wrong case; and which cases these are."""
+    """How what came is related to what was wanted in every wrong case, and which these are; ends in
+    a colon.
+    """
     right = []
     wrong = []
     failed = False
@@ -226,7 +228,12 @@ def _said_of_all(exercise: Exercise, cases, outcomes: list[_Outcome], wanted: li
             wrong.append(Case(seen.value, want, given))
     sentences = [] if failed else [_relation(exercise, wrong)]
     sentences.append(which_inputs(right, [case.given for case in wrong]))
-    return "".join(f"{sentence} " for sentence in sentences if sentence)
+    said = " ".join(sentence for sentence in sentences if sentence)
+    if not said:
+        return ""
+    if said.startswith("It is "):
+        said = f"Your result is {said.removeprefix('It is ')}"
+    return said.removesuffix(".") + ": "
 
 
 def _relation(exercise: Exercise, wrong: list[Case]) -> str | None:

@@ -457,7 +457,7 @@ def test_an_alias_is_judged_as_the_exercise_that_it_is_bound_to(capsys):
     names = {"check": lab.check, "double": triple, "triple": triple}
     exec(compile("double = check(double)", "cell", "exec"), names)
     line = capsys.readouterr().out
-    assert line.startswith("✗ double: It is too much by `x`, everywhere. values differ")
+    assert line.startswith("✗ double: Your result is too much by `x`, everywhere: values")
 
 
 def test_an_answer_without_any_name_gets_a_sentence(capsys, monkeypatch):
@@ -583,7 +583,7 @@ def test_an_unknown_mistake_is_shown_with_input_and_both_results():
     exercise = exercise_of(double, [(torch.zeros(2),), (torch.tensor([1.0, -2.0]),)])
     message = judge(exercise, lambda x: x.abs() * 2).message
     assert message.splitlines() == [
-        "It is wrong only where `x` is negative. It is right on 1 of 2 inputs. "
+        "Your result is wrong only where `x` is negative. It is right on 1 of 2 inputs: "
         "values differ by up to 8, at [1]: 4 came, -4 is wanted.",
         "    input 2 of 2: x = tensor (2,) float32 [1, -2]",
         "    yours:  tensor (2,) float32 [2, 4]",
