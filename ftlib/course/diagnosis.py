@@ -35,11 +35,16 @@ class Case:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two results as float64 tensors."""
+    """Two results as float64 tensors; what rounding in the result's own dtype explains is equal."""
 
     got: Tensor
     want: Tensor
     given: Mapping[str, Any]
+    rounding: float
+
+    def gives(self, expected: Tensor, tolerance: float) -> bool:
+        """Whether what came is the expected."""
+        return _equal(self.got, expected, max(tolerance, self.rounding))
 
 
 def diagnose(cases: Sequence[Case], tolerance: float) -> str | None:
@@ -165,7 +170,11 @@ _SET_CLAIMS: tuple[tuple[str, Callable], ...] = (
 def _as_pair(case: Case) -> _Pair | None:
     got = _numbers(case.got)
     want = _numbers(case.want)
-    return None if got is None or want is None else _Pair(got, want, case.given)
+    if got is None or want is None:
+        return None
+    dtypes = [v.dtype for v in (case.got, case.want) if isinstance(v, Tensor)]
+    half = [torch.finfo(d).eps for d in dtypes if d in (torch.float16, torch.bfloat16)]
+    return _Pair(got, want, case.given, max(half, default=0.0))
 
 
 def _numbers(value) -> Tensor | None:
@@ -293,7 +302,7 @@ def _moved(pairs: Sequence[_Pair], tolerance: float) -> str | None:
     moves = [dict(_moves(pair.want)) for pair in pairs]
     for sentence in dict(_moves(first.want)):
         if all(
-            sentence in by_name and _equal(pair.got, by_name[sentence], tolerance)
+            sentence in by_name and pair.gives(by_name[sentence], tolerance)
             for pair, by_name in zip(pairs, moves, strict=True)
         ):
             return sentence
@@ -303,7 +312,8 @@ def _moved(pairs: Sequence[_Pair], tolerance: float) -> str | None:
 def _shifted(pairs: Sequence[_Pair], tolerance: float) -> str | None:
     """Right in all places but one end's, and one position off."""
     for axis, later in itertools.product(range(pairs[0].want.dim()), (True, False)):
-        if all(_is_shift(pair, axis, later, tolerance) for pair in pairs):
+        long = any(axis < pair.want.dim() and pair.want.size(axis) > 2 for pair in pairs)
+        if long and all(_is_shift(pair, axis, later, tolerance) for pair in pairs):
             return (
                 f"It is shifted by one position along dimension {axis}: each number is one place "
                 f"too {'late' if later else 'early'}."
@@ -312,12 +322,13 @@ def _shifted(pairs: Sequence[_Pair], tolerance: float) -> str | None:
 
 
 def _is_shift(pair: _Pair, axis: int, later: bool, tolerance: float) -> bool:
-    if pair.got.shape != pair.want.shape or axis >= pair.want.dim() or pair.want.size(axis) < 3:
+    if pair.got.shape != pair.want.shape or axis >= pair.want.dim() or pair.want.size(axis) < 2:
         return False
     count = pair.want.size(axis) - 1
     got = pair.got.narrow(axis, 1 if later else 0, count)
     want = pair.want.narrow(axis, 0 if later else 1, count)
-    return want.unique().numel() > 1 and _equal(got, want, tolerance)
+    known = want.unique().numel() > 1 or pair.want.size(axis) == 2
+    return known and _equal(got, want, tolerance)
 
 
 def _reordered(pairs: Sequence[_Pair], tolerance: float) -> str | None:
@@ -375,11 +386,16 @@ def _factor_of(pair: _Pair, tolerance: float) -> float | None:
     if not 0 < square < math.inf:
         return None
     factor = float((pair.got * pair.want).sum()) / square
-    return factor if _equal(pair.got, factor * pair.want, tolerance) else None
+    return factor if pair.gives(factor * pair.want, tolerance) else None
 
 
 def _same(one: float, other: float, tolerance: float) -> bool:
     return math.isclose(one, other, rel_tol=10 * max(tolerance, CLOSEST))
+
+
+def _for_factors(pairs: Sequence[_Pair], tolerance: float) -> float:
+    """A factor is known better than one number: rounding evens out over many."""
+    return max(tolerance, max(pair.rounding for pair in pairs) / 20)
 
 
 def _factor(pairs: Sequence[_Pair], tolerance: float) -> str | None:
@@ -387,6 +403,7 @@ def _factor(pairs: Sequence[_Pair], tolerance: float) -> str | None:
     known = [factor for factor in factors if factor]
     if len(known) < len(pairs) or not _several(pairs):
         return None
+    tolerance = _for_factors(pairs, tolerance)
     constant = all(_same(factor, known[0], tolerance) for factor in known)
     if constant:
         for value, sentence in _CONSTANTS.items():
@@ -433,13 +450,13 @@ def _differs_by(pair: _Pair, sign: float, argument, tolerance: float) -> bool:
         moved = pair.want + sign * value
     except RuntimeError:
         return False
-    return _equal(pair.got, moved, tolerance)
+    return pair.gives(moved, tolerance)
 
 
 def _constant_offset(pairs: Sequence[_Pair], tolerance: float) -> str | None:
     offsets = [float((pair.got - pair.want).mean()) for pair in pairs]
     offset = offsets[0]
-    alike = all(_equal(pair.got, pair.want + offset, tolerance) for pair in pairs)
+    alike = all(pair.gives(pair.want + offset, tolerance) for pair in pairs)
     if not alike or not math.isfinite(offset) or not _several(pairs):
         return None
     words = "too large" if offset > 0 else "too small"
@@ -458,7 +475,7 @@ def _same_along(pair: _Pair, axis: int, tolerance: float) -> bool:
     if pair.want.dim() < 2 or pair.want.size(axis) < 2:
         return False
     bias = (pair.got - pair.want).mean(axis, keepdim=True)
-    return _equal(pair.got, pair.want + bias, tolerance)
+    return pair.gives(pair.want + bias, tolerance)
 
 
 # --- a function of what is wanted -----------------------------------------------------------------
@@ -483,7 +500,7 @@ def _function_of(pairs: Sequence[_Pair], tolerance: float) -> str | None:
     if not _several(pairs):
         return None
     for words, function in _FUNCTIONS.items():
-        if all(_equal(pair.got, function(pair.want), tolerance) for pair in pairs):
+        if all(pair.gives(function(pair.want), tolerance) for pair in pairs):
             return f"It is {words}."
     return None
 
@@ -509,7 +526,7 @@ def _places(pairs: Sequence[_Pair], tolerance: float) -> str | None:
 
 
 def _only_at_end(wrong: Tensor, axis: int, last: bool) -> bool:
-    if axis >= wrong.dim() or wrong.size(axis) < 3:
+    if axis >= wrong.dim() or wrong.size(axis) < 2 or wrong.numel() < 3:
         return False
     rest = wrong.narrow(axis, 0 if last else 1, wrong.size(axis) - 1)
     return bool(wrong.any()) and not rest.any()
@@ -577,7 +594,7 @@ def _reduced(pairs: Sequence[_Pair], tolerance: float) -> str | None:
             if all(_is_reduction(pair.want, pair.got, f, axis, tolerance) for pair in pairs):
                 return f"The {name} over its dimension {axis} is what is wanted."
     for name, total in (("sum", torch.sum), ("mean", torch.mean)):
-        if all(_equal(pair.got, total(pair.want), tolerance) for pair in pairs):
+        if all(pair.gives(total(pair.want), tolerance) for pair in pairs):
             return f"It is the {name} of what is wanted."
         if all(_equal(total(pair.got), pair.want, tolerance) for pair in pairs):
             return f"Its {name} is what is wanted."

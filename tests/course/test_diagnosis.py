@@ -152,3 +152,10 @@ def test_the_inputs_that_go_wrong_are_told():
     assert which_inputs(right, wrong) == "It is wrong only where `bias` is None."
     assert which_inputs(wrong[:1], wrong[:1]) == "It is right on 1 of 2 inputs."
     assert which_inputs([], wrong) is None
+
+
+def test_rounding_in_half_precision_hides_no_relation():
+    """bf16 has 8 bits: 3·x is rounded by up to 1/256, and is 3·x all the same."""
+    wanted = [x.bfloat16() for x in X]
+    assert "`T` times what is wanted" in said(lambda x, i: x * LENGTHS[i], wanted, T=LENGTHS)
+    assert said(lambda x, i: (x.float() * 1.03 + 0.05 * x.float() ** 2).bfloat16(), wanted) is None
