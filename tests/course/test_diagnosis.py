@@ -53,7 +53,7 @@ def said(change, wanted=X, **given):
         (lambda x, i: x[None], "size 1"),
         (lambda x, i: x.flatten(), "shape is another"),
         (lambda x, i: x.where(x < x.max(), math.nan), "2 of 24 numbers are NaN, and all others"),
-        (lambda x, i: None, "`return` is missing"),
+        (lambda x, i: None, "without a `return`"),
     ],
 )
 def test_a_relation_is_told(change, words):
