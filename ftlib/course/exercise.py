@@ -19,6 +19,8 @@ import torch
 from ftlib.core.runtime import configure
 from ftlib.course.catalogue import MODULES, exercise_module
 from ftlib.course.comparing import changed, difference, dtype_difference, shown, unordered
+from ftlib.course.diagnosis import Case, as_if, diagnose, which_inputs
+from ftlib.course.gradients import TOLERANCE as GRADIENT_TOLERANCE
 from ftlib.course.gradients import Trained, train
 from ftlib.course.progress import note_exercise
 from ftlib.course.report import BOLD, SIGNS
@@ -205,6 +207,45 @@ def _raised(error: BaseException) -> str:
     return f"it raises {type(error).__name__}: {text}"
 
 
+def _said_of_all(exercise: Exercise, cases, outcomes: list[_Outcome], wanted: list) -> str:
+    """How what came is related to what was wanted in every wrong case, and which these are; ends in
+    a colon.
+    """
+    right = []
+    wrong = []
+    failed = False
+    for args, seen, want in zip(cases, outcomes, wanted, strict=True):
+        given = dict(zip(_names(exercise.reference, len(args)), args, strict=True))
+        if seen.error is None and _difference(seen.value, want, exercise) is None:
+            right.append(given)
+            continue
+        failed = failed or seen.error is not None
+        if exercise.any_order and isinstance(seen.value, (list, tuple, set, frozenset)):
+            wrong.append(
+                Case(frozenset(map(shown, seen.value)), frozenset(map(shown, want)), given)
+            )
+        else:
+            wrong.append(Case(seen.value, want, given))
+    sentences = [] if failed else [_relation(exercise, wrong)]
+    sentences.append(which_inputs(right, [case.given for case in wrong]))
+    said = " ".join(sentence for sentence in sentences if sentence)
+    if not said:
+        return ""
+    if said.startswith("It is "):
+        said = f"Your result is {said.removeprefix('It is ')}"
+    return said.removesuffix(".") + ": "
+
+
+def _relation(exercise: Exercise, wrong: list[Case]) -> str | None:
+    def equal(got, want) -> bool:
+        return _difference(got, want, exercise) is None
+
+    try:
+        return diagnose(wrong, exercise.tolerance) or as_if(exercise.reference, wrong, equal)
+    except Exception:  # what came may be of a class of the student's
+        return None
+
+
 def _unknown(exercise: Exercise, cases, i: int, seen: _Outcome, want: Any) -> str:
     """The first case that differs: its input, what came, and what was wanted."""
     line = _input_line(exercise, cases, i)
@@ -302,8 +343,22 @@ def _gradient_fault(exercise: Exercise, trained: list[Trained], cases) -> str | 
         if found:
             name, words = found
             line = _input_line(exercise, cases, i)
-            return f"The values are right, but the gradient of `{name}` is not: {words}.{line}"
+            relation = _gradient_relation(exercise, trained, cases, name)
+            said = f" {relation}" if relation else ""
+            return (
+                f"The values are right, but the gradient of `{name}` is not: {words}.{said}{line}"
+            )
     return None
+
+
+def _gradient_relation(exercise: Exercise, trained: list[Trained], cases, name: str) -> str | None:
+    """How one parameter's gradient is related to the reference's in every case."""
+    wrong = []
+    for args, one in zip(cases, trained, strict=True):
+        if name in one.want:
+            given = dict(zip(_names(exercise.reference, len(args)), args, strict=True))
+            wrong.append(Case(*one.beside(name), given))
+    return diagnose(wrong, GRADIENT_TOLERANCE)
 
 
 # --- judging --------------------------------------------------------------------------------------
@@ -327,7 +382,11 @@ def _judge(exercise: Exercise, function: Callable) -> Verdict:
     for i, (seen, want) in enumerate(zip(outcomes, wanted, strict=True)):
         if seen.error is not None or _difference(seen.value, want, exercise):
             known = _known_mistake(outcomes, exercise, cases)
-            message = known.message if known else _unknown(exercise, cases, i, seen, want)
+            if known:
+                message = known.message
+            else:
+                relation = _said_of_all(exercise, cases, outcomes, wanted)
+                message = relation + _unknown(exercise, cases, i, seen, want)
             return Verdict("wrong", _with_float_hint(exercise, seen, known, message))
     fault = (
         _changed_fault(exercise, outcomes, cases)

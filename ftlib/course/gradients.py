@@ -29,15 +29,20 @@ class Trained:
         """The parameters that the reference trains and the answer does not reach."""
         return [name for name, want in self.want.items() if want.any() and self.got[name] is None]
 
+    def beside(self, name: str) -> tuple[Tensor, Tensor]:
+        """A parameter's two gradients, with 0 where the reference's own is not finite."""
+        want = self.want[name]
+        finite = want.isfinite()
+        got = self.got[name]
+        one = torch.zeros_like(want) if got is None else torch.where(finite, got, 0.0)
+        return one, torch.where(finite, want, 0.0)
+
     def different(self) -> tuple[str, str] | None:
         """The first parameter whose gradient differs, and how. Where the reference's own is not
         finite, nothing is asked.
         """
-        for name, want in self.want.items():
-            finite = want.isfinite()
-            got = self.got[name]
-            one = torch.zeros_like(want) if got is None else torch.where(finite, got, 0.0)
-            other = torch.where(finite, want, 0.0)
+        for name in self.want:
+            one, other = self.beside(name)
             scale = max(1.0, float(other.abs().max()))
             if difference(one / scale, other / scale, TOLERANCE):
                 return name, difference(one, other, 0.0) or "values differ"

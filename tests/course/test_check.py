@@ -456,7 +456,8 @@ def test_an_alias_is_judged_as_the_exercise_that_it_is_bound_to(capsys):
     lab = Lab("3.1.1", [DOUBLE, exercise_of(triple, [(torch.ones(2),)])])
     names = {"check": lab.check, "double": triple, "triple": triple}
     exec(compile("double = check(double)", "cell", "exec"), names)
-    assert capsys.readouterr().out.startswith("✗ double: values differ")
+    line = capsys.readouterr().out
+    assert line.startswith("✗ double: Your result is too much by `x`, everywhere: values")
 
 
 def test_an_answer_without_any_name_gets_a_sentence(capsys, monkeypatch):
@@ -582,6 +583,7 @@ def test_an_unknown_mistake_is_shown_with_input_and_both_results():
     exercise = exercise_of(double, [(torch.zeros(2),), (torch.tensor([1.0, -2.0]),)])
     message = judge(exercise, lambda x: x.abs() * 2).message
     assert message.splitlines() == [
+        "Your result is wrong only where `x` is negative. It is right on 1 of 2 inputs: "
         "values differ by up to 8, at [1]: 4 came, -4 is wanted.",
         "    input 2 of 2: x = tensor (2,) float32 [1, -2]",
         "    yours:  tensor (2,) float32 [2, 4]",
@@ -609,6 +611,58 @@ def test_a_value_that_is_not_finite_is_shown_where_it_is():
     assert "at [0, 1]: inf came" in difference(
         torch.tensor([[0.0, math.inf]]), torch.zeros(1, 2), 1e-5
     )
+
+
+def test_a_result_of_as_many_items_is_not_said_to_have_another_number():
+    """A set, a dict and a text of two are no pair; a pair with a NaN has no largest difference."""
+    for two in ({1.0, 2.0}, {"a": 1, "b": 2}, "ab", torch.ones(2)):
+        assert "2 items" not in difference(two, (1.0, 2.0), 1e-5).partition("a tuple")[0]
+    assert "up to nan" not in difference((1.0, torch.tensor([math.nan])), (1.0, torch.ones(1)), 0.0)
+
+
+def test_a_stop_looked_for_from_the_end_is_told_apart():
+    """Neither accepted nor taken for the first of the list or for a stop that is kept."""
+    exercise = EXERCISES["until_stop"]
+
+    def backwards(choose):
+        def until(pieces, stops):
+            text = ""
+            for piece in pieces:
+                text += piece
+                found = [at for stop in stops if (at := text.rfind(stop)) >= 0]
+                if found:
+                    return text[: choose(found)], True
+            return text, False
+
+        return until
+
+    for choose in (min, max):
+        verdict = judge(exercise, backwards(choose))
+        assert verdict.status == "wrong"
+        assert verdict.message not in {wrong.message for wrong in exercise.wrong}
+
+
+def test_an_overflowing_exponential_is_not_taken_for_a_sigmoid():
+    """log(1 + e^(−z)) and log σ(z) are infinite at the same places: the sentence covers both."""
+    for name in ("preference_loss", "simpo_loss"):
+        (known,) = [wrong for wrong in EXERCISES[name].wrong if wrong.name == "log of sigmoid"]
+        assert "or 1 + e^(−z) overflows" in known.message
+
+    def overflowing(c, r, e=0.0):
+        def loss(z):
+            return torch.log(1 + torch.exp(-z))
+
+        return (1 - e) * loss(c - r) + (e * loss(r - c) if e else 0)
+
+    message = judge(EXERCISES["preference_loss"], overflowing).message
+    assert "1 + e^(−z) overflows" in message
+
+
+def test_a_gradient_that_is_a_factor_off_is_told():
+    exercise = exercise_of(double, [(torch.tensor([3.0, 0.5]),)], gradient_of=("x",))
+    message = judge(exercise, lambda x: 3 * x + (2 * x - 3 * x).detach()).message
+    assert "the gradient of `x` is not: values differ" in message
+    assert "It is 1.5 times what is wanted." in message
 
 
 def test_a_known_mistake_is_named_only_if_all_cases_say_so():

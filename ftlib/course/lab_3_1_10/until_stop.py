@@ -23,6 +23,9 @@ def _stop_cases(g):
     yield ["and", "<|eos|>", "on"], ["<|end|>", "<|eos|>"]
     yield [" no", " stop", " here "], ["<|end|>"]
     yield ["a", "###", "b"], []
+    # One stop twice in one piece, and the first of the list first: what looks from the end is seen.
+    yield ["one<|end|>two<|end|>three"], ["<|end|>"]
+    yield ["one<|end|>two<|eos|>three"], ["<|end|>", "<|eos|>"]
 
 
 def _stopped(found, keep=lambda text, at, stop: text[:at]):

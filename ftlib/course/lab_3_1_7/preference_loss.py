@@ -47,8 +47,8 @@ LOSS = Exercise(
             lambda c, r, e: (
                 -(1 - e) * torch.sigmoid(c - r).log() - (e * torch.sigmoid(r - c).log() if e else 0)
             ),
-            "Infinite for a pair that is ranked far wrong: use logsigmoid, which does not round σ "
-            "to 0 first.",
+            "Right on paper, but infinite for a pair that is ranked far wrong: σ is rounded to 0, "
+            "or 1 + e^(−z) overflows, before the logarithm. Use F.logsigmoid.",
         ),
         Wrong(
             "sign of z",
