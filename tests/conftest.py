@@ -106,6 +106,14 @@ def unmarked(template: str) -> str:
     return template
 
 
+# Gemma's layout: the turn ends in a token that is not the tokenizer's eos, and a newline.
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' ~ ('model' if m.role == "
+    "'assistant' else m.role) ~ '\n' ~ m.content ~ '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
 def byte_tokenizer(template: str | None = PLAIN, **tokens):
     """A tokenizer of single bytes: every text is as many tokens as bytes, and each chat marker is
     one token.
@@ -132,6 +140,15 @@ def byte_tokenizer(template: str | None = PLAIN, **tokens):
             single=f"{bos} $A", special_tokens=[(bos, tok.token_to_id(bos))]
         )
     return PreTrainedTokenizerFast(tokenizer_object=tok, chat_template=template, **names)
+
+
+def gemma_tokenizer():
+    """A byte tokenizer with Gemma's markers and layout; its eos is another token."""
+    tokenizer = byte_tokenizer(eos_token="<|eos|>")
+    markers = ["<start_of_turn>", "<end_of_turn>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": markers})
+    tokenizer.chat_template = GEMMA
+    return tokenizer
 
 
 def llama(

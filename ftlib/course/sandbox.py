@@ -9,7 +9,6 @@ whole.
 
 from __future__ import annotations
 
-import functools
 import json
 import multiprocessing
 import os
@@ -185,29 +184,9 @@ def _run_check(shell, step: Step, check) -> str:
     names = shell.user_ns
     names["check"] = check  # whatever the cells before have made of this name
     answer = names.get(name)
-    if name in names and not callable(answer):
-        wrong = f"it is of type {type(answer).__name__}, a function is wanted"
-    else:
-        if name in names:
-            names[name] = _named(answer, name)
-        wrong = _error(shell.run_cell(step.source))
+    wrong = _error(shell.run_cell(step.source))
     names[name] = check.__self__.find(name).reference if wrong else answer
     return wrong
-
-
-def _named(answer, name: str):
-    """The answer as a function of this name, which is what `check` goes by: a lambda, a partial, an
-    alias and a callable object have another name or none.
-    """
-    if getattr(answer, "__name__", None) == name:
-        return answer
-
-    def call(*args, **kwargs):
-        return answer(*args, **kwargs)
-
-    functools.update_wrapper(call, answer, updated=())
-    call.__name__ = name
-    return call
 
 
 def _error(result) -> str:

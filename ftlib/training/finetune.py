@@ -122,11 +122,13 @@ def finetune(
             check_packing(model, seen, tokenizer.pad_token_id)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
     recompute_activations(model, checkpointing)
-    identity = {**options.identity(), "neftune_alpha": neftune_alpha}
-    if packing:
-        identity["packing"] = True
-    encoded = [train_set, eval_set]
-    settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **identity)
+    settings = {}
+    if options.output_dir:
+        identity = {**options.identity(), "neftune_alpha": neftune_alpha}
+        if packing:
+            identity["packing"] = True
+        encoded = [train_set, eval_set]
+        settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **identity)
     collator = PackedCollator if packing else SFTCollator
     with open_folder(options.output_dir, settings, resume, args) as folder:
         trainer = SFTTrainer(

@@ -25,6 +25,7 @@ from torch import nn
 from ftlib.adapters.active import adapter_of
 from ftlib.adapters.embeddings import base_parameter, changed_embeddings
 from ftlib.adapters.io import base_name
+from ftlib.batches.template import chat_template_of
 from ftlib.data.rows import fingerprint
 from ftlib.training.errors import RunError
 
@@ -68,7 +69,7 @@ def run_settings(model, tokenizer, rows, eval_rows, encoded: list, **options) ->
     ids.
     """
     adapter = adapter_of(model)
-    template = tokenizer.chat_template or ""
+    template = chat_template_of(tokenizer) or ""
     settings = {
         "base": base_name(model),
         "dtype": str(model.dtype).removeprefix("torch."),

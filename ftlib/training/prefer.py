@@ -201,13 +201,12 @@ def _run(
         check_later_tokens(model, seen, tokenizer.pad_token_id)
         collator = preference_collator(model, tokenizer, spec, share, seen)
     recompute_activations(model, options.checkpointing)
-    recorded = {
-        **options.identity(),
-        **objective.settings(),
-        "share_prefix": getattr(collator, "share_prefix", False),
-    }
-    encoded = [train_set, eval_set]
-    settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **recorded)
+    settings = {}
+    if options.output_dir:
+        shares = getattr(collator, "share_prefix", False)
+        recorded = {**options.identity(), **objective.settings(), "share_prefix": shares}
+        encoded = [train_set, eval_set]
+        settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **recorded)
     with open_folder(options.output_dir, settings, options.resume, args) as folder:
         trainer = PreferenceTrainer(
             model,

@@ -18,10 +18,8 @@ def as_in_training(model, precision: str | None) -> torch.autocast:
     """A context in which the model computes as `SFTTrainer` has it compute: some attention has no
     kernels for fp32.
     """
-    kind = model.device.type
-    if kind == "meta" or not uses_autocast(model, precision):
-        return torch.autocast("cpu", enabled=False)
-    return torch.autocast(kind, torch.bfloat16)
+    enabled = uses_autocast(model, precision)
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=enabled)
 
 
 def token_rows(items: list[dict]) -> list[list[int]]:
@@ -45,11 +43,8 @@ def _changes_by(shift: Shift) -> str:
 def check_later_tokens(model, rows: Iterable[list[int]], pad_token_id: int) -> None:
     """RunError where a token's log-probability depends on what comes after it: text, as in an
     encoder, which sees the answer that it is to learn; or padding. `rows`: token ids of some
-    conversations. A process whose weights are to be sent to it later (FSDP) leaves this to those
-    that have them.
+    conversations.
     """
-    if model.device.type == "meta":
-        return
     shift = later_shift(model, rows, pad_token_id)
     if shift.is_fault:
         raise RunError(
@@ -63,8 +58,6 @@ def check_packing(model, rows: Iterable[list[int]], pad_token_id: int) -> None:
     """RunError where conversations in a packed row do not stay apart. `rows`: token ids of some
     that are to be packed.
     """
-    if model.device.type == "meta":
-        return
     try:
         shift = packing_shift(model, rows, pad_token_id)
     except TypeError as error:  # a forward pass without position_ids
@@ -84,8 +77,6 @@ def why_inexact(model, rows: Iterable[list[int]], pad_token_id: int) -> str | No
     """Why the prompt of a pair cannot be run once for both completions, as the model itself shows;
     None where that is exact. `rows`: token ids of some prompts and completions.
     """
-    if model.device.type == "meta":
-        return None
     try:
         shift = sharing_shift(model, rows, pad_token_id)
     except (RuntimeError, TypeError, AssertionError, IndexError) as error:

@@ -96,6 +96,8 @@ class SFTTrainer(Trainer):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)
+        except torch.OutOfMemoryError:  # a RuntimeError, and no fault of the disk's
+            raise
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             before = last_checkpoint(Path(self.args.output_dir))
@@ -189,6 +191,8 @@ def _named_damage(checkpoint: str | None, patterns: tuple[str, ...]) -> Iterator
     """RunError that names a checkpoint's files where reading them fails in the block."""
     try:
         yield
+    except torch.OutOfMemoryError:  # the files may be whole: nobody is told to delete them
+        raise
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         if checkpoint is None:
             raise

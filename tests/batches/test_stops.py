@@ -4,7 +4,7 @@ model's own ends; the same in masks, generation and what is left in generation_c
 
 import pytest
 import torch
-from conftest import CHATML, LLAMA3, PLAIN, byte_tokenizer, chat, llama, unmarked
+from conftest import CHATML, LLAMA3, PLAIN, byte_tokenizer, chat, gemma_tokenizer, llama, unmarked
 
 import ftlib as ft
 from ftlib.batches.encode import encode_rows
@@ -16,25 +16,11 @@ from ftlib.core.errors import DataError, LoadError
 from ftlib.evaluation import generate
 
 TALK = [*chat("a", "b")["messages"], *chat("c", "d")["messages"]]
-# Gemma's layout: the turn ends in a token that is not the tokenizer's eos, and a newline.
-GEMMA = (
-    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' ~ ('model' if m.role == "
-    "'assistant' else m.role) ~ '\n' ~ m.content ~ '<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
 # Phi's: eos once more at the end of the whole conversation, with and without a newline before it.
 PHI = (
     "{% for m in messages %}{{ '<|' ~ m.role ~ '|>' ~ m.content ~ '<|end|>SPACE' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
 )
-
-
-def gemma():
-    tokenizer = byte_tokenizer(eos_token="<|eos|>")
-    markers = ["<start_of_turn>", "<end_of_turn>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": markers})
-    tokenizer.chat_template = GEMMA
-    return tokenizer
 
 
 def phi(space=""):
@@ -49,7 +35,7 @@ def phi(space=""):
         (lambda: byte_tokenizer(PLAIN), "<|end|>"),
         (lambda: byte_tokenizer(LLAMA3, pad_token="<|eot_id|>"), "<|eot_id|>"),
         (lambda: byte_tokenizer(CHATML), "<|im_end|>"),
-        (gemma, "<end_of_turn>"),
+        (gemma_tokenizer, "<end_of_turn>"),
         (phi, "<|end|>"),
         (lambda: phi("\n"), "<|end|>"),
     ],
@@ -87,7 +73,9 @@ def test_a_marker_that_is_no_special_token_ends_a_turn_and_is_cut_off_an_answer(
 
 
 # --- masks ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize("make", [gemma, phi, lambda: phi("\n")], ids=["gemma", "phi", "phi-n"])
+@pytest.mark.parametrize(
+    "make", [gemma_tokenizer, phi, lambda: phi("\n")], ids=["gemma", "phi", "phi-n"]
+)
 @pytest.mark.parametrize("marks", [False, True], ids=["prefix", "marks"])
 def test_the_end_that_is_not_eos_is_learnt_and_nothing_after_it(make, marks):
     """Not Gemma's newline, not Phi's eos at the end of the whole conversation."""
@@ -163,7 +151,7 @@ def test_an_empty_answer_within_a_conversation_is_refused(empty):
     """It would be learnt as an immediate stop; with weight 0 it is context."""
     talk = [dict(m) for m in TALK]
     talk[1]["content"] = empty
-    for tokenizer in (byte_tokenizer(), gemma()):
+    for tokenizer in (byte_tokenizer(), gemma_tokenizer()):
         with pytest.raises(DataError, match="row 0: message 1 is an empty answer"):
             encode_rows(tokenizer, [{"messages": talk}])
         pair = {

@@ -498,7 +498,7 @@ def test_answers_of_any_kind_are_checked_by_their_name():
     wrong = run_steps(setup, steps, limit=LIMIT)
     said = {step.check: why for step, why in zip(steps, wrong, strict=True) if step.check}
     assert said == dict.fromkeys(written, "") | {
-        KL: "it is of type float, a function is wanted",
+        KL: "✗ kl_estimate: it is 0.5, not a function: define it as the stub.",
     }
     assert wrong[-1] == ""
 

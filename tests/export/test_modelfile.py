@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import CHATML, byte_tokenizer
+from conftest import CHATML, GEMMA, byte_tokenizer, gemma_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -331,21 +331,6 @@ def test_diagnosis(tmp_path):
         diagnose_stops(file, modelfile) == []
         and diagnose_stops(byte_tokenizer(CHATML), str(modelfile)) == []
     )
-
-
-GEMMA = (
-    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' ~ m.role ~ '\n' ~ m.content ~ "
-    "'<end_of_turn>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
-
-
-def gemma_tokenizer():
-    tokenizer = byte_tokenizer(eos_token="<|eos|>")
-    markers = ["<start_of_turn>", "<end_of_turn>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": markers})
-    tokenizer.chat_template = GEMMA
-    return tokenizer
 
 
 @pytest.mark.parametrize("named", ["<end_of_turn>", "<turn|>", "[/INST]"])

@@ -2,6 +2,7 @@
 goes on only as the run that it was; its folder is one process's at a time; damage is named by file.
 """
 
+import copy
 import json
 import multiprocessing
 import shutil
@@ -152,8 +153,6 @@ def other_weights(model, tokenizer):
     "change, name", [(other_template, "chat_template"), (other_weights, "base_weights")]
 )
 def test_a_run_goes_on_only_as_itself(change, name, begun, tokenizer):
-    import copy
-
     model = adapted()
     tokenizer = copy.deepcopy(tokenizer)
     change(model, tokenizer)
@@ -244,3 +243,29 @@ def test_a_full_disk_names_the_file(tmp_path):
     with pytest.raises(OSError, match=message), replacing(tmp_path / "manifest.json"):
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["_load_optimizer_and_scheduler", "_save_checkpoint"])
+def test_too_little_memory_is_no_damage(method, tokenizer, tmp_path, monkeypatch):
+    """Whoever runs out of memory is told that, and not to delete a checkpoint or make room."""
+    folder = tmp_path / "run"
+    given = {"output_dir": folder, "steps": 6}
+    train(adapted(), tokenizer, **given)
+    shutil.rmtree(folder / "checkpoint-6")
+
+    def out_of_memory(self, *arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer_module.Trainer, method, out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(adapted(), tokenizer, **given)
+    assert (folder / "checkpoint-4/complete").is_file()
+
+
+def test_several_templates_by_name(tokenizer, tmp_path):
+    """The default one trains, and is what the run is known by."""
+    one = copy.deepcopy(tokenizer)
+    several = copy.deepcopy(tokenizer)
+    several.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ messages }}"}
+    train(adapted(), several, output_dir=tmp_path / "run")
+    assert train(adapted(), one, output_dir=tmp_path / "run").resumed_from == 4
