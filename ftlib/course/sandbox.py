@@ -117,10 +117,12 @@ def _run_until_it_dies(setup, done, steps, limit, start_limit) -> Ran:
         buffer = bytearray()
         try:
             _setup_went_well(_line(receiver, buffer, start_limit))
-            while len(ran.wrong) < len(steps):
+            alive = True
+            while alive and len(ran.wrong) < len(steps):
                 wrong, changed = _line(receiver, buffer, limit)
                 ran.wrong.append(wrong)
                 ran.changed += changed
+                alive = not wrong.startswith("!")
         except TimeoutError:
             ran.wrong.append(f"!ran past its limit of {limit:g} s")
         except EOFError:
