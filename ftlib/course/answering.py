@@ -170,7 +170,7 @@ def _error_line(result) -> str:
 
 # --- in the judging process -----------------------------------------------------------------------
 class LineLost(BaseException):
-    """The submission's process has gone, or sends what is no message of ours."""
+    """The submission's process has gone; or sends what is no message of ours, as the text says."""
 
 
 class Line:
@@ -185,7 +185,7 @@ class Line:
             self.connection.send_bytes(pickle.dumps((request, *arguments)))
             message = self.connection.recv_bytes(LONGEST)
         except (EOFError, OSError):  # OSError: a broken pipe, or a message that is too long
-            raise LineLost("ended the process (out of memory, or os._exit?)") from None
+            raise LineLost from None
         try:
             reply = decode(message, connect)
             if "value" in reply:

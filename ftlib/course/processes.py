@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -51,34 +52,43 @@ def _adopting() -> Iterator[None]:
         _prctl(SET_CHILD_SUBREAPER, before.value)
 
 
-def _table() -> dict[int, tuple[int, str, str]]:
-    """{process: (its parent, its state, when it began)} of all processes."""
-    found = {}
+@dataclass(frozen=True)
+class Running:
+    """A process; `began` tells it from a later one of the same number. `ended`: it waits for its
+    parent to ask how.
+    """
+
+    pid: int
+    began: str
+    parent: int = field(compare=False)
+    ended: bool = field(compare=False)
+
+
+def _all() -> list[Running]:
+    found = []
     for folder in PROC.iterdir():
         if not folder.name.isdecimal():
             continue
         try:
             text = (folder / "stat").read_text(errors="replace")
-        except OSError:  # it has ended
+        except OSError:  # it has gone
             continue
-        fields = text.rpartition(")")[2].split()  # the name before may hold anything
-        found[int(folder.name)] = (int(fields[1]), fields[0], fields[19])
+        state, parent, *rest = text.rpartition(")")[2].split()  # the name before may hold anything
+        found.append(Running(int(folder.name), rest[17], int(parent), state in "ZX"))
     return found
 
 
-def below(ancestor: int) -> set[tuple[int, str]]:
-    """(process, when it began) of all that run below a process; not those that have ended and wait
-    for their parent. Empty where there is no /proc.
-    """
-    table = _table() if LINUX else {}
-    family = {ancestor}
-    grown = True
-    while grown:
-        more = {pid for pid, (parent, _, _) in table.items() if parent in family} - family
+def below(ancestor: int) -> set[Running]:
+    """The processes below one, at any depth. Empty where there is no /proc."""
+    everything = _all() if LINUX else []
+    family: set[Running] = set()
+    ancestors = {ancestor}
+    while True:
+        more = {one for one in everything if one.parent in ancestors} - family
+        if not more:
+            return family
         family |= more
-        grown = bool(more)
-    family.discard(ancestor)
-    return {(pid, table[pid][2]) for pid in family if table[pid][1] not in "ZX"}
+        ancestors |= {one.pid for one in more}
 
 
 @contextlib.contextmanager
@@ -109,18 +119,24 @@ def _kill_groups(leaders: list) -> None:
                 kill(leader.pid, signal.SIGKILL)
 
 
-def _end_all_but(before: set[tuple[int, str]]) -> None:
+def _end_all_but(before: set[Running]) -> None:
     """End what is below this process and was not there before, until nothing new is left: what is
     ended last may have started another.
     """
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         left = below(os.getpid()) - before
-        if not left:
+        for one in left:
+            _end(one)
+        if all(one.ended and one.parent != os.getpid() for one in left):
             return
-        for pid, _ in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):  # not ours to wait for
-                os.waitpid(pid, os.WNOHANG)
         time.sleep(PAUSE)
+
+
+def _end(one: Running) -> None:
+    if not one.ended:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(one.pid, signal.SIGKILL)
+    elif one.parent == os.getpid():
+        with contextlib.suppress(ChildProcessError):  # somebody else here has asked
+            os.waitpid(one.pid, os.WNOHANG)

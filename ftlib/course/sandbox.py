@@ -27,11 +27,13 @@ from ftlib.course.submissions import OPENS
 
 CHUNK = 65_536  # bytes a read
 LONGEST = 1_000_000  # bytes of a line
+GRACE = 2.0  # seconds
+ENDED = "ended the process (out of memory, or os._exit?)"
 LONGEST_REASON = 500  # characters
 PRELOAD = (
     "ftlib.course.exercise",
-    "ftlib.course.sandbox",
     "ftlib.course.answering",
+    "ftlib.course.grading",  # what a script that grades imports, each process imports again
     "ftlib.course.plots",
     "IPython.core.interactiveshell",
 )
@@ -114,19 +116,19 @@ def _run_until_it_dies(setup, done, steps, limit, start_limit) -> Ran:
         ended_with_the_block(processes),
     ):
         receiver = _start(folder, setup, done, steps, processes)
-        buffer = bytearray()
+        said = _Lines(receiver, processes[0].sentinel)
         try:
-            _setup_went_well(_line(receiver, buffer, start_limit))
+            _setup_went_well(said.next(start_limit))
             alive = True
             while alive and len(ran.wrong) < len(steps):
-                wrong, changed = _line(receiver, buffer, limit)
+                wrong, changed = said.next(limit)
                 ran.wrong.append(wrong)
                 ran.changed += changed
                 alive = not wrong.startswith("!")
         except TimeoutError:
             ran.wrong.append(f"!ran past its limit of {limit:g} s")
         except EOFError:
-            ran.wrong.append("!ended the process that judges")
+            ran.wrong.append(f"!{ENDED}")
         finally:
             receiver.close()
     for process in processes:
@@ -156,24 +158,45 @@ def _setup_went_well(said) -> None:
         raise SetupError(f"the lab's set-up cell fails on this machine: {wrong.lstrip('!')}")
 
 
-def _line(connection, buffer: bytearray, limit: float) -> tuple[str, list[str]]:
-    """(what went wrong, what was changed) of the next line, in JSON, from the other end.
-    TimeoutError when `limit` seconds have passed, EOFError at the end.
+class _Lines:
+    """What the judging process says, a line of JSON at a time: what went wrong, what was changed.
+    `sentinel` can be read from when the process that runs the cells has ended.
     """
-    until = time.monotonic() + limit
-    while b"\n" not in buffer:
-        left = max(0.0, until - time.monotonic())
-        readable, _, _ = select.select([connection], [], [], left)
-        if not readable:
-            raise TimeoutError
-        got = os.read(connection.fileno(), CHUNK)
-        if not got or len(buffer) > LONGEST:
+
+    def __init__(self, connection, sentinel: int):
+        self.connection = connection
+        self.sentinel = sentinel
+        self.buffer = bytearray()
+
+    def next(self, limit: float) -> tuple[str, list[str]]:
+        """The next line. TimeoutError when `limit` seconds have passed; EOFError at the end, or
+        when the process that runs the cells has ended and the other does not say so: a fork of the
+        first still holds its line.
+        """
+        until = time.monotonic() + limit
+        watched = [self.connection, self.sentinel]
+        while b"\n" not in self.buffer:
+            left = max(0.0, until - time.monotonic())
+            readable, _, _ = select.select(watched, [], [], left)
+            if self.connection in readable:
+                self._read()
+            elif self.sentinel in watched and readable:
+                watched.remove(self.sentinel)
+                until = min(until, time.monotonic() + GRACE)
+            elif self.sentinel in watched:
+                raise TimeoutError
+            else:
+                raise EOFError
+        line, _, rest = bytes(self.buffer).partition(b"\n")
+        self.buffer[:] = rest
+        wrong, changed = json.loads(line)
+        return wrong, changed
+
+    def _read(self) -> None:
+        got = os.read(self.connection.fileno(), CHUNK)
+        if not got or len(self.buffer) > LONGEST:
             raise EOFError
-        buffer += got
-    line, _, rest = bytes(buffer).partition(b"\n")
-    buffer[:] = rest
-    wrong, changed = json.loads(line)
-    return wrong, changed
+        self.buffer += got
 
 
 def _quiet() -> None:
@@ -224,7 +247,7 @@ def _judge(sender, connection, setup: str, done: list[Step], steps: list[Step]) 
         for step in steps:
             _tell(sender, exercises.run(step), line.ask("changes"))
     except LineLost as lost:
-        _tell(sender, f"!{lost}", [])
+        _tell(sender, f"!{str(lost) or ENDED}", [])
 
 
 class _Exercises:
