@@ -6,11 +6,12 @@ answer from afar as it takes a function. What goes to the submission's process i
 comes from it is not trusted, and is plain values (`ftlib.course.plain`).
 
 Beyond a submission's reach, whatever its code changes in its own process: the cases, the reference,
-the comparison of values, arguments and gradients, the sentences, the points. It can only give
-results, and right ones earn the points. Within its reach, since it is seen in its own process: what
-an `observer` of `ftlib.course.calls` reports (whether a product was held in memory, whether a hook
-was left behind), and what it changed in ftlib (`ftlib.course.patches`). Before each check ftlib is
-put back as it was, so that the plain ways to change such a report do nothing.
+the comparison of values and gradients, the sentences, the points. It can only give results, and
+right ones earn the points. Within its reach, since it is seen in its own process: what an
+`observer` of `ftlib.course.calls` reports (whether a product was held in memory, whether a hook was
+left behind), what the arguments are after a call, and what it changed in ftlib
+(`ftlib.course.patches`). Before each check ftlib is put back as it was, so that the plain ways to
+change such a report do nothing.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ them). Both are forked from a server that has the libraries loaded (multiprocess
 so fresh ones cost a fraction of a second instead of the seconds that importing torch takes. When
 they are no longer needed, all that they have started is ended too (`ftlib.course.processes`).
 
-They run under the caller's account, and what that account may do, such as writing to its files, the
-cells may do: untrusted code needs a container, or an account of its own, around the whole.
+They run under the caller's account, and what that account may do, such as writing to its files or
+ending its processes, the cells may do: untrusted code needs a container, or an account of its own,
+around the whole.
 """
 
 from __future__ import annotations
