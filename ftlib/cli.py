@@ -1,7 +1,8 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is
 ready, `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
 `ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs
-out and mark them, `ftlib progress` shows what a student has done, `ftlib prerequisites` asks what
+out and mark them, `ftlib exercise` writes and checks an exercise of an instructor's own, `ftlib
+progress` shows what a student has done, `ftlib prerequisites` asks what
 one should know before lab 1.
 """
 
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_release(commands)
     _add_grade(commands)
+    _add_exercise(commands)
     _add_plan(commands)
     _add_progress(commands)
     _add_prerequisites(commands)
@@ -150,6 +152,18 @@ def _add_grade(commands) -> None:
         default=20,
         help="seconds that one cell may take (default: 20)",
     )
+
+
+def _add_exercise(commands) -> None:
+    command = commands.add_parser("exercise", help="write an exercise of your own, or check one")
+    actions = command.add_subparsers(dest="action", required=True)
+    new = actions.add_parser("new", help="a working exercise from the template, ready to change")
+    check = actions.add_parser("check", help="whether an exercise is sound, and what it lacks")
+    for action in (new, check):
+        action.add_argument("lab", help="such as 3.1.7")
+        action.add_argument("name", help="of the student's function, such as margin_of_pairs")
+    new.add_argument("--title", default="", help="default: the name in words")
+    new.add_argument("--after", default="", help="an exercise of the lab (default: its last)")
 
 
 def _add_plan(commands) -> None:
@@ -303,6 +317,26 @@ def run_grading(args) -> int:
     return 0
 
 
+def run_authoring(args) -> int:
+    from ftlib.course import authoring
+    from ftlib.course.exercise import load_lab
+
+    if args.action == "new":
+        for path in authoring.new_exercise(args.lab, args.name, args.title, args.after):
+            print(path)
+        print(
+            f"Change these; then `ftlib exercise check {args.lab} {args.name}`, and `ftlib labs "
+            f"{args.lab} --write-back` for the notebook's outputs."
+        )
+        return 0
+    faults = authoring.check_exercise(args.lab, args.name)
+    for fault in faults:
+        print(f"✗ {fault}")
+    if not faults:
+        print(f"✓ {authoring.describe(load_lab(args.lab).find(args.name))}")
+    return 1 if faults else 0
+
+
 def show_progress(args) -> int:
     from ftlib.course.progress import mark_read, progress_path, progress_text, summary
 
@@ -372,6 +406,7 @@ COMMANDS = {
     "export": run_export,
     "release": run_release,
     "grade": run_grading,
+    "exercise": run_authoring,
     "plan": show_plan,
     "progress": show_progress,
     "prerequisites": ask_prerequisites,
