@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ftlib.course.calls import observer
+
 # Calls that hand a tensor's numbers to NumPy or Python, where no spy of torch's sees what they
 # become.
 _WAYS_OUT = ("numpy", "__array__", "tolist", "item", "__dlpack__", "__float__")
@@ -98,6 +100,7 @@ class _WaysOut(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@observer
 def holds_product(function: Callable, arguments: tuple, factors: tuple[int, int]) -> bool | None:
     """Whether function(*arguments) ever holds as many numbers as the product of two of its
     arguments has, all of them made from both.

@@ -198,9 +198,12 @@ class Submission:
         self.answer_cells = {
             grade_id(cell): cell for cell in source.cells if nbgrader_mark(cell).get("solution")
         }
+        self.setup = setup_cell(source).source.strip()
         self.edited: set[str] = set()
         self.unedited: set[str] = set()
         self.answered: set[str] = set()
+        self.note_setup(notebook)
+        self.note_points(notebook)
         self.parts = self._read(notebook)
         self.defined = {
             name: [i for i, part in enumerate(self.parts) if name in part.defined]
@@ -211,12 +214,11 @@ class Submission:
 
     def _read(self, notebook) -> list[Part]:
         """The code cells, but for the set-up cell as it was given."""
-        setup = setup_cell(self.source).source.strip()
         given = {cell.source.strip() for cell in self.source.cells}
         parts = []
         for cell in notebook.cells:
             text = cell["source"]
-            if cell["cell_type"] != "code" or text.strip() == setup:
+            if cell["cell_type"] != "code" or text.strip() == self.setup:
                 continue
             part = Part(text)
             identity = grade_id(cell)
@@ -328,6 +330,26 @@ class Submission:
         elif len(defined) > 1:
             which = "the last one before its check" if checks else "the last one"
             self.notes.append(f"{name}: defined {len(defined)} times, {which} was graded")
+
+    def note_setup(self, notebook) -> None:
+        """A note where the set-up cell is not as it was given."""
+        texts = [cell["source"].strip() for cell in notebook.cells if cell["cell_type"] == "code"]
+        if self.setup in texts:
+            return
+        edited = any("open_lab(" in text for text in texts)
+        what = "was edited" if edited else "is missing"
+        self.notes.append(f"the set-up cell {what}: the source's was run")
+
+    def note_points(self, notebook) -> None:
+        """Notes on points that are not the source's."""
+        points = {grade_id(c): nbgrader_mark(c).get("points") for c in self.check_cells.values()}
+        noted = set()
+        for cell in notebook.cells:
+            identity = grade_id(cell)
+            said = nbgrader_mark(cell).get("points")
+            if identity in points and said != points[identity] and identity not in noted:
+                noted.add(identity)
+                self.notes.append(f"the points of {identity} were edited: the source's count")
 
     def note_missing(self) -> None:
         """Notes on answer and check cells that are missing or edited, in the source's order."""

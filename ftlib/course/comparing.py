@@ -255,7 +255,7 @@ def changed(before, after) -> bool:
     if isinstance(before, np.ndarray):
         return before.shape != after.shape or before.tobytes() != after.tobytes()
     if isinstance(before, nn.Module):
-        return changed(_state(before), _state(after))
+        return changed(module_state(before), module_state(after))
     if isinstance(before, dict):
         return list(before) != list(after) or changed(list(before.values()), list(after.values()))
     if isinstance(before, (list, tuple)):
@@ -277,7 +277,7 @@ def _tensor_changed(before: torch.Tensor, after: torch.Tensor) -> bool:
     return not bool(equal.all())
 
 
-def _state(module: nn.Module) -> dict:
+def module_state(module: nn.Module) -> dict:
     """What of a module a cell could change: numbers, what trains, modes."""
     state: dict[str, Any] = {"mode": [part.training for part in module.modules()]}
     state["trains"] = {name: p.requires_grad for name, p in module.named_parameters()}

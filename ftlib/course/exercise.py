@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 import inspect
 import os
 import textwrap
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
@@ -17,15 +15,14 @@ from typing import Any
 import torch
 
 from ftlib.core.runtime import configure
+from ftlib.course.calls import Outcome, call, fault_of
 from ftlib.course.catalogue import MODULES, exercise_module
-from ftlib.course.comparing import changed, difference, dtype_difference, shown, unordered
+from ftlib.course.comparing import difference, dtype_difference, shown, unordered
 from ftlib.course.diagnosis import Case, as_if, diagnose, which_inputs
 from ftlib.course.gradients import TOLERANCE as GRADIENT_TOLERANCE
 from ftlib.course.gradients import Trained, train
 from ftlib.course.progress import note_exercise
 from ftlib.course.report import BOLD, SIGNS
-
-LONGEST_ERROR = 300  # characters of an error that an answer raised
 
 
 class Grade(AssertionError):  # noqa: N818 -- students read this name in a graded notebook
@@ -81,6 +78,14 @@ class Verdict:
     status: str
     message: str
 
+    def line(self, name: str) -> str:
+        """What `check` shows of the exercise `name`."""
+        return f"{SIGNS[self.status]} {name}: {self.message}"
+
+    def reason(self, name: str) -> str:
+        """The same as one line of a table: what is said while a submission is graded."""
+        return self.line(name).replace("\n    ", "; ")
+
 
 # Where a property cannot see what is allocated, nothing is claimed of it.
 UNMEASURED = Verdict(
@@ -109,29 +114,8 @@ def _show(verdict: Verdict, name: str, text: str) -> None:
 
 
 # --- an answer's results --------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Outcome:
-    """What a call gave: a value or an error; and the positions of the arguments it changed."""
-
-    value: Any = None
-    error: BaseException | None = None
-    changed: tuple[int, ...] = ()
-
-
 def _cases(exercise: Exercise) -> list[tuple]:
     return list(exercise.cases(torch.Generator().manual_seed(0)))
-
-
-def _call(function: Callable, args: tuple) -> _Outcome:
-    """Call with copies of the arguments. An answer that ends the process ends in an error too."""
-    copies = copy.deepcopy(args)
-    try:
-        value = function(*copies)
-    except (Exception, SystemExit) as error:
-        return _Outcome(error=error)
-    pairs = zip(args, copies, strict=True)
-    places = [i for i, (before, after) in enumerate(pairs) if changed(before, after)]
-    return _Outcome(value, changed=tuple(places))
 
 
 def _difference(got, want, exercise: Exercise) -> str | None:
@@ -140,31 +124,21 @@ def _difference(got, want, exercise: Exercise) -> str | None:
     return difference(got, want, exercise.tolerance)
 
 
-def _alike(one: _Outcome, other: _Outcome, exercise: Exercise) -> bool:
-    if one.error is not None and other.error is not None:
-        return type(one.error) is type(other.error) and _said(one.error) == _said(other.error)
-    if one.error is not None or other.error is not None:
+def _alike(one: Outcome, other: Outcome, exercise: Exercise) -> bool:
+    if one.fault is not None and other.fault is not None:
+        return one.fault.name == other.fault.name and one.fault.text == other.fault.text
+    if one.fault is not None or other.fault is not None:
         return False
     return _difference(one.value, other.value, exercise) is None
 
 
-def _known_mistake(outcomes: list[_Outcome], exercise: Exercise, cases) -> Wrong | None:
+def _known_mistake(outcomes: list[Outcome], exercise: Exercise, cases) -> Wrong | None:
     """The wrong answer of the bank that gives the same on every case: values and errors."""
     for wrong in exercise.wrong:
         pairs = zip(outcomes, cases, strict=True)
-        if all(_alike(seen, _call(wrong.function, args), exercise) for seen, args in pairs):
+        if all(_alike(seen, call(wrong.function, args), exercise) for seen, args in pairs):
             return wrong
     return None
-
-
-def _is_stub(error: BaseException | None) -> bool:
-    """Whether the answer itself says that it is not written. PyTorch raises NotImplementedError
-    too, for an operation that a dtype does not have.
-    """
-    if not isinstance(error, NotImplementedError):
-        return False
-    innermost = list(traceback.walk_tb(error.__traceback__))[-1][0]
-    return "NotImplementedError" in innermost.f_code.co_names
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -191,23 +165,7 @@ def _input_line(exercise: Exercise, cases, i: int) -> str:
     return f"\n    input {i + 1} of {len(cases)}: {'; '.join(given)}"
 
 
-def _said(error: BaseException) -> str:
-    """The first line of an error's text."""
-    try:
-        return str(error).strip().partition("\n")[0][:LONGEST_ERROR]
-    except Exception:  # the class may be the student's
-        return ""
-
-
-def _raised(error: BaseException) -> str:
-    text = _said(error)
-    if not text:
-        innermost = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"line {innermost.lineno}, {innermost.line}" if innermost.line else "without a text"
-    return f"it raises {type(error).__name__}: {text}"
-
-
-def _said_of_all(exercise: Exercise, cases, outcomes: list[_Outcome], wanted: list) -> str:
+def _said_of_all(exercise: Exercise, cases, outcomes: list[Outcome], wanted: list) -> str:
     """How what came is related to what was wanted in every wrong case, and which these are; ends in
     a colon.
     """
@@ -216,10 +174,10 @@ def _said_of_all(exercise: Exercise, cases, outcomes: list[_Outcome], wanted: li
     failed = False
     for args, seen, want in zip(cases, outcomes, wanted, strict=True):
         given = dict(zip(_names(exercise.reference, len(args)), args, strict=True))
-        if seen.error is None and _difference(seen.value, want, exercise) is None:
+        if seen.fault is None and _difference(seen.value, want, exercise) is None:
             right.append(given)
             continue
-        failed = failed or seen.error is not None
+        failed = failed or seen.fault is not None
         if exercise.any_order and isinstance(seen.value, (list, tuple, set, frozenset)):
             wrong.append(
                 Case(frozenset(map(shown, seen.value)), frozenset(map(shown, want)), given)
@@ -246,11 +204,11 @@ def _relation(exercise: Exercise, wrong: list[Case]) -> str | None:
         return None
 
 
-def _unknown(exercise: Exercise, cases, i: int, seen: _Outcome, want: Any) -> str:
+def _unknown(exercise: Exercise, cases, i: int, seen: Outcome, want: Any) -> str:
     """The first case that differs: its input, what came, and what was wanted."""
     line = _input_line(exercise, cases, i)
-    if seen.error is not None:
-        return f"{_raised(seen.error)}{line}\n    wanted: {shown(want)}"
+    if seen.fault is not None:
+        return f"{seen.fault.said()}{line}\n    wanted: {shown(want)}"
     fault = str(_difference(seen.value, want, exercise))
     if seen.changed:
         names = _names(exercise.reference, len(cases[i]))
@@ -267,7 +225,7 @@ def _open(exercise: Exercise) -> Verdict:
 
 
 # --- what right values do not show ----------------------------------------------------------------
-def _changed_fault(exercise: Exercise, outcomes: list[_Outcome], cases) -> str | None:
+def _changed_fault(exercise: Exercise, outcomes: list[Outcome], cases) -> str | None:
     places = sorted({place for seen in outcomes for place in seen.changed})
     if not places:
         return None
@@ -299,8 +257,8 @@ def _default_fault(exercise: Exercise, function: Callable, given: dict[str, Any]
         return None
     needed = tuple(value for name, value in given.items() if name not in exercise.defaults)
     want = exercise.reference(*copy.deepcopy(needed))
-    seen = _call(function, needed)
-    if seen.error is None and _difference(seen.value, want, exercise) is None:
+    seen = call(function, needed)
+    if seen.fault is None and _difference(seen.value, want, exercise) is None:
         return None
     parameters = inspect.signature(exercise.reference).parameters
     left_out = [f"{name}={parameters[name].default!r}" for name in exercise.defaults]
@@ -315,12 +273,12 @@ def _keyword_fault(exercise: Exercise, function: Callable, given: dict[str, Any]
         return None
     by_name = {name: given[name] for name in exercise.keywords}
     by_place = tuple(value for name, value in given.items() if name not in by_name)
-    seen = _call(functools.partial(function, **copy.deepcopy(by_name)), by_place)
-    if seen.error is None:
+    seen = call(function, by_place, by_name)
+    if seen.fault is None:
         return None
     return (
         f"The values are right, but the lab calls it with {_listed(by_name)} by keyword, and then "
-        f"{_raised(seen.error)}. Keep the names of the stub's parameters."
+        f"{seen.fault.said()}. Keep the names of the stub's parameters."
     )
 
 
@@ -374,13 +332,13 @@ def judge(exercise: Exercise, function: Callable) -> Verdict:
 
 def _judge(exercise: Exercise, function: Callable) -> Verdict:
     cases = _cases(exercise)
-    first = _call(function, cases[0])
-    if _is_stub(first.error):
+    first = call(function, cases[0])
+    if first.fault is not None and first.fault.stub:
         return _open(exercise)
-    outcomes = [first, *(_call(function, args) for args in cases[1:])]
+    outcomes = [first, *(call(function, args) for args in cases[1:])]
     wanted = [exercise.reference(*copy.deepcopy(args)) for args in cases]
     for i, (seen, want) in enumerate(zip(outcomes, wanted, strict=True)):
-        if seen.error is not None or _difference(seen.value, want, exercise):
+        if seen.fault is not None or _difference(seen.value, want, exercise):
             known = _known_mistake(outcomes, exercise, cases)
             if known:
                 message = known.message
@@ -398,7 +356,7 @@ def _judge(exercise: Exercise, function: Callable) -> Verdict:
     return _judge_deeper(exercise, function, cases)
 
 
-def _with_float_hint(exercise: Exercise, seen: _Outcome, known: Wrong | None, message: str) -> str:
+def _with_float_hint(exercise: Exercise, seen: Outcome, known: Wrong | None, message: str) -> str:
     if known or not exercise.gradient_of or not isinstance(seen.value, (int, float)):
         return message
     return (
@@ -416,10 +374,11 @@ def _judge_deeper(exercise: Exercise, function: Callable, cases) -> Verdict:
         try:
             trained = train(function, exercise.reference, exercise.gradient_of, cases)
         except (Exception, SystemExit) as error:
+            names = _listed(exercise.gradient_of)
             return Verdict(
                 "wrong",
-                "The values are right, but with "
-                f"{_listed(exercise.gradient_of)} requiring grad, as in training, {_raised(error)}",
+                f"The values are right, but with {names} requiring grad, as in training, "
+                f"{fault_of(error).said()}",
             )
     missing = _missing_fault(exercise, trained)
     if missing:
@@ -427,7 +386,7 @@ def _judge_deeper(exercise: Exercise, function: Callable, cases) -> Verdict:
     try:
         fault = exercise.property(function) if exercise.property else None
     except (Exception, SystemExit) as error:
-        fault = f"The values are right on the cases, but on another input {_raised(error)}"
+        fault = f"The values are right on the cases, but on another input {fault_of(error).said()}"
     instead = fault if isinstance(fault, Verdict) else None
     sentence = fault if isinstance(fault, str) else _gradient_fault(exercise, trained, cases)
     if sentence:
@@ -496,9 +455,9 @@ class Lab:
         verdict = self._verdict(exercise, function)
         self.said[exercise.name] = verdict
         right = verdict.status == "right"
-        text = f"{SIGNS[verdict.status]} {exercise.name}: {verdict.message}"
         if grading() and not right:
-            raise Grade(text.replace("\n    ", "; "))  # one line of a table
+            raise Grade(verdict.reason(exercise.name))
+        text = verdict.line(exercise.name)
         if verdict.status == "wrong":
             text += " Going on with ftlib's."
         _show(verdict, exercise.name, text)

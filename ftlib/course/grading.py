@@ -41,6 +41,7 @@ from ftlib.course.submissions import (
 
 LIMIT = 20.0  # seconds a cell
 MOST = 5  # notebooks of one lab by one student that are graded
+MOST_NAMES = 3  # names that a submission has changed in ftlib, in its reason
 COLUMNS = ("student", "lab", "total", "max", "submission", "reason")
 GRADER = "grader"  # a column of its own: files of marks from before it are read too
 HERE = Path(__file__).parent  # the code that judges: a mark depends on all of it
@@ -162,23 +163,24 @@ class Grader:
             notebook, notes = compose(read_submission(path), source)
         except GradingError as error:
             return {}, [str(error)]
-        points, lost = self._score(notebook, self.maximum(lab))
-        return points, notes + [f"{name}: {why}" for name, why in lost.items()]
+        points, lost, changed = self._score(notebook, self.maximum(lab))
+        notes += [f"{name}: {why}" for name, why in lost.items()]
+        return points, notes + _patched(changed)
 
-    def _score(self, notebook, maximum: dict[str, float]) -> tuple[dict, dict]:
-        """(points, reasons) by exercise: all of its points where its check runs through, and what
-        the check said where it does not.
+    def _score(self, notebook, maximum: dict[str, float]) -> tuple[dict, dict, list[str]]:
+        """(points, reasons) by exercise: all of its points where its check says that it is right,
+        and what the check said where it does not; and what the code has changed in ftlib.
         """
         setup, *cells = notebook.cells
         steps = [
             Step(cell.source, checked_name(cell), tuple(cell.metadata.get("definitions", ())))
             for cell in cells
         ]
-        outcomes = run_steps(setup.source, steps, self.limit)
+        ran = run_steps(setup.source, steps, self.limit)
         points = {}
         reasons = dict.fromkeys(maximum, "")  # in the source's order
         before = ""  # what went wrong in the cells before a check
-        for step, wrong in zip(steps, outcomes, strict=True):
+        for step, wrong in zip(steps, ran.wrong, strict=True):
             wrong = " ".join(wrong.split())
             name = step.check
             if not name:
@@ -190,7 +192,15 @@ class Grader:
             if before and wrong.startswith(f"NameError: name {name!r}"):
                 reasons[name] += f" (a cell before: {before})"
             before = ""
-        return points, {name: why for name, why in reasons.items() if why}
+        return points, {name: why for name, why in reasons.items() if why}, ran.changed
+
+
+def _patched(names: list[str]) -> list[str]:
+    """A note where a submission has changed the code that checks it."""
+    if not names:
+        return []
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return [f"its code changes {', '.join(names[:MOST_NAMES])}{more}"]
 
 
 def _different(notebooks: list[Path]) -> list[Path]:

@@ -6,8 +6,8 @@ returns.
 """
 
 import pytest
-from nbformat.v4 import new_markdown_cell
-from small_lab import LAB, NAME, STUB, answer, check, notebook, own, says, source
+from nbformat.v4 import new_markdown_cell, new_notebook
+from small_lab import LAB, NAME, SETUP, STUB, answer, check, notebook, own, says, source
 
 from ftlib.course import answers
 
@@ -155,6 +155,35 @@ def test_a_lab_without_any_cell_has_its_check_and_says_what_is_missing():
         f"the answer cell {NAME} is missing",
         f"the check cell check_{NAME} is missing",
     ]
+
+
+EDITS = {
+    "the set-up cell": (
+        [own(SETUP + "\nimport math"), answer(says("a")), check()],
+        "the set-up cell was edited: the source's was run",
+    ),
+    "no set-up cell": (
+        [answer(says("a")), check()],
+        "the set-up cell is missing: the source's was run",
+    ),
+    "the points": (
+        [own(SETUP), answer(says("a")), check(points=100)],
+        f"the points of check_{NAME} were edited: the source's count",
+    ),
+    "the check cell": (
+        [own(SETUP), answer(says("a")), check("pass")],
+        f"the check cell check_{NAME} was edited: the source's was run",
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_of_what_is_the_sources_gains_nothing_and_is_noted(edit):
+    cells, note = EDITS[edit]
+    small, notes = answers.compose(new_notebook(cells=cells), source())
+    assert notes == [note]
+    assert small.cells[0].source == SETUP
+    assert small.cells[-1] == {**check(), "id": small.cells[-1].id}
 
 
 def test_a_cell_that_does_not_parse_is_named():

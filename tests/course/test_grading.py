@@ -18,7 +18,7 @@ from ftlib.course import answers, catalogue, sandbox
 from ftlib.course import grading as grading_module
 from ftlib.course import notebooks as notebooks_module
 from ftlib.course.exercise import load_lab
-from ftlib.course.sandbox import Step, run_steps
+from ftlib.course.sandbox import Ran, Step, run_steps
 from ftlib.course.submissions import nbgrader_mark
 
 LAB = "3.1.7"
@@ -442,10 +442,12 @@ def test_points_and_reasons_are_what_the_checks_said(monkeypatch):
 
     def outcomes(setup, steps, limit):
         assert "open_lab(" in setup and limit == 3
-        return [said.get(step.check, "") if step.check else "NameError" for step in steps]
+        wrong = [said.get(step.check, "") if step.check else "NameError" for step in steps]
+        return Ran(wrong, ["ftlib.course.exercise.judge"])
 
     monkeypatch.setattr(grading_module, "run_steps", outcomes)
-    points, reasons = grader._score(notebook, grader.maximum(path))
+    points, reasons, changed = grader._score(notebook, grader.maximum(path))
+    assert changed == ["ftlib.course.exercise.judge"]
     assert points == {**POINTS, REWARD: 0, WINS: 0}
     assert reasons == {REWARD: "the margin has the other sign", WINS: "ended the process"}
 
@@ -500,7 +502,7 @@ def test_answers_of_any_kind_are_checked_by_their_name():
         steps += [Step(text, definitions=again), Step(f"{name} = check({name})", name)]
     steps.append(Step(f"assert type({WEIGHT}).__name__ == 'Scorer'"))  # as it was before its check
     setup = f"from ftlib.course.exercise import open_lab\ncheck, *_ = open_lab({LAB!r})"
-    wrong = run_steps(setup, steps, limit=LIMIT)
+    wrong = run_steps(setup, steps, limit=LIMIT).wrong
     said = {step.check: why for step, why in zip(steps, wrong, strict=True) if step.check}
     assert said == dict.fromkeys(written, "") | {
         KL: "✗ kl_estimate: it is 0.5, not a function: define it as the stub.",
@@ -514,7 +516,12 @@ def test_a_set_up_that_fails_is_not_the_students_fault():
         sandbox.SetupError,
         match=r"set-up cell fails on this machine: ModuleNotFoundError: .*nobody_has",
     ):
-        run_steps("import a_module_that_nobody_has", [Step("x = 1")], limit=5)
+        run_steps(f"import a_module_that_nobody_has\nopen_lab({LAB!r})", [Step("x = 1")], limit=5)
+
+
+def test_a_set_up_that_names_no_lab_is_not_the_students_fault():
+    with pytest.raises(sandbox.SetupError, match="names no lab: write `open_lab"):
+        run_steps("open_lab(number)", [Step("x = 1")], limit=5)
 
 
 # --- release --------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from small_lab import (
 )
 
 from ftlib.course import catalogue, grading, submissions
+from ftlib.course.sandbox import Ran
 from ftlib.course.submissions import GradingError
 
 GOOD = notebook(answer(says("good")), check())
@@ -42,7 +43,7 @@ def course(tmp_path, monkeypatch):
     def said(setup, steps, limit):
         text = "\n".join(step.source for step in steps)
         ran.append("good" if "good" in text else "bad")
-        return ["✗ wrong" if step.check and "good" not in text else "" for step in steps]
+        return Ran(["✗ wrong" if step.check and "good" not in text else "" for step in steps])
 
     monkeypatch.setattr(grading, "run_steps", said)
     return ran
@@ -200,7 +201,7 @@ def test_a_name_that_is_not_there_says_what_failed_before_it(course, tmp_path, m
     write(tmp_path / "in" / "a" / FILE, notebook(own(f"from mine import {NAME}"), check()))
     missing = "ModuleNotFoundError: No module\nnamed 'mine'"
     absent = f"NameError: name '{NAME}' is not defined"
-    monkeypatch.setattr(grading, "run_steps", lambda setup, steps, limit: [missing, absent])
+    monkeypatch.setattr(grading, "run_steps", lambda setup, steps, limit: Ran([missing, absent]))
     said = f"{NAME}: {absent} (a cell before: ModuleNotFoundError: No module named 'mine')"
     assert marks_of(tmp_path)["a"]["reason"].endswith(said)
 
@@ -208,7 +209,9 @@ def test_a_name_that_is_not_there_says_what_failed_before_it(course, tmp_path, m
 def test_names_and_messages_that_utf_8_cannot_write_stop_nothing(course, tmp_path, monkeypatch):
     """An archive from another system has names in latin-1; an answer may raise a lone surrogate."""
     write(tmp_path / "in" / os.fsdecode(b"M\xfcller") / FILE, GOOD)
-    monkeypatch.setattr(grading, "run_steps", lambda setup, steps, limit: ["\ud800"] * len(steps))
+    monkeypatch.setattr(
+        grading, "run_steps", lambda setup, steps, limit: Ran(["\ud800"] * len(steps))
+    )
     row = marks_of(tmp_path)["M\\udcfcller"]
     assert row["reason"] == f"{NAME}: \\ud800"
     assert marks_of(tmp_path) == {"M\\udcfcller": row}

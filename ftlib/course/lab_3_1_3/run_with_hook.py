@@ -7,6 +7,7 @@ import contextlib
 import torch
 from torch import nn
 
+from ftlib.course.calls import observer
 from ftlib.course.exercise import Exercise, Wrong
 
 
@@ -75,21 +76,35 @@ def _stop():
     raise KeyboardInterrupt
 
 
-def _leaves_behind(function) -> str | None:
+@observer
+def _behaviour(function) -> str:
+    """What it does with hooks: "clean", or the first fault in a word, a key of `FAULTS`."""
     module = _Double()
     function(module, _plus_one, lambda: module(torch.ones(1)))
     if _hooks(module):
-        return LEFT
+        return "left"
     module.register_forward_hook(_plus_one)
     function(module, _plus_one, lambda: module(torch.ones(1)))
     if len(_hooks(module)) != 1:
-        return CLEARED
+        return "cleared"
     module = _Double()
     try:
         function(module, _plus_one, _stop)
     except KeyboardInterrupt:
-        return LEFT_AFTER_ERROR if _hooks(module) else None
-    return SWALLOWED
+        return "left after error" if _hooks(module) else "clean"
+    return "swallowed"
+
+
+FAULTS = {
+    "left": LEFT,
+    "left after error": LEFT_AFTER_ERROR,
+    "cleared": CLEARED,
+    "swallowed": SWALLOWED,
+}
+
+
+def _leaves_behind(function) -> str | None:
+    return FAULTS.get(_behaviour(function))
 
 
 def _run_left(module, hook, run):
