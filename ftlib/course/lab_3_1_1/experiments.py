@@ -10,17 +10,15 @@ import torch
 
 from ftlib.adapters.lora import add_lora
 from ftlib.core.profiles import Profile
-from ftlib.course.records.experiment import Claim, Experiment, Metric, difference
+from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import (
     forgotten,
     held_out_loss,
     model_folder,
-    right_words,
     rows_of,
     study_base,
     train_study,
 )
-from ftlib.course.records.store import best_arm
 
 HELD_BACK = 40  # training rows that only the choice of a rate sees
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate

@@ -119,7 +119,7 @@ def _collect_value(name: str, value: Any, found: dict[str, str]) -> None:
 
 def _names_in(source: str) -> set[tuple[str, ...]]:
     """The names that code reads, with one attribute where there is one: ("plots", "curves")."""
-    names = set()
+    names: set[tuple[str, ...]] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name):
             names.add((node.id,))
@@ -143,8 +143,9 @@ def _without_remarks(source: str) -> str:
     """The source without comments, docstrings, blank lines and spaces at the end of lines."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
-        documented = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        if documented and ast.get_docstring(node, clean=False) is not None:
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
             docstring = node.body[0]
             for i in range(docstring.lineno - 1, docstring.end_lineno or docstring.lineno):
                 lines[i] = ""

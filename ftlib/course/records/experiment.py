@@ -60,7 +60,7 @@ def difference(metric: str, first: str, second: str) -> Contrast:
     """first − second, of the metric's mean where it is a list: a paired difference over seeds."""
 
     def subtract(by_arm) -> float:
-        return np.mean(by_arm[first][metric]) - np.mean(by_arm[second][metric])
+        return float(np.mean(by_arm[first][metric]) - np.mean(by_arm[second][metric]))
 
     return Contrast((first, second), subtract)
 

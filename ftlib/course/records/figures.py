@@ -1,10 +1,11 @@
-"""Figures of an experiment: every recorded seed is a small dot, the mean has its 95% t interval, and
-the live run is a star laid over them. Readable without colour: each series has its own marker.
+"""Figures of an experiment: every recorded seed is a small dot, the mean has its 95% t interval,
+and the live run is a star laid over them. Readable without colour: each series has its own marker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,9 +16,14 @@ from ftlib.core.stats import mean_interval
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result
 
-LIVE = {"marker": "*", "color": "black", "markersize": 11, "linestyle": "none", "zorder": 5}
+LIVE: dict[str, Any] = {
+    "marker": "*",
+    "color": "black",
+    "markersize": 11,
+    "linestyle": "none",
+    "zorder": 5,
+}
 LIVE_LABEL = "this run"
-SEED_LABEL = "recorded seeds"
 SPREAD = 0.12  # half the width over which the seeds of one arm are drawn side by side
 
 
@@ -35,6 +41,10 @@ def _new_axes(ax: Axes | None, title: str, x: str, y: str) -> Axes:
         _, ax = plt.subplots()
     ax.set(title=title, xlabel=x, ylabel=y)
     return ax
+
+
+def _figure_of(ax: Axes) -> Figure:
+    return cast(Figure, ax.figure)
 
 
 def _error(values: np.ndarray) -> tuple[float, list[list[float]]]:
@@ -62,7 +72,7 @@ def dots(
     ax = _new_axes(ax, title, "", result.experiment.metric(metric).label)
     scale = _scale(percent)
     for i, arm in enumerate(chosen):
-        values = scale * result.means(arm, metric)
+        values: np.ndarray = scale * result.means(arm, metric)
         look = {**style(i), "linestyle": "none"}
         ax.plot(i + _side_by_side(len(values)), values, alpha=0.4, **look)
         mean, error = _error(values)
@@ -75,7 +85,7 @@ def dots(
     _legend(ax, result)
     ax.set_xticks(range(len(chosen)), chosen)
     ax.set_xlim(-0.6, len(chosen) - 0.4)
-    return ax.figure
+    return _figure_of(ax)
 
 
 def _legend(ax: Axes, result: Result) -> None:
@@ -107,7 +117,7 @@ def sweep(
     for i, (name, arms) in enumerate(series.items()):
         look = style(i)
         places = sorted(arms)
-        runs = [scale * result.means(arms[place], metric) for place in places]
+        runs: list[np.ndarray] = [scale * result.means(arms[place], metric) for place in places]
         _band(ax, places, runs, name, look)
         for place in places:
             if arms[place] in result.live:
@@ -119,7 +129,7 @@ def sweep(
     if log_y:
         ax.set_yscale("log")
     ax.legend(fontsize="small")
-    return ax.figure
+    return _figure_of(ax)
 
 
 def _band(ax: Axes, places: list[float], runs: list[np.ndarray], name: str, look: dict) -> None:
@@ -161,7 +171,7 @@ def plane(
     if result.live:
         ax.plot([], [], label=LIVE_LABEL, **LIVE)
     ax.legend(fontsize="small")
-    return ax.figure
+    return _figure_of(ax)
 
 
 def courses(
@@ -192,4 +202,4 @@ def courses(
     if result.live:
         ax.plot([], [], color="black", linewidth=0.8, label=LIVE_LABEL)
     ax.legend(fontsize="small")
-    return ax.figure
+    return _figure_of(ax)

@@ -25,7 +25,9 @@ from ftlib.course.records.experiment import LIVE_SEED, Experiment, Metric, find_
 from ftlib.course.records.store import Entry, Record, read_record, to_compute
 
 LEVEL = 0.95
-ROUNDING = 1e-3  # relative: what another processor's rounding may change in a trained model's result
+ROUNDING = (
+    1e-3  # relative: what another processor's rounding may change in a trained model's result
+)
 
 
 @dataclass(frozen=True)

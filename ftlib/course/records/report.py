@@ -11,7 +11,10 @@ from ftlib.course.records.live import open_experiments
 def state_table(labs: list[str], profile: str | None = None) -> str:
     """A line an experiment: arms, seeds, entries there, entries to compute and why."""
     chosen = get_profile(profile)
-    lines = ["| lab | experiment | arms | seeds | entries | to compute |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| lab | experiment | arms | seeds | entries | to compute |",
+        "|---|---|---|---|---|---|",
+    ]
     for lab in labs:
         for experiment in experiments_of(lab):
             planned = plan(lab, experiment, chosen)
