@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ftlib.core.profiles import Profile, get_profile
 from ftlib.core.runtime import configure
 from ftlib.core.seeds import workers
-from ftlib.course.records.experiment import Experiment, find_experiment
+from ftlib.course.records.experiment import Experiment, experiments_of
 from ftlib.course.records.provenance import provenance
 from ftlib.course.records.store import (
     Entry,
@@ -52,24 +52,35 @@ def run_trial(
 ) -> dict[str, Any]:
     """The trial's result as it is kept: rounded, with every metric that the experiment names."""
     result = experiment.trial(profile, seed, **settings, **functions)
-    missing = [metric.name for metric in experiment.metrics if metric.name not in result]
+    return _kept(result, tuple(metric.name for metric in experiment.metrics))
+
+
+def _kept(result: dict[str, Any], metrics: tuple[str, ...]) -> dict[str, Any]:
+    missing = [name for name in metrics if name not in result]
     if missing:
         raise ValueError(
-            f"the trial of {experiment.name!r} returns no {', '.join(missing)}: it returns "
-            f"{', '.join(result)}"
+            f"the trial returns no {', '.join(missing)}: it returns {', '.join(result)}"
         )
     return rounded(result)
 
 
-def compute_entry(lab: str, name: str, profile: str, job: Job) -> Entry:
-    """Run one job in this process."""
-    experiment = find_experiment(lab, name)
-    chosen = get_profile(profile)
-    made = {**provenance(), **conditions(experiment, chosen)}
-    start = time.perf_counter()
-    metrics = run_trial(experiment, chosen, job.seed, job.settings)
-    seconds = rounded(round(time.perf_counter() - start, 2))
-    return Entry(job.arm, job.seed, job.settings, metrics, seconds, made)
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs for one entry; the trial travels as its module's name and its own."""
+
+    trial: Callable[..., dict]
+    metrics: tuple[str, ...]
+    profile: Profile
+    job: Job
+    conditions: dict[str, Any]
+
+    def compute(self) -> Entry:
+        job = self.job
+        start = time.perf_counter()
+        metrics = _kept(self.trial(self.profile, job.seed, **job.settings), self.metrics)
+        seconds = round(time.perf_counter() - start, 2)
+        made = {**provenance(), **self.conditions}
+        return Entry(job.arm, job.seed, job.settings, metrics, seconds, made)
 
 
 # --- in a worker ----------------------------------------------------------------------------------
@@ -84,9 +95,9 @@ def _serve(pipe: Connection) -> None:
     log.setLevel(logging.WARNING)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
-            arguments = pipe.recv()
+            task = pipe.recv()
             try:
-                pipe.send((compute_entry(*arguments), ""))
+                pipe.send((task.compute(), ""))
             except Exception as error:
                 pipe.send((None, f"{type(error).__name__}: {error}"))
 
@@ -173,7 +184,7 @@ def record_experiment(
     total = len(planned.waiting)
     bar = tqdm(total=total, desc=name, unit="entry", mininterval=5, disable=not (show and total))
     with bar:
-        for job, entry, error in _results(lab, planned, profile, count):
+        for job, entry, error in _results(planned, profile, count):
             if entry is None:
                 failed.append(f"{job.arm}, seed {job.seed}: {error}")
             else:
@@ -192,9 +203,12 @@ def _time_left(planned: _Plan, count: int) -> str:
 
 
 def _results(
-    lab: str, planned: _Plan, profile: Profile, count: int
+    planned: _Plan, profile: Profile, count: int
 ) -> Iterator[tuple[Job, Entry | None, str]]:
     """(job, entry, error) of each waiting job, as they come from `count` processes."""
+    experiment = planned.experiment
+    metrics = tuple(metric.name for metric in experiment.metrics)
+    now = conditions(experiment, profile)
     running: dict[Connection, tuple[_Worker, Job]] = {}
     idle = [_Worker() for _ in range(count)]
     try:
@@ -202,7 +216,7 @@ def _results(
             while planned.waiting and idle:
                 worker = idle.pop()
                 job = planned.waiting.pop(0)
-                worker.pipe.send((lab, planned.experiment.name, profile.name, job))
+                worker.pipe.send(_Task(experiment.trial, metrics, profile, job, now))
                 running[worker.pipe] = (worker, job)
             ready = multiprocessing.connection.wait(list(running))
             for pipe in cast(Sequence[Connection], ready):
@@ -244,8 +258,6 @@ def record_labs(
 
 
 def _chosen(labs: list[str], names: list[str] | None) -> list[tuple[str, Experiment]]:
-    from ftlib.course.records.experiment import experiments_of
-
     found = [(lab, experiment) for lab in labs for experiment in experiments_of(lab)]
     if not names:
         return found

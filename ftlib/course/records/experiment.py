@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ftlib.core.profiles import Profile
+from ftlib.course import catalogue
 from ftlib.course.catalogue import MODULES
 
 SEEDS = 10  # of an experiment that carries a claim
@@ -158,7 +159,7 @@ def experiments_of(lab: str) -> tuple[Experiment, ...]:
     """
     if lab not in MODULES:
         raise ValueError(f"lab {lab!r} is unknown: use one of {', '.join(MODULES)}")
-    module = f"ftlib.course.{MODULES[lab]}.experiments"
+    module = catalogue.experiments_module(lab)
     if importlib.util.find_spec(module) is None:
         return ()
     return importlib.import_module(module).EXPERIMENTS

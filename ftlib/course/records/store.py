@@ -71,9 +71,13 @@ class Record:
         """
         rows = []
         for entry in self.entries.values():
-            row = {"arm": entry.arm, "seed": entry.seed, **entry.settings, **entry.metrics}
-            row["seconds"] = entry.seconds
-            row["device"] = entry.made.get("device", "")
+            own = {
+                "arm": entry.arm,
+                "seed": entry.seed,
+                "seconds": entry.seconds,
+                "device": entry.made.get("device", ""),
+            }
+            row = own | entry.settings | entry.metrics | own  # own columns first, and kept
             rows.append(row)
         return rows
 
