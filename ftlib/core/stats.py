@@ -77,33 +77,3 @@ def paired_difference(a: Sequence, b: Sequence, **options: Any) -> Interval:
             f"a has shape {first.shape}, b {second.shape}: pairs need the same seeds and examples"
         )
     return bootstrap_interval(first - second, **options)
-
-
-def mean_interval(values, level=0.95):
-    from scipy import stats
-
-    a = np.asarray(values, float)
-    n = len(a)
-    m = a.mean()
-    h = stats.t.ppf((1 + level) / 2, n - 1) * a.std(ddof=1) / n**0.5
-    return Interval(float(m), float(m - h), float(m + h))
-
-
-def prediction_interval(values, level=0.95):
-    from scipy import stats
-
-    a = np.asarray(values, float)
-    n = len(a)
-    m = a.mean()
-    h = stats.t.ppf((1 + level) / 2, n - 1) * a.std(ddof=1) * (1 + 1 / n) ** 0.5
-    return Interval(float(m), float(m - h), float(m + h))
-
-
-def t_test(values):
-    from scipy import stats
-
-    return float(stats.ttest_1samp(values, 0).pvalue)
-
-
-def holm(p):
-    return list(p)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from ftlib.core.stats import Interval, holm, mean_interval, t_test
+from ftlib.core.stats import Interval, holm, mean_interval
 from ftlib.course.records.experiment import Claim, Experiment
 
 FEWEST = 5  # seeds below which nothing is decided
@@ -54,8 +54,8 @@ class Decision:
             )
         family = f", Holm over {self.compared} comparisons" if self.compared > 1 else ""
         return (
-            f"{self.claim.text}: {self.interval}{unit} over {seeds} seeds (t-test{family}: "
-            f"p {_p_text(self.p)})"
+            f"{self.claim.text}: {self.interval}{unit} over {seeds} seeds "
+            f"({self.interval.test}{family}: p {_p_text(self.p)})"
         )
 
     @property
@@ -74,15 +74,16 @@ def decide(
     experiment: Experiment, runs: Mapping[int, Mapping[str, Mapping[str, Any]]]
 ) -> dict[str, Decision]:
     """Every claim of the experiment by its name. `runs`: {seed: {arm: metrics}}."""
-    contrasts = {claim.name: _contrast(claim, runs) for claim in experiment.claims}
-    p_values = [t_test(values) for values in contrasts.values()]
-    adjusted = holm(p_values) if p_values else []
+    if not experiment.claims:
+        return {}
+    contrasts = [_contrast(claim, runs) for claim in experiment.claims]
+    intervals = [mean_interval(values) for values in contrasts]
+    adjusted = holm([cast(float, interval.p_value) for interval in intervals])
     decisions = {}
-    for claim, p in zip(experiment.claims, adjusted, strict=True):
-        values = contrasts[claim.name]
-        decisions[claim.name] = Decision(
-            claim, values, mean_interval(values), float(p), len(p_values)
-        )
+    for claim, values, interval, p in zip(
+        experiment.claims, contrasts, intervals, adjusted, strict=True
+    ):
+        decisions[claim.name] = Decision(claim, values, interval, p, len(adjusted))
     return decisions
 
 

@@ -329,7 +329,7 @@ def test_claims_are_decided_over_seeds_with_holm_and_read_out():
     assert decisions["equal"].outcome == "none" and decisions["equal"].p == 1
     said = result.conclude("first")
     assert (
-        said.endswith("It is above.") and "over 10 seeds (t-test, Holm over 3 comparisons" in said
+        said.endswith("It is above.") and "over 10 seeds (t test, Holm over 3 comparisons" in said
     )
     losses = [result.means(f"arm {i}", "loss") for i in range(3)]
     assert decisions["first"].interval.mean == pytest.approx((losses[1] - losses[0]).mean())
