@@ -123,11 +123,12 @@ def paired_difference(a: Sequence, b: Sequence, level: float = 0.95) -> Interval
     Why not resample both, the two-way bootstrap (McCullagh 2000, Bernoulli 6; Owen 2007, "The
     pigeonhole bootstrap", Annals of Applied Statistics 1)? It aims at the same variance, but its
     percentiles know nothing of the few seeds: where seeds differ as much as single answers do, its
-    95% are 86% with 5 seeds, 91% with 10 and 94% with 20. Why not t over the seeds' means always?
-    It leaves out the chance in the items, which all seeds share: where items differ as much as
-    single answers do and seeds hardly, its 95% are 84% with 5 seeds, and fewer with every further
-    one. The interval here holds 94% to 99% from 5 seeds and 24 items on, in all the cases that
-    `python -m tests.core.coverage_table` simulates, and at least 91% with 3 seeds.
+    95% are 87% with 5 seeds, 91% with 10 and 93% with 20. Why not t over the seeds' means always?
+    It leaves out the chance in the items, which all seeds share: where 24 items differ as much as
+    single answers do and seeds hardly, its 95% are 84% with 5 seeds and 70% with 10. The interval
+    here holds 94% to 98% from 5 seeds on, 92% to 98% with 3, in all the cases that
+    `python -m tests.core.coverage_table` simulates: normal effects of seeds, items, both or
+    neither, and right or wrong answers.
 
     `runs` of the interval is the number of seeds. Results have the unit of a. ValueError: unequal
     shapes, fewer than two seeds, more than two dimensions, NaN or infinity, a level outside (0, 1).
