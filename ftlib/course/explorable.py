@@ -1,4 +1,4 @@
-"""A figure with handles: each handle redraws it, and it stays in the output where widgets do not run.
+"""A figure with handles: each redraws it, and it stays in the output where widgets do not run.
 
     def draw(beta: float, reward: str) -> Figure: …
 
