@@ -31,8 +31,13 @@ from .core.errors import DataError as DataError
 from .core.errors import LoadError as LoadError
 from .core.profiles import get_profile as get_profile
 from .core.seeds import over_seeds as over_seeds
+from .core.stats import Interval as Interval
 from .core.stats import bootstrap_interval as bootstrap_interval
+from .core.stats import holm as holm
+from .core.stats import mean_interval as mean_interval
 from .core.stats import paired_difference as paired_difference
+from .core.stats import prediction_interval as prediction_interval
+from .core.stats import share_interval as share_interval
 from .data.dataset_folder import read_manifest as read_manifest
 from .data.dataset_folder import verify_dataset as verify_dataset
 from .data.dataset_folder import write_dataset as write_dataset

@@ -2,8 +2,8 @@
 ready, `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
 `ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs
 out and mark them, `ftlib exercise` writes and checks an exercise of an instructor's own, `ftlib
-progress` shows what a student has done, `ftlib prerequisites` asks what
-one should know before lab 1.
+record` computes what the labs' experiments compare with, `ftlib progress` shows what a student has
+done, `ftlib prerequisites` asks what one should know before lab 1.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_grade(commands)
     _add_exercise(commands)
     _add_plan(commands)
+    _add_record(commands)
     _add_progress(commands)
     _add_prerequisites(commands)
     return parser
@@ -194,6 +195,28 @@ def _add_plan(commands) -> None:
     command.add_argument("--json", action="store_true", help="machine-readable")
 
 
+def _add_record(commands) -> None:
+    command = commands.add_parser(
+        "record",
+        help="compute the missing entries of the labs' records, seed by seed; can be interrupted",
+    )
+    command.add_argument("labs", nargs="*", help="such as 3.1.7 (default: all)")
+    command.add_argument(
+        "--experiment", action="append", dest="names", help="this one alone; can be repeated"
+    )
+    command.add_argument("--seeds", type=_whole, help="how many (default: the experiment's own)")
+    command.add_argument("--profile", help="tiny, small or spark")
+    command.add_argument(
+        "--processes", type=_whole, help="side by side (default: one a core, one on a GPU)"
+    )
+    command.add_argument(
+        "--state", action="store_true", help="only show what is there and what is missing"
+    )
+    command.add_argument(
+        "--claims", action="store_true", help="only show what each claim came to, as a table"
+    )
+
+
 def _add_progress(commands) -> None:
     command = commands.add_parser(
         "progress", help="labs, exercises, readings and experience points"
@@ -337,6 +360,21 @@ def run_authoring(args) -> int:
     return 1 if faults else 0
 
 
+def run_recording(args) -> int:
+    from ftlib.course.catalogue import MODULES
+    from ftlib.course.records.compute import record_labs
+    from ftlib.course.records.report import claims_table, state_table
+
+    labs = args.labs or list(MODULES)
+    if args.state:
+        print(state_table(labs, args.profile))
+    elif args.claims:
+        print(claims_table(labs, args.profile))
+    else:
+        record_labs(labs, args.profile, args.names, args.seeds, args.processes)
+    return 0
+
+
 def show_progress(args) -> int:
     from ftlib.course.progress import mark_read, progress_path, progress_text, summary
 
@@ -408,6 +446,7 @@ COMMANDS = {
     "grade": run_grading,
     "exercise": run_authoring,
     "plan": show_plan,
+    "record": run_recording,
     "progress": show_progress,
     "prerequisites": ask_prerequisites,
 }
@@ -435,7 +474,16 @@ def _kept_of_labs(args) -> str:
     return f"the labs that ran to their end are in {args.output}"
 
 
-KEPT = {"sft": _kept_of_run, "grade": _kept_of_grades, "labs": _kept_of_labs}
+def _kept_of_records(args) -> str:
+    return "the entries computed so far are in labs/records: the same command goes on from there"
+
+
+KEPT = {
+    "sft": _kept_of_run,
+    "grade": _kept_of_grades,
+    "labs": _kept_of_labs,
+    "record": _kept_of_records,
+}
 
 
 def _say_interrupted(args) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import PairError
-from ftlib.core.stats import Interval, bootstrap_interval
+from ftlib.core.stats import Interval, interval_of, share_interval
 from ftlib.data.rows import (
     check_binary,
     check_completion,
@@ -347,7 +347,9 @@ def imbalanced(
 # --- the bias of length ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class LengthBias:
-    """How length goes with preference; intervals are 95% bootstrap intervals over the pairs."""
+    """How length goes with preference; 95% intervals over the pairs, Wilson's of the share and
+    Student's of the difference (`ftlib.core.stats`).
+    """
 
     unit: str  # "characters" or "tokens"
     # Share of pairs whose chosen answer is the longer one, equal lengths counting one half: 0.5 is
@@ -413,8 +415,8 @@ def length_bias(
         longer.append(share)
     return LengthBias(
         unit,
-        bootstrap_interval(longer),
-        bootstrap_interval(differences),
+        share_interval(sum(longer), len(longer)),
+        interval_of(differences),
         rank_biserial(differences),
     )
 
