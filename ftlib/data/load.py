@@ -42,7 +42,8 @@ def _dataset(profile, split: str) -> str:
     return profile.dataset
 
 
-NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
+# Files beside the rows that are read otherwise.
+NO_ROWS = ("base_text", "messy", "messy_truth", "messy_heldback", "messy_heldback_truth")
 
 
 def load_rows(split: str, profile: str | Profile | None = None) -> list[dict]:
