@@ -212,27 +212,27 @@ def mean_logps(model, tokenizer, rows: list[dict], side: str) -> float:
 
 
 def distance_run(seed: int) -> dict:
-    """For each level: how log-probabilities change by DPO on the pairs of that level."""
+    """For the nearest and the farthest pairs: how log-probabilities change by DPO on them."""
     rows = ft.load_rows("distance_train", P)
     probe = ft.load_rows("distance_probe", P)
     levels: dict[int, list[dict]] = {}
     for row in rows:
         levels.setdefault(row["level"], []).append(row)
     start, tokenizer = imitated(levels[0], seed, steps=60)
-    sides = {"chosen": "chosen", "paraphrase": "paraphrase"}
-    before = {name: mean_logps(start, tokenizer, probe, side) for name, side in sides.items()}
+    sides = ("chosen", "paraphrase", "rejected")
+    before = {side: mean_logps(start, tokenizer, probe, side) for side in sides}
     found = {}
-    for level, pairs in levels.items():
-        model = preferred(start, tokenizer, pairs, seed, 30)
+    for level in (min(levels), max(levels)):
+        model = preferred(start, tokenizer, levels[level], seed, 30)
         change = {}
-        for name, side in sides.items():
-            change[name] = mean_logps(model, tokenizer, probe, side) - before[name]
+        for side in sides:
+            change[side] = mean_logps(model, tokenizer, probe, side) - before[side]
         found[level] = change
     return found
 
 
 def distance() -> list[dict]:
-    """The change of the true held-out answers' log-probability, by how alike the pairs are."""
+    """The change of held-out answers' log-probability, by how alike the pairs are."""
     runs = [distance_run(seed) for seed in SEEDS]
     lines = []
     for level in runs[0]:
@@ -290,7 +290,7 @@ def copies_run(seed: int) -> dict:
         model,
         tokenizer,
         training,
-        steps=350,
+        steps=300,
         learning_rate=P.lr_lora,
         batch_size=P.batch_size,
         seed=seed,
