@@ -19,7 +19,7 @@ import torch
 
 import ftlib as ft
 from ftlib.adapters.lora import merge_and_unload
-from ftlib.batches.preference import encode_pairs
+from ftlib.batches.preference import encode_binary
 from ftlib.core.profiles import get_profile
 from ftlib.course.open_answers import judge_answer, reference_rows
 from ftlib.course.reports import fault_rate
@@ -200,11 +200,11 @@ def faults() -> list[dict]:
 def mean_logps(model, tokenizer, rows: list[dict], side: str) -> float:
     """The mean log-probability of the rows' answers on one side, in nats an answer."""
     total = 0.0
-    pairs = [{"prompt": r["prompt"], "chosen": r[side], "rejected": r["rejected"]} for r in rows]
+    answers = [{"prompt": r["prompt"], "completion": r[side], "label": True} for r in rows]
     model.eval()
-    for row in encode_pairs(tokenizer, pairs, 256):
+    for row in encode_binary(tokenizer, answers, 256):
         prompt = list(row["prompt_ids"])
-        answer = list(row["chosen_ids"])
+        answer = list(row["completion_ids"])
         ids = torch.tensor([prompt + answer])
         labels = torch.tensor([[-100] * len(prompt) + answer])
         total += float(ft.sequence_logps(model, ids, torch.ones_like(ids), labels))
