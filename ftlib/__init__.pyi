@@ -49,10 +49,12 @@ from .data.load import load_base_text as load_base_text
 from .data.load import load_rows as load_rows
 from .data.pairs import balance_length as balance_length
 from .data.pairs import binary_to_pairs as binary_to_pairs
+from .data.pairs import flip_judgements as flip_judgements
 from .data.pairs import imbalanced as imbalanced
 from .data.pairs import length_bias as length_bias
 from .data.pairs import pairs_from_scores as pairs_from_scores
 from .data.pairs import pairs_to_binary as pairs_to_binary
+from .data.pairs import pairs_to_rows as pairs_to_rows
 from .data.pairs import synthetic_pairs as synthetic_pairs
 from .data.prepare import prepare as prepare
 from .data.prepare import standard_rules as standard_rules
