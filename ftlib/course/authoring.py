@@ -130,8 +130,9 @@ def _listed(new: _New, path: Path) -> str:
 def _items(text: str, path: Path) -> list[int]:
     """The last line of each item of EXERCISES, from 1."""
     for node in ast.parse(text).body:
-        named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXERCISES"
-        if named and isinstance(node.value, ast.List):
+        if not isinstance(node, ast.Assign) or ast.unparse(node.targets[0]) != "EXERCISES":
+            continue
+        if isinstance(node.value, ast.List):
             return [item.end_lineno or item.lineno for item in node.value.elts]
     raise AuthoringError(f"{path} has no list EXERCISES: write one item a line")
 
