@@ -35,7 +35,6 @@ def toy_lab(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "RECORDS", tmp_path)
     monkeypatch.setattr(catalogue, "experiments_module", toy.toy_module)
     monkeypatch.setattr(digest, "COURSE", "toy_experiments")
-    monkeypatch.setenv("TOY_RECORDS", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     monkeypatch.delenv("FTLIB_LIVE", raising=False)
 

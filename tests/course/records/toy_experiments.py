@@ -14,17 +14,11 @@ from ftlib.course.records import store
 from ftlib.course.records.compute import record_labs
 from ftlib.course.records.experiment import Claim, Experiment, Metric, difference, slope
 
-FOLDER = os.environ.get("TOY_RECORDS")
-if FOLDER:
-    store.RECORDS = Path(FOLDER)
+OFFSET = 1.0
 
 
 def toy_module(number: str) -> str:
     return "toy_experiments"
-
-
-catalogue.experiments_module = toy_module
-OFFSET = 1.0
 
 
 def offset_of(arm: float) -> float:
@@ -87,5 +81,6 @@ EXPERIMENTS = (
 )  # fmt: skip
 
 if __name__ == "__main__":
+    catalogue.experiments_module = toy_module
     store.RECORDS = Path(sys.argv[1])
     record_labs(["3.1.1"], "tiny", processes=2)
