@@ -244,6 +244,18 @@ def _index_fault(got) -> str | None:
 
 
 # --- arguments before and after -------------------------------------------------------------------
+class Thing:
+    """In the place of an object of another process: `words` are what is said of it, `state` what of
+    a module or a dataclass could be changed.
+    """
+
+    words = ""
+    state: Any = None
+
+    def __repr__(self) -> str:
+        return self.words
+
+
 def changed(before, after) -> bool:
     """Whether a value was changed in place: tensors by their numbers, containers and modules
     deeply. Functions and objects of other classes are not looked into.
@@ -254,15 +266,13 @@ def changed(before, after) -> bool:
         return _tensor_changed(before, after)
     if isinstance(before, np.ndarray):
         return before.shape != after.shape or before.tobytes() != after.tobytes()
-    if isinstance(before, nn.Module):
-        return changed(module_state(before), module_state(after))
     if isinstance(before, dict):
         return list(before) != list(after) or changed(list(before.values()), list(after.values()))
     if isinstance(before, (list, tuple)):
         pairs = zip(before, after, strict=False)
         return len(before) != len(after) or any(changed(one, other) for one, other in pairs)
-    if dataclasses.is_dataclass(before):
-        return changed(vars(before), vars(after))
+    if isinstance(before, (nn.Module, Thing)) or dataclasses.is_dataclass(before):
+        return changed(_inside(before), _inside(after))
     if isinstance(before, float):
         return before != after and not (math.isnan(before) and math.isnan(after))
     if isinstance(before, (int, str, bytes, set, frozenset)):
@@ -275,6 +285,13 @@ def _tensor_changed(before: torch.Tensor, after: torch.Tensor) -> bool:
         return True
     equal = torch.isclose(before.detach(), after.detach(), rtol=0, atol=0, equal_nan=True)
     return not bool(equal.all())
+
+
+def _inside(value):
+    """What of an object can change."""
+    if isinstance(value, Thing):
+        return value.state
+    return module_state(value) if isinstance(value, nn.Module) else vars(value)
 
 
 def module_state(module: nn.Module) -> dict:

@@ -88,6 +88,9 @@ def _of_instance(value, path: str) -> Iterator[_Attribute]:
 def _parts(function: FunctionType, path: str) -> Iterator[_Attribute]:
     for part, value in _held(function).items():
         yield _Attribute(function, part, value, path)
+    decorated = getattr(function, "__wrapped__", None)
+    if isinstance(decorated, FunctionType):
+        yield from _parts(decorated, path)
 
 
 def _named(owner) -> list[tuple[str, Any]]:

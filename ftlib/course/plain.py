@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.course.comparing import kind_of, module_state, shown
+from ftlib.course.comparing import Thing, kind_of, module_state, shown
 
 LENGTH = struct.Struct("<Q")
 SCALARS = (bool, int, float, str)
@@ -43,18 +43,6 @@ LONGEST_INTEGER = 10_000  # bits
 
 class PlainError(ValueError):
     """A message that is no value."""
-
-
-class Thing:
-    """In the place of an object whose class is not known here: `words` are what is said of it,
-    `state` what of a module or a dataclass could be changed.
-    """
-
-    words = ""
-    state: Any = None
-
-    def __repr__(self) -> str:
-        return self.words
 
 
 class _Kin:

@@ -87,7 +87,7 @@ def run_steps(setup: str, steps: list[Step], limit: float, start_limit: float = 
                 done.append(step)
         more = _run_until_it_dies(setup, done, steps[len(found) :], limit, start_limit)
         found += more.wrong
-        ran.changed += [name for name in more.changed if name not in ran.changed]
+        ran.changed = list(dict.fromkeys(ran.changed + more.changed))
         last = steps[len(found) - 1]
         if found[-1].startswith("!") and last.definitions:
             steps[len(found) - 1] = Step("\n\n".join(last.definitions))
