@@ -63,7 +63,7 @@ def error_of(fault: Fault) -> BaseException:
     known = [getattr(builtins, kind, None) for kind in fault.kinds]
     plain = [k for k in known if isinstance(k, type) and issubclass(k, BaseException)]
     base = next((k for k in plain if not issubclass(k, BaseExceptionGroup)), Exception)
-    there = type(fault.name, (base, RaisedThere), {"__str__": lambda self: self.fault.text})
+    there: Any = type(fault.name, (base, RaisedThere), {"__str__": lambda self: self.fault.text})
     error = there.__new__(there)
     error.fault = fault
     return error

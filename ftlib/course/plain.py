@@ -233,7 +233,7 @@ class _Reader:
     def _array(self, dtype: str, shape: list[int], i: int) -> np.ndarray:
         return self._numbers(dtype, i).reshape(shape).copy()
 
-    def _number(self, dtype: str, i: int) -> np.generic:
+    def _number(self, dtype: str, i: int) -> Any:
         return self._numbers(dtype, i)[0]
 
     def _numbers(self, dtype: str, i: int) -> np.ndarray:
@@ -248,7 +248,8 @@ class _Reader:
             raise PlainError(f"nothing is made from a {type(basic).__name__}")
         if isinstance(basic, bool):
             return basic
-        value = _class(str(name)[:LONGEST_NAME], _Kin, type(basic))(basic)
+        builtin: type = type(basic)
+        value = _class(str(name)[:LONGEST_NAME], _Kin, builtin)(basic)
         value.words = str(words)
         return value
 
