@@ -24,6 +24,7 @@ LIVE: dict[str, Any] = {
     "zorder": 5,
 }
 LIVE_LABEL = "this run"
+FEWEST_FOR_BAND = 3  # seeds: an interval of two is wider than the figure
 SPREAD = 0.12  # half the width over which the seeds of one arm are drawn side by side
 
 
@@ -47,6 +48,13 @@ def _figure_of(ax: Axes) -> Figure:
     return cast(Figure, ax.figure)
 
 
+def _say_empty(ax: Axes, result: Result) -> Figure:
+    """A figure of an experiment without runs says so."""
+    text = f"no record for the profile {result.profile.name}"
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
+    return _figure_of(ax)
+
+
 def _error(values: np.ndarray) -> tuple[float, list[list[float]]]:
     """The mean and its t interval as matplotlib's error bars want it."""
     if len(values) < 2:
@@ -68,8 +76,10 @@ def dots(
 
     `baseline`: (name, value) of a line to compare with, such as the model before training.
     """
-    chosen = list(arms or result.arms)
+    chosen = [arm for arm in arms or result.arms if result.has(arm)]
     ax = _new_axes(ax, title, "", result.experiment.metric(metric).label)
+    if not chosen:
+        return _say_empty(ax, result)
     scale = _scale(percent)
     for i, arm in enumerate(chosen):
         values: np.ndarray = scale * result.means(arm, metric)
@@ -113,10 +123,12 @@ def sweep(
     the interval, a dot a seed, and the live runs.
     """
     ax = _new_axes(ax, title, x, result.experiment.metric(metric).label)
+    if not result.arms:
+        return _say_empty(ax, result)
     scale = _scale(percent)
     for i, (name, arms) in enumerate(series.items()):
         look = style(i)
-        places = sorted(arms)
+        places = sorted(place for place in arms if result.has(arms[place]))
         runs: list[np.ndarray] = [scale * result.means(arms[place], metric) for place in places]
         _band(ax, places, runs, name, look)
         for place in places:
@@ -137,7 +149,7 @@ def _band(ax: Axes, places: list[float], runs: list[np.ndarray], name: str, look
     ax.plot(places, [values.mean() for values in runs], label=name, **look)
     for place, values in zip(places, runs, strict=True):
         ax.plot([place] * len(values), values, ".", color=look["color"], alpha=0.35, markersize=4)
-    if min(map(len, runs)) < 2:
+    if min(map(len, runs)) < FEWEST_FOR_BAND:
         return
     intervals = [mean_interval(values) for values in runs]
     low = [interval.low for interval in intervals]
@@ -158,6 +170,8 @@ def plane(
     """
     experiment = result.experiment
     ax = _new_axes(ax, title, experiment.metric(x).label, experiment.metric(y).label)
+    if not result.arms:
+        return _say_empty(ax, result)
     for i, arm in enumerate(arms or result.arms):
         look = {**style(i), "linestyle": "none"}
         across = result.means(arm, x)
@@ -187,6 +201,8 @@ def courses(
     each step, and the live run as a thin black line.
     """
     ax = _new_axes(ax, title, x, result.experiment.metric(metric).label)
+    if not result.arms:
+        return _say_empty(ax, result)
     for i, arm in enumerate(arms or result.arms):
         runs = result.values(arm, metric)  # (seeds, steps)
         steps = np.arange(1, runs.shape[1] + 1) if places is None else np.asarray(places)

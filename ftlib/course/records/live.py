@@ -69,6 +69,10 @@ class Result:
         """The seeds that every arm has."""
         return self.record.seeds_of(*self.arms)
 
+    def has(self, arm: str) -> bool:
+        """Whether the arm has runs."""
+        return arm in self.arms
+
     def settings(self, arm: str) -> dict[str, Any]:
         return dict(self.experiment.arms(self.profile)[arm])
 
@@ -109,6 +113,8 @@ class Result:
 
     def live_line(self, metric: str) -> str:
         """A sentence on whether the live runs are what the record leads one to expect."""
+        if not self.arms:
+            return self.why
         if not self.is_recorded:
             return f"{self.why} {len(self.seeds)} seeds ran here, in {self.seconds:.0f} s."
         compared = self.inside(metric)
@@ -143,7 +149,9 @@ class Result:
 
     def conclude(self, claim: str) -> str:
         """The claim's number with its interval, and the reading that the runs choose."""
-        self.experiment.claim(claim)
+        asked = self.experiment.claim(claim)
+        if not set(asked.contrast.arms) <= set(self.arms):
+            return f"{asked.text}: not measured here. {self.why}"
         return self.decisions()[claim].sentence
 
 
@@ -185,12 +193,22 @@ class Experiments:
         return Result(experiment, self.profile, record, live, not why, why, seconds)
 
     def show(self, name: str) -> Result:
-        """The experiment's recorded runs alone; as `run` where there are none."""
+        """The experiment's recorded runs alone: for a sweep of many runs, which nobody waits for.
+        A result without runs, whose lines and figures say so, where there is no record that fits.
+        """
         experiment = find_experiment(self.lab, name)
         record = read_record(self.lab, name, self.profile)
-        if _why_live(record, experiment, self.profile)[0]:
+        why, _ = _why_live(record, experiment, self.profile)
+        if os.environ.get("FTLIB_LIVE") == "1":
             return self.run(name)
-        return Result(experiment, self.profile, record, {}, True, "", 0.0)
+        if why:
+            runs = experiment.seeds * len(experiment.arms(self.profile))
+            why += (
+                f" `ftlib record {self.lab} --experiment {name} --profile {self.profile.name}` "
+                f"makes its {runs} runs."
+            )
+            record = Record(self.lab, name, self.profile.name)
+        return Result(experiment, self.profile, record, {}, not why, why, 0.0)
 
     def _one_seed(self, experiment: Experiment, functions: dict) -> dict[str, dict[str, Any]]:
         arms = experiment.live_arms(self.profile)

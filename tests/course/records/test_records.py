@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import toy_experiments as toy
@@ -17,7 +18,7 @@ from ftlib.cli import main
 from ftlib.core.errors import DataError
 from ftlib.core.profiles import get_profile
 from ftlib.course import catalogue
-from ftlib.course.records import digest, store
+from ftlib.course.records import digest, figures, store
 from ftlib.course.records.again import compute_again, disagreements, draw_entries
 from ftlib.course.records.compute import RecordingError, record_experiment, record_labs, run_trial
 from ftlib.course.records.digest import code_digest, input_digests, profile_values
@@ -290,13 +291,53 @@ def test_equal_runs_leave_room_for_one_step_of_the_metric():
 
 
 def test_without_a_record_a_few_seeds_run_and_no_conclusion_is_drawn():
-    result = open_experiments("3.1.1", TINY).show("offsets")
+    result = open_experiments("3.1.1", TINY).run("offsets")
     assert not result.is_recorded and result.seeds == [0, 1, 2] and not result.live
     assert "There is no record of this experiment for the profile tiny. 3 seeds ran here" in (
         result.live_line("loss")
     )
     said = result.conclude("first")
     assert "too few for a conclusion (5 at least)" in said and "above" not in said
+
+
+def test_what_is_only_shown_runs_nothing_and_says_what_would():
+    """A sweep of hundreds of runs starts in no notebook by itself."""
+    result = open_experiments("3.1.1", TINY).show("offsets")
+    assert result.arms == [] and result.live == {} and not result.has("arm 0")
+    said = result.live_line("loss")
+    assert "`ftlib record 3.1.1 --experiment offsets --profile tiny` makes its 30 runs." in said
+    assert result.conclude("first").startswith(
+        "loss, arm 1 − arm 0: not measured here. There is no"
+    )
+    for figure in (
+        figures.dots(result, "loss", "t"),
+        figures.sweep(result, "loss", {"toy": {1.0: "arm 1"}}, "t", "x"),
+        figures.plane(result, "loss", "shares", "t"),
+        figures.courses(result, "shares", "t", "x"),
+    ):
+        texts = [text.get_text() for text in figure.axes[0].texts]
+        assert texts == ["no record for the profile tiny"]
+        plt.close(figure)
+
+
+# --- figures --------------------------------------------------------------------------------------
+def test_figures_show_every_seed_the_interval_and_the_live_run():
+    filled()
+    result = open_experiments("3.1.1", TINY).run("offsets")
+    seeds, live = 3, 2  # columns of dots, stars
+    axes = figures.dots(result, "loss", "t").axes[0]
+    dots = [line for line in axes.lines if len(line.get_xdata()) == 10]
+    stars = [line for line in axes.lines if line.get_marker() == "*" and len(line.get_xdata())]
+    assert len(dots) == seeds and len(stars) == live
+    places = {0.0: "arm 0", 1.0: "arm 1", 2.0: "arm 2"}
+    axes = figures.sweep(result, "loss", {"toy": places}, "t", "x", log_x=False).axes[0]
+    means = [result.means(arm, "loss").mean() for arm in places.values()]
+    assert axes.lines[0].get_ydata() == pytest.approx(means) and len(axes.collections) == 1
+    axes = figures.plane(result, "loss", "shares", "t").axes[0]
+    assert axes.get_xlabel() == "held-out loss (nats)" and axes.get_ylabel() == "right answers"
+    axes = figures.courses(result, "shares", "t", "item", arms=["arm 0"]).axes[0]
+    assert axes.lines[0].get_ydata() == pytest.approx([0, 0.5, 1])
+    plt.close("all")
 
 
 def test_a_record_of_other_data_is_not_laid_beside(monkeypatch):
