@@ -1,9 +1,10 @@
 """Measure that the later data sets show what they are for: `python -m data.measure` prints a table
-and keeps it in `data/README.md` and `data/measured.json`. About half an hour on one core; each part
-by `--part` in some minutes.
+and keeps it in `data/README.md` and `data/measured.json`. About half an hour on one free core; each
+part by `--part` in some minutes.
 
-Three seeds a part unless `--seeds` names others, and what is compared shares a seed's start and data order. These are checks that
-there is something to see, with the least training that shows it; the labs compare with more care.
+Three seeds a part unless `--seeds` names others, and what is compared shares a seed's start and
+data order. These are checks that there is something to see, with the least training that shows it;
+the labs compare with more care.
 """
 
 from __future__ import annotations
