@@ -1,9 +1,10 @@
 """Measure that the later data sets show what they are for: `python -m data.measure` prints a table
-and keeps it in `data/README.md` and `data/measured.json`. About half an hour on one core; each part
-by `--part` in some minutes.
+and keeps it in `data/README.md` and `data/measured.json`. About half an hour on one free core; each
+part by `--part` in some minutes.
 
-Three seeds a part, and what is compared shares a seed's start and data order. These are checks that
-there is something to see, with the least training that shows it; the labs compare with more care.
+Three seeds a part unless `--seeds` names others, and what is compared shares a seed's start and
+data order. These are checks that there is something to see, with the least training that shows it;
+the labs compare with more care.
 """
 
 from __future__ import annotations
@@ -89,11 +90,11 @@ def open_run(alpha: float, seed: int) -> dict:
     }
 
 
-def open_answers() -> list[dict]:
+def open_answers(seeds: list[int]) -> list[dict]:
     """How far held-out loss rises while training loss falls."""
     lines = []
     for name, alpha in {"LoRA": 0.0, "LoRA, NEFTune alpha 5": 5.0}.items():
-        runs = [open_run(alpha, seed) for seed in SEEDS]
+        runs = [open_run(alpha, seed) for seed in seeds]
         lines.append(line(f"open, {name}: held-out loss at its best", [r["best"] for r in runs]))
         lines.append(line(f"open, {name}: held-out loss at the end", [r["last"] for r in runs]))
         lines.append(line(f"open, {name}: training loss at the end", [r["train"] for r in runs]))
@@ -178,7 +179,7 @@ def faults_run(seed: int) -> dict:
     return found
 
 
-def faults() -> list[dict]:
+def faults(seeds: list[int]) -> list[dict]:
     """SFT on the chosen answers against DPO on the pairs."""
     train = ft.load_rows("faults_train", P)
     chosen = [row["chosen_faults"] for row in train]
@@ -187,7 +188,7 @@ def faults() -> list[dict]:
         line("faults of four, chosen answers", [sum(chosen) / len(chosen)]),
         line("faults of four, rejected answers", [sum(rejected) / len(rejected)]),
     ]
-    runs = [faults_run(seed) for seed in SEEDS]
+    runs = [faults_run(seed) for seed in seeds]
     for name in runs[0]:
         for measure in runs[0][name]:
             values = [run[name][measure] for run in runs]
@@ -231,9 +232,9 @@ def distance_run(seed: int) -> dict:
     return found
 
 
-def distance() -> list[dict]:
+def distance(seeds: list[int]) -> list[dict]:
     """The change of held-out answers' log-probability, by how alike the pairs are."""
-    runs = [distance_run(seed) for seed in SEEDS]
+    runs = [distance_run(seed) for seed in seeds]
     lines = []
     for level in runs[0]:
         for name in runs[0][level]:
@@ -310,9 +311,9 @@ def copies_run(seed: int) -> dict:
     return found
 
 
-def copies() -> list[dict]:
+def copies(seeds: list[int]) -> list[dict]:
     """What copies between training and evaluation do to accuracy."""
-    runs = [copies_run(seed) for seed in SEEDS]
+    runs = [copies_run(seed) for seed in seeds]
     lines = []
     for name in runs[0]:
         values = [100 * run[name] for run in runs]
@@ -320,7 +321,7 @@ def copies() -> list[dict]:
     return lines
 
 
-PARTS: dict[str, Callable[[], list[dict]]] = {
+PARTS: dict[str, Callable[[list[int]], list[dict]]] = {
     "open": open_answers,
     "faults": faults,
     "distance": distance,
@@ -330,11 +331,11 @@ PARTS: dict[str, Callable[[], list[dict]]] = {
 
 def write_card(kept: dict) -> None:
     """Keep what was measured, and put the table between the markers in data/README.md."""
-    text = json.dumps({"seeds": SEEDS, "parts": kept}, indent=1) + "\n"
+    text = json.dumps(kept, indent=1) + "\n"
     (HERE / "measured.json").write_text(text, encoding="utf-8")
     table = ["| what | measured: mean (each seed) |", "|---|---|"]
     for part in PARTS:
-        for entry in kept.get(part, []):
+        for entry in kept.get(part, {}).get("lines", []):
             table.append(f"| {entry['what']} | {entry['measured']} |")
     card = HERE / "README.md"
 
@@ -349,12 +350,15 @@ def write_card(kept: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=list(PARTS), help="measure this part alone")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=SEEDS, help="of each part (default: 0 1 2)"
+    )
     args = parser.parse_args()
     file = HERE / "measured.json"
-    kept = json.loads(file.read_text(encoding="utf-8"))["parts"] if file.is_file() else {}
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     for part, measure in PARTS.items():
         if args.part in (None, part):
-            kept[part] = measure()
+            kept[part] = {"seeds": list(args.seeds), "lines": measure(list(args.seeds))}
             write_card(kept)
 
 

@@ -339,3 +339,18 @@ def test_a_rule_can_be_measured_on_copies_that_it_was_not_made_on(heldback):
         if "how" in truth:
             found[truth["how"]] += reason is not None
     assert found["exact"] == 60 > found["new trick"] and found["reworded"] < 60
+
+
+# --- what was measured ----------------------------------------------------------------------------
+def test_the_card_has_what_was_measured_and_nothing_else():
+    from data import measure
+
+    kept = json.loads((ROOT / "data" / "measured.json").read_text(encoding="utf-8"))
+    assert kept.keys() <= measure.PARTS.keys()
+    card = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    table = card.split("<!-- measured -->")[1].split("<!-- end measured -->")[0]
+    want = []
+    for part in measure.PARTS:
+        for entry in kept.get(part, {}).get("lines", []):
+            want.append(f"| {entry['what']} | {entry['measured']} |")
+    assert want and table.strip().splitlines()[2:] == want
