@@ -251,7 +251,7 @@ def _begins(cell, level: int) -> bool:
 
 def _heading(notebook, words: str, exercises: list[str]) -> tuple[int, int]:
     """(cell, level) of the one heading that is `words`, or else has them in it."""
-    everything = []
+    everything: list[tuple[int, int, str]] = []
     for i, cell in enumerate(notebook.cells):
         everything += [(i, level, text) for level, text in headings(cell)]
     wanted = words.lstrip("# ").lower()

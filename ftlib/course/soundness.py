@@ -6,6 +6,7 @@ import ast
 import copy
 import importlib.util
 import inspect
+import pickle
 import re
 import traceback
 from collections.abc import Callable
@@ -209,6 +210,13 @@ def _unfit(reference: Callable, args: Any) -> str:
         reference(*copy.deepcopy(args))
     except Exception as error:
         return f"makes the reference fail: {_raised(error)}"
+    try:
+        pickle.dumps(args)
+    except Exception as error:
+        return (
+            f"cannot be handed to another process, as grading does: {_raised(error)}. Put the "
+            "functions and classes that it holds at the top of a module"
+        )
     return ""
 
 
@@ -322,7 +330,7 @@ def _faults_of_check(exercise: Exercise, cell) -> list[str]:
 
 def _faults_of_heading(exercise: Exercise, before: list) -> list[str]:
     """Whether the last heading of an exercise says the minutes and the difficulty."""
-    found = None
+    found: re.Match | None = None
     for cell in before:
         for _, text in headings(cell):
             found = HEADING.match(text) or found
@@ -410,7 +418,7 @@ def _imported(path: Path) -> set[str]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError:
         return set()
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}

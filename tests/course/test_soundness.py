@@ -77,6 +77,15 @@ def no_tuples(generator):
     yield torch.ones(3)
 
 
+def applied(function):
+    return function(torch.ones(2))
+
+
+def no_pickle(generator):
+    for factor in (2, 3):
+        yield (lambda x, factor=factor: factor * x,)
+
+
 def no_inputs(generator):
     yield from [{}["pairs"]]
 
@@ -104,6 +113,10 @@ FAULTS = {
     "no arguments": ({"cases": no_tuples}, "input 1 of cases is a Tensor, not a tuple"),
     "arguments": ({"cases": pairs(2, 3)}, "input 2 of cases does not fit the reference's"),
     "reference": ({"reference": _fails}, "makes the reference fail: ZeroDivisionError: no pairs"),
+    "pickle": (
+        {"reference": applied, "cases": no_pickle},
+        "input 1 of cases cannot be handed to another process, as grading does: ",
+    ),
     "parameter": ({"gradient_of": ("choosen",)}, "gradient_of names 'choosen', and the reference"),
     "changing": (
         {"cases": lambda generator: [(torch.randn(3), torch.randn(3)) for _ in range(2)]},
