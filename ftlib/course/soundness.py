@@ -28,6 +28,7 @@ from ftlib.course.authoring import (
 from ftlib.course.catalogue import MODULES, POINTS
 from ftlib.course.comparing import difference
 from ftlib.course.exercise import Exercise, Wrong, judge, load_lab
+from ftlib.course.notebooks import left_out
 from ftlib.course.submissions import nbgrader_mark
 
 FEWEST_MISTAKES = 3
@@ -61,8 +62,14 @@ def check_exercise(lab: str, name: str, root: Path = ROOT) -> list[str]:
     exercise = load_exercise(lab, name)
     faults = faults_of(exercise)
     usable = not _no_tuples(exercise) and not _unusable(exercise)
-    notebook = nbformat.read(notebook_of(lab, root), as_version=4)
-    faults += _faults_of_cells(exercise, notebook, usable)
+    path = notebook_of(lab, root)
+    notebook = nbformat.read(path, as_version=4)
+    faults += _faults_of_cells(exercise, notebook)
+    reason = left_out(path)  # its set-up cell may end the process here
+    if reason:
+        faults.append(f"its stub was not run: {reason}")
+    else:
+        faults += _faults_of_stub(exercise, notebook, usable)
     faults += _faults_of_second(exercise, second_solutions(root), usable)
     if POINTS[lab].get(name) != exercise.points:
         faults.append(
@@ -285,16 +292,17 @@ def _unsteady(exercise: Exercise) -> list[str]:
 
 
 # --- the notebook ---------------------------------------------------------------------------------
-def _faults_of_cells(exercise: Exercise, notebook, usable: bool) -> list[str]:
+def _stubs(exercise: Exercise, notebook) -> list[int]:
+    """The places of its answer cells."""
+    begin = re.compile(rf"^def {exercise.name}\(", re.M)
+    answers = [i for i, cell in enumerate(notebook.cells) if nbgrader_mark(cell).get("solution")]
+    return [i for i in answers if begin.search(notebook.cells[i].source)]
+
+
+def _faults_of_cells(exercise: Exercise, notebook) -> list[str]:
     name = exercise.name
-    begin = re.compile(rf"^def {name}\(", re.M)
-    stubs = []
-    checks = []
-    for i, cell in enumerate(notebook.cells):
-        if nbgrader_mark(cell).get("solution") and begin.search(cell.source):
-            stubs.append(i)
-        if checked_name(cell) == name:
-            checks.append(i)
+    stubs = _stubs(exercise, notebook)
+    checks = [i for i, cell in enumerate(notebook.cells) if checked_name(cell) == name]
     faults = []
     if len(stubs) != 1:
         faults.append(
@@ -311,8 +319,7 @@ def _faults_of_cells(exercise: Exercise, notebook, usable: bool) -> list[str]:
     if stubs[0] > checks[0]:
         faults.append(f"its check, cell {checks[0]}, comes before its stub, cell {stubs[0]}")
     faults += _faults_of_check(exercise, notebook.cells[checks[0]])
-    faults += _faults_of_heading(exercise, notebook.cells[: stubs[0]])
-    return faults + _faults_of_stub(exercise, notebook, stubs[0], usable)
+    return faults + _faults_of_heading(exercise, notebook.cells[: stubs[0]])
 
 
 def _faults_of_check(exercise: Exercise, cell) -> list[str]:
@@ -343,10 +350,14 @@ def _faults_of_heading(exercise: Exercise, before: list) -> list[str]:
     return []
 
 
-def _faults_of_stub(exercise: Exercise, notebook, place: int, usable: bool) -> list[str]:
+def _faults_of_stub(exercise: Exercise, notebook, usable: bool) -> list[str]:
     """Whether the stub can be run where an answer is graded, behind the set-up cell's imports
     alone, counts as not attempted, and has the reference's parameters.
     """
+    places = _stubs(exercise, notebook)
+    if len(places) != 1:  # which is said already
+        return []
+    place = places[0]
     cell = notebook.cells[place]
     faults = []
     if len(cell.source.splitlines()) > LONGEST_CELL:

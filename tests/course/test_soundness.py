@@ -16,6 +16,7 @@ from ftlib.course.answers import checked_name
 from ftlib.course.authoring import AuthoringError, notebook_of, second_solutions
 from ftlib.course.catalogue import MODULES
 from ftlib.course.exercise import Wrong, load_lab
+from ftlib.course.notebooks import left_out
 from ftlib.course.soundness import check_exercise, faults_of, still_the_templates
 
 LAB = "3.1.7"
@@ -34,7 +35,9 @@ def test_cells_and_second_solutions_of_every_lab_agree_with_its_exercises(lab):
     """Without judging, which test_course.py and test_exercises.py do."""
     notebook = nbformat.read(notebook_of(lab), as_version=4)
     for exercise in load_lab(lab).exercises:
-        faults = soundness._faults_of_cells(exercise, notebook, usable=False)
+        faults = soundness._faults_of_cells(exercise, notebook)
+        if not left_out(notebook_of(lab)):
+            faults += soundness._faults_of_stub(exercise, notebook, usable=False)
         faults += soundness._faults_of_second(exercise, second_solutions(), usable=False)
         assert faults + soundness._incomplete(exercise) == [], exercise.name
         assert still_the_templates(lab, exercise.name) == []
@@ -261,6 +264,14 @@ def test_a_second_solution_that_does_not_do_is_named(root, text, said):
     (second_solutions_of(root) / "own.py").write_text(text)
     (fault,) = check_exercise(LAB, NAME, root)
     assert said in fault
+
+
+def test_the_stub_of_a_lab_that_cannot_run_here_is_not_run(root, monkeypatch):
+    """A library that was compiled for another processor ends the process that imports it."""
+    monkeypatch.setattr(soundness, "left_out", lambda path: f"{path.name} is left out: no llama")
+    monkeypatch.setattr(soundness, "setup_cell", lambda notebook: pytest.fail("it was run"))
+    (fault,) = check_exercise(LAB, NAME, root)
+    assert fault == "its stub was not run: lab-3.1.7-dpo-training.ipynb is left out: no llama"
 
 
 def test_points_of_the_catalogue_that_do_not_agree_are_named(root, monkeypatch):
