@@ -55,7 +55,7 @@ def _add_labs(commands) -> None:
     command.add_argument(
         "--write-back",
         action="store_true",
-        help="also store clean outputs in labs/ itself (for maintainers)",
+        help="also store clean outputs in labs/ itself; the profile is then tiny by default",
     )
     command.add_argument(
         "--prepare",
@@ -155,8 +155,22 @@ def _add_grade(commands) -> None:
     )
 
 
+EXERCISES_OF_YOUR_OWN = """\
+An exercise of your own, in three steps (INSTRUCTORS.md, "Your own exercise"):
+
+  ftlib exercise new 3.1.7 margin_of_pairs     writes one that works, from a template
+  ftlib exercise check 3.1.7 margin_of_pairs   says what is not sound, after each of your changes
+  ftlib labs 3.1.7 --write-back                runs the lab and renews its outputs (minutes)
+"""
+
+
 def _add_exercise(commands) -> None:
-    command = commands.add_parser("exercise", help="write an exercise of your own, or check one")
+    command = commands.add_parser(
+        "exercise",
+        help="write an exercise of your own, or check one",
+        description=EXERCISES_OF_YOUR_OWN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     actions = command.add_subparsers(dest="action", required=True)
     new = actions.add_parser("new", help="a working exercise from the template, ready to change")
     check = actions.add_parser("check", help="whether an exercise is sound, and what it lacks")
@@ -164,7 +178,13 @@ def _add_exercise(commands) -> None:
         action.add_argument("lab", help="such as 3.1.7")
         action.add_argument("name", help="of the student's function, such as margin_of_pairs")
     new.add_argument("--title", default="", help="default: the name in words")
-    new.add_argument("--after", default="", help="an exercise of the lab (default: its last)")
+    new.add_argument(
+        "--after",
+        default="",
+        metavar="HEADING",
+        help="where it goes in the notebook: a heading, at the end of its section, or an exercise "
+        "(default: behind the last exercise)",
+    )
 
 
 def _add_plan(commands) -> None:
@@ -342,7 +362,6 @@ def run_grading(args) -> int:
 
 def run_authoring(args) -> int:
     from ftlib.course import authoring
-    from ftlib.course.exercise import load_lab
 
     if args.action == "new":
         for path in authoring.new_exercise(args.lab, args.name, args.title, args.after):
@@ -352,11 +371,15 @@ def run_authoring(args) -> int:
             f"{args.lab} --write-back` for the notebook's outputs."
         )
         return 0
-    faults = authoring.check_exercise(args.lab, args.name)
+    from ftlib.course import soundness
+
+    faults = soundness.check_exercise(args.lab, args.name)
+    for part in soundness.still_the_templates(args.lab, args.name):
+        print(f"○ still the template's: {part}")
     for fault in faults:
         print(f"✗ {fault}")
     if not faults:
-        print(f"✓ {authoring.describe(load_lab(args.lab).find(args.name))}")
+        print(f"✓ {soundness.describe(soundness.load_exercise(args.lab, args.name))}")
     return 1 if faults else 0
 
 

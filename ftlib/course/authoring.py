@@ -1,106 +1,125 @@
 """A new exercise from a template: its module, its place in the lab's list and in the catalogue, its
-cells in the notebook, and a second solution for the tests. And what is asked of every exercise.
+cells in the notebook, and a second solution for the tests.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
+import builtins
 import keyword
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-import torch
 
 from ftlib.core.atomic import replacing_together
 from ftlib.core.paths import ROOT
-from ftlib.course.catalogue import MODULES, POINTS
-from ftlib.course.exercise import Exercise, judge, load_lab
+from ftlib.course.answers import UNREADABLE, bound_names, checked_name, setup_cell, statements
+from ftlib.course.catalogue import MODULES
 
 TEMPLATES = Path(__file__).parent / "templates"
-FEWEST_MISTAKES = 3
-FEWEST_HINTS = 2
-SHORTEST_MESSAGE = 20  # characters of the sentence that names a mistake
+POINTS_OF_TEMPLATE = 2
+LONGEST_NAME = 30  # characters: the import of the exercise fits into a line
+LONGEST_TITLE = 50
+HEADING = re.compile(r"(#{1,6}) +(.+?)\s*")
 
 
 class AuthoringError(ValueError):
-    """An exercise cannot be written as asked; the message says what to change."""
+    """An exercise cannot be written or read as asked; the message says what to change."""
 
 
-# --- a new exercise -------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _New:
-    """What the templates are filled with, and after which exercise it comes."""
+    """What the templates are filled with, and where it goes: behind how many of the lab's
+    exercises, and before which of the notebook's cells. Only behind the last one it has a number,
+    since the numbers of those behind it, and what the text says of them, stay.
+    """
 
     lab: str
     name: str
     title: str
-    after: str
-
-    @property
-    def constant(self) -> str:
-        return self.name.upper()
+    constant: str
+    order: int
+    cell: int
+    number: int | None
 
     def fill(self, template: str) -> str:
         text = (TEMPLATES / template).read_text(encoding="utf-8")
-        for field in ("lab", "name", "title", "constant"):
-            text = text.replace(f"@{field.upper()}@", getattr(self, field))
-        return text
+        number = "" if self.number is None else f" {self.number}"
+        for mark, value in {
+            "@LAB@": self.lab,
+            "@NAME@": self.name,
+            "@TITLE@": self.title,
+            "@CONSTANT@": self.constant,
+            "@POINTS@": str(POINTS_OF_TEMPLATE),
+            "@NUMBER@": number,
+        }.items():
+            text = text.replace(mark, value)
+        return text.rstrip() + "\n"
 
 
 def new_exercise(
     lab: str, name: str, title: str = "", after: str = "", root: Path = ROOT
 ) -> list[Path]:
-    """Write a working exercise from the template into the checkout `root`, behind the exercise
-    `after` (default: the lab's last); returns the files written or changed.
+    """Write a working exercise from the template into the checkout `root`; returns the files
+    written or changed, all of them or none.
 
-    All of them or none. AuthoringError for an unknown lab, a name that is taken or no lower-case
-    identifier, an `after` that the lab does not have, and where this is no checkout.
+    Its cells come behind the check of the lab's last exercise. `after` names another place: an
+    exercise, behind its check, or a heading of the notebook, at the end of its section.
+
+    AuthoringError for an unknown lab, a name that is taken or no lower-case identifier, a title
+    that does not fit into a line, an `after` that the notebook does not have, where this is no
+    checkout, and where it cannot be written.
     """
-    new = _New(lab, name, title or name.replace("_", " "), after or _last(lab))
-    _check(new)
-    package = root / "ftlib" / "course" / MODULES[lab]
-    notebook = _notebook_of(lab, root)
+    package = root / "ftlib" / "course" / _package(lab)
+    notebook_path = notebook_of(lab, root)
+    notebook = nbformat.read(notebook_path, as_version=4)
+    points = _points(package.parent / "catalogue.py")
+    _check_name(name, points, notebook)
+    _check_files(name, package, second_solutions(root))
+    title = _one_line(title or name.replace("_", " "))
+    cell = _place(notebook, after)
+    order = _exercises_before(notebook, cell, list(points[lab]))
+    listed = (package / "exercises.py").read_text(encoding="utf-8")
+    constant = _free_constant(name, listed)
+    is_last = not any(checked_name(later) for later in notebook.cells[cell:])
+    number = len(points[lab]) + 1 if is_last else None
+    new = _New(lab, name, title, constant, order, cell, number)
     texts = {
         package / f"{name}.py": new.fill("exercise.txt"),
-        package / "exercises.py": _listed(new, package / "exercises.py"),
+        package / "exercises.py": _listed(new, listed, package / "exercises.py"),
         package.parent / "catalogue.py": _catalogued(new, package.parent / "catalogue.py"),
-        root / "tests" / "second_solutions" / f"{name}.py": new.fill("second_solution.txt"),
-        notebook: _with_cells(new, notebook),
+        second_solutions(root) / f"{name}.py": new.fill("second_solution.txt"),
+        notebook_path: _with_cells(new, notebook),
     }
-    there = [path for path in (package / f"{name}.py",) if path.exists()]
-    if there:
-        raise AuthoringError(f"{there[0]} is there already: choose another name, or delete it")
-    with replacing_together(*texts) as temporary:
-        for path, text in zip(temporary, texts.values(), strict=True):
-            path.write_text(text, encoding="utf-8")
+    _write(texts)
     return list(texts)
 
 
-def _last(lab: str) -> str:
-    if lab not in POINTS:
+def _write(texts: dict[Path, str]) -> None:
+    try:
+        with replacing_together(*texts) as temporary:
+            for path, text in zip(temporary, texts.values(), strict=True):
+                path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AuthoringError(
+            f"{error.filename} cannot be written ({error.strerror}); nothing has been changed. "
+            "Write exercises in a checkout of the course that belongs to you, on a disk that is "
+            "neither full nor read-only"
+        ) from error
+
+
+# --- the checkout ---------------------------------------------------------------------------------
+def _package(lab: str) -> str:
+    if lab not in MODULES:
         raise AuthoringError(f"lab {lab!r} is unknown: use one of {', '.join(MODULES)}")
-    return list(POINTS[lab])[-1]
+    return MODULES[lab]
 
 
-def _check(new: _New) -> None:
-    if not re.fullmatch(r"[a-z_][a-z0-9_]*", new.name) or keyword.iskeyword(new.name):
-        raise AuthoringError(
-            f"name={new.name!r}: the student's function has this name, so use lower-case letters, "
-            "digits and _, such as margin_of_pairs"
-        )
-    for lab, points in POINTS.items():
-        if new.name in points:
-            raise AuthoringError(f"name={new.name!r} is an exercise of lab {lab}: choose another")
-    if new.after not in POINTS[new.lab]:
-        raise AuthoringError(
-            f"after={new.after!r}: lab {new.lab} has the exercises {', '.join(POINTS[new.lab])}"
-        )
-
-
-def _notebook_of(lab: str, root: Path) -> Path:
+def notebook_of(lab: str, root: Path = ROOT) -> Path:
+    """The notebook of a lab in the checkout `root`; AuthoringError where there is none."""
     found = sorted((root / "labs").glob(f"lab-{lab}-*.ipynb"))
     if not found:
         raise AuthoringError(
@@ -110,93 +129,234 @@ def _notebook_of(lab: str, root: Path) -> Path:
     return found[0]
 
 
+def second_solutions(root: Path = ROOT) -> Path:
+    """The folder of the second solutions; AuthoringError where there is none."""
+    folder = root / "tests" / "second_solutions"
+    if not folder.is_dir():
+        raise AuthoringError(
+            f"{folder} is no folder: exercises are written in a checkout of the course (git "
+            "clone), with its tests"
+        )
+    return folder
+
+
+def defining_files(folder: Path, name: str) -> list[Path]:
+    """The Python files of a folder that define a function `name`."""
+    begin = re.compile(rf"^def {re.escape(name)}\(", re.M)
+    files = sorted(folder.glob("*.py"))
+    return [path for path in files if begin.search(path.read_text(encoding="utf-8"))]
+
+
+# --- the name, the title --------------------------------------------------------------------------
+def _check_name(name: str, points: dict[str, dict], notebook) -> None:
+    fits = re.fullmatch(r"[a-z][a-z0-9_]*", name) and len(name) <= LONGEST_NAME
+    if not fits or keyword.iskeyword(name) or keyword.issoftkeyword(name):
+        raise AuthoringError(
+            f"name={name!r}: the student's function has this name, so use a letter, then "
+            f"lower-case letters, digits and _, {LONGEST_NAME} at most, and no word of Python's: "
+            "margin_of_pairs"
+        )
+    if hasattr(builtins, name):
+        raise AuthoringError(f"name={name!r} is a function of Python's: choose another name")
+    for lab, exercises in points.items():
+        if name in exercises:
+            raise AuthoringError(
+                f"name={name!r} is an exercise of lab {lab} already: choose another name"
+            )
+    for i, cell in enumerate(notebook.cells):
+        if name in _names_of(cell):
+            raise AuthoringError(
+                f"name={name!r}: cell {i} of the notebook gives this name to something else, so "
+                "choose another"
+            )
+
+
+def _names_of(cell) -> set[str]:
+    """The names that a cell of the notebook binds."""
+    if cell.cell_type != "code":
+        return set()
+    try:
+        body = statements(cell.source)
+    except UNREADABLE:
+        return set()
+    names: set[str] = set()
+    for node in body:
+        names |= bound_names(node)
+    return names
+
+
+def _check_files(name: str, package: Path, solutions: Path) -> None:
+    taken = [package / f"{name}.py", package / name, solutions / f"{name}.py"]
+    there = [path for path in taken if path.exists()] + defining_files(solutions, name)
+    if there:
+        raise AuthoringError(f"{there[0]} has this name already: choose another, or remove it")
+
+
+def _one_line(title: str) -> str:
+    """The title with a capital letter. It is written between quotes, into lines of 100 columns."""
+    title = title.strip()
+    if len(title) > LONGEST_TITLE or not title.isprintable() or set(title) & {'"', "\\"}:
+        raise AuthoringError(
+            f'title={title!r}: use one line of at most {LONGEST_TITLE} characters, without " and \\'
+        )
+    return title[:1].upper() + title[1:]
+
+
+def _free_constant(name: str, listed: str) -> str:
+    """LOSS for `loss`, or LOSS_EXERCISE where the lab's list has a LOSS already."""
+    constant = name.upper()
+    return f"{constant}_EXERCISE" if re.search(rf"\b{constant}\b", listed) else constant
+
+
+# --- its place ------------------------------------------------------------------------------------
+def headings(cell) -> list[tuple[int, str]]:
+    """(level, text) of each heading in a text cell; lines of code blocks are none."""
+    if cell.cell_type != "markdown":
+        return []
+    found = []
+    in_code = False
+    for line in cell.source.splitlines():
+        if line.startswith("```"):
+            in_code = not in_code
+        match = HEADING.fullmatch(line)
+        if match and not in_code:
+            found.append((len(match[1]), match[2]))
+    return found
+
+
+def _place(notebook, after: str) -> int:
+    """The index of the cell before which the new ones go."""
+    checks = {checked_name(cell): i for i, cell in enumerate(notebook.cells) if checked_name(cell)}
+    if not after:
+        return 1 + max(checks.values(), default=len(notebook.cells) - 1)
+    if after in checks:
+        return checks[after] + 1
+    start, level = _heading(notebook, after, list(checks))
+    end = start + 1
+    while end < len(notebook.cells) and not _begins(notebook.cells[end], level):
+        end += 1
+    setup = notebook.cells.index(setup_cell(notebook))
+    if end <= setup:
+        raise AuthoringError(
+            f"after={after!r}: this section ends before the set-up cell, cell {setup}, which "
+            "imports what an answer needs: choose a later heading"
+        )
+    return end
+
+
+def _begins(cell, level: int) -> bool:
+    """Whether a section of this level, or of one above it, begins in the cell."""
+    return any(found <= level for found, _ in headings(cell))
+
+
+def _heading(notebook, words: str, exercises: list[str]) -> tuple[int, int]:
+    """(cell, level) of the one heading that is `words`, or else has them in it."""
+    everything: list[tuple[int, int, str]] = []
+    for i, cell in enumerate(notebook.cells):
+        everything += [(i, level, text) for level, text in headings(cell)]
+    wanted = words.lstrip("# ").lower()
+    equal = [found for found in everything if found[2].lower() == wanted]
+    within = equal or [found for found in everything if wanted in found[2].lower()]
+    if len(within) == 1:
+        return within[0][:2]
+    shown = "\n    ".join(text for _, _, text in within or everything)
+    said = "several headings have these words" if within else "the notebook has no such heading"
+    raise AuthoringError(
+        f"after={words!r}: {said}, and no exercise this name. Name an exercise "
+        f"({', '.join(exercises)}), or one of:\n    {shown}"
+    )
+
+
+def _exercises_before(notebook, cell: int, names: list[str]) -> int:
+    """Behind how many of the lab's list the exercise goes: behind all that are checked before."""
+    before = {checked_name(earlier) for earlier in notebook.cells[:cell]}
+    return 1 + max((i for i, name in enumerate(names) if name in before), default=-1)
+
+
 # --- the files that it is put into ----------------------------------------------------------------
-def _listed(new: _New, path: Path) -> str:
-    """The lab's exercises.py with the import and the item, behind that of `after`."""
-    text = path.read_text(encoding="utf-8")
-    exercises = load_lab(new.lab).exercises
-    place = [exercise.name for exercise in exercises].index(new.after) + 1
-    items = _items(text, path)
+def _value_of(name: str, text: str, path: Path) -> ast.expr:
+    """What a module assigns to a name."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return node.value
+    raise AuthoringError(f"{path} has no {name} = …")
+
+
+def _points(path: Path) -> dict[str, dict[str, int]]:
+    return ast.literal_eval(_value_of("POINTS", path.read_text(encoding="utf-8"), path))
+
+
+def _insert(text: str, line: str, items: list[ast.expr], place: int, path: Path) -> str:
+    """The text with a line of its own behind the first `place` of these items."""
+    if not items:
+        raise AuthoringError(f"{path} lists no exercise of this lab: write one by hand first")
+    behind = items[place - 1].end_lineno if place else items[0].lineno - 1
+    assert behind is not None  # of a tree that was parsed from text
+    lines = text.splitlines()
+    lines.insert(behind, line)
+    return "\n".join(lines) + "\n"
+
+
+def _listed(new: _New, text: str, path: Path) -> str:
+    """The lab's exercises.py with the item in its place, and the import."""
+    value = _value_of("EXERCISES", text, path)
+    if not isinstance(value, ast.List):
+        raise AuthoringError(
+            f"{path}: EXERCISES is no list: write `EXERCISES = […]`, an item a line"
+        )
+    text = _insert(text, f"    {new.constant},", value.elts, new.order, path)
     last_import = max(
         node.end_lineno or 0 for node in ast.parse(text).body if isinstance(node, ast.ImportFrom)
     )
     lines = text.splitlines()
-    lines.insert(items[place - 1], f"    {new.constant},")  # behind that line
     module = f"ftlib.course.{MODULES[new.lab]}.{new.name}"
     lines.insert(last_import, f"from {module} import {new.constant}")
-    return _sorted_imports("\n".join(lines) + "\n")
+    return "\n".join(_sorted_imports(lines)) + "\n"
 
 
-def _items(text: str, path: Path) -> list[int]:
-    """The last line of each item of EXERCISES, from 1."""
-    for node in ast.parse(text).body:
-        if not isinstance(node, ast.Assign) or ast.unparse(node.targets[0]) != "EXERCISES":
-            continue
-        if isinstance(node.value, ast.List):
-            return [item.end_lineno or item.lineno for item in node.value.elts]
-    raise AuthoringError(f"{path} has no list EXERCISES: write one item a line")
-
-
-def _sorted_imports(text: str) -> str:
+def _sorted_imports(lines: list[str]) -> list[str]:
     """The imports from the lab's own modules in alphabetical order, as the linter wants them."""
-    lines = text.splitlines()
     own = [i for i, line in enumerate(lines) if line.startswith("from ftlib.course.lab_")]
-    whole = [i for i in own if not lines[i].endswith("(")]
-    if len(whole) < len(own):  # an import over several lines stays where it is
-        return text
+    if any(lines[i].endswith("(") for i in own):  # an import over several lines stays where it is
+        return lines
+    in_order = list(lines)
     for i, line in zip(own, sorted(lines[i] for i in own), strict=True):
-        lines[i] = line
-    return "\n".join(lines) + "\n"
+        in_order[i] = line
+    return in_order
 
 
 def _catalogued(new: _New, path: Path) -> str:
-    """catalogue.py with the exercise's points, behind those of `after`."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for node in ast.parse("\n".join(lines)).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "POINTS":
-            end = _end_of_points(node.value, new)
-            lines.insert(end, f'        "{new.name}": 2,')
-            return "\n".join(lines) + "\n"
-    raise AuthoringError(f"{path} has no table POINTS")
+    """catalogue.py with the exercise's points in their place."""
+    text = path.read_text(encoding="utf-8")
+    line = f'        "{new.name}": {POINTS_OF_TEMPLATE},'
+    return _insert(text, line, list(_points_of(new.lab, text, path)), new.order, path)
 
 
-def _end_of_points(table: ast.expr, new: _New) -> int:
-    """The line of the points of `after`, from 1."""
-    assert isinstance(table, ast.Dict)
-    for key, value in zip(table.keys, table.values, strict=True):
-        if isinstance(key, ast.Constant) and key.value == new.lab and isinstance(value, ast.Dict):
-            for name, points in zip(value.keys, value.values, strict=True):
-                if isinstance(name, ast.Constant) and name.value == new.after:
-                    return points.end_lineno or points.lineno
-    raise AuthoringError(f"POINTS has no {new.after!r} of lab {new.lab}")
+def _points_of(lab: str, text: str, path: Path) -> Iterator[ast.expr]:
+    """The points in the lab's row of POINTS, as parts of the tree."""
+    table = _value_of("POINTS", text, path)
+    assert isinstance(table, ast.Dict)  # it has been read as one
+    for key, row in zip(table.keys, table.values, strict=True):
+        if isinstance(key, ast.Constant) and key.value == lab and isinstance(row, ast.Dict):
+            yield from row.values
 
 
-def _with_cells(new: _New, path: Path) -> str:
-    """The notebook with a heading, the stub and the check, behind the check of `after`."""
-    notebook = nbformat.read(path, as_version=4)
-    place = None
-    for i, cell in enumerate(notebook.cells):
-        mark = cell.metadata.get("nbgrader", {})
-        if mark.get("grade") and re.search(rf"^{new.after} = check\(", cell.source, re.M):
-            place = i + 1
-    if place is None:
-        raise AuthoringError(f"{path} has no check cell of {new.after}: {new.after} = check(…)")
-    notebook.cells[place:place] = _cells(new)
+def _with_cells(new: _New, notebook) -> str:
+    """The notebook with a heading, the stub and the check."""
+    notebook.cells[new.cell : new.cell] = _cells(new)
     return nbformat.writes(notebook) + "\n"
 
 
 def _cells(new: _New) -> list:
-    heading = f"### Exercise · {new.title.capitalize()} · 5 min · ●○○\n\nSay here what to write."
-    stub = nbformat.v4.new_code_cell(
-        new.fill("stub.txt").rstrip(), metadata=_mark(new.name, points=None)
-    )
+    heading = nbformat.v4.new_markdown_cell(new.fill("heading.txt").rstrip())
+    stub = nbformat.v4.new_code_cell(new.fill("stub.txt").rstrip(), metadata=_mark(new.name))
     check = nbformat.v4.new_code_cell(
-        f"{new.name} = check({new.name})", metadata=_mark(f"check_{new.name}", points=2)
+        f"{new.name} = check({new.name})", metadata=_mark(f"check_{new.name}", POINTS_OF_TEMPLATE)
     )
-    return [nbformat.v4.new_markdown_cell(heading), stub, check]
+    return [heading, stub, check]
 
 
-def _mark(grade_id: str, points: int | None) -> dict:
+def _mark(grade_id: str, points: int | None = None) -> dict:
     """nbgrader's metadata of an answer's cell, or of a check's, which has points."""
     is_check = points is not None
     mark = {
@@ -210,107 +370,3 @@ def _mark(grade_id: str, points: int | None) -> dict:
     if is_check:
         mark["points"] = points
     return {"nbgrader": mark}
-
-
-# --- what is asked of an exercise -----------------------------------------------------------------
-def faults_of(exercise: Exercise) -> list[str]:
-    """What is missing or wrong in an exercise, a sentence each; empty for a sound one."""
-    return [*_incomplete(exercise), *_misjudged(exercise), *_unsteady(exercise)]
-
-
-def _incomplete(exercise: Exercise) -> list[str]:
-    faults = []
-    if len(exercise.wrong) < FEWEST_MISTAKES:
-        faults.append(
-            f"it has {len(exercise.wrong)} wrong answers: give at least {FEWEST_MISTAKES}"
-        )
-    if len(set(exercise.hints)) < FEWEST_HINTS:
-        faults.append(f"it has {len(set(exercise.hints))} hints: give at least {FEWEST_HINTS}")
-    if exercise.points <= 0 or exercise.minutes <= 0 or exercise.difficulty not in (1, 2, 3):
-        faults.append("points and minutes must be above 0, the difficulty 1, 2 or 3")
-    if len({wrong.message for wrong in exercise.wrong}) < len(exercise.wrong):
-        faults.append("two wrong answers have the same sentence: each names its own mistake")
-    for wrong in exercise.wrong:
-        if len(wrong.message) <= SHORTEST_MESSAGE:
-            faults.append(f"the sentence of {wrong.name!r} is too short to teach: {wrong.message}")
-    if getattr(exercise.reference, "__name__", "<lambda>") == "<lambda>":
-        faults.append("the reference is no function with a name: solution() could not show it")
-    if len(list(exercise.cases(torch.Generator().manual_seed(0)))) < 2:
-        faults.append("cases yields fewer than two inputs: one can be right by chance")
-    return faults
-
-
-def _not_written(*args, **kwargs):
-    raise NotImplementedError
-
-
-def _misjudged(exercise: Exercise) -> list[str]:
-    faults = []
-    verdict = judge(exercise, exercise.reference)
-    if verdict.status != "right":
-        faults.append(f"the reference is not right: {verdict.message}")
-    if judge(exercise, _not_written).status != "open":
-        faults.append("the unwritten stub is not called open")
-    for wrong in exercise.wrong:
-        verdict = judge(exercise, wrong.function)
-        if verdict.status != "wrong":
-            faults.append(f"the wrong answer {wrong.name!r} is {verdict.status}: change the cases")
-        elif verdict.message != wrong.message:
-            faults.append(
-                f"the wrong answer {wrong.name!r} is told another sentence: {verdict.message}"
-            )
-    return faults
-
-
-def _unsteady(exercise: Exercise) -> list[str]:
-    """Whether the cases depend on anything but their generator."""
-    shown = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        cases = list(exercise.cases(torch.Generator().manual_seed(0)))
-        shown.append(repr([[value for value in case if _is_plain(value)] for case in cases]))
-    if shown[0] != shown[1]:
-        return ["the cases change from call to call: draw from the generator that is handed in"]
-    return []
-
-
-def _is_plain(value) -> bool:
-    return isinstance(value, (torch.Tensor, int, float, str, list, dict, tuple, type(None)))
-
-
-def check_exercise(lab: str, name: str) -> list[str]:
-    """The faults of a lab's exercise, and of its cells in the notebook. ValueError for a name that
-    the lab does not have.
-    """
-    exercise = load_lab(lab).find(name)
-    faults = faults_of(exercise)
-    notebook = nbformat.read(_notebook_of(lab, ROOT), as_version=4)
-    points = None
-    has_stub = False
-    for cell in notebook.cells:
-        mark = cell.metadata.get("nbgrader", {})
-        if mark.get("grade") and f"{name} = check({name})" in cell.source:
-            points = mark.get("points")
-        if mark.get("solution") and re.search(rf"^def {name}\(", cell.source, re.M):
-            has_stub = "raise NotImplementedError" in cell.source and '"""' in cell.source
-    if not has_stub:
-        faults.append(
-            f"the notebook has no stub of it: def {name}(…), with a docstring and "
-            "`raise NotImplementedError`"
-        )
-    if points is None:
-        faults.append(f"the notebook has no check cell of it: {name} = check({name})")
-    elif points != exercise.points:
-        faults.append(f"its check cell has {points} points, the exercise {exercise.points}")
-    if POINTS[lab].get(name) != exercise.points:
-        faults.append(f"ftlib/course/catalogue.py does not give it {exercise.points} points")
-    return faults
-
-
-def describe(exercise: Exercise) -> str:
-    """What an exercise holds, in a line."""
-    parameters = ", ".join(inspect.signature(exercise.reference).parameters)
-    return (
-        f"{exercise.name}({parameters}): {exercise.points} points, {len(exercise.wrong)} wrong "
-        f"answers, {len(exercise.hints)} hints"
-    )

@@ -1,36 +1,65 @@
-"""An exercise of an instructor's own: one command writes one that works, another says what it
-lacks, and the tests take it up by themselves.
+"""An exercise of an instructor's own: one command writes one that works, or nothing, and the tests
+take it up by themselves. (What an exercise must have is in test_soundness.py.)
 """
 
-import dataclasses
+import ast
+import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import pytest
-import torch
 from conftest import ROOT
 
 from ftlib import cli
-from ftlib.course.authoring import AuthoringError, faults_of, new_exercise
-from ftlib.course.catalogue import POINTS
-from ftlib.course.exercise import Wrong, load_lab
+from ftlib.core import atomic
+from ftlib.course.answers import checked_name
+from ftlib.course.authoring import AuthoringError, new_exercise
+from ftlib.course.catalogue import MODULES, POINTS
 
 LAB = "3.1.7"
-# Tests that go through all exercises, by what they ask.
+NAME = "exercise_of_these_tests"  # not INSTRUCTORS.md's: who follows it has that one
+
+
+# --- the whole checkout ---------------------------------------------------------------------------
+# Tests that go through all exercises, by what they ask, and what is chosen of them.
 ASKED = (
-    "tests/course/test_course.py",
-    "tests/course/test_exercises.py",
-    "tests/course/test_progress_file.py",
-    "tests/labs/test_notebooks.py",
-    "tests/test_layers.py",
+    "test_course.py",
+    "test_exercises.py",
+    "test_check.py",
+    "test_progress_file.py",
+    "test_grading.py",
+    "../labs/test_notebooks.py",
+    "../test_layers.py",
 )
+CHOSEN = f"{NAME} or lab-{LAB} or catalogue or second_solutions or points_and_reasons or map"
+# One process, which imports the libraries once. What tests/course/mutants.py makes of the new
+# exercise is judged apart, since its own test first makes those of all the others.
+ASK = f"""
+import sys
+import pytest
+from ftlib import cli
+from ftlib.course.exercise import judge, load_lab
+sys.path.insert(0, "tests/course")
+import mutants
+code = cli.main(["exercise", "check", "{LAB}", "{NAME}"])
+print("check:", code)
+exercise = load_lab("{LAB}").find("{NAME}")
+for mutant, came in mutants.mutants(exercise):
+    verdict = judge(exercise, mutant.function)
+    false = mutants.untrue(mutant, verdict.message, came)
+    print("mutant:", verdict.status, mutant.name if verdict.status == "right" or false else "")
+sys.exit(pytest.main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of what an exercise is written into; the data are linked."""
+    """A copy of what an exercise is written into, with a new one; the data are linked."""
     root = tmp_path_factory.mktemp("checkout")
     skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
     for name in ("ftlib", "labs", "tests", "tools"):
@@ -39,114 +68,277 @@ def checkout(tmp_path_factory):
         if path.is_file():
             shutil.copy(path, root)
     (root / "data").symlink_to(ROOT / "data")
+    new_exercise(LAB, NAME, root=root)
     return root
 
 
-def run(root, *command) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True
+@pytest.fixture(scope="module")
+def said(checkout) -> str:
+    """What `ftlib exercise check`, the mutants and the tests say of it in that copy."""
+    files = [str(checkout / "tests" / "course" / name) for name in ASKED]
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not labs", "-k", CHOSEN, *files]
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *options],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
+    return done.stdout + done.stderr
 
 
-def test_what_the_command_writes_passes_every_test_that_goes_through_exercises(checkout):
-    """Written in the middle of the lab and checked, all tests take it up and pass, but for those of
-    the notebook's outputs, which name the command that renews them.
+def test_the_template_is_a_sound_exercise_and_says_what_to_replace(said):
+    assert "check: 0" in said, said
+    assert f"✓ {NAME}(values, weights): 2 points, 3 wrong answers, 3 hints" in said
+    replace = [line for line in said.splitlines() if line.startswith("○ still the template's: ")]
+    assert any(f"ftlib/course/lab_3_1_7/{NAME}.py:" in line for line in replace)
+    assert any(f"tests/second_solutions/{NAME}.py:" in line for line in replace)
+    assert any("labs/lab-3.1.7-dpo-training.ipynb, cell " in line for line in replace)
+
+
+def test_no_wrong_answer_made_by_code_is_accepted_by_the_template(said):
+    mutants = [line for line in said.splitlines() if line.startswith("mutant: ")]
+    assert len(mutants) > 20 and set(mutants) == {"mutant: wrong "}, mutants
+
+
+def test_the_tests_take_up_a_new_exercise_by_themselves(said):
+    """All pass, but for the two of the notebook's outputs, which name the command that renews
+    them.
     """
-    new = ("-m", "ftlib.cli", "exercise", "new", LAB, "margin_of_pairs", "--after", "kl_estimate")
-    done = run(checkout, *new)
-    assert done.returncode == 0, done.stderr
-    assert "ftlib exercise check 3.1.7 margin_of_pairs" in done.stdout
-    done = run(checkout, "-m", "ftlib.cli", "exercise", "check", LAB, "margin_of_pairs")
-    assert done.returncode == 0 and done.stdout.startswith("✓ margin_of_pairs(values, weights)")
-    chosen = ("-k", "margin_of_pairs or 3.1.7 or map or second_solutions or order")
-    pytest_run = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not labs")
-    done = run(checkout, *pytest_run, *chosen, *ASKED)
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    assert len(failed) == 2 and all("test_committed_outputs" in line for line in failed), failed
-    assert f"`ftlib labs {LAB} --write-back` renews them" in done.stdout
-    assert "margin_of_pairs" in run(checkout, "-m", "ftlib.cli", "progress", "--json").stdout
+    failed = re.findall(r"^FAILED \S*::(\w+)\[lab-(\S+?)-", said, re.M)
+    of_outputs = ("test_committed_outputs", "test_committed_outputs_are_of_the_committed_code")
+    assert failed == [(name, LAB) for name in of_outputs], said
+    assert re.search(r"\b[1-9]\d passed", said), said
+    assert said.count(f"`ftlib labs {LAB} --write-back` renews them") >= 2
 
 
-def test_bad_names_are_refused_and_nothing_is_written(checkout, capsys):
-    before = sorted(path.name for path in (checkout / "ftlib" / "course").rglob("*.py"))
-    for arguments, said in {
-        ("9.9", "one"): r"lab '9\.9' is unknown",
-        (LAB, "Margin"): "name='Margin': .* lower-case letters",
-        (LAB, "lambda"): "name='lambda'",
-        (LAB, "lora_forward"): r"name='lora_forward' is an exercise of lab 3\.1\.1",
-        (LAB, "one", "", "two"): "after='two': lab 3.1.7 has the exercises completion_logp",
-    }.items():
-        with pytest.raises(AuthoringError, match=said):
-            new_exercise(*arguments, root=checkout)
-    assert sorted(path.name for path in (checkout / "ftlib" / "course").rglob("*.py")) == before
-    assert cli.main(["exercise", "new", LAB, "Margin"]) == 2
-    assert "name='Margin'" in capsys.readouterr().err
+def test_what_is_written_is_laid_out_by_ruff(checkout):
+    files = [
+        f"ftlib/course/{MODULES[LAB]}/{NAME}.py",
+        f"ftlib/course/{MODULES[LAB]}/exercises.py",
+        "ftlib/course/catalogue.py",
+        f"tests/second_solutions/{NAME}.py",
+    ]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *files],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- the files that an exercise is written into ---------------------------------------------------
+def small_checkout(root: Path, lab: str = LAB) -> Path:
+    """A folder with those files alone."""
+    package = Path("ftlib") / "course"
+    notebook = next((ROOT / "labs").glob(f"lab-{lab}-*.ipynb")).relative_to(ROOT)
+    for path in (package / MODULES[lab] / "exercises.py", package / "catalogue.py", notebook):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, root / path)
+    (root / "tests" / "second_solutions").mkdir(parents=True)
+    return root
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def cells(root: Path) -> list:
+    return nbformat.read(next((root / "labs").iterdir()), as_version=4).cells
+
+
+def assigned(path: Path, name: str) -> ast.expr:
+    (found,) = [
+        node.value
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    ]
+    return found
+
+
+def catalogued(root: Path, lab: str) -> list[str]:
+    return list(ast.literal_eval(assigned(root / "ftlib/course/catalogue.py", "POINTS"))[lab])
+
+
+def listed(root: Path, lab: str) -> list[str]:
+    path = root / "ftlib" / "course" / MODULES[lab] / "exercises.py"
+    return [ast.unparse(item) for item in assigned(path, "EXERCISES").elts]
+
+
+def test_by_default_it_comes_behind_the_last_exercise_and_has_its_number(tmp_path):
+    """In lab 3.1.8 the last that is checked is not the last of the list."""
+    root = small_checkout(tmp_path, "3.1.8")
+    before = cells(root)
+    new_exercise("3.1.8", NAME, title="DPO's sign", root=root)
+    after = cells(root)
+    checks = [checked_name(cell) for cell in after if checked_name(cell)]
+    assert checks[-1] == NAME and len(checks) == len(POINTS["3.1.8"]) + 1
+    place = [checked_name(cell) for cell in after].index(NAME)
+    heading = f"### Exercise {len(checks)} · DPO's sign · 5 min · ●○○\n"
+    assert after[place - 2].source.startswith(heading)
+    assert after[: place - 2] + after[place + 1 :] == before
+    assert catalogued(root, "3.1.8") == [*POINTS["3.1.8"], NAME]
+    assert listed(root, "3.1.8")[-1] == NAME.upper()
+
+
+def test_behind_an_exercise_it_has_no_number(tmp_path):
+    root = small_checkout(tmp_path)
+    new_exercise(LAB, NAME, after="implicit_reward", root=root)
+    checks = [checked_name(cell) for cell in cells(root) if checked_name(cell)]
+    assert checks == catalogued(root, LAB) != list(POINTS[LAB])
+    assert checks.index(NAME) == checks.index("implicit_reward") + 1
+    assert listed(root, LAB).index(NAME.upper()) == checks.index(NAME)
+    (text,) = [cell.source for cell in cells(root) if "· Exercise of these tests ·" in cell.source]
+    assert text.startswith("### Exercise · Exercise of these tests · 5 min")
+
+
+def test_behind_a_heading_it_comes_at_the_end_of_the_section(tmp_path):
+    root = small_checkout(tmp_path)
+    new_exercise(LAB, NAME, after="noisy labels", root=root)
+    sources = [cell.source for cell in cells(root)]
+    place = sources.index(f"{NAME} = check({NAME})")
+    sections = [i for i, source in enumerate(sources) if re.match(r"#{1,2} ", source)]
+    begun = max(i for i in sections if i < place)
+    assert "Noisy labels" in sources[begun] and place + 1 in sections
+
+
+def test_behind_the_labs_title_it_comes_at_the_end_of_the_notebook(tmp_path):
+    root = small_checkout(tmp_path)
+    new_exercise(LAB, NAME, after="DPO: preferences without a reward model", root=root)
+    assert cells(root)[-1].source == f"{NAME} = check({NAME})"
+
+
+def test_before_all_exercises_it_is_the_first_of_both_lists(tmp_path):
+    """Lab 3.1.2 has a section between its set-up cell and its first exercise."""
+    root = small_checkout(tmp_path, "3.1.2")
+    new_exercise("3.1.2", NAME, after="The task, the base model", root=root)
+    assert catalogued(root, "3.1.2") == [NAME, *POINTS["3.1.2"]]
+    assert listed(root, "3.1.2")[0] == NAME.upper()
+    assert next(filter(None, map(checked_name, cells(root)))) == NAME
+
+
+def test_a_constant_that_the_list_has_already_gets_another_name(tmp_path):
+    """With a second LOSS, say, the list would have one exercise twice and the other not at all."""
+    root = small_checkout(tmp_path)
+    path = root / "ftlib" / "course" / MODULES[LAB] / "exercises.py"
+    taken = NAME.upper()
+    path.write_text(re.sub(r"\bLOSS\b", taken, path.read_text()))
+    new_exercise(LAB, NAME, root=root)
+    assert listed(root, LAB).count(taken) == 1 and listed(root, LAB)[-1] == f"{taken}_EXERCISE"
+    module = path.with_name(f"{NAME}.py").read_text()
+    assert f"\n{taken}_EXERCISE = Exercise(" in module
+
+
+# --- refused --------------------------------------------------------------------------------------
+REFUSED = [
+    (("9.9", NAME), r"lab '9\.9' is unknown: use one of 3\.1\.1"),
+    ((LAB, "Margin"), "name='Margin': .* lower-case letters"),
+    ((LAB, "margin-of-pairs"), "name='margin-of-pairs': .* margin_of_pairs"),
+    ((LAB, "_margin"), "name='_margin': the student's function has this name"),
+    ((LAB, "lambda"), "name='lambda': .* no word of Python's"),
+    ((LAB, "m" * 31), "name='m+': .* 30 at most"),
+    ((LAB, "sum"), "name='sum' is a function of Python's"),
+    ((LAB, "lora_forward"), r"name='lora_forward' is an exercise of lab 3\.1\.1 already"),
+    ((LAB, "check"), r"name='check': cell \d+ of the notebook gives this name to something else"),
+    ((LAB, "torch"), "name='torch': cell .* of the notebook"),
+    ((LAB, "exercises"), r"exercises\.py has this name already"),
+    ((LAB, "helper"), r"training\.py has this name already"),
+    ((LAB, "training"), r"training\.py has this name already"),
+    ((LAB, NAME, 'the "margin"'), "title='the \"margin\"': use one line"),
+    ((LAB, NAME, "m" * 51), "title='m+': use one line of at most 50 characters"),
+    ((LAB, NAME, "", "two"), "after='two': the notebook has no such heading, .*completion_logp"),
+    ((LAB, NAME, "", "Exercise"), "after='Exercise': several headings have these words"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", REFUSED, ids=lambda value: str(value)[:60])
+def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, arguments, message):
+    root = small_checkout(tmp_path)
+    second = root / "tests" / "second_solutions" / "training.py"
+    second.write_text("def helper(x):\n    return x\n")
+    before = contents(root)
+    with pytest.raises(AuthoringError, match=f"(?s){message}"):
+        new_exercise(*arguments, root=root)
+    assert contents(root) == before
+
+
+def test_a_section_before_the_set_up_cell_is_refused(tmp_path):
+    root = small_checkout(tmp_path)
+    path = next((root / "labs").iterdir())
+    notebook = nbformat.read(path, as_version=4)
+    headings = [nbformat.v4.new_markdown_cell(f"## {name}") for name in ("Too early", "Begin")]
+    notebook.cells[1:1] = headings
+    nbformat.write(notebook, path)
+    with pytest.raises(AuthoringError, match="'Too early': this section ends before the set-up"):
+        new_exercise(LAB, NAME, after="Too early", root=root)
+
+
+def test_an_exercise_is_not_written_twice(tmp_path):
+    root = small_checkout(tmp_path)
+    new_exercise(LAB, NAME, root=root)
+    before = contents(root)
+    with pytest.raises(
+        AuthoringError, match=rf"name='{NAME}' is an exercise of lab 3\.1\.7 already"
+    ):
+        new_exercise(LAB, NAME, root=root)
+    assert contents(root) == before
 
 
 def test_outside_of_a_checkout_nothing_can_be_written(tmp_path):
     with pytest.raises(AuthoringError, match="written in a checkout of the course"):
-        new_exercise(LAB, "one", root=tmp_path)
+        new_exercise(LAB, NAME, root=tmp_path)
     assert list(tmp_path.iterdir()) == []
+    root = small_checkout(tmp_path)
+    (root / "tests" / "second_solutions").rmdir()
+    with pytest.raises(AuthoringError, match=r"second_solutions is no folder: .* with its tests"):
+        new_exercise(LAB, NAME, root=root)
+    assert not (root / "tests" / "second_solutions").exists()
 
 
-def test_a_write_that_fails_leaves_all_as_it_was(tmp_path):
-    """The folder of second solutions cannot be made, since a file has its name."""
-    for name in ("ftlib/course/lab_3_1_7", "labs", "tests"):
-        (tmp_path / name).mkdir(parents=True)
-    for name in ("ftlib/course/lab_3_1_7/exercises.py", "ftlib/course/catalogue.py"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    notebook = next((ROOT / "labs").glob(f"lab-{LAB}-*.ipynb"))
-    shutil.copy(notebook, tmp_path / "labs")
-    (tmp_path / "tests" / "second_solutions").write_text("in the way")
-    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(OSError):
-        new_exercise(LAB, "one", root=tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+@pytest.mark.parametrize("files", range(5))
+def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, monkeypatch, files):
+    """On a disk that refuses after so many of the five files."""
+    root = small_checkout(tmp_path)
+    before = contents(root)
+    replace = os.replace
+    done = []
+
+    def refusing(source, target):
+        if len(done) == files and not str(source).endswith(".old.tmp"):
+            raise OSError(30, "Read-only file system", str(target))
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", refusing)
+    with pytest.raises(
+        AuthoringError, match=r"cannot be written \(Read-only file system\)"
+    ) as said:
+        new_exercise(LAB, NAME, root=root)
+    assert "nothing has been changed" in str(said.value) and str(root) in str(said.value)
+    monkeypatch.undo()
+    assert contents(root) == before
 
 
-# --- what is asked of an exercise -----------------------------------------------------------------
-SOUND = load_lab(LAB).find("gradient_weight")
+# --- the command ----------------------------------------------------------------------------------
+def test_the_command_names_what_it_wrote_and_what_comes_next(tmp_path, monkeypatch, capsys):
+    root = small_checkout(tmp_path)
+    there = functools.partial(new_exercise, root=root)
+    monkeypatch.setattr("ftlib.course.authoring.new_exercise", there)
+    assert cli.main(["exercise", "new", LAB, NAME, "--after", "Noisy labels"]) == 0
+    *paths, next_step = capsys.readouterr().out.splitlines()
+    assert len(paths) == 5 and all(Path(path).is_file() for path in paths)
+    assert f"`ftlib exercise check 3.1.7 {NAME}`" in next_step
+    assert "`ftlib labs 3.1.7 --write-back`" in next_step
+    assert cli.main(["exercise", "new", LAB, "Margin"]) == 2
+    assert capsys.readouterr().err.startswith("ftlib: name='Margin'")
 
 
-def test_every_exercise_of_the_course_that_is_quick_to_judge_is_sound():
-    assert [faults_of(exercise) for exercise in load_lab(LAB).exercises] == [[]] * len(POINTS[LAB])
-
-
-def _accepted(chosen, rejected):
-    return torch.sigmoid(rejected - chosen)
-
-
-def _another(chosen, rejected):
-    return torch.sigmoid(chosen - rejected)
-
-
-@pytest.mark.parametrize(
-    "change, said",
-    [
-        ({"wrong": SOUND.wrong[:2]}, "it has 2 wrong answers: give at least 3"),
-        ({"hints": ("one", "one")}, "it has 1 hints: give at least 2"),
-        ({"points": 0}, "points and minutes must be above 0"),
-        ({"cases": lambda g: [(torch.ones(2), torch.zeros(2))]}, "fewer than two inputs"),
-        (
-            {"wrong": (*SOUND.wrong, Wrong("x", _accepted, "You have made this mistake."))},
-            "the wrong answer 'x' is right: change the cases",
-        ),
-        (
-            {"wrong": (*SOUND.wrong, Wrong("x", _another, "You have made this mistake."))},
-            "the wrong answer 'x' is told another sentence: That is σ(z)",
-        ),
-        (
-            {"wrong": (*SOUND.wrong, Wrong("x", _another, SOUND.wrong[0].message))},
-            "two wrong answers have the same sentence",
-        ),
-        ({"wrong": (*SOUND.wrong, Wrong("x", _another, "No."))}, "too short to teach: No."),
-        (
-            {"cases": lambda g: [(torch.randn(3), torch.randn(3)) for _ in range(2)]},
-            "the cases change from call to call",
-        ),
-    ],
-)
-def test_what_an_exercise_lacks_is_said(change, said):
-    faults = faults_of(dataclasses.replace(SOUND, **change))
-    assert any(said in fault for fault in faults), faults
+def test_the_help_shows_the_three_steps(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["exercise", "--help"])
+    text = capsys.readouterr().out
+    for step in ("ftlib exercise new 3.1.7", "ftlib exercise check 3.1.7", "ftlib labs 3.1.7"):
+        assert step in text

@@ -569,8 +569,8 @@ def test_release_does_not_overwrite_the_sources(tmp_path, capsys, monkeypatch):
 @pytest.mark.labs
 def test_nbgraders_own_commands_grade_a_notebook_as_it_is(tmp_path):
     """`nbgrader generate_assignment` and `nbgrader autograde`, with nbgrader's own kernel and the
-    settings of INSTRUCTORS.md: the lab's cells as they are, without those that train. the first
-    exercise's points are earned.
+    settings of INSTRUCTORS.md: the lab's cells as they are, without those that train. Of two
+    answers, the one that is right earns its points.
     """
     from nbgrader.api import Gradebook
 

@@ -136,7 +136,10 @@ def test_the_modules_it_names_are_there(path):
 
 def renew(path) -> str:
     """What to do about outputs that are not of the cells as they are."""
-    return f"the outputs are of other code: `ftlib labs {number(path)} --write-back` renews them"
+    return (
+        f"the outputs are of other code, or of another profile: `ftlib labs {number(path)} "
+        "--write-back` renews them"
+    )
 
 
 @per_notebook
@@ -162,9 +165,8 @@ def test_committed_outputs_are_of_the_committed_code(path):
     with --write-back.
     """
     notebook = read(path)
-    assert notebook.metadata.ftlib.profile == "tiny" and set(
-        notebook.metadata.ftlib.versions
-    ) == set(notebooks.VERSIONS)
+    assert notebook.metadata.ftlib.profile == notebooks.STORED_PROFILE, renew(path)
+    assert set(notebook.metadata.ftlib.versions) == set(notebooks.VERSIONS)
     assert notebook.metadata.ftlib.source_sha256 == notebooks.source_hash(notebook), renew(path)
 
 
