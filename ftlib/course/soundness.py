@@ -372,7 +372,7 @@ def _faults_of_stub(exercise: Exercise, notebook, usable: bool) -> list[str]:
             f"its stub, cell {place}, cannot be run: {_raised(error)}. It may use what the set-up "
             "cell imports, and nothing that other cells make",
         ]
-    stub = space.get(exercise.name)
+    stub: Any = space.get(exercise.name)
     if not inspect.getdoc(stub):
         faults.append(f"its stub, cell {place}, has no docstring: say what is wanted")
     if usable and judge(exercise, stub).status != "open":
