@@ -384,22 +384,26 @@ def _faults_of_stub(exercise: Exercise, notebook, usable: bool) -> list[str]:
 
 
 def _faults_of_parameters(exercise: Exercise, stub: Callable, usable: bool) -> list[str]:
-    """Whether the stub has the reference's parameters. What the reference has more of, for the
-    library's own use, no case gives and has a default.
+    """Whether the stub has the reference's parameters, and the defaults that the lab relies on.
+    What the reference has more of, for the library's own use, no case gives and has a default.
     """
     mine = _parameters(stub)
     wanted = _parameters(exercise.reference)
     given = max(len(args) for args in _cases(exercise)) if usable else 0
-    needed = max(given, sum("=" not in parameter for parameter in wanted))
-    if mine == wanted[: len(mine)] and len(mine) >= needed:
+    needed = max(given, sum("=" not in text for text in wanted.values()))
+    relied_on = [name for name in exercise.defaults if mine.get(name) != wanted.get(name)]
+    if list(mine) == list(wanted)[: len(mine)] and len(mine) >= needed and not relied_on:
         return []
-    return [f"its stub has the parameters ({', '.join(mine)}), the reference ({', '.join(wanted)})"]
+    return [
+        f"its stub has the parameters ({', '.join(mine.values())}), the reference "
+        f"({', '.join(wanted.values())})"
+    ]
 
 
-def _parameters(function: Callable) -> list[str]:
-    """The names of a function's parameters, with their defaults."""
-    parameters = inspect.signature(function).parameters.values()
-    return [str(parameter.replace(annotation=parameter.empty)) for parameter in parameters]
+def _parameters(function: Callable) -> dict[str, str]:
+    """A function's parameters by name, each as it is written: with its default."""
+    parameters = inspect.signature(function).parameters
+    return {name: str(p.replace(annotation=p.empty)) for name, p in parameters.items()}
 
 
 # --- the second solution --------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def test_behind_a_heading_it_comes_at_the_end_of_the_section(tmp_path):
     new_exercise(LAB, NAME, after="noisy labels", root=root)
     sources = [cell.source for cell in cells(root)]
     place = sources.index(f"{NAME} = check({NAME})")
-    sections = [i for i, source in enumerate(sources) if re.match(r"#{1,2} ", source)]
+    sections = [i for i, source in enumerate(sources) if re.search(r"^#{1,2} ", source, re.M)]
     begun = max(i for i in sections if i < place)
     assert "Noisy labels" in sources[begun] and place + 1 in sections
 
