@@ -11,7 +11,7 @@ from ftlib.adapters.lora import add_lora, lora_layers
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_1 import experiments, sweeps, trials, updates
 from ftlib.course.lab_3_1_1.layer import PISSA, adapt, adapters
-from ftlib.course.lab_3_1_1.map_explorer import MapExplorer
+from ftlib.course.lab_3_1_1.map_explorer import RankMap
 from ftlib.course.lab_3_1_1.schematic import draw_lora
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
@@ -143,11 +143,13 @@ def test_places_have_one_budget():
 
 @pytest.fixture
 def map_result():
-    """A map whose loss is |log₂(rate/best)| + 1/r, with the best rate at 1e-3·√(256/alpha)."""
+    """A map whose loss is |log₂(rate/best)| + 1/r, with the best rate in the middle of each
+    alpha's.
+    """
     experiment = find_experiment("3.1.1", "grid")
     record = Record("3.1.1", "grid", "tiny")
     for arm, own in experiment.arms(TINY).items():
-        off = np.log2(own["lr"] / (1e-3 * (256 / own["alpha"]) ** 0.5))
+        off = np.log2(own["lr"] / experiments.middle_rate(TINY, own["alpha"]))
         metrics = {
             "validation_loss": abs(off) + 1 / own["r"],
             "training_loss": 1.0,
@@ -160,30 +162,32 @@ def map_result():
 
 def test_the_valley_of_the_map_is_found(map_result):
     found = sweeps.best_rates(map_result)
-    assert len(found) == 9 and found[64, 256] == (pytest.approx(1e-3), pytest.approx(1 / 64))
+    assert len(found) == 9 and found[64, 256] == pytest.approx((5e-4, 1 / 64))
     alphas = experiments.ALPHAS
     rates = [found[16, alpha][0] for alpha in alphas]
-    assert sweeps.exponent(alphas, rates) == pytest.approx(-0.5)
+    assert sweeps.exponent(alphas, rates) == pytest.approx(-0.75)
     arms = sweeps.rates_at(map_result, 16, 256)
     assert sweeps.best_place(map_result, arms, "validation_loss")[1]
-    low = {rate: arm for rate, arm in arms.items() if rate <= 1.1e-3}
+    low = {rate: arm for rate, arm in arms.items() if rate <= 5.1e-4}
     assert "edge" in sweeps.sweep_line(map_result, {"LoRA": low}, "validation_loss")
 
 
 def test_the_maps_handles_choose_a_run(map_result):
-    """The best run first; a new alpha brings its own rates."""
-    explorer = MapExplorer(map_result)
-    assert "r=64" in explorer.arm and "loss 0.02" in repr(explorer)
+    """The best run first; another alpha keeps the place among its rates: at a quarter of the middle
+    rate the loss is 2 + 1/r.
+    """
+    explorer = RankMap(map_result)
+    assert "r=64" in explorer.arm and "loss 0.02" in explorer.headline.value
     explorer.controls["r"].value = 1
     assert "r=1," in explorer.arm
     explorer.controls["alpha"].value = 16
-    assert explorer.arm.startswith("r=1, alpha=16, rate") and "loss 1.00" in repr(explorer)
-    assert {rate for _, rate in explorer.controls["lr"].options} == set(
-        sweeps.rates_at(map_result, 1, 16)
-    )
-    explorer.controls["lr"].index = 0
+    assert explorer.arm == experiments.grid_arm(1, 16, 4e-3)
+    explorer.controls["factor"].value = 0.25
+    assert explorer.arm == experiments.grid_arm(1, 16, 1e-3)
     assert "loss 3.00" in explorer.headline.value
-    assert len(explorer.draw().axes) == 2
+    assert len(explorer.draw(**explorer.values).axes) == 2
+    with pytest.raises(ValueError, match=r"factor=3: rank 1, alpha 16 has runs at 0\.25, 0\.5, 1"):
+        explorer.arm_of(1, 16, 3)
 
 
 def test_the_schematic_says_all_shapes():

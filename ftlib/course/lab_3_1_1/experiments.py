@@ -28,6 +28,7 @@ from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import Record, best_arm, read_record
 
 ALPHAS = (16, 256, 4096)
+FALL = 0.75  # power with which the middle rate falls as alpha grows, between ½ and 1
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
 LONG = 3.0  # times the steps of the profile
 ROWS = (20, 60, 160)
@@ -53,9 +54,10 @@ def _inputs(profile: Profile) -> dict[str, Any]:
 # --- choosing settings ----------------------------------------------------------------------------
 def middle_rate(profile: Profile, alpha: float) -> float:
     """The rate around which an alpha is tried: the profile's at the smallest alpha, and falling
-    with 1/√alpha, because ΔW = s·BA and both factors move by about the rate.
+    with `FALL`. If only B moved, ΔW = s·BA would grow like s·rate, if A moved as much, like
+    s·rate²: the best rate then falls like 1/alpha, or like 1/√alpha.
     """
-    return profile.study.lr_lora * math.sqrt(ALPHAS[0] / alpha)
+    return profile.study.lr_lora * (ALPHAS[0] / alpha) ** FALL
 
 
 def grid_arm(r: int, alpha: float, lr: float) -> str:
@@ -206,7 +208,7 @@ def long_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 def scaling_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """The highest rank: α/r at its best settings, α/√r at the same, and at a lower rate."""
     best = best_of_grid(profile, profile.study.ranks[-1])
-    slower = best["lr"] / best["r"] ** 0.25  # s is √r times larger, and rates go with 1/√s
+    slower = best["lr"] / math.sqrt(best["r"]) ** FALL  # as for an alpha that is √r times larger
     return {
         "α/r": {**best, "use_rslora": False},
         "α/√r": {**best, "use_rslora": True},
