@@ -38,7 +38,7 @@ SHORT_RATE_OF_LONG = 0.5  # middle of the long sweep: its rates are lower
 LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
 VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
 TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
-FORGOTTEN = Metric("forgotten", "forgotten", "nats a token of the base's text", True)
+FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", True)
 NORM = Metric("norm", "‖ΔW‖ of all linear layers")
 WORDS = Metric("words", "right words", "share", resolution=1 / 160)
 
@@ -112,7 +112,7 @@ def _tuned_methods(profile: Profile) -> dict[str, dict[str, Any]]:
         "LoRA": {"method": "LoRA", "r": profile.rank, "alpha": alpha},
         "PiSSA": {"method": "LoRA", "r": profile.rank, "alpha": profile.rank, "start": PISSA},
     }
-    methods["PiSSA"]["lr"] = profile.study.lr_full
+    methods["PiSSA"]["lr"] = profile.study.lr_lora
     for place in ("q, v", "MLP"):
         r = rank_within_budget(profile, place)
         methods[place] = {"method": "LoRA", "r": r, "alpha": alpha, "targets": place}
@@ -291,9 +291,7 @@ EXPERIMENTS = (
             Metric("rank", "rank that holds 90% of ‖ΔW‖², one block"),
             Metric("intruders", "intruder dimensions a matrix", "of 10"),
             Metric("random_loss", "test loss, random ΔW", "nats a token", lower_is_better=True),
-            Metric(
-                "random_forgotten", "forgotten, random ΔW", "nats a token of the base's text", True
-            ),
+            Metric("random_forgotten", "forgotten, random ΔW", "nats a token", True),
             Metric("norm_by_step", "‖ΔW‖ of one block"),
             Metric("rank_by_step", "rank that holds 90% of ‖ΔW‖², one block"),
         ),
@@ -318,7 +316,7 @@ EXPERIMENTS = (
         arms=start_arms,
         metrics=(
             VALIDATION,
-            Metric("damage", "lost before the first step", "nats a token of the base's text", True),
+            Metric("damage", "lost before the first step", "nats a token", True),
             Metric("curve", "training loss", "nats a token", lower_is_better=True),
         ),
         inputs=_inputs,

@@ -8,12 +8,40 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ftlib.course.lab_3_1_1.experiments import capacity_arm
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result
 
 LEAST = 1e-3  # what is smaller is drawn here, on a logarithmic axis
+
+
+def over_rates(
+    result: Result,
+    series: Mapping[str, Mapping[float, str]],
+    metric: str,
+    title: str,
+    ax: Axes | None = None,
+) -> Figure:
+    """A metric over the learning rate, both axes logarithmic: a line through the means, a dot a
+    seed. Sweeps have too few seeds for an interval. `series`: {method: {rate: arm}}.
+    """
+    if ax is None:
+        _, ax = plt.subplots()
+    for i, (name, arms) in enumerate(series.items()):
+        rates = sorted(arms)
+        means = [result.means(arms[rate], metric).mean() for rate in rates]
+        look = style(i)
+        ax.plot(rates, means, label=name, **look)
+        for rate in rates:
+            runs = result.means(arms[rate], metric)
+            ax.plot([rate] * len(runs), runs, ".", color=look["color"], alpha=0.4)
+    label = result.experiment.metric(metric).label
+    ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel=label, title=title)
+    ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
+    ax.legend(fontsize="small")
+    return ax.figure
 
 
 def along_rates(
@@ -43,6 +71,7 @@ def along_rates(
         ylabel=result.experiment.metric(y).label,
         title=title,
     )
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize="small", title="large: the lowest rate")
     return ax.figure
 
