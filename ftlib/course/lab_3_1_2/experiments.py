@@ -15,10 +15,10 @@ from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
 METHODS = (*TUNED_ALIKE, "m only", "full")
-FACTORS = (0.125, 0.25, 0.5, 0.5**0.5, 1.0, 2**0.5, 2.0, 4.0, 8.0)  # of a middle rate
+FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))  # of a middle rate: half octaves
 FEW_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 M_ALONE = 8.0  # m alone is tried around this multiple of the profile's rate
-TOO_HIGH = 4.0  # times a method's best rate: a rate that nobody has tuned
+TOO_HIGH = 2**1.5  # times the profile's rate: too high for LoRA and DoRA, and one of `FACTORS`
 
 VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
 TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
@@ -81,14 +81,19 @@ def _best(profile: Profile, experiment: str, arms: dict[float, str]) -> float:
 
 
 # --- methods --------------------------------------------------------------------------------------
+def high_rate(profile: Profile) -> float:
+    """A rate that nobody has tuned, the same for all."""
+    return TOO_HIGH * profile.study.lr_lora
+
+
 def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every method at its best rate, and three of them at `TOO_HIGH` times that."""
+    """Every method at its best rate, and three of them at one rate that is too high."""
     arms = {}
     for method in METHODS:
         lr = best_rate(profile, method)
         arms[method] = {"method": method, "lr": lr, **_size(profile)}
     for method in TUNED_ALIKE:
-        arms[too_high(method)] = {**arms[method], "lr": TOO_HIGH * arms[method]["lr"]}
+        arms[too_high(method)] = {**arms[method], "lr": high_rate(profile)}
     return arms
 
 
@@ -169,7 +174,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="methods",
-        title="LoRA against DoRA, each at its best rate and at four times that",
+        title="LoRA against DoRA, each at its best rate, and at one that is too high",
         trial=compare_trial,
         arms=method_arms,
         metrics=(
