@@ -103,10 +103,10 @@ def part_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {
         "m trained": {},
         "m frozen": {"speed": 0.0},
-        "m in the first half": {"last": 0.5},
-        "m in the second half": {"first": 0.5},
-        "m ten times as fast": {"speed": 10.0},
-        "norm with gradient": {"method": "norm with gradient"},
+        "m first half": {"last": 0.5},
+        "m second half": {"first": 0.5},
+        "m × 10": {"speed": 10.0},
+        "norm's gradient": {"method": "norm with gradient"},
     }
     return {name: {**common, **change} for name, change in changes.items()}
 
@@ -169,7 +169,7 @@ EXPERIMENTS = (
         arms=rate_arms,
         metrics=(VALIDATION, TRAINING),
         inputs=_inputs,
-        seeds=2,
+        seeds=3,
         live=(),
     ),
     Experiment(

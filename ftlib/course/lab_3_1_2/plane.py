@@ -20,6 +20,7 @@ from ftlib.course.records.live import Result
 SIZES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)  # of ‖s·BA‖ by row, over ‖w‖
 ANGLES = tuple(range(0, 181, 15))  # degrees between the update and the row
 LENGTHS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)  # m over ‖w‖
+LEAST = 0.1  # %: a smaller change of length is drawn here, on a logarithmic axis
 START = {"size": 0.5, "angle": 90, "m": 1.0}
 
 
@@ -82,18 +83,19 @@ class DoRAPlane(Explorable):
         """Every recorded run as a point, and the two rows of the handles."""
         for i, (arm, points) in enumerate(self.runs.items()):
             look = {**style(i), "linestyle": "none"}
-            ax.plot(points[:, 0], points[:, 1], label=arm, alpha=0.6, **look)
+            ax.plot(points[:, 0], np.maximum(points[:, 1], LEAST), label=arm, alpha=0.6, **look)
         for marker, name, row in (
             ("*", "LoRA's row", moved_row(size, angle)),
             ("P", "DoRA's row", moved_row(size, angle, m)),
         ):
             look = LIVE | {"marker": marker}
-            ax.plot(row[1], 100 * abs(row[0] - 1), label=f"{name}, by the handles", **look)
+            change = max(LEAST, 100 * abs(row[0] - 1))
+            ax.plot(row[1], change, label=f"{name}, by the handles", **look)
         turns = np.linspace(0, 80, 200)
         across = 100 * (1 / np.cos(np.radians(turns)) - 1)
         ax.plot(turns, across, color="grey", linestyle=":", label="LoRA, update at 90°")
         ax.set_xlim(-2, 90)
-        ax.set_ylim(0.05, 1000)
+        ax.set_ylim(0.7 * LEAST, 1000)
         ax.set_yscale("log")
         ax.set(xlabel="turn (degrees)", ylabel="change of length (%)")
         ax.set_title("Recorded runs, mean over all rows")
@@ -125,4 +127,4 @@ def _draw_row(ax: Axes, size: float, angle: float, m: float) -> None:
     ax.set_ylim(-0.4, max(1.2, lora[1] * 1.2, m * 1.05))
     ax.set_aspect("equal")
     ax.set(xlabel="along w", ylabel="across w")
-    ax.set_title("One row (dotted: length m; dashed: u, a row of s·BA)")
+    ax.set_title("One row: dashed u, dotted the length m")

@@ -64,9 +64,10 @@ METHODS = (
             "rates near the optimum would change this conclusion, more seeds would not."
         ),
         none=(
-            "At each one's best rate no difference is shown. It does not say that there is none: "
-            "the interval holds what may have been missed. A shared rate would have shown a "
-            "difference all the same, and it would have been the rate's."
+            "At each one's best rate no difference is shown. It does not say that there is "
+            "none: the interval holds what may have been missed. Look at the curves once "
+            "more: at some shared rate a difference would have shown, and it would have been "
+            "the rate's."
         ),
     ),
     Claim(
@@ -76,9 +77,10 @@ METHODS = (
         "above",
         unit=NATS,
         above=(
-            "A rate that is too high costs LoRA more. This is the larger of the two results of "
-            "this lab: DoRA forgives a bad rate. Where every rate can be tried it is worth "
-            "little, where one run is all you can afford it is worth much."
+            "A rate that is too high costs LoRA more: DoRA forgives it. Compare the size with "
+            "the line above. Where every rate can be tried this is worth little, where one "
+            "run is all you can afford it is worth much. It holds near this rate alone: the "
+            "curves say where both methods fail."
         ),
         below=(
             "A rate that is too high costs DoRA more: dividing by the norm does not protect it "
@@ -86,8 +88,9 @@ METHODS = (
             "line says whether freezing them helps."
         ),
         none=(
-            "No difference is shown in what the high rate costs. The curves say "
-            "whether the two part company further to the right."
+            "No difference is shown in what the high rate costs. So close to where training "
+            "fails, seeds differ widely: some runs fail and some do not, and the interval is "
+            "as wide. The curves say whether the two part company at a lower rate."
         ),
     ),
     Claim(
@@ -97,38 +100,41 @@ METHODS = (
         "none",
         unit=NATS,
         above=(
-            "With m frozen a high rate costs more, so the lengths themselves take part in the "
-            "protection: rows that the high rate has turned too far can at least be made shorter."
+            "With m frozen a high rate costs more, so trained lengths protect: a row that the "
+            "high rate has turned too far can at least be made shorter."
         ),
         below=(
-            "With m frozen a high rate costs *less*. Dividing by the norm is what forgives, and a "
-            "trained m is a weakness at high rates: nothing divides m out, and Adam moves it by "
-            "the rate at every step."
+            "With m frozen a high rate costs *less*: a trained m is a weakness there, since "
+            "nothing divides it out and Adam moves it by the rate at every step. Whatever "
+            "forgives in DoRA is the division by the norm."
         ),
         none=(
-            "Without a trained m the high rate costs about the same. So it is the division by the "
-            "norm that forgives, not the lengths: the more V grows, the less a step turns it."
+            "With m frozen no different cost is shown. If DoRA forgives more than LoRA (the line "
+            "above), then the division by the norm is a sufficient reason, and trained "
+            "lengths are not needed for it."
         ),
     ),
     Claim(
         "turn",
         "turn of a row at the high rate, LoRA − DoRA",
         difference("turn", too_high("LoRA"), too_high("DoRA")),
-        "above",
+        "none",
         unit="degrees",
         above=(
-            "At the high rate LoRA's rows are turned further. That fits the explanation: in DoRA "
-            "a row of V that has grown long is turned less by the next step, since the gradient "
-            "of a direction falls with 1/‖V‖."
+            "At the high rate LoRA's rows are turned further, so DoRA's division keeps the "
+            "turns smaller as well as the lengths. It is no proof that this is why one "
+            "forgives more: a run that fails also turns its rows further."
         ),
         below=(
-            "At the high rate DoRA's rows are turned *further*, so smaller turns are not why it "
-            "forgives. What it spares the model are the lengths: LoRA's rows become longer as "
-            "they turn, and DoRA's do not."
+            "At the high rate DoRA's rows are turned *further*, so smaller turns are no "
+            "reason to forgive anything. What DoRA spares the model are the lengths: LoRA's "
+            "rows become longer as they turn, and DoRA's do not."
         ),
         none=(
-            "At the high rate both turn their rows about as far, so smaller turns are not why one "
-            "forgives more. What is left as a reason are the lengths."
+            "No difference is shown in how far the rows are turned, as the arithmetic above "
+            "has it: a step turns a row by its size over ‖V‖ in both. So turns are not what "
+            "tells the two apart. What is left are the lengths: LoRA's rows become longer as "
+            "they turn, and DoRA's do not."
         ),
     ),
     Claim(
@@ -160,8 +166,8 @@ METHODS = (
         "above",
         unit=NATS,
         above=(
-            "The learnt lengths are worth something as values. Compare the size with the "
-            "difference between methods, and with what scrambling costs."
+            "The learnt lengths are worth something as values. Hold the size against what "
+            "half a step of the grid of rates costs, and against what scrambling costs."
         ),
         below="The trained directions do better with the *old* lengths: m has learnt noise.",
         none=(
@@ -292,7 +298,7 @@ PARTS = (
     Claim(
         "halves",
         "test loss, m trained in the first half only − in the second half only",
-        difference("loss", "m in the first half", "m in the second half"),
+        difference("loss", "m first half", "m second half"),
         "below",
         unit=NATS,
         above="m is worth more late than early: it corrects lengths for directions already found.",
@@ -301,8 +307,8 @@ PARTS = (
     ),
     Claim(
         "m fast",
-        "test loss, m ten times as fast − m trained",
-        difference("loss", "m ten times as fast", "m trained"),
+        "test loss, m × 10 − m trained",
+        difference("loss", "m × 10", "m trained"),
         "below",
         unit=NATS,
         above=(
@@ -322,7 +328,7 @@ PARTS = (
     Claim(
         "detached",
         "test loss, norm with gradient − norm detached",
-        difference("loss", "norm with gradient", "m trained"),
+        difference("loss", "norm's gradient", "m trained"),
         "below",
         unit=NATS,
         above=(
