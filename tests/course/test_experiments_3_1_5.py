@@ -81,11 +81,11 @@ def test_scales_that_fill_no_whole_block_of_scales():
 def test_the_control_has_nf4s_errors_block_by_block_in_another_order():
     w = 0.05 * weights(32, 128)
     errors = bases.rounded_weight(w, "NF4") - w
-    control = bases.rounded_weight(w, bases.SHUFFLED, seed=1) - w
+    control = bases.rounded_weight(w, bases.NF4_SHUFFLED, seed=1) - w
     own = errors.view(-1, 64).sort(1).values
     torch.testing.assert_close(control.view(-1, 64).sort(1).values, own, atol=1e-7, rtol=0)
     assert (control - errors).norm() > errors.norm()
-    another = bases.rounded_weight(w, bases.SHUFFLED, seed=2) - w
+    another = bases.rounded_weight(w, bases.NF4_SHUFFLED, seed=2) - w
     assert (another - control).norm() > errors.norm()
 
 

@@ -15,7 +15,8 @@ from ftlib.models.nf4 import DYNAMIC_LEVELS, LEVELS, SCALE_BLOCK
 EDGE = 0.9677083  # the outermost probability of NF4's levels
 BLOCK = 64
 WHOLE = "16 bits"  # the base as it is, without rounding
-SHUFFLED = "NF4's errors, shuffled"
+SHUFFLED = "'s errors, shuffled"  # after the name of a type
+NF4_SHUFFLED = "NF4" + SHUFFLED
 NORMAL_LEVELS = {"NF4": (8, 7), "3 bits": (4, 3), "2 bits": (2, 1)}  # (above zero, below)
 OTHER_LEVELS = {"FP4": "fp4", "INT4": "int4"}  # their names in ftlib.models.nf4.LEVELS
 
@@ -65,15 +66,17 @@ def rounded_weight(
     """A weight (out, in) as a type gives it back, in its shape and dtype.
 
     Types with levels have one scale for `block` weights (None: for all of them), doubly quantised.
-    `SHUFFLED` adds NF4's own errors to the weight, but each block's in a random order drawn with
-    `seed`: errors of equal size, untied from the weights that they come from.
+    "NF4's errors, shuffled" adds NF4's own errors to the weight, but each block's in a random order
+    drawn with `seed`: errors of equal size, untied from the weights that they come from. So for
+    every type.
     """
     if kind == WHOLE:
         return weight.detach().clone()
     if kind == "NVFP4":
         return round_nvfp4(weight)
-    if kind == SHUFFLED:
-        again = rounded_weight(weight, "NF4", seed, block, normal_levels, quantize_blocks)
+    if kind.endswith(SHUFFLED):
+        own = kind.removesuffix(SHUFFLED)
+        again = rounded_weight(weight, own, seed, block, normal_levels, quantize_blocks)
         return weight.detach() + shuffled_in_blocks(again - weight.detach(), seed)
     flat = weight.detach().float().flatten()
     size = block or len(flat)
@@ -101,7 +104,7 @@ def round_base(model: nn.Module, kind: str, seed: int = 0, **options) -> float:
     for number, layer in enumerate(linear_layers(model).values()):
         weight = layer.weight.data
         again = rounded_weight(weight, kind, 1000 * seed + number, **options)
-        wrong += (again - weight).square().sum().item()
-        total += weight.square().sum().item()
+        wrong += (again - weight).float().square().sum().item()
+        total += weight.float().square().sum().item()
         weight.copy_(again)
     return (wrong / total) ** 0.5

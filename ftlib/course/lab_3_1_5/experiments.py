@@ -1,5 +1,6 @@
 """The experiments of lab 3.1.5: a learning rate for every kind of base, adapters over these bases
-at each one's best, and where an adapter trained over four bits can be merged.
+at each one's best, on a task that needs the base's knowledge and on one that does not, and where an
+adapter trained over four bits can be merged.
 """
 
 from __future__ import annotations
@@ -8,31 +9,33 @@ from typing import Any
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_5 import readings
-from ftlib.course.lab_3_1_5.bases import SHUFFLED, WHOLE
-from ftlib.course.lab_3_1_5.trials import base_trial, merge_trial, tune_trial
+from ftlib.course.lab_3_1_5.bases import NF4_SHUFFLED, SHUFFLED, WHOLE
+from ftlib.course.lab_3_1_5.trials import TASKS, base_trial, merge_trial, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
-from ftlib.course.records.kit import model_folder, rows_of
+from ftlib.course.records.kit import model_folder
 from ftlib.course.records.store import best_arm
 
 KINDS = (WHOLE, "NF4", "FP4", "NVFP4", "3 bits")  # bases that have a rate of their own
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate
-SLOWER = {"best rate": 1.0, "a quarter": 0.25, "a sixteenth": 0.0625}  # of NF4's best rate
+NEW_KINDS = (WHOLE, "3 bits")  # likewise, on the new language
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the task's middle rate
+SLOWER = {"best rate": 1.0, "half": 0.5, "a quarter": 0.25}  # of NF4's best rate
+SWEEPS = {"skills": "rates", "olm": "new-rates"}  # the sweep of each task
 
-LOSS = Metric("loss", "test loss", "nats per answer token", lower_is_better=True)
-WORDS = Metric("words", "right words", "share", resolution=1 / 160)
-FORGOTTEN = Metric("forgotten", "rise of the loss on the base's text", "nats per token", True)
+NATS = "nats per answer token"
+LOSS = Metric("loss", "test loss", NATS, lower_is_better=True)
 ERROR = Metric("weight_error", "relative error of the weights", "", True)
-RISE = Metric("untrained_rise", "rise of the untrained base's loss", "nats per token", True)
-TRAINING = Metric("training_loss", "training loss", "nats per answer token", True)
-VALIDATION = Metric("validation_loss", "validation loss", "nats per answer token", True)
+UNTRAINED = Metric("untrained", "test loss before training", NATS, True)
+TRAINING = Metric("training_loss", "training loss", NATS, True)
+VALIDATION = Metric("validation_loss", "validation loss", NATS, True)
 
 
-def _inputs(profile: Profile) -> dict[str, Any]:
-    return {
-        "train": rows_of(profile, profile.study.train),
-        "test": rows_of(profile, profile.study.test),
-        "base": model_folder(profile.study.model),
-    }
+def _inputs_of(task: str):
+    def inputs(profile: Profile) -> dict[str, Any]:
+        rows = TASKS[task](profile)
+        base = model_folder(profile.study.model)
+        return {"train": rows.train, "validation": rows.validation, "test": rows.test, "base": base}
+
+    return inputs
 
 
 # --- a rate for every base ------------------------------------------------------------------------
@@ -40,36 +43,58 @@ def rate_arm(kind: str, lr: float) -> str:
     return f"{kind}, rate {lr:.2g}"
 
 
-def rates_of(profile: Profile, kind: str) -> dict[float, str]:
+def rates_of(profile: Profile, kind: str, task: str = "skills") -> dict[float, str]:
     """{rate: arm} of one kind of base, as a sweep's figure takes it."""
-    rates = [factor * profile.study.lr_lora for factor in FACTORS]
-    return {lr: rate_arm(kind, lr) for lr in rates}
+    middle = TASKS[task](profile).lr
+    return {factor * middle: rate_arm(kind, factor * middle) for factor in FACTORS}
 
 
-def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+def _rate_arms(profile: Profile, task: str, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Five rates for every kind of base."""
     arms = {}
-    for kind in KINDS:
-        for lr, arm in rates_of(profile, kind).items():
-            arms[arm] = {"kind": kind, "lr": lr}
+    for kind in kinds:
+        for lr, arm in rates_of(profile, kind, task).items():
+            arms[arm] = {"task": task, "kind": kind, "lr": lr}
     return arms
 
 
-def best_rate(profile: Profile, kind: str) -> float:
-    """The rate with the lowest validation loss; the profile's where none is recorded yet."""
-    rates = rates_of(profile, kind)
-    middle = rate_arm(kind, profile.study.lr_lora)
-    best = best_arm("3.1.5", "rates", "validation_loss", list(rates.values()), middle, profile)
+def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    return _rate_arms(profile, "skills", KINDS)
+
+
+def new_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    return _rate_arms(profile, "olm", NEW_KINDS)
+
+
+def best_rate(profile: Profile, kind: str, task: str = "skills") -> float:
+    """The rate with the lowest validation loss; the middle one where none is recorded yet."""
+    rates = rates_of(profile, kind, task)
+    arms = list(rates.values())
+    middle = arms[len(arms) // 2]
+    best = best_arm("3.1.5", SWEEPS[task], "validation_loss", arms, middle, profile)
     return next(lr for lr, arm in rates.items() if arm == best)
 
 
 # --- bases compared, and merging ------------------------------------------------------------------
+def _at_best(profile: Profile, kinds: tuple[str, ...], task: str) -> dict[str, dict[str, Any]]:
+    arms = {}
+    for kind in kinds:
+        arms[kind] = {"task": task, "kind": kind, "lr": best_rate(profile, kind, task)}
+    return arms
+
+
 def base_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Every kind of base at its best rate; the control is NF4's in all but the place of errors."""
-    arms: dict[str, dict[str, Any]] = {}
-    for kind in KINDS:
-        arms[kind] = {"kind": kind, "lr": best_rate(profile, kind)}
-    arms[SHUFFLED] = {"kind": SHUFFLED, "lr": best_rate(profile, "NF4")}
+    arms = _at_best(profile, KINDS, "skills")
+    arms[NF4_SHUFFLED] = {**arms["NF4"], "kind": NF4_SHUFFLED}
+    return arms
+
+
+def new_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """The whole base, 3 bits, and errors of 3 bits' size that are tied to nothing."""
+    arms = _at_best(profile, NEW_KINDS, "olm")
+    control = "3 bits" + SHUFFLED
+    arms[control] = {**arms["3 bits"], "kind": control}
     return arms
 
 
@@ -80,9 +105,10 @@ def merge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def _place(name: str, text: str) -> Metric:
-    return Metric(name, text, "nats per answer token", lower_is_better=True)
+    return Metric(name, text, NATS, lower_is_better=True)
 
 
+COMPARED = (LOSS, ERROR, UNTRAINED, TRAINING)
 EXPERIMENTS = (
     Experiment(
         name="rates",
@@ -90,7 +116,17 @@ EXPERIMENTS = (
         trial=tune_trial,
         arms=rate_arms,
         metrics=(VALIDATION, TRAINING),
-        inputs=_inputs,
+        inputs=_inputs_of("skills"),
+        seeds=2,
+        live=(),
+    ),
+    Experiment(
+        name="new-rates",
+        title="The same on a new language",
+        trial=tune_trial,
+        arms=new_rate_arms,
+        metrics=(VALIDATION, TRAINING),
+        inputs=_inputs_of("olm"),
         seeds=2,
         live=(),
     ),
@@ -99,10 +135,20 @@ EXPERIMENTS = (
         title="Adapters over bases of different kinds, each at its best rate",
         trial=base_trial,
         arms=base_arms,
-        metrics=(LOSS, WORDS, FORGOTTEN, ERROR, RISE, TRAINING),
-        inputs=_inputs,
+        metrics=COMPARED,
+        inputs=_inputs_of("skills"),
         claims=readings.BASES,
         live=(WHOLE, "NF4"),
+    ),
+    Experiment(
+        name="new-language",
+        title="The same on a new language, of which the base knows nothing",
+        trial=base_trial,
+        arms=new_arms,
+        metrics=COMPARED,
+        inputs=_inputs_of("olm"),
+        claims=readings.NEW_LANGUAGE,
+        live=(),
     ),
     Experiment(
         name="merging",
@@ -122,8 +168,8 @@ EXPERIMENTS = (
             Metric("update_over_step", "‖ΔW‖ / ‖Ŵ − W‖"),
             Metric("moved", "‖rounding‖ / ‖ΔW‖"),
         ),
-        inputs=_inputs,
+        inputs=_inputs_of("skills"),
         claims=readings.MERGING,
-        live=("a sixteenth",),
+        live=(),
     ),
 )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ftlib.course.lab_3_1_5.bases import SHUFFLED, WHOLE
+from ftlib.course.lab_3_1_5.bases import NF4_SHUFFLED, SHUFFLED, WHOLE
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
 NATS = "nats per answer token"
-TEXT_NATS = "nats per token"
 
 BASES = (
     Claim(
@@ -36,7 +35,7 @@ BASES = (
     Claim(
         name="shuffled",
         text="test loss, NF4's errors shuffled − NF4",
-        contrast=difference("loss", SHUFFLED, "NF4"),
+        contrast=difference("loss", NF4_SHUFFLED, "NF4"),
         expected="none",
         above=(
             "Errors of the same size do more harm when they are untied from the weights: "
@@ -124,25 +123,51 @@ BASES = (
         ),
         unit=NATS,
     ),
+)
+
+NEW_LANGUAGE = (
     Claim(
-        name="forgotten",
-        text="forgetting, NF4 − 16 bits",
-        contrast=difference("forgotten", "NF4", WHOLE),
-        expected="none",
+        name="new",
+        text="test loss on the new language, 3 bits − 16 bits",
+        contrast=difference("loss", "3 bits", WHOLE),
+        expected="above",
         above=(
-            "More is lost of the base's own domain over four bits. Part of it was lost before "
-            "any training: compare with the rise of the untrained base."
+            "The damage of a bit less shows on a new task too. Compare its size with the claim "
+            "of the same name on the skills: how much of the cost is due to lost knowledge, and "
+            "how much to a base that is harder to adapt?"
         ),
         below=(
-            "Less is lost of the base's own domain over four bits, although rounding itself "
-            "costs a little: the rounded base was trained at its own best rate, and a lower rate "
-            "forgets less. Compare the two rates before crediting the bits."
+            "The damaged base is the *better* start for a task of which the base knows nothing. "
+            "So a lower loss after training is no proof that nothing was lost: this measure runs "
+            "the wrong way, because the task does not ask for what was damaged. The next claim "
+            "tells whether rounding or any noise does it. Choose the test by what you want to "
+            "keep."
         ),
         none=(
-            "No difference in forgetting that ten seeds could show; what training on a narrow "
-            "task destroys is much more than what rounding does."
+            "The same damage that the skills show does not show here. A task that does not ask "
+            "for the base's knowledge is blind to its loss, so equality on such a task is weak "
+            "evidence for a type. Choose the test by what you want to keep."
         ),
-        unit=TEXT_NATS,
+        unit=NATS,
+    ),
+    Claim(
+        name="noise",
+        text="test loss on the new language, 3 bits' errors shuffled − 3 bits",
+        contrast=difference("loss", "3 bits" + SHUFFLED, "3 bits"),
+        expected="none",
+        above=(
+            "Noise of the same size is worse than rounding, so what rounding does to learning a "
+            "new task is not the effect of noise alone."
+        ),
+        below=(
+            "Noise of the same size is even better than rounding for learning a new task: "
+            "rounding as such has no merit in it."
+        ),
+        none=(
+            "Noise of the same size does the same: whatever three bits do to learning a new "
+            "task, they do as noise on the frozen weights, not as rounding."
+        ),
+        unit=NATS,
     ),
 )
 
@@ -156,19 +181,19 @@ def _of(arm: str, first: str, second: str) -> Contrast:
     return Contrast((arm,), subtract)
 
 
-SLOWEST = "a sixteenth"
+SLOWEST = "a quarter"
 FASTEST = "best rate"
 MERGING = (
     Claim(
         name="slow",
-        text="test loss at a sixteenth of the rate, in NF4 again − beside",
+        text="test loss at a quarter of the rate, in NF4 again − beside",
         contrast=_of(SLOWEST, "again", "beside"),
         expected="above",
         above=(
             "A small update does not survive the second rounding: the dequantised weights lie on "
-            "the grid, and what moves a weight by less than half a step is undone. At the rates "
-            "that large models are trained with, updates are small against the grid, so this is "
-            "the case to expect there."
+            "the grid, and what moves a weight by less than half a step is undone. Whether the "
+            "updates of another run are small against its grid is told by the drift that "
+            "`ft.merge_adapter` reports, not by the loss of a run like the next one."
         ),
         below=(
             "The second rounding lowers the loss, which it has no reason to do. Suspect the "
@@ -186,25 +211,25 @@ MERGING = (
         contrast=_of(FASTEST, "again", "beside"),
         expected="above",
         above=(
-            "A loss, though a small one if the update is several times the rounding error: then "
-            "nearly every weight that matters moves by whole steps."
+            "A loss even here. The figure shows how large this update is, in units of the "
+            "rounding error, and how much of it is left: the smaller, the worse."
         ),
         below=(
-            "The second rounding comes out slightly ahead. With an update several times the "
-            "rounding error it is no more than noise on top; that it helps would need a reason, "
-            "and there is none but chance or a little regularisation."
+            "The second rounding comes out ahead, though it can only take away from the update "
+            "or add noise to it. That it helps would need a reason; the figure shows what was "
+            "left of the update, and a little regularisation is one guess."
         ),
         none=(
             "No damage that ten seeds could show, against what one reads about merging into four "
-            "bits. The reason is the size: this update is several times the rounding error, as "
-            "the next figure shows, and so it survives. Do not carry this over to a run whose "
-            "rate is low."
+            "bits. The reason to look for is the size of the update, in the figure: what is as "
+            "large as the rounding error or larger survives. Do not carry this over to a run "
+            "whose rate is lower."
         ),
         unit=NATS,
     ),
     Claim(
         name="once",
-        text="test loss at a sixteenth of the rate, original in NF4 once − in NF4 again",
+        text="test loss at a quarter of the rate, original in NF4 once − in NF4 again",
         contrast=_of(SLOWEST, "once", "again"),
         expected="below",
         above=(
@@ -248,7 +273,7 @@ MERGING = (
     ),
     Claim(
         name="shrunken",
-        text="test loss at a sixteenth of the rate, as much of the update unrounded − in NF4 again",
+        text="test loss at a quarter of the rate, as much of the update unrounded − in NF4 again",
         contrast=_of(SLOWEST, "shrunken", "again"),
         expected="none",
         above=(

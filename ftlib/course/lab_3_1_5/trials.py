@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,50 +21,91 @@ from ftlib.course.lab_3_1_5.bases import (
 from ftlib.course.lab_3_1_5.normal_levels import normal_levels
 from ftlib.course.lab_3_1_5.quantize_blocks import quantize_blocks
 from ftlib.course.records.kit import (
-    forgotten,
     held_out_loss,
-    right_words,
     rows_of,
     study_base,
     train_study,
 )
+from ftlib.training.run import Run
 
-HELD_BACK = 40  # training rows that only the choice of a rate sees
+HELD_BACK = 40  # of a few rows, those that only the choice of a rate sees
+VALIDATED = 100  # rows of a split of their own that do so
 WORST = 99.0  # nats that are reported of a run that diverged
 
 Weights = dict[str, Tensor]  # of every linear layer by its path, (out, in)
 
 
+# --- tasks ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Task:
+    """Rows to train on, to choose by and to test on, and the settings of a run."""
+
+    train: list[dict]
+    validation: list[dict]
+    test: list[dict]
+    steps: int
+    batch: int
+    lr: float  # in the middle of the rates that are tried
+
+
+def skills(profile: Profile) -> Task:
+    """The profile's own data, which asks for what the base knows: a short run that sees no row
+    twice.
+    """
+    steps = profile.short_steps // 4
+    batch = profile.batch_size // 2
+    rows = rows_of(profile, "train")
+    every = max(1, len(rows) // (2 * steps * batch))
+    validation = rows_of(profile, "validation")[:VALIDATED]
+    test = rows_of(profile, "golden")
+    return Task(list(rows[::every]), list(validation), list(test), steps, batch, profile.lr_lora)
+
+
+def olm(profile: Profile) -> Task:
+    """The study's rows, in `tiny` an invented language of which the base knows nothing."""
+    study = profile.study
+    rows = list(rows_of(profile, study.train))
+    test = list(rows_of(profile, study.test))
+    train = rows[:-HELD_BACK]
+    return Task(train, rows[-HELD_BACK:], test, study.steps, study.batch, study.lr_lora)
+
+
+TASKS = {"skills": skills, "olm": olm}
+
+
+# --- training over a base -------------------------------------------------------------------------
 def _finite(loss: float) -> float:
-    return min(loss, WORST) if loss == loss else WORST
+    return min(loss, WORST) if math.isfinite(loss) else WORST
 
 
-def _test_loss(profile: Profile, model: nn.Module, tokenizer) -> float:
-    rows = rows_of(profile, profile.study.test)
+def _loss(profile: Profile, model: nn.Module, tokenizer, rows: list[dict]) -> float:
     return _finite(held_out_loss(model, tokenizer, rows, profile.max_length))
 
 
-def _adapt(profile: Profile, model: nn.Module, seed: int) -> nn.Module:
-    """The usual adapter on all linear layers: alpha = 2r."""
+def _train(profile: Profile, model: nn.Module, tokenizer, task: Task, seed: int, lr: float) -> Run:
+    """The usual adapter on all linear layers, alpha = 2r, trained on the task."""
     torch.manual_seed(seed)
-    return add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank)
+    add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank)
+    size = {"steps": task.steps, "batch_size": task.batch}
+    return train_study(profile, model, tokenizer, task.train, seed, lr, **size)
 
 
-# --- a rate for every base, and the bases compared ------------------------------------------------
-def tune_trial(profile: Profile, seed: int, kind: str, lr: float) -> dict[str, Any]:
-    """Train over a base of this kind without the rows held back, and measure on them."""
-    rows = rows_of(profile, profile.study.train)
+def tune_trial(profile: Profile, seed: int, task: str, kind: str, lr: float) -> dict[str, Any]:
+    """Train over a base of this kind, and measure on validation rows."""
+    chosen = TASKS[task](profile)
     model, tokenizer = study_base(profile)
     round_base(model, kind, seed)
-    _adapt(profile, model, seed)
-    run = train_study(profile, model, tokenizer, rows[:-HELD_BACK], seed, lr)
-    loss = held_out_loss(model, tokenizer, rows[-HELD_BACK:], profile.max_length)
-    return {"validation_loss": _finite(loss), "training_loss": _finite(run.final_loss)}
+    run = _train(profile, model, tokenizer, chosen, seed, lr)
+    return {
+        "validation_loss": _loss(profile, model, tokenizer, chosen.validation),
+        "training_loss": _finite(run.final_loss),
+    }
 
 
 def base_trial(
     profile: Profile,
     seed: int,
+    task: str,
     kind: str,
     lr: float,
     normal_levels: Levels = normal_levels,
@@ -70,23 +113,19 @@ def base_trial(
 ) -> dict[str, Any]:
     """Round the base with the student's functions, train an adapter over it, and test.
 
-    `weight_error`: ‖Ŵ − W‖/‖W‖ of all linear layers; `untrained_rise`: what rounding alone adds to
-    the loss on the base's own text; `forgotten`: the same after training.
+    `weight_error`: ‖Ŵ − W‖/‖W‖ of all linear layers; `untrained`: the test loss over the rounded
+    base before training.
     """
+    chosen = TASKS[task](profile)
     model, tokenizer = study_base(profile)
     functions = {"normal_levels": normal_levels, "quantize_blocks": quantize_blocks}
     error = round_base(model, kind, seed, **functions)
-    rise = forgotten(profile, model, tokenizer)
-    _adapt(profile, model, seed)
-    rows = rows_of(profile, profile.study.train)
-    run = train_study(profile, model, tokenizer, rows, seed, lr)
-    test = rows_of(profile, profile.study.test)
+    untrained = _loss(profile, model, tokenizer, chosen.test)
+    run = _train(profile, model, tokenizer, chosen, seed, lr)
     return {
-        "loss": _test_loss(profile, model, tokenizer),
-        "words": right_words(model, tokenizer, test),
-        "forgotten": _finite(forgotten(profile, model, tokenizer)),
+        "loss": _loss(profile, model, tokenizer, chosen.test),
         "weight_error": error,
-        "untrained_rise": rise,
+        "untrained": untrained,
         "training_loss": _finite(run.final_loss),
     }
 
@@ -148,15 +187,15 @@ def merge_trial(
     in its own direction, without any rounding.
     """
     functions = {"normal_levels": normal_levels, "quantize_blocks": quantize_blocks}
+    task = skills(profile)
     model, tokenizer = study_base(profile)
     whole = dense_weights(model)
     round_base(model, "NF4", seed, **functions)
     grid = dense_weights(model)
-    untrained = _test_loss(profile, model, tokenizer)
-    _adapt(profile, model, seed)
-    train_study(profile, model, tokenizer, rows_of(profile, profile.study.train), seed, lr)
+    untrained = _loss(profile, model, tokenizer, task.test)
+    _train(profile, model, tokenizer, task, seed, lr)
     updates = adapter_updates(model)
-    beside = _test_loss(profile, model, tokenizer)
+    beside = _loss(profile, model, tokenizer, task.test)
     again = rounded_again(plus(grid, updates), functions)
     once = rounded_again(plus(whole, updates), functions)
     left = share_left(grid, again, updates)
@@ -169,7 +208,7 @@ def merge_trial(
         "shrunken": plus(grid, updates, left),
     }
     for place, weights in places.items():
-        losses[place] = _loss_with(profile, weights)
+        losses[place] = _loss_with(profile, weights, task.test)
     return {
         **losses,
         "left": left,
@@ -189,9 +228,9 @@ def _differences(whole: Weights, grid: Weights) -> Weights:
     return {path: grid[path] - whole[path] for path in whole}
 
 
-def _loss_with(profile: Profile, weights: Weights) -> float:
-    """Test loss of the study's model with these weights in its linear layers."""
+def _loss_with(profile: Profile, weights: Weights, rows: list[dict]) -> float:
+    """Loss of the study's model with these weights in its linear layers."""
     model, tokenizer = study_base(profile)
     for path, layer in linear_layers(model).items():
         layer.weight.data.copy_(weights[path])
-    return _test_loss(profile, model, tokenizer)
+    return _loss(profile, model, tokenizer, rows)
