@@ -1,5 +1,5 @@
-"""What the experiments of lab 3.1.6 on inflated scores and on memory are to show, with a reading for
-whatever comes out.
+"""What the experiments of lab 3.1.6 on inflated scores and on memory are to show, with a reading
+for whatever comes out.
 """
 
 from __future__ import annotations
