@@ -73,9 +73,9 @@ def rule_counts(
 
 
 def rule_settings(rules: Iterable[Callable]) -> dict[str, dict]:
-    """The settings of a pipeline's rules by their names, as `rule_counts` takes them: a rule's plain
-    attributes (numbers, texts, functions by their names, tuples of texts). Where it has none, its
-    limits are in its code, and the setting is where that is.
+    """The settings of a pipeline's rules by their names, as `rule_counts` takes them: a rule's
+    plain attributes (numbers, texts, functions by their names, tuples of texts). Where it has none,
+    its limits are in its code, and the setting is where that is.
     """
     settings: dict[str, dict] = {}
     for rule in rules:

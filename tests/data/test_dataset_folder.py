@@ -65,7 +65,7 @@ def test_rules_by_hand():
 
 
 def test_the_card_states_every_rules_settings(tmp_path):
-    """None of the pipeline's rules is said to have none: what is not set is in code that is named."""
+    """No rule of the pipeline is said to have none: what is not set is in code that is named."""
     rules = standard_rules(["What is the price of the lamp in the shop?"])
     settings = rule_settings(rules)
     assert settings["contamination"] == {"n": Contamination([]).n, "share": 0.5}
