@@ -41,7 +41,7 @@ MERGE_CLAIMS = (
         expected="above",
         unit="nats a token",
         above=(
-            "bf16 keeps 8 bits of each weight's fraction where f16 keeps 11, and the distance "
+            "bf16 keeps 8 significant bits of each weight where f16 keeps 11, and the distance "
             "shows it. Write f16 where the weights fit its range. It does not say that bf16 is "
             "bad: compare it with the next number."
         ),

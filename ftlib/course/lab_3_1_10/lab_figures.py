@@ -31,7 +31,7 @@ def draw_merges(result: Result) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
     whole = ["bf16", "bf16 sum", "f16", "Q8_0"]
-    dots(result, "answer_kl", "KL of the merged model", whole, ax=left)
+    dots(result, "answer_kl", "KL from the sum in fp32", whole, ax=left)
     left.set_yscale("symlog", linthresh=1e-7)
     for i, form in enumerate(("bf16", "bf16 sum", "f16")):
         arms = [arm for arm in result.arms if arm == form or arm.startswith(f"{form},")]
@@ -46,7 +46,7 @@ def draw_merges(result: Result) -> Figure:
                 place = result.live_mean(arm, "size")
                 right.plot(place, result.live_mean(arm, "lost_effect"), **LIVE)
     right.set(
-        title="A small update is lost in bf16",
+        title="The update's effect that is lost",
         xlabel="‖update‖ / ‖weight‖",
         ylabel="share of the effect lost",
         xscale="log",

@@ -132,6 +132,8 @@ class MixPlanner:
         largest = max(kl for _, kl in self.measured.values())
         smallest = min(kl for _, kl in self.measured.values())
         axes.set_ylim(smallest / 5, largest * 5)
+        sizes = [size for size, _ in self.measured.values()]
+        axes.set_xlim(0.8 * min(sizes), max(1.5 * max(sizes), 1.05 * self.megabytes))
         axes.legend(fontsize="small")
         plt.close(figure)
         return figure

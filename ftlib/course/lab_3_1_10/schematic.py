@@ -37,7 +37,10 @@ def _box(
     axes.add_patch(
         Rectangle((x, y), width, height, facecolor=colour, edgecolor="black", hatch=hatch)
     )
-    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+    behind = {"facecolor": colour, "edgecolor": "none", "pad": 1.0}
+    axes.text(
+        x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8, bbox=behind
+    )
 
 
 def _arrow(axes: Axes, start: float, end: float, y: float, text: str) -> None:
@@ -48,9 +51,11 @@ def _arrow(axes: Axes, start: float, end: float, y: float, text: str) -> None:
 def _draw_steps(axes: Axes) -> None:
     axes.set_title("Merge, write, quantise, describe, serve", loc="left", fontsize=9)
     _box(axes, 0, 2, 9, 6, "W\n(out, in)", GREY)
-    axes.text(10.3, 5, "+ α/r ·", va="center", fontsize=8)
-    _box(axes, 16, 2, 3, 6, "B\n(out,\nr)", BLUE, "//")
-    _box(axes, 20, 5.6, 9, 2.4, "A (r, in)", BLUE, "//")
+    axes.text(9.6, 5, "+ α/r ·", va="center", fontsize=8)
+    _box(axes, 15, 2, 3.4, 6, "", BLUE, "//")
+    axes.text(16.7, 0.2, "B (out, r)", ha="center", fontsize=8)
+    _box(axes, 19, 5.6, 9, 2.4, "", BLUE, "//")
+    axes.text(23.5, 8.6, "A (r, in)", ha="center", fontsize=8)
     _arrow(axes, 30, 36, 5, "merge")
     _box(axes, 36.5, 2, 9, 6, "W′\n(out, in)\nfp32", GREY)
     _arrow(axes, 46, 53, 5, "write")
@@ -58,7 +63,7 @@ def _draw_steps(axes: Axes) -> None:
     _arrow(axes, 64, 71, 5, "quantise")
     _box(axes, 71.5, 2, 10, 6, "GGUF\nQ4_K_M", WHITE)
     _arrow(axes, 82, 87, 5, "serve")
-    _box(axes, 87.5, 0.6, 12.5, 8.8, "Modelfile\nFROM\nTEMPLATE\nPARAMETER\nstop, num_ctx", ORANGE)
+    _box(axes, 87.3, 0.3, 12.5, 9.4, "Modelfile\nFROM\nTEMPLATE\nPARAMETER\nstop, num_ctx", ORANGE)
 
 
 def _draw_file(axes: Axes) -> None:
