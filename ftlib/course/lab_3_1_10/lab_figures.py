@@ -21,7 +21,7 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, list[list[float]]]:
     """The mean and its interval as error bars; no bar for a single run."""
     if len(values) < 2:
         return float(values.mean()), [[0.0], [0.0]]
-    interval = mean_interval(values)
+    interval = mean_interval(list(values))
     return interval.mean, [[interval.mean - interval.low], [interval.high - interval.mean]]
 
 
@@ -147,7 +147,7 @@ def draw_faults(result: Result) -> Figure:
     figure, ax = plt.subplots(figsize=(7.5, 4.2))
     order = sorted(result.arms, key=lambda arm: result.means(arm, "right").mean())
     for i, arm in enumerate(order):
-        values = 100 * result.means(arm, "right")
+        values: np.ndarray = 100 * result.means(arm, "right")
         look = {**style(_kind_of(arm)), "linestyle": "none"}
         spread = i + np.linspace(-0.15, 0.15, len(values))
         ax.plot(values, spread, alpha=0.35, **{**look, "markersize": 3})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def kind_of(tensor: str) -> str:
     raise ValueError(f"{tensor!r} is none of {', '.join(NAMES)}")
 
 
-def weights_by_kind(tensors: Mapping[str, object]) -> dict[str, int]:
+def weights_by_kind(tensors: Mapping[str, Any]) -> dict[str, int]:
     """How many weights each kind has, of a file's tensors by name."""
     counts = dict.fromkeys(NAMES, 0)
     for name, tensor in tensors.items():
