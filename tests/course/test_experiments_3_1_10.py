@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from ftlib.adapters.lora import disable_adapter, lora_layers
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_10 import faults, held_out, merging, mix, super_block, trials
 from ftlib.course.lab_3_1_10.q4_k_weights import q4_k_weights
@@ -32,6 +33,29 @@ def test_no_prompt_is_in_two_samples_and_none_was_trained_on():
     assert len(set(prompts)) == len(prompts) == 11 * TINY.export.prompts
     trained = {row["messages"][0]["content"] for row in rows_of(TINY, "train")}
     assert not trained & set(prompts)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_another_order_is_the_same_function_and_another_rounding(seed):
+    """Adapter on and off; the weights are the same numbers in other blocks."""
+    ids = torch.tensor([[0, 4, 500, 17, 900, 33, 6, 5, 410, 411]])
+    plain = held_out.lab_model(TINY, 3)
+    other = held_out.lab_model(TINY, seed)
+    with torch.no_grad():
+        assert (plain(ids).logits - other(ids).logits).abs().max() < 1e-3
+        with disable_adapter(plain), disable_adapter(other):
+            assert (plain(ids).logits - other(ids).logits).abs().max() < 1e-3
+    there = lora_layers(other)
+    for name, layer in lora_layers(plain).items():
+        one, two = layer.base_layer.weight, there[name].base_layer.weight
+        assert not torch.equal(one, two)
+        assert torch.equal(one.flatten().sort().values, two.flatten().sort().values)
+
+
+def test_a_seed_has_its_own_model_and_a_trial_its_own_copy():
+    model = held_out.own_model(TINY, 1)
+    torch.nn.init.zeros_(model.get_input_embeddings().weight)
+    assert held_out.lab_model(TINY, 1).get_input_embeddings().weight.abs().sum() > 0
 
 
 # --- a super-block --------------------------------------------------------------------------------
@@ -105,7 +129,7 @@ def test_the_same_bytes_go_to_matrices_of_the_same_shape(layers, larger):
     others = mixed(recipe, "other layers")
     for i in larger:
         assert others[f"blk.{i}.ffn_down.weight"] == "Q4_K"
-    config = held_out.lab_model(TINY)[0].config
+    config = held_out.lab_model(TINY, 0).config
     assert config.num_attention_heads % config.num_key_value_heads == 0  # k and v have one shape
 
 
@@ -159,7 +183,7 @@ def test_prompts_are_those_of_the_students_function():
     sample = held_out.Sample(
         [{"messages": [*CHAT, {"role": "assistant", "content": "x"}]}], [], [], []
     )
-    _, tokenizer = held_out.lab_model(TINY)
+    tokenizer = held_out.lab_tokenizer(TINY)
     (ids,) = faults.prompt_ids(TINY, sample, "as trained", lambda render, chat: "<|user|>mine")
     assert tokenizer.decode(ids) == "<|bos|><|user|>mine"
     (twice,) = faults.prompt_ids(TINY, sample, "start token twice")

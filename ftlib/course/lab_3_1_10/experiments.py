@@ -1,9 +1,10 @@
 """The experiments of lab 3.1.10: what quantising, merging, templates and files cost a trained
 model.
 
-Nothing is trained, so a seed is a sample of held-out prompts of its own (`held_out`); where an
-importance matrix is collected, also a sample of calibration texts. The intervals speak of prompts
-of this kind, for this one model.
+Nothing is trained, so a seed is a sample of held-out prompts of its own, and an order of the
+model's numbers, by which the rounding is drawn anew (`held_out`); where an importance matrix is
+collected, also a sample of calibration texts. The intervals speak of prompts of this kind and of
+roundings, for this one model.
 """
 
 from __future__ import annotations

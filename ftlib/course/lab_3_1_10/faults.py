@@ -14,7 +14,7 @@ import torch
 from ftlib.adapters.lora import disable_adapter, lora_layers
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.files import export_f16, quantised
-from ftlib.course.lab_3_1_10.held_out import Sample, is_right, lab_model, own_model, sample_of
+from ftlib.course.lab_3_1_10.held_out import Sample, is_right, lab_tokenizer, own_model, sample_of
 from ftlib.course.lab_3_1_10.ollama_prompt import ollama_prompt
 from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.go_template import CHATML, WORLD, go_template, render_go, template_stops
@@ -54,7 +54,7 @@ def prompt_ids(
     writes. `ollama_prompt` is the one template of the embedded model's format; other models have
     that of `go_template`.
     """
-    _, tokenizer = lab_model(profile)
+    tokenizer = lab_tokenizer(profile)
     template = go_template(tokenizer)
     begin = [] if tokenizer.bos_token is None else [tokenizer.bos_token_id]
     if fault == "start token twice":
@@ -73,24 +73,24 @@ def prompt_ids(
     return prompts
 
 
-def faulty_file(profile: Profile, folder: Path, fault: str) -> Path:
+def faulty_file(profile: Profile, seed: int, folder: Path, fault: str) -> Path:
     """The file of a fault; the f16 file for a fault that is no file's."""
     if fault == "wrong rows":
-        return _unpermuted(profile, folder)
+        return _unpermuted(profile, seed, folder)
     if fault == "base, no adapter":
-        model, tokenizer = own_model(profile)
+        model = own_model(profile, seed)
         with disable_adapter(model):
-            return export_gguf(model, tokenizer, folder / "base.gguf")
-    f16 = export_f16(profile, folder)
+            return export_gguf(model, lab_tokenizer(profile), folder / "base.gguf")
+    f16 = export_f16(profile, seed, folder)
     return quantised(f16, fault) if fault in QUANTISED else f16
 
 
 @torch.no_grad()
-def _unpermuted(profile: Profile, folder: Path) -> Path:
+def _unpermuted(profile: Profile, seed: int, folder: Path) -> Path:
     """A file whose q and k rows are as transformers has them: the exporter's order undone
     beforehand.
     """
-    model, tokenizer = own_model(profile)
+    model = own_model(profile, seed)
     config = model.config
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, layer in lora_layers(model).items():
@@ -99,7 +99,7 @@ def _unpermuted(profile: Profile, folder: Path) -> Path:
             for weight in (layer.base_layer.weight, layer.lora_B):
                 pairs = weight.reshape(count, -1, 2, weight.shape[1])
                 weight.copy_(pairs.transpose(1, 2).reshape(weight.shape))
-    return export_gguf(model, tokenizer, folder / "unpermuted.gguf")
+    return export_gguf(model, lab_tokenizer(profile), folder / "unpermuted.gguf")
 
 
 def fault_trial(
@@ -107,12 +107,12 @@ def fault_trial(
 ) -> dict[str, Any]:
     """Greedy answers with one fault: the share that is right, and the share that ends by itself."""
     sample = sample_of(profile, seed)
-    _, tokenizer = lab_model(profile)
+    tokenizer = lab_tokenizer(profile)
     prompts = prompt_ids(profile, sample, fault, ollama_prompt)
     room = profile.max_new_tokens
     width = max(map(len, prompts)) + room + 8
     with tempfile.TemporaryDirectory() as folder:
-        file = faulty_file(profile, Path(folder), fault)
+        file = faulty_file(profile, seed, Path(folder), fault)
         with open_llama(file, n_ctx=width) as llama:
             if fault == "end token ignored":
                 streams = [llama.generate(ids, temp=0.0) for ids in prompts]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ftlib.adapters.lora import lora_layers
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_10.held_out import Sample, lab_model
+from ftlib.course.lab_3_1_10.held_out import Sample, lab_model, lab_tokenizer
 from ftlib.course.lab_3_1_10.kl_per_token import kl_per_token
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.gguf_writer import ARCHITECTURES, export_gguf
@@ -44,10 +44,12 @@ class Reading:
     answers: list[list[int]]
 
 
-def export_f16(profile: Profile, folder: str | Path) -> Path:
-    """The merged model as f16, the file that all others are made of and measured against."""
-    model, tokenizer = lab_model(profile)
-    return export_gguf(model, tokenizer, Path(folder) / "f16.gguf")
+def export_f16(profile: Profile, seed: int, folder: str | Path) -> Path:
+    """The merged model as f16, its numbers in the seed's order: the file that all others are made
+    of and measured against.
+    """
+    model = lab_model(profile, seed)
+    return export_gguf(model, lab_tokenizer(profile), Path(folder) / "f16.gguf")
 
 
 def quantised(f16: Path, quantization: str, **options) -> Path:

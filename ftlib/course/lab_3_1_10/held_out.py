@@ -1,8 +1,10 @@
-"""The prompts on which lab 3.1.10's experiments measure: for each seed a sample of its own.
+"""What a seed is in lab 3.1.10's experiments: a sample of prompts, and a draw of rounding errors.
 
 Nothing is trained here, so a seed does not stand for a training run. It stands for a sample of
-held-out prompts, and no prompt is in two of them: an interval over seeds says how far the result
-would move with other prompts of the same kind, for this one model.
+held-out prompts, no prompt being in two of them, and for an order in which the model's numbers are
+written down (`reorder`): the same function, rounded anew. An interval over seeds says how far the
+result would move with other prompts of the same kind and another draw of the rounding, for this one
+model.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import functools
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from torch import nn
 from ftlib.adapters.io import load_adapter
 from ftlib.core.paths import DATA, EMBEDDED, stand_in
 from ftlib.core.profiles import Profile
+from ftlib.course.lab_3_1_10.reorder import reorder
 from ftlib.course.records.experiment import SEEDS
 from ftlib.course.records.kit import rows_of
 from ftlib.course.start import sft_adapter
@@ -58,21 +60,33 @@ def adapter_folder(profile: Profile) -> Path:
 
 
 @functools.cache
-def _lab_model(profile: Profile):
+def _as_trained(profile: Profile):
     model, tokenizer = load_model(profile.model, profile=profile, dtype=torch.float32)
     load_adapter(model, adapter_folder(profile), trainable=False)
     return model.eval(), tokenizer
 
 
-def lab_model(profile: Profile) -> tuple[nn.Module, Any]:
-    """(model in fp32 with its adapter attached, tokenizer), the model shared: leave it as it is."""
-    return _lab_model(profile)
+@functools.lru_cache(maxsize=1)
+def _reordered(profile: Profile, seed: int) -> nn.Module:
+    model, _ = _as_trained(profile)
+    return reorder(copy.deepcopy(model), seed)
 
 
-def own_model(profile: Profile) -> tuple[nn.Module, Any]:
-    """The same, the model a copy that a trial may change."""
-    model, tokenizer = _lab_model(profile)
-    return copy.deepcopy(model), tokenizer
+def lab_tokenizer(profile: Profile):
+    """The tokenizer that goes with the model."""
+    return _as_trained(profile)[1]
+
+
+def lab_model(profile: Profile, seed: int) -> nn.Module:
+    """The model in fp32 with its adapter attached, its numbers in the seed's order; shared: leave
+    it as it is.
+    """
+    return _reordered(profile, seed)
+
+
+def own_model(profile: Profile, seed: int) -> nn.Module:
+    """The same, a copy that a trial may change."""
+    return copy.deepcopy(_reordered(profile, seed))
 
 
 def held_out_rows(profile: Profile) -> tuple[dict, ...]:
@@ -106,8 +120,7 @@ def encode_sample(tokenizer, rows: list[dict]) -> Sample:
 
 def sample_of(profile: Profile, seed: int) -> Sample:
     """The seed's sample of held-out prompts."""
-    _, tokenizer = lab_model(profile)
-    return encode_sample(tokenizer, sample_rows(profile, seed))
+    return encode_sample(lab_tokenizer(profile), sample_rows(profile, seed))
 
 
 def is_right(text: str, row: dict) -> bool:

@@ -51,7 +51,7 @@ def merge_trial(
     costs nothing, so what is lost is the update's.
     """
     sample = sample_of(profile, seed)
-    model, _ = own_model(profile)
+    model = own_model(profile, seed)
     bases = _round_base(model)
     plain = _logits(model, sample.texts)
     exact = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ftlib.adapters.lora import disable_adapter
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.files import (
     KINDS,
@@ -22,7 +23,14 @@ from ftlib.course.lab_3_1_10.files import (
     split_kl,
     split_loss,
 )
-from ftlib.course.lab_3_1_10.held_out import Sample, is_right, lab_model, own_model, sample_of
+from ftlib.course.lab_3_1_10.held_out import (
+    Sample,
+    is_right,
+    lab_model,
+    lab_tokenizer,
+    own_model,
+    sample_of,
+)
 from ftlib.course.lab_3_1_10.kl_per_token import kl_per_token
 from ftlib.course.records.kit import rows_of
 from ftlib.data.load import load_base_text
@@ -43,7 +51,7 @@ def file_trial(
     """
     sample = sample_of(profile, seed)
     with tempfile.TemporaryDirectory() as folder:
-        f16 = export_f16(profile, folder)
+        f16 = export_f16(profile, seed, folder)
         before = read_file(f16, sample, profile.max_new_tokens)
         file = quantised(f16, quantization)
         after = read_file(file, sample, profile.max_new_tokens)
@@ -66,7 +74,7 @@ def _share_equal(before: Reading, after: Reading) -> float:
 
 
 def _share_right(profile: Profile, reading: Reading, sample: Sample) -> float:
-    _, tokenizer = lab_model(profile)
+    tokenizer = lab_tokenizer(profile)
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in reading.answers]
     return float(np.mean([is_right(t, row) for t, row in zip(texts, sample.rows, strict=True)]))
 
@@ -83,7 +91,7 @@ def kinds_trial(
     on_answers = []
     on_prompts = []
     with tempfile.TemporaryDirectory() as folder:
-        f16 = export_f16(profile, folder)
+        f16 = export_f16(profile, seed, folder)
         before = read_file(f16, sample)
         for pattern in KINDS:
             file = quantised(f16, quantization, types={pattern: kind_type, ".": "F16"})
@@ -139,7 +147,7 @@ def mix_trial(
     """A Q4_K_M whose larger matrices are others."""
     sample = sample_of(profile, seed)
     with tempfile.TemporaryDirectory() as folder:
-        f16 = export_f16(profile, folder)
+        f16 = export_f16(profile, seed, folder)
         before = read_file(f16, sample)
         recipe = tensor_types(read_gguf(quantised(f16, "Q4_K_M")))
         file = quantised(f16, "Q4_K_M", types=mix_types(recipe, mix))
@@ -162,7 +170,8 @@ def calibration_of(profile: Profile, seed: int, calibration: str) -> dict[str, n
     """
     if calibration == "none":
         return {}
-    model, tokenizer = lab_model(profile)
+    model = lab_model(profile, seed)
+    tokenizer = lab_tokenizer(profile)
     rng = np.random.default_rng(seed)
     if calibration == "other":
         texts = [tokenizer(text)["input_ids"] for text in load_base_text(profile, 300)]
@@ -205,11 +214,10 @@ def importance_trial(
     weighed by the inputs of held-out texts.
     """
     sample = sample_of(profile, seed)
-    model, _ = lab_model(profile)
-    held_out = importance_matrix(model, sample.texts)
+    held_out = importance_matrix(lab_model(profile, seed), sample.texts)
     importance = calibration_of(profile, seed, calibration)
     with tempfile.TemporaryDirectory() as folder:
-        f16 = export_f16(profile, folder)
+        f16 = export_f16(profile, seed, folder)
         before = read_file(f16, sample)
         file = quantised(f16, quantization, importance=importance)
         after = read_file(file, sample)
@@ -234,23 +242,22 @@ def apart_trial(
     """
     sample = sample_of(profile, seed)
     with tempfile.TemporaryDirectory() as folder:
-        f16 = export_f16(profile, folder)
+        f16 = export_f16(profile, seed, folder)
         before = read_file(f16, sample)
         adapter = None
         if way == "merged":
             file = quantised(f16, "Q4_K_M")
         else:
-            file, adapter = _over_base(profile, Path(folder), way)
+            file, adapter = _over_base(profile, seed, Path(folder), way)
         after = read_file(file, sample, adapter=adapter)
     on_answers, on_prompts = split_kl(before.logits, after.logits, sample, kl_per_token)
     return {"answer_kl": np.mean(on_answers), "prompt_kl": np.mean(on_prompts)}
 
 
-def _over_base(profile: Profile, folder: Path, way: str) -> tuple[Path, Path | None]:
+def _over_base(profile: Profile, seed: int, folder: Path, way: str) -> tuple[Path, Path | None]:
     """(the model's file, the adapter's) where the base was quantised without the adapter."""
-    from ftlib.adapters.lora import disable_adapter
-
-    model, tokenizer = own_model(profile)
+    model = own_model(profile, seed)
+    tokenizer = lab_tokenizer(profile)
     with disable_adapter(model):
         base = export_gguf(model, tokenizer, folder / "base.gguf")
     four_bits = quantised(base, "Q4_K_M")
