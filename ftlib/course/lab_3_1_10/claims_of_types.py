@@ -69,8 +69,8 @@ MIX_CLAIMS = (
         ),
         above="The same bytes do more good in k and up: the recipe was made for other models.",
         none=(
-            "The same bytes elsewhere serve as well, as far as these prompts show. One rounding of "
-            "each matrix is one draw; its luck may be as large as the recipe's merit."
+            "The same bytes elsewhere serve as well, as far as these prompts and roundings show: "
+            "luck is as large as the recipe's merit."
         ),
     ),
     Claim(
@@ -138,10 +138,9 @@ IMPORTANCE_CLAIMS = (
             "is each layer's error alone; errors of several layers can add up or cancel."
         ),
         none=(
-            "In the answers none of it is seen: one quantisation is one draw of rounding errors, "
-            "and the luck of a draw is larger than this gain in a model of 4M parameters. Look at "
-            "the prompts in the figure, which have more tokens, and on your own model measure "
-            "before you believe either."
+            "In the answers none of it is seen: prompts and the luck of rounding move KL by more "
+            "than this gain, in a model of 4M parameters. Look at the prompts in the figure, which "
+            "have more tokens, and on your own model measure before you believe either."
         ),
     ),
     Claim(
@@ -167,12 +166,12 @@ APART_CLAIMS = (
         ),
         above=(
             "The adapter apart is *farther* from the merged model, though its update is never "
-            "rounded. The rounding that counts is the base's, and it is a draw: merging first "
-            "gives the quantiser the weights that will be used."
+            "rounded. So the update's own rounding is not what costs; the base's is, and the "
+            "weights before training round a little worse than those after it."
         ),
         none=(
-            "It makes no difference that these prompts show. The update's own rounding is small "
-            "beside the base's, which both ways have."
+            "It makes no difference that these prompts and roundings show. The update's own "
+            "rounding is small beside the base's, which both ways have."
         ),
     ),
     Claim(

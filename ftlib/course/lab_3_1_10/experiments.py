@@ -118,7 +118,7 @@ EXPERIMENTS = (
         ),
         inputs=_inputs,
         claims=MERGE_CLAIMS,
-        live=("bf16", "f16", "bf16, alpha/256"),
+        live=("bf16", "bf16, alpha/256"),
     ),
     Experiment(
         name="files",
@@ -135,7 +135,7 @@ EXPERIMENTS = (
         ),
         inputs=_inputs,
         claims=FILE_CLAIMS,
-        live=("Q4_K_M", "Q2_K"),
+        live=("Q4_K_M",),
     ),
     Experiment(
         name="kinds",
