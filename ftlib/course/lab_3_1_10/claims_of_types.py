@@ -36,7 +36,7 @@ KIND_CLAIMS = (
         ),
         below="up costs more than down here, against llama.cpp's recipes: this model is another.",
         none=(
-            "Neither costs more, as far as five samples show: the recipes' preference finds no "
+            "Neither costs more, as far as these seeds show: the recipes' preference finds no "
             "support here."
         ),
     ),
@@ -51,7 +51,7 @@ KIND_CLAIMS = (
         ),
         below="k costs more than v here, against llama.cpp's recipes: this model is another.",
         none=(
-            "Neither costs more, as far as five samples show: the recipes' preference finds no "
+            "Neither costs more, as far as these seeds show: the recipes' preference finds no "
             "support here."
         ),
     ),

@@ -34,12 +34,12 @@ from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
 
 KIND_TYPES = ("Q6_K", "Q4_K_M", "Q2_K")  # that one kind of matrix gets at a time
-KIND_SEEDS = 5  # one entry writes eight files
 MIXES = ("plain", "recipe", "elsewhere", "other layers")
-CALIBRATIONS = ("none", "own", "other", "shuffled")
-WEIGHED = ("Q2_K", "Q4_K_M")  # quantised with each of the calibrations
+CALIBRATIONS = {  # by what is quantised with them
+    "Q2_K": ("none", "own", "other", "shuffled"),
+    "Q4_K_M": ("none", "own", "shuffled"),
+}
 STRENGTHS = {"": 1.0, ", alpha/16": 1 / 16, ", alpha/256": 1 / 256}  # of the adapter's own alpha
-FORMS = ("bf16", "bf16 sum", "f16")
 WAYS = ("merged", "apart", "into four bits")
 
 ANSWER_KL = Metric("answer_kl", "KL on answers", "nats a token", True)
@@ -78,8 +78,8 @@ def _mix_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 def _importance_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     arms = {}
-    for name in WEIGHED:
-        for calibration in CALIBRATIONS:
+    for name, calibrations in CALIBRATIONS.items():
+        for calibration in calibrations:
             settings = {"quantization": name, "calibration": calibration}
             arms[f"{name}, {calibration}"] = settings
     return arms
@@ -88,9 +88,10 @@ def _importance_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 def _merge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     arms: dict[str, dict[str, Any]] = {}
     for suffix, strength in STRENGTHS.items():
-        for form in FORMS:
+        for form in ("bf16", "f16"):
             arms[f"{form}{suffix}"] = {"form": form, "strength": strength}
-    arms["Q8_0"] = {"form": "Q8_0", "strength": 1.0}
+    for form in ("bf16 sum", "Q8_0"):
+        arms[form] = {"form": form, "strength": 1.0}
     return arms
 
 
@@ -145,7 +146,6 @@ EXPERIMENTS = (
         metrics=(ANSWER_KL, PROMPT_KL),
         inputs=_inputs,
         claims=KIND_CLAIMS,
-        seeds=KIND_SEEDS,
         live=(),
     ),
     Experiment(

@@ -33,7 +33,7 @@ def draw_merges(result: Result) -> Figure:
     whole = ["bf16", "bf16 sum", "f16", "Q8_0"]
     dots(result, "answer_kl", "KL from the sum in fp32", whole, ax=left)
     left.set_yscale("symlog", linthresh=1e-7)
-    for i, form in enumerate(("bf16", "bf16 sum", "f16")):
+    for i, form in enumerate(("bf16", "f16")):
         arms = [arm for arm in result.arms if arm == form or arm.startswith(f"{form},")]
         sizes = [result.means(arm, "size").mean() for arm in arms]
         lost = [result.means(arm, "lost_effect") for arm in arms]
