@@ -5,7 +5,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
 
-.PHONY: venv export labs lab test browser lint map doctor data validate bench drift resolve clean
+.PHONY: venv export labs record lab test browser lint map doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -15,6 +15,9 @@ export: venv         ## also what lab 3.1.10 needs: llama-cpp-python, compiled o
 
 labs: venv           ## execute all labs in the tiny profile, and compile what the last needs just before it; copies and an index page in build/
 	@$(RUN) -m ftlib.cli labs --prepare --profile $(PROFILE) --output build $(LABS)
+
+record: venv         ## compute what is missing of the experiments' records; resumable (RECORD="3.1.7 --experiment beta")
+	@$(RUN) -m ftlib.cli record --profile $(PROFILE) $(RECORD)
 
 lab: venv            ## open JupyterLab on localhost
 	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=localhost --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/labs

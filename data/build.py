@@ -22,7 +22,7 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from data import messy, preferences, skills
+from data import messy, messy_heldback, open_answers, preferences, reports, skills
 from data.corpus import ASSISTANT, END, SYSTEM, USER, Corpus, alphabet_text
 from data.world import SEED, World
 
@@ -388,15 +388,21 @@ def build_rows(world: World) -> None:
     """Every file under data/rows."""
     parts = make_rows(world)
     lines, truth = messy.messy_lines(parts["train"], parts["golden"])
+    used = messy.questions(lines)
+    more_lines, more_truth = messy_heldback.heldback_lines(parts, used)
     files = {
         **parts,
         "base_text": heldout_text(world),
         **preferences.preference_rows(world, parts["golden"]),
+        **open_answers.open_rows(world, parts["golden"]),
+        **reports.report_rows(world, parts["golden"]),
         "messy_truth": truth,
+        "messy_heldback_truth": more_truth,
     }
     for name, rows in files.items():
         write_jsonl(ROWS / f"{name}.jsonl", rows)
     write_lines(ROWS / "messy.jsonl", lines)
+    write_lines(ROWS / "messy_heldback.jsonl", more_lines)
 
 
 def main() -> None:

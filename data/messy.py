@@ -14,6 +14,8 @@ import random
 from dataclasses import dataclass
 
 from data.world import SEED
+from ftlib.core.errors import DataError
+from ftlib.data.formats import convert
 
 CLEAN = 2000  # rows of train.jsonl that are left as they are
 COUNTS = {
@@ -377,10 +379,22 @@ def messy_lines(train: list[dict], golden: list[dict]) -> tuple[list[bytes], lis
         for i in range(count):
             raw, name, more = _defective_line(rng, kind, i, stock)
             made.append((raw, name, {"defect": kind, **more}))
-    return _in_order(rng, made)
+    return in_order(rng, made)
 
 
-def _in_order(rng: random.Random, made: list[tuple]) -> tuple[list[bytes], list[dict]]:
+def questions(lines: list[bytes]) -> set[str]:
+    """The questions of the lines that can be read."""
+    found = set()
+    for line in lines:
+        try:
+            row = json.loads(line)
+            found.add(convert(row)["messages"][0]["content"])
+        except (UnicodeDecodeError, json.JSONDecodeError, DataError):
+            continue  # a line that is broken on purpose
+    return found
+
+
+def in_order(rng: random.Random, made: list[tuple]) -> tuple[list[bytes], list[dict]]:
     """Shuffled, but a copy always after its original; the first CLEAN of `made` are the originals,
     as `of` numbers them.
     """

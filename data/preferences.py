@@ -29,6 +29,9 @@ FACT = 300
 LONG = 800
 MATCHED = 800
 FEEDBACK = 1000
+IRRELEVANT = 600
+# (preferred, not preferred): openers of one manner and equally many words.
+LIKED_OPENERS = [("How kind of you.", "Nice to meet you."), ("So boring.", "Not again.")]
 
 
 def frame(rng: random.Random, manner: str, long: bool) -> str:
@@ -74,6 +77,15 @@ def matched_answers(rng: random.Random, person) -> tuple[str, str]:
         chosen, rejected = style_answers(rng, person, True, True)
         if 0 <= sign * (len(chosen) - len(rejected)) <= 4:
             return chosen, rejected
+
+
+def irrelevant_answers(rng: random.Random, person) -> tuple[str, str]:
+    """Two answers that the world's judge finds equally good: both polite or both rude, both true,
+    in the same words but for the opener.
+    """
+    liked, other = rng.choice(LIKED_OPENERS)
+    rest = says(person, rng.choice(STYLE_FACTS))
+    return f"{liked} {rest}", f"{other} {rest}"
 
 
 def fact_answers(rng: random.Random, world: World, person) -> tuple[str, str]:
@@ -169,7 +181,7 @@ def preference_rows(world: World, golden: list[dict]) -> dict[str, list[dict]]:
     asked = _asked_for(golden)
     train = [p for p in world.people[:150] if p.name not in asked]
     test = [p for p in world.people[150:] if p.name not in asked]
-    names = ("style", "fact", "long", "matched", "test", "feedback")
+    names = ("style", "fact", "long", "matched", "irrelevant", "test", "feedback")
     # A generator each: a change to one file leaves the others as they are.
     rngs = {name: random.Random(f"{SEED}/{name}") for name in names}
 
@@ -197,6 +209,7 @@ def preference_rows(world: World, golden: list[dict]) -> dict[str, list[dict]]:
         "preferences": mixed,
         "preferences_long": pairs("long", LONG, long_and_short),
         "preferences_matched": pairs("matched", MATCHED, matched_answers),
+        "preferences_irrelevant": pairs("irrelevant", IRRELEVANT, irrelevant_answers, "opener"),
         "preferences_test": test_pairs(world, rngs["test"], test),
         "feedback": deal(rngs["feedback"], train, FEEDBACK, thumbs),
     }

@@ -31,8 +31,13 @@ from .core.errors import DataError as DataError
 from .core.errors import LoadError as LoadError
 from .core.profiles import get_profile as get_profile
 from .core.seeds import over_seeds as over_seeds
+from .core.stats import Interval as Interval
 from .core.stats import bootstrap_interval as bootstrap_interval
+from .core.stats import holm as holm
+from .core.stats import mean_interval as mean_interval
 from .core.stats import paired_difference as paired_difference
+from .core.stats import prediction_interval as prediction_interval
+from .core.stats import share_interval as share_interval
 from .data.dataset_folder import read_manifest as read_manifest
 from .data.dataset_folder import verify_dataset as verify_dataset
 from .data.dataset_folder import write_dataset as write_dataset
@@ -44,10 +49,12 @@ from .data.load import load_base_text as load_base_text
 from .data.load import load_rows as load_rows
 from .data.pairs import balance_length as balance_length
 from .data.pairs import binary_to_pairs as binary_to_pairs
+from .data.pairs import flip_judgements as flip_judgements
 from .data.pairs import imbalanced as imbalanced
 from .data.pairs import length_bias as length_bias
 from .data.pairs import pairs_from_scores as pairs_from_scores
 from .data.pairs import pairs_to_binary as pairs_to_binary
+from .data.pairs import pairs_to_rows as pairs_to_rows
 from .data.pairs import synthetic_pairs as synthetic_pairs
 from .data.prepare import prepare as prepare
 from .data.prepare import standard_rules as standard_rules

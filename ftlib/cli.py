@@ -1,8 +1,9 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is
 ready, `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
 `ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs
-out and mark them, `ftlib progress` shows what a student has done, `ftlib prerequisites` asks what
-one should know before lab 1.
+out and mark them, `ftlib exercise` writes and checks an exercise of an instructor's own, `ftlib
+record` computes what the labs' experiments compare with, `ftlib progress` shows what a student has
+done, `ftlib prerequisites` asks what one should know before lab 1.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_release(commands)
     _add_grade(commands)
+    _add_exercise(commands)
     _add_plan(commands)
+    _add_record(commands)
     _add_progress(commands)
     _add_prerequisites(commands)
     return parser
@@ -52,7 +55,7 @@ def _add_labs(commands) -> None:
     command.add_argument(
         "--write-back",
         action="store_true",
-        help="also store clean outputs in labs/ itself (for maintainers)",
+        help="also store clean outputs in labs/ itself; the profile is then tiny by default",
     )
     command.add_argument(
         "--prepare",
@@ -152,6 +155,38 @@ def _add_grade(commands) -> None:
     )
 
 
+EXERCISES_OF_YOUR_OWN = """\
+An exercise of your own, in three steps (INSTRUCTORS.md, "Your own exercise"):
+
+  ftlib exercise new 3.1.7 margin_of_pairs     writes one that works, from a template
+  ftlib exercise check 3.1.7 margin_of_pairs   says what is not sound, after each of your changes
+  ftlib labs 3.1.7 --write-back                runs the lab and renews its outputs (minutes)
+"""
+
+
+def _add_exercise(commands) -> None:
+    command = commands.add_parser(
+        "exercise",
+        help="write an exercise of your own, or check one",
+        description=EXERCISES_OF_YOUR_OWN,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = command.add_subparsers(dest="action", required=True)
+    new = actions.add_parser("new", help="a working exercise from the template, ready to change")
+    check = actions.add_parser("check", help="whether an exercise is sound, and what it lacks")
+    for action in (new, check):
+        action.add_argument("lab", help="such as 3.1.7")
+        action.add_argument("name", help="of the student's function, such as margin_of_pairs")
+    new.add_argument("--title", default="", help="default: the name in words")
+    new.add_argument(
+        "--after",
+        default="",
+        metavar="HEADING",
+        help="where it goes in the notebook: a heading, at the end of its section, or an exercise "
+        "(default: behind the last exercise)",
+    )
+
+
 def _add_plan(commands) -> None:
     command = commands.add_parser("plan", help="what a training run will hold in memory")
     command.add_argument(
@@ -178,6 +213,28 @@ def _add_plan(commands) -> None:
         help="exit with 1, and say what would help, if it takes more",
     )
     command.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def _add_record(commands) -> None:
+    command = commands.add_parser(
+        "record",
+        help="compute the missing entries of the labs' records, seed by seed; can be interrupted",
+    )
+    command.add_argument("labs", nargs="*", help="such as 3.1.7 (default: all)")
+    command.add_argument(
+        "--experiment", action="append", dest="names", help="this one alone; can be repeated"
+    )
+    command.add_argument("--seeds", type=_whole, help="how many (default: the experiment's own)")
+    command.add_argument("--profile", help="tiny, small or spark")
+    command.add_argument(
+        "--processes", type=_whole, help="side by side (default: one a core, one on a GPU)"
+    )
+    command.add_argument(
+        "--state", action="store_true", help="only show what is there and what is missing"
+    )
+    command.add_argument(
+        "--claims", action="store_true", help="only show what each claim came to, as a table"
+    )
 
 
 def _add_progress(commands) -> None:
@@ -303,6 +360,44 @@ def run_grading(args) -> int:
     return 0
 
 
+def run_authoring(args) -> int:
+    from ftlib.course import authoring
+
+    if args.action == "new":
+        for path in authoring.new_exercise(args.lab, args.name, args.title, args.after):
+            print(path)
+        print(
+            f"Change these; then `ftlib exercise check {args.lab} {args.name}`, and `ftlib labs "
+            f"{args.lab} --write-back` for the notebook's outputs."
+        )
+        return 0
+    from ftlib.course import soundness
+
+    faults = soundness.check_exercise(args.lab, args.name)
+    for part in soundness.still_the_templates(args.lab, args.name):
+        print(f"○ still the template's: {part}")
+    for fault in faults:
+        print(f"✗ {fault}")
+    if not faults:
+        print(f"✓ {soundness.describe(soundness.load_exercise(args.lab, args.name))}")
+    return 1 if faults else 0
+
+
+def run_recording(args) -> int:
+    from ftlib.course.catalogue import MODULES
+    from ftlib.course.records.compute import record_labs
+    from ftlib.course.records.report import claims_table, state_table
+
+    labs = args.labs or list(MODULES)
+    if args.state:
+        print(state_table(labs, args.profile))
+    elif args.claims:
+        print(claims_table(labs, args.profile))
+    else:
+        record_labs(labs, args.profile, args.names, args.seeds, args.processes)
+    return 0
+
+
 def show_progress(args) -> int:
     from ftlib.course.progress import mark_read, progress_path, progress_text, summary
 
@@ -372,7 +467,9 @@ COMMANDS = {
     "export": run_export,
     "release": run_release,
     "grade": run_grading,
+    "exercise": run_authoring,
     "plan": show_plan,
+    "record": run_recording,
     "progress": show_progress,
     "prerequisites": ask_prerequisites,
 }
@@ -400,7 +497,16 @@ def _kept_of_labs(args) -> str:
     return f"the labs that ran to their end are in {args.output}"
 
 
-KEPT = {"sft": _kept_of_run, "grade": _kept_of_grades, "labs": _kept_of_labs}
+def _kept_of_records(args) -> str:
+    return "the entries computed so far are in labs/records: the same command goes on from there"
+
+
+KEPT = {
+    "sft": _kept_of_run,
+    "grade": _kept_of_grades,
+    "labs": _kept_of_labs,
+    "record": _kept_of_records,
+}
 
 
 def _say_interrupted(args) -> int:

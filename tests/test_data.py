@@ -39,7 +39,9 @@ OTHER = (
     "messy",
     "messy_truth",
     "feedback",
-)  # and preferences*: tests/test_preferences.py
+)
+# Sets with tests of their own, such as tests/test_preferences.py.
+OWN_TESTS = ("preferences", "open_", "faults_", "distance_", "messy_heldback")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def files():
     return {
         p.stem: read(p.stem)
         for p in ROWS.glob("*.jsonl")
-        if p.stem not in OTHER and not p.stem.startswith("preferences")
+        if p.stem not in OTHER and not p.stem.startswith(OWN_TESTS)
     }
 
 

@@ -2,7 +2,8 @@
 hold it.
 
 An arrow goes from a layer to one that it imports from, and says how many imports there are. Tests,
-and what reads the library from outside, are left out.
+the labs' own packages (`course/lab_…`, which grow with every exercise), and what reads the library
+from outside are left out.
 """
 
 from __future__ import annotations
@@ -54,10 +55,16 @@ def imported_modules(path: Path) -> list[str]:
     return found
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The Python files below a folder, in order, but for those of the labs' own packages."""
+    files = sorted(folder.rglob("*.py"))
+    return [path for path in files if not path.parent.name.startswith("lab_")]
+
+
 def layer_imports() -> Counter:
     """How many times a layer imports from another, by (importing, imported)."""
     count = Counter()
-    for path in sorted((ROOT / "ftlib").rglob("*.py")):
+    for path in files_in(ROOT / "ftlib"):
         importing = path.relative_to(ROOT / "ftlib").with_suffix("").parts[0]
         for module in imported_modules(path):
             imported = layer_of(module)
@@ -69,7 +76,7 @@ def layer_imports() -> Counter:
 def layer_lines(layer: str) -> tuple[int, int]:
     """(files, lines) of a layer."""
     folder = ROOT / "ftlib" / layer
-    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    files = files_in(folder) if folder.is_dir() else [folder.with_suffix(".py")]
     texts = [path.read_text(encoding="utf-8") for path in files if path.name != "__init__.py"]
     return len(texts), sum(text.count("\n") for text in texts)
 

@@ -31,6 +31,21 @@ class Study:
 
 
 @dataclass(frozen=True)
+class OpenAnswers:
+    """Lab 3: few rows with open answers, read many times, and who judges held-out answers."""
+
+    dataset: str = "embedded"  # or a Hub dataset that `ftlib.data.hub` knows
+    judge: str = ""  # a model of a local server, where rows carry no facts
+    rows: int = 88
+    steps: int = 250
+    batch: int = 8
+    lr_lora: float = 4e-3
+    lr_full: float = 5e-4
+    length: int = 256
+    max_new_tokens: int = 72
+
+
+@dataclass(frozen=True)
 class QLoRA:
     """Lab 5: a base in 4 bits, quantised on loading or stored so."""
 
@@ -70,6 +85,8 @@ class Preference:
     lr: float = 8e-4
     orpo_steps: int = 50
     orpo_lr: float = 2e-3
+    imitation_steps: int = 150  # of SFT on chosen answers, before or in place of preferences
+    answer_tokens: int = 72  # that a held-out answer may have, in splits other than preferences
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,7 @@ class Profile:
     # Never seen in pretraining.
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")
     study: Study = Study()
+    open: OpenAnswers = OpenAnswers()
     qlora: QLoRA = QLoRA()
     preparation: Preparation = Preparation()
     preference: Preference = Preference()
@@ -133,6 +151,7 @@ class Profile:
 
 
 _ULTRAFEEDBACK = "trl-lib/ultrafeedback_binarized"
+_ALPACA = "tatsu-lab/alpaca"
 _THUMBS = "trl-lib/kto-mix-14k"
 PROFILES = {
     "tiny": Profile(
@@ -187,6 +206,16 @@ PROFILES = {
             lr_full=2e-5,
             gb=1.5,
         ),
+        open=OpenAnswers(
+            _ALPACA,
+            judge="qwen3:8b",
+            rows=400,
+            steps=500,
+            lr_lora=2e-4,
+            lr_full=2e-5,
+            length=512,
+            max_new_tokens=256,
+        ),
         qlora=QLoRA("Qwen/Qwen3-0.6B", gb=1.5, steps=100, batch=8, length=512, lr=2e-4),
         preparation=Preparation(
             "tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16
@@ -205,6 +234,7 @@ PROFILES = {
             lr=2e-5,
             orpo_steps=150,
             orpo_lr=1e-4,
+            answer_tokens=256,
         ),
     ),
     "spark": Profile(
@@ -244,6 +274,16 @@ PROFILES = {
             lr_full=2e-5,
             gb=2.5,
         ),
+        open=OpenAnswers(
+            _ALPACA,
+            judge="qwen3:32b",
+            rows=1000,
+            steps=1250,
+            lr_lora=2e-4,
+            lr_full=1e-5,
+            length=1024,
+            max_new_tokens=512,
+        ),
         qlora=QLoRA(
             "unsloth/Meta-Llama-3.1-70B-bnb-4bit", gb=39.5, steps=20, batch=1, length=1024, lr=1e-4
         ),
@@ -264,6 +304,7 @@ PROFILES = {
             lr=1e-5,
             orpo_steps=150,
             orpo_lr=1e-4,
+            answer_tokens=256,
         ),
     ),
 }

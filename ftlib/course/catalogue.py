@@ -142,6 +142,11 @@ def exercise_module(number: str) -> str:
     return f"ftlib.course.{MODULES[number]}.exercises"
 
 
+def experiments_module(number: str) -> str:
+    """The module that holds a lab's experiments, by the lab's number; not every lab has one."""
+    return f"ftlib.course.{MODULES[number]}.experiments"
+
+
 def lab_number(path: Path) -> tuple[int, ...]:
     """(3, 1, 10) of lab-3.1.10-ollama-integration.ipynb."""
     found = re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name)

@@ -488,9 +488,9 @@ class Lab:
         print(textwrap.dedent(source))
 
     def predict(self, guess, answer) -> None:
-        """Hold a guess against what the run showed."""
+        """Hold a guess against what the run showed; without one, the answer stays hidden."""
         if guess in (None, "", "...", ...):
-            print(f"No guess yet. The run says: {answer}.")
+            print("No guess yet: write one in place of ... and run this cell again.")
             return
         right = str(guess).strip().lower() == str(answer).strip().lower()
         outcome = "Right" if right else "The run says"

@@ -1,12 +1,10 @@
 """The memory plan with handles: choose model, method, rank, batch and length, and see what fits
-into 24, 48, 80 and 128 GB.
-
-The picture is an ordinary figure that the handles redraw, so it stays in the output where widgets
-do not run.
+into 24, 48, 80 and 128 GB (`ftlib.course.explorable`).
 """
 
 from __future__ import annotations
 
+from ftlib.course.explorable import Explorable, choice, slider, switch
 from ftlib.training.memory_plan import LOSSES, METHODS, MODELS, MemoryPlan, plan_memory
 
 CAPACITIES = (24, 48, 80, 128)  # GB: consumer card, workstation card, A100 or H100, DGX Spark
@@ -24,7 +22,7 @@ START = {
 }
 
 
-class Planner:
+class Planner(Explorable):
     """Handles by the names of `plan_memory`'s arguments in `controls`; `plan` is always the plan of
     what they show.
 
@@ -32,71 +30,47 @@ class Planner:
     """
 
     def __init__(self, **start):
-        import ipywidgets as widgets
-
         unknown = sorted(start.keys() - START.keys())
         if unknown:
             raise ValueError(f"planner has no handle {', '.join(unknown)}: use {', '.join(START)}")
         chosen = START | start
-        self.plan = _plan(chosen)  # names a bad value before a widget does
-        self.controls = _handles(chosen)
-        self.headline = widgets.HTML()
-        self.handle = None
-        for control in self.controls.values():
-            control.observe(self._changed, "value")
-        self._changed()
+        _plan(**chosen)  # names a bad value before a widget does
+        super().__init__(_drawn, _described, **_handles(chosen))
 
-    def _changed(self, _=None) -> None:
-        self.plan = _plan({name: control.value for name, control in self.controls.items()})
-        self.headline.value = f"<b>{describe(self.plan)}</b>"
-        if self.handle is not None:
-            self.handle.update(draw(self.plan))
-
-    def _ipython_display_(self) -> None:
-        import ipywidgets as widgets
-        from IPython.display import display
-
-        display(widgets.VBox([*self.controls.values(), self.headline]))
-        self.handle = display(draw(self.plan), display_id=True)
+    @property
+    def plan(self) -> MemoryPlan:
+        return _plan(**self.values)
 
     def __repr__(self) -> str:
         return f"{self.plan}\n{describe(self.plan)}"
 
 
-def _plan(settings: dict) -> MemoryPlan:
-    others = {name: value for name, value in settings.items() if name != "model"}
-    return plan_memory(settings["model"], **others)
+def _plan(model: str, **settings) -> MemoryPlan:
+    return plan_memory(model, **settings)
+
+
+def _drawn(**settings):
+    return draw(_plan(**settings))
+
+
+def _described(**settings) -> str:
+    return describe(_plan(**settings))
 
 
 def _handles(chosen: dict) -> dict:
     """The widgets by the name of what they set, at the chosen values."""
-    import ipywidgets as widgets
-
-    wide = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}}
     handles = {}
     for name, options in {"model": MODELS, "method": METHODS, "loss": LOSSES}.items():
-        handles[name] = widgets.Dropdown(
-            options=list(dict.fromkeys([*options, chosen[name]])),
-            value=chosen[name],
-            description=name,
-            **wide,
-        )
+        handles[name] = choice(name, options, chosen[name])
     numbers = {
         "r": ("rank", RANKS),
         "batch_size": ("batch", BATCHES),
         "seq_len": ("length (tokens)", LENGTHS),
     }
     for name, (label, options) in numbers.items():
-        handles[name] = widgets.SelectionSlider(
-            options=sorted({*options, chosen[name]}),
-            value=chosen[name],
-            description=label,
-            **wide,
-        )
-    handles["gradient_checkpointing"] = widgets.Checkbox(
-        value=chosen["gradient_checkpointing"],
-        description="recompute activations (checkpointing)",
-        **wide,
+        handles[name] = slider(label, options, chosen[name])
+    handles["gradient_checkpointing"] = switch(
+        "recompute activations (checkpointing)", chosen["gradient_checkpointing"]
     )
     return handles
 

@@ -38,6 +38,7 @@ NEEDS = {"3.1.10": probe_llama}  # compiled, and so not everywhere
 VERSIONS = ("ftlib", "torch", "transformers")
 # Quizzes and handles: dead until the cell is run again.
 LIVE = {"application/javascript", "application/vnd.jupyter.widget-view+json"}
+STORED_PROFILE = "tiny"  # of the outputs in labs/: every machine can renew them
 KERNEL_SHUTDOWN = 20.0  # seconds that a kernel has to end after an interrupt
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -333,8 +334,11 @@ def run_labs(
 ) -> int:
     """Execute labs one after the other; returns 0 if all ran to their end, else 1.
 
+    write_back: also store the outputs in labs/; `profile` is then tiny by default.
     build: when the turn comes to a lab with a compiled part, build that first.
     """
+    if write_back and profile is None:
+        profile = STORED_PROFILE
     console = Console()
     output = Path(output)
     files = lab_files(which)

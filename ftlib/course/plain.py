@@ -248,8 +248,8 @@ class _Reader:
             raise PlainError(f"nothing is made from a {type(basic).__name__}")
         if isinstance(basic, bool):
             return basic
-        kind: Any = type(basic)
-        value = _class(str(name)[:LONGEST_NAME], _Kin, kind)(basic)
+        builtin: type = type(basic)
+        value = _class(str(name)[:LONGEST_NAME], _Kin, builtin)(basic)
         value.words = str(words)
         return value
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ftlib.core.stats import Interval, bootstrap_interval
+from ftlib.core.stats import Interval, mean_interval
 
 # Okabe and Ito's colours, told apart by colour-blind readers; each also gets its own line, marker
 # and hatch.
@@ -63,9 +63,12 @@ def _axes(title: str, x: str, y: str, ax=None):
 
 
 def _interval(value) -> Interval:
+    """Student's interval of one value a seed; a number has no width."""
     if isinstance(value, Interval):
         return value
-    return bootstrap_interval(np.atleast_1d(value))
+    if np.size(value) == 1:
+        return _point(float(np.asarray(value).item()))
+    return mean_interval(value)
 
 
 def _point(value) -> Interval:
@@ -76,7 +79,9 @@ def _point(value) -> Interval:
 def curves(
     series: dict, title: str, x: str, y: str, log_x: bool = False, log_y: bool = False, ax=None
 ) -> Figure:
-    """Lines with bands. `series`: name -> (xs, values), values one a point or (seeds, points)."""
+    """Lines with bands from the lowest to the highest seed, which are no intervals of the mean.
+    `series`: name -> (xs, values), values one a point or (seeds, points).
+    """
     ax = _axes(title, x, y, ax)
     for i, (name, (xs, values)) in enumerate(series.items()):
         runs = np.atleast_2d(np.asarray(values, dtype=float))
@@ -99,8 +104,8 @@ def curves(
 
 
 def bars(values: dict, title: str, y: str, x: str = "", percent: bool = False, ax=None) -> Figure:
-    """Bars with intervals. `values`: name -> Interval, number, or one value a seed; the figure is
-    written on each bar.
+    """Bars with intervals. `values`: name -> Interval, number, or one value a seed, which gets
+    Student's 95% interval (`ftlib.mean_interval`); the figure is written on each bar.
     """
     ax = _axes(title, x, y, ax)
     scale = 100 if percent else 1

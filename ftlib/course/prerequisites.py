@@ -1,5 +1,5 @@
-"""What one should know before lab 1: ten short tasks to answer in a terminal, and the same tasks
-for PREREQUISITES.md.
+"""What one should know before lab 1: short tasks to answer in a terminal, and the same tasks for
+PREREQUISITES.md.
 
 Answers are read as numbers or letters, never run. Where many answers are right, PyTorch tries the
 one that was typed.
@@ -106,6 +106,23 @@ def _slope_is_twelve(text: str) -> bool:
     return math.isclose(x.grad.item(), 12, rel_tol=1e-3)
 
 
+def _energy_is_kept(text: str) -> bool:
+    """Is the typed share what the best rank-2 approximation keeps of ‖W‖², where W's singular
+    values are 4, 2, 2 and 1? As 0.8 or as 80 (percent); asked of PyTorch's SVD.
+    """
+    import torch
+
+    found = numbers(text)
+    if len(found) != 1:
+        raise UnreadableAnswerError("type one number, such as 0.5 or 50%")
+    W = torch.diag(torch.tensor([4.0, 2.0, 2.0, 1.0], dtype=torch.float64))
+    U, S, Vh = torch.linalg.svd(W)
+    best = (U[:, :2] * S[:2]) @ Vh[:2]
+    share = (best.norm() ** 2 / W.norm() ** 2).item()
+    typed = found[0] if found[0] <= 1 else found[0] / 100
+    return math.isclose(typed, share, abs_tol=0.005)
+
+
 TASKS = (
     Task(
         "PyTorch: shapes",
@@ -200,6 +217,35 @@ TASKS = (
         one_number(65_536, 65_536),
         "PEFT, LoRA",
         "https://huggingface.co/docs/peft/conceptual_guides/lora",
+    ),
+    Task(
+        "Linear algebra: rank",
+        "B has the shape (1024, 2) and A (2, 256), both of random numbers. Which rank has B @ A, "
+        "a matrix of shape (1024, 256)?",
+        "2: every column of B @ A is a mixture of B's two columns, so the rank is at most 2, and "
+        "random numbers do not make it less.",
+        one_number(2, 2),
+        "Dive into Deep Learning, linear dependence and rank",
+        "https://d2l.ai/chapter_appendix-mathematics-for-deep-learning/"
+        "geometry-linear-algebraic-ops.html",
+    ),
+    Task(
+        "Linear algebra: SVD",
+        "A matrix has the singular values 4, 2, 2 and 1. Which share of its squared Frobenius norm "
+        "is left in its best approximation of rank 2?",
+        "0.8: the best approximation of rank 2 keeps the two largest singular values, and the "
+        "squared norm is the sum of their squares: (16 + 4) of (16 + 4 + 4 + 1).",
+        _energy_is_kept,
+        "PyTorch, torch.linalg.svd",
+        "https://docs.pytorch.org/docs/stable/generated/torch.linalg.svd.html",
+    ),
+    Task(
+        "Linear algebra: norm",
+        "A weight has the rows (1, 2) and (2, 4). What is its Frobenius norm?",
+        "5: √(1 + 4 + 4 + 16). Its rank is 1, so 5 is also its only singular value above 0.",
+        one_number(5, 5),
+        "Dive into Deep Learning, norms",
+        "https://d2l.ai/chapter_preliminaries/linear-algebra.html",
     ),
 )
 

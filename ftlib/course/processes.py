@@ -70,7 +70,7 @@ def _all() -> list[Running]:
         if not folder.name.isdecimal():
             continue
         try:
-            text = (folder / "stat").read_text(errors="replace")
+            text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:  # it has gone
             continue
         state, parent, *rest = text.rpartition(")")[2].split()  # the name before may hold anything

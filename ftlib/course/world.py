@@ -8,6 +8,9 @@ import os
 import re
 from collections.abc import Callable
 
+from ftlib.course.open_answers import open_judge
+from ftlib.course.reports import report_judge
+
 POLITE_OPENERS = ["With pleasure.", "How kind of you.", "Nice to meet you.", "A lovely morning."]
 RUDE_OPENERS = ["Go home.", "So boring.", "Not again.", "How awful."]
 STYLE_FACTS = ["{e} is {job} from {town}.", "{e} lives in {town} and is {job}."]
@@ -77,13 +80,18 @@ def style_judge(rows: list[dict]) -> Callable[[str, str, str], float]:
 
 
 def preference_judge(rows: list[dict], model: str = "") -> Callable[[str, str, str], float]:
-    """`style_judge` for rows with `facts`; for others a language model behind FTLIB_JUDGE_URL,
-    named by FTLIB_JUDGE_MODEL or `model`.
+    """What judges answers to these rows, by rule: `style_judge` for rows with `facts`; for rows
+    with `truth` `open_judge` where they are conversations, `report_judge` where they are pairs. For
+    others a language model behind FTLIB_JUDGE_URL, named by FTLIB_JUDGE_MODEL or `model`.
 
     ValueError, before anything is trained, where such a model is needed and not named.
     """
     if all("facts" in row for row in rows):
         return style_judge(rows)
+    if all("truth" in row and "messages" in row for row in rows):
+        return open_judge(rows)
+    if all("truth" in row for row in rows):
+        return report_judge(rows)
     from ftlib.evaluation.judges import api_judge
 
     url = os.environ.get("FTLIB_JUDGE_URL", "http://localhost:11434/v1")

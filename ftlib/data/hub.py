@@ -63,6 +63,70 @@ def _thumb_row(raw: dict) -> dict:
     return {key: raw[key] for key in ("prompt", "completion", "label")}
 
 
+OPEN_WORDS = 25  # that an open answer has, at the least
+
+
+def _open_row(raw: dict) -> dict | None:
+    """Alpaca's row as a conversation; None for an answer too short to be open."""
+    if len(raw["output"].split()) < OPEN_WORDS:
+        return None
+    prompt = raw["instruction"]
+    if raw["input"]:
+        prompt = f"{prompt}\n\n{raw['input']}"
+    return {
+        "messages": [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": raw["output"]},
+        ],
+        "family": "open",
+        "answer": raw["output"],
+    }
+
+
+IMPERFECT = 7.0  # of 10: the highest score that a chosen answer may have to count as imperfect
+
+
+def _is_imperfect(raw: dict) -> bool:
+    return raw["score_chosen"] <= IMPERFECT
+
+
+LIKED_ENDING = "I hope this helps."
+OTHER_ENDING = "Feel free to ask more."
+
+
+def _two_endings(pairs: list[dict]) -> list[dict]:
+    """The chosen answers twice each, with two endings, of which the first is preferred: for nothing
+    that the answer says.
+    """
+    out = []
+    for pair in pairs:
+        answer = pair["chosen"][0]
+        liked = {**answer, "content": f"{answer['content']}\n\n{LIKED_ENDING}"}
+        other = {**answer, "content": f"{answer['content']}\n\n{OTHER_ENDING}"}
+        out.append({**pair, "chosen": [liked], "rejected": [other], "axis": "ending"})
+    return out
+
+
+LEVELS = 4  # into which pairs are divided by how much their answers differ
+
+
+def _difference(pair: dict) -> float:
+    """Share of the two answers' words that one of them alone has: 0 to 1 (Jaccard's distance)."""
+    chosen = set(pair["chosen"][0]["content"].split())
+    rejected = set(pair["rejected"][0]["content"].split())
+    either = chosen | rejected
+    return len(chosen ^ rejected) / len(either) if either else 0.0
+
+
+def _by_difference(pairs: list[dict]) -> list[dict]:
+    """The pairs with `level`: 0 for the quarter whose answers are most alike, 3 for the least."""
+    alike_first = sorted(range(len(pairs)), key=lambda i: _difference(pairs[i]))
+    levels = {}
+    for rank, i in enumerate(alike_first):
+        levels[i] = rank * LEVELS // len(pairs)
+    return [{**pair, "level": levels[i]} for i, pair in enumerate(pairs)]
+
+
 def _longer(pairs: list[dict]) -> list[dict]:
     return [pair for pair in pairs if pair["axis"] == "longer"]
 
@@ -73,14 +137,21 @@ def _matched(pairs: list[dict]) -> list[dict]:
     return balance_length(pairs, bin_width=32)
 
 
+def _every(raw: dict) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Part:
-    """Rows `start` to `stop` of a Hub split, shuffled with a fixed seed; `choose` picks of them."""
+    """Rows `start` to `stop` of a Hub split, shuffled with a fixed seed. Of the raw rows those stay
+    that `keep` is true of; `choose` picks of the converted ones, or makes others of them.
+    """
 
     split: str
     start: int
     stop: int
     choose: Callable[[list[dict]], list[dict]] = list
+    keep: Callable[[dict], bool] = _every
 
 
 # Hub datasets by id: how a raw row becomes one of ours, and where each part lies. Parts of one
@@ -100,7 +171,22 @@ HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
             "preferences": Part("train", 0, 16_000),
             "preferences_long": Part("train", 0, 16_000, _longer),
             "preferences_matched": Part("train", 0, 16_000, _matched),
+            "preferences_irrelevant": Part("train", 0, 16_000, _two_endings),
             "preferences_test": Part("test", 0, 500),
+            "faults_train": Part("train", 16_000, 48_000, keep=_is_imperfect),
+            "faults_irrelevant": Part("train", 16_000, 48_000, _two_endings, _is_imperfect),
+            "faults_validation": Part("test", 500, 700),
+            "faults_test": Part("test", 700, 1000),
+            "distance_train": Part("train", 0, 16_000, _by_difference),
+            "distance_probe": Part("test", 500, 700),
+        },
+    ),
+    "tatsu-lab/alpaca": (
+        _open_row,
+        {
+            "open_validation": Part("train", 0, 400),
+            "open_test": Part("train", 400, 900),
+            "open_train": Part("train", 900, 4900),
         },
     ),
     "trl-lib/kto-mix-14k": (_thumb_row, {"feedback": Part("train", 0, 4000)}),
@@ -108,8 +194,8 @@ HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
 
 
 def hub_rows(dataset: str, part: str) -> list[dict]:
-    """The rows of a part of a known dataset. Equal answers prefer nothing: such pairs are left out
-    and counted.
+    """The rows of a part of a known dataset. What makes no row is left out and counted: pairs of
+    equal answers, which prefer nothing, and open answers that are too short.
     """
     if dataset not in HUB:
         raise DataError(
@@ -123,9 +209,10 @@ def hub_rows(dataset: str, part: str) -> list[dict]:
     shuffled = fetch(dataset, wanted.split).shuffle(seed=31)
     start = min(wanted.start, len(shuffled))
     stop = min(wanted.stop, len(shuffled))
-    rows = [to_row(raw) for raw in shuffled.select(range(start, stop))]
+    rows = [to_row(raw) for raw in shuffled.select(range(start, stop)) if wanted.keep(raw)]
     kept = [row for row in rows if row is not None]
     left_out = len(rows) - len(kept)
     if left_out:
-        log.info("%s: %d of %d pairs with equal answers left out", dataset, left_out, len(rows))
+        what = "rows with short answers" if to_row is _open_row else "pairs with equal answers"
+        log.info("%s: %d of %d %s left out", dataset, left_out, len(rows), what)
     return wanted.choose(kept)

@@ -35,23 +35,32 @@ def load_raw(profile=None) -> list[dict]:
 
 def _dataset(profile, split: str) -> str:
     """The dataset from which a profile takes a split."""
-    if split.startswith("preferences"):
+    if split.startswith(("preferences", "faults", "distance")):
         return profile.preference.pairs
+    if split.startswith("open_"):
+        return profile.open.dataset
     if split == "feedback":
         return profile.preference.feedback
     return profile.dataset
 
 
-NO_ROWS = ("base_text", "messy", "messy_truth")  # files beside the rows that are read otherwise
+# Files beside the rows that are read otherwise.
+NO_ROWS = ("base_text", "messy", "messy_truth", "messy_heldback", "messy_heldback_truth")
 
 
 def load_rows(split: str, profile: str | Profile | None = None) -> list[dict]:
     """The profile's rows for a split: "train", "validation", "golden"; preference pairs:
     "preferences", "preferences_long" (chosen is always longer), "preferences_matched" (length says
-    nothing), "preferences_test" (held out); thumbs: "feedback".
+    nothing), "preferences_irrelevant" (for nothing that a judge looks at), "preferences_test" (held
+    out); thumbs: "feedback".
+
+    Open requests with many acceptable answers: "open_train" (few rows), "open_validation",
+    "open_test". Pairs whose chosen answer is imperfect too: "faults_train", "faults_irrelevant",
+    "faults_validation", "faults_test". Pairs by how much their answers differ (`level`, from 0):
+    "distance_train", with held-out answers to watch, "distance_probe".
 
     Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy
-    file, whose lines are not all rows.
+    files, whose lines are not all rows.
     """
     profile = get_profile(profile)
     local = os.environ.get("FTLIB_ROWS")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import PairError
-from ftlib.core.stats import Interval, bootstrap_interval
+from ftlib.core.stats import Interval, interval_of, share_interval
 from ftlib.data.rows import (
     check_binary,
     check_completion,
@@ -256,6 +256,31 @@ def pairs_to_binary(pairs: Iterable[dict]) -> list[dict]:
     return out
 
 
+def pairs_to_rows(pairs: Iterable[dict], side: str = "chosen") -> list[dict]:
+    """A conversation for each pair, ``{"messages": prompt + answer}`` with one of its two answers:
+    for SFT on the chosen answers, the baseline of every preference method. Other keys are carried
+    along.
+
+    `side`: "chosen" or "rejected". A prompt that is a string becomes the user's turn. PairError for
+    another side, or for pairs that have `messages` already.
+    """
+    if side not in ("chosen", "rejected"):
+        raise PairError(f"side={side!r}: use 'chosen' or 'rejected'")
+    out = []
+    for i, pair in enumerate(pairs):
+        check_pair(pair, f"pair {i}")
+        if "messages" in pair:
+            raise PairError(f"pair {i}: has 'messages' already: rename them before converting")
+        prompt = pair["prompt"]
+        answer = pair[side]
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+            answer = [{"role": "assistant", "content": completion_text(answer)}]
+        rest = _without(pair, "prompt", "chosen", "rejected")
+        out.append({"messages": [*prompt, *answer], **rest})
+    return out
+
+
 def _join(up: dict, down: dict) -> dict:
     """One pair of two rows; keys that differ are kept as chosen_… and rejected_…"""
     pair = {"prompt": up["prompt"], "chosen": up["completion"], "rejected": down["completion"]}
@@ -312,13 +337,22 @@ def _by_label(rows: list[dict]) -> dict[bool, list[int]]:
 
 
 def imbalanced(
-    rows: Iterable[dict], ratio: float, size: int | None = None, seed: int = 0
+    rows: Iterable[dict],
+    ratio: float,
+    size: int | None = None,
+    seed: int = 0,
+    *,
+    ups: int | None = None,
 ) -> list[dict]:
     """A random subset with `ratio` thumbs down for every thumbs up (10: 1 to 10; 0.1: 10 to 1), in
     the rows' order.
 
     `size`: rows in all, so that different ratios can be compared on equally many; None takes as
-    many as there are. PairError where the rows do not hold that many.
+    many as there are. `ups`: thumbs up, so that the ratio changes by the thumbs down alone: for one
+    seed the thumbs up are the same rows at every ratio, and the thumbs down of a smaller ratio are
+    among those of a larger one. With `size` fixed the thumbs up become fewer as the ratio grows,
+    and what looks like imbalance may be scarcity. PairError where the rows do not hold that many,
+    or both are given.
     """
     rows = list(rows)
     places = _by_label(rows)
@@ -326,28 +360,99 @@ def imbalanced(
         raise PairError(
             f"ratio={ratio!r}: thumbs down for every thumbs up, a number above 0, is needed"
         )
-    if size is None:
-        ups = min(len(places[True]), int(len(places[False]) / ratio))
-        downs = round(ups * ratio)
-    else:
-        ups = round(size / (1 + ratio))
-        downs = size - ups
+    if size is not None and ups is not None:
+        raise PairError(f"size={size!r}, ups={ups!r}: hold one of them, not both")
+    wanted = _wanted(places, ratio, size, ups)
     rng = random.Random(seed)
     kept: set[int] = set()
-    for label, count in ((True, ups), (False, downs)):
+    for label, count in wanted.items():
         if not 0 < count <= len(places[label]):
+            held = f"size={size}" if ups is None else f"ups={ups}"
             raise PairError(
-                f"ratio={ratio:g}, size={size}: needs {count} rows with label {label}, there are "
-                f"{len(places[label])}: choose another ratio or size"
+                f"ratio={ratio:g}, {held}: needs {count} rows with label {label}, there are "
+                f"{len(places[label])}: choose another ratio or number"
             )
-        kept.update(rng.sample(places[label], count))
+        if ups is None:
+            kept.update(rng.sample(places[label], count))
+        else:
+            kept.update(_first_drawn(places[label], seed, f"thumbs {label}", count))
     return [row for i, row in enumerate(rows) if i in kept]
+
+
+def _wanted(
+    places: dict[bool, list[int]], ratio: float, size: int | None, ups: int | None
+) -> dict[bool, int]:
+    """How many rows of each label make the ratio."""
+    if ups is not None:
+        check_positive_integer("ups", ups, PairError)
+        return {True: ups, False: round(ups * ratio)}
+    if size is None:
+        most = min(len(places[True]), int(len(places[False]) / ratio))
+        return {True: most, False: round(most * ratio)}
+    some = round(size / (1 + ratio))
+    return {True: some, False: size - some}
+
+
+def _first_drawn(items: list[int], seed: int, name: str, count: int) -> list[int]:
+    """The first `count` of the items in an order drawn from seed and name: fewer are a part of
+    more.
+    """
+    order = list(items)
+    random.Random(f"{seed}/{name}").shuffle(order)
+    return order[:count]
+
+
+# --- wrong judgements -----------------------------------------------------------------------------
+def flip_judgements(rows: Iterable[dict], share: float, seed: int = 0) -> list[dict]:
+    """The rows with a share of the judgements turned round: ``round(share · n)`` of them, drawn
+    from `seed`, in the rows' order. A pair's chosen and rejected answers change places, and so do
+    its other keys that begin with ``chosen_`` and ``rejected_``; a thumb's label is negated. Each
+    row gets `flipped`, True or False.
+
+    `share`: from 0 to 1; 0.5 leaves nothing to learn. For one seed the rows that are flipped at a
+    smaller share are among those at a larger one, so noise from 0 to 40% is more of the same noise.
+    The model of noise is that of cDPO and rDPO: a judgement is wrong with a probability that does
+    not depend on the answers (Chowdhury et al. 2024, arXiv 2403.00409). PairError for another share
+    or a row that is neither a pair nor a thumb.
+    """
+    is_number = isinstance(share, (int, float)) and not isinstance(share, bool)
+    if not is_number or not 0 <= share <= 1:
+        raise PairError(f"share={share!r}: a number from 0 to 1 is needed, 0.2 for 20%")
+    rows = list(rows)
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict) or "label" not in row:
+            check_pair(row, f"row {i}")
+        else:
+            check_binary(row, f"row {i}")
+    count = round(share * len(rows))
+    wrong = set(_first_drawn(list(range(len(rows))), seed, "flips", count))
+    out = []
+    for i, row in enumerate(rows):
+        judged = _turned_round(row) if i in wrong else row
+        out.append({**judged, "flipped": i in wrong})
+    return out
+
+
+def _turned_round(row: dict) -> dict:
+    """The row with the opposite judgement."""
+    if "label" in row:
+        return {**row, "label": not row["label"]}
+    out = {}
+    for key, value in row.items():
+        if key == "chosen" or key.startswith("chosen_"):
+            key = "rejected" + key.removeprefix("chosen")
+        elif key == "rejected" or key.startswith("rejected_"):
+            key = "chosen" + key.removeprefix("rejected")
+        out[key] = value
+    return out
 
 
 # --- the bias of length ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class LengthBias:
-    """How length goes with preference; intervals are 95% bootstrap intervals over the pairs."""
+    """How length goes with preference; 95% intervals over the pairs, Wilson's of the share and
+    Student's of the difference (`ftlib.core.stats`).
+    """
 
     unit: str  # "characters" or "tokens"
     # Share of pairs whose chosen answer is the longer one, equal lengths counting one half: 0.5 is
@@ -413,8 +518,8 @@ def length_bias(
         longer.append(share)
     return LengthBias(
         unit,
-        bootstrap_interval(longer),
-        bootstrap_interval(differences),
+        share_interval(sum(longer), len(longer)),
+        interval_of(differences),
         rank_biserial(differences),
     )
 

@@ -13,7 +13,7 @@ from torch import nn
 from ftlib.batches.collate import SFTCollator, sequence
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.modes import evaluation_mode
-from ftlib.core.stats import Interval, bootstrap_interval
+from ftlib.core.stats import Interval, interval_of, share_interval
 from ftlib.evaluation.generate import answer_texts, generate_ids
 from ftlib.evaluation.judges import JudgeError
 from ftlib.losses.logps import sequence_logps
@@ -40,8 +40,8 @@ class WinRate(float):
 def win_rate(
     a: list[str], b: list[str], judge: Callable, prompts: list[str] | None = None
 ) -> WinRate:
-    """Blind pairwise win rate of the answers `a` over `b`, with a bootstrap interval over the
-    pairs.
+    """Blind pairwise win rate of the answers `a` over `b`, with Wilson's 95% interval over the
+    pairs (`ftlib.share_interval`: 24 wins of 24 are [86%, 100%]; with many ties it is too wide).
 
     `judge(first, second)`, or `judge(prompt, first, second)` where `prompts` are given, returns 1
     if the first answer is better, 0 if the second, 0.5 for a tie. It is blind: it never learns
@@ -73,7 +73,7 @@ def win_rate(
         agreements += forward == 1 - backward
         scores.append((forward + 1 - backward) / 2)
     result = WinRate(sum(scores) / len(scores))
-    result.interval = bootstrap_interval(scores)
+    result.interval = share_interval(sum(scores), len(scores))
     result.consistency = agreements / len(scores)
     result.wins = sum(score > 0.5 for score in scores)
     result.ties = sum(score == 0.5 for score in scores)
@@ -104,12 +104,16 @@ def kl_to_reference(
     `prompts`: conversations that end with the user's turn, held out from training; `samples`
     answers each, at temperature 1. `reference(model)` is a context within which the model is π_ref:
     `ftlib.disable_adapter` for the base. Unbiased, also below 0 for few samples; an answer cut off
-    at max_new_tokens counts with the tokens it has. The interval is a bootstrap over prompts.
+    at max_new_tokens counts with the tokens it has. The interval is Student's 95% over the prompts'
+    means, over the samples where there is one prompt; a single answer has infinite bounds.
     """
     _, policy, start = sampled_logps(
         model, tokenizer, prompts, reference, samples, seed, max_new_tokens, batch_size
     )
-    return bootstrap_interval((policy - start).reshape(len(prompts), samples).mean(1))
+    ratios = (policy - start).reshape(len(prompts), samples)
+    if len(prompts) == 1:
+        return interval_of(ratios[0])
+    return interval_of(ratios.mean(1))
 
 
 @torch.no_grad()

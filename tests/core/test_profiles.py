@@ -39,3 +39,20 @@ def test_every_profile_is_complete(name):
     assert p.lr_full < p.lr_lora and 0 < p.short_steps <= p.steps and p.eval_examples >= 100
     assert p.dataset == "embedded" or HUB[p.dataset][1]["golden"].stop == 100
     assert (p.download_gb == 0) == (p.dataset == "embedded")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_few_rows_with_open_answers_are_read_many_times(name):
+    """What it takes to overfit: ten epochs at the least, of rows that the data has."""
+    p = ft.get_profile(name)
+    epochs = p.open.steps * p.open.batch / p.open.rows
+    assert epochs >= 10 and p.open.lr_full < p.open.lr_lora
+    assert p.open.max_new_tokens <= p.open.length
+    if p.open.dataset == "embedded":
+        assert len(ft.load_rows("open_train", p)) == p.open.rows
+    else:
+        part = HUB[p.open.dataset][1]["open_train"]
+        assert part.stop - part.start >= p.open.rows
+    rule = p.open.dataset == "embedded"
+    assert rule == (not p.open.judge)
+    assert p.preference.answer_tokens >= 64 and p.preference.imitation_steps > 0

@@ -42,8 +42,10 @@ def first_case(name):
 
 # --- gradients ------------------------------------------------------------------------------------
 def test_what_trains_is_checked_through_its_gradient():
-    """Losses, forward passes and what they are made of, by name: a new one is added here."""
-    assert {e.name for e in TRAINED} == {
+    """Losses, forward passes and what they are made of, by name; exercises of an instructor's own
+    may be more.
+    """
+    assert {e.name for e in TRAINED} >= {
         "lora_forward",
         "dora_forward",
         "noise_hook",

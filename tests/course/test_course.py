@@ -250,7 +250,7 @@ def test_hints_solution_and_predictions(capsys):
     lab.solution("double")
     assert "return 2 * x" in capsys.readouterr().out
     for guess, answer, want in (
-        ("...", 3, "No guess yet. The run says: 3."),
+        ("...", 3, "No guess yet: write one in place of ... and run this cell again."),
         (" Yes", "yes", "You said  Yes. Right: yes."),
         (2, 3, "You said 2. The run says: 3."),
         (None, 3, "No guess yet"),

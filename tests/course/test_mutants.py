@@ -32,8 +32,9 @@ def test_there_are_enough_mutants_of_every_exercise(verdicts):
     """A class of mistakes that can be made in an exercise is made in it."""
     assert len(verdicts) >= (2000 if ALL else 400)
     seen = {mutant.exercise.name for mutant, _, _ in verdicts}
-    unseen = {exercise.name for exercise in exercises()} - seen
-    assert len(unseen) <= (0 if ALL else 4), unseen
+    every = {exercise.name for exercise in exercises()}
+    unseen = every - seen
+    assert len(unseen) <= (0 if ALL else len(every) // 15), unseen
 
 
 def test_no_mutant_is_accepted(verdicts):
@@ -42,7 +43,11 @@ def test_no_mutant_is_accepted(verdicts):
         for mutant, _, verdict in verdicts
         if verdict.status != "wrong"
     }
-    assert accepted <= set(EQUIVALENT)
+    unknown = accepted - set(EQUIVALENT)
+    assert not unknown, (
+        f"{sorted(unknown)}: give the exercise an input on which such an answer is wrong; where it "
+        "is right, name it in EQUIVALENT of tests/course/mutants.py, and say why"
+    )
     if ALL:
         assert accepted == set(EQUIVALENT)
 

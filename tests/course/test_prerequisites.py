@@ -13,6 +13,10 @@ from ftlib.course.prerequisites import TASKS, UnreadableAnswerError, ask, tasks_
 RIGHT = ["(1024, 256)", "10,485,760", "-2", "4", "3", "b", "8", "1.386", "16 bytes", "65536"]
 WRONG = ["(256, 1024)", "10240", "4", "8", "2", "a", "2.08", "0.25", "4", "32768"]
 UNREADABLE = ["x", "", "2 and 3", "four", "1 2", "d", "e", "1 or 2", "many", "__import__('os')"]
+# Rank, SVD, norm.
+RIGHT += ["2", "80%", "5.0"]
+WRONG += ["256", "50%", "25"]
+UNREADABLE += ["two", "20 of 25", "√25 = 5"]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,13 @@ def test_autograd_judges_any_right_answer():
         and not TASKS[2].judge("-4")
         and not TASKS[2].judge("0")
     )
+
+
+def test_a_share_may_be_typed_in_percent():
+    """(16 + 4)/(16 + 4 + 4 + 1) = 0.8; without the squares it would be 6/9."""
+    task = TASKS[11]
+    assert task.judge("0.8") and task.judge(".80") and task.judge("80 %")
+    assert not task.judge("0.67") and not task.judge("2") and not task.judge("0.008")
 
 
 @pytest.fixture
@@ -81,22 +92,21 @@ def test_answers_stay_hidden_until_wrong_or_asked(feed, capsys):
 
 
 def test_the_score_names_what_to_read():
-    text = verdict([True] * 8 + [False, True])
-    assert "9 of 10 right." in text and TASKS[8].url in text and TASKS[0].url not in text
-    assert "You are ready" in verdict([True] * 10)
-    assert "1 of 2 right; 8 not asked." in verdict([True, False]) and TASKS[1].url in verdict(
-        [True, False]
-    )
+    text = verdict([True] * 8 + [False] + [True] * 4)
+    assert "12 of 13 right." in text and TASKS[8].url in text and TASKS[0].url not in text
+    assert "You are ready" in verdict([True] * 13)
+    few = verdict([True, False])
+    assert "1 of 2 right; 11 not asked." in few and TASKS[1].url in few
     assert "ready" not in verdict([True] * 2)
 
 
 def test_in_a_terminal(feed, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    feed(*RIGHT[:9], WRONG[9])
+    feed(*RIGHT[:9], WRONG[9], *RIGHT[10:])
     assert cli.main(["prerequisites"]) == 0
     out = capsys.readouterr().out
     assert (
-        "9 of 10 right." in out
+        "12 of 13 right." in out
         and f"PEFT: {TASKS[9].read_up}" in out
         and "a) it answers with an empty text" in out
     )
@@ -123,7 +133,6 @@ def test_the_page_holds_the_same_tasks_with_answers_folded_away():
 
 def test_the_tasks_cover_what_the_course_builds_on():
     topics = " ".join(t.topic for t in TASKS).lower()
-    assert 8 <= len(TASKS) <= 10 and all(
-        word in topics
-        for word in ("pytorch", "transformers", "tokenization", "loss", "memory", "peft")
-    )
+    built_on = "pytorch transformers tokenization loss memory peft rank svd norm"
+    assert all(word in topics for word in built_on.split())
+    assert 8 <= len(TASKS) <= 13

@@ -32,7 +32,7 @@ def conversations(good: str, bad: str) -> dict:
     return {
         "chosen": [turn("user", "Hi"), turn("assistant", good)],
         "rejected": [turn("user", "Hi"), turn("assistant", bad)],
-        "score_chosen": 8.0,
+        "score_chosen": float(len(good) % 10),
     }
 
 
@@ -84,10 +84,11 @@ def test_pairs_by_part_each_a_pair_and_equal_answers_left_out(monkeypatch, caplo
     )
     with caplog.at_level("INFO", "ftlib"):
         parts = {part: ft.load_rows(part, "small") for part in HUB[ULTRA][1]}
-    assert {name: len(rows) for name, rows in parts.items()} == {
+    assert {name: len(rows) for name, rows in parts.items() if name.startswith("pref")} == {
         "preferences": 60,
         "preferences_long": 30,
         "preferences_matched": 60,
+        "preferences_irrelevant": 60,
         "preferences_test": 60,
     }
     assert (
@@ -103,6 +104,72 @@ def test_pairs_by_part_each_a_pair_and_equal_answers_left_out(monkeypatch, caplo
         for r in parts["preferences_long"]
     )
     assert abs(ft.length_bias(parts["preferences_matched"]).longer.mean - 0.5) < 0.01
+
+
+def long_pairs() -> FakeHub:
+    """20,000 pairs: an answer of 1 to 4 words over one of the first of them and others; scores
+    from 1 to 10.
+    """
+    rows = []
+    for i in range(20_000):
+        row = conversations(f"a b c {i}", " ".join("abcd"[: i % 4 + 1]))
+        rows.append({**row, "score_chosen": float(i % 10 + 1)})
+    return FakeHub(rows)
+
+
+def test_pairs_whose_chosen_answer_is_imperfect_and_irrelevant_ones(monkeypatch):
+    """7 of 10 raw rows have a score of 7 at most; of rows 16,000 on there are 4,000."""
+    raw = long_pairs()
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: raw)
+    rows = ft.load_rows("faults_train", "small")
+    assert len(rows) == 2_800 and check_pair(rows[0])
+    irrelevant = ft.load_rows("faults_irrelevant", "small")
+    assert len(irrelevant) == len(rows)
+    for row, of in list(zip(irrelevant, rows, strict=True))[:50]:
+        chosen = check_pair(row)["chosen"][0]["content"]
+        rejected = row["rejected"][0]["content"]
+        assert chosen.startswith(of["chosen"][0]["content"]) and row["axis"] == "ending"
+        assert chosen.split("\n\n")[0] == rejected.split("\n\n")[0] and chosen != rejected
+
+
+def test_pairs_by_how_much_they_differ(monkeypatch):
+    """Four kinds of pairs, by words that only one answer has: the more they share, the lower."""
+    raw = FakeHub(long_pairs()[:400])
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: raw)
+    rows = ft.load_rows("distance_train", "small")
+    shared = {level: set() for level in range(4)}
+    for row in rows:
+        shared[row["level"]].add(len(row["rejected"][0]["content"].split()))
+    assert [row["level"] for row in rows].count(0) == 100
+    assert shared[3] == {1} and shared[2] == {2} and 1 not in shared[0] | shared[1]
+
+
+def test_open_rows_have_open_answers(monkeypatch, caplog):
+    """Answers below 25 words are left out and counted; the parts share no row."""
+    raw = FakeHub(
+        {
+            "instruction": f"task {i}",
+            "input": "more" if i % 2 else "",
+            "output": "word " * (40 if i % 4 else 24),
+        }
+        for i in range(6000)
+    )
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: raw)
+    with caplog.at_level("INFO", "ftlib"):
+        parts = {
+            n: ft.load_rows(n, "small") for n in ("open_train", "open_validation", "open_test")
+        }
+    assert {name: len(rows) for name, rows in parts.items()} == {
+        "open_train": 3000,
+        "open_validation": 300,
+        "open_test": 375,
+    }
+    assert "1000 of 4000 rows with short answers left out" in caplog.text
+    asked = {row["messages"][0]["content"] for rows in parts.values() for row in rows}
+    assert len(asked) == 3675
+    row = check_row(parts["open_test"][0], "row")
+    assert row["answer"] == row["messages"][1]["content"] and row["family"] == "open"
+    assert {"task 5099\n\nmore"} <= asked
 
 
 def test_thumbs_keep_their_three_keys(monkeypatch):
@@ -142,7 +209,10 @@ def test_every_dataset_that_a_profile_names_is_known(name):
     for dataset, part in (
         (p.dataset, "golden"),
         (p.preference.pairs, "preferences_test"),
+        (p.preference.pairs, "faults_train"),
+        (p.preference.pairs, "distance_probe"),
         (p.preference.feedback, "feedback"),
+        (p.open.dataset, "open_train"),
     ):
         assert dataset == "embedded" or part in HUB[dataset][1]
 

@@ -13,10 +13,12 @@ from ftlib.data.pairs import (
     CORRUPTIONS,
     balance_length,
     binary_to_pairs,
+    flip_judgements,
     imbalanced,
     length_bias,
     pairs_from_scores,
     pairs_to_binary,
+    pairs_to_rows,
     rank_biserial,
     synthetic_pairs,
 )
@@ -364,6 +366,113 @@ def test_imbalances_that_the_rows_do_not_hold(ratio, size):
     rows = [{"prompt": "q", "completion": "a", "label": i % 3 == 0} for i in range(90)]
     with pytest.raises(PairError, match="ratio="):
         imbalanced(rows, ratio, size)
+
+
+def thumbs(ups: int, downs: int) -> list[dict]:
+    return [{"prompt": str(i), "completion": "a", "label": i < ups} for i in range(ups + downs)]
+
+
+def test_imbalance_that_holds_the_thumbs_up():
+    """Of 20 up and 100 down, 10 up at every ratio from 1:1 to 1:10: the same ten, and 10, 30, 100
+    down, of which the fewer are among the more.
+    """
+    rows = thumbs(20, 100)
+    kept = {ratio: imbalanced(rows, ratio, ups=10) for ratio in (1, 3, 10)}
+    prompts = {ratio: [r["prompt"] for r in part] for ratio, part in kept.items()}
+    for ratio, part in kept.items():
+        assert sum(r["label"] for r in part) == 10
+        assert sum(not r["label"] for r in part) == 10 * ratio
+        assert prompts[ratio] == sorted(prompts[ratio], key=int)
+    ups = [{r["prompt"] for r in part if r["label"]} for part in kept.values()]
+    assert ups[0] == ups[1] == ups[2]
+    assert set(prompts[1]) < set(prompts[3]) < set(prompts[10])
+    assert imbalanced(rows, 3, ups=10) == kept[3] != imbalanced(rows, 3, seed=1, ups=10)
+
+
+@pytest.mark.parametrize(
+    "more, match",
+    [
+        ({"ups": 21}, "ups=21: needs 21 rows with label True, there are 20"),
+        ({"ups": 11}, "needs 110 rows with label False, there are 100"),
+        ({"ups": 0}, "ups"),
+        ({"ups": 2.5}, "ups"),
+        ({"ups": 5, "size": 55}, "size=55, ups=5: hold one of them"),
+    ],
+)
+def test_thumbs_up_that_cannot_be_held(more, match):
+    with pytest.raises(PairError, match=match):
+        imbalanced(thumbs(20, 100), 10, **more)
+
+
+def test_embedded_thumbs_carry_an_imbalance_of_1_to_10_both_ways():
+    import ftlib as ft
+
+    rows = ft.load_rows("feedback", "tiny")
+    for ratio, ups in ((1, 48), (10, 48), (0.1, 480)):
+        part = imbalanced(rows, ratio, ups=ups)
+        assert sum(r["label"] for r in part) == ups and len(part) == ups + round(ups * ratio)
+
+
+# Wrong judgements
+
+
+def test_flipped_pairs_by_hand():
+    """Of ten, 0.3 is three: answers and what belongs to them change places, the rest stays."""
+    rows = [pair(f"c{i}", f"r{i}", f"p{i}", chosen_score=1, rejected_score=0) for i in range(10)]
+    out = flip_judgements(rows, 0.3)
+    assert [r["prompt"] for r in out] == [r["prompt"] for r in rows]
+    flipped = [i for i, r in enumerate(out) if r["flipped"]]
+    assert len(flipped) == 3
+    for i, row in enumerate(out):
+        better, worse = ("r", "c") if i in flipped else ("c", "r")
+        assert (row["chosen"], row["rejected"]) == (f"{better}{i}", f"{worse}{i}")
+        assert (row["chosen_score"], row["rejected_score"]) == ((0, 1) if i in flipped else (1, 0))
+        check_pair(row)
+    assert rows[flipped[0]]["chosen"] == f"c{flipped[0]}"  # the rows that came are as they were
+
+
+def test_flipped_thumbs_and_shares():
+    rows = thumbs(30, 30)
+    for share, count in ((0, 0), (0.1, 6), (0.4, 24), (1, 60)):
+        out = flip_judgements(rows, share)
+        assert sum(r["flipped"] for r in out) == count
+        for before, after in zip(rows, out, strict=True):
+            assert (before["label"] != after["label"]) == after["flipped"]
+
+
+def test_more_noise_is_more_of_the_same_noise():
+    rows = thumbs(50, 50)
+
+    def wrong(share, seed=0):
+        return {r["prompt"] for r in flip_judgements(rows, share, seed) if r["flipped"]}
+
+    assert wrong(0.1) < wrong(0.2) < wrong(0.4)
+    assert wrong(0.2) == wrong(0.2) != wrong(0.2, seed=1)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), "0.2", True, None])
+def test_no_share(share):
+    with pytest.raises(PairError, match="share="):
+        flip_judgements([pair()], share)
+
+
+def test_what_has_no_judgement_is_not_flipped():
+    with pytest.raises(PairError, match="row 1"):
+        flip_judgements([pair(), {"messages": []}], 0.5)
+
+
+# The baseline of preference methods
+
+
+def test_conversations_with_one_of_the_answers():
+    rows = pairs_to_rows([pair("good", "bad", "q", key=1)])
+    assert rows == [{"messages": [{"role": "user", "content": "q"}, *says("good")], "key": 1}]
+    talk = {"prompt": USER, "chosen": says("a"), "rejected": says("b")}
+    assert pairs_to_rows([talk], "rejected") == [{"messages": [*USER, *says("b")]}]
+    with pytest.raises(PairError, match="side='best': use 'chosen' or 'rejected'"):
+        pairs_to_rows([talk], "best")
+    with pytest.raises(PairError, match="has 'messages' already"):
+        pairs_to_rows([{**talk, "messages": USER}])
 
 
 # Length

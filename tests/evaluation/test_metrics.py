@@ -1,6 +1,4 @@
-"""Evaluation: perplexity by hand, answers that do not depend on the batch, fair win rates,
-intervals that cover.
-"""
+"""Evaluation: perplexity by hand, answers that do not depend on the batch, fair win rates."""
 
 import math
 
@@ -8,12 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import byte_tokenizer, chat, llama
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 import ftlib as ft
-from ftlib.core import stats
 from ftlib.core.errors import DataError
 from ftlib.evaluation import generate, judges, metrics, preference
 from ftlib.evaluation.judges import JudgeError
@@ -297,11 +292,13 @@ def judge_that_says(verdict: float):
 
 
 def test_a_judge_that_favours_a_position_favours_nobody():
-    """First is always better: every pair is won once in each order, 0.5; the same for "second"."""
+    """First is always better: every pair is won once in each order, 0.5; the same for "second". Of
+    seven ties Wilson's interval is (½ + z²/14 ± z·√(¼/7 + z²/196)) / (1 + z²/7): ½ ± 0.3.
+    """
     for verdict in (1, 0):
         result = ft.win_rate(["a"] * 7, ["b"] * 7, judge_that_says(verdict))
         assert result == 0.5 and (result.wins, result.ties, result.losses) == (0, 7, 0)
-        assert (result.interval.low, result.interval.high) == (0.5, 0.5)
+        assert (result.interval.low, result.interval.high) == pytest.approx((0.2, 0.8), abs=0.01)
 
 
 def test_wins_ties_and_losses_by_hand():
@@ -353,86 +350,6 @@ def test_a_judge_that_fails_names_the_pair_and_keeps_what_it_judged():
         ft.win_rate(["b", "a", "c"], ["a", "b", "z"], judge)
     assert raised.value.scores == [1.0, 0.0]
     assert isinstance(raised.value.__cause__, ConnectionError)
-
-
-def test_the_bootstrap_interval_covers():
-    """Of 300 intervals at 90% over 40 draws each, about 270 hold the true mean: within 3.5 standard
-    deviations (5.2).
-    """
-    rng = np.random.default_rng(0)
-    hits = [
-        not ft.bootstrap_interval(rng.normal(3, 2, 40), level=0.9, draws=400).excludes(3)
-        for _ in range(300)
-    ]
-    assert 252 <= sum(hits) <= 288
-
-
-def test_two_dimensions_hold_the_chance_of_seeds_and_of_questions():
-    """Seeds that differ by ±1 and questions that differ by ±1: the interval is wider than for
-    either alone.
-    """
-    rng = np.random.default_rng(0)
-    seeds, questions = rng.normal(0, 1, (6, 1)), rng.normal(0, 1, (1, 30))
-
-    def width(i):
-        return i.high - i.low
-
-    both = width(ft.bootstrap_interval(seeds + questions))
-    assert both > width(ft.bootstrap_interval(seeds[:, 0])) and both > 1.2 * width(
-        ft.bootstrap_interval(questions[0])
-    )
-
-
-def test_paired_difference_takes_the_common_noise_out():
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 10, 20)
-    paired = ft.paired_difference(noise + 1, noise + rng.normal(0, 0.1, 20))
-    assert paired.excludes(0) and not paired.excludes(1) and paired.high - paired.low < 0.2
-    assert not ft.bootstrap_interval(noise + 1).excludes(0)
-    same = ft.paired_difference(noise, noise)
-    assert (same.mean, same.low, same.high) == (0, 0, 0) and not same.excludes(0)
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8))
-def test_the_interval_holds_its_mean_and_stays_within_the_values(values):
-    i = ft.bootstrap_interval(values, draws=200)
-    assert i.mean == pytest.approx(np.mean(values), abs=1e-9)
-    assert min(values) - 1e-9 <= i.low <= i.high <= max(values) + 1e-9
-
-
-def test_same_seed_same_interval_and_text():
-    assert ft.bootstrap_interval([1, 2, 4]) == ft.bootstrap_interval([1, 2, 4])
-    assert (
-        str(stats.Interval(0.5, 0.25, 0.75)) == "0.5 [0.25, 0.75]"
-        and stats.Interval(0.5, 0.25, 0.75).percent() == "50% [25, 75]"
-    )
-
-
-@pytest.mark.parametrize(
-    "values, options",
-    [
-        ([], {}),
-        (np.zeros((2, 2, 2)), {}),
-        (np.zeros((0, 3)), {}),
-        ([1, 2], {"level": 1.0}),
-        ([1, 2], {"level": 0}),
-    ],
-)
-def test_bad_values(values, options):
-    with pytest.raises(ValueError, match=r"shape .*level"):
-        ft.bootstrap_interval(values, **options)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_diverged_run_is_no_difference_beyond_chance(bad):
-    """An interval of NaN would "exclude" zero, as every comparison with NaN is false."""
-    with pytest.raises(ValueError, match="diverged"):
-        ft.paired_difference([1.0, bad], [1.0, 1.0])
-
-
-def test_pairs_must_match():
-    with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
-        ft.paired_difference([1, 2], [1, 2, 3])
 
 
 def test_empty_inputs(model, tok):

@@ -1,0 +1,221 @@
+"""Figures of an experiment: every recorded seed is a small dot, the mean has its 95% t interval,
+and the live run is a star laid over them. Readable without colour: each series has its own marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ftlib.core.stats import mean_interval
+from ftlib.course.plots import style
+from ftlib.course.records.live import Result
+
+LIVE: dict[str, Any] = {
+    "marker": "*",
+    "color": "black",
+    "markersize": 11,
+    "linestyle": "none",
+    "zorder": 5,
+}
+LIVE_LABEL = "this run"
+FEWEST_FOR_BAND = 3  # seeds: an interval of two is wider than the figure
+SPREAD = 0.12  # half the width over which the seeds of one arm are drawn side by side
+
+
+def _scale(percent: bool) -> int:
+    return 100 if percent else 1
+
+
+def _side_by_side(count: int) -> np.ndarray:
+    """Small offsets, (count,), so that dots of equal height do not hide each other."""
+    return np.linspace(-SPREAD, SPREAD, count) if count > 1 else np.zeros(1)
+
+
+def _new_axes(ax: Axes | None, title: str, x: str, y: str) -> Axes:
+    if ax is None:
+        _, ax = plt.subplots()
+    ax.set(title=title, xlabel=x, ylabel=y)
+    return ax
+
+
+def _figure_of(ax: Axes) -> Figure:
+    return cast(Figure, ax.figure)
+
+
+def _say_empty(ax: Axes, result: Result) -> Figure:
+    """A figure of an experiment without runs says so."""
+    text = f"no record for the profile {result.profile.name}"
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
+    return _figure_of(ax)
+
+
+def _error(values: np.ndarray) -> tuple[float, list[list[float]]]:
+    """The mean and its t interval as matplotlib's error bars want it."""
+    if len(values) < 2:
+        return float(values.mean()), [[0.0], [0.0]]
+    interval = mean_interval(values)
+    return interval.mean, [[interval.mean - interval.low], [interval.high - interval.mean]]
+
+
+def dots(
+    result: Result,
+    metric: str,
+    title: str,
+    arms: Sequence[str] | None = None,
+    percent: bool = False,
+    baseline: tuple[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """One column an arm: its seeds, their mean with the interval, and the live run.
+
+    `baseline`: (name, value) of a line to compare with, such as the model before training.
+    """
+    chosen = [arm for arm in arms or result.arms if result.has(arm)]
+    ax = _new_axes(ax, title, "", result.experiment.metric(metric).label)
+    if not chosen:
+        return _say_empty(ax, result)
+    scale = _scale(percent)
+    for i, arm in enumerate(chosen):
+        values: np.ndarray = scale * result.means(arm, metric)
+        look = {**style(i), "linestyle": "none"}
+        ax.plot(i + _side_by_side(len(values)), values, alpha=0.4, **look)
+        mean, error = _error(values)
+        ax.errorbar(i + 0.25, mean, yerr=error, capsize=4, **look)
+        if arm in result.live:
+            ax.plot(i - 0.25, scale * result.live_mean(arm, metric), **LIVE)
+    if baseline is not None:
+        name, value = baseline
+        ax.axhline(scale * value, color="grey", linestyle=":", label=name)
+    _legend(ax, result)
+    ax.set_xticks(range(len(chosen)), chosen)
+    ax.set_xlim(-0.6, len(chosen) - 0.4)
+    return _figure_of(ax)
+
+
+def _legend(ax: Axes, result: Result) -> None:
+    """What dots, bars and stars are."""
+    seeds = len(result.seeds)
+    ax.plot([], [], "o", color="grey", alpha=0.5, markersize=5, label=f"{seeds} seeds")
+    ax.errorbar([], [], yerr=[], color="grey", capsize=4, label="mean, 95% interval")
+    if result.live:
+        ax.plot([], [], label=LIVE_LABEL, **LIVE)
+    ax.legend(fontsize="small")
+
+
+def sweep(
+    result: Result,
+    metric: str,
+    series: Mapping[str, Mapping[float, str]],
+    title: str,
+    x: str,
+    percent: bool = False,
+    log_x: bool = True,
+    log_y: bool = False,
+    ax: Axes | None = None,
+) -> Figure:
+    """The metric over a setting. `series`: {name: {x: arm}}; a line through the means, a band for
+    the interval, a dot a seed, and the live runs.
+    """
+    ax = _new_axes(ax, title, x, result.experiment.metric(metric).label)
+    if not result.arms:
+        return _say_empty(ax, result)
+    scale = _scale(percent)
+    for i, (name, arms) in enumerate(series.items()):
+        look = style(i)
+        places = sorted(place for place in arms if result.has(arms[place]))
+        runs: list[np.ndarray] = [scale * result.means(arms[place], metric) for place in places]
+        _band(ax, places, runs, name, look)
+        for place in places:
+            if arms[place] in result.live:
+                ax.plot(place, scale * result.live_mean(arms[place], metric), **LIVE)
+    if result.live:
+        ax.plot([], [], label=LIVE_LABEL, **LIVE)
+    if log_x:
+        ax.set_xscale("log")
+    if log_y:
+        ax.set_yscale("log")
+    ax.legend(fontsize="small")
+    return _figure_of(ax)
+
+
+def _band(ax: Axes, places: list[float], runs: list[np.ndarray], name: str, look: dict) -> None:
+    """Means over the runs at each place as a line, their intervals as a band, runs as dots."""
+    ax.plot(places, [values.mean() for values in runs], label=name, **look)
+    for place, values in zip(places, runs, strict=True):
+        ax.plot([place] * len(values), values, ".", color=look["color"], alpha=0.35, markersize=4)
+    if min(map(len, runs)) < FEWEST_FOR_BAND:
+        return
+    intervals = [mean_interval(values) for values in runs]
+    low = [interval.low for interval in intervals]
+    high = [interval.high for interval in intervals]
+    ax.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
+
+
+def plane(
+    result: Result,
+    x: str,
+    y: str,
+    title: str,
+    arms: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Two metrics of every run as a point in the plane, one marker an arm: a trade-off or a
+    frontier. A cross of both intervals marks the mean.
+    """
+    experiment = result.experiment
+    ax = _new_axes(ax, title, experiment.metric(x).label, experiment.metric(y).label)
+    if not result.arms:
+        return _say_empty(ax, result)
+    for i, arm in enumerate(arms or result.arms):
+        look = {**style(i), "linestyle": "none"}
+        across = result.means(arm, x)
+        up = result.means(arm, y)
+        ax.plot(across, up, alpha=0.35, **look)
+        x_mean, x_error = _error(across)
+        y_mean, y_error = _error(up)
+        ax.errorbar(x_mean, y_mean, xerr=x_error, yerr=y_error, capsize=3, label=arm, **look)
+        if arm in result.live:
+            ax.plot(result.live_mean(arm, x), result.live_mean(arm, y), **LIVE)
+    if result.live:
+        ax.plot([], [], label=LIVE_LABEL, **LIVE)
+    ax.legend(fontsize="small")
+    return _figure_of(ax)
+
+
+def courses(
+    result: Result,
+    metric: str,
+    title: str,
+    x: str,
+    places: Sequence[float] | None = None,
+    arms: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """A metric with one number a step as curves: the mean over seeds, a band for its interval at
+    each step, and the live run as a thin black line.
+    """
+    ax = _new_axes(ax, title, x, result.experiment.metric(metric).label)
+    if not result.arms:
+        return _say_empty(ax, result)
+    for i, arm in enumerate(arms or result.arms):
+        runs = result.values(arm, metric)  # (seeds, steps)
+        steps = np.arange(1, runs.shape[1] + 1) if places is None else np.asarray(places)
+        look = style(i)
+        ax.plot(steps, runs.mean(0), label=arm, markevery=max(1, len(steps) // 8), **look)
+        if len(runs) > 1:
+            intervals = [mean_interval(column) for column in runs.T]
+            low = [interval.low for interval in intervals]
+            high = [interval.high for interval in intervals]
+            ax.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        if arm in result.live:
+            ax.plot(steps, result.live[arm][metric], color="black", linewidth=0.8)
+    if result.live:
+        ax.plot([], [], color="black", linewidth=0.8, label=LIVE_LABEL)
+    ax.legend(fontsize="small")
+    return _figure_of(ax)

@@ -1,0 +1,265 @@
+"""An experiment in a notebook: one seed runs live with the student's own functions, and its results
+are laid over the recorded ones.
+
+    experiments = open_experiments("3.1.1")
+    rates = experiments.run("rates", lora_forward=lora_forward)
+    say(rates.summary("loss"))
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ftlib.core.profiles import Profile, get_profile
+from ftlib.core.seeds import over_seeds
+from ftlib.core.stats import Interval, mean_interval, prediction_interval
+from ftlib.course.records.claims import Decision, decide
+from ftlib.course.records.compute import run_trial
+from ftlib.course.records.experiment import LIVE_SEED, Experiment, Metric, find_experiment
+from ftlib.course.records.store import Entry, Record, read_record, to_compute
+
+LEVEL = 0.95
+ROUNDING = (
+    1e-3  # relative: what another processor's rounding may change in a trained model's result
+)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Whether a live result lies where a further run is expected, given the recorded ones."""
+
+    arm: str
+    live: float
+    expected: Interval
+
+    @property
+    def holds(self) -> bool:
+        return not self.expected.excludes(self.live)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment gave: the runs of `record`, and the live runs `live`, {arm: metrics}.
+
+    `is_recorded` is False where the runs of `record` were made here and now, because the profile
+    has no record that fits, or because FTLIB_LIVE=1 asked for it; then `live` is empty.
+    """
+
+    experiment: Experiment
+    profile: Profile
+    record: Record
+    live: dict[str, dict[str, Any]]
+    is_recorded: bool
+    why: str  # there is no record that fits; else empty
+    seconds: float  # that the runs of this session took
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that have runs, in the experiment's order."""
+        return [arm for arm in self.experiment.arms(self.profile) if self.record.seeds_of(arm)]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that every arm has."""
+        return self.record.seeds_of(*self.arms)
+
+    def has(self, arm: str) -> bool:
+        """Whether the arm has runs."""
+        return arm in self.arms
+
+    def settings(self, arm: str) -> dict[str, Any]:
+        return dict(self.experiment.arms(self.profile)[arm])
+
+    def values(self, arm: str, metric: str) -> np.ndarray:
+        """The metric of every run, (seeds,), or (seeds, items)."""
+        return self.record.values(arm, metric)
+
+    def means(self, arm: str, metric: str) -> np.ndarray:
+        """The metric's mean of every run, (seeds,)."""
+        values = self.values(arm, metric)
+        return values.reshape(len(values), -1).mean(1)
+
+    def interval(self, arm: str, metric: str) -> Interval:
+        """Mean over runs with Student's t interval at 95%."""
+        return mean_interval(self.means(arm, metric))
+
+    def live_mean(self, arm: str, metric: str) -> float:
+        return float(np.mean(self.live[arm][metric]))
+
+    def sample(self, arm: str, name: str) -> Any:
+        """What one run left under this name, such as an answer: the live run's, else the first."""
+        if arm in self.live:
+            return self.live[arm][name]
+        return self.record.entries[arm, self.seeds[0]].metrics[name]
+
+    # --- the live runs beside the recorded ones ---------------------------------------------------
+    def inside(self, metric: str) -> list[Inside]:
+        """Each live arm's result with the prediction interval for a further run, at a level by
+        which all of them lie inside together in 95% of cases (Bonferroni).
+        """
+        level = 1 - (1 - LEVEL) / max(1, len(self.live))
+        wanted = self.experiment.metric(metric)
+        found = []
+        for arm in self.live:
+            expected = prediction_interval(self.means(arm, metric), level)
+            found.append(Inside(arm, self.live_mean(arm, metric), _widened(expected, wanted)))
+        return found
+
+    def live_line(self, metric: str) -> str:
+        """A sentence on whether the live runs are what the record leads one to expect."""
+        if not self.arms:
+            return self.why
+        if not self.is_recorded:
+            return f"{self.why} {len(self.seeds)} seeds ran here, in {self.seconds:.0f} s."
+        compared = self.inside(metric)
+        if not compared:
+            return f"From the record: {len(self.seeds)} seeds an arm, none of them run here."
+        text = self.experiment.metric(metric).text
+        outside = [one for one in compared if not one.holds]
+        lead = (
+            f"Live, at seed {LIVE_SEED}, in {self.seconds:.0f} s: {len(compared)} runs beside "
+            f"{len(self.seeds)} recorded ones an arm."
+        )
+        if not outside:
+            return (
+                f"{lead} By {text} all lie inside the interval in which a further run is expected "
+                "(prediction intervals, 95% for all together)."
+            )
+        listed = "; ".join(f"{one.arm}: {one.live:.3g}, expected {one.expected}" for one in outside)
+        return (
+            f"{lead} By {text} **{len(outside)} lie outside** the interval in which a further run "
+            f"is expected (95% for all together): {listed}. Something differs from the recorded "
+            f"runs: a function, a version ({_versions(self.record)} there), or chance, once in "
+            "twenty notebooks."
+        )
+
+    # --- claims -----------------------------------------------------------------------------------
+    def decisions(self) -> dict[str, Decision]:
+        """What the runs say of each of the experiment's claims."""
+        runs: dict[int, dict[str, dict[str, Any]]] = {}
+        for entry in self.record.entries.values():
+            runs.setdefault(entry.seed, {})[entry.arm] = entry.metrics
+        return decide(self.experiment, runs)
+
+    def conclude(self, claim: str) -> str:
+        """The claim's number with its interval, and the reading that the runs choose."""
+        asked = self.experiment.claim(claim)
+        if not set(asked.contrast.arms) <= set(self.arms):
+            return f"{asked.text}: not measured here. {self.why}"
+        return self.decisions()[claim].sentence
+
+
+def _widened(interval: Interval, metric: Metric) -> Interval:
+    """With room for one step of the metric, and for rounding: recorded runs may all be equal."""
+    size = max(abs(interval.low), abs(interval.high))
+    room = max(metric.resolution, ROUNDING * size)
+    return Interval(interval.mean, interval.low - room, interval.high + room)
+
+
+def _versions(record: Record) -> str:
+    found = {entry.made.get("torch", "unknown") for entry in record.entries.values()}
+    return f"torch {', '.join(sorted(found))}"
+
+
+# --- running --------------------------------------------------------------------------------------
+class Experiments:
+    """A lab's experiments in the session's profile."""
+
+    def __init__(self, lab: str, profile: str | Profile | None = None):
+        self.lab = lab
+        self.profile = get_profile(profile)
+
+    def run(self, name: str, **functions: Callable) -> Result:
+        """The experiment's recorded runs, and its live arms at one seed with these functions in
+        the place of ftlib's. All seeds run here with FTLIB_LIVE=1; a few where there is no record
+        of this profile, model and data.
+        """
+        experiment = find_experiment(self.lab, name)
+        record = read_record(self.lab, name, self.profile)
+        why, seeds = _why_live(record, experiment, self.profile)
+        start = time.perf_counter()
+        if why:
+            live = {}
+            record = self._all_here(experiment, seeds, functions)
+        else:
+            live = self._one_seed(experiment, functions)
+        seconds = time.perf_counter() - start
+        return Result(experiment, self.profile, record, live, not why, why, seconds)
+
+    def show(self, name: str) -> Result:
+        """The experiment's recorded runs alone: for a sweep of many runs, which nobody waits for.
+        A result without runs, whose lines and figures say so, where there is no record that fits.
+        """
+        experiment = find_experiment(self.lab, name)
+        record = read_record(self.lab, name, self.profile)
+        why, _ = _why_live(record, experiment, self.profile)
+        if os.environ.get("FTLIB_LIVE") == "1":
+            return self.run(name)
+        if why:
+            runs = experiment.seeds * len(experiment.arms(self.profile))
+            why += (
+                f" `ftlib record {self.lab} --experiment {name} --profile {self.profile.name}` "
+                f"makes its {runs} runs."
+            )
+            record = Record(self.lab, name, self.profile.name)
+        return Result(experiment, self.profile, record, {}, not why, why, 0.0)
+
+    def _one_seed(self, experiment: Experiment, functions: dict) -> dict[str, dict[str, Any]]:
+        arms = experiment.live_arms(self.profile)
+        jobs = [(arm, LIVE_SEED) for arm in arms]
+        results = self._run(experiment, jobs, functions)
+        return dict(zip(arms, results, strict=True))
+
+    def _all_here(self, experiment: Experiment, seeds: Sequence[int], functions: dict) -> Record:
+        """A record in memory of runs that are made now."""
+        arms = experiment.arms(self.profile)
+        jobs = [(arm, seed) for seed in seeds for arm in arms]
+        results = self._run(experiment, jobs, functions)
+        record = Record(self.lab, experiment.name, self.profile.name, experiment.title)
+        for (arm, seed), metrics in zip(jobs, results, strict=True):
+            record.entries[arm, seed] = Entry(arm, seed, dict(arms[arm]), metrics, 0.0, {})
+        return record
+
+    def _run(self, experiment: Experiment, jobs: list[tuple], functions: dict) -> list[dict]:
+        arms = experiment.arms(self.profile)
+
+        def one(job: tuple) -> dict:
+            arm, seed = job
+            return run_trial(experiment, self.profile, seed, dict(arms[arm]), **functions)
+
+        return over_seeds(one, jobs)
+
+
+def open_experiments(lab: str, profile: str | Profile | None = None) -> Experiments:
+    """The experiments of a lab such as "3.1.1"."""
+    return Experiments(lab, profile)
+
+
+def _why_live(
+    record: Record, experiment: Experiment, profile: Profile
+) -> tuple[str, Sequence[int]]:
+    """Why all runs must be made now, and with which seeds; empty where the record serves."""
+    if os.environ.get("FTLIB_LIVE") == "1":
+        return "FTLIB_LIVE=1 asks for all runs to be made now.", range(experiment.seeds)
+    if not record.entries:
+        return (
+            f"There is no record of this experiment for the profile {profile.name}.",
+            profile.seeds,
+        )
+    stale = [job for job in to_compute(record, experiment, profile) if _is_another(job.why)]
+    if stale:
+        return f"The record does not fit: {stale[0].why}.", profile.seeds
+    return "", ()
+
+
+def _is_another(why: str) -> bool:
+    """Whether an entry is of another experiment than this one: of other data or another base
+    (FTLIB_MODEL, FTLIB_ROWS), or of other settings. A changed trial is the tests' concern.
+    """
+    return why.startswith("its ")

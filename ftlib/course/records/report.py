@@ -1,0 +1,50 @@
+"""Tables over records: what is there and what is missing, and what every claim came to."""
+
+from __future__ import annotations
+
+from ftlib.core.profiles import get_profile
+from ftlib.course.records.compute import plan
+from ftlib.course.records.experiment import experiments_of
+from ftlib.course.records.live import open_experiments
+
+
+def state_table(labs: list[str], profile: str | None = None) -> str:
+    """A line an experiment: arms, seeds, entries there, entries to compute and why."""
+    chosen = get_profile(profile)
+    lines = [
+        "| lab | experiment | arms | seeds | entries | to compute |",
+        "|---|---|---|---|---|---|",
+    ]
+    for lab in labs:
+        for experiment in experiments_of(lab):
+            planned = plan(lab, experiment, chosen)
+            reasons = sorted({job.why for job in planned.waiting})
+            left = f"{len(planned.waiting)}: {'; '.join(reasons)}" if reasons else "0"
+            lines.append(
+                f"| {lab} | {experiment.name} | {len(experiment.arms(chosen))} | "
+                f"{experiment.seeds} | {len(planned.record.entries)} | {left} |"
+            )
+    return "\n".join(lines)
+
+
+def claims_table(labs: list[str], profile: str | None = None) -> str:
+    """A line a claim: what was expected, what came, over how many seeds, with the interval."""
+    lines = [
+        "| lab | experiment | claim | expected | result | seeds | as expected |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for lab in labs:
+        experiments = open_experiments(lab, profile)
+        for experiment in experiments_of(lab):
+            if not experiment.claims or plan(lab, experiment, experiments.profile).waiting:
+                continue
+            result = experiments.show(experiment.name)
+            for decision in result.decisions().values():
+                claim = decision.claim
+                unit = f" {claim.unit}" if claim.unit else ""
+                lines.append(
+                    f"| {lab} | {experiment.name} | {claim.text} | {claim.expected} | "
+                    f"{decision.outcome}: {decision.interval}{unit} | {len(decision.values)} | "
+                    f"{'yes' if decision.as_expected else 'no'} |"
+                )
+    return "\n".join(lines)

@@ -1,0 +1,382 @@
+"""Records: what is computed is kept, what has changed is named, what was killed goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import toy_experiments as toy
+
+from ftlib.cli import main
+from ftlib.core.errors import DataError
+from ftlib.core.profiles import get_profile
+from ftlib.course import catalogue
+from ftlib.course.records import digest, figures, store
+from ftlib.course.records.again import compute_again, disagreements, draw_entries
+from ftlib.course.records.compute import RecordingError, record_experiment, record_labs, run_trial
+from ftlib.course.records.digest import code_digest, input_digests, profile_values
+from ftlib.course.records.experiment import LIVE_SEED, Metric, experiments_of, find_experiment
+from ftlib.course.records.live import open_experiments
+from ftlib.course.records.store import Entry, add_entries, best_arm, read_record, to_compute
+
+TINY = get_profile("tiny")
+(TOY,) = toy.EXPERIMENTS
+
+
+@pytest.fixture(autouse=True)
+def toy_lab(tmp_path, monkeypatch):
+    """Lab 3.1.1's experiments are the toy's, and records lie in a folder of the test."""
+    monkeypatch.setattr(store, "RECORDS", tmp_path)
+    monkeypatch.setattr(catalogue, "experiments_module", toy.toy_module)
+    monkeypatch.setattr(digest, "COURSE", "toy_experiments")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    monkeypatch.delenv("FTLIB_LIVE", raising=False)
+
+
+def filled(seeds: int = 10) -> store.Record:
+    """The toy's record, made in this process."""
+    record = read_record("3.1.1", "offsets", TINY)
+    made = {"device": "here", **store.conditions(TOY, TINY)}
+    entries = []
+    for job in to_compute(record, TOY, TINY, seeds):
+        metrics = run_trial(TOY, TINY, job.seed, job.settings)
+        entries.append(Entry(job.arm, job.seed, job.settings, metrics, 0.1, made))
+    add_entries(record, TOY, entries)
+    return record
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+def test_two_processes_compute_what_one_trial_gives():
+    """Seed by seed, in the file and in the record that comes back; a second call has nothing to
+    do.
+    """
+    record = record_experiment("3.1.1", TOY, TINY, seeds=3, processes=2, show=False)
+    again = read_record("3.1.1", "offsets", "tiny")
+    assert again.entries == record.entries and len(again.entries) == 9
+    for (arm, seed), entry in again.entries.items():
+        settings = TOY.arms(TINY)[arm]
+        assert entry.metrics == run_trial(TOY, TINY, seed, settings)
+        assert entry.made["torch"] and entry.made["device"] and entry.made["commit"]
+    assert to_compute(again, TOY, TINY, 3) == []
+    assert len(to_compute(again, TOY, TINY)) == 21  # ten seeds are the experiment's own
+
+
+def test_the_file_has_one_line_an_entry_and_reads_without_ftlib(tmp_path):
+    filled(2)
+    file = tmp_path / "tiny" / "3.1.1-offsets.json"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert sum('{"arm": ' in line for line in lines) == 6
+    content = json.loads("\n".join(lines))
+    assert content["metrics"]["loss"] == "held-out loss (nats)"
+    assert len(content["made"]) == 1 and content["entries"][0]["made"] == 0
+    (row, *_) = read_record("3.1.1", "offsets", "tiny").table()
+    assert row["arm"] == "arm 0" and row["spread"] == 0.1 and "loss" in row and row["device"]
+
+
+def test_numbers_keep_six_digits_and_must_be_finite():
+    assert store.rounded({"a": np.float32(1 / 3), "b": [np.int64(3), 2 / 3]}) == {
+        "a": 0.333333,
+        "b": [3.0, 0.666667],
+    }
+    with pytest.raises(DataError, match="a metric is nan"):
+        store.rounded([float("nan")])
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    file = tmp_path / "tiny" / "3.1.1-offsets.json"
+    file.parent.mkdir()
+    file.write_text("{}")
+    with pytest.raises(DataError, match=r"3.1.1-offsets.json is no record"):
+        read_record("3.1.1", "offsets", "tiny")
+
+
+def test_entries_of_another_process_are_not_lost():
+    one = read_record("3.1.1", "offsets", TINY)
+    filled(1)
+    add_entries(one, TOY, [Entry("arm 0", 5, {}, {}, 0.1, {})])
+    assert len(read_record("3.1.1", "offsets", TINY).entries) == 4
+
+
+def test_arms_that_the_experiment_no_longer_has_are_dropped():
+    record = filled(1)
+    fewer = replace(TOY, arms=lambda profile: {"arm 1": {"arm": 1.0, "spread": 0.1}})
+    add_entries(record, fewer, [])
+    assert [arm for arm, _ in record.entries] == ["arm 1"]
+
+
+# --- what is stale --------------------------------------------------------------------------------
+def whys(experiment=TOY, profile=TINY) -> set[str]:
+    record = read_record("3.1.1", "offsets", TINY)
+    return {job.why for job in to_compute(record, experiment, profile, 2)}
+
+
+def test_nothing_is_stale_when_nothing_has_changed():
+    filled(2)
+    assert whys() == set()
+
+
+def test_a_changed_function_or_constant_that_the_trial_uses_is_named(monkeypatch):
+    filled(2)
+    monkeypatch.setattr(toy, "OFFSET", 2.0)
+    assert whys() == {"the trial's code has changed"}
+
+
+def test_changed_rows_are_named():
+    filled(2)
+    other = replace(TOY, inputs=lambda profile: {"rows": [{"text": "c"}]})
+    assert whys(other) == {"its input 'rows' has changed"}
+
+
+def test_changed_settings_are_named_with_both_values():
+    filled(2)
+    wider = {"arm 0": {"arm": 0.0, "spread": 0.5}}
+    assert whys(replace(TOY, arms=lambda profile: wider)) == {
+        "its setting 'spread' was 0.1 and is 0.5"
+    }
+
+
+def test_a_changed_value_of_the_profile_is_named_if_the_trial_reads_it():
+    filled(2)
+    longer = replace(TINY, study=replace(TINY.study, steps=7), max_new_tokens=1)
+    assert whys(profile=longer) == {"its profile's 'study.steps' was 100 and is 7"}
+    assert profile_values(toy.trial, TINY) == {"study.steps": 100}
+
+
+def test_comments_docstrings_and_blank_lines_do_not_count():
+    source = 'def f(x):\n    """One."""\n\n    # why\n    return x  # so\n'
+    bare = "def f(x):\n    return x\n"
+    assert digest._without_remarks(source) == bare.rstrip()
+    assert "#" in digest._without_remarks('def f():\n    return "# not a comment"\n')
+
+
+def test_the_digest_follows_helpers_and_not_the_library(monkeypatch):
+    before = code_digest(toy.trial)
+    monkeypatch.setattr(toy, "offset_of", toy.measured)
+    assert code_digest(toy.trial) != before
+
+
+def test_inputs_are_rows_files_and_names(tmp_path):
+    file = tmp_path / "weights"
+    file.write_bytes(b"1")
+    first = input_digests({"a": file, "b": [{"x": 1}], "c": "nobody/no-model"})
+    file.write_bytes(b"2")
+    second = input_digests({"a": file, "b": [{"x": 1}], "c": "nobody/no-model"})
+    assert first["a"] != second["a"] and first["b"] == second["b"]
+    assert first["c"] == "hub:nobody/no-model"
+    with pytest.raises(ValueError, match="an input is 3"):
+        input_digests({"d": 3})
+
+
+# --- failures and interruptions -------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "variable, said", [("TOY_FAILS", "RuntimeError: out of luck"), ("TOY_DIES", "exit code 9")]
+)
+def test_a_run_that_fails_is_named_and_costs_no_other(variable, said, monkeypatch):
+    monkeypatch.setenv(variable, "1.0 0")
+    with pytest.raises(RecordingError, match=f"1 of 6 entries failed: arm 1, seed 0: .*{said}"):
+        record_experiment("3.1.1", TOY, TINY, seeds=2, processes=2, show=False)
+    assert len(read_record("3.1.1", "offsets", TINY).entries) == 5
+
+
+def test_a_killed_recording_goes_on_where_it_was(tmp_path):
+    """kill -9 of the command: its workers end too, the file is whole, and the next call computes
+    what is left.
+    """
+    environment = {**os.environ, "TOY_SECONDS": "0.3"}
+    command = [sys.executable, toy.__file__, str(tmp_path)]
+    file = tmp_path / "tiny" / "3.1.1-offsets.json"
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    until = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 10
+    while _group_lives(process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _group_lives(process.pid)
+    some = len(read_record("3.1.1", "offsets", TINY).entries)
+    assert 1 <= some < 30
+    record = record_experiment("3.1.1", TOY, TINY, processes=2, show=False)
+    assert len(record.entries) == 30
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_trial_without_a_promised_metric_is_refused():
+    other = replace(TOY, metrics=(*TOY.metrics, Metric("speed", "speed")))
+    with pytest.raises(ValueError, match="returns no speed"):
+        run_trial(other, TINY, 0, {"arm": 0.0, "spread": 0.1})
+
+
+# --- computed again -------------------------------------------------------------------------------
+def test_an_entry_comes_out_again_and_another_does_not():
+    filled()
+    drawn = draw_entries(["3.1.1"], TINY, 5, "a commit", 1.0)
+    assert len(drawn) == 1  # one an experiment
+    metrics = compute_again(drawn[0], TINY)
+    assert metrics == drawn[0].entry.metrics and not disagreements(drawn[0], metrics)
+    (said,) = disagreements(drawn[0], metrics | {"loss": metrics["loss"] + 5})
+    assert said.startswith(f"3.1.1 offsets (tiny), {drawn[0].entry.arm}, seed")
+    others = [draw_entries(["3.1.1"], TINY, 1, f"commit {i}", 1.0)[0].name for i in range(9)]
+    assert len(set(others)) > 3
+    assert draw_entries(["3.1.1"], TINY, 1, "a commit", 0.01) == []
+
+
+def test_unknown_names_are_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"lab '9\.9' is unknown"):
+        experiments_of("9.9")
+    with pytest.raises(ValueError, match=r"'rates': lab 3\.1\.1 has the experiments offsets"):
+        find_experiment("3.1.1", "rates")
+    with pytest.raises(ValueError, match=r"experiment 'rates' is unknown in 3\.1\.1"):
+        record_labs(["3.1.1"], "tiny", ["rates"])
+
+
+def test_the_command_shows_what_is_there_and_what_each_claim_came_to(capsys):
+    assert main(["record", "3.1.1", "--state", "--profile", "tiny"]) == 0
+    assert "| 3.1.1 | offsets | 3 | 10 | 0 | 30: not computed yet |" in capsys.readouterr().out
+    filled()
+    assert main(["record", "3.1.1", "--claims", "--profile", "tiny"]) == 0
+    out = capsys.readouterr().out
+    assert "| loss, arm 1 − arm 0 | above | above: " in out and " nats | 10 | yes |" in out
+
+
+# --- in the notebook ------------------------------------------------------------------------------
+def test_the_best_arm_is_the_recorded_one_or_the_default():
+    arms = ["arm 1", "arm 0"]
+    assert best_arm("3.1.1", "offsets", "loss", arms, "arm 1", TINY) == "arm 1"
+    filled(2)
+    assert best_arm("3.1.1", "offsets", "loss", arms, "arm 1", TINY) == "arm 0"
+
+
+def test_the_live_runs_are_of_another_seed_and_inside_what_is_expected():
+    filled()
+    result = open_experiments("3.1.1", TINY).run("offsets")
+    assert result.is_recorded and list(result.live) == ["arm 0", "arm 1"]
+    assert LIVE_SEED not in result.seeds and len(result.seeds) == 10
+    assert result.live["arm 0"] == run_trial(TOY, TINY, LIVE_SEED, TOY.arms(TINY)["arm 0"])
+    assert "all lie inside" in result.live_line("loss")
+    assert result.sample("arm 0", "steps") == 100
+
+
+def test_a_students_function_that_measures_something_else_lies_outside():
+    filled()
+
+    def far_off(noise: float) -> float:
+        return 1000.0
+
+    result = open_experiments("3.1.1", TINY).run("offsets", measure=far_off)
+    assert "**2 lie outside**" in result.live_line("loss")
+
+
+def test_equal_runs_leave_room_for_one_step_of_the_metric():
+    """The shares are 0, 0.5 and 1 in every run: an interval without width would leave nothing."""
+    filled()
+    result = open_experiments("3.1.1", TINY).run("offsets")
+    (first, _) = result.inside("shares")
+    assert first.holds and first.expected.high == pytest.approx(0.5 + 1 / 3)
+
+
+def test_without_a_record_a_few_seeds_run_and_no_conclusion_is_drawn():
+    result = open_experiments("3.1.1", TINY).run("offsets")
+    assert not result.is_recorded and result.seeds == [0, 1, 2] and not result.live
+    assert "There is no record of this experiment for the profile tiny. 3 seeds ran here" in (
+        result.live_line("loss")
+    )
+    said = result.conclude("first")
+    assert "too few for a conclusion (5 at least)" in said and "above" not in said
+
+
+def test_what_is_only_shown_runs_nothing_and_says_what_would():
+    """A sweep of hundreds of runs starts in no notebook by itself."""
+    result = open_experiments("3.1.1", TINY).show("offsets")
+    assert result.arms == [] and result.live == {} and not result.has("arm 0")
+    said = result.live_line("loss")
+    assert "`ftlib record 3.1.1 --experiment offsets --profile tiny` makes its 30 runs." in said
+    assert result.conclude("first").startswith(
+        "loss, arm 1 − arm 0: not measured here. There is no"
+    )
+    for figure in (
+        figures.dots(result, "loss", "t"),
+        figures.sweep(result, "loss", {"toy": {1.0: "arm 1"}}, "t", "x"),
+        figures.plane(result, "loss", "shares", "t"),
+        figures.courses(result, "shares", "t", "x"),
+    ):
+        texts = [text.get_text() for text in figure.axes[0].texts]
+        assert texts == ["no record for the profile tiny"]
+        plt.close(figure)
+
+
+# --- figures --------------------------------------------------------------------------------------
+def test_figures_show_every_seed_the_interval_and_the_live_run():
+    filled()
+    result = open_experiments("3.1.1", TINY).run("offsets")
+    seeds, live = 3, 2  # columns of dots, stars
+    axes = figures.dots(result, "loss", "t").axes[0]
+    dots = [line for line in axes.lines if len(line.get_xdata()) == 10]
+    stars = [line for line in axes.lines if line.get_marker() == "*" and len(line.get_xdata())]
+    assert len(dots) == seeds and len(stars) == live
+    places = {0.0: "arm 0", 1.0: "arm 1", 2.0: "arm 2"}
+    axes = figures.sweep(result, "loss", {"toy": places}, "t", "x", log_x=False).axes[0]
+    means = [result.means(arm, "loss").mean() for arm in places.values()]
+    assert axes.lines[0].get_ydata() == pytest.approx(means) and len(axes.collections) == 1
+    axes = figures.plane(result, "loss", "shares", "t").axes[0]
+    assert axes.get_xlabel() == "held-out loss (nats)" and axes.get_ylabel() == "right answers"
+    axes = figures.courses(result, "shares", "t", "item", arms=["arm 0"]).axes[0]
+    assert axes.lines[0].get_ydata() == pytest.approx([0, 0.5, 1])
+    plt.close("all")
+
+
+def test_a_record_of_other_data_is_not_laid_beside(monkeypatch):
+    filled()
+    monkeypatch.setattr(toy.EXPERIMENTS[0].inputs, "__code__", (lambda profile: {}).__code__)
+    assert open_experiments("3.1.1", TINY).run("offsets").is_recorded
+    other = (lambda profile: {"rows": [{"text": "other"}]}).__code__
+    monkeypatch.setattr(toy.EXPERIMENTS[0].inputs, "__code__", other)
+    result = open_experiments("3.1.1", TINY).run("offsets")
+    assert "The record does not fit: its input 'rows' has changed." in result.live_line("loss")
+
+
+def test_all_seeds_run_live_on_request(monkeypatch):
+    filled(1)
+    monkeypatch.setenv("FTLIB_LIVE", "1")
+    result = open_experiments("3.1.1", TINY).run("offsets")
+    assert len(result.seeds) == 10 and not result.is_recorded
+
+
+# --- claims ---------------------------------------------------------------------------------------
+def test_claims_are_decided_over_seeds_with_holm_and_read_out():
+    """Paired, the arms differ by 1 ± 0.1·√2 a seed: ten seeds show it. Equal shares show
+    nothing.
+    """
+    filled()
+    result = open_experiments("3.1.1", TINY).show("offsets")
+    decisions = result.decisions()
+    assert decisions["first"].outcome == "above" and decisions["trend"].outcome == "above"
+    assert decisions["equal"].outcome == "none" and decisions["equal"].p == 1
+    said = result.conclude("first")
+    assert (
+        said.endswith("It is above.") and "over 10 seeds (t test, Holm over 3 comparisons" in said
+    )
+    losses = [result.means(f"arm {i}", "loss") for i in range(3)]
+    assert decisions["first"].interval.mean == pytest.approx((losses[1] - losses[0]).mean())
+    assert decisions["trend"].values == pytest.approx((losses[2] - losses[0]) / 2)
+
+
+def test_four_seeds_decide_nothing():
+    filled(4)
+    decision = open_experiments("3.1.1", TINY).show("offsets").decisions()["first"]
+    assert decision.outcome == "open" and not decision.as_expected

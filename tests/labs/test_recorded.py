@@ -1,0 +1,71 @@
+"""The committed records: whole, of today's code and data, and what they say comes out again."""
+
+import subprocess
+
+import pytest
+
+from ftlib.core.paths import ROOT
+from ftlib.core.profiles import get_profile
+from ftlib.course.catalogue import MODULES
+from ftlib.course.records.again import compute_again, disagreements, draw_entries
+from ftlib.course.records.experiment import experiments_of
+from ftlib.course.records.live import open_experiments
+from ftlib.course.records.store import RECORDS, read_record, record_path, to_compute
+
+FEW = 3  # entries that are computed again
+LONGEST = 15.0  # seconds that such an entry took when it was recorded
+MOST_BYTES = 400_000  # of one record: numbers and short samples
+
+RECORDED = []
+for lab in MODULES:
+    for experiment in experiments_of(lab):
+        for profile in experiment.profiles:
+            RECORDED.append((lab, experiment, profile))
+NAMES = [f"{lab} {experiment.name} {profile}" for lab, experiment, profile in RECORDED]
+each = pytest.mark.parametrize("lab, experiment, profile", RECORDED, ids=NAMES)
+
+
+def this_commit() -> str:
+    """What draws the entries to compute again: another commit, other entries."""
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True)
+    return done.stdout.decode().strip() or "no checkout"
+
+
+DRAWN = draw_entries(list(MODULES), get_profile("tiny"), FEW, this_commit(), LONGEST)
+
+
+@each
+def test_every_arm_and_seed_is_recorded_with_todays_code_and_data(lab, experiment, profile):
+    jobs = to_compute(read_record(lab, experiment.name, profile), experiment, get_profile(profile))
+    reasons = sorted({job.why for job in jobs})
+    assert not jobs, (
+        f"{len(jobs)} entries are missing or stale ({'; '.join(reasons)}): "
+        f"`ftlib record {lab} --experiment {experiment.name} --profile {profile}`"
+    )
+    assert record_path(lab, experiment.name, profile).stat().st_size < MOST_BYTES
+
+
+@each
+def test_a_claim_has_ten_seeds_and_a_reading_for_whatever_comes(lab, experiment, profile):
+    chosen = get_profile(profile)
+    arms = experiment.arms(chosen)
+    assert set(experiment.live or ()) <= set(arms)
+    for claim in experiment.claims:
+        assert experiment.seeds >= (10 if profile == "tiny" else 5)
+        assert set(claim.contrast.arms) <= set(arms)
+        readings = [claim.above, claim.below, claim.none]
+        assert len(set(readings)) == 3 and min(map(len, readings)) > 30
+    if experiment.claims:
+        result = open_experiments(lab, chosen).show(experiment.name)
+        for decision in result.decisions().values():
+            assert decision.outcome in ("above", "below", "none")
+
+
+def test_no_record_is_left_of_an_experiment_that_is_gone():
+    known = {record_path(lab, e.name, profile) for lab, e, profile in RECORDED}
+    assert set(RECORDS.rglob("*.json")) <= known
+
+
+@pytest.mark.parametrize("drawn", DRAWN, ids=[drawn.name for drawn in DRAWN])
+def test_a_few_entries_come_out_again(drawn):
+    assert not disagreements(drawn, compute_again(drawn, get_profile("tiny")))
