@@ -26,7 +26,7 @@ from ftlib.course.lab_3_1_4.sft_loss import sft_loss
 from ftlib.course.lab_3_1_4.train_loop import train_loop
 from ftlib.course.records.kit import held_out_loss, rows_of
 from ftlib.data.load import load_base_text
-from ftlib.evaluation.generate import generate_ids, answer_texts, few_shot_messages
+from ftlib.evaluation.generate import answer_texts, few_shot_messages, generate_ids
 from ftlib.evaluation.judges import normalise
 from ftlib.evaluation.metrics import forgetting, perplexity
 from ftlib.models.load import load_model
@@ -167,6 +167,14 @@ def known_shapes(profile: Profile) -> dict[str, frozenset[str]]:
     return {family: frozenset(own) for family, own in shapes.items()}
 
 
+SAMPLES = 6  # answers that an entry of the record keeps
+
+
+def few_samples(asked: dict[str, Any]) -> dict[str, Any]:
+    """What `ask` found, with the first answers alone."""
+    return {**asked, "answers": asked["answers"][:SAMPLES]}
+
+
 def ask(
     profile: Profile,
     model: nn.Module,
@@ -176,7 +184,7 @@ def ask(
 ) -> dict[str, Any]:
     """Greedy answers to the rows' questions. By row: `right` up to the first line break,
     `right_uncut` as a whole, `form` (the shape of a training answer of its family), `stopped` (it
-    ended by itself).
+    ended by itself); and all `answers`.
     """
     prompts = []
     for row in rows:
@@ -194,7 +202,7 @@ def ask(
         found["right_uncut"].append(float(normalise(text) == wanted))
         found["form"].append(float(skeleton(line) in shapes.get(row["family"], ())))
         found["stopped"].append(float(len(tokens) < most))
-    return {**found, "answers": texts[:8]}
+    return {**found, "answers": texts}
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -341,7 +349,7 @@ def prompt_trial(
             return of_families(own, [row["family"]])
         return others if shown == "others" else []
 
-    return ask(profile, model, tokenizer, golden, shots)
+    return few_samples(ask(profile, model, tokenizer, golden, shots))
 
 
 def form_trial(
@@ -386,7 +394,7 @@ def form_trial(
         learning_rate=learning_rate,
         train_loop=train_loop,
     )
-    return ask(profile, model, tokenizer, golden)
+    return few_samples(ask(profile, model, tokenizer, golden))
 
 
 # --- markers --------------------------------------------------------------------------------------
@@ -464,7 +472,7 @@ def marker_trial(
     asked = ask(profile, model, tokenizer, golden_rows(profile)[:ASKED])
     rows = golden_rows(profile)
     return {
-        **asked,
+        **few_samples(asked),
         "loss": held_out_loss(model, tokenizer, rows, profile.max_length),
         "training_loss": float(np.mean(losses[-5:])),
     }
