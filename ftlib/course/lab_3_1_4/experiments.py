@@ -49,17 +49,9 @@ def _inputs(profile: Profile) -> dict[str, Any]:
 
 
 # --- rates ----------------------------------------------------------------------------------------
-def fits(profile: Profile, method: str) -> bool:
-    """Whether the profile's machine can train by this method: full fine-tuning needs the memory,
-    prefix tuning a KV cache, which gradient checkpointing drops.
-    """
-    if method == FULL:
-        return profile.full_finetuning
-    return method != PREFIX or not profile.gradient_checkpointing
-
-
 def methods_of(profile: Profile) -> list[str]:
-    return [method for method in METHODS if fits(profile, method)]
+    """What the profile's machine can train side by side: its own list, and LoRA on four bits."""
+    return [method for method in METHODS if method == "QLoRA" or method in profile.methods]
 
 
 def middle_rate(profile: Profile, method: str) -> float:

@@ -185,15 +185,18 @@ METHODS = (
 
 # --- form and content -----------------------------------------------------------------------------
 def _cut_helps(by_arm: ByArm) -> float:
-    run = by_arm[OWN_SHOWN]
-    return float(np.mean(run["right"]) - np.mean(run["right_uncut"]))
+    """The mean over both prompts."""
+    gains = []
+    for arm in (OWN_SHOWN, OTHERS_SHOWN):
+        gains.append(np.mean(by_arm[arm]["right"]) - np.mean(by_arm[arm]["right_uncut"]))
+    return float(np.mean(gains))
 
 
 FORM = (
     Claim(
         "newline",
-        "few-shot prompt, scored up to the first line break − as a whole",
-        Contrast((OWN_SHOWN,), _cut_helps),
+        "both few-shot prompts, scored up to the first line break − as a whole",
+        Contrast((OWN_SHOWN, OTHERS_SHOWN), _cut_helps),
         "above",
         unit=POINTS,
         above=(

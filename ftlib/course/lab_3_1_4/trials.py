@@ -34,7 +34,7 @@ from ftlib.training.memory_meter import peak_bytes
 
 POOL = 1500  # training rows from which a short run draws
 SHOTS = 3  # solved examples of a family that a prompt shows
-TEXTS = 24  # held-out texts of the base's own domain on which forgetting is measured
+TEXTS = 16  # held-out texts of the base's own domain on which forgetting is measured
 VALIDATION = 60  # rows on which settings are chosen
 ASKED = 50  # golden questions that are asked after a run
 PLACES = (0.1, 0.25, 0.5, 1.0)  # shares of the steps after which a run is looked at
@@ -235,8 +235,10 @@ def train(
 ) -> tuple[list[float], list]:
     """Train on the answers in the rows with the lab's own loop: `fit`'s losses and looks."""
     steps = steps or short_steps(profile)
-    encoded = encode_rows(tokenizer, list(rows), profile.max_length)
-    batches = shuffled_batches(encoded, steps, batch or short_batch(profile), seed, micro)
+    batch = batch or short_batch(profile)
+    order = np.random.default_rng(seed).permutation(len(rows))[: 2 * steps * batch]
+    encoded = encode_rows(tokenizer, [rows[i] for i in order], profile.max_length)
+    batches = shuffled_batches(encoded, steps, batch, seed, micro)
     batch_loss = loss_by(model, tokenizer.pad_token_id, profile.precision, pad_batch, sft_loss)
     at = sorted({max(1, round(share * steps)) for share in places})
     return fit(model, batch_loss, batches, lr, at, look, learning_rate, train_loop)
@@ -267,7 +269,7 @@ def method_trial(
 ) -> dict[str, Any]:
     """Train, and look on the way at what is learnt of the golden set and what is forgotten."""
     model, tokenizer = with_method(profile, method, seed)
-    golden = golden_rows(profile)
+    golden = golden_rows(profile)[:ASKED]
 
     def look() -> tuple[float, float]:
         loss = held_out_loss(model, tokenizer, golden, profile.max_length)
@@ -287,7 +289,7 @@ def method_trial(
         learning_rate=learning_rate,
         train_loop=train_loop,
     )
-    asked = ask(profile, model, tokenizer, golden[:ASKED])
+    asked = ask(profile, model, tokenizer, golden)
     return {
         "loss": seen[-1][0],
         "forgotten": seen[-1][1],
@@ -298,12 +300,15 @@ def method_trial(
     }
 
 
+COSTED = 200  # rows, of which the longest make the step that is measured
+
+
 def cost_trial(profile: Profile, seed: int, method: str) -> dict[str, float]:
     """What one step takes: the numbers that train, the bytes held before it, the most that it makes
     beside them, and the time of a step.
     """
     model, tokenizer = with_method(profile, method, seed)
-    encoded = encode_rows(tokenizer, train_rows(profile), profile.max_length)
+    encoded = encode_rows(tokenizer, train_rows(profile)[:COSTED], profile.max_length)
     longest = sorted(encoded, key=lambda row: -len(row["input_ids"]))[: short_batch(profile)]
     batch_loss = loss_by(model, tokenizer.pad_token_id, profile.precision)
     trained = [q for q in model.parameters() if q.requires_grad]
@@ -434,25 +439,22 @@ def untie(model: nn.Module) -> None:
     model.config.tie_word_embeddings = False
 
 
-def copy_rows(model: nn.Module, tokenizer, places: dict[str, str], layers: Sequence[str]) -> None:
-    """Overwrite the rows of some tokens by those of others, in the "input" embedding, the "output"
-    layer, or both.
+def swap_output_rows(model: nn.Module, tokenizer, one: str, other: str) -> None:
+    """Exchange two tokens' rows of the output layer. A copy would not do: two tokens with one row
+    have the same score everywhere, and greedy decoding then says the first of them.
     """
-    chosen = {"input": model.get_input_embeddings(), "output": model.get_output_embeddings()}
+    ids = tokenizer.convert_tokens_to_ids([one, other])
+    weight = model.get_output_embeddings().weight
     with torch.no_grad():
-        for layer in layers:
-            weight = chosen[layer].weight
-            for token, source in places.items():
-                ids = tokenizer.convert_tokens_to_ids([token, source])
-                weight[ids[0]] = weight[ids[1]]
+        weight[ids] = weight[ids[::-1]]
 
 
 def marker_trial(
     profile: Profile, seed: int, turns: str, stop: str, lr: float, head: str = "as it is"
 ) -> dict[str, Any]:
     """LoRA under a template whose markers of the turns and whose stop token are the model's "own"
-    or "spare" ones. `head`: "as it is", or "own row" (untied, and the stop's row there is that of
-    the model's own stop).
+    or "spare" ones. `head`: "as it is", or "own row" (untied, and the two stops' rows there are
+    exchanged, so that the spare one has a trained row).
     """
     model, tokenizer = fresh_base(profile)
     user, assistant, end = own_markers(tokenizer, golden_rows(profile)[0])
@@ -464,13 +466,13 @@ def marker_trial(
         end = spare[2]
     if head == "own row":
         untie(model)
-        copy_rows(model, tokenizer, {end: own_end}, ["output"])
+        swap_output_rows(model, tokenizer, end, own_end)
     model, tokenizer = with_markers(model, tokenizer, user, assistant, end)
     torch.manual_seed(seed)
     add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank)
     losses, _ = train(profile, model, tokenizer, train_rows(profile), seed, lr)
     asked = ask(profile, model, tokenizer, golden_rows(profile)[:ASKED])
-    rows = golden_rows(profile)
+    rows = golden_rows(profile)[:ASKED]
     return {
         **few_samples(asked),
         "loss": held_out_loss(model, tokenizer, rows, profile.max_length),
@@ -480,8 +482,9 @@ def marker_trial(
 
 # --- few rows, many times -------------------------------------------------------------------------
 FEW = 24
-FEW_ROUNDS = 1.5  # times the steps of a short run
-FEW_PLACES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+FEW_HELD_OUT = 40
+FEW_ROUNDS = 1.25  # times the steps of a short run
+FEW_PLACES = (0.1, 0.2, 0.4, 0.7, 1.0)
 
 
 def few_places(profile: Profile) -> list[int]:
@@ -504,7 +507,7 @@ def few_trial(
     and how many are answered right.
     """
     model, tokenizer = with_method(profile, "LoRA", seed)
-    held_out = validation_rows(profile)
+    held_out = validation_rows(profile)[:FEW_HELD_OUT]
     every = of_families(train_rows(profile), families_of(held_out))
     order = np.random.default_rng(seed).permutation(len(every))
     own = [every[i] for i in order[:rows]]
