@@ -26,7 +26,6 @@ from ftlib.course.records.store import best_arm
 
 LAB = "3.1.4"
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
-SHORT = 2.0  # times the profile's rate: the middle one of a run that is this short
 METHODS = (FULL, "LoRA", "DoRA", "QLoRA", PREFIX, BOTTLENECK)
 
 LOSS = Metric("loss", "golden loss", "nats a token", lower_is_better=True)
@@ -55,13 +54,13 @@ def methods_of(profile: Profile) -> list[str]:
 
 
 def middle_rate(profile: Profile, method: str) -> float:
-    """The rate around which a method's are tried."""
+    """The rate around which a method's are tried: the profile's."""
     own = {
         FULL: profile.lr_full,
         PREFIX: profile.lr_prefix,
         BOTTLENECK: profile.lr_bottleneck,
     }
-    return SHORT * own.get(method, profile.lr_lora)
+    return own.get(method, profile.lr_lora)
 
 
 def rates_of(profile: Profile, method: str) -> dict[float, str]:

@@ -83,8 +83,8 @@ def best_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
     inside = "all lie inside the rates that were tried."
     if edges:
         inside = (
-            f"at the edge of what was tried: {', '.join(edges)}; its best may lie beyond, and "
-            "what is said of it below holds for these rates."
+            f"at the edge of what was tried: {', '.join(edges)}; their best may lie beyond, and "
+            "what is said of them below holds for these rates."
         )
     return f"Best rate and its validation loss: {'; '.join(parts)}. Of the best rates, {inside}"
 
@@ -123,7 +123,7 @@ def _course(
     scale: int = 1,
 ) -> None:
     """Every seed as a thin line, their mean as a thick one, and the live run in black."""
-    runs = scale * result.values(arm, metric)  # (seeds, looks)
+    runs: np.ndarray = scale * result.values(arm, metric)  # (seeds, looks)
     look = style(i)
     ax.plot(places, runs.T, color=look["color"], alpha=0.25, linewidth=0.8)
     ax.plot(places, runs.mean(0), label=name, **look)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-READ = {"facecolor": "0.88", "edgecolor": "black"}
-TRAINED = {"facecolor": "white", "edgecolor": "black", "hatch": "////"}
+READ: dict[str, Any] = {"facecolor": "0.88", "edgecolor": "black"}
+TRAINED: dict[str, Any] = {"facecolor": "white", "edgecolor": "black", "hatch": "////"}
 WIDTH = 0.62  # of a token's box
 
 

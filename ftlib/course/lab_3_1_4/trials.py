@@ -126,8 +126,9 @@ def with_method(profile: Profile, method: str, seed: int):
         return prefix.add_prefix(model), tokenizer
     if method == BOTTLENECK:
         return bottleneck.add_bottleneck(model, size=4 * profile.rank), tokenizer
-    lora = {"r": profile.rank, "lora_alpha": 2 * profile.rank}
-    return add_lora(model, **lora, use_dora=method == "DoRA"), tokenizer
+    use_dora = method == "DoRA"
+    add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank, use_dora=use_dora)
+    return model, tokenizer
 
 
 # --- measures -------------------------------------------------------------------------------------
