@@ -108,5 +108,6 @@ LEARNING_RATE = Exercise(
         "For the rest: which share of the steps after the warm-up is done? It runs from 0 to 1.",
         "(1 + cos(π · done)) / 2 falls from 1 to 0, flat at both ends.",
     ),
+    points=1,
     tolerance=1e-7,
 )
