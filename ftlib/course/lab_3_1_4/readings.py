@@ -61,7 +61,7 @@ METHODS = (
             "follow for a longer one; look at whether the curves still fall at the last step."
         ),
         below=(
-            "LoRA has learnt more, with a twelfth of the trained numbers: on a task that mostly "
+            "LoRA has learnt more, with a small part of the trained numbers: on a task that mostly "
             "asks for what the base knows, the full model's freedom is no advantage. Biderman et "
             "al. find the opposite on code and mathematics, which the base has to learn."
         ),
@@ -277,7 +277,10 @@ FORM = (
             "middle panel shows."
         ),
         below="Rows of the family itself do harm here. Look at single answers before you go on.",
-        none="Rows of the family itself add nothing that is shown: all of the gain transfers.",
+        none=(
+            "Rows of the family itself add nothing that is shown: as far as ten seeds can tell, "
+            "the gain transfers from other families."
+        ),
     ),
     Claim(
         "shuffled",
