@@ -484,8 +484,8 @@ def marker_trial(
 # --- few rows, many times -------------------------------------------------------------------------
 FEW = 24
 FEW_HELD_OUT = 40
-FEW_ROUNDS = 1.25  # times the steps of a short run
-FEW_PLACES = (0.1, 0.2, 0.4, 0.7, 1.0)
+FEW_ROUNDS = 1.0  # times the steps of a short run
+FEW_PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def few_places(profile: Profile) -> list[int]:
