@@ -484,13 +484,12 @@ def marker_trial(
 # --- few rows, many times -------------------------------------------------------------------------
 FEW = 24
 FEW_HELD_OUT = 40
-FEW_ROUNDS = 1.0  # times the steps of a short run
 FEW_PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def few_places(profile: Profile) -> list[int]:
     """The steps at which the run on few rows is looked at."""
-    steps = round(FEW_ROUNDS * short_steps(profile))
+    steps = short_steps(profile)
     return sorted({max(1, round(share * steps)) for share in FEW_PLACES})
 
 
@@ -523,7 +522,6 @@ def few_trial(
     def constant(step: int, steps: int, peak: float, warmup: int) -> float:
         return learning_rate(min(step, warmup), steps, peak, warmup)
 
-    steps = round(FEW_ROUNDS * short_steps(profile))
     _, seen = train(
         profile,
         model,
@@ -533,7 +531,6 @@ def few_trial(
         lr,
         FEW_PLACES,
         look,
-        steps=steps,
         micro=4,
         pad_batch=pad_batch,
         sft_loss=sft_loss,
