@@ -8,7 +8,16 @@ import torch
 from torch import nn
 
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_4 import experiments, loop, open_requests, pictures, readings, trials
+from ftlib.course.lab_3_1_4 import (
+    experiments,
+    form_trials,
+    loop,
+    marker_trials,
+    open_requests,
+    pictures,
+    readings,
+    trials,
+)
 from ftlib.course.lab_3_1_4.schematic import draw_pipeline
 from ftlib.course.lab_3_1_4.trade_off import TradeOff
 from ftlib.course.records.experiment import find_experiment
@@ -55,10 +64,10 @@ def test_a_look_in_between_changes_nothing_of_the_training():
 
 def test_shuffled_answers_stay_in_their_family_and_leave_their_question():
     rows = trials.train_rows(TINY)[:300]
-    other = trials.shuffle_answers(rows, seed=3)
+    other = form_trials.shuffle_answers(rows, seed=3)
     for family in trials.families_of(rows):
-        own = trials.of_families(rows, [family])
-        given = trials.of_families(other, [family])
+        own = form_trials.of_families(rows, [family])
+        given = form_trials.of_families(other, [family])
         assert answers(own) == answers(given)
         assert [r["messages"][:-1] for r in own] == [r["messages"][:-1] for r in given]
     moved = [a["messages"][-1] != b["messages"][-1] for a, b in zip(rows, other, strict=True)]
@@ -66,11 +75,11 @@ def test_shuffled_answers_stay_in_their_family_and_leave_their_question():
 
 
 def test_the_few_rows_are_those_that_the_prompt_shows_and_others_hold_none_of_the_asked():
-    asked = trials.asked_families(TINY, seed=1)
+    asked = form_trials.asked_families(TINY, seed=1)
     every = trials.families_of(trials.golden_rows(TINY))
     assert len(asked) == 6 and set(asked) < set(every)
-    assert asked != trials.asked_families(TINY, seed=2)
-    few = trials.first_of_each(trials.train_rows(TINY), asked, seed=1)
+    assert asked != form_trials.asked_families(TINY, seed=2)
+    few = form_trials.first_of_each(trials.train_rows(TINY), asked, seed=1)
     assert len(few) == trials.SHOTS * len(asked)
     assert trials.families_of(few) == asked
 
@@ -142,8 +151,8 @@ class Words:
 def test_exchanged_output_rows_leave_the_way_in_as_it_is():
     model = Tied()
     before = model.embedding.weight.detach().clone()
-    trials.untie(model)
-    trials.swap_output_rows(model, Words(), "4", "1")
+    marker_trials.untie(model)
+    marker_trials.swap_output_rows(model, Words(), "4", "1")
     torch.testing.assert_close(model.embedding.weight.detach(), before)
     torch.testing.assert_close(model.head.weight, before[[0, 4, 2, 3, 1]])
     assert not model.config.tie_word_embeddings and not model.head.weight.requires_grad
@@ -151,7 +160,7 @@ def test_exchanged_output_rows_leave_the_way_in_as_it_is():
 
 def test_own_markers_are_named_in_the_order_user_assistant_end():
     _, tokenizer = trials.fresh_base(TINY)
-    own = trials.own_markers(tokenizer, trials.golden_rows(TINY)[0])
+    own = marker_trials.own_markers(tokenizer, trials.golden_rows(TINY)[0])
     assert own == ["<|user|>", "<|assistant|>", "<|end|>"]
 
 
@@ -159,8 +168,8 @@ def test_the_template_of_the_models_own_markers_is_its_own_template():
     model, tokenizer = trials.fresh_base(TINY)
     row = trials.golden_rows(TINY)[0]
     before = tokenizer.apply_chat_template(row["messages"], return_dict=True)["input_ids"]
-    own = trials.own_markers(tokenizer, row)
-    _, changed = trials.with_markers(model, tokenizer, *own)
+    own = marker_trials.own_markers(tokenizer, row)
+    _, changed = marker_trials.with_markers(model, tokenizer, *own)
     after = changed.apply_chat_template(row["messages"], return_dict=True)["input_ids"]
     assert after == before
 

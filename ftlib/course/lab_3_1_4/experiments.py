@@ -9,14 +9,13 @@ from typing import Any
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_4 import readings
+from ftlib.course.lab_3_1_4.form_trials import few_trial, form_trial
+from ftlib.course.lab_3_1_4.marker_trials import marker_trial
 from ftlib.course.lab_3_1_4.trials import (
     BOTTLENECK,
     FULL,
     PREFIX,
     cost_trial,
-    few_trial,
-    form_trial,
-    marker_trial,
     method_trial,
     rate_trial,
 )
