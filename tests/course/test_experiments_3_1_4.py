@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from ftlib.core.errors import DataError
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_4 import (
     experiments,
@@ -41,6 +42,14 @@ def test_batches_hold_every_row_once_a_round_and_count_their_answer_tokens():
     assert {count for batch in batches for _, count in batch} == {4}
     assert loop.shuffled_batches(rows, 5, 4, 0, 2) == batches
     assert loop.shuffled_batches(rows, 5, 4, 1, 2) != batches
+
+
+def test_no_rows_and_rows_of_one_family_are_refused(monkeypatch):
+    with pytest.raises(DataError, match="rows is empty"):
+        loop.shuffled_batches([], steps=2, batch=2, seed=0)
+    monkeypatch.setattr(form_trials, "golden_rows", lambda profile: [{"family": "sql"}])
+    with pytest.raises(DataError, match="one family, 'sql'"):
+        form_trials.asked_families(TINY, seed=0)
 
 
 def test_a_look_in_between_changes_nothing_of_the_training():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ftlib.core.errors import DataError
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_4.learning_rate import learning_rate
 from ftlib.course.lab_3_1_4.pad_batch import pad_batch
@@ -32,8 +33,13 @@ from ftlib.course.records.kit import held_out_loss
 
 # --- rows -----------------------------------------------------------------------------------------
 def asked_families(profile: Profile, seed: int) -> list[str]:
-    """Half of the golden set's families, drawn by the seed."""
+    """Half of the golden set's families, drawn by the seed. DataError for rows of one family."""
     every = families_of(golden_rows(profile))
+    if len(every) < 2:
+        raise DataError(
+            f"the golden rows of profile {profile.name} are of one family, {every[0]!r}: form "
+            "cannot be told from content by other families' rows; use rows of several"
+        )
     order = np.random.default_rng(seed).permutation(len(every))
     return sorted(every[i] for i in order[: (len(every) + 1) // 2])
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ftlib.core.errors import DataError
 from ftlib.course.lab_3_1_4.learning_rate import learning_rate
 from ftlib.course.lab_3_1_4.pad_batch import pad_batch
 from ftlib.course.lab_3_1_4.sft_loss import sft_loss
@@ -31,8 +32,10 @@ def shuffled_batches(
     rows: Sequence[dict], steps: int, batch: int, seed: int, micro: int = MICRO
 ) -> list[list[tuple]]:
     """A batch a step, each a list of micro-batches (rows, answer tokens): all rows in a new order
-    in every round, whatever their lengths.
+    in every round, whatever their lengths. DataError where there are none.
     """
+    if not rows:
+        raise DataError("rows is empty: there is nothing to train on")
     random = np.random.default_rng(seed)
     order: list[int] = []
     batches = []
