@@ -53,10 +53,12 @@ def methods_of(profile: Profile) -> list[str]:
 
 
 def middle_rate(profile: Profile, method: str) -> float:
-    """The rate around which a method's are tried: the profile's."""
+    """The rate around which a method's are tried: the profile's; for a prefix a quarter of it, as
+    these batches are small and of all lengths.
+    """
     own = {
         FULL: profile.lr_full,
-        PREFIX: profile.lr_prefix,
+        PREFIX: profile.lr_prefix / 4,
         BOTTLENECK: profile.lr_bottleneck,
     }
     return own.get(method, profile.lr_lora)
