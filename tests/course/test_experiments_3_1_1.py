@@ -162,7 +162,7 @@ def map_result():
 
 def test_the_valley_of_the_map_is_found(map_result):
     found = sweeps.best_rates(map_result)
-    assert len(found) == 9 and found[64, 256] == pytest.approx((5e-4, 1 / 64))
+    assert len(found) == 12 and found[64, 256] == pytest.approx((5e-4, 1 / 64))
     alphas = experiments.ALPHAS
     rates = [found[16, alpha][0] for alpha in alphas]
     assert sweeps.exponent(alphas, rates) == pytest.approx(-0.75)

@@ -7,8 +7,10 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ftlib.course.explorable import Explorable, slider
+from ftlib.course.lab_3_1_1.experiments import GRID_FACTORS
 from ftlib.course.lab_3_1_1.sweeps import arms_with, rates_at
 from ftlib.course.plots import style
 from ftlib.course.records.figures import LIVE
@@ -93,6 +95,7 @@ class RankMap(Explorable):
             ylabel="validation loss (nats a token)",
             title=f"Validation loss by rate, alpha = {chosen['alpha']}",
         )
+        ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
         ax.legend(fontsize="small")
 
     def _draw_plane(self, ax: Axes, arm: str) -> None:
@@ -113,12 +116,13 @@ class RankMap(Explorable):
             ylabel="forgotten (nats a token)",
             title="All runs: learnt and forgotten",
         )
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize="small")
 
 
 def _multiple(rates, rate: float) -> float:
-    """The rate as a multiple of the middle one, to two digits."""
-    middle = sorted(rates)[len(rates) // 2]
+    """The rate as a multiple of that around which its alpha was tried, to two digits."""
+    middle = sorted(rates)[GRID_FACTORS.index(1.0)]
     return float(f"{rate / middle:.2g}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.records.experiment import Claim, Contrast, difference, log_ratio
 
 NATS = "nats a token"
 
@@ -194,23 +194,22 @@ METHODS = (
 LONG = (
     Claim(
         "learnt",
-        "test loss, LoRA − full, three times the steps",
-        difference("loss", "LoRA", "full"),
+        "ln of test loss, LoRA over full, three times the steps",
+        log_ratio("loss", "LoRA", "full"),
         "none",
-        unit=NATS,
         above=(
-            "LoRA is still behind after three times the steps. Compare with the gap of the short "
-            "run: if it has become much smaller, the steps were most of the reason; what is left "
-            "may be the rank, or a rate that one seed a point has not found."
+            "Both losses are far below the short run's, and LoRA's is still the higher one, by a "
+            "factor. Look at the words beside the loss: where nearly all are right, a factor in a "
+            "small loss is worth little to anybody who reads the answers. It does say that full "
+            "fine-tuning comes closer to certainty in the same number of steps."
         ),
         below=(
-            "With three times the steps LoRA is ahead. The gap of the short run was a matter of "
-            "steps, not of capacity: a low rank is no handicap for this little data."
+            "With three times the steps LoRA's loss is the lower one, by a factor. For this little "
+            "data a low rank is no handicap, given the steps."
         ),
         none=(
-            "With three times the steps no difference is left to see. So the gap of the short run, "
-            "if there was one, was a matter of steps, not of capacity: LoRA needs a while to leave "
-            "B = 0. That is the statement of “LoRA without regret”, for little data."
+            "With three times the steps no factor between the two losses is shown. That is the "
+            "statement of “LoRA without regret”, for little data."
         ),
     ),
     Claim(
