@@ -27,7 +27,7 @@ from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import Record, read_record
 
-ALPHAS = (16, 256, 4096, 65536)
+ALPHAS: tuple[float, ...] = (16, 256, 4096, 65536)
 FALL = 0.75  # power with which the middle rate falls as alpha grows, between ½ and 1
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
 GRID_FACTORS = (*FACTORS, 8.0)  # a high rank's best rate lies higher
@@ -95,8 +95,8 @@ def best_of_grid(profile: Profile, r: int) -> dict[str, Any]:
             continue
         values = record.values(name, "validation_loss")
         if not len(values):  # not recorded yet
-            alpha = ALPHAS[1]
-            return {"r": r, "alpha": alpha, "lr": middle_rate(profile, alpha)}
+            middle = ALPHAS[1]
+            return {"r": r, "alpha": middle, "lr": middle_rate(profile, middle)}
         found = (float(values.mean()), settings["lr"])
         alpha = settings["alpha"]
         best_rates[alpha] = min(best_rates.get(alpha, found), found)

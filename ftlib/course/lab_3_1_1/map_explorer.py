@@ -101,7 +101,7 @@ class RankMap(Explorable):
     def _draw_plane(self, ax: Axes, arm: str) -> None:
         """What every run has learnt and forgotten, a marker a rank."""
         for i, r in enumerate(self.controls["r"].options):
-            runs = []
+            runs: list[str] = []
             for alpha in self.controls["alpha"].options:
                 runs += arms_with(self.result, "lr", r=r, alpha=alpha).values()
             losses = [self.loss(run) for run in runs]

@@ -17,6 +17,13 @@ from ftlib.course.records.live import Result
 LEAST = 1e-3  # what is smaller is drawn here, on a logarithmic axis
 
 
+def _figure_of(ax: Axes) -> Figure:
+    """The figure that the axes are in, whatever lies between them."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
 def over_rates(
     result: Result,
     series: Mapping[str, Mapping[float, str]],
@@ -41,7 +48,7 @@ def over_rates(
     ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel=label, title=title)
     ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
     ax.legend(fontsize="small")
-    return ax.figure
+    return _figure_of(ax)
 
 
 def along_rates(
@@ -73,7 +80,7 @@ def along_rates(
     )
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize="small", title="large: the lowest rate")
-    return ax.figure
+    return _figure_of(ax)
 
 
 def singular_values(spectra: Mapping[str, np.ndarray], title: str) -> Figure:
@@ -89,7 +96,7 @@ def singular_values(spectra: Mapping[str, np.ndarray], title: str) -> Figure:
         ax.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
     ax.set(xscale="log", xlabel="place", ylabel="singular value", title=title, ylim=(0, None))
     ax.legend(fontsize="small")
-    return ax.figure
+    return _figure_of(ax)
 
 
 def rows_by_rank(result: Result, ranks, rows, metric: str, title: str, ax: Axes) -> Figure:
@@ -107,4 +114,4 @@ def rows_by_rank(result: Result, ranks, rows, metric: str, title: str, ax: Axes)
     ax.set_xticks(list(rows), [str(count) for count in rows])
     ax.minorticks_off()
     ax.legend(fontsize="small")
-    return ax.figure
+    return _figure_of(ax)
