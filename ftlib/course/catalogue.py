@@ -129,10 +129,11 @@ POINTS = {
         "merge_weight": 1,
         "permute_rows": 2,
         "q8_0_blocks": 2,
+        "q4_k_weights": 2,
         "kl_per_token": 2,
         "speeds": 1,
         "ollama_prompt": 2,
-        "until_stop": 2,
+        "stream_until_stop": 2,
     },
 }
 
