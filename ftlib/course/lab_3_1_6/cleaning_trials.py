@@ -50,7 +50,7 @@ def treated(rows: list[dict], treatment: str, exam: list[dict], seed: int) -> li
         "cleaned": cleaning,
         "pipeline": [*cleaning, Contamination(exam), *copies],
     }
-    return prepare(rows, rules[treatment]).rows
+    return prepare(rows, rules[treatment]).rows  # type: ignore[arg-type]
 
 
 def exam_questions(exam: list[dict], copied: set[str], seed: int) -> tuple[list[dict], list[dict]]:

@@ -63,7 +63,7 @@ def hold_out(groups: list[int], share: float, seed: int) -> np.ndarray:
     """Which rows go to validation, (rows,): whole groups in random order until the share is met."""
     names = sorted(set(groups))
     random.Random(seed).shuffle(names)
-    held = np.zeros(len(groups), dtype=bool)
+    held = np.zeros(len(groups), dtype=bool)  # type: ignore[var-annotated]
     for name in names:
         if held.sum() >= share * len(groups):
             break

@@ -121,7 +121,7 @@ def _more(a: list[str], b: list[str]) -> int:
 def pairs_of(texts: Sequence[tuple[list[str], list[str]]]) -> Pairs:
     """The pairs of these token lists."""
     similarity = np.zeros((len(LENGTHS), len(texts)))
-    more = np.zeros(len(texts), dtype=int)
+    more: np.ndarray = np.zeros(len(texts), dtype=int)
     for i, (a, b) in enumerate(texts):
         more[i] = _more(a, b)
         for k, length in enumerate(LENGTHS):
@@ -138,10 +138,10 @@ def _similarities(texts: list[list[str]], length: int) -> np.ndarray:
         found = sorted(shingles(text, length))
         places += [columns.setdefault(piece, len(columns)) for piece in found]
         starts.append(len(places))
-    ones = np.ones(len(places), dtype=np.float32)
+    ones: np.ndarray = np.ones(len(places), dtype=np.float32)
     holds = csr_matrix((ones, places, starts), shape=(len(texts), len(columns)))
     both = (holds @ holds.T).toarray()  # shingles in common
-    sizes = np.diff(starts)
+    sizes: np.ndarray = np.diff(starts)
     return both / (sizes[:, None] + sizes[None, :] - both)
 
 
@@ -192,7 +192,7 @@ def measure_likeness(
     """
     made = copies_kept_out([original for _, original in planted])
     texts = [tokens(row_text(row)) for row in clean[:count]]
-    candidates = np.zeros((len(texts), len(texts)), dtype=bool)
+    candidates: np.ndarray = np.zeros((len(texts), len(texts)), dtype=bool)
     for length in LENGTHS:
         candidates |= _similarities(texts, length) >= THRESHOLDS[0]
     later, earlier = np.nonzero(np.tril(candidates, k=-1))

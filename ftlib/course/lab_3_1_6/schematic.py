@@ -79,8 +79,9 @@ def _box(
     ax: Axes, x: float, y: float, name: str, how: str, is_open: bool, width: float = WIDTH
 ) -> None:
     height = 1.4
-    look = {"facecolor": "white", "edgecolor": "black", "linestyle": "--" if is_open else "-"}
-    ax.add_patch(Rectangle((x, y), width, height, **look))
+    line = "--" if is_open else "-"
+    box = Rectangle((x, y), width, height, facecolor="white", edgecolor="black", linestyle=line)
+    ax.add_patch(box)
     ax.text(x + width / 2, y + height - 0.1, name, ha="center", va="top", fontweight="bold")
     ax.text(x + width / 2, y + 0.85, how, ha="center", va="top", fontsize=7.5)
 
