@@ -38,7 +38,7 @@ def moved_row(size: float, angle: float, m: float | None = None) -> tuple[float,
 def run_points(result: Result, arm: str) -> np.ndarray:
     """(turn in degrees, mean change of length in %) of each recorded run of an arm: (seeds, 2)."""
     turns = result.means(arm, "turn")
-    lengths = 100 * result.means(arm, "longer")
+    lengths: np.ndarray = 100 * result.means(arm, "longer")
     return np.stack([turns, lengths], axis=1)
 
 
@@ -112,7 +112,7 @@ def _draw_row(ax: Axes, size: float, angle: float, m: float) -> None:
     lora = np.array(
         [1 + size * math.cos(math.radians(angle)), size * math.sin(math.radians(angle))]
     )
-    length = np.linalg.norm(lora)
+    length = float(np.linalg.norm(lora))
     dora = m * lora / length if length > 1e-9 else np.array([0.0, 0.0])
     ax.add_patch(Circle((0, 0), m, fill=False, linestyle=":", color=style(1)["color"]))
     _arrow(ax, (0, 0), (1, 0), "black")
@@ -122,7 +122,7 @@ def _draw_row(ax: Axes, size: float, angle: float, m: float) -> None:
     ax.annotate("w", (1, 0), xytext=(4, -12), textcoords="offset points")
     ax.annotate("LoRA: w + u", lora, xytext=(4, 5), textcoords="offset points")
     ax.annotate("DoRA", dora, xytext=(-36, -4), textcoords="offset points")
-    reach = max(1.4, 1.25 * length, 1.15 * m)
+    reach: float = max(1.4, 1.25 * length, 1.15 * m)
     ax.set_xlim(-min(reach, 0.6 + 0.6 * size) - m * 0.6, reach)
     ax.set_ylim(-0.4, max(1.2, lora[1] * 1.2, m * 1.05))
     ax.set_aspect("equal")
