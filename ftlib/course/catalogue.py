@@ -39,9 +39,9 @@ NAMES = {
 POINTS = {
     "3.1.1": {
         "lora_forward": 2,
+        "lora_scaling": 2,
         "lora_init": 2,
         "lora_gradients": 2,
-        "lora_scaling": 2,
         "first_adam_step": 2,
         "count_lora_parameters": 2,
         "merge_weights": 2,

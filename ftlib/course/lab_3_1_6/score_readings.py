@@ -181,8 +181,9 @@ CONTAMINATION = (
         expected="above",
         above=(
             "The same questions, scored after training on them and after training on as many "
-            "others in the same wordings: this difference is memory of the exam, and nothing "
-            "else. It is what contamination adds."
+            "others in the same wordings: this difference is memory, as far as the next line finds "
+            "no gain on the other half. Over the whole exam, half of which was not copied, it is "
+            "half as much: add that, not this, to the wording's part."
         ),
         below=(
             "Questions that were trained on come out worse than without: nothing was kept of "
@@ -208,8 +209,8 @@ CONTAMINATION = (
             "learning answers by heart is missing elsewhere."
         ),
         none=(
-            "The half that was not trained on scores as under the control: the exam's answers "
-            "teach nothing beyond themselves. So an uncontaminated part gives the honest number, "
+            "On the half that was not trained on no difference from the control is shown; the "
+            "interval says to within how much. So an uncontaminated part gives the honest number, "
             "if one knows which part that is."
         ),
         unit=SHARE,
@@ -229,8 +230,10 @@ CONTAMINATION = (
             "not of the filter."
         ),
         none=(
-            "Your filter takes the inflation away: the score is again that of a model which has "
-            "not seen the exam. The copies here are word for word; a paraphrase would pass."
+            "No inflation is left: the copies are word for word, so the filter finds all of them. "
+            "It leaves fewer rows, which are then read more often, and the score may even be a "
+            "little lower. The record has ftlib's function; yours is in the live run. A paraphrase "
+            "would pass."
         ),
         unit=SHARE,
     ),
@@ -250,9 +253,9 @@ MEMORY = (
         ),
         below=(
             "With more epochs the rows that were read fall behind those that were not: their "
-            "wrong answers are learnt by heart, until they look like right ones. What agrees with "
-            "other rows is learnt first, what does not is memorised later (Arpit et al. 2017). So "
-            "rank rows early, or by a model that has not read them."
+            "wrong answers are learnt by heart, until they look more like right ones. What agrees "
+            "with other rows is learnt first, what does not is memorised later (Arpit et al. "
+            "2017). So rank rows early, or by a model that has not read them."
         ),
         none=(
             "Ten seeds show no change of the gap between one epoch and eight. This model keeps "
