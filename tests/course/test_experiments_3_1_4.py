@@ -229,7 +229,8 @@ def test_a_best_rate_at_the_edge_is_said():
         record.entries[arm, 0] = Entry(arm, 0, settings, {"validation_loss": distance}, 1.0, {})
     result = Result(experiment, TINY, record, {}, True, "", 0.0)
     series = {m: experiments.rates_of(TINY, m) for m in experiments.METHODS}
-    assert "at the edge of what was tried: LoRA;" in pictures.best_line(result, series)
+    chosen = {method: experiments.best_rate(TINY, method) for method in series}
+    assert "At the edge of what was tried: LoRA;" in pictures.best_line(result, series, chosen)
 
 
 def middle(method):

@@ -25,6 +25,7 @@ from ftlib.course.records.store import best_arm
 
 LAB = "3.1.4"
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
+TIE = 0.05  # of the lowest validation loss: rates that come as near count as equally good
 METHODS = (FULL, "LoRA", "DoRA", "QLoRA", PREFIX, BOTTLENECK)
 
 LOSS = Metric("loss", "golden loss", "nats a token", lower_is_better=True)
@@ -54,10 +55,10 @@ def methods_of(profile: Profile) -> list[str]:
 
 def middle_rate(profile: Profile, method: str) -> float:
     """The rate around which a method's are tried: the profile's; for a prefix a quarter of it, as
-    these batches are small and of all lengths.
+    these batches are small and of all lengths, and for full fine-tuning half of it.
     """
     own = {
-        FULL: profile.lr_full,
+        FULL: profile.lr_full / 2,
         PREFIX: profile.lr_prefix / 4,
         BOTTLENECK: profile.lr_bottleneck,
     }
@@ -80,10 +81,10 @@ def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def best_rate(profile: Profile, method: str) -> float:
-    """The method's rate with the lowest validation loss."""
+    """The method's lowest rate within `TIE` of its lowest validation loss."""
     rates = rates_of(profile, method)
     middle = rates[middle_rate(profile, method)]
-    best = best_arm(LAB, "rates", "validation_loss", list(rates.values()), middle, profile)
+    best = best_arm(LAB, "rates", "validation_loss", list(rates.values()), middle, profile, TIE)
     return next(rate for rate, arm in rates.items() if arm == best)
 
 

@@ -67,26 +67,31 @@ def by_rate(result: Result, series: Mapping[str, Mapping[float, str]]) -> Figure
     return figure
 
 
-def best_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
-    """Each method's best rate by validation loss, and whether it lies inside what was tried."""
+def best_line(
+    result: Result, series: Mapping[str, Mapping[float, str]], chosen: Mapping[str, float]
+) -> str:
+    """Each method's chosen rate with its validation loss and the lowest there is, and whether the
+    lowest lies inside what was tried. `chosen`: {method: rate}.
+    """
     if not result.arms:
         return result.why
     parts = []
     edges = []
     for method, arms in series.items():
         rates = sorted(arms)
-        losses = [result.means(arms[rate], "validation_loss").mean() for rate in rates]
-        best = int(np.argmin(losses))
-        parts.append(f"{method} {rates[best]:.2g} ({losses[best]:.3f})")
-        if best in (0, len(rates) - 1):
+        losses = {rate: result.means(arms[rate], "validation_loss").mean() for rate in rates}
+        rate = chosen[method]
+        lowest = min(losses, key=losses.__getitem__)
+        parts.append(f"{method} {rate:.2g} ({losses[rate]:.3f}, lowest {losses[lowest]:.3f})")
+        if lowest in (rates[0], rates[-1]):
             edges.append(method)
-    inside = "all lie inside the rates that were tried."
+    inside = "The lowest losses all lie inside the rates that were tried."
     if edges:
         inside = (
-            f"at the edge of what was tried: {', '.join(edges)}; their best may lie beyond, and "
+            f"At the edge of what was tried: {', '.join(edges)}; their best may lie beyond, and "
             "what is said of them below holds for these rates."
         )
-    return f"Best rate and its validation loss: {'; '.join(parts)}. Of the best rates, {inside}"
+    return f"Chosen rate and its validation loss: {'; '.join(parts)}. {inside}"
 
 
 def few_curves(result: Result, arm: str, places: Sequence[int], kept: int | None) -> Figure:
