@@ -48,6 +48,13 @@ def of_families(rows: Sequence[dict], families: Sequence[str]) -> list[dict]:
     return [row for row in rows if row["family"] in families]
 
 
+def other_families(profile: Profile, tested: Sequence[str]) -> list[str]:
+    """The families of the golden set that are not asked. Families that the golden set lacks are
+    in no arm: open requests state facts that a question of another family asks for.
+    """
+    return [family for family in families_of(golden_rows(profile)) if family not in tested]
+
+
 def first_of_each(rows: Sequence[dict], families: Sequence[str], seed: int) -> list[dict]:
     """`SHOTS` rows of each family, drawn by the seed."""
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -72,6 +79,26 @@ def shuffle_answers(rows: Sequence[dict], seed: int) -> list[dict]:
     return shuffled
 
 
+def training_rows(profile: Profile, seed: int, trained: str) -> list[dict]:
+    """The rows of an arm: "all" of the asked families, three a family ("few", those that the prompt
+    shows), all with "shuffled" answers, or all of the "others", which are not asked.
+    """
+    tested = asked_families(profile, seed)
+    every = train_rows(profile)
+    if trained == "others":
+        return of_families(every, other_families(profile, tested))
+    if trained == "few":
+        return first_of_each(every, tested, seed)
+    rows = of_families(every, tested)
+    return shuffle_answers(rows, seed) if trained == "shuffled" else rows
+
+
+def kept_answers(rows: Sequence[dict], others: Sequence[dict]) -> float:
+    """The share of `others` whose answer is that of the row in the same place."""
+    pairs = zip(rows, others, strict=True)
+    return float(np.mean([row["answer"] == other["answer"] for row, other in pairs]))
+
+
 # --- form and content -----------------------------------------------------------------------------
 def prompt_trial(
     profile: Profile, seed: int, tested: list[str], golden: list[dict], shown: str
@@ -82,7 +109,7 @@ def prompt_trial(
     model, tokenizer = fresh_base(profile)
     rows = train_rows(profile)
     own = first_of_each(rows, tested, seed)
-    rest = [family for family in families_of(golden_rows(profile)) if family not in tested]
+    rest = other_families(profile, tested)
     others = first_of_each(rows, rest, seed)[::SHOTS][:SHOTS]
 
     def shots(row: dict) -> list[dict]:
@@ -106,28 +133,18 @@ def form_trial(
 ) -> dict[str, Any]:
     """Prompt the base or train it, and ask the golden questions of half of the families.
 
-    `shown`: "own", "others", "none". `trained`: "all" rows, the "few" that the prompt shows, all
-    rows with "shuffled" answers, or the rows of "others", the families that are not asked.
+    `shown`: "own", "others", "none". `trained`: as `training_rows` takes it.
     """
     tested = asked_families(profile, seed)
     golden = of_families(golden_rows(profile), tested)
     if not trained:
         return prompt_trial(profile, seed, tested, golden, shown)
-    every = train_rows(profile)
-    known = families_of(golden_rows(profile))
-    rows = every
-    if trained == "few":
-        rows = first_of_each(every, tested, seed)
-    if trained == "shuffled":
-        rows = shuffle_answers(every, seed)
-    if trained == "others":
-        rows = of_families(every, [family for family in known if family not in tested])
     model, tokenizer = with_method(profile, "LoRA", seed)
     train(
         profile,
         model,
         tokenizer,
-        rows,
+        training_rows(profile, seed, trained),
         seed,
         lr,
         pad_batch=pad_batch,
@@ -140,7 +157,7 @@ def form_trial(
 
 # --- few rows, many times -------------------------------------------------------------------------
 FEW = 24
-FEW_HELD_OUT = 40
+FEW_HELD_OUT = 40  # validation rows that measure; the rest of them choose a checkpoint
 FEW_PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -161,20 +178,24 @@ def few_trial(
     train_loop: Callable = train_loop,
 ) -> dict[str, Any]:
     """Train on a few rows over and over, and look at the validation rows on the way: their loss,
-    and how many are answered right.
+    and how many are answered right. Other validation rows give the loss by which a checkpoint is
+    chosen: the lowest of several noisy values is too low a value of the rows that chose it.
     """
     model, tokenizer = with_method(profile, "LoRA", seed)
-    held_out = validation_rows(profile)[:FEW_HELD_OUT]
-    every = of_families(train_rows(profile), families_of(held_out))
+    validation = validation_rows(profile)
+    held_out = validation[:FEW_HELD_OUT]
+    choosing = validation[FEW_HELD_OUT:]
+    every = of_families(train_rows(profile), families_of(validation))
     order = np.random.default_rng(seed).permutation(len(every))
     own = [every[i] for i in order[:rows]]
 
-    def look() -> tuple[float, float, float]:
-        return (
-            held_out_loss(model, tokenizer, own, profile.max_length),
-            held_out_loss(model, tokenizer, held_out, profile.max_length),
-            float(np.mean(ask(profile, model, tokenizer, held_out)["right"])),
-        )
+    def look() -> dict[str, float]:
+        parts = {"own_loss": own, "held_out_loss": held_out, "choosing_loss": choosing}
+        seen = {}
+        for name, part in parts.items():
+            seen[name] = held_out_loss(model, tokenizer, part, profile.max_length)
+        seen["held_out_right"] = float(np.mean(ask(profile, model, tokenizer, held_out)["right"]))
+        return seen
 
     def constant(step: int, steps: int, peak: float, warmup: int) -> float:
         return learning_rate(min(step, warmup), steps, peak, warmup)
@@ -194,8 +215,4 @@ def few_trial(
         learning_rate=constant,
         train_loop=train_loop,
     )
-    return {
-        "own_loss": [own_loss for own_loss, _, _ in seen],
-        "held_out_loss": [loss for _, loss, _ in seen],
-        "held_out_right": [share for _, _, share in seen],
-    }
+    return {name: [found[name] for found in seen] for name in seen[0]}

@@ -20,7 +20,7 @@ from ftlib.adapters.lora import add_lora
 from ftlib.batches.encode import encode_rows
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_4.learning_rate import learning_rate
-from ftlib.course.lab_3_1_4.loop import MICRO, fit, loss_by, shuffled_batches
+from ftlib.course.lab_3_1_4.loop import MICRO, answer_tokens, fit, loss_by, shuffled_batches
 from ftlib.course.lab_3_1_4.pad_batch import pad_batch
 from ftlib.course.lab_3_1_4.sft_loss import sft_loss
 from ftlib.course.lab_3_1_4.train_loop import train_loop
@@ -38,6 +38,7 @@ TEXTS = 16  # held-out texts of the base's own domain on which forgetting is mea
 VALIDATION = 60  # rows on which settings are chosen
 ASKED = 50  # golden questions that are asked after a run
 PLACES = (0.1, 0.25, 0.5, 1.0)  # shares of the steps after which a run is looked at
+RATE_SEEDS = 500  # added to a sweep's seeds, so that a comparison's runs have not chosen its rates
 FULL = "full fine-tuning"
 PREFIX = "prefix tuning"
 BOTTLENECK = "bottleneck adapters"
@@ -64,10 +65,26 @@ def families_of(rows: Sequence[dict]) -> list[str]:
     return sorted({row["family"] for row in rows})
 
 
+def answer_shares(profile: Profile, tokenizer, rows: Sequence[dict]) -> dict[str, float]:
+    """{family: share of the rows' answer tokens}: how much each weighs in a mean over tokens."""
+    encoded = encode_rows(tokenizer, list(rows), profile.max_length)
+    counts: dict[str, int] = {}
+    for row, ids in zip(rows, encoded, strict=True):
+        family = row["family"]
+        counts[family] = counts.get(family, 0) + answer_tokens([ids])
+    total = sum(counts.values())
+    return {family: count / total for family, count in counts.items()}
+
+
 # --- models ---------------------------------------------------------------------------------------
 @functools.cache
-def _base(profile: Profile):
-    return load_model(profile=profile)
+def _base(profile: Profile, quantization: str | None = None):
+    return load_model(profile=profile, quantization=quantization)
+
+
+def quantization_of(method: str) -> str | None:
+    """In which format the method's frozen base is held; None for the profile's own."""
+    return "nf4" if method == "QLoRA" else None
 
 
 def fresh_base(profile: Profile):
@@ -80,8 +97,8 @@ def with_method(profile: Profile, method: str, seed: int):
     """(model, tokenizer) with what the method trains, and nothing else, requiring grad; the same
     for the same seed.
     """
-    if method == "QLoRA":
-        model, tokenizer = load_model(profile=profile, quantization="nf4")
+    if quantization_of(method):
+        model, tokenizer = load_model(profile=profile, quantization=quantization_of(method))
     else:
         model, tokenizer = fresh_base(profile)
     torch.manual_seed(seed)
@@ -98,15 +115,17 @@ def with_method(profile: Profile, method: str, seed: int):
 
 # --- measures -------------------------------------------------------------------------------------
 @functools.cache
-def base_perplexity(profile: Profile) -> float:
-    model, tokenizer = _base(profile)
+def base_perplexity(profile: Profile, quantization: str | None = None) -> float:
+    model, tokenizer = _base(profile, quantization)
     return perplexity(model, tokenizer, load_base_text(profile, TEXTS))
 
 
-def forgotten(profile: Profile, model: nn.Module, tokenizer) -> float:
-    """Rise of the loss on held-out text of the base's own domain, nats a token."""
+def forgotten(profile: Profile, model: nn.Module, tokenizer, method: str) -> float:
+    """Rise of the loss on held-out text of the base's own domain, nats a token, over the base from
+    which the method starts: for QLoRA the one in four bits, whose rounding is not training's doing.
+    """
     after = perplexity(model, tokenizer, load_base_text(profile, TEXTS))
-    return forgetting(base_perplexity(profile), after)
+    return forgetting(base_perplexity(profile, quantization_of(method)), after)
 
 
 def first_line(text: str) -> str:
@@ -213,13 +232,14 @@ def train(
 # --- the methods ----------------------------------------------------------------------------------
 def rate_trial(profile: Profile, seed: int, method: str, lr: float) -> dict[str, Any]:
     """Train, and measure on the validation rows."""
-    model, tokenizer = with_method(profile, method, seed)
-    losses, _ = train(profile, model, tokenizer, train_rows(profile), seed, lr)
+    own_seed = RATE_SEEDS + seed
+    model, tokenizer = with_method(profile, method, own_seed)
+    losses, _ = train(profile, model, tokenizer, train_rows(profile), own_seed, lr)
     rows = validation_rows(profile)
     return {
         "validation_loss": held_out_loss(model, tokenizer, rows, profile.max_length),
         "training_loss": float(np.mean(losses[-5:])),
-        "forgotten": forgotten(profile, model, tokenizer),
+        "forgotten": forgotten(profile, model, tokenizer, method),
     }
 
 
@@ -239,7 +259,7 @@ def method_trial(
 
     def look() -> tuple[float, float]:
         loss = held_out_loss(model, tokenizer, golden, profile.max_length)
-        return loss, forgotten(profile, model, tokenizer)
+        return loss, forgotten(profile, model, tokenizer, method)
 
     losses, seen = train(
         profile,
@@ -267,6 +287,7 @@ def method_trial(
 
 
 COSTED = 200  # rows, of which the longest make the step that is measured
+TIMED = 9  # steps, of which the median is given
 
 
 def cost_trial(profile: Profile, seed: int, method: str) -> dict[str, float]:
@@ -287,10 +308,11 @@ def cost_trial(profile: Profile, seed: int, method: str) -> dict[str, float]:
         optimizer.zero_grad()
 
     step()
-    start = time.perf_counter()
-    for _ in range(5):
+    seconds = []
+    for _ in range(TIMED):
+        start = time.perf_counter()
         step()
-    seconds = (time.perf_counter() - start) / 5
+        seconds.append(time.perf_counter() - start)
     weights = sum(q.numel() * q.element_size() for q in model.parameters())
     states = [v for state in optimizer.state.values() for v in state.values()]
     return {
@@ -298,5 +320,5 @@ def cost_trial(profile: Profile, seed: int, method: str) -> dict[str, float]:
         "weights_mb": weights / 1e6,
         "optimizer_mb": sum(v.numel() * v.element_size() for v in states if v.dim()) / 1e6,
         "step_mb": peak_bytes(step) / 1e6,
-        "step_ms": 1000 * seconds,
+        "step_ms": 1000 * float(np.median(seconds)),
     }
