@@ -11,6 +11,7 @@ from ftlib.core.errors import DataError
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_4 import (
     experiments,
+    form_readings,
     form_trials,
     loop,
     marker_trials,
@@ -91,6 +92,26 @@ def test_the_few_rows_are_those_that_the_prompt_shows_and_others_hold_none_of_th
     few = form_trials.first_of_each(trials.train_rows(TINY), asked, seed=1)
     assert len(few) == trials.SHOTS * len(asked)
     assert trials.families_of(few) == asked
+    assert form_trials.training_rows(TINY, 1, "few") == few
+
+
+def test_every_trained_arm_has_the_families_that_it_is_named_for():
+    asked = form_trials.asked_families(TINY, seed=1)
+    golden = trials.families_of(trials.golden_rows(TINY))
+    rows = {kind: form_trials.training_rows(TINY, 1, kind) for kind in ("all", "shuffled")}
+    others = form_trials.training_rows(TINY, 1, "others")
+    assert trials.families_of(rows["all"]) == trials.families_of(rows["shuffled"]) == asked
+    assert sorted([*asked, *trials.families_of(others)]) == golden
+    assert "about" not in golden  # its rows state what other families ask for
+    assert form_trials.kept_answers(rows["all"], rows["all"]) == 1.0
+    assert 0 < form_trials.kept_answers(rows["all"], rows["shuffled"]) < 0.3
+
+
+def test_the_shares_of_the_families_in_the_answer_tokens_sum_to_one():
+    _, tokenizer = trials.fresh_base(TINY)
+    shares = trials.answer_shares(TINY, tokenizer, trials.golden_rows(TINY))
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["json"] > shares["ordering"] > 0  # longer answers, as many rows
 
 
 # --- scoring --------------------------------------------------------------------------------------
@@ -178,17 +199,72 @@ def test_the_template_of_the_models_own_markers_is_its_own_template():
     row = trials.golden_rows(TINY)[0]
     before = tokenizer.apply_chat_template(row["messages"], return_dict=True)["input_ids"]
     own = marker_trials.own_markers(tokenizer, row)
-    _, changed = marker_trials.with_markers(model, tokenizer, *own)
+    _, changed = marker_trials.with_markers(model, tokenizer, *own, own[-1])
     after = changed.apply_chat_template(row["messages"], return_dict=True)["input_ids"]
     assert after == before
 
 
+def test_a_spare_stop_replaces_the_end_of_the_assistants_turn_alone():
+    row = trials.golden_rows(TINY)[0]
+    ids = {}
+    for stop in ("own", "spare"):
+        model, tokenizer = marker_trials.marked_model(TINY, 0, "own", stop)
+        encoded = tokenizer.apply_chat_template(row["messages"], return_dict=True)
+        ids[stop] = encoded["input_ids"]
+    spare = tokenizer.convert_tokens_to_ids(TINY.untrained_tokens[2])
+    assert ids["own"].count(ids["own"][-1]) == len(row["messages"])
+    assert ids["spare"] == [*ids["own"][:-1], spare]
+    assert model.generation_config.eos_token_id == spare
+
+
 # --- curves ---------------------------------------------------------------------------------------
-def test_forgetting_at_a_loss_is_read_between_two_looks():
-    run = {"loss_by_step": [2.0, 1.0, 0.5], "forgotten_by_step": [0.1, 0.3, 0.4]}
-    assert readings.forgotten_at(run, 1.0) == pytest.approx(0.3)
-    assert readings.forgotten_at(run, 1.5) == pytest.approx(0.2)
-    assert readings.forgotten_at(run, 0.75) == pytest.approx(0.35)
+def finished(method, *found):
+    """{arm: metrics} of runs at rising rates, each given as (loss, forgotten)."""
+    runs = {}
+    for arm, (loss, rise) in zip(readings.ends(method), found, strict=True):
+        runs[arm] = {"loss": loss, "forgotten": rise}
+    return runs
+
+
+def test_forgetting_at_a_loss_is_read_between_the_ends_of_two_rates():
+    runs = finished("LoRA", (2.0, 0.01), (1.0, 0.04), (0.5, 0.16))
+    assert np.exp(readings.forgotten_for(runs, "LoRA", 1.0)) == pytest.approx(0.04)
+    assert np.exp(readings.forgotten_for(runs, "LoRA", 1.5)) == pytest.approx(0.02)
+    assert np.exp(readings.forgotten_for(runs, "LoRA", 0.75)) == pytest.approx(0.08)
+    assert np.exp(readings.forgotten_for(runs, "LoRA", 3.0)) == pytest.approx(0.01)
+
+
+def test_a_rate_that_ends_no_lower_does_not_count_as_the_price_of_a_loss():
+    runs = finished("LoRA", (1.0, 0.01), (1.0, 0.5), (0.5, 0.04))
+    assert np.exp(readings.forgotten_for(runs, "LoRA", 1.0)) == pytest.approx(0.01)
+    assert np.exp(readings.forgotten_for(runs, "LoRA", 0.75)) == pytest.approx(0.02)
+
+
+def test_the_two_methods_are_compared_at_a_loss_that_both_have_ended_at():
+    runs = finished("LoRA", (2.0, 0.02), (1.0, 0.04), (0.6, 0.2))
+    runs |= finished("full fine-tuning", (2.0, 0.01), (1.5, 0.02), (1.0, 0.08))
+    claim = find_experiment("3.1.4", "methods").claim("forgotten at equal loss")
+    assert claim.contrast(runs) == pytest.approx(np.log(0.04 / 0.08))
+
+
+def test_the_gain_of_an_arm_is_set_against_half_of_the_whole_gain():
+    right = {form_readings.BARE: 0.1, form_readings.OTHERS_TRAINED: 0.6}
+    by_arm = {arm: {"right": [share]} for arm, share in right.items()}
+    by_arm[form_readings.ALL_TRAINED] = {"right": [0.9]}
+    contrast = form_readings.beyond_half(form_readings.OTHERS_TRAINED)
+    assert contrast(by_arm) == pytest.approx(0.5 - 0.4)
+
+
+def test_a_rise_is_measured_on_rows_that_did_not_choose_the_checkpoint():
+    run = {
+        "choosing_loss": [1.0, 0.5, 0.7, 0.4],
+        "held_out_loss": [1.0, 0.8, 0.2, 0.9],
+        "held_out_right": [0.1, 0.5, 0.6, 0.4],
+    }
+    few = find_experiment("3.1.4", "few")
+    by_arm = {readings.FEW_ROWS: run}
+    assert few.claim("loss rises").contrast(by_arm) == pytest.approx(0.9 - 0.8)
+    assert few.claim("answers after").contrast(by_arm) == pytest.approx(0.4 - 0.5)
 
 
 def curves_of(seed):
@@ -213,11 +289,17 @@ def test_the_trade_off_draws_up_to_a_step_and_names_the_leader():
                 metrics["loss_by_step"][2] = 0.4
             record.entries[arm, seed] = Entry(arm, seed, {}, metrics, 1.0, {})
     result = Result(experiment, TINY, record, {}, True, "", 0.0)
-    handles = TradeOff(result, [4, 10, 20, 40])
+    handles = TradeOff(result, [4, 10, 20, 40], experiments.METHODS)
     assert "DoRA" in handles.describe(20, False)
     figure = handles.draw(10, True)
     lines = [line for line in figure.axes[0].lines if line.get_label() == "LoRA"]
     assert len(lines) == 1 and len(lines[0].get_xdata()) == 2
+    assert not set(handles.methods) & set(readings.frontier_arms("LoRA"))
+    (ax,) = pictures.frontier(result).axes
+    assert [len(line.get_xdata()) for line in ax.lines if line.get_label() in readings.TWO] == [
+        3,
+        3,
+    ]
 
 
 def test_a_best_rate_at_the_edge_is_said():
@@ -228,7 +310,7 @@ def test_a_best_rate_at_the_edge_is_said():
         distance = abs(np.log(settings["lr"] / (best * middle(settings["method"]))))
         record.entries[arm, 0] = Entry(arm, 0, settings, {"validation_loss": distance}, 1.0, {})
     result = Result(experiment, TINY, record, {}, True, "", 0.0)
-    series = {m: experiments.rates_of(TINY, m) for m in experiments.METHODS}
+    series = {m: experiments.rates_of(TINY, m) for m in experiments.SWEPT}
     chosen = {method: experiments.best_rate(TINY, method) for method in series}
     assert "At the edge of what was tried: LoRA;" in pictures.best_line(result, series, chosen)
 
@@ -239,8 +321,39 @@ def middle(method):
 
 def test_every_method_has_as_many_rates():
     arms = experiments.rate_arms(TINY)
-    for method in experiments.METHODS:
+    for method in experiments.SWEPT:
         assert sum(s["method"] == method for s in arms.values()) == len(experiments.FACTORS)
+    assert experiments.best_rate(TINY, "QLoRA") == experiments.best_rate(TINY, "LoRA")
+
+
+def test_lora_and_full_fine_tuning_run_at_lower_rates_than_their_best_as_well():
+    arms = experiments.method_arms(TINY)
+    for method in readings.TWO:
+        rates = [arms[arm]["lr"] for arm in readings.ends(method)]
+        best = experiments.best_rate(TINY, method)
+        np.testing.assert_allclose(rates, [best / 4, best / 2, best])
+
+
+def test_markers_are_compared_at_one_rate():
+    arms = experiments.marker_arms(TINY)
+    assert {settings["lr"] for settings in arms.values()} == {experiments.marker_rate(TINY)}
+
+
+def test_the_halves_of_a_sweep_choose_each_for_itself():
+    experiment = find_experiment("3.1.4", "rates")
+    record = Record("3.1.4", "rates", "tiny")
+    rates = experiments.rates_of(TINY, "LoRA")
+    low, *_, high = sorted(rates)
+    for seed in range(4):
+        favourite = low if seed < 2 else high
+        for rate, arm in rates.items():
+            loss = 1.0 if rate == favourite else 2.0
+            record.entries[arm, seed] = Entry(arm, seed, {}, {"validation_loss": loss}, 1.0, {})
+    result = Result(experiment, TINY, record, {}, True, "", 0.0)
+    said = pictures.halves_line(result, {"LoRA": rates}, experiments.TIE)
+    assert f"LoRA {low:.2g} and {high:.2g}" in said
+    assert pictures.lowest_of_ties({1.0: 1.04, 2.0: 1.0, 3.0: 1.0}, 0.05) == 1.0
+    assert pictures.lowest_of_ties({1.0: 1.06, 2.0: 1.0, 3.0: 1.0}, 0.05) == 2.0
 
 
 def test_the_schematic_has_the_models_sizes():

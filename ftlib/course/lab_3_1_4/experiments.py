@@ -1,6 +1,6 @@
 """The experiments of lab 3.1.4: every method's rate is chosen on validation rows; then the methods
-are compared on the way from the first step to the last; form is told from content, the markers of a
-template are crossed, and a few rows are read many times.
+are compared at their best rates, LoRA and full fine-tuning at lower ones as well; form is told from
+content, the markers of a template are crossed, and a few rows are read many times.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_4 import readings
+from ftlib.course.lab_3_1_4 import form_readings, marker_readings, readings
 from ftlib.course.lab_3_1_4.form_trials import few_trial, form_trial
-from ftlib.course.lab_3_1_4.marker_trials import marker_trial
+from ftlib.course.lab_3_1_4.marker_trials import marker_rate_trial, marker_trial
 from ftlib.course.lab_3_1_4.trials import (
     BOTTLENECK,
     FULL,
@@ -24,9 +24,13 @@ from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
 LAB = "3.1.4"
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
+FACTORS = (0.5, 1.0, 2.0, 4.0)  # of a middle rate
+RATE_SEEDS = 4  # of a sweep
 TIE = 0.05  # of the lowest validation loss: rates that come as near count as equally good
 METHODS = (FULL, "LoRA", "DoRA", "QLoRA", PREFIX, BOTTLENECK)
+# QLoRA is LoRA on a rounded base and takes LoRA's rate: the question is what the rounding costs.
+SWEPT = (FULL, "LoRA", "DoRA", PREFIX, BOTTLENECK)
+FEW_FACTOR = 2  # of the profile's LoRA rate: high, so that two dozen rows are soon learnt by heart
 
 LOSS = Metric("loss", "golden loss", "nats a token", lower_is_better=True)
 VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
@@ -53,12 +57,17 @@ def methods_of(profile: Profile) -> list[str]:
     return [method for method in METHODS if method == "QLoRA" or method in profile.methods]
 
 
+def swept_methods(profile: Profile) -> list[str]:
+    """The methods whose rates are swept."""
+    return [method for method in methods_of(profile) if method in SWEPT]
+
+
 def middle_rate(profile: Profile, method: str) -> float:
-    """The rate around which a method's are tried: the profile's; for a prefix a quarter of it, as
-    these batches are small and of all lengths, and for full fine-tuning half of it.
+    """The rate around which a method's are tried: the profile's; for a prefix and for full
+    fine-tuning a quarter of it, as these runs are short and their batches small and of all lengths.
     """
     own = {
-        FULL: profile.lr_full / 2,
+        FULL: profile.lr_full / 4,
         PREFIX: profile.lr_prefix / 4,
         BOTTLENECK: profile.lr_bottleneck,
     }
@@ -72,16 +81,17 @@ def rates_of(profile: Profile, method: str) -> dict[float, str]:
 
 
 def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Five rates for every method."""
+    """Four rates for every method that is swept."""
     arms = {}
-    for method in methods_of(profile):
+    for method in swept_methods(profile):
         for rate, arm in rates_of(profile, method).items():
             arms[arm] = {"method": method, "lr": rate}
     return arms
 
 
 def best_rate(profile: Profile, method: str) -> float:
-    """The method's lowest rate within `TIE` of its lowest validation loss."""
+    """The method's lowest rate within `TIE` of its lowest validation loss; QLoRA's is LoRA's."""
+    method = "LoRA" if method == "QLoRA" else method
     rates = rates_of(profile, method)
     middle = rates[middle_rate(profile, method)]
     best = best_arm(LAB, "rates", "validation_loss", list(rates.values()), middle, profile, TIE)
@@ -90,10 +100,17 @@ def best_rate(profile: Profile, method: str) -> float:
 
 # --- arms -----------------------------------------------------------------------------------------
 def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    return {
-        method: {"method": method, "lr": best_rate(profile, method)}
-        for method in methods_of(profile)
-    }
+    """Every method at its best rate, LoRA and full fine-tuning at lower ones as well."""
+    arms = {}
+    for method in methods_of(profile):
+        arms[method] = {"method": method, "lr": best_rate(profile, method)}
+    for method in readings.TWO:
+        if method not in arms:
+            continue
+        best = best_rate(profile, method)
+        for name, share in zip(readings.frontier_arms(method), readings.SHARES, strict=True):
+            arms[name] = {"method": method, "lr": share * best}
+    return arms
 
 
 def cost_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -104,29 +121,53 @@ def form_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """The base after three prompts, and LoRA after four sets of rows."""
     lr = best_rate(profile, "LoRA")
     return {
-        readings.BARE: {"shown": "none"},
-        readings.OTHERS_SHOWN: {"shown": "others"},
-        readings.OWN_SHOWN: {"shown": "own"},
-        readings.FEW_TRAINED: {"trained": "few", "lr": lr},
-        readings.SHUFFLED: {"trained": "shuffled", "lr": lr},
-        readings.OTHERS_TRAINED: {"trained": "others", "lr": lr},
-        readings.ALL_TRAINED: {"trained": "all", "lr": lr},
+        form_readings.BARE: {"shown": "none"},
+        form_readings.OTHERS_SHOWN: {"shown": "others"},
+        form_readings.OWN_SHOWN: {"shown": "own"},
+        form_readings.FEW_TRAINED: {"trained": "few", "lr": lr},
+        form_readings.SHUFFLED: {"trained": "shuffled", "lr": lr},
+        form_readings.OTHERS_TRAINED: {"trained": "others", "lr": lr},
+        form_readings.ALL_TRAINED: {"trained": "all", "lr": lr},
     }
+
+
+def spare_rates(profile: Profile) -> dict[float, str]:
+    """{rate: arm} of the sweep with spare markers, at the rates of LoRA's own sweep."""
+    return {rate: f"spare markers, rate {rate:.2g}" for rate in rates_of(profile, "LoRA")}
+
+
+def marker_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    return {arm: {"lr": rate} for rate, arm in spare_rates(profile).items()}
+
+
+def spare_rate(profile: Profile) -> float:
+    """The best rate with spare markers, by the rule of `best_rate`."""
+    rates = spare_rates(profile)
+    middle = rates[middle_rate(profile, "LoRA")]
+    arms = list(rates.values())
+    best = best_arm(LAB, "marker-rates", "validation_loss", arms, middle, profile, TIE)
+    return next(rate for rate, arm in rates.items() if arm == best)
+
+
+def marker_rate(profile: Profile) -> float:
+    """One rate for all markers: the higher of the best ones with own and with spare markers."""
+    return max(best_rate(profile, "LoRA"), spare_rate(profile))
 
 
 def marker_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Markers of the turns by markers of the stop, and a stop whose output row is a known one."""
-    lr = best_rate(profile, "LoRA")
+    lr = marker_rate(profile)
     arms: dict[str, dict[str, Any]] = {}
     for turns in ("own", "spare"):
         for stop in ("own", "spare"):
-            arms[readings.marker_arm(turns, stop)] = {"turns": turns, "stop": stop, "lr": lr}
-    arms[readings.UNTIED] = {"turns": "spare", "stop": "spare", "lr": lr, "head": "own row"}
+            name = marker_readings.marker_arm(turns, stop)
+            arms[name] = {"turns": turns, "stop": stop, "lr": lr}
+    arms[marker_readings.UNTIED] = {"turns": "spare", "stop": "spare", "lr": lr, "head": "own row"}
     return arms
 
 
 def few_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    return {readings.FEW_ROWS: {"lr": best_rate(profile, "LoRA")}}
+    return {readings.FEW_ROWS: {"lr": FEW_FACTOR * profile.lr_lora}}
 
 
 EXPERIMENTS = (
@@ -137,12 +178,12 @@ EXPERIMENTS = (
         arms=rate_arms,
         metrics=(VALIDATION, TRAINING, FORGOTTEN),
         inputs=_inputs,
-        seeds=2,
+        seeds=RATE_SEEDS,
         live=(),
     ),
     Experiment(
         name="methods",
-        title="Six methods, each at its best rate: learnt and forgotten, step by step",
+        title="Six methods at their best rates, and two at lower ones: learnt and forgotten",
         trial=method_trial,
         arms=method_arms,
         metrics=(
@@ -170,7 +211,7 @@ EXPERIMENTS = (
             Metric("step_ms", "time of a step", "ms"),
         ),
         inputs=_inputs,
-        seeds=2,
+        seeds=1,
         live=(),
     ),
     Experiment(
@@ -180,8 +221,18 @@ EXPERIMENTS = (
         arms=form_arms,
         metrics=(RIGHT, UNCUT, FORM, STOPPED),
         inputs=_inputs,
-        claims=readings.FORM,
-        live=(readings.FEW_TRAINED,),
+        claims=form_readings.FORM,
+        live=(form_readings.FEW_TRAINED,),
+    ),
+    Experiment(
+        name="marker-rates",
+        title="Validation loss over the rate, with spare markers",
+        trial=marker_rate_trial,
+        arms=marker_rate_arms,
+        metrics=(VALIDATION, TRAINING),
+        inputs=_inputs,
+        seeds=2,
+        live=(),
     ),
     Experiment(
         name="markers",
@@ -190,7 +241,7 @@ EXPERIMENTS = (
         arms=marker_arms,
         metrics=(RIGHT, STOPPED, LOSS, TRAINING),
         inputs=_inputs,
-        claims=readings.MARKERS,
+        claims=marker_readings.MARKERS,
         live=(),
     ),
     Experiment(
@@ -201,6 +252,7 @@ EXPERIMENTS = (
         metrics=(
             Metric("own_loss", "loss on the rows trained on", "nats a token", lower_is_better=True),
             Metric("held_out_loss", "validation loss", "nats a token", lower_is_better=True),
+            Metric("choosing_loss", "loss on rows that choose", "nats a token", True),
             Metric("held_out_right", "validation rows answered right", "share"),
         ),
         inputs=_inputs,

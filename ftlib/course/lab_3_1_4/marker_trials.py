@@ -14,7 +14,7 @@ from ftlib.adapters.lora import add_lora
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_4.trials import (
     ASKED,
-    RATE_SEEDS,
+    SWEEP_SEED,
     ask,
     few_samples,
     fresh_base,
@@ -102,7 +102,7 @@ def marker_rate_trial(profile: Profile, seed: int, lr: float) -> dict[str, Any]:
     """LoRA with all markers spare, and the loss on the validation rows. With the model's own
     markers the template is its own, and the rate is that of LoRA.
     """
-    own_seed = RATE_SEEDS + seed
+    own_seed = SWEEP_SEED + seed
     model, tokenizer = marked_model(profile, own_seed, "spare", "spare")
     losses, _ = train(profile, model, tokenizer, train_rows(profile), own_seed, lr)
     rows = validation_rows(profile)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ftlib.course.lab_3_1_4 import readings
+from ftlib.course.lab_3_1_4 import marker_readings, readings
 from ftlib.course.plots import style
 from ftlib.course.records import figures
 from ftlib.course.records.live import Result
@@ -28,8 +28,8 @@ def outcome(result: Result, claim: str) -> str:
 def costlier(result: Result) -> str:
     """Which spare marker alone costs more right answers: "turns" or "stop"; "open" without runs."""
     arms = {
-        "turns": readings.marker_arm("spare", "own"),
-        "stop": readings.marker_arm("own", "spare"),
+        "turns": marker_readings.marker_arm("spare", "own"),
+        "stop": marker_readings.marker_arm("own", "spare"),
     }
     if not all(result.has(arm) for arm in arms.values()):
         return "open"
@@ -92,6 +92,57 @@ def best_line(
             "what is said of them below holds for these rates."
         )
     return f"Chosen rate and its validation loss: {'; '.join(parts)}. {inside}"
+
+
+def lowest_of_ties(losses: Mapping[float, float], tie: float) -> float:
+    """The lowest rate within a share `tie` of the lowest loss: the rule of
+    `records.store.best_arm` for the losses of {rate: loss}.
+    """
+    enough = (1 + tie) * min(losses.values())
+    return min(rate for rate, loss in losses.items() if loss <= enough)
+
+
+def halves_line(result: Result, series: Mapping[str, Mapping[float, str]], tie: float) -> str:
+    """The rate that either half of the sweep's seeds would choose, by the same rule: how much of
+    the choice is chance.
+    """
+    half = len(result.seeds) // 2
+    if not half:
+        return "The sweep has too few seeds to be halved."
+    parts = []
+    for method, arms in series.items():
+        choices = []
+        for part in (slice(None, half), slice(half, None)):
+            losses = {}
+            for rate, arm in arms.items():
+                losses[rate] = float(result.means(arm, "validation_loss")[part].mean())
+            choices.append(lowest_of_ties(losses, tie))
+        first, second = choices
+        parts.append(f"{method} {first:.2g} and {second:.2g}")
+    return f"By the first and by the second half of its seeds: {'; '.join(parts)}."
+
+
+def frontier(result: Result) -> Figure:
+    """Where finished runs of LoRA and of full fine-tuning end, at three rates each: golden loss
+    and forgetting, a dot a seed, and a line through the means.
+    """
+    figure, ax = plt.subplots(figsize=(6.4, 3.8))
+    for i, method in enumerate(readings.TWO):
+        arms = [arm for arm in readings.ends(method) if result.has(arm)]
+        look = style(i)
+        means = []
+        for arm in arms:
+            losses = result.means(arm, "loss")
+            rises = np.maximum(readings.LEAST, result.means(arm, "forgotten"))
+            ax.plot(losses, rises, ".", color=look["color"], alpha=0.35)
+            means.append((losses.mean(), rises.mean()))
+        ax.plot([x for x, _ in means], [y for _, y in means], label=method, **look)
+    ax.set(
+        title="Ends of finished runs, three rates each", xscale="log", yscale="log",
+        xlabel="golden loss (nats a token)", ylabel="forgotten (nats a token)",
+    )  # fmt: skip
+    ax.legend(fontsize="small")
+    return figure
 
 
 def few_curves(result: Result, arm: str, places: Sequence[int], kept: int | None) -> Figure:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlib.course.explorable import Explorable, slider, switch
+from ftlib.course.lab_3_1_4.readings import LEAST
 from ftlib.course.plots import style
 from ftlib.course.records.figures import LIVE, LIVE_LABEL
 from ftlib.course.records.live import Result
 
-LEAST = 1e-3  # nats: what is forgotten less is drawn here, on a logarithmic axis
-
 
 class TradeOff(Explorable):
     """Every method's way through the plane of golden loss and forgetting, up to a look; `places`
-    are the steps of the looks.
+    are the steps of the looks; `methods`: the arms that are drawn. Less than `LEAST` forgotten is
+    drawn as that much.
     """
 
-    def __init__(self, result: Result, places: list[int]):
+    def __init__(self, result: Result, places: list[int], methods: Sequence[str]):
         self.result = result
+        self.methods = [method for method in methods if result.has(method)]
         self.places = places
         super().__init__(
             self.draw,
@@ -36,17 +39,17 @@ class TradeOff(Explorable):
 
     def describe(self, step: int, seeds: bool) -> str:
         """Who has learnt most and who has forgotten least by then."""
-        if not self.result.arms:
+        if not self.methods:
             return self.result.why
-        learnt = min(self.result.arms, key=lambda m: self.at(m, "loss_by_step", step).mean())
-        kept = min(self.result.arms, key=lambda m: self.at(m, "forgotten_by_step", step).mean())
+        learnt = min(self.methods, key=lambda m: self.at(m, "loss_by_step", step).mean())
+        kept = min(self.methods, key=lambda m: self.at(m, "forgotten_by_step", step).mean())
         return f"By step {step}: lowest golden loss {learnt}; least forgotten {kept}"
 
     def draw(self, step: int, seeds: bool) -> Figure:
         """A line a method through its looks; closed, so that a cell shows it once."""
         figure, ax = plt.subplots(figsize=(7.2, 4.2))
         last = self.places.index(step) + 1
-        for i, method in enumerate(self.result.arms):
+        for i, method in enumerate(self.methods):
             losses = self.result.values(method, "loss_by_step")[:, :last]
             rises = np.maximum(LEAST, self.result.values(method, "forgotten_by_step")[:, :last])
             if seeds:

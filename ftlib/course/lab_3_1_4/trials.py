@@ -38,7 +38,7 @@ TEXTS = 16  # held-out texts of the base's own domain on which forgetting is mea
 VALIDATION = 60  # rows on which settings are chosen
 ASKED = 50  # golden questions that are asked after a run
 PLACES = (0.1, 0.25, 0.5, 1.0)  # shares of the steps after which a run is looked at
-RATE_SEEDS = 500  # added to a sweep's seeds, so that a comparison's runs have not chosen its rates
+SWEEP_SEED = 500  # added to a sweep's seeds: a comparison's own runs have not chosen its rates
 FULL = "full fine-tuning"
 PREFIX = "prefix tuning"
 BOTTLENECK = "bottleneck adapters"
@@ -232,7 +232,7 @@ def train(
 # --- the methods ----------------------------------------------------------------------------------
 def rate_trial(profile: Profile, seed: int, method: str, lr: float) -> dict[str, Any]:
     """Train, and measure on the validation rows."""
-    own_seed = RATE_SEEDS + seed
+    own_seed = SWEEP_SEED + seed
     model, tokenizer = with_method(profile, method, own_seed)
     losses, _ = train(profile, model, tokenizer, train_rows(profile), own_seed, lr)
     rows = validation_rows(profile)
