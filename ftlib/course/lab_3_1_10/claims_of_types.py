@@ -80,7 +80,7 @@ MIX_CLAIMS = (
         expected="below",
         below="The prompts say so too.",
         above="On prompts the bits do more good in k and up.",
-        none="On prompts the choice of matrices is not shown to matter: a hint, and no more.",
+        none="On prompts the choice of matrices is not shown to matter.",
     ),
     Claim(
         name="layers",
