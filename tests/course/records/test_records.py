@@ -262,6 +262,18 @@ def test_the_best_arm_is_the_recorded_one_or_the_default():
     assert best_arm("3.1.1", "offsets", "loss", arms, "arm 1", TINY) == "arm 0"
 
 
+def test_of_arms_that_tie_the_first_is_taken():
+    filled(2)
+    record = read_record("3.1.1", "offsets", TINY)
+    means = [record.values(f"arm {i}", "loss").mean() for i in (0, 1)]
+    gap = means[1] / means[0] - 1
+    arms = ["arm 1", "arm 0"]
+    assert gap > 0
+    assert best_arm("3.1.1", "offsets", "loss", arms, "arm 0", TINY, 1.01 * gap) == "arm 1"
+    assert best_arm("3.1.1", "offsets", "loss", arms, "arm 1", TINY, 0.99 * gap) == "arm 0"
+    assert best_arm("3.1.1", "offsets", "loss", arms[::-1], "arm 1", TINY, 1.01 * gap) == "arm 0"
+
+
 def test_the_live_runs_are_of_another_seed_and_inside_what_is_expected():
     filled()
     result = open_experiments("3.1.1", TINY).run("offsets")
