@@ -78,8 +78,8 @@ MIX_CLAIMS = (
         text="ln of KL on prompts, more bits for v and down over more bits for k and up",
         contrast=log_ratio("prompt_kl", "recipe", "elsewhere"),
         expected="below",
-        below="The prompts say so too.",
-        above="On prompts the bits do more good in k and up.",
+        below="The prompts, which have more tokens than the answers, say so too.",
+        above="On prompts the same bits would do more good in k and up.",
         none="On prompts the choice of matrices is not shown to matter.",
     ),
     Claim(
