@@ -1,0 +1,125 @@
+"""The experiments of lab 3.1.5: a learning rate for every kind of base, adapters over these bases
+at each one's best, and where an adapter trained over four bits can be merged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ftlib.core.profiles import Profile
+from ftlib.course.lab_3_1_5 import readings
+from ftlib.course.lab_3_1_5.bases import NF4_SHUFFLED, WHOLE
+from ftlib.course.lab_3_1_5.trials import base_trial, merge_trial, task_of, tune_trial
+from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.kit import model_folder
+from ftlib.course.records.store import best_arm
+
+KINDS = (WHOLE, "NF4", "FP4", "NVFP4", "3 bits", "2 bits")  # bases that have a rate of their own
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate
+SLOWER = {"best rate": 1.0, "half": 0.5, "a quarter": 0.25}  # of NF4's best rate
+
+NATS = "nats per answer token"
+LOSS = Metric("loss", "test loss", NATS, lower_is_better=True)
+ERROR = Metric("weight_error", "relative error of the weights", "", True)
+TRAINING = Metric("training_loss", "training loss", NATS, True)
+VALIDATION = Metric("validation_loss", "validation loss", NATS, True)
+
+
+def _inputs(profile: Profile) -> dict[str, Any]:
+    task = task_of(profile)
+    base = model_folder(profile.study.model)
+    return {"train": task.train, "validation": task.validation, "test": task.test, "base": base}
+
+
+# --- a rate for every base ------------------------------------------------------------------------
+def rate_arm(kind: str, lr: float) -> str:
+    return f"{kind}, rate {lr:.2g}"
+
+
+def rates_of(profile: Profile, kind: str) -> dict[float, str]:
+    """{rate: arm} of one kind of base, as a sweep's figure takes it."""
+    rates = [factor * profile.lr_lora for factor in FACTORS]
+    return {lr: rate_arm(kind, lr) for lr in rates}
+
+
+def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Five rates for every kind of base."""
+    arms = {}
+    for kind in KINDS:
+        for lr, arm in rates_of(profile, kind).items():
+            arms[arm] = {"kind": kind, "lr": lr}
+    return arms
+
+
+def best_rate(profile: Profile, kind: str) -> float:
+    """The rate with the lowest validation loss; the profile's where none is recorded yet."""
+    rates = rates_of(profile, kind)
+    middle = rate_arm(kind, profile.lr_lora)
+    best = best_arm("3.1.5", "rates", "validation_loss", list(rates.values()), middle, profile)
+    return next(lr for lr, arm in rates.items() if arm == best)
+
+
+# --- bases compared, and merging ------------------------------------------------------------------
+def base_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Every kind of base at its best rate; the control is NF4's in all but the place of errors."""
+    arms: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        arms[kind] = {"kind": kind, "lr": best_rate(profile, kind)}
+    arms[NF4_SHUFFLED] = {**arms["NF4"], "kind": NF4_SHUFFLED}
+    return arms
+
+
+def merge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """NF4's best rate and two lower ones: smaller updates over the same grid."""
+    best = best_rate(profile, "NF4")
+    return {arm: {"lr": factor * best} for arm, factor in SLOWER.items()}
+
+
+def _place(name: str, text: str) -> Metric:
+    return Metric(name, text, NATS, lower_is_better=True)
+
+
+EXPERIMENTS = (
+    Experiment(
+        name="rates",
+        title="Validation loss over the learning rate, for each kind of base",
+        trial=tune_trial,
+        arms=rate_arms,
+        metrics=(VALIDATION, TRAINING),
+        inputs=_inputs,
+        seeds=2,
+        live=(),
+    ),
+    Experiment(
+        name="bases",
+        title="Adapters over bases of different kinds, each at its best rate",
+        trial=base_trial,
+        arms=base_arms,
+        metrics=(LOSS, ERROR, TRAINING),
+        inputs=_inputs,
+        claims=readings.BASES,
+        live=(WHOLE, "NF4"),
+    ),
+    Experiment(
+        name="merging",
+        title="One adapter over NF4, merged into different weights",
+        trial=merge_trial,
+        arms=merge_arms,
+        metrics=(
+            _place("beside", "golden loss beside the NF4 base"),
+            _place("again", "merged, in NF4 again"),
+            _place("original", "merged into the original base"),
+            _place("once", "merged into the original base, in NF4 once"),
+            _place("shrunken", "as much of the update, not rounded"),
+            _place("untrained", "untrained"),
+            Metric("left", "share of the update that is left"),
+            Metric("left_once", "the same over the original base"),
+            Metric("gain_kept", "share of the gain that is kept"),
+            Metric("update_over_step", "‖ΔW‖ / ‖Ŵ − W‖"),
+            Metric("moved", "‖rounding‖ / ‖ΔW‖"),
+        ),
+        inputs=_inputs,
+        claims=readings.MERGING,
+        live=(),
+    ),
+)

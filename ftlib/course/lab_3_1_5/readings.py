@@ -1,0 +1,270 @@
+"""What the experiments of lab 3.1.5 are to show, with a reading for whatever comes out."""
+
+from __future__ import annotations
+
+from ftlib.course.lab_3_1_5.bases import NF4_SHUFFLED, WHOLE
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+NATS = "nats per answer token"
+
+BASES = (
+    Claim(
+        name="qlora",
+        text="test loss, NF4 − 16 bits",
+        contrast=difference("loss", "NF4", WHOLE),
+        expected="none",
+        above=(
+            "At this size the four bits cost something that tuning the rate does not take away. "
+            "The interval says how much; hold it against what a rate off by a factor of two "
+            "costs, in the line below the sweep. The paper's tables are about models a thousand "
+            "times larger, with more redundancy to absorb the errors, so this does not "
+            "contradict them."
+        ),
+        below=(
+            "The rounded base is the better start here. A little noise on frozen weights can act "
+            "like regularisation on few rows; before you believe in it, look at the control with "
+            "shuffled errors: if it is better too, any noise would do."
+        ),
+        none=(
+            "No difference that ten seeds could show. That is not equality: a cost up to the "
+            "interval's upper end would still be compatible. It is what the paper reports for "
+            "large models; more seeds or a harder task could still bring a cost to light."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="shuffled",
+        text="test loss, NF4 with errors shuffled − NF4",
+        contrast=difference("loss", NF4_SHUFFLED, "NF4"),
+        expected="none",
+        above=(
+            "Errors of the same size do more harm when they are untied from the weights: "
+            "rounding is kinder than noise, since a weight is only ever moved to a neighbour on "
+            "its own grid. The relative error alone then does not tell how good a type is."
+        ),
+        below=(
+            "Errors of the same size do less harm when they are shuffled: rounding errors have a "
+            "pattern that training feels, for instance all weights of a block being pulled "
+            "towards the same few levels. The relative error alone then does not tell how good a "
+            "type is."
+        ),
+        none=(
+            "Where the errors sit makes no difference that ten seeds could show: for training, "
+            "NF4's rounding behaves like noise of its size, and the relative error is a fair "
+            "measure of a type. The control shares size, block and rate with NF4 and could have "
+            "come out otherwise."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="fp4",
+        text="test loss, FP4 − NF4",
+        contrast=difference("loss", "FP4", "NF4"),
+        expected="above",
+        above=(
+            "Levels at quantiles help where it counts: FP4's larger error of the weights is a "
+            "larger loss after training, as in the paper's Table 4. Both have four bits and the "
+            "same scales, so the places of the levels are all that differs."
+        ),
+        below=(
+            "FP4 comes out ahead, against its larger error of the weights and against the "
+            "paper's Table 4. With one small model the direction of a small difference depends "
+            "on which weights happen to be hit; do not choose a type by this."
+        ),
+        none=(
+            "FP4's error of the weights is a third larger, and ten seeds do not show it in the "
+            "loss. So at this task a third more error is still within what training makes up "
+            "for; the paper's Table 4, on larger models and MMLU, finds FP4 about a point "
+            "behind."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="nvfp4",
+        text="test loss, NVFP4 − NF4",
+        contrast=difference("loss", "NVFP4", "NF4"),
+        expected="none",
+        above=(
+            "NVFP4 costs more here, at 4.5 bits against 4.127. What it buys is not accuracy but "
+            "speed: tensor cores multiply E2M1 as it is stored, while NF4 is taken back to 16 "
+            "bits first."
+        ),
+        below=(
+            "NVFP4's blocks of 16 pay off in the loss, at 4.5 bits against 4.127. Small blocks "
+            "help where outliers sit among small weights. NF4 with blocks of 16 would be the "
+            "fair rival at equal bits."
+        ),
+        none=(
+            "No difference that ten seeds could show, as their errors of the weights lead one to "
+            "expect: coarser levels are made up for by smaller blocks. NVFP4 takes 4.5 bits "
+            "against 4.127; what it buys is speed on tensor cores that multiply it as it is."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="three",
+        text="test loss, 3 bits − 16 bits",
+        contrast=difference("loss", "3 bits", WHOLE),
+        expected="above",
+        above=(
+            "One bit less is seen. The measure can therefore show damage of this size, and what "
+            "it says of NF4 has weight. Training makes up for part of the error, not for all of "
+            "it."
+        ),
+        below=(
+            "The base with 3 bits is ahead of the whole one, which nobody would expect. Look at "
+            "the sweep before concluding anything: a rate that suits one of the two better would "
+            "do it."
+        ),
+        none=(
+            "One bit less, with twice NF4's error, does not show either. So ten seeds of this "
+            "measure cannot tell damage of that size from chance, and that NF4 shows none says "
+            "only that its damage is smaller than what two bits do. A larger test set or more "
+            "seeds would sharpen it."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="two",
+        text="test loss, 2 bits − 16 bits",
+        contrast=difference("loss", "2 bits", WHOLE),
+        expected="above",
+        above=(
+            "Two bits less are seen, so the measure is not blind. With the claim on three bits "
+            "this brackets its resolution: damage of this size shows; read there whether half as "
+            "much does."
+        ),
+        below=(
+            "The base with four levels is ahead of the whole one, which nobody would expect: "
+            "look at the sweep and at the trial before concluding anything."
+        ),
+        none=(
+            "Four levels, an error of more than half the weights' norm, and nothing shows: the "
+            "measure is blind, and nothing that it says of NF4 counts."
+        ),
+        unit=NATS,
+    ),
+)
+
+
+def _of(arm: str, first: str, second: str) -> Contrast:
+    """first − second of two metrics of one arm."""
+
+    def subtract(by_arm) -> float:
+        return by_arm[arm][first] - by_arm[arm][second]
+
+    return Contrast((arm,), subtract)
+
+
+SLOWEST = "a quarter"
+FASTEST = "best rate"
+MERGING = (
+    Claim(
+        name="slow",
+        text="golden loss at a quarter of the rate, in NF4 again − beside",
+        contrast=_of(SLOWEST, "again", "beside"),
+        expected="above",
+        above=(
+            "A small update does not survive the second rounding: the dequantised weights lie on "
+            "the grid, and what moves a weight by less than half a step is undone. Whether the "
+            "updates of another run are small against its grid is told by the drift that "
+            "`ft.merge_adapter` reports, not by the loss of a run like the next one."
+        ),
+        below=(
+            "The second rounding lowers the loss, which it has no reason to do. Suspect the "
+            "merge before you believe it: is the adapter added twice?"
+        ),
+        none=(
+            "Even a small update survives. Then the grid is finer than the update, contrary to "
+            "what the share that is left says; look at both before you merge into four bits."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="fast",
+        text="golden loss at the best rate, in NF4 again − beside",
+        contrast=_of(FASTEST, "again", "beside"),
+        expected="above",
+        above=(
+            "A loss even here. The figure shows how large this update is, in units of the "
+            "rounding error, and how much of it is left: the smaller, the worse."
+        ),
+        below=(
+            "The second rounding comes out ahead, though it can only take away from the update "
+            "or add noise to it. That it helps would need a reason; the figure shows what was "
+            "left of the update, and a little regularisation is one guess."
+        ),
+        none=(
+            "No damage that ten seeds could show, against what one reads about merging into four "
+            "bits. The reason to look for is the size of the update, in the figure: what is as "
+            "large as the rounding error or larger survives. Do not carry this over to a run "
+            "whose rate is lower."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="once",
+        text="golden loss at a quarter of the rate, original in NF4 once − in NF4 again",
+        contrast=_of(SLOWEST, "once", "again"),
+        expected="below",
+        above=(
+            "Going through the original base is worse, although it is rounded once only. The "
+            "adapter had learnt around NF4's errors, and they are not the same after the second "
+            "rounding."
+        ),
+        below=(
+            "The same update, the same type, and a much smaller loss, only because the original "
+            "weights do not lie on the grid. Each sits somewhere between two levels, so a small "
+            "update tips a few of them over to the next level, and on average exactly as many as "
+            "its size asks for: rounding off the grid keeps the mean of the update, as dithering "
+            "does. So merge into the 16-bit base and quantise that."
+        ),
+        none=(
+            "Both lose equally, so being off the grid does not help here. Then the rounding "
+            "error of the weights dominates, and neither way is good; keep the adapter beside "
+            "its base."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="original",
+        text="golden loss at the best rate, original base − beside",
+        contrast=_of(FASTEST, "original", "beside"),
+        expected="none",
+        above=(
+            "The adapter misses the errors that it was trained beside: a little of what it "
+            "learnt was their repair. The interval says how little; it is the price of serving "
+            "from 16 bits."
+        ),
+        below=(
+            "Over the base that it never saw the adapter is even better: the rounding errors "
+            "were a burden in training, and taking them away afterwards helps."
+        ),
+        none=(
+            "No difference that ten seeds could show: the adapter has learnt the task and not "
+            "the repair of its base's errors. Merging into the 16-bit original is safe here."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="shrunken",
+        text="golden loss at a quarter of the rate, as much of the update unrounded − in NF4 again",
+        contrast=_of(SLOWEST, "shrunken", "again"),
+        expected="none",
+        above=(
+            "The rounded update is worth more than its share suggests. What is left of it along "
+            "its own direction, taken alone and without rounding, does worse. So the rest is not "
+            "mere noise: the weights that jump a whole step are those that the update pushed "
+            "hardest, and in the direction in which it pushed them."
+        ),
+        below=(
+            "The rounded update is worth less than its share suggests: what rounding adds at "
+            "right angles to the update is noise that does harm of its own."
+        ),
+        none=(
+            "What is left along the update's own direction explains the loss: the rest, at right "
+            "angles to it, neither helps nor harms measurably."
+        ),
+        unit=NATS,
+    ),
+)
