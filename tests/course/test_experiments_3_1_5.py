@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ftlib.course.lab_3_1_5 import bases, nvfp4, outlier_block, outputs, trials
+from ftlib.core.profiles import get_profile
+from ftlib.course.lab_3_1_5 import bases, experiments, nvfp4, outlier_block, outputs, trials
 from ftlib.course.lab_3_1_5.schematic import draw_block
 from ftlib.models.nf4 import quantize_4bit
 
@@ -99,6 +100,18 @@ def test_the_students_functions_make_the_base():
     again = bases.rounded_weight(w, "NF4", normal_levels=three_levels)
     assert len(torch.unique(again)) <= 3
     torch.testing.assert_close(again.max().abs(), w.abs().max())
+
+
+def test_nf4s_two_companions_differ_from_it_in_one_thing_each():
+    arms = experiments.base_arms(get_profile("tiny"))
+    assert arms[bases.NF4_SHUFFLED] == {**arms["NF4"], "kind": bases.NF4_SHUFFLED}
+    assert arms[bases.NF4_16] == {**arms["NF4"], "block": 16}
+
+
+def test_smaller_blocks_of_nf4_have_smaller_errors():
+    w = 0.05 * weights(64, 256)
+    errors = [(bases.rounded_weight(w, "NF4", block=size) - w).norm() for size in (16, 64)]
+    assert errors[0] < 0.95 * errors[1]
 
 
 # --- merging --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ BLOCK = 64
 WHOLE = "16 bits"  # the base as it is, without rounding
 SHUFFLED = ", errors shuffled"  # after the name of a type
 NF4_SHUFFLED = "NF4" + SHUFFLED
+NF4_16 = "NF4, blocks of 16"  # the name of an arm: the bits of NVFP4, the levels of NF4
 NORMAL_LEVELS = {"NF4": (8, 7), "3 bits": (4, 3), "2 bits": (2, 1)}  # (above zero, below)
 OTHER_LEVELS = {"FP4": "fp4", "INT4": "int4"}  # their names in ftlib.models.nf4.LEVELS
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_5 import readings
-from ftlib.course.lab_3_1_5.bases import NF4_SHUFFLED, WHOLE
+from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, WHOLE
+from ftlib.course.lab_3_1_5.nvfp4 import NVFP4_BLOCK
 from ftlib.course.lab_3_1_5.trials import base_trial, merge_trial, task_of, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder
@@ -61,11 +62,14 @@ def best_rate(profile: Profile, kind: str) -> float:
 
 # --- bases compared, and merging ------------------------------------------------------------------
 def base_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every kind of base at its best rate; the control is NF4's in all but the place of errors."""
+    """Every kind of base at its best rate. Two more share NF4's: the control, NF4's in all but the
+    place of errors, and NF4 in NVFP4's blocks, which takes NVFP4's bits.
+    """
     arms: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         arms[kind] = {"kind": kind, "lr": best_rate(profile, kind)}
     arms[NF4_SHUFFLED] = {**arms["NF4"], "kind": NF4_SHUFFLED}
+    arms[NF4_16] = {**arms["NF4"], "block": NVFP4_BLOCK}
     return arms
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftlib.course.lab_3_1_5.bases import NF4_SHUFFLED, WHOLE
+from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, WHOLE
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
 NATS = "nats per answer token"
@@ -90,9 +90,9 @@ BASES = (
             "bits first."
         ),
         below=(
-            "NVFP4's blocks of 16 pay off in the loss, at 4.5 bits against 4.127. Small blocks "
-            "help where outliers sit among small weights. NF4 with blocks of 16 would be the "
-            "fair rival at equal bits."
+            "NVFP4 comes out ahead, at 4.5 bits against 4.127. It differs from NF4 in three "
+            "things, the levels, the type of the scales and the blocks of 16, so this does not "
+            "say which of them did it. The next claim gives NF4 the same blocks and bits."
         ),
         none=(
             "No difference that ten seeds could show, as their errors of the weights lead one to "
@@ -102,14 +102,37 @@ BASES = (
         unit=NATS,
     ),
     Claim(
+        name="equal_bits",
+        text="test loss, NVFP4 − NF4 in blocks of 16",
+        contrast=difference("loss", "NVFP4", NF4_16),
+        expected="above",
+        above=(
+            "At equal bits the levels at quantiles are ahead, as their smaller error of the "
+            "weights leads one to expect. What NVFP4 had over NF4's usual blocks, if anything, "
+            "was its small blocks, which NF4 can have as well."
+        ),
+        below=(
+            "NVFP4 is ahead at equal bits too, although its error of the weights is larger. So "
+            "it is not the small blocks alone, and once more the size of the error does not "
+            "decide: which weights are hit, and where a base lands by rounding, does. On another "
+            "base such a small difference may well have the other sign."
+        ),
+        none=(
+            "At equal bits no difference that ten seeds could show, though their errors of the "
+            "weights differ. If NVFP4 was ahead of NF4 in its usual blocks, the small blocks "
+            "are the likely reason, and NF4 can have them as well."
+        ),
+        unit=NATS,
+    ),
+    Claim(
         name="three",
         text="test loss, 3 bits − 16 bits",
         contrast=difference("loss", "3 bits", WHOLE),
         expected="above",
         above=(
-            "One bit less is seen. The measure can therefore show damage of this size, and what "
-            "it says of NF4 has weight. Training makes up for part of the error, not for all of "
-            "it."
+            "One bit less is seen. The measure can therefore show damage of this size, and where "
+            "it shows none for NF4 that has weight. Training makes up for part of the error, not "
+            "for all of it."
         ),
         below=(
             "The base with 3 bits is ahead of the whole one, which nobody would expect. Look at "
@@ -117,10 +140,10 @@ BASES = (
             "do it."
         ),
         none=(
-            "One bit less, with twice NF4's error, does not show either. So ten seeds of this "
-            "measure cannot tell damage of that size from chance, and that NF4 shows none says "
-            "only that its damage is smaller than what two bits do. A larger test set or more "
-            "seeds would sharpen it."
+            "One bit less, with twice NF4's error, does not show. So ten seeds of this measure "
+            "cannot tell damage of that size from chance: a type that shows none has been shown "
+            "to do less harm than two bits, and no more than that. The interval says how much "
+            "could hide; a larger test set or more seeds would sharpen it."
         ),
         unit=NATS,
     ),

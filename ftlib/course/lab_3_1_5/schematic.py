@@ -58,8 +58,9 @@ def _draw_weights(ax: Axes, block: Tensor, scale: float) -> None:
 def _cells(ax: Axes, x: float, y: float, texts: list[str], width: float, hatch: str = "") -> None:
     """A row of boxes with a text in each."""
     for i, text in enumerate(texts):
-        look = {"facecolor": "white", "edgecolor": "black", "hatch": hatch, "linewidth": 0.9}
-        ax.add_patch(Rectangle((x + i * width, y), width, 0.8, **look))
+        cell = Rectangle((x + i * width, y), width, 0.8, facecolor="white", edgecolor="black")
+        cell.set(hatch=hatch, linewidth=0.9)
+        ax.add_patch(cell)
         middle = x + (i + 0.5) * width
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         ax.text(middle, y + 0.4, text, ha="center", va="center", fontsize=8.5, bbox=box)

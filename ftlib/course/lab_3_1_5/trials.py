@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ftlib.adapters.lora import add_lora, lora_layers
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_5.bases import (
+    BLOCK,
     Levels,
     Quantize,
     linear_layers,
@@ -38,7 +39,7 @@ Weights = dict[str, Tensor]  # of every linear layer by its path, (out, in)
 class Task:
     """The profile's own data, which asks for what the base knows, and a short run on it.
 
-    `golden`: the golden set; `test`: that and the validation rows by which no rate was task.
+    `golden`: the golden set; `test`: that and the validation rows by which no rate was chosen.
     """
 
     train: list[dict]
@@ -86,7 +87,7 @@ def tune_trial(profile: Profile, seed: int, kind: str, lr: float) -> dict[str, A
     run = _train(profile, model, tokenizer, task, seed, lr)
     return {
         "validation_loss": _loss(profile, model, tokenizer, task.validation),
-        "training_loss": _finite(run.final_loss),
+        "training_loss": _finite(cast(float, run.final_loss)),
     }
 
 
@@ -95,22 +96,24 @@ def base_trial(
     seed: int,
     kind: str,
     lr: float,
+    block: int = BLOCK,
     normal_levels: Levels = normal_levels,
     quantize_blocks: Quantize = quantize_blocks,
 ) -> dict[str, Any]:
     """Round the base with the student's functions, train an adapter over it, and test.
 
-    `weight_error`: ‖Ŵ − W‖/‖W‖ of all linear layers.
+    `block`: weights that share a scale, of types with levels. `weight_error`: ‖Ŵ − W‖/‖W‖ of all
+    linear layers.
     """
     task = task_of(profile)
     model, tokenizer = study_base(profile)
     functions = {"normal_levels": normal_levels, "quantize_blocks": quantize_blocks}
-    error = round_base(model, kind, seed, **functions)
+    error = round_base(model, kind, seed, block=block, **functions)
     run = _train(profile, model, tokenizer, task, seed, lr)
     return {
         "loss": _loss(profile, model, tokenizer, task.test),
         "weight_error": error,
-        "training_loss": _finite(run.final_loss),
+        "training_loss": _finite(cast(float, run.final_loss)),
     }
 
 
