@@ -190,8 +190,9 @@ MERGING = (
         above=(
             "A small update does not survive the second rounding: the dequantised weights lie on "
             "the grid, and what moves a weight by less than half a step is undone. Whether the "
-            "updates of another run are small against its grid is told by the drift that "
-            "`ft.merge_adapter` reports, not by the loss of a run like the next one."
+            "updates of another run are small against its grid, that run itself must tell, by "
+            "their size over the rounding error or by its loss after merging; a run like the "
+            "next one says nothing about it."
         ),
         below=(
             "The second rounding lowers the loss, which it has no reason to do. Suspect the "

@@ -62,7 +62,7 @@ def _cells(ax: Axes, x: float, y: float, texts: list[str], width: float, hatch: 
         cell.set(hatch=hatch, linewidth=0.9)
         ax.add_patch(cell)
         middle = x + (i + 0.5) * width
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
         ax.text(middle, y + 0.4, text, ha="center", va="center", fontsize=8.5, bbox=box)
 
 
@@ -78,7 +78,7 @@ def _draw_storage(
     n_out, n_in = shape
     weights = [f"{weight:+.3f}" for weight in block[:SHOWN]]
     _cells(ax, 0, 3.4, [*weights, "…"], 1.1)
-    ax.text(10.2, 3.8, "64 weights, 16 bits each", va="center", fontsize=9)
+    ax.text(10.2, 3.8, "64 weights of W", va="center", fontsize=9)
     pairs = []
     for i in range(0, SHOWN, 2):
         pairs.append(f"{codes[i]:04b} {codes[i + 1]:04b}")
