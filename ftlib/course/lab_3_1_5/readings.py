@@ -154,8 +154,8 @@ BASES = (
         expected="above",
         above=(
             "Two bits less are seen, so the measure is not blind. With the claim on three bits "
-            "this brackets its resolution: damage of this size shows; read there whether half as "
-            "much does."
+            "this brackets its resolution: damage of this size shows; read there whether about a "
+            "third of the error does."
         ),
         below=(
             "The base with four levels is ahead of the whole one, which nobody would expect: "
