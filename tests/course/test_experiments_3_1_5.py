@@ -7,7 +7,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_5 import bases, experiments, nvfp4, outlier_block, outputs, trials
+from ftlib.course.lab_3_1_5 import (
+    bases,
+    experiments,
+    nvfp4,
+    outlier_block,
+    outputs,
+    readings,
+    trials,
+)
 from ftlib.course.lab_3_1_5.schematic import draw_block
 from ftlib.models.nf4 import quantize_4bit
 
@@ -104,8 +112,23 @@ def test_the_students_functions_make_the_base():
 
 def test_nf4s_two_companions_differ_from_it_in_one_thing_each():
     arms = experiments.base_arms(get_profile("tiny"))
-    assert arms[bases.NF4_SHUFFLED] == {**arms["NF4"], "kind": bases.NF4_SHUFFLED}
-    assert arms[bases.NF4_16] == {**arms["NF4"], "block": 16}
+    for place in readings.PLACES:
+        plain = arms[readings.base_arm("NF4", place)]
+        shuffled = arms[readings.base_arm(bases.NF4_SHUFFLED, place)]
+        assert shuffled == {**plain, "kind": bases.NF4_SHUFFLED}
+        assert arms[readings.base_arm(bases.NF4_16, place)] == {**plain, "block": 16}
+
+
+def test_bases_are_compared_at_equal_rates():
+    profile = get_profile("tiny")
+    rates = [list(experiments.shared_rates(profile, kind)) for kind in experiments.COMPARED]
+    assert all(found == rates[0] for found in rates) and len(rates[0]) == 3
+    by_arm = {}
+    for i, place in enumerate(readings.PLACES):
+        by_arm[readings.base_arm("NF4", place)] = {"loss": 1.0 + i}
+        by_arm[readings.base_arm(bases.WHOLE, place)] = {"loss": 0.5}
+    contrast = readings.over_rates("NF4", bases.WHOLE)
+    assert contrast(by_arm) == pytest.approx(1.5) and set(contrast.arms) == set(by_arm)
 
 
 def test_smaller_blocks_of_nf4_have_smaller_errors():

@@ -1,10 +1,13 @@
-"""The experiments of lab 3.1.5: a learning rate for every kind of base, adapters over these bases
-at each one's best, and where an adapter trained over four bits can be merged.
+"""The experiments of lab 3.1.5: where the best learning rates of all kinds of bases lie, adapters
+over these bases at the same rates around them, and where an adapter trained over four bits can be
+merged.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_5 import readings
@@ -13,10 +16,13 @@ from ftlib.course.lab_3_1_5.nvfp4 import NVFP4_BLOCK
 from ftlib.course.lab_3_1_5.trials import base_trial, merge_trial, task_of, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder
+from ftlib.course.records.live import Result
 from ftlib.course.records.store import best_arm
 
 KINDS = (WHOLE, "NF4", "FP4", "NVFP4", "3 bits", "2 bits")  # bases that have a rate of their own
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate
+COMPARED = (*KINDS, NF4_SHUFFLED, NF4_16)
+SHARED = dict(zip(readings.PLACES, (0.5, 1.0, 2.0), strict=True))  # factors, for all bases alike
 SLOWER = {"best rate": 1.0, "half": 0.5, "a quarter": 0.25}  # of NF4's best rate
 
 NATS = "nats per answer token"
@@ -62,15 +68,31 @@ def best_rate(profile: Profile, kind: str) -> float:
 
 # --- bases compared, and merging ------------------------------------------------------------------
 def base_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every kind of base at its best rate. Two more share NF4's: the control, NF4's in all but the
-    place of errors, and NF4 in NVFP4's blocks, which takes NVFP4's bits.
+    """Every kind of base at the same rates. Among them the control, NF4's in all but the place of
+    errors, and NF4 in NVFP4's blocks, which takes NVFP4's bits.
     """
     arms: dict[str, dict[str, Any]] = {}
-    for kind in KINDS:
-        arms[kind] = {"kind": kind, "lr": best_rate(profile, kind)}
-    arms[NF4_SHUFFLED] = {**arms["NF4"], "kind": NF4_SHUFFLED}
-    arms[NF4_16] = {**arms["NF4"], "block": NVFP4_BLOCK}
+    for kind in COMPARED:
+        settings: dict[str, Any] = {"kind": kind}
+        if kind == NF4_16:
+            settings = {"kind": "NF4", "block": NVFP4_BLOCK}
+        for place, factor in SHARED.items():
+            lr = factor * profile.lr_lora
+            arms[readings.base_arm(kind, place)] = {**settings, "lr": lr}
     return arms
+
+
+def shared_rates(profile: Profile, kind: str) -> dict[float, str]:
+    """{rate: arm} of one kind of base in the experiment `bases`."""
+    return {
+        factor * profile.lr_lora: readings.base_arm(kind, place) for place, factor in SHARED.items()
+    }
+
+
+def over_rates(result: Result, kind: str, metric: str) -> np.ndarray:
+    """A kind's metric, mean over the shared rates, (seeds,)."""
+    runs = [result.means(readings.base_arm(kind, place), metric) for place in SHARED]
+    return np.mean(runs, axis=0)
 
 
 def merge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -96,13 +118,13 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="bases",
-        title="Adapters over bases of different kinds, each at its best rate",
+        title="Adapters over bases of different kinds, at the same three rates",
         trial=base_trial,
         arms=base_arms,
         metrics=(LOSS, ERROR, TRAINING),
         inputs=_inputs,
         claims=readings.BASES,
-        live=(WHOLE, "NF4"),
+        live=(readings.base_arm("NF4", "middle"),),
     ),
     Experiment(
         name="merging",
