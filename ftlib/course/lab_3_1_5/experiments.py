@@ -13,6 +13,7 @@ from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_5 import readings
 from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, WHOLE
 from ftlib.course.lab_3_1_5.nvfp4 import NVFP4_BLOCK
+from ftlib.course.lab_3_1_5.readings import THREE_COARSE, TWO_SHUFFLED
 from ftlib.course.lab_3_1_5.trials import base_trial, merge_trial, task_of, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder
@@ -21,7 +22,8 @@ from ftlib.course.records.store import best_arm
 
 KINDS = (WHOLE, "NF4", "FP4", "NVFP4", "3 bits", "2 bits")  # bases that have a rate of their own
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate
-COMPARED = (*KINDS, NF4_SHUFFLED, NF4_16)
+COMPARED = (*KINDS, NF4_SHUFFLED, NF4_16, THREE_COARSE, TWO_SHUFFLED)
+OTHER_BLOCKS = {NF4_16: ("NF4", NVFP4_BLOCK), THREE_COARSE: ("3 bits", None)}  # None: one scale
 SHARED = dict(zip(readings.PLACES, (0.5, 1.0, 2.0), strict=True))  # factors, for all bases alike
 SLOWER = {"best rate": 1.0, "half": 0.5, "a quarter": 0.25}  # of NF4's best rate
 
@@ -68,14 +70,16 @@ def best_rate(profile: Profile, kind: str) -> float:
 
 # --- bases compared, and merging ------------------------------------------------------------------
 def base_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every kind of base at the same rates. Among them the control, NF4's in all but the place of
-    errors, and NF4 in NVFP4's blocks, which takes NVFP4's bits.
+    """Every kind of base at the same rates. Among them the controls, NF4's and 2 bits' in all but
+    the place of errors; NF4 in NVFP4's blocks, which takes NVFP4's bits; and 3 bits with one scale
+    a matrix, whose error lies between those of 3 and 2 bits.
     """
     arms: dict[str, dict[str, Any]] = {}
     for kind in COMPARED:
         settings: dict[str, Any] = {"kind": kind}
-        if kind == NF4_16:
-            settings = {"kind": "NF4", "block": NVFP4_BLOCK}
+        if kind in OTHER_BLOCKS:
+            own, block = OTHER_BLOCKS[kind]
+            settings = {"kind": own, "block": block}
         for place, factor in SHARED.items():
             lr = factor * profile.lr_lora
             arms[readings.base_arm(kind, place)] = {**settings, "lr": lr}

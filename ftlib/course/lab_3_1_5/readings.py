@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, WHOLE
+from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, SHUFFLED, WHOLE
 from ftlib.course.records.experiment import Claim, Contrast
 
 NATS = "nats per answer token"
 PLACES = ("lower", "middle", "higher")  # of the rates at which all bases are compared
+THREE_COARSE = "3 bits, one scale"
+TWO_SHUFFLED = "2 bits" + SHUFFLED
 
 
 def base_arm(kind: str, place: str) -> str:
@@ -51,9 +53,9 @@ BASES = (
             "and at how the difference changes with the rate."
         ),
         none=(
-            "No difference that ten seeds could show. That is not equality: a cost up to the "
-            "interval's upper end would still be compatible. It is what the paper reports for "
-            "large models; more seeds or a harder task could still bring a cost to light."
+            "No difference that ten seeds could show in the mean over three rates, after a short "
+            "run. That is not equality: a cost up to the interval's upper end would still be "
+            "compatible, and the line above says how it changes with the rate."
         ),
         unit=NATS,
     ),
@@ -63,21 +65,17 @@ BASES = (
         contrast=over_rates(NF4_SHUFFLED, "NF4"),
         expected="none",
         above=(
-            "Errors of the same size do more harm when they are untied from the weights: "
-            "rounding is kinder than noise, since a weight is only ever moved to a neighbour on "
-            "its own grid. The relative error alone then does not tell how good a type is."
+            "Errors of the same size do more harm when they are untied from the weights. The "
+            "relative error alone then does not tell how good a type is."
         ),
         below=(
             "Errors of the same size do less harm when they are shuffled: rounding errors have a "
-            "pattern that training feels, for instance all weights of a block being pulled "
-            "towards the same few levels. The relative error alone then does not tell how good a "
+            "pattern that training feels. The relative error alone then does not tell how good a "
             "type is."
         ),
         none=(
-            "Where the errors sit makes no difference that ten seeds could show: for training, "
-            "NF4's rounding behaves like noise of its size, and the relative error is a fair "
-            "measure of a type. The control shares size, block and rate with NF4 and could have "
-            "come out otherwise."
+            "Where the errors sit makes no difference that ten seeds could show. At an error this "
+            "small little could show at all; the same control at two bits is the sharper one."
         ),
         unit=NATS,
     ),
@@ -87,9 +85,9 @@ BASES = (
         contrast=over_rates("FP4", "NF4"),
         expected="above",
         above=(
-            "Levels at quantiles help where it counts: FP4's larger error of the weights is a "
-            "larger loss after training, as in the paper's Table 4. Both have four bits and the "
-            "same scales, so the places of the levels are all that differs."
+            "FP4's larger error of the weights is a larger loss after training, as in the paper's "
+            "Table 4. Both have four bits and the same scales; their levels differ, in place and "
+            "in number. It is one rounding of one base: seeds vary the training alone."
         ),
         below=(
             "FP4 comes out ahead, against its larger error of the weights and against the "
@@ -109,9 +107,9 @@ BASES = (
         contrast=over_rates("NVFP4", "NF4"),
         expected="none",
         above=(
-            "NVFP4 costs more here, at 4.5 bits against 4.127. What it buys is not accuracy but "
-            "speed: tensor cores multiply E2M1 as it is stored, while NF4 is taken back to 16 "
-            "bits first."
+            "NVFP4 costs more on this base, at 4.5 bits against 4.127. What it buys is not "
+            "accuracy but speed: tensor cores multiply E2M1 as it is stored, while NF4 is taken "
+            "back to 16 bits first."
         ),
         below=(
             "NVFP4 comes out ahead, at 4.5 bits against 4.127. It differs from NF4 in three "
@@ -119,9 +117,8 @@ BASES = (
             "say which of them did it. The next claim gives NF4 the same blocks and bits."
         ),
         none=(
-            "No difference that ten seeds could show, as their errors of the weights lead one to "
-            "expect: coarser levels are made up for by smaller blocks. NVFP4 takes 4.5 bits "
-            "against 4.127; what it buys is speed on tensor cores that multiply it as it is."
+            "No difference that ten seeds could show. NVFP4 takes 4.5 bits against 4.127; what it "
+            "buys is speed on tensor cores that multiply it as it is."
         ),
         unit=NATS,
     ),
@@ -131,9 +128,8 @@ BASES = (
         contrast=over_rates("NVFP4", NF4_16),
         expected="above",
         above=(
-            "At equal bits the levels at quantiles are ahead, as their smaller error of the "
-            "weights leads one to expect. What NVFP4 had over NF4's usual blocks, if anything, "
-            "was its small blocks, which NF4 can have as well."
+            "At equal bits NF4 is ahead, as its smaller error of the weights leads one to expect. "
+            "The two differ in levels and in the type of their scales."
         ),
         below=(
             "NVFP4 is ahead at equal bits too, although its error of the weights is larger. So "
@@ -143,8 +139,7 @@ BASES = (
         ),
         none=(
             "At equal bits no difference that ten seeds could show, though their errors of the "
-            "weights differ. If NVFP4 was ahead of NF4 in its usual blocks, the small blocks "
-            "are the likely reason, and NF4 can have them as well."
+            "weights differ."
         ),
         unit=NATS,
     ),
@@ -155,18 +150,52 @@ BASES = (
         expected="above",
         above=(
             "One bit less is seen. The measure can therefore show damage of this size, and where "
-            "it shows none for NF4 that has weight. Training makes up for part of the error, not "
-            "for all of it."
+            "it shows none for NF4 that has weight."
         ),
         below=(
             "The base with 3 bits is ahead of the whole one, which nobody would expect. Look at "
             "the curves over the rate before concluding anything."
         ),
         none=(
-            "One bit less, with twice NF4's error, does not show. So ten seeds of this measure "
-            "cannot tell damage of that size from chance: a type that shows none has been shown "
-            "to do less harm than two bits, and no more than that. The interval says how much "
-            "could hide; a larger test set or more seeds would sharpen it."
+            "One bit less, with twice NF4's error, does not show in this mean over rates. So a "
+            "type that shows none has been shown to do less harm than the next dose that does, "
+            "and no more than that. The interval says how much could hide."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="coarse",
+        text="test loss, 3 bits with one scale − 16 bits",
+        contrast=over_rates(THREE_COARSE, WHOLE),
+        expected="above",
+        above=(
+            "A dose between three bits and two is seen: the measure resolves damage of an error "
+            "more than three times NF4's."
+        ),
+        below="A base with more than three times NF4's error is ahead: look at the curves first.",
+        none=(
+            "An error more than three times NF4's does not show either. So the measure is coarse, "
+            "and what it says of NF4 is little."
+        ),
+        unit=NATS,
+    ),
+    Claim(
+        name="two_shuffled",
+        text="test loss, 2 bits with errors shuffled − 2 bits",
+        contrast=over_rates(TWO_SHUFFLED, "2 bits"),
+        expected="none",
+        above=(
+            "Where errors are large enough to be seen, errors of the same size do more harm when "
+            "they are untied from the weights: rounding is kinder than noise of its size, and the "
+            "relative error alone does not tell how good a type is."
+        ),
+        below=(
+            "Where errors are large enough to be seen, shuffled ones do *less* harm: rounding to "
+            "few levels has a pattern that noise of its size has not."
+        ),
+        none=(
+            "Even where errors are large enough to be seen, it is not shown that their places "
+            "matter beside their size."
         ),
         unit=NATS,
     ),
@@ -176,9 +205,8 @@ BASES = (
         contrast=over_rates("2 bits", WHOLE),
         expected="above",
         above=(
-            "Two bits less are seen, so the measure is not blind. With the claim on three bits "
-            "this brackets its resolution: damage of this size shows; read there whether about a "
-            "third of the error does."
+            "Two bits less are seen, so the measure is not blind. With the two doses between them "
+            "the claims bracket from which error on it sees damage."
         ),
         below=(
             "The base with four levels is ahead of the whole one, which nobody would expect: "
@@ -260,11 +288,11 @@ MERGING = (
             "rounding."
         ),
         below=(
-            "The same update, the same type, and a much smaller loss, only because the original "
-            "weights do not lie on the grid. Each sits somewhere between two levels, so a small "
-            "update tips a few of them over to the next level, and on average exactly as many as "
-            "its size asks for: rounding off the grid keeps the mean of the update, as dithering "
-            "does. So merge into the 16-bit base and quantise that."
+            "The same update, the same type, and a much smaller loss; what differs is that the "
+            "original weights do not lie on the grid. Each sits somewhere between two levels, so "
+            "a small update tips a few of them over to the next level, and on average exactly as "
+            "many as its size asks for: rounding off the grid keeps the mean of the update, as "
+            "dithering does. So merge into the 16-bit base and quantise that."
         ),
         none=(
             "Both lose equally, so being off the grid does not help here. Then the rounding "
@@ -284,8 +312,8 @@ MERGING = (
             "from 16 bits."
         ),
         below=(
-            "Over the base that it never saw the adapter is even better: the rounding errors "
-            "were a burden in training, and taking them away afterwards helps."
+            "Over the base that it never saw the adapter is even better: at serving, a base "
+            "without rounding errors is worth more than the one that the adapter knows."
         ),
         none=(
             "No difference that ten seeds could show: the adapter has learnt the task and not "
@@ -301,8 +329,8 @@ MERGING = (
         above=(
             "The rounded update is worth more than its share suggests. What is left of it along "
             "its own direction, taken alone and without rounding, does worse. So the rest is not "
-            "mere noise: the weights that jump a whole step are those that the update pushed "
-            "hardest, and in the direction in which it pushed them."
+            "mere noise. A weight jumps where the push is large against the step of its own "
+            "place on the grid, and then by the whole step, in the direction of the push."
         ),
         below=(
             "The rounded update is worth less than its share suggests: what rounding adds at "
