@@ -25,11 +25,10 @@ from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import read_record
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
-FINER = (0.6, 0.75, 1.25, 1.5, 1.75)  # of the best rate: SFT has nothing else to choose
-BETAS = (0.02, 0.05, 0.2, 0.5, 1.0)  # of DPO, besides its 0.1
-SIMPO_SETTINGS = ((2.0, 0.0), (2.0, 1.5), (1.0, 0.5), (5.0, 0.5), (10.0, 0.5))  # β, γ/β
-LAMBDAS = (0.1, 0.3, 3.0, 5.0, 10.0)  # of ORPO, besides its 1
-SMALL_BETA = 0.07  # of sums: about SimPO's 2 over the tokens of a report
+FINER = (0.6, 0.8, 1.25, 1.6)  # of the best rate: SFT has nothing else to choose
+BETAS = (0.02, 0.05, 0.3, 1.0)  # of DPO, besides its 0.1
+SIMPO_SETTINGS = ((2.0, 0.0), (2.0, 1.5), (0.5, 0.5), (8.0, 0.5))  # β, γ/β
+LAMBDAS = (0.1, 0.3, 3.0, 10.0)  # of ORPO, besides its 1
 
 METHODS: dict[str, dict[str, Any]] = {  # with the settings that the rates are tried with
     "SFT on chosen": {"method": "SFT", "start": IMITATED},
@@ -116,16 +115,15 @@ def best_rate(profile: Profile, name: str) -> dict[str, Any]:
 
 
 def setting_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Five more trials for every method at its best rate: beta, β and γ/β, λ; SFT, which has no
+    """Four more trials for every method at its best rate: beta, β and γ/β, λ; SFT, which has no
     such setting, tries finer rates.
     """
-    sft = best_rate(profile, "SFT on chosen")
     dpo = best_rate(profile, "DPO")
     simpo = best_rate(profile, "SimPO")
     orpo = best_rate(profile, "ORPO")
-    base = best_rate(profile, "SFT from the base")
     arms = {}
-    for name, settings in (("SFT on chosen", sft), ("SFT from the base", base)):
+    for name in ("SFT on chosen", "SFT from the base"):
+        settings = best_rate(profile, name)
         for factor in FINER:
             lr = factor * settings["lr"]
             arms[f"{name}, rate {lr:.3g}"] = {**settings, "lr": lr}
@@ -139,7 +137,7 @@ def setting_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def best_settings(profile: Profile, name: str) -> dict[str, Any]:
-    """Settings of a method with the fewest validation faults of all ten trials."""
+    """Settings of a method with the fewest validation faults of all nine trials."""
     first = rate_arms(profile)
     more = setting_arms(profile)
     means = {}
@@ -167,15 +165,10 @@ def shuffle_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def length_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Means, sums with the same β, and sums with a β that is smaller by the length."""
-    best = best_settings(profile, "SimPO")
-    lr, ratio = best["lr"], best["ratio"]
-    small = {"lr": lr, "beta": SMALL_BETA, "ratio": ratio}
-    return {
-        "means": {"score": "mean", "lr": lr, "beta": METHODS["SimPO"]["beta"], "ratio": ratio},
-        "sums": {"score": "sum", "lr": lr, "beta": METHODS["SimPO"]["beta"], "ratio": ratio},
-        "sums, small β": {"score": "sum", **small},
-    }
+    """Means and sums with the same β, at SimPO's best rate."""
+    best = best_rate(profile, "SimPO")
+    setting = {name: best[name] for name in ("lr", "beta", "ratio")}
+    return {"means": {"score": "mean", **setting}, "sums": {"score": "sum", **setting}}
 
 
 EXPERIMENTS = (
@@ -184,7 +177,7 @@ EXPERIMENTS = (
         title="Faults over the rate, for each loss",
         trial=tune_trial,
         arms=rate_arms,
-        metrics=(VALIDATION_FAULTS, RIGHT, FORGOTTEN),
+        metrics=(VALIDATION_FAULTS, RIGHT, WRONG),
         inputs=_inputs,
         seeds=2,
         live=(),
@@ -194,7 +187,7 @@ EXPERIMENTS = (
         title="Faults over β, γ/β and λ, each loss at its best rate",
         trial=tune_trial,
         arms=setting_arms,
-        metrics=(VALIDATION_FAULTS, RIGHT, FORGOTTEN),
+        metrics=(VALIDATION_FAULTS, RIGHT, WRONG),
         inputs=_inputs,
         seeds=2,
         live=(),
@@ -229,7 +222,7 @@ EXPERIMENTS = (
         metrics=(FAULTS, APART, CHOSEN, REJECTED, FORGOTTEN),
         inputs=_inputs,
         claims=readings.SHUFFLED,
-        live=("SimPO, shuffled",),
+        live=(),
     ),
     Experiment(
         name="length",
@@ -240,6 +233,7 @@ EXPERIMENTS = (
             Metric("before", "r of margin and difference of length, before"),
             Metric("after", "r of margin and difference of length, after"),
             Metric("weight", "r of the pair's weight and difference of length, before"),
+            Metric("small_weight", "the same with β divided by the mean length"),
             Metric("idle", "pairs with a weight below 1%", "share", resolution=1 / 100),
             Metric("accuracy_longer", "ranked right where the chosen is longer", "share"),
             Metric("accuracy_shorter", "ranked right where the chosen is shorter", "share"),

@@ -4,7 +4,7 @@ with the two independent of each other, scored by sums and by means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,38 +13,21 @@ from scipy.special import expit
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
 from ftlib.course.lab_3_1_8.trials import (
-    IMITATED,
+    RANKED_SHARE,
+    SHORT,
     TEST,
     answered,
     correlation,
     held_out_rows,
     own_pairs,
     scores,
+    shortened,
     started,
     train,
 )
-from ftlib.course.open_answers import sentences
 
-SIDES = ("chosen", "rejected")
 TAUGHT = 0.01  # weight below which a pair is called idle
 PER_TOKEN = {"mean": "SimPO", "sum": "SimPO, sums"}  # score -> the method of `train`
-
-
-def shortened(rows: Sequence[dict], seed: int) -> list[dict]:
-    """The pairs, one answer of each cut after its first, second or third sentence. Which answer and
-    where are drawn by the seed without regard to the facts: half of the chosen answers are the
-    shorter ones.
-    """
-    rng = np.random.default_rng(seed)
-    sides = np.arange(len(rows)) % 2
-    rng.shuffle(sides)
-    out = []
-    for row, side in zip(rows, sides, strict=True):
-        name = SIDES[side]
-        said = sentences(row[name][-1]["content"])
-        kept = " ".join(said[: rng.integers(1, len(said))])
-        out.append({**row, name: [{**row[name][-1], "content": kept}]})
-    return out
 
 
 def margins_of(sums: np.ndarray, lengths: np.ndarray, score: str) -> np.ndarray:
@@ -70,14 +53,16 @@ def length_trial(
     """Train SimPO with means or with sums on pairs of unequal length; the link of margin and weight
     with the difference of length, before and after, on held-out pairs.
     """
-    model, tokenizer = started(profile, IMITATED, seed)
+    model, tokenizer = started(profile, SHORT, seed)
     rows = held_out_rows(profile, TEST)
-    pairs = shortened(rows, seed)
+    pairs = shortened(rows, seed)[: len(rows) // RANKED_SHARE]
     before, lengths = scores(profile, model, tokenizer, pairs)
     longer = lengths[:, 0] - lengths[:, 1]
     own_before = margins_of(before, lengths, score)
     weights = weights_of(own_before, beta, ratio)
-    taught = shortened(own_pairs(profile, IMITATED, seed), seed)
+    # A sum with this β is as steep as a mean with the old one.
+    small = weights_of(own_before, beta / lengths.mean(), ratio)
+    taught = shortened(own_pairs(profile, SHORT, seed), seed)
     setting = {"beta": beta, "ratio": ratio}
     method = PER_TOKEN[score]
     train(profile, model, tokenizer, taught, seed, method, lr, setting, simpo_loss)
@@ -89,10 +74,13 @@ def length_trial(
         "size_before": abs(correlation(longer, own_before)),
         "size_after": abs(correlation(longer, own_after)),
         "weight": correlation(longer, weights),
+        "small_weight": correlation(longer, small),
         "idle": float((weights < TAUGHT).mean()),
         "accuracy_longer": float((own_after[longer > 0] > 0).mean()),
         "accuracy_shorter": float((own_after[longer < 0] > 0).mean()),
         "longer": longer.tolist(),
+        "sums": before.tolist(),
+        "lengths": lengths.tolist(),
         "margins_before": own_before.tolist(),
         "margins_after": own_after.tolist(),
         **answered(profile, model, tokenizer, rows),

@@ -249,6 +249,13 @@ SHUFFLED = (
 )
 
 
+def _small_weight_difference() -> Contrast:
+    def subtract(by_arm) -> float:
+        return by_arm["sums"]["small_weight"] - by_arm["means"]["weight"]
+
+    return Contrast(("sums", "means"), subtract)
+
+
 LENGTH = (
     Claim(
         "sum",
@@ -329,8 +336,8 @@ LENGTH = (
     ),
     Claim(
         "small beta",
-        "r of a pair's weight with the difference of length, sums with a small β − means",
-        difference("weight", "sums, small β", "means"),
+        "r of a pair's weight with the difference of length, sums with β over the length − means",
+        _small_weight_difference(),
         "above",
         above=(
             "A β that is smaller by the number of tokens takes the sums' scale away, and length "

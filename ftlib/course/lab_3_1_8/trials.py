@@ -20,6 +20,7 @@ from ftlib.batches.preference import encode_pairs
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
 from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
+from ftlib.course.open_answers import sentences
 from ftlib.course.records.kit import preference_start, rows_of
 from ftlib.course.reports import report_faults
 from ftlib.data.load import load_base_text
@@ -35,15 +36,16 @@ from ftlib.training.run import Run
 TRAIN, VALIDATION, TEST = "faults_train", "faults_validation", "faults_test"
 TEXTS = 30  # held-out texts of the base's own domain on which forgetting is measured
 START_SEED = 0  # of the SFT from which SimPO and DPO begin
-START_SHARE = 2  # that SFT has half the profile's imitation steps
-STEP_SHARE = 0.625  # of the profile's preference steps that a run takes
+START_SHARE = 3  # that SFT has a third of the profile's imitation steps
+START_RATE = 2.0  # times the profile's rate, for so short an SFT
+STEP_SHARE = 0.5  # of the profile's preference steps that a run takes
 BASE_STEPS = 2  # times as many from the base: that run has its SFT inside
-RANKED_SHARE = 2  # log-probabilities are measured on half of the test pairs
+RANKED_SHARE = 2  # log-probabilities are measured on one in so many test pairs
 AT_ONCE = 25  # pairs whose log-probabilities are computed in one batch
 HALF = 0.5  # of the labels are turned round where they are to say nothing
 
-IMITATED, BASE = "SFT on chosen", "base"  # the two starts
-METHODS = ("SFT", "DPO", "SimPO", "ORPO")
+SIDES = ("chosen", "rejected")
+IMITATED, SHORT, BASE = "SFT on chosen", "SFT on shortened chosen", "base"  # the starts
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -63,6 +65,23 @@ def drawn(rows: Sequence[dict], count: int, seed: int) -> list[dict]:
     return [rows[i] for i in order[:count]]
 
 
+def shortened(rows: Sequence[dict], seed: int) -> list[dict]:
+    """The pairs, one answer of each cut after its first, second or third sentence. Which answer and
+    where are drawn by the seed without regard to the facts: half of the chosen answers are the
+    shorter ones.
+    """
+    rng = np.random.default_rng(seed)
+    sides = np.arange(len(rows)) % 2
+    rng.shuffle(sides)
+    out = []
+    for row, side in zip(rows, sides, strict=True):
+        name = SIDES[side]
+        said = sentences(row[name][-1]["content"])
+        kept = " ".join(said[: rng.integers(1, len(said))])
+        out.append({**row, name: [{**row[name][-1], "content": kept}]})
+    return out
+
+
 def pairs_a_step(profile: Profile) -> int:
     """Half the profile's batch, since the lab makes many short runs."""
     return max(2, profile.preference.batch // 2)
@@ -71,7 +90,7 @@ def pairs_a_step(profile: Profile) -> int:
 def steps_of(profile: Profile, start: str) -> int:
     """Optimizer steps of a run from this start."""
     steps = round(STEP_SHARE * profile.preference.steps)
-    return steps if start == IMITATED else BASE_STEPS * steps
+    return BASE_STEPS * steps if start == BASE else steps
 
 
 def own_pairs(profile: Profile, start: str, seed: int) -> list[dict]:
@@ -81,15 +100,18 @@ def own_pairs(profile: Profile, start: str, seed: int) -> list[dict]:
 
 # --- starts ---------------------------------------------------------------------------------------
 @functools.cache
-def _imitating(profile: Profile):
-    """(model, tokenizer): SFT on the chosen answers, merged."""
+def _imitating(profile: Profile, is_short: bool = False):
+    """(model, tokenizer): SFT on the chosen answers, as they are or shortened, merged."""
     model, tokenizer = preference_start(profile, START_SEED)
+    rows = train_rows(profile)
+    if is_short:
+        rows = shortened(rows, START_SEED)
     finetune(
         model,
         tokenizer,
-        pairs_to_rows(train_rows(profile)),
+        pairs_to_rows(rows),
         steps=profile.preference.imitation_steps // START_SHARE,
-        learning_rate=profile.lr_lora,
+        learning_rate=START_RATE * profile.lr_lora,
         batch_size=profile.preference.batch,
         max_length=profile.max_length,
         seed=START_SEED,
@@ -110,7 +132,10 @@ def _base(profile: Profile):
 
 def started(profile: Profile, start: str, seed: int):
     """(model, tokenizer): a copy of the start with a fresh adapter, the same for the same seed."""
-    model, tokenizer = _imitating(profile) if start == IMITATED else _base(profile)
+    if start == BASE:
+        model, tokenizer = _base(profile)
+    else:
+        model, tokenizer = _imitating(profile, start == SHORT)
     model = copy.deepcopy(model)
     torch.manual_seed(seed)
     return add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank), tokenizer
@@ -297,8 +322,7 @@ def tune_trial(
     model, tokenizer = started(profile, start, seed)
     pairs = own_pairs(profile, start, seed)
     train(profile, model, tokenizer, pairs, seed, method, lr, setting)
-    found = answered(profile, model, tokenizer, held_out_rows(profile, VALIDATION))
-    return {**found, "forgotten": forgotten(profile, model, tokenizer)}
+    return answered(profile, model, tokenizer, held_out_rows(profile, VALIDATION))
 
 
 def compare_trial(
