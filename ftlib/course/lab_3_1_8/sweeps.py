@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_8.experiments import (
     METHODS,
     arms_of,
