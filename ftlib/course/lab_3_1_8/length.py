@@ -4,6 +4,7 @@ with the two independent of each other, scored by sums and by means.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,13 @@ def margins_of(sums: np.ndarray, lengths: np.ndarray, score: str) -> np.ndarray:
 def weights_of(margins: np.ndarray, beta: float, ratio: float) -> np.ndarray:
     """σ(γ − β·margin), (pairs,): how much of its full push a pair still has."""
     return expit(beta * (ratio - margins))
+
+
+@functools.cache
+def words_at_start(profile: Profile) -> float:
+    """Words an answer of the start from which both arms are trained."""
+    model, tokenizer = started(profile, SHORT, seed=0)
+    return answered(profile, model, tokenizer, held_out_rows(profile, TEST))["words"]
 
 
 def length_trial(
@@ -83,5 +91,6 @@ def length_trial(
         "lengths": lengths.tolist(),
         "margins_before": own_before.tolist(),
         "margins_after": own_after.tolist(),
+        "start_words": words_at_start(profile),
         **answered(profile, model, tokenizer, rows),
     }

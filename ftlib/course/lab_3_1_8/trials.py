@@ -71,8 +71,7 @@ def shortened(rows: Sequence[dict], seed: int) -> list[dict]:
     shorter ones.
     """
     rng = np.random.default_rng(seed)
-    sides = np.arange(len(rows)) % 2
-    rng.shuffle(sides)
+    sides = rng.permutation(np.arange(len(rows)) % 2)
     out = []
     for row, side in zip(rows, sides, strict=True):
         name = SIDES[side]
@@ -283,7 +282,7 @@ def forgotten(profile: Profile, model, tokenizer) -> float:
 
 
 @functools.cache
-def _measured_start(profile: Profile) -> dict[str, float]:
+def measured_start(profile: Profile) -> dict[str, float]:
     """The start after SFT on the test rows, by names that begin with start_."""
     model, tokenizer = _imitating(profile)
     rows = held_out_rows(profile, TEST)
@@ -302,7 +301,7 @@ def measured(profile: Profile, model, tokenizer) -> dict[str, Any]:
         **answered(profile, model, tokenizer, rows),
         **ranked(profile, model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
         "forgotten": forgotten(profile, model, tokenizer),
-        **_measured_start(profile),
+        **measured_start(profile),
     }
 
 
