@@ -122,9 +122,10 @@ METHODS = (
             "instructions and on these reports, whose steps ORPO has not had."
         ),
         below=(
-            "One run from the base ends with fewer faults than SFT and SimPO after it, although "
-            "it has had fewer steps in all. For such a task the separate SFT is not worth its "
-            "time."
+            "One run from the base ends with fewer faults than SFT and SimPO after it, with fewer "
+            "steps in all. It is the recipe that wins, not yet the loss: ORPO met the pairs before "
+            "anybody had taught the model the rumours, and it saw twice as many of them as SimPO, "
+            "whose other steps went into imitation."
         ),
         none=(
             "No difference between the two recipes is shown, although ORPO has not had the SFT "
@@ -183,12 +184,15 @@ SHUFFLED = (
             "with SFT on the same answers, as above."
         ),
         below=(
-            "Even on labels that say nothing faults fall: some of what SimPO gains comes from "
-            "the answers, whichever is called chosen."
+            "On labels that say nothing faults *fall*. This is the derived pull at work, and no "
+            "neutral zero either: the start says rumours more readily than truths, a few "
+            "rumours stand in many pairs, and pulled towards equal they lose. Where a start "
+            "knows better, the same pull would do harm."
         ),
         none=(
             "No change is shown: at this rate and in this many steps random labels left the "
-            "answers as they were, whatever they did to their probabilities."
+            "answers as they were, whatever they did to their probabilities. A longer run, or a "
+            "higher rate, gives the pull that you have derived more time."
         ),
     ),
     Claim(
