@@ -62,7 +62,7 @@ class MarginCloud(Explorable):
         """
         margins = self.clouds[model]
         figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.2))
-        parts = (("loss, nats", loss_of), ("push on the margin, |∂loss/∂margin|", push_of))
+        parts = (("loss, nats", loss_of), ("push, |∂loss/∂margin|", push_of))
         for i, (label, function) in enumerate(parts):
             look = {**style(i), "linestyle": "none"}
             axes[i].plot(self.axis, function(self.axis, beta, ratio), color="black", linewidth=1)

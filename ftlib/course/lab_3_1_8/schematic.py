@@ -13,7 +13,7 @@ REJECTED = {"facecolor": "0.85", "edgecolor": "black", "hatch": "///"}
 LOSSES = (
     ("DPO", r"$\Sigma_c,\ \Sigma_r$ and the reference's two sums", r"$\beta(r_c-r_r)$"),
     ("SimPO", r"$\bar p_c,\ \bar p_r$", r"$\beta(\bar p_c-\bar p_r)-\gamma$"),
-    ("ORPO", r"$\bar p_c,\ \bar p_r$", r"$\log\,$odds$_c-\log\,$odds$_r$, and $-\bar p_c$ added"),
+    ("ORPO", r"$\bar p_c,\ \bar p_r$", r"$\log\,$odds$_c-\log\,$odds$_r$;   $-\bar p_c$ beside it"),
 )
 
 
@@ -41,7 +41,7 @@ def draw_losses(chosen: int = 9, rejected: int = 5) -> Figure:
         ax.annotate("", (6.0, y), (5.5, y), arrowprops={"arrowstyle": "->"})
         ax.text(6.1, y, rf"$z=$ {z}", va="center")
     ax.set(xlim=(0, 10), ylim=(-0.3, 4.1))
-    ax.set_title(r"What each loss reads of a pair: $-\log\sigma(z)$ of this $z$")
+    ax.set_title(r"What each loss reads of a pair. The loss is $-\log\sigma(z)$")
     ax.axis("off")
     plt.close(figure)
     return figure
