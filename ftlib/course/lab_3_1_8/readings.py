@@ -284,9 +284,9 @@ LENGTH = (
         "none",
         above=(
             "The mean is not free of length either: by the mean the *longer* answer is ahead. "
-            "This start has learnt reports of four sentences, so the end of a shorter one is an "
-            "unlikely token, and a short answer has few others to share it with. A mean takes "
-            "away the count of tokens, not what is in them."
+            "Half of the reports that this start has learnt end early, and still an early end is "
+            "an unlikely token, which a short answer shares with few others. A mean takes away "
+            "the count of tokens, not what is in them."
         ),
         below=(
             "The mean is linked with length as well, in the sum's direction: the tokens of longer "

@@ -19,6 +19,7 @@ from ftlib.course.records.live import Result
 SETTING = {"DPO": "beta", "ORPO": "lam"}  # what a loss has besides its rate
 NAMES = {"beta": "β", "lam": "λ"}
 NEAR = 1.25  # times the best rate's faults: a rate within this is as good as the best
+SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
 SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "sentences too many"}
 
 
@@ -142,6 +143,8 @@ def sorts_line(result: Result) -> str:
     words = "fewer" if gaps[largest] < 0 else "more"
     listed = ", ".join(f"{SORTS[sort]} {gap:+.2f}" for sort, gap in gaps.items())
     line = f"SimPO less SFT on chosen, faults an answer: {listed}."
+    if abs(gaps[largest]) < SMALL:
+        return f"{line} None of the sorts differs by much."
     if largest == "wrong":
         return (
             f"{line} The difference is one of *facts*: {words} of them are wrong. Form, what is "
