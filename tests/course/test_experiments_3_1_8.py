@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_8 import experiments, length, sweeps, trials
+from ftlib.course.lab_3_1_8 import experiments, length, runs, sweeps, trials
 from ftlib.course.lab_3_1_8.margin_explorer import MarginCloud, loss_of, push_of
 from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
 from ftlib.course.lab_3_1_8.schematic import draw_losses
@@ -51,8 +51,8 @@ def records(monkeypatch):
 
 # --- pairs ----------------------------------------------------------------------------------------
 def test_shortened_pairs_have_one_cut_side_and_length_says_nothing_of_the_label():
-    rows = trials.train_rows(TINY)[:100]
-    cut = trials.shortened(rows, seed=4)
+    rows = runs.train_rows(TINY)[:100]
+    cut = runs.shortened(rows, seed=4)
     sides = {"chosen": 0, "rejected": 0}
     for row, short in zip(rows, cut, strict=True):
         changed = [side for side in sides if row[side] != short[side]]
@@ -63,18 +63,18 @@ def test_shortened_pairs_have_one_cut_side_and_length_says_nothing_of_the_label(
         assert short["prompt"] == row["prompt"] and short["truth"] == row["truth"]
         sides[changed[0]] += 1
     assert sides == {"chosen": 50, "rejected": 50}
-    assert trials.shortened(rows, seed=4) == cut != trials.shortened(rows, seed=5)
+    assert runs.shortened(rows, seed=4) == cut != runs.shortened(rows, seed=5)
 
 
 def test_a_run_sees_each_of_its_pairs_once_and_test_people_are_strangers_to_it():
-    pairs = trials.own_pairs(TINY, trials.IMITATED, seed=1)
-    steps = trials.steps_of(TINY, trials.IMITATED)
-    assert len(pairs) == steps * trials.pairs_a_step(TINY)
-    assert len(trials.own_pairs(TINY, trials.BASE, 1)) == trials.BASE_STEPS * len(pairs)
-    trained = {row["name"] for row in trials.train_rows(TINY)}
+    pairs = runs.own_pairs(TINY, runs.IMITATED, seed=1)
+    steps = runs.steps_of(TINY, runs.IMITATED)
+    assert len(pairs) == steps * runs.pairs_a_step(TINY)
+    assert len(runs.own_pairs(TINY, runs.BASE, 1)) == runs.BASE_STEPS * len(pairs)
+    trained = {row["name"] for row in runs.train_rows(TINY)}
     seen = set(trained)
-    for split in (trials.VALIDATION, trials.TEST):
-        names = [row["name"] for row in trials.held_out_rows(TINY, split)]
+    for split in (runs.VALIDATION, runs.TEST):
+        names = [row["name"] for row in runs.held_out_rows(TINY, split)]
         assert len(names) == len(set(names)) and not seen & set(names)
         seen |= set(names)
 
@@ -83,16 +83,16 @@ def test_a_run_sees_each_of_its_pairs_once_and_test_people_are_strangers_to_it()
 def test_the_losses_are_handed_what_the_trainer_hands_out():
     chosen = torch.tensor([-0.4, -1.0], requires_grad=True)
     rejected = torch.tensor([-0.9, -0.7])
-    loss = trials.as_simpo(simpo_loss, beta=2.0, ratio=0.5)
+    loss = runs.as_simpo(simpo_loss, beta=2.0, ratio=0.5)
     wanted = simpo_loss(chosen, rejected, 2.0, 1.0)
     torch.testing.assert_close(loss(chosen, rejected)[0], wanted)
     # In DPO's place a reference comes along, and changes nothing.
     torch.testing.assert_close(loss(chosen, rejected, rejected, chosen, beta=0.1)[0], wanted)
-    orpo = trials.as_orpo(orpo_loss, 0.3)
+    orpo = runs.as_orpo(orpo_loss, 0.3)
     torch.testing.assert_close(
         orpo(chosen, rejected, -chosen, beta=9.0)[0], orpo_loss(chosen, rejected, 0.3)
     )
-    trials.only_chosen(chosen, rejected)[0].sum().backward()
+    runs.only_chosen(chosen, rejected)[0].sum().backward()
     assert chosen.grad.tolist() == [-1, -1]
 
 

@@ -10,16 +10,8 @@ from typing import Any
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_8 import readings
 from ftlib.course.lab_3_1_8.length import length_trial
-from ftlib.course.lab_3_1_8.trials import (
-    BASE,
-    IMITATED,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    compare_trial,
-    shuffle_trial,
-    tune_trial,
-)
+from ftlib.course.lab_3_1_8.runs import BASE, IMITATED, TEST, TRAIN, VALIDATION
+from ftlib.course.lab_3_1_8.trials import compare_trial, shuffle_trial, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import read_record
@@ -50,7 +42,7 @@ UNWANTED = Metric("unwanted", "sentences too many, an answer", "", True, resolut
 WORDS = Metric("words", "words an answer", resolution=1 / 100)
 CHOSEN = Metric("chosen", "log p of chosen answers", "nats a token")
 REJECTED = Metric("rejected", "log p of rejected answers", "nats a token")
-APART = Metric("apart", "|difference of a pair's two means|", "nats a token")
+APART = Metric("apart", "|margin of means|", "nats a token")
 ACCURACY = Metric("accuracy", "pairs ranked right", "share", resolution=1 / 50)
 
 

@@ -12,20 +12,17 @@ import numpy as np
 from scipy.special import expit
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
-from ftlib.course.lab_3_1_8.trials import (
-    RANKED_SHARE,
+from ftlib.course.lab_3_1_8.runs import (
     SHORT,
     TEST,
-    answered,
-    correlation,
     held_out_rows,
     own_pairs,
-    scores,
     shortened,
     started,
     train,
 )
+from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
+from ftlib.course.lab_3_1_8.trials import RANKED_SHARE, answered, correlation, scores
 
 TAUGHT = 0.01  # weight below which a pair is called idle
 PER_TOKEN = {"mean": "SimPO", "sum": "SimPO, sums"}  # score -> the method of `train`
