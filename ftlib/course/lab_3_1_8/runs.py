@@ -112,7 +112,7 @@ def imitating(profile: Profile, is_short: bool = False):
 def base_model(profile: Profile):
     """(model, tokenizer) before any fine-tuning; it stops where the other start does."""
     model, _ = load_model(profile.preference.base, profile=profile)
-    _, tokenizer = imitating(profile)
+    _, tokenizer = preference_start(profile, START_SEED)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model, tokenizer
 
