@@ -29,6 +29,7 @@ METHODS: dict[str, dict[str, Any]] = {  # with the settings that the rates are t
     "ORPO": {"method": "ORPO", "start": BASE, "lam": 1.0},
     "SFT from the base": {"method": "SFT", "start": BASE},
 }
+SFT_FACTORS = {"SFT on chosen": 4.0, "SFT from the base": 2.0}  # SFT stands higher rates
 
 FAULTS = Metric("faults", "faults an answer", lower_is_better=True, resolution=1 / 100)
 VALIDATION_FAULTS = Metric(
@@ -59,9 +60,9 @@ def _inputs(profile: Profile) -> dict[str, Any]:
 # --- choosing settings ----------------------------------------------------------------------------
 def middle_rate(profile: Profile, name: str) -> float:
     """The rate around which a method is tried."""
-    if METHODS[name]["start"] == BASE:
-        return profile.preference.orpo_lr
-    return profile.preference.lr
+    preference = profile.preference
+    rate = preference.orpo_lr if METHODS[name]["start"] == BASE else preference.lr
+    return SFT_FACTORS.get(name, 1.0) * rate
 
 
 def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
