@@ -107,8 +107,8 @@ METHODS = (
             "at the base and see the same pairs for as many steps."
         ),
         none=(
-            "No difference to its first term alone is shown. With a weight at which imitation "
-            "still works, the odds ratio is the smaller force by far: look at the sweep over λ."
+            "No difference to its first term alone is shown. The odds ratio may be the smaller "
+            "force at this weight: the sweep over λ shows what a larger one does."
         ),
     ),
     Claim(
