@@ -36,6 +36,7 @@ from ftlib.training.preference_trainer import pair_logps
 
 TEXTS = 30  # held-out texts of the base's own domain on which forgetting is measured
 RANKED_SHARE = 2  # log-probabilities are measured on one in so many test pairs
+FROM_START = ("start_faults", "start_chosen", "start_rejected", "start_apart")
 AT_ONCE = 25  # pairs whose log-probabilities are computed in one batch
 HALF = 0.5  # of the labels are turned round where they are to say nothing
 
@@ -115,7 +116,7 @@ def forgotten(profile: Profile, model, tokenizer) -> float:
 
 
 @functools.cache
-def measured_start(profile: Profile) -> dict[str, float]:
+def measured_start(profile: Profile) -> dict[str, Any]:
     """The start after SFT on the test rows, by names that begin with start_."""
     model, tokenizer = imitating(profile)
     rows = held_out_rows(profile, TEST)
@@ -128,13 +129,16 @@ def measured_start(profile: Profile) -> dict[str, float]:
 
 
 def measured(profile: Profile, model, tokenizer) -> dict[str, Any]:
-    """Everything that is measured on the test rows, beside the same of the start after SFT."""
+    """Everything that is measured on the test rows, and beside it what claims compare with the
+    start after SFT.
+    """
+    start = measured_start(profile)
     rows = held_out_rows(profile, TEST)
     return {
         **answered(profile, model, tokenizer, rows),
         **ranked(profile, model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
         "forgotten": forgotten(profile, model, tokenizer),
-        **measured_start(profile),
+        **{name: start[name] for name in FROM_START},
     }
 
 
