@@ -43,7 +43,7 @@ METHODS = (
         difference("faults", "SimPO", SFT),
         "below",
         above=(
-            "SimPO makes more faults than more imitation does, with ten trials of settings for "
+            "SimPO makes more faults than more imitation does, with nine trials of settings for "
             "each. The rejected answers are then no help in this form; look at which sort of "
             "fault has grown before you blame the pairs, since DPO sees the same ones."
         ),
@@ -79,7 +79,7 @@ METHODS = (
         difference("faults", "SimPO", "DPO"),
         "none",
         above=(
-            "Without a reference the same pairs leave more faults, each loss at its best of ten "
+            "Without a reference the same pairs leave more faults, each loss at its best of nine "
             "trials. The reference says how likely each answer was before, so DPO pushes what has "
             "yet to change; SimPO pushes the mean wherever it stands."
         ),
@@ -89,8 +89,8 @@ METHODS = (
             "against it."
         ),
         none=(
-            "No difference is shown: here the reference is not needed to learn the preference. "
-            "Equal is not proved; the interval says how large a difference could still be hidden."
+            "No difference is shown. The interval says how large a difference could still be "
+            "hidden, and nine trials on two seeds place each loss's best only roughly."
         ),
     ),
     Claim(
@@ -148,8 +148,8 @@ METHODS = (
             "the start's, which is not the same as holding other text; the rates differ too."
         ),
         none=(
-            "No difference in what is lost is shown. A reference bounds how the *answers* move; "
-            "in a short run with an adapter, both losses move other text little or alike."
+            "No difference in what is lost is shown. A reference bounds how the *answers* move, "
+            "and says nothing of other text."
         ),
     ),
     Claim(
@@ -168,7 +168,7 @@ METHODS = (
             "fell further. A loss that sees only a difference allows that, and here it happens "
             "while faults are counted in what the model says instead. Look at both together."
         ),
-        none="No change of the chosen answers' probability is shown; the rejected ones moved.",
+        none="No change of the chosen answers' probability is shown.",
     ),
 )
 
@@ -230,8 +230,8 @@ SHUFFLED = (
             "nothing SimPO teaches that truth and rumour are equally likely."
         ),
         none=(
-            "No change is shown of how far apart the answers of a pair are. On pairs that were "
-            "not trained on, the pull is small at this rate."
+            "No change is shown of how far apart the answers of a pair are, on pairs that were "
+            "not trained on."
         ),
     ),
     Claim(
@@ -308,7 +308,7 @@ LENGTH = (
             "The mean's link is the *stronger* one on these pairs, so “with sums, length decides” "
             "would be a wrong title: both are linked with length, in their own directions."
         ),
-        none="Both are linked with length about equally: here the mean is no cure.",
+        none="Which of the two is linked with length more closely is not shown.",
     ),
     Claim(
         "weight",
@@ -336,7 +336,7 @@ LENGTH = (
             "Trained with sums the model writes shorter reports. Look at what they lack: it may "
             "be that the longer answers were taught so hard that the text broke."
         ),
-        none="No difference in the length of answers is shown, in this short a run.",
+        none="No difference in the length of answers is shown in this short run.",
     ),
     Claim(
         "small beta",
@@ -349,8 +349,8 @@ LENGTH = (
         ),
         below="With a small β the sums' weights follow length less than those of means.",
         none=(
-            "With a β that is smaller by the number of tokens no difference to means is left: the "
-            "harm of sums was their scale."
+            "With a β that is smaller by the number of tokens no difference to means is shown. "
+            "So their scale may be what is wrong with sums."
         ),
     ),
 )
