@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_8 import experiments, length, runs, sweeps, trials
+from ftlib.course.lab_3_1_8 import experiments, length, readings, runs, sweeps, trials
 from ftlib.course.lab_3_1_8.margin_explorer import MarginCloud, loss_of, push_of
 from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
 from ftlib.course.lab_3_1_8.schematic import draw_losses
@@ -160,8 +160,18 @@ def test_the_comparison_takes_the_best_of_both_sweeps(records):
     assert experiments.best_settings(TINY, "DPO") == experiments.best_rate(TINY, "DPO")
     shuffled = experiments.shuffle_arms(TINY)
     assert shuffled["DPO, shuffled"]["lr"] == shuffled["SimPO, shuffled"]["lr"]
-    means, sums = experiments.length_arms(TINY).values()
-    assert {**means, "score": "sum"} == sums
+    assert shuffled["SimPO, real"] == {**shuffled["SimPO, shuffled"], "share": 0.0}
+    means, sums, scaled = experiments.length_arms(TINY).values()
+    assert {**means, "score": "sum"} == sums and {**sums, "is_scaled": True} == scaled
+
+
+def test_simpo_and_dpo_are_compared_at_equal_rates():
+    arms = experiments.method_arms(TINY)
+    assert arms[readings.SIMPO_AT_DPO]["lr"] == arms["DPO"]["lr"]
+    assert arms[readings.DPO_AT_SIMPO]["lr"] == arms["SimPO"]["lr"]
+    faults = {"SimPO": 1.0, readings.DPO_AT_SIMPO: 1.5, readings.SIMPO_AT_DPO: 3.0, "DPO": 2.0}
+    by_arm = {arm: {"faults": value} for arm, value in faults.items()}
+    assert readings.at_equal_rates("faults")(by_arm) == pytest.approx(((1 - 1.5) + (3 - 2)) / 2)
 
 
 def test_the_lines_say_where_the_best_is_and_that_it_is_at_the_edge(records):

@@ -146,22 +146,39 @@ def best_settings(profile: Profile, name: str) -> dict[str, Any]:
 
 # --- comparing ------------------------------------------------------------------------------------
 def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every method at its best."""
-    return {name: best_settings(profile, name) for name in METHODS}
+    """Every method at its best; SimPO and DPO also at each other's rate, so that they can be
+    compared at equal rates.
+    """
+    arms = {name: best_settings(profile, name) for name in METHODS}
+    arms[readings.SIMPO_AT_DPO] = {**arms["SimPO"], "lr": arms["DPO"]["lr"]}
+    arms[readings.DPO_AT_SIMPO] = {**arms["DPO"], "lr": arms["SimPO"]["lr"]}
+    return arms
 
 
 def shuffle_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """SimPO and DPO on labels that say nothing, both at SimPO's best rate."""
+    """SimPO and DPO on labels that say nothing and on the real ones, all at SimPO's best rate."""
     simpo = best_settings(profile, "SimPO")
     dpo = {**best_settings(profile, "DPO"), "lr": simpo["lr"]}
-    return {"SimPO, shuffled": simpo, "DPO, shuffled": dpo}
+    return {
+        "SimPO, shuffled": simpo,
+        "DPO, shuffled": dpo,
+        "SimPO, real": {**simpo, "share": 0.0},
+        "DPO, real": {**dpo, "share": 0.0},
+    }
 
 
 def length_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Means and sums with the same β, at SimPO's best rate."""
+    """Means, sums with the same β, and sums with a β that makes them as steep as means, all at
+    SimPO's best rate.
+    """
     best = best_rate(profile, "SimPO")
     setting = {name: best[name] for name in ("lr", "beta", "ratio")}
-    return {"means": {"score": "mean", **setting}, "sums": {"score": "sum", **setting}}
+    sums = {"score": "sum", **setting}
+    return {
+        "means": {"score": "mean", **setting},
+        "sums": sums,
+        "sums, small β": {**sums, "is_scaled": True},
+    }
 
 
 EXPERIMENTS = (
@@ -226,7 +243,6 @@ EXPERIMENTS = (
             Metric("before", "r of margin and difference of length, before"),
             Metric("after", "r of margin and difference of length, after"),
             Metric("weight", "r of the pair's weight and difference of length, before"),
-            Metric("small_weight", "the same with β divided by the mean length"),
             Metric("idle", "pairs with a weight below 1%", "share", resolution=1 / 100),
             Metric("accuracy_longer", "ranked right where the chosen is longer", "share"),
             Metric("accuracy_shorter", "ranked right where the chosen is shorter", "share"),

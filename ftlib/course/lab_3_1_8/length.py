@@ -53,10 +53,12 @@ def length_trial(
     lr: float,
     beta: float,
     ratio: float,
+    is_scaled: bool = False,
     simpo_loss: Callable = simpo_loss,
 ) -> dict[str, Any]:
     """Train SimPO with means or with sums on pairs of unequal length; the link of margin and weight
-    with the difference of length, before and after, on held-out pairs.
+    with the difference of length, before and after, on held-out pairs. `is_scaled`: β divided and
+    γ/β multiplied by the mean number of tokens, so that a sum is as steep as a mean, γ the same.
     """
     model, tokenizer = started(profile, SHORT, seed)
     rows = held_out_rows(profile, TEST)
@@ -64,9 +66,11 @@ def length_trial(
     before, lengths = scores(profile, model, tokenizer, pairs)
     longer = lengths[:, 0] - lengths[:, 1]
     own_before = margins_of(before, lengths, score)
+    if is_scaled:
+        tokens = float(lengths.mean())
+        beta = beta / tokens
+        ratio = ratio * tokens
     weights = weights_of(own_before, beta, ratio)
-    # A sum with this β is as steep as a mean with the old one.
-    small = weights_of(own_before, beta / lengths.mean(), ratio)
     taught = shortened(own_pairs(profile, SHORT, seed), seed)
     setting = {"beta": beta, "ratio": ratio}
     method = PER_TOKEN[score]
@@ -79,7 +83,6 @@ def length_trial(
         "size_before": abs(correlation(longer, own_before)),
         "size_after": abs(correlation(longer, own_after)),
         "weight": correlation(longer, weights),
-        "small_weight": correlation(longer, small),
         "idle": float((weights < TAUGHT).mean()),
         "accuracy_longer": float((own_after[longer > 0] > 0).mean()),
         "accuracy_shorter": float((own_after[longer < 0] > 0).mean()),

@@ -6,6 +6,8 @@ from ftlib.course.records.experiment import Claim, Contrast, difference
 
 NATS = "nats a token"
 SFT, BASE_SFT = "SFT on chosen", "SFT from the base"
+SIMPO_AT_DPO = "SimPO, DPO's rate"
+DPO_AT_SIMPO = "DPO, SimPO's rate"
 
 
 def since_start(metric: str, arm: str) -> Contrast:
@@ -25,6 +27,27 @@ def _level(metrics, prefix: str) -> float:
 def _level_since_start(by_arm) -> float:
     metrics = by_arm["SimPO, shuffled"]
     return _level(metrics, "") - _level(metrics, "start_")
+
+
+def at_equal_rates(metric: str) -> Contrast:
+    """SimPO minus DPO at the same rate, mean over the two rates that are best for one of them.
+
+    Each at its own best would compare the rates as much as the losses.
+    """
+    pairs = (("SimPO", DPO_AT_SIMPO), (SIMPO_AT_DPO, "DPO"))
+
+    def subtract(by_arm) -> float:
+        gaps = [by_arm[simpo][metric] - by_arm[dpo][metric] for simpo, dpo in pairs]
+        return sum(gaps) / len(gaps)
+
+    return Contrast(tuple(arm for pair in pairs for arm in pair), subtract)
+
+
+def _lead_since_start(by_arm) -> float:
+    """How much the lead of the chosen answer, by means, has grown in SimPO."""
+    metrics = by_arm["SimPO"]
+    before = metrics["start_chosen"] - metrics["start_rejected"]
+    return metrics["chosen"] - metrics["rejected"] - before
 
 
 def only(metric: str, arm: str) -> Contrast:
@@ -48,10 +71,10 @@ METHODS = (
             "fault has grown before you blame the pairs, since DPO sees the same ones."
         ),
         below=(
-            "The rejected answers teach something that the chosen ones cannot. A chosen report "
-            "has rumours in it, so imitation learns the rumours; only the comparison says which "
-            "of two sentences was the reason. This needs chosen answers that are imperfect: where "
-            "they are right already, SFT on them would do."
+            "Pairs with rejected answers teach something that the chosen ones alone do not. A "
+            "chosen report has rumours in it, so imitation learns the rumours too. Section 7 asks "
+            "whether it is the labels that do it. This needs chosen answers that are imperfect: "
+            "where they are right already, SFT on them would do."
         ),
         none=(
             "No difference to more imitation is shown, in this short a run. So nothing here says "
@@ -68,29 +91,26 @@ METHODS = (
             "not have gone far enough in this many steps; the sweep over β says so if it did not."
         ),
         below=(
-            "DPO too learns from the rejected answers what imitation does not. The comparison "
-            "itself carries the information, not one particular loss."
+            "DPO too learns from these pairs what imitation does not. It is no independent "
+            "confirmation: same pairs, same start, and a loss that differs by the reference."
         ),
         none="No difference between DPO and more imitation is shown.",
     ),
     Claim(
         "reference",
-        "faults an answer, SimPO − DPO",
-        difference("faults", "SimPO", "DPO"),
+        "faults an answer, SimPO − DPO at equal rates",
+        at_equal_rates("faults"),
         "none",
-        above=(
-            "Without a reference the same pairs leave more faults, each loss at its best of nine "
-            "trials. The reference says how likely each answer was before, so DPO pushes what has "
-            "yet to change; SimPO pushes the mean wherever it stands."
-        ),
+        above=("Without a reference the same pairs leave more faults, at the same two rates."),
         below=(
-            "Without a reference the same pairs leave fewer faults. This is one task with answers "
-            "of about equal length; it is no evidence for the papers' size of difference, nor "
-            "against it."
+            "Without a reference the same pairs leave fewer faults, at the same two rates. This is "
+            "one task with answers of equal length; it is no evidence for the papers' size of "
+            "difference, nor against it."
         ),
         none=(
-            "No difference is shown. The interval says how large a difference could still be "
-            "hidden, and nine trials on two seeds place each loss's best only roughly."
+            "No difference is shown; the interval says how large one could still be hidden. In so "
+            "few steps of AdamW, which takes the scale out of a gradient, two losses that push the "
+            "same answers apart may well do the same."
         ),
     ),
     Claim(
@@ -115,7 +135,7 @@ METHODS = (
         "one run",
         "faults an answer, ORPO − SimPO",
         difference("faults", "ORPO", "SimPO"),
-        "above",
+        "below",
         above=(
             "The run from the base ends with more faults than SFT and SimPO after it. Compare "
             "recipes here, not losses: the other recipe had an SFT of its own, on general "
@@ -123,9 +143,8 @@ METHODS = (
         ),
         below=(
             "One run from the base ends with fewer faults than SFT and SimPO after it, with fewer "
-            "steps in all. It is the recipe that wins, not yet the loss: ORPO met the pairs before "
-            "anybody had taught the model the rumours, and it saw twice as many of them as SimPO, "
-            "whose other steps went into imitation."
+            "steps in all. It is the recipe that wins, not yet the loss: ORPO saw twice as many "
+            "pairs as SimPO, whose other steps went into imitation."
         ),
         none=(
             "No difference between the two recipes is shown, although ORPO has not had the SFT "
@@ -134,23 +153,16 @@ METHODS = (
     ),
     Claim(
         "forgotten",
-        "forgotten, SimPO − DPO",
-        difference("forgotten", "SimPO", "DPO"),
+        "forgotten, SimPO − DPO at equal rates",
+        at_equal_rates("forgotten"),
         "above",
         unit=NATS,
-        above=(
-            "Without a reference more of the base's own text is lost. Each had the rate that "
-            "makes the fewest faults, so part of it may be the rate: nothing but the rate keeps "
-            "SimPO near its start."
-        ),
+        above=("Without a reference more of the base's own text is lost, at the same two rates."),
         below=(
-            "SimPO loses less of the base's text than DPO. A reference holds the answers near "
-            "the start's, which is not the same as holding other text; the rates differ too."
+            "SimPO loses less of the base's text than DPO, at the same two rates. A reference "
+            "holds the answers near the start's, which is not the same as holding other text."
         ),
-        none=(
-            "No difference in what is lost is shown. A reference bounds how the *answers* move, "
-            "and says nothing of other text."
-        ),
+        none=("No difference in what is lost is shown at the same two rates."),
     ),
     Claim(
         "chosen",
@@ -164,55 +176,83 @@ METHODS = (
             "person's facts serves another's."
         ),
         below=(
-            "The chosen answers have become less likely: the lead grew because the rejected ones "
-            "fell further. A loss that sees only a difference allows that, and here it happens "
-            "while faults are counted in what the model says instead. Look at both together."
+            "The chosen answers have become less likely. A loss that sees only a difference allows "
+            "that. But these chosen answers have rumours in them, so that a part of the fall may "
+            "be wanted: hold it against the faults, and against the lead in the next line."
         ),
         none="No change of the chosen answers' probability is shown.",
+    ),
+    Claim(
+        "lead",
+        "lead of chosen over rejected answers, by means, SimPO − its start",
+        Contrast(("SimPO",), _lead_since_start),
+        "above",
+        unit=NATS,
+        above="The lead has grown on pairs that were not trained on, which is what was trained.",
+        below="The lead has shrunk on pairs that were not trained on: look at the settings first.",
+        none="No change of the lead is shown on pairs that were not trained on.",
     ),
 )
 
 SHUFFLED = (
     Claim(
-        "harm",
+        "labels, SimPO",
+        "faults an answer, SimPO on the real labels − on shuffled ones",
+        difference("faults", "SimPO, real", "SimPO, shuffled"),
+        "below",
+        above="The real labels leave more faults than shuffled ones: then labels teach nothing.",
+        below=(
+            "It is the labels that teach: the same pairs, steps and rate do less with labels that "
+            "say nothing. With section 6's comparison with imitation the claim of this lab is "
+            "complete."
+        ),
+        none=(
+            "No difference to shuffled labels is shown, so that section 6's gain over imitation "
+            "may come from the pairs and not from their labels."
+        ),
+    ),
+    Claim(
+        "labels, DPO",
+        "faults an answer, DPO on the real labels − on shuffled ones",
+        difference("faults", "DPO, real", "DPO, shuffled"),
+        "below",
+        above="With DPO the real labels leave more faults than shuffled ones.",
+        below="With a reference too it is the labels that teach.",
+        none="With a reference no difference to shuffled labels is shown.",
+    ),
+    Claim(
+        "unneutral",
         "faults an answer, SimPO on shuffled labels − its start",
         since_start("faults", "SimPO, shuffled"),
-        "above",
+        "below",
         above=(
             "Labels that say nothing do harm. So “shuffled SimPO loses” is no proof that the real "
             "labels taught something: the control is worse than no training. Compare a method "
             "with SFT on the same answers, as above."
         ),
         below=(
-            "On labels that say nothing faults *fall*. This is the derived pull at work, and no "
-            "neutral zero either: the start says rumours more readily than truths, a few "
-            "rumours stand in many pairs, and pulled towards equal they lose. Where a start "
-            "knows better, the same pull would do harm."
+            "On labels that say nothing faults *fall*, as the derivation has it for a start that "
+            "says rumours more readily than truths: no neutral zero. Where a start knows better, "
+            "the same pull would do harm."
         ),
         none=(
-            "No change is shown: at this rate and in this many steps random labels left the "
-            "answers as they were, whatever they did to their probabilities. A longer run, or a "
-            "higher rate, gives the pull that you have derived more time."
+            "No change of faults is shown. Random labels of so few pairs are not balanced in each "
+            "run, so that seeds scatter; the interval says how much could be hidden."
         ),
     ),
     Claim(
         "reference",
         "faults an answer on shuffled labels, SimPO − DPO, the same rate",
         difference("faults", "SimPO, shuffled", "DPO, shuffled"),
-        "above",
-        above=(
-            "At the same rate the reference makes random labels less harmful, as derived: DPO's "
-            "pull begins at zero, SimPO's does not. What harm is left with the reference is the "
-            "noise of single labels."
-        ),
+        "below",
+        above="On random labels SimPO leaves more faults than DPO at the same rate.",
         below=(
-            "At the same rate DPO is harmed more. Its expected gradient begins at zero, but each "
-            "batch has its own random labels, and Adam makes steps of full size out of noise."
+            "On random labels SimPO leaves fewer faults than DPO at the same rate, in the "
+            "direction of its expected gradient; DPO's begins at zero."
         ),
         none=(
-            "No difference is shown. The derivation is of the *expected* gradient; each batch "
-            "has its own labels, and Adam makes steps of full size out of their noise, with a "
-            "reference as without."
+            "No difference is shown. The derivation is of the *expected* gradient, and each batch "
+            "has its own random labels."
         ),
     ),
     Claim(
@@ -222,17 +262,27 @@ SHUFFLED = (
         "below",
         unit=NATS,
         above=(
-            "Pairs lie further apart than at the start, against the expected gradient: the noise "
-            "of the labels moves single pairs more than their mean pulls them together."
+            "Pairs lie further apart than at the start, against the expected gradient. It is an "
+            "expectation; single labels push single pairs apart."
         ),
         below=(
-            "The two answers of a pair have moved together, as derived: on labels that say "
-            "nothing SimPO teaches that truth and rumour are equally likely."
+            "The two answers of a pair have moved together, as derived. Any flattening of the "
+            "model would do that too: the next line holds it against DPO's."
         ),
         none=(
             "No change is shown of how far apart the answers of a pair are, on pairs that were "
             "not trained on."
         ),
+    ),
+    Claim(
+        "apart of both",
+        "|difference of a pair's means| on shuffled labels, SimPO − DPO, the same rate",
+        difference("apart", "SimPO, shuffled", "DPO, shuffled"),
+        "below",
+        unit=NATS,
+        above="DPO has pulled the answers of a pair closer together than SimPO.",
+        below="SimPO has pulled the answers of a pair closer together than DPO, as derived.",
+        none="Which of the two pulls the answers of a pair closer together is not shown.",
     ),
     Claim(
         "level",
@@ -245,19 +295,11 @@ SHUFFLED = (
             "nearer to this kind of text."
         ),
         below=(
-            "Both answers have become less likely. The loss knows no level, so nothing holds it, "
-            "and there is more room below than above: a log-probability ends at 0."
+            "Both answers have become less likely. The loss knows no level, so nothing holds it."
         ),
         none="No change of the level is shown.",
     ),
 )
-
-
-def _small_weight_difference() -> Contrast:
-    def subtract(by_arm) -> float:
-        return by_arm["sums"]["small_weight"] - by_arm["means"]["weight"]
-
-    return Contrast(("sums", "means"), subtract)
 
 
 LENGTH = (
@@ -268,14 +310,13 @@ LENGTH = (
         "below",
         above=(
             "By the sum the longer answer is ahead, which no sum of negative numbers of equal "
-            "size would give: the end of a short report must be so unlikely that it costs more "
-            "than the sentences left out."
+            "size would give."
         ),
         below=(
             "By the sum the shorter answer is ahead, almost whatever it says: each token takes "
             "some away."
         ),
-        none="By the sum no link with length is shown; the content varies more than the length.",
+        none="By the sum no link with length is shown.",
     ),
     Claim(
         "mean",
@@ -283,17 +324,16 @@ LENGTH = (
         only("before", "means"),
         "none",
         above=(
-            "The mean is not free of length either: by the mean the *longer* answer is ahead. "
-            "Half of the reports that this start has learnt end early, and still an early end is "
-            "an unlikely token, which a short answer shares with few others. A mean takes away "
-            "the count of tokens, not what is in them."
+            "The mean is not free of length either: by the mean the *longer* answer is ahead. A "
+            "mean takes away the count of tokens, not what is in them; a report is cut from the "
+            "end, so that length also decides which sentences are scored."
         ),
         below=(
-            "The mean is linked with length as well, in the sum's direction: the tokens of longer "
-            "answers are unlikelier on average. A mean takes away the count of tokens, not what is "
-            "in them."
+            "The mean is linked with length as well, in the sum's direction. A mean takes away "
+            "the count of tokens, not what is in them; a report is cut from the end, so that "
+            "length also decides which sentences are scored."
         ),
-        none="By the mean no link with length is shown, as SimPO means it.",
+        none="By the mean no link with length is shown.",
     ),
     Claim(
         "stronger",
@@ -340,17 +380,17 @@ LENGTH = (
     ),
     Claim(
         "small beta",
-        "r of a pair's weight with the difference of length, sums with β over the length − means",
-        _small_weight_difference(),
+        "words an answer after training, sums as steep as means − means",
+        difference("words", "sums, small β", "means"),
         "above",
         above=(
-            "A β that is smaller by the number of tokens takes the sums' scale away, and length "
-            "still decides whom they teach. It is the sum, not the steepness."
+            "With a β that is smaller by the number of tokens, the scale of sums is gone and their "
+            "reports are longer still. It is the sum, and not its steepness alone."
         ),
-        below="With a small β the sums' weights follow length less than those of means.",
+        below="With a β that is smaller by the number of tokens, sums make reports shorter.",
         none=(
-            "With a β that is smaller by the number of tokens no difference to means is shown. "
-            "So their scale may be what is wrong with sums."
+            "With a β that is smaller by the number of tokens no difference to means is shown: "
+            "what sums did to the length, if anything, may have been their scale."
         ),
     ),
 )

@@ -189,13 +189,14 @@ def shuffle_trial(
     start: str,
     beta: float,
     ratio: float = 0,
+    share: float = HALF,
     simpo_loss: Callable = simpo_loss,
 ) -> dict[str, Any]:
-    """As `compare_trial`, but in half of the pairs, drawn by the seed, the two answers have changed
-    places.
+    """As `compare_trial`, but in a share of the pairs, drawn by the seed, the two answers have
+    changed places.
     """
     setting = {"beta": beta, "ratio": ratio}
     model, tokenizer = started(profile, start, seed)
-    pairs = flip_judgements(own_pairs(profile, start, seed), HALF, seed)
+    pairs = flip_judgements(own_pairs(profile, start, seed), share, seed)
     train(profile, model, tokenizer, pairs, seed, method, lr, setting, simpo_loss)
     return measured(profile, model, tokenizer)
