@@ -186,6 +186,14 @@ def test_the_lines_say_where_the_best_is_and_that_it_is_at_the_edge(records):
     assert "DPO: best at β = 0.02 (the grid's edge)" in line and "SimPO: best at β, γ/β" in line
 
 
+def test_a_badly_placed_rate_is_said():
+    record = Record("3.1.8", "methods", "tiny")
+    for seed in (0, 1):
+        for arm, faults in (("DPO", 1.4), (readings.DPO_AT_SIMPO, 0.8)):
+            record.entries[arm, seed] = Entry(arm, seed, {}, {"faults": faults}, 1.0, {})
+    assert "placed its rate badly" in sweeps.rate_line(result_of("methods", record))
+
+
 def test_every_arm_is_what_its_trial_takes():
     for experiment in experiments.EXPERIMENTS:
         for settings in experiment.arms(TINY).values():

@@ -157,7 +157,10 @@ METHODS = (
         at_equal_rates("forgotten"),
         "above",
         unit=NATS,
-        above=("Without a reference more of the base's own text is lost, at the same two rates."),
+        above=(
+            "Without a reference more of the base's own text is lost, at the same two rates. Hold "
+            "the size against what the SFT start had lost already (the figure)."
+        ),
         below=(
             "SimPO loses less of the base's text than DPO, at the same two rates. A reference "
             "holds the answers near the start's, which is not the same as holding other text."

@@ -13,6 +13,7 @@ from ftlib.course.lab_3_1_8.experiments import (
     rates_of,
     setting_arms,
 )
+from ftlib.course.lab_3_1_8.readings import DPO_AT_SIMPO
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result
 
@@ -161,3 +162,18 @@ def _size_in(gaps: dict[str, float]):
         return abs(gaps[sort])
 
     return size
+
+
+def rate_line(result: Result) -> str:
+    """Whether the rate that validation chose for DPO is the better of two on the test prompts."""
+    if not result.has(DPO_AT_SIMPO):
+        return result.why
+    chosen = result.interval("DPO", "faults")
+    other = result.interval(DPO_AT_SIMPO, "faults")
+    said = f"DPO makes {chosen} faults at the rate chosen for it, and {other} at SimPO's."
+    if other.mean < chosen.mean:
+        said += (
+            " Two seeds and 24 prompts had placed its rate badly: “each at its best” would have "
+            "called SimPO the better loss, and it would have been the rate."
+        )
+    return said
