@@ -282,6 +282,9 @@ def test_the_live_runs_are_of_another_seed_and_inside_what_is_expected():
     assert result.live["arm 0"] == run_trial(TOY, TINY, LIVE_SEED, TOY.arms(TINY)["arm 0"])
     assert "all lie inside" in result.live_line("loss")
     assert result.sample("arm 0", "steps") == 100
+    alone = replace(result, live={"arm 0": result.live["arm 0"]})
+    assert "1 run beside 10" in alone.live_line("loss")
+    assert "it lies inside" in alone.live_line("loss")
 
 
 def test_a_students_function_that_measures_something_else_lies_outside():
@@ -291,7 +294,7 @@ def test_a_students_function_that_measures_something_else_lies_outside():
         return 1000.0
 
     result = open_experiments("3.1.1", TINY).run("offsets", measure=far_off)
-    assert "**2 lie outside**" in result.live_line("loss")
+    assert "**2 outside**" in result.live_line("loss")
 
 
 def test_equal_runs_leave_room_for_one_step_of_the_metric():
