@@ -1,0 +1,316 @@
+"""The experiments of lab 3.1.7: rates are chosen on validation prompts; then betas, methods and
+controls are compared on test prompts; and distance, noise and length are varied one at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ftlib.core.profiles import Profile
+from ftlib.course.lab_3_1_7 import readings
+from ftlib.course.lab_3_1_7.trials import (
+    TRAIN,
+    VALIDATION,
+    distance_trial,
+    draws_trial,
+    length_trial,
+    preference_trial,
+)
+from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.kit import model_folder, rows_of
+from ftlib.course.records.store import best_arm, read_record
+
+LAB = "3.1.7"
+BETAS = (0.01, 0.05, 0.2, 1.0, 5.0)
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the profile's rate for preferences
+SFT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+DRIFT_FACTORS = (0.03125, 0.0625, 0.125, 0.25, 0.5)  # for pairs that move a policy far
+IPO_BETA = 0.05  # its target is 1/(2·0.05) = 10 nats
+VALIDATION_DRAWS = 3  # answers to each validation prompt
+NOISE = 0.3  # share of the labels that are swapped
+LEVELS = (0, 1, 2, 3)  # of distance_train
+SHORT = 0.5  # of the steps: runs that only watch log-probabilities or words
+FAST = 2.0  # times the highest rate of the sweep
+SHORTEST = 0  # place of the smallest beta
+
+WIN = Metric("win", "win rate over the start", "share", resolution=1 / 96)
+KL = Metric("kl", "KL to the start", "nats an answer")
+RATIO = Metric("right by ratio", "held-out pairs ranked right by log π − log π_ref", "share")
+RAW = Metric("right by log p", "held-out pairs ranked right by log π", "share")
+MARGIN = Metric("margin", "mean margin of training pairs, labels as they should be", "nats")
+WINS = Metric("win by step", "win rate over the start", "share")
+KLS = Metric("kl by step", "KL to the start", "nats an answer")
+POLICY = (WIN, KL, RATIO, RAW, MARGIN, WINS, KLS)
+
+
+def _inputs(profile: Profile) -> dict[str, Any]:
+    return {
+        "train": rows_of(profile, TRAIN),
+        "irrelevant": rows_of(profile, "faults_irrelevant"),
+        "validation": rows_of(profile, VALIDATION),
+        "test": rows_of(profile, "faults_test"),
+        "base": model_folder(profile.model),
+    }
+
+
+def _distance_inputs(profile: Profile) -> dict[str, Any]:
+    return {
+        "train": rows_of(profile, "distance_train"),
+        "probe": rows_of(profile, "distance_probe"),
+        "start": rows_of(profile, TRAIN),
+        "base": model_folder(profile.model),
+    }
+
+
+def _length_inputs(profile: Profile) -> dict[str, Any]:
+    return {
+        "long": rows_of(profile, "preferences_long"),
+        "matched": rows_of(profile, "preferences_matched"),
+        "test": rows_of(profile, "preferences_test"),
+        "base": model_folder(profile.model),
+    }
+
+
+# --- choosing rates -------------------------------------------------------------------------------
+def beta_name(beta: float) -> str:
+    return f"beta {beta:g}"
+
+
+def _swept(profile: Profile) -> dict[str, tuple[dict[str, Any], tuple[float, ...]]]:
+    """{method: (settings, factors of the profile's rate)} of what has a rate to be chosen."""
+    methods: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {}
+    for beta in BETAS:
+        methods[beta_name(beta)] = ({"loss": "DPO", "beta": beta}, FACTORS)
+    methods["IPO"] = ({"loss": "IPO", "beta": IPO_BETA}, FACTORS)
+    methods["SFT on chosen"] = ({"loss": "SFT"}, SFT_FACTORS)
+    return methods
+
+
+def _rates(name: str, profile: Profile, settings: dict, factors: tuple[float, ...]) -> dict:
+    """Arms of one method, measured at the end on the validation prompts."""
+    arms = {}
+    for factor in factors:
+        lr = factor * profile.preference.lr
+        arms[f"{name}, rate {lr:.2g}"] = {
+            **settings,
+            "lr": lr,
+            "split": VALIDATION,
+            "samples": VALIDATION_DRAWS,
+            "looks": [1.0],
+        }
+    return arms
+
+
+def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Five rates for every method."""
+    arms = {}
+    for name, (settings, factors) in _swept(profile).items():
+        arms |= _rates(name, profile, settings, factors)
+    return arms
+
+
+def arms_of(arms, method: str) -> dict[float, str]:
+    """{rate: arm} of a method, as a sweep's figure takes it. `arms`: names with settings."""
+    return {own["lr"]: name for name, own in arms.items() if name.startswith(f"{method}, rate")}
+
+
+def _best(profile: Profile, method: str) -> str:
+    """The arm of the sweep at a method's best rate."""
+    rates = list(arms_of(rate_arms(profile), method).values())
+    return best_arm(LAB, "rates", "win", rates, rates[len(rates) // 2], profile)
+
+
+def tuned(profile: Profile, method: str) -> dict[str, Any]:
+    """A method's settings at its best rate, to be measured on the test prompts on the way."""
+    own = rate_arms(profile)[_best(profile, method)]
+    return {name: value for name, value in own.items() if name in ("loss", "beta", "lr")}
+
+
+def best_beta(profile: Profile) -> float:
+    """The beta that wins most on the validation prompts, each at its own best rate."""
+    arms = {_best(profile, beta_name(beta)): beta for beta in BETAS}
+    middle = list(arms)[len(arms) // 2]
+    return arms[best_arm(LAB, "rates", "win", list(arms), middle, profile)]
+
+
+def drift_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Lower rates for the pairs whose preference is irrelevant, at the best beta, and DPO itself:
+    the rate is taken at which both have gone equally far.
+    """
+    settings = {"loss": "DPO", "beta": best_beta(profile)}
+    arms = _rates("irrelevant", profile, {**settings, "pairs": "faults_irrelevant"}, DRIFT_FACTORS)
+    return arms
+
+
+def _mean(name: str, arm: str, metric: str, profile: Profile) -> float | None:
+    values = read_record(LAB, name, profile).values(arm, metric)
+    return float(values.mean()) if len(values) else None
+
+
+def equal_drift(profile: Profile) -> dict[str, Any]:
+    """Settings of the irrelevant preference at the rate whose KL lies nearest, by its logarithm, to
+    that of DPO at its best, both on the validation prompts; between two rates of the sweep, at the
+    rate that a line through their logarithms gives.
+    """
+    arms = drift_arms(profile)
+    rates = sorted(arms_of(arms, "irrelevant").items())
+    target = _mean("rates", _best(profile, beta_name(best_beta(profile))), "kl", profile)
+    kls = [_mean("drift", arm, "kl", profile) for _, arm in rates]
+    lr = rates[len(rates) // 2][0]
+    if target is not None and all(kl is not None for kl in kls):
+        xs = np.maximum.accumulate(np.log(np.maximum(1e-3, np.array(kls, dtype=float))))
+        ys = np.log([rate for rate, _ in rates])
+        lr = float(f"{math.exp(np.interp(math.log(max(1e-3, target)), xs, ys)):.3g}")
+    settings = {"loss": "DPO", "beta": best_beta(profile), "pairs": "faults_irrelevant"}
+    return {**settings, "lr": lr}
+
+
+# --- comparing ------------------------------------------------------------------------------------
+def beta_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Every beta at its best rate, and the smallest one at a rate beyond the sweep."""
+    arms = {beta_name(beta): tuned(profile, beta_name(beta)) for beta in BETAS}
+    fastest = FAST * FACTORS[-1] * profile.preference.lr
+    arms["too fast"] = {"loss": "DPO", "beta": BETAS[SHORTEST], "lr": fastest}
+    return arms
+
+
+def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    best = tuned(profile, beta_name(best_beta(profile)))
+    return {
+        "DPO": best,
+        "SFT on chosen": tuned(profile, "SFT on chosen"),
+        "IPO": tuned(profile, "IPO"),
+        "irrelevant": equal_drift(profile),
+        "swapped": {**best, "swapped": 1.0},
+    }
+
+
+def noise_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Three losses on pairs of which 30% are swapped, at DPO's own rate: Adam takes a gradient's
+    size out of a step, so that the losses' different scales need no rates of their own.
+    """
+    best = tuned(profile, beta_name(best_beta(profile)))
+    noisy = {**best, "swapped": NOISE, "looks": [1.0]}
+    return {
+        "plain": noisy,
+        "cDPO": {**noisy, "label_smoothing": NOISE},
+        "rDPO": {**noisy, "loss": "rDPO", "label_smoothing": NOISE},
+    }
+
+
+def level_name(level: int) -> str:
+    return f"level {level}"
+
+
+def distance_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    best = tuned(profile, beta_name(best_beta(profile)))
+    arms = {}
+    for level in LEVELS:
+        own = {"level": level, "lr": best["lr"], "beta": best["beta"], "length": SHORT}
+        arms[level_name(level)] = own
+    return arms
+
+
+def length_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    settings = {"lr": profile.preference.lr, "beta": 0.1, "length": SHORT}
+    return {
+        "chosen longer": {**settings, "pairs": "preferences_long"},
+        "matched": {**settings, "pairs": "preferences_matched"},
+    }
+
+
+def draw_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    return {"the start": {}}
+
+
+EXPERIMENTS = (
+    Experiment(
+        name="rates",
+        title="Win rate on validation prompts over the rate, for each beta and method",
+        trial=preference_trial,
+        arms=rate_arms,
+        metrics=(WIN, KL),
+        inputs=_inputs,
+        seeds=2,
+        live=(),
+    ),
+    Experiment(
+        name="drift",
+        title="How far an irrelevant preference moves the policy, over the rate",
+        trial=preference_trial,
+        arms=drift_arms,
+        metrics=(WIN, KL),
+        inputs=_inputs,
+        seeds=2,
+        live=(),
+    ),
+    Experiment(
+        name="beta",
+        title="Betas at their best rates: win rate and KL while training",
+        trial=preference_trial,
+        arms=beta_arms,
+        metrics=POLICY,
+        inputs=_inputs,
+        claims=readings.BETA,
+        live=(),
+    ),
+    Experiment(
+        name="methods",
+        title="DPO against SFT on chosen answers, IPO and two controls of equal drift",
+        trial=preference_trial,
+        arms=method_arms,
+        metrics=POLICY,
+        inputs=_inputs,
+        claims=readings.METHODS,
+        live=("DPO", "SFT on chosen"),
+    ),
+    Experiment(
+        name="draws",
+        title="Faults of the start's own answers",
+        trial=draws_trial,
+        arms=draw_arms,
+        metrics=(Metric("faults", "faults an answer", lower_is_better=True),),
+        inputs=_inputs,
+        live=(),
+    ),
+    Experiment(
+        name="distance",
+        title="Log-probability of fixed answers, by how alike the trained pairs are",
+        trial=distance_trial,
+        arms=distance_arms,
+        metrics=(
+            Metric("chosen", "log π − log π_ref of right reports", "nats"),
+            Metric("rejected", "log π − log π_ref of wrong reports", "nats"),
+            Metric("own margin", "mean margin of the pairs trained on", "nats"),
+            Metric("ranked", "held-out pairs ranked right by log π − log π_ref", "share"),
+            Metric("chosen by step", "log π − log π_ref of right reports", "nats"),
+            Metric("rejected by step", "log π − log π_ref of wrong reports", "nats"),
+        ),
+        inputs=_distance_inputs,
+        claims=readings.DISTANCE,
+        live=(level_name(LEVELS[0]), level_name(LEVELS[-1])),
+    ),
+    Experiment(
+        name="noise",
+        title="Three losses where 30% of the labels are swapped",
+        trial=preference_trial,
+        arms=noise_arms,
+        metrics=POLICY,
+        inputs=_inputs,
+        claims=readings.NOISE,
+        live=(),
+    ),
+    Experiment(
+        name="length",
+        title="Words in an answer after pairs whose chosen answer is longer",
+        trial=length_trial,
+        arms=length_arms,
+        metrics=(Metric("words", "words in an answer"), KL),
+        inputs=_length_inputs,
+        claims=readings.LENGTH,
+        live=(),
+    ),
+)

@@ -1,0 +1,103 @@
+"""What the records of lab 3.1.7 say, in words that the numbers choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ftlib.course.lab_3_1_7.experiments import BETAS, arms_of, beta_name
+from ftlib.course.lab_3_1_7.frontier import best_of_course, optimum_course, win_at
+from ftlib.course.lab_3_1_7.pictures import COUNTS, FRONTIER_BETAS, levels_of, mean_course
+from ftlib.course.records.live import Result
+
+
+def swept(result: Result, method: str) -> dict[float, str]:
+    """{rate: arm} of a method of a sweep."""
+    settings = {arm: result.settings(arm) for arm in result.arms}
+    return arms_of(settings, method)
+
+
+def best_place(result: Result, method: str) -> tuple[float, float, bool]:
+    """A method's best rate, its win rate there, and whether the rate lies inside the grid."""
+    arms = swept(result, method)
+    rates = sorted(arms)
+    wins = [float(result.means(arms[rate], "win").mean()) for rate in rates]
+    best = int(np.argmax(wins))
+    return rates[best], wins[best], 0 < best < len(rates) - 1
+
+
+def sweep_line(result: Result, methods: Sequence[str]) -> str:
+    """Each method's best rate on the validation prompts."""
+    if not result.arms:
+        return result.why
+    texts = []
+    for method in methods:
+        rate, win, inside = best_place(result, method)
+        edge = "" if inside else " (**at the grid's edge**)"
+        texts.append(f"{method}: {win:.0%} at rate {rate:.2g}{edge}")
+    return "Best on the validation prompts: " + "; ".join(texts) + "."
+
+
+def beta_line(result: Result) -> str:
+    """Which beta wins most on the test prompts, and where on the grid it lies."""
+    if not result.arms:
+        return result.why
+    wins = {beta: float(result.means(beta_name(beta), "win").mean()) for beta in BETAS}
+    best = max(wins, key=wins.__getitem__)
+    listed = "; ".join(
+        f"beta {beta:g}: {result.interval(beta_name(beta), 'win').percent()} at "
+        f"{result.interval(beta_name(beta), 'kl')} nats"
+        for beta in BETAS
+    )
+    if best in (BETAS[0], BETAS[-1]):
+        place = f"Most wins at beta {best:g}, **the edge of the grid**: a better one may lie beyond"
+    else:
+        place = f"Most wins at beta {best:g}, inside the grid"
+    return f"{listed}. {place}."
+
+
+def frontier_line(draws: Result, result: Result, arm: str) -> str:
+    """How an arm's wins compare with what can be reached at its KL."""
+    if not draws.arms or not result.arms:
+        return draws.why or result.why
+    levels = levels_of(draws)
+    kl, win = mean_course(result, arm)[-1]
+    best = best_of_course(levels, COUNTS)
+    at_optimum = win_at(optimum_course(levels, FRONTIER_BETAS), kl)
+    if at_optimum is None:
+        highest = optimum_course(levels, FRONTIER_BETAS)[:, 1].max()
+        return (
+            f"{arm} ends at {kl:.2f} nats and wins {win:.0%}. Choosing among the start's own "
+            f"answers never goes so far: all it can reach is {highest:.0%}. A policy that drifts "
+            "further than that pays for what no choice among the start's answers needs"
+            + (", or says what the start hardly ever said." if win > highest else ".")
+        )
+    n = next((n for n, point in zip(COUNTS, best, strict=True) if point[1] >= win), None)
+    among = f"the best of {n} draws wins as much" if n else f"no best of {COUNTS[-1]} wins as much"
+    return (
+        f"{arm} wins {win:.0%} at {kl:.2f} nats; at that KL the optimum wins {at_optimum:.0%}, and "
+        f"{among}. The gap is what pairs, steps and a network's limits cost: DPO never asks the "
+        "judge for a policy's own answers, and best-of-n asks it for every one."
+    )
+
+
+def optimum_margin(smoothing: float) -> float:
+    """z at which −(1−ε)·ln σ(z) − ε·ln σ(−z) is smallest: ln((1−ε)/ε)."""
+    return math.log((1 - smoothing) / smoothing)
+
+
+def noise_line(result: Result, noise: float) -> str:
+    """The measured margins in units of z beside the optima of the losses on noisy labels."""
+    if not result.arms:
+        return result.why
+    still = (1 - noise) * (1 - noise) + noise * noise  # a label kept twice, or turned twice
+    optima = {"plain": optimum_margin(noise), "cDPO": math.log(still / (1 - still))}
+    texts = []
+    for arm in result.arms:
+        beta = result.settings(arm)["beta"]
+        margin = beta * float(result.means(arm, "margin").mean())
+        best = f"optimum {optima[arm]:.2f}" if arm in optima else "optimum as on clean labels"
+        texts.append(f"{arm}: z = {margin:.2f} ({best})")
+    return "Mean margin of training pairs: " + "; ".join(texts) + "."

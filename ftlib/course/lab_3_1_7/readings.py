@@ -1,0 +1,412 @@
+"""What the experiments of lab 3.1.7 are to show, and what to conclude from each outcome.
+
+The expectations are the papers' and the derivation's. Each claim has a reading for the outcome that
+contradicts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+Runs = Mapping[str, Mapping[str, Any]]
+
+
+def above_half(arm: str) -> Contrast:
+    """The arm's win rate over the start, minus one half."""
+
+    def over(by_arm: Runs) -> float:
+        return by_arm[arm]["win"] - 0.5
+
+    return Contrast((arm,), over)
+
+
+def _level(metric: str, arm: str) -> Contrast:
+    """The arm's own value, to be compared with 0."""
+
+    def value(by_arm: Runs) -> float:
+        return by_arm[arm][metric]
+
+    return Contrast((arm,), value)
+
+
+def _since(arm: str, look: int) -> Contrast:
+    """The arm's win rate at the end minus that at an earlier look."""
+
+    def fall(by_arm: Runs) -> float:
+        course = by_arm[arm]["win by step"]
+        return course[-1] - course[look]
+
+    return Contrast((arm,), fall)
+
+
+def _ratio_over_raw(by_arm: Runs) -> float:
+    return by_arm["DPO"]["right by ratio"] - by_arm["DPO"]["right by log p"]
+
+
+BETA = (
+    Claim(
+        "drift",
+        "KL to the start, beta 0.01 − beta 5, each at its best rate",
+        difference("kl", "beta 0.01", "beta 5"),
+        "above",
+        unit="nats",
+        above=(
+            "Beta is the price of a nat of KL, and the cheaper one buys more of it, even after "
+            "each beta was given the rate that is best for it. It does not follow that beta "
+            "*limits* the KL: the objective is never solved to its end here, and steps and rate "
+            "limit the drift as well."
+        ),
+        below=(
+            "The smaller beta stays nearer to the start: the best rate for it is so much lower "
+            "that this outweighs the price. In a short run beta and rate are two handles on one "
+            "thing, and the rate is the stronger one."
+        ),
+        none=(
+            "At their best rates both betas end about equally far from the start. Tuning the rate "
+            "has undone what beta does: where a run is stopped before its objective is solved, "
+            "rate and steps decide the drift."
+        ),
+    ),
+    Claim(
+        "large beta",
+        "win rate, beta 0.05 − beta 5, each at its best rate",
+        difference("win", "beta 0.05", "beta 5"),
+        "above",
+        above=(
+            "A high price on KL costs wins: with beta 5 a pair counts as solved, and stops "
+            "pulling, as soon as its margin is a fraction of a nat. So the best beta lies inside "
+            "the grid and not at its upper edge."
+        ),
+        below=(
+            "The large beta wins more often. The small one needs to be stopped: look at its course "
+            "on the plane, and at whether an earlier look wins as much."
+        ),
+        none=(
+            "A hundredfold beta costs no wins that this many runs can show. The gradient's weight "
+            "σ(−z) begins at one half for every beta, and the rate was tuned for each: in so few "
+            "steps beta matters little."
+        ),
+    ),
+    Claim(
+        "over-optimised",
+        "win rate of the run that is too fast, at its end − at its second look",
+        _since("too fast", 1),
+        "below",
+        above=(
+            "The fast run still gains. It has not come to the point where more KL costs wins; more "
+            "steps or a higher rate would be needed to see Gao et al.'s turn."
+        ),
+        below=(
+            "The same loss on the same pairs goes on falling while answers get worse: that is "
+            "over-optimisation. Gao et al. find it against a learnt reward, Rafailov et al. (2024) "
+            "for DPO, whose pairs play the reward's part. What to do: stop by win rate on "
+            "validation prompts, never by the loss."
+        ),
+        none=(
+            "Between its second look and its end the fast run neither gains nor loses wins that "
+            "this many runs can show, although it goes on drifting: all that KL bought nothing."
+        ),
+    ),
+)
+
+
+METHODS = (
+    Claim(
+        "wins",
+        "win rate over the start − one half, DPO",
+        above_half("DPO"),
+        "above",
+        above=(
+            "On prompts that it never saw, DPO's answers have fewer faults than the start's more "
+            "often than not. That DPO is the reason is not said yet: more training of any kind, or "
+            "any drift, might do it. The next comparisons hold those fixed."
+        ),
+        below=(
+            "DPO's answers lose against the start's. The rate was chosen on other prompts, of "
+            "which there are few: look whether the sweep's best rate was a lucky one."
+        ),
+        none=(
+            "No gain over the start is shown. The pairs may be too few, or the steps: look at the "
+            "margin on the training pairs, which says whether anything was learnt."
+        ),
+    ),
+    Claim(
+        "DPO and SFT",
+        "win rate, DPO − SFT on the chosen answers, each at its best rate",
+        difference("win", "DPO", "SFT on chosen"),
+        "above",
+        above=(
+            "The rejected answers teach something. SFT saw the same prompts and chosen answers, as "
+            "many times, at its own best rate; but the chosen answers have faults, and imitation "
+            "learns those too. A comparison says which of two faulty reports is better, and so "
+            "points beyond both. Where chosen answers are perfect, SFT can be as good."
+        ),
+        below=(
+            "Imitating the chosen answers wins more often than comparing. Then preferences are not "
+            "worth their trouble on these pairs: the start had not yet learnt all that the chosen "
+            "answers hold."
+        ),
+        none=(
+            "No difference between imitating and comparing is shown. On these pairs nothing speaks "
+            "for collecting rejected answers."
+        ),
+    ),
+    Claim(
+        "equal drift",
+        "KL to the start, DPO − the irrelevant preference",
+        difference("kl", "DPO", "irrelevant"),
+        "none",
+        unit="nats",
+        above=(
+            "The control has not gone as far as DPO, so the next comparison is not at equal "
+            "drift: part of the difference in wins may be the drift's. Its rate was set on "
+            "validation prompts and ends lower here."
+        ),
+        below=(
+            "The control has gone further than DPO, so it had more drift to win with, and more to "
+            "be damaged by. Read the next comparison with that in mind."
+        ),
+        none=(
+            "The control has gone about as far as DPO; the interval says how unequal they might "
+            "still be. That is what makes the next comparison fair."
+        ),
+    ),
+    Claim(
+        "irrelevant",
+        "win rate, DPO − a preference for certain sentences, at about the same KL",
+        difference("win", "DPO", "irrelevant"),
+        "above",
+        above=(
+            "Drift alone wins nothing: pairs on the same people, with as many steps and about the "
+            "same KL, but chosen for their wording, do not bring these wins. What was preferred "
+            "matters, and not that something was trained."
+        ),
+        below=(
+            "A preference that the judge does not see wins more than the one it does see. Then the "
+            "wins come from something both share, such as firmer format, and the claim above "
+            "about preferences has no support."
+        ),
+        none=(
+            "The irrelevant preference wins as much, as far as this many runs can tell. Then the "
+            "wins of DPO may come from drift alone, and the claim has no support here."
+        ),
+    ),
+    Claim(
+        "swapped",
+        "win rate over the start − one half, all labels swapped",
+        above_half("swapped"),
+        "below",
+        above=(
+            "Training for the *worse* answers wins too. Then the sign of the labels does not "
+            "matter, and neither do the labels."
+        ),
+        below=(
+            "With every label turned round, the same pairs, steps and rate make answers worse: the "
+            "sign of the labels decides, not the pairs' content."
+        ),
+        none=(
+            "Turned labels do not make answers worse that this many runs could show. The policy "
+            "may already give the kind of answer that is rejected."
+        ),
+    ),
+    Claim(
+        "IPO",
+        "win rate, IPO − DPO, each at its best rate",
+        difference("win", "IPO", "DPO"),
+        "none",
+        above=(
+            "IPO wins more often. Its loss turns round at a margin of 1/(2β), so pairs that are "
+            "ranked far enough are left alone, where DPO pushes on. One β was tried for it, and "
+            "the best of five for DPO: the comparison even favours DPO."
+        ),
+        below=(
+            "IPO wins less often. One β was tried for it and the best of five for DPO, so that "
+            "this says little about the loss itself: its margin of 1/(2β) may be a wrong one."
+        ),
+        none=(
+            "No difference to DPO is shown. In so few steps the losses have hardly parted: both "
+            "push with nearly even weights until margins are large."
+        ),
+    ),
+    Claim(
+        "ratio",
+        "held-out pairs ranked right: by log π − log π_ref, minus by log π, DPO",
+        Contrast(("DPO",), _ratio_over_raw),
+        "above",
+        above=(
+            "DPO trains the ratio to the reference, and the ratio ranks better than the "
+            "probability itself. A pair can be ranked right by the loss while the model still "
+            "holds the worse answer for more likely: where the reference preferred it strongly, "
+            "the log-ratio must first make up for that (Chen et al. 2024). So `rewards/accuracies` "
+            "is no statement on what the model would say."
+        ),
+        below=(
+            "The probabilities rank better than the ratios that were trained. The reference "
+            "ranks many pairs right already, and that part is in log π but not in the ratio."
+        ),
+        none=(
+            "Ratio and probability rank about as many pairs right. It need not be so: DPO trains "
+            "the first alone."
+        ),
+    ),
+)
+
+
+DISTANCE = (
+    Claim(
+        "alike",
+        "log π − log π_ref of right reports after pairs that differ in one token",
+        _level("chosen", "level 0"),
+        "below",
+        unit="nats",
+        above=(
+            "Right reports of people outside training become *more* likely, although the pairs "
+            "differ in a single token. Displacement is not the fate of every alike pair: here the "
+            "model knows the right town, and what it learns is to use it. Pal et al.'s argument "
+            "needs answers whose later tokens lose more than the differing one gains."
+        ),
+        below=(
+            "Right reports become *less* likely, though it is they that are preferred: likelihood "
+            "displacement. The loss sees the difference alone, and the wrong reports have fallen "
+            "further. The probability that both lose goes to answers that nobody compared."
+        ),
+        none=(
+            "Right reports have moved neither way that this many runs could show: one token "
+            "differs, and what is common to both answers gets no push from the loss."
+        ),
+    ),
+    Claim(
+        "distance",
+        "log π − log π_ref of right reports, pairs reworded throughout − pairs that differ in one "
+        "token",
+        difference("chosen", "level 3", "level 0"),
+        "above",
+        unit="nats",
+        above=(
+            "The less alike the pairs, the better for the preferred answers, on the same probe and "
+            "with nothing else changed. This is Pal et al.'s finding: where nearly all tokens are "
+            "common, lifting one answer and lowering the other pull at the same probabilities."
+        ),
+        below=(
+            "Here it is the *unlike* pairs after which right reports have lost more. Each sentence "
+            "that is worded otherwise is one more thing the loss can lower, and the probe's "
+            "reports contain such sentences too: the model learns wordings to avoid, in place of "
+            "the town. Edit distance alone does not decide; what the pairs differ in does."
+        ),
+        none=(
+            "The distance between chosen and rejected makes no difference to the probe that this "
+            "many runs could show. Pal et al.'s finding does not carry over to these pairs."
+        ),
+    ),
+    Claim(
+        "learnt",
+        "held-out pairs ranked right, pairs reworded throughout − pairs that differ in one token",
+        difference("ranked", "level 3", "level 0"),
+        "below",
+        above=(
+            "The unlike pairs teach the fact better. The wordings do not distract; they give the "
+            "gradient more to hold on to."
+        ),
+        below=(
+            "Pairs that differ in nothing but the fact teach the fact; where the wording differs "
+            "as well, a share of the training goes into wordings. So there is a price on either "
+            "side: alike pairs are precise, and unlike ones are not. Pairs that differ in what "
+            "matters and in nothing else are the better ones, as long as the chosen answer's own "
+            "probability is watched."
+        ),
+        none=(
+            "Both kinds of pairs teach the fact about as well: the wording is no distraction that "
+            "this many runs could show."
+        ),
+    ),
+)
+
+
+NOISE = (
+    Claim(
+        "smaller margin",
+        "mean margin of training pairs, cDPO − plain, 30% of the labels swapped",
+        difference("margin", "cDPO", "plain"),
+        "below",
+        unit="nats",
+        above=(
+            "cDPO's margins are larger, against the derivation. Look at the steps: neither loss is "
+            "near its optimum, and what is seen is how fast they begin."
+        ),
+        below=(
+            "cDPO ranks with smaller margins, as its optimum says. Swapped labels alone bring "
+            "plain DPO's to ln((1−ε)/ε); cDPO smooths them a second time, as if they had been "
+            "clean, and ends nearer to 0."
+        ),
+        none=(
+            "The margins do not differ. Training ends before either loss comes near its optimum, "
+            "so that the place of the optimum does not matter yet."
+        ),
+    ),
+    Claim(
+        "cDPO",
+        "win rate, cDPO − plain, 30% of the labels swapped",
+        difference("win", "cDPO", "plain"),
+        "none",
+        above=(
+            "Smoothing wins more often. Its optimum is at a finite margin, so that a swapped pair "
+            "is not learnt by heart."
+        ),
+        below=(
+            "Smoothing loses wins. Its optimum lies nearer to 0 than that of plain DPO on the same "
+            "noisy labels, which is where the true preference already is: it corrects a fault that "
+            "plain DPO does not have until it learns single pairs by heart."
+        ),
+        none=(
+            "Smoothing makes no difference that this many runs could show. Plain DPO bears 30% of "
+            "swapped labels: its optimum on them is finite, ln((1−ε)/ε), until single pairs are "
+            "learnt by heart."
+        ),
+    ),
+    Claim(
+        "rDPO",
+        "win rate, rDPO − plain, 30% of the labels swapped",
+        difference("win", "rDPO", "plain"),
+        "none",
+        above=(
+            "Taking the noise out of the loss wins more often: rDPO's mean is the loss on the "
+            "labels as they should be."
+        ),
+        below=(
+            "rDPO loses wins. It is right on average, but its weights are larger and of both "
+            "signs: in so few steps the noise of its gradient costs more than its bias gains."
+        ),
+        none=(
+            "rDPO makes no difference that this many runs could show. It moves the optimum out to "
+            "where clean labels have it, and training has not come that far."
+        ),
+    ),
+)
+
+
+LENGTH = (
+    Claim(
+        "longer",
+        "words in an answer, chosen always longer − lengths matched",
+        difference("words", "chosen longer", "matched"),
+        "above",
+        unit="words",
+        above=(
+            "The same preference, for polite answers, makes longer ones where the preferred answer "
+            "was the longer one: the labels fit “longer” as well as “politer”, and DPO learns "
+            "both. Match lengths before you train (`ft.balance_length`), and report the length "
+            "beside every win rate."
+        ),
+        below=(
+            "Answers are shorter after pairs whose chosen answer is longer. Something else than "
+            "length was learnt: read samples."
+        ),
+        none=(
+            "No difference in length is shown: the policy has learnt manners and left the length "
+            "alone, in so few steps."
+        ),
+    ),
+)
