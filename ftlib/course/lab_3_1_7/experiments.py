@@ -79,7 +79,7 @@ def beta_name(beta: float) -> str:
     return f"beta {beta:g}"
 
 
-def _swept(profile: Profile) -> dict[str, tuple[dict[str, Any], tuple[float, ...]]]:
+def swept_methods(profile: Profile) -> dict[str, tuple[dict[str, Any], tuple[float, ...]]]:
     """{method: (settings, factors of the profile's rate)} of what has a rate to be chosen."""
     methods: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {}
     for beta in BETAS:
@@ -91,7 +91,7 @@ def _swept(profile: Profile) -> dict[str, tuple[dict[str, Any], tuple[float, ...
 
 def _rates(name: str, profile: Profile, settings: dict, factors: tuple[float, ...]) -> dict:
     """Arms of one method, measured at the end on the validation prompts."""
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for factor in factors:
         lr = factor * profile.preference.lr
         arms[f"{name}, rate {lr:.2g}"] = {
@@ -107,7 +107,7 @@ def _rates(name: str, profile: Profile, settings: dict, factors: tuple[float, ..
 def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Five rates for every method."""
     arms = {}
-    for name, (settings, factors) in _swept(profile).items():
+    for name, (settings, factors) in swept_methods(profile).items():
         arms |= _rates(name, profile, settings, factors)
     return arms
 
@@ -145,7 +145,7 @@ def drift_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     return arms
 
 
-def _mean(name: str, arm: str, metric: str, profile: Profile) -> float | None:
+def recorded_mean(name: str, arm: str, metric: str, profile: Profile) -> float | None:
     values = read_record(LAB, name, profile).values(arm, metric)
     return float(values.mean()) if len(values) else None
 
@@ -157,8 +157,8 @@ def equal_drift(profile: Profile) -> dict[str, Any]:
     """
     arms = drift_arms(profile)
     rates = sorted(arms_of(arms, "irrelevant").items())
-    target = _mean("rates", _best(profile, beta_name(best_beta(profile))), "kl", profile)
-    kls = [_mean("drift", arm, "kl", profile) for _, arm in rates]
+    target = recorded_mean("rates", _best(profile, beta_name(best_beta(profile))), "kl", profile)
+    kls = [recorded_mean("drift", arm, "kl", profile) for _, arm in rates]
     lr = rates[len(rates) // 2][0]
     if target is not None and all(kl is not None for kl in kls):
         xs = np.maximum.accumulate(np.log(np.maximum(1e-3, np.array(kls, dtype=float))))

@@ -22,7 +22,7 @@ class Levels:
     p: np.ndarray
 
     @classmethod
-    def of(cls, faults: Sequence[float]) -> Levels:
+    def of(cls, faults: Sequence[float] | np.ndarray) -> Levels:
         """From the faults of answers that the start has drawn."""
         _, counts = np.unique(np.asarray(faults), return_counts=True)
         return cls(counts / counts.sum())
@@ -38,8 +38,8 @@ class Levels:
     def measured(self, q: np.ndarray) -> tuple[float, float]:
         """(KL to the start in nats, win rate over it) of a policy with these shares of levels."""
         used = q > 0
-        kl = np.sum(q[used] * np.log(q[used] / self.p[used]))
-        return float(kl), float(q @ self.win)
+        kl = float(np.sum(q[used] * np.log(q[used] / self.p[used])))
+        return kl, float(q @ self.win)
 
     def best_of(self, n: int) -> np.ndarray:
         """Shares of levels of the best of n draws, ties by chance: the best level is missed where

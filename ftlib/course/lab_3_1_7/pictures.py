@@ -5,6 +5,7 @@ there, and where the losses have their optimum.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -81,7 +82,7 @@ def _draw_reachable(ax: Axes, levels: list[Levels]) -> None:
     best = best_of_course(levels, COUNTS)
     bounds = [bound(n) for n in COUNTS]
     optimum = optimum_course(levels, FRONTIER_BETAS)
-    look = {"color": "black", "markersize": 4}
+    look: dict[str, Any] = {"color": "black", "markersize": 4}
     ax.plot(
         optimum[:, 0], 100 * optimum[:, 1], "-", linewidth=2.2, alpha=0.35, label="optimum", **look
     )

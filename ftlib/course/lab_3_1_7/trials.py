@@ -41,7 +41,7 @@ MARGIN_PAIRS = 32  # training pairs whose margin is measured at the end
 DRAWS = 8  # answers that the start draws to each prompt at one seed, for what can be reached
 STEP_SHARES = (0.25, 0.5, 0.75, 1.0)  # at which log-probabilities of fixed answers are looked at
 START_SEED = 0  # of the SFT from which every policy of the lab begins
-START_SHARE = 3  # the start's SFT has a third of the profile's imitation steps
+START_SHARE = 2  # the start's SFT has half of the profile's imitation steps
 LOOKS = (0.15, 0.3, 0.55, 1.0)  # shares of the steps at which a policy is measured
 OTHER_DRAWS = 7919  # added to a seed: the start's answers are not drawn with the policy's numbers
 TRAIN, VALIDATION, TEST = "faults_train", "faults_validation", "faults_test"
@@ -213,14 +213,24 @@ def margin(profile: Profile, model, tokenizer, pairs) -> float:
     return float((ratios[:, 0] - ratios[:, 1]).mean())
 
 
+def pair_lengths(profile: Profile, tokenizer, pairs) -> np.ndarray:
+    """Tokens of both answers of every pair, (pairs, 2)."""
+    lengths = []
+    for pair in encode_pairs(tokenizer, list(pairs), profile.max_length):
+        lengths.append((len(pair["chosen_ids"]), len(pair["rejected_ids"])))
+    return np.array(lengths)
+
+
 def ranked(profile: Profile, model, tokenizer, pairs) -> dict[str, float]:
-    """Of held-out pairs the share that is ranked right: by log π, and by log π − log π_ref, which
-    is what DPO trains; and the share by the reference's own log π.
+    """Of held-out pairs the share that is ranked right: by log π − log π_ref, which is what DPO
+    trains; by its mean a token; by log π itself; and by the reference's log π.
     """
     now = pair_logps(profile, model, tokenizer, pairs)
     then = start_logps(profile, model, tokenizer, pairs)
+    lengths = pair_lengths(profile, tokenizer, pairs)
     return {
         "right by ratio": _share_right(now - then),
+        "right by mean ratio": _share_right((now - then) / lengths),
         "right by log p": _share_right(now),
         "reference right by log p": _share_right(then),
     }
