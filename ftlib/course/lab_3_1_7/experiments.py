@@ -24,16 +24,16 @@ from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm, read_record
 
 LAB = "3.1.7"
-BETAS = (0.01, 0.05, 0.2, 1.0, 5.0)
+BETAS = (0.01, 0.1, 1.0, 5.0)
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the profile's rate for preferences
 SFT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-DRIFT_FACTORS = (0.03125, 0.0625, 0.125, 0.25, 0.5)  # for pairs that move a policy far
+DRIFT_FACTORS = (0.125, 0.25, 0.5, 0.75, 1.0)  # for pairs that move a policy far
 IPO_BETA = 0.05  # its target is 1/(2·0.05) = 10 nats
 VALIDATION_DRAWS = 3  # answers to each validation prompt
 NOISE = 0.3  # share of the labels that are swapped
-LEVELS = (0, 1, 2, 3)  # of distance_train
-SHORT = 0.5  # of the steps: runs that only watch log-probabilities or words
-FAST = 2.0  # times the highest rate of the sweep
+LEVELS = (0, 1, 3)  # of distance_train: 2 lies between 1 and 3
+SHORT = 0.75  # of the steps: runs that only watch log-probabilities or words
+FAST = 1.0  # times the highest rate of the sweep, for the smallest beta
 SHORTEST = 0  # place of the smallest beta
 
 WIN = Metric("win", "win rate over the start", "share", resolution=1 / 96)

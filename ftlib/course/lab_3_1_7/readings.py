@@ -72,8 +72,8 @@ BETA = (
     ),
     Claim(
         "large beta",
-        "win rate, beta 0.05 − beta 5, each at its best rate",
-        difference("win", "beta 0.05", "beta 5"),
+        "win rate, beta 0.1 − beta 5, each at its best rate",
+        difference("win", "beta 0.1", "beta 5"),
         "above",
         above=(
             "A high price on KL costs wins: with beta 5 a pair counts as solved, and stops "
@@ -85,15 +85,15 @@ BETA = (
             "on the plane, and at whether an earlier look wins as much."
         ),
         none=(
-            "A hundredfold beta costs no wins that this many runs can show. The gradient's weight "
+            "A fiftyfold beta costs no wins that this many runs can show. The gradient's weight "
             "σ(−z) begins at one half for every beta, and the rate was tuned for each: in so few "
             "steps beta matters little."
         ),
     ),
     Claim(
         "over-optimised",
-        "win rate of the run that is too fast, at its end − at its second look",
-        _since("too fast", 1),
+        "win rate of the run that is too fast, at its end − at its first look",
+        _since("too fast", 0),
         "below",
         above=(
             "The fast run still gains. It has not come to the point where more KL costs wins; more "
@@ -106,7 +106,7 @@ BETA = (
             "validation prompts, never by the loss."
         ),
         none=(
-            "Between its second look and its end the fast run neither gains nor loses wins that "
+            "Between its first look and its end the fast run neither gains nor loses wins that "
             "this many runs can show, although it goes on drifting: all that KL bought nothing."
         ),
     ),

@@ -37,12 +37,14 @@ from ftlib.training.finetune import finetune
 from ftlib.training.prefer import prefer
 from ftlib.training.run import Run
 
-MARGIN_PAIRS = 32  # training pairs whose margin is measured at the end
+MARGIN_PAIRS = 16  # training pairs whose margin is measured at the end
 DRAWS = 8  # answers that the start draws to each prompt at one seed, for what can be reached
 STEP_SHARES = (0.25, 0.5, 0.75, 1.0)  # at which log-probabilities of fixed answers are looked at
 START_SEED = 0  # of the SFT from which every policy of the lab begins
-START_SHARE = 2  # the start's SFT has half of the profile's imitation steps
-LOOKS = (0.15, 0.3, 0.55, 1.0)  # shares of the steps at which a policy is measured
+RUN_SHARE = 0.5  # a run has half of the profile's steps, each of half its pairs
+LOOKS = (0.25, 0.5, 1.0)  # shares of a run's steps at which a policy is measured
+RANKED_PAIRS = 24  # held-out pairs whose ranking is looked at
+AT_ONCE = 96  # answers drawn side by side
 OTHER_DRAWS = 7919  # added to a seed: the start's answers are not drawn with the policy's numbers
 TRAIN, VALIDATION, TEST = "faults_train", "faults_validation", "faults_test"
 
@@ -64,8 +66,8 @@ def _imitating(profile: Profile):
         training_pairs(profile, TRAIN),
         START_SEED,
         profile.lr_lora,
-        profile.preference.imitation_steps // START_SHARE,
-        batch_size=profile.preference.batch,
+        profile.preference.imitation_steps,
+        batch_size=pairs_a_step(profile),
     )
     merge_and_unload(model)
     return model, tokenizer
@@ -112,6 +114,11 @@ def pairs_a_step(profile: Profile) -> int:
     return max(2, profile.preference.batch // 2)
 
 
+def run_steps(profile: Profile, length: float) -> int:
+    """Optimizer steps of a run of this length."""
+    return round(RUN_SHARE * length * profile.preference.steps)
+
+
 @contextlib.contextmanager
 def watching(places: Sequence[int], look: Callable[[], dict]) -> Iterator[list[dict]]:
     """Call `look` after these optimizer steps of what runs inside; yields the list of what it
@@ -156,7 +163,13 @@ class Yardstick:
         prompts = [row["prompt"] for row in self.rows]
         length = profile.preference.answer_tokens
         answers, policy, start = sampled_logps(
-            model, tokenizer, prompts, disable_adapter, max_new_tokens=length, seed=seed
+            model,
+            tokenizer,
+            prompts,
+            disable_adapter,
+            seed=seed,
+            max_new_tokens=length,
+            batch_size=AT_ONCE,
         )
         forward = self.verdicts(answers, self.before)
         backward = self.verdicts(self.before, answers)
@@ -262,14 +275,14 @@ def preference_trial(
     """Train from the start and measure on the way and at the end.
 
     `loss`: "DPO", "IPO" or "SFT", on the chosen answers alone. `swapped`: share of the labels that
-    are turned round. `length`: of the profile's steps.
+    are turned round. `length`: times the lab's usual steps.
     """
     model, tokenizer = imitation_start(profile, seed)
     rows = flip_judgements(training_pairs(profile, pairs), swapped, seed)
     asked = asked_rows(profile, split, samples)
     before = start_answers(profile, seed, split, samples)
     yardstick = Yardstick(profile, asked, before, kl_estimate, swapped_win_rate)
-    steps = round(length * profile.preference.steps)
+    steps = run_steps(profile, length)
     places = sorted({max(1, round(share * steps)) for share in looks})
 
     def look() -> dict[str, float]:
@@ -294,7 +307,7 @@ def preference_trial(
                 reference=reference_folder(profile, "reports"),
                 show=False,
             )
-    held_out = rows_of(profile, split)[: profile.preference.prompts]
+    held_out = rows_of(profile, split)[:RANKED_PAIRS]
     own = training_pairs(profile, pairs)[:MARGIN_PAIRS]  # with the labels as they should be
     return {
         **seen[-1],
@@ -326,7 +339,7 @@ def distance_trial(
     if all("paraphrase" in row for row in probe):
         sides["others"] = [{**row, "rejected": row["paraphrase"]} for row in probe]
     before = {name: start_logps(profile, model, tokenizer, pairs) for name, pairs in sides.items()}
-    steps = round(length * profile.preference.steps)
+    steps = run_steps(profile, length)
     places = [max(1, round(share * steps)) for share in STEP_SHARES]
 
     def look() -> dict[str, float]:
@@ -385,7 +398,7 @@ def length_trial(
         model,
         tokenizer,
         rows,
-        steps=round(length * profile.preference.steps),
+        steps=run_steps(profile, length),
         learning_rate=lr,
         beta=beta,
         batch_size=pairs_a_step(profile),
@@ -401,6 +414,7 @@ def length_trial(
         prompts,
         disable_adapter,
         max_new_tokens=profile.max_new_tokens,
+        batch_size=AT_ONCE,
         seed=seed,
     )
     return {**describe_answers(asked, answers), "kl": float((policy - start).mean())}
