@@ -191,6 +191,14 @@ def test_looks_are_taken_after_the_steps_asked_for():
     assert [look["weight"] for look in seen] == [2.0, 3.0]
 
 
+def test_a_run_draws_other_pairs_for_another_seed_and_each_once():
+    rows = [{"key": place} for place in range(50)]
+    first = [row["key"] for row in trials.drawn(rows, 20, 0)]
+    assert len(set(first)) == 20
+    assert first == [row["key"] for row in trials.drawn(rows, 20, 0)]
+    assert first != [row["key"] for row in trials.drawn(rows, 20, 1)]
+
+
 def test_the_hasty_judge_favours_a_position_and_both_orders_take_it_out():
     rows = trials.asked_rows(TINY, trials.TEST)[:8]
     judge = judges.hasty_judge(rows)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ftlib.course.lab_3_1_7.experiments import BETAS, arms_of, beta_name
+from ftlib.core.profiles import Profile
+from ftlib.course.lab_3_1_7.experiments import BETAS, arms_of, beta_name, equal_drift
 from ftlib.course.lab_3_1_7.frontier import best_of_course, optimum_course, win_at
 from ftlib.course.lab_3_1_7.pictures import COUNTS, FRONTIER_BETAS, levels_of, mean_course
 from ftlib.course.records.live import Result
@@ -38,6 +39,30 @@ def sweep_line(result: Result, methods: Sequence[str]) -> str:
         edge = "" if inside else " (**at the grid's edge**)"
         texts.append(f"{method}: {win:.0%} at rate {rate:.2g}{edge}")
     return "Best on the validation prompts: " + "; ".join(texts) + "."
+
+
+def drift_line(drift: Result, rates: Result, profile: Profile) -> str:
+    """At which rate the irrelevant preference goes as far as DPO, and how far apart equal rates
+    are.
+    """
+    if not drift.arms or not rates.arms:
+        return drift.why or rates.why
+    chosen = equal_drift(profile)
+    dpo = swept(rates, beta_name(chosen["beta"]))
+    irrelevant = swept(drift, "irrelevant")
+    shared = sorted(set(dpo) & set(irrelevant))
+    texts = []
+    for rate in shared:
+        one = float(rates.means(dpo[rate], "kl").mean())
+        other = float(drift.means(irrelevant[rate], "kl").mean())
+        texts.append(f"{one:.2f} and {other:.2f} at rate {rate:.2g}")
+    best, _, _ = best_place(rates, beta_name(chosen["beta"]))
+    target = float(rates.means(dpo[best], "kl").mean())
+    return (
+        f"KL of DPO and of the irrelevant preference, at equal rates and beta {chosen['beta']:g}: "
+        f"{'; '.join(texts)} (nats). DPO's best is at {target:.2f} nats; the control gets the rate "
+        f"**{chosen['lr']:.2g}**, at which it goes about as far."
+    )
 
 
 def beta_line(result: Result) -> str:

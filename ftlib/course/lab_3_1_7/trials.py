@@ -119,6 +119,14 @@ def run_steps(profile: Profile, length: float) -> int:
     return round(RUN_SHARE * length * profile.preference.steps)
 
 
+def drawn(rows: Sequence[dict], count: int, seed: int) -> list[dict]:
+    """That many of the rows, or all of them, in an order that the seed draws: what a run sees, each
+    once.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return [rows[place] for place in order[:count]]
+
+
 @contextlib.contextmanager
 def watching(places: Sequence[int], look: Callable[[], dict]) -> Iterator[list[dict]]:
     """Call `look` after these optimizer steps of what runs inside; yields the list of what it
@@ -278,11 +286,12 @@ def preference_trial(
     are turned round. `length`: times the lab's usual steps.
     """
     model, tokenizer = imitation_start(profile, seed)
-    rows = flip_judgements(training_pairs(profile, pairs), swapped, seed)
+    steps = run_steps(profile, length)
+    rows = drawn(training_pairs(profile, pairs), steps * pairs_a_step(profile), seed)
+    rows = flip_judgements(rows, swapped, seed)
     asked = asked_rows(profile, split, samples)
     before = start_answers(profile, seed, split, samples)
     yardstick = Yardstick(profile, asked, before, kl_estimate, swapped_win_rate)
-    steps = run_steps(profile, length)
     places = sorted({max(1, round(share * steps)) for share in looks})
 
     def look() -> dict[str, float]:
@@ -333,13 +342,14 @@ def distance_trial(
     every distance: a right report, the same with a false town, and the right one in other words.
     """
     model, tokenizer = imitation_start(profile, seed)
-    rows = [row for row in rows_of(profile, "distance_train") if row["level"] == level]
+    steps = run_steps(profile, length)
+    of_level = [row for row in rows_of(profile, "distance_train") if row["level"] == level]
+    rows = drawn(of_level, steps * pairs_a_step(profile), seed)
     probe = rows_of(profile, "distance_probe")[: profile.preference.prompts]
     sides = {"pairs": list(probe)}
     if all("paraphrase" in row for row in probe):
         sides["others"] = [{**row, "rejected": row["paraphrase"]} for row in probe]
     before = {name: start_logps(profile, model, tokenizer, pairs) for name, pairs in sides.items()}
-    steps = run_steps(profile, length)
     places = [max(1, round(share * steps)) for share in STEP_SHARES]
 
     def look() -> dict[str, float]:
@@ -393,12 +403,13 @@ def length_trial(
     stride = max(1, len(held_out) // profile.preference.prompts)
     asked = list(held_out[::stride])
     prompts = [row["prompt"] for row in asked]
-    rows = training_pairs(profile, pairs)
+    steps = run_steps(profile, length)
+    rows = drawn(training_pairs(profile, pairs), steps * pairs_a_step(profile), seed)
     prefer(
         model,
         tokenizer,
         rows,
-        steps=run_steps(profile, length),
+        steps=steps,
         learning_rate=lr,
         beta=beta,
         batch_size=pairs_a_step(profile),
