@@ -33,7 +33,7 @@ def draw_dpo(weights: int, adapter: int) -> Figure:
     figure, ax = plt.subplots(figsize=(8.4, 3.5))
     _box(ax, 0.1, 2.55, 1.9, 0.7, PLAIN, "prompt $x$ +\nchosen $y_c$")
     _box(ax, 0.1, 0.75, 1.9, 0.7, PLAIN, "prompt $x$ +\nrejected $y_r$")
-    _box(ax, 2.8, 2.35, 2.5, 1.1, TRAINED, f"policy $\\pi$: adapter on\n{adapter:,} train")
+    _box(ax, 2.8, 2.3, 2.5, 1.2, TRAINED, f"policy $\\pi$:\nadapter on\n{adapter:,} train")
     _box(
         ax,
         2.8,
@@ -41,13 +41,13 @@ def draw_dpo(weights: int, adapter: int) -> Figure:
         2.5,
         1.1,
         FROZEN,
-        f"reference $\\pi_{{ref}}$: adapter off\n{weights:,} frozen",
+        f"reference $\\pi_{{ref}}$:\nadapter off\n{weights:,} frozen",
     )
     for y in (2.9, 1.1):
         _arrow(ax, (2.0, y), (2.8, 2.9))
         _arrow(ax, (2.0, y), (2.8, 1.1))
-    _box(ax, 6.1, 2.4, 2.4, 1.0, PLAIN, "$r_c=\\log\\frac{\\pi(y_c|x)}{\\pi_{ref}(y_c|x)}$")
-    _box(ax, 6.1, 0.6, 2.4, 1.0, PLAIN, "$r_r=\\log\\frac{\\pi(y_r|x)}{\\pi_{ref}(y_r|x)}$")
+    _box(ax, 6.1, 2.4, 2.4, 1.0, PLAIN, "$r_c=\\log\\dfrac{\\pi(y_c|x)}{\\pi_{ref}(y_c|x)}$")
+    _box(ax, 6.1, 0.6, 2.4, 1.0, PLAIN, "$r_r=\\log\\dfrac{\\pi(y_r|x)}{\\pi_{ref}(y_r|x)}$")
     for y in (2.9, 1.1):
         _arrow(ax, (5.3, y), (6.1, 2.9))
         _arrow(ax, (5.3, y), (6.1, 1.1))
