@@ -218,7 +218,7 @@ def recorded(name: str, metrics) -> Result:
     for place, (arm, settings) in enumerate(experiment.arms(TINY).items()):
         for seed in range(3):
             measured = metrics(place, seed)
-            record.entries[arm, seed] = Entry(arm, seed, settings, measured, 1.0, {})
+            record.entries[arm, seed] = Entry(arm, seed, dict(settings), measured, 1.0, {})
     return Result(experiment, TINY, record, {}, True, "", 0.0)
 
 

@@ -89,7 +89,9 @@ def swept_methods(profile: Profile) -> dict[str, tuple[dict[str, Any], tuple[flo
     return methods
 
 
-def _rates(name: str, profile: Profile, settings: dict, factors: tuple[float, ...]) -> dict:
+def _rates(
+    name: str, profile: Profile, settings: dict, factors: tuple[float, ...]
+) -> dict[str, Any]:
     """Arms of one method, measured at the end on the validation prompts."""
     arms: dict[str, dict[str, Any]] = {}
     for factor in factors:
