@@ -108,7 +108,7 @@ def _rates(
 
 def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Five rates for every method."""
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for name, (settings, factors) in swept_methods(profile).items():
         arms |= _rates(name, profile, settings, factors)
     return arms
