@@ -174,7 +174,7 @@ def test_the_irrelevant_rate_is_set_where_both_go_equally_far(monkeypatch):
 
 def test_every_method_has_five_rates_and_the_noise_arms_share_one():
     arms = experiments.rate_arms(TINY)
-    for method in experiments.swept_methods(TINY):
+    for method in experiments.swept_methods():
         assert len(experiments.arms_of(arms, method)) == 5
     noise = experiments.noise_arms(TINY)
     assert len({(own["lr"], own["beta"], own["swapped"]) for own in noise.values()}) == 1

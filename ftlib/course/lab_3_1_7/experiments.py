@@ -25,16 +25,15 @@ from ftlib.course.records.store import best_arm, read_record
 
 LAB = "3.1.7"
 BETAS = (0.01, 0.1, 1.0, 5.0)
-FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the profile's rate for preferences
-SFT_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-DRIFT_FACTORS = (0.125, 0.25, 0.5, 0.75, 1.0)  # for pairs that move a policy far
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate for preferences
+DRIFT_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5)  # for pairs that move a policy far
 IPO_BETA = 0.05  # its target is 1/(2·0.05) = 10 nats
 VALIDATION_DRAWS = 3  # answers to each validation prompt
 NOISE = 0.3  # share of the labels that are swapped
 LEVELS = (0, 1, 3)  # of distance_train: 2 lies between 1 and 3
+HARD = 2.0  # times the best rate, at the smallest beta: pairs that are pushed far
 SHORT = 0.75  # of the steps: runs that only watch log-probabilities or words
-FAST = 1.0  # times the highest rate of the sweep, for the smallest beta
-SHORTEST = 0  # place of the smallest beta
+FAST = 3.0  # times the profile's rate, with the smallest beta: beyond what is best
 
 WIN = Metric("win", "win rate over the start", "share", resolution=1 / 96)
 KL = Metric("kl", "KL to the start", "nats an answer")
@@ -79,13 +78,13 @@ def beta_name(beta: float) -> str:
     return f"beta {beta:g}"
 
 
-def swept_methods(profile: Profile) -> dict[str, tuple[dict[str, Any], tuple[float, ...]]]:
-    """{method: (settings, factors of the profile's rate)} of what has a rate to be chosen."""
-    methods: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {}
+def swept_methods() -> dict[str, dict[str, Any]]:
+    """{method: settings} of what has a rate to be chosen."""
+    methods: dict[str, dict[str, Any]] = {}
     for beta in BETAS:
-        methods[beta_name(beta)] = ({"loss": "DPO", "beta": beta}, FACTORS)
-    methods["IPO"] = ({"loss": "IPO", "beta": IPO_BETA}, FACTORS)
-    methods["SFT on chosen"] = ({"loss": "SFT"}, SFT_FACTORS)
+        methods[beta_name(beta)] = {"loss": "DPO", "beta": beta}
+    methods["IPO"] = {"loss": "IPO", "beta": IPO_BETA}
+    methods["SFT on chosen"] = {"loss": "SFT"}
     return methods
 
 
@@ -102,6 +101,7 @@ def _rates(
             "split": VALIDATION,
             "samples": VALIDATION_DRAWS,
             "looks": [1.0],
+            "is_swept": True,
         }
     return arms
 
@@ -109,8 +109,8 @@ def _rates(
 def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Five rates for every method."""
     arms: dict[str, dict[str, Any]] = {}
-    for name, (settings, factors) in swept_methods(profile).items():
-        arms |= _rates(name, profile, settings, factors)
+    for name, settings in swept_methods().items():
+        arms |= _rates(name, profile, settings, FACTORS)
     return arms
 
 
@@ -172,22 +172,23 @@ def equal_drift(profile: Profile) -> dict[str, Any]:
 
 # --- comparing ------------------------------------------------------------------------------------
 def beta_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every beta at its best rate, and the smallest one at a rate beyond the sweep."""
+    """Every beta at its best rate, and the smallest one at a rate that is too high."""
     arms = {beta_name(beta): tuned(profile, beta_name(beta)) for beta in BETAS}
-    fastest = FAST * FACTORS[-1] * profile.preference.lr
-    arms["too fast"] = {"loss": "DPO", "beta": BETAS[SHORTEST], "lr": fastest}
+    fast = FAST * profile.preference.lr
+    arms["too fast"] = {"loss": "DPO", "beta": BETAS[0], "lr": fast}
     return arms
 
 
 def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     best = tuned(profile, beta_name(best_beta(profile)))
-    return {
+    arms = {
         "DPO": best,
         "SFT on chosen": tuned(profile, "SFT on chosen"),
         "IPO": tuned(profile, "IPO"),
         "irrelevant": equal_drift(profile),
         "swapped": {**best, "swapped": 1.0},
     }
+    return {name: {**own, "looks": [0.5, 1.0]} for name, own in arms.items()}
 
 
 def noise_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -213,6 +214,8 @@ def distance_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     for level in LEVELS:
         own = {"level": level, "lr": best["lr"], "beta": best["beta"], "length": SHORT}
         arms[level_name(level)] = own
+    hard = {**arms[level_name(LEVELS[0])], "lr": HARD * best["lr"], "beta": BETAS[0]}
+    arms[f"{level_name(LEVELS[0])}, hard"] = hard
     return arms
 
 
@@ -286,10 +289,8 @@ EXPERIMENTS = (
         metrics=(
             Metric("chosen", "log π − log π_ref of right reports", "nats"),
             Metric("rejected", "log π − log π_ref of wrong reports", "nats"),
+            Metric("probe margin", "right minus wrong reports, log π − log π_ref", "nats"),
             Metric("own margin", "mean margin of the pairs trained on", "nats"),
-            Metric("ranked", "held-out pairs ranked right by log π − log π_ref", "share"),
-            Metric("chosen by step", "log π − log π_ref of right reports", "nats"),
-            Metric("rejected by step", "log π − log π_ref of wrong reports", "nats"),
         ),
         inputs=_distance_inputs,
         claims=readings.DISTANCE,

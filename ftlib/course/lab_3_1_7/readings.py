@@ -43,7 +43,8 @@ def _since(arm: str, look: int) -> Contrast:
 
 
 def _ratio_over_raw(by_arm: Runs) -> float:
-    return by_arm["DPO"]["right by ratio"] - by_arm["DPO"]["right by log p"]
+    own = by_arm["beta 5"]
+    return own["right by ratio"] - own["right by log p"]
 
 
 BETA = (
@@ -92,8 +93,8 @@ BETA = (
     ),
     Claim(
         "over-optimised",
-        "win rate of the run that is too fast, at its end − at its first look",
-        _since("too fast", 0),
+        "win rate of the run that is too fast, at its end − halfway",
+        _since("too fast", 1),
         "below",
         above=(
             "The fast run still gains. It has not come to the point where more KL costs wins; more "
@@ -106,8 +107,29 @@ BETA = (
             "validation prompts, never by the loss."
         ),
         none=(
-            "Between its first look and its end the fast run neither gains nor loses wins that "
+            "Between halfway and its end the fast run neither gains nor loses wins that "
             "this many runs can show, although it goes on drifting: all that KL bought nothing."
+        ),
+    ),
+    Claim(
+        "ratio",
+        "held-out pairs ranked right: by log π − log π_ref, minus by log π, beta 5",
+        Contrast(("beta 5",), _ratio_over_raw),
+        "above",
+        above=(
+            "A policy that beta holds near its start ranks pairs right by the ratio that was "
+            "trained, and still holds the worse answer for the more likely one in some of them: "
+            "where the reference preferred it strongly, the log-ratio must first make up for that "
+            "(Chen et al. 2024). So `rewards/accuracies` is no statement on what the model would "
+            "say."
+        ),
+        below=(
+            "The probabilities rank better than the ratios that were trained. The reference "
+            "ranks many pairs right already, and that part is in log π but not in the ratio."
+        ),
+        none=(
+            "Ratio and probability rank about as many pairs right, even where beta holds the "
+            "policy near its start. It need not be so: DPO trains the first alone."
         ),
     ),
 )
@@ -231,27 +253,6 @@ METHODS = (
             "push with nearly even weights until margins are large."
         ),
     ),
-    Claim(
-        "ratio",
-        "held-out pairs ranked right: by log π − log π_ref, minus by log π, DPO",
-        Contrast(("DPO",), _ratio_over_raw),
-        "above",
-        above=(
-            "DPO trains the ratio to the reference, and the ratio ranks better than the "
-            "probability itself. A pair can be ranked right by the loss while the model still "
-            "holds the worse answer for more likely: where the reference preferred it strongly, "
-            "the log-ratio must first make up for that (Chen et al. 2024). So `rewards/accuracies` "
-            "is no statement on what the model would say."
-        ),
-        below=(
-            "The probabilities rank better than the ratios that were trained. The reference "
-            "ranks many pairs right already, and that part is in log π but not in the ratio."
-        ),
-        none=(
-            "Ratio and probability rank about as many pairs right. It need not be so: DPO trains "
-            "the first alone."
-        ),
-    ),
 )
 
 
@@ -302,10 +303,31 @@ DISTANCE = (
         ),
     ),
     Claim(
-        "learnt",
-        "held-out pairs ranked right, pairs reworded throughout − pairs that differ in one token",
-        difference("ranked", "level 3", "level 0"),
+        "pushed",
+        "log π − log π_ref of right reports, the same pairs pushed hard − at DPO's best rate",
+        difference("chosen", "level 0, hard", "level 0"),
         "below",
+        unit="nats",
+        above=(
+            "Pushed harder, the right reports gain more. On pairs that differ in one token the "
+            "common tokens get no push, so that more training lifts the fact and costs nothing "
+            "else that the probe would see."
+        ),
+        below=(
+            "Pushed harder, at twice the rate and with the smallest beta, the same pairs leave the "
+            "right reports less likely. Displacement is a matter of how far one goes as much as of "
+            "the pairs: once the margin is large, what the loss still gains comes from the "
+            "rejected side, and it costs the chosen one."
+        ),
+        none=("Pushing harder moves the right reports neither way that this many runs could show."),
+    ),
+    Claim(
+        "learnt",
+        "margin of right over wrong reports of the probe, pairs reworded throughout − pairs that "
+        "differ in one token",
+        difference("probe margin", "level 3", "level 0"),
+        "below",
+        unit="nats",
         above=(
             "The unlike pairs teach the fact better. The wordings do not distract; they give the "
             "gradient more to hold on to."

@@ -39,7 +39,7 @@ from ftlib.training.run import Run
 
 MARGIN_PAIRS = 16  # training pairs whose margin is measured at the end
 DRAWS = 8  # answers that the start draws to each prompt at one seed, for what can be reached
-STEP_SHARES = (0.25, 0.5, 0.75, 1.0)  # at which log-probabilities of fixed answers are looked at
+PROBES = 40  # fixed answers whose log-probability is watched
 START_SEED = 0  # of the SFT from which every policy of the lab begins
 RUN_SHARE = 0.5  # a run has half of the profile's steps, each of half its pairs
 LOOKS = (0.25, 0.5, 1.0)  # shares of a run's steps at which a policy is measured
@@ -227,11 +227,16 @@ def start_logps(profile: Profile, model, tokenizer, pairs) -> np.ndarray:
         return pair_logps(profile, model, tokenizer, pairs)
 
 
+def ratios(profile: Profile, model, tokenizer, pairs) -> np.ndarray:
+    """log π − log π_ref of both answers of every pair, (pairs, 2), nats."""
+    now = pair_logps(profile, model, tokenizer, pairs)
+    return now - start_logps(profile, model, tokenizer, pairs)
+
+
 def margin(profile: Profile, model, tokenizer, pairs) -> float:
     """Mean over pairs of the chosen answer's log-ratio minus the rejected one's, nats."""
-    ratios = pair_logps(profile, model, tokenizer, pairs)
-    ratios = ratios - start_logps(profile, model, tokenizer, pairs)
-    return float((ratios[:, 0] - ratios[:, 1]).mean())
+    of_pairs = ratios(profile, model, tokenizer, pairs)
+    return float((of_pairs[:, 0] - of_pairs[:, 1]).mean())
 
 
 def pair_lengths(profile: Profile, tokenizer, pairs) -> np.ndarray:
@@ -275,6 +280,7 @@ def preference_trial(
     looks: tuple[float, ...] = LOOKS,
     split: str = TEST,
     samples: int = 1,
+    is_swept: bool = False,
     implicit_reward: Callable = implicit_reward,
     preference_loss: Callable = preference_loss,
     kl_estimate: Callable = kl_estimate,
@@ -283,7 +289,8 @@ def preference_trial(
     """Train from the start and measure on the way and at the end.
 
     `loss`: "DPO", "IPO" or "SFT", on the chosen answers alone. `swapped`: share of the labels that
-    are turned round. `length`: times the lab's usual steps.
+    are turned round. `length`: times the lab's usual steps. `is_swept`: wins and KL alone are
+    wanted.
     """
     model, tokenizer = imitation_start(profile, seed)
     steps = run_steps(profile, length)
@@ -316,16 +323,17 @@ def preference_trial(
                 reference=reference_folder(profile, "reports"),
                 show=False,
             )
+    result: dict[str, Any] = dict(seen[-1])
+    if is_swept:
+        return result
     held_out = rows_of(profile, split)[:RANKED_PAIRS]
     own = training_pairs(profile, pairs)[:MARGIN_PAIRS]  # with the labels as they should be
-    return {
-        **seen[-1],
-        **ranked(profile, model, tokenizer, held_out),
-        "margin": margin(profile, model, tokenizer, own),
-        "steps": places,
-        "win by step": [entry["win"] for entry in seen],
-        "kl by step": [entry["kl"] for entry in seen],
-    }
+    result |= ranked(profile, model, tokenizer, held_out)
+    result["margin"] = margin(profile, model, tokenizer, own)
+    result["steps"] = places
+    for name in ("win", "kl"):
+        result[f"{name} by step"] = [entry[name] for entry in seen]
+    return result
 
 
 def distance_trial(
@@ -345,45 +353,31 @@ def distance_trial(
     steps = run_steps(profile, length)
     of_level = [row for row in rows_of(profile, "distance_train") if row["level"] == level]
     rows = drawn(of_level, steps * pairs_a_step(profile), seed)
-    probe = rows_of(profile, "distance_probe")[: profile.preference.prompts]
-    sides = {"pairs": list(probe)}
-    if all("paraphrase" in row for row in probe):
-        sides["others"] = [{**row, "rejected": row["paraphrase"]} for row in probe]
-    before = {name: start_logps(profile, model, tokenizer, pairs) for name, pairs in sides.items()}
-    places = [max(1, round(share * steps)) for share in STEP_SHARES]
-
-    def look() -> dict[str, float]:
-        found = {}
-        for name, pairs in sides.items():
-            change = pair_logps(profile, model, tokenizer, pairs) - before[name]
-            found[name] = change.mean(0)  # (2,)
-        return found
-
-    with watching(places, look) as seen:
-        prefer(
-            model,
-            tokenizer,
-            rows,
-            steps=steps,
-            learning_rate=lr,
-            beta=beta,
-            batch_size=pairs_a_step(profile),
-            loss_function=loss_function("DPO", implicit_reward, preference_loss),
-            max_length=profile.max_length,
-            seed=seed,
-            reference=reference_folder(profile, "reports"),
-            show=False,
-        )
+    prefer(
+        model,
+        tokenizer,
+        rows,
+        steps=steps,
+        learning_rate=lr,
+        beta=beta,
+        batch_size=pairs_a_step(profile),
+        loss_function=loss_function("DPO", implicit_reward, preference_loss),
+        max_length=profile.max_length,
+        seed=seed,
+        reference=reference_folder(profile, "reports"),
+        show=False,
+    )
+    probe = list(rows_of(profile, "distance_probe")[:PROBES])
+    chosen, rejected = ratios(profile, model, tokenizer, probe).mean(0)
     result = {
-        "chosen": float(seen[-1]["pairs"][0]),
-        "rejected": float(seen[-1]["pairs"][1]),
-        "chosen by step": [float(entry["pairs"][0]) for entry in seen],
-        "rejected by step": [float(entry["pairs"][1]) for entry in seen],
+        "chosen": float(chosen),
+        "rejected": float(rejected),
+        "probe margin": float(chosen - rejected),
         "own margin": margin(profile, model, tokenizer, rows[:MARGIN_PAIRS]),
-        "ranked": ranked(profile, model, tokenizer, probe)["right by ratio"],
     }
-    if "others" in sides:
-        result["paraphrase"] = float(seen[-1]["others"][1])
+    if all("paraphrase" in row for row in probe):
+        others = [{**row, "rejected": row["paraphrase"]} for row in probe]
+        result["paraphrase"] = float(ratios(profile, model, tokenizer, others)[:, 1].mean())
     return result
 
 
