@@ -30,6 +30,7 @@ DRIFT_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5)  # for pairs that move a policy far
 IPO_BETA = 0.05  # its target is 1/(2·0.05) = 10 nats
 VALIDATION_DRAWS = 3  # answers to each validation prompt
 NOISE = 0.3  # share of the labels that are swapped
+NOISE_BETA = 1.0  # at which margins of few nats are enough to reach the losses' optima
 LEVELS = (0, 1, 3)  # of distance_train: 2 lies between 1 and 3
 HARD = 2.0  # times the best rate, at the smallest beta: pairs that are pushed far
 SHORT = 0.75  # of the steps: runs that only watch log-probabilities or words
@@ -195,7 +196,7 @@ def noise_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Three losses on pairs of which 30% are swapped, at DPO's own rate: Adam takes a gradient's
     size out of a step, so that the losses' different scales need no rates of their own.
     """
-    best = tuned(profile, beta_name(best_beta(profile)))
+    best = tuned(profile, beta_name(NOISE_BETA))
     noisy = {**best, "swapped": NOISE, "looks": [1.0]}
     return {
         "plain": noisy,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ftlib.course.lab_3_1_7.frontier import Levels, best_of_course, bound, optimum_course
 from ftlib.course.lab_3_1_7.trials import DRAWS
 from ftlib.course.plots import style
-from ftlib.course.records.figures import LIVE_LABEL
+from ftlib.course.records.figures import LIVE, LIVE_LABEL
 from ftlib.course.records.live import Result
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)  # n of best-of-n
@@ -114,33 +114,37 @@ def draw_losses(smoothings: Sequence[float], widest: float = 6.0) -> Figure:
     return figure
 
 
-def draw_distance(result: Result) -> Figure:
-    """How fixed answers moved, by the distance of the pairs trained on: every seed, and the
-    mean.
+SIDES: Mapping[str, str] = {
+    "chosen": "right report",
+    "rejected": "wrong town",
+    "paraphrase": "right, in other words",
+}
+
+
+def draw_distance(result: Result, hard: str = "hard") -> Figure:
+    """How fixed answers moved, by the distance of the pairs trained on: every seed, and the mean; a
+    line joins the distances, and arms whose name holds `hard` stand apart.
     """
-    sides: Mapping[str, str] = {
-        "chosen": "right report",
-        "rejected": "wrong town",
-        "paraphrase": "right, in other words",
-    }
     figure, ax = plt.subplots(figsize=(7.0, 3.6))
-    for i, (side, name) in enumerate(sides.items()):
+    levels = [place for place, arm in enumerate(result.arms) if hard not in arm]
+    for i, (side, name) in enumerate(SIDES.items()):
         if not result.arms or side not in next(iter(result.record.entries.values())).metrics:
             continue
         look = style(i)
         means = [result.means(arm, side).mean() for arm in result.arms]
-        ax.plot(range(len(means)), means, label=name, **look)
+        ax.plot(levels, [means[place] for place in levels], label=name, **look)
+        ax.plot(range(len(means)), means, color=look["color"], marker=look["marker"], linestyle="")
         for place, arm in enumerate(result.arms):
             values = result.means(arm, side)
             ax.plot([place] * len(values), values, ".", color=look["color"], alpha=0.3)
             if arm in result.live:
-                ax.plot(place, result.live_mean(arm, side), "k*", markersize=9)
+                ax.plot(place, result.live_mean(arm, side), **LIVE)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set_xticks(range(len(result.arms)), result.arms)
     ax.set(
         xlabel="trained on pairs that differ more and more",
         ylabel="log π − log π_ref (nats)",
-        title="The same answers, after pairs of four distances",
+        title="The same answers, by the distance of the pairs trained on",
     )
     ax.legend(fontsize="small")
     plt.close(figure)

@@ -355,8 +355,8 @@ NOISE = (
         "below",
         unit="nats",
         above=(
-            "cDPO's margins are larger, against the derivation. Look at the steps: neither loss is "
-            "near its optimum, and what is seen is how fast they begin."
+            "cDPO's margins are larger, against the derivation. Neither loss can be near its "
+            "optimum, and what is seen is how they begin."
         ),
         below=(
             "cDPO ranks with smaller margins, as its optimum says. Swapped labels alone bring "
@@ -372,38 +372,40 @@ NOISE = (
         "cDPO",
         "win rate, cDPO − plain, 30% of the labels swapped",
         difference("win", "cDPO", "plain"),
-        "none",
+        "below",
         above=(
-            "Smoothing wins more often. Its optimum is at a finite margin, so that a swapped pair "
-            "is not learnt by heart."
+            "Smoothing wins more often, although its optimum lies nearer to 0. A smaller margin "
+            "was the better one here: a swapped pair is learnt by heart less easily."
         ),
         below=(
             "Smoothing loses wins. Its optimum lies nearer to 0 than that of plain DPO on the same "
-            "noisy labels, which is where the true preference already is: it corrects a fault that "
-            "plain DPO does not have until it learns single pairs by heart."
+            "noisy labels, and plain DPO's is finite already: smoothing corrects a fault that "
+            "comes only when single pairs are learnt by heart."
         ),
         none=(
-            "Smoothing makes no difference that this many runs could show. Plain DPO bears 30% of "
-            "swapped labels: its optimum on them is finite, ln((1−ε)/ε), until single pairs are "
-            "learnt by heart."
+            "Smoothing makes no difference to wins that this many runs could show, whatever it "
+            "does to the margins. Plain DPO bears 30% of swapped labels: its optimum on them is "
+            "finite, ln((1−ε)/ε), until single pairs are learnt by heart."
         ),
     ),
     Claim(
         "rDPO",
         "win rate, rDPO − plain, 30% of the labels swapped",
         difference("win", "rDPO", "plain"),
-        "none",
+        "above",
         above=(
             "Taking the noise out of the loss wins more often: rDPO's mean is the loss on the "
-            "labels as they should be."
+            "labels as they should be, so that its optimum is not drawn towards 0. It needs to "
+            "know ε, which is known here and must be estimated elsewhere."
         ),
         below=(
             "rDPO loses wins. It is right on average, but its weights are larger and of both "
-            "signs: in so few steps the noise of its gradient costs more than its bias gains."
+            "signs: the noise of its gradient costs more than the bias that it takes out."
         ),
         none=(
-            "rDPO makes no difference that this many runs could show. It moves the optimum out to "
-            "where clean labels have it, and training has not come that far."
+            "rDPO makes no difference to wins that this many runs could show. It is right on "
+            "average and noisier in each step, and the two may balance; or the optimum's place "
+            "does not matter in a run that is this short."
         ),
     ),
 )

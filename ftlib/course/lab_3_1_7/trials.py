@@ -426,10 +426,14 @@ def length_trial(
 
 
 def draws_trial(profile: Profile, seed: int) -> dict[str, Any]:
-    """Faults of answers that the start itself draws, `DRAWS` to each held-out prompt, side by
-    side.
+    """Faults of answers that the start itself draws, `DRAWS` to each held-out prompt, side by side.
+    Where faults cannot be counted: 1 where the judge prefers another draw, 0.5 a tie, else 0.
     """
     asked = asked_rows(profile, TEST, DRAWS)
     answers = start_answers(profile, seed, TEST, DRAWS)
-    faults = [report_faults(text, row).total for text, row in zip(answers, asked, strict=True)]
-    return {"faults": faults}
+    if all("truth" in row for row in asked):
+        pairs = zip(answers, asked, strict=True)
+        return {"faults": [report_faults(text, row).total for text, row in pairs]}
+    others = start_answers(profile, seed + OTHER_DRAWS, TEST, DRAWS)
+    yardstick = Yardstick(profile, asked, others, kl_estimate, swapped_win_rate)
+    return {"faults": (1 - yardstick.verdicts(answers, others)).tolist()}
