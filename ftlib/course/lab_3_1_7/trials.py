@@ -39,7 +39,7 @@ from ftlib.training.run import Run
 
 MARGIN_PAIRS = 16  # training pairs whose margin is measured at the end
 DRAWS = 8  # answers that the start draws to each prompt at one seed, for what can be reached
-PROBES = 40  # fixed answers whose log-probability is watched
+PROBES = 32  # fixed answers whose log-probability is watched
 START_SEED = 0  # of the SFT from which every policy of the lab begins
 RUN_SHARE = 0.5  # a run has half of the profile's steps, each of half its pairs
 LOOKS = (0.25, 0.5, 1.0)  # shares of a run's steps at which a policy is measured
