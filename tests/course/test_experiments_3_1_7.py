@@ -228,6 +228,7 @@ def policy(place, seed):
         "kl": 1.0 + place,
         "margin": 4.0,
         "win by step": [0.5, 0.55, 0.5 + 0.05 * place],
+        "loss by step": [0.69, 0.6, 0.5, 0.4],
         "kl by step": [0.1, 0.4, 1.0 + place],
     }
 
@@ -253,6 +254,7 @@ def test_lines_say_where_the_best_lies():
     rates = recorded("rates", policy)
     assert "at the grid's edge" in lines.sweep_line(rates, ["IPO"])
     assert "edge of the grid" in lines.beta_line(recorded("beta", policy))
+    assert "both improve" in lines.loss_line(recorded("beta", policy), "too fast")
     assert "optimum" in lines.noise_line(recorded("noise", policy), 0.3)
     said = lines.frontier_line(recorded("draws", draws), recorded("methods", policy), "DPO")
     assert said.startswith("DPO")

@@ -43,7 +43,8 @@ RAW = Metric("right by log p", "held-out pairs ranked right by log π", "share")
 MARGIN = Metric("margin", "mean margin of training pairs, labels as they should be", "nats")
 WINS = Metric("win by step", "win rate over the start", "share")
 KLS = Metric("kl by step", "KL to the start", "nats an answer")
-POLICY = (WIN, KL, RATIO, RAW, MARGIN, WINS, KLS)
+LOSSES = Metric("loss by step", "loss on pairs not seen before", "nats", lower_is_better=True)
+POLICY = (WIN, KL, RATIO, RAW, MARGIN, WINS, KLS, LOSSES)
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:

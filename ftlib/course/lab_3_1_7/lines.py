@@ -83,6 +83,29 @@ def beta_line(result: Result) -> str:
     return f"{listed}. {place}."
 
 
+def loss_line(result: Result, arm: str) -> str:
+    """Whether the loss says what the win rate says, in the second half of a run."""
+    if not result.has(arm):
+        return result.why
+    losses = result.values(arm, "loss by step").mean(0)
+    wins = result.values(arm, "win by step").mean(0)
+    half = len(losses) // 2
+    early = float(losses[:half].mean())
+    late = float(losses[half:].mean())
+    falls = late < early
+    worse = wins[-1] < wins[-2]
+    said = (
+        f"{arm}: the loss, on pairs that the run has not seen before, is {early:.3f} in the first "
+        f"half and {late:.3f} in the second; the win rate is {wins[-2]:.0%} halfway and "
+        f"{wins[-1]:.0%} at the end."
+    )
+    if falls and worse:
+        return f"{said} The loss improves and the answers do not: it is no measure of them."
+    if falls:
+        return f"{said} Here both improve; the loss alone could not have told."
+    return f"{said} The loss rises too, so that it would have given a warning here."
+
+
 def frontier_line(draws: Result, result: Result, arm: str) -> str:
     """How an arm's wins compare with what can be reached at its KL."""
     if not draws.arms or not result.arms:

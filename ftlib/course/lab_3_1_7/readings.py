@@ -101,10 +101,9 @@ BETA = (
             "steps or a higher rate would be needed to see Gao et al.'s turn."
         ),
         below=(
-            "The same loss on the same pairs goes on falling while answers get worse: that is "
-            "over-optimisation. Gao et al. find it against a learnt reward, Rafailov et al. (2024) "
-            "for DPO, whose pairs play the reward's part. What to do: stop by win rate on "
-            "validation prompts, never by the loss."
+            "Answers get worse while the training goes on: that is over-optimisation. Gao et al. "
+            "find it against a learnt reward, Rafailov et al. (2024) for DPO, whose pairs play the "
+            "reward's part. What to do: stop by win rate on validation prompts, never by the loss."
         ),
         none=(
             "Between halfway and its end the fast run neither gains nor loses wins that "

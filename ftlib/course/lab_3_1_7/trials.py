@@ -306,9 +306,9 @@ def preference_trial(
 
     with watching(places, look) as seen:
         if loss == "SFT":
-            train_sft(profile, model, tokenizer, rows, seed, lr, steps, pairs_a_step(profile))
+            run = train_sft(profile, model, tokenizer, rows, seed, lr, steps, pairs_a_step(profile))
         else:
-            prefer(
+            run = prefer(
                 model,
                 tokenizer,
                 rows,
@@ -331,6 +331,7 @@ def preference_trial(
     result |= ranked(profile, model, tokenizer, held_out)
     result["margin"] = margin(profile, model, tokenizer, own)
     result["steps"] = places
+    result["loss by step"] = [entry["loss"] for entry in run.history if "loss" in entry]
     for name in ("win", "kl"):
         result[f"{name} by step"] = [entry[name] for entry in seen]
     return result
