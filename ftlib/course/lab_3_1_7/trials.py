@@ -43,6 +43,7 @@ PROBES = 32  # fixed answers whose log-probability is watched
 START_SEED = 0  # of the SFT from which every policy of the lab begins
 RUN_SHARE = 0.5  # a run has half of the profile's steps, each of half its pairs
 LOOKS = (0.25, 0.5, 1.0)  # shares of a run's steps at which a policy is measured
+SHOWN = 2  # answers that are kept to be read
 RANKED_PAIRS = 24  # held-out pairs whose ranking is looked at
 AT_ONCE = 96  # answers drawn side by side
 OTHER_DRAWS = 7919  # added to a seed: the start's answers are not drawn with the policy's numbers
@@ -165,7 +166,7 @@ class Yardstick:
     kl_estimate: Callable
     swapped_win_rate: Callable
 
-    def measure(self, model, tokenizer, seed: int) -> dict[str, float]:
+    def measure(self, model, tokenizer, seed: int) -> dict[str, Any]:
         """One sampled answer a row: win rate over the start, KL to it, what was said."""
         profile = self.profile
         prompts = [row["prompt"] for row in self.rows]
@@ -181,10 +182,11 @@ class Yardstick:
         )
         forward = self.verdicts(answers, self.before)
         backward = self.verdicts(self.before, answers)
-        found = {
+        found: dict[str, Any] = {
             "win": self.swapped_win_rate(forward, backward),
             "kl": self.kl_estimate(torch.from_numpy(policy), torch.from_numpy(start)),
             "words": describe_answers(self.rows, answers)["words"],
+            "samples": answers[:SHOWN],
         }
         if all("truth" in row for row in self.rows):
             found["faults"] = fault_rate(answers, self.rows)
@@ -301,7 +303,7 @@ def preference_trial(
     yardstick = Yardstick(profile, asked, before, kl_estimate, swapped_win_rate)
     places = sorted({max(1, round(share * steps)) for share in looks})
 
-    def look() -> dict[str, float]:
+    def look() -> dict[str, Any]:
         return yardstick.measure(model, tokenizer, seed)
 
     with watching(places, look) as seen:
@@ -325,6 +327,7 @@ def preference_trial(
             )
     result: dict[str, Any] = dict(seen[-1])
     if is_swept:
+        del result["samples"]
         return result
     held_out = rows_of(profile, split)[:RANKED_PAIRS]
     own = training_pairs(profile, pairs)[:MARGIN_PAIRS]  # with the labels as they should be
