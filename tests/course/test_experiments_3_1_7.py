@@ -90,7 +90,7 @@ def test_an_unknown_loss_is_refused():
 # --- five answers ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("beta", [0.5, 2.0])
 def test_tabular_dpo_arrives_at_the_closed_form(beta):
-    best = tabular.optimal_policy(tabular.REFERENCE, tabular.REWARDS, beta)
+    best = tabular.closed_form(tabular.REFERENCE, tabular.REWARDS, beta)
     assert best.sum() == pytest.approx(1)
     log_ratio = np.log(best / tabular.REFERENCE)
     np.testing.assert_allclose(np.diff(beta * log_ratio), np.diff(tabular.REWARDS))

@@ -4,6 +4,8 @@ the judge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from ftlib.course.explorable import Explorable, choice, slider
+from ftlib.course.lab_3_1_7.optimal_policy import optimal_policy
 from ftlib.course.plots import COLOURS, HATCHES
 
 REFERENCE = np.array([0.40, 0.25, 0.20, 0.10, 0.05])  # π_ref of the five answers
@@ -25,11 +28,15 @@ STEPS = 600
 RATE = 0.1
 
 
-def optimal_policy(reference: np.ndarray, rewards: np.ndarray, beta: float) -> np.ndarray:
-    """π* ∝ π_ref·e^{r/β}, (answers,)."""
-    logits = np.log(reference) + rewards / beta
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
+def closed_form(
+    reference: np.ndarray,
+    rewards: np.ndarray,
+    beta: float,
+    optimal_policy: Callable = optimal_policy,
+) -> np.ndarray:
+    """π* ∝ π_ref·e^{r/β}, (answers,), by a function of logarithms."""
+    logps = optimal_policy(torch.tensor(reference).log(), torch.tensor(rewards), beta)
+    return logps.exp().numpy()
 
 
 def divergence(policy: np.ndarray, reference: np.ndarray) -> float:
@@ -83,47 +90,52 @@ def trained(
     return torch.softmax(ref + scaled.detach() / beta, dim=0).numpy()
 
 
-def describe(beta: float, loss: str, judge: str) -> str:
-    """The distance between what was trained and the closed form, in a line."""
-    policy = trained(beta, loss, judge)
-    best = optimal_policy(REFERENCE, REWARDS, beta)
-    apart = np.abs(policy - best).max()
-    return (
-        f"{loss}, beta {beta:g}: KL to the reference {divergence(policy, REFERENCE):.2f} nats; "
-        f"π* has {divergence(best, REFERENCE):.2f}; the two differ by at most {apart:.3f}"
-    )
-
-
-def draw(beta: float, loss: str, judge: str) -> Figure:
-    """π_ref, the closed form and what was trained, side by side; closed, so that a cell shows it
-    once.
-    """
-    bars = {
-        "π_ref": REFERENCE,
-        "π* ∝ π_ref·exp(r/β)": optimal_policy(REFERENCE, REWARDS, beta),
-        f"trained by {loss}": trained(beta, loss, judge),
-    }
-    figure, ax = plt.subplots(figsize=(7.2, 3.2))
-    places = np.arange(len(REFERENCE))
-    for i, (name, values) in enumerate(bars.items()):
-        look = {"color": COLOURS[i], "hatch": HATCHES[i], "edgecolor": "white"}
-        ax.bar(places + 0.27 * (i - 1), values, width=0.25, label=name, **look)
-    names = [f"answer {i + 1}\nreward {reward:g}" for i, reward in enumerate(REWARDS)]
-    ax.set_xticks(places, names)
-    ax.set(ylabel="probability", ylim=(0, 1), title=f"Five answers, beta = {beta:g}")
-    ax.legend(fontsize="small")
-    plt.close(figure)
-    return figure
-
-
 class FiveAnswers(Explorable):
-    """Handles for beta, the loss and the judge."""
+    """Handles for beta, the loss and the judge, over what `trained` arrives at and the closed form
+    by `optimal_policy`.
+    """
 
-    def __init__(self, beta: float = 0.5):
+    def __init__(self, optimal_policy: Callable = optimal_policy, beta: float = 0.5):
+        self.optimal_policy = optimal_policy
         super().__init__(
-            draw,
-            describe,
+            self.draw,
+            self.describe,
             beta=slider("beta", BETAS, beta),
             loss=choice("loss", LOSSES, LOSSES[0]),
             judge=choice("judge prefers by", JUDGES, JUDGES[0]),
         )
+
+    def best(self, beta: float) -> np.ndarray:
+        """The closed form, (answers,)."""
+        return closed_form(REFERENCE, REWARDS, beta, self.optimal_policy)
+
+    def describe(self, beta: float, loss: str, judge: str) -> str:
+        """The distance between what was trained and the closed form, in a line."""
+        policy = trained(beta, loss, judge)
+        best = self.best(beta)
+        apart = np.abs(policy - best).max()
+        return (
+            f"{loss}, beta {beta:g}: KL to the reference {divergence(policy, REFERENCE):.2f} nats; "
+            f"π* has {divergence(best, REFERENCE):.2f}; the two differ by at most {apart:.3f}"
+        )
+
+    def draw(self, beta: float, loss: str, judge: str) -> Figure:
+        """π_ref, the closed form and what was trained, side by side; closed, so that a cell shows
+        it once.
+        """
+        bars = {
+            "π_ref": REFERENCE,
+            "π* ∝ π_ref·exp(r/β)": self.best(beta),
+            f"trained by {loss}": trained(beta, loss, judge),
+        }
+        figure, ax = plt.subplots(figsize=(7.2, 3.2))
+        places = np.arange(len(REFERENCE))
+        for i, (name, values) in enumerate(bars.items()):
+            look = {"color": COLOURS[i], "hatch": HATCHES[i], "edgecolor": "white"}
+            ax.bar(places + 0.27 * (i - 1), values, width=0.25, label=name, **look)
+        names = [f"answer {i + 1}\nreward {reward:g}" for i, reward in enumerate(REWARDS)]
+        ax.set_xticks(places, names)
+        ax.set(ylabel="probability", ylim=(0, 1), title=f"Five answers, beta = {beta:g}")
+        ax.legend(fontsize="small")
+        plt.close(figure)
+        return figure
