@@ -10,11 +10,22 @@ import pytest
 import torch
 
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_7 import experiments, judges, lines, losses, pictures, tabular, trials
+from ftlib.course.lab_3_1_7 import (
+    experiments,
+    judges,
+    lines,
+    losses,
+    measures,
+    pictures,
+    starts,
+    tabular,
+    trials,
+)
 from ftlib.course.lab_3_1_7.frontier import Levels, best_of_course, bound, optimum_course, win_at
 from ftlib.course.lab_3_1_7.implicit_reward import implicit_reward
 from ftlib.course.lab_3_1_7.preference_loss import preference_loss
 from ftlib.course.lab_3_1_7.schematic import draw_dpo
+from ftlib.course.lab_3_1_7.swapped_win_rate import swapped_win_rate
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
 from ftlib.course.records.store import Entry, Record
@@ -192,14 +203,14 @@ def test_looks_are_taken_after_the_steps_asked_for():
 
 def test_a_run_draws_other_pairs_for_another_seed_and_each_once():
     rows = [{"key": place} for place in range(50)]
-    first = [row["key"] for row in trials.drawn(rows, 20, 0)]
+    first = [row["key"] for row in starts.drawn(rows, 20, 0)]
     assert len(set(first)) == 20
-    assert first == [row["key"] for row in trials.drawn(rows, 20, 0)]
-    assert first != [row["key"] for row in trials.drawn(rows, 20, 1)]
+    assert first == [row["key"] for row in starts.drawn(rows, 20, 0)]
+    assert first != [row["key"] for row in starts.drawn(rows, 20, 1)]
 
 
 def test_the_hasty_judge_favours_a_position_and_both_orders_take_it_out():
-    rows = trials.asked_rows(TINY, trials.TEST)[:8]
+    rows = measures.asked_rows(TINY, starts.TEST)[:8]
     judge = judges.hasty_judge(rows)
     same = [row["chosen"][-1]["content"] for row in rows]
     questions = [row["prompt"][-1]["content"] for row in rows]
@@ -207,7 +218,7 @@ def test_the_hasty_judge_favours_a_position_and_both_orders_take_it_out():
         [judge(question, text, text) for question, text in zip(questions, same, strict=True)]
     )
     assert forward.mean() == 1.0
-    assert trials.swapped_win_rate(forward, forward) == 0.5
+    assert swapped_win_rate(forward, forward) == 0.5
 
 
 # --- figures and lines ----------------------------------------------------------------------------

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_7 import readings
+from ftlib.course.lab_3_1_7 import readings, readings_of_pairs
+from ftlib.course.lab_3_1_7.starts import TRAIN, VALIDATION
 from ftlib.course.lab_3_1_7.trials import (
-    TRAIN,
-    VALIDATION,
     distance_trial,
     draws_trial,
     length_trial,
@@ -295,7 +294,7 @@ EXPERIMENTS = (
             Metric("own margin", "mean margin of the pairs trained on", "nats"),
         ),
         inputs=_distance_inputs,
-        claims=readings.DISTANCE,
+        claims=readings_of_pairs.DISTANCE,
         live=(level_name(LEVELS[0]), level_name(LEVELS[-1])),
     ),
     Experiment(
@@ -305,7 +304,7 @@ EXPERIMENTS = (
         arms=noise_arms,
         metrics=POLICY,
         inputs=_inputs,
-        claims=readings.NOISE,
+        claims=readings_of_pairs.NOISE,
         live=(),
     ),
     Experiment(
@@ -315,7 +314,7 @@ EXPERIMENTS = (
         arms=length_arms,
         metrics=(Metric("words", "words in an answer"), KL),
         inputs=_length_inputs,
-        claims=readings.LENGTH,
+        claims=readings_of_pairs.LENGTH,
         live=(),
     ),
 )

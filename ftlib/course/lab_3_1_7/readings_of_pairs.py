@@ -1,0 +1,199 @@
+"""What the experiments of lab 3.1.7 on pairs, noise and length are to show, and what to conclude
+from each outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+
+def _level(metric: str, arm: str) -> Contrast:
+    """The arm's own value, to be compared with 0."""
+
+    def value(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
+        return by_arm[arm][metric]
+
+    return Contrast((arm,), value)
+
+
+DISTANCE = (
+    Claim(
+        "alike",
+        "log π − log π_ref of right reports after pairs that differ in one token",
+        _level("chosen", "level 0"),
+        "below",
+        unit="nats",
+        above=(
+            "Right reports of people outside training become *more* likely, although the pairs "
+            "differ in a single token. Displacement is not the fate of every alike pair: here the "
+            "model knows the right town, and what it learns is to use it. Pal et al.'s argument "
+            "needs answers whose later tokens lose more than the differing one gains."
+        ),
+        below=(
+            "Right reports become *less* likely, though it is they that are preferred: likelihood "
+            "displacement. The loss sees the difference alone, and the wrong reports have fallen "
+            "further. The probability that both lose goes to answers that nobody compared."
+        ),
+        none=(
+            "Right reports have moved neither way that this many runs could show: one token "
+            "differs, and what is common to both answers gets no push from the loss."
+        ),
+    ),
+    Claim(
+        "distance",
+        "log π − log π_ref of right reports, pairs reworded throughout − pairs that differ in one "
+        "token",
+        difference("chosen", "level 3", "level 0"),
+        "above",
+        unit="nats",
+        above=(
+            "The less alike the pairs, the better for the preferred answers, on the same probe and "
+            "with nothing else changed. This is Pal et al.'s finding: where nearly all tokens are "
+            "common, lifting one answer and lowering the other pull at the same probabilities."
+        ),
+        below=(
+            "Here it is the *unlike* pairs after which right reports have lost more. Each sentence "
+            "that is worded otherwise is one more thing the loss can lower, and the probe's "
+            "reports contain such sentences too: the model learns wordings to avoid, in place of "
+            "the town. Edit distance alone does not decide; what the pairs differ in does."
+        ),
+        none=(
+            "The distance between chosen and rejected makes no difference to the probe that this "
+            "many runs could show. Pal et al.'s finding does not carry over to these pairs."
+        ),
+    ),
+    Claim(
+        "pushed",
+        "log π − log π_ref of right reports, the same pairs pushed hard − at DPO's best rate",
+        difference("chosen", "level 0, hard", "level 0"),
+        "below",
+        unit="nats",
+        above=(
+            "Pushed harder, the right reports gain more. On pairs that differ in one token the "
+            "common tokens get no push, so that more training lifts the fact and costs nothing "
+            "else that the probe would see."
+        ),
+        below=(
+            "Pushed harder, at twice the rate and with the smallest beta, the same pairs leave the "
+            "right reports less likely. Displacement is a matter of how far one goes as much as of "
+            "the pairs: once the margin is large, what the loss still gains comes from the "
+            "rejected side, and it costs the chosen one."
+        ),
+        none=("Pushing harder moves the right reports neither way that this many runs could show."),
+    ),
+    Claim(
+        "learnt",
+        "margin of right over wrong reports of the probe, pairs reworded throughout − pairs that "
+        "differ in one token",
+        difference("probe margin", "level 3", "level 0"),
+        "below",
+        unit="nats",
+        above=(
+            "The unlike pairs teach the fact better. The wordings do not distract; they give the "
+            "gradient more to hold on to."
+        ),
+        below=(
+            "Pairs that differ in nothing but the fact teach the fact; where the wording differs "
+            "as well, a share of the training goes into wordings. So there is a price on either "
+            "side: alike pairs are precise, and unlike ones are not. Pairs that differ in what "
+            "matters and in nothing else are the better ones, as long as the chosen answer's own "
+            "probability is watched."
+        ),
+        none=(
+            "Both kinds of pairs teach the fact about as well: the wording is no distraction that "
+            "this many runs could show."
+        ),
+    ),
+)
+
+
+NOISE = (
+    Claim(
+        "smaller margin",
+        "mean margin of training pairs, cDPO − plain, 30% of the labels swapped",
+        difference("margin", "cDPO", "plain"),
+        "below",
+        unit="nats",
+        above=(
+            "cDPO's margins are larger, against the derivation. Neither loss can be near its "
+            "optimum, and what is seen is how they begin."
+        ),
+        below=(
+            "cDPO ranks with smaller margins, as its optimum says. Swapped labels alone bring "
+            "plain DPO's to ln((1−ε)/ε); cDPO smooths them a second time, as if they had been "
+            "clean, and ends nearer to 0."
+        ),
+        none=(
+            "The margins do not differ. Training ends before either loss comes near its optimum, "
+            "so that the place of the optimum does not matter yet."
+        ),
+    ),
+    Claim(
+        "cDPO",
+        "win rate, cDPO − plain, 30% of the labels swapped",
+        difference("win", "cDPO", "plain"),
+        "below",
+        above=(
+            "Smoothing wins more often, although its optimum lies nearer to 0. A smaller margin "
+            "was the better one here: a swapped pair is learnt by heart less easily."
+        ),
+        below=(
+            "Smoothing loses wins. Its optimum lies nearer to 0 than that of plain DPO on the same "
+            "noisy labels, and plain DPO's is finite already: smoothing corrects a fault that "
+            "comes only when single pairs are learnt by heart."
+        ),
+        none=(
+            "Smoothing makes no difference to wins that this many runs could show, whatever it "
+            "does to the margins. Plain DPO bears 30% of swapped labels: its optimum on them is "
+            "finite, ln((1−ε)/ε), until single pairs are learnt by heart."
+        ),
+    ),
+    Claim(
+        "rDPO",
+        "win rate, rDPO − plain, 30% of the labels swapped",
+        difference("win", "rDPO", "plain"),
+        "above",
+        above=(
+            "Taking the noise out of the loss wins more often: rDPO's mean is the loss on the "
+            "labels as they should be, so that its optimum is not drawn towards 0. It needs to "
+            "know ε, which is known here and must be estimated elsewhere."
+        ),
+        below=(
+            "rDPO loses wins. It is right on average, but its weights are larger and of both "
+            "signs: the noise of its gradient costs more than the bias that it takes out."
+        ),
+        none=(
+            "rDPO makes no difference to wins that this many runs could show. It is right on "
+            "average and noisier in each step, and the two may balance; or the optimum's place "
+            "does not matter in a run that is this short."
+        ),
+    ),
+)
+
+
+LENGTH = (
+    Claim(
+        "longer",
+        "words in an answer, chosen always longer − lengths matched",
+        difference("words", "chosen longer", "matched"),
+        "above",
+        unit="words",
+        above=(
+            "The same preference, for polite answers, makes longer ones where the preferred answer "
+            "was the longer one: the labels fit “longer” as well as “politer”, and DPO learns "
+            "both. Match lengths before you train (`ft.balance_length`), and report the length "
+            "beside every win rate."
+        ),
+        below=(
+            "Answers are shorter after pairs whose chosen answer is longer. Something else than "
+            "length was learnt: read samples."
+        ),
+        none=(
+            "No difference in length is shown: the policy has learnt manners and left the length "
+            "alone, in so few steps."
+        ),
+    ),
+)
