@@ -48,7 +48,7 @@ from ftlib.training.prefer import prefer
 LOOKS = (0.25, 0.5, 1.0)  # shares of a run's steps at which a policy is measured
 RANKED_PAIRS = 24  # held-out pairs whose ranking is looked at
 MARGIN_PAIRS = 16  # training pairs whose margin is measured at the end
-PROBES = 32  # fixed answers whose log-probability is watched
+PROBES = 24  # fixed answers whose log-probability is watched
 DRAWS = 8  # answers that the start draws to each prompt at one seed, for what can be reached
 
 
