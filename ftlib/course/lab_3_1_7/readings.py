@@ -58,9 +58,9 @@ BETA = (
             "thing, and the rate is the stronger one."
         ),
         none=(
-            "At their best rates both betas end about equally far from the start. Tuning the rate "
-            "has undone what beta does: where a run is stopped before its objective is solved, "
-            "rate and steps decide the drift."
+            "At their best rates no difference in KL is shown, though one price is 500 times the "
+            "other. Where a run is stopped before its objective is solved, rate and steps decide "
+            "the drift as well."
         ),
     ),
     Claim(
@@ -77,11 +77,7 @@ BETA = (
             "The large beta wins more often. The small one needs to be stopped: look at its course "
             "on the plane, and at whether an earlier look wins as much."
         ),
-        none=(
-            "A fiftyfold beta costs no wins that this many runs can show. The gradient's weight "
-            "σ(−z) begins at one half for every beta, and the rate was tuned for each: in so few "
-            "steps beta matters little."
-        ),
+        none=("A fiftyfold beta costs no wins that this many runs can show, each at its own rate."),
     ),
     Claim(
         "over-optimised",
@@ -119,8 +115,8 @@ BETA = (
             "ranks many pairs right already, and that part is in log π but not in the ratio."
         ),
         none=(
-            "Ratio and probability rank about as many pairs right, even where beta holds the "
-            "policy near its start. It need not be so: DPO trains the first alone."
+            "No difference between ratio and probability is shown, even where beta holds the "
+            "policy near its start. DPO trains the first alone, so it need not stay so."
         ),
     ),
 )
@@ -163,8 +159,8 @@ METHODS = (
             "answers hold."
         ),
         none=(
-            "No difference between imitating and comparing is shown. On these pairs nothing speaks "
-            "for collecting rejected answers."
+            "No difference between imitating and comparing is shown: these runs do not speak for "
+            "collecting rejected answers, and not against it beyond the interval."
         ),
     ),
     Claim(
@@ -183,8 +179,8 @@ METHODS = (
             "be damaged by. Read the next comparison with that in mind."
         ),
         none=(
-            "The control has gone about as far as DPO; the interval says how unequal they might "
-            "still be. That is what makes the next comparison fair."
+            "That one has gone further than the other is not shown; the interval says how unequal "
+            "they might still be, and so how fair the next comparison is."
         ),
     ),
     Claim(
@@ -203,8 +199,8 @@ METHODS = (
             "about preferences has no support."
         ),
         none=(
-            "The irrelevant preference wins as much, as far as this many runs can tell. Then the "
-            "wins of DPO may come from drift alone, and the claim has no support here."
+            "No difference is shown. The wins of DPO may then come from drift alone, and the claim "
+            "has no support here."
         ),
     ),
     Claim(
@@ -233,15 +229,12 @@ METHODS = (
         above=(
             "IPO wins more often. Its loss turns round at a margin of 1/(2β), so pairs that are "
             "ranked far enough are left alone, where DPO pushes on. One β was tried for it, and "
-            "the best of five for DPO: the comparison even favours DPO."
+            "the best of four for DPO: the comparison even favours DPO."
         ),
         below=(
-            "IPO wins less often. One β was tried for it and the best of five for DPO, so that "
+            "IPO wins less often. One β was tried for it and the best of four for DPO, so that "
             "this says little about the loss itself: its margin of 1/(2β) may be a wrong one."
         ),
-        none=(
-            "No difference to DPO is shown. In so few steps the losses have hardly parted: both "
-            "push with nearly even weights until margins are large."
-        ),
+        none=("No difference to DPO is shown, one β of IPO against the best of four of DPO."),
     ),
 )

@@ -37,10 +37,7 @@ DISTANCE = (
             "displacement. The loss sees the difference alone, and the wrong reports have fallen "
             "further. The probability that both lose goes to answers that nobody compared."
         ),
-        none=(
-            "Right reports have moved neither way that this many runs could show: one token "
-            "differs, and what is common to both answers gets no push from the loss."
-        ),
+        none=("Right reports have moved neither way that this many runs could show."),
     ),
     Claim(
         "distance",
@@ -62,7 +59,7 @@ DISTANCE = (
         ),
         none=(
             "The distance between chosen and rejected makes no difference to the probe that this "
-            "many runs could show. Pal et al.'s finding does not carry over to these pairs."
+            "many runs could show: no support for Pal et al.'s finding on these pairs."
         ),
     ),
     Claim(
@@ -102,10 +99,7 @@ DISTANCE = (
             "matters and in nothing else are the better ones, as long as the chosen answer's own "
             "probability is watched."
         ),
-        none=(
-            "Both kinds of pairs teach the fact about as well: the wording is no distraction that "
-            "this many runs could show."
-        ),
+        none=("Which kind of pair teaches the fact better is not shown."),
     ),
 )
 
@@ -127,8 +121,8 @@ NOISE = (
             "clean, and ends nearer to 0."
         ),
         none=(
-            "The margins do not differ. Training ends before either loss comes near its optimum, "
-            "so that the place of the optimum does not matter yet."
+            "No difference between the margins is shown. The line above says how far they are "
+            "from the optima."
         ),
     ),
     Claim(
@@ -191,9 +185,6 @@ LENGTH = (
             "Answers are shorter after pairs whose chosen answer is longer. Something else than "
             "length was learnt: read samples."
         ),
-        none=(
-            "No difference in length is shown: the policy has learnt manners and left the length "
-            "alone, in so few steps."
-        ),
+        none=("No difference in length is shown in so few steps."),
     ),
 )
