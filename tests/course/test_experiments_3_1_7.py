@@ -188,7 +188,21 @@ def test_every_method_has_five_rates_and_the_noise_arms_share_one():
     for method in experiments.swept_methods():
         assert len(experiments.arms_of(arms, method)) == 5
     noise = experiments.noise_arms(TINY)
-    assert len({(own["lr"], own["beta"], own["swapped"]) for own in noise.values()}) == 1
+    assert len({(own["lr"], own["beta"]) for own in noise.values()}) == 1
+    assert {own["swapped"] for name, own in noise.items() if name != "clean"} == {0.3}
+    assert noise["clean"] == {**noise["plain"], "swapped": 0.0}
+
+
+def test_of_betas_that_win_alike_the_usual_one_is_taken(monkeypatch):
+    asked = []
+
+    def first(lab, experiment, metric, arms, *rest):
+        asked.append(arms)
+        return arms[0]
+
+    monkeypatch.setattr(experiments, "best_arm", first)
+    assert experiments.best_beta(TINY) == experiments.USUAL_BETA
+    assert asked[-1][0].startswith("beta 0.1,")
 
 
 def test_looks_are_taken_after_the_steps_asked_for():

@@ -11,6 +11,7 @@ import numpy as np
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_7 import readings, readings_of_pairs
+from ftlib.course.lab_3_1_7.sharpened import sharpened_trial
 from ftlib.course.lab_3_1_7.starts import TRAIN, VALIDATION
 from ftlib.course.lab_3_1_7.trials import (
     distance_trial,
@@ -24,6 +25,7 @@ from ftlib.course.records.store import best_arm, read_record
 
 LAB = "3.1.7"
 BETAS = (0.01, 0.1, 1.0, 5.0)
+USUAL_BETA = 0.1  # in the paper's experiments and most libraries
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate for preferences
 DRIFT_FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5)  # for pairs that move a policy far
 IPO_BETA = 0.05  # its target is 1/(2·0.05) = 10 nats
@@ -31,9 +33,11 @@ VALIDATION_DRAWS = 3  # answers to each validation prompt
 NOISE = 0.3  # share of the labels that are swapped
 NOISE_BETA = 1.0  # at which margins of few nats are enough to reach the losses' optima
 LEVELS = (0, 1, 3)  # of distance_train: 2 lies between 1 and 3
-HARD = 2.0  # times the best rate, at the smallest beta: pairs that are pushed far
+HARD = 2.0  # times the best rate: pairs that are pushed far
 SHORT = 0.75  # of the steps: runs that only watch log-probabilities or words
 FAST = 3.0  # times the profile's rate, with the smallest beta: beyond what is best
+LONGER = 4.0  # times the steps: whether imitation only needs more of them
+TEMPERATURES = (0.7, 0.3)  # at which the start itself is drawn, besides 1
 
 WIN = Metric("win", "win rate over the start", "share", resolution=1 / 96)
 KL = Metric("kl", "KL to the start", "nats an answer")
@@ -133,10 +137,18 @@ def tuned(profile: Profile, method: str) -> dict[str, Any]:
 
 
 def best_beta(profile: Profile) -> float:
-    """The beta that wins most on the validation prompts, each at its own best rate."""
-    arms = {_best(profile, beta_name(beta)): beta for beta in BETAS}
-    middle = list(arms)[len(arms) // 2]
-    return arms[best_arm(LAB, "rates", "win", list(arms), middle, profile)]
+    """The beta that wins most on the validation prompts, each at its own best rate. Of betas that
+    win alike the usual one, 0.1, then its neighbours: Adam takes a small beta out of a step.
+    """
+    in_order = sorted(BETAS, key=_from_usual)
+    arms = {_best(profile, beta_name(beta)): beta for beta in in_order}
+    usual = next(iter(arms))
+    return arms[best_arm(LAB, "rates", "win", list(arms), usual, profile)]
+
+
+def _from_usual(beta: float) -> float:
+    """How many factors of ten a beta is away from 0.1."""
+    return abs(math.log10(beta / USUAL_BETA))
 
 
 def drift_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -173,8 +185,12 @@ def equal_drift(profile: Profile) -> dict[str, Any]:
 
 # --- comparing ------------------------------------------------------------------------------------
 def beta_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every beta at its best rate, and the smallest one at a rate that is too high."""
+    """Every beta at its best rate, the largest one also at the smallest one's, and the smallest one
+    at a rate that is too high.
+    """
     arms = {beta_name(beta): tuned(profile, beta_name(beta)) for beta in BETAS}
+    shared = arms[beta_name(BETAS[0])]["lr"]
+    arms[readings.LARGE_AT_SHARED] = {**arms[beta_name(BETAS[-1])], "lr": shared}
     fast = FAST * profile.preference.lr
     arms["too fast"] = {"loss": "DPO", "beta": BETAS[0], "lr": fast}
     return arms
@@ -185,6 +201,7 @@ def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     arms = {
         "DPO": best,
         "SFT on chosen": tuned(profile, "SFT on chosen"),
+        readings.LONG_SFT: {**tuned(profile, "SFT on chosen"), "length": LONGER},
         "IPO": tuned(profile, "IPO"),
         "irrelevant": equal_drift(profile),
         "swapped": {**best, "swapped": 1.0},
@@ -193,8 +210,9 @@ def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def noise_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Three losses on pairs of which 30% are swapped, at DPO's own rate: Adam takes a gradient's
-    size out of a step, so that the losses' different scales need no rates of their own.
+    """Three losses on pairs of which 30% are swapped, and plain DPO on none, all at DPO's own rate
+    on clean labels: Adam takes a gradient's size out of a step, so that the losses' different
+    scales need no rates of their own.
     """
     best = tuned(profile, beta_name(NOISE_BETA))
     noisy = {**best, "swapped": NOISE, "looks": [1.0]}
@@ -202,6 +220,7 @@ def noise_arms(profile: Profile) -> dict[str, dict[str, Any]]:
         "plain": noisy,
         "cDPO": {**noisy, "label_smoothing": NOISE},
         "rDPO": {**noisy, "loss": "rDPO", "label_smoothing": NOISE},
+        "clean": {**noisy, "swapped": 0.0},
     }
 
 
@@ -215,7 +234,7 @@ def distance_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     for level in LEVELS:
         own = {"level": level, "lr": best["lr"], "beta": best["beta"], "length": SHORT}
         arms[level_name(level)] = own
-    hard = {**arms[level_name(LEVELS[0])], "lr": HARD * best["lr"], "beta": BETAS[0]}
+    hard = {**arms[level_name(LEVELS[0])], "lr": HARD * best["lr"]}
     arms[f"{level_name(LEVELS[0])}, hard"] = hard
     return arms
 
@@ -230,6 +249,11 @@ def length_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 def draw_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     return {"the start": {}}
+
+
+def sharpened_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """The start at lower temperatures, without any training."""
+    return {f"T {temperature:g}": {"temperature": temperature} for temperature in TEMPERATURES}
 
 
 EXPERIMENTS = (
@@ -265,7 +289,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="methods",
-        title="DPO against SFT on chosen answers, IPO and two controls of equal drift",
+        title="DPO against SFT on chosen answers, IPO and two controls",
         trial=preference_trial,
         arms=method_arms,
         metrics=POLICY,
@@ -280,6 +304,16 @@ EXPERIMENTS = (
         arms=draw_arms,
         metrics=(Metric("faults", "faults an answer", lower_is_better=True),),
         inputs=_inputs,
+        live=(),
+    ),
+    Experiment(
+        name="sharpened",
+        title="Wins of the start itself at lower temperatures",
+        trial=sharpened_trial,
+        arms=sharpened_arms,
+        metrics=(WIN, Metric("faults", "faults an answer", lower_is_better=True)),
+        inputs=_inputs,
+        claims=readings.SHARPENED,
         live=(),
     ),
     Experiment(

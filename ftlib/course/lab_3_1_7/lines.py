@@ -10,7 +10,10 @@ import numpy as np
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_7.experiments import BETAS, arms_of, beta_name, equal_drift
 from ftlib.course.lab_3_1_7.frontier import best_of_course, optimum_course, win_at
+from ftlib.course.lab_3_1_7.measures import asked_rows
 from ftlib.course.lab_3_1_7.pictures import COUNTS, FRONTIER_BETAS, levels_of, mean_course
+from ftlib.course.lab_3_1_7.starts import TEST
+from ftlib.course.lab_3_1_7.trials import DRAWS
 from ftlib.course.records.live import Result
 
 
@@ -126,8 +129,24 @@ def frontier_line(draws: Result, result: Result, arm: str) -> str:
     among = f"the best of {n} draws wins as much" if n else f"no best of {COUNTS[-1]} wins as much"
     return (
         f"{arm} wins {win:.0%} at {kl:.2f} nats; at that KL the optimum wins {at_optimum:.0%}, and "
-        f"{among}. The gap is what pairs, steps and a network's limits cost: DPO never asks the "
-        "judge for a policy's own answers, and best-of-n asks it for every one."
+        f"{among}. DPO never asks the judge for a policy's own answers, and best-of-n asks it for "
+        "every one."
+    )
+
+
+def chosen_line(draws: Result, profile: Profile) -> str:
+    """How often the chosen reports of the test prompts themselves would win over the start."""
+    if not draws.arms:
+        return draws.why
+    rows = asked_rows(profile, TEST, DRAWS)
+    if not all("chosen_faults" in row for row in rows):
+        return ""
+    own = np.array([row["chosen_faults"] for row in rows])
+    drawn = draws.values("the start", "faults")  # (seeds, prompts·DRAWS)
+    win = np.mean((own < drawn) + (own == drawn) / 2)
+    return (
+        f"The chosen reports of the test prompts themselves would win {win:.0%} over the start, "
+        "by the same judge: that is where perfect imitation would end."
     )
 
 
@@ -148,4 +167,4 @@ def noise_line(result: Result, noise: float) -> str:
         margin = beta * float(result.means(arm, "margin").mean())
         best = f"optimum {optima[arm]:.2f}" if arm in optima else "optimum as on clean labels"
         texts.append(f"{arm}: z = {margin:.2f} ({best})")
-    return "Mean margin of training pairs: " + "; ".join(texts) + "."
+    return "Mean margin of pairs of the training pool: " + "; ".join(texts) + "."

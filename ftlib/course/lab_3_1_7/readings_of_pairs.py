@@ -34,8 +34,8 @@ DISTANCE = (
         ),
         below=(
             "Right reports become *less* likely, though it is they that are preferred: likelihood "
-            "displacement. The loss sees the difference alone, and the wrong reports have fallen "
-            "further. The probability that both lose goes to answers that nobody compared."
+            "displacement. The loss sees the difference alone. The figure says what the wrong "
+            "reports did, and the right ones in other words."
         ),
         none=("Right reports have moved neither way that this many runs could show."),
     ),
@@ -48,14 +48,11 @@ DISTANCE = (
         unit="nats",
         above=(
             "The less alike the pairs, the better for the preferred answers, on the same probe and "
-            "with nothing else changed. This is Pal et al.'s finding: where nearly all tokens are "
-            "common, lifting one answer and lowering the other pull at the same probabilities."
+            "with nothing else changed. This is Pal et al.'s finding."
         ),
         below=(
-            "Here it is the *unlike* pairs after which right reports have lost more. Each sentence "
-            "that is worded otherwise is one more thing the loss can lower, and the probe's "
-            "reports contain such sentences too: the model learns wordings to avoid, in place of "
-            "the town. Edit distance alone does not decide; what the pairs differ in does."
+            "Here it is the *unlike* pairs after which right reports have lost more, against Pal "
+            "et al.'s finding: edit distance alone does not decide."
         ),
         none=(
             "The distance between chosen and rejected makes no difference to the probe that this "
@@ -68,16 +65,10 @@ DISTANCE = (
         difference("chosen", "level 0, hard", "level 0"),
         "below",
         unit="nats",
-        above=(
-            "Pushed harder, the right reports gain more. On pairs that differ in one token the "
-            "common tokens get no push, so that more training lifts the fact and costs nothing "
-            "else that the probe would see."
-        ),
+        above=("Pushed harder, the right reports gain more."),
         below=(
-            "Pushed harder, at twice the rate and with the smallest beta, the same pairs leave the "
-            "right reports less likely. Displacement is a matter of how far one goes as much as of "
-            "the pairs: once the margin is large, what the loss still gains comes from the "
-            "rejected side, and it costs the chosen one."
+            "Pushed harder, at twice the rate, the same pairs leave the right reports less likely. "
+            "Displacement is a matter of how far one goes as well as of the pairs."
         ),
         none=("Pushing harder moves the right reports neither way that this many runs could show."),
     ),
@@ -107,7 +98,7 @@ DISTANCE = (
 NOISE = (
     Claim(
         "smaller margin",
-        "mean margin of training pairs, cDPO − plain, 30% of the labels swapped",
+        "mean margin of pairs of the training pool, cDPO − plain, 30% of the labels swapped",
         difference("margin", "cDPO", "plain"),
         "below",
         unit="nats",
@@ -130,19 +121,15 @@ NOISE = (
         "win rate, cDPO − plain, 30% of the labels swapped",
         difference("win", "cDPO", "plain"),
         "below",
-        above=(
-            "Smoothing wins more often, although its optimum lies nearer to 0. A smaller margin "
-            "was the better one here: a swapped pair is learnt by heart less easily."
-        ),
+        above=("Smoothing wins more often, although its optimum lies nearer to 0."),
         below=(
             "Smoothing loses wins. Its optimum lies nearer to 0 than that of plain DPO on the same "
-            "noisy labels, and plain DPO's is finite already: smoothing corrects a fault that "
-            "comes only when single pairs are learnt by heart."
+            "noisy labels, and plain DPO's is finite already. Smoothing is meant for pairs that "
+            "are seen often enough to be learnt by heart; here each is seen once."
         ),
         none=(
             "Smoothing makes no difference to wins that this many runs could show, whatever it "
-            "does to the margins. Plain DPO bears 30% of swapped labels: its optimum on them is "
-            "finite, ln((1−ε)/ε), until single pairs are learnt by heart."
+            "does to the margins. Each pair is seen once here, so that none can be learnt by heart."
         ),
     ),
     Claim(
@@ -157,12 +144,26 @@ NOISE = (
         ),
         below=(
             "rDPO loses wins. It is right on average, but its weights are larger and of both "
-            "signs: the noise of its gradient costs more than the bias that it takes out."
+            "signs, so that its gradient is noisier."
         ),
         none=(
             "rDPO makes no difference to wins that this many runs could show. It is right on "
-            "average and noisier in each step, and the two may balance; or the optimum's place "
-            "does not matter in a run that is this short."
+            "average and noisier in each step."
+        ),
+    ),
+    Claim(
+        "cost of noise",
+        "win rate, plain DPO with 30% of the labels swapped − with none",
+        difference("win", "plain", "clean"),
+        "below",
+        above="With swapped labels plain DPO wins *more* often, which nobody would expect.",
+        below=(
+            "Swapped labels cost plain DPO wins, at the rate that is best for clean ones. That is "
+            "what a cure could win back."
+        ),
+        none=(
+            "What 30% of swapped labels cost plain DPO is not shown, so that there is little for a "
+            "cure to win back."
         ),
     ),
 )
@@ -171,15 +172,15 @@ NOISE = (
 LENGTH = (
     Claim(
         "longer",
-        "words in an answer, chosen always longer − lengths matched",
+        "words in an answer, pairs whose chosen answer is always longer − lengths matched",
         difference("words", "chosen longer", "matched"),
         "above",
         unit="words",
         above=(
-            "The same preference, for polite answers, makes longer ones where the preferred answer "
-            "was the longer one: the labels fit “longer” as well as “politer”, and DPO learns "
-            "both. Match lengths before you train (`ft.balance_length`), and report the length "
-            "beside every win rate."
+            "The same preference, for polite answers, gives longer ones than matched pairs do "
+            "where the preferred answer was the longer one: the labels fit “longer” as well as "
+            "“politer”. Match lengths before you train (`ft.balance_length`), and report the "
+            "length beside every win rate."
         ),
         below=(
             "Answers are shorter after pairs whose chosen answer is longer. Something else than "
