@@ -247,6 +247,42 @@ def accumulation_weights(token_counts):
     return [float(Fraction(n, whole)) for n in token_counts]
 
 
+def greedy_decode(next_logits, prompt, stop, most):
+    ids = list(prompt)
+    for _ in range(most):
+        best = max(range(len(next_logits(ids)[-1])), key=next_logits(ids)[-1].tolist().__getitem__)
+        if best == stop:
+            break
+        ids.append(best)
+    return ids[len(prompt) :]
+
+
+def learning_rate(step, steps, peak, warmup):
+    """Half a cosine is a squared cosine of half the angle."""
+    climbing = step / warmup if warmup else 1.0
+    angle = math.pi * (step - warmup) / (steps - warmup)
+    return peak * (climbing if climbing < 1 else math.cos(angle / 2) ** 2)
+
+
+def train_loop(optimizer, batch_loss, batches, rates, max_norm):
+    """One loss of the whole batch, and the gradient's norm by hand."""
+    losses = []
+    for i, micro_batches in enumerate(batches):
+        whole = sum(n * batch_loss(rows) for rows, n in micro_batches)
+        whole = whole / sum(n for _, n in micro_batches)
+        optimizer.zero_grad()
+        whole.backward()
+        held = [q for group in optimizer.param_groups for q in group["params"]]
+        norm = math.sqrt(sum(float((q.grad**2).sum()) for q in held))
+        for q in held:
+            q.grad *= min(1.0, max_norm / (norm + 1e-6))
+        for group in optimizer.param_groups:
+            group["lr"] = rates[i]
+        optimizer.step()
+        losses.append(whole.item())
+    return losses
+
+
 def golden_score(answers, examples):
     def plain(text):
         return re.sub(r"\s*\.*\s*$", "", re.sub(r"\s+", " ", text.strip()))

@@ -1,4 +1,4 @@
-"""Lab 3.1.4, fine-tuning 8B, exercise 8: when to stop, and what to keep."""
+"""Lab 3.1.4, fine-tuning 8B, exercise 11: when to stop, and what to keep."""
 
 from __future__ import annotations
 

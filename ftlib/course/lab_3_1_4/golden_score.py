@@ -1,4 +1,4 @@
-"""Lab 3.1.4, fine-tuning 8B, exercise 6: scoring the golden set."""
+"""Lab 3.1.4, fine-tuning 8B, exercise 7: scoring the golden set."""
 
 from __future__ import annotations
 

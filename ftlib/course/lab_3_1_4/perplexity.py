@@ -1,4 +1,4 @@
-"""Lab 3.1.4, fine-tuning 8B, exercise 7: perplexity over many texts."""
+"""Lab 3.1.4, fine-tuning 8B, exercise 10: perplexity over many texts."""
 
 from __future__ import annotations
 

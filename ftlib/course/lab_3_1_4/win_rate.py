@@ -1,4 +1,4 @@
-"""Lab 3.1.4, fine-tuning 8B, exercise 9: a win rate that no position can buy."""
+"""Lab 3.1.4, fine-tuning 8B, exercise 12: a win rate that no position can buy."""
 
 from __future__ import annotations
 

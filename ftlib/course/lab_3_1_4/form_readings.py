@@ -1,0 +1,201 @@
+"""What the experiment of lab 3.1.4 on form and content is to show, and what to conclude from each
+outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+POINTS = "of the questions"
+
+BARE = "base, no example"
+OTHERS_SHOWN = "base, 3 of other families"
+OWN_SHOWN = "base, 3 of its family"
+FEW_TRAINED = "LoRA, those 3 a family"
+SHUFFLED = "LoRA, shuffled answers"
+OTHERS_TRAINED = "LoRA, other families"
+ALL_TRAINED = "LoRA, all of its family"
+
+ByArm = Mapping[str, Mapping[str, Any]]
+
+
+def beyond_half(arm: str) -> Contrast:
+    """The arm's gain in right answers over the bare base − half the gain of all rows of the asked
+    families: above 0, the arm has most of that gain.
+    """
+
+    def subtract(by_arm: ByArm) -> float:
+        bare = np.mean(by_arm[BARE]["right"])
+        own = np.mean(by_arm[arm]["right"]) - bare
+        whole = np.mean(by_arm[ALL_TRAINED]["right"]) - bare
+        return float(own - whole / 2)
+
+    return Contrast((arm, BARE, ALL_TRAINED), subtract)
+
+
+FORM = (
+    Claim(
+        "few rows",
+        "right, LoRA on three rows a family − a prompt with the same rows",
+        difference("right", FEW_TRAINED, OWN_SHOWN),
+        "above",
+        unit=POINTS,
+        above=(
+            "The same three rows of each family do more in the weights than in the prompt, so a "
+            "prompt does not get out all that the base has. Remember how this base was made: it "
+            "was mixed so that a prompt falls short."
+        ),
+        below=(
+            "The same rows do more in the prompt than in the weights: with so few, ship the prompt."
+        ),
+        none=(
+            "No difference is shown between the same rows in the prompt and in the weights. The "
+            "interval says what could have been missed."
+        ),
+    ),
+    Claim(
+        "prompt or training",
+        "right, LoRA on all rows of the family − a prompt with three of them",
+        difference("right", ALL_TRAINED, OWN_SHOWN),
+        "above",
+        unit=POINTS,
+        above=(
+            "Training on all rows of the asked families beats the prompt. In `tiny` that is built "
+            "into the base; what can be carried over is the way of comparing."
+        ),
+        below="The prompt beats the training: with this base there is nothing to train for.",
+        none="It is not shown that training beats the prompt: then the prompt is the cheaper one.",
+    ),
+    Claim(
+        "own examples",
+        "right, a prompt with three of its family − with three of other families",
+        difference("right", OWN_SHOWN, OTHERS_SHOWN),
+        "above",
+        unit=POINTS,
+        above="In a prompt, examples of the family itself do more than those of other families.",
+        below=(
+            "In a prompt, examples of other families do more than those of the family itself. Read "
+            "the answers: it may be copying, which was not counted."
+        ),
+        none=(
+            "It is not shown that the family of a prompt's examples matters. The interval says how "
+            "much it could."
+        ),
+    ),
+    Claim(
+        "more rows",
+        "right, LoRA on all rows of the family − LoRA on three of them",
+        difference("right", ALL_TRAINED, FEW_TRAINED),
+        "above",
+        unit=POINTS,
+        above=(
+            "In as many reads, more different rows add to what three a family gave. This part "
+            "cannot be called form alone: forms are short. It may be skill, wordings, or facts "
+            "that the rows hold."
+        ),
+        below=(
+            "Three rows a family, read over and over, do better than all rows read at most once: "
+            "at this length of run repetition wins."
+        ),
+        none=(
+            "No gain beyond three rows a family is shown. The interval says how large a gain could "
+            "have been missed."
+        ),
+    ),
+    Claim(
+        "three rows, most",
+        "right, gain by three rows a family − half the gain by all rows of the family",
+        beyond_half(FEW_TRAINED),
+        "above",
+        unit=POINTS,
+        above="Three rows a family bring more than half of what all rows bring.",
+        below="Three rows a family bring less than half of what all rows bring.",
+        none="Whether three rows a family bring more or less than half is not shown.",
+    ),
+    Claim(
+        "other families",
+        "right, LoRA on other families − the bare base",
+        difference("right", OTHERS_TRAINED, BARE),
+        "above",
+        unit=POINTS,
+        above=(
+            "Rows that hold neither the task nor its facts bring right answers. The bare base ends "
+            "its turns by itself, so it is not the stop that they teach; the content of these "
+            "answers can only be the base's, and this part of the gain is form."
+        ),
+        below="Training on other families takes right answers away. There were few to take.",
+        none=(
+            "It is not shown that right answers of other families bring anything. The interval "
+            "says what could have been missed."
+        ),
+    ),
+    Claim(
+        "form, most",
+        "right, gain by other families − half the gain by all rows of the family",
+        beyond_half(OTHERS_TRAINED),
+        "above",
+        unit=POINTS,
+        above=(
+            "More than half of what rows of the family bring, rows of other families bring as "
+            "well. As those hold nothing of the family, most of the gain is form in this sense."
+        ),
+        below=(
+            "Rows of other families bring less than half of what rows of the family bring. Form "
+            "that is shared by families is then not most of the gain; a family's own form may be."
+        ),
+        none="Whether other families bring more or less than half of the gain is not shown.",
+    ),
+    Claim(
+        "own families",
+        "right, LoRA on all rows of the family − LoRA on other families",
+        difference("right", ALL_TRAINED, OTHERS_TRAINED),
+        "above",
+        unit=POINTS,
+        above=(
+            "This part takes rows of the family itself: its form of answer, its wording, its "
+            "skill. It is not form against content yet: the family's form is in it too, as the "
+            "lower panel shows."
+        ),
+        below="Rows of the family itself do harm here. Look at single answers before you go on.",
+        none=(
+            "It is not shown that rows of the family itself add anything to what other families "
+            "bring. The interval says how much they could."
+        ),
+    ),
+    Claim(
+        "shuffled",
+        "right, LoRA on shuffled answers − LoRA on the same rows as they are",
+        difference("right", SHUFFLED, ALL_TRAINED),
+        "below",
+        unit=POINTS,
+        above="Shuffled answers bring more right ones than right answers. Look for a fault.",
+        below=(
+            "With the same prompts and the same answers, dealt out anew, fewer answers are right. "
+            "That much could be known before: these rows train the opposite of the skill, and the "
+            "next line says whether they leave anything of the gain."
+        ),
+        none="It is not shown that shuffling the answers costs anything.",
+    ),
+    Claim(
+        "shuffled or nothing",
+        "right, LoRA on shuffled answers − the bare base",
+        difference("right", SHUFFLED, BARE),
+        "above",
+        unit=POINTS,
+        above=(
+            "Even shuffled answers bring right ones. Some are owed to chance: where a family has "
+            "few answers, the table above says how many stay right in the shuffling."
+        ),
+        below="Shuffled answers do harm even against a base that hardly answers.",
+        none=(
+            "It is not shown that shuffled answers bring anything. As a control they are then a "
+            "floor: whoever calls the distance from it content forgets that they teach that the "
+            "answer does not depend on the question."
+        ),
+    ),
+)
