@@ -74,6 +74,19 @@ class Seen:
         self.ratios.append(ratio.tolist())
         self.labels.append(labels.tolist())
 
+    def means_by_label(self) -> tuple[list[float], list[float]]:
+        """Mean log-ratio of the thumbs up and of the thumbs down, one of each a step; NaN where a
+        step had none.
+        """
+        ups = []
+        downs = []
+        for ratios, labels in zip(self.ratios, self.labels, strict=True):
+            values = torch.tensor(ratios)
+            is_up = torch.tensor(labels)
+            ups.append(values[is_up].mean().item())
+            downs.append(values[~is_up].mean().item())
+        return ups, downs
+
     def batch(self, step: int) -> dict[str, Any]:
         """One step's rows, for a figure."""
         return {

@@ -25,7 +25,6 @@ from ftlib.course.lab_3_1_9.rows import (
     shuffled_labels,
     some_thumbs,
     test_rows,
-    thumbs_to_train,
     uneven_thumbs,
     validation_rows,
 )
@@ -41,6 +40,9 @@ BETA = 0.1
 UPS = 20  # thumbs up in an uneven set, at every ratio
 UPS_A_STEP = 1
 KL_PROMPTS = 24  # of which one sampled answer each goes into the distance
+DRIFT = 8.0  # times the profile's rate, at which a policy drifts from its reference
+POINT_STEPS = 12
+ANOTHER_DRAW = 1000  # added to the seed: other thumbs than the policy has drifted on
 PARTS = 6  # into which a run's steps are divided where their course is kept
 LOOKS = (0.0, 0.5, 1.0)  # shares of the steps at which a batch is kept
 
@@ -90,7 +92,7 @@ def distance(profile: Profile, model: nn.Module, tokenizer, split: str) -> float
 
 def by_parts(values: Sequence[float]) -> list[float]:
     """Means over `PARTS` equal parts of a course."""
-    return [float(np.mean(part)) for part in np.array_split(values, PARTS)]
+    return [float(np.nanmean(part)) for part in np.array_split(values, PARTS)]
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -123,6 +125,7 @@ def train_kto(
 ) -> Seen:
     """KTO with the pieces given; the reference is the model with its adapter off."""
     seen = Seen()
+    point_of = points_by_name(reference_point)[point]
     prefer(
         model,
         tokenizer,
@@ -131,7 +134,7 @@ def train_kto(
         beta=beta,
         desirable_weight=weights[0],
         undesirable_weight=weights[1],
-        loss_function=watched_kto(points_by_name(reference_point)[point], binary_loss, seen),
+        loss_function=watched_kto(point_of, binary_loss, seen),
         reference="adapter_off",
         **_options(profile, seed, steps, lr, batch),
     )
@@ -283,3 +286,50 @@ def drifted(profile: Profile, seed: int, lr: float) -> tuple[nn.Module, Any]:
     """
     model, tokenizer = _drifted(profile, seed, lr)
     return copy.deepcopy(model), tokenizer
+
+
+def point_trial(
+    profile: Profile,
+    seed: int,
+    place: str,
+    point: str,
+    beta: float,
+    lr: float,
+    binary_loss: Callable = binary_loss,
+    reference_point: Callable = reference_point,
+) -> dict[str, Any]:
+    """KTO on loose thumbs with one of the reference points; `place`: "near", where the policy
+    begins as its own reference, or "far", where it has drifted from it before the first step.
+    """
+    model, tokenizer = preference_start(profile, seed)
+    if place == "far":
+        model, tokenizer = drifted(profile, seed, DRIFT * profile.preference.lr)
+    steps = POINT_STEPS
+    batch = profile.preference.batch
+    rows = some_thumbs(profile, steps * batch, seed + ANOTHER_DRAW)
+    before = answered(profile, model, tokenizer, "test")
+    torch.manual_seed(seed)
+    seen = train_kto(
+        profile,
+        model,
+        tokenizer,
+        rows,
+        seed,
+        lr,
+        steps,
+        batch,
+        point=point,
+        beta=beta,
+        binary_loss=binary_loss,
+        reference_point=reference_point,
+    )
+    ups, downs = seen.means_by_label()
+    return {
+        **answered(profile, model, tokenizer, "test"),
+        "wins_before": before["wins"],
+        "share_up": by_parts(seen.share_up),
+        "mismatched": by_parts(seen.mismatched),
+        "ups": by_parts(ups),
+        "downs": by_parts(downs),
+        "batches": [seen.batch(round(look * (steps - 1))) for look in LOOKS],
+    }
