@@ -150,7 +150,7 @@ UNEVEN = (
         below=(
             "Adding thumbs down hurts, although no thumb up is lost: with weights 1 nearly all of "
             "the pull says what not to write, and a policy can obey that by writing anything else. "
-            "This is imbalance itself, not scarcity, since the thumbs up and the steps are the same."
+            "This is imbalance itself, not scarcity: the thumbs up and the steps are the same."
         ),
         none=(
             "With the thumbs up held no harm of imbalance is shown. What looks like imbalance in "

@@ -19,7 +19,7 @@ def _box(ax: Axes, x: float, y: float, words: str, look: dict, width: float = 2.
         FancyBboxPatch(corner, width, 0.84, boxstyle="round,pad=0.02", edgecolor="black", **look)
     )
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    ax.text(x, y, words, ha="center", va="center", fontsize=9, bbox=behind)
+    ax.text(x, y, words, ha="center", va="center", fontsize=8.5, bbox=behind)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], broken=False) -> None:
@@ -33,7 +33,7 @@ def draw_kto(batch: int) -> Figure:
     """From `batch` rows to their losses: the rows' own answers above, below them the same answers
     under other prompts. Hatched is trained, grey is not; no gradient flows along broken arrows.
     """
-    figure, ax = plt.subplots(figsize=(8.8, 3.6))
+    figure, ax = plt.subplots(figsize=(9.6, 3.8))
     _box(ax, 1.3, 3.0, f"prompt $x_i$, answer $y_i$\n({batch} rows, thumb each)", PLAIN, 2.5)
     _box(ax, 1.3, 0.6, f"prompt $x_i$, answer $y_j$\nto another prompt ({batch})", PLAIN, 2.5)
     _box(ax, 4.2, 3.55, r"policy $\log\pi$", TRAINED, 1.7)

@@ -270,22 +270,29 @@ def uneven_trial(
 
 
 @functools.cache
-def _drifted(profile: Profile, seed: int, lr: float) -> tuple[nn.Module, Any]:
+def _drifted(profile: Profile, seed: int) -> tuple[nn.Module, Any]:
     model, tokenizer = preference_start(profile, seed)
     steps = profile.preference.short_steps
     batch = profile.preference.batch
     rows = some_thumbs(profile, steps * batch, seed)
     logs = [{"messages": [*row["prompt"], *row["completion"]]} for row in rows]
+    lr = DRIFT * profile.preference.lr
     train_sft(profile, model, tokenizer, logs, seed, lr, steps, batch)
     return model, tokenizer
 
 
-def drifted(profile: Profile, seed: int, lr: float) -> tuple[nn.Module, Any]:
+def drifted(profile: Profile, seed: int) -> tuple[nn.Module, Any]:
     """A policy that has gone on learning from all its logged answers, whatever their thumbs, while
     the reference stayed: far from it, and no politer. A copy.
     """
-    model, tokenizer = _drifted(profile, seed, lr)
+    model, tokenizer = _drifted(profile, seed)
     return copy.deepcopy(model), tokenizer
+
+
+@functools.cache
+def drifted_wins(profile: Profile, seed: int) -> float:
+    """Win rate of the drifted policy over the start."""
+    return answered(profile, *_drifted(profile, seed), "test")["wins"]
 
 
 def point_trial(
@@ -302,12 +309,13 @@ def point_trial(
     begins as its own reference, or "far", where it has drifted from it before the first step.
     """
     model, tokenizer = preference_start(profile, seed)
+    wins_before = 0.5  # the start against itself
     if place == "far":
-        model, tokenizer = drifted(profile, seed, DRIFT * profile.preference.lr)
+        model, tokenizer = drifted(profile, seed)
+        wins_before = drifted_wins(profile, seed)
     steps = POINT_STEPS
     batch = profile.preference.batch
     rows = some_thumbs(profile, steps * batch, seed + ANOTHER_DRAW)
-    before = answered(profile, model, tokenizer, "test")
     torch.manual_seed(seed)
     seen = train_kto(
         profile,
@@ -326,7 +334,7 @@ def point_trial(
     ups, downs = seen.means_by_label()
     return {
         **answered(profile, model, tokenizer, "test"),
-        "wins_before": before["wins"],
+        "wins_before": wins_before,
         "share_up": by_parts(seen.share_up),
         "mismatched": by_parts(seen.mismatched),
         "ups": by_parts(ups),
