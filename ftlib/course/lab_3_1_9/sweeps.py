@@ -59,10 +59,10 @@ def listed(result: Result, metric: str, arms: Sequence[str], form: str) -> str:
     return ", ".join(f"{arm}: {result.means(arm, metric).mean():{form}}" for arm in arms)
 
 
-def answers_table(result: Result) -> list[dict[str, str]]:
-    """Of each arm what its answers are like and how far it has gone from the reference."""
+def answers_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
+    """Of each of the arms what its answers are like and how far it has gone from the reference."""
     table = []
-    for arm in result.arms:
+    for arm in arms:
         table.append(
             {
                 "run": arm,
