@@ -76,7 +76,7 @@ def uneven_thumbs(profile: Profile, ups: int, ratio: float, seed: int) -> list[d
 def validation_rows(profile: Profile) -> tuple[dict, ...]:
     """A question about each subject held back: settings are chosen on them."""
     kept = held_back(profile)
-    first = {}
+    first: dict[str, dict] = {}
     for row in rows_of(profile, "preferences"):
         if subject(row) in kept:
             first.setdefault(subject(row), row)

@@ -211,8 +211,18 @@ def judgement_trial(
     else:
         thumbs = pairs_to_binary(rows) if source == "pairs" else rows
         if method == "KTO":
-            pieces = {"binary_loss": binary_loss, "reference_point": reference_point}
-            seen = train_kto(profile, model, tokenizer, thumbs, seed, lr, steps, batch, **pieces)
+            seen = train_kto(
+                profile,
+                model,
+                tokenizer,
+                thumbs,
+                seed,
+                lr,
+                steps,
+                batch,
+                binary_loss=binary_loss,
+                reference_point=reference_point,
+            )
             course = by_parts(seen.z0)
         else:
             own = liked(thumbs)
