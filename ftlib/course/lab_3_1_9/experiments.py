@@ -32,7 +32,7 @@ HIGH_TARGET = 4 / 3
 SFT_ON_UPS = "SFT on the ups"
 WEIGHTED = f"1:{HIGHEST}, weighted 1"
 WEIGHTED_MORE = f"1:{HIGHEST}, weighted 4/3"
-FAR_BETA = 0.5  # the upper end of the paper's range: z0 counts by β·z0
+FAR_BETA = 0.5  # z0 counts by β·z0: 4 nats are 0.4 at β = 0.1, where the curve is still straight
 
 WINS = Metric("wins", "win rate over the start", resolution=1 / 96)
 POLITE = Metric("polite", "polite answers", "share", resolution=1 / 48)
