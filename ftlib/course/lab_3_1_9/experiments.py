@@ -14,7 +14,7 @@ from ftlib.course.lab_3_1_9.reference_points import (
     RIGHT,
     ZERO,
 )
-from ftlib.course.lab_3_1_9.trials import judgement_trial, point_trial, uneven_trial
+from ftlib.course.lab_3_1_9.trials import BETA, judgement_trial, point_trial, uneven_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
@@ -145,13 +145,21 @@ def point_arm(place: str, point: str) -> str:
 
 
 def point_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """The reference point right and wrong, from the reference on and far from it."""
+    """The reference point right and wrong: in the usual regime, at a large β from the reference on,
+    and far from it.
+    """
     lr = best_rate(profile, "KTO")
+    every = (RIGHT, ZERO, MATCHED_WITH_GRADIENT)
+    regimes: dict[str, tuple[str, float, tuple[str, ...]]] = {
+        "usual": ("near", BETA, (RIGHT, ZERO)),
+        "near": ("near", FAR_BETA, every),
+        "far": ("far", FAR_BETA, every),
+    }
     arms = {}
-    for place in ("near", "far"):
-        for point in (RIGHT, ZERO, MATCHED_WITH_GRADIENT):
-            settings = {"place": place, "point": point, "beta": FAR_BETA, "lr": lr}
-            arms[point_arm(place, point)] = settings
+    for name, (place, beta, tried) in regimes.items():
+        for point in tried:
+            settings = {"place": place, "point": point, "beta": beta, "lr": lr}
+            arms[point_arm(name, point)] = settings
     return arms
 
 

@@ -346,7 +346,7 @@ def point_trial(
         **answered(profile, model, tokenizer, "test"),
         "wins_before": wins_before,
         "share_up": by_parts(seen.share_up),
-        "mismatched": by_parts(seen.mismatched),
+        "mismatched": seen.mismatched,
         "ups": by_parts(ups),
         "downs": by_parts(downs),
         "batches": [seen.batch(round(look * (steps - 1))) for look in LOOKS],
