@@ -13,6 +13,7 @@ from ftlib.course.records.kit import rows_of
 from ftlib.data.pairs import imbalanced
 
 HELD_BACK = 24  # people, or prompts where rows name none, that only the choice of settings sees
+QUESTIONS = 2  # about each of them
 
 
 def subject(row: dict) -> str:
@@ -74,13 +75,14 @@ def uneven_thumbs(profile: Profile, ups: int, ratio: float, seed: int) -> list[d
 
 
 def validation_rows(profile: Profile) -> tuple[dict, ...]:
-    """A question about each subject held back: settings are chosen on them."""
+    """Questions about each subject held back, at most `QUESTIONS`: settings are chosen on them."""
     kept = held_back(profile)
-    first: dict[str, dict] = {}
+    asked: dict[str, dict[str, dict]] = {subject: {} for subject in sorted(kept)}
     for row in rows_of(profile, "preferences"):
-        if subject(row) in kept:
-            first.setdefault(subject(row), row)
-    return tuple(first.values())
+        questions = asked.get(subject(row), {})
+        if len(questions) < QUESTIONS:
+            questions.setdefault(row["prompt"][-1]["content"], row)
+    return tuple(row for questions in asked.values() for row in questions.values())
 
 
 def test_rows(profile: Profile) -> tuple[dict, ...]:
