@@ -44,13 +44,20 @@ def test_the_thumbs_up_are_held_while_the_ratio_grows():
 
 
 def test_nobody_is_trained_on_and_asked_about():
-    validation = {rows.subject(row) for row in rows.validation_rows(TINY)}
-    test = {rows.subject(row) for row in rows.test_rows(TINY)}
-    trained = {rows.subject(row) for row in rows.thumbs_to_train(TINY)}
+    """Neither is anybody of whom settings were chosen; no question is asked twice."""
+    asked = {}
+    for name, found in (
+        ("validation", rows.validation_rows(TINY)),
+        ("test", rows.test_rows(TINY)),
+    ):
+        assert len(found) == TINY.preference.prompts
+        assert len({row["prompt"][-1]["content"] for row in found}) == len(found)
+        asked[name] = {rows.subject(row) for row in found}
+    assert len(asked["validation"]) == 16 and len(asked["test"]) == 32
+    trained = {rows.subject(row) for row in rows.some_thumbs(TINY, 10_000, seed=0)}
     trained |= {rows.subject(row) for row in rows.pairs_to_train(TINY, 10_000, seed=0)}
-    assert len(validation) == rows.HELD_BACK
-    assert len(rows.test_rows(TINY)) == TINY.preference.prompts
-    assert not validation & test and not trained & (validation | test)
+    assert not asked["validation"] & asked["test"]
+    assert not trained & (asked["validation"] | asked["test"])
 
 
 def test_shuffled_labels_keep_texts_and_counts():

@@ -1,4 +1,4 @@
-"""The experiments of lab 3.1.9: rates are chosen on people held back; then KTO, DPO and SFT learn
+"""The experiments of lab 3.1.9: rates are chosen on questions set aside; then KTO, DPO and SFT learn
 from the same judgements, right ones and partly wrong ones; thumbs are made uneven; and the
 reference point is set right and wrong, near the reference and far from it.
 """
@@ -166,7 +166,7 @@ def point_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 EXPERIMENTS = (
     Experiment(
         name="rates",
-        title="Win rate on held-back people over the rate: KTO, DPO, SFT on liked answers",
+        title="Validation win rate over the rate: KTO, DPO, SFT on liked answers",
         trial=judgement_trial,
         arms=method_rate_arms,
         metrics=(*ANSWERED, DISTANCE),
@@ -176,7 +176,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="uneven-rates",
-        title="Win rate on held-back people over the rate, thumbs even and uneven",
+        title="Validation win rate over the rate, thumbs even and uneven",
         trial=uneven_trial,
         arms=uneven_rate_arms,
         metrics=ANSWERED,

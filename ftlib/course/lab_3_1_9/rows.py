@@ -1,10 +1,10 @@
-"""What the runs of lab 3.1.9 learn from and are judged on: judgements in three forms, people held
-back for the choice of settings, and others for the comparison.
+"""What the runs of lab 3.1.9 learn from and are judged on: judgements in three forms, and of the
+people that no run has met some for the choice of settings and others for the comparison.
 """
 
 from __future__ import annotations
 
-import functools
+import itertools
 import random
 from collections.abc import Iterable
 
@@ -12,20 +12,12 @@ from ftlib.core.profiles import Profile
 from ftlib.course.records.kit import rows_of
 from ftlib.data.pairs import imbalanced
 
-HELD_BACK = 24  # people, or prompts where rows name none, that only the choice of settings sees
-QUESTIONS = 2  # about each of them
+VALIDATION_SHARE = 3  # every third subject of the test split serves the choice of settings
 
 
 def subject(row: dict) -> str:
     """Whom a row is about: its `key`, else its question."""
     return row.get("key") or row["prompt"][-1]["content"]
-
-
-@functools.cache
-def held_back(profile: Profile) -> frozenset[str]:
-    """The subjects that no run trains on: the last ones of the pairs."""
-    subjects = list(dict.fromkeys(subject(row) for row in rows_of(profile, "preferences")))
-    return frozenset(subjects[-HELD_BACK:])
 
 
 def _drawn(rows: Iterable[dict], count: int, seed: int) -> list[dict]:
@@ -36,21 +28,13 @@ def _drawn(rows: Iterable[dict], count: int, seed: int) -> list[dict]:
 
 
 def pairs_to_train(profile: Profile, count: int, seed: int) -> list[dict]:
-    """Pairs drawn for this seed, none about a subject held back."""
-    kept = held_back(profile)
-    rows = [row for row in rows_of(profile, "preferences") if subject(row) not in kept]
-    return _drawn(rows, count, seed)
-
-
-def thumbs_to_train(profile: Profile) -> list[dict]:
-    """All loose thumbs but those about a subject held back."""
-    kept = held_back(profile)
-    return [row for row in rows_of(profile, "feedback") if subject(row) not in kept]
+    """Pairs drawn for this seed."""
+    return _drawn(rows_of(profile, "preferences"), count, seed)
 
 
 def some_thumbs(profile: Profile, count: int, seed: int) -> list[dict]:
     """Loose thumbs drawn for this seed."""
-    return _drawn(thumbs_to_train(profile), count, seed)
+    return _drawn(rows_of(profile, "feedback"), count, seed)
 
 
 def shuffled_labels(rows: list[dict], seed: int) -> list[dict]:
@@ -70,23 +54,35 @@ def liked(rows: Iterable[dict]) -> list[dict]:
 
 def uneven_thumbs(profile: Profile, ups: int, ratio: float, seed: int) -> list[dict]:
     """`ups` thumbs up, the same at every ratio, and `ratio` times as many down, in mixed order."""
-    rows = imbalanced(thumbs_to_train(profile), ratio, ups=ups, seed=seed)
+    rows = imbalanced(rows_of(profile, "feedback"), ratio, ups=ups, seed=seed)
     return _drawn(rows, len(rows), seed)
 
 
+def _held_out(profile: Profile) -> tuple[dict[str, list[dict]], dict[str, list[dict]]]:
+    """The test split's rows by subject: for the choice of settings, and for the comparison."""
+    by_subject: dict[str, list[dict]] = {}
+    for row in rows_of(profile, "preferences_test"):
+        by_subject.setdefault(subject(row), []).append(row)
+    chosen = set(list(by_subject)[::VALIDATION_SHARE])
+    validation = {name: rows for name, rows in by_subject.items() if name in chosen}
+    test = {name: rows for name, rows in by_subject.items() if name not in chosen}
+    return validation, test
+
+
+def _questions(by_subject: dict[str, list[dict]], wanted: int) -> tuple[dict, ...]:
+    """As many rows as are wanted: the first about every subject, then the second, and so on."""
+    rounds = itertools.zip_longest(*by_subject.values())
+    rows = [row for rows in rounds for row in rows if row is not None]
+    return tuple(rows[:wanted])
+
+
 def validation_rows(profile: Profile) -> tuple[dict, ...]:
-    """Questions about each subject held back, at most `QUESTIONS`: settings are chosen on them."""
-    kept = held_back(profile)
-    asked: dict[str, dict[str, dict]] = {subject: {} for subject in sorted(kept)}
-    for row in rows_of(profile, "preferences"):
-        questions = asked.get(subject(row), {})
-        if len(questions) < QUESTIONS:
-            questions.setdefault(row["prompt"][-1]["content"], row)
-    return tuple(row for questions in asked.values() for row in questions.values())
+    """Questions on which settings are chosen."""
+    validation, _ = _held_out(profile)
+    return _questions(validation, profile.preference.prompts)
 
 
 def test_rows(profile: Profile) -> tuple[dict, ...]:
-    """Held-out questions on which methods are compared, spread over the split."""
-    rows = rows_of(profile, "preferences_test")
-    wanted = profile.preference.prompts
-    return rows[:: max(1, len(rows) // wanted)][:wanted]
+    """Questions about others, on which methods are compared."""
+    _, test = _held_out(profile)
+    return _questions(test, profile.preference.prompts)
