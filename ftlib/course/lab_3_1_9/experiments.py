@@ -1,5 +1,5 @@
-"""The experiments of lab 3.1.9: rates are chosen on questions set aside; then KTO, DPO and SFT learn
-from the same judgements, right ones and partly wrong ones; thumbs are made uneven; and the
+"""The experiments of lab 3.1.9: rates are chosen on questions set aside; then KTO, DPO and SFT
+learn from the same judgements, right ones and partly wrong ones; thumbs are made uneven; and the
 reference point is set right and wrong, near the reference and far from it.
 """
 
