@@ -39,6 +39,7 @@ POLITE = Metric("polite", "polite answers", "share", resolution=1 / 48)
 RIGHT_FACTS = Metric("right", "answers with right facts", "share", resolution=1 / 48)
 WORDS = Metric("words", "words an answer")
 DISTANCE = Metric("kl", "KL from the reference", "nats an answer")
+SAMPLED_POLITE = Metric("polite_sampled", "polite sampled answers", "share", resolution=1 / 24)
 ANSWERED = (WINS, POLITE, RIGHT_FACTS, WORDS)
 
 
@@ -169,7 +170,7 @@ EXPERIMENTS = (
         title="Validation win rate over the rate: KTO, DPO, SFT on liked answers",
         trial=judgement_trial,
         arms=method_rate_arms,
-        metrics=(*ANSWERED, DISTANCE),
+        metrics=(*ANSWERED, DISTANCE, SAMPLED_POLITE),
         inputs=_inputs,
         seeds=2,
         live=(),
@@ -189,7 +190,7 @@ EXPERIMENTS = (
         title="KTO, DPO and SFT on the same judgements, of which a share is wrong",
         trial=judgement_trial,
         arms=judgement_arms,
-        metrics=(*ANSWERED, DISTANCE),
+        metrics=(*ANSWERED, DISTANCE, SAMPLED_POLITE),
         inputs=_inputs,
         claims=readings.JUDGEMENTS,
         live=(noise_arm("KTO", 0.0),),

@@ -23,6 +23,12 @@ def fall(method: str, others: str) -> Contrast:
     return Contrast(arms, compare)
 
 
+def greedy_less_sampled(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
+    """Share of polite answers when the most likely token is taken, less that when one is drawn."""
+    found = by_arm["SFT, 40% wrong"]
+    return found["polite"] - found["polite_sampled"]
+
+
 JUDGEMENTS = (
     Claim(
         "same judgements",
@@ -124,13 +130,37 @@ JUDGEMENTS = (
             "KTO sees the same text with a thumb down elsewhere, and the two pulls cancel."
         ),
         below=(
-            "Wrong judgements cost imitation less than KTO. SFT stays near what the model does "
-            "anyway, while KTO pushes the wrong rows down as hard as it pulls the right ones up. "
-            "Compare how much each had won: who has won little has little to lose."
+            "Wrong judgements cost imitation less than KTO, against what the saturating slope "
+            "promises. Imitation learns the mixture of manners in what was liked, and a greedy "
+            "answer takes the more frequent one: up to 50% wrong the majority is right. KTO also "
+            "pushes right answers down, and at its own best rate it goes further from the "
+            "reference. Sampled answers, in the next line, show the mixture."
         ),
         none=(
             "No difference to imitation is shown in what wrong judgements cost. Compare the "
-            "levels in the figure too: who has won little has little to lose."
+            "levels in the figure too: who has won little has little to lose. And a greedy answer "
+            "takes the more frequent manner, which hides noise in what was imitated."
+        ),
+    ),
+    Claim(
+        "greedy hides noise",
+        "polite answers of SFT at 40% wrong, greedy − sampled",
+        Contrast(("SFT, 40% wrong",), greedy_less_sampled),
+        "above",
+        unit="of the answers",
+        above=(
+            "Greedy decoding hides the noise: the policy has learnt both manners in about the "
+            "shares of its data, and the greedy answer is the more likely one. So judge by the "
+            "decoding that you will serve with; a win rate of greedy answers says nothing about "
+            "the wrong half of a mixture."
+        ),
+        below=(
+            "Sampled answers are politer than greedy ones: the most likely opener is not a polite "
+            "one for some people, and sampling finds the others."
+        ),
+        none=(
+            "Greedy and sampled answers are about as polite: the policy is sure of its manner in "
+            "spite of the noise, so it is no artefact of greedy decoding that imitation holds."
         ),
     ),
 )

@@ -68,6 +68,7 @@ def answers_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
                 "run": arm,
                 "win rate": f"{result.means(arm, 'wins').mean():.0%}",
                 "polite": f"{result.means(arm, 'polite').mean():.0%}",
+                "polite, sampled": f"{result.means(arm, 'polite_sampled').mean():.0%}",
                 "facts right": f"{result.means(arm, 'right').mean():.0%}",
                 "words": f"{result.means(arm, 'words').mean():.1f}",
                 "KL (nats)": f"{result.means(arm, 'kl').mean():.1f}",

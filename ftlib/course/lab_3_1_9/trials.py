@@ -32,14 +32,14 @@ from ftlib.course.records.kit import preference_start
 from ftlib.course.world import describe_answers, preference_judge
 from ftlib.data.pairs import flip_judgements, pairs_to_binary
 from ftlib.evaluation.generate import generate_answers
-from ftlib.evaluation.preference import kl_to_reference, win_rate
+from ftlib.evaluation.preference import sampled_logps, win_rate
 from ftlib.training.finetune import finetune
 from ftlib.training.prefer import prefer
 
 BETA = 0.1
 UPS = 20  # thumbs up in an uneven set, at every ratio
 UPS_A_STEP = 1
-KL_PROMPTS = 24  # of which one sampled answer each goes into the distance
+SAMPLED = 24  # prompts, of which one answer each is sampled
 DRIFT = 8.0  # times the profile's rate, at which a policy drifts from its reference
 POINT_STEPS = 12
 ANOTHER_DRAW = 1000  # added to the seed: other thumbs than the policy has drifted on
@@ -82,12 +82,21 @@ def answered(profile: Profile, model: nn.Module, tokenizer, split: str) -> dict[
     }
 
 
-def distance(profile: Profile, model: nn.Module, tokenizer, split: str) -> float:
-    """How far the policy has gone from the start: KL(π‖π_ref) in nats an answer."""
-    prompts = _prompts(_split(profile, split))[:KL_PROMPTS]
+def sampled(profile: Profile, model: nn.Module, tokenizer, split: str) -> dict[str, float]:
+    """Of one answer each to `SAMPLED` prompts, drawn from the policy: KL(π‖π_ref) in nats an
+    answer, and the share of polite ones. Greedy answers show the policy's most likely manner,
+    sampled ones its shares.
+    """
+    rows = list(_split(profile, split))[:SAMPLED]
     longest = profile.max_new_tokens
-    found = kl_to_reference(model, tokenizer, prompts, disable_adapter, max_new_tokens=longest)
-    return found.mean
+    texts, policy, start = sampled_logps(
+        model, tokenizer, _prompts(rows), disable_adapter, max_new_tokens=longest
+    )
+    described = describe_answers(rows, texts)
+    return {
+        "kl": float(np.mean(policy - start)),
+        "polite_sampled": described.get("polite", 0.0),
+    }
 
 
 def by_parts(values: Sequence[float]) -> list[float]:
@@ -229,7 +238,7 @@ def judgement_trial(
             train_sft(profile, model, tokenizer, own, seed, lr, steps, batch // 2)
     return {
         **answered(profile, model, tokenizer, split),
-        "kl": distance(profile, model, tokenizer, split),
+        **sampled(profile, model, tokenizer, split),
         "z0_course": course,
     }
 
