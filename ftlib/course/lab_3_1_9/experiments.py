@@ -22,7 +22,7 @@ from ftlib.course.start import sft_adapter
 
 LAB = "3.1.9"
 METHODS = ("KTO", "DPO", "SFT")
-FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of the profile's rate
+FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the profile's rate
 MIDDLE = 2.0  # the factor taken while nothing is recorded
 NOISE = (0.0, 0.2, 0.4)
 RATIOS = (1, 3, 10)
@@ -172,7 +172,7 @@ EXPERIMENTS = (
         arms=method_rate_arms,
         metrics=(*ANSWERED, DISTANCE, SAMPLED_POLITE),
         inputs=_inputs,
-        seeds=2,
+        seeds=4,
         live=(),
     ),
     Experiment(
@@ -182,7 +182,7 @@ EXPERIMENTS = (
         arms=uneven_rate_arms,
         metrics=ANSWERED,
         inputs=_inputs,
-        seeds=1,
+        seeds=2,
         live=(),
     ),
     Experiment(
