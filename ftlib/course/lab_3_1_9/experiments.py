@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_9 import readings
+from ftlib.course.lab_3_1_9 import readings, readings_of_points
 from ftlib.course.lab_3_1_9.reference_points import (
+    MATCHED,
     MATCHED_WITH_GRADIENT,
     RIGHT,
     ZERO,
 )
-from ftlib.course.lab_3_1_9.trials import BETA, judgement_trial, point_trial, uneven_trial
+from ftlib.course.lab_3_1_9.trials import judgement_trial, point_trial, uneven_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
@@ -24,14 +25,17 @@ LAB = "3.1.9"
 METHODS = ("KTO", "DPO", "SFT")
 FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the profile's rate
 MIDDLE = 2.0  # the factor taken while nothing is recorded
+TIE = 0.05  # share of the best win rate within which the lowest rate is taken
+AROUND = (0.5, 1.0, 2.0)  # of the best rate of the method, for each uneven set of thumbs
 NOISE = (0.0, 0.2, 0.4)
-RATIOS = (1, 3, 10)
+RATIOS = (1, 10)
 HIGHEST = RATIOS[-1]
-LOW_TARGET = 1.0  # ends of the advised range of w_D·n_D/(w_U·n_U)
-HIGH_TARGET = 4 / 3
+LOW_TARGET = 1.0  # the lower end of the advised range of w_D·n_D/(w_U·n_U)
+LOOSE = "KTO, loose thumbs"
+SHUFFLED = "KTO, shuffled thumbs"
+LOOSE_AT_ZERO = "KTO, loose thumbs, z0 always 0"
 SFT_ON_UPS = "SFT on the ups"
 WEIGHTED = f"1:{HIGHEST}, weighted 1"
-WEIGHTED_MORE = f"1:{HIGHEST}, weighted 4/3"
 FAR_BETA = 0.5  # z0 counts by β·z0: 4 nats are 0.4 at β = 0.1, where the curve is still straight
 
 WINS = Metric("wins", "win rate over the start", resolution=1 / 96)
@@ -39,8 +43,21 @@ POLITE = Metric("polite", "polite answers", "share", resolution=1 / 48)
 RIGHT_FACTS = Metric("right", "answers with right facts", "share", resolution=1 / 48)
 WORDS = Metric("words", "words an answer")
 DISTANCE = Metric("kl", "KL from the reference", "nats an answer")
-SAMPLED_POLITE = Metric("polite_sampled", "polite sampled answers", "share", resolution=1 / 24)
+SAMPLED_POLITE = Metric("polite_sampled", "polite sampled answers", "share", resolution=1 / 48)
 ANSWERED = (WINS, POLITE, RIGHT_FACTS, WORDS)
+BEFORE = (  # one number a batch, from short rows to long ones, before the first step
+    Metric("lengths", "tokens a row"),
+    Metric("z0_before", "z0", "nats"),
+    Metric("pull_right", "pull on all rows, z0 right"),
+    Metric("pull_zero", "pull on all rows, z0 always 0"),
+    Metric("up_right", "pull on thumbs up, z0 right"),
+    Metric("up_zero", "pull on thumbs up, z0 always 0"),
+)
+COURSES = (
+    Metric("mismatched", "mean log-ratio of mismatched pairs", "nats"),
+    Metric("ups", "mean log-ratio of thumbs up", "nats"),
+    Metric("downs", "mean log-ratio of thumbs down", "nats"),
+)
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:
@@ -57,42 +74,62 @@ def _inputs(profile: Profile) -> dict[str, Any]:
 
 
 # --- choosing rates -------------------------------------------------------------------------------
-def _rates(profile: Profile) -> list[float]:
-    return [factor * profile.preference.lr for factor in FACTORS]
-
-
 def rate_arm(name: str, lr: float) -> str:
     return f"{name}, rate {lr:.2g}"
 
 
-def rates_of(profile: Profile, name: str) -> dict[float, str]:
+def _by_rate(name: str, rates: list[float]) -> dict[float, str]:
     """{rate: arm} of a method or a set of thumbs, as a sweep's figure takes it."""
-    return {lr: rate_arm(name, lr) for lr in _rates(profile)}
+    return {lr: rate_arm(name, lr) for lr in rates}
 
 
-def _swept(profile: Profile, named: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Every entry at every rate, on the validation rows."""
-    arms = {}
-    for name, settings in named.items():
-        for lr in _rates(profile):
-            arms[rate_arm(name, lr)] = {**settings, "lr": lr, "split": "validation"}
-    return arms
+def rates_of(profile: Profile, method: str) -> dict[float, str]:
+    """{rate: arm} of a method: the same rates for every one."""
+    return _by_rate(method, [factor * profile.preference.lr for factor in FACTORS])
 
 
-def _best(profile: Profile, experiment: str, name: str) -> float:
-    """The rate with the highest win rate on the validation rows."""
-    rates = rates_of(profile, name)
-    middle = rates[MIDDLE * profile.preference.lr]
-    best = best_arm(LAB, experiment, "wins", list(rates.values()), middle, profile)
+def uneven_rates_of(profile: Profile, name: str) -> dict[float, str]:
+    """{rate: arm} of a set of thumbs: around the rate that is best for its method."""
+    centre = best_rate(profile, UNEVEN[name]["method"])
+    return _by_rate(name, [factor * centre for factor in AROUND])
+
+
+def _swept(rates: dict[float, str], settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings at every rate, on the validation rows."""
+    return {arm: {**settings, "lr": lr, "split": "validation"} for lr, arm in rates.items()}
+
+
+def _best(
+    profile: Profile, experiment: str, rates: dict[float, str], default: float, tie: float
+) -> float:
+    """The lowest rate whose win rate on the validation rows is within `tie` of the best; `default`
+    while nothing is recorded.
+    """
+    arms = list(rates.values())
+    best = best_arm(LAB, experiment, "wins", arms, rates[default], profile, tie)
     return next(lr for lr, arm in rates.items() if arm == best)
 
 
 def method_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    return _swept(profile, {method: {"method": method} for method in METHODS})
+    arms = {}
+    for method in METHODS:
+        arms.update(_swept(rates_of(profile, method), {"method": method}))
+    return arms
+
+
+def _method_rate(profile: Profile, method: str, tie: float) -> float:
+    middle = MIDDLE * profile.preference.lr
+    return _best(profile, "rates", rates_of(profile, method), middle, tie)
 
 
 def best_rate(profile: Profile, method: str) -> float:
-    return _best(profile, "rates", method)
+    """The rate with the best mean."""
+    return _method_rate(profile, method, 0.0)
+
+
+def chosen_rate(profile: Profile, method: str) -> float:
+    """The rate that a method is compared at: the lowest one that is as good as the best."""
+    return _method_rate(profile, method, TIE)
 
 
 UNEVEN: dict[str, dict[str, Any]] = {
@@ -104,7 +141,10 @@ UNEVEN: dict[str, dict[str, Any]] = {
 
 
 def uneven_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    return _swept(profile, UNEVEN)
+    arms = {}
+    for name, settings in UNEVEN.items():
+        arms.update(_swept(uneven_rates_of(profile, name), settings))
+    return arms
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -114,53 +154,44 @@ def noise_arm(method: str, noise: float) -> str:
 
 def judgement_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Three methods on the same judgements, with more and more of them wrong; and KTO on loose
-    thumbs, with their labels and with labels dealt anew.
+    thumbs: with their labels, with labels dealt anew, and without a reference point.
     """
-    rates = {method: best_rate(profile, method) for method in METHODS}
+    rates = {method: chosen_rate(profile, method) for method in METHODS}
     arms: dict[str, dict[str, Any]] = {}
     for noise in NOISE:
         for method in METHODS:
             settings = {"method": method, "lr": rates[method], "noise": noise}
             arms[noise_arm(method, noise)] = settings
     thumbs = {"method": "KTO", "lr": rates["KTO"], "source": "thumbs"}
-    arms["KTO, loose thumbs"] = thumbs
-    arms["KTO, shuffled thumbs"] = {**thumbs, "source": "shuffled thumbs"}
+    arms[LOOSE] = thumbs
+    arms[SHUFFLED] = {**thumbs, "source": "shuffled thumbs"}
+    arms[LOOSE_AT_ZERO] = {**thumbs, "point": ZERO}
     return arms
 
 
 def uneven_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """One number of thumbs up, more and more thumbs down, with and without weights; SFT on the
-    thumbs up alone. 1:3 takes the rate of 1:1, the heavier weight that of the lighter.
+    thumbs up alone.
     """
     arms = {}
     for name, settings in UNEVEN.items():
-        arms[name] = {**settings, "lr": _best(profile, "uneven-rates", name)}
-    arms["1:3"] = {**arms["1:1"], "ratio": 3}
-    arms[WEIGHTED_MORE] = {**arms[WEIGHTED], "target": HIGH_TARGET}
-    order = ("1:1", "1:3", f"1:{HIGHEST}", WEIGHTED, WEIGHTED_MORE, SFT_ON_UPS)
-    return {name: arms[name] for name in order}
+        rates = uneven_rates_of(profile, name)
+        middle = best_rate(profile, settings["method"])
+        lr = _best(profile, "uneven-rates", rates, middle, TIE)
+        arms[name] = {**settings, "lr": lr}
+    return arms
 
 
-def point_arm(place: str, point: str) -> str:
-    return f"{place}: {point}"
+def point_arm(point: str) -> str:
+    return f"far: {point}"
 
 
 def point_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """The reference point right and wrong: in the usual regime, at a large β from the reference on,
-    and far from it.
-    """
-    lr = best_rate(profile, "KTO")
-    every = (RIGHT, ZERO, MATCHED_WITH_GRADIENT)
-    regimes: dict[str, tuple[str, float, tuple[str, ...]]] = {
-        "usual": ("near", BETA, (RIGHT, ZERO)),
-        "near": ("near", FAR_BETA, every),
-        "far": ("far", FAR_BETA, every),
-    }
+    """The reference point right and wrong, far from the reference and at a large β."""
+    lr = chosen_rate(profile, "KTO")
     arms = {}
-    for name, (place, beta, tried) in regimes.items():
-        for point in tried:
-            settings = {"place": place, "point": point, "beta": beta, "lr": lr}
-            arms[point_arm(name, point)] = settings
+    for point in (RIGHT, ZERO, MATCHED, MATCHED_WITH_GRADIENT):
+        arms[point_arm(point)] = {"point": point, "beta": FAR_BETA, "lr": lr}
     return arms
 
 
@@ -182,7 +213,7 @@ EXPERIMENTS = (
         arms=uneven_rate_arms,
         metrics=ANSWERED,
         inputs=_inputs,
-        seeds=2,
+        seeds=4,
         live=(),
     ),
     Experiment(
@@ -192,7 +223,7 @@ EXPERIMENTS = (
         arms=judgement_arms,
         metrics=(*ANSWERED, DISTANCE, SAMPLED_POLITE),
         inputs=_inputs,
-        claims=readings.JUDGEMENTS,
+        claims=(*readings.JUDGEMENTS, *readings_of_points.USUAL),
         live=(noise_arm("KTO", 0.0),),
     ),
     Experiment(
@@ -207,18 +238,12 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="points",
-        title="The reference point right and wrong, near the reference and far from it",
+        title="The reference point right and wrong, far from the reference",
         trial=point_trial,
         arms=point_arms,
-        metrics=(
-            *ANSWERED,
-            Metric("share_up", "share of the pull that is on thumbs up"),
-            Metric("mismatched", "mean log-ratio of mismatched pairs", "nats"),
-            Metric("ups", "mean log-ratio of thumbs up", "nats"),
-            Metric("downs", "mean log-ratio of thumbs down", "nats"),
-        ),
+        metrics=(*ANSWERED, *BEFORE, *COURSES),
         inputs=_inputs,
-        claims=readings.POINTS,
-        live=(point_arm("far", RIGHT), point_arm("far", ZERO)),
+        claims=readings_of_points.POINTS,
+        live=(point_arm(RIGHT), point_arm(ZERO)),
     ),
 )

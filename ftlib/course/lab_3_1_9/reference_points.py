@@ -4,6 +4,7 @@ pieces and notes what it saw.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ RIGHT = "right"
 ZERO = "always 0"
 MATCHED = "matched"
 MATCHED_WITH_GRADIENT = "matched, with gradient"
+AS_GOOD_AS_ZERO = 0.01  # nats: at β = 0.1 it changes no row's pull by more than a thousandth
 
 
 def zero_point(policy: Tensor, ref: Tensor, policy_kl: Tensor, ref_kl: Tensor) -> Tensor:
@@ -86,6 +88,28 @@ class Seen:
             ups.append(values[is_up].mean().item())
             downs.append(values[~is_up].mean().item())
         return ups, downs
+
+    def share_at_zero(self) -> float:
+        """Share of the steps whose z0 was 0, or as good as 0: there the right z0 is no other than
+        z0 = 0.
+        """
+        at_zero = [z0 <= AS_GOOD_AS_ZERO for z0 in self.z0]
+        return sum(at_zero) / len(at_zero)
+
+    def share_on_wrong_side(self, nats: float) -> float:
+        """Share of the rows in the last third of the steps that were more than `nats` on the wrong
+        side of z0: thumbs up below it, thumbs down above it.
+        """
+        steps = len(self.z0)
+        count = 0
+        rows = 0
+        for step in range(steps - math.ceil(steps / 3), steps):
+            gain = torch.tensor(self.ratios[step]) - self.z0[step]
+            is_up = torch.tensor(self.labels[step])
+            wrong_side = torch.where(is_up, -gain, gain)
+            count += int((wrong_side > nats).sum())
+            rows += len(gain)
+        return count / rows
 
     def batch(self, step: int) -> dict[str, Any]:
         """One step's rows, for a figure."""

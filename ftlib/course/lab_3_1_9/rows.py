@@ -37,6 +37,11 @@ def some_thumbs(profile: Profile, count: int, seed: int) -> list[dict]:
     return _drawn(rows_of(profile, "feedback"), count, seed)
 
 
+def other_thumbs(profile: Profile, past: int, count: int, seed: int) -> list[dict]:
+    """`count` more loose thumbs: those that follow the `past` first ones of this seed's draw."""
+    return some_thumbs(profile, past + count, seed)[past:]
+
+
 def shuffled_labels(rows: list[dict], seed: int) -> list[dict]:
     """The rows with their labels dealt anew: as many up and down as before."""
     labels = random.Random(seed).sample([row["label"] for row in rows], len(rows))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,95 +14,53 @@ import numpy as np
 import torch
 from torch import nn
 
-from ftlib.adapters.lora import disable_adapter
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_9.balanced_weights import balanced_weights
 from ftlib.course.lab_3_1_9.binary_loss import binary_loss
+from ftlib.course.lab_3_1_9.looks import batches_before
+from ftlib.course.lab_3_1_9.measures import answered, sampled
 from ftlib.course.lab_3_1_9.reference_point import reference_point
 from ftlib.course.lab_3_1_9.reference_points import RIGHT, Seen, points_by_name, watched_kto
 from ftlib.course.lab_3_1_9.rows import (
     liked,
+    other_thumbs,
     pairs_to_train,
     shuffled_labels,
     some_thumbs,
-    test_rows,
     uneven_thumbs,
-    validation_rows,
 )
 from ftlib.course.records.kit import preference_start
-from ftlib.course.world import describe_answers, preference_judge
 from ftlib.data.pairs import flip_judgements, pairs_to_binary
-from ftlib.evaluation.generate import generate_answers
-from ftlib.evaluation.preference import sampled_logps, win_rate
 from ftlib.training.finetune import finetune
 from ftlib.training.prefer import prefer
 
 BETA = 0.1
 UPS = 20  # thumbs up in an uneven set, at every ratio
 UPS_A_STEP = 1
-SAMPLED = 24  # prompts, of which one answer each is sampled
+WARMUP = 0.1  # of the steps, for every method
+HALF_PULL = 2 * math.acosh(math.sqrt(2)) / BETA  # nats from z0, where KTO pulls half as hard
 DRIFT = 8.0  # times the profile's rate, at which a policy drifts from its reference
 POINT_STEPS = 12
-ANOTHER_DRAW = 1000  # added to the seed: other thumbs than the policy has drifted on
 PARTS = 6  # into which a run's steps are divided where their course is kept
 LOOKS = (0.0, 0.5, 1.0)  # shares of the steps at which a batch is kept
 
 
-# --- measures -------------------------------------------------------------------------------------
-def _split(profile: Profile, split: str) -> tuple[dict, ...]:
-    return validation_rows(profile) if split == "validation" else test_rows(profile)
-
-
-def _prompts(rows: Sequence[dict]) -> list[list[dict]]:
-    return [row["prompt"] for row in rows]
-
-
-@functools.cache
-def first_answers(profile: Profile, split: str) -> tuple[str, ...]:
-    """What the start answers to a split's questions; a fresh adapter changes nothing of it."""
-    model, tokenizer = preference_start(profile, 0)
-    prompts = _prompts(_split(profile, split))
-    return tuple(generate_answers(model, tokenizer, prompts, profile.max_new_tokens))
-
-
-def answered(profile: Profile, model: nn.Module, tokenizer, split: str) -> dict[str, Any]:
-    """Win rate over the start's own answers, and what the answers are like."""
-    rows = _split(profile, split)
-    prompts = _prompts(rows)
-    answers = generate_answers(model, tokenizer, prompts, profile.max_new_tokens)
-    asked = [prompt[-1]["content"] for prompt in prompts]
-    judge = preference_judge(list(rows), profile.preference.judge)
-    first = list(first_answers(profile, split))
-    described = describe_answers(list(rows), answers)
-    return {
-        "wins": float(win_rate(answers, first, judge, asked)),
-        "words": described["words"],
-        "polite": described.get("polite", 0.0),
-        "right": described.get("facts right", 0.0),
-        "answer": answers[0],
-    }
-
-
-def sampled(profile: Profile, model: nn.Module, tokenizer, split: str) -> dict[str, float]:
-    """Of one answer each to `SAMPLED` prompts, drawn from the policy: KL(π‖π_ref) in nats an
-    answer, and the share of polite ones. Greedy answers show the policy's most likely manner,
-    sampled ones its shares.
-    """
-    rows = list(_split(profile, split))[:SAMPLED]
-    longest = profile.max_new_tokens
-    texts, policy, start = sampled_logps(
-        model, tokenizer, _prompts(rows), disable_adapter, max_new_tokens=longest
-    )
-    described = describe_answers(rows, texts)
-    return {
-        "kl": float(np.mean(policy - start)),
-        "polite_sampled": described.get("polite", 0.0),
-    }
-
-
+# --- what a course is kept as ---------------------------------------------------------------------
 def by_parts(values: Sequence[float]) -> list[float]:
     """Means over `PARTS` equal parts of a course."""
     return [float(np.nanmean(part)) for part in np.array_split(values, PARTS)]
+
+
+def course_of(seen: Seen) -> dict[str, Any]:
+    """What a KTO run at `BETA` saw: z0 by parts, the share of steps in which it was as good as 0,
+    and the share of rows that had come so far on the wrong side that KTO pulled at them half as
+    hard as at z0, or less.
+    """
+    return {
+        "z0_course": by_parts(seen.z0),
+        "z0_at_0": seen.share_at_zero(),
+        "wrong_side": seen.share_on_wrong_side(HALF_PULL),
+    }
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -111,6 +70,7 @@ def _options(profile: Profile, seed: int, steps: int, lr: float, batch: int) -> 
         "learning_rate": lr,
         "batch_size": batch,
         "seed": seed,
+        "warmup": WARMUP,
         "max_length": profile.max_length,
         "log_steps": steps,
         "show": False,
@@ -204,6 +164,7 @@ def judgement_trial(
     lr: float,
     source: str = "pairs",
     noise: float = 0.0,
+    point: str = RIGHT,
     split: str = "test",
     binary_loss: Callable = binary_loss,
     reference_point: Callable = reference_point,
@@ -214,7 +175,7 @@ def judgement_trial(
     steps = profile.preference.short_steps
     batch = profile.preference.batch
     torch.manual_seed(seed)
-    course: list[float] = []
+    course: dict[str, Any] = {}
     if method == "DPO":
         train_dpo(profile, model, tokenizer, rows, seed, lr)
     else:
@@ -229,17 +190,18 @@ def judgement_trial(
                 lr,
                 steps,
                 batch,
+                point,
                 binary_loss=binary_loss,
                 reference_point=reference_point,
             )
-            course = by_parts(seen.z0)
+            course = course_of(seen)
         else:
             own = liked(thumbs)
             train_sft(profile, model, tokenizer, own, seed, lr, steps, batch // 2)
     return {
         **answered(profile, model, tokenizer, split),
         **sampled(profile, model, tokenizer, split),
-        "z0_course": course,
+        **course,
     }
 
 
@@ -317,24 +279,23 @@ def drifted_wins(profile: Profile, seed: int) -> float:
 def point_trial(
     profile: Profile,
     seed: int,
-    place: str,
     point: str,
     beta: float,
     lr: float,
     binary_loss: Callable = binary_loss,
     reference_point: Callable = reference_point,
 ) -> dict[str, Any]:
-    """KTO on loose thumbs with one of the reference points; `place`: "near", where the policy
-    begins as its own reference, or "far", where it has drifted from it before the first step.
+    """KTO with one of the reference points on loose thumbs, other ones than those on which the
+    policy has drifted from its reference before the first step.
     """
-    model, tokenizer = preference_start(profile, seed)
-    wins_before = 0.5  # the start against itself
-    if place == "far":
-        model, tokenizer = drifted(profile, seed)
-        wins_before = drifted_wins(profile, seed)
+    model, tokenizer = drifted(profile, seed)
     steps = POINT_STEPS
     batch = profile.preference.batch
-    rows = some_thumbs(profile, steps * batch, seed + ANOTHER_DRAW)
+    past = profile.preference.short_steps * batch
+    rows = other_thumbs(profile, past, steps * batch, seed)
+    before = batches_before(
+        model, tokenizer, rows, batch, seed, profile.max_length, beta, reference_point
+    )
     torch.manual_seed(seed)
     seen = train_kto(
         profile,
@@ -353,8 +314,8 @@ def point_trial(
     ups, downs = seen.means_by_label()
     return {
         **answered(profile, model, tokenizer, "test"),
-        "wins_before": wins_before,
-        "share_up": by_parts(seen.share_up),
+        **before,
+        "wins_before": drifted_wins(profile, seed),
         "mismatched": seen.mismatched,
         "ups": by_parts(ups),
         "downs": by_parts(downs),
