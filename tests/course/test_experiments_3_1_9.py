@@ -2,6 +2,7 @@
 the one thing, the reference points are what their names say.
 """
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,17 @@ import torch
 
 import ftlib as ft
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_9 import experiments, gradients, readings, rows, sweeps, trials
+from ftlib.course.lab_3_1_9 import (
+    experiments,
+    gradients,
+    looks,
+    measures,
+    readings,
+    rows,
+    sweeps,
+    trials,
+)
+from ftlib.course.lab_3_1_9 import readings_of_points as of_points
 from ftlib.course.lab_3_1_9 import reference_points as points
 from ftlib.course.lab_3_1_9.point_explorer import PointExplorer
 from ftlib.course.lab_3_1_9.schematic import draw_kto
@@ -39,8 +50,9 @@ def test_the_thumbs_up_are_held_while_the_ratio_grows():
         steps = trials.UPS // trials.UPS_A_STEP
         assert len(found) == trials.UPS * (1 + ratio)
         assert len(found) % steps == 0 and len(found) // steps >= 2
-    assert ups[0] == ups[1] == ups[2]
-    assert downs[0] <= downs[1] <= downs[2]
+    assert all(found == ups[0] for found in ups)
+    for fewer, more in itertools.pairwise(downs):
+        assert fewer <= more
 
 
 def test_nobody_is_trained_on_and_asked_about():
@@ -58,6 +70,14 @@ def test_nobody_is_trained_on_and_asked_about():
     trained |= {rows.subject(row) for row in rows.pairs_to_train(TINY, 10_000, seed=0)}
     assert not asked["validation"] & asked["test"]
     assert not trained & (asked["validation"] | asked["test"])
+
+
+def test_what_follows_the_drift_are_other_thumbs():
+    """None of the drift's rows: the same draw, gone on with."""
+    numbered = {id(row) for row in rows.some_thumbs(TINY, 160, seed=4)}
+    other = rows.other_thumbs(TINY, 160, 96, seed=4)
+    assert len(other) == 96
+    assert not numbered & {id(row) for row in other}
 
 
 def test_shuffled_labels_keep_texts_and_counts():
@@ -84,6 +104,22 @@ def test_all_methods_get_the_same_wrong_judgements(noise):
     assert len(thumbs) == answers
     imitated = [row["messages"][-1] for row in rows.liked(thumbs)]
     assert imitated == [pair["chosen"][0] for pair in found]
+
+
+# --- judging --------------------------------------------------------------------------------------
+def test_the_judge_has_no_rule_about_length():
+    """Politer, then right, else a tie; `preference_judge` would give the shorter one the win."""
+    facts = {"name": "Haidril", "town": "Gaholm", "job": "carpenter"}
+    row = {"prompt": [{"role": "user", "content": "Describe Haidril."}], "facts": facts}
+    judge = measures.judge_of([row])
+    polite = "Nice to meet you. Haidril is a carpenter from Gaholm."
+    longer = "Nice to meet you. Haidril lives in Gaholm and is a carpenter."
+    wrong = "Nice to meet you. Haidril is a sailor from Gaholm."
+    rude = "Go home. Haidril is a carpenter from Gaholm."
+    assert judge("Describe Haidril.", polite, longer) == 0.5
+    assert judge("Describe Haidril.", polite, wrong) == 1.0
+    assert judge("Describe Haidril.", rude, wrong) == 0.0
+    assert measures.preference_judge([row])("Describe Haidril.", polite, longer) == 1.0
 
 
 # --- reference points -----------------------------------------------------------------------------
@@ -132,6 +168,40 @@ def test_the_watched_loss_is_the_library_s_and_notes_what_it_saw():
     assert seen.batch(0)["z0"] == pytest.approx((batch[2] - batch[3]).mean().item())
 
 
+def test_what_a_run_saw_is_counted():
+    """Steps with z0 as good as 0; rows far on the wrong side in the last third of the steps."""
+    seen = points.Seen()
+    seen.z0 = [0.0, 0.004, 3.0, 2.0]
+    seen.ratios = [[-90.0, 90.0], [0.0, 0.0], [-17.0, 24.0], [-17.0, 18.0]]
+    seen.labels = 4 * [[True, False]]
+    assert seen.share_at_zero() == 0.5
+    assert seen.share_on_wrong_side(18.0) == 3 / 4
+    pull = trials.BETA * torch.sigmoid(torch.tensor(trials.BETA * trials.HALF_PULL))
+    assert pull * (1 - pull / trials.BETA) == pytest.approx(trials.BETA / 8)
+
+
+def test_a_look_compares_both_points_on_the_same_rows(monkeypatch):
+    """Batches go from short rows to long ones. Rows of 8 nats, mismatched 8 too: the right z0 pulls
+    with the steepest slope, 0 with what is left of it there.
+    """
+    _, tokenizer = trials.preference_start(TINY, 0)
+
+    def drifted_logps(model, batch):
+        reference = torch.zeros(len(batch["desirable"]), 2)
+        return reference + 8.0, reference
+
+    monkeypatch.setattr(looks, "batch_logps", drifted_logps)
+    thumbs = rows.some_thumbs(TINY, 16, seed=0)
+    found = looks.batches_before(None, tokenizer, thumbs, 4, 0, TINY.max_length, beta=0.5)
+    assert found["lengths"] == sorted(found["lengths"]) and len(found["lengths"]) == 4
+    assert found["z0_before"] == 4 * [8.0]
+    assert found["pull_right"] == pytest.approx(4 * [4 * 0.5 / 4])
+    sigma = 1 / (1 + np.exp(-4.0))
+    assert found["pull_zero"] == pytest.approx(4 * [4 * 0.5 * sigma * (1 - sigma)])
+    ups = sum(row["label"] for row in thumbs)
+    assert sum(found["up_right"]) == pytest.approx(ups * 0.5 / 4)
+
+
 def test_weights_give_both_kinds_the_same_pull_in_sum():
     """At the reference all slopes are equal, so the share of the pull on one thumb up among ten
     down is one half with target 1.
@@ -167,6 +237,10 @@ def a_result(name, wins):
             metrics = {metric.name: 0.5 for metric in experiment.metrics}
             metrics |= {"wins": won, "wins_before": 0.6, "mismatched": [3.0, 4.0]}
             metrics |= {"ups": [5.0, 6.0], "downs": [1.0, 0.0]}
+            metrics |= {"lengths": [20.0, 40.0], "z0_before": [1.0, 21.0]}
+            metrics |= {"pull_right": [1.0, 1.0], "pull_zero": [0.9, 0.1]}
+            metrics |= {"up_right": [0.5, 0.5], "up_zero": [0.1, 0.1]}
+            metrics |= {"z0_at_0": 0.65, "wrong_side": 0.015}
             metrics["batches"] = 3 * [{**batch, "z0": 3.0, "mismatched": 3.0}]
             record.entries[arm, seed] = Entry(arm, seed, dict(settings), metrics, 1.0, {})
     return Result(experiment, TINY, record, {}, True, "", 0.0)
@@ -182,12 +256,51 @@ def noisy_wins(arm):
 def test_noise_is_compared_by_what_each_method_loses():
     result = a_result("judgements", noisy_wins)
     assert sweeps.losses_to_noise(result) == pytest.approx({"KTO": 0.1, "DPO": 0.3, "SFT": 0.0})
-    assert sweeps.loses_least(result) == "SFT"
+    assert "KTO 10, DPO 30, SFT 0" in sweeps.losses_line(result)
     by_arm = {arm: {"wins": float(np.mean(noisy_wins(arm)))} for arm in result.arms}
     assert readings.fall("KTO", "DPO")(by_arm) == pytest.approx(0.2)
     assert readings.fall("KTO", "SFT")(by_arm) == pytest.approx(-0.1)
     assert sweeps.ahead(result, "noise, DPO", above="k", below="d") == "k"
     assert sweeps.ahead(result, "same judgements", above="k", below="d") == "n"
+    assert sweeps.ahead(result, "40%, DPO", above="k", below="d") == "k"
+    arm = experiments.noise_arm("KTO", 0.4)
+    assert readings.over_start(arm)(by_arm) == pytest.approx(by_arm[arm]["wins"] - 0.5)
+
+
+def test_greedy_is_compared_with_sampled_beside_the_run_without_noise():
+    by_arm = {
+        "SFT, 40% wrong": {"polite": 0.8, "polite_sampled": 0.4},
+        "SFT, 0% wrong": {"polite": 0.9, "polite_sampled": 0.7},
+    }
+    assert readings.hidden_by_greedy("SFT")(by_arm) == pytest.approx(0.2)
+
+
+def test_a_table_has_the_start_and_only_what_is_measured():
+    start = {"wins": 0.5, "polite": 0.25, "polite_sampled": 0.2, "right": 0.7, "words": 8, "kl": 0}
+    judged = a_result("judgements", noisy_wins)
+    first, kto = sweeps.answers_table(judged, ["KTO, 0% wrong"], start)
+    assert first["run"] == "the start" and first["polite"] == "25%"
+    assert set(first) == set(kto) and "KL (nats)" in kto
+    (far,) = sweeps.answers_table(a_result("points", lambda arm: [0.5, 0.6]), ["far: right"])
+    assert "facts right" in far and "KL (nats)" not in far
+
+
+def test_lines_count_steps_and_rows():
+    result = a_result("judgements", noisy_wins)
+    assert "KTO, loose thumbs: 65%" in sweeps.at_zero_line(result, [experiments.LOOSE])
+    line = sweeps.wrong_side_line(result, [experiments.noise_arm("KTO", 0.4)])
+    assert "more than 18 nats" in line and "KTO, 40% wrong: 1.5%" in line
+
+
+def test_the_batches_before_the_first_step_are_compared_on_the_same_rows():
+    result = a_result("points", lambda arm: [0.5, 0.6])
+    by_arm = {"far: right": result.record.entries["far: right", 0].metrics}
+    assert of_points.longer_less_shorter("z0_before")(by_arm) == pytest.approx(20.0)
+    assert of_points.pull_on_longer(by_arm) == pytest.approx(0.1 - 0.5)
+    assert of_points.pull_on_ups(by_arm) == pytest.approx(0.2 - 0.5)
+    shorter, longer = sweeps.lengths_table(result)
+    assert shorter["z0 (nats)"] == "1.0" and longer["z0 (nats)"] == "21.0"
+    assert longer["pull, z0 right"] == "100%" and longer["pull, z0 always 0"] == "10%"
 
 
 def test_the_drift_is_told_with_its_spread_over_batches():
@@ -207,6 +320,15 @@ def test_the_best_rate_says_when_it_is_at_the_edge():
     middle = rates[sorted(rates)[2]]
     inside = a_result("rates", lambda arm: [0.9 if arm == middle else 0.6])
     assert "edge" not in sweeps.rates_line(inside, {"KTO": rates})
+
+
+def test_the_lowest_of_the_best_rates_is_taken():
+    """The second rate is within 5% of the best, the fourth; the first is not."""
+    rates = experiments.rates_of(TINY, "KTO")
+    wins = dict(zip(rates.values(), (0.6, 0.77, 0.5, 0.8, 0.6, 0.3), strict=True))
+    result = a_result("rates", lambda arm: [wins.get(arm, 0.5)])
+    taken = sorted(rates)[1]
+    assert f"taken {taken:.2g}, 77%" in sweeps.rates_line(result, {"KTO": rates})
 
 
 def test_the_explorer_puts_the_batch_on_the_curves():

@@ -120,7 +120,9 @@ POINTS = (
         unit=PULL,
         above=(
             "With z0 = 0 more of the pull is on long rows than with the right z0, on the very same "
-            "rows: they are not those that lie on the flat end."
+            "rows. What pulls is nearness to z0, so the right z0, a mean over the batch, is here "
+            "further from most long rows than 0 is: one number for a batch whose rows have "
+            "drifted unequally far."
         ),
         below=(
             "With z0 = 0 the long batches lose pull to the short ones, on the very same rows: they "
