@@ -176,8 +176,8 @@ def test_what_a_run_saw_is_counted():
     seen.labels = 4 * [[True, False]]
     assert seen.share_at_zero() == 0.5
     assert seen.share_on_wrong_side(18.0) == 3 / 4
-    pull = trials.BETA * torch.sigmoid(torch.tensor(trials.BETA * trials.HALF_PULL))
-    assert pull * (1 - pull / trials.BETA) == pytest.approx(trials.BETA / 8)
+    sigma = torch.sigmoid(torch.tensor(trials.BETA * trials.HALF_PULL))
+    assert sigma * (1 - sigma) == pytest.approx(1 / 4 / 2)  # half of the steepest
 
 
 def test_a_look_compares_both_points_on_the_same_rows(monkeypatch):
@@ -320,6 +320,27 @@ def test_the_best_rate_says_when_it_is_at_the_edge():
     middle = rates[sorted(rates)[2]]
     inside = a_result("rates", lambda arm: [0.9 if arm == middle else 0.6])
     assert "edge" not in sweeps.rates_line(inside, {"KTO": rates})
+
+
+def test_every_rate_is_chosen_by_one_rule(monkeypatch):
+    """Methods and uneven sets are compared at the lowest rate that ties with the best; the rates of
+    an uneven set are laid around the best one itself.
+    """
+    asked = []
+
+    def first_of(lab, experiment, metric, arms, default, profile, tie):
+        asked.append((experiment, metric, tie))
+        return arms[0] if tie else arms[3]
+
+    monkeypatch.setattr(experiments, "best_arm", first_of)
+    rates = sorted(experiments.rates_of(TINY, "KTO"))
+    assert experiments.judgement_arms(TINY)[experiments.LOOSE]["lr"] == rates[0]
+    assert experiments.point_arms(TINY)["far: right"]["lr"] == rates[0]
+    assert set(asked) == {("rates", "wins", experiments.TIE)}
+    around = list(experiments.uneven_rates_of(TINY, "1:1"))
+    assert around == [factor * rates[3] for factor in experiments.AROUND]
+    assert experiments.uneven_arms(TINY)["1:1"]["lr"] == around[0]
+    assert ("uneven-rates", "wins", experiments.TIE) in asked
 
 
 def test_the_lowest_of_the_best_rates_is_taken():

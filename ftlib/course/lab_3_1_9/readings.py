@@ -288,8 +288,8 @@ UNEVEN = (
             "average; whether that is the reason was not tested."
         ),
         none=(
-            "No effect of the weights is shown, each with a rate of its own. The share of the "
-            "pull that is on thumbs up stands above: the weights do change that."
+            "No effect of the weights on the win rate is shown, each with a rate of its own. What "
+            "they do to the share of the pull that is on thumbs up, the line above says."
         ),
     ),
     Claim(

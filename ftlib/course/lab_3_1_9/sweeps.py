@@ -154,7 +154,7 @@ def lengths_table(result: Result) -> list[dict[str, str]]:
     """
     arm = point_arm(RIGHT)
     if not result.has(arm):
-        return []
+        return [{"batches": NOT_MEASURED}]
     settings = result.settings(arm)
     steepest = settings["beta"] / 4 * result.profile.preference.batch  # a batch's, summed
     count = result.values(arm, "lengths").shape[1]
