@@ -328,7 +328,8 @@ def test_every_rate_is_chosen_by_one_rule(monkeypatch):
     """
     asked = []
 
-    def first_of(lab, experiment, metric, arms, default, profile, tie):
+    def first_of(lab, experiment, metric, arms, default, profile, tie, zero):
+        assert zero == 0.5
         asked.append((experiment, metric, tie))
         return arms[0] if tie else arms[3]
 
@@ -344,12 +345,14 @@ def test_every_rate_is_chosen_by_one_rule(monkeypatch):
 
 
 def test_the_lowest_of_the_best_rates_is_taken():
-    """The second rate is within 5% of the best, the fourth; the first is not."""
+    """The second rate's gain over one half is within a tenth of the best's, the fourth's; the
+    first's is not.
+    """
     rates = experiments.rates_of(TINY, "KTO")
-    wins = dict(zip(rates.values(), (0.6, 0.77, 0.5, 0.8, 0.6, 0.3), strict=True))
+    wins = dict(zip(rates.values(), (0.6, 0.78, 0.5, 0.8, 0.6, 0.3), strict=True))
     result = a_result("rates", lambda arm: [wins.get(arm, 0.5)])
     taken = sorted(rates)[1]
-    assert f"taken {taken:.2g}, 77%" in sweeps.rates_line(result, {"KTO": rates})
+    assert f"taken {taken:.2g}, 78%" in sweeps.rates_line(result, {"KTO": rates})
 
 
 def test_the_explorer_puts_the_batch_on_the_curves():

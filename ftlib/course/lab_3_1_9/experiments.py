@@ -25,7 +25,8 @@ LAB = "3.1.9"
 METHODS = ("KTO", "DPO", "SFT")
 FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # of the profile's rate
 MIDDLE = 2.0  # the factor taken while nothing is recorded
-TIE = 0.05  # share of the best win rate within which the lowest rate is taken
+TIE = 0.1  # share of the best gain over the start within which the lowest rate is taken
+START = 0.5  # win rate of the start over itself
 AROUND = (0.5, 1.0, 2.0)  # of the best rate of the method, for each uneven set of thumbs
 NOISE = (0.0, 0.2, 0.4)
 RATIOS = (1, 10)
@@ -102,11 +103,11 @@ def _swept(rates: dict[float, str], settings: dict[str, Any]) -> dict[str, dict[
 def _best(
     profile: Profile, experiment: str, rates: dict[float, str], default: float, tie: float
 ) -> float:
-    """The lowest rate whose win rate on the validation rows is within `tie` of the best; `default`
-    while nothing is recorded.
+    """The lowest rate whose gain over the start on the validation rows is within `tie` of the best;
+    `default` while nothing is recorded.
     """
     arms = list(rates.values())
-    best = best_arm(LAB, experiment, "wins", arms, rates[default], profile, tie)
+    best = best_arm(LAB, experiment, "wins", arms, rates[default], profile, tie, START)
     return next(lr for lr, arm in rates.items() if arm == best)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ftlib.course.lab_3_1_9.experiments import METHODS, NOISE, TIE, noise_arm, point_arm
+from ftlib.course.lab_3_1_9.experiments import METHODS, NOISE, START, TIE, noise_arm, point_arm
 from ftlib.course.lab_3_1_9.reference_points import AS_GOOD_AS_ZERO, RIGHT
 from ftlib.course.lab_3_1_9.trials import HALF_PULL
 from ftlib.course.records.live import Result
@@ -32,8 +32,8 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
     few = f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
     return (
         f"Best rates. {'; '.join(texts)}. With {few} a point and few questions two neighbouring "
-        f"rates are hardly told apart, so the lowest rate within {TIE:.0%} of the best is taken, "
-        "by this one rule for all."
+        f"rates are hardly told apart, so the lowest rate is taken whose gain over one half is "
+        f"within {TIE:.0%} of the best, by this one rule for all."
     )
 
 
@@ -41,7 +41,8 @@ def _rate_text(result: Result, arms: Mapping[float, str]) -> str:
     rates = sorted(arms)
     wins = np.array([result.means(arms[rate], "wins").mean() for rate in rates])
     best = int(wins.argmax())
-    chosen = int(np.argmax(wins >= (1 - TIE) * wins[best]))
+    gains = wins - START
+    chosen = int(np.argmax(gains >= gains[best] - TIE * abs(gains[best])))
     is_inside = 0 < best < len(rates) - 1
     edge = "" if is_inside else ", **at the grid's edge: the best may lie beyond**"
     return (
