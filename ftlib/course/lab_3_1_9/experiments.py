@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_9 import readings, readings_of_points
+from ftlib.course.lab_3_1_9 import readings, readings_of_points, readings_of_uneven
 from ftlib.course.lab_3_1_9.reference_points import (
     MATCHED,
     MATCHED_WITH_GRADIENT,
@@ -153,9 +153,15 @@ def noise_arm(method: str, noise: float) -> str:
     return f"{method}, {noise:.0%} wrong"
 
 
+def at_rate_of(method: str, noise: float, owner: str) -> str:
+    """The arm of a method at the rate that was chosen for another."""
+    return f"{noise_arm(method, noise)}, {owner}'s rate"
+
+
 def judgement_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Three methods on the same judgements, with more and more of them wrong; and KTO on loose
-    thumbs: with their labels, with labels dealt anew, and without a reference point.
+    """Three methods on the same judgements, with more and more of them wrong, each at its own rate;
+    two of them at another's rate, since a choice among neighbouring rates is half a toss; and KTO
+    on loose thumbs: with their labels, with labels dealt anew, and without a reference point.
     """
     rates = {method: chosen_rate(profile, method) for method in METHODS}
     arms: dict[str, dict[str, Any]] = {}
@@ -163,6 +169,13 @@ def judgement_arms(profile: Profile) -> dict[str, dict[str, Any]]:
         for method in METHODS:
             settings = {"method": method, "lr": rates[method], "noise": noise}
             arms[noise_arm(method, noise)] = settings
+    for method, noise, owner in (
+        ("DPO", 0.0, "KTO"),
+        ("DPO", NOISE[-1], "KTO"),
+        ("KTO", 0.0, "SFT"),
+    ):
+        own = arms[noise_arm(method, noise)]
+        arms[at_rate_of(method, noise, owner)] = {**own, "lr": rates[owner]}
     thumbs = {"method": "KTO", "lr": rates["KTO"], "source": "thumbs"}
     arms[LOOSE] = thumbs
     arms[SHUFFLED] = {**thumbs, "source": "shuffled thumbs"}
@@ -234,7 +247,7 @@ EXPERIMENTS = (
         arms=uneven_arms,
         metrics=(*ANSWERED, Metric("share_up", "share of the pull that is on thumbs up")),
         inputs=_inputs,
-        claims=readings.UNEVEN,
+        claims=readings_of_uneven.UNEVEN,
         live=("1:1",),
     ),
     Experiment(

@@ -1,4 +1,4 @@
-"""The claims of lab 3.1.9 on judgements and uneven thumbs, with what to conclude in each case."""
+"""The claims of lab 3.1.9 on judgements, with what to conclude in each case."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
 SHARE = "of the win rate"
+KTO_RATE = ", KTO's rate"
+SFT_RATE = ", SFT's rate"
 TIE_OF_START = 0.5  # win rate of the start against itself
 
 ByArm = Mapping[str, Mapping[str, Any]]
 
 
-def fall(method: str, others: str) -> Contrast:
+def fall(method: str, others: str, rate: str = "") -> Contrast:
     """What 40% wrong judgements cost `method`, less what they cost `others`, in win rate: above 0,
-    it loses less.
+    it loses less. `rate`: what the names of the others' arms end in.
     """
-    arms = tuple(f"{name}, {noise} wrong" for name in (method, others) for noise in ("0%", "40%"))
+    own = (f"{method}, 0% wrong", f"{method}, 40% wrong")
+    arms = (*own, f"{others}, 0% wrong{rate}", f"{others}, 40% wrong{rate}")
 
     def compare(by_arm: ByArm) -> float:
         right, wrong, other_right, other_wrong = (by_arm[arm]["wins"] for arm in arms)
@@ -75,6 +78,23 @@ CLEAN = (
         ),
     ),
     Claim(
+        "one rate",
+        "win rate, KTO − DPO, both at KTO's rate",
+        difference("wins", "KTO, 0% wrong", f"DPO, 0% wrong{KTO_RATE}"),
+        "none",
+        unit=SHARE,
+        above="At one rate, KTO's, KTO is ahead of DPO as well, so that a rate is not the reason.",
+        below=(
+            "At one rate, KTO's, DPO is ahead. Where the line above has it the other way round, "
+            "what was compared there were two rates."
+        ),
+        none=(
+            "At one rate, KTO's, no difference to DPO is shown. Where the line above shows one, it "
+            "is one of methods *with the rates that the rule took for them*, and neighbouring "
+            "rates are half a toss."
+        ),
+    ),
+    Claim(
         "against SFT",
         "win rate, KTO − SFT on the liked answers",
         difference("wins", "KTO, 0% wrong", "SFT, 0% wrong"),
@@ -93,6 +113,19 @@ CLEAN = (
             "No difference to plain imitation of the liked answers is shown, so these runs do not "
             "show what the thumbs down are worth. Try the baseline before you build anything on "
             "thumbs."
+        ),
+    ),
+    Claim(
+        "SFT, one rate",
+        "win rate, KTO − SFT on the liked answers, both at SFT's rate",
+        difference("wins", f"KTO, 0% wrong{SFT_RATE}", "SFT, 0% wrong"),
+        "above",
+        unit=SHARE,
+        above="At one rate, SFT's, KTO is ahead of imitation.",
+        below="At one rate, SFT's, imitation is ahead as well.",
+        none=(
+            "At one rate, SFT's, no difference to imitation is shown: what the line above shows, "
+            "if it shows something, rests on the rates that were taken."
         ),
     ),
     Claim(
@@ -202,6 +235,16 @@ NOISY = (
         ),
     ),
     Claim(
+        "noise, one rate",
+        "loss of win rate from 0% to 40% wrong, DPO's − KTO's, both at KTO's rate",
+        fall("KTO", "DPO", KTO_RATE),
+        "above",
+        unit=SHARE,
+        above="At one rate wrong judgements cost KTO less than DPO.",
+        below="At one rate wrong judgements cost KTO more than DPO.",
+        none="At one rate no difference to DPO is shown in what wrong judgements cost.",
+    ),
+    Claim(
         "noise, SFT",
         "loss of win rate from 0% to 40% wrong, SFT's − KTO's",
         fall("KTO", "SFT"),
@@ -246,90 +289,3 @@ NOISY = (
 )
 
 JUDGEMENTS = (*CLEAN, *NOISY)
-
-# --- uneven thumbs --------------------------------------------------------------------------------
-UNEVEN = (
-    Claim(
-        "more downs",
-        "win rate, 1:10 − 1:1, the same thumbs up, weights 1",
-        difference("wins", "1:10", "1:1"),
-        "below",
-        unit=SHARE,
-        above=(
-            "Ten times as many thumbs down on top of the same thumbs up help, even with weights 1. "
-            "Two things come with them: a batch of eleven rows in place of two, and a z0 from as "
-            "many. Which of the three helps, these runs do not separate."
-        ),
-        below=(
-            "Adding thumbs down hurts, although no thumb up is lost and the batch is larger, "
-            "eleven rows in place of two, with a z0 from as many: scarcity of thumbs up is not "
-            "the reason. How far the balance of the pull is, the weights below test."
-        ),
-        none=(
-            "With the thumbs up held no harm of imbalance is shown. The batch grows along with "
-            "the thumbs down, from two rows to eleven, and z0 comes from as many: a harm of the "
-            "imbalance and a gain of the larger batch could hide each other."
-        ),
-    ),
-    Claim(
-        "weights",
-        "win rate at 1:10, weighted (target 1) − weights 1",
-        difference("wins", "1:10, weighted 1", "1:10"),
-        "above",
-        unit=SHARE,
-        above=(
-            "The weights help: rows, batches and steps are the same, and each of the two had a "
-            "rate of its own, so it is the balance of the pull that counts, not the size of the "
-            "loss."
-        ),
-        below=(
-            "The weights hurt here, with the same rows, batches and steps, and a rate of its own "
-            "for each of the two. They make every step depend on the one thumb up in it, on "
-            "average; whether that is the reason was not tested."
-        ),
-        none=(
-            "No effect of the weights on the win rate is shown, each with a rate of its own. What "
-            "they do to the share of the pull that is on thumbs up, the line above says."
-        ),
-    ),
-    Claim(
-        "worth of downs",
-        "win rate, 1:10 weighted (target 1) − 1:1",
-        difference("wins", "1:10, weighted 1", "1:1"),
-        "none",
-        unit=SHARE,
-        above=(
-            "Once weighted, the additional thumbs down, with the larger batch that comes of them, "
-            "are worth having: use them all rather than throwing nine tenths away to be balanced."
-        ),
-        below=(
-            "Even weighted, the additional thumbs down do harm: balancing by throwing rows away "
-            "would have been better here than balancing by weights."
-        ),
-        none=(
-            "Once weighted, neither harm nor gain of the additional thumbs down is shown. What "
-            "they cost is certain: a step scores eleven rows in place of two."
-        ),
-    ),
-    Claim(
-        "against SFT",
-        "win rate, 1:10 weighted (target 1) − SFT on the thumbs up",
-        difference("wins", "1:10, weighted 1", "SFT on the ups"),
-        "above",
-        unit=SHARE,
-        above=(
-            "KTO gets more out of few thumbs up and many down than one pass of imitation over the "
-            "few. It saw 220 answers, eleven a step; SFT saw 20, one a step. More passes of SFT "
-            "were not tried."
-        ),
-        below=(
-            "One pass of imitation over the 20 thumbs up, one a step, does better than KTO with "
-            "200 thumbs down on top of them. When the liked answers hold all that is wanted, as "
-            "here, that is hard to beat."
-        ),
-        none=(
-            "No difference to imitation of the few thumbs up is shown, although KTO saw 220 "
-            "answers, eleven a step, and SFT 20, one a step. Try the cheap baseline first."
-        ),
-    ),
-)
