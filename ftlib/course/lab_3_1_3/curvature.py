@@ -1,6 +1,6 @@
-"""What noise on the embeddings does to second order, and exactly: the loss rises by half the noise's
-variance times the trace of the loss's Hessian; and the first normalisation turns its size into an
-angle.
+"""What noise on the embeddings does to the loss, to second order: it rises by half the noise's
+variance times the trace of the loss's Hessian. And what the first normalisation makes of the noise:
+it turns its size into an angle.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class LossAt:
-    """The mean loss per answer token as a function of a shift of the embeddings, in fp64, with the
-    model's weights as they are.
+    """The mean loss per answer token as a function of a shift of the embeddings, in fp64 but for
+    what the model itself takes in fp32 (norms, softmax); its weights as they are.
 
     `batch`: input_ids, attention_mask (B, T) and labels. A shift (B, T, d) counts on real tokens
     only.

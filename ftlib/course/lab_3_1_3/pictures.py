@@ -139,7 +139,7 @@ def over_alpha(
     result: Result, metric: str, arms: Mapping[float, str], title: str, ax: Axes | None = None
 ) -> Figure:
     """The metric by alpha, equally spaced, so that 0 has a place."""
-    places = dict(enumerate(arms.values()))
+    places: dict[float, str] = dict(enumerate(arms.values()))
     figure = figures.sweep(result, metric, {"uniform": places}, title, "alpha", log_x=False, ax=ax)
     axes = ax or figure.axes[0]
     axes.set_xticks(range(len(arms)), [f"{alpha:g}" for alpha in arms])
@@ -148,7 +148,7 @@ def over_alpha(
 
 def draw_kinds(result: Result, ax: Axes) -> None:
     """Test loss of fresh uniform, fresh Gaussian and frozen noise by alpha."""
-    series = {}
+    series: dict[str, dict[float, str]] = {}
     for kind in ("uniform", "Gaussian", "frozen"):
         arms = [alpha_arm(0)]
         arms += [alpha_arm(alpha, kind) for alpha in CONTROL_ALPHAS]
