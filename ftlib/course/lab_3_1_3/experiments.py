@@ -15,13 +15,14 @@ from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
 LAB = "3.1.3"
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the profile's rate
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the profile's rate
+FAST = 4.0  # times the best rate: where fine-tuning overfits before it ends
 ALPHAS = (0.5, 1.0, 2.0, 5.0, 10.0)
-CONTROL_ALPHAS = (2.0, 5.0, 10.0)  # of Gaussian and frozen noise: less does nothing to control
+CONTROL_ALPHAS = (5.0, 10.0)  # of Gaussian and frozen noise: less does nothing to control
 STRENGTHS: dict[str, tuple[float, ...]] = {
-    "alpha": (2.0, 5.0, 10.0, 20.0, 40.0),
+    "alpha": ALPHAS,
     "dropout": (0.05, 0.1, 0.2, 0.4, 0.6),
-    "weight_decay": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "weight_decay": (0.1, 0.3, 1.0, 3.0, 10.0),
 }
 SIGNS = {"alpha": "alpha", "dropout": "dropout", "weight_decay": "weight decay"}
 MIDDLE = 2  # of five: what is taken while a sweep has no record
@@ -104,14 +105,18 @@ def best_noised_rate(profile: Profile) -> float:
 
 
 # --- comparing ------------------------------------------------------------------------------------
+def fast_rate(profile: Profile) -> float:
+    """A rate at which the run without noise overfits."""
+    return FAST * best_rate(profile)
+
+
 def course_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Without noise, and at the best alpha with its own rate."""
+    """Without noise at its best rate; without and with noise where fine-tuning overfits."""
+    fast = fast_rate(profile)
     return {
-        "no noise": {"lr": best_rate(profile), "alpha": 0.0},
-        "best alpha": {
-            "lr": best_noised_rate(profile),
-            "alpha": best_strength(profile, "alpha"),
-        },
+        "best rate": {"lr": best_rate(profile), "alpha": 0.0},
+        "fast": {"lr": fast, "alpha": 0.0},
+        "fast, alpha 10": {"lr": fast, "alpha": 10.0},
     }
 
 
@@ -123,7 +128,9 @@ def alpha_arm(alpha: float, kind: str = "uniform") -> str:
 
 
 def compare_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every alpha; the controls; the best alpha with its own rate; the ordinary regularisers."""
+    """Every alpha, the controls, the best alpha with its own rate and the ordinary regularisers;
+    and noise where fine-tuning overfits.
+    """
     lr = best_rate(profile)
     best = best_strength(profile, "alpha")
     arms: dict[str, dict[str, Any]] = {alpha_arm(0): {"lr": lr}}
@@ -136,6 +143,9 @@ def compare_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     arms["best alpha"] = {"lr": best_noised_rate(profile), "alpha": best}
     for setting in ("dropout", "weight_decay"):
         arms[SIGNS[setting]] = {"lr": lr, setting: best_strength(profile, setting)}
+    fast = fast_rate(profile)
+    arms["fast"] = {"lr": fast}
+    arms["fast, alpha 10"] = {"lr": fast, "alpha": 10.0}
     return arms
 
 
@@ -173,7 +183,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="courses",
-        title="Both losses on the way, without noise and at the best alpha",
+        title="Both losses on the way, at the best rate and where fine-tuning overfits",
         trial=course_trial,
         arms=course_arms,
         metrics=(
@@ -184,6 +194,7 @@ EXPERIMENTS = (
         ),
         inputs=_inputs,
         claims=readings.COURSES,
+        live=(),
     ),
     Experiment(
         name="noise",
@@ -193,13 +204,14 @@ EXPERIMENTS = (
         metrics=(
             LOSS,
             OWN,
-            Metric("noised_loss", "test loss under noise", "nats a token", True),
+            Metric("rise", "rise of the test loss under noise", "nats a token", True),
+            Metric("own_rise", "rise of the loss on rows trained on, under noise", "nats a token"),
             Metric("loss_without_shift", "test loss without the shift", "nats a token", True),
             Metric("score", "score of an answer", resolution=1 / ASKED),
             Metric("right", "facts right", "an answer", resolution=1 / ASKED),
             Metric("wrong", "facts wrong", "an answer", True, resolution=1 / ASKED),
-            Metric("copied", "runs of five words copied from training answers", "share", True),
-            Metric("distinct", "runs of three words that differ", "share"),
+            Metric("copied", "copied runs of five words", "share", True),
+            Metric("distinct", "different runs of three words", "share"),
             Metric("words", "length of an answer", "words", resolution=1 / ASKED),
         ),
         inputs=_inputs,

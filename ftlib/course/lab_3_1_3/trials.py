@@ -37,11 +37,13 @@ from ftlib.evaluation.generate import generate_answers
 from ftlib.models.load import load_model
 from ftlib.training.finetune import finetune
 
-SHARE = 4  # each run trains on a quarter of the rows, drawn by its seed
+SHARE = 5  # each run trains on a fifth of the rows, drawn by its seed
 EPOCHS = 10
-LOOKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # shares of the steps at which a course is looked at
-LOOKED_AT = 32  # validation rows at each look
-ASKED = 52  # test requests that are answered
+LOOKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # shares of the steps at which a course is looked at
+LOOKED_AT = 22  # validation rows at each look
+TESTED = 56  # test rows whose loss is taken
+ASKED = 36  # of these that are answered too
+NOISED = 24  # of these that are read under noise too
 AT_TEST = 10.0  # alpha of the noise under which every model is tested as well
 SHOWN = 3  # answers that are kept
 
@@ -70,7 +72,7 @@ def validation_rows(profile: Profile) -> list[dict]:
 
 def test_rows(profile: Profile) -> list[dict]:
     """Again others, in phrasings of their own, on which runs are compared."""
-    return list(rows_of(profile, "open_test"))[: 2 * ASKED]
+    return list(rows_of(profile, "open_test"))[:TESTED]
 
 
 @functools.cache
@@ -267,7 +269,7 @@ def compare_trial(
 
 # --- measures -------------------------------------------------------------------------------------
 def noised_loss(profile: Profile, model: nn.Module, tokenizer, rows, seed: int) -> float:
-    """The loss with fresh noise of alpha `AT_TEST` left on."""
+    """The loss with fresh noise of alpha `AT_TEST` left on, one draw."""
     torch.manual_seed(seed)
 
     def run() -> float:
@@ -277,18 +279,22 @@ def noised_loss(profile: Profile, model: nn.Module, tokenizer, rows, seed: int) 
 
 
 def measured(profile: Profile, model: nn.Module, tokenizer, rows, seed: int) -> dict[str, Any]:
-    """Loss on the rows trained on, on test rows and on these under noise; what the answers to test
-    requests are like.
+    """Loss on the rows trained on and on test rows, and how it rises under noise; what the answers
+    to test requests are like.
     """
     test = test_rows(profile)
     asked = test[:ASKED]
     prompts = [row["messages"][:1] for row in asked]
     answers = generate_answers(model, tokenizer, prompts, profile.open.max_new_tokens)
     loss = held_out_loss(model, tokenizer, test, profile.open.length)
+    own = held_out_loss(model, tokenizer, rows, profile.open.length)
+    noised = test[:NOISED]
+    clean = held_out_loss(model, tokenizer, noised, profile.open.length)
     return {
-        "own_loss": held_out_loss(model, tokenizer, rows, profile.open.length),
         "loss": loss,
-        "noised_loss": noised_loss(profile, model, tokenizer, asked, seed),
+        "own_loss": own,
+        "rise": noised_loss(profile, model, tokenizer, noised, seed) - clean,
+        "own_rise": noised_loss(profile, model, tokenizer, rows, seed) - own,
         "loss_without_shift": loss,
         **describe(answers, asked, rows),
         "answers": answers[:SHOWN],
