@@ -42,7 +42,6 @@ def draw_parts(
         ylim=(0, 1.12),
     )
     ax.legend(fontsize="small")
-    plt.close(figure)
     return figure
 
 
@@ -63,7 +62,6 @@ def draw_rises(alphas: Sequence[float], risen: Sequence[float], predicted: Seque
     ax.set_xticks(list(alphas), [f"{alpha:g}" for alpha in alphas])
     ax.minorticks_off()
     ax.legend(fontsize="small")
-    plt.close(figure)
     return figure
 
 
@@ -78,15 +76,22 @@ def by_setting(result: Result, setting: str) -> dict[float, str]:
     return found
 
 
+def _mark(ax: Axes, arms: Mapping[float, str]) -> None:
+    """Ticks at the values that were tried."""
+    places = sorted(arms)
+    ax.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
+    ax.minorticks_off()
+
+
 def draw_rates(clean: Result, noised: Result) -> Figure:
     """Validation loss over the rate, without noise and at the best alpha, side by side."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8.8, 3.4), sharey=True, layout="constrained")
     for ax, result, title in zip(
         axes, (clean, noised), ("Without noise", "At the best alpha"), strict=True
     ):
         series = {"validation loss": by_setting(result, "lr")}
         figures.sweep(result, METRIC, series, title, "learning rate", ax=ax)
-    plt.close(figure)
+        _mark(ax, series["validation loss"])
     return figure
 
 
@@ -113,12 +118,13 @@ def choice_line(results: Mapping[str, Result], setting: str, text: str) -> str:
 
 def draw_strengths(result: Result) -> Figure:
     """Validation loss over alpha, dropout and weight decay, a panel each."""
-    figure, axes = plt.subplots(1, len(STRENGTHS), figsize=(9.4, 3.2), sharey=True)
+    size = (9.4, 3.2)
+    figure, axes = plt.subplots(1, len(STRENGTHS), figsize=size, sharey=True, layout="constrained")
     for ax, setting in zip(axes, STRENGTHS, strict=True):
         name = SIGNS[setting]
         series = {name: by_setting(result, setting)}
         figures.sweep(result, METRIC, series, f"By {name}", name, ax=ax)
-    plt.close(figure)
+        _mark(ax, series[name])
     return figure
 
 

@@ -43,7 +43,7 @@ def _draw_ball(ax: Axes, norm: float, radius: float) -> None:
     _arrow(ax, (0, 0), (norm, 0))
     ax.add_patch(Circle((norm, 0), radius, linewidth=1.2, alpha=0.9, **NOISE))
     ax.plot(norm, 0, "o", color="black", markersize=4)
-    ax.text(norm / 2, 0.06 * norm, f"embedding, norm {norm:.2f}", ha="center", fontsize=8)
+    ax.text(0, 0.06 * norm, f"embedding, norm {norm:.2f}", ha="left", fontsize=8)
     ax.text(
         norm,
         -radius,
