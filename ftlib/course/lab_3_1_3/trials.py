@@ -40,7 +40,8 @@ from ftlib.training.finetune import finetune
 SHARE = 5  # each run trains on a fifth of the rows, drawn by its seed
 EPOCHS = 10
 LOOKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # shares of the steps at which a course is looked at
-LOOKED_AT = 22  # validation rows at each look
+VALIDATED = 52  # validation rows, in all
+LOOKED_AT = 22  # of these at each look of a course
 TESTED = 56  # test rows whose loss is taken
 ASKED = 36  # of these that are answered too
 NOISED = 24  # of these that are read under noise too
@@ -67,7 +68,7 @@ def run_steps(profile: Profile) -> int:
 
 def validation_rows(profile: Profile) -> list[dict]:
     """Other requests, in phrasings of training, on which settings are chosen."""
-    return list(rows_of(profile, "open_validation"))
+    return list(rows_of(profile, "open_validation"))[:VALIDATED]
 
 
 def test_rows(profile: Profile) -> list[dict]:
