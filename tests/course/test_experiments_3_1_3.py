@@ -189,3 +189,29 @@ def test_controls_differ_from_neftune_in_their_kind_alone():
         own = arms[experiments.alpha_arm(alpha)]
         for kind in ("Gaussian", "frozen"):
             assert arms[experiments.alpha_arm(alpha, kind)] == {**own, "kind": kind}
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Two steps on two rows, and two rows to be measured on."""
+    monkeypatch.setattr(trials, "run_steps", lambda profile: 2)
+    rows = trials.run_rows(TINY, 0)[:2]
+    monkeypatch.setattr(trials, "run_rows", lambda profile, seed: rows)
+    for name in ("TESTED", "ASKED", "NOISED", "VALIDATED", "LOOKED_AT"):
+        monkeypatch.setattr(trials, name, 2)
+    monkeypatch.setattr(trials, "LOOKS", (0.5, 1.0))
+
+
+@pytest.mark.parametrize("name", ["strengths", "courses", "noise"])
+def test_a_trial_measures_all_that_its_experiment_names(short, name):
+    experiment = next(own for own in experiments.EXPERIMENTS if own.name == name)
+    settings = list(experiment.arms(TINY).values())[-1]
+    found = experiment.trial(TINY, 0, **settings)
+    assert {metric.name for metric in experiment.metrics} <= set(found)
+
+
+def test_frozen_noise_alone_changes_the_loss_when_it_is_taken_away_at_test(short):
+    fresh = trials.compare_trial(TINY, 0, lr=1e-3, alpha=ALPHA, kind="hidden")
+    assert fresh["loss_without_shift"] == fresh["loss"]
+    frozen = trials.compare_trial(TINY, 0, lr=1e-3, alpha=ALPHA, kind="frozen")
+    assert frozen["loss_without_shift"] != frozen["loss"]
