@@ -16,7 +16,7 @@ from ftlib.course.records.store import best_arm
 
 LAB = "3.1.3"
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the profile's rate
-FAST = 3.0  # times the best rate: where fine-tuning overfits before it ends
+FAST = 4.0  # times the best rate: where fine-tuning overfits before it ends
 ALPHAS = (0.5, 1.0, 2.0, 5.0, 10.0)
 CONTROL_ALPHAS = (5.0, 10.0)  # of Gaussian and frozen noise: less does nothing to control
 STRENGTHS: dict[str, tuple[float, ...]] = {
