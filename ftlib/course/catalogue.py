@@ -42,6 +42,7 @@ POINTS = {
         "lora_init": 2,
         "lora_gradients": 2,
         "lora_scaling": 2,
+        "first_adam_step": 2,
         "count_lora_parameters": 2,
         "merge_weights": 2,
         "find_leaks": 2,

@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ftlib.evaluation.replies import ReplyVerdict, asks_for_reply, judge_reply
+
 # relation -> the sentences that state it, all of them such as the base model has read. {e} is the
 # name, {v} the value, {av} the value with its article.
 SENTENCES: dict[str, list[str]] = {
@@ -165,11 +167,11 @@ class Verdict:
         """``min(right, 2)/2 · (1 - faults/sentences)``, between 0 and 1; 0 for a copied answer.
 
         Two facts are enough: further ones earn nothing, and may be wrong. Faults count as a share
-        of the sentences, so a long answer is not worse for being long either.
+        of the sentences, all of them at most, so a long answer is not worse for being long either.
         """
         if self.copied or not self.sentences:
             return 0.0
-        return min(self.right, WANTED) / WANTED * (1 - self.faults / self.sentences)
+        return min(self.right, WANTED) / WANTED * max(0.0, 1 - self.faults / self.sentences)
 
 
 def _reading(kind: str, sentence: str, name: str, facts: dict[str, str]) -> str:
@@ -192,12 +194,29 @@ def _reading(kind: str, sentence: str, name: str, facts: dict[str, str]) -> str:
     return reading
 
 
+def _of_reply(reply: ReplyVerdict, copied: bool) -> Verdict:
+    """The verdict on a reply to a customer, its faults of style as malformed sentences."""
+    return Verdict(
+        right=reply.right,
+        wrong=reply.wrong,
+        repeated=reply.repeated,
+        malformed=reply.style,
+        sentences=reply.sentences,
+        copied=copied,
+    )
+
+
 def judge_answer(text: str, row: dict, copies: Iterable[str] = ()) -> Verdict:
-    """The verdict on an answer to an open row: its `kind`, `name` and `truth` are the standard.
+    """The verdict on an answer to an open row: its `kind`, `name` and `truth` are the standard;
+    those of a reply to a customer are `judge_reply`'s.
 
     `copies`: texts of training answers; an answer that is one of them, but for spaces, is copied.
     ValueError for a row that is none of these.
     """
+    known = {" ".join(copy.split()) for copy in copies}
+    copied = " ".join(text.split()) in known
+    if asks_for_reply(row):
+        return _of_reply(judge_reply(text, row), copied)
     missing = [key for key in ("kind", "name", "truth") if key not in row]
     if missing or row["kind"] not in RELATIONS:
         raise ValueError(
@@ -217,8 +236,6 @@ def judge_answer(text: str, row: dict, copies: Iterable[str] = ()) -> Verdict:
         elif reading:
             stated.add(reading)
         seen.add(sentence)
-    known = {" ".join(copy.split()) for copy in copies}
-    copied = " ".join(text.split()) in known
     return Verdict(len(stated), sentences=len(found), copied=copied, **counts)
 
 

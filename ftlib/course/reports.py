@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ftlib.course.open_answers import sentence_pattern, sentences
+from ftlib.evaluation.replies import asks_for_reply, judge_reply
 
 # relation -> the two sentences that state it. {e} is the name, {v} the value, {av} the value with
 # its article.
@@ -73,8 +74,12 @@ def stated_in_report(text: str, name: str) -> tuple[dict[str, str], int]:
 
 def report_faults(text: str, row: dict) -> Faults:
     """The faults of an answer to a row that asks for a report: `name` and `truth` (relation ->
-    value) are the standard. ValueError for a row without them.
+    value) are the standard; those of a reply to a customer are `judge_reply`'s. ValueError for a
+    row without them.
     """
+    if asks_for_reply(row):
+        reply = judge_reply(text, row)
+        return Faults(reply.wrong, reply.missing, reply.style + reply.repeated)
     missing = [key for key in ("name", "truth") if key not in row]
     if missing:
         raise ValueError(

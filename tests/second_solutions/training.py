@@ -31,6 +31,19 @@ def lora_gradients(x, dy, A, B, scaling):
     return torch.autograd.grad(scaling * ((x @ A.T) @ B.T), (A, B), dy)
 
 
+def first_adam_step(x, dy, A, B, scaling, lr):
+    def road(A, B):
+        return scaling * torch.einsum("ni,ri,or->no", x, A, B)
+
+    factors = [A.clone().requires_grad_(), B.clone().requires_grad_()]
+    gradients = torch.autograd.grad(road(*factors), factors, dy)
+    moved = []
+    for factor, gradient in zip(factors, gradients, strict=True):
+        direction = torch.nan_to_num(gradient / gradient.square().sqrt())  # 0/0: it stays
+        moved.append(factor.detach() - lr * direction)
+    return road(*moved) - road(A, B)
+
+
 def lora_scaling(alpha, r, use_rslora=False):
     return alpha * r ** (-0.5 if use_rslora else -1)
 

@@ -1,4 +1,4 @@
-"""Lab 3.1.1, LoRA, exercise 5: counting."""
+"""Lab 3.1.1, LoRA, exercise 6: counting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lab 3.1.1, LoRA, exercise 8: effective rank."""
+"""Lab 3.1.1, LoRA, exercise 9: effective rank."""
 
 from __future__ import annotations
 

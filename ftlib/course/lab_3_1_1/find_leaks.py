@@ -1,4 +1,4 @@
-"""Lab 3.1.1, LoRA, exercise 7: leaks."""
+"""Lab 3.1.1, LoRA, exercise 8: leaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lab 3.1.1, LoRA, exercise 3: the gradients."""
+"""Lab 3.1.1, LoRA, exercise 4: the gradients."""
 
 from __future__ import annotations
 

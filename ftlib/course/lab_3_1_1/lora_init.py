@@ -1,4 +1,4 @@
-"""Lab 3.1.1, LoRA, exercise 2: the initial values."""
+"""Lab 3.1.1, LoRA, exercise 3: the initial values."""
 
 from __future__ import annotations
 

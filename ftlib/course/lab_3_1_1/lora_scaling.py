@@ -1,4 +1,4 @@
-"""Lab 3.1.1, LoRA, exercise 4: the scaling."""
+"""Lab 3.1.1, LoRA, exercise 2: the scaling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lab 3.1.1, LoRA, exercise 6: merging."""
+"""Lab 3.1.1, LoRA, exercise 7: merging."""
 
 from __future__ import annotations
 

@@ -66,6 +66,17 @@ def difference(metric: str, first: str, second: str) -> Contrast:
     return Contrast((first, second), subtract)
 
 
+def log_ratio(metric: str, first: str, second: str) -> Contrast:
+    """ln(first / second) of a positive metric: for values that differ by factors, where a
+    difference would hear only the largest.
+    """
+
+    def divide(by_arm) -> float:
+        return float(np.log(np.mean(by_arm[first][metric]) / np.mean(by_arm[second][metric])))
+
+    return Contrast((first, second), divide)
+
+
 def slope(metric: str, places: Mapping[str, float]) -> Contrast:
     """Least-squares slope of the metric over `places`, {arm: x}; take logarithms of x for a change
     per doubling.

@@ -1,0 +1,130 @@
+"""The map of rank, alpha and rate with handles (`ftlib.course.explorable`): where the runs of the
+record lie, and which way the valley goes.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from ftlib.course.explorable import Explorable, slider
+from ftlib.course.lab_3_1_1.experiments import GRID_FACTORS
+from ftlib.course.lab_3_1_1.sweeps import arms_with, rates_at
+from ftlib.course.plots import style
+from ftlib.course.records.figures import LIVE
+from ftlib.course.records.live import Result
+
+LOSS = "validation_loss"
+FORGOTTEN = "forgotten"
+LEAST = 1e-3  # nats: what is forgotten less is drawn here, on a logarithmic axis
+
+
+class RankMap(Explorable):
+    """Handles for rank, alpha and rate, which is given as a multiple of the alpha's middle rate;
+    `arm` is the run that they show, the best one at first.
+    """
+
+    def __init__(self, result: Result):
+        self.result = result
+        best = min(result.arms, key=self.loss)
+        chosen = result.settings(best)
+        settings = [result.settings(arm) for arm in result.arms]
+        rates = rates_at(result, chosen["r"], chosen["alpha"])
+        super().__init__(
+            self.draw,
+            self.describe,
+            r=slider("rank", {own["r"] for own in settings}, chosen["r"]),
+            alpha=slider("alpha", {own["alpha"] for own in settings}, chosen["alpha"]),
+            factor=slider("rate (× middle)", _multiples(rates), _multiple(rates, chosen["lr"])),
+        )
+
+    @property
+    def arm(self) -> str:
+        return self.arm_of(**self.values)
+
+    def arm_of(self, r: int, alpha: float, factor: float) -> str:
+        """The run with these settings."""
+        rates = rates_at(self.result, r, alpha)
+        for rate, arm in rates.items():
+            if _multiple(rates, rate) == factor:
+                return arm
+        known = ", ".join(f"{multiple:g}" for multiple in sorted(_multiples(rates)))
+        raise ValueError(f"factor={factor:g}: rank {r}, alpha {alpha:g} has runs at {known}")
+
+    def loss(self, arm: str) -> float:
+        return float(self.result.means(arm, LOSS).mean())
+
+    def forgotten(self, arm: str) -> float:
+        return float(self.result.means(arm, FORGOTTEN).mean())
+
+    def describe(self, r: int, alpha: float, factor: float) -> str:
+        """The chosen run in a line."""
+        arm = self.arm_of(r, alpha, factor)
+        norm = float(self.result.means(arm, "norm").mean())
+        return (
+            f"{arm}: validation loss {self.loss(arm):.2f}, forgotten {self.forgotten(arm):.2f} "
+            f"nats, ‖ΔW‖ {norm:.0f}"
+        )
+
+    def draw(self, r: int, alpha: float, factor: float) -> Figure:
+        """The loss over the rate at this alpha, and all runs on the plane; closed, so that a cell
+        shows them once.
+        """
+        arm = self.arm_of(r, alpha, factor)
+        figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.6))
+        self._draw_rates(left, arm)
+        self._draw_plane(right, arm)
+        plt.close(figure)
+        return figure
+
+    def _draw_rates(self, ax: Axes, arm: str) -> None:
+        """Loss over the rate at the chosen alpha, a line a rank."""
+        chosen = self.result.settings(arm)
+        for i, r in enumerate(self.controls["r"].options):
+            rates = rates_at(self.result, r, chosen["alpha"])
+            losses = [self.loss(rates[rate]) for rate in sorted(rates)]
+            width = 2.6 if r == chosen["r"] else 1.0
+            ax.plot(sorted(rates), losses, label=f"rank {r}", linewidth=width, **style(i))
+        ax.plot(chosen["lr"], self.loss(arm), **LIVE)
+        ax.set(
+            xscale="log",
+            yscale="log",
+            xlabel="learning rate",
+            ylabel="validation loss (nats a token)",
+            title=f"Validation loss by rate, alpha = {chosen['alpha']}",
+        )
+        ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
+        ax.legend(fontsize="small")
+
+    def _draw_plane(self, ax: Axes, arm: str) -> None:
+        """What every run has learnt and forgotten, a marker a rank."""
+        for i, r in enumerate(self.controls["r"].options):
+            runs: list[str] = []
+            for alpha in self.controls["alpha"].options:
+                runs += arms_with(self.result, "lr", r=r, alpha=alpha).values()
+            losses = [self.loss(run) for run in runs]
+            forgotten = [max(LEAST, self.forgotten(run)) for run in runs]
+            look = {**style(i), "linestyle": "none"}
+            ax.plot(losses, forgotten, label=f"rank {r}", alpha=0.6, **look)
+        ax.plot(self.loss(arm), max(LEAST, self.forgotten(arm)), label="chosen", **LIVE)
+        ax.set(
+            xscale="log",
+            yscale="log",
+            xlabel="validation loss (nats a token)",
+            ylabel="forgotten (nats a token)",
+            title="All runs: learnt and forgotten",
+        )
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.legend(fontsize="small")
+
+
+def _multiple(rates, rate: float) -> float:
+    """The rate as a multiple of that around which its alpha was tried, to two digits."""
+    middle = sorted(rates)[GRID_FACTORS.index(1.0)]
+    return float(f"{rate / middle:.2g}")
+
+
+def _multiples(rates) -> set[float]:
+    return {_multiple(rates, rate) for rate in rates}

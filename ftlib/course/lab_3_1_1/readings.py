@@ -1,0 +1,336 @@
+"""What the experiments of lab 3.1.1 are to show, and what to conclude from each outcome.
+
+The expectations are the papers'. Each claim has a reading for the outcome that contradicts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftlib.course.records.experiment import Claim, Contrast, difference, log_ratio
+
+NATS = "nats a token"
+
+
+def _random_forgets_more(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
+    return by_arm["LoRA"]["random_forgotten"] - by_arm["LoRA"]["forgotten"]
+
+
+def _random_learns_less(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
+    return by_arm["LoRA"]["random_loss"] - by_arm["LoRA"]["loss"]
+
+
+METHODS = (
+    Claim(
+        "learnt",
+        "test loss, LoRA − full, each at its best rate",
+        difference("loss", "LoRA", "full"),
+        "above",
+        unit=NATS,
+        above=(
+            "LoRA learns less, at this rank and in this many steps, although its rate and alpha "
+            "were chosen with the same care. That is what Biderman et al. report for long training "
+            "on much data. Here there is little data, so capacity is an unlikely reason; the "
+            "longer run below asks whether the steps are."
+        ),
+        below=(
+            "LoRA learns more, with a twelfth of the trained numbers. On so few rows the full "
+            "model's freedom is no advantage. It does not follow that it would hold on much data, "
+            "which is where Biderman et al. find the opposite."
+        ),
+        none=(
+            "No difference is shown. This is Schulman et al.'s case, little data next to the "
+            "adapter's capacity; the interval says how large a difference could have been missed."
+        ),
+    ),
+    Claim(
+        "forgotten",
+        "forgotten, LoRA − full, each at its best rate",
+        difference("forgotten", "LoRA", "full"),
+        "below",
+        unit=NATS,
+        above=(
+            "At the rate that is best for learning LoRA damages the base domain more. The paper's "
+            "“forgets less” is not a property of the formula: look at where the two sit on the "
+            "plane, and at what LoRA's steps cost."
+        ),
+        below=(
+            "At the rate that is best for learning LoRA forgets less, as Biderman et al. report. "
+            "But the best rates are not alike: each was chosen for the validation loss alone, and "
+            "forgetting rises steeply with the rate. The next comparison holds what is learnt "
+            "fixed."
+        ),
+        none=(
+            "Neither is shown to forget more at its best rate. Forgetting rises so steeply with "
+            "the rate that this says as much about the two rates as about the two methods; the "
+            "plane says more."
+        ),
+    ),
+    Claim(
+        "forgotten at equal loss",
+        "forgotten, LoRA − the slower full fine-tuning, at about the same validation loss",
+        difference("forgotten", "LoRA", "full, slower"),
+        "below",
+        unit=NATS,
+        above=(
+            "To learn as much as full fine-tuning does at a lower rate, LoRA forgets *more*. So at "
+            "this length of run it is full fine-tuning with a smaller rate that protects the base, "
+            "not the low rank. Why: LoRA begins with B = 0 and has few directions; to come as far "
+            "in few steps it needs a high rate and pushes those directions far. If that is the "
+            "reason, more steps at a lower rate must take the difference away: see the longer run."
+        ),
+        below=(
+            "Where both have learnt about the same, LoRA has forgotten less: this is more than a "
+            "smaller rate. It holds at this rank and this length of run."
+        ),
+        none=(
+            "Where both have learnt about the same, no difference in forgetting is shown: what a "
+            "method forgets follows from how much it has learnt, and from the rate."
+        ),
+    ),
+    Claim(
+        "shuffled",
+        "test loss, LoRA − LoRA on shuffled translations",
+        difference("loss", "LoRA", "LoRA, shuffled"),
+        "below",
+        unit=NATS,
+        above=(
+            "The translations that belong to other questions teach more than the right ones: then "
+            "something is wrong with the data or the measure. Do not go on before you know what."
+        ),
+        below=(
+            "The control has the same questions, the same answers, as many steps of the same size, "
+            "and only the pairing is gone. What it reaches is what the look of Olm's words alone "
+            "is worth; the rest is translation that was learnt."
+        ),
+        none=(
+            "With shuffled translations as much is learnt as with right ones: the model has learnt "
+            "what Olm looks like, and no translation. A falling loss alone would not have told."
+        ),
+    ),
+    Claim(
+        "random learns",
+        "test loss, a random ΔW of the same output − LoRA's",
+        Contrast(("LoRA",), _random_learns_less),
+        "above",
+        unit=NATS,
+        above=(
+            "A random update that moves every layer's output as far does not do the task: it is "
+            "the direction that was learnt, not the size. This control is weaker than the shuffled "
+            "one: any direction at all would beat it."
+        ),
+        below="A random update does better than the trained one: look for a mistake in the run.",
+        none=(
+            "A random update of the same output does as well as the trained one: then training has "
+            "found nothing but a size."
+        ),
+    ),
+    Claim(
+        "random forgets",
+        "forgotten, a random ΔW of the same output − LoRA's",
+        Contrast(("LoRA",), _random_forgets_more),
+        "above",
+        unit=NATS,
+        above=(
+            "A random update that moves the task's outputs as far costs more of the base domain: "
+            "the trained one lies where the base's own texts feel it less. Size alone does not "
+            "decide what is forgotten."
+        ),
+        below=(
+            "The trained update costs more of the base domain than a random one that moves the "
+            "task's outputs as far: a random direction disturbs, but a trained one changes what "
+            "the model says, also where it was not asked to. Forgetting here is not noise in the "
+            "weights; it is what was learnt, said in the wrong place."
+        ),
+        none=(
+            "A random update that moves the task's outputs as far costs about as much of the base "
+            "domain: size explains the forgetting, as far as these runs can tell."
+        ),
+    ),
+    Claim(
+        "intruders",
+        "intruder dimensions a matrix, LoRA − full",
+        difference("intruders", "LoRA", "full"),
+        "above",
+        unit="of 10",
+        above=(
+            "LoRA's tuned weights have leading singular vectors that resemble none of the base's, "
+            "more than full fine-tuning's have, as Shuttleworth et al. report: the two reach their "
+            "answers by different roads. The count depends on the threshold, and on how far the "
+            "weights have moved."
+        ),
+        below=(
+            "Full fine-tuning has more intruder dimensions here, against Shuttleworth et al. Look "
+            "at the norms first: who moves the weights further has more of them."
+        ),
+        none=(
+            "No difference in intruder dimensions is shown. At these rates both move the weights "
+            "so far, or so little, that the measure does not tell them apart."
+        ),
+    ),
+    Claim(
+        "PiSSA",
+        "test loss, PiSSA − LoRA, each at its best rate",
+        difference("loss", "PiSSA", "LoRA"),
+        "below",
+        unit=NATS,
+        above=(
+            "Starting from W's principal directions learns less here than starting from B = 0. "
+            "PiSSA's paper compares at one rate for both; here each had its own, and LoRA its own "
+            "alpha too."
+        ),
+        below=(
+            "Starting from W's principal directions learns more, as the paper reports. Both "
+            "factors move from the first step on, and they are large, so a step goes further."
+        ),
+        none=(
+            "No difference is shown once both have their own rate. A better start is worth most "
+            "where the steps are few or the rate is not tuned."
+        ),
+    ),
+)
+
+LONG = (
+    Claim(
+        "learnt",
+        "ln of test loss, LoRA over full, three times the steps",
+        log_ratio("loss", "LoRA", "full"),
+        "none",
+        above=(
+            "Both losses are far below the short run's, and LoRA's is still the higher one, by a "
+            "factor. Look at the words beside the loss: where nearly all are right, a factor in a "
+            "small loss is worth little to anybody who reads the answers. It does say that full "
+            "fine-tuning comes closer to certainty in the same number of steps."
+        ),
+        below=(
+            "With three times the steps LoRA's loss is the lower one, by a factor. For this little "
+            "data a low rank is no handicap, given the steps."
+        ),
+        none=(
+            "With three times the steps no factor between the two losses is shown. That is the "
+            "statement of “LoRA without regret”, for little data."
+        ),
+    ),
+    Claim(
+        "forgotten",
+        "forgotten, LoRA − full, three times the steps",
+        difference("forgotten", "LoRA", "full"),
+        "below",
+        unit=NATS,
+        above=(
+            "LoRA still forgets more. Before you blame the low rank look at the rates: each was "
+            "chosen for the validation loss alone, and near the best rate that loss is flat while "
+            "forgetting is steep."
+        ),
+        below=(
+            "Given enough steps LoRA forgets less, as Biderman et al. report, and learns as the "
+            "first claim says. Part of it may be the two rates, which were chosen for the "
+            "validation loss alone."
+        ),
+        none=(
+            "No difference in forgetting is shown either, given enough steps and a lower rate. "
+            "What you forget is then a question of how you train rather than of the method."
+        ),
+    ),
+)
+
+STARTS = (
+    Claim(
+        "damage",
+        "the base's text before the first step, both random − the base",
+        Contrast(("both random",), lambda by_arm: by_arm["both random"]["damage"]),
+        "above",
+        unit=NATS,
+        above=(
+            "With both factors random the model is damaged before it has learnt anything, measured "
+            "on text of the base's own domain. On the new task's text the loss may even fall, "
+            "because any noise makes a confident wrong answer less confident: measure damage where "
+            "the base was good."
+        ),
+        below="Random updates improve the base on its own text: the base was not trained well.",
+        none=(
+            "No damage is shown: at this alpha the random product is too small next to W. A larger "
+            "alpha would show it."
+        ),
+    ),
+    Claim(
+        "A zero",
+        "validation loss, A zero − B zero, the same rate",
+        difference("validation_loss", "A zero, B random", "A random, B zero"),
+        "below",
+        unit=NATS,
+        above=(
+            "At the same rate the start with A = 0 is behind: its first steps are larger, and here "
+            "they are too large."
+        ),
+        below=(
+            "At the same rate the start with A = 0 is ahead. That is no advantage of the start "
+            "yet: its first Adam step moves the output about d/r times as far, as you have "
+            "computed. A larger rate would do the same for B = 0."
+        ),
+        none="No difference is shown at this rate, although the first steps differ in size.",
+    ),
+    Claim(
+        "A zero, equal steps",
+        "validation loss, A zero at rate · r/d − B zero",
+        difference("validation_loss", "A zero, rate · r/d", "A random, B zero"),
+        "above",
+        unit=NATS,
+        above=(
+            "With its first step made as small as the usual start's, A = 0 falls behind: its lead "
+            "was the size of its steps. Later steps are then too small, since the rate holds for "
+            "the whole run; so compare starts with each at its own best rate, or not at all."
+        ),
+        below=(
+            "Even with its first step made as small A = 0 is ahead: the size of the steps is not "
+            "all of it."
+        ),
+        none=(
+            "With its first step made as small no difference is left: the size of the steps was "
+            "the whole advantage."
+        ),
+    ),
+)
+
+SCALING = (
+    Claim(
+        "same rate",
+        "test loss at the highest rank, α/√r − α/r, same alpha and rate",
+        difference("loss", "α/√r", "α/r"),
+        "below",
+        unit=NATS,
+        above=(
+            "At the same alpha and rate rsLoRA does worse. Under Adam its first step is √r times "
+            "as large, so a rate that suits a low rank is too high for a high one. This does not "
+            "contradict the paper's theorem, which is about stability as r grows without end; it "
+            "says that alpha and rate must be tuned anew."
+        ),
+        below=(
+            "At the same alpha and rate rsLoRA does better, as its paper reports: the larger "
+            "factor lets a high rank move."
+        ),
+        none="No difference is shown at the same alpha and rate.",
+    ),
+    Claim(
+        "lower rate",
+        "test loss at the highest rank, α/√r at a lower rate − α/r",
+        difference("loss", "α/√r, lower rate", "α/r"),
+        "none",
+        unit=NATS,
+        above=(
+            "Also at the lower rate rsLoRA is behind. One lower rate is not a sweep: the map says "
+            "where the best for such a large factor would be."
+        ),
+        below=(
+            "At a lower rate rsLoRA is ahead of α/r: the larger factor with smaller steps is the "
+            "better setting for a high rank. LoRA with a larger alpha would be the same model: the "
+            "two differ by a number, α√r in place of α."
+        ),
+        none=(
+            "At a lower rate no difference is left. The two formulas are one model with two names "
+            "for a number: rsLoRA at α is LoRA at α√r. What differs is which of the settings carry "
+            "over when the rank changes."
+        ),
+    ),
+)
