@@ -63,7 +63,7 @@ class Preparation:
 
     dataset: str = "embedded"
     rows: int = 400
-    sizes: tuple[int, ...] = (25, 100, 300)
+    sizes: tuple[int, ...] = (32, 128, 512)
     steps: int = 40
     batch: int = 8
 

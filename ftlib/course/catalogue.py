@@ -39,9 +39,9 @@ NAMES = {
 POINTS = {
     "3.1.1": {
         "lora_forward": 2,
+        "lora_scaling": 2,
         "lora_init": 2,
         "lora_gradients": 2,
-        "lora_scaling": 2,
         "first_adam_step": 2,
         "count_lora_parameters": 2,
         "merge_weights": 2,
@@ -130,10 +130,11 @@ POINTS = {
         "merge_weight": 1,
         "permute_rows": 2,
         "q8_0_blocks": 2,
+        "q4_k_weights": 2,
         "kl_per_token": 2,
         "speeds": 1,
         "ollama_prompt": 2,
-        "until_stop": 2,
+        "stream_until_stop": 2,
     },
 }
 

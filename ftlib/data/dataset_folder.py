@@ -5,16 +5,18 @@ card. Equal input, equal bytes.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from ftlib.core.atomic import replacing
 from ftlib.core.errors import DataError
+from ftlib.data.prepare import rule_name
 from ftlib.data.read import format_of
 from ftlib.data.rows import CHECKS
 from ftlib.data.write import to_json, write_rows
@@ -68,6 +70,35 @@ def rule_counts(
         rules.append(rule)
         left = kept
     return rules
+
+
+def rule_settings(rules: Iterable[Callable]) -> dict[str, dict]:
+    """The settings of a pipeline's rules by their names, as `rule_counts` takes them: a rule's
+    plain attributes (numbers, texts, functions by their names, tuples of texts). Where it has none,
+    its limits are in its code, and the setting is where that is.
+    """
+    settings: dict[str, dict] = {}
+    for rule in rules:
+        is_function = inspect.isfunction(rule)
+        code = rule if is_function else type(rule)
+        found = {}
+        for name, value in vars(rule).items():
+            shown = _setting(value)
+            if name != "name" and shown is not None:
+                found[name] = shown
+        settings[rule_name(rule)] = found or {"code": f"{code.__module__}.{code.__qualname__}"}
+    return settings
+
+
+def _setting(value):
+    """A setting as JSON holds it and a card shows it; None for state that is no setting."""
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if inspect.isfunction(value):
+        return value.__name__
+    if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+        return " ".join(value)
+    return None
 
 
 # --- checks of what is asked for ------------------------------------------------------------------

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ftlib.core.atomic import replacing
 from ftlib.core.errors import DataError
+from ftlib.core.paths import ROOT
 from ftlib.data.read import LINED, format_of, read_items, read_lines
 from ftlib.data.rows import CHECKS, check_object, check_row
 from ftlib.data.write import log
@@ -31,9 +32,11 @@ def _place(path: Path, number: int) -> str:
     """Where a row is, as messages name it: file and line, or file and row where rows have no lines
     of their own.
     """
+    # The course's own files by their place in it: where the course lies is this machine's.
+    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     if format_of(path) in LINED:
-        return f"{path}:{number}"
-    return f"{path} row {number}"
+        return f"{shown}:{number}"
+    return f"{shown} row {number}"
 
 
 class RowStream:

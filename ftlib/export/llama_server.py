@@ -18,6 +18,7 @@ import httpx
 
 from ftlib.export import llama_probe
 from ftlib.export.errors import ServingError
+from ftlib.export.go_template import TemplateError, render_go
 from ftlib.export.modelfile import Modelfile
 from ftlib.export.server import LLAMA_CPP, SAMPLING, Reply, Server, all_stops
 
@@ -29,7 +30,12 @@ AT_START = {"num_ctx", "num_gpu", "num_thread"}
 
 class LlamaCppServer(Server):
     """The server of llama-cpp-python, a subprocess on 127.0.0.1. It knows no Modelfile: what that
-    says goes with each call, but for TEMPLATE, in whose place it takes the GGUF's Jinja.
+    says goes with each call.
+
+    TEMPLATE too: `chat` renders the conversation by Go's rules (`render_go`), as Ollama would, and
+    sends the text to the route for raw prompts, where the server adds the start token. Only a
+    Modelfile without TEMPLATE, or with one that `render_go` cannot read, gets the GGUF's Jinja; and
+    so does whoever calls `base_url`'s chat route past this class.
     """
 
     runtime = LLAMA_CPP
@@ -37,6 +43,7 @@ class LlamaCppServer(Server):
     def __init__(self, name: str, url: str, modelfile: Modelfile, timeout: float, output):
         super().__init__(name, url, modelfile, timeout)
         self.output = output
+        self.template = _renderable(modelfile.template)
 
     def http_options(self) -> dict:
         """No proxy before our own subprocess; and it drops a connection after an error in a stream,
@@ -57,11 +64,12 @@ class LlamaCppServer(Server):
         if stream:
             yield from self._stream(body, start)
             return
-        answer = self.http.post("/v1/chat/completions", json=body)
+        answer = self.http.post(self._route, json=body)
         content = _checked(answer.status_code, answer.content)
         choice = content["choices"][0]
+        text = choice["message"]["content"] if self.template is None else choice["text"]
         self.last = Reply(
-            text=choice["message"]["content"] or "",
+            text=text or "",
             runtime=LLAMA_CPP,
             tokens=content["usage"]["completion_tokens"],
             seconds=time.perf_counter() - start,
@@ -69,6 +77,10 @@ class LlamaCppServer(Server):
             end=choice["finish_reason"],
         )
         yield self.last.text
+
+    @property
+    def _route(self) -> str:
+        return "/v1/chat/completions" if self.template is None else "/v1/completions"
 
     def _body(self, messages: list[dict], stream: bool, sampling: dict) -> dict:
         """A request: what the Modelfile says, and over it what the caller does."""
@@ -83,14 +95,18 @@ class LlamaCppServer(Server):
         body |= sampling
         body["stop"] = all_stops(self.modelfile, sampling.get("stop"))
         body["model"] = self.name
-        body["messages"] = messages
         body["stream"] = stream
+        if self.template is None:
+            body["messages"] = messages
+        else:
+            body["prompt"] = render_go(self.template, messages)
+            body.setdefault("max_tokens", 0)  # up to num_ctx, where this route's default is 16
         return body
 
     def _stream(self, body: dict, start: float) -> Iterator[str]:
         texts: list[str] = []
         end = None
-        with self.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        with self.http.stream("POST", self._route, json=body) as answer:
             if answer.status_code != 200:
                 _checked(answer.status_code, answer.read())
             for line in answer.iter_lines():
@@ -98,7 +114,7 @@ class LlamaCppServer(Server):
                     continue
                 choice = _checked(200, line.removeprefix("data: "))["choices"][0]
                 end = choice["finish_reason"] or end
-                piece = choice["delta"].get("content")
+                piece = choice["delta"].get("content") if self.template is None else choice["text"]
                 if piece:
                     texts.append(piece)
                     yield piece
@@ -118,6 +134,18 @@ class LlamaCppServer(Server):
             "included",
             end=end,
         )
+
+
+def _renderable(template: str | None) -> str | None:
+    """The TEMPLATE of a Modelfile if `render_go` can read it; what it cannot read is said."""
+    if template is None:
+        return None
+    try:
+        render_go(template, [{"role": "user", "content": "x"}])
+    except TemplateError as error:
+        log.warning("TEMPLATE is left out, the GGUF's own template is served: %s", error)
+        return None
+    return template
 
 
 def _checked(status: int, content: bytes | str) -> dict:

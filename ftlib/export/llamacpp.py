@@ -6,16 +6,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from gguf import GGMLQuantizationType
 from tqdm.auto import tqdm
 
 from ftlib.core.atomic import replacing
@@ -36,15 +42,34 @@ QUANTIZATIONS = {
     "Q2_K": (10, 6.7, ("Q2_K", "Q3_K", "Q4_K", "Q6_K")),
 }
 # In a process of its own: llama.cpp aborts the process on some files, and holds Ctrl-C back while
-# it works.
+# it works. The lists that it takes end with an entry without a name.
 QUANTIZE = """
-import ctypes, logging, sys
+import ctypes, json, logging, sys
 import llama_cpp
+import numpy as np
 logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
-source, target, kind, threads = sys.argv[1:]
+source, target, kind, threads, types, importance = sys.argv[1:]
 options = llama_cpp.llama_model_quantize_default_params()
 options.ftype = int(kind)
 options.nthread = int(threads)
+types = json.loads(types)
+if (types or importance) and not hasattr(llama_cpp, "llama_model_imatrix_data"):
+    sys.exit(f"llama-cpp-python {llama_cpp.__version__} takes no types and no importance matrix "
+             "from Python: install 0.3.36 or newer")
+if types:
+    chosen = (llama_cpp.llama_model_tensor_override * (len(types) + 1))()
+    for entry, (pattern, number) in zip(chosen, types.items()):
+        entry.pattern = pattern.encode()
+        entry.type = number
+    options.tt_overrides = chosen
+if importance:
+    matrices = dict(np.load(importance))
+    weighed = (llama_cpp.llama_model_imatrix_data * (len(matrices) + 1))()
+    for entry, (name, values) in zip(weighed, matrices.items()):
+        entry.name = name.encode()
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        entry.size = values.size
+    options.imatrix = weighed
 sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options)))
 """
 
@@ -77,6 +102,9 @@ def quantize_gguf(
     target: str | os.PathLike,
     quantization: str = "Q4_K_M",
     threads: int | None = None,
+    *,
+    types: Mapping[str, str] | None = None,
+    importance: Mapping[str, np.ndarray] | None = None,
 ) -> QuantizedFile:
     """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in
     it.
@@ -84,7 +112,11 @@ def quantize_gguf(
     quantization: "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M" or "Q2_K". The k-quants need rows of
     a multiple of 256 weights; llama.cpp gives other matrices a larger type without a word, so the
     types are read back: what fell back is logged and returned, and if no matrix has the type asked
-    for an ExportError (a ValueError) is raised. threads: default all cores. Atomic, can be
+    for an ExportError (a ValueError) is raised. threads: default all cores. types: {pattern: type},
+    such as {"attn_v": "Q6_K", "ffn_down": "F16"}, for the matrices whose name has the regular
+    expression in it; the first that fits counts, and the others get what `quantization` says.
+    importance: an importance matrix, {tensor's name: (columns,) mean square of what it is
+    multiplied with} (`importance_matrix`): rounding errors are weighed by it. Atomic, can be
     interrupted.
     """
     if quantization not in QUANTIZATIONS:
@@ -92,21 +124,82 @@ def quantize_gguf(
     source = Path(source).expanduser()
     target = Path(target).expanduser()
     number, bits, wanted = QUANTIZATIONS[quantization]
+    chosen = _types_by_number(types or {})
     reader = read_gguf(source)
     if target.exists() and target.samefile(source):
         raise ExportError(f"target {target} is the source itself: name another file")
     for kind in tensor_types(reader).values():
         if kind not in ("F32", "F16", "BF16"):
             raise ExportError(f"{source} is quantised already ({kind}): start from an f16 export")
+    _check_patterns(chosen, reader)
+    _check_importance(importance or {}, reader)
     weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    if types:
+        bits = 32.0  # at most: a type may be chosen that is larger than the file's
+        wanted = (*types.values(), *wanted)
     expected = int(weights * bits / 8 + 2e7)  # 20 MB for vocabulary and names
-    with replacing(target) as partial:
+    with replacing(target) as partial, tempfile.TemporaryDirectory() as scratch:
         check_disk(target, expected)
-        _run(source, partial, number, threads or _cores(), expected)
+        weighed = _kept_importance(importance or {}, Path(scratch))
+        given = [str(number), str(threads or _cores()), json.dumps(chosen), weighed]
+        _run(source, partial, given, expected)
         result = _inspect(partial, target, quantization, wanted)
     if result.fell_back:
         log.warning("%s", result)
     return result
+
+
+def _types_by_number(types: Mapping[str, str]) -> dict[str, int]:
+    """{pattern: ggml's number of the type}. ExportError for a type or pattern that is none."""
+    numbers = {}
+    for pattern, name in types.items():
+        if name not in GGMLQuantizationType.__members__:
+            raise ExportError(f"types[{pattern!r}]={name!r}: use a type such as Q4_K, Q6_K or F16")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ExportError(f"types has {pattern!r}, no regular expression: {error}") from None
+        numbers[pattern] = int(GGMLQuantizationType[name])
+    return numbers
+
+
+def _check_patterns(patterns: Iterable[str], reader) -> None:
+    """ExportError for a pattern that fits no matrix."""
+    names = tensor_types(reader)
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ExportError(
+                f"types has {pattern!r}, which fits no matrix: the names are such as "
+                f"{', '.join(list(names)[:4])}"
+            )
+
+
+def _check_importance(importance: Mapping[str, np.ndarray], reader) -> None:
+    """ExportError for a matrix that the file lacks, another width, or what is no weight."""
+    columns = {t.name: int(t.shape[0]) for t in reader.tensors if len(t.shape) > 1}
+    for name, values in importance.items():
+        if name not in columns:
+            raise ExportError(f"importance has {name!r}, which is no matrix of the file")
+        if np.shape(values) != (columns[name],):
+            raise ExportError(
+                f"importance[{name!r}] has shape {np.shape(values)}: ({columns[name]},) is wanted, "
+                "one number a column"
+            )
+        if not np.isfinite(values).all() or np.min(values) < 0:
+            raise ExportError(
+                f"importance[{name!r}] has a number that is negative or not finite: give mean "
+                "squares"
+            )
+
+
+def _kept_importance(importance: Mapping[str, np.ndarray], folder: Path) -> str:
+    """The path of a file with the importance matrix; empty without one."""
+    if not importance:
+        return ""
+    file = folder / "importance.npz"
+    arrays: dict = {name: np.asarray(v, dtype=np.float32) for name, v in importance.items()}
+    np.savez(file, **arrays)
+    return str(file)
 
 
 def _cores() -> int:
@@ -118,10 +211,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _run(source: Path, partial: Path, number: int, threads: int, expected: int) -> None:
-    """Quantise in a subprocess, with a bar of the bytes written. ExportError if it fails."""
+def _run(source: Path, partial: Path, given: list[str], expected: int) -> None:
+    """Quantise in a subprocess, with a bar of the bytes written. ExportError if it fails.
+
+    given: number of the type, threads, types as JSON, file of the importance matrix.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-c", QUANTIZE, str(source), str(partial), str(number), str(threads)],
+        [sys.executable, "-c", QUANTIZE, str(source), str(partial), *given],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -1,8 +1,8 @@
 """Serve a GGUF and talk to it: through Ollama where one answers, else through llama-cpp-python's
 server, with one call for both.
 
-Both get what a Modelfile says: system prompt, stops, context and sampling. Every reply says which
-runtime gave it, and how its tokens per second were counted.
+Both get what a Modelfile says: system prompt, template, stops, context and sampling. Every reply
+says which runtime gave it, and how its tokens per second were counted.
 """
 
 from __future__ import annotations

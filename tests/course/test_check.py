@@ -624,19 +624,24 @@ def test_a_result_of_as_many_items_is_not_said_to_have_another_number():
 
 def test_a_stop_looked_for_from_the_end_is_told_apart():
     """Neither accepted nor taken for the first of the list or for a stop that is kept."""
-    exercise = EXERCISES["until_stop"]
+    exercise = EXERCISES["stream_until_stop"]
 
     def backwards(choose):
-        def until(pieces, stops):
-            text = ""
+        def stream(pieces, stops):
+            held = ""
+            shown = []
             for piece in pieces:
-                text += piece
-                found = [at for stop in stops if (at := text.rfind(stop)) >= 0]
+                held += piece
+                found = [at for stop in stops if (at := held.rfind(stop)) >= 0]
                 if found:
-                    return text[: choose(found)], True
-            return text, False
+                    return [*shown, held[: choose(found)]], True
+                ends = [i for i in range(len(held)) if any(s.startswith(held[i:]) for s in stops)]
+                safe = min(ends, default=len(held))
+                shown.append(held[:safe])
+                held = held[safe:]
+            return [*shown, held], False
 
-        return until
+        return stream
 
     for choose in (min, max):
         verdict = judge(exercise, backwards(choose))

@@ -195,3 +195,38 @@ def test_the_schematic_says_all_shapes():
     words = " ".join(text.get_text() for text in figure.axes[0].texts)
     for shape in ("512 × 256", "8 × 256", "512 × 8"):
         assert shape in words
+
+
+def test_the_map_says_what_alpha_does_and_where_an_edge_is(map_result):
+    """By hand: every best rate is the middle one, which falls like alpha to the power −0.75, and is
+    the same for all ranks.
+    """
+    line = sweeps.map_line(map_result)
+    assert "rank 16: -0.75, -0.75, -0.75" in line
+    assert "1 at alpha 256" in line and "Every best rate lies inside the grid." in line
+    lowest = min(sweeps.rates_at(map_result, 64, 16).values(), key=_rate_of(map_result))
+    map_result.record.entries[lowest, 0].metrics["validation_loss"] = 0.0
+    assert "At the edge of the rates tried: rank 64 at alpha 16." in sweeps.map_line(map_result)
+
+
+def _rate_of(result):
+    def rate(arm: str) -> float:
+        return result.settings(arm)["lr"]
+
+    return rate
+
+
+@pytest.mark.parametrize(
+    "factor, said", [(1.0, "no end of capacity is shown"), (3.0, "rank 1 falls behind")]
+)
+def test_a_rank_falls_behind_where_its_multiple_grows(factor, said):
+    """Rank 1's loss is the highest rank's with few rows, and `factor` times it with many."""
+    experiment = find_experiment("3.1.1", "capacity")
+    record = Record("3.1.1", "capacity", "tiny")
+    for arm, own in experiment.arms(TINY).items():
+        grown = own["r"] == 1 and own["rows"] == max(experiments.ROWS)
+        metrics = {"own_loss": factor if grown else 1.0, "validation_loss": 1.0}
+        for seed in range(2):
+            record.entries[arm, seed] = Entry(arm, seed, dict(own), metrics, 0.0, {})
+    result = Result(experiment, TINY, record, {}, True, "", 0.0)
+    assert said in sweeps.capacity_line(result, experiments.grid_ranks(TINY), experiments.ROWS)

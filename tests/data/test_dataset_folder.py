@@ -7,7 +7,15 @@ import pytest
 from conftest import chat
 
 from ftlib.core.errors import DataError
-from ftlib.data.dataset_folder import read_manifest, rule_counts, verify_dataset, write_dataset
+from ftlib.data.contamination import Contamination
+from ftlib.data.dataset_folder import (
+    read_manifest,
+    rule_counts,
+    rule_settings,
+    verify_dataset,
+    write_dataset,
+)
+from ftlib.data.prepare import standard_rules
 from ftlib.data.stream import read_jsonl, stream_rows
 
 ROWS = [chat(f"Q{i}", f"A{i}") for i in range(7)]
@@ -54,6 +62,23 @@ def test_rules_by_hand():
     )
     with pytest.raises(DataError, match="the rule 'html', which is not among length"):
         rule_counts([(0, "html", "tags")], ["length"], 3)
+
+
+def test_the_card_states_every_rules_settings(tmp_path):
+    """No rule of the pipeline is said to have none: what is not set is in code that is named."""
+    rules = standard_rules(["What is the price of the lamp in the shop?"])
+    settings = rule_settings(rules)
+    assert settings["contamination"] == {"n": Contamination([]).n, "share": 0.5}
+    assert settings["near duplicates"]["threshold"] == 0.8
+    assert settings["near duplicates"]["text"] == "row_text"
+    assert settings["language"]["allowed"] == "en"
+    assert settings["echo"] == {"code": "ftlib.data.rules.echo"}
+    assert settings["clean"] == {"code": "ftlib.data.rules.Clean"}
+    counted = rule_counts([], list(settings), 7, settings)
+    write(tmp_path / "set", rules=counted)
+    card = (tmp_path / "set" / "README.md").read_text(encoding="utf-8")
+    assert "| none | 7 | 7 |" not in card
+    assert "n=8, share=0.5" in card
 
 
 def test_the_folder(tmp_path):

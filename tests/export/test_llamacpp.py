@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from conftest import needs_llama, randomize
 from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer
+from gguf.quants import dequantize
 
 import ftlib as ft
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
+from ftlib.export.importance import importance_matrix
 from ftlib.export.llamacpp import llama_counters, open_llama, quantize_gguf
 from ftlib.export.parity import check_export, llama_answer, llama_logits
 
@@ -233,6 +236,72 @@ def test_rows_that_are_no_multiple_of_256(tmp_path, caplog):
     with pytest.raises(ExportError, match=r"no matrix could be stored as Q4_K: rows of \[32, 64\]"):
         quantize_gguf(source, tmp_path / "r.gguf", threads=1)
     assert not (tmp_path / "r.gguf").exists() and not list(tmp_path.glob(".*partial"))
+
+
+def test_types_by_name(world, tmp_path):
+    """The first pattern that fits counts; what no pattern fits is as the file's name says."""
+    types = {"attn_v": "Q2_K", r"ffn|attn|embd": "F16"}
+    made = quantize_gguf(world[2], tmp_path / "q.gguf", "Q4_K_M", threads=1, types=types)
+    assert made.types == {"Q2_K": 4, "F16": 25} and not made.fell_back
+    stored = {t.name: t.tensor_type.name for t in read_gguf(made.path).tensors}
+    assert stored["blk.2.attn_v.weight"] == "Q2_K" and stored["token_embd.weight"] == "F16"
+    for wrong, said in (
+        ({"attn_v": "Q9"}, "'attn_v'.='Q9'"),
+        ({"attn_w": "Q4_K"}, "'attn_w', which fits no matrix"),
+        ({"attn_(": "Q4_K"}, "no regular expression"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            quantize_gguf(world[2], tmp_path / "r.gguf", types=wrong)
+    assert not (tmp_path / "r.gguf").exists()
+
+
+def test_an_importance_matrix_moves_the_rounding_to_where_it_costs_less(world, tmp_path):
+    """It is the mean square of each layer's inputs, and with it llama.cpp's rounding weighed by it
+    is smaller.
+    """
+    model, _, source = world
+    texts = [IDS[:20], IDS[3:40]]
+    importance = importance_matrix(model, texts)
+    seen = []
+    layer = model.get_submodule("model.layers.1.mlp.down_proj")
+    hook = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
+    for ids in texts:
+        logits(model, ids)
+    hook.remove()
+    name = "blk.1.ffn_down.weight"
+    assert len(importance) == 28 and "token_embd.weight" not in importance
+    torch.testing.assert_close(
+        torch.from_numpy(importance[name]), torch.cat(seen).square().mean(0), rtol=1e-4, atol=1e-6
+    )
+
+    def rounding(path) -> float:
+        kept, plain = (
+            next(t for t in read_gguf(file).tensors if t.name == name) for file in (path, source)
+        )
+        error = dequantize(kept.data, kept.tensor_type) - dequantize(plain.data, plain.tensor_type)
+        return (error**2 @ importance[name]).sum()
+
+    with_it = quantize_gguf(
+        source, tmp_path / "a.gguf", "Q4_K_M", threads=1, importance={name: importance[name]}
+    )
+    without = quantize_gguf(source, tmp_path / "b.gguf", "Q4_K_M", threads=1)
+    assert rounding(with_it.path) < 0.95 * rounding(without.path)
+
+
+def test_bad_importance(world, tmp_path):
+    target = tmp_path / "q.gguf"
+    name = "blk.0.attn_q.weight"
+    for wrong, said in (
+        ({"blk.0.attn_w.weight": np.ones(256)}, "no matrix of the file"),
+        ({name: np.ones(255)}, r"shape \(255,\): \(256,\) is wanted"),
+        ({name: -np.ones(256)}, "negative or not finite"),
+        ({name: np.full(256, np.nan)}, "negative or not finite"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            quantize_gguf(world[2], target, importance=wrong)
+    with pytest.raises(ExportError, match="no token"):
+        importance_matrix(world[0], [])
+    assert not target.exists()
 
 
 def test_bad_sources(world, tmp_path):

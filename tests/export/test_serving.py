@@ -2,8 +2,10 @@
 one; llama-cpp-python's server for real.
 """
 
+import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ pytest.importorskip("ollama", reason="needs the extra `export`")
 from ollama_stand_in import StandIn
 
 from ftlib.export import llama_probe, serving
-from ftlib.export.go_template import TEMPLATES
+from ftlib.export.go_template import CHATML, TEMPLATES
 from ftlib.export.llama_probe import Probe
 from ftlib.export.modelfile import ModelfileError, write_modelfile
 from ftlib.export.serving import (
@@ -341,6 +343,27 @@ def test_the_system_prompt_of_the_modelfile(llama_server, monkeypatch):
     )
     llama_server.http.event_hooks["request"] = []
     assert sent[0] == sent[1] and b"Answer in JSON." in sent[0]
+
+
+def test_the_template_of_the_modelfile_is_served(llama_server, monkeypatch, caplog):
+    """What it renders is what the server is sent, the start token left to the runtime; another
+    family's gives another answer. One that `render_go` cannot read is said, and the GGUF's is
+    served.
+    """
+    sent = []
+    right = chat(llama_server, prompts()[0], max_tokens=40).text
+    llama_server.http.event_hooks["request"] = [lambda request: sent.append(request)]
+    monkeypatch.setattr(llama_server, "template", CHATML)
+    assert chat(llama_server, prompts()[0], max_tokens=40).text != right
+    monkeypatch.setattr(llama_server, "template", None)
+    assert chat(llama_server, prompts()[0], max_tokens=40).text == right
+    llama_server.http.event_hooks["request"] = []
+    prompt = json.loads(sent[0].content)["prompt"]
+    assert prompt == f"<|im_start|>user\n{prompts()[0]}<|im_end|>\n<|im_start|>assistant\n"
+    assert sent[0].url.path == "/v1/completions" and sent[1].url.path == "/v1/chat/completions"
+    odd = replace(llama_server.modelfile, template="{{ template .Prompt }}")
+    other = serving.LlamaCppServer("m", "http://127.0.0.1:1", odd, 1.0, None)
+    assert other.template is None and "TEMPLATE is left out" in caplog.text
 
 
 def test_errors_leave_it_usable(llama_server):

@@ -273,11 +273,34 @@ def ollama_prompt(render, messages):
     return "".join(render(turn, [message]) for message in messages) + "<|assistant|>"
 
 
-def until_stop(pieces, stops):
+def q4_k_weights(d, dmin, scales, mins, nibbles):
+    """Weight by weight."""
+    weights = torch.empty(len(d), 256)
+    for block in range(len(d)):
+        for i in range(256):
+            run, place = divmod(i, 64)
+            byte = int(nibbles[block, 32 * run + place % 32])
+            code = byte % 16 if place < 32 else byte // 16
+            sub = i // 32
+            step = d[block] * scales[block, sub]
+            weights[block, i] = step * code - dmin[block] * mins[block, sub]
+    return weights
+
+
+def stream_until_stop(pieces, stops):
+    """Letter by letter; what is shown is the part of the whole text that is safe, less what was."""
     text = ""
-    for letter in "".join(pieces):
-        text += letter
-        for stop in stops:
-            if text.endswith(stop):
-                return text.removesuffix(stop), True
-    return text, False
+    shown = []
+    given = 0
+    for piece in pieces:
+        for letter in piece:
+            text += letter
+            for stop in stops:
+                if text.endswith(stop):
+                    shown.append(text.removesuffix(stop)[given:])
+                    return shown, True
+        ends = [i for i in range(given, len(text)) if any(s.startswith(text[i:]) for s in stops)]
+        safe = min(ends, default=len(text))
+        shown.append(text[given:safe])
+        given = safe
+    return [*shown, text[given:]], False

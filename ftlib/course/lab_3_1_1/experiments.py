@@ -34,7 +34,6 @@ GRID_FACTORS = (*FACTORS, 8.0)  # a high rank's best rate lies higher
 GRID_TIE = 0.1  # of the lowest validation loss: the map has one seed a point
 LONG = 3.0  # times the steps of the profile
 ROWS = (20, 60, 160)
-CAPACITY_RANKS = (1, 4, 16)
 SHORT_RATE_OF_LONG = 0.5  # middle of the long sweep: its rates are lower
 TIE = 0.05  # of the lowest validation loss: rates that come as near count as equally good
 
@@ -199,22 +198,31 @@ def slower_full(profile: Profile) -> dict[str, Any]:
     """Full fine-tuning at that rate below its best at which its validation loss is nearest to
     LoRA's at LoRA's best: what both have learnt is about equal.
     """
-    arms = rate_arms(profile)
-    highest = best_rate(profile, "full")["lr"]
-    lower = {rate: arm for rate, arm in arms_of(arms, "full").items() if rate < highest}
-    record = read_record("3.1.1", "rates", profile)
-    target = _mean_validation(record, arms, best_rate(profile, "LoRA"))
+    return _slower("rates", rate_arms(profile), best_rate(profile, "LoRA"), profile)
+
+
+def _slower(
+    experiment: str, arms: dict[str, dict], lora: dict[str, Any], profile: Profile
+) -> dict[str, Any]:
+    """Settings of full fine-tuning below its best rate, whose validation loss differs from LoRA's
+    by the smallest factor.
+    """
+    rates = arms_of(arms, "full")
+    highest = arms[lowest_of_best(experiment, rates, profile)]["lr"]
+    record = read_record("3.1.1", experiment, profile)
+    target = _mean_validation(record, arms, lora)
     gaps = {}
-    for arm in lower.values():
-        gaps[arm] = abs(_mean_validation(record, arms, arms[arm]) - target)
+    for rate, arm in rates.items():
+        if rate < highest:
+            gaps[arm] = abs(math.log(_mean_validation(record, arms, arms[arm]) / target))
     return arms[min(gaps, key=gaps.__getitem__)]
 
 
 def _mean_validation(record: Record, arms: dict, settings: dict) -> float:
-    """Mean validation loss of the arm with these settings; 0 where it is not recorded yet."""
+    """Mean validation loss of the arm with these settings; 1 where it is not recorded yet."""
     arm = next(name for name, own in arms.items() if own == settings)
     values = record.values(arm, "validation_loss")
-    return float(values.mean()) if len(values) else 0.0
+    return float(values.mean()) if len(values) else 1.0
 
 
 def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -229,7 +237,12 @@ def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def long_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    return {name: best_long_rate(profile, name) for name in ("full", "LoRA")}
+    lora = best_long_rate(profile, "LoRA")
+    return {
+        "full": best_long_rate(profile, "full"),
+        "full, slower": _slower("long-rates", long_rate_arms(profile), lora, profile),
+        "LoRA": lora,
+    }
 
 
 def scaling_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -261,14 +274,11 @@ def capacity_arm(r: int, rows: int) -> str:
 
 
 def capacity_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Each rank on each number of rows, all with the settings that are best at the profile's
-    rank.
-    """
-    best = best_of_grid(profile, profile.rank)
+    """Each rank of the map on each number of rows, at the settings that are best for this rank."""
     arms = {}
-    for r in CAPACITY_RANKS:
+    for r in grid_ranks(profile):
         for rows in ROWS:
-            arms[capacity_arm(r, rows)] = {**best, "r": r, "rows": rows}
+            arms[capacity_arm(r, rows)] = {**best_of_grid(profile, r), "rows": rows}
     return arms
 
 

@@ -40,8 +40,10 @@ METHODS = (
             "which is where Biderman et al. find the opposite."
         ),
         none=(
-            "No difference is shown. This is Schulman et al.'s case, little data next to the "
-            "adapter's capacity; the interval says how large a difference could have been missed."
+            "No difference is shown, at the alpha that the map chose, hundreds of times the rank: "
+            "at alpha = r the map's best loss is far higher. Little data next to the adapter's "
+            "capacity is the case in which Schulman et al. find none. The interval says how large "
+            "a difference could have been missed, and the longer run below asks again."
         ),
     ),
     Claim(
@@ -56,8 +58,9 @@ METHODS = (
             "plane, and at what LoRA's steps cost."
         ),
         below=(
-            "At the rate that is best for learning LoRA forgets less, as Biderman et al. report. "
-            "But the best rates are not alike: each was chosen for the validation loss alone, and "
+            "At the rate that is best for learning LoRA forgets less. Before you quote Biderman "
+            "et al. look at the sweep: one step of the grid below its best rate, full fine-tuning "
+            "forgets a small part of this. Each rate was chosen for the validation loss alone, and "
             "forgetting rises steeply with the rate. The next comparison holds what is learnt "
             "fixed."
         ),
@@ -74,11 +77,11 @@ METHODS = (
         "below",
         unit=NATS,
         above=(
-            "To learn as much as full fine-tuning does at a lower rate, LoRA forgets *more*. So at "
-            "this length of run it is full fine-tuning with a smaller rate that protects the base, "
-            "not the low rank. Why: LoRA begins with B = 0 and has few directions; to come as far "
-            "in few steps it needs a high rate and pushes those directions far. If that is the "
-            "reason, more steps at a lower rate must take the difference away: see the longer run."
+            "To learn about as much as full fine-tuning does at a lower rate, this LoRA forgets "
+            "*more*: a smaller rate has protected the base, and the low rank has not. It is LoRA "
+            "on all linear layers at one rank, and at a rate next to a steep rise: the sweep's "
+            "rates beside it forget far less and far more. Section 10 has other places for the "
+            "same number of parameters. More steps at a lower rate are the next question."
         ),
         below=(
             "Where both have learnt about the same, LoRA has forgotten less: this is more than a "
@@ -118,7 +121,7 @@ METHODS = (
         above=(
             "A random update that moves every layer's output as far does not do the task: it is "
             "the direction that was learnt, not the size. This control is weaker than the shuffled "
-            "one: any direction at all would beat it."
+            "one: a run that has learnt only the look of Olm's words would beat it by far."
         ),
         below="A random update does better than the trained one: look for a mistake in the run.",
         none=(
@@ -139,9 +142,9 @@ METHODS = (
         ),
         below=(
             "The trained update costs more of the base domain than a random one that moves the "
-            "task's outputs as far: a random direction disturbs, but a trained one changes what "
-            "the model says, also where it was not asked to. Forgetting here is not noise in the "
-            "weights; it is what was learnt, said in the wrong place."
+            "task's outputs as far. So forgetting is not just noise of this size in the weights. "
+            "Why the trained one costs more is not shown: how far each moves the outputs on the "
+            "base's own text was not held fixed."
         ),
         none=(
             "A random update that moves the task's outputs as far costs about as much of the base "
@@ -156,9 +159,10 @@ METHODS = (
         unit="of 10",
         above=(
             "LoRA's tuned weights have leading singular vectors that resemble none of the base's, "
-            "more than full fine-tuning's have, as Shuttleworth et al. report: the two reach their "
-            "answers by different roads. The count depends on the threshold, and on how far the "
-            "weights have moved."
+            "more than full fine-tuning's have, as Shuttleworth et al. report. The count depends "
+            "on the threshold, and on how far the weights have moved: LoRA's update is the larger "
+            "one. They connect the count with forgetting; hold it against what the two have "
+            "forgotten in section 6 before you do."
         ),
         below=(
             "Full fine-tuning has more intruder dimensions here, against Shuttleworth et al. Look "
@@ -185,8 +189,9 @@ METHODS = (
             "factors move from the first step on, and they are large, so a step goes further."
         ),
         none=(
-            "No difference is shown once both have their own rate. A better start is worth most "
-            "where the steps are few or the rate is not tuned."
+            "No difference is shown once both have their own rate; LoRA has had its alpha tuned "
+            "too, PiSSA has not. A better start is worth most where the steps are few or the rate "
+            "is not tuned."
         ),
     ),
 )
@@ -198,7 +203,7 @@ LONG = (
         log_ratio("loss", "LoRA", "full"),
         "none",
         above=(
-            "Both losses are far below the short run's, and LoRA's is still the higher one, by a "
+            "Both losses are far below the short run's, and LoRA's is the higher one, by a "
             "factor. Look at the words beside the loss: where nearly all are right, a factor in a "
             "small loss is worth little to anybody who reads the answers. It does say that full "
             "fine-tuning comes closer to certainty in the same number of steps."
@@ -219,18 +224,38 @@ LONG = (
         "below",
         unit=NATS,
         above=(
-            "LoRA still forgets more. Before you blame the low rank look at the rates: each was "
-            "chosen for the validation loss alone, and near the best rate that loss is flat while "
-            "forgetting is steep."
+            "LoRA forgets more at these rates. Before you blame the low rank look at the next "
+            "line: each rate was chosen for the validation loss alone, and near the best rate that "
+            "loss is flat while forgetting is steep."
         ),
         below=(
-            "Given enough steps LoRA forgets less, as Biderman et al. report, and learns as the "
-            "first claim says. Part of it may be the two rates, which were chosen for the "
-            "validation loss alone."
+            "At these rates LoRA forgets less. The two have not learnt as much, so this is not yet "
+            "a comparison of methods: the next line has full fine-tuning at a lower rate."
         ),
         none=(
-            "No difference in forgetting is shown either, given enough steps and a lower rate. "
-            "What you forget is then a question of how you train rather than of the method."
+            "No difference in forgetting is shown at these rates. The two have not learnt as much: "
+            "the next line has full fine-tuning at a lower rate."
+        ),
+    ),
+    Claim(
+        "forgotten, slower",
+        "forgotten, LoRA − the slower full fine-tuning, three times the steps",
+        difference("forgotten", "LoRA", "full, slower"),
+        "none",
+        unit=NATS,
+        above=(
+            "Against full fine-tuning at a lower rate LoRA forgets more, also with three times the "
+            "steps. More steps have not taken the difference away: in this task the base is "
+            "protected by small steps of all weights better than by a low rank."
+        ),
+        below=(
+            "Against full fine-tuning at a lower rate LoRA forgets less: given enough steps the "
+            "low rank protects the base, as Biderman et al. report. Compare the losses in the "
+            "figure before you conclude; they are near each other, not equal."
+        ),
+        none=(
+            "Against full fine-tuning at a lower rate no difference in forgetting is left. What is "
+            "forgotten then follows from how the model is trained rather than from the method."
         ),
     ),
 )
@@ -267,7 +292,7 @@ STARTS = (
         below=(
             "At the same rate the start with A = 0 is ahead. That is no advantage of the start "
             "yet: its first Adam step moves the output about d/r times as far, as you have "
-            "computed. A larger rate would do the same for B = 0."
+            "computed. A larger rate might do the same for B = 0."
         ),
         none="No difference is shown at this rate, although the first steps differ in size.",
     ),
@@ -278,9 +303,10 @@ STARTS = (
         "above",
         unit=NATS,
         above=(
-            "With its first step made as small as the usual start's, A = 0 falls behind: its lead "
-            "was the size of its steps. Later steps are then too small, since the rate holds for "
-            "the whole run; so compare starts with each at its own best rate, or not at all."
+            "With its first step made as small as the usual start's, A = 0 falls far behind. That "
+            "does not show that the step was its whole lead: the rate holds for the entire run, "
+            "and so small a one is too low for the later steps. Neither comparison is fair; each "
+            "start needs its own best rate."
         ),
         below=(
             "Even with its first step made as small A = 0 is ahead: the size of the steps is not "
@@ -301,10 +327,10 @@ SCALING = (
         "below",
         unit=NATS,
         above=(
-            "At the same alpha and rate rsLoRA does worse. Under Adam its first step is √r times "
-            "as large, so a rate that suits a low rank is too high for a high one. This does not "
-            "contradict the paper's theorem, which is about stability as r grows without end; it "
-            "says that alpha and rate must be tuned anew."
+            "At the same alpha and rate rsLoRA does worse. The rate was tuned for α/r at this "
+            "rank, and rsLoRA's factor is √r times as large, so the rate is too high for it. That "
+            "is no test of rsLoRA, nor of its theorem, which is about stability as r grows without "
+            "end; it says that alpha and rate belong together."
         ),
         below=(
             "At the same alpha and rate rsLoRA does better, as its paper reports: the larger "
@@ -328,7 +354,7 @@ SCALING = (
             "two differ by a number, α√r in place of α."
         ),
         none=(
-            "At a lower rate no difference is left. The two formulas are one model with two names "
+            "At a lower rate no difference is shown. The two formulas are one model with two names "
             "for a number: rsLoRA at α is LoRA at α√r. What differs is which of the settings carry "
             "over when the rank changes."
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ftlib.course.lab_3_1_1.experiments import arms_of, capacity_arm
 from ftlib.course.records.live import Result
 
-BEHIND = 0.1  # nats by which a rank's loss must be higher to be called behind
+GROWS = 1.5  # times: by how much more a rank must be behind with many rows than with few
 
 
 def best_place(result: Result, arms: Mapping[float, str], metric: str) -> tuple[float, bool]:
@@ -90,27 +91,36 @@ def map_line(result: Result) -> str:
     best = best_rates(result)
     ranks = sorted({r for r, _ in best})
     alphas = sorted({alpha for _, alpha in best})
-    powers = [exponent(alphas, [best[r, alpha][0] for alpha in alphas]) for r in ranks]
-    middle = alphas[len(alphas) // 2]
-    of_ranks = [best[r, middle][0] for r in ranks]
-    spread = max(of_ranks) / min(of_ranks)
-    listed = ", ".join(f"rank {r}: {power:+.2f}" for r, power in zip(ranks, powers, strict=True))
-    if spread <= 2:
-        transfer = (
-            f"At alpha {middle:g} the best rates of all ranks lie within one step of the grid: "
-            "with α/r one rate serves every rank, which is what the formula is for."
-        )
-    else:
-        transfer = (
-            f"At alpha {middle:g} the best rates of the ranks differ by a factor of {spread:.0f}: "
-            "α/r does not make one rate serve every rank here."
-        )
+    powers = []
+    for r in ranks:
+        steps = []
+        for low, high in pairwise(alphas):
+            steps.append(f"{exponent((low, high), (best[r, low][0], best[r, high][0])):+.2f}")
+        powers.append(f"rank {r}: {', '.join(steps)}")
+    factors = []
+    for alpha in alphas:
+        of_ranks = [best[r, alpha][0] for r in ranks]
+        factors.append(f"{max(of_ranks) / min(of_ranks):.0f} at alpha {alpha:g}")
     (r, alpha), (rate, loss) = min(best.items(), key=_loss_of)
     return (
-        f"The best rate goes with alpha to the power {listed}; −1 is what follows if only B moves, "
-        f"−½ if A moves as much. {transfer} The lowest validation loss, {loss:.2f}, is at rank "
-        f"{r}, alpha {alpha:g}, rate {rate:.2g}. One seed a point: read the valley, not the dot."
+        "From one alpha to the next the best rate goes with alpha to the power "
+        f"{'; '.join(powers)}; −1 is what follows if only B moves, −½ if A moves as much. The best "
+        f"rates of the ranks differ by a factor of {', '.join(factors)}: 1 would mean that one "
+        f"rate serves every rank. The lowest validation loss, {loss:.2f}, is at rank {r}, alpha "
+        f"{alpha:g}, rate {rate:.2g}.{_edges(result, best)} One seed a point: read the valley, not "
+        "the dot."
     )
+
+
+def _edges(result: Result, best: Mapping[tuple[int, float], tuple[float, float]]) -> str:
+    """Where a best rate is the lowest or the highest that was tried."""
+    found = []
+    for r, alpha in best:
+        if not best_place(result, rates_at(result, r, alpha), "validation_loss")[1]:
+            found.append(f"rank {r} at alpha {alpha:g}")
+    if not found:
+        return " Every best rate lies inside the grid."
+    return f" At the edge of the rates tried: {', '.join(found)}."
 
 
 def _loss_of(item: tuple) -> float:
@@ -136,7 +146,7 @@ def norm_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
         texts.append(
             f"At the size of {second}'s best update, ‖ΔW‖ = {norm:.0f}, {first} has a loss of "
             f"{at_norm:.2f} against {other_loss:.2f}, and has forgotten {forgot:.2f} nats against "
-            f"{other:.2f}"
+            f"{other:.2f}{_by_size(forgot, other)}"
         )
     if other_norm is None:
         texts.append(
@@ -148,7 +158,16 @@ def norm_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
             f"At {first}'s best loss, {loss:.2f}, its update is {own_norm / other_norm:.1f} times "
             f"as large as {second}'s"
         )
-    return "; ".join(texts) + "."
+    return f"{'. '.join(texts)}. Of full fine-tuning ‖ΔW‖ leaves out the embedding and the norms."
+
+
+def _by_size(forgotten: float | None, other: float) -> str:
+    """Whether equal sizes forget alike."""
+    if forgotten is None:
+        return ""
+    if 0.5 < forgotten / other < 2:
+        return ": size goes a long way to say what is forgotten"
+    return ": size alone does not decide what is forgotten"
 
 
 def rates_of(result: Result, method: str) -> dict[float, str]:
@@ -157,29 +176,36 @@ def rates_of(result: Result, method: str) -> dict[float, str]:
     return {rate: arm for rate, arm in arms.items() if arm in result.arms}
 
 
-def way(first: float, last: float) -> str:
-    """Whether a course rises, falls or stays, a tenth being nothing."""
-    if last > 1.1 * first:
-        return "rises"
-    return "falls" if last < 0.9 * first else "stays"
-
-
 def capacity_line(result: Result, ranks, rows) -> str:
-    """Where each rank's loss on its own rows leaves the highest rank's, by more than a tenth of a
-    nat.
+    """Each rank's loss on its own rows as a multiple of the highest rank's, by rows; whether one
+    falls behind as the rows grow.
     """
     highest = max(ranks)
     texts = []
+    leaving = []
     for r in ranks:
         if r == highest:
             continue
-        behind = {}
+        factors = []
         for count in rows:
             own = result.means(capacity_arm(r, count), "own_loss").mean()
             best = result.means(capacity_arm(highest, count), "own_loss").mean()
-            behind[count] = own - best
-        left = [count for count, gap in behind.items() if gap > BEHIND]
-        gaps = ", ".join(f"{gap:+.2f}" for gap in behind.values())
-        where = f"is behind from {min(left)} rows on" if left else "keeps up with all rows tried"
-        texts.append(f"Rank {r} {where} (against rank {highest}: {gaps} nats)")
-    return f"{'. '.join(texts)}. All ranks had the settings that are best at the profile's rank."
+            factors.append(float(own / best))
+        listed = ", ".join(f"{factor:.1f}" for factor in factors)
+        texts.append(f"rank {r} {listed} times")
+        if factors[-1] > GROWS * factors[0]:
+            leaving.append(f"rank {r}")
+    reading = (
+        "No rank falls behind as the rows grow: in this many steps no end of capacity is shown."
+    )
+    if leaving:
+        reading = (
+            f"The more rows, the further {' and '.join(leaving)} falls behind. That is what an end "
+            "of capacity looks like, but slower learning looks alike: a longer run would tell."
+        )
+    counts = ", ".join(map(str, rows))
+    return (
+        f"Loss on the rows trained on, as a multiple of rank {highest}'s, at {counts} rows: "
+        f"{'; '.join(texts)}. {reading} {len(result.seeds)} seeds a point, each rank at its own "
+        "best settings, the same steps for all, so few rows are read more often."
+    )

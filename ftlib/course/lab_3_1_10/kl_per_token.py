@@ -1,4 +1,4 @@
-"""Lab 3.1.10, export and Ollama, exercise 4: KL."""
+"""Lab 3.1.10, export and Ollama, exercise 5: KL."""
 
 from __future__ import annotations
 

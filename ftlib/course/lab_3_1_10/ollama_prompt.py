@@ -1,4 +1,4 @@
-"""Lab 3.1.10, export and Ollama, exercise 6: the template."""
+"""Lab 3.1.10, export and Ollama, exercise 7: the template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lab 3.1.10, export and Ollama, exercise 5: speed."""
+"""Lab 3.1.10, export and Ollama, exercise 6: speed."""
 
 from __future__ import annotations
 

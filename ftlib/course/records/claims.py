@@ -63,7 +63,18 @@ class Decision:
         """The figure and what to conclude from it."""
         if self.outcome == "open":
             return f"{self.figure}."
-        return f"**{self.figure}.** {self.claim.reading(self.outcome)}"
+        return f"**{self.figure}.** {self.claim.reading(self.outcome)}{self._hint}"
+
+    @property
+    def _hint(self) -> str:
+        """A word where the claim's own interval leaves 0 out and the adjusted test does not."""
+        leaves_zero_out = self.interval.low > 0 or self.interval.high < 0
+        if self.outcome != "none" or not leaves_zero_out:
+            return ""
+        return (
+            f" (The interval by itself leaves 0 out. Of {self.compared} comparisons some do so by "
+            "chance: a hint, worth an experiment of its own, and no conclusion.)"
+        )
 
 
 def _p_text(p: float) -> str:

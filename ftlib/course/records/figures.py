@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ftlib.core.stats import mean_interval
 from ftlib.course.plots import style
@@ -25,6 +26,8 @@ LIVE: dict[str, Any] = {
 }
 LIVE_LABEL = "this run"
 FEWEST_FOR_BAND = 3  # seeds: an interval of two is wider than the figure
+TICKS_OWN = 20  # a logarithmic axis that spans less has a tick at each setting,
+MOST_TICKS = 6  # if there are no more of them
 SPREAD = 0.12  # half the width over which the seeds of one arm are drawn side by side
 
 
@@ -137,11 +140,21 @@ def sweep(
     if result.live:
         ax.plot([], [], label=LIVE_LABEL, **LIVE)
     if log_x:
-        ax.set_xscale("log")
+        _log_axis(ax, sorted({place for arms in series.values() for place in arms}))
     if log_y:
         ax.set_yscale("log")
     ax.legend(fontsize="small")
     return _figure_of(ax)
+
+
+def _log_axis(ax: Axes, places: list[float]) -> None:
+    """A logarithmic x; within one power of ten it has ticks at the settings that were run, since
+    matplotlib's own would overlap or be too few.
+    """
+    ax.set_xscale("log")
+    if places[0] > 0 and places[-1] / places[0] < TICKS_OWN and len(places) <= MOST_TICKS:
+        ax.set_xticks(places, [f"{place:.2g}" for place in places])
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _band(ax: Axes, places: list[float], runs: list[np.ndarray], name: str, look: dict) -> None:

@@ -1,0 +1,90 @@
+"""What the faults of lab 3.1.10 are to show, and how to read each outcome."""
+
+from __future__ import annotations
+
+from ftlib.course.records.experiment import Claim, difference
+
+CHANCE = "More answers are right with the fault than without: chance, or the fault is none."
+
+
+def _cost(name: str, fault: str, above: str, none: str, expected: str = "above") -> Claim:
+    """Right answers that a fault costs."""
+    return Claim(
+        name=name,
+        text=f"right answers, as trained − {fault}",
+        contrast=difference("right", "as trained", fault),
+        expected=expected,
+        unit="of the prompts",
+        above=above,
+        below=CHANCE,
+        none=none,
+    )
+
+
+FAULT_CLAIMS = (
+    _cost(
+        "family",
+        "another family's template",
+        above=(
+            "The file loads, answers fluently and is useless. Nothing but such a count tells: no "
+            "runtime checks a TEMPLATE against the model."
+        ),
+        none="This model understands another family's turns as well as its own.",
+    ),
+    _cost(
+        "closed",
+        "turn not closed",
+        above=(
+            "One forgotten marker, in a template that looks right. It costs part of the answers "
+            "and not all, which is the worst kind: a short trial by hand may well pass."
+        ),
+        none="The forgotten end marker costs nothing that these prompts show.",
+    ),
+    _cost(
+        "newline",
+        "newline after each turn",
+        above=(
+            "A line break where training had none. White space is part of the format: compare "
+            "character by character, as the check of exercise 7 does."
+        ),
+        none="A line break between the turns costs nothing that these prompts show.",
+    ),
+    _cost(
+        "opened",
+        "answer not opened",
+        above="The model first has to say who speaks, and loses answers by it.",
+        none=(
+            "No cost: after a closed question the only thing that it has ever seen is the opening "
+            "of the answer, so it writes that itself, one token more for each reply. With a larger "
+            "vocabulary of roles, or at a temperature, do not count on it."
+        ),
+    ),
+    _cost(
+        "twice",
+        "start token twice",
+        above="Two start tokens are a text that no model was trained on, and it shows.",
+        none=(
+            "No cost that these prompts show, in this model. It is a text that it was never "
+            "trained on all the same; larger models are known to suffer, so measure yours."
+        ),
+    ),
+    _cost(
+        "rows",
+        "wrong rows",
+        above=(
+            "The file has the right size, tokens and speed. Of all faults here this is the one "
+            "that only a comparison with the model finds."
+        ),
+        none="The order of the rows makes no difference, so it was not wrong.",
+    ),
+    _cost(
+        "four_bits",
+        "Q4_K_M",
+        above="For scale: four bits cost answers too.",
+        none=(
+            "For scale: the quantisation that everybody worries about costs nothing that these "
+            "prompts show. Look at the template first."
+        ),
+        expected="none",
+    ),
+)

@@ -1,0 +1,191 @@
+"""What merging and quantising are to show in lab 3.1.10, and how to read each outcome."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+
+def _within(arm: str, first: str, second: str) -> Contrast:
+    """Difference of the logarithms of two metrics of one arm."""
+
+    def subtract(by_arm) -> float:
+        return math.log(by_arm[arm][first]) - math.log(by_arm[arm][second])
+
+    return Contrast((arm,), subtract)
+
+
+def log_ratio(metric: str, first: str, second: str) -> Contrast:
+    """ln(first / second): KL spans orders of magnitude and samples of prompts scale it as a whole,
+    so ratios are even where differences are skewed.
+    """
+
+    def subtract(by_arm) -> float:
+        return math.log(by_arm[first][metric]) - math.log(by_arm[second][metric])
+
+    return Contrast((first, second), subtract)
+
+
+def _value(metric: str, arm: str) -> Contrast:
+    return Contrast((arm,), lambda by_arm: float(np.mean(by_arm[arm][metric])))
+
+
+MERGE_CLAIMS = (
+    Claim(
+        name="bf16_f16",
+        text="KL on answers, bf16 file − f16 file",
+        contrast=difference("answer_kl", "bf16", "f16"),
+        expected="above",
+        unit="nats a token",
+        above=(
+            "bf16 keeps 8 significant bits of each weight where f16 keeps 11, and the distance "
+            "shows it. Write f16 where the weights fit its range. It does not say that bf16 is "
+            "bad: compare it with the next number."
+        ),
+        below=(
+            "The file with fewer bits is the nearer one, which rounding does not explain: look for "
+            "weights outside the range of f16, below 6e-8 or above 65,504."
+        ),
+        none=(
+            "The two are equally near as far as these prompts show: whatever separates them is "
+            "smaller than the spread over prompts."
+        ),
+    ),
+    Claim(
+        name="bf16_q8",
+        text="ln of KL on answers, bf16 file over Q8_0",
+        contrast=log_ratio("answer_kl", "bf16", "Q8_0"),
+        expected="below",
+        below=(
+            "A bf16 merge of this adapter costs less than the 8-bit file that everybody serves "
+            "without a thought. The warning against it is about something else: about updates "
+            "that are small beside the weights, below."
+        ),
+        above=(
+            "Rounding to bf16 costs more than Q8_0 here. Merge in fp32 and quantise from that or "
+            "from f16."
+        ),
+        none=(
+            "bf16 and Q8_0 are equally far away on these prompts. Both are small; which of them is "
+            "larger would take more prompts."
+        ),
+    ),
+    Claim(
+        name="sum",
+        text="KL on answers, sum taken in bf16 − fp32 sum rounded to bf16",
+        contrast=difference("answer_kl", "bf16 sum", "bf16"),
+        expected="none",
+        unit="nats a token",
+        none=(
+            "No difference: W is a bf16 number, so the sum is rounded once in either case, and "
+            "rounding the update before is far below that. What costs is *keeping* the result in "
+            "bf16. Adding in fp32 helps only if what is written has more bits than bf16."
+        ),
+        above=(
+            "Adding in bf16 costs something beyond the rounding of the result: the update's own "
+            "rounding shows."
+        ),
+        below=(
+            "The sum in bf16 is the nearer one. Two roundings cannot be better than one on "
+            "purpose: on these prompts the errors happen to cancel."
+        ),
+    ),
+    Claim(
+        name="small",
+        text="share of the update's effect lost in bf16, alpha/256 minus alpha",
+        contrast=difference("lost_effect", "bf16, alpha/256", "bf16"),
+        expected="above",
+        above=(
+            "This is the danger: where an update is smaller than half a step of the weight, the "
+            "rounded sum *is* the old weight, and it is lost without a trace. A short training at "
+            "a low rate can be there; compare ‖update‖ / ‖weight‖ of your adapter with the figure. "
+            "Doing the sum in fp32 and then storing bf16 does not help."
+        ),
+        below=(
+            "The smaller update survives better, against arithmetic: look at the figure of what "
+            "is kept."
+        ),
+        none=(
+            "Even an update 256 times smaller survives as well: this model's weights have steps "
+            "that are finer than its updates."
+        ),
+    ),
+)
+
+FILE_CLAIMS = (
+    Claim(
+        name="where",
+        text="ln of KL in Q4_K_M, on answers over on prompts",
+        contrast=_within("Q4_K_M", "answer_kl", "prompt_kl"),
+        expected="below",
+        below=(
+            "KL is smaller where the model answers than where it reads: after training it is sure "
+            "of its answers, and certainty leaves little to move. A mean over the whole text is "
+            "mostly a mean over the prompt, which nobody generates. Look at answers."
+        ),
+        above=(
+            "The answers suffer more than the prompts: a mean over the whole text hides the "
+            "damage that users see."
+        ),
+        none=(
+            "Answers and prompts are moved alike as far as these samples show, and a mean over "
+            "the whole text does not mislead here."
+        ),
+    ),
+    Claim(
+        name="prompt_loss",
+        text="log-loss of the prompts in Q2_K, minus f16's",
+        contrast=_value("prompt_loss", "Q2_K"),
+        expected="above",
+        unit="nats a token",
+        above="The prompts became less likely, as one would expect of a damaged model.",
+        below=(
+            "The prompts became *more* likely in the most damaged file. No skill was gained: this "
+            "model was trained on answers and is too sure of wrong continuations of a prompt; "
+            "noise flattens that. Perplexity over whole texts would call the worst file the best. "
+            "KL, which counts every departure, is not fooled."
+        ),
+        none=(
+            "Perplexity of the prompts does not tell the most damaged file from the original. KL "
+            "does."
+        ),
+    ),
+    Claim(
+        name="answer_loss",
+        text="log-loss of the answers in Q2_K, minus f16's",
+        contrast=_value("answer_loss", "Q2_K"),
+        expected="above",
+        unit="nats a token",
+        above=(
+            "On the tokens that it was trained to write the damaged model is worse. So perplexity "
+            "can see damage, if it looks at answers only."
+        ),
+        below="Even the answers became likelier: their f16 file is too sure of them.",
+        none=(
+            "Not even on the answers does perplexity show damage that KL shows plainly. Gains on "
+            "some tokens and losses on others cancel; in KL nothing can."
+        ),
+    ),
+    Claim(
+        name="right",
+        text="right answers, Q2_K − F16",
+        contrast=difference("right", "Q2_K", "F16"),
+        expected="below",
+        unit="of the prompts",
+        below=(
+            "In the smallest file the answers suffer. Where between it and Q4_K_M they begin to is "
+            "for your own task to say: a short exact answer is lost later than a long free one."
+        ),
+        above=(
+            "Fewer bits gave more right answers, which is chance or a fault: look at the answers."
+        ),
+        none=(
+            "No loss of right answers that 10 samples of prompts could show, in a file whose KL is "
+            "many times that of Q4_K_M. Greedy answers of a few sure tokens are a blunt measure: "
+            "KL warns long before them."
+        ),
+    ),
+)

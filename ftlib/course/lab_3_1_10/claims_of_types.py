@@ -1,0 +1,192 @@
+"""What lab 3.1.10's experiments on kinds of matrices, mixes, importance and order of steps are to
+show, and how to read each outcome.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ftlib.course.lab_3_1_10.claims_of_files import log_ratio
+from ftlib.course.lab_3_1_10.files import KINDS
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+ORDER = list(KINDS.values())  # of the numbers of one entry of `kinds`
+
+
+def _of_kind(arm: str, first: str, second: str) -> Contrast:
+    """Difference of log KL of two kinds of matrices at one type."""
+
+    def subtract(by_arm) -> float:
+        kl = by_arm[arm]["answer_kl"]
+        return math.log(kl[ORDER.index(first)]) - math.log(kl[ORDER.index(second)])
+
+    return Contrast((arm,), subtract)
+
+
+KIND_CLAIMS = (
+    Claim(
+        name="down_up",
+        text="ln of KL on answers at Q2_K, down over up",
+        contrast=_of_kind("Q2_K", "down", "up"),
+        expected="above",
+        above=(
+            "The same number of weights at the same type, and down costs more: its inputs are "
+            "products of two activations with large outliers, its outputs go straight into the "
+            "residual stream. llama.cpp's recipes give it more bits."
+        ),
+        below="up costs more than down here, against llama.cpp's recipes: this model is another.",
+        none=(
+            "Neither costs more, as far as these seeds show: the recipes' preference finds no "
+            "support here."
+        ),
+    ),
+    Claim(
+        name="v_k",
+        text="ln of KL on answers at Q2_K, v over k",
+        contrast=_of_kind("Q2_K", "v", "k"),
+        expected="above",
+        above=(
+            "Of two matrices of one shape v costs more: an error in k changes how much is read, "
+            "and softmax forgives; an error in v changes what is read, and nothing stands after it."
+        ),
+        below="k costs more than v here, against llama.cpp's recipes: this model is another.",
+        none=(
+            "Neither costs more, as far as these seeds show: the recipes' preference finds no "
+            "support here."
+        ),
+    ),
+)
+
+MIX_CLAIMS = (
+    Claim(
+        name="matrices",
+        text="ln of KL on answers, more bits for v and down over more bits for k and up",
+        contrast=log_ratio("answer_kl", "recipe", "elsewhere"),
+        expected="below",
+        below=(
+            "The files have the same size to the byte, so this is the recipe's own merit: it "
+            "matters which matrices get the bits."
+        ),
+        above="The same bytes do more good in k and up: the recipe was made for other models.",
+        none=(
+            "The same bytes elsewhere serve as well, as far as these prompts and roundings show: "
+            "luck is as large as the recipe's merit."
+        ),
+    ),
+    Claim(
+        name="layers",
+        text="ln of KL on answers, the recipe's layers over the other layers",
+        contrast=log_ratio("answer_kl", "recipe", "other layers"),
+        expected="below",
+        below="The recipe's choice of layers pays too, at the same size.",
+        above="The other layers would have been the better choice in this model.",
+        none="Which layers get the bits makes no difference that these prompts show.",
+    ),
+    Claim(
+        name="bytes",
+        text="ln of KL on answers, recipe over all blocks in Q4_K",
+        contrast=log_ratio("answer_kl", "recipe", "plain"),
+        expected="below",
+        below="And the recipe is nearer than the smaller file without it, as it should be.",
+        above="The larger file is the farther one: rounding errors of two matrices had cancelled.",
+        none="The bytes that the recipe adds buy nothing that these prompts show.",
+    ),
+)
+
+IMPORTANCE_CLAIMS = (
+    Claim(
+        name="rounding",
+        text="weighed rounding at Q2_K, own texts − none",
+        contrast=difference("rounding", "Q2_K, own", "Q2_K, none"),
+        expected="below",
+        unit="share",
+        below=(
+            "The matrix does what it promises, on texts that it has not seen: the rounding is "
+            "smaller where the inputs are large."
+        ),
+        above="The rounding grew on held-out texts: the calibration says nothing of them.",
+        none="No difference on held-out texts: the calibration says nothing of them.",
+    ),
+    Claim(
+        name="information",
+        text="weighed rounding at Q2_K, own texts − the same numbers shuffled",
+        contrast=difference("rounding", "Q2_K, own", "Q2_K, shuffled"),
+        expected="below",
+        unit="share",
+        below=(
+            "That is what *knowing* the inputs is worth. The rest of the gain over "
+            "none comes with any matrix, a shuffled one too: given one, llama.cpp takes a more "
+            "thorough search for the scales. Without this control the search would pass for "
+            "information."
+        ),
+        above=(
+            "Shuffled importance rounds better than the right one, so the gain is not information."
+        ),
+        none=(
+            "A shuffled matrix does as well: all of the gain is the more thorough search that "
+            "llama.cpp takes when it is given any matrix."
+        ),
+    ),
+    Claim(
+        name="kl",
+        text="ln of KL on answers at Q2_K, own texts over none",
+        contrast=log_ratio("answer_kl", "Q2_K, own", "Q2_K, none"),
+        expected="below",
+        below="And the smaller rounding is seen in the answers.",
+        above=(
+            "The rounding is smaller and the answers are farther away. What the matrix makes small "
+            "is each layer's error alone; errors of several layers can add up or cancel."
+        ),
+        none=(
+            "In the answers none of it is seen: prompts and the luck of rounding move KL by more "
+            "than this gain, in a model of 4M parameters. Look at the prompts in the figure, which "
+            "have more tokens, and on your own model measure before you believe either."
+        ),
+    ),
+    Claim(
+        name="kl_four",
+        text="ln of KL on answers at Q4_K_M, own texts over none",
+        contrast=log_ratio("answer_kl", "Q4_K_M, own", "Q4_K_M, none"),
+        expected="none",
+        none="At four bits there is little to gain, and none is seen.",
+        below="Even at four bits the matrix brings the answers nearer.",
+        above="At four bits the matrix does harm on these prompts.",
+    ),
+)
+
+APART_CLAIMS = (
+    Claim(
+        name="apart",
+        text="ln of KL on answers, adapter apart over merged then quantised",
+        contrast=log_ratio("answer_kl", "apart", "merged"),
+        expected="below",
+        below=(
+            "An update that is never rounded keeps the answers nearer, as one would think: the "
+            "adapter apart costs a second file and gains accuracy."
+        ),
+        above=(
+            "The adapter apart is *farther* from the merged model, though its update is never "
+            "rounded. So the update's own rounding is not what costs; the base's is, and the "
+            "weights before training round a little worse than those after it."
+        ),
+        none=(
+            "It makes no difference that these prompts and roundings show. The update's own "
+            "rounding is small beside the base's, which both ways have."
+        ),
+    ),
+    Claim(
+        name="twice",
+        text=(
+            "ln of KL on answers, merged into four bits and quantised again over merged then "
+            "quantised"
+        ),
+        contrast=log_ratio("answer_kl", "into four bits", "merged"),
+        expected="above",
+        above=(
+            "Two roundings are worse than one. Keep the 16-bit base; merge into a quantised one "
+            "only if there is no other, and then leave the result in more bits."
+        ),
+        below="The second rounding undid some of the first: luck, not a method.",
+        none="The second rounding does not show on these prompts. It cannot help, so avoid it.",
+    ),
+)
