@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.records.experiment import Claim, Contrast, difference, log_ratio
 
 
 def _within(arm: str, first: str, second: str) -> Contrast:
@@ -16,17 +16,6 @@ def _within(arm: str, first: str, second: str) -> Contrast:
         return math.log(by_arm[arm][first]) - math.log(by_arm[arm][second])
 
     return Contrast((arm,), subtract)
-
-
-def log_ratio(metric: str, first: str, second: str) -> Contrast:
-    """ln(first / second): KL spans orders of magnitude and samples of prompts scale it as a whole,
-    so ratios are even where differences are skewed.
-    """
-
-    def subtract(by_arm) -> float:
-        return math.log(by_arm[first][metric]) - math.log(by_arm[second][metric])
-
-    return Contrast((first, second), subtract)
 
 
 def _value(metric: str, arm: str) -> Contrast:

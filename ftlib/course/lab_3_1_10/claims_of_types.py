@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import math
 
-from ftlib.course.lab_3_1_10.claims_of_files import log_ratio
 from ftlib.course.lab_3_1_10.files import KINDS
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.records.experiment import Claim, Contrast, difference, log_ratio
 
 ORDER = list(KINDS.values())  # of the numbers of one entry of `kinds`
 

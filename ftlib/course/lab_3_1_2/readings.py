@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.records.experiment import Claim, Contrast, difference, within
 
 NATS = "nats a token"
 TUNED_ALIKE = ("LoRA", "DoRA", "direction only")  # over the same rates
@@ -20,15 +20,6 @@ Runs = Mapping[str, Mapping[str, Any]]
 def too_high(method: str) -> str:
     """The arm of a method at the rate that is too high."""
     return f"{method}, high rate"
-
-
-def within(arm: str, first: str, second: str) -> Contrast:
-    """first − second, two metrics of the same runs."""
-
-    def subtract(by_arm: Runs) -> float:
-        return by_arm[arm][first] - by_arm[arm][second]
-
-    return Contrast((arm,), subtract)
 
 
 def cost_of_rate(one: str, other: str) -> Contrast:

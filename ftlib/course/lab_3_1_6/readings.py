@@ -4,24 +4,12 @@ comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.records.experiment import Claim, difference, within
 
 TREATMENTS = ("raw", "copies dropped", "cleaned", "pipeline", "checked", "random drop")
 WRONG = 0.4  # of the messy set's rows
 NATS = "nats per answer token"
 SHARE = "of the answers"
-
-
-def within(arm: str, first: str, second: str) -> Contrast:
-    """First metric less second, of one arm."""
-
-    def subtract(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
-        return float(by_arm[arm][first] - by_arm[arm][second])
-
-    return Contrast((arm,), subtract)
 
 
 # --- cleaning -------------------------------------------------------------------------------------

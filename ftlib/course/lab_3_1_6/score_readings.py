@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ftlib.course.lab_3_1_6.readings import SHARE, within
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.lab_3_1_6.readings import SHARE
+from ftlib.course.records.experiment import Claim, Contrast, difference, within
 
 PAIRS = "of the pairs"
 CANARY_COUNTS = 5  # how often a canary is in the set: 0, 1, 2, 4, 8

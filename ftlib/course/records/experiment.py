@@ -66,6 +66,15 @@ def difference(metric: str, first: str, second: str) -> Contrast:
     return Contrast((first, second), subtract)
 
 
+def within(arm: str, first: str, second: str) -> Contrast:
+    """first − second, two metrics of the same runs."""
+
+    def subtract(by_arm) -> float:
+        return float(by_arm[arm][first] - by_arm[arm][second])
+
+    return Contrast((arm,), subtract)
+
+
 def log_ratio(metric: str, first: str, second: str) -> Contrast:
     """ln(first / second) of a positive metric: for values that differ by factors, where a
     difference would hear only the largest.
