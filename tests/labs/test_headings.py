@@ -2,6 +2,7 @@
 left over.
 """
 
+import itertools
 import re
 
 import nbformat
@@ -41,7 +42,7 @@ def test_every_exercise_has_its_heading(path):
     """The heading's cell stands directly before the stub: its last heading is the exercise's."""
     cells = nbformat.read(path, as_version=4).cells
     found = []
-    for before, cell in zip(cells, cells[1:], strict=False):
+    for before, cell in itertools.pairwise(cells):
         if not cell.metadata.get("nbgrader", {}).get("solution"):
             continue
         headings = numbers(EXERCISE, before.source)
