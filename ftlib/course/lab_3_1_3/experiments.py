@@ -158,7 +158,7 @@ EXPERIMENTS = (
         arms=rate_arms,
         metrics=SWEPT,
         inputs=_inputs,
-        seeds=2,
+        seeds=4,
         live=(),
     ),
     Experiment(
@@ -178,7 +178,7 @@ EXPERIMENTS = (
         arms=noised_rate_arms,
         metrics=SWEPT,
         inputs=_inputs,
-        seeds=2,
+        seeds=4,
         live=(),
     ),
     Experiment(
