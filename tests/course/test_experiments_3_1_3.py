@@ -2,6 +2,7 @@
 claims, the frozen one is there at test too, curvature is measured right, and copying is counted.
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -56,16 +57,6 @@ def test_uniform_and_gaussian_noise_have_one_size(draw, batch):
     assert not drawn[1, 8:].any()
 
 
-def test_hidden_noise_has_the_ratio_that_noise_on_embeddings_has(batch):
-    torch.manual_seed(0)
-    states = 7 * torch.randn(2, 12, 64)
-    embedding_norm = 2.5
-    drawn = noise.hidden(ALPHA, embedding_norm)(states, batch["attention_mask"])
-    ratio = drawn.norm(dim=-1) / states.norm(dim=-1)
-    torch.testing.assert_close(ratio[0], torch.full((12,), ALPHA / 6 / embedding_norm))
-    assert not ratio[1, 8:].any()
-
-
 def test_frozen_noise_has_the_size_is_drawn_once_and_stays_on_at_test(model):
     table = torch.zeros(400, 128)
     shifts = noise.frozen_table(table, ALPHA, length=27.0, seed=3)
@@ -81,22 +72,19 @@ def test_frozen_noise_has_the_size_is_drawn_once_and_stays_on_at_test(model):
     torch.testing.assert_close(model.get_input_embeddings()(ids), clean)
 
 
-@pytest.mark.parametrize("place", ["embedding", "block"])
-def test_noise_is_on_in_training_only_and_gone_afterwards(model, batch, place):
-    where = None if place == "embedding" else noise.middle_block(model)
-
+def test_noise_is_on_in_training_only_and_gone_afterwards(model, batch):
     def loss():
         with torch.no_grad():
             return model(**batch).loss.item()
 
     clean = model.eval() and loss()
     draw = noise.uniform(50.0)
-    assert noise.with_noise(model, draw, loss, where) == clean
+    assert noise.with_noise(model, draw, loss) == clean
     model.train()
-    assert abs(noise.with_noise(model, draw, loss, where) - clean) > 1e-3
+    assert abs(noise.with_noise(model, draw, loss) - clean) > 1e-3
     assert loss() == pytest.approx(clean)
     model.eval()
-    assert abs(noise.with_noise(model, draw, loss, where, noise.always_on) - clean) > 1e-3
+    assert abs(noise.with_noise(model, draw, loss, noise.always_on) - clean) > 1e-3
 
 
 def test_curvature_agrees_with_small_noise_and_with_the_hessian_itself(model, batch):
@@ -183,26 +171,58 @@ def test_seeds_train_on_rows_of_their_own_and_never_on_tested_ones():
     assert not trained & {row["key"] for row in trials.validation_rows(TINY)}
 
 
-def test_controls_differ_from_neftune_in_their_kind_alone():
-    arms = experiments.compare_arms(TINY)
-    for alpha in experiments.CONTROL_ALPHAS:
-        own = arms[experiments.alpha_arm(alpha)]
-        for kind in ("Gaussian", "frozen"):
-            assert arms[experiments.alpha_arm(alpha, kind)] == {**own, "kind": kind}
+def test_a_run_is_ten_passes_over_its_rows_and_a_short_one_four():
+    rows = len(trials.run_rows(TINY, 0))
+    steps_a_pass = len(range(0, rows, trials.run_batch(TINY)))  # the last batch is what is left
+    assert trials.run_steps(TINY) == trials.EPOCHS * steps_a_pass
+    assert trials.run_steps(TINY, experiments.SHORT) == 4 * steps_a_pass
+    looked_at = [share * trials.run_steps(TINY) / steps_a_pass for share in trials.LOOKS]
+    assert looked_at == pytest.approx([1, 2, 4, 7, 10])
+
+
+def test_a_sweep_has_seeds_of_its_own():
+    compared = {own.seeds for own in experiments.EXPERIMENTS if own.claims}
+    assert max(compared) <= trials.SWEEP_SEED
+
+
+def test_what_is_compared_at_the_fast_rate_differs_from_it_in_one_setting():
+    cures = experiments.cure_arms(TINY)
+    fast = cures["fast"]
+    assert fast["lr"] == experiments.FAST * cures["best rate"]["lr"] == 2 * cures["half fast"]["lr"]
+    for arm, setting in (("noise", "alpha"), ("dropout", "dropout"), ("short", "part")):
+        own = cures[f"fast, {arm}"]
+        assert own == {**fast, setting: own[setting]}
+    controls = experiments.control_arms(TINY)
+    assert controls["fast, noise"] == cures["fast, noise"]
+    for kind in ("Gaussian", "frozen"):
+        assert controls[f"fast, {kind}"] == {**cures["fast, noise"], "kind": kind}
+
+
+def test_every_claim_reads_arms_that_its_experiment_has():
+    for experiment in experiments.EXPERIMENTS:
+        for claim in experiment.claims:
+            assert set(claim.contrast.arms) <= set(experiment.arms(TINY)), claim.name
 
 
 @pytest.fixture
 def short(monkeypatch):
     """Two steps on two rows, and two rows to be measured on."""
-    monkeypatch.setattr(trials, "run_steps", lambda profile: 2)
     rows = trials.run_rows(TINY, 0)[:2]
-    monkeypatch.setattr(trials, "run_rows", lambda profile, seed: rows)
-    for name in ("TESTED", "ASKED", "NOISED", "VALIDATED", "LOOKED_AT"):
+
+    def two_steps(profile, part=1.0):
+        return 2
+
+    def two_rows(profile, seed):
+        return rows
+
+    monkeypatch.setattr(trials, "run_steps", two_steps)
+    monkeypatch.setattr(trials, "run_rows", two_rows)
+    for name in ("TESTED", "ASKED", "NOISED", "VALIDATED"):
         monkeypatch.setattr(trials, name, 2)
     monkeypatch.setattr(trials, "LOOKS", (0.5, 1.0))
 
 
-@pytest.mark.parametrize("name", ["strengths", "courses", "noise"])
+@pytest.mark.parametrize("name", ["strengths", "courses", "noise", "cure", "controls"])
 def test_a_trial_measures_all_that_its_experiment_names(short, name):
     experiment = next(own for own in experiments.EXPERIMENTS if own.name == name)
     settings = list(experiment.arms(TINY).values())[-1]
@@ -211,7 +231,20 @@ def test_a_trial_measures_all_that_its_experiment_names(short, name):
 
 
 def test_frozen_noise_alone_changes_the_loss_when_it_is_taken_away_at_test(short):
-    fresh = trials.compare_trial(TINY, 0, lr=1e-3, alpha=ALPHA, kind="hidden")
+    fresh = trials.cure_trial(TINY, 0, lr=1e-3, alpha=ALPHA, kind="Gaussian")
     assert fresh["loss_without_shift"] == fresh["loss"]
-    frozen = trials.compare_trial(TINY, 0, lr=1e-3, alpha=ALPHA, kind="frozen")
+    frozen = trials.cure_trial(TINY, 0, lr=1e-3, alpha=ALPHA, kind="frozen")
     assert frozen["loss_without_shift"] != frozen["loss"]
+
+
+def test_answers_that_the_limit_cuts_are_counted(short, monkeypatch):
+    """Of an untrained adapter: at a limit of one token every answer is cut that does not end there;
+    at a long one each that ends by itself is not.
+    """
+    model, tokenizer = trials.fresh_model(TINY, 0)
+    asked = trials.test_rows(TINY)
+    one_token = dataclasses.replace(TINY, open=dataclasses.replace(TINY.open, max_new_tokens=1))
+    texts, cut = trials.answered(one_token, model, tokenizer, asked)
+    assert cut == [1.0, 1.0] and all(texts)
+    _, cut = trials.answered(TINY, model, tokenizer, asked)
+    assert cut == [0.0, 0.0]

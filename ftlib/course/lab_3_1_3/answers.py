@@ -65,12 +65,18 @@ def describe(
     return found
 
 
+def alike_in_length(one: Mapping[str, Any], other: Mapping[str, Any]) -> np.ndarray:
+    """For each pair of answers whether their lengths are alike, (answers,)."""
+    lengths = np.array([one["words"], other["words"]], dtype=float)  # (2, answers)
+    return lengths.max(0) - lengths.min(0) <= MOST_APART * lengths.max(0)
+
+
 def wins_less_losses(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """Of the pairs of answers that are alike in length: the share in which the first has the higher
-    score, less the share in which the second has it. 0 where fewer than `FEWEST_PAIRS` are.
+    score, less the share in which the second has it. 0 where fewer than `FEWEST_PAIRS` are: a claim
+    needs a number of every seed.
     """
-    lengths = np.array([one["words"], other["words"]], dtype=float)  # (2, answers)
-    alike = lengths.max(0) - lengths.min(0) <= MOST_APART * lengths.max(0)
+    alike = alike_in_length(one, other)
     if alike.sum() < FEWEST_PAIRS:
         return 0.0
     gaps = np.array(one["score"])[alike] - np.array(other["score"])[alike]

@@ -17,7 +17,6 @@ from ftlib.course.lab_3_1_3.masked_noise import masked_noise
 from ftlib.course.lab_3_1_3.noise_hook import noise_hook
 from ftlib.course.lab_3_1_3.run_with_hook import run_with_hook
 
-KINDS = ("uniform", "Gaussian", "frozen", "hidden")
 FROZEN_SEED = 10_000  # added to the run's seed: the numbers of the frozen noise are no others
 
 
@@ -58,22 +57,6 @@ def gaussian(alpha: float, gaussian_noise: Callable = gaussian_noise) -> Callabl
     return draw
 
 
-def hidden(alpha: float, embedding_norm: float) -> Callable:
-    """Uniform noise in the middle of the model: of each token the same share of the vector's own
-    norm as NEFTune's noise has of an embedding's, ``alpha/√(3L) / embedding_norm``.
-    """
-
-    def draw(output: Tensor, mask: Tensor) -> Tensor:
-        noise = 2 * torch.rand_like(output) - 1
-        length = mask.sum(1)[:, None, None].to(output.dtype)
-        share = alpha / (3 * length).sqrt() / embedding_norm  # (B, 1, 1)
-        norms = output.detach().norm(dim=-1, keepdim=True)  # (B, T, 1)
-        unit = noise / noise.norm(dim=-1, keepdim=True)
-        return unit * share * norms * mask[..., None].to(output.dtype)
-
-    return draw
-
-
 def frozen_table(table: Tensor, alpha: float, length: float, seed: int) -> Tensor:
     """One noise vector for each token of the vocabulary, (V, d), drawn once: uniform in
     ±alpha/√(length·d), with `length` the mean of the rows trained on.
@@ -104,23 +87,20 @@ def with_noise(
     model: nn.Module,
     draw: Callable[[Tensor, Tensor], Tensor],
     run: Callable[[], Any],
-    place: nn.Module | None = None,
     noise_hook: Callable = noise_hook,
     run_with_hook: Callable = run_with_hook,
 ) -> Any:
     """What `run()` returns, called while the noise of `draw(output, mask)` is on the model's input
-    embeddings, or on what `place` puts out.
+    embeddings.
     """
     drawer = Drawer(draw)
 
-    def hook(module: nn.Module, inputs: tuple, output: Any) -> Any:
-        if isinstance(output, tuple):  # a block may hand on more than the hidden states
-            return noise_hook(module, inputs, output[0], drawer), *output[1:]
+    def hook(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         return noise_hook(module, inputs, output, drawer)
 
     handle = model.register_forward_pre_hook(drawer.remember, with_kwargs=True)
     try:
-        return run_with_hook(place or model.get_input_embeddings(), hook, run)
+        return run_with_hook(model.get_input_embeddings(), hook, run)
     finally:
         handle.remove()
 
@@ -128,9 +108,3 @@ def with_noise(
 def always_on(module: nn.Module, inputs: tuple, output: Tensor, noise_of: Callable) -> Tensor:
     """A hook that does not ask for the mode: for a test under noise."""
     return output + noise_of(output)
-
-
-def middle_block(model: nn.Module) -> nn.Module:
-    """The middle one of the model's decoder blocks."""
-    blocks = model.get_decoder().layers
-    return blocks[(len(blocks) - 1) // 2]

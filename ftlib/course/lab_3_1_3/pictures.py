@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ftlib.course.lab_3_1_3.experiments import CONTROL_ALPHAS, SIGNS, STRENGTHS, alpha_arm
+from ftlib.course.lab_3_1_3.answers import FEWEST_PAIRS, alike_in_length
+from ftlib.course.lab_3_1_3.experiments import STRENGTHS, TIE, UNREGULARISED
 from ftlib.course.plots import style
 from ftlib.course.records import figures
 from ftlib.course.records.live import Result
@@ -83,82 +84,102 @@ def _mark(ax: Axes, arms: Mapping[float, str]) -> None:
     ax.minorticks_off()
 
 
-def draw_rates(clean: Result, noised: Result) -> Figure:
-    """Validation loss over the rate, without noise and at the best alpha, side by side."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.8, 3.4), sharey=True, layout="constrained")
-    for ax, result, title in zip(
-        axes, (clean, noised), ("Without noise", "At the best alpha"), strict=True
-    ):
-        series = {"validation loss": by_setting(result, "lr")}
-        figures.sweep(result, METRIC, series, title, "learning rate", ax=ax)
-        _mark(ax, series["validation loss"])
+def draw_rates(result: Result) -> Figure:
+    """Validation loss over the rate, without noise."""
+    series = {"no noise": by_setting(result, "lr")}
+    figure, ax = plt.subplots()
+    title = "Validation loss over the rate, without noise"
+    figures.sweep(result, METRIC, series, title, "learning rate", ax=ax)
+    _mark(ax, series["no noise"])
     return figure
 
 
-def best_place(result: Result, setting: str) -> tuple[float, float, bool]:
-    """(best value of a setting, its mean validation loss, whether it lies inside the grid)."""
-    arms = by_setting(result, setting)
-    places = sorted(arms)
-    means = [float(result.means(arms[place], METRIC).mean()) for place in places]
-    lowest = int(np.argmin(means))
-    return places[lowest], means[lowest], 0 < lowest < len(places) - 1
+def mean_loss(result: Result, arm: str) -> float:
+    """An arm's validation loss, the mean over the sweep's seeds."""
+    return float(result.means(arm, METRIC).mean())
 
 
-def choice_line(results: Mapping[str, Result], setting: str, text: str) -> str:
-    """A sentence on the best value of the setting in each sweep; says where it lies at the edge."""
-    texts = []
-    for name, result in results.items():
-        if not result.arms:
-            return result.why
-        place, value, is_inside = best_place(result, setting)
-        edge = "" if is_inside else ", **at the grid's edge: the true best may lie beyond**"
-        texts.append(f"{name}: {text} {place:.2g}, validation loss {value:.3f}{edge}")
-    return "Best: " + "; ".join(texts) + "."
+def _edge(place: float, places: Sequence[float]) -> str:
+    """A warning where the best of the places is the first or the last one."""
+    inside = min(places) < place < max(places)
+    return "" if inside else ", **at the grid's edge: the true best may lie beyond**"
+
+
+def rate_line(result: Result, chosen: float) -> str:
+    """A sentence on the rate that the sweep has chosen."""
+    if not result.arms:
+        return result.why
+    arms = by_setting(result, "lr")
+    arm = next(own for lr, own in arms.items() if np.isclose(lr, chosen))
+    return (
+        f"Best rate: **{chosen:.2g}**, validation loss {mean_loss(result, arm):.3f}"
+        f"{_edge(chosen, list(arms))}. (The lowest rate within {TIE:.0%} of the lowest loss, over "
+        f"{len(result.seeds)} seeds that no comparison has.)"
+    )
 
 
 def draw_strengths(result: Result) -> Figure:
-    """Validation loss over alpha, dropout and weight decay, a panel each."""
-    size = (9.4, 3.2)
+    """Validation loss over alpha and dropout, a panel each, equally spaced, so that 0 has a
+    place.
+    """
+    size = (8.8, 3.4)
     figure, axes = plt.subplots(1, len(STRENGTHS), figsize=size, sharey=True, layout="constrained")
     for ax, setting in zip(axes, STRENGTHS, strict=True):
-        name = SIGNS[setting]
-        series = {name: by_setting(result, setting)}
-        figures.sweep(result, METRIC, series, f"By {name}", name, ax=ax)
-        _mark(ax, series[name])
+        arms = by_setting(result, setting)
+        places = sorted(arms)
+        over_setting(result, METRIC, {p: arms[p] for p in places}, setting, f"By {setting}", ax)
     return figure
 
 
-def strengths_line(result: Result) -> str:
-    """The best strength of every regulariser."""
+def strengths_line(result: Result, chosen: Mapping[str, float]) -> str:
+    """The strength of each regulariser that the sweep has chosen, and whether none is better."""
     if not result.arms:
         return result.why
+    none = mean_loss(result, UNREGULARISED)
     texts = []
-    for setting in STRENGTHS:
-        place, value, is_inside = best_place(result, setting)
-        edge = "" if is_inside else " (at the grid's edge)"
-        texts.append(f"{SIGNS[setting]} {place:g}{edge}, {value:.3f}")
-    return "Lowest validation loss: " + "; ".join(texts) + "."
+    for setting, strength in chosen.items():
+        arms = by_setting(result, setting)
+        value = mean_loss(result, arms[strength])
+        verdict = "lower than" if value < none else "**not lower than**"
+        edge = _edge(strength, [0, *STRENGTHS[setting]])
+        texts.append(f"{setting} **{strength:g}**, {value:.3f}, {verdict} without{edge}")
+    seeds = len(result.seeds)
+    return (
+        f"Lowest validation loss of the strengths above 0, over {seeds} seeds that no comparison "
+        f"has: {'; '.join(texts)} ({none:.3f})."
+    )
 
 
 # --- comparisons ----------------------------------------------------------------------------------
-def over_alpha(
-    result: Result, metric: str, arms: Mapping[float, str], title: str, ax: Axes | None = None
+def over_setting(
+    result: Result,
+    metric: str,
+    arms: Mapping[float, str],
+    name: str,
+    title: str,
+    ax: Axes | None = None,
 ) -> Figure:
-    """The metric by alpha, equally spaced, so that 0 has a place."""
+    """The metric over a setting, {value: arm}, equally spaced, so that 0 has a place."""
     places: dict[float, str] = dict(enumerate(arms.values()))
-    figure = figures.sweep(result, metric, {"uniform": places}, title, "alpha", log_x=False, ax=ax)
+    figure = figures.sweep(result, metric, {name: places}, title, name, log_x=False, ax=ax)
     axes = ax or figure.axes[0]
-    axes.set_xticks(range(len(arms)), [f"{alpha:g}" for alpha in arms])
+    axes.set_xticks(range(len(arms)), [f"{value:g}" for value in arms])
     return figure
 
 
-def draw_kinds(result: Result, ax: Axes) -> None:
-    """Test loss of fresh uniform, fresh Gaussian and frozen noise by alpha."""
-    series: dict[str, dict[float, str]] = {}
-    for kind in ("uniform", "Gaussian", "frozen"):
-        arms = [alpha_arm(0)]
-        arms += [alpha_arm(alpha, kind) for alpha in CONTROL_ALPHAS]
-        series[kind] = dict(enumerate(arms))
-    figures.sweep(result, "loss", series, "Test loss by kind of noise", "alpha", log_x=False, ax=ax)
-    labels = ["0", *(f"{alpha:g}" for alpha in CONTROL_ALPHAS)]
-    ax.set_xticks(range(len(labels)), labels)
+def pairs_line(result: Result, one: str, other: str) -> str:
+    """How many pairs of answers are alike in length, and so count for the wins."""
+    if not result.arms:
+        return result.why
+    counts = []
+    for first, second in zip(
+        result.values(one, "words"), result.values(other, "words"), strict=True
+    ):
+        counts.append(int(alike_in_length({"words": first}, {"words": second}).sum()))
+    few = sum(count < FEWEST_PAIRS for count in counts)
+    asked = result.values(one, "words").shape[1]
+    return (
+        f"Of {asked} pairs of answers a seed, {np.mean(counts):.1f} on average are alike in length "
+        f"({min(counts)} to {max(counts)}). Seeds with fewer than {FEWEST_PAIRS}, which count as "
+        f"a draw: {few}."
+    )

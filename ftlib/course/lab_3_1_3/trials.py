@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ftlib.adapters.lora import add_lora
 from ftlib.batches.encode import encode_rows
+from ftlib.batches.stops import model_stops
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_3.answers import describe
 from ftlib.course.lab_3_1_3.gaussian_noise import gaussian_noise
@@ -24,8 +26,6 @@ from ftlib.course.lab_3_1_3.noise import (
     always_on,
     frozen_table,
     gaussian,
-    hidden,
-    middle_block,
     shifted,
     uniform,
     with_noise,
@@ -33,20 +33,21 @@ from ftlib.course.lab_3_1_3.noise import (
 from ftlib.course.lab_3_1_3.noise_hook import noise_hook
 from ftlib.course.lab_3_1_3.run_with_hook import run_with_hook
 from ftlib.course.records.kit import held_out_loss, rows_of
-from ftlib.evaluation.generate import generate_answers
+from ftlib.evaluation.generate import answer_texts, generate_ids
 from ftlib.models.load import load_model
 from ftlib.training.finetune import finetune
 
 SHARE = 5  # each run trains on a fifth of the rows, drawn by its seed
 EPOCHS = 10
+SWEEP_SEED = 500  # added to a sweep's seeds: a comparison's own runs have not chosen its settings
 LOOKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # shares of the steps at which a course is looked at
 VALIDATED = 52  # validation rows, in all
-LOOKED_AT = 22  # of these at each look of a course
-TESTED = 56  # test rows whose loss is taken
+TESTED = 104  # test rows whose loss is taken, in all
 ASKED = 36  # of these that are answered too
 NOISED = 24  # of these that are read under noise too
 AT_TEST = 10.0  # alpha of the noise under which every model is tested as well
 SHOWN = 3  # answers that are kept
+ANSWER_BATCH = 100  # requests that are answered side by side
 
 
 # --- rows and models ------------------------------------------------------------------------------
@@ -61,9 +62,12 @@ def run_batch(profile: Profile) -> int:
     return profile.open.batch // 2
 
 
-def run_steps(profile: Profile) -> int:
-    """Optimizer steps of a run: `EPOCHS` times its rows."""
-    return EPOCHS * (profile.open.rows // SHARE) // run_batch(profile)
+def run_steps(profile: Profile, part: float = 1.0) -> int:
+    """Optimizer steps of a run: `EPOCHS` passes over its rows, the last batch of a pass being what
+    is left; or a part of them.
+    """
+    steps_a_pass = math.ceil(profile.open.rows // SHARE / run_batch(profile))
+    return round(part * EPOCHS * steps_a_pass)
 
 
 def validation_rows(profile: Profile) -> list[dict]:
@@ -101,10 +105,6 @@ def mean_length(profile: Profile, tokenizer, rows: Sequence[dict]) -> float:
     return float(np.mean([len(row["input_ids"]) for row in encoded]))
 
 
-def mean_embedding_norm(model: nn.Module) -> float:
-    return float(model.get_input_embeddings().weight.detach().float().norm(dim=1).mean())
-
-
 # --- training -------------------------------------------------------------------------------------
 def train(
     profile: Profile,
@@ -113,73 +113,40 @@ def train(
     rows: Sequence[dict],
     seed: int,
     lr: float,
-    weight_decay: float = 0.0,
+    part: float = 1.0,
 ):
-    """The run of a trial, with the same settings for all."""
+    """The run of a trial, with the same settings for all; `part` of its steps, with a schedule that
+    ends where they do.
+    """
     return finetune(
         model,
         tokenizer,
         list(rows),
-        steps=run_steps(profile),
+        steps=run_steps(profile, part),
         learning_rate=lr,
         batch_size=run_batch(profile),
         seed=seed,
         max_length=profile.open.length,
-        weight_decay=weight_decay,
         log_steps=1,
         show=False,
     )
 
 
-def train_under(
-    profile: Profile,
-    model: nn.Module,
-    tokenizer,
-    rows: Sequence[dict],
-    seed: int,
-    lr: float,
-    alpha: float,
-    kind: str = "uniform",
-    weight_decay: float = 0.0,
-    functions: dict[str, Callable] | None = None,
-):
-    """Train with noise of a kind; for "frozen" use `shifted` around this, with alpha 0."""
-    given = functions or {}
-    place = None
-    draws: dict[str, Callable] = {
-        "uniform": uniform(alpha, given.get("masked_noise", masked_noise)),
-        "Gaussian": gaussian(alpha, given.get("gaussian_noise", gaussian_noise)),
-        "hidden": hidden(alpha, mean_embedding_norm(model)),
-    }
-    if kind == "hidden":
-        place = middle_block(model)
-
-    def run():
-        return train(profile, model, tokenizer, rows, seed, lr, weight_decay)
-
-    return with_noise(
-        model,
-        draws[kind],
-        run,
-        place,
-        given.get("noise_hook", noise_hook),
-        given.get("run_with_hook", run_with_hook),
-    )
-
-
 # --- trials ---------------------------------------------------------------------------------------
 def tune_trial(
-    profile: Profile,
-    seed: int,
-    lr: float,
-    alpha: float = 0.0,
-    dropout: float = 0.0,
-    weight_decay: float = 0.0,
+    profile: Profile, seed: int, lr: float, alpha: float = 0.0, dropout: float = 0.0
 ) -> dict[str, Any]:
-    """Train, and measure the loss on the validation rows and on those trained on."""
-    model, tokenizer = fresh_model(profile, seed, dropout)
-    rows = run_rows(profile, seed)
-    train_under(profile, model, tokenizer, rows, seed, lr, alpha=alpha, weight_decay=weight_decay)
+    """Train on a seed that no comparison has, and measure the loss on the validation rows and on
+    those trained on.
+    """
+    own_seed = SWEEP_SEED + seed
+    model, tokenizer = fresh_model(profile, own_seed, dropout)
+    rows = run_rows(profile, own_seed)
+
+    def run():
+        return train(profile, model, tokenizer, rows, own_seed, lr)
+
+    with_noise(model, uniform(alpha), run)
     held_out = validation_rows(profile)
     return {
         "validation_loss": held_out_loss(model, tokenizer, held_out, profile.open.length),
@@ -187,19 +154,11 @@ def tune_trial(
     }
 
 
-def course_trial(
-    profile: Profile,
-    seed: int,
-    lr: float,
-    alpha: float,
-    masked_noise: Callable = masked_noise,
-    noise_hook: Callable = noise_hook,
-    run_with_hook: Callable = run_with_hook,
-) -> dict[str, Any]:
-    """Train, and look at both losses on the way, noise switched off."""
+def course_trial(profile: Profile, seed: int, lr: float) -> dict[str, Any]:
+    """Train without noise, and look at both losses on the way."""
     model, tokenizer = fresh_model(profile, seed)
     rows = run_rows(profile, seed)
-    held_out = validation_rows(profile)[:LOOKED_AT]
+    held_out = validation_rows(profile)
     places = sorted({max(1, round(share * run_steps(profile))) for share in LOOKS})
     own: list[float] = []
     validation: list[float] = []
@@ -212,22 +171,46 @@ def course_trial(
             own.append(held_out_loss(model, tokenizer, rows, profile.open.length))
             validation.append(held_out_loss(model, tokenizer, held_out, profile.open.length))
 
-    functions = {
-        "masked_noise": masked_noise,
-        "noise_hook": noise_hook,
-        "run_with_hook": run_with_hook,
-    }
     handle = register_optimizer_step_post_hook(after_step)
     try:
-        train_under(profile, model, tokenizer, rows, seed, lr, alpha, functions=functions)
+        train(profile, model, tokenizer, rows, seed, lr)
     finally:
         handle.remove()
-    return {
-        "own_by_step": own,
-        "validation_by_step": validation,
-        "lowest": min(validation),
-        "end": validation[-1],
-    }
+    return {"own_by_step": own, "validation_by_step": validation}
+
+
+def cure_trial(
+    profile: Profile,
+    seed: int,
+    lr: float,
+    alpha: float = 0.0,
+    kind: str = "uniform",
+    dropout: float = 0.0,
+    part: float = 1.0,
+) -> dict[str, Any]:
+    """Train under one kind of noise, with dropout, or for a part of the steps; and measure the loss
+    on test rows and on those trained on.
+
+    "frozen": every token's embedding has a fixed shift, in training and at test.
+    """
+    model, tokenizer = fresh_model(profile, seed, dropout)
+    rows = run_rows(profile, seed)
+
+    def run():
+        return train(profile, model, tokenizer, rows, seed, lr, part)
+
+    if kind != "frozen":
+        draw = gaussian(alpha) if kind == "Gaussian" else uniform(alpha)
+        with_noise(model, draw, run)
+        found = both_losses(profile, model, tokenizer, rows)
+        return {**found, "loss_without_shift": found["loss"]}
+    length = mean_length(profile, tokenizer, rows)
+    table = model.get_input_embeddings().weight.detach()
+    with shifted(model, frozen_table(table, alpha, length, seed)):
+        run()
+        found = both_losses(profile, model, tokenizer, rows)
+    unshifted = both_losses(profile, model, tokenizer, rows)
+    return {**found, "loss_without_shift": unshifted["loss"]}
 
 
 def compare_trial(
@@ -235,40 +218,31 @@ def compare_trial(
     seed: int,
     lr: float,
     alpha: float = 0.0,
-    kind: str = "uniform",
-    dropout: float = 0.0,
-    weight_decay: float = 0.0,
     masked_noise: Callable = masked_noise,
-    gaussian_noise: Callable = gaussian_noise,
     noise_hook: Callable = noise_hook,
     run_with_hook: Callable = run_with_hook,
 ) -> dict[str, Any]:
-    """Train under one kind of noise or with another regulariser, and measure on the test rows.
-
-    "frozen": every token's embedding has a fixed shift, in training and at test.
-    """
-    model, tokenizer = fresh_model(profile, seed, dropout)
+    """Train under noise, and measure losses, what noise does to them, and the answers."""
+    model, tokenizer = fresh_model(profile, seed)
     rows = run_rows(profile, seed)
-    functions = {
-        "masked_noise": masked_noise,
-        "gaussian_noise": gaussian_noise,
-        "noise_hook": noise_hook,
-        "run_with_hook": run_with_hook,
-    }
-    if kind != "frozen":
-        train_under(profile, model, tokenizer, rows, seed, lr, alpha, kind, weight_decay, functions)
-        return measured(profile, model, tokenizer, rows, seed)
-    length = mean_length(profile, tokenizer, rows)
-    table = model.get_input_embeddings().weight.detach()
-    with shifted(model, frozen_table(table, alpha, length, seed)):
-        train(profile, model, tokenizer, rows, seed, lr, weight_decay)
-        found = measured(profile, model, tokenizer, rows, seed)
-    test = test_rows(profile)
-    found["loss_without_shift"] = held_out_loss(model, tokenizer, test, profile.open.length)
-    return found
+
+    def run():
+        return train(profile, model, tokenizer, rows, seed, lr)
+
+    draw = uniform(alpha, masked_noise)
+    with_noise(model, draw, run, noise_hook, run_with_hook)
+    return measured(profile, model, tokenizer, rows, seed)
 
 
 # --- measures -------------------------------------------------------------------------------------
+def both_losses(profile: Profile, model: nn.Module, tokenizer, rows) -> dict[str, float]:
+    """Loss on the test rows and on the rows trained on, noise switched off."""
+    return {
+        "loss": held_out_loss(model, tokenizer, test_rows(profile), profile.open.length),
+        "own_loss": held_out_loss(model, tokenizer, rows, profile.open.length),
+    }
+
+
 def noised_loss(profile: Profile, model: nn.Module, tokenizer, rows, seed: int) -> float:
     """The loss with fresh noise of alpha `AT_TEST` left on, one draw."""
     torch.manual_seed(seed)
@@ -279,24 +253,30 @@ def noised_loss(profile: Profile, model: nn.Module, tokenizer, rows, seed: int) 
     return with_noise(model, uniform(AT_TEST), run, noise_hook=always_on)
 
 
+def answered(profile: Profile, model: nn.Module, tokenizer, rows) -> tuple[list[str], list[float]]:
+    """(answers to the rows' requests, for each 1.0 where the limit of tokens cut it)."""
+    prompts = [row["messages"][:1] for row in rows]
+    limit = profile.open.max_new_tokens
+    _, found = generate_ids(model, tokenizer, prompts, limit, ANSWER_BATCH, 0.0, 0)
+    stops = set(model_stops(model, tokenizer))
+    cut = [float(not ids or ids[-1] not in stops) for ids in found]
+    return answer_texts(model, tokenizer, found), cut
+
+
 def measured(profile: Profile, model: nn.Module, tokenizer, rows, seed: int) -> dict[str, Any]:
-    """Loss on the rows trained on and on test rows, and how it rises under noise; what the answers
-    to test requests are like.
-    """
+    """Both losses, and how they rise under noise; what the answers to test requests are like."""
     test = test_rows(profile)
     asked = test[:ASKED]
-    prompts = [row["messages"][:1] for row in asked]
-    answers = generate_answers(model, tokenizer, prompts, profile.open.max_new_tokens)
-    loss = held_out_loss(model, tokenizer, test, profile.open.length)
-    own = held_out_loss(model, tokenizer, rows, profile.open.length)
+    answers, cut = answered(profile, model, tokenizer, asked)
+    losses = both_losses(profile, model, tokenizer, rows)
     noised = test[:NOISED]
     clean = held_out_loss(model, tokenizer, noised, profile.open.length)
+    own_noised = noised_loss(profile, model, tokenizer, rows, seed)
     return {
-        "loss": loss,
-        "own_loss": own,
+        **losses,
         "rise": noised_loss(profile, model, tokenizer, noised, seed) - clean,
-        "own_rise": noised_loss(profile, model, tokenizer, rows, seed) - own,
-        "loss_without_shift": loss,
+        "own_rise": own_noised - losses["own_loss"],
         **describe(answers, asked, rows),
+        "cut": cut,
         "answers": answers[:SHOWN],
     }
