@@ -20,7 +20,6 @@ from ftlib.batches.encode import encode_rows
 from ftlib.batches.stops import model_stops
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_3.answers import describe
-from ftlib.course.lab_3_1_3.gaussian_noise import gaussian_noise
 from ftlib.course.lab_3_1_3.masked_noise import masked_noise
 from ftlib.course.lab_3_1_3.noise import (
     always_on,
