@@ -1,5 +1,5 @@
 """The experiments of lab 3.1.3: the rate is chosen on validation rows without noise, the strengths
-of noise and of dropout at four times that rate. Then, on test rows: noise by alpha at the best rate;
+of noise and of dropout at four times that rate. Then, on test rows: noise by alpha at the best one;
 noise beside other cures at the fast rate; its controls; and what its answers are like.
 """
 
