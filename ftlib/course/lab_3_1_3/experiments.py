@@ -34,7 +34,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 }
 DEFAULTS = {"alpha": 10.0, "dropout": 0.2}  # while the strengths have no record
 UNREGULARISED = "none"  # the arm of the strengths with neither
-BEST_RATE_ALPHAS = (1.0, 5.0, 10.0)  # beside 0
+NOISE_ALPHAS = (1.0, 5.0, 10.0)  # beside 0, at the best rate
 
 LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
 OWN = Metric("own_loss", "loss on the rows trained on", "nats a token", lower_is_better=True)
@@ -102,6 +102,11 @@ def best_strength(profile: Profile, setting: str) -> float:
     return strengths[best]
 
 
+def best_strengths(profile: Profile) -> dict[str, float]:
+    """The chosen strength of each regulariser."""
+    return {setting: best_strength(profile, setting) for setting in STRENGTHS}
+
+
 # --- comparing ------------------------------------------------------------------------------------
 def course_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Without noise, at the best rate and at the fast one."""
@@ -117,7 +122,7 @@ def noise_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """No noise and three alphas, at the rate that is best without noise."""
     lr = best_rate(profile)
     arms: dict[str, dict[str, Any]] = {alpha_arm(0): {"lr": lr}}
-    for alpha in BEST_RATE_ALPHAS:
+    for alpha in NOISE_ALPHAS:
         arms[alpha_arm(alpha)] = {"lr": lr, "alpha": alpha}
     return arms
 

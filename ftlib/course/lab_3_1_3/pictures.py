@@ -167,6 +167,13 @@ def over_setting(
     return figure
 
 
+def draw_arms(result: Result, metric: str, title: str, ax: Axes) -> None:
+    """One column an arm, names broken at their comma so that they have room."""
+    figures.dots(result, metric, title, ax=ax)
+    names = [arm.replace(", ", ",\n") for arm in result.arms]
+    ax.set_xticks(range(len(names)), names, fontsize=8)
+
+
 def pairs_line(result: Result, one: str, other: str) -> str:
     """How many pairs of answers are alike in length, and so count for the wins."""
     if not result.arms:
