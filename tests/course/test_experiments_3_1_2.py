@@ -215,14 +215,37 @@ def test_what_half_a_step_costs_and_how_wide_a_valley_is():
     assert "edge" in sweeps.sweep_line(result, {"DoRA": low})
 
 
-def test_the_cost_of_a_high_rate_is_each_methods_own():
-    """LoRA loses 3 - 1 = 2 and DoRA 2.5 - 2 = 0.5."""
-    losses = {"LoRA": 1.0, "LoRA, high rate": 3.0, "DoRA": 2.0, "DoRA, high rate": 2.5}
-    by_arm = {arm: {"loss": loss} for arm, loss in losses.items()}
-    contrast = readings.cost_of_rate("LoRA", "DoRA")
-    assert contrast(by_arm) == pytest.approx(1.5) and set(contrast.arms) == set(losses)
+def test_what_neighbouring_rates_cost_and_who_is_below_whom():
+    """Loss = log₂(rate/best)² again, plus 0.1 for LoRA: half an octave beside the best costs ¼, an
+    octave 1, and DoRA lies below LoRA at every rate.
+    """
+    best = TINY.study.lr_lora
+
+    def metrics(own):
+        loss = float(np.log2(own["lr"] / best) ** 2) + 0.1 * (own["method"] == "LoRA")
+        return {"validation_loss": loss, "training_loss": 0.0}
+
+    result = result_of("rates", metrics)
+    series = {method: experiments.arms_of(TINY, method) for method in ("LoRA", "DoRA")}
+    cost = sweeps.neighbours_cost(result, series["DoRA"])
+    assert cost.mean == pytest.approx(0.25) and cost.low == pytest.approx(0.25)
+    assert sweeps.twice_the_best(result, series["DoRA"]) == pytest.approx(1)
+    one_rate = dict(list(series["DoRA"].items())[:1])
+    assert sweeps.neighbours_cost(result, one_rate) is None
+    assert sweeps.twice_the_best(result, one_rate) is None
+    assert "9 of 9" in sweeps.shared_rates_line(result, series, "DoRA", "LoRA")
+    assert "0 of 9" in sweeps.shared_rates_line(result, series, "LoRA", "DoRA")
+
+
+def test_the_second_look_shares_its_rates_and_lies_inside_the_first():
+    near = [list(experiments.near_arms_of(TINY, method)) for method in readings.TUNED_ALIKE]
+    assert near[0] == near[1] == near[2] and len(near[0]) == 4
+    assert set(near[0]) < set(experiments.arms_of(TINY, "LoRA"))
+    assert find_experiment("3.1.2", "near-rates").seeds == 10
+
+
+def test_the_high_rate_is_one_for_all():
     arms = experiments.method_arms(TINY)
-    assert set(losses) <= set(arms)
     high = {arms[readings.too_high(method)]["lr"] for method in readings.TUNED_ALIKE}
     assert len(high) == 1 and high < set(experiments.arms_of(TINY, "DoRA"))
 

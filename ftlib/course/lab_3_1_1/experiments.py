@@ -25,7 +25,7 @@ from ftlib.course.lab_3_1_1.trials import (
 )
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
-from ftlib.course.records.store import Record, read_record
+from ftlib.course.records.store import Record, best_arm, read_record
 
 ALPHAS: tuple[float, ...] = (16, 256, 4096, 65536)
 FALL = 0.75  # power with which the middle rate falls as alpha grows, between ½ and 1
@@ -162,18 +162,11 @@ def lowest_of_best(experiment: str, rates: dict[float, str], profile: Profile) -
     """The arm of the lowest rate whose validation loss is within `TIE` of the best one's; the
     middle arm where one is not recorded yet. `rates`: {rate: arm}.
 
-    Near its best the validation loss is flat while forgetting is steep, so of rates that tie the
-    choice would else be a toss that decides what is forgotten. One rule for all methods.
+    One rule for all methods (`records.store.best_arm` has the reason).
     """
-    record = read_record("3.1.1", experiment, profile)
-    losses = {}
-    for rate, arm in sorted(rates.items()):
-        values = record.values(arm, "validation_loss")
-        if not len(values):
-            return list(rates.values())[len(rates) // 2]
-        losses[rate] = float(values.mean())
-    enough = (1 + TIE) * min(losses.values())
-    return rates[min(rate for rate, loss in losses.items() if loss <= enough)]
+    middle = list(rates.values())[len(rates) // 2]
+    rising = [rates[rate] for rate in sorted(rates)]
+    return best_arm("3.1.1", experiment, "validation_loss", rising, middle, profile, TIE)
 
 
 def long_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:

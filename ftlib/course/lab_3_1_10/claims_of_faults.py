@@ -26,8 +26,8 @@ FAULT_CLAIMS = (
         "family",
         "another family's template",
         above=(
-            "The file loads, answers fluently and is useless. Nothing but such a count tells: no "
-            "runtime checks a TEMPLATE against the model."
+            "The file loads, answers fluently and is useless. No runtime checks a TEMPLATE against "
+            "the model; one chat shows it, if somebody reads the answer."
         ),
         none="This model understands another family's turns as well as its own.",
     ),
@@ -65,15 +65,16 @@ FAULT_CLAIMS = (
         above="Two start tokens are a text that no model was trained on, and it shows.",
         none=(
             "No cost that these prompts show, in this model. It is a text that it was never "
-            "trained on all the same; larger models are known to suffer, so measure yours."
+            "trained on all the same, so measure yours."
         ),
     ),
     _cost(
         "rows",
         "wrong rows",
         above=(
-            "The file has the right size, tokens and speed. Of all faults here this is the one "
-            "that only a comparison with the model finds."
+            "The file has the right size and gives the right tokens. That it is broken is seen in "
+            "its answers; *where*, only a comparison of its tensors or logits with the model's "
+            "says."
         ),
         none="The order of the rows makes no difference, so it was not wrong.",
     ),

@@ -69,9 +69,9 @@ MERGE_CLAIMS = (
         expected="none",
         unit="nats a token",
         none=(
-            "No difference: W is a bf16 number, so the sum is rounded once in either case, and "
-            "rounding the update before is far below that. What costs is *keeping* the result in "
-            "bf16. Adding in fp32 helps only if what is written has more bits than bf16."
+            "No difference in KL is shown. Here the update is rounded before the sum and the sum "
+            "after it; the first adds little to the second (the bars of rounding above), because W "
+            "is the larger number. What costs is *keeping* the result in bf16."
         ),
         above=(
             "Adding in bf16 costs something beyond the rounding of the result: the update's own "
@@ -84,14 +84,15 @@ MERGE_CLAIMS = (
     ),
     Claim(
         name="small",
-        text="share of the update's effect lost in bf16, alpha/256 minus alpha",
+        text="KL lost in bf16 over the update's own KL, alpha/256 minus alpha",
         contrast=difference("lost_effect", "bf16, alpha/256", "bf16"),
         expected="above",
         above=(
             "This is the danger: where an update is smaller than half a step of the weight, the "
-            "rounded sum *is* the old weight, and it is lost without a trace. A short training at "
-            "a low rate can be there; compare ‖update‖ / ‖weight‖ of your adapter with the figure. "
-            "Doing the sum in fp32 and then storing bf16 does not help."
+            "rounded sum *is* the old weight, and it is lost without a trace. KL goes with the "
+            "square of a shift, so the root of this share is what is lost of the shift itself. A "
+            "short training at a low rate can be there; compare ‖update‖ / ‖weight‖ of your "
+            "adapter with the figure. Doing the sum in fp32 and then storing bf16 does not help."
         ),
         below=(
             "The smaller update survives better, against arithmetic: look at the figure of what "
@@ -111,9 +112,9 @@ FILE_CLAIMS = (
         contrast=_within("Q4_K_M", "answer_kl", "prompt_kl"),
         expected="below",
         below=(
-            "KL is smaller where the model answers than where it reads: after training it is sure "
-            "of its answers, and certainty leaves little to move. A mean over the whole text is "
-            "mostly a mean over the prompt, which nobody generates. Look at answers."
+            "KL is smaller where the model answers than where it reads, as one would expect of a "
+            "model trained on answers alone: certainty leaves little to move. A mean over the "
+            "whole text is mostly a mean over the prompt, which nobody generates. Look at answers."
         ),
         above=(
             "The answers suffer more than the prompts: a mean over the whole text hides the "
@@ -132,10 +133,11 @@ FILE_CLAIMS = (
         unit="nats a token",
         above="The prompts became less likely, as one would expect of a damaged model.",
         below=(
-            "The prompts became *more* likely in the most damaged file. No skill was gained: this "
-            "model was trained on answers and is too sure of wrong continuations of a prompt; "
-            "noise flattens that. Perplexity over whole texts would call the worst file the best. "
-            "KL, which counts every departure, is not fooled."
+            "The prompts became *more* likely in the most damaged file. No skill was gained; "
+            "perhaps the model, trained on answers alone, is too sure of wrong continuations of a "
+            "prompt, and noise flattens that (a guess, not tested here). Perplexity over whole "
+            "texts, which are mostly prompt, can so reward damage. KL, which counts every "
+            "departure, is not fooled."
         ),
         none=(
             "Perplexity of the prompts does not tell the most damaged file from the original. KL "
@@ -166,7 +168,7 @@ FILE_CLAIMS = (
         unit="of the prompts",
         below=(
             "In the smallest file the answers suffer. Where between it and Q4_K_M they begin to is "
-            "for your own task to say: a short exact answer is lost later than a long free one."
+            "for your own task to say."
         ),
         above=(
             "Fewer bits gave more right answers, which is chance or a fault: look at the answers."

@@ -30,8 +30,8 @@ KIND_CLAIMS = (
         expected="above",
         above=(
             "The same number of weights at the same type, and down costs more: its inputs are "
-            "products of two activations with large outliers, its outputs go straight into the "
-            "residual stream. llama.cpp's recipes give it more bits."
+            "products of two activations, and its outputs go straight into the residual stream. "
+            "llama.cpp's recipes give it more bits."
         ),
         below="up costs more than down here, against llama.cpp's recipes: this model is another.",
         none=(
@@ -46,7 +46,7 @@ KIND_CLAIMS = (
         expected="above",
         above=(
             "Of two matrices of one shape v costs more: an error in k changes how much is read, "
-            "and softmax forgives; an error in v changes what is read, and nothing stands after it."
+            "and softmax forgives; an error in v changes what is read, and is handed on as it is."
         ),
         below="k costs more than v here, against llama.cpp's recipes: this model is another.",
         none=(
@@ -63,8 +63,9 @@ MIX_CLAIMS = (
         contrast=log_ratio("answer_kl", "recipe", "elsewhere"),
         expected="below",
         below=(
-            "The files have the same size to the byte, so this is the recipe's own merit: it "
-            "matters which matrices get the bits."
+            "The files have the same size to the byte, so on answers it matters which matrices "
+            "get the bits. One comparison, whose baseline other sections share: the next line "
+            "asks whether the prompts, which have more tokens, say the same."
         ),
         above="The same bytes do more good in k and up: the recipe was made for other models.",
         none=(
@@ -73,13 +74,35 @@ MIX_CLAIMS = (
         ),
     ),
     Claim(
+        name="matrices_prompts",
+        text="ln of KL on prompts, more bits for v and down over more bits for k and up",
+        contrast=log_ratio("prompt_kl", "recipe", "elsewhere"),
+        expected="below",
+        below="The prompts, which have more tokens than the answers, say so too.",
+        above="On prompts the same bits would do more good in k and up.",
+        none="On prompts the choice of matrices is not shown to matter.",
+    ),
+    Claim(
         name="layers",
         text="ln of KL on answers, the recipe's layers over the other layers",
         contrast=log_ratio("answer_kl", "recipe", "other layers"),
         expected="below",
         below="The recipe's choice of layers pays too, at the same size.",
         above="The other layers would have been the better choice in this model.",
-        none="Which layers get the bits makes no difference that these prompts show.",
+        none="On answers, which layers get the bits makes no difference that ten seeds show.",
+    ),
+    Claim(
+        name="layers_prompts",
+        text="ln of KL on prompts, the recipe's layers over the other layers",
+        contrast=log_ratio("prompt_kl", "recipe", "other layers"),
+        expected="below",
+        below="On prompts the recipe's choice of layers pays.",
+        above=(
+            "On prompts the *other* layers would have been the better choice. The recipe was made "
+            "for models with many more layers; with four of them this is one split of two against "
+            "two."
+        ),
+        none="On prompts neither choice of layers is shown to be better.",
     ),
     Claim(
         name="bytes",
@@ -113,18 +136,32 @@ IMPORTANCE_CLAIMS = (
         expected="below",
         unit="share",
         below=(
-            "That is what *knowing* the inputs is worth. The rest of the gain over "
-            "none comes with any matrix, a shuffled one too: given one, llama.cpp takes a more "
-            "thorough search for the scales. Without this control the search would pass for "
-            "information."
+            "Knowing the inputs rounds better than being told them wrongly. At two bits most of "
+            "the gain over none comes with the wrong numbers as well: given any matrix, llama.cpp "
+            "takes other routines for the scales (`quantize_row_q2_K_impl` in ggml-quants.c). The "
+            "next line says whether that is so at four bits."
         ),
         above=(
             "Shuffled importance rounds better than the right one, so the gain is not information."
         ),
         none=(
-            "A shuffled matrix does as well: all of the gain is the more thorough search that "
-            "llama.cpp takes when it is given any matrix."
+            "A shuffled matrix does as well: all of the gain is the other routine that llama.cpp "
+            "takes when it is given any matrix."
         ),
+    ),
+    Claim(
+        name="search_four",
+        text="weighed rounding at Q4_K_M, the numbers shuffled − none",
+        contrast=difference("rounding", "Q4_K_M, shuffled", "Q4_K_M, none"),
+        expected="below",
+        unit="share",
+        below="At four bits too any matrix helps, a wrong one as well.",
+        above=(
+            "At four bits a wrong matrix rounds *worse* than none: there the other routine gains "
+            "nothing by itself, and wrong numbers cost. A shuffled matrix is wrong knowledge and "
+            "not the absence of it, so that own − shuffled overstates what knowing is worth."
+        ),
+        none="At four bits a wrong matrix rounds as none does.",
     ),
     Claim(
         name="kl",
@@ -138,8 +175,8 @@ IMPORTANCE_CLAIMS = (
         ),
         none=(
             "In the answers none of it is seen: prompts and the luck of rounding move KL by more "
-            "than this gain, in a model of 4M parameters. Look at the prompts in the figure, which "
-            "have more tokens, and on your own model measure before you believe either."
+            "than this gain, in a model of 4M parameters. On your own model measure before you "
+            "believe either."
         ),
     ),
     Claim(
@@ -169,8 +206,8 @@ APART_CLAIMS = (
             "weights before training round a little worse than those after it."
         ),
         none=(
-            "It makes no difference that these prompts and roundings show. The update's own "
-            "rounding is small beside the base's, which both ways have."
+            "It makes no difference that these answers show. (The interval is of a logarithm: "
+            "0.7 would be a factor of two.)"
         ),
     ),
     Claim(
@@ -183,7 +220,7 @@ APART_CLAIMS = (
         expected="above",
         above=(
             "Two roundings are worse than one. Keep the 16-bit base; merge into a quantised one "
-            "only if there is no other, and then leave the result in more bits."
+            "only if there is no other."
         ),
         below="The second rounding undid some of the first: luck, not a method.",
         none="The second rounding does not show on these prompts. It cannot help, so avoid it.",

@@ -46,9 +46,9 @@ def draw_merges(result: Result) -> Figure:
                 place = result.live_mean(arm, "size")
                 right.plot(place, result.live_mean(arm, "lost_effect"), **LIVE)
     right.set(
-        title="The update's effect that is lost",
+        title="What bf16 and f16 lose of an update",
         xlabel="‖update‖ / ‖weight‖",
-        ylabel="share of the effect lost",
+        ylabel="KL lost / the update's own KL",
         xscale="log",
     )
     right.invert_xaxis()

@@ -91,6 +91,14 @@ class MixPlanner:
     def kl(self) -> float:
         return sum(self.kl_of[name][kind] for name, kind in self.mix.items())
 
+    def sums(self, result: Result) -> np.ndarray:
+        """The mix's sum of KLs within every seed of the experiment on kinds, (seeds,)."""
+        total = np.zeros(len(result.seeds))
+        for place, kind in enumerate(self.mix.values()):
+            if kind != "F16":
+                total += result.values(kind, "answer_kl")[:, place]
+        return total
+
     def describe(self) -> str:
         return f"{self.megabytes:.2f} MB, KL on answers {self.kl:.2g} nats a token expected"
 

@@ -1,5 +1,5 @@
-"""The experiments of lab 3.1.2: a rate for each method, chosen on validation rows; LoRA and DoRA at
-their best and off it; DoRA taken apart; ranks, each with a rate of its own.
+"""The experiments of lab 3.1.2: a rate for each method, chosen on validation rows in two stages;
+LoRA and DoRA at their best and off it; DoRA taken apart; ranks, each with a rate of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ftlib.course.records.store import best_arm
 
 METHODS = (*TUNED_ALIKE, "m only", "full")
 FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))  # of a middle rate: half octaves
+NEAR_FACTORS = FACTORS[3:7]  # around the best of a first, coarse look
 FEW_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 M_ALONE = 8.0  # m alone is tried around this multiple of the profile's rate
 TOO_HIGH = 2**1.5  # times the profile's rate: too high for LoRA and DoRA, and one of `FACTORS`
@@ -68,7 +69,26 @@ def arms_of(profile: Profile, method: str) -> dict[float, str]:
     return {lr: rate_arm(method, lr) for lr in _grids(profile)[method]}
 
 
+def near_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """The rates around the best ones once more, for as many seeds as a conclusion takes: three
+    seeds place a best rate no better than the seeds differ.
+    """
+    arms = {}
+    for method in TUNED_ALIKE:
+        for lr in near_arms_of(profile, method):
+            arms[rate_arm(method, lr)] = {"method": method, "lr": lr, **_size(profile)}
+    return arms
+
+
+def near_arms_of(profile: Profile, method: str) -> dict[float, str]:
+    """{rate: arm} of a method in the experiment `near-rates`."""
+    rates = [profile.study.lr_lora * factor for factor in NEAR_FACTORS]
+    return {lr: rate_arm(method, lr) for lr in rates}
+
+
 def best_rate(profile: Profile, method: str) -> float:
+    if method in TUNED_ALIKE:
+        return _best(profile, "near-rates", near_arms_of(profile, method))
     return _best(profile, "rates", arms_of(profile, method))
 
 
@@ -170,6 +190,15 @@ EXPERIMENTS = (
         metrics=(VALIDATION, TRAINING),
         inputs=_inputs,
         seeds=3,
+        live=(),
+    ),
+    Experiment(
+        name="near-rates",
+        title="Validation loss at four rates around the best, for the methods compared",
+        trial=tune_trial,
+        arms=near_arms,
+        metrics=(VALIDATION, TRAINING),
+        inputs=_inputs,
         live=(),
     ),
     Experiment(

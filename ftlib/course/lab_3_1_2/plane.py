@@ -53,7 +53,8 @@ class DoRAPlane(Explorable):
             raise ValueError(f"no handle {', '.join(unknown)}: use {', '.join(START)}")
         chosen = START | start
         self.result = result
-        self.runs = {arm: run_points(result, arm) for arm in result.arms}
+        shown = [arm for arm in result.arms if arm != "m only"]  # its rows turn by their sign
+        self.runs = {arm: run_points(result, arm) for arm in shown}
         super().__init__(
             self.draw,
             self.describe,
@@ -95,11 +96,11 @@ class DoRAPlane(Explorable):
         across = 100 * (1 / np.cos(np.radians(turns)) - 1)
         ax.plot(turns, across, color="grey", linestyle=":", label="LoRA, update at 90°")
         ax.set_xlim(-2, 90)
-        ax.set_ylim(0.7 * LEAST, 1000)
+        ax.set_ylim(0.7 * LEAST, 30_000)  # room for the legend
         ax.set_yscale("log")
         ax.set(xlabel="turn (degrees)", ylabel="change of length (%)")
         ax.set_title("Recorded runs, mean over all rows")
-        ax.legend(fontsize=7, loc="lower right", ncol=2)
+        ax.legend(fontsize=7, loc="upper left", ncol=2)
 
 
 def _arrow(ax: Axes, start, end, color: str, line: str = "-") -> None:

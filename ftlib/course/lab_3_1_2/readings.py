@@ -22,20 +22,6 @@ def too_high(method: str) -> str:
     return f"{method}, high rate"
 
 
-def cost_of_rate(one: str, other: str) -> Contrast:
-    """How much more the high rate costs one method than another: (one at the high rate − one at its
-    best) − (other at the high rate − other at its best).
-    """
-
-    def subtract(by_arm: Runs) -> float:
-        costs = []
-        for method in (one, other):
-            costs.append(by_arm[too_high(method)]["loss"] - by_arm[method]["loss"])
-        return costs[0] - costs[1]
-
-    return Contrast((one, too_high(one), other, too_high(other)), subtract)
-
-
 METHODS = (
     Claim(
         "best",
@@ -45,65 +31,88 @@ METHODS = (
         unit=NATS,
         above=(
             "At its best rate DoRA learns less than LoRA, the opposite of the paper's tables. Hold "
-            "the size against what half a step of the grid of rates costs (under the first "
-            "figure): below that it may still be the rate."
+            "the size against what the neighbouring rate costs (under the second figure): below "
+            "that it may still be the rate."
         ),
         below=(
             "At its best rate DoRA learns more. Before you call it the better method, hold the "
-            "size against what half a step of the grid of rates costs (under the first figure): a "
-            "difference of that size is also had by tuning LoRA a little better. More "
-            "rates near the optimum would change this conclusion, more seeds would not."
+            "size against what the neighbouring rate costs (under the second figure): a "
+            "difference of that size is also had by tuning LoRA a little better. The next two "
+            "lines ask which part of DoRA it is."
         ),
         none=(
             "At each one's best rate no difference is shown. It does not say that there is "
-            "none: the interval holds what may have been missed. Look at the curves once "
-            "more: at some shared rate a difference would have shown, and it would have been "
-            "the rate's."
+            "none: the interval holds what may have been missed."
         ),
     ),
     Claim(
-        "robust",
-        "what the high rate costs in test loss, LoRA − DoRA",
-        cost_of_rate("LoRA", "DoRA"),
-        "above",
+        "division",
+        "test loss, direction only − LoRA, each at its best rate",
+        difference("loss", "direction only", "LoRA"),
+        "below",
         unit=NATS,
-        above=(
-            "A rate that is too high costs LoRA more: DoRA forgives it. Compare the size with "
-            "the line above. Where every rate can be tried this is worth little, where one "
-            "run is all you can afford it is worth much. It holds near this rate alone: the "
-            "curves say where both methods fail."
-        ),
+        above="Dividing by the norm, with the lengths frozen, learns *less* than LoRA.",
         below=(
-            "A rate that is too high costs DoRA more: dividing by the norm does not protect it "
-            "here. The lengths m are then the suspects, since nothing divides them out; the next "
-            "line says whether freezing them helps."
+            "Dividing by the norm, with the lengths frozen, already learns more than LoRA: no "
+            "trained length is needed for that."
         ),
         none=(
-            "No difference is shown in what the high rate costs. So close to where training "
-            "fails, seeds differ widely: some runs fail and some do not, and the interval is "
-            "as wide. The curves say whether the two part company at a lower rate."
+            "Dividing by the norm, with the lengths frozen, is not told apart from LoRA at the "
+            "best rates of both."
         ),
     ),
     Claim(
-        "robust without m",
-        "what the high rate costs in test loss, direction only − DoRA",
-        cost_of_rate("direction only", "DoRA"),
+        "trained lengths",
+        "test loss, DoRA − direction only, each at its best rate",
+        difference("loss", "DoRA", "direction only"),
+        "below",
+        unit=NATS,
+        above="With trained lengths DoRA learns less than with frozen ones.",
+        below=(
+            "Trained lengths add something to the division. Section 6 asks whether as values, or "
+            "by what they do for the run."
+        ),
+        none="What trained lengths add to the division is not shown at the best rates of both.",
+    ),
+    Claim(
+        "high rate",
+        "test loss at the high rate, DoRA − LoRA",
+        difference("loss", too_high("DoRA"), too_high("LoRA")),
+        "below",
+        unit=NATS,
+        above="At a rate that is too high for both DoRA ends *worse* than LoRA.",
+        below=(
+            "At a rate that is too high for both DoRA ends better. Where every rate can be tried "
+            "this is worth little, where one run is all you can afford it is worth much. It holds "
+            "near this rate: the curves say where both methods fail."
+        ),
+        none="At a rate that is too high for both no difference is shown.",
+    ),
+    Claim(
+        "division at a high rate",
+        "test loss at the high rate, direction only − LoRA",
+        difference("loss", too_high("direction only"), too_high("LoRA")),
+        "below",
+        unit=NATS,
+        above="The division alone, with frozen lengths, makes the high rate worse.",
+        below=(
+            "The division alone, with frozen lengths, makes the high rate better: it is enough "
+            "for whatever DoRA gains there."
+        ),
+        none="What the division alone does at the high rate is not shown.",
+    ),
+    Claim(
+        "lengths trained at a high rate",
+        "test loss at the high rate, DoRA − direction only",
+        difference("loss", too_high("DoRA"), too_high("direction only")),
         "none",
         unit=NATS,
         above=(
-            "With m frozen a high rate costs more, so trained lengths protect: a row that the "
-            "high rate has turned too far can at least be made shorter."
+            "With trained lengths the high rate ends worse: nothing divides a length out, and "
+            "Adam moves it by the rate at every step."
         ),
-        below=(
-            "With m frozen a high rate costs *less*: a trained m is a weakness there, since "
-            "nothing divides it out and Adam moves it by the rate at every step. Whatever "
-            "forgives in DoRA is the division by the norm."
-        ),
-        none=(
-            "With m frozen no different cost is shown. If DoRA forgives more than LoRA (the line "
-            "above), then the division by the norm is a sufficient reason, and trained "
-            "lengths are not needed for it."
-        ),
+        below="With trained lengths the high rate ends better than with frozen ones.",
+        none="Whether the lengths train makes no difference at the high rate that shows here.",
     ),
     Claim(
         "turn",
@@ -113,19 +122,19 @@ METHODS = (
         unit="degrees",
         above=(
             "At the high rate LoRA's rows are turned further, so DoRA's division keeps the "
-            "turns smaller as well as the lengths. It is no proof that this is why one "
-            "forgives more: a run that fails also turns its rows further."
+            "turns smaller as well as the lengths. It is no proof that this is why one ends "
+            "better: a run that fails also turns its rows further."
         ),
         below=(
             "At the high rate DoRA's rows are turned *further*, so smaller turns are no "
-            "reason to forgive anything. What DoRA spares the model are the lengths: LoRA's "
-            "rows become longer as they turn, and DoRA's do not."
+            "reason to end better. What DoRA spares the model are the lengths: those of LoRA's "
+            "rows change as they turn, those of DoRA's hardly."
         ),
         none=(
             "No difference is shown in how far the rows are turned, as the arithmetic above "
             "has it: a step turns a row by its size over ‖V‖ in both. So turns are not what "
-            "tells the two apart. What is left are the lengths: LoRA's rows become longer as "
-            "they turn, and DoRA's do not."
+            "tells the two apart. What is left are the lengths: those of LoRA's rows change as "
+            "they turn, those of DoRA's hardly."
         ),
     ),
     Claim(
@@ -136,8 +145,8 @@ METHODS = (
         unit=NATS,
         above=(
             "Giving LoRA's rows their old lengths back after training makes it worse: the lengths "
-            "had become part of what it learnt. A division has to be there while training, to "
-            "help."
+            "had become part of what it learnt. They are not simply damage that could be cut off "
+            "afterwards."
         ),
         below=(
             "Giving LoRA's rows their old lengths back *after* training repairs part of the "
@@ -145,9 +154,8 @@ METHODS = (
             "and that is what DoRA divides out. Compare the size with the whole damage."
         ),
         none=(
-            "Giving LoRA's rows their old lengths back after training neither repairs nor harms. "
-            "The damage of the high rate is in the directions, and whatever the division does "
-            "about it, it does while training."
+            "Whether giving LoRA's rows their old lengths back after training repairs or harms is "
+            "not shown."
         ),
     ),
     Claim(
@@ -157,8 +165,8 @@ METHODS = (
         "above",
         unit=NATS,
         above=(
-            "The learnt lengths are worth something as values. Hold the size against what "
-            "half a step of the grid of rates costs, and against what scrambling costs."
+            "The learnt lengths are worth something as values. Hold the size against what the "
+            "neighbouring rate costs, and against what scrambling costs."
         ),
         below="The trained directions do better with the *old* lengths: m has learnt noise.",
         none=(
@@ -202,8 +210,9 @@ METHODS = (
             "is geometry."
         ),
         none=(
-            "The same updates, turned at random, correlate as much. They have learnt nothing, so a "
-            "high r is geometry and no evidence of something that LoRA cannot do."
+            "Pooled as in the paper's figure, the same updates, turned at random, correlate as "
+            "much as far as ten seeds can tell. They have learnt nothing, so a high r of this "
+            "kind is no evidence of something that LoRA cannot do."
         ),
     ),
     Claim(
@@ -232,7 +241,31 @@ METHODS = (
             "Full fine-tuning ties length and direction less closely than geometry does, as the "
             "paper says of it, and without a parameter for lengths."
         ),
-        none="Full fine-tuning's correlation is not told apart from geometry's.",
+        none="Pooled like this, full fine-tuning's correlation is not told apart from geometry's.",
+    ),
+    Claim(
+        "end, LoRA",
+        "r of ΔM and ΔD at the end, all matrices, LoRA − the same updates turned",
+        within("LoRA", "r_last", "r_last_turned"),
+        "none",
+        above="At the end, over all matrices, LoRA's tie is closer than geometry's.",
+        below=(
+            "At the end, over all matrices and without the clock of training, LoRA's tie is "
+            "looser than geometry's: what it has learnt loosens it, if by little."
+        ),
+        none="At the end, over all matrices, LoRA's tie is not told apart from geometry's.",
+    ),
+    Claim(
+        "end, full",
+        "r of ΔM and ΔD at the end, all matrices, full − the same updates turned",
+        within("full", "r_last", "r_last_turned"),
+        "below",
+        above="At the end, over all matrices, full fine-tuning's tie is closer than geometry's.",
+        below=(
+            "At the end, over all matrices, full fine-tuning's tie is looser than geometry's, in "
+            "the direction that the paper describes, although r itself stays positive."
+        ),
+        none="At the end, over all matrices, full fine-tuning's tie is not told apart either.",
     ),
 )
 
@@ -246,22 +279,9 @@ PARTS = (
         above="A run that never trains m learns less. The next lines ask when m helps, and how.",
         below="A run that never trains m learns *more*: at this rate m is a burden.",
         none=(
-            "A run that never trains m learns as much, as far as this many seeds can tell. What "
-            "DoRA has over LoRA, if anything, is then the division by the norm."
+            "A run that never trains m is not told apart from one that does, at the rate that was "
+            "chosen with m trained. Section 5 has the comparison at a rate of its own."
         ),
-    ),
-    Claim(
-        "as a value",
-        "test loss, m reset after training − m trained",
-        within("m trained", "reset_loss", "loss"),
-        "above",
-        unit=NATS,
-        above=(
-            "Taking the learnt lengths away after training costs something: they are worth "
-            "something as values."
-        ),
-        below="Taking the learnt lengths away after training *helps*.",
-        none="Taking the learnt lengths away after training costs nothing that can be seen.",
     ),
     Claim(
         "while training",
@@ -283,7 +303,7 @@ PARTS = (
         ),
         none=(
             "Two models with the same old lengths, one trained with m, one without: no "
-            "difference is shown. What m gives, if it gives anything, it gives as a value."
+            "difference is shown, so it stays open whether m helps the run."
         ),
     ),
     Claim(
@@ -292,9 +312,18 @@ PARTS = (
         difference("loss", "m first half", "m second half"),
         "below",
         unit=NATS,
-        above="m is worth more late than early: it corrects lengths for directions already found.",
-        below="m is worth more early than late, while the directions are still being found.",
-        none="No difference is shown between training m early and late.",
+        above=(
+            "m is worth more in the second half, although the schedule leaves it a small part of "
+            "the rate there."
+        ),
+        below=(
+            "m is worth more in the first half. But the cosine schedule spends most of the rate "
+            "there, so this may be how far m could move and not when."
+        ),
+        none=(
+            "No difference is shown. (The halves are not alike: the cosine schedule spends most "
+            "of the rate in the first.)"
+        ),
     ),
     Claim(
         "m fast",
@@ -312,9 +341,22 @@ PARTS = (
             "DoRA as it is commonly run gives m less than it could use."
         ),
         none=(
-            "A tenfold rate for m neither helps nor harms. What m can do here it does at either "
-            "rate."
+            "Whether a tenfold rate for m helps or harms is not shown; the lengths move much "
+            "further with it."
         ),
+    ),
+    Claim(
+        "value of a fast m",
+        "test loss of m × 10, lengths reset − as trained",
+        within("m × 10", "reset_loss", "loss"),
+        "above",
+        unit=NATS,
+        above=(
+            "Lengths that have moved that far carry part of what was learnt: taken away, it is "
+            "missing. So lengths *can* learn here; at the shared rate they hardly move."
+        ),
+        below="Lengths that have moved that far do harm: taken away, the model is better.",
+        none="Even lengths that have moved that far are worth nothing that this test can see.",
     ),
     Claim(
         "detached",
@@ -331,8 +373,8 @@ PARTS = (
             "has a gain in memory (section 10). The rate was even chosen for the detached norm."
         ),
         none=(
-            "No price of detaching is shown, and its gain in memory is large (section 10): the "
-            "paper's choice is the right one here."
+            "No price of detaching is shown, at the rate that was chosen for the detached norm. "
+            "Section 10 has what it saves."
         ),
     ),
 )
@@ -383,9 +425,9 @@ RANKS = (
             "for each rank: try DoRA first where the rank is low."
         ),
         none=(
-            "No trend over the rank is shown once each rank has its own rate. The advice to try "
-            "DoRA at low ranks first rests on the paper's Figure 5, where LoRA had one rate for "
-            "all ranks."
+            "No trend over the rank is shown once each rank has its own rate, and one smaller "
+            "than this interval could not have been seen. The advice to try DoRA at low ranks "
+            "first rests on the paper's Figure 5, where LoRA had one rate for all ranks."
         ),
     ),
 )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ftlib.core.stats import Interval, paired_difference
 from ftlib.course.records.live import Result
 
 LOSS = "validation_loss"
@@ -39,6 +40,42 @@ def half_step_cost(result: Result, arms: Mapping[float, str]) -> float | None:
     curvature, _, _ = np.polyfit(np.log(near), [losses[rate] for rate in near], 2)
     step = np.log(near[2] / near[0]) / 2
     return float(curvature * (step / 2) ** 2)
+
+
+def neighbours_cost(result: Result, arms: Mapping[float, str]) -> Interval | None:
+    """By how much the nearest other rate is worse than the best, in nats: a paired difference over
+    the seeds, of the better one of the best rate's neighbours. None with a single rate or seed.
+    """
+    losses = mean_losses(result, arms)
+    rates = list(losses)
+    place = rates.index(min(losses, key=losses.__getitem__))
+    near = rates[max(0, place - 1) : place] + rates[place + 1 : place + 2]
+    if not near or len(result.seeds) < 2:
+        return None
+    beside = min(near, key=losses.__getitem__)
+    best = result.means(arms[rates[place]], LOSS)
+    return paired_difference(result.means(arms[beside], LOSS), best)
+
+
+def twice_the_best(result: Result, arms: Mapping[float, str]) -> float | None:
+    """What twice the best rate costs, in nats, means over the seeds; None where it is not tried."""
+    losses = mean_losses(result, arms)
+    best = min(losses, key=losses.__getitem__)
+    for rate, loss in losses.items():
+        if abs(rate / best - 2) < 0.01:
+            return loss - losses[best]
+    return None
+
+
+def shared_rates_line(
+    result: Result, series: Mapping[str, Mapping[float, str]], one: str, other: str
+) -> str:
+    """At how many of the rates that both were tried at one method's mean loss is the lower one."""
+    mine = mean_losses(result, series[one])
+    theirs = mean_losses(result, series[other])
+    shared = [rate for rate in mine if rate in theirs]
+    lower = sum(mine[rate] < theirs[rate] for rate in shared)
+    return f"{one} is below {other} at {lower} of {len(shared)} rates"
 
 
 def width(result: Result, arms: Mapping[float, str], room: float) -> float:

@@ -163,7 +163,7 @@ EXPERIMENTS = (
         ),
         inputs=_messy_inputs,
         claims=readings.PIPELINE,
-        live=("raw", "pipeline"),
+        live=("pipeline",),
     ),
     Experiment(
         name="quality",
@@ -188,7 +188,7 @@ EXPERIMENTS = (
         ),
         inputs=_leakage_inputs,
         claims=score_readings.LEAKAGE,
-        live=("by row", "by fact"),
+        live=("by fact",),
     ),
     Experiment(
         name="contamination",
@@ -206,7 +206,7 @@ EXPERIMENTS = (
         ),
         inputs=_exam_inputs,
         claims=score_readings.CONTAMINATION,
-        live=("50% of golden", "50%, filtered"),
+        live=("50%, filtered",),
     ),
     Experiment(
         name="memory",

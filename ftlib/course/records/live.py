@@ -122,19 +122,22 @@ class Result:
             return f"From the record: {len(self.seeds)} seeds an arm, none of them run here."
         text = self.experiment.metric(metric).text
         outside = [one for one in compared if not one.holds]
+        several = len(compared) > 1
         lead = (
-            f"Live, at seed {LIVE_SEED}, in {self.seconds:.0f} s: {len(compared)} runs beside "
-            f"{len(self.seeds)} recorded ones an arm."
+            f"Live, at seed {LIVE_SEED}, in {self.seconds:.0f} s: {len(compared)} "
+            f"{'runs' if several else 'run'} beside {len(self.seeds)} recorded ones an arm."
         )
         if not outside:
+            subject = "all lie" if several else "it lies"
+            level = "prediction intervals, 95% for all together" if several else "95%"
             return (
-                f"{lead} By {text} all lie inside the interval in which a further run is expected "
-                "(prediction intervals, 95% for all together)."
+                f"{lead} By {text} {subject} inside the interval in which a further run is "
+                f"expected ({level})."
             )
         listed = "; ".join(f"{one.arm}: {one.live:.3g}, expected {one.expected}" for one in outside)
         return (
-            f"{lead} By {text} **{len(outside)} lie outside** the interval in which a further run "
-            f"is expected (95% for all together): {listed}. Something differs from the recorded "
+            f"{lead} By {text} **{len(outside)} outside** the interval in which a further run is "
+            f"expected (95% for all together): {listed}. Something differs from the recorded "
             f"runs: a function, a version ({_versions(self.record)} there), or chance, once in "
             "twenty notebooks."
         )

@@ -262,6 +262,18 @@ def test_the_best_arm_is_the_recorded_one_or_the_default():
     assert best_arm("3.1.1", "offsets", "loss", arms, "arm 1", TINY) == "arm 0"
 
 
+def test_of_arms_that_tie_the_first_is_taken():
+    filled(2)
+    record = read_record("3.1.1", "offsets", TINY)
+    means = [record.values(f"arm {i}", "loss").mean() for i in (0, 1)]
+    gap = means[1] / means[0] - 1
+    arms = ["arm 1", "arm 0"]
+    assert gap > 0
+    assert best_arm("3.1.1", "offsets", "loss", arms, "arm 0", TINY, 1.01 * gap) == "arm 1"
+    assert best_arm("3.1.1", "offsets", "loss", arms, "arm 1", TINY, 0.99 * gap) == "arm 0"
+    assert best_arm("3.1.1", "offsets", "loss", arms[::-1], "arm 1", TINY, 1.01 * gap) == "arm 0"
+
+
 def test_the_live_runs_are_of_another_seed_and_inside_what_is_expected():
     filled()
     result = open_experiments("3.1.1", TINY).run("offsets")
@@ -270,6 +282,9 @@ def test_the_live_runs_are_of_another_seed_and_inside_what_is_expected():
     assert result.live["arm 0"] == run_trial(TOY, TINY, LIVE_SEED, TOY.arms(TINY)["arm 0"])
     assert "all lie inside" in result.live_line("loss")
     assert result.sample("arm 0", "steps") == 100
+    alone = replace(result, live={"arm 0": result.live["arm 0"]})
+    assert "1 run beside 10" in alone.live_line("loss")
+    assert "it lies inside" in alone.live_line("loss")
 
 
 def test_a_students_function_that_measures_something_else_lies_outside():
@@ -279,7 +294,7 @@ def test_a_students_function_that_measures_something_else_lies_outside():
         return 1000.0
 
     result = open_experiments("3.1.1", TINY).run("offsets", measure=far_off)
-    assert "**2 lie outside**" in result.live_line("loss")
+    assert "**2 outside**" in result.live_line("loss")
 
 
 def test_equal_runs_leave_room_for_one_step_of_the_metric():
