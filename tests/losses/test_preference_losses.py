@@ -246,7 +246,7 @@ def test_what_every_loss_must_do(seed, beta, n):
         (-won).exp() + (-lost).exp(), torch.ones(n, dtype=F64)
     )  # σ(z) + σ(-z) = 1
     losses, _ = ft.kto_loss(a, b, c, d, torch.ones(n, dtype=torch.bool), beta)
-    assert ((losses > 0) & (losses < 1)).all()
+    assert ((losses >= 0) & (losses <= 1)).all()  # 1 − σ(z) rounds to 1 for z below about −37
 
 
 # Bad input

@@ -1,0 +1,202 @@
+"""The trials of lab 3.1.8: train with one of four losses on the same pairs, and measure answers to
+prompts about other people. Each takes the student's functions as keyword parameters, with ftlib's
+own as the default.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ftlib.batches.collate import PairCollator
+from ftlib.batches.preference import encode_pairs
+from ftlib.core.profiles import Profile
+from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
+from ftlib.course.lab_3_1_8.runs import (
+    TEST,
+    VALIDATION,
+    base_model,
+    held_out_rows,
+    imitating,
+    own_pairs,
+    started,
+    train,
+)
+from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
+from ftlib.course.reports import report_faults
+from ftlib.data.load import load_base_text
+from ftlib.data.pairs import flip_judgements
+from ftlib.evaluation.generate import generate_answers
+from ftlib.evaluation.metrics import perplexity
+from ftlib.training.preference_trainer import pair_logps
+
+TEXTS = 30  # held-out texts of the base's own domain on which forgetting is measured
+RANKED_SHARE = 2  # log-probabilities are measured on one in so many test pairs
+FROM_START = ("start_faults", "start_chosen", "start_rejected", "start_apart")
+AT_ONCE = 25  # pairs whose log-probabilities are computed in one batch
+HALF = 0.5  # of the labels are turned round where they are to say nothing
+
+
+# --- measures -------------------------------------------------------------------------------------
+@torch.no_grad()
+def scores(profile: Profile, model, tokenizer, pairs: Sequence[dict]) -> tuple[np.ndarray, ...]:
+    """Summed log-probabilities and tokens of chosen and rejected answers, (pairs, 2) each."""
+    encoded = encode_pairs(tokenizer, list(pairs), profile.max_length)
+    collator = PairCollator(tokenizer.pad_token_id, share_prefix=False)
+    was_training = model.training
+    model.eval()
+    sums = []
+    lengths = []
+    for i in range(0, len(encoded), AT_ONCE):
+        batch = collator(encoded[i : i + AT_ONCE])
+        on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        logps, tokens = pair_logps(model, on_device)
+        sums.append(logps.double().cpu())
+        lengths.append(tokens.double().cpu())
+    model.train(was_training)
+    return torch.cat(sums).numpy(), torch.cat(lengths).numpy()
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r; 0 where one of the two does not vary."""
+    if a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def answered(profile: Profile, model, tokenizer, rows: list[dict]) -> dict[str, Any]:
+    """Greedy answers to the rows' prompts: faults by sort, facts right, words."""
+    prompts = [row["prompt"] for row in rows]
+    answers = generate_answers(model, tokenizer, prompts, profile.preference.answer_tokens)
+    counts = [report_faults(answer, row) for answer, row in zip(answers, rows, strict=True)]
+    wrong = np.array([count.wrong for count in counts])
+    missing = np.array([count.missing for count in counts])
+    asked = np.array([len(row["truth"]) for row in rows])
+    return {
+        "faults": float(np.mean([count.total for count in counts])),
+        "wrong": float(wrong.mean()),
+        "missing": float(missing.mean()),
+        "unwanted": float(np.mean([count.unwanted for count in counts])),
+        "right": float(((asked - wrong - missing) / asked).mean()),
+        "words": float(np.mean([len(answer.split()) for answer in answers])),
+        "answers": answers[:3],
+    }
+
+
+def ranked(profile: Profile, model, tokenizer, rows: list[dict]) -> dict[str, Any]:
+    """Mean log-probabilities a token of held-out pairs, one number a pair, and how far apart the
+    two of a pair are.
+    """
+    sums, lengths = scores(profile, model, tokenizer, rows)
+    means = sums / lengths
+    margins = means[:, 0] - means[:, 1]
+    return {
+        "chosen": float(means[:, 0].mean()),
+        "rejected": float(means[:, 1].mean()),
+        "accuracy": float((margins > 0).mean()),
+        "apart": float(np.abs(margins).mean()),
+        "margins": margins.tolist(),
+    }
+
+
+@functools.cache
+def _base_perplexity(profile: Profile) -> float:
+    model, tokenizer = base_model(profile)
+    return perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+
+
+def forgotten(profile: Profile, model, tokenizer) -> float:
+    """Rise of the loss on the base's own text over the base's, nats a token."""
+    after = perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+    return float(np.log(after / _base_perplexity(profile)))
+
+
+@functools.cache
+def measured_start(profile: Profile) -> dict[str, Any]:
+    """The start after SFT on the test rows, by names that begin with start_."""
+    model, tokenizer = imitating(profile)
+    rows = held_out_rows(profile, TEST)
+    found = {
+        **answered(profile, model, tokenizer, rows),
+        **ranked(profile, model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
+        "forgotten": forgotten(profile, model, tokenizer),
+    }
+    return {f"start_{name}": value for name, value in found.items()}
+
+
+def measured(profile: Profile, model, tokenizer) -> dict[str, Any]:
+    """Everything that is measured on the test rows, and beside it what claims compare with the
+    start after SFT.
+    """
+    start = measured_start(profile)
+    rows = held_out_rows(profile, TEST)
+    return {
+        **answered(profile, model, tokenizer, rows),
+        **ranked(profile, model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
+        "forgotten": forgotten(profile, model, tokenizer),
+        **{name: start[name] for name in FROM_START},
+    }
+
+
+# --- trials ---------------------------------------------------------------------------------------
+def tune_trial(
+    profile: Profile,
+    seed: int,
+    method: str,
+    lr: float,
+    start: str,
+    beta: float = 0,
+    ratio: float = 0,
+    lam: float = 0,
+) -> dict[str, Any]:
+    """Train, and count the faults of answers to the validation prompts."""
+    setting = {"beta": beta, "ratio": ratio, "lam": lam}
+    model, tokenizer = started(profile, start, seed)
+    pairs = own_pairs(profile, start, seed)
+    train(profile, model, tokenizer, pairs, seed, method, lr, setting)
+    return answered(profile, model, tokenizer, held_out_rows(profile, VALIDATION))
+
+
+def compare_trial(
+    profile: Profile,
+    seed: int,
+    method: str,
+    lr: float,
+    start: str,
+    beta: float = 0,
+    ratio: float = 0,
+    lam: float = 0,
+    simpo_loss: Callable = simpo_loss,
+    orpo_loss: Callable = orpo_loss,
+) -> dict[str, Any]:
+    """Train, and measure on the test prompts."""
+    setting = {"beta": beta, "ratio": ratio, "lam": lam}
+    model, tokenizer = started(profile, start, seed)
+    pairs = own_pairs(profile, start, seed)
+    train(profile, model, tokenizer, pairs, seed, method, lr, setting, simpo_loss, orpo_loss)
+    return measured(profile, model, tokenizer)
+
+
+def shuffle_trial(
+    profile: Profile,
+    seed: int,
+    method: str,
+    lr: float,
+    start: str,
+    beta: float,
+    ratio: float = 0,
+    share: float = HALF,
+    simpo_loss: Callable = simpo_loss,
+) -> dict[str, Any]:
+    """As `compare_trial`, but in a share of the pairs, drawn by the seed, the two answers have
+    changed places.
+    """
+    setting = {"beta": beta, "ratio": ratio}
+    model, tokenizer = started(profile, start, seed)
+    pairs = flip_judgements(own_pairs(profile, start, seed), share, seed)
+    train(profile, model, tokenizer, pairs, seed, method, lr, setting, simpo_loss)
+    return measured(profile, model, tokenizer)

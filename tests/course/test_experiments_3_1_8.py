@@ -1,0 +1,219 @@
+"""What the experiments of lab 3.1.8 take for granted: equal budgets, pairs whose length says
+nothing of the label, and what labels at random do to a loss.
+"""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from ftlib.core.profiles import get_profile
+from ftlib.course.lab_3_1_8 import experiments, length, readings, runs, sweeps, trials
+from ftlib.course.lab_3_1_8.margin_explorer import MarginCloud, loss_of, push_of
+from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
+from ftlib.course.lab_3_1_8.schematic import draw_losses
+from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
+from ftlib.course.open_answers import sentences
+from ftlib.course.records.experiment import find_experiment
+from ftlib.course.records.live import Result
+from ftlib.course.records.store import Entry, Record
+from ftlib.losses.preference import dpo_loss
+
+TINY = get_profile("tiny")
+
+
+def recorded(name: str, faults) -> Record:
+    """A record of the experiment with one seed an arm; `faults(arm, settings)` is its metric."""
+    experiment = find_experiment("3.1.8", name)
+    record = Record("3.1.8", name, "tiny")
+    for arm, settings in experiment.arms(TINY).items():
+        metrics = {"faults": faults(arm, settings)}
+        record.entries[arm, 0] = Entry(arm, 0, dict(settings), metrics, 0.0, {})
+    return record
+
+
+def result_of(name: str, record: Record) -> Result:
+    return Result(find_experiment("3.1.8", name), TINY, record, {}, True, "", 0.0)
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """Records by name, in the place of those on disk; none at first."""
+    known = {}
+
+    def read(lab, name, profile=None):
+        return known.get(name, Record(lab, name, "tiny"))
+
+    monkeypatch.setattr(experiments, "read_record", read)
+    return known
+
+
+# --- pairs ----------------------------------------------------------------------------------------
+def test_shortened_pairs_have_one_cut_side_and_length_says_nothing_of_the_label():
+    rows = runs.train_rows(TINY)[:100]
+    cut = runs.shortened(rows, seed=4)
+    sides = {"chosen": 0, "rejected": 0}
+    for row, short in zip(rows, cut, strict=True):
+        changed = [side for side in sides if row[side] != short[side]]
+        assert len(changed) == 1
+        before = sentences(row[changed[0]][-1]["content"])
+        after = sentences(short[changed[0]][-1]["content"])
+        assert 1 <= len(after) < len(before) and before[: len(after)] == after
+        assert short["prompt"] == row["prompt"] and short["truth"] == row["truth"]
+        sides[changed[0]] += 1
+    assert sides == {"chosen": 50, "rejected": 50}
+    assert runs.shortened(rows, seed=4) == cut != runs.shortened(rows, seed=5)
+
+
+def test_a_run_sees_each_of_its_pairs_once_and_test_people_are_strangers_to_it():
+    pairs = runs.own_pairs(TINY, runs.IMITATED, seed=1)
+    steps = runs.steps_of(TINY, runs.IMITATED)
+    assert len(pairs) == steps * runs.pairs_a_step(TINY)
+    assert len(runs.own_pairs(TINY, runs.BASE, 1)) == runs.BASE_STEPS * len(pairs)
+    trained = {row["name"] for row in runs.train_rows(TINY)}
+    seen = set(trained)
+    for split in (runs.VALIDATION, runs.TEST):
+        names = [row["name"] for row in runs.held_out_rows(TINY, split)]
+        assert len(names) == len(set(names)) and not seen & set(names)
+        seen |= set(names)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+def test_the_losses_are_handed_what_the_trainer_hands_out():
+    chosen = torch.tensor([-0.4, -1.0], requires_grad=True)
+    rejected = torch.tensor([-0.9, -0.7])
+    loss = runs.as_simpo(simpo_loss, beta=2.0, ratio=0.5)
+    wanted = simpo_loss(chosen, rejected, 2.0, 1.0)
+    torch.testing.assert_close(loss(chosen, rejected)[0], wanted)
+    # In DPO's place a reference comes along, and changes nothing.
+    torch.testing.assert_close(loss(chosen, rejected, rejected, chosen, beta=0.1)[0], wanted)
+    orpo = runs.as_orpo(orpo_loss, 0.3)
+    torch.testing.assert_close(
+        orpo(chosen, rejected, -chosen, beta=9.0)[0], orpo_loss(chosen, rejected, 0.3)
+    )
+    runs.only_chosen(chosen, rejected)[0].sum().backward()
+    assert chosen.grad.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_random_labels_pull_simpos_margin_to_zero_and_leave_dpo_at_its_start(gamma):
+    margins = torch.tensor([-1.5, -0.2, 0.0, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros_like(margins)
+    both = simpo_loss(margins, zero, 2.0, gamma) + simpo_loss(zero, margins, 2.0, gamma)
+    (pull,) = torch.autograd.grad(both.sum() / 2, margins)
+    inside = torch.sigmoid(gamma + 2 * margins) - torch.sigmoid(gamma - 2 * margins)
+    torch.testing.assert_close(pull, inside.detach())  # β/2 = 1
+    assert torch.equal(pull.sign(), margins.detach().sign())
+
+    logps = torch.tensor([-30.0, -4.0], requires_grad=True)
+    reference = logps.detach()
+    one = dpo_loss(logps[:1], logps[1:], reference[:1], reference[1:])[0]
+    other = dpo_loss(logps[1:], logps[:1], reference[1:], reference[:1])[0]
+    (at_start,) = torch.autograd.grad((one + other).sum(), logps)
+    assert at_start.tolist() == [0, 0]
+
+
+def test_weights_are_the_gradients_of_the_loss():
+    margins = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
+    losses = simpo_loss(margins, torch.zeros_like(margins), 2.0, 1.0)
+    (gradient,) = torch.autograd.grad(losses.sum(), margins)
+    values = margins.detach().numpy()
+    np.testing.assert_allclose(2 * length.weights_of(values, 2.0, 0.5), -gradient.numpy())
+    np.testing.assert_allclose(push_of(values, 2.0, 0.5), -gradient.numpy())
+    np.testing.assert_allclose(loss_of(values, 2.0, 0.5), losses.detach().numpy())
+
+
+def test_sums_and_means_of_a_pair():
+    sums = np.array([[-10.0, -6.0], [-2.0, -8.0]])
+    tokens = np.array([[20.0, 6.0], [4.0, 4.0]])
+    np.testing.assert_allclose(length.margins_of(sums, tokens, "sum"), [-4, 6])
+    np.testing.assert_allclose(length.margins_of(sums, tokens, "mean"), [0.5, 1.5])
+    assert trials.correlation(np.arange(5.0), -2 * np.arange(5.0)) == pytest.approx(-1)
+    assert trials.correlation(np.arange(5.0), np.ones(5)) == 0
+
+
+# --- sweeps ---------------------------------------------------------------------------------------
+def test_every_loss_has_as_many_trials():
+    for name in experiments.METHODS:
+        assert len(experiments.arms_of(experiments.rate_arms(TINY), name)) == 5
+        assert len(experiments.arms_of(experiments.setting_arms(TINY), name)) == 4
+
+
+def test_the_comparison_takes_the_best_of_both_sweeps(records):
+    middle = experiments.middle_rate(TINY, "SimPO")
+    assert experiments.best_settings(TINY, "SimPO")["lr"] == middle
+
+    def at_half(arm, settings):
+        factor = settings["lr"] / experiments.middle_rate(TINY, arm.split(",")[0])
+        return 1 + abs(np.log2(factor) + 1)
+
+    records["rates"] = recorded("rates", at_half)
+    assert experiments.best_settings(TINY, "SimPO")["lr"] == middle / 2
+
+    def steep_is_best(arm, settings):
+        return 0.1 if settings.get("beta") == 8.0 else 3.0
+
+    records["settings"] = recorded("settings", steep_is_best)
+    best = experiments.best_settings(TINY, "SimPO")
+    assert (best["beta"], best["lr"]) == (8.0, middle / 2)
+    assert experiments.best_settings(TINY, "DPO") == experiments.best_rate(TINY, "DPO")
+    shuffled = experiments.shuffle_arms(TINY)
+    assert shuffled["DPO, shuffled"]["lr"] == shuffled["SimPO, shuffled"]["lr"]
+    assert shuffled["SimPO, real"] == {**shuffled["SimPO, shuffled"], "share": 0.0}
+    means, sums, scaled = experiments.length_arms(TINY).values()
+    assert {**means, "score": "sum"} == sums and {**sums, "is_scaled": True} == scaled
+
+
+def test_simpo_and_dpo_are_compared_at_equal_rates():
+    arms = experiments.method_arms(TINY)
+    assert arms[readings.SIMPO_AT_DPO]["lr"] == arms["DPO"]["lr"]
+    assert arms[readings.DPO_AT_SIMPO]["lr"] == arms["SimPO"]["lr"]
+    faults = {"SimPO": 1.0, readings.DPO_AT_SIMPO: 1.5, readings.SIMPO_AT_DPO: 3.0, "DPO": 2.0}
+    by_arm = {arm: {"faults": value} for arm, value in faults.items()}
+    assert readings.at_equal_rates("faults")(by_arm) == pytest.approx(((1 - 1.5) + (3 - 2)) / 2)
+
+
+def test_the_lines_say_where_the_best_is_and_that_it_is_at_the_edge(records):
+    def falling(arm, settings):
+        return 1 / settings["lr"]
+
+    rates = records["rates"] = recorded("rates", falling)
+    line = sweeps.rates_line(result_of("rates", rates))
+    assert line.count("grid's edge") == len(experiments.METHODS)
+    more = records["settings"] = recorded("settings", lambda arm, own: own.get("beta", 1.0))
+    line = sweeps.settings_line(result_of("rates", rates), result_of("settings", more))
+    assert "DPO: best at β = 0.02 (the grid's edge)" in line and "SimPO: best at β, γ/β" in line
+
+
+def test_a_badly_placed_rate_is_said():
+    record = Record("3.1.8", "methods", "tiny")
+    for seed in (0, 1):
+        for arm, faults in (("DPO", 1.4), (readings.DPO_AT_SIMPO, 0.8)):
+            record.entries[arm, seed] = Entry(arm, seed, {}, {"faults": faults}, 1.0, {})
+    assert "placed its rate badly" in sweeps.rate_line(result_of("methods", record))
+
+
+def test_every_arm_is_what_its_trial_takes():
+    for experiment in experiments.EXPERIMENTS:
+        for settings in experiment.arms(TINY).values():
+            inspect.signature(experiment.trial).bind(TINY, 0, **settings)
+
+
+# --- figures --------------------------------------------------------------------------------------
+def test_the_explorer_counts_pairs_and_follows_its_handles():
+    cloud = MarginCloud({"before": [-0.1, 0.0, 0.2, 0.7], "after": [1.0, 1.2]})
+    assert "25% of the pairs lead by γ/β" in cloud.headline.value
+    cloud.controls["model"].value = "after"
+    assert "100% of the pairs lead by γ/β" in cloud.headline.value
+    cloud.controls["beta"].value = 20.0
+    assert "γ = 10" in cloud.headline.value and "100% have a weight below" in cloud.headline.value
+    titles = [ax.get_title() for ax in cloud.draw("before", 2.0, 0.25).axes]
+    assert titles[0] == "β 2, γ/β 0.25: what a pair costs"
+
+
+def test_the_schematic_names_the_losses_and_counts_tokens():
+    figure = draw_losses(chosen=7, rejected=4)
+    texts = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert all(name in texts for name in ("DPO", "SimPO", "ORPO", "7 log", "4 log"))
+    assert len(figure.axes[0].patches) == 11
