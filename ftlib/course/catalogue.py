@@ -106,6 +106,7 @@ POINTS = {
         "implicit_reward": 1,
         "preference_loss": 2,
         "gradient_weight": 2,
+        "optimal_policy": 2,
         "kl_estimate": 1,
         "swapped_win_rate": 1,
     },

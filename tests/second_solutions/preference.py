@@ -132,6 +132,14 @@ def gradient_weight(chosen_rewards, rejected_rewards):
     return -torch.autograd.grad(preference_loss(chosen, rejected_rewards).sum(), chosen)[0]
 
 
+def optimal_policy(ref_logps, rewards, beta):
+    """Answer by answer, against the best one."""
+    scores = [p + r / beta for p, r in zip(ref_logps.tolist(), rewards.tolist(), strict=True)]
+    highest = max(scores)
+    normaliser = highest + math.log(sum(math.exp(score - highest) for score in scores))
+    return torch.tensor([score - normaliser for score in scores], dtype=ref_logps.dtype)
+
+
 def kl_estimate(policy_logps, ref_logps):
     return statistics.fmean(policy_logps.tolist()) - statistics.fmean(ref_logps.tolist())
 

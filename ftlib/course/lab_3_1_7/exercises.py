@@ -6,6 +6,7 @@ from ftlib.course.lab_3_1_7.completion_logp import LOGP
 from ftlib.course.lab_3_1_7.gradient_weight import WEIGHT
 from ftlib.course.lab_3_1_7.implicit_reward import REWARD
 from ftlib.course.lab_3_1_7.kl_estimate import KL
+from ftlib.course.lab_3_1_7.optimal_policy import POLICY
 from ftlib.course.lab_3_1_7.preference_loss import LOSS
 from ftlib.course.lab_3_1_7.swapped_win_rate import WIN
 
@@ -14,6 +15,7 @@ EXERCISES = [
     REWARD,
     LOSS,
     WEIGHT,
+    POLICY,
     KL,
     WIN,
 ]

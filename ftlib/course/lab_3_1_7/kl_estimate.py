@@ -1,4 +1,4 @@
-"""Lab 3.1.7, DPO, exercise 5: KL."""
+"""Lab 3.1.7, DPO, exercise 6: KL."""
 
 from __future__ import annotations
 

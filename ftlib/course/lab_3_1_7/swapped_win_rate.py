@@ -1,4 +1,4 @@
-"""Lab 3.1.7, DPO, exercise 6: win rate."""
+"""Lab 3.1.7, DPO, exercise 7: win rate."""
 
 from __future__ import annotations
 

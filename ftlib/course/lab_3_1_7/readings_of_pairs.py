@@ -1,0 +1,191 @@
+"""What the experiments of lab 3.1.7 on pairs, noise and length are to show, and what to conclude
+from each outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+
+def _level(metric: str, arm: str) -> Contrast:
+    """The arm's own value, to be compared with 0."""
+
+    def value(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
+        return by_arm[arm][metric]
+
+    return Contrast((arm,), value)
+
+
+DISTANCE = (
+    Claim(
+        "alike",
+        "log π − log π_ref of right reports after pairs that differ in one token",
+        _level("chosen", "level 0"),
+        "below",
+        unit="nats",
+        above=(
+            "Right reports of people outside training become *more* likely, although the pairs "
+            "differ in a single token. Displacement is not the fate of every alike pair: here the "
+            "model knows the right town, and what it learns is to use it. Pal et al.'s argument "
+            "needs answers whose later tokens lose more than the differing one gains."
+        ),
+        below=(
+            "Right reports become *less* likely, though it is they that are preferred: likelihood "
+            "displacement. The loss sees the difference alone. The figure says what the wrong "
+            "reports did, and the right ones in other words."
+        ),
+        none=("Right reports have moved neither way that this many runs could show."),
+    ),
+    Claim(
+        "distance",
+        "log π − log π_ref of right reports, pairs reworded throughout − pairs that differ in one "
+        "token",
+        difference("chosen", "level 3", "level 0"),
+        "above",
+        unit="nats",
+        above=(
+            "The less alike the pairs, the better for the preferred answers, on the same probe and "
+            "with nothing else changed. This is Pal et al.'s finding."
+        ),
+        below=(
+            "Here it is the *unlike* pairs after which right reports have lost more, against Pal "
+            "et al.'s finding: edit distance alone does not decide."
+        ),
+        none=(
+            "The distance between chosen and rejected makes no difference to the probe that this "
+            "many runs could show: no support for Pal et al.'s finding on these pairs."
+        ),
+    ),
+    Claim(
+        "pushed",
+        "log π − log π_ref of right reports, the same pairs pushed hard − at DPO's best rate",
+        difference("chosen", "level 0, hard", "level 0"),
+        "below",
+        unit="nats",
+        above=("Pushed harder, the right reports gain more."),
+        below=(
+            "Pushed harder, at twice the rate, the same pairs leave the right reports less likely. "
+            "Displacement is a matter of how far one goes as well as of the pairs."
+        ),
+        none=("Pushing harder moves the right reports neither way that this many runs could show."),
+    ),
+    Claim(
+        "learnt",
+        "margin of right over wrong reports of the probe, pairs reworded throughout − pairs that "
+        "differ in one token",
+        difference("probe margin", "level 3", "level 0"),
+        "below",
+        unit="nats",
+        above=(
+            "The unlike pairs teach the fact better. The wordings do not distract; they give the "
+            "gradient more to hold on to."
+        ),
+        below=(
+            "Pairs that differ in nothing but the fact teach the fact; where the wording differs "
+            "as well, a share of the training goes into wordings. So there is a price on either "
+            "side: alike pairs are precise, and unlike ones are not. Pairs that differ in what "
+            "matters and in nothing else are the better ones, as long as the chosen answer's own "
+            "probability is watched."
+        ),
+        none=("Which kind of pair teaches the fact better is not shown."),
+    ),
+)
+
+
+NOISE = (
+    Claim(
+        "smaller margin",
+        "mean margin of pairs of the training pool, cDPO − plain, 30% of the labels swapped",
+        difference("margin", "cDPO", "plain"),
+        "below",
+        unit="nats",
+        above=(
+            "cDPO's margins are larger, against the derivation. Neither loss can be near its "
+            "optimum, and what is seen is how they begin."
+        ),
+        below=(
+            "cDPO ranks with smaller margins, as its optimum says. Swapped labels alone bring "
+            "plain DPO's to ln((1−ε)/ε); cDPO smooths them a second time, as if they had been "
+            "clean, and ends nearer to 0."
+        ),
+        none=(
+            "No difference between the margins is shown. The line above says how far they are "
+            "from the optima."
+        ),
+    ),
+    Claim(
+        "cDPO",
+        "win rate, cDPO − plain, 30% of the labels swapped",
+        difference("win", "cDPO", "plain"),
+        "below",
+        above=("Smoothing wins more often, although its optimum lies nearer to 0."),
+        below=(
+            "Smoothing loses wins. Its optimum lies nearer to 0 than that of plain DPO on the same "
+            "noisy labels, and plain DPO's is finite already. Smoothing is meant for pairs that "
+            "are seen often enough to be learnt by heart; here each is seen once."
+        ),
+        none=(
+            "Smoothing makes no difference to wins that this many runs could show, whatever it "
+            "does to the margins. Each pair is seen once here, so that none can be learnt by heart."
+        ),
+    ),
+    Claim(
+        "rDPO",
+        "win rate, rDPO − plain, 30% of the labels swapped",
+        difference("win", "rDPO", "plain"),
+        "above",
+        above=(
+            "Taking the noise out of the loss wins more often: rDPO's mean is the loss on the "
+            "labels as they should be, so that its optimum is not drawn towards 0. It needs to "
+            "know ε, which is known here and must be estimated elsewhere."
+        ),
+        below=(
+            "rDPO loses wins. It is right on average, but its weights are larger and of both "
+            "signs, so that its gradient is noisier."
+        ),
+        none=(
+            "rDPO makes no difference to wins that this many runs could show. It is right on "
+            "average and noisier in each step."
+        ),
+    ),
+    Claim(
+        "cost of noise",
+        "win rate, plain DPO with 30% of the labels swapped − with none",
+        difference("win", "plain", "clean"),
+        "below",
+        above="With swapped labels plain DPO wins *more* often, which nobody would expect.",
+        below=(
+            "Swapped labels cost plain DPO wins, at the rate that is best for clean ones. That is "
+            "what a cure could win back."
+        ),
+        none=(
+            "What 30% of swapped labels cost plain DPO is not shown, so that there is little for a "
+            "cure to win back."
+        ),
+    ),
+)
+
+
+LENGTH = (
+    Claim(
+        "longer",
+        "words in an answer, pairs whose chosen answer is always longer − lengths matched",
+        difference("words", "chosen longer", "matched"),
+        "above",
+        unit="words",
+        above=(
+            "The same preference, for polite answers, gives longer ones than matched pairs do "
+            "where the preferred answer was the longer one: the labels fit “longer” as well as "
+            "“politer”. Match lengths before you train (`ft.balance_length`), and report the "
+            "length beside every win rate."
+        ),
+        below=(
+            "Answers are shorter after pairs whose chosen answer is longer. Something else than "
+            "length was learnt: read samples."
+        ),
+        none=("No difference in length is shown in so few steps."),
+    ),
+)
