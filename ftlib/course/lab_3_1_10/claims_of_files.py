@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from ftlib.course.records.experiment import Claim, Contrast, difference, log_ratio
+from ftlib.course.records.experiment import Claim, Contrast, difference, level, log_ratio
 
 
 def _within(arm: str, first: str, second: str) -> Contrast:
@@ -16,10 +14,6 @@ def _within(arm: str, first: str, second: str) -> Contrast:
         return math.log(by_arm[arm][first]) - math.log(by_arm[arm][second])
 
     return Contrast((arm,), subtract)
-
-
-def _value(metric: str, arm: str) -> Contrast:
-    return Contrast((arm,), lambda by_arm: float(np.mean(by_arm[arm][metric])))
 
 
 MERGE_CLAIMS = (
@@ -128,7 +122,7 @@ FILE_CLAIMS = (
     Claim(
         name="prompt_loss",
         text="log-loss of the prompts in Q2_K, minus f16's",
-        contrast=_value("prompt_loss", "Q2_K"),
+        contrast=level("prompt_loss", "Q2_K"),
         expected="above",
         unit="nats a token",
         above="The prompts became less likely, as one would expect of a damaged model.",
@@ -147,7 +141,7 @@ FILE_CLAIMS = (
     Claim(
         name="answer_loss",
         text="log-loss of the answers in Q2_K, minus f16's",
-        contrast=_value("answer_loss", "Q2_K"),
+        contrast=level("answer_loss", "Q2_K"),
         expected="above",
         unit="nats a token",
         above=(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, SHUFFLED, WHOLE
-from ftlib.course.records.experiment import Claim, Contrast
+from ftlib.course.records.experiment import Claim, Contrast, within
 
 NATS = "nats per answer token"
 PLACES = ("lower", "middle", "higher")  # of the rates at which all bases are compared
@@ -221,22 +221,13 @@ BASES = (
 )
 
 
-def _of(arm: str, first: str, second: str) -> Contrast:
-    """first − second of two metrics of one arm."""
-
-    def subtract(by_arm) -> float:
-        return by_arm[arm][first] - by_arm[arm][second]
-
-    return Contrast((arm,), subtract)
-
-
 SLOWEST = "a quarter"
 FASTEST = "best rate"
 MERGING = (
     Claim(
         name="slow",
         text="golden loss at a quarter of the rate, in NF4 again − beside",
-        contrast=_of(SLOWEST, "again", "beside"),
+        contrast=within(SLOWEST, "again", "beside"),
         expected="above",
         above=(
             "A small update does not survive the second rounding: the dequantised weights lie on "
@@ -258,7 +249,7 @@ MERGING = (
     Claim(
         name="fast",
         text="golden loss at the best rate, in NF4 again − beside",
-        contrast=_of(FASTEST, "again", "beside"),
+        contrast=within(FASTEST, "again", "beside"),
         expected="above",
         above=(
             "A loss even here. The figure shows how large this update is, in units of the "
@@ -280,7 +271,7 @@ MERGING = (
     Claim(
         name="once",
         text="golden loss at a quarter of the rate, original in NF4 once − in NF4 again",
-        contrast=_of(SLOWEST, "once", "again"),
+        contrast=within(SLOWEST, "once", "again"),
         expected="below",
         above=(
             "Going through the original base is worse, although it is rounded once only. The "
@@ -304,7 +295,7 @@ MERGING = (
     Claim(
         name="original",
         text="golden loss at the best rate, original base − beside",
-        contrast=_of(FASTEST, "original", "beside"),
+        contrast=within(FASTEST, "original", "beside"),
         expected="none",
         above=(
             "The adapter misses the errors that it was trained beside: a little of what it "
@@ -324,7 +315,7 @@ MERGING = (
     Claim(
         name="shrunken",
         text="golden loss at a quarter of the rate, as much of the update unrounded − in NF4 again",
-        contrast=_of(SLOWEST, "shrunken", "again"),
+        contrast=within(SLOWEST, "shrunken", "again"),
         expected="none",
         above=(
             "The rounded update is worth more than its share suggests. What is left of it along "

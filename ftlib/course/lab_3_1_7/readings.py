@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftlib.course.records.experiment import Claim, Contrast, difference, log_ratio
+from ftlib.course.records.experiment import (
+    Claim,
+    Contrast,
+    difference,
+    level,
+    log_ratio,
+    within,
+)
 
 Runs = Mapping[str, Mapping[str, Any]]
 LARGE_AT_SHARED = "beta 5, rate of 0.01"
 LONG_SFT = "SFT, four times as long"
-
-
-def above_half(arm: str) -> Contrast:
-    """The arm's win rate over the start, minus one half."""
-
-    def over(by_arm: Runs) -> float:
-        return by_arm[arm]["win"] - 0.5
-
-    return Contrast((arm,), over)
 
 
 def _since(arm: str, look: int) -> Contrast:
@@ -34,11 +32,6 @@ def _since(arm: str, look: int) -> Contrast:
         return course[-1] - course[look]
 
     return Contrast((arm,), fall)
-
-
-def _ratio_over_raw(by_arm: Runs) -> float:
-    own = by_arm[LARGE_AT_SHARED]
-    return own["right by ratio"] - own["right by log p"]
 
 
 BETA = (
@@ -95,7 +88,7 @@ BETA = (
         "ratio",
         "held-out pairs ranked right: by log π − log π_ref, minus by log π, beta 5 at the rate of "
         "0.01",
-        Contrast((LARGE_AT_SHARED,), _ratio_over_raw),
+        within(LARGE_AT_SHARED, "right by ratio", "right by log p"),
         "above",
         above=(
             "A policy that beta holds near its start ranks pairs right by the ratio that was "
@@ -119,7 +112,7 @@ METHODS = (
     Claim(
         "wins",
         "win rate over the start − one half, DPO",
-        above_half("DPO"),
+        level("win", "DPO", 0.5),
         "above",
         above=(
             "On prompts that it never saw, DPO's answers have fewer faults than the start's more "
@@ -212,7 +205,7 @@ METHODS = (
     Claim(
         "irrelevant itself",
         "win rate over the start − one half, the preference for certain sentences",
-        above_half("irrelevant"),
+        level("win", "irrelevant", 0.5),
         "none",
         above="The irrelevant preference wins too: part of DPO's wins may be what both share.",
         below=(
@@ -225,7 +218,7 @@ METHODS = (
     Claim(
         "swapped",
         "win rate over the start − one half, all labels swapped",
-        above_half("swapped"),
+        level("win", "swapped", 0.5),
         "below",
         above="Training for the *worse* answers wins too, so the sign of the labels is not all.",
         below=(
@@ -260,7 +253,7 @@ SHARPENED = (
     Claim(
         "cooler",
         "win rate over the start at T 1 − one half, the start at T 0.3",
-        above_half("T 0.3"),
+        level("win", "T 0.3", 0.5),
         "above",
         above=(
             "The start wins over itself if it is only drawn at a lower temperature, without any "

@@ -4,26 +4,13 @@ from each outcome.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ftlib.course.records.experiment import Claim, Contrast, difference
-
-
-def _level(metric: str, arm: str) -> Contrast:
-    """The arm's own value, to be compared with 0."""
-
-    def value(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
-        return by_arm[arm][metric]
-
-    return Contrast((arm,), value)
-
+from ftlib.course.records.experiment import Claim, difference, level
 
 DISTANCE = (
     Claim(
         "alike",
         "log π − log π_ref of right reports after pairs that differ in one token",
-        _level("chosen", "level 0"),
+        level("chosen", "level 0"),
         "below",
         unit="nats",
         above=(

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.records.experiment import Claim, Contrast, difference, level, within
 
 NATS = "nats a token"
 SFT, BASE_SFT = "SFT on chosen", "SFT from the base"
 SIMPO_AT_DPO = "SimPO, DPO's rate"
 DPO_AT_SIMPO = "DPO, SimPO's rate"
-
-
-def since_start(metric: str, arm: str) -> Contrast:
-    """A metric of an arm less the same of the model it began with."""
-
-    def subtract(by_arm) -> float:
-        return by_arm[arm][metric] - by_arm[arm][f"start_{metric}"]
-
-    return Contrast((arm,), subtract)
 
 
 def _level(metrics, prefix: str) -> float:
@@ -48,15 +39,6 @@ def _lead_since_start(by_arm) -> float:
     metrics = by_arm["SimPO"]
     before = metrics["start_chosen"] - metrics["start_rejected"]
     return metrics["chosen"] - metrics["rejected"] - before
-
-
-def only(metric: str, arm: str) -> Contrast:
-    """A metric of one arm."""
-
-    def read(by_arm) -> float:
-        return by_arm[arm][metric]
-
-    return Contrast((arm,), read)
 
 
 METHODS = (
@@ -170,7 +152,7 @@ METHODS = (
     Claim(
         "chosen",
         "log p of chosen answers, SimPO − its start",
-        since_start("chosen", "SimPO"),
+        within("SimPO", "chosen", "start_chosen"),
         "below",
         unit=NATS,
         above=(
@@ -226,7 +208,7 @@ SHUFFLED = (
     Claim(
         "unneutral",
         "faults an answer, SimPO on shuffled labels − its start",
-        since_start("faults", "SimPO, shuffled"),
+        within("SimPO, shuffled", "faults", "start_faults"),
         "below",
         above=(
             "Labels that say nothing do harm. So “shuffled SimPO loses” is no proof that the real "
@@ -261,7 +243,7 @@ SHUFFLED = (
     Claim(
         "apart",
         "|difference of a pair's means|, SimPO on shuffled labels − its start",
-        since_start("apart", "SimPO, shuffled"),
+        within("SimPO, shuffled", "apart", "start_apart"),
         "below",
         unit=NATS,
         above=(
@@ -309,7 +291,7 @@ LENGTH = (
     Claim(
         "sum",
         "r of the sum's margin with the difference of length, before training",
-        only("before", "sums"),
+        level("before", "sums"),
         "below",
         above=(
             "By the sum the longer answer is ahead, which no sum of negative numbers of equal "
@@ -324,7 +306,7 @@ LENGTH = (
     Claim(
         "mean",
         "r of the mean's margin with the difference of length, before training",
-        only("before", "means"),
+        level("before", "means"),
         "none",
         above=(
             "The mean is not free of length either: by the mean the *longer* answer is ahead. A "

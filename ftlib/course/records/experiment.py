@@ -75,6 +75,17 @@ def within(arm: str, first: str, second: str) -> Contrast:
     return Contrast((arm,), subtract)
 
 
+def level(metric: str, arm: str, zero: float = 0.0) -> Contrast:
+    """The metric of one arm, of its mean where it is a list, above `zero`: a rate against a half, a
+    change against none.
+    """
+
+    def above(by_arm) -> float:
+        return float(np.mean(by_arm[arm][metric]) - zero)
+
+    return Contrast((arm,), above)
+
+
 def log_ratio(metric: str, first: str, second: str) -> Contrast:
     """ln(first / second) of a positive metric: for values that differ by factors, where a
     difference would hear only the largest.

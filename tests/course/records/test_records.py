@@ -22,7 +22,13 @@ from ftlib.course.records import digest, figures, store
 from ftlib.course.records.again import compute_again, disagreements, draw_entries
 from ftlib.course.records.compute import RecordingError, record_experiment, record_labs, run_trial
 from ftlib.course.records.digest import code_digest, input_digests, profile_values
-from ftlib.course.records.experiment import LIVE_SEED, Metric, experiments_of, find_experiment
+from ftlib.course.records.experiment import (
+    LIVE_SEED,
+    Metric,
+    experiments_of,
+    find_experiment,
+    level,
+)
 from ftlib.course.records.live import open_experiments
 from ftlib.course.records.store import Entry, add_entries, best_arm, read_record, to_compute
 
@@ -395,3 +401,10 @@ def test_four_seeds_decide_nothing():
     filled(4)
     decision = open_experiments("3.1.1", TINY).show("offsets").decisions()["first"]
     assert decision.outcome == "open" and not decision.as_expected
+
+
+def test_a_level_is_one_arms_mean_above_its_zero():
+    by_arm = {"DPO": {"win": [0.5, 0.7]}, "SFT": {"win": 0.9}}
+    contrast = level("win", "DPO", 0.5)
+    assert contrast.arms == ("DPO",) and contrast(by_arm) == pytest.approx(0.1)
+    assert level("win", "SFT")(by_arm) == pytest.approx(0.9)
