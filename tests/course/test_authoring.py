@@ -249,7 +249,7 @@ REFUSED = [
     ((LAB, "training"), r"training\.py has this name already"),
     ((LAB, NAME, 'the "margin"'), "title='the \"margin\"': use one line"),
     ((LAB, NAME, "m" * 51), "title='m+': use one line of at most 50 characters"),
-    ((LAB, NAME, "", "two"), "after='two': the notebook has no such heading, .*completion_logp"),
+    ((LAB, NAME, "", "Llama"), "after='Llama': the notebook has no such heading, .*completion_logp"),
     ((LAB, NAME, "", "Exercise"), "after='Exercise': several headings have these words"),
 ]
 

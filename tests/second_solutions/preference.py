@@ -195,9 +195,15 @@ def kto_value(ratio, z0, desirable, beta):
 
 
 def rotate_completions(prompts, completions):
-    if len(prompts) in (0, 1):
-        raise ValueError("a batch of one has no mismatch: use two rows or more")
-    return [(prompt, completions[i - 1]) for i, prompt in enumerate(prompts)]
+    if len(prompts) == prompts.count(prompts[0]):
+        raise ValueError("all rows ask the same: no mismatch in this batch")
+    joined = []
+    rows = list(zip(prompts, completions, strict=True))
+    for i, prompt in enumerate(prompts):
+        before = rows[i + 1 :] + rows[:i]
+        others = [answer for asked, answer in before if asked != prompt]
+        joined.append((prompt, others[-1]))
+    return joined
 
 
 def reference_point(policy_kl_logps, ref_kl_logps):

@@ -38,6 +38,7 @@ SHORT = 0.75  # of the steps: runs that only watch log-probabilities or words
 FAST = 3.0  # times the profile's rate, with the smallest beta: beyond what is best
 LONGER = 4.0  # times the steps: whether imitation only needs more of them
 TEMPERATURES = (0.7, 0.3)  # at which the start itself is drawn, besides 1
+COOL = TEMPERATURES[-1]  # at which the trained policies are drawn too
 
 WIN = Metric("win", "win rate over the start", "share", resolution=1 / 96)
 KL = Metric("kl", "KL to the start", "nats an answer")
@@ -252,8 +253,16 @@ def draw_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def sharpened_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """The start at lower temperatures, without any training."""
-    return {f"T {temperature:g}": {"temperature": temperature} for temperature in TEMPERATURES}
+    """The start at lower temperatures, without any training; and at the lowest of them what DPO and
+    SFT made of it, each at its best rate.
+    """
+    arms: dict[str, dict[str, Any]] = {}
+    for temperature in TEMPERATURES:
+        arms[f"T {temperature:g}"] = {"temperature": temperature}
+    best = {"DPO": beta_name(best_beta(profile)), "SFT": "SFT on chosen"}
+    for name, method in best.items():
+        arms[f"{name}, T {COOL:g}"] = {"temperature": COOL, **tuned(profile, method)}
+    return arms
 
 
 EXPERIMENTS = (
@@ -308,10 +317,14 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="sharpened",
-        title="Wins of the start itself at lower temperatures",
+        title="Wins of the start itself, and of what was trained from it, at lower temperatures",
         trial=sharpened_trial,
         arms=sharpened_arms,
-        metrics=(WIN, Metric("faults", "faults an answer", lower_is_better=True)),
+        metrics=(
+            Metric("win", "win rate over the start at T 1", "share", resolution=1 / 96),
+            Metric("win alike", "win rate over the start at the same T", "share"),
+            Metric("faults", "faults an answer", lower_is_better=True),
+        ),
         inputs=_inputs,
         claims=readings.SHARPENED,
         live=(),

@@ -249,6 +249,7 @@ METHODS = (
 )
 
 
+COOL_DPO, COOL_SFT = "DPO, T 0.3", "SFT, T 0.3"
 SHARPENED = (
     Claim(
         "cooler",
@@ -258,9 +259,39 @@ SHARPENED = (
         above=(
             "The start wins over itself if it is only drawn at a lower temperature, without any "
             "training. So part of what a policy wins at temperature 1 may be that it has become "
-            "surer. Hold DPO's wins against these."
+            "surer. The next line takes that part out."
         ),
         below="A lower temperature makes the start's answers worse.",
         none="A lower temperature alone is not shown to win.",
+    ),
+    Claim(
+        "DPO, cool",
+        "win rate over the start − one half, DPO and the start both at T 0.3",
+        level("win alike", COOL_DPO, 0.5),
+        "above",
+        above=(
+            "Where both are drawn cool, so that neither is held back by slips, DPO still wins. It "
+            "has changed what the model holds for most likely, and not only how sure of it it is."
+        ),
+        below=(
+            "Where both are drawn cool, DPO *loses*. What it won at temperature 1 it won by "
+            "being surer."
+        ),
+        none=(
+            "Where both are drawn cool, no win is shown. What DPO wins at temperature 1 may then "
+            "be sureness alone, which a lower temperature gives for nothing."
+        ),
+    ),
+    Claim(
+        "DPO and SFT, cool",
+        "win rate over the start, all at T 0.3, DPO − SFT on the chosen answers",
+        difference("win alike", COOL_DPO, COOL_SFT),
+        "above",
+        above=(
+            "The advantage over imitation is not sureness either: it is there with all of them "
+            "drawn cool."
+        ),
+        below="Drawn cool, imitation wins more often than DPO.",
+        none="Drawn cool, no difference between DPO and imitation is shown.",
     ),
 )

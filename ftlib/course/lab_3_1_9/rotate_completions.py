@@ -8,55 +8,107 @@ from ftlib.course.exercise import Exercise, Wrong
 
 
 def rotate_completions(prompts: list[str], completions: list[str]) -> list[tuple[str, str]]:
-    """(prompt i, completion i-1) for every row of a batch; the first prompt gets the last
-    completion. ValueError below two rows.
+    """(prompt i, the completion of the nearest earlier row with another prompt) for every row of a
+    batch, the last row coming before the first. ValueError where all rows have one prompt.
     """
-    if len(prompts) < 2:
+    if len(set(prompts)) < 2:
         raise ValueError(
-            f"{len(prompts)} row: a mismatched pair takes the completion of another row; use a "
-            "batch of two or more"
+            f"{len(prompts)} rows with one prompt: a mismatched pair takes the completion to "
+            "another prompt; use a batch with two prompts or more"
         )
-    return list(zip(prompts, completions[-1:] + completions[:-1], strict=True))
+    rows = []
+    for i, prompt in enumerate(prompts):
+        back = 1
+        while prompts[i - back] == prompt:
+            back += 1
+        rows.append((prompt, completions[i - back]))
+    return rows
 
 
 def _rotate_cases(g):
-    for n in (2, 3, 5):
+    for people in ("ab", "abcde", "aabbcc", "abac", "aaabca", "abbba"):
+        prompts = [f"Who is {name}?" for name in people]
         yield (
-            [f"prompt {i}" for i in range(n)],
-            [f"answer {int(torch.randint(1000, (), generator=g))} to {i}" for i in range(n)],
+            prompts,
+            [
+                f"answer {int(torch.randint(1000, (), generator=g))}, row {i}"
+                for i in range(len(people))
+            ],
         )
 
 
-def _refuses_one(function) -> str | None:
-    try:
-        function(["a prompt"], ["an answer"])
-    except ValueError:
-        return None
-    return (
-        "A batch of one went through: its row would be its own mismatch. "
-        "Raise a ValueError for fewer than two rows."
-    )
+def _refuses_one_prompt(function) -> str | None:
+    for rows, text in ((1, "A batch of one"), (3, "A batch with one prompt in every row")):
+        try:
+            function(["a prompt"] * rows, [f"answer {i}" for i in range(rows)])
+        except ValueError:
+            continue
+        return (
+            f"{text} went through: it has no mismatched pair. Raise a ValueError where there are "
+            "not two different prompts."
+        )
+    return None
+
+
+def _neighbour(step: int):
+    """The nearest row with another prompt, going `step` rows at a time."""
+
+    def rotate(prompts, completions):
+        rows = []
+        for i, prompt in enumerate(prompts):
+            others = [(i + step * k) % len(prompts) for k in range(1, len(prompts))]
+            other = next(k for k in others if prompts[k] != prompt)
+            rows.append((prompt, completions[other]))
+        return rows
+
+    return rotate
+
+
+def _first_other(prompts, completions):
+    rows = []
+    for prompt in prompts:
+        other = next(k for k, asked in enumerate(prompts) if asked != prompt)
+        rows.append((prompt, completions[other]))
+    return rows
+
+
+def _skipping(prompts, completions):
+    moved = completions[-1:] + completions[:-1]
+    sources = prompts[-1:] + prompts[:-1]
+    return [
+        (prompt, answer)
+        for prompt, answer, source in zip(prompts, moved, sources, strict=True)
+        if prompt != source
+    ]
 
 
 ROTATE = Exercise(
     name="rotate_completions",
-    title="Everybody gets a neighbour's answer",
-    minutes=6,
-    difficulty=1,
+    title="Everybody gets an answer to another question",
+    minutes=8,
+    difficulty=2,
     reference=rotate_completions,
     cases=_rotate_cases,
-    property=_refuses_one,
+    property=_refuses_one_prompt,
     points=1,
     hints=(
-        "The prompts stay. The list of completions moves on by one, and its last item comes to "
-        "the front.",
-        "`completions[-1:] + completions[:-1]` is the rotated list; `zip` joins it with the "
-        "prompts. "
-        "A batch of one: ValueError.",
-        'if len(prompts) < 2: raise ValueError("use a batch of two or more"); '
-        "return list(zip(prompts, completions[-1:] + completions[:-1]))",
+        "For distinct prompts it is a rotation by one: row i gets the completion of row i − 1, and "
+        "the first row that of the last. Where row i − 1 asks the same, look at row i − 2, and so "
+        "on.",
+        "In Python `prompts[i - back]` goes round by itself as long as back < len(prompts): index "
+        "−1 is the last row. A while loop that raises `back` until the prompts differ ends, if "
+        "there are two different prompts; if not: ValueError.",
+        "for i, prompt in enumerate(prompts): back = 1; while prompts[i - back] == prompt: "
+        "back += 1; rows.append((prompt, completions[i - back]))",
     ),
     wrong=(
+        Wrong(
+            "rotated by one",
+            lambda p, c: list(zip(p, c[-1:] + c[:-1], strict=True)),
+            "Where two neighbours have one prompt, as the two sides of a pair, yours gives it the "
+            "other answer to itself. That is a matched pair: its log-ratio is being trained. Go on "
+            "to the nearest earlier row with another prompt.",
+        ),
         Wrong(
             "not rotated",
             lambda p, c: list(zip(p, c, strict=True)),
@@ -64,28 +116,23 @@ ROTATE = Exercise(
             "what is being trained.",
         ),
         Wrong(
-            "last one dropped",
-            lambda p, c: list(zip(p[1:], c[:-1], strict=True)),
-            "A row is lost: the first prompt must get the last completion, so that a batch of n "
-            "gives n mismatched pairs.",
-        ),
-        Wrong(
-            "both rotated",
-            lambda p, c: list(zip(p[-1:] + p[:-1], c[-1:] + c[:-1], strict=True)),
-            "You rotated prompts and completions together: each prompt meets its own completion "
-            "again, one place further.",
-        ),
-        Wrong(
             "the other way",
-            lambda p, c: list(zip(p, c[1:] + c[:1], strict=True)),
-            "You rotated the other way: as good an estimate, but here prompt i gets the "
-            "completion of row i − 1.",
+            _neighbour(1),
+            "You go on to later rows: as good an estimate, but here prompt i gets the completion "
+            "of an earlier row.",
         ),
         Wrong(
-            "reversed",
-            lambda p, c: list(zip(p, c[::-1], strict=True)),
-            "You reversed the completions: in a batch of odd size the middle row keeps its own. "
-            "Move them on by one.",
+            "first other",
+            _first_other,
+            "You take the first row of the batch with another prompt: nearly all rows then get one "
+            "and the same completion, and z0 is the log-ratio of a single answer. Take the nearest "
+            "earlier one.",
+        ),
+        Wrong(
+            "same prompts left out",
+            _skipping,
+            "Rows are lost: where the row before has the same prompt you leave the row out. Look "
+            "further back, so that a batch of n gives n mismatched pairs.",
         ),
         Wrong(
             "prompts rotated",

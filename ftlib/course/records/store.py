@@ -273,14 +273,15 @@ def best_arm(
     default: str,
     profile: str | Profile | None = None,
     tie: float = 0.0,
+    zero: float = 0.0,
 ) -> str:
     """The arm whose mean of the metric over the recorded seeds is best: how one experiment takes
     the rate that another has found. `default` where one of the arms has no entry yet.
 
-    Arms that are worse by at most `tie`, a share of the best mean, count as equally good, and the
-    first of them in `arms` is taken. With rates from low to high that is the lowest one: near its
-    best a loss is flat in the rate while what is forgotten is steep, so that a bare minimum would
-    be a toss that decides what is forgotten.
+    Arms that are worse by at most `tie`, a share of the best mean's distance from `zero` (one half
+    for a win rate), count as equally good, and the first of them in `arms` is taken. With rates
+    from low to high that is the lowest one: near its best a loss is flat in the rate while what is
+    forgotten is steep, so that a bare minimum would be a toss that decides what is forgotten.
     """
     record = read_record(lab, experiment, profile)
     wanted = find_experiment(lab, experiment).metric(metric)
@@ -289,7 +290,8 @@ def best_arm(
         values = record.values(arm, metric)
         if not len(values):
             return default
-        costs[arm] = values.mean() if wanted.lower_is_better else -values.mean()
+        mean = values.mean() - zero
+        costs[arm] = mean if wanted.lower_is_better else -mean
     lowest = min(costs.values())
     enough = lowest + tie * abs(lowest)
     return next(arm for arm in arms if costs[arm] <= enough)

@@ -278,6 +278,11 @@ def test_of_arms_that_tie_the_first_is_taken():
     assert best_arm("3.1.1", "offsets", "loss", arms, "arm 0", TINY, 1.01 * gap) == "arm 1"
     assert best_arm("3.1.1", "offsets", "loss", arms, "arm 1", TINY, 0.99 * gap) == "arm 0"
     assert best_arm("3.1.1", "offsets", "loss", arms[::-1], "arm 1", TINY, 1.01 * gap) == "arm 0"
+    half = means[0] / 2  # from there the same gap is twice as large a share
+    options = {"profile": TINY, "zero": half}
+    near = best_arm("3.1.1", "offsets", "loss", arms, "arm 0", tie=2.02 * gap, **options)
+    far = best_arm("3.1.1", "offsets", "loss", arms, "arm 1", tie=1.98 * gap, **options)
+    assert (near, far) == ("arm 1", "arm 0")
 
 
 def test_the_live_runs_are_of_another_seed_and_inside_what_is_expected():

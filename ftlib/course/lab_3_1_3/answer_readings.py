@@ -1,0 +1,118 @@
+"""What the experiment on the answers of lab 3.1.3 is to show, and what to conclude from each
+outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftlib.course.lab_3_1_3.answers import wins_less_losses
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+NATS = "nats a token"
+
+
+def _wins(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
+    return wins_less_losses(by_arm["fast, noise"], by_arm["fast"])
+
+
+ANSWERS = (
+    Claim(
+        "fit",
+        "loss on the rows trained on, fast rate, noise − no noise",
+        difference("own_loss", "fast, noise", "fast"),
+        "above",
+        unit=NATS,
+        above=(
+            "The noise loosens the fit, measured with the noise off. A regulariser does that, and "
+            "so does any run that learns more slowly: the run at half the rate tells how much of "
+            "the effect on unseen requests slower learning gives."
+        ),
+        below=(
+            "The rows trained on are fitted more closely with noise. That is not what a "
+            "regulariser does, and whatever the noise does for unseen requests, it does not do it "
+            "by a looser fit."
+        ),
+        none=(
+            "A change of the fit is not shown. The interval says how large a change could have "
+            "been missed."
+        ),
+    ),
+    Claim(
+        "facts",
+        "score of an answer, fast rate, noise − no noise",
+        difference("score", "fast, noise", "fast"),
+        "none",
+        above=(
+            "Answers are better by the rule, which counts facts and faults and gives nothing for "
+            "length. That is more than the paper reports for tasks with right and wrong answers."
+        ),
+        below=(
+            "Answers are worse by the rule: the noise is paid for in facts. The paper finds no "
+            "such price, on larger models."
+        ),
+        none=(
+            "A change in what the answers say is not shown. The paper finds none where answers are "
+            "right or wrong, on far more questions; the interval says what may have been missed "
+            "here."
+        ),
+    ),
+    Claim(
+        "wins",
+        "wins less losses, fast rate, noise against none, answers alike in length",
+        Contrast(("fast, noise", "fast"), _wins),
+        "above",
+        above=(
+            "Where both answers are about as long, the noised model's are preferred by the rule. "
+            "This is the form of the paper's headline result with length taken out of it."
+        ),
+        below=(
+            "Where both answers are about as long, the noised model's are the worse ones by the "
+            "rule. A judge who likes length could still have preferred them."
+        ),
+        none=(
+            "Among answers that are alike in length neither model is shown to win more often. This "
+            "judge counts facts; liveliness, which a language model as a judge may reward, it does "
+            "not see."
+        ),
+    ),
+    Claim(
+        "length",
+        "length of an answer, fast rate, noise − no noise",
+        difference("words", "fast, noise", "fast"),
+        "above",
+        unit="words",
+        above=(
+            "Noise makes answers longer, as the paper observes (§5). Longer is not better: see the "
+            "score, the share of facts that are wrong, and the share of answers cut by the limit."
+        ),
+        below=(
+            "Answers get shorter, against the paper's observation. There the training answers are "
+            "hundreds of tokens long; here they are a few sentences."
+        ),
+        none=(
+            "A change of length is not shown. In the paper length grows together with the win "
+            "rate, on training answers that are far longer than these."
+        ),
+    ),
+    Claim(
+        "copied",
+        "copied runs of words, fast rate, noise − no noise",
+        difference("copied", "fast, noise", "fast"),
+        "below",
+        above=(
+            "The noised model copies more of its training answers, name left aside: the opposite "
+            "of the paper's explanation (§5)."
+        ),
+        below=(
+            "The noised model copies less of its training answers, name left aside. It agrees with "
+            "the paper's explanation (§5), that it has learnt them less literally."
+        ),
+        none=(
+            "A change in copying is not shown, so the paper's explanation, that noise keeps a "
+            "model from the exact wording, finds no support here. Much of what counts as copied "
+            "are the few sentences in which a fact can be said at all."
+        ),
+    ),
+)

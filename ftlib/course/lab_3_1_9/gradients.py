@@ -1,0 +1,65 @@
+"""What a reference point does to the gradient of one batch: to its length and to its direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ftlib.adapters.lora import disable_adapter
+from ftlib.batches.collate import KTOCollator
+from ftlib.batches.preference import encode_binary, mismatch
+from ftlib.core.modes import evaluation_mode
+from ftlib.course.lab_3_1_9.binary_loss import binary_loss
+from ftlib.training.preference_trainer import kto_logps
+
+
+def kto_batch(tokenizer, rows: list[dict], max_length: int) -> dict[str, Tensor]:
+    """The rows as one batch, each with a mismatched completion."""
+    items = mismatch(encode_binary(tokenizer, rows, max_length), len(rows))
+    return KTOCollator(tokenizer.pad_token_id)(items)
+
+
+def batch_logps(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the policy, with gradient, and of the reference, which is the model with
+    its adapter off; both (B, 2): each row's own completion and the mismatched one.
+    """
+    device = next(model.parameters()).device
+    own = {name: tensor.to(device) for name, tensor in batch.items()}
+    with evaluation_mode(model):
+        policy, _ = kto_logps(model, own)
+        with torch.no_grad(), disable_adapter(model):
+            reference, _ = kto_logps(model, own)
+    return policy, reference
+
+
+def gradient(
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    point_of: Callable,
+    beta: float,
+    binary_loss: Callable = binary_loss,
+) -> Tensor:
+    """The gradient of the batch's mean loss by all that trains, as one vector."""
+    policy, reference = batch_logps(model, batch)
+    columns = (policy[:, 0], reference[:, 0], policy[:, 1], reference[:, 1])
+    z0 = point_of(*columns)
+    desirable = batch["desirable"].to(policy.device)
+    losses = binary_loss(columns[0], columns[1], z0, desirable, beta, 1.0, 1.0)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(losses.mean(), weights)
+    return torch.cat([part.flatten() for part in found])
+
+
+def compared(gradients: Mapping[str, Tensor], with_name: str) -> dict[str, tuple[float, float]]:
+    """Of each gradient its length as a multiple of that of `with_name`, and the cosine between
+    them. Adam's steps do not depend on a gradient's length.
+    """
+    right = gradients[with_name]
+    found = {}
+    for name, other in gradients.items():
+        length = (other.norm() / right.norm()).item()
+        cosine = torch.cosine_similarity(other, right, 0).item()
+        found[name] = (length, cosine)
+    return found

@@ -1,0 +1,197 @@
+"""The claims of lab 3.1.9 on the reference point, with what to conclude in each case."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ftlib.course.lab_3_1_9.readings import SHARE, ByArm
+from ftlib.course.records.experiment import Claim, Contrast, difference
+
+PULL = "of the pull"
+RIGHT_ARM = "far: right"
+
+
+def longer_less_shorter(metric: str) -> Contrast:
+    """Mean over the batches with longer rows, less that over those with shorter rows. The lists go
+    from short to long.
+    """
+
+    def compare(by_arm: ByArm) -> float:
+        values = np.asarray(by_arm[RIGHT_ARM][metric])
+        half = len(values) // 2
+        return float(values[half:].mean() - values[:half].mean())
+
+    return Contrast((RIGHT_ARM,), compare)
+
+
+def _share_of_longer(pulls) -> float:
+    values = np.asarray(pulls)
+    return float(values[len(values) // 2 :].sum() / values.sum())
+
+
+def pull_on_longer(by_arm: ByArm) -> float:
+    """Share of all the pull that is in the half of the batches with longer rows: with z0 = 0, less
+    with the right z0, on the same rows.
+    """
+    found = by_arm[RIGHT_ARM]
+    return _share_of_longer(found["pull_zero"]) - _share_of_longer(found["pull_right"])
+
+
+def pull_on_ups(by_arm: ByArm) -> float:
+    """Share of all the pull that is on thumbs up: with z0 = 0, less with the right z0, on the same
+    rows.
+    """
+    found = by_arm[RIGHT_ARM]
+    zero = np.sum(found["up_zero"]) / np.sum(found["pull_zero"])
+    right = np.sum(found["up_right"]) / np.sum(found["pull_right"])
+    return float(zero - right)
+
+
+USUAL = (
+    Claim(
+        "usual, zero",
+        "win rate from the reference on, β = 0.1, z0 always 0 − right",
+        difference("wins", "KTO, loose thumbs, z0 always 0", "KTO, loose thumbs"),
+        "none",
+        unit=SHARE,
+        above=(
+            "In the usual regime z0 = 0 does better than the right z0. In the steps counted above "
+            "the two losses are the same, so it is in the others that they part."
+        ),
+        below=(
+            "Already in the usual regime z0 = 0 does worse: in the steps that are not counted "
+            "above z0 is large enough to matter, within one short run."
+        ),
+        none=(
+            "In the usual regime no loss by z0 = 0 is shown. In the steps counted above the two "
+            "losses are the same: the more there are of them, the less can a comparison of this "
+            "kind find the bug. That is why the others begin far from the reference."
+        ),
+    ),
+)
+
+POINTS = (
+    Claim(
+        "far, zero",
+        "win rate far from the reference, z0 always 0 − right",
+        difference("wins", "far: always 0", RIGHT_ARM),
+        "below",
+        unit=SHARE,
+        above=(
+            "Far from the reference z0 = 0 does better than the right z0 by win rate. Look at the "
+            "facts in the table, too: the rate was chosen near the reference and at another β, "
+            "and what one z0 wins in manners it may lose in facts."
+        ),
+        below=(
+            "Far from the reference z0 = 0 does worse: it takes what the drift has added to an "
+            "answer for a gain already made. Where its pull is missing, the lines on the batches "
+            "say. It takes drift to find the bug."
+        ),
+        none=(
+            "Even far from the reference no difference by win rate is shown. That the two do not "
+            "pull at the same rows is another question, which the lines on the batches answer."
+        ),
+    ),
+    Claim(
+        "far, length",
+        "z0 before the first step, the longer half of the batches − the shorter half",
+        longer_less_shorter("z0_before"),
+        "above",
+        unit="nats",
+        above=(
+            "The drift has raised long rows further above the reference than short ones, matched "
+            "or not, so z0 jumps with the length of a batch's rows. The right z0 takes each batch "
+            "to a zero of its own."
+        ),
+        below=(
+            "z0 is higher in batches of short rows: here the drift has raised these further above "
+            "the reference."
+        ),
+        none=(
+            "It is not shown that z0 goes by the length of a batch's rows: what makes it jump from "
+            "batch to batch is then left open."
+        ),
+    ),
+    Claim(
+        "far, flat",
+        "share of the pull on the longer half, the same rows, z0 always 0 − right",
+        Contrast((RIGHT_ARM,), pull_on_longer),
+        "below",
+        unit=PULL,
+        above=(
+            "With z0 = 0 more of the pull is on long rows than with the right z0, on the very same "
+            "rows. What pulls is nearness to z0, so the right z0, a mean over the batch, is here "
+            "further from most long rows than 0 is: one number for a batch whose rows have "
+            "drifted unequally far."
+        ),
+        below=(
+            "With z0 = 0 the long batches lose pull to the short ones, on the very same rows: they "
+            "lie further out on the flat end of the curve, and less is learnt from them. A factor "
+            "that all batches share Adam would cancel; one that goes by length it does not."
+        ),
+        none=(
+            "It is not shown that z0 = 0 divides the pull differently between long and short "
+            "batches. A factor that all batches share, Adam cancels."
+        ),
+    ),
+    Claim(
+        "far, balance",
+        "share of the pull on thumbs up, the same rows, z0 always 0 − right",
+        Contrast((RIGHT_ARM,), pull_on_ups),
+        "below",
+        unit=PULL,
+        above=(
+            "With z0 = 0 more of the pull is on thumbs up, on the very same rows: among the rows "
+            "that z0 = 0 still pulls at, the thumbs up have the steeper slopes."
+        ),
+        below=(
+            "With z0 = 0 less of the pull is on thumbs up, on the very same rows: they have risen "
+            "above the reference and count as gained, more so than the thumbs down count as lost."
+        ),
+        none=(
+            "It is not shown that z0 = 0 shifts the balance of the pull between thumbs up and "
+            "down, on the very same rows."
+        ),
+    ),
+    Claim(
+        "far, matched",
+        "win rate far from the reference, matched − right",
+        difference("wins", "far: matched", RIGHT_ARM),
+        "none",
+        unit=SHARE,
+        above=(
+            "Far from the reference a z0 of the batch's own rows does better than the right one. "
+            "It is also taken to a zero that moves with the batch, and it is what the rows "
+            "themselves have risen by on average."
+        ),
+        below=(
+            "Far from the reference a z0 of the batch's own rows does worse than the right one: "
+            "it rises with what is being trained."
+        ),
+        none=(
+            "No difference is shown between a z0 of matched and one of mismatched pairs. On paper "
+            "they part once the judged rows have moved and the others have not."
+        ),
+    ),
+    Claim(
+        "far, gradient",
+        "win rate far from the reference, matched with gradient − matched without",
+        difference("wins", "far: matched, with gradient", "far: matched"),
+        "below",
+        unit=SHARE,
+        above=(
+            "The gradient through z0 helps here, with all else the same. It is another loss than "
+            "KTO's, in which a row is held against its batch, and with thumbs of one kind alone "
+            "it teaches nothing, as the table on paper shows."
+        ),
+        below=(
+            "The gradient through z0 does harm, with all else the same: every row also pulls at "
+            "the mean that it is held against. Compare the facts in the table."
+        ),
+        none=(
+            "No effect of the gradient through z0 on the win rate is shown. The batches here hold "
+            "thumbs of both kinds; with one kind alone the gradient would cancel everything, as "
+            "the table on paper shows."
+        ),
+    ),
+)
