@@ -111,22 +111,47 @@ def answer_rows(result: Result) -> list[dict[str, str]]:
     """
     rows = []
     for arm in result.arms:
-        answers = [text for texts in _recorded(result, arm, "answers") for text in texts]
-        cut = sum(not text.rstrip().endswith(".") for text in answers)
-        repeating = sum(_repeats(text) for text in answers)
+        count, cut, repeating = _counted(result, arm)
         row = {"arm": arm}
         for metric in ("words", "faults", "wrong", "missing", "unwanted"):
             row[metric] = f"{result.means(arm, metric).mean():.2f}"
-        row["cut off"] = f"{cut} of {len(answers)}"
-        row["repeat a sentence"] = f"{repeating} of {len(answers)}"
+        row["cut off"] = f"{cut} of {count}"
+        row["repeat a sentence"] = f"{repeating} of {count}"
         row["the second answer of one run"] = result.sample(arm, "answers")[1]
         rows.append(row)
     return rows
 
 
-def _repeats(text: str) -> bool:
-    said = sentences(text)
-    return len(set(said)) < len(said)
+def _counted(result: Result, arm: str) -> tuple[int, int, int]:
+    """Recorded answers of the arm; how many are cut off by the cap, and how many say a sentence
+    twice.
+    """
+    answers = [text for texts in _recorded(result, arm, "answers") for text in texts]
+    cut = sum(not text.rstrip().endswith(".") for text in answers)
+    repeating = 0
+    for text in answers:
+        said = sentences(text)
+        repeating += len(set(said)) < len(said)
+    return len(answers), cut, repeating
+
+
+def loops_line(result: Result) -> str:
+    """Whether the longer texts of sums are fuller reports or sentences said again and again."""
+    if not all(result.has(arm) for arm in ARMS):
+        return result.why
+    means, sums, _ = ARMS
+    count, cut, repeating = _counted(result, sums)
+    faults = float(result.means(sums, "faults").mean())
+    of_means = float(result.means(means, "faults").mean())
+    unwanted = float(result.means(sums, "unwanted").mean())
+    line = (
+        f"With sums {repeating} of {count} recorded answers say a sentence twice, and {cut} run "
+        f"into the cap on tokens. They have {faults:.2f} faults, {unwanted:.2f} of them sentences "
+        f"too many; with means there are {of_means:.2f}."
+    )
+    if repeating > count / 2 and faults > of_means:
+        return f"{line} The longer texts are no fuller reports: most of them are loops."
+    return line
 
 
 def by_length_line(result: Result) -> str:

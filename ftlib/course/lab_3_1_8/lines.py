@@ -9,11 +9,12 @@ import numpy as np
 from scipy.special import expit
 
 from ftlib.core.stats import paired_difference
-from ftlib.course.lab_3_1_8.readings import BASE_SFT, EQUAL_RATES
+from ftlib.course.lab_3_1_8.readings import BASE_SFT, EQUAL_RATES, SFT
 from ftlib.course.lab_3_1_8.runs import IMITATED
 from ftlib.course.records.live import Result
 
 SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
+REPAIRED = 0.25  # of the start's faults of form: a smaller part gone is hardly a repair
 NEGLIGIBLE = 0.05  # of what the SFT start has forgotten
 SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "sentences too many"}
 FORM = ("missing", "unwanted")
@@ -109,15 +110,21 @@ def form_line(result: Result, before: Mapping[str, Any]) -> str:
     if not result.arms:
         return result.why
     start = before["start_missing"] + before["start_unwanted"]
+    changes = {}
     texts = []
     for arm in result.arms:
         if result.settings(arm)["start"] == IMITATED:
             form = _form(result, arm)
-            texts.append(f"{arm} {form:.3g} ({form / start - 1:+.0%})")
-    return (
+            changes[arm] = form / start - 1
+            texts.append(f"{arm} {form:.3g} ({changes[arm]:+.0%})")
+    line = (
         f"Faults of form an answer, left out and too many together: {start:.3g} at the SFT start; "
-        f"{', '.join(texts)}."
+        f"{'; '.join(texts)}. A broken sentence counts twice: its fact is left out, and it is one "
+        "sentence too many."
     )
+    if changes[SFT] < -REPAIRED < changes["SimPO"]:
+        line += " Imitation repairs form; SimPO hardly does, or not at all."
+    return line
 
 
 def recipes_line(result: Result) -> str:

@@ -29,7 +29,8 @@ SHUFFLED = (
             "It is the labels that teach: the same pairs, steps and rate do less with labels that "
             "say nothing. With section 6's comparison with imitation the claim of this lab is "
             "complete; the two share the arm with the real labels. *What* the labels teach stays "
-            "open: to stop saying four rumours would do, and shuffled labels teach that no more."
+            "open: to stop saying four rumours would do, and shuffled labels do not teach that "
+            "either."
         ),
         none=(
             "No difference to shuffled labels is shown, so that section 6's gain over imitation "

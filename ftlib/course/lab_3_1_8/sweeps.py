@@ -117,7 +117,7 @@ def _rest(places: dict[str, float]) -> str:
     tied = [name for name, faults in places.items() if faults == lowest and name != best]
     also = ""
     if tied:
-        also = f", in an exact tie with {' and '.join(tied)} ({lowest:.4g} faults each)"
+        also = f", in an exact tie with {' and '.join(tied)} ({lowest:.5g} faults each)"
     return f"{also}, and {max(places.values()) - lowest:.2f} faults between best and worst"
 
 
