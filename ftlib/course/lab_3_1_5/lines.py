@@ -161,7 +161,7 @@ def cost_rows(result: Result, profile) -> list[dict[str, Any]]:
         row["error of the weights"] = f"{base_error(result, kind):.3f}"
         for rate, arm in experiments.shared_rates(profile, kind).items():
             gap = paired_difference(result.means(arm, LOSS), result.means(whole[rate], LOSS))
-            row[f"at {rate:.2g}"] = str(gap)
+            row[f"at {rate:.2g}"] = f"{gap.mean:+.4f} ± {gap.high - gap.mean:.4f}"
         rows.append(row)
     return sorted(rows, key=_error_of)
 
