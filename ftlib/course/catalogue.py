@@ -116,10 +116,10 @@ POINTS = {
     "3.1.8": {
         "mean_logps": 1,
         "simpo_loss": 2,
+        "token_push": 2,
         "log1mexp": 2,
         "log_odds_ratio": 2,
         "orpo_loss": 2,
-        "token_push": 2,
     },
     "3.1.9": {
         "prospect_value": 1,

@@ -39,9 +39,17 @@ def use_style() -> None:
 
 
 def style(i: int) -> dict:
-    """Colour, line and marker of the i-th series."""
-    i %= len(COLOURS)
-    return {"color": COLOURS[i], "linestyle": LINES[i], "marker": MARKERS[i], "markersize": 5}
+    """Colour, line and marker of the i-th series; markers are hollow in the second seven."""
+    again, place = divmod(i, len(COLOURS))
+    look = {
+        "color": COLOURS[place],
+        "linestyle": LINES[place],
+        "marker": MARKERS[place],
+        "markersize": 5,
+    }
+    if again % 2:
+        look["markerfacecolor"] = "none"
+    return look
 
 
 def _fill(i: int) -> dict:

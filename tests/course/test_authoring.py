@@ -169,19 +169,19 @@ def listed(root: Path, lab: str) -> list[str]:
 
 
 def test_by_default_it_comes_behind_the_last_exercise_and_has_its_number(tmp_path):
-    """In lab 3.1.8 the last that is checked is not the last of the list."""
-    root = small_checkout(tmp_path, "3.1.8")
+    """In lab 3.1.3 the last that is checked is not the last of the list."""
+    root = small_checkout(tmp_path, "3.1.3")
     before = cells(root)
-    new_exercise("3.1.8", NAME, title="DPO's sign", root=root)
+    new_exercise("3.1.3", NAME, title="DPO's sign", root=root)
     after = cells(root)
     checks = [checked_name(cell) for cell in after if checked_name(cell)]
-    assert checks[-1] == NAME and len(checks) == len(POINTS["3.1.8"]) + 1
+    assert checks[-1] == NAME and len(checks) == len(POINTS["3.1.3"]) + 1
     place = [checked_name(cell) for cell in after].index(NAME)
     heading = f"### Exercise {len(checks)} · DPO's sign · 5 min · ●○○\n"
     assert after[place - 2].source.startswith(heading)
     assert after[: place - 2] + after[place + 1 :] == before
-    assert catalogued(root, "3.1.8") == [*POINTS["3.1.8"], NAME]
-    assert listed(root, "3.1.8")[-1] == NAME.upper()
+    assert catalogued(root, "3.1.3") == [*POINTS["3.1.3"], NAME]
+    assert listed(root, "3.1.3")[-1] == NAME.upper()
 
 
 def test_behind_an_exercise_it_has_no_number(tmp_path):
@@ -249,7 +249,10 @@ REFUSED = [
     ((LAB, "training"), r"training\.py has this name already"),
     ((LAB, NAME, 'the "margin"'), "title='the \"margin\"': use one line"),
     ((LAB, NAME, "m" * 51), "title='m+': use one line of at most 50 characters"),
-    ((LAB, NAME, "", "Llama"), "after='Llama': the notebook has no such heading, .*completion_logp"),
+    (
+        (LAB, NAME, "", "Llama"),
+        "after='Llama': the notebook has no such heading, .*completion_logp",
+    ),
     ((LAB, NAME, "", "Exercise"), "after='Exercise': several headings have these words"),
 ]
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -10,13 +11,18 @@ from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_5 import (
     bases,
     experiments,
+    lines,
     nvfp4,
     outlier_block,
     outputs,
     readings,
+    sharding,
     trials,
 )
 from ftlib.course.lab_3_1_5.schematic import draw_block
+from ftlib.course.records.experiment import find_experiment
+from ftlib.course.records.live import Result
+from ftlib.course.records.store import Entry, Record
 from ftlib.models.nf4 import quantize_4bit
 
 
@@ -156,6 +162,105 @@ def test_a_small_update_is_lost_on_the_grid_and_kept_off_it():
         before = trials.rounded_again(start, {})
         after = trials.rounded_again(trials.plus(start, update), {})
         assert low <= trials.share_left(before, after, update) <= high
+
+
+# --- lines over the record ------------------------------------------------------------------------
+def made_up(name: str, metrics, seeds: int = 10) -> Result:
+    """A result whose runs have the values of metrics(arm), and noise of 0.001."""
+    profile = get_profile("tiny")
+    experiment = find_experiment("3.1.5", name)
+    record = Record("3.1.5", name, "tiny", experiment.title)
+    for place, (arm, settings) in enumerate(experiment.arms(profile).items()):
+        for seed in range(seeds):
+            noise = 1e-3 * np.random.default_rng([place, seed]).normal()
+            values = {key: value + noise for key, value in metrics(arm).items()}
+            record.entries[arm, seed] = Entry(arm, seed, dict(settings), values, 0.0, {})
+    return Result(experiment, profile, record, {}, True, "", 0.0)
+
+
+def opposite_costs(arm: str) -> dict[str, float]:
+    """FP4 better than NF4 at the lower rate, as much worse at the middle one; 3 bits for nothing,
+    coarser doses by steps.
+    """
+    kind, place = arm.rsplit(", ", 1)
+    errors = {bases.WHOLE: 0.0, "NF4": 0.09, "FP4": 0.12, "3 bits": 0.2, "2 bits": 0.56}
+    cost = {"2 bits": 0.2, readings.THREE_COARSE: 0.03}.get(kind, 0.0)
+    if kind == "FP4":
+        cost = {"lower rate": -0.02, "middle rate": 0.02}.get(place, 0.0)
+    return {"loss": 0.2 + cost, "weight_error": errors.get(kind, 0.33), "training_loss": 0.1}
+
+
+def test_opposite_signs_are_said_although_they_cancel_in_the_mean():
+    result = made_up("bases", opposite_costs)
+    assert result.decisions()["fp4"].outcome == "none"
+    gaps = lines.by_rate(result, "fp4")
+    assert [gap.sign for gap in gaps] == [-1, 1, 0]
+    assert [gap.place for gap in gaps] == ["0.00075", "0.0015", "0.003"]
+    assert lines.outcome(gaps) == "both"
+    assert "Higher beyond chance at 0.0015 and lower at 0.00075" in lines.rate_line(result, "fp4")
+    assert lines.rate_line(result, "three").endswith("Shown at none of them.")
+
+
+def test_a_few_seeds_show_nothing_at_a_rate():
+    result = made_up("bases", opposite_costs, seeds=3)
+    assert lines.outcome(lines.by_rate(result, "fp4")) == "open"
+    assert "beyond chance" not in lines.rate_line(result, "fp4")
+    assert "Too few seeds" in lines.dose_line(result)
+
+
+def test_only_doses_that_were_seen_are_named_as_seen():
+    said = lines.dose_line(made_up("bases", opposite_costs))
+    assert "Doses seen by the mean over rates: 3 bits, one scale (error 0.33), 2 bits" in said
+    assert "Not seen: 3 bits (error 0.20" in said and "Below an error of 0.33" in said
+
+
+def same_everywhere(arm: str) -> dict[str, float]:
+    return {"loss": 0.2, "weight_error": 0.1, "training_loss": 0.1}
+
+
+def test_a_measure_that_sees_no_dose_is_said_to_be_blind():
+    assert "the measure is blind" in lines.dose_line(made_up("bases", same_everywhere))
+
+
+@pytest.mark.parametrize(
+    ("once", "original", "said"),
+    [
+        (0.2, 0.2, "not rounding as such"),
+        (0.4, 0.2, "Rounding as such costs"),
+        (0.3, 0.3, "is not"),
+    ],
+)
+def test_way_4_says_whether_it_is_rounding_as_such(once, original, said):
+    def losses(arm):
+        names = [metric.name for metric in find_experiment("3.1.5", "merging").metrics]
+        return {**dict.fromkeys(names, 0.5), "beside": 0.3, "once": once, "original": original}
+
+    result = made_up("merging", losses)
+    assert said in lines.merged_line(result)
+    assert "(50% of the gain kept, the loss 1.7 times that beside)" in lines.drift_text(
+        result, "half"
+    )
+
+
+def test_where_a_cost_falls_although_the_error_grows():
+    """b → c falls; c and d have one error, so they are no step."""
+    points = {"d": (0.3, 0.0), "a": (0.1, 1.0), "b": (0.2, 2.0), "c": (0.3, 1.5)}
+    assert lines.falls({key: points[key] for key in "abcd"}) == ["b → c"]
+
+
+def test_a_prediction_that_is_right_has_no_minus():
+    assert lines.off_by(99.99, 100) == "+0.0%" and lines.off_by(90, 100) == "-10.0%"
+
+
+def test_the_two_bits_are_those_of_the_reading():
+    levels = ", ".join(f"{level:.3g}" for level in bases.levels_of("2 bits").tolist())
+    assert levels == "-1, 0, 0.338, 1"
+
+
+def test_a_card_holds_its_part_and_what_is_whole():
+    parts = {"weights": 8.0, "adapter": 2.0, "quantisation constants": 1.0, "activations": 3.0}
+    assert sharding.bytes_per_card(parts, 2) == 9.0
+    assert sharding.bytes_per_card(parts, 1) == 14.0
 
 
 # --- outputs --------------------------------------------------------------------------------------

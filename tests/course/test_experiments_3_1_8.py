@@ -9,12 +9,22 @@ import pytest
 import torch
 
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_8 import experiments, length, readings, runs, sweeps, trials
+from ftlib.course.lab_3_1_8 import (
+    experiments,
+    length,
+    length_lines,
+    lines,
+    readings,
+    runs,
+    sweeps,
+    trials,
+)
 from ftlib.course.lab_3_1_8.margin_explorer import MarginCloud, loss_of, push_of
 from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
 from ftlib.course.lab_3_1_8.schematic import draw_losses
 from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
 from ftlib.course.open_answers import sentences
+from ftlib.course.records import store
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
 from ftlib.course.records.store import Entry, Record
@@ -46,6 +56,7 @@ def records(monkeypatch):
         return known.get(name, Record(lab, name, "tiny"))
 
     monkeypatch.setattr(experiments, "read_record", read)
+    monkeypatch.setattr(store, "read_record", read)  # best_arm's
     return known
 
 
@@ -133,6 +144,99 @@ def test_sums_and_means_of_a_pair():
     assert trials.correlation(np.arange(5.0), np.ones(5)) == 0
 
 
+# --- what the numbers say -------------------------------------------------------------------------
+def methods_of(**metrics) -> Result:
+    """Two seeds of every arm of the comparison; a metric is a number or {arm: number}, and the
+    second seed's is a little larger.
+    """
+    experiment = find_experiment("3.1.8", "methods")
+    record = Record("3.1.8", "methods", "tiny")
+    for arm, settings in experiment.arms(TINY).items():
+        for seed in (0, 1):
+            values = {}
+            for name, value in metrics.items():
+                own = value[arm] if isinstance(value, dict) else value
+                values[name] = own + 0.001 * seed
+            record.entries[arm, seed] = Entry(arm, seed, dict(settings), values, 1.0, {})
+    return Result(experiment, TINY, record, {}, True, "", 0.0)
+
+
+def test_opposite_signs_at_the_two_rates_are_said():
+    faults = dict.fromkeys(experiments.METHODS, 1.0)
+    faults |= {readings.DPO_AT_SIMPO: 1.2, readings.SIMPO_AT_DPO: 1.3}
+    assert "opposite signs" in lines.both_rates_line(methods_of(faults=faults), "faults")
+    faults[readings.SIMPO_AT_DPO] = 0.7
+    assert "opposite signs" not in lines.both_rates_line(methods_of(faults=faults), "faults")
+
+
+def test_facts_and_form_are_told_apart():
+    arms = [*experiments.METHODS, readings.SIMPO_AT_DPO, readings.DPO_AT_SIMPO]
+    wrong = {**dict.fromkeys(arms, 1.0), "SimPO": 0.2}
+    missing = {**dict.fromkeys(arms, 0.1), "SimPO": 0.25, "ORPO": 0.9}
+    result = methods_of(wrong=wrong, missing=missing, unwanted=0.1, forgotten=0.2)
+    assert "one of *facts*: fewer" in lines.sorts_line(result, "SimPO", "SFT on chosen")
+    assert "one of *form*: more" in lines.sorts_line(result, "ORPO", "DPO")
+    assert "Neither" in lines.sorts_line(result, "DPO", "SFT on chosen")
+    line = lines.form_line(result, {"start_missing": 0.2, "start_unwanted": 0.2})
+    assert "SFT on chosen 0.201 (-50%)" in line and "SimPO hardly does" in line
+    line = lines.left_of_start_line(result, 0.3)
+    assert "Left of it" in line and "Right of it" not in line and "ORPO" not in line
+
+
+def test_the_expected_push_of_random_labels_is_the_derivative():
+    margin = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros_like(margin)
+    both = simpo_loss(margin, zero, 2.0, 1.0) + simpo_loss(zero, margin, 2.0, 1.0)
+    (pull,) = torch.autograd.grad(both.sum() / 2, margin)
+    assert f"the expected push is {pull.item():.3f}," in lines.push_line(0.4, 2.0, 1.0, 96)
+    assert "smaller than one run's noise" in lines.push_line(0.05, 2.0, 1.0, 96)
+    assert "larger than one run's noise" in lines.push_line(0.05, 2.0, 1.0, 10_000)
+
+
+def length_result(answer: str) -> Result:
+    """One seed of each arm with two pairs, the chosen answer longer in the first; `answer` is what
+    the arms with sums say.
+    """
+    experiment = find_experiment("3.1.8", "length")
+    record = Record("3.1.8", "length", "tiny")
+    for place, (arm, settings) in enumerate(experiment.arms(TINY).items()):
+        is_sum = settings["score"] == "sum"
+        said = answer if is_sum else "A is here."
+        metrics = {
+            "margins_before": [-10.0, 10.0] if is_sum else [0.5, 0.5],
+            "longer": [10.0, -10.0],
+            "lengths": [[20.0, 10.0], [10.0, 20.0]],
+            "answers": ["A is here.", said],
+            **dict.fromkeys(("words", "faults", "wrong", "missing", "unwanted"), place + 1.0),
+            **dict.fromkeys(("accuracy_longer", "accuracy_shorter", "idle", "weight"), 0.5),
+        }
+        for seed in (0, 1):
+            record.entries[arm, seed] = Entry(arm, seed, dict(settings), metrics, 1.0, {})
+    return Result(experiment, TINY, record, {}, True, "", 0.0)
+
+
+def test_loops_are_told_from_longer_reports():
+    looping = length_result("A is here. A is here. A is h")
+    assert "2 of 4 recorded answers say a sentence twice, and 2 run" in length_lines.loops_line(
+        looping
+    )
+    rows = {row["arm"]: row for row in length_lines.answer_rows(looping)}
+    assert rows["sums"]["cut off"] == "2 of 4" and rows["means"]["repeat a sentence"] == "0 of 4"
+    assert "0 run into the cap" in length_lines.loops_line(length_result("B is there."))
+
+
+def test_weights_and_ranks_at_the_start_go_by_which_answer_is_longer():
+    result = length_result("B is there.")
+    line = length_lines.by_length_line(result)
+    assert "with means 50% [50, 50] of the pairs whose chosen answer is longer (100% at" in line
+    assert "with sums 50% [50, 50] of the pairs whose chosen answer is longer (0% at" in line
+    own = experiments.length_arms(TINY)["sums, small β"]
+    tokens = 15.0
+    weight = length.weights_of(np.array([-10.0]), own["beta"] / tokens, own["ratio"] * tokens)[0]
+    assert f"with sums, small β {weight:.3g} where" in length_lines.weights_line(result)
+    assert "sums +1, sums with a small β +2, 200% of it" in length_lines.excess_line(result)
+
+
 # --- sweeps ---------------------------------------------------------------------------------------
 def test_every_loss_has_as_many_trials():
     for name in experiments.METHODS:
@@ -157,6 +261,8 @@ def test_the_comparison_takes_the_best_of_both_sweeps(records):
     records["settings"] = recorded("settings", steep_is_best)
     best = experiments.best_settings(TINY, "SimPO")
     assert (best["beta"], best["lr"]) == (8.0, middle / 2)
+    assert experiments.best_trial(TINY, "SimPO")[0] == "settings"
+    assert experiments.best_trial(TINY, "DPO")[0] == "rates"
     assert experiments.best_settings(TINY, "DPO") == experiments.best_rate(TINY, "DPO")
     shuffled = experiments.shuffle_arms(TINY)
     assert shuffled["DPO, shuffled"]["lr"] == shuffled["SimPO, shuffled"]["lr"]
@@ -184,6 +290,18 @@ def test_the_lines_say_where_the_best_is_and_that_it_is_at_the_edge(records):
     more = records["settings"] = recorded("settings", lambda arm, own: own.get("beta", 1.0))
     line = sweeps.settings_line(result_of("rates", rates), result_of("settings", more))
     assert "DPO: best at β = 0.02 (the grid's edge)" in line and "SimPO: best at β, γ/β" in line
+
+
+def test_settings_that_tie_are_all_named(records):
+    rates = records["rates"] = recorded("rates", lambda arm, own: 1.0)
+    more = records["settings"] = recorded("settings", lambda arm, own: own.get("beta", 0) // 8 + 1)
+    line = sweeps.settings_line(result_of("rates", rates), result_of("settings", more))
+    assert "γ/β = 2, 0.5, in an exact tie with 2, 0 and 2, 1.5 and 0.5, 0.5 (1 faults each)" in line
+    rows = sweeps.validation_rows(
+        result_of("rates", rates), result_of("settings", more), methods_of(faults=2.0)
+    )
+    assert [row["method"] for row in rows] == list(experiments.METHODS)
+    assert {row["faults on validation prompts"] for row in rows} == {"1.00"}
 
 
 def test_a_badly_placed_rate_is_said():

@@ -35,6 +35,17 @@ def test_curves_show_the_mean_and_the_spread_of_seeds():
     )
 
 
+def test_fourteen_series_differ_without_colour():
+    """Seven markers, filled and then hollow."""
+    seen = set()
+    for i in range(14):
+        (line,) = plt.gca().plot([0], [0], **plots.style(i))
+        filled = line.get_markerfacecolor() != "none"
+        assert filled == (i < 7)
+        seen.add((line.get_marker(), filled))
+    assert len(seen) == 14
+
+
 def test_bars_carry_their_figure_and_interval():
     ax = plots.bars(
         {"a": Interval(0.5, 0.25, 0.75), "b": 0.1, "c": [0.2, 0.4]}, "t", "y", percent=True

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_5 import readings
+from ftlib.course.lab_3_1_5 import readings, readings_merging
 from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, WHOLE
 from ftlib.course.lab_3_1_5.nvfp4 import NVFP4_BLOCK
 from ftlib.course.lab_3_1_5.readings import THREE_COARSE, TWO_SHUFFLED
@@ -149,7 +149,7 @@ EXPERIMENTS = (
             Metric("moved", "‖rounding‖ / ‖ΔW‖"),
         ),
         inputs=_inputs,
-        claims=readings.MERGING,
+        claims=readings_merging.MERGING,
         live=(),
     ),
 )

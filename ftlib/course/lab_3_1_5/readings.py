@@ -1,9 +1,9 @@
-"""What the experiments of lab 3.1.5 are to show, with a reading for whatever comes out."""
+"""What the bases compared in lab 3.1.5 are to show, with a reading for whatever comes out."""
 
 from __future__ import annotations
 
 from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, SHUFFLED, WHOLE
-from ftlib.course.records.experiment import Claim, Contrast, within
+from ftlib.course.records.experiment import Claim, Contrast
 
 NATS = "nats per answer token"
 PLACES = ("lower", "middle", "higher")  # of the rates at which all bases are compared
@@ -53,9 +53,10 @@ BASES = (
             "and at how the difference changes with the rate."
         ),
         none=(
-            "No difference that ten seeds could show in the mean over three rates, after a short "
-            "run. That is not equality: a cost up to the interval's upper end would still be "
-            "compatible, and the line above says how it changes with the rate."
+            "In the mean over three rates, the claim as it was stated, this is undecided: no "
+            "difference that ten seeds could show after a short run, and a cost up to the "
+            "interval's upper end is compatible with them. A mean over rates hides a cost that "
+            "only one rate has: the line by rate says where one is."
         ),
         unit=NATS,
     ),
@@ -74,8 +75,10 @@ BASES = (
             "type is."
         ),
         none=(
-            "Where the errors sit makes no difference that ten seeds could show. At an error this "
-            "small little could show at all; the same control at two bits is the sharper one."
+            "In the mean over rates, where the errors sit makes no difference that ten seeds could "
+            "show; opposite signs cancel in a mean, so read the line by rate. At an error this "
+            "small little could show at all; the same control at two bits is the sharper one. "
+            "The shuffled errors have a new order for each seed, NF4 is one fixed rounding."
         ),
         unit=NATS,
     ),
@@ -95,9 +98,9 @@ BASES = (
             "on which weights happen to be hit; do not choose a type by this."
         ),
         none=(
-            "FP4's error of the weights is larger, and ten seeds do not show it in the loss at "
-            "this task. The paper's Table 4, on larger models and MMLU, finds FP4 about a point "
-            "behind."
+            "FP4's error of the weights is larger, and the mean over rates does not show it in the "
+            "loss. Opposite signs cancel in a mean: read the line by rate. The paper's Table 4, on "
+            "larger models and MMLU, finds FP4 about a point behind."
         ),
         unit=NATS,
     ),
@@ -117,8 +120,9 @@ BASES = (
             "say which of them did it. The next claim gives NF4 the same blocks and bits."
         ),
         none=(
-            "No difference that ten seeds could show. NVFP4 takes 4.5 bits against 4.127; what it "
-            "buys is speed on tensor cores that multiply it as it is."
+            "No difference that ten seeds could show in the mean over rates. Opposite signs cancel "
+            "in a mean: read the line by rate. NVFP4 takes 4.5 bits against 4.127; what it buys is "
+            "speed on tensor cores that multiply it as it is."
         ),
         unit=NATS,
     ),
@@ -138,8 +142,9 @@ BASES = (
             "base such a small difference may well have the other sign."
         ),
         none=(
-            "At equal bits no difference that ten seeds could show, though their errors of the "
-            "weights differ."
+            "At equal bits no difference that ten seeds could show in the mean over rates, though "
+            "their errors of the weights differ. Opposite signs cancel in a mean: read the line by "
+            "rate."
         ),
         unit=NATS,
     ),
@@ -157,9 +162,11 @@ BASES = (
             "the curves over the rate before concluding anything."
         ),
         none=(
-            "One bit less, with twice NF4's error, does not show in this mean over rates. So a "
-            "type that shows none has been shown to do less harm than the next dose that does, "
-            "and no more than that. The interval says how much could hide."
+            "One bit less, with twice NF4's error, is a dose that the measure was to see, and in "
+            "this mean over rates it does not. So this control has failed. For every error below "
+            'the smallest dose that is seen, "no cost shown" is an upper bound, the interval\'s '
+            "upper end, and no absence of a cost. (Opposite signs cancel in a mean: read the line "
+            "by rate.)"
         ),
         unit=NATS,
     ),
@@ -170,12 +177,13 @@ BASES = (
         expected="above",
         above=(
             "A dose between three bits and two is seen: the measure resolves damage of an error "
-            "more than three times NF4's."
+            "more than three times NF4's. What it resolves below, the line on the doses says."
         ),
         below="A base with more than three times NF4's error is ahead: look at the curves first.",
         none=(
             "An error more than three times NF4's does not show either. So the measure is coarse, "
-            "and what it says of NF4 is little."
+            "and what it says of NF4 is little. (Opposite signs cancel in a mean: read the line by "
+            "rate.)"
         ),
         unit=NATS,
     ),
@@ -190,12 +198,17 @@ BASES = (
             "relative error alone does not tell how good a type is."
         ),
         below=(
-            "Where errors are large enough to be seen, shuffled ones do *less* harm: rounding to "
-            "few levels has a pattern that noise of its size has not."
+            "Where errors are large enough to be seen, shuffled ones do *less* harm. These two "
+            "bits have the levels −1, 0, 0.338 and 1, with nothing between −1 and 0: what a weight "
+            "becomes depends on its sign and size, and shuffling unties the errors from both. "
+            "Besides, the shuffled errors have a new order for each seed, while 2 bits is one "
+            "fixed rounding. Which of the two matters is not measured, nor whether it would be so "
+            "with other levels."
         ),
         none=(
-            "Even where errors are large enough to be seen, it is not shown that their places "
-            "matter beside their size."
+            "Even where errors are large enough to be seen, it is not shown in the mean over rates "
+            "that their places matter beside their size. Opposite signs cancel in a mean: read the "
+            "line by rate."
         ),
         unit=NATS,
     ),
@@ -205,131 +218,17 @@ BASES = (
         contrast=over_rates("2 bits", WHOLE),
         expected="above",
         above=(
-            "Two bits less are seen, so the measure is not blind. With the two doses between them "
-            "the claims bracket from which error on it sees damage."
+            "Two bits less are seen, so the measure is not blind. The line on the doses says which "
+            "of the smaller ones it has seen too."
         ),
         below=(
             "The base with four levels is ahead of the whole one, which nobody would expect: "
             "look at the curves and at the trial before concluding anything."
         ),
         none=(
-            "Four levels, an error of more than half the weights' norm, and nothing shows: the "
-            "measure is blind, and nothing that it says of NF4 counts."
-        ),
-        unit=NATS,
-    ),
-)
-
-
-SLOWEST = "a quarter"
-FASTEST = "best rate"
-MERGING = (
-    Claim(
-        name="slow",
-        text="golden loss at a quarter of the rate, in NF4 again − beside",
-        contrast=within(SLOWEST, "again", "beside"),
-        expected="above",
-        above=(
-            "A small update does not survive the second rounding: the dequantised weights lie on "
-            "the grid, and what moves a weight by less than half a step is undone. Whether the "
-            "updates of another run are small against its grid, that run itself must tell, by "
-            "their size over the rounding error or by its loss after merging; a run like the "
-            "next one says nothing about it."
-        ),
-        below=(
-            "The second rounding lowers the loss, which it has no reason to do. Suspect the "
-            "merge before you believe it: is the adapter added twice?"
-        ),
-        none=(
-            "Even a small update survives. Then the grid is finer than the update, contrary to "
-            "what the share that is left says; look at both before you merge into four bits."
-        ),
-        unit=NATS,
-    ),
-    Claim(
-        name="fast",
-        text="golden loss at the best rate, in NF4 again − beside",
-        contrast=within(FASTEST, "again", "beside"),
-        expected="above",
-        above=(
-            "A loss even here. The figure shows how large this update is, in units of the "
-            "rounding error, and how much of it is left: the smaller, the worse."
-        ),
-        below=(
-            "The second rounding comes out ahead, though it can only take away from the update "
-            "or add noise to it. That it helps would need a reason; the figure shows what was "
-            "left of the update, and a little regularisation is one guess."
-        ),
-        none=(
-            "No damage that ten seeds could show, against what one reads about merging into four "
-            "bits. The reason to look for is the size of the update, in the figure: what is as "
-            "large as the rounding error or larger survives. Do not carry this over to a run "
-            "whose rate is lower."
-        ),
-        unit=NATS,
-    ),
-    Claim(
-        name="once",
-        text="golden loss at a quarter of the rate, original in NF4 once − in NF4 again",
-        contrast=within(SLOWEST, "once", "again"),
-        expected="below",
-        above=(
-            "Going through the original base is worse, although it is rounded once only. The "
-            "adapter had learnt around NF4's errors, and they are not the same after the second "
-            "rounding."
-        ),
-        below=(
-            "The same update, the same type, and a much smaller loss; what differs is that the "
-            "original weights do not lie on the grid. Each sits somewhere between two levels, so "
-            "a small update tips a few of them over to the next level, and on average exactly as "
-            "many as its size asks for: rounding off the grid keeps the mean of the update, as "
-            "dithering does. So merge into the 16-bit base and quantise that."
-        ),
-        none=(
-            "Both lose equally, so being off the grid does not help here. Then the rounding "
-            "error of the weights dominates, and neither way is good; keep the adapter beside "
-            "its base."
-        ),
-        unit=NATS,
-    ),
-    Claim(
-        name="original",
-        text="golden loss at the best rate, original base − beside",
-        contrast=within(FASTEST, "original", "beside"),
-        expected="none",
-        above=(
-            "The adapter misses the errors that it was trained beside: a little of what it "
-            "learnt was their repair. The interval says how little; it is the price of serving "
-            "from 16 bits."
-        ),
-        below=(
-            "Over the base that it never saw the adapter is even better: at serving, a base "
-            "without rounding errors is worth more than the one that the adapter knows."
-        ),
-        none=(
-            "No difference that ten seeds could show: the adapter has learnt the task and not "
-            "the repair of its base's errors. Merging into the 16-bit original is safe here."
-        ),
-        unit=NATS,
-    ),
-    Claim(
-        name="shrunken",
-        text="golden loss at a quarter of the rate, as much of the update unrounded − in NF4 again",
-        contrast=within(SLOWEST, "shrunken", "again"),
-        expected="none",
-        above=(
-            "The rounded update is worth more than its share suggests. What is left of it along "
-            "its own direction, taken alone and without rounding, does worse. So the rest is not "
-            "mere noise. A weight jumps where the push is large against the step of its own "
-            "place on the grid, and then by the whole step, in the direction of the push."
-        ),
-        below=(
-            "The rounded update is worth less than its share suggests: what rounding adds at "
-            "right angles to the update is noise that does harm of its own."
-        ),
-        none=(
-            "What is left along the update's own direction explains the loss: the rest, at right "
-            "angles to it, neither helps nor harms measurably."
+            "Four levels, an error of more than half the weights' norm, and nothing shows in the "
+            "mean over rates: unless opposite signs cancel in the line by rate, the measure is "
+            "blind, and nothing that it says of NF4 counts."
         ),
         unit=NATS,
     ),

@@ -12,8 +12,8 @@ from ftlib.course.lab_3_1_8.token_push import PUSH
 EXERCISES = [
     MEAN,
     SIMPO,
+    PUSH,
     LOG1MEXP,
     ODDS,
     ORPO,
-    PUSH,
 ]

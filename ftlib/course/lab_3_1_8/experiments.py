@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_8 import readings
+from ftlib.course.lab_3_1_8 import readings, readings_of_controls
 from ftlib.course.lab_3_1_8.length import length_trial
 from ftlib.course.lab_3_1_8.runs import BASE, IMITATED, TEST, TRAIN, VALIDATION
 from ftlib.course.lab_3_1_8.trials import compare_trial, shuffle_trial, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
-from ftlib.course.records.store import read_record
+from ftlib.course.records.store import best_arm, read_record
 
+LAB = "3.1.8"
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
 FINER = (0.6, 0.8, 1.25, 1.6)  # of the best rate: SFT has nothing else to choose
 BETAS = (0.02, 0.05, 0.3, 1.0)  # of DPO, besides its 0.1
@@ -86,25 +87,24 @@ def rates_of(profile: Profile, name: str) -> dict[float, str]:
     return {arms[arm]["lr"]: arm for arm in arms_of(arms, name)}
 
 
-def _means(profile: Profile, experiment: str, arms: list[str]) -> dict[str, float]:
-    """Mean validation faults of the arms that are recorded."""
-    record = read_record("3.1.8", experiment, profile)
-    found = {}
-    for arm in arms:
-        values = record.values(arm, "faults")
-        if len(values):
-            found[arm] = float(values.mean())
-    return found
+def _best_of(profile: Profile, experiment: str, arms: list[str]) -> str:
+    """The arm with the fewest validation faults, the first of those that tie; empty until all of
+    them are recorded.
+    """
+    return best_arm(LAB, experiment, "faults", arms, "", profile)
+
+
+def _validation_faults(profile: Profile, experiment: str, arm: str) -> float:
+    return float(read_record(LAB, experiment, profile).values(arm, "faults").mean())
 
 
 def best_rate(profile: Profile, name: str) -> dict[str, Any]:
     """Settings of a method at its best rate; the middle rate until all are recorded."""
     arms = rate_arms(profile)
-    own = arms_of(arms, name)
-    means = _means(profile, "rates", own)
-    if len(means) < len(own):
+    best = _best_of(profile, "rates", arms_of(arms, name))
+    if not best:
         return {**METHODS[name], "lr": middle_rate(profile, name)}
-    return arms[min(means, key=means.__getitem__)]
+    return arms[best]
 
 
 def setting_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -129,19 +129,27 @@ def setting_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     return arms
 
 
+def best_trial(profile: Profile, name: str) -> tuple[str, str]:
+    """(experiment, arm) with the fewest validation faults of all nine trials of a method, the
+    sweep over rates first where they tie; two empty names until all nine are recorded.
+    """
+    of_rates = _best_of(profile, "rates", arms_of(rate_arms(profile), name))
+    of_settings = _best_of(profile, "settings", arms_of(setting_arms(profile), name))
+    if not of_rates or not of_settings:
+        return "", ""
+    first = _validation_faults(profile, "rates", of_rates)
+    second = _validation_faults(profile, "settings", of_settings)
+    if second < first:
+        return "settings", of_settings
+    return "rates", of_rates
+
+
 def best_settings(profile: Profile, name: str) -> dict[str, Any]:
     """Settings of a method with the fewest validation faults of all nine trials."""
-    first = rate_arms(profile)
-    more = setting_arms(profile)
-    means = {}
-    for experiment, arms in (("rates", first), ("settings", more)):
-        own = arms_of(arms, name)
-        for arm, value in _means(profile, experiment, own).items():
-            means[experiment, arm] = value
-    if len(means) < len(arms_of(first, name)) + len(arms_of(more, name)):
-        return best_rate(profile, name)
-    experiment, arm = min(means, key=means.__getitem__)
-    return first[arm] if experiment == "rates" else more[arm]
+    experiment, arm = best_trial(profile, name)
+    if experiment == "settings":
+        return setting_arms(profile)[arm]
+    return best_rate(profile, name)
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -231,7 +239,7 @@ EXPERIMENTS = (
         arms=shuffle_arms,
         metrics=(FAULTS, APART, CHOSEN, REJECTED, FORGOTTEN),
         inputs=_inputs,
-        claims=readings.SHUFFLED,
+        claims=readings_of_controls.SHUFFLED,
         live=(),
     ),
     Experiment(
@@ -250,7 +258,7 @@ EXPERIMENTS = (
             FAULTS,
         ),
         inputs=_inputs,
-        claims=readings.LENGTH,
+        claims=readings_of_controls.LENGTH,
         live=(),
     ),
 )

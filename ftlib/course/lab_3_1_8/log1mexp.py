@@ -1,4 +1,4 @@
-"""Lab 3.1.8, SimPO and ORPO, exercise 3: log(1 - e^x)."""
+"""Lab 3.1.8, SimPO and ORPO, exercise 4: log(1 - e^x)."""
 
 from __future__ import annotations
 

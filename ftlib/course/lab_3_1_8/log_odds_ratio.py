@@ -1,4 +1,4 @@
-"""Lab 3.1.8, SimPO and ORPO, exercise 4: log odds."""
+"""Lab 3.1.8, SimPO and ORPO, exercise 5: log odds."""
 
 from __future__ import annotations
 

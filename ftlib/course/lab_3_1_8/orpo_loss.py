@@ -1,4 +1,4 @@
-"""Lab 3.1.8, SimPO and ORPO, exercise 5: ORPO."""
+"""Lab 3.1.8, SimPO and ORPO, exercise 6: ORPO."""
 
 from __future__ import annotations
 

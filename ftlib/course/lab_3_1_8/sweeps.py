@@ -1,4 +1,4 @@
-"""What the sweeps and the comparisons of lab 3.1.8 say, read off by code."""
+"""What the sweeps of lab 3.1.8 say, read off by code, and what their choices were worth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ftlib.course.lab_3_1_8.experiments import (
     METHODS,
     arms_of,
     best_rate,
+    best_trial,
     rates_of,
     setting_arms,
 )
@@ -20,8 +21,6 @@ from ftlib.course.records.live import Result
 SETTING = {"DPO": "beta", "ORPO": "lam"}  # what a loss has besides its rate
 NAMES = {"beta": "β", "lam": "λ"}
 NEAR = 1.25  # times the best rate's faults: a rate within this is as good as the best
-SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
-SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "sentences too many"}
 
 
 def faults_of(result: Result, arm: str) -> float:
@@ -95,73 +94,50 @@ def draw_settings(rates: Result, more: Result) -> Figure:
 
 
 def settings_line(rates: Result, more: Result) -> str:
-    """Which setting is best, and by how much it matters."""
+    """Which setting is best, which others tie with it, and by how much it matters."""
     if not more.arms or not rates.arms:
         return more.why or rates.why
     texts = []
     for name in SETTING:
         places = setting_places(rates, more, name)
         best = min(places, key=places.__getitem__)
-        spread = max(places.values()) - min(places.values())
         edge = " (the grid's edge)" if best in (min(places), max(places)) else ""
-        texts.append(
-            f"{name}: best at {NAMES[SETTING[name]]} = {best:g}{edge}, and {spread:.2f} faults "
-            "between best and worst"
-        )
+        named = {f"{value:g}": faults for value, faults in places.items()}
+        texts.append(f"{name}: best at {NAMES[SETTING[name]]} = {best:g}{edge}{_rest(named)}")
     pairs = simpo_places(rates, more)
     best_pair = min(pairs, key=pairs.__getitem__)
-    spread = max(pairs.values()) - min(pairs.values())
-    texts.append(
-        f"SimPO: best at β, γ/β = {best_pair}, and {spread:.2f} faults between best and worst"
-    )
+    texts.append(f"SimPO: best at β, γ/β = {best_pair}{_rest(pairs)}")
     return f"{'; '.join(texts)}."
 
 
-def by_length_line(result: Result) -> str:
-    """How many pairs each score ranks right after training, by which answer is the longer one."""
-    if not result.arms:
-        return result.why
-    texts = []
-    for arm in result.arms:
-        longer = result.interval(arm, "accuracy_longer").percent()
-        shorter = result.interval(arm, "accuracy_shorter").percent()
-        idle = result.interval(arm, "idle").percent()
-        texts.append(
-            f"with {arm} {longer} of the pairs whose chosen answer is longer are ranked right, "
-            f"{shorter} of those whose chosen answer is shorter; at the start {idle} of the pairs "
-            "had a weight below 1%"
-        )
-    return f"After training, by each arm's own score: {'. And '.join(texts)}."
+def _rest(places: dict[str, float]) -> str:
+    """What ties with the best setting, and how far it is from the best to the worst."""
+    best = min(places, key=places.__getitem__)
+    lowest = places[best]
+    tied = [name for name, faults in places.items() if faults == lowest and name != best]
+    also = ""
+    if tied:
+        also = f", in an exact tie with {' and '.join(tied)} ({lowest:.5g} faults each)"
+    return f"{also}, and {max(places.values()) - lowest:.2f} faults between best and worst"
 
 
-def sorts_line(result: Result) -> str:
-    """By which sort of fault SimPO and the baseline differ most."""
-    gaps = {}
-    for sort in SORTS:
-        simpo = result.means("SimPO", sort).mean()
-        gaps[sort] = simpo - result.means("SFT on chosen", sort).mean()
-    largest = max(gaps, key=_size_in(gaps))
-    words = "fewer" if gaps[largest] < 0 else "more"
-    listed = ", ".join(f"{SORTS[sort]} {gap:+.2f}" for sort, gap in gaps.items())
-    line = f"SimPO less SFT on chosen, faults an answer: {listed}."
-    if abs(gaps[largest]) < SMALL:
-        return f"{line} None of the sorts differs by much."
-    if largest == "wrong":
-        return (
-            f"{line} The difference is one of *facts*: {words} of them are wrong. Form, what is "
-            "left out or said twice, is what imitation teaches as well."
-        )
-    return (
-        f"{line} The largest difference is in form, {words} {SORTS[largest]}: what the comparison "
-        "of rumour and truth says nothing about. Read the answers below before you trust the total."
-    )
-
-
-def _size_in(gaps: dict[str, float]):
-    def size(sort: str) -> float:
-        return abs(gaps[sort])
-
-    return size
+# --- validation against test ----------------------------------------------------------------------
+def validation_rows(rates: Result, more: Result, methods: Result) -> list[dict[str, str]]:
+    """A table's rows: the faults of each method's chosen trial on the validation prompts, by which
+    it was chosen, and on the test prompts.
+    """
+    rows = []
+    sweeps = {"rates": rates, "settings": more}
+    for name in METHODS:
+        experiment, arm = best_trial(methods.profile, name)
+        seen = "not recorded"
+        if experiment and sweeps[experiment].has(arm):
+            seen = f"{faults_of(sweeps[experiment], arm):.2f}"
+        row = {"method": name, "chosen": arm.removeprefix(f"{name}, ") or "the default"}
+        row["faults on validation prompts"] = seen
+        row["faults on test prompts"] = str(methods.interval(name, "faults"))
+        rows.append(row)
+    return rows
 
 
 def rate_line(result: Result) -> str:

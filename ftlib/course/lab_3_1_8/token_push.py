@@ -1,4 +1,4 @@
-"""Lab 3.1.8, SimPO and ORPO, exercise 6: how hard a token is pushed."""
+"""Lab 3.1.8, SimPO and ORPO, exercise 3: how hard a token is pushed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,197 @@
+"""What lab 3.1.8's comparisons of losses and of labels say, in words that the numbers choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from ftlib.core.stats import paired_difference
+from ftlib.course.lab_3_1_8.readings import BASE_SFT, EQUAL_RATES, SFT
+from ftlib.course.lab_3_1_8.runs import IMITATED
+from ftlib.course.records.live import Result
+
+SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
+REPAIRED = 0.25  # of the start's faults of form: a smaller part gone is hardly a repair
+NEGLIGIBLE = 0.05  # of what the SFT start has forgotten
+SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "sentences too many"}
+FORM = ("missing", "unwanted")
+PREDICTED = ("unneutral", "reference", "apart", "apart of both", "level")  # of shuffled labels
+ALONE = "Each interval is of its own, without a correction for the others."
+
+
+# --- with a reference and without -----------------------------------------------------------------
+def both_rates_line(result: Result, metric: str) -> str:
+    """SimPO and DPO at each of the two rates by itself, and whether the differences agree."""
+    if not all(result.has(arm) for pair in EQUAL_RATES for arm in pair):
+        return result.why
+    texts = []
+    signs = set()
+    for simpo, dpo in EQUAL_RATES:
+        of_simpo = result.means(simpo, metric)
+        of_dpo = result.means(dpo, metric)
+        gap = paired_difference(of_simpo, of_dpo)
+        signs.add(bool(gap.mean > 0))
+        rate = result.settings(simpo)["lr"]
+        texts.append(
+            f"at rate {rate:.2g} {of_simpo.mean():.3g} and {of_dpo.mean():.3g}, difference {gap}"
+        )
+    line = f"{result.experiment.metric(metric).label}, SimPO and DPO: {'; '.join(texts)}. {ALONE}"
+    if len(signs) > 1:
+        line += " The two differences have opposite signs: their mean describes neither rate."
+    return line
+
+
+def forgetting_line(result: Result, start: float) -> str:
+    """How large SimPO's and DPO's difference in forgetting is beside what the start had lost."""
+    if not all(result.has(arm) for pair in EQUAL_RATES for arm in pair):
+        return result.why
+    gaps = []
+    for simpo, dpo in EQUAL_RATES:
+        gaps.append(result.means(simpo, "forgotten") - result.means(dpo, "forgotten"))
+    share = abs(float(np.mean(gaps))) / start
+    line = f"The SFT start had lost {start:.3g} already; the mean difference is {share:.1%} of that"
+    if share < NEGLIGIBLE:
+        shown = result.decisions()["forgotten"].outcome in ("above", "below")
+        line += ": real, and negligible" if shown else ": negligible, if there is one"
+    return f"{line}."
+
+
+def left_of_start_line(result: Result, start: float) -> str:
+    """Which of the arms that begin at the SFT start end with less forgotten than it."""
+    if not result.arms:
+        return result.why
+    less = []
+    more = []
+    for arm in result.arms:
+        if result.settings(arm)["start"] == IMITATED:
+            (less if result.means(arm, "forgotten").mean() < start else more).append(arm)
+    line = f"The SFT start has forgotten {start:.3g} nats a token."
+    if less:
+        line += f" Left of it, with *less* forgotten than where they began: {'; '.join(less)}."
+    if more:
+        line += f" Right of it: {'; '.join(more)}."
+    return line
+
+
+# --- sorts of faults ------------------------------------------------------------------------------
+def sorts_line(result: Result, first: str, second: str) -> str:
+    """By which sort of fault two arms differ, each with its interval."""
+    if not (result.has(first) and result.has(second)):
+        return result.why
+    listed = []
+    for sort, text in SORTS.items():
+        gap = paired_difference(result.means(first, sort), result.means(second, sort))
+        listed.append(f"{text} {gap}")
+    facts = result.means(first, "wrong").mean() - result.means(second, "wrong").mean()
+    form = _form(result, first) - _form(result, second)
+    line = f"{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
+    if max(abs(facts), abs(form)) < SMALL:
+        return f"{line} Neither facts nor form differ by much."
+    if abs(facts) > abs(form):
+        words = "fewer" if facts < 0 else "more"
+        return f"{line} The difference is mostly one of *facts*: {words} of them are wrong."
+    words = "less" if form < 0 else "more"
+    return (
+        f"{line} The difference is mostly one of *form*: {words} is left out or said twice. Of "
+        "rumour and truth it says little."
+    )
+
+
+def _form(result: Result, arm: str) -> float:
+    """Faults of form an answer: facts left out and sentences too many."""
+    return float(sum(result.means(arm, sort).mean() for sort in FORM))
+
+
+def form_line(result: Result, before: Mapping[str, Any]) -> str:
+    """Faults of form of the arms that begin at the SFT start, beside the start's own."""
+    if not result.arms:
+        return result.why
+    start = before["start_missing"] + before["start_unwanted"]
+    changes = {}
+    texts = []
+    for arm in result.arms:
+        if result.settings(arm)["start"] == IMITATED:
+            form = _form(result, arm)
+            changes[arm] = form / start - 1
+            texts.append(f"{arm} {form:.3g} ({changes[arm]:+.0%})")
+    line = (
+        f"Faults of form an answer, left out and too many together: {start:.3g} at the SFT start; "
+        f"{'; '.join(texts)}. A broken sentence counts twice: its fact is left out, and it is one "
+        "sentence too many."
+    )
+    if changes[SFT] < -REPAIRED < changes["SimPO"]:
+        line += " Imitation repairs form; SimPO hardly does, or not at all."
+    return line
+
+
+def recipes_line(result: Result) -> str:
+    """What the recipes from the base and from the SFT start have forgotten."""
+    if not (result.has("ORPO") and result.has(BASE_SFT)):
+        return result.why
+    orpo = result.interval("ORPO", "forgotten")
+    simpo = result.interval("SimPO", "forgotten")
+    alone = result.interval(BASE_SFT, "forgotten")
+    return (
+        f"Forgotten in all, SFT included: ORPO {orpo} nats a token, SFT and SimPO after it "
+        f"{simpo}; SFT from the base {alone}. {_recipes_compared(result)}"
+    )
+
+
+def _recipes_compared(result: Result) -> str:
+    faults = result.means("ORPO", "faults").mean() - result.means("SimPO", "faults").mean()
+    lost = result.means("ORPO", "forgotten").mean() - result.means("SimPO", "forgotten").mean()
+    if faults * lost < 0:
+        return "One recipe is ahead in faults, the other in what it keeps."
+    return "The same recipe is ahead in faults and in forgetting."
+
+
+# --- random labels --------------------------------------------------------------------------------
+def push_line(apart: float, beta: float, gamma: float, pairs: int) -> str:
+    """The expected push of random labels on a pair's margin of size `apart`, beside the push of one
+    label, and beside what the labels of one run leave unbalanced.
+    """
+    with_label = beta * expit(gamma + beta * apart)  # labelled against the margin
+    other_label = beta * expit(gamma - beta * apart)
+    expected = (with_label - other_label) / 2
+    single = (with_label + other_label) / 2
+    share = expected / single
+    noise = 1 / np.sqrt(pairs)
+    line = (
+        f"At |Δ| = {apart:.3f}, the start's mean on held-out pairs, with β = {beta:g} and γ = "
+        f"{gamma:g}: the expected push is {expected:.3f}, that of one label {single:.2f}, so "
+        f"{share:.0%} of it. A run has {pairs} pairs; the mean of so many random signs is off 0 by "
+        f"1/√{pairs} = {noise:.0%}."
+    )
+    if share < noise:
+        return f"{line} The derived effect is smaller than one run's noise of labels."
+    return f"{line} The derived effect is larger than one run's noise of labels."
+
+
+def predictions_line(result: Result) -> str:
+    """How many of the predictions for shuffled labels were found, and how large the difference of
+    the two losses could still be.
+    """
+    if not result.arms:
+        return result.why
+    decisions = result.decisions()
+    found = [name for name in PREDICTED if decisions[name].as_expected]
+    of_simpo = result.means("SimPO, shuffled", "faults")
+    of_dpo = result.means("DPO, shuffled", "faults")
+    r = float(np.corrcoef(of_simpo, of_dpo)[0, 1])
+    gap = paired_difference(of_simpo, of_dpo)
+    most = max(0.0, -gap.low) / of_dpo.mean()
+    line = (
+        f"Of {len(PREDICTED)} predictions {len(found)} were found. At each seed the two losses "
+        f"have the same random labels, and their faults go together over seeds (r = {r:.2f}), so "
+        "that most of this noise cancels in their difference: the predicted fall of SimPO's faults "
+        f"below DPO's is at most {most:.1%} of them, at 95%."
+    )
+    if not found:
+        line += (
+            " In theory labels at random are no neutral control for SimPO; here they were one, as "
+            f"far as {len(of_dpo)} seeds show."
+        )
+    return line
