@@ -76,7 +76,6 @@ def disagreements(drawn: Drawn, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _allowed(drawn: Drawn, metric: Metric, value: float) -> float:
-    values = drawn.record.values(drawn.entry.arm, metric.name)
-    means = values.reshape(len(values), -1).mean(1)
+    means = drawn.record.means(drawn.entry.arm, metric.name)
     spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
     return max(SHARE * abs(value), DEVIATIONS * spread, STEPS * metric.resolution)

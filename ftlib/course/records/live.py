@@ -82,8 +82,7 @@ class Result:
 
     def means(self, arm: str, metric: str) -> np.ndarray:
         """The metric's mean of every run, (seeds,)."""
-        values = self.values(arm, metric)
-        return values.reshape(len(values), -1).mean(1)
+        return self.record.means(arm, metric)
 
     def interval(self, arm: str, metric: str) -> Interval:
         """Mean over runs with Student's t interval at 95%."""

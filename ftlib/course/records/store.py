@@ -90,14 +90,30 @@ class Record:
         return sorted(common or ())
 
     def values(self, arm: str, metric: str) -> np.ndarray:
-        """One value a seed, or (seeds, items); DataError where an entry lacks the metric."""
+        """One value a seed, or (seeds, items); DataError where an entry lacks the metric, or where
+        seeds have unlike numbers of items.
+        """
+        found = self._of_runs(arm, metric)
+        counts = sorted({np.size(value) for value in found})
+        if len(counts) > 1:
+            raise DataError(
+                f"{self.name}: {metric!r} of {arm} has {counts[0]} to {counts[-1]} items a seed: "
+                "use means()"
+            )
+        return np.array(found, dtype=float)
+
+    def means(self, arm: str, metric: str) -> np.ndarray:
+        """Each run's mean of the metric, (seeds,), whatever its number of items."""
+        return np.array([np.mean(value) for value in self._of_runs(arm, metric)], dtype=float)
+
+    def _of_runs(self, arm: str, metric: str) -> list[Any]:
         found = []
         for seed in self.seeds_of(arm):
             metrics = self.entries[arm, seed].metrics
             if metric not in metrics:
                 raise DataError(f"{self.name}: {arm}, seed {seed} has no {metric!r}")
             found.append(metrics[metric])
-        return np.array(found, dtype=float)
+        return found
 
     @property
     def name(self) -> str:
@@ -287,10 +303,10 @@ def best_arm(
     wanted = find_experiment(lab, experiment).metric(metric)
     costs = {}
     for arm in arms:
-        values = record.values(arm, metric)
-        if not len(values):
+        means = record.means(arm, metric)
+        if not len(means):
             return default
-        mean = values.mean() - zero
+        mean = means.mean() - zero
         costs[arm] = mean if wanted.lower_is_better else -mean
     lowest = min(costs.values())
     enough = lowest + tie * abs(lowest)

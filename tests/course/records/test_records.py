@@ -285,6 +285,16 @@ def test_of_arms_that_tie_the_first_is_taken():
     assert (near, far) == ("arm 1", "arm 0")
 
 
+def test_runs_with_unlike_numbers_of_items_have_means_and_no_table():
+    """Each seed asks as many questions as its families have."""
+    record = store.Record("3.1.1", "offsets", "tiny")
+    for seed, right in enumerate(([1.0, 0.0], [1.0, 1.0, 0.0, 1.0])):
+        record.entries["arm 0", seed] = Entry("arm 0", seed, {}, {"right": right}, 0.1, {})
+    assert record.means("arm 0", "right").tolist() == [0.5, 0.75]
+    with pytest.raises(DataError, match=r"'right' of arm 0 has 2 to 4 items a seed: use means"):
+        record.values("arm 0", "right")
+
+
 def test_the_live_runs_are_of_another_seed_and_inside_what_is_expected():
     filled()
     result = open_experiments("3.1.1", TINY).run("offsets")
