@@ -63,8 +63,8 @@ def left_of_start_line(result: Result, start: float) -> str:
     """Which of the arms that begin at the SFT start end with less forgotten than it."""
     if not result.arms:
         return result.why
-    less = []
-    more = []
+    less: list[str] = []
+    more: list[str] = []
     for arm in result.arms:
         if result.settings(arm)["start"] == IMITATED:
             (less if result.means(arm, "forgotten").mean() < start else more).append(arm)

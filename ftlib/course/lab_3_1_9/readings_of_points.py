@@ -42,9 +42,9 @@ def pull_on_ups(by_arm: ByArm) -> float:
     rows.
     """
     found = by_arm[RIGHT_ARM]
-    zero = np.sum(found["up_zero"]) / np.sum(found["pull_zero"])
-    right = np.sum(found["up_right"]) / np.sum(found["pull_right"])
-    return float(zero - right)
+    zero = float(np.sum(found["up_zero"]) / np.sum(found["pull_zero"]))
+    right = float(np.sum(found["up_right"]) / np.sum(found["pull_right"]))
+    return zero - right
 
 
 USUAL = (
