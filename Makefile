@@ -4,6 +4,7 @@ RUN = .venv/bin/python
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
+AT_ONCE = $(if $(filter tiny,$(PROFILE)),2,1)
 
 .PHONY: venv export labs record lab test browser lint map doctor data validate bench drift resolve clean
 
@@ -14,7 +15,7 @@ export: venv         ## also what lab 3.1.10 needs: llama-cpp-python, compiled o
 	@$(PYTHON) tools/venv.py --export --probe
 
 labs: venv           ## execute all labs in the tiny profile, and compile what the last needs just before it; copies and an index page in build/
-	@$(RUN) -m ftlib.cli labs --prepare --profile $(PROFILE) --output build $(LABS)
+	@$(RUN) -m ftlib.cli labs --prepare --profile $(PROFILE) --side-by-side $(AT_ONCE) --output build $(LABS)
 
 record: venv         ## compute what is missing of the experiments' records; resumable (RECORD="3.1.7 --experiment beta")
 	@$(RUN) -m ftlib.cli record --profile $(PROFILE) $(RECORD)

@@ -62,6 +62,13 @@ def _add_labs(commands) -> None:
         action="store_true",
         help="compile what a lab needs just before it, in .venv (as `make labs`)",
     )
+    command.add_argument(
+        "--side-by-side",
+        type=_whole,
+        default=1,
+        metavar="N",
+        help="labs at once (default: 1; with --write-back always 1)",
+    )
 
 
 def _add_doctor(commands) -> None:
@@ -446,7 +453,13 @@ def run_notebooks(args) -> int:
     from ftlib.course.notebooks import run_labs
 
     return run_labs(
-        args.which, args.output, args.profile, args.cell_timeout, args.write_back, args.prepare
+        args.which,
+        args.output,
+        args.profile,
+        args.cell_timeout,
+        args.write_back,
+        args.prepare,
+        args.side_by_side,
     )
 
 

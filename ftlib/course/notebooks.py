@@ -27,7 +27,9 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
 from rich.console import Console
+from rich.status import Status
 
 from ftlib.core.paths import ROOT
 from ftlib.course import catalogue
@@ -117,6 +119,11 @@ def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_ce
     """Run a notebook in place in a fresh kernel and temporary folder; raises nbclient's errors at
     the failing cell.
     """
+    _run_apart(_execute(notebook, profile, cell_timeout, on_cell))
+    return notebook
+
+
+async def _execute(notebook, profile: str | None, cell_timeout: int, on_cell) -> None:
     with tempfile.TemporaryDirectory(prefix="ftlib-lab-") as folder:
         client = NotebookClient(
             notebook,
@@ -126,8 +133,7 @@ def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_ce
             on_cell_start=on_cell,
             record_timing=False,
         )
-        _run_apart(client.async_execute(env=_environment(profile)))
-    return notebook
+        await client.async_execute(env=_environment(profile))
 
 
 def _run_apart(coroutine: Coroutine) -> None:
@@ -196,38 +202,60 @@ def slowest(began: dict[int, float], end: float, count: int = 3) -> str:
     return "; slowest: " + ", ".join(top) if top else ""
 
 
-def run_one(
-    path: Path, output: Path, profile: str | None, cell_timeout: int, console: Console
-) -> tuple[Result, object]:
+class Running:
+    """The labs that are being executed, in one line of the console that changes."""
+
+    def __init__(self, status: Status):
+        self.status = status
+        self.texts: dict[str, str] = {}
+
+    def say(self, name: str, text: str) -> None:
+        self.texts[name] = f"{name}: {text}"
+        self.status.update("; ".join(self.texts.values()))
+
+    def ended(self, name: str) -> None:
+        self.texts.pop(name, None)
+        self.status.update("; ".join(self.texts.values()))
+
+
+async def run_one(
+    path: Path, output: Path, profile: str | None, cell_timeout: int, running: Running
+) -> tuple[Result, NotebookNode]:
     """Execute one lab, write its copy into `output`, and say how it went: (result, notebook)."""
     notebook = nbformat.read(path, as_version=4)
     cells = len(notebook.cells)
     error = ""
     start = time.perf_counter()
     began: dict[int, float] = {}  # seconds at which each cell began
-    with console.status(f"{path.name}: starting the kernel") as status:
 
-        def on_cell(cell, cell_index):
-            now = time.perf_counter() - start
-            began[cell_index] = now
-            status.update(f"{path.name}: cell {cell_index + 1}/{cells}, {now:.0f} s")
+    def on_cell(cell, cell_index):
+        now = time.perf_counter() - start
+        began[cell_index] = now
+        running.say(path.name, f"cell {cell_index + 1}/{cells}, {now:.0f} s")
 
-        try:
-            execute(notebook, profile, cell_timeout, on_cell)
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
-            error = _explain(failure, notebook, max(began, default=-1))
+    running.say(path.name, "starting the kernel")
+    try:
+        await _execute(notebook, profile, cell_timeout, on_cell)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
+        error = _explain(failure, notebook, max(began, default=-1))
+    finally:
+        running.ended(path.name)
     seconds = time.perf_counter() - start
     nbformat.write(notebook, output / path.name)
-    outcome = "FAILED" if error else "ok"
+    result = Result(path.name, title(notebook) or path.stem, seconds, cells, error)
+    _say_result(result, slowest(began, seconds), running.status.console)
+    return result, notebook
+
+
+def _say_result(result: Result, longest: str, console: Console) -> None:
+    outcome = "FAILED" if result.error else "ok"
     console.print(
-        f"{outcome:6} {path.name}  {cells} cells  {seconds:.0f} s{slowest(began, seconds)}",
-        style="red" if error else "green",
+        f"{outcome:6} {result.name}  {result.cells} cells  {result.seconds:.0f} s{longest}",
+        style="red" if result.error else "green",
         highlight=False,
     )
-    if error:
-        console.print(error, markup=False, highlight=False)
-    name = title(notebook) or path.stem
-    return Result(path.name, name, seconds, cells, error), notebook
+    if result.error:
+        console.print(result.error, markup=False, highlight=False)
 
 
 def figures(notebook) -> list[bytes]:
@@ -324,6 +352,19 @@ def _is_passing(output) -> bool:
     return bool(LIVE & output.get("data", {}).keys())
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How labs are executed: `write_back` stores the outputs in labs/ as well; `build` builds the
+    compiled part of a lab when its turn comes.
+    """
+
+    output: Path
+    profile: str | None
+    cell_timeout: int
+    write_back: bool
+    build: bool
+
+
 def run_labs(
     which,
     output,
@@ -331,42 +372,72 @@ def run_labs(
     cell_timeout: int = 300,
     write_back: bool = False,
     build: bool = False,
+    side_by_side: int = 1,
 ) -> int:
-    """Execute labs one after the other; returns 0 if all ran to their end, else 1.
+    """Execute labs, in order, `side_by_side` at once; returns 0 if all ran to their end, else 1.
 
-    write_back: also store the outputs in labs/; `profile` is then tiny by default.
+    write_back: also store the outputs in labs/; `profile` is then tiny by default, and labs run one
+    at a time, since what they print holds seconds.
     build: when the turn comes to a lab with a compiled part, build that first.
     """
     if write_back and profile is None:
         profile = STORED_PROFILE
-    console = Console()
-    output = Path(output)
+    if side_by_side < 1:
+        raise ValueError(f"side_by_side={side_by_side}: use 1 or more")
     files = lab_files(which)
     if not files:
         raise ValueError(f"no labs in {catalogue.LABS}")
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
-    notebooks = []
-    for path in files:
-        if build:
-            build_need(path, console)
-        if reason := left_out(path):
-            console.print(reason, style="yellow", highlight=False)
-            continue
-        result, notebook = run_one(path, output, profile, cell_timeout, console)
-        results.append(result)
-        notebooks.append(notebook)
-        if write_back and not result.error:
-            nbformat.write(clean(notebook, profile), path)
-    page = write_index(output, results, notebooks)
-    console.print(_summary(results, page), highlight=False)
+    _environment(profile)  # an unknown profile is refused before anything runs
+    plan = Plan(output, profile, cell_timeout, write_back, build)
+    console = Console()
+    start = time.perf_counter()
+    ran: dict[Path, tuple[Result, NotebookNode]] = {}
+    with console.status("starting") as status:
+        at_once = 1 if write_back else side_by_side
+        _run_apart(_run_all(files, plan, at_once, Running(status), ran))
+    in_order = [ran[path] for path in files if path in ran]
+    results = [result for result, _ in in_order]
+    page = write_index(output, results, [notebook for _, notebook in in_order])
+    console.print(_summary(results, time.perf_counter() - start, page), highlight=False)
     return 1 if any(result.error for result in results) else 0
 
 
-def _summary(results: list[Result], page: Path) -> str:
+async def _run_all(
+    files: list[Path], plan: Plan, side_by_side: int, running: Running, ran: dict
+) -> None:
+    """Execute the labs, no more at once than that, and fill `ran`."""
+    gate = asyncio.Semaphore(side_by_side)
+
+    async def take_turn(path: Path) -> None:
+        async with gate:
+            found = await _run_planned(path, plan, running)
+        if found is not None:
+            ran[path] = found
+
+    await asyncio.gather(*(take_turn(path) for path in files))
+
+
+async def _run_planned(
+    path: Path, plan: Plan, running: Running
+) -> tuple[Result, NotebookNode] | None:
+    """Build what the lab needs, if that is planned, and execute it; None where it is left out."""
+    console = running.status.console
+    if plan.build:
+        await asyncio.to_thread(build_need, path, console)
+    if reason := left_out(path):
+        console.print(reason, style="yellow", highlight=False)
+        return None
+    result, notebook = await run_one(path, plan.output, plan.profile, plan.cell_timeout, running)
+    if plan.write_back and not result.error:
+        nbformat.write(clean(notebook, plan.profile), path)
+    return result, notebook
+
+
+def _summary(results: list[Result], seconds: float, page: Path) -> str:
     """How many labs ran to their end, in which time, and the names of those that did not."""
     failed = [result.name for result in results if result.error]
-    seconds = sum(result.seconds for result in results)
     said = (
         f"{len(results) - len(failed)} of {len(results)} labs ran to their end "
         f"in {seconds:.0f} s; copies and figures: {page}"
