@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import copy
 import importlib.util
 import inspect
 import pickle
 import re
+import symtable
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,7 @@ def check_exercise(lab: str, name: str, root: Path = ROOT) -> list[str]:
     if reason:
         faults.append(f"its stub was not run: {reason}")
     else:
+        faults += _faults_of_setup(notebook)
         faults += _faults_of_stub(exercise, notebook, usable)
     faults += _faults_of_second(exercise, second_solutions(root), usable)
     if POINTS[lab].get(name) != exercise.points:
@@ -348,6 +351,22 @@ def _faults_of_heading(exercise: Exercise, before: list) -> list[str]:
             f"and {difficulty}: make them equal"
         ]
     return []
+
+
+def _faults_of_setup(notebook) -> list[str]:
+    """Names that the set-up cell uses and does not make: an answer is graded behind it alone."""
+    table = symtable.symtable(setup_cell(notebook).source, "the set-up cell", "exec")
+    foreign = []
+    for symbol in table.get_symbols():
+        made = symbol.is_assigned() or symbol.is_imported() or hasattr(builtins, symbol.get_name())
+        if symbol.is_referenced() and not made:
+            foreign.append(symbol.get_name())
+    if not foreign:
+        return []
+    return [
+        f"the set-up cell uses {', '.join(sorted(foreign))}, which another cell makes, and answers "
+        "are graded behind the set-up cell alone: move what needs it to the next cell"
+    ]
 
 
 def _faults_of_stub(exercise: Exercise, notebook, usable: bool) -> list[str]:
