@@ -95,7 +95,7 @@ class Grader:
         self.stamps = {path.stem: self._stamp(path) for path in files}
         modules = set()
         for path in files:
-            modules |= _imports(setup_cell(self.sources[path.stem]).source)
+            modules |= imported_modules(setup_cell(self.sources[path.stem]).source)
             if number(path) in catalogue.MODULES:
                 modules.add(exercise_module(number(path)))
         CONTEXT.set_forkserver_preload([*PRELOAD, *sorted(modules)])
@@ -223,14 +223,17 @@ def _which(graded: Path, notebooks: list[Path], lab: str) -> list[str]:
     return notes
 
 
-def _imports(text: str) -> set[str]:
-    """Modules that a cell imports: what the server loads before it forks."""
+def imported_modules(text: str) -> set[str]:
+    """Modules that a cell imports: what the server loads before it forks. `from a import b` may
+    name a module `a.b` or something in `a`; the server passes over a name that is no module.
+    """
     modules: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module)
+            modules.update(f"{node.module}.{alias.name}" for alias in node.names)
     return modules
 
 

@@ -333,6 +333,14 @@ def test_a_second_run_grades_only_what_has_changed(class_of_30, monkeypatch):
 
 
 # --- the parts ------------------------------------------------------------------------------------
+def test_what_a_setup_cell_imports_is_loaded_before_the_processes_fork():
+    """A submodule named after `from … import` too: left to each process, it costs seconds a
+    submission.
+    """
+    text = "import a.b\nfrom c import d, e as f\nfrom . import g\nif d:\n    import h\n"
+    assert grading_module.imported_modules(text) == {"a.b", "c", "c.d", "c.e", "h"}
+
+
 def test_definitions_keep_what_defines():
     text = (
         "import math\n%matplotlib inline\nA = (1 << 3) - 1\nB = open('x')\nprint(A)\nfor i in "
