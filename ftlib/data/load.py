@@ -25,7 +25,7 @@ def load_raw(profile=None) -> list[dict]:
     """
     profile = get_profile(profile)
     raw = profile.preparation
-    if raw.dataset == "embedded":
+    if raw.dataset in FOLDERS:
         return load_rows("train", profile)[: raw.rows]
     rows = []
     for row in fetch(raw.dataset, f"train[:{raw.rows}]"):
@@ -44,6 +44,8 @@ def _dataset(profile, split: str) -> str:
     return profile.dataset
 
 
+# What comes with the course, by the name of the dataset: the embedded world, and English.
+FOLDERS = {"embedded": DATA / "rows", "english": DATA / "english" / "rows"}
 # Files beside the rows that are read otherwise.
 NO_ROWS = ("base_text", "messy", "messy_truth", "messy_heldback", "messy_heldback_truth")
 
@@ -60,20 +62,21 @@ def load_rows(split: str, profile: str | Profile | None = None) -> list[dict]:
     "distance_train", with held-out answers to watch, "distance_probe".
 
     Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy
-    files, whose lines are not all rows.
+    files, whose lines are not all rows. English (the profile pocket), every file in
+    data/english/rows but base_text.
     """
     profile = get_profile(profile)
     local = os.environ.get("FTLIB_ROWS")
     if local:
         return read_jsonl(Path(local) / f"{split}.jsonl", check=check_any)
     dataset = _dataset(profile, split)
-    if dataset != "embedded":
+    if dataset not in FOLDERS:
         return hub_rows(dataset, split)
-    file = DATA / "rows" / f"{split}.jsonl"
+    file = FOLDERS[dataset] / f"{split}.jsonl"
     if not file.is_file() or split in NO_ROWS:
         names = {path.stem for path in file.parent.glob("*.jsonl")}
         known = ", ".join(sorted(names.difference(NO_ROWS)))
-        raise DataError(f"the embedded data has no split {split!r}: use {known}")
+        raise DataError(f"the {dataset} data has no split {split!r}: use {known}")
     return read_jsonl(file, check=check_any)
 
 
@@ -88,8 +91,9 @@ def load_base_text(profile: str | Profile | None = None, count: int = 200) -> li
     """Held-out text of the base model's own domain, to measure forgetting."""
     profile = get_profile(profile)
     local = os.environ.get("FTLIB_ROWS")
-    if local or profile.dataset == "embedded":
-        file = Path(local or DATA / "rows") / "base_text.jsonl"
+    if local or profile.dataset in FOLDERS:
+        folder = Path(local) if local else FOLDERS[profile.dataset]
+        file = folder / "base_text.jsonl"
         if not file.is_file():
             raise DataError(f"{file} does not exist: one JSON object with 'text' a line")
         texts = [row["text"] for row in read_jsonl(file, check=_check_base_text)]

@@ -2,9 +2,9 @@
 the same text.
 
 Go's package has no `trim`, and Ollama hands the template its own view of a conversation: `.System`,
-every system message joined, and `.Messages`, where neighbours of one role are joined. The
-start-of-text token is not in these templates: the runtime adds it (`tokenizer.ggml.add_bos_token`),
-and no model was trained on two.
+every system message joined, and `.Messages`, where neighbours of one role are joined. A
+start-of-text token that the runtime adds (`tokenizer.ggml.add_bos_token`) is not in these
+templates: no model was trained on two.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ TEMPLATES = {
         "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n{{ end }}"
         + CHATML
     ),
+    "smollm2": (
+        '{{ if eq .System "" }}<|im_start|>system\n'
+        "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{{ end }}"
+        + CHATML
+    ),
     "qwen-3": CHATML + "<think>\n\n</think>\n\n",  # without thinking, as ftlib trains it
 }
 _STOP = re.compile(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)")
@@ -94,13 +99,14 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """What a tokenizer or a GGUF says of conversations: Jinja, start token, the tokens at which the
-    runtime stops by itself (`eos`), the one that the Jinja writes after an answer (`turn_end`), and
-    all that end an answer (`ends`).
+    """What a tokenizer or a GGUF says of conversations: Jinja, start token and whether the runtime
+    puts it before a prompt, the tokens at which the runtime stops by itself (`eos`), the one that
+    the Jinja writes after an answer (`turn_end`), and all that end an answer (`ends`).
     """
 
     jinja: str | None
     bos: str
+    adds_bos: bool
     eos: tuple[str, ...]
     turn_end: str | None
     ends: tuple[str, ...]
@@ -155,7 +161,15 @@ def _format_of_file(path: str | os.PathLike) -> ChatFormat:
     end = _turn_end(jinja, bos, eos, _markers(reader, tokens))
     # Ollama's engine reads this list, llama.cpp does not: its tokens do not end answers everywhere.
     listed = [tokens[index] for index in _field(reader, EOS_IDS) or [] if index < len(tokens)]
-    return ChatFormat(jinja, bos, eos, end, _ends([*eos, *listed], end, set(tokens)))
+    adds_bos = _field(reader, Keys.Tokenizer.ADD_BOS)
+    return ChatFormat(
+        jinja=jinja,
+        bos=bos,
+        adds_bos=adds_bos is not False,  # where the file is silent, llama.cpp adds it
+        eos=eos,
+        turn_end=end,
+        ends=_ends([*eos, *listed], end, set(tokens)),
+    )
 
 
 def _ends_of_file(reader: GGUFReader, tokens: list[str]) -> tuple[str, ...]:
@@ -184,7 +198,14 @@ def _format_of_tokenizer(tokenizer) -> ChatFormat:
     end = _turn_end(jinja, bos, eos, added)
     # The GGUF that ftlib makes of this tokenizer has both as eos and eot.
     stopping = _distinct([*eos, *([end] if end else [])])
-    return ChatFormat(jinja, bos, stopping, end, _ends(eos, end, tokenizer.get_vocab()))
+    return ChatFormat(
+        jinja=jinja,
+        bos=bos,
+        adds_bos=bool(bos) and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
+        eos=stopping,
+        turn_end=end,
+        ends=_ends(eos, end, tokenizer.get_vocab()),
+    )
 
 
 def chat_format(source) -> ChatFormat:
@@ -212,10 +233,13 @@ def _render(
 
 
 def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
-    """The prompt, without the start token, ready for the assistant's answer."""
+    """The prompt, without the start token where the runtime adds it, ready for the assistant's
+    answer. A marker that begins every turn, as ChatML's, may be called the start token and yet be
+    added by nobody (SmolLM's).
+    """
     eos = form.eos[0] if form.eos else ""
     text = _render(form.jinja or "", form.bos, eos, messages, add_generation_prompt=True)
-    return text.removeprefix(form.bos)
+    return text.removeprefix(form.bos) if form.adds_bos else text
 
 
 def go_template(source: Any) -> str:

@@ -57,8 +57,8 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
     """The tokenizer's part of a GGUF file. `stops`: the ids at which the model's generation_config
     ends generation.
 
-    ExportError for another kind of tokenizer than Llama 3's and Qwen's, ids beyond the vocabulary,
-    or no chat template.
+    ExportError for another kind of tokenizer than Llama 3's, Qwen's and SmolLM's, ids beyond the
+    vocabulary, or no chat template.
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ExportError(
@@ -131,6 +131,8 @@ def _pre_tokenizer(content: dict) -> str:
 def _name_of_split(pre_tokenizer: dict) -> str:
     """llama.cpp's name for a split by a pattern, followed by bytes as letters."""
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    if _is_smollm(steps):
+        return "smollm"
     pattern = ""
     if len(steps) == 2 and steps[0].get("type") == "Split":
         pattern = steps[0].get("pattern", {}).get("Regex", "")
@@ -138,10 +140,20 @@ def _name_of_split(pre_tokenizer: dict) -> str:
     if not pre or not _is_plain_byte_level(steps[1]):
         shown = pattern or " + ".join(step.get("type", "none") for step in steps)
         raise ExportError(
-            f"pre-tokenizer {shown!r} is neither Llama 3's nor Qwen2's: "
+            f"pre-tokenizer {shown!r} is neither Llama 3's, Qwen2's nor SmolLM's: "
             "run llama.cpp's own converter (converter=…)"
         )
     return pre
+
+
+def _is_smollm(steps: list[dict]) -> bool:
+    """Every digit by itself, then GPT-2's split."""
+    if [step.get("type") for step in steps] != ["Digits", "ByteLevel"]:
+        return False
+    digits, byte_level = steps
+    if byte_level.get("add_prefix_space") or not byte_level.get("use_regex"):
+        return False
+    return bool(digits.get("individual_digits"))
 
 
 def _is_plain_byte_level(step: dict) -> bool:

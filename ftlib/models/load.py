@@ -15,7 +15,7 @@ import torch
 
 from ftlib.batches.template import check_tokenizer
 from ftlib.core.errors import LoadError
-from ftlib.core.paths import EMBEDDED, is_path, resolve, stand_in
+from ftlib.core.paths import EMBEDDED, POCKET, is_path, resolve, stand_in
 from ftlib.core.runtime import configure, default_threads
 from ftlib.models.matrices import describe_others
 from ftlib.models.nf4 import fix_4bit_layers
@@ -198,7 +198,8 @@ def load_model(
     from ftlib.core.profiles import get_profile
 
     profile = get_profile(profile)
-    name = resolve(stand_in(str(name_or_path or profile.model), given=name_or_path is not None))
+    wanted = stand_in(str(name_or_path or profile.model), given=name_or_path is not None)
+    name = _prepared(wanted)
     if is_path(name):
         name = str(Path(name).expanduser())
         check_folder(Path(name))
@@ -216,6 +217,15 @@ def load_model(
     if getattr(model, "quantization_method", None):
         _say_unpacked(name, model)
     return _settle_4bit(model, profile.precision), tokenizer
+
+
+def _prepared(name: str) -> str:
+    """The folder or Hub id of a name; pocket's checkpoint is made first, where it is not there."""
+    if name == POCKET:
+        from ftlib.models.pocket import prepare_pocket
+
+        return prepare_pocket()
+    return resolve(name)
 
 
 def _say_unpacked(name: str, model) -> None:
