@@ -73,8 +73,8 @@ from .evaluation.preference import win_rate as win_rate
 from .export.errors import ExportError as ExportError
 from .export.gguf_writer import export_adapter_gguf as export_adapter_gguf
 from .export.gguf_writer import export_gguf as export_gguf
+from .export.go_render import render_go as render_go
 from .export.go_template import go_template as go_template
-from .export.go_template import render_go as render_go
 from .export.llamacpp import quantize_gguf as quantize_gguf
 from .export.modelfile import diagnose_stops as diagnose_stops
 from .export.modelfile import parse_modelfile as parse_modelfile

@@ -9,3 +9,7 @@ class ExportError(ValueError):
 
 class ServingError(ValueError):
     """A server that cannot be reached, started or used, or broke off: the reason and the fix."""
+
+
+class TemplateError(ValueError):
+    """A chat template that cannot be translated or rendered, with the reason and the fix."""

@@ -1,27 +1,25 @@
 """Chat templates for Ollama: its TEMPLATE is a Go template, a tokenizer's is Jinja. They must give
 the same text.
 
-Go's package has no `trim`, and Ollama hands the template its own view of a conversation: `.System`,
-every system message joined, and `.Messages`, where neighbours of one role are joined. A
-start-of-text token that the runtime adds (`tokenizer.ggml.add_bos_token`) is not in these
-templates: no model was trained on two.
+No family is known by name. A format is learnt by what its Jinja writes around marked contents, put
+into Go, and taken only if a hundred random conversations come out equal. A start-of-text token that
+the runtime adds (`tokenizer.ggml.add_bos_token`) is not in these templates: no model was trained on
+two.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gguf import GGUFReader, Keys, TokenType
+from jinja2 import TemplateError as JinjaError
 
-from ftlib.batches.stops import text_after_answer, token_at_start
-from ftlib.export.errors import ExportError
-from ftlib.export.gguf_file import open_gguf
-from ftlib.export.vocabulary import EOS_IDS
+from ftlib.export.chat_format import ChatFormat, chat_format, render_jinja
+from ftlib.export.errors import TemplateError
+from ftlib.export.go_render import render_go
 
 log = logging.getLogger(__name__)
 
@@ -30,373 +28,270 @@ CHATML = (
     "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
     "<|im_start|>assistant\n"
 )
-_LLAMA_TURN = "<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>"
-_LLAMA_ANSWER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
-_DATE = "26 Jul 2024"
-TEMPLATES = {
-    "world": WORLD,
-    "chatml": CHATML,
-    "llama-3": "{{ range .Messages }}" + _LLAMA_TURN + "{{ end }}" + _LLAMA_ANSWER,
-    # A system message later in the conversation moves to the top, where Jinja leaves it in its
-    # place.
-    "llama-3.1": (
-        "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
-        f"Today Date: {_DATE}\n\n"
-        '{{ .System }}<|eot_id|>{{ range .Messages }}{{ if ne .Role "system" }}'
-        + _LLAMA_TURN
-        + "{{ end }}{{ end }}"
-        + _LLAMA_ANSWER
-    ),
-    "qwen-2.5": (
-        '{{ if eq .System "" }}<|im_start|>system\n'
-        "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n{{ end }}"
-        + CHATML
-    ),
-    "smollm2": (
-        '{{ if eq .System "" }}<|im_start|>system\n'
-        "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{{ end }}"
-        + CHATML
-    ),
-    "qwen-3": CHATML + "<think>\n\n</think>\n\n",  # without thinking, as ftlib trains it
-}
-_STOP = re.compile(r"\{\{-?\s*\.(?:Content|Response)\s*-?\}\}\s*(<[^<>{}\s]+>)")
-_BRACKETED = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
-# A dash beside a brace takes the white space on that side of the action away.
-_ACTION = re.compile(r"(?:\s*\{\{-\s|\{\{)\s*(.*?)\s*(?:\s-\}\}\s*|\}\})", re.DOTALL)
-_VARIABLES = re.compile(r"(?:(?:(\$\w+)\s*,\s*)?(\$\w+)\s*:=\s*)?(.*)", re.DOTALL)
-_CONDITION = re.compile(r'(?:(eq|ne)\s+)?(\$\w*)?(?:\.(\w+))?(?:\s+"([^"\\]*)")?')
-# Tokens that end an answer or a document in these families, where a vocabulary has them.
-END_TOKENS = (
-    "<|end|>",
-    "<|eos|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<end_of_turn>",
-    "<turn|>",
+PROVEN_ON = 100  # random conversations
+MARK = "qz{}zq"
+ROLES = ("system", "user", "assistant")
+# Pieces of contents: quotes, braces of both languages, line breaks inside, scripts, digits.
+WORDS = (
+    "Where is it?",
+    "Où est-ce ?",
+    "日本語で",
+    '{"a": [1, 2]}',
+    "{{ .Role }}",
+    "{% set x = 1 %}",
+    'it\'s "so"',
+    "first\n\n  second",
+    "\ttab",
+    "3.14159",
+    "🙂",
+    "system",
+    "assistant:",
+    "\\n",
 )
-_PROBED_ROLES = (
-    ("user",),
-    ("user", "assistant", "user"),
-    ("system", "user"),
-    ("system", "user", "assistant", "user", "assistant", "user"),
-)
-
-
-def _probe(roles: Iterable[str]) -> list[dict]:
-    return [{"role": role, "content": f"Words {i} of the {role}."} for i, role in enumerate(roles)]
-
-
-PROBES = [_probe(roles) for roles in _PROBED_ROLES]
 _FIX = "write one, compare it by render_go(template, messages), and pass it as template="
 
 
-class TemplateError(ValueError):
-    """A chat template that cannot be translated or rendered, with the reason and the fix."""
-
-
 @dataclass(frozen=True)
-class ChatFormat:
-    """What a tokenizer or a GGUF says of conversations: Jinja, start token and whether the runtime
-    puts it before a prompt, the tokens at which the runtime stops by itself (`eos`), the one that
-    the Jinja writes after an answer (`turn_end`), and all that end an answer (`ends`).
+class Turns:
+    """The texts of a chat format: before and after the content of each role's turn, before the
+    first turn where there is no system message, and what opens the answer.
     """
 
-    jinja: str | None
-    bos: str
-    adds_bos: bool
-    eos: tuple[str, ...]
-    turn_end: str | None
-    ends: tuple[str, ...]
-
-
-def _ends(eos: Iterable[str], turn_end: str | None, vocabulary) -> tuple[str, ...]:
-    known = [token for token in END_TOKENS if token in vocabulary]
-    own = [turn_end] if turn_end else []
-    return _distinct([*own, *eos, *known])
-
-
-def _turn_end(jinja: str | None, bos: str, eos: Iterable[str], tokens) -> str | None:
-    """The token that the Jinja writes after an answer."""
-    if not jinja:
-        return None
-    eos_token = next(iter(eos), "")
-
-    def render(messages: list[dict]) -> str:
-        return _render(jinja, bos, eos_token, messages, add_generation_prompt=False)
-
-    return token_at_start(text_after_answer(render) or "", tokens)
-
-
-def _distinct(values: Iterable[str]) -> tuple[str, ...]:
-    """Each value once, in the order in which they first come."""
-    return tuple(dict.fromkeys(values))
-
-
-def _field(reader: GGUFReader, key: str):
-    """A field's value, or None where the file has none of this key."""
-    field = reader.get_field(key)
-    return None if field is None else field.contents()
-
-
-def _token(reader: GGUFReader, key: str, tokens: list[str]) -> str | None:
-    """The token whose id is in a field."""
-    index = _field(reader, key)
-    if index is None or index >= len(tokens):
-        return None
-    return tokens[index]
-
-
-def _format_of_file(path: str | os.PathLike) -> ChatFormat:
-    try:
-        reader = open_gguf(path)
-    except ExportError as error:
-        raise TemplateError(str(error)) from None
-    tokens = _field(reader, Keys.Tokenizer.LIST) or []
-    jinja = _field(reader, Keys.Tokenizer.CHAT_TEMPLATE)
-    bos = _token(reader, Keys.Tokenizer.BOS_ID, tokens) or ""
-    eos = _ends_of_file(reader, tokens)
-    end = _turn_end(jinja, bos, eos, _markers(reader, tokens))
-    # Ollama's engine reads this list, llama.cpp does not: its tokens do not end answers everywhere.
-    listed = [tokens[index] for index in _field(reader, EOS_IDS) or [] if index < len(tokens)]
-    adds_bos = _field(reader, Keys.Tokenizer.ADD_BOS)
-    return ChatFormat(
-        jinja=jinja,
-        bos=bos,
-        adds_bos=adds_bos is not False,  # where the file is silent, llama.cpp adds it
-        eos=eos,
-        turn_end=end,
-        ends=_ends([*eos, *listed], end, set(tokens)),
-    )
-
-
-def _ends_of_file(reader: GGUFReader, tokens: list[str]) -> tuple[str, ...]:
-    """The tokens at which every runtime of this file stops by itself: eos, eot and eom."""
-    keys = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
-    named = [_token(reader, key, tokens) for key in keys]
-    return _distinct(token for token in named if token)
-
-
-def _markers(reader: GGUFReader, tokens: list[str]) -> list[str]:
-    """The tokens that are no ordinary text; where the file has no types of them, those in
-    brackets.
-    """
-    types = _field(reader, Keys.Tokenizer.TOKEN_TYPE)
-    if not types:
-        return [token for token in tokens if _BRACKETED.fullmatch(token)]
-    marked = (TokenType.CONTROL, TokenType.USER_DEFINED)
-    return [token for token, kind in zip(tokens, types, strict=True) if kind in marked]
-
-
-def _format_of_tokenizer(tokenizer) -> ChatFormat:
-    jinja = tokenizer.get_chat_template() if tokenizer.chat_template else None
-    bos = tokenizer.bos_token or ""
-    eos = (tokenizer.eos_token,) if tokenizer.eos_token else ()
-    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-    end = _turn_end(jinja, bos, eos, added)
-    # The GGUF that ftlib makes of this tokenizer has both as eos and eot.
-    stopping = _distinct([*eos, *([end] if end else [])])
-    return ChatFormat(
-        jinja=jinja,
-        bos=bos,
-        adds_bos=bool(bos) and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
-        eos=stopping,
-        turn_end=end,
-        ends=_ends(eos, end, tokenizer.get_vocab()),
-    )
-
-
-def chat_format(source) -> ChatFormat:
-    """The `ChatFormat` of a tokenizer, or of a GGUF file by its path."""
-    if isinstance(source, (str, os.PathLike)):
-        return _format_of_file(source)
-    return _format_of_tokenizer(source)
-
-
-def _render(
-    jinja: str, bos: str, eos: str, messages: list[dict], add_generation_prompt: bool
-) -> str:
-    """A conversation as transformers renders it."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    rendered, _ = render_jinja_template(
-        [messages],
-        chat_template=jinja,
-        add_generation_prompt=add_generation_prompt,
-        bos_token=bos,
-        eos_token=eos,
-        enable_thinking=False,
-    )
-    return rendered[0]
-
-
-def _render_jinja(form: ChatFormat, messages: list[dict]) -> str:
-    """The prompt, without the start token where the runtime adds it, ready for the assistant's
-    answer. A marker that begins every turn, as ChatML's, may be called the start token and yet be
-    added by nobody (SmolLM's).
-    """
-    eos = form.eos[0] if form.eos else ""
-    text = _render(form.jinja or "", form.bos, eos, messages, add_generation_prompt=True)
-    return text.removeprefix(form.bos) if form.adds_bos else text
+    head: str
+    system: tuple[str, str] | None  # None where the Jinja refuses a system message
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+    opening: str
+    in_user: bool = False  # the system message stands in the first user's turn
 
 
 def go_template(source: Any) -> str:
     """The Go template that gives the same prompts as the Jinja of `source`, a tokenizer or a GGUF's
     path.
 
-    Known formats are tried on three conversations, with and without system prompt, of one and
-    several turns; the one whose every text is equal is returned. Jinja that trims contents
-    (Llama-3) is equal for contents without outer whitespace. A date that the Jinja takes from the
-    clock is frozen. TemplateError where none fits.
+    What the Jinja writes around marked contents, with and without a system message, is put into
+    Go, and taken if it gives the Jinja's text for a hundred random conversations of one to seven
+    turns. Contents have no outer white space there: where the Jinja trims them (Llama 3), Ollama
+    does not, which is said. A date that the Jinja takes from the clock is frozen. Where the Jinja
+    writes a system message only at the beginning, Go writes every one there. TemplateError where no
+    Go template was found, with the first text that differs.
     """
-    from jinja2 import TemplateError as JinjaError
-
     form = chat_format(source)
     if not form.jinja:
         raise TemplateError(
             "there is no chat template: use the -Instruct tokenizer or set tokenizer.chat_template"
         )
     try:
-        wanted = [_render_jinja(form, messages) for messages in PROBES]
+        turns = _learnt(form)
     except JinjaError as error:
         raise TemplateError(
             f"the chat template refuses a plain conversation ({error}): {_FIX}"
         ) from None
-    found = re.search(r"^Today Date: (.+)$", wanted[0], re.M)
-    date = found[1] if found else ""
-    for name, template in TEMPLATES.items():
-        dated = template.replace(_DATE, date) if date else template
-        if [render_go(dated, messages) for messages in PROBES] == wanted:
-            if "strftime_now" in form.jinja and dated != template:
-                log.info("TEMPLATE %s: the date is frozen at %s", name, date)
-            return dated
-    raise TemplateError(
-        f"no known Go template ({', '.join(TEMPLATES)}) gives this chat template's text "
-        f"{wanted[-1]!r}: {_FIX}"
+    different = ""
+    for make, system in _ways(turns):
+        template = make(turns)
+        found = _first_difference(form, template, _conversations(system))
+        if not found:
+            _say_what_differs(form, turns)
+            return template
+        different = different or found
+    raise TemplateError(f"no Go template was found for this chat template: {different}; {_FIX}")
+
+
+# --- learning a format ----------------------------------------------------------------------------
+def _pieces(form: ChatFormat, roles: Iterable[str], answer: bool = True) -> list[str]:
+    """What stands before, between and after the contents of a conversation of these roles."""
+    roles = list(roles)
+    marks = [MARK.format(i) for i in range(len(roles))]
+    messages = [{"role": role, "content": m} for role, m in zip(roles, marks, strict=True)]
+    text = render_jinja(form, messages, answer)
+    pieces = []
+    for role, mark in zip(roles, marks, strict=True):
+        before, found, text = text.partition(mark)
+        if not found or mark in text:
+            raise TemplateError(
+                f"the chat template does not write the content of the {role}'s turn once and in "
+                f"its place: {_FIX}"
+            )
+        pieces.append(before)
+    return [*pieces, text]
+
+
+def _learnt(form: ChatFormat) -> Turns:
+    """The texts around each role's contents."""
+    first, last = _pieces(form, ["user"])
+    _, to_answer, to_user, _ = _pieces(form, ["user", "assistant", "user"])
+    after_user = _pieces(form, ["user"], answer=False)[-1]
+    if not (to_answer.startswith(after_user) and last.startswith(after_user)):
+        after_user = _common_prefix(to_answer, last)
+    after_answer = _pieces(form, ["user", "assistant"], answer=False)[-1]
+    before_user = to_user.removeprefix(after_answer)
+    if not (to_user.startswith(after_answer) and first.endswith(before_user)):
+        before_user = _common_suffix(first, to_user)
+        after_answer = to_user.removesuffix(before_user)
+    head = first.removesuffix(before_user)
+    system, in_user = _learnt_system(form, before_user)
+    return Turns(
+        head=head,
+        system=system,
+        user=(before_user, after_user),
+        assistant=(to_answer.removeprefix(after_user), after_answer),
+        opening=last.removeprefix(after_user),
+        in_user=in_user,
     )
 
 
-def template_stops(template: str) -> tuple[str, ...]:
-    """The tokens that a Go template puts after a message or answer: what the model writes to end
-    its turn.
+def _learnt_system(form: ChatFormat, before_user: str) -> tuple[tuple[str, str] | None, bool]:
+    """(the texts around a system message or None, whether it stands in the first user's turn)."""
+    try:
+        before, between, _ = _pieces(form, ["system", "user"])
+    except (JinjaError, TemplateError):
+        return None, False
+    if between.endswith(before_user):
+        return (before, between.removesuffix(before_user)), False
+    return (before, between), True
+
+
+def _common_prefix(a: str, b: str) -> str:
+    length = 0
+    while length < min(len(a), len(b)) and a[length] == b[length]:
+        length += 1
+    return a[:length]
+
+
+def _common_suffix(a: str, b: str) -> str:
+    return _common_prefix(a[::-1], b[::-1])[::-1]
+
+
+# --- writing it in Go -----------------------------------------------------------------------------
+def _ways(turns: Turns) -> list[tuple[Callable[[Turns], str], str]]:
+    """(what writes the Go template, where system messages may stand in conversations of its
+    proof).
     """
-    return _distinct(_STOP.findall(template))
+    if turns.system is None:
+        return [(_without_system, "nowhere")]
+    if turns.in_user:
+        return [(_system_in_user, "first")]
+    return [
+        (_system_in_place, "anywhere"),
+        (_system_in_place, "after a first"),
+        (_system_first, "first"),
+        (_system_in_place, "first"),
+    ]
 
 
-def render_go(template: str, messages: list[dict]) -> str:
-    """The prompt that Ollama makes of `messages` ({"role", "content"}) with this template, before
-    tokenisation.
+def _system_in_place(turns: Turns) -> str:
+    """Every system message is a turn like the others."""
+    head = f'{{{{ if eq .System "" }}}}{turns.head}{{{{ end }}}}' if turns.head else ""
+    return head + _range(turns, ROLES) + turns.opening
 
-    The subset of Go's text/template that chat templates use: fields such as `.System` and `.Role`,
-    `range`, `if`, `else`, `else if`, the conditions `.Field`, `eq .Field "text"`, `ne .Field
-    "text"`, white space trimmed by `{{-` and `-}}`, and variables: `range $i, $m := .Messages`,
-    `$m.Role`, and `$` for what the template was given. TemplateError names anything else.
+
+def _system_first(turns: Turns) -> str:
+    """All system messages stand at the beginning."""
+    return _head(turns) + _range(turns, ROLES[1:]) + turns.opening
+
+
+def _system_in_user(turns: Turns) -> str:
+    """As `_system_first`, and the first user's turn has been opened before the system message. With
+    one, `.Messages` begins with it, so that the user's is the message of index 1.
     """
-    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
-    joined: list[dict] = []
-    for message in messages:
-        if joined and joined[-1]["Role"] == message["role"]:
-            joined[-1]["Content"] += "\n\n" + message["content"]
-        else:
-            joined.append({"Role": message["role"], "Content": message["content"]})
-    # The text before, between and after the actions is at the even places.
-    nodes, closer = _block(enumerate(_ACTION.split(template)))
-    if closer:
-        raise TemplateError(f"{{{{ {closer} }}}} without its range or if")
-    given = {"System": system, "Messages": joined}
-    return _run(nodes, given, {"$": given})
+    before, after = turns.user
+    opened = f"{{{{ if ne $i 1 }}}}{before}{{{{ end }}}}"
+    user = f'{{{{ if eq .Role "user" }}}}{opened}{{{{ .Content }}}}{after}'
+    before, after = turns.assistant
+    answer = f'{{{{ else if eq .Role "assistant" }}}}{before}{{{{ .Content }}}}{after}'
+    loop = f"{{{{ range $i, $m := .Messages }}}}{user}{answer}{{{{ end }}}}{{{{ end }}}}"
+    return _head(turns) + loop + turns.opening
 
 
-def _block(parts: Iterator[tuple[int, str]]) -> tuple[list, str]:
-    """Nodes up to `else` or `end`, and the action that closed the block. A node is text, (action,)
-    or (action, body, other).
+def _without_system(turns: Turns) -> str:
+    return turns.head + _range(turns, ROLES[1:]) + turns.opening
+
+
+def _head(turns: Turns) -> str:
+    """What stands before the first turn, with the system message if there is one."""
+    assert turns.system is not None
+    before, after = turns.system
+    with_system = f"{before}{{{{ .System }}}}{after}"
+    if turns.head == before + after:
+        return with_system
+    other = f"{{{{ else }}}}{turns.head}" if turns.head else ""
+    return f"{{{{ if .System }}}}{with_system}{other}{{{{ end }}}}"
+
+
+def _range(turns: Turns, roles: Iterable[str]) -> str:
+    """The loop over the messages of these roles: one text with `{{ .Role }}` where the turns differ
+    in the role's name alone, else a branch a role.
     """
-    nodes: list = []
-    for index, part in parts:
-        word = part.partition(" ")[0]
-        if index % 2 == 0:
-            nodes.append(part)
-        elif word in ("end", "else"):
-            return nodes, part
-        elif word in ("range", "if"):
-            nodes.append(_branch(part, parts))
-        else:
-            nodes.append((part,))
-    return nodes, ""
+    around: dict[str, tuple[str, str]] = {role: getattr(turns, role) for role in roles}
+    alike = set()
+    for role, (before, after) in around.items():
+        alike.add((before.replace(role, "{{ .Role }}", 1), after))
+    if len(alike) == 1:
+        before, after = alike.pop()
+        turn = f"{before}{{{{ .Content }}}}{after}"
+        if "system" not in around:
+            turn = f'{{{{ if ne .Role "system" }}}}{turn}{{{{ end }}}}'
+        return f"{{{{ range .Messages }}}}{turn}{{{{ end }}}}"
+    branches = []
+    for role, (before, after) in around.items():
+        branches.append(f'if eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}')
+    chain = "{{ " + "{{ else ".join(branches) + "{{ end }}"
+    return f"{{{{ range .Messages }}}}{chain}{{{{ end }}}}"
 
 
-def _branch(action: str, parts: Iterator[tuple[int, str]]) -> tuple[str, list, list]:
-    body, closer = _block(parts)
-    if closer.startswith("else if "):
-        # The `end` of the inner if closes this one too.
-        inner = _branch(closer.removeprefix("else "), parts)
-        return action, body, [inner]
-    other: list = []
-    if closer == "else":
-        other, closer = _block(parts)
-    if closer != "end":
-        raise TemplateError(f"{{{{ {action} }}}} has no {{{{ end }}}}")
-    return action, body, other
+# --- the proof ------------------------------------------------------------------------------------
+def _conversations(system: str) -> list[list[dict]]:
+    """Random conversations, the same ones each time, of one to seven turns of user and assistant,
+    the user last. System messages stand "nowhere"; "first", in half of them; also before some later
+    turns, but only where one stands "after a first"; or "anywhere".
+    """
+    drawn = random.Random(0)
+    conversations = []
+    for _ in range(PROVEN_ON):
+        messages = []
+        if system != "nowhere" and drawn.random() < 0.5:
+            messages.append({"role": "system", "content": _content(drawn)})
+        later = system == "anywhere" or (system == "after a first" and bool(messages))
+        for i in range(drawn.choice((1, 3, 5, 7))):
+            before_a_question = i > 0 and i % 2 == 0
+            if later and before_a_question and drawn.random() < 0.2:
+                messages.append({"role": "system", "content": _content(drawn)})
+            messages.append({"role": ROLES[1 + i % 2], "content": _content(drawn)})
+        conversations.append(messages)
+    return conversations
 
 
-def _run(nodes: list, dot: dict, variables: dict) -> str:
-    """The text of the nodes, where `dot` holds the fields and `variables` what is named with $."""
-    out = []
-    for node in nodes:
-        if isinstance(node, str):
-            out.append(node)
-        elif len(node) == 1:
-            out.append(str(_value(node[0], dot, variables)))
-        else:
-            out.append(_run_branch(node, dot, variables))
-    return "".join(out)
+def _content(drawn: random.Random) -> str:
+    words = drawn.choices(WORDS, k=drawn.randint(1, 4))
+    return drawn.choice((" ", "\n", ", ")).join(words).strip()
 
 
-def _run_branch(node: tuple[str, list, list], dot: dict, variables: dict) -> str:
-    action, body, other = node
-    word, _, expression = action.partition(" ")
-    index_name = item_name = None
-    named = _VARIABLES.fullmatch(expression.strip())
-    if word == "range" and named:
-        index_name, item_name, expression = named.groups()
-    value = _value(expression, dot, variables)
-    if not value:
-        return _run(other, dot, variables)
-    if word != "range":
-        return _run(body, dot, variables)
-    out = []
-    for i, item in enumerate(value):
-        inside = dict(variables)
-        inside.update({name: v for name, v in ((index_name, i), (item_name, item)) if name})
-        out.append(_run(body, item, inside))
-    return "".join(out)
+def _first_difference(form: ChatFormat, template: str, conversations: list[list[dict]]) -> str:
+    """Where Jinja and Go give different texts, in words; empty where they never do. A conversation
+    that the Jinja refuses is left out: nothing is trained on it.
+    """
+    for messages in conversations:
+        try:
+            wanted = render_jinja(form, messages)
+        except JinjaError:
+            continue
+        given = render_go(template, messages)
+        if given != wanted:
+            at = len(_common_prefix(given, wanted))
+            return (
+                f"it writes {wanted[max(0, at - 20) : at + 40]!r}, where Go gives "
+                f"{given[max(0, at - 20) : at + 40]!r}"
+            )
+    return ""
 
 
-def _value(expression: str, dot: dict, variables: dict):
-    """The value of a field or a variable, or whether a comparison holds."""
-    found = _CONDITION.fullmatch(expression)
-    operator, variable, field, text = found.groups() if found else (None, None, None, None)
-    if not _fits(operator, variable, field, text, dot, variables):
-        fields = ", ".join("." + name for name in dot)
-        raise TemplateError(
-            f"{{{{ {expression} }}}} is outside the subset of Go templates that render_go knows, "
-            f"or no field of {fields}"
-        )
-    value = variables[variable] if variable else dot
-    if field:
-        value = value[field]
-    if operator is None:
-        return value
-    return value == text if operator == "eq" else value != text
-
-
-def _fits(operator, variable, field, text, dot: dict, variables: dict) -> bool:
-    """A comparison has a text to compare with, a plain value has none; and the value is there."""
-    if (operator is None) != (text is None) or not (variable or field):
-        return False
-    if variable and variable not in variables:
-        return False
-    holder = variables[variable] if variable else dot
-    return field is None or (isinstance(holder, dict) and field in holder)
+def _say_what_differs(form: ChatFormat, turns: Turns) -> None:
+    """What a user of the Go template should know of: a frozen date, white space, no system."""
+    if "strftime_now" in (form.jinja or ""):
+        log.info("the chat template asks the clock: in TEMPLATE the date is frozen at today's")
+    spaced = render_jinja(form, [{"role": "user", "content": f" {MARK} "}])
+    if f" {MARK} " not in spaced:
+        log.info("the chat template trims white space around contents, Ollama does not")
+    if turns.system is None:
+        log.warning("the chat template takes no system message: Ollama leaves one out")

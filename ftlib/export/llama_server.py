@@ -17,8 +17,8 @@ from pathlib import Path
 import httpx
 
 from ftlib.export import llama_probe
-from ftlib.export.errors import ServingError
-from ftlib.export.go_template import TemplateError, render_go
+from ftlib.export.errors import ServingError, TemplateError
+from ftlib.export.go_render import render_go
 from ftlib.export.modelfile import Modelfile
 from ftlib.export.server import LLAMA_CPP, SAMPLING, Reply, Server, all_stops
 

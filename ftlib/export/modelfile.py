@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.core.atomic import replacing
 from ftlib.core.checks import check_positive_integer
-from ftlib.export.go_template import chat_format, go_template, template_stops
+from ftlib.export.chat_format import chat_format
+from ftlib.export.go_render import template_stops
+from ftlib.export.go_template import go_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

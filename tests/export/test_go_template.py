@@ -1,5 +1,5 @@
-"""Go templates: the text of each equals the Jinja's, on conversations of every shape; others are
-refused.
+"""Go templates: the text of each equals the Jinja's, on conversations of every shape; what cannot
+be said in Go is refused.
 """
 
 from importlib.util import find_spec
@@ -9,15 +9,13 @@ import pytest
 from conftest import CHATML, EMBEDDED, LLAMA3, PLAIN, byte_tokenizer, unmarked
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import TemplateError as JinjaError
 
-from ftlib.export.go_template import (
-    TEMPLATES,
-    TemplateError,
-    chat_format,
-    go_template,
-    render_go,
-    template_stops,
-)
+from ftlib.export import go_template as translating
+from ftlib.export.chat_format import chat_format
+from ftlib.export.errors import TemplateError
+from ftlib.export.go_render import render_go, template_stops
+from ftlib.export.go_template import WORLD, go_template
 
 HUB = (
     Path(find_spec("trl").origin).parent / "chat_templates"
@@ -49,24 +47,66 @@ def embedded():
     return AutoTokenizer.from_pretrained(EMBEDDED)
 
 
+SMOLLM = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CHATML_GO = translating.CHATML
+_LLAMA_TURN = "<|start_header_id|>{{ .Role }}<|end_header_id|>\n\n{{ .Content }}<|eot_id|>"
+_LLAMA_ANSWER = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+# (what makes the tokenizer, its Go template written by hand)
 FAMILIES = {
-    "world": embedded,
-    "chatml": lambda: byte_tokenizer(CHATML),
-    "llama-3": lambda: hub("llama3"),
-    "llama-3.1": lambda: hub("llama3_1"),
-    "qwen-2.5": lambda: hub("qwen2_5"),
-    "qwen-3": lambda: hub("qwen3"),
+    "world": (embedded, WORLD),
+    "chatml": (lambda: byte_tokenizer(CHATML), CHATML_GO),
+    "llama-3": (
+        lambda: hub("llama3"),
+        "{{ range .Messages }}" + _LLAMA_TURN + "{{ end }}" + _LLAMA_ANSWER,
+    ),
+    "llama-3.1": (
+        lambda: hub("llama3_1"),
+        "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+        "Today Date: 26 Jul 2024\n\n{{ .System }}<|eot_id|>"
+        '{{ range .Messages }}{{ if ne .Role "system" }}'
+        + _LLAMA_TURN
+        + "{{ end }}{{ end }}"
+        + _LLAMA_ANSWER,
+    ),
+    "qwen-2.5": (
+        lambda: hub("qwen2_5"),
+        '{{ if eq .System "" }}<|im_start|>system\n'
+        "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n{{ end }}"
+        + CHATML_GO,
+    ),
+    "smollm2": (
+        lambda: tokenizer(SMOLLM),
+        '{{ if eq .System "" }}<|im_start|>system\n'
+        "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n{{ end }}"
+        + CHATML_GO,
+    ),
+    "qwen-3": (lambda: hub("qwen3"), CHATML_GO + "<think>\n\n</think>\n\n"),
+    "gemma-3": (
+        lambda: hub("gemma3"),
+        "{{ if .System }}<start_of_turn>user\n{{ .System }}\n\n{{ end }}"
+        '{{ range $i, $m := .Messages }}{{ if eq .Role "user" }}'
+        "{{ if ne $i 1 }}<start_of_turn>user\n{{ end }}{{ .Content }}<end_of_turn>\n"
+        '{{ else if eq .Role "assistant" }}<start_of_turn>model\n{{ .Content }}<end_of_turn>\n'
+        "{{ end }}{{ end }}<start_of_turn>model\n",
+    ),
 }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recognised_and_equal(family):
-    """The named template is found; with and without system prompt, of one to three turns, Go and
-    Jinja give the same text.
+def test_learnt_and_equal(family):
+    """What is learnt of a family is what one would write by hand; with and without system prompt,
+    of one to five turns, Go and Jinja give the same text.
     """
-    tok = FAMILIES[family]()
+    make, by_hand = FAMILIES[family]
+    tok = make()
     template = go_template(tok)
-    assert template == TEMPLATES[family]
+    assert template == by_hand
     contents = [
         "Où est-ce?",
         "a\n\nb {{ .Role }} {% x %}",
@@ -96,76 +136,84 @@ def test_any_content(contents, system):
         {"role": ("user", "assistant")[i % 2], "content": c}
         for i, c in enumerate(contents[: len(contents) - 1 + len(contents) % 2])
     ]
-    for tok, family in CACHED:
-        assert render_go(TEMPLATES[family], messages) == jinja_text(tok, messages)
+    for tok, template in CACHED:
+        assert render_go(template, messages) == jinja_text(tok, messages)
 
 
 CACHED = [
-    (tokenizer(unmarked(CHATML)), "chatml"),
-    (hub("llama3_1"), "llama-3.1"),
-    (hub("qwen2_5"), "qwen-2.5"),
+    (tokenizer(unmarked(CHATML)), CHATML_GO),
+    (hub("llama3_1"), FAMILIES["llama-3.1"][1]),
+    (hub("qwen2_5"), FAMILIES["qwen-2.5"][1]),
+    (hub("gemma3"), FAMILIES["gemma-3"][1]),
 ]
+REAL = sorted(path.stem for path in HUB.glob("*.jinja") if "training" not in path.stem)
+# Their contents are lists of parts, text among pictures: a text alone they write letter by letter.
+OF_PARTS = {"idefics3", "llava_next", "smolvlm"}
 
 
-def test_what_ollama_joins():
-    """Ollama joins neighbours of one role, and all system messages in .System: by hand from its
-    collate().
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_models_template(name):
+    """Every template that TRL ships is put into Go, the prompt equal; those of many parts are
+    refused.
     """
-    messages = [
-        {"role": r, "content": c}
-        for r, c in (("system", "A"), ("user", "b"), ("user", "c"), ("system", "D"))
-    ]
-    assert render_go(
-        "{{ .System }}|{{ range .Messages }}[{{ .Role }}:{{ .Content }}]{{ end }}", messages
-    ) == ("A\n\nD|[system:A][user:b\n\nc][system:D]")
+    tok = hub(name)
+    if name in OF_PARTS:
+        with pytest.raises(TemplateError, match="content of the user's turn"):
+            go_template(tok)
+        return
+    template = go_template(tok)
+    for roles in (["user"], ["user", "assistant", "user"], ["system", "user", "assistant", "user"]):
+        messages = [{"role": role, "content": f"The {role} says so."} for role in roles]
+        try:
+            wanted = jinja_text(tok, messages)
+        except JinjaError:  # Gemma takes no system message
+            assert roles[0] == "system"
+            continue
+        assert render_go(template, messages) == wanted
+    assert template_stops(template) or name.startswith("glm")
 
 
-def test_go_syntax_by_hand():
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
-    template = (
-        '{{ range .Messages }}{{ if eq .Role "user" }}U'
-        '{{ else if eq .Role "tool" }}T{{ else }}A{{ end }}{{ end }}'
-    )
-    assert render_go(template, messages) == "UA"
-    assert (
-        render_go('{{ if .System }}s{{ else }}n{{ end }}{{if ne .System ""}}s{{end}}.', messages)
-        == "n."
-    )
-
-
-@pytest.mark.parametrize(
-    "template, word",
-    [
-        ("{{ .Nothing }}", "Nothing"),
-        ("{{ trim .System }}", "trim"),
-        ("{{ $m.Role }}", "outside the subset"),
-        ("{{-.System }}", "outside the subset"),
-        ("{{ if .System }}x", "end"),
-        ("x{{ end }}", "without"),
-        ("{{ range .Messages }}{{ .System }}{{ end }}", "System"),
-        ('{{ if .System "x" }}{{ end }}', "subset"),
-    ],
+# Adds a sign where a content asks, which no text around contents can say.
+BY_CONTENT = unmarked(CHATML).replace(
+    "m['content']", "m['content'] ~ ('!' if '?' in m['content'] else '')"
 )
-def test_outside_the_subset(template, word):
-    with pytest.raises(TemplateError, match=word):
-        render_go(template, [{"role": "user", "content": "x"}])
 
 
-def test_unknown_templates_say_what_to_do():
-    """Another format, no template, and one that refuses system prompts (Gemma's)."""
-    with pytest.raises(TemplateError, match="pass it as template="):
-        go_template(
-            tokenizer("{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}")
-        )
+def test_what_is_refused_says_what_to_do():
+    """A text that depends on what the contents say, no template, a Jinja that refuses."""
+    with pytest.raises(TemplateError, match=r"it writes '.*!.*, where Go gives.*pass it as"):
+        go_template(tokenizer(BY_CONTENT))
     with pytest.raises(TemplateError, match="-Instruct"):
         go_template(byte_tokenizer(None))
+    refuses = "{{ raise_exception('no') }}"
     with pytest.raises(TemplateError, match=r"refuses a plain conversation.*template="):
-        go_template(hub("gemma"))
+        go_template(tokenizer(refuses))
 
 
-def test_one_changed_letter_is_another_template():
-    with pytest.raises(TemplateError):
-        go_template(tokenizer(unmarked(CHATML).replace("assistant\n'", "assistant:'")))
+def test_a_format_of_nobodys_is_learnt():
+    """Turns with other brackets, an opening unlike an answer's turn."""
+    jinja = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}|{% endfor %}"
+        "{% if add_generation_prompt %}[assistant now]{% endif %}"
+    )
+    assert go_template(tokenizer(jinja)) == (
+        "{{ range .Messages }}[{{ .Role }}]{{ .Content }}|{{ end }}[assistant now]"
+    )
+    assert ":" in go_template(tokenizer(unmarked(CHATML).replace("assistant\n'", "assistant:'")))
+
+
+def test_without_system_messages(caplog):
+    """Gemma's Jinja refuses them; Go cannot, so it is said."""
+    template = go_template(hub("gemma"))
+    assert ".System" not in template and "takes no system message" in caplog.text
+    asked = [{"role": "user", "content": "Hi"}]
+    assert render_go(template, asked) == jinja_text(hub("gemma"), asked)
+
+
+def test_trimmed_contents_are_said(caplog):
+    with caplog.at_level("INFO", "ftlib"):
+        go_template(hub("llama3"))
+    assert "trims white space" in caplog.text
 
 
 def test_the_date_of_llama_3_2_is_frozen(caplog):
@@ -176,17 +224,6 @@ def test_the_date_of_llama_3_2_is_frozen(caplog):
     assert (
         render_go(template, messages) == jinja_text(hub("llama3_2"), messages)
         and "frozen" in caplog.text
-    )
-
-
-def test_stops():
-    assert template_stops(TEMPLATES["world"]) == ("<|end|>",)
-    assert template_stops(TEMPLATES["llama-3.1"]) == ("<|eot_id|>",) and template_stops(
-        TEMPLATES["qwen-3"]
-    ) == ("<|im_end|>",)
-    assert (
-        template_stops("{{ .Prompt }} {{ .Response }}\n<end_of_turn>") == ("<end_of_turn>",)
-        and template_stops("{{ .Content }}") == ()
     )
 
 
@@ -206,29 +243,3 @@ def test_a_damaged_gguf_is_named(tmp_path):
         (tmp_path / "x.gguf").write_bytes(content)
         with pytest.raises(TemplateError, match=r"x\.gguf.*export it again|no chat template"):
             go_template(tmp_path / "x.gguf")
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{- range .Messages -}} <|{{ .Role }}|>{{ .Content -}} <|end|>\n{{- end }}"
-        " {{- $.System }}",
-        "{{ range $i, $m := .Messages }}<|{{ $m.Role }}|>{{ $m.Content }}<|end|>{{ end }}"
-        "{{ .System }}",
-        "{{range $m := .Messages}}<|{{$m.Role}}|>{{.Content}}<|end|>{{end}}{{$.System}}",
-    ],
-)
-def test_white_space_trimmed_and_variables(template):
-    """As Go's text/template does it: a dash beside a brace takes the white space on its side; in a
-    range `$i` and `$m` are the index and the item, and `$` is what the template was given.
-    """
-    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
-    assert render_go(template, messages) == "<|system|>S<|end|><|user|>U<|end|>S"
-
-
-def test_the_index_of_a_range_and_a_condition_on_a_variable():
-    template = (
-        '{{ range $i, $m := .Messages }}{{ $i }}{{ if eq $m.Role "user" }}!{{ end }}{{ end }}'
-    )
-    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
-    assert render_go(template, messages) == "01!"

@@ -7,7 +7,8 @@ from conftest import CHATML, GEMMA, byte_tokenizer, gemma_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlib.export.go_template import TEMPLATES, TemplateError
+from ftlib.export.errors import TemplateError
+from ftlib.export.go_template import CHATML as GO_CHATML
 from ftlib.export.modelfile import (
     PARAMETERS,
     Modelfile,
@@ -151,7 +152,7 @@ def test_written_by_hand(gguf_file):
         "PARAMETER temperature 0\nPARAMETER use_mmap true\nPARAMETER top_p 0.9\n"
     )
     read = parse_modelfile(path)
-    assert read.path(read.base, path.parent) == gguf_file and read.template == TEMPLATES["chatml"]
+    assert read.path(read.base, path.parent) == gguf_file and read.template == GO_CHATML
     elsewhere = write_modelfile(
         gguf_file.parent / "sub" / "Modelfile", gguf_file, tokenizer=byte_tokenizer(CHATML)
     )
@@ -303,7 +304,7 @@ def test_from_the_gguf_alone(tmp_path):
         template=jinja,
     )
     read = parse_modelfile(write_modelfile(tmp_path / "Modelfile", file))
-    assert read.template == TEMPLATES["chatml"] and read.parameters == {
+    assert read.template == GO_CHATML and read.parameters == {
         "num_ctx": 4096,
         "stop": ["<|im_end|>", "<|endoftext|>", "<|eot_id|>"],
     }
@@ -317,7 +318,7 @@ def test_diagnosis(tmp_path):
     eos, so the runtime stops there.
     """
     file = vocabulary(tmp_path / "v.gguf", ["<|im_end|>", "<|endoftext|>", "a"], eos=1)
-    modelfile = Modelfile(str(file), template=TEMPLATES["chatml"], parameters={"num_ctx": 64})
+    modelfile = Modelfile(str(file), template=GO_CHATML, parameters={"num_ctx": 64})
     found = {stop.token: stop for stop in diagnose_stops(file, modelfile)}
     assert found.keys() == {"<|im_end|>", "<|endoftext|>"}
     assert (

@@ -15,7 +15,7 @@ pytest.importorskip("ollama", reason="needs the extra `export`")
 from ollama_stand_in import StandIn
 
 from ftlib.export import llama_probe, serving
-from ftlib.export.go_template import CHATML, TEMPLATES
+from ftlib.export.go_template import CHATML, WORLD
 from ftlib.export.llama_probe import Probe
 from ftlib.export.modelfile import ModelfileError, write_modelfile
 from ftlib.export.serving import (
@@ -44,7 +44,7 @@ def modelfile(tmp_path) -> Path:
     (tmp_path / "a.gguf").write_bytes(b"GGUF adapter")
     path = tmp_path / "Modelfile"
     path.write_text(
-        f'FROM ./m.gguf\nADAPTER ./a.gguf\nTEMPLATE "{TEMPLATES["world"]}"\n'
+        f'FROM ./m.gguf\nADAPTER ./a.gguf\nTEMPLATE "{WORLD}"\n'
         "SYSTEM Be brief.\nPARAMETER num_ctx 512\n"
         'PARAMETER stop "<|end|>"\nPARAMETER temperature 0\n'
     )
@@ -55,7 +55,7 @@ def test_create_sends_what_the_modelfile_says(ollama, modelfile, caplog):
     with caplog.at_level("INFO", "ftlib"), serve(modelfile, "my-model:q4") as server:
         assert server.runtime == "ollama" and server.base_url == f"{ollama.url}/v1"
     asked = ollama.models["my-model:q4"]
-    assert asked["system"] == "Be brief." and asked["template"] == TEMPLATES["world"]
+    assert asked["system"] == "Be brief." and asked["template"] == WORLD
     assert asked["parameters"] == {"num_ctx": 512, "stop": ["<|end|>"], "temperature": 0}
     assert ollama.blobs[asked["files"]["m.gguf"]] == modelfile.with_name("m.gguf").read_bytes()
     assert ollama.blobs[asked["adapters"]["a.gguf"]] == b"GGUF adapter"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ftlib.course.exercise import Exercise, Wrong
-from ftlib.export.go_template import WORLD, render_go
+from ftlib.export.go_render import render_go
+from ftlib.export.go_template import WORLD
 
 
 def ollama_prompt(render, messages: list[dict]) -> str:
