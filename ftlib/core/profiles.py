@@ -128,6 +128,9 @@ class Profile:
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
+    run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
+    # Whether an experiment without a record runs all its arms in the notebook; else it says so.
+    runs_unrecorded: bool = True
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
     # drops.
     methods: tuple[str, ...] = (
@@ -145,6 +148,11 @@ class Profile:
     preparation: Preparation = Preparation()
     preference: Preference = Preference()
     export: Export = Export()
+
+    @property
+    def live_seeds(self) -> tuple[int, ...]:
+        """Of an experiment without a record, in the notebook: none where runs take minutes."""
+        return self.seeds if self.runs_unrecorded else ()
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -198,6 +206,8 @@ PROFILES = {
         eval_examples=40,
         download_gb=0.0,
         full_finetuning=True,
+        run_gb=4.0,
+        runs_unrecorded=False,
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,

@@ -13,6 +13,8 @@ from typing import cast
 
 import torch
 
+from ftlib.core.machine import available_memory
+
 
 def _one(function: Callable, seed, pipe, index: int) -> None:
     """In a child: one run in one thread; sends (index, value, error) to the parent.
@@ -29,8 +31,9 @@ def _one(function: Callable, seed, pipe, index: int) -> None:
         pipe.close()
 
 
-def workers() -> int:
-    """How many runs go side by side: one a core on a CPU under Linux, else one.
+def workers(gb_each: float = 0.0) -> int:
+    """How many runs go side by side: one a core on a CPU under Linux, else one; fewer where each
+    needs `gb_each` GB of memory and less is free.
 
     `FTLIB_WORKERS` overrides.
     """
@@ -39,18 +42,23 @@ def workers() -> int:
         return max(1, int(wanted))
     if sys.platform != "linux" or torch.cuda.is_available():
         return 1
-    return len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    free = available_memory()
+    if not gb_each or free is None:
+        return cores
+    return max(1, min(cores, int(free / (gb_each * 1e9))))
 
 
-def over_seeds(function: Callable, seeds: Iterable) -> list:
+def over_seeds(function: Callable, seeds: Iterable, gb_each: float = 0.0) -> list:
     """`[function(seed) for seed in seeds]`, each in its own process where there is no GPU.
 
     The processes are forked and have one thread. A small model keeps one core busy but not two:
     side by side, n runs take about n/cores of the time. What `function` returns must be picklable:
-    numbers and arrays rather than models. RuntimeError if a run fails.
+    numbers and arrays rather than models. `gb_each`: memory that a run needs. RuntimeError if a run
+    fails.
     """
     seeds = list(seeds)
-    count = workers()
+    count = workers(gb_each)
     if count == 1 or len(seeds) == 1:
         return [function(seed) for seed in seeds]
     gc.collect()

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from ftlib.core import seeds
 from ftlib.core.seeds import over_seeds, workers
 
 
@@ -15,6 +16,16 @@ def test_results_come_in_the_order_of_the_seeds(count, monkeypatch):
         and over_seeds(lambda seed: seed**2, [3, 1, 2]) == [9, 1, 4]
         and over_seeds(abs, []) == []
     )
+
+
+def test_fewer_runs_go_side_by_side_where_memory_is_short(monkeypatch):
+    """10 GB are free: two runs of 4 GB fit, one of 6, and one of 40 runs all the same."""
+    monkeypatch.delenv("FTLIB_WORKERS", raising=False)
+    monkeypatch.setattr(seeds.os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(seeds, "available_memory", lambda: 10 * 10**9)
+    assert [workers(gb) for gb in (0.0, 0.5, 4.0, 6.0, 40.0)] == [8, 8, 2, 1, 1]
+    monkeypatch.setattr(seeds, "available_memory", lambda: None)  # unknown
+    assert workers(4.0) == 8
 
 
 def test_each_run_is_a_process_of_its_own_where_there_are_several(monkeypatch):

@@ -178,7 +178,7 @@ def record_experiment(
     failed.
     """
     planned = plan(lab, experiment, profile, seeds)
-    count = min(processes or workers(), len(planned.waiting))
+    count = min(processes or workers(profile.run_gb), len(planned.waiting))
     name = planned.record.name
     failed = []
     total = len(planned.waiting)
@@ -244,7 +244,7 @@ def record_labs(
     """
     chosen = get_profile(profile)
     failed = []
-    for lab, experiment in _chosen(labs, names):
+    for lab, experiment in _chosen(labs, names, chosen.name):
         start = time.perf_counter()
         try:
             record = record_experiment(lab, experiment, chosen, seeds, processes)
@@ -257,10 +257,14 @@ def record_labs(
         raise RecordingError("\n".join(failed))
 
 
-def _chosen(labs: list[str], names: list[str] | None) -> list[tuple[str, Experiment]]:
+def _chosen(labs: list[str], names: list[str] | None, profile: str) -> list[tuple[str, Experiment]]:
+    """The experiments of these names; without names those whose record of the profile belongs to
+    the course, or all where the course has no record of it.
+    """
     found = [(lab, experiment) for lab in labs for experiment in experiments_of(lab)]
     if not names:
-        return found
+        own = [(lab, experiment) for lab, experiment in found if profile in experiment.profiles]
+        return own or found
     known = {experiment.name for _, experiment in found}
     for name in names:
         if name not in known:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ class Experiment:
     chosen (`records.store.best_arm`) may be among them. `inputs(profile)`: {name: rows, or a
     folder or file} that the trial reads: an entry is stale when one changes. `live`: the arms that
     the notebook runs on one seed (None: all; empty: none). `profiles`: those whose record belongs
-    to the course.
+    to the course; `seeds_in`: {profile: number of seeds} where it is another than `seeds`.
     """
 
     name: str
@@ -164,12 +164,17 @@ class Experiment:
     seeds: int = SEEDS
     live: tuple[str, ...] | None = None
     profiles: tuple[str, ...] = ("tiny",)
+    seeds_in: Mapping[str, int] = field(default_factory=dict)
 
     def metric(self, name: str) -> Metric:
         return _named(self.metrics, name, f"experiment {self.name!r} measures")
 
     def claim(self, name: str) -> Claim:
         return _named(self.claims, name, f"experiment {self.name!r} claims")
+
+    def seeds_of(self, profile: Profile) -> int:
+        """How many seeds the record of a profile has."""
+        return self.seeds_in.get(profile.name, self.seeds)
 
     def live_arms(self, profile: Profile) -> list[str]:
         arms = list(self.arms(profile))

@@ -153,8 +153,20 @@ class Result:
         """The claim's number with its interval, and the reading that the runs choose."""
         asked = self.experiment.claim(claim)
         if not set(asked.contrast.arms) <= set(self.arms):
-            return f"{asked.text}: not measured here. {self.why}"
+            return f"{asked.text}: not measured here. {self.why}{self._elsewhere(claim)}"
         return self.decisions()[claim].sentence
+
+    def _elsewhere(self, claim: str) -> str:
+        """What the record of tiny says of the claim, in a session of another profile."""
+        tiny = get_profile("tiny")
+        record = read_record(self.record.lab, self.experiment.name, tiny)
+        if self.profile.name == tiny.name or not record.entries:
+            return ""
+        there = Result(self.experiment, tiny, record, {}, True, "", 0.0)
+        wanted = self.experiment.claim(claim).contrast.arms
+        if not set(wanted) <= set(there.arms):
+            return ""
+        return f" In tiny, a model of 4M parameters: {there.conclude(claim)}"
 
 
 def _widened(interval: Interval, metric: Metric) -> Interval:
@@ -185,6 +197,8 @@ class Experiments:
         experiment = find_experiment(self.lab, name)
         record = read_record(self.lab, name, self.profile)
         why, seeds = _why_live(record, experiment, self.profile)
+        if why and not seeds:
+            return self._nothing(experiment, why)
         start = time.perf_counter()
         if why:
             live = {}
@@ -204,13 +218,16 @@ class Experiments:
         if os.environ.get("FTLIB_LIVE") == "1":
             return self.run(name)
         if why:
-            runs = experiment.seeds * len(experiment.arms(self.profile))
-            why += (
-                f" `ftlib record {self.lab} --experiment {name} --profile {self.profile.name}` "
-                f"makes its {runs} runs."
-            )
-            record = Record(self.lab, name, self.profile.name)
-        return Result(experiment, self.profile, record, {}, not why, why, 0.0)
+            return self._nothing(experiment, why)
+        return Result(experiment, self.profile, record, {}, True, "", 0.0)
+
+    def _nothing(self, experiment: Experiment, why: str) -> Result:
+        """A result without runs, which says how they are made."""
+        runs = experiment.seeds_of(self.profile) * len(experiment.arms(self.profile))
+        asked = f"{self.lab} --experiment {experiment.name} --profile {self.profile.name}"
+        why += f" `ftlib record {asked}` makes its {runs} runs."
+        record = Record(self.lab, experiment.name, self.profile.name)
+        return Result(experiment, self.profile, record, {}, False, why, 0.0)
 
     def _one_seed(self, experiment: Experiment, functions: dict) -> dict[str, dict[str, Any]]:
         arms = experiment.live_arms(self.profile)
@@ -235,7 +252,7 @@ class Experiments:
             arm, seed = job
             return run_trial(experiment, self.profile, seed, dict(arms[arm]), **functions)
 
-        return over_seeds(one, jobs)
+        return over_seeds(one, jobs, self.profile.run_gb)
 
 
 def open_experiments(lab: str, profile: str | Profile | None = None) -> Experiments:
@@ -246,17 +263,19 @@ def open_experiments(lab: str, profile: str | Profile | None = None) -> Experime
 def _why_live(
     record: Record, experiment: Experiment, profile: Profile
 ) -> tuple[str, Sequence[int]]:
-    """Why all runs must be made now, and with which seeds; empty where the record serves."""
+    """Why all runs must be made now, and with which seeds (none where the profile's runs are too
+    long to wait for); empty where the record serves.
+    """
     if os.environ.get("FTLIB_LIVE") == "1":
-        return "FTLIB_LIVE=1 asks for all runs to be made now.", range(experiment.seeds)
+        return "FTLIB_LIVE=1 asks for all runs to be made now.", range(experiment.seeds_of(profile))
     if not record.entries:
         return (
             f"There is no record of this experiment for the profile {profile.name}.",
-            profile.seeds,
+            profile.live_seeds,
         )
     stale = [job for job in to_compute(record, experiment, profile) if _is_another(job.why)]
     if stale:
-        return f"The record does not fit: {stale[0].why}.", profile.seeds
+        return f"The record does not fit: {stale[0].why}.", profile.live_seeds
     return "", ()
 
 

@@ -22,7 +22,7 @@ def state_table(labs: list[str], profile: str | None = None) -> str:
             left = f"{len(planned.waiting)}: {'; '.join(reasons)}" if reasons else "0"
             lines.append(
                 f"| {lab} | {experiment.name} | {len(experiment.arms(chosen))} | "
-                f"{experiment.seeds} | {len(planned.record.entries)} | {left} |"
+                f"{experiment.seeds_of(chosen)} | {len(planned.record.entries)} | {left} |"
             )
     return "\n".join(lines)
 

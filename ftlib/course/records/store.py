@@ -270,7 +270,7 @@ def to_compute(
     now = conditions(experiment, profile)
     arms = experiment.arms(profile)
     jobs = []
-    for seed in range(experiment.seeds if seeds is None else seeds):
+    for seed in range(experiment.seeds_of(profile) if seeds is None else seeds):
         for arm, given in arms.items():
             settings = rounded(given)
             entry = record.entries.get((arm, seed))

@@ -336,6 +336,18 @@ def test_without_a_record_a_few_seeds_run_and_no_conclusion_is_drawn():
     assert "too few for a conclusion (5 at least)" in said and "above" not in said
 
 
+def test_a_profile_whose_runs_take_minutes_runs_nothing_without_a_record():
+    """It says what would make the record, and what tiny's record says of a claim."""
+    slow = replace(get_profile("tiny"), name="pocket", runs_unrecorded=False)
+    result = open_experiments("3.1.1", slow).run("offsets")
+    assert result.arms == [] and not result.is_recorded
+    assert "--profile pocket` makes its 30 runs." in result.live_line("loss")
+    assert "4M parameters" not in result.conclude("first")
+    filled()
+    said = open_experiments("3.1.1", slow).run("offsets").conclude("first")
+    assert "not measured here" in said and "In tiny, a model of 4M parameters: loss" in said
+
+
 def test_what_is_only_shown_runs_nothing_and_says_what_would():
     """A sweep of hundreds of runs starts in no notebook by itself."""
     result = open_experiments("3.1.1", TINY).show("offsets")
