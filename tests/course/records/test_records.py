@@ -345,7 +345,7 @@ def test_a_profile_whose_runs_take_minutes_runs_nothing_without_a_record():
     assert "4M parameters" not in result.conclude("first")
     filled()
     said = open_experiments("3.1.1", slow).run("offsets").conclude("first")
-    assert "not measured here" in said and "In tiny, a model of 4M parameters: loss" in said
+    assert "not measured here" in said and "In tiny, a model of 4M parameters: **loss" in said
 
 
 def test_what_is_only_shown_runs_nothing_and_says_what_would():
