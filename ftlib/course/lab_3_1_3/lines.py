@@ -78,8 +78,9 @@ def taken_back_line(cures: Result) -> str:
         return cures.why
     backs = [f"{name} **{gap(cures, 'loss', 'fast', arm)}**" for arm, name in CURES.items()]
     return (
-        f"In one sentence: of the {gap(cures, 'loss', 'fast', 'best rate')} nats a token that the "
-        f"fast rate costs beside the best one, {'; '.join(backs)} are taken back."
+        f"In one sentence: beside the best rate the fast one costs "
+        f"{gap(cures, 'loss', 'fast', 'best rate')} nats a token, of which are taken back by "
+        f"{'; by '.join(backs)}."
     )
 
 
@@ -141,7 +142,7 @@ def best_rate_line(noises: Result) -> str:
         f"{gap(noises, 'wrong', 'alpha 10', 'no noise')} (each interval by itself)."
     )
     if not score.excludes(0):
-        text += " That the score pays for the noise is not shown there."
+        text += " A price in the score is not shown there."
     return text
 
 
