@@ -67,6 +67,7 @@ def check_exercise(lab: str, name: str, root: Path = ROOT) -> list[str]:
     path = notebook_of(lab, root)
     notebook = nbformat.read(path, as_version=4)
     faults += _faults_of_cells(exercise, notebook)
+    faults += faults_of_tables(notebook)
     reason = left_out(path)  # its set-up cell may end the process here
     if reason:
         faults.append(f"its stub was not run: {reason}")
@@ -367,6 +368,39 @@ def _faults_of_setup(notebook) -> list[str]:
         f"the set-up cell uses {', '.join(sorted(foreign))}, which another cell makes, and answers "
         "are graded behind the set-up cell alone: move what needs it to the next cell"
     ]
+
+
+def faults_of_tables(notebook) -> list[str]:
+    """Tables that nobody sees: `plots.table(…)` gives a value, and a notebook shows the value of a
+    cell's last line alone. (A figure is shown wherever it is drawn.)
+    """
+    faults = []
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        for line in _unshown_tables(cell.source):
+            faults.append(
+                f"cell {place}, line {line}: the table of plots.table is not shown, since it is "
+                "not the value of the cell's last line: move it there, or write "
+                "display(plots.table(…))"
+            )
+    return faults
+
+
+def _unshown_tables(source: str) -> list[int]:
+    """The lines at which a cell makes a table and throws it away; none where it does not parse."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return []
+    shown = tree.body[-1] if tree.body and not source.rstrip().endswith(";") else None
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+            continue
+        if ast.unparse(node.value.func) == "plots.table" and node is not shown:
+            found.append(node.lineno)
+    return sorted(found)
 
 
 def _faults_of_stub(exercise: Exercise, notebook, usable: bool) -> list[str]:

@@ -43,6 +43,34 @@ def test_cells_and_second_solutions_of_every_lab_agree_with_its_exercises(lab):
         assert still_the_templates(lab, exercise.name) == []
 
 
+UNSHOWN = {"3.1.5"}  # two tables, in the cells that compare bases and that merge
+
+
+@pytest.mark.parametrize("lab", MODULES)
+def test_every_table_of_a_lab_is_shown(lab, request):
+    if lab in UNSHOWN:
+        request.applymarker(pytest.mark.xfail(reason="two tables are thrown away"))
+    assert soundness.faults_of_tables(nbformat.read(notebook_of(lab), as_version=4)) == []
+
+
+@pytest.mark.parametrize(
+    "source, lines",
+    [
+        ("rows = []\nplots.table(rows)", []),
+        ("display(plots.table(rows))\nsay('so')", []),
+        ("shown = plots.table(rows)\nshown", []),
+        ("plots.table(rows)\nsay('so')", [1]),
+        ("if rows:\n    plots.table(rows)", [2]),
+        ("plots.table(rows);", [1]),
+        ("figures.dots(found)\n%matplotlib inline", []),
+    ],
+)
+def test_a_table_whose_value_is_thrown_away_is_named(source, lines):
+    cells = [nbformat.v4.new_markdown_cell("plots.table(rows)"), nbformat.v4.new_code_cell(source)]
+    faults = soundness.faults_of_tables(nbformat.v4.new_notebook(cells=cells))
+    assert [fault.partition(":")[0] for fault in faults] == [f"cell 1, line {n}" for n in lines]
+
+
 # --- the exercise itself --------------------------------------------------------------------------
 def _right(chosen, rejected):
     return torch.sigmoid(rejected - chosen)

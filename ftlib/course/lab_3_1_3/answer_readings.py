@@ -134,8 +134,8 @@ ANSWERS = (
         below=(
             "A smaller share of the noised model's words is copied from its training answers, name "
             "left aside. The paper's explanation (§5), that it has learnt them less literally, "
-            "would have it so; but a share falls also where the rest grows, so the next line "
-            "counts the runs."
+            "would have it so; but a share falls also where the rest grows, so a line below counts "
+            "the runs."
         ),
         none=(
             "A change in copying is not shown, so the paper's explanation, that noise keeps a "

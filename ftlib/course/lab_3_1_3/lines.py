@@ -63,8 +63,8 @@ def fits_line(cures: Result) -> str:
     text = (
         f"Mean loss on the rows trained on: {'; '.join(levels)}. Noise at the fast rate less no "
         f"noise at the best rate: {gap(cures, 'own_loss', 'fast, noise', 'best rate')} on these "
-        f"rows, {gap(cures, 'loss', 'fast, noise', 'best rate')} on unseen requests. Less half "
-        f"the rate: {looser} and {worse}."
+        f"rows, {gap(cures, 'loss', 'fast, noise', 'best rate')} on unseen requests. Less no "
+        f"noise at half the fast rate: {looser} and {worse}."
     )
     if looser.low > 0 and worse.low > 0:
         text += " A looser fit than at half the rate, and a worse loss on unseen requests: "
