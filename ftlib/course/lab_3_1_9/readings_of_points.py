@@ -101,9 +101,9 @@ POINTS = (
         unit="nats",
         above=(
             "The drift has raised mismatched answers further above the reference in batches of "
-            "long rows, so z0 jumps with the length of a batch's rows. The table shows that it "
-            "is no slope: the batches are of two kinds, and a half that holds both has a mean "
-            "that few of its batches have. The right z0 takes each batch to a zero of its own."
+            "long rows, so z0 jumps with the length of a batch's rows. Where the table shows two "
+            "kinds of batches, the mean of a half that holds both is one that few of its batches "
+            "have. The right z0 takes each batch to a zero of its own."
         ),
         below=(
             "z0 is higher in batches of short rows: here the drift has raised these further above "

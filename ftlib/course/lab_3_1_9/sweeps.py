@@ -23,6 +23,7 @@ from ftlib.course.lab_3_1_9.trials import HALF_PULL
 from ftlib.course.records.live import Result
 
 NOT_MEASURED = "not measured here"
+LOWER_EDGE = ", **the grid's lower edge**"
 COLUMNS = (  # heading, metric, form
     ("win rate", "wins", ".0%"),
     ("polite", "polite", ".0%"),
@@ -41,12 +42,15 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
         return result.why
     texts = [f"{name}: {_rate_text(result, arms)}" for name, arms in series.items()]
     few = f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
-    return (
+    line = (
         f"Best rates. {'; '.join(texts)}. With {few} a point and few questions two neighbouring "
         f"rates are hardly told apart here, so the lowest rate is taken whose gain over one half "
         f"is within {TIE:.0%} of the best, by this one rule for all. That two tie here does not "
         f"say that they tie on other questions."
     )
+    if any(LOWER_EDGE in text for text in texts):
+        line += " Where the grid's lowest rate is taken, the rule might have taken a lower one."
+    return line
 
 
 def _best_and_taken(result: Result, arms: Mapping[float, str]) -> tuple[np.ndarray, int, int]:
@@ -73,7 +77,7 @@ def _rate_text(result: Result, arms: Mapping[float, str]) -> str:
     text = f"{wins[best]:.0%} at rate {rates[best]:.2g}{edge}; taken {rates[taken]:.2g}, "
     text += f"{wins[taken]:.0%}"
     if taken == 0:
-        text += ", **at the grid's lower edge: the rule might have taken a lower one**"
+        text += LOWER_EDGE
     return text
 
 
@@ -146,7 +150,9 @@ def paired_line(result: Result, first: str, second: str) -> str:
         apart = scale * (result.means(first, metric) - result.means(second, metric))
         unit = " points" if scale == 100 else ""
         texts.append(f"{name} {interval_text(apart, '+.1f')}{unit}")
-    return f"{first} − {second}, paired by seed, each with its own 95% interval: {', '.join(texts)}"
+    return (
+        f"{first} − {second}, paired by seed, each with its own 95% interval: {', '.join(texts)}."
+    )
 
 
 def uneven_rates_line(result: Result) -> str:
@@ -157,11 +163,11 @@ def uneven_rates_line(result: Result) -> str:
     listed_rates = ", ".join(f"{name}: {rate:.2g}" for name, rate in rates.items())
     own = rates.pop(SFT_ON_UPS)
     times = sorted({round(own / rate, 3) for rate in rates.values()})
+    line = f"Rates taken: {listed_rates}."
+    if times == [1.0]:
+        return f"{line} So all run at one rate."
     factors = " and ".join(f"{factor:g}" for factor in times)
-    return (
-        f"Rates taken: {listed_rates}. SFT's is {factors} times KTO's, and no run here has the two "
-        f"at one rate."
-    )
+    return f"{line} SFT's is {factors} times KTO's."
 
 
 def share_up_line(result: Result) -> str:
