@@ -129,7 +129,7 @@ def draw_drifted(ax: Axes, result: Result) -> None:
     """
     if not result.has(point_arm(RIGHT)):
         return
-    wins = 100 * wins_before(result)
+    wins: np.ndarray = 100 * wins_before(result)
     place = len(result.arms)
     ax.plot(np.linspace(place - 0.12, place + 0.12, len(wins)), wins, "x", color="black")
     ax.hlines(wins.mean(), place - 0.3, place + 0.3, color="black")

@@ -89,7 +89,7 @@ def gradients_table(
     """For every batch and every z0 but "right": how its gradient compares with that of the right
     z0, at each β.
     """
-    table = []
+    table: list[dict[str, str]] = []
     for batch_name, batch in batches.items():
         policy, reference = batch_logps(model, batch)
         z0 = (policy - reference)[:, 1].mean().clamp(min=0).item()

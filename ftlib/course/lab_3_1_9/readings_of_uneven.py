@@ -66,8 +66,8 @@ UNEVEN = (
             "would have been better here than balancing by weights."
         ),
         none=(
-            "Once weighted, neither harm nor gain of the additional thumbs down is shown by the win "
-            "rate. What they cost is certain: a step scores eleven rows in place of two."
+            "Once weighted, neither harm nor gain of the additional thumbs down is shown by the "
+            "win rate. What they cost is certain: a step scores eleven rows in place of two."
         ),
     ),
     Claim(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -85,7 +86,12 @@ def ring_taken(ax: Axes, result: Result, series: Mapping[str, Mapping[float, str
     """A ring around every rate that was taken, a square where it lies at the grid's edge."""
     if not result.arms:
         return
-    look = {"markerfacecolor": "none", "color": "black", "linestyle": "none", "markersize": 13}
+    look: dict[str, Any] = {
+        "markerfacecolor": "none",
+        "color": "black",
+        "linestyle": "none",
+        "markersize": 13,
+    }
     for arms in series.values():
         rates = sorted(arms)
         wins, _, taken = _best_and_taken(result, arms)
