@@ -43,7 +43,7 @@ BETA = (
         above=(
             "Beta is the price of a nat of KL, and at one rate the cheaper one buys more of it. It "
             "does not follow that beta *limits* the KL: the objective is never solved to its end "
-            "here. At a higher rate the large beta goes as far as the rate takes it: see the list."
+            "here. How far each beta has gone at its own rate is in the list above."
         ),
         below="At one rate the smaller beta stays *nearer* to the start, against its price.",
         none=("At one rate no difference in KL is shown, though one price is 500 times the other."),

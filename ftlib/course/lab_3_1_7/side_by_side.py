@@ -18,7 +18,7 @@ from ftlib.course.records.live import Result
 def points(difference: Interval) -> str:
     """A difference of shares, in percentage points."""
     low, high = 100 * difference.low, 100 * difference.high
-    return f"{100 * difference.mean:+.1f} points [{low:.1f}, {high:.1f}]"
+    return f"{100 * difference.mean:+.2g} points [{low:.2g}, {high:.2g}]"
 
 
 def told_apart(difference: Interval) -> str:
@@ -47,13 +47,13 @@ def weight_line(result: Result, arms: Sequence[str]) -> str:
         margin = result.interval(arm, "margin")
         texts.append(
             f"{arm} at rate {own['lr']:.2g}: margin {margin} nats, KL {result.interval(arm, 'kl')} "
-            f"nats, weight at this margin {weight(own['beta'], margin.mean):.1g}, at a margin of "
-            f"one nat {weight(own['beta'], 1.0):.1g}"
+            f"nats, weight at this margin {weight(own['beta'], margin.mean):.2g}, at a margin of "
+            f"one nat {weight(own['beta'], 1.0):.2g}"
         )
     return (
         "Weights σ(−beta·margin), and where the runs end: " + "; ".join(texts) + ". Adam divides a "
-        "gradient by its size, so that a small weight of most pairs does not make the steps small: "
-        "the rate decides how far they go."
+        "gradient by its size, so that small weights do not by themselves make small steps: how "
+        "far a run goes is the rate's doing as much as beta's."
     )
 
 
@@ -133,15 +133,15 @@ def turn_line(result: Result, arm: str, other: str) -> str:
     fell = int((wins[:, -1] < wins[:, -2]).sum())
     beside = result.values(other, "win by step")
     said = (
-        f"The way of {arm}: {half.percent()} halfway, at {kls[-2]:.2f} nats, and {end.percent()} "
-        f"at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}; {fell} of {len(wins)} "
-        f"seeds fell. {other} over the same half: "
+        f"The way of the arm “{arm}”: {half.percent()} halfway, at {kls[-2]:.2f} nats, and {end.percent()} "
+        f"at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, {told_apart(change)}; "
+        f"{fell} of {len(wins)} seeds fell. {other} over the same half: "
         f"{points(mean_interval(beside[:, -1] - beside[:, -2]))}."
     )
     if half.low > 0.5:
         said += (
-            f" So {arm} won a little on the way, and a part of {other}'s wins may be what both "
-            "share. This was looked at afterwards, without correction for looking."
+            f" Halfway the interval lies above one half: then a part of {other}'s wins may be what "
+            "both arms share. This was looked at afterwards, without correction for looking."
         )
     return said
 
