@@ -133,9 +133,9 @@ def turn_line(result: Result, arm: str, other: str) -> str:
     fell = int((wins[:, -1] < wins[:, -2]).sum())
     beside = result.values(other, "win by step")
     said = (
-        f"The way of the arm “{arm}”: {half.percent()} halfway, at {kls[-2]:.2f} nats, and {end.percent()} "
-        f"at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, {told_apart(change)}; "
-        f"{fell} of {len(wins)} seeds fell. {other} over the same half: "
+        f"The way of the arm “{arm}”: {half.percent()} halfway, at {kls[-2]:.2f} nats, and "
+        f"{end.percent()} at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, "
+        f"{told_apart(change)}; {fell} of {len(wins)} seeds fell. {other} over the same half: "
         f"{points(mean_interval(beside[:, -1] - beside[:, -2]))}."
     )
     if half.low > 0.5:
