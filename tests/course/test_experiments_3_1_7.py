@@ -294,7 +294,7 @@ def test_a_beta_that_is_not_told_apart_is_not_called_better():
         return {**policy(0, seed), "win": 0.6 + 0.01 * seed - lead}
 
     said = lines.beta_line(recorded("beta", policies))
-    assert "these runs do not say that it is better than" in said
+    assert "these runs do not say that it is better than beta" in said
     assert "beta 5: +10 points" in said or "beta 5: +11 points" in said
     assert "5." not in said.split("better than")[1]
 

@@ -105,7 +105,7 @@ def _told_apart_line(result: Result, best: float) -> str:
     said = f"Its lead, seed by seed, over {'; '.join(texts)}."
     if not level:
         return said
-    return f"{said} So these runs do not say that it is better than {' or '.join(level)}."
+    return f"{said} So these runs do not say that it is better than beta {' or '.join(level)}."
 
 
 def loss_line(result: Result, arm: str) -> str:

@@ -131,8 +131,8 @@ NOISE = (
         "above",
         above=(
             "Taking the noise out of the loss wins more often: rDPO's mean is the loss on the "
-            "labels as they should be, so that its optimum is not drawn towards 0. It has a KL of "
-            "its own, too, in the line above. It needs to know ε, which is known here and must be "
+            "labels as they should be, so that its optimum is not drawn towards 0. Where "
+            "its KL in the line above is larger, having moved further may be a part of it. It needs to know ε, which is known here and must be "
             "estimated elsewhere."
         ),
         below=(
@@ -172,9 +172,9 @@ LENGTH = (
         above=(
             "The same preference, for polite answers, gives longer ones than matched pairs do "
             "where the preferred answer was the longer one: the labels fit “longer” as well as "
-            "“politer”. What makes these answers longer is one thing, though, see the line above: "
-            "so these runs cannot say whether length itself was learnt, or that thing. Either way: "
-            "match lengths before you train (`ft.balance_length`), and report the length beside "
+            "“politer”. What makes these answers longer is a single thing, named above: so these "
+            "runs cannot say whether the policy has learnt length or that thing. Either way: match "
+            "lengths before you train (`ft.balance_length`), and report the length beside "
             "every win rate."
         ),
         below=(

@@ -46,7 +46,7 @@ def weight_line(result: Result, arms: Sequence[str]) -> str:
         own = result.settings(arm)
         margin = result.interval(arm, "margin")
         texts.append(
-            f"{arm} at rate {own['lr']:.2g}: margin {margin} nats, KL {result.interval(arm, 'kl')} "
+            f"beta {own['beta']:g} at rate {own['lr']:.2g}: margin {margin} nats, KL {result.interval(arm, 'kl')} "
             f"nats, weight at this margin {weight(own['beta'], margin.mean):.2g}, at a margin of "
             f"one nat {weight(own['beta'], 1.0):.2g}"
         )
