@@ -131,9 +131,9 @@ NOISE = (
         "above",
         above=(
             "Taking the noise out of the loss wins more often: rDPO's mean is the loss on the "
-            "labels as they should be, so that its optimum is not drawn towards 0. Where "
-            "its KL in the line above is larger, having moved further may be a part of it. It needs to know ε, which is known here and must be "
-            "estimated elsewhere."
+            "labels as they should be, so that its optimum is not drawn towards 0. Where its KL in "
+            "the line above is larger, having moved further may be a part of it. It needs to know "
+            "ε, which is known here and must be estimated elsewhere."
         ),
         below=(
             "rDPO loses wins. It is right on average, but its weights are larger and of both "

@@ -46,9 +46,10 @@ def weight_line(result: Result, arms: Sequence[str]) -> str:
         own = result.settings(arm)
         margin = result.interval(arm, "margin")
         texts.append(
-            f"beta {own['beta']:g} at rate {own['lr']:.2g}: margin {margin} nats, KL {result.interval(arm, 'kl')} "
-            f"nats, weight at this margin {weight(own['beta'], margin.mean):.2g}, at a margin of "
-            f"one nat {weight(own['beta'], 1.0):.2g}"
+            f"beta {own['beta']:g} at rate {own['lr']:.2g}: margin {margin} nats, "
+            f"KL {result.interval(arm, 'kl')} nats, "
+            f"weight at this margin {weight(own['beta'], margin.mean):.2g}, "
+            f"at a margin of one nat {weight(own['beta'], 1.0):.2g}"
         )
     return (
         "Weights σ(−beta·margin), and where the runs end: " + "; ".join(texts) + ". Adam divides a "
