@@ -43,13 +43,9 @@ def test_cells_and_second_solutions_of_every_lab_agree_with_its_exercises(lab):
         assert still_the_templates(lab, exercise.name) == []
 
 
-UNSHOWN = {"3.1.5"}  # two tables, in the cells that compare bases and that merge
-
 
 @pytest.mark.parametrize("lab", MODULES)
-def test_every_table_of_a_lab_is_shown(lab, request):
-    if lab in UNSHOWN:
-        request.applymarker(pytest.mark.xfail(reason="two tables are thrown away"))
+def test_every_table_of_a_lab_is_shown(lab):
     assert soundness.faults_of_tables(nbformat.read(notebook_of(lab), as_version=4)) == []
 
 
