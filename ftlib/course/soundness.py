@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import builtins
 import copy
 import importlib.util
 import inspect
 import pickle
 import re
-import symtable
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +17,23 @@ import nbformat
 import torch
 
 from ftlib.core.paths import ROOT
-from ftlib.course.answers import checked_name, definitions, setup_cell
+from ftlib.course.answers import definitions, setup_cell
 from ftlib.course.authoring import (
     AuthoringError,
     defining_files,
-    headings,
     notebook_of,
     second_solutions,
 )
 from ftlib.course.catalogue import MODULES, POINTS
+from ftlib.course.cell_faults import (
+    faults_of_cells,
+    faults_of_setup,
+    faults_of_tables,
+    stubs_of,
+)
 from ftlib.course.comparing import difference
 from ftlib.course.exercise import Exercise, Wrong, judge, load_lab
 from ftlib.course.notebooks import left_out
-from ftlib.course.submissions import nbgrader_mark
 
 FEWEST_MISTAKES = 3
 FEWEST_HINTS = 2
@@ -39,7 +41,6 @@ SHORTEST_MESSAGE = 20  # characters of the sentence that names a mistake
 LONGEST_CELL = 25  # lines
 REPLACE = "REPLACE:"  # begins what the template says of a part that is still its own
 PLAIN = (torch.Tensor, int, float, str, list, dict, tuple, type(None))
-HEADING = re.compile(r"Exercise\b.* · (\d+) min · ([●○]+)")
 
 
 def load_exercise(lab: str, name: str) -> Exercise:
@@ -66,12 +67,13 @@ def check_exercise(lab: str, name: str, root: Path = ROOT) -> list[str]:
     usable = not _no_tuples(exercise) and not _unusable(exercise)
     path = notebook_of(lab, root)
     notebook = nbformat.read(path, as_version=4)
-    faults += _faults_of_cells(exercise, notebook)
+    faults += faults_of_cells(exercise, notebook)
+    faults += faults_of_tables(notebook)
     reason = left_out(path)  # its set-up cell may end the process here
     if reason:
         faults.append(f"its stub was not run: {reason}")
     else:
-        faults += _faults_of_setup(notebook)
+        faults += faults_of_setup(notebook)
         faults += _faults_of_stub(exercise, notebook, usable)
     faults += _faults_of_second(exercise, second_solutions(root), usable)
     if POINTS[lab].get(name) != exercise.points:
@@ -294,86 +296,12 @@ def _unsteady(exercise: Exercise) -> list[str]:
     return []
 
 
-# --- the notebook ---------------------------------------------------------------------------------
-def _stubs(exercise: Exercise, notebook) -> list[int]:
-    """The places of its answer cells."""
-    begin = re.compile(rf"^def {exercise.name}\(", re.M)
-    answers = [i for i, cell in enumerate(notebook.cells) if nbgrader_mark(cell).get("solution")]
-    return [i for i in answers if begin.search(notebook.cells[i].source)]
-
-
-def _faults_of_cells(exercise: Exercise, notebook) -> list[str]:
-    name = exercise.name
-    stubs = _stubs(exercise, notebook)
-    checks = [i for i, cell in enumerate(notebook.cells) if checked_name(cell) == name]
-    faults = []
-    if len(stubs) != 1:
-        faults.append(
-            f"the notebook has {len(stubs)} answer cells of it: one begins with def {name}(…), has "
-            "a docstring and `raise NotImplementedError`, and nbgrader's mark of a solution"
-        )
-    if len(checks) != 1:
-        faults.append(
-            f"the notebook has {len(checks)} check cells of it: one says {name} = check({name}), "
-            "and has nbgrader's mark of a grade"
-        )
-    if faults:
-        return faults
-    if stubs[0] > checks[0]:
-        faults.append(f"its check, cell {checks[0]}, comes before its stub, cell {stubs[0]}")
-    faults += _faults_of_check(exercise, notebook.cells[checks[0]])
-    return faults + _faults_of_heading(exercise, notebook.cells[: stubs[0]])
-
-
-def _faults_of_check(exercise: Exercise, cell) -> list[str]:
-    mark = nbgrader_mark(cell)
-    faults = []
-    if mark.get("points") != exercise.points:
-        faults.append(
-            f"its check cell gives {mark.get('points')} points, the exercise {exercise.points}: "
-            "make them equal"
-        )
-    if not mark.get("locked") or mark.get("solution"):
-        faults.append("its check cell is not locked: set locked to true and solution to false")
-    return faults
-
-
-def _faults_of_heading(exercise: Exercise, before: list) -> list[str]:
-    """Whether the last heading of an exercise says the minutes and the difficulty."""
-    found: re.Match | None = None
-    for cell in before:
-        for _, text in headings(cell):
-            found = HEADING.match(text) or found
-    difficulty = "●" * exercise.difficulty + "○" * (3 - exercise.difficulty)
-    if found and (int(found[1]), found[2]) != (exercise.minutes, difficulty):
-        return [
-            f"its heading says {found[1]} min and {found[2]}, the exercise {exercise.minutes} min "
-            f"and {difficulty}: make them equal"
-        ]
-    return []
-
-
-def _faults_of_setup(notebook) -> list[str]:
-    """Names that the set-up cell uses and does not make: an answer is graded behind it alone."""
-    table = symtable.symtable(setup_cell(notebook).source, "the set-up cell", "exec")
-    foreign = []
-    for symbol in table.get_symbols():
-        made = symbol.is_assigned() or symbol.is_imported() or hasattr(builtins, symbol.get_name())
-        if symbol.is_referenced() and not made:
-            foreign.append(symbol.get_name())
-    if not foreign:
-        return []
-    return [
-        f"the set-up cell uses {', '.join(sorted(foreign))}, which another cell makes, and answers "
-        "are graded behind the set-up cell alone: move what needs it to the next cell"
-    ]
-
-
+# --- its code in the notebook ---------------------------------------------------------------------
 def _faults_of_stub(exercise: Exercise, notebook, usable: bool) -> list[str]:
     """Whether the stub can be run where an answer is graded, behind the set-up cell's imports
     alone, counts as not attempted, and has the reference's parameters.
     """
-    places = _stubs(exercise, notebook)
+    places = stubs_of(exercise, notebook)
     if len(places) != 1:  # which is said already
         return []
     place = places[0]

@@ -94,10 +94,17 @@ def embedded():
     return model, tokenizer, encode_rows(tokenizer, ft.load_rows("validation")[:24])
 
 
+# transformers' eager attention takes its softmax in fp32 whatever the model's type, and a sum over
+# another length is rounded otherwise where a processor adds sixteen numbers at a time.
+ROUNDING = {"eager": 1e-5, "sdpa": 1e-9}  # nats
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("training", [True, False])
 def test_packed_losses_are_the_unpacked_ones(embedded, attention, training):
-    """float64, every answer token of the embedded model, in a batch with padding."""
+    """float64, every answer token of the embedded model, in a batch with padding. A token that
+    sees another block's would differ in the first digits.
+    """
     model, tokenizer, rows = embedded
     model.set_attn_implementation(attention)
     packed = pack(rows, 100)
@@ -108,7 +115,8 @@ def test_packed_losses_are_the_unpacked_ones(embedded, attention, training):
         for i in blocks:
             n = len(rows[i]["input_ids"])
             alone = losses(model, SFTCollator(tokenizer.pad_token_id)([rows[i]]))[0]
-            assert alone.sum() > 0 and (found[start : start + n - 1] - alone).abs().max() < 1e-9
+            difference = (found[start : start + n - 1] - alone).abs().max()
+            assert alone.sum() > 0 and difference < ROUNDING[attention]
             start += n
         assert found[start - 1 :].abs().sum() == 0
 

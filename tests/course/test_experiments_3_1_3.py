@@ -10,7 +10,18 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_3 import answers, ball, curvature, experiments, noise, schematic, trials
+from ftlib.course.lab_3_1_3 import (
+    answers,
+    ball,
+    curvature,
+    experiments,
+    lines,
+    noise,
+    schematic,
+    trials,
+)
+from ftlib.course.records.live import open_experiments
+from ftlib.course.records.store import Record
 
 TINY = get_profile("tiny")
 ALPHA = 5.0
@@ -248,3 +259,61 @@ def test_answers_that_the_limit_cuts_are_counted(short, monkeypatch):
     assert cut == [1.0, 1.0] and all(texts)
     _, cut = trials.answered(TINY, model, tokenizer, asked)
     assert cut == [0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The lab's recorded comparisons by their name."""
+    opened = open_experiments("3.1.3", "tiny")
+    return {own.name: opened.show(own.name) for own in experiments.EXPERIMENTS if own.claims}
+
+
+def test_runs_that_are_copied_and_that_are_not_make_up_all_runs(recorded):
+    result = recorded["answers"]
+    copied, others = lines.runs_copied(result, "fast")
+    words = result.values("fast", "words")
+    assert copied + others == pytest.approx((words - 4).clip(0).mean(1))
+    assert (copied >= 0).all() and (others >= 0).all()
+
+
+def test_who_speaks_of_another_is_seen_by_the_name_alone():
+    text = "What a day it is. Ann lives in Rome."
+    assert lines.speaks_of_another(text, "Bob") and not lines.speaks_of_another(text, "Ann")
+    assert not lines.speaks_of_another("Good day to you. Something of Bob", "Bob")
+
+
+def test_an_alpha_is_converted_by_length_alone():
+    assert lines.at_length(5, 50, 200) == 10 and lines.at_length(10, 200, 50) == 5
+
+
+def test_every_line_reads_its_record_and_says_so_where_there_is_none(recorded):
+    empty = {}
+    for name, own in recorded.items():
+        nothing = Record("3.1.3", name, "tiny")
+        empty[name] = dataclasses.replace(own, record=nothing, why="There is no record.")
+    for found, digits in ((recorded, True), (empty, False)):
+        noises, cures, controls, asked = [
+            found[name] for name in ("noise", "cure", "controls", "answers")
+        ]
+        said = [
+            lines.fits_line(cures),
+            lines.taken_back_line(cures),
+            lines.penalty_line(noises, asked),
+            lines.unshifted_line(controls),
+            lines.seconds_line(cures),
+            lines.best_rate_line(noises),
+            lines.copied_line(asked),
+            lines.rate_copies_line(asked, noises),
+            lines.others_line(asked, trials.test_rows(TINY)),
+            lines.length_line(asked, noises),
+            lines.distinct_line(asked),
+        ]
+        assert all(("[" in line) == digits for line in said)
+
+
+def test_outcomes_count_every_claim_of_the_record(recorded):
+    claims = sum(len(own.claims) for own in experiments.EXPERIMENTS)
+    text = lines.outcomes(list(recorded.values()))
+    assert f"Of {claims} claims" in text
+    others = text.count("\n- ")
+    assert f"{claims - others} came out as expected" in text

@@ -17,6 +17,7 @@ from ftlib.course.lab_3_1_7 import (
     losses,
     measures,
     pictures,
+    side_by_side,
     starts,
     tabular,
     trials,
@@ -283,6 +284,76 @@ def test_lines_say_where_the_best_lies():
     assert "optimum" in lines.noise_line(recorded("noise", policy), 0.3)
     said = lines.frontier_line(recorded("draws", draws), recorded("methods", policy), "DPO")
     assert said.startswith("DPO")
+
+
+def test_a_beta_that_is_not_told_apart_is_not_called_better():
+    """Two betas whose wins differ by chance, and one that is always behind."""
+
+    def policies(place, seed):
+        lead = 0.1 if place == 3 else 0.01 * (-1) ** seed * (place == 0)
+        return {**policy(0, seed), "win": 0.6 + 0.01 * seed - lead}
+
+    said = lines.beta_line(recorded("beta", policies))
+    assert "these runs do not say that it is better than beta" in said
+    assert "beta 5: +10 points" in said or "beta 5: +11 points" in said
+    assert "5." not in said.split("better than")[1]
+
+
+@pytest.mark.parametrize("gain, said", [(0.5, "smaller gain"), (-0.5, "less likely")])
+def test_the_line_on_distance_says_which_way_reports_have_moved(gain, said):
+    moved = recorded("distance", lambda place, seed: {"chosen": gain + 0.01 * seed})
+    assert said in side_by_side.distance_line(moved)
+
+
+def test_a_cooler_start_stands_beside_a_policy_drawn_at_1():
+    methods = recorded("methods", policy)
+    better = recorded("sharpened", lambda place, seed: {"win": 0.8 + 0.01 * seed})
+    assert "wins more than DPO" in side_by_side.cooler_line(better, methods, "T 0.3", "DPO")
+    worse = recorded("sharpened", lambda place, seed: {"win": 0.3 + 0.01 * seed})
+    assert "wins less than DPO" in side_by_side.cooler_line(worse, methods, "T 0.3", "DPO")
+
+
+def test_faults_are_counted_where_they_can_be():
+    counted = recorded("sharpened", lambda place, seed: {"faults": 3.0 - place + 0.01 * seed})
+    said = side_by_side.faults_line(counted, recorded("draws", draws), TINY)
+    assert "Fewer than those: DPO, T 0.3, SFT, T 0.3." in said
+    judged = recorded("sharpened", lambda place, seed: {"win": 0.5})
+    assert side_by_side.faults_line(judged, recorded("draws", draws), TINY) == ""
+
+
+def test_halves_are_told_and_drawn_seed_by_seed():
+    def turned(place, seed):
+        return {**policy(place, seed), "win by step": [0.6 + 0.01 * seed, 0.5], "steps": [12, 24]}
+
+    methods = recorded("methods", turned)
+    said = side_by_side.turn_line(methods, "irrelevant", "DPO")
+    assert "61%" in said and "3 of 3 seeds fell" in said and "above one half" in said
+    figure = pictures.draw_halves(methods, ["DPO", "irrelevant"], "title")
+    assert [ax.get_title() for ax in figure.axes] == ["DPO", "irrelevant"]
+    assert len(figure.axes[1].get_lines()) == 1 + 3 + 1  # one half, the seeds, their mean
+    plt.close("all")
+
+
+def test_what_a_pair_weighs_and_how_far_its_run_has_gone():
+    assert side_by_side.weight(5.0, 1.0) == pytest.approx(1 / (1 + math.e**5))
+    said = side_by_side.weight_line(recorded("beta", policy), ["beta 0.1", "beta 5"])
+    assert "margin 4 [4, 4] nats" in said and "0.0067" in said
+
+
+def test_a_policy_may_rank_right_and_answer_badly():
+    ranks = {"right by ratio": 1.0, "right by log p": 1.0}
+    bad = recorded("beta", lambda place, seed: {**ranks, "win": 0.3 + 0.01 * seed})
+    assert "no measure of answers" in side_by_side.ranking_line(bad, "too fast")
+    good = recorded("beta", lambda place, seed: {**ranks, "win": 0.7 + 0.01 * seed})
+    assert "no measure" not in side_by_side.ranking_line(good, "too fast")
+
+
+def test_longer_and_a_closing_sentence_are_one_thing_in_the_long_pairs():
+    name = "preferences_long"
+    assert "are one thing" in side_by_side.closing_line(starts.training_pairs(TINY, name), name)
+    name = "preferences_matched"
+    assert "one thing" not in side_by_side.closing_line(starts.training_pairs(TINY, name), name)
+    assert side_by_side.closing_line([{"prompt": []}], "others") == ""
 
 
 def test_margins_of_noisy_labels_in_numbers():

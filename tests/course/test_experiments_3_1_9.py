@@ -13,6 +13,7 @@ import ftlib as ft
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_9 import (
     experiments,
+    far_lines,
     gradients,
     looks,
     measures,
@@ -224,6 +225,18 @@ def test_gradients_are_compared_by_length_and_direction():
     assert found["right"] == pytest.approx((1.0, 1.0))
     assert found["half"] == pytest.approx((0.5, 1.0))
     assert found["across"] == pytest.approx((1.0, 0.0), abs=1e-6)
+    tiny = {"right": torch.tensor([3e-7, 4e-7]), "same": torch.tensor([6e-7, 8e-7])}
+    assert gradients.compared(tiny, "right")["same"] == pytest.approx((2.0, 1.0), rel=1e-6)
+
+
+def test_rows_are_parted_by_the_length_of_their_answers():
+    thumbs = rows.some_thumbs(TINY, 96, seed=0)
+    found = gradients.shorter_and_longer(thumbs, 8)
+    sizes = {}
+    for name, chosen in found.items():
+        sizes[name] = [len(row["completion"][-1]["content"]) for row in chosen]
+        assert len(chosen) == 8
+    assert max(sizes["shorter answers"]) < min(sizes["longer answers"])
 
 
 # --- what is read off -----------------------------------------------------------------------------
@@ -255,8 +268,12 @@ def noisy_wins(arm):
 
 def test_noise_is_compared_by_what_each_method_loses():
     result = a_result("judgements", noisy_wins)
-    assert sweeps.losses_to_noise(result) == pytest.approx({"KTO": 0.1, "DPO": 0.3, "SFT": 0.0})
-    assert "KTO 10, DPO 30, SFT 0" in sweeps.losses_line(result)
+    lost = {name: values.mean() for name, values in sweeps.losses_to_noise(result).items()}
+    of_dpo = lost.pop("DPO at KTO's rate")
+    assert lost == pytest.approx({"KTO": 0.1, "DPO": 0.3, "SFT": 0.0})
+    assert of_dpo == pytest.approx(0.0)  # `noisy_wins` takes nothing from it
+    line = sweeps.losses_line(result)
+    assert "KTO 10 [" in line and "DPO 30 [" in line and "DPO at KTO's rate 0 [" in line
     by_arm = {arm: {"wins": float(np.mean(noisy_wins(arm)))} for arm in result.arms}
     assert readings.fall("KTO", "DPO")(by_arm) == pytest.approx(0.2)
     assert readings.fall("KTO", "SFT")(by_arm) == pytest.approx(-0.1)
@@ -298,17 +315,66 @@ def test_the_batches_before_the_first_step_are_compared_on_the_same_rows():
     assert of_points.longer_less_shorter("z0_before")(by_arm) == pytest.approx(20.0)
     assert of_points.pull_on_longer(by_arm) == pytest.approx(0.1 - 0.5)
     assert of_points.pull_on_ups(by_arm) == pytest.approx(0.2 - 0.5)
-    shorter, longer = sweeps.lengths_table(result)
-    assert shorter["z0 (nats)"] == "1.0" and longer["z0 (nats)"] == "21.0"
-    assert longer["pull, z0 right"] == "100%" and longer["pull, z0 always 0"] == "10%"
+    shorter, longer = far_lines.lengths_table(result)
+    assert shorter["z0, mean (nats)"] == "1.0" and longer["z0, mean (nats)"] == "21.0"
+    assert shorter["batches a run"] == "1 of shorter rows"
+    assert longer["mean pull, z0 right"] == "100%"
+    assert longer["mean pull, z0 always 0"] == "10%"
 
 
-def test_the_drift_is_told_with_its_spread_over_batches():
-    """Clamped at 0 as z0 is; the wins before KTO are those of the drifted policy."""
+def test_batches_are_parted_where_lengths_have_their_widest_gap():
+    lengths = np.array([[10.0, 11.0, 20.0, 21.0], [10.0, 15.0, 16.0, 30.0]])
+    wanted = [[False, False, True, True], [False, False, False, True]]
+    assert far_lines.longer_batches(lengths).tolist() == wanted
+
+
+def test_the_drift_is_told_by_kind_of_batch_and_with_its_range_over_seeds():
     result = a_result("points", lambda arm: [0.5, 0.6])
-    line = sweeps.drift_line(result)
-    assert "z0 is 3.5 nats on average" in line and "wins 60%" in line
-    assert "β·z0 is 1.8" in line
+    for seed, won in enumerate((0.3, 0.7)):
+        result.record.entries["far: right", seed].metrics["wins_before"] = won
+    line = far_lines.drift_line(result)
+    assert "of shorter rows a run has, z0 is 1.0 nats" in line
+    assert "of longer rows a run has, z0 is 21.0 nats" in line and "β·z0 is 10.5" in line
+    assert "wins 50%" in line and "between 30% and 70%" in line
+    start = {"wins": 0.5, "polite": 0.25, "right": 0.7, "words": 8}
+    first, drifted, *arms = far_lines.far_table(result, start)
+    assert drifted["win rate"] == "50% (30% to 70%)" and set(drifted) == set(first)
+    assert len(arms) == len(result.arms)
+
+
+def test_little_room_under_the_ceiling_is_named():
+    result = a_result("points", lambda arm: [0.7, 0.72])
+    assert "5 points of room" in far_lines.room_line(result, 0.76)
+    assert "a null says little" in far_lines.room_line(result, 0.76)
+    assert "a null says little" not in far_lines.room_line(result, 0.9)
+    assert "not measured" in far_lines.room_line(result, None)
+    most = far_lines.most_wins(TINY)
+    assert most is not None and 0.5 <= most < 1.0
+
+
+def test_the_close_follows_the_outcomes():
+    """Here z0 = 0 loses far from the reference and not near it."""
+
+    def worse_far(arm):
+        lost = 0.2 if arm == "far: always 0" else 0.0  # beside what seeds differ by
+        order = np.random.default_rng(list(arm.encode())).permutation(6)
+        return [0.7 - lost + 0.01 * float(place) for place in order]
+
+    usual = a_result("judgements", noisy_wins)
+    far = a_result("points", worse_far)
+    assert "the wrong z0 won less" in far_lines.closing_line(usual, far)
+    level = a_result("points", lambda arm: [0.7 + 0.01 * (seed % 3) for seed in range(6)])
+    assert "did not find it either" in far_lines.closing_line(usual, level)
+
+
+def test_uneven_sets_are_compared_by_rate_and_by_pairs_of_runs():
+    result = a_result("uneven", lambda arm: [0.6, 0.62])
+    for seed, words in enumerate((16.0, 18.0)):
+        result.record.entries["1:10", seed].metrics["words"] = words
+    assert "words an answer +16.5 [" in sweeps.paired_line(result, "1:10", "1:1")
+    rates = {name: result.settings(name)["lr"] for name in experiments.UNEVEN}
+    times = rates[experiments.SFT_ON_UPS] / rates["1:1"]
+    assert f"SFT's is {times:g} times KTO's" in sweeps.uneven_rates_line(result)
 
 
 def test_the_best_rate_says_when_it_is_at_the_edge():
@@ -316,7 +382,10 @@ def test_the_best_rate_says_when_it_is_at_the_edge():
     highest = rates[max(rates)]
     result = a_result("rates", lambda arm: [0.9 if arm == highest else 0.6])
     line = sweeps.rates_line(result, {"KTO": rates})
-    assert "KTO: 90%" in line and "edge" in line
+    assert "KTO: 90%" in line and "the best may lie beyond" in line
+    lowest = rates[min(rates)]
+    low = a_result("rates", lambda arm: [0.9 if arm == lowest else 0.6])
+    assert "might have taken a lower one" in sweeps.rates_line(low, {"KTO": rates})
     middle = rates[sorted(rates)[2]]
     inside = a_result("rates", lambda arm: [0.9 if arm == middle else 0.6])
     assert "edge" not in sweeps.rates_line(inside, {"KTO": rates})
@@ -364,6 +433,7 @@ def test_the_explorer_puts_the_batch_on_the_curves():
     torch.testing.assert_close(pull, 0.5 * sigma * (1 - sigma))
     assert "z0 = 3.0 nats; β·z0 = 1.50" in explorer.headline.value
     assert "2 of 4 rows" in explorer.headline.value
+    assert "between -1.0 and +6.0 nats, as the drifted policy has" in explorer.headline.value
     figure = explorer.draw("far: right", "last step", points.ZERO, 0.1)
     value, slope = figure.axes
     assert "far: right" in value.get_title() and "always 0" in slope.get_title()

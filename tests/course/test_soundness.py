@@ -11,7 +11,7 @@ from conftest import ROOT
 
 import ftlib.course
 from ftlib import cli
-from ftlib.course import soundness
+from ftlib.course import cell_faults, soundness
 from ftlib.course.answers import checked_name
 from ftlib.course.authoring import AuthoringError, notebook_of, second_solutions
 from ftlib.course.catalogue import MODULES
@@ -35,12 +35,35 @@ def test_cells_and_second_solutions_of_every_lab_agree_with_its_exercises(lab):
     """Without judging, which test_course.py and test_exercises.py do."""
     notebook = nbformat.read(notebook_of(lab), as_version=4)
     for exercise in load_lab(lab).exercises:
-        faults = soundness._faults_of_cells(exercise, notebook)
+        faults = cell_faults.faults_of_cells(exercise, notebook)
         if not left_out(notebook_of(lab)):
             faults += soundness._faults_of_stub(exercise, notebook, usable=False)
         faults += soundness._faults_of_second(exercise, second_solutions(), usable=False)
         assert faults + soundness._incomplete(exercise) == [], exercise.name
         assert still_the_templates(lab, exercise.name) == []
+
+
+@pytest.mark.parametrize("lab", MODULES)
+def test_every_table_of_a_lab_is_shown(lab):
+    assert cell_faults.faults_of_tables(nbformat.read(notebook_of(lab), as_version=4)) == []
+
+
+@pytest.mark.parametrize(
+    "source, lines",
+    [
+        ("rows = []\nplots.table(rows)", []),
+        ("display(plots.table(rows))\nsay('so')", []),
+        ("shown = plots.table(rows)\nshown", []),
+        ("plots.table(rows)\nsay('so')", [1]),
+        ("if rows:\n    plots.table(rows)", [2]),
+        ("plots.table(rows);", [1]),
+        ("figures.dots(found)\n%matplotlib inline", []),
+    ],
+)
+def test_a_table_whose_value_is_thrown_away_is_named(source, lines):
+    cells = [nbformat.v4.new_markdown_cell("plots.table(rows)"), nbformat.v4.new_code_cell(source)]
+    faults = cell_faults.faults_of_tables(nbformat.v4.new_notebook(cells=cells))
+    assert [fault.partition(":")[0] for fault in faults] == [f"cell 1, line {n}" for n in lines]
 
 
 # --- the exercise itself --------------------------------------------------------------------------

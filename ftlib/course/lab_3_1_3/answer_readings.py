@@ -26,8 +26,8 @@ ANSWERS = (
         unit=NATS,
         above=(
             "The noise loosens the fit, measured with the noise off. A regulariser does that, and "
-            "so does any run that learns more slowly: the run at half the rate tells how much of "
-            "the effect on unseen requests slower learning gives."
+            "so does any run that learns more slowly. Whether looseness is what helps, the next "
+            "line says."
         ),
         below=(
             "The rows trained on are fitted more closely with noise. That is not what a "
@@ -49,14 +49,39 @@ ANSWERS = (
             "length. That is more than the paper reports for tasks with right and wrong answers."
         ),
         below=(
-            "Answers are worse by the rule: the noise is paid for in facts. The paper finds no "
-            "such price, on larger models."
+            "Answers are worse by the rule; the next two lines say whether fewer true facts or "
+            "more false ones are part of it. The paper finds no such price. This rate and this "
+            "dose are both far from the paper's (section 7)."
         ),
         none=(
             "A change in what the answers say is not shown. The paper finds none where answers are "
             "right or wrong, on far more questions; the interval says what may have been missed "
             "here."
         ),
+    ),
+    Claim(
+        "right",
+        "facts right an answer, fast rate, noise − no noise",
+        difference("right", "fast, noise", "fast"),
+        "none",
+        above="More true facts are stated with noise.",
+        below="Fewer true facts are stated with noise.",
+        none=(
+            "That fewer true facts are stated, or more, is not shown; the interval is what remains "
+            "possible."
+        ),
+    ),
+    Claim(
+        "wrong",
+        "facts wrong an answer, fast rate, noise − no noise",
+        difference("wrong", "fast, noise", "fast"),
+        "none",
+        above=(
+            "More is stated that is not so, or that is said of somebody else. Answers that are "
+            "longer have more room for it."
+        ),
+        below="Less is stated that is not so, or that is said of somebody else.",
+        none="That more is stated that is not so, or less, is not shown.",
     ),
     Claim(
         "wins",
@@ -84,8 +109,9 @@ ANSWERS = (
         "above",
         unit="words",
         above=(
-            "Noise makes answers longer, as the paper observes (§5). Longer is not better: see the "
-            "score, the share of facts that are wrong, and the share of answers cut by the limit."
+            "Noise makes answers longer, as the paper observes (§5); how much of it is answers "
+            "that never stop, a line below says. Longer is not better: see the score, the facts "
+            "that are wrong, and the share of answers cut by the limit."
         ),
         below=(
             "Answers get shorter, against the paper's observation. There the training answers are "
@@ -106,8 +132,10 @@ ANSWERS = (
             "of the paper's explanation (§5)."
         ),
         below=(
-            "The noised model copies less of its training answers, name left aside. It agrees with "
-            "the paper's explanation (§5), that it has learnt them less literally."
+            "A smaller share of the noised model's words is copied from its training answers, name "
+            "left aside. The paper's explanation (§5), that it has learnt them less literally, "
+            "would have it so; but a share falls also where the rest grows, so a line below counts "
+            "the runs."
         ),
         none=(
             "A change in copying is not shown, so the paper's explanation, that noise keeps a "

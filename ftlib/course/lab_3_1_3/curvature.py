@@ -57,18 +57,23 @@ def rises(loss: LossAt, sigmas: Sequence[float], draws: int) -> list[float]:
     return found
 
 
-def hessian_trace(loss: LossAt, draws: int) -> float:
-    """tr H of the loss over all embeddings, as the mean of vᵀHv over standard normal v (Hutchinson
-    1990); Hv is the gradient of (gradient · v).
+def hessian_traces(loss: LossAt, draws: int) -> list[float]:
+    """vᵀHv of the loss over all embeddings for some standard normal v, whose mean is tr H
+    (Hutchinson 1990); Hv is the gradient of (gradient · v).
     """
-    total = 0.0
+    found = []
     for seed in range(draws):
         direction = loss.draw(seed)
         shift = torch.zeros_like(loss.embeddings, requires_grad=True)
         (gradient,) = torch.autograd.grad(loss(shift), shift, create_graph=True)
         (product,) = torch.autograd.grad((gradient * direction).sum(), shift)
-        total += (product * direction).sum().item()
-    return total / draws
+        found.append((product * direction).sum().item())
+    return found
+
+
+def hessian_trace(loss: LossAt, draws: int) -> float:
+    """tr H of the loss over all embeddings, the mean of `hessian_traces`."""
+    return sum(hessian_traces(loss, draws)) / draws
 
 
 # --- the first normalisation ----------------------------------------------------------------------

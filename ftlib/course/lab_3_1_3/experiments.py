@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_3 import answer_readings, readings
+from ftlib.course.lab_3_1_3 import answer_readings, control_readings, readings
 from ftlib.course.lab_3_1_3.trials import (
     ASKED,
     compare_trial,
@@ -233,7 +233,7 @@ EXPERIMENTS = (
         arms=control_arms,
         metrics=(LOSS, OWN, UNSHIFTED),
         inputs=_inputs,
-        claims=readings.CONTROLS,
+        claims=control_readings.CONTROLS,
         live=(),
     ),
     Experiment(

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ftlib.core.profiles import Profile
+from ftlib.core.stats import mean_interval
 from ftlib.course.lab_3_1_7.experiments import BETAS, arms_of, beta_name, equal_drift
 from ftlib.course.lab_3_1_7.frontier import best_of_course, optimum_course, win_at
 from ftlib.course.lab_3_1_7.measures import asked_rows
 from ftlib.course.lab_3_1_7.pictures import COUNTS, FRONTIER_BETAS, levels_of, mean_course
+from ftlib.course.lab_3_1_7.side_by_side import points, told_apart
 from ftlib.course.lab_3_1_7.starts import TEST
 from ftlib.course.lab_3_1_7.trials import DRAWS
 from ftlib.course.records.live import Result
@@ -69,7 +71,9 @@ def drift_line(drift: Result, rates: Result, profile: Profile) -> str:
 
 
 def beta_line(result: Result) -> str:
-    """Which beta wins most on the test prompts, and where on the grid it lies."""
+    """Which beta wins most on the test prompts, from which others it is not told apart, and where
+    on the grid it lies.
+    """
     if not result.arms:
         return result.why
     wins = {beta: float(result.means(beta_name(beta), "win").mean()) for beta in BETAS}
@@ -80,10 +84,28 @@ def beta_line(result: Result) -> str:
         for beta in BETAS
     )
     if best in (BETAS[0], BETAS[-1]):
-        place = f"Most wins at beta {best:g}, **the edge of the grid**: a better one may lie beyond"
+        place = f"The highest mean is beta {best:g}'s, at **the edge of the grid**"
     else:
-        place = f"Most wins at beta {best:g}, inside the grid"
-    return f"{listed}. {place}."
+        place = f"The highest mean is beta {best:g}'s, inside the grid"
+    return f"{listed}. {place}. {_told_apart_line(result, best)}"
+
+
+def _told_apart_line(result: Result, best: float) -> str:
+    """The best beta minus each other, seed by seed: not the best one where it is not told apart."""
+    texts = []
+    level = []
+    for beta in BETAS:
+        if beta == best:
+            continue
+        wins = result.means(beta_name(best), "win") - result.means(beta_name(beta), "win")
+        apart = mean_interval(wins)
+        texts.append(f"beta {beta:g}: {points(apart)}, {told_apart(apart)}")
+        if not apart.excludes(0):
+            level.append(f"{beta:g}")
+    said = f"Its lead, seed by seed, over {'; '.join(texts)}."
+    if not level:
+        return said
+    return f"{said} So these runs do not say that it is better than beta {' or '.join(level)}."
 
 
 def loss_line(result: Result, arm: str) -> str:
@@ -156,7 +178,9 @@ def optimum_margin(smoothing: float) -> float:
 
 
 def noise_line(result: Result, noise: float) -> str:
-    """The measured margins in units of z beside the optima of the losses on noisy labels."""
+    """The measured margins in units of z beside the optima of the losses on noisy labels, and how
+    far each run has gone.
+    """
     if not result.arms:
         return result.why
     still = (1 - noise) * (1 - noise) + noise * noise  # a label kept twice, or turned twice
@@ -166,5 +190,5 @@ def noise_line(result: Result, noise: float) -> str:
         beta = result.settings(arm)["beta"]
         margin = beta * float(result.means(arm, "margin").mean())
         best = f"optimum {optima[arm]:.2f}" if arm in optima else "optimum as on clean labels"
-        texts.append(f"{arm}: z = {margin:.2f} ({best})")
-    return "Mean margin of pairs of the training pool: " + "; ".join(texts) + "."
+        texts.append(f"{arm}: z = {margin:.2f} ({best}), KL {result.interval(arm, 'kl')} nats")
+    return "Mean margin of pairs of the training pool, KL to the start: " + "; ".join(texts) + "."

@@ -77,6 +77,31 @@ def draw_ways(
     return figure
 
 
+def draw_halves(result: Result, arms: Sequence[str], title: str) -> Figure:
+    """Wins at the start, at each look and at the end: every seed a thin line, the mean a thick one;
+    one panel an arm, since a mean hides which way the seeds go.
+    """
+    figure, axes = plt.subplots(
+        1, len(arms), figsize=(4.2 * len(arms), 3.3), sharey=True, squeeze=False
+    )
+    for i, (ax, arm) in enumerate(zip(axes[0], arms, strict=True)):
+        ax.axhline(50, color="grey", linestyle=":")
+        ax.set(title=arm, xlabel="optimizer steps")
+        if not result.has(arm):
+            continue
+        steps = [0, *result.record.entries[arm, result.seeds[0]].metrics["steps"]]
+        wins = 100 * np.insert(result.values(arm, "win by step"), 0, 0.5, axis=1)
+        ax.plot(steps, wins.T, color="grey", linewidth=0.8, alpha=0.7)
+        ax.plot(steps, wins.mean(0), label=f"mean of {len(wins)} seeds", **style(i))
+        ax.set_xticks(steps)
+        ax.legend(fontsize="small")
+    axes[0][0].set_ylabel("win rate over the start, %")
+    figure.suptitle(title)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
 def _draw_reachable(ax: Axes, levels: list[Levels]) -> None:
     """Best-of-n by its true KL and by the bound, and the optimum."""
     best = best_of_course(levels, COUNTS)

@@ -43,7 +43,7 @@ BETA = (
         above=(
             "Beta is the price of a nat of KL, and at one rate the cheaper one buys more of it. It "
             "does not follow that beta *limits* the KL: the objective is never solved to its end "
-            "here, and a factor of two in the rate may do as much as a factor of 500 in beta."
+            "here. How far each beta has gone at its own rate is in the list above."
         ),
         below="At one rate the smaller beta stays *nearer* to the start, against its price.",
         none=("At one rate no difference in KL is shown, though one price is 500 times the other."),
@@ -54,8 +54,10 @@ BETA = (
         difference("win", "beta 0.1", "beta 5"),
         "above",
         above=(
-            "A high price on KL costs wins: with beta 5 a pair counts as solved, and stops "
-            "pulling, as soon as its margin is a fraction of a nat."
+            "The large beta wins less often. What beta sets is the weight of a pair, "
+            "σ(−beta·margin): where beta is large only pairs that are ranked wrong, or barely "
+            "right, still pull. That is not the same as staying near the start: see margin and KL "
+            "in the next line. Why so weighted a run wins less is not measured here."
         ),
         below=(
             "The large beta wins more often. The small one needs to be stopped: look at its course "
@@ -91,18 +93,18 @@ BETA = (
         within(LARGE_AT_SHARED, "right by ratio", "right by log p"),
         "above",
         above=(
-            "A policy that beta holds near its start ranks pairs right by the ratio that was "
-            "trained, and still holds the worse answer for the more likely one in some of them: "
-            "where the reference preferred it strongly, the log-ratio must first make up for that "
-            "(Chen et al. 2024). So `rewards/accuracies` need not be what the model would say."
+            "A policy with small margins ranks pairs right by the ratio that was trained, and "
+            "still holds the worse answer for the more likely one in some of them: where the "
+            "reference preferred it strongly, the log-ratio must first make up for that (Chen et "
+            "al. 2024). So `rewards/accuracies` need not be what the model would say."
         ),
         below=(
             "The probabilities rank better than the ratios that were trained. The reference "
             "ranks many pairs right already, and that part is in log π but not in the ratio."
         ),
         none=(
-            "No difference between ratio and probability is shown, even where beta holds the "
-            "policy near its start. DPO trains the first alone, so it need not stay so."
+            "No difference between ratio and probability is shown, even where margins are small. "
+            "DPO trains the first alone, so it need not stay so."
         ),
     ),
 )
@@ -134,10 +136,10 @@ METHODS = (
         difference("win", "DPO", "SFT on chosen"),
         "above",
         above=(
-            "The rejected answers teach something that as many steps of imitation do not. SFT saw "
-            "the same prompts and chosen answers, at its own best rate; but the chosen answers "
-            "have faults, and imitation learns those too. Where chosen answers are perfect, SFT "
-            "can be as good."
+            "At temperature 1 the pairs bring wins that as many steps of imitation do not, on the "
+            "same prompts and chosen answers and at its own best rate. Whether DPO's answers are "
+            "better or only surer, and what imitation has learnt instead, is read where all are "
+            "drawn cool: “Better, or only surer?”, below."
         ),
         below=(
             "Imitating the chosen answers wins more often than comparing. Then preferences are not "
@@ -213,7 +215,10 @@ METHODS = (
             "facts. Its reports also have other numbers of faults than DPO's pairs, the same on "
             "both sides."
         ),
-        none="Drift for the wording's sake alone is not shown to win or to lose.",
+        none=(
+            "At its end, drift for the wording's sake alone is not shown to win or to lose. The "
+            "way there is another matter: see the line and the figure of its halves."
+        ),
     ),
     Claim(
         "swapped",
@@ -223,8 +228,7 @@ METHODS = (
         above="Training for the *worse* answers wins too, so the sign of the labels is not all.",
         below=(
             "With every label turned round, the same pairs, steps and rate make answers worse. "
-            "How far it has gone is its own, see the figure; that drift can harm by itself is "
-            "the line before."
+            "How far it has gone is its own, see the figure."
         ),
         none=(
             "Turned labels do not make answers worse that this many runs could show. The policy "
@@ -270,8 +274,8 @@ SHARPENED = (
         level("win alike", COOL_DPO, 0.5),
         "above",
         above=(
-            "Where both are drawn cool, so that neither is held back by slips, DPO still wins. It "
-            "has changed what the model holds for most likely, and not only how sure of it it is."
+            "Where both are drawn cool, so that slips count for less, DPO still wins. It has "
+            "changed what the model holds for most likely, and not only how sure of it it is."
         ),
         below=(
             "Where both are drawn cool, DPO *loses*. What it won at temperature 1 it won by "
@@ -289,7 +293,10 @@ SHARPENED = (
         "above",
         above=(
             "The advantage over imitation is not sureness either: it is there with all of them "
-            "drawn cool."
+            "drawn cool. The chosen answers have faults, and who imitates them is taught those "
+            "too; who compares is taught that fewer are better. Where faults can be counted, the "
+            "next line holds this against them. Where chosen answers are perfect, SFT can be as "
+            "good."
         ),
         below="Drawn cool, imitation wins more often than DPO.",
         none="Drawn cool, no difference between DPO and imitation is shown.",

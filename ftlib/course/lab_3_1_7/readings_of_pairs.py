@@ -34,12 +34,13 @@ DISTANCE = (
         "above",
         unit="nats",
         above=(
-            "The less alike the pairs, the better for the preferred answers, on the same probe and "
-            "with nothing else changed. This is Pal et al.'s finding."
+            "Right reports end higher after the unlike pairs, on the same probe and with nothing "
+            "else changed. This is Pal et al.'s finding."
         ),
         below=(
-            "Here it is the *unlike* pairs after which right reports have lost more, against Pal "
-            "et al.'s finding: edit distance alone does not decide."
+            "Here it is the *unlike* pairs after which right reports end lower, against Pal et "
+            "al.'s finding: edit distance alone does not decide. Whether that is a smaller gain or "
+            "a loss is in the list above: a number above 0 is a gain."
         ),
         none=(
             "The distance between chosen and rejected makes no difference to the probe that this "
@@ -54,8 +55,9 @@ DISTANCE = (
         unit="nats",
         above=("Pushed harder, the right reports gain more."),
         below=(
-            "Pushed harder, at twice the rate, the same pairs leave the right reports less likely. "
-            "Displacement is a matter of how far one goes as well as of the pairs."
+            "Pushed harder, at twice the rate, the same pairs leave the right reports less likely "
+            "than at DPO's best rate. Where the list above has them below 0, that is displacement, "
+            "a matter of how far one goes as well as of the pairs."
         ),
         none=("Pushing harder moves the right reports neither way that this many runs could show."),
     ),
@@ -71,11 +73,11 @@ DISTANCE = (
             "gradient more to hold on to."
         ),
         below=(
-            "Pairs that differ in nothing but the fact teach the fact; where the wording differs "
-            "as well, a share of the training goes into wordings. So there is a price on either "
-            "side: alike pairs are precise, and unlike ones are not. Pairs that differ in what "
-            "matters and in nothing else are the better ones, as long as the chosen answer's own "
-            "probability is watched."
+            "Pairs that differ in nothing but the fact teach the fact with the larger margin. "
+            "Where the wording differs as well, a part of the training may go into wordings; that "
+            "part is not measured here. Pairs that differ in what matters and in nothing else are "
+            "the better ones by this number, as long as the chosen answer's own probability is "
+            "watched."
         ),
         none=("Which kind of pair teaches the fact better is not shown."),
     ),
@@ -94,9 +96,10 @@ NOISE = (
             "optimum, and what is seen is how they begin."
         ),
         below=(
-            "cDPO ranks with smaller margins, as its optimum says. Swapped labels alone bring "
-            "plain DPO's to ln((1−ε)/ε); cDPO smooths them a second time, as if they had been "
-            "clean, and ends nearer to 0."
+            "cDPO ranks with smaller margins. Its optimum lies nearer to 0, since it smooths a "
+            "second time what the swapped labels have smoothed already. But a policy that has "
+            "moved less has smaller margins too, whatever its optimum: read the KLs beside the "
+            "margins above. These runs do not part the two."
         ),
         none=(
             "No difference between the margins is shown. The line above says how far they are "
@@ -110,9 +113,11 @@ NOISE = (
         "below",
         above=("Smoothing wins more often, although its optimum lies nearer to 0."),
         below=(
-            "Smoothing loses wins. Its optimum lies nearer to 0 than that of plain DPO on the same "
-            "noisy labels, and plain DPO's is finite already. Smoothing is meant for pairs that "
-            "are seen often enough to be learnt by heart; here each is seen once."
+            "Smoothing loses wins at the same rate. Its optimum lies nearer to 0 than that of "
+            "plain DPO on the same noisy labels, whose own is finite already; and where the KLs "
+            "above are smaller it has also moved less, for which a higher rate might make up. Each "
+            "pair is seen once here, so that there is no label to be learnt by heart, which "
+            "smoothing would prevent."
         ),
         none=(
             "Smoothing makes no difference to wins that this many runs could show, whatever it "
@@ -126,8 +131,9 @@ NOISE = (
         "above",
         above=(
             "Taking the noise out of the loss wins more often: rDPO's mean is the loss on the "
-            "labels as they should be, so that its optimum is not drawn towards 0. It needs to "
-            "know ε, which is known here and must be estimated elsewhere."
+            "labels as they should be, so that its optimum is not drawn towards 0. Where its KL in "
+            "the line above is larger, having moved further may be a part of it. It needs to know "
+            "ε, which is known here and must be estimated elsewhere."
         ),
         below=(
             "rDPO loses wins. It is right on average, but its weights are larger and of both "
@@ -166,8 +172,10 @@ LENGTH = (
         above=(
             "The same preference, for polite answers, gives longer ones than matched pairs do "
             "where the preferred answer was the longer one: the labels fit “longer” as well as "
-            "“politer”. Match lengths before you train (`ft.balance_length`), and report the "
-            "length beside every win rate."
+            "“politer”. What makes these answers longer is a single thing, named above: so these "
+            "runs cannot say whether the policy has learnt length or that thing. Either way: match "
+            "lengths before you train (`ft.balance_length`), and report the length beside "
+            "every win rate."
         ),
         below=(
             "Answers are shorter after pairs whose chosen answer is longer. Something else than "

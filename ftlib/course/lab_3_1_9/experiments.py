@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_9 import readings, readings_of_points, readings_of_uneven
+from ftlib.course.lab_3_1_9 import (
+    readings,
+    readings_of_points,
+    readings_of_rates,
+    readings_of_uneven,
+)
 from ftlib.course.lab_3_1_9.reference_points import (
     MATCHED,
     MATCHED_WITH_GRADIENT,
@@ -160,8 +165,9 @@ def at_rate_of(method: str, noise: float, owner: str) -> str:
 
 def judgement_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Three methods on the same judgements, with more and more of them wrong, each at its own rate;
-    two of them at another's rate, since a choice among neighbouring rates is half a toss; and KTO
-    on loose thumbs: with their labels, with labels dealt anew, and without a reference point.
+    two of them at another's rate as well, so that methods are compared at one rate and a method at
+    two; and KTO on loose thumbs: with their labels, with labels dealt anew, and without a reference
+    point.
     """
     rates = {method: chosen_rate(profile, method) for method in METHODS}
     arms: dict[str, dict[str, Any]] = {}
@@ -237,7 +243,7 @@ EXPERIMENTS = (
         arms=judgement_arms,
         metrics=(*ANSWERED, DISTANCE, SAMPLED_POLITE),
         inputs=_inputs,
-        claims=(*readings.JUDGEMENTS, *readings_of_points.USUAL),
+        claims=(*readings.JUDGEMENTS, *readings_of_rates.RATES, *readings_of_points.USUAL),
         live=(noise_arm("KTO", 0.0),),
     ),
     Experiment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,10 +56,53 @@ def compared(gradients: Mapping[str, Tensor], with_name: str) -> dict[str, tuple
     """Of each gradient its length as a multiple of that of `with_name`, and the cosine between
     them. Adam's steps do not depend on a gradient's length.
     """
-    right = gradients[with_name]
+    right = gradients[with_name].double()
     found = {}
-    for name, other in gradients.items():
+    for name, gradient_of_name in gradients.items():
+        other = gradient_of_name.double()
         length = (other.norm() / right.norm()).item()
-        cosine = torch.cosine_similarity(other, right, 0).item()
+        cosine = torch.dot(other / other.norm(), right / right.norm()).item()
         found[name] = (length, cosine)
     return found
+
+
+def shorter_and_longer(rows: Sequence[dict], count: int) -> dict[str, list[dict]]:
+    """Of the quarter of the rows with the longest answers the first `count`, and of the others as
+    many.
+    """
+    answers = sorted(len(row["completion"][-1]["content"]) for row in rows)
+    shortest_of_long = answers[len(answers) - len(answers) // 4]
+    found: dict[str, list[dict]] = {"shorter answers": [], "longer answers": []}
+    for row in rows:
+        is_long = len(row["completion"][-1]["content"]) >= shortest_of_long
+        found["longer answers" if is_long else "shorter answers"].append(row)
+    return {name: chosen[:count] for name, chosen in found.items()}
+
+
+def gradients_table(
+    model: nn.Module,
+    batches: Mapping[str, Mapping[str, Tensor]],
+    points: Mapping[str, Callable],
+    betas: Sequence[float],
+    binary_loss: Callable = binary_loss,
+) -> list[dict[str, str]]:
+    """For every batch and every z0 but "right": how its gradient compares with that of the right
+    z0, at each β.
+    """
+    table: list[dict[str, str]] = []
+    for batch_name, batch in batches.items():
+        policy, reference = batch_logps(model, batch)
+        z0 = (policy - reference)[:, 1].mean().clamp(min=0).item()
+        rows: dict[str, dict[str, str]] = {}
+        for beta in betas:
+            found = {}
+            for name, point_of in points.items():
+                found[name] = gradient(model, batch, point_of, beta, binary_loss)
+            for name, (length, cosine) in compared(found, "right").items():
+                row = rows.setdefault(name, {"batch": batch_name, "right z0 (nats)": f"{z0:.1f}"})
+                row["z0 taken"] = name
+                row[f"length ÷ right, β = {beta:g}"] = f"{length:.2f}"
+                row[f"cosine, β = {beta:g}"] = f"{cosine:.3f}"
+        del rows["right"]
+        table.extend(rows.values())
+    return table

@@ -34,10 +34,15 @@ class PointExplorer(Explorable):
             self.draw,
             self.describe,
             run=choice("run", result.arms, run),
-            moment=choice("moment", MOMENTS, MOMENTS[0]),
+            moment=choice("moment", MOMENTS, self._highest_point(run)),
             point=choice("z0", (RIGHT, ZERO, MATCHED), RIGHT),
             beta=slider("β", BETAS, beta),
         )
+
+    def _highest_point(self, run: str) -> str:
+        """The moment at which the batch has the highest z0: there the drift is seen."""
+        moments = {moment: self.batch(run, moment)[2][RIGHT] for moment in MOMENTS}
+        return max(moments, key=lambda moment: moments[moment])
 
     def batch(self, run: str, moment: str) -> tuple[Tensor, Tensor, dict[str, float]]:
         """Log-ratios of the batch's rows in nats, whether they are thumbs up, both (B,), and z0 by
@@ -60,14 +65,15 @@ class PointExplorer(Explorable):
 
     def describe(self, run: str, moment: str, point: str, beta: float) -> str:
         """The z0, and how the pull is divided."""
-        _, _, points = self.batch(run, moment)
+        ratios, _, points = self.batch(run, moment)
         pull, labels = self.pulls(run, moment, point, beta)
         share = (pull[labels].sum() / pull.sum()).item()
         used = (pull.mean() / (beta / 4)).item()
         return (
             f"z0 = {points[point]:.1f} nats; β·z0 = {beta * points[point]:.2f}. The mean pull is "
             f"{used:.0%} of the steepest slope, β/4; {share:.0%} of it is on thumbs up, which are "
-            f"{labels.sum().item()} of {len(labels)} rows."
+            f"{labels.sum().item()} of {len(labels)} rows. The rows lie between "
+            f"{ratios.min().item():+.1f} and {ratios.max().item():+.1f} nats{_whose(moment)}."
         )
 
     def draw(self, run: str, moment: str, point: str, beta: float) -> Figure:
@@ -108,6 +114,11 @@ class PointExplorer(Explorable):
         ax.plot(places, curve(places, z0, _all(is_up, places), beta), **line)
         dots = {**look, "linestyle": "none"}
         ax.plot(rows, curve(rows, z0, _all(is_up, rows), beta), label=name, **dots)
+
+
+def _whose(moment: str) -> str:
+    """In the first step the rows' log-ratios are those of the drifted policy itself."""
+    return ", as the drifted policy has them" if moment == MOMENTS[0] else ""
 
 
 def _all(is_up: bool, like: Tensor) -> Tensor:

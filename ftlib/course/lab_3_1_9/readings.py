@@ -60,38 +60,20 @@ CLEAN = (
         "none",
         unit=SHARE,
         above=(
-            "On the very same judgements, taken apart into thumbs, KTO is ahead of DPO, although "
-            "it does not know which two answers belong together. Both had six rates to choose "
-            "from and one pass over the data; β was 0.1 for both and not tuned. Look at the line "
-            "of distances: the rates that were taken let the two move unequally far."
+            "At the rates that the rule took KTO is ahead of DPO on the very same judgements, "
+            "taken apart into thumbs. Look at the line of distances: at these rates the two may "
+            "move unequally far. Whether it is a lead of methods or of rates, the next line says. "
+            "β was 0.1 for both and not tuned."
         ),
         below=(
-            "On the very same judgements DPO is ahead. It knows which two answers belong together "
-            "and KTO does not; nothing else in the data differs. Where you have pairs, use them. β "
-            "was 0.1 for both and not tuned. Look at the line of distances: the rates that were "
-            "taken let the two move unequally far."
+            "At the rates that the rule took DPO is ahead on the very same judgements. Look at the "
+            "line of distances: at these rates the two may move unequally far. Whether it is a "
+            "lead of methods or of rates, the next line says. β was 0.1 for both and not tuned."
         ),
         none=(
             "No difference is shown on the very same judgements. That is not the same as equal: "
             "any difference inside the interval fits these runs. A narrower one needs more seeds "
             "and more prompts."
-        ),
-    ),
-    Claim(
-        "one rate",
-        "win rate, KTO − DPO, both at KTO's rate",
-        difference("wins", "KTO, 0% wrong", f"DPO, 0% wrong{KTO_RATE}"),
-        "none",
-        unit=SHARE,
-        above="At one rate, KTO's, KTO is ahead of DPO as well, so that a rate is not the reason.",
-        below=(
-            "At one rate, KTO's, DPO is ahead. Where the line above has it the other way round, "
-            "what was compared there were two rates."
-        ),
-        none=(
-            "At one rate, KTO's, no difference to DPO is shown. Where the line above shows one, it "
-            "is one of methods *with the rates that the rule took for them*, and neighbouring "
-            "rates are half a toss."
         ),
     ),
     Claim(
@@ -101,31 +83,20 @@ CLEAN = (
         "above",
         unit=SHARE,
         above=(
-            "KTO, which also sees the thumbs down, beats imitation of the answers that were liked. "
-            "Without this baseline a win over the start would say nothing about KTO."
+            "At the rates taken KTO, which also sees the thumbs down, beats imitation of the liked "
+            "answers; whether it does at one rate, the next line says. Without this baseline a "
+            "win over the start would say nothing about the thumbs down."
         ),
         below=(
-            "Plain imitation of the liked answers does better than KTO at the rates taken. Where "
-            "good answers are there in number and the wanted manner is in their words, begin with "
-            "SFT. How it goes where most of what you have is thumbs down, section 9 measures."
+            "At the rates taken plain imitation of the liked answers does better than KTO; whether "
+            "it does at one rate, the next line says. If liked answers are at hand and the wanted "
+            "manner is in their words, have SFT as a baseline, with a rate chosen as carefully. "
+            "How it goes where most of what you have is thumbs down, section 9 measures."
         ),
         none=(
             "No difference to plain imitation of the liked answers is shown, so these runs do not "
             "show what the thumbs down are worth. Try the baseline before you build anything on "
             "thumbs."
-        ),
-    ),
-    Claim(
-        "SFT, one rate",
-        "win rate, KTO − SFT on the liked answers, both at SFT's rate",
-        difference("wins", f"KTO, 0% wrong{SFT_RATE}", "SFT, 0% wrong"),
-        "above",
-        unit=SHARE,
-        above="At one rate, SFT's, KTO is ahead of imitation.",
-        below="At one rate, SFT's, imitation is ahead as well.",
-        none=(
-            "At one rate, SFT's, no difference to imitation is shown: what the line above shows, "
-            "if it shows something, rests on the rates that were taken."
         ),
     ),
     Claim(

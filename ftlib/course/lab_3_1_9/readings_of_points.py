@@ -7,7 +7,7 @@ import numpy as np
 from ftlib.course.lab_3_1_9.readings import SHARE, ByArm
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
-PULL = "of the pull"
+PULL = "of the pull on all rows of a run's batches"
 RIGHT_ARM = "far: right"
 
 
@@ -88,8 +88,9 @@ POINTS = (
             "say. It takes drift to find the bug."
         ),
         none=(
-            "Even far from the reference no difference by win rate is shown. That the two do not "
-            "pull at the same rows is another question, which the lines on the batches answer."
+            "Even far from the reference no difference by win rate is shown. It says little where "
+            "the runs end near the ceiling: see the line on the room. Whether the two pull at the "
+            "same rows is another question, which the lines on the batches answer."
         ),
     ),
     Claim(
@@ -99,9 +100,10 @@ POINTS = (
         "above",
         unit="nats",
         above=(
-            "The drift has raised long rows further above the reference than short ones, matched "
-            "or not, so z0 jumps with the length of a batch's rows. The right z0 takes each batch "
-            "to a zero of its own."
+            "The drift has raised mismatched answers further above the reference in batches of "
+            "long rows, so z0 jumps with the length of a batch's rows. Where the table shows two "
+            "kinds of batches, the mean of a half that holds both is one that few of its batches "
+            "have. The right z0 takes each batch to a zero of its own."
         ),
         below=(
             "z0 is higher in batches of short rows: here the drift has raised these further above "
@@ -114,15 +116,15 @@ POINTS = (
     ),
     Claim(
         "far, flat",
-        "share of the pull on the longer half, the same rows, z0 always 0 − right",
+        "share of the pull on the longer half of the batches, same rows, z0 always 0 − right",
         Contrast((RIGHT_ARM,), pull_on_longer),
         "below",
         unit=PULL,
         above=(
             "With z0 = 0 more of the pull is on long rows than with the right z0, on the very same "
-            "rows. What pulls is nearness to z0, so the right z0, a mean over the batch, is here "
-            "further from most long rows than 0 is: one number for a batch whose rows have "
-            "drifted unequally far."
+            "rows. A row is pulled at by its nearness to z0: the right z0, a mean over the batch, "
+            "is here far from many long rows that lie near 0, one number for a batch whose rows "
+            "have drifted unequally far."
         ),
         below=(
             "With z0 = 0 the long batches lose pull to the short ones, on the very same rows: they "
@@ -136,7 +138,7 @@ POINTS = (
     ),
     Claim(
         "far, balance",
-        "share of the pull on thumbs up, the same rows, z0 always 0 − right",
+        "share of the pull that is on thumbs up, the same rows, z0 always 0 − right",
         Contrast((RIGHT_ARM,), pull_on_ups),
         "below",
         unit=PULL,
@@ -169,8 +171,9 @@ POINTS = (
             "it rises with what is being trained."
         ),
         none=(
-            "No difference is shown between a z0 of matched and one of mismatched pairs. On paper "
-            "they part once the judged rows have moved and the others have not."
+            "No difference by win rate is shown between a z0 of matched and one of mismatched "
+            "pairs; near the ceiling that says little. On paper they part once the judged rows "
+            "have moved and the others have not."
         ),
     ),
     Claim(
@@ -189,9 +192,9 @@ POINTS = (
             "the mean that it is held against. Compare the facts in the table."
         ),
         none=(
-            "No effect of the gradient through z0 on the win rate is shown. The batches here hold "
-            "thumbs of both kinds; with one kind alone the gradient would cancel everything, as "
-            "the table on paper shows."
+            "No effect of the gradient through z0 on the win rate is shown; near the ceiling that "
+            "says little. The batches here hold thumbs of both kinds; with one kind alone the "
+            "gradient would cancel everything, as the table on paper shows."
         ),
     ),
 )

@@ -23,9 +23,10 @@ UNEVEN = (
             "the reason. How far the balance of the pull is, the weights below test."
         ),
         none=(
-            "With the thumbs up held no harm of imbalance is shown. The batch grows along with "
-            "the thumbs down, from two rows to eleven, and z0 comes from as many: a harm of the "
-            "imbalance and a gain of the larger batch could hide each other."
+            "With the thumbs up held no harm of imbalance is shown by the win rate. Facts and "
+            "words, paired below, may tell another story. The batch grows along with the thumbs "
+            "down, from two rows to eleven, and z0 comes from as many: a harm of the imbalance and "
+            "a gain of the larger batch could hide each other."
         ),
     ),
     Claim(
@@ -45,8 +46,9 @@ UNEVEN = (
             "average; whether that is the reason was not tested."
         ),
         none=(
-            "No effect of the weights on the win rate is shown, each with a rate of its own. What "
-            "they do to the share of the pull that is on thumbs up, the line above says."
+            "No effect of the weights on the win rate is shown, each at the rate taken for it. It "
+            "is one number: what the weights do to manners, facts and words, the paired lines "
+            "below say, and to the pull on thumbs up, the line above."
         ),
     ),
     Claim(
@@ -64,8 +66,8 @@ UNEVEN = (
             "would have been better here than balancing by weights."
         ),
         none=(
-            "Once weighted, neither harm nor gain of the additional thumbs down is shown. What "
-            "they cost is certain: a step scores eleven rows in place of two."
+            "Once weighted, neither harm nor gain of the additional thumbs down is shown by the "
+            "win rate. What they cost is certain: a step scores eleven rows in place of two."
         ),
     ),
     Claim(
@@ -77,16 +79,20 @@ UNEVEN = (
         above=(
             "KTO gets more out of few thumbs up and many down than one pass of imitation over the "
             "few. It saw 220 answers, eleven a step; SFT saw 20, one a step. More passes of SFT "
-            "were not tried."
+            "were not tried. Where the rates taken differ (the line on rates), it is a comparison "
+            "of methods with their rates."
         ),
         below=(
-            "One pass of imitation over the 20 thumbs up, one a step, does better than KTO with "
-            "200 thumbs down on top of them. When the liked answers hold all that is wanted, as "
-            "here, that is hard to beat."
+            "At the rates taken one pass of imitation over the 20 thumbs up, one a step, does "
+            "better than KTO with 200 thumbs down on top of them. Where the rates differ (the line "
+            "on rates), how much of the lead is the rate's is open: no run here has the two at "
+            "one, as section 7 has. If liked answers hold the wanted manner, as here, have SFT on "
+            "them as a baseline."
         ),
         none=(
             "No difference to imitation of the few thumbs up is shown, although KTO saw 220 "
-            "answers, eleven a step, and SFT 20, one a step. Try the cheap baseline first."
+            "answers, eleven a step, and SFT 20, one a step. Each ran at the rate taken for it. "
+            "If liked answers are at hand, the cheap baseline is worth a try."
         ),
     ),
 )

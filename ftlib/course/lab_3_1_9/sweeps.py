@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from ftlib.course.lab_3_1_9.experiments import METHODS, NOISE, START, TIE, noise_arm, point_arm
-from ftlib.course.lab_3_1_9.reference_points import AS_GOOD_AS_ZERO, RIGHT
+from ftlib.core.stats import mean_interval
+from ftlib.course.lab_3_1_9.experiments import (
+    METHODS,
+    NOISE,
+    SFT_ON_UPS,
+    START,
+    TIE,
+    UNEVEN,
+    at_rate_of,
+    noise_arm,
+)
+from ftlib.course.lab_3_1_9.reference_points import AS_GOOD_AS_ZERO
 from ftlib.course.lab_3_1_9.trials import HALF_PULL
 from ftlib.course.records.live import Result
 
 NOT_MEASURED = "not measured here"
+LOWER_EDGE = ", **the grid's lower edge**"
 COLUMNS = (  # heading, metric, form
     ("win rate", "wins", ".0%"),
     ("polite", "polite", ".0%"),
@@ -30,25 +43,64 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
         return result.why
     texts = [f"{name}: {_rate_text(result, arms)}" for name, arms in series.items()]
     few = f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
-    return (
+    line = (
         f"Best rates. {'; '.join(texts)}. With {few} a point and few questions two neighbouring "
-        f"rates are hardly told apart, so the lowest rate is taken whose gain over one half is "
-        f"within {TIE:.0%} of the best, by this one rule for all."
+        f"rates are hardly told apart here, so the lowest rate is taken whose gain over one half "
+        f"is within {TIE:.0%} of the best, by this one rule for all. That two tie here does not "
+        f"say that they tie on other questions."
     )
+    if any(LOWER_EDGE in text for text in texts):
+        line += " Where the grid's lowest rate is taken, the rule might have taken a lower one."
+    return line
+
+
+def _best_and_taken(result: Result, arms: Mapping[float, str]) -> tuple[np.ndarray, int, int]:
+    """Mean win rates from the lowest rate to the highest, and the places among them of the best and
+    of the one that the rule takes.
+    """
+    wins = np.array([result.means(arms[rate], "wins").mean() for rate in sorted(arms)])
+    best = int(wins.argmax())
+    gains = wins - START
+    taken = int(np.argmax(gains >= gains[best] - TIE * abs(gains[best])))
+    return wins, best, taken
+
+
+def _is_edge(place: int, count: int) -> bool:
+    return place in (0, count - 1)
 
 
 def _rate_text(result: Result, arms: Mapping[float, str]) -> str:
     rates = sorted(arms)
-    wins = np.array([result.means(arms[rate], "wins").mean() for rate in rates])
-    best = int(wins.argmax())
-    gains = wins - START
-    chosen = int(np.argmax(gains >= gains[best] - TIE * abs(gains[best])))
-    is_inside = 0 < best < len(rates) - 1
-    edge = "" if is_inside else ", **at the grid's edge: the best may lie beyond**"
-    return (
-        f"{wins[best]:.0%} at rate {rates[best]:.2g}{edge}; taken {rates[chosen]:.2g}, "
-        f"{wins[chosen]:.0%}"
-    )
+    wins, best, taken = _best_and_taken(result, arms)
+    edge = ""
+    if _is_edge(best, len(rates)):
+        edge = ", **at the grid's edge: the best may lie beyond**"
+    text = f"{wins[best]:.0%} at rate {rates[best]:.2g}{edge}; taken {rates[taken]:.2g}, "
+    text += f"{wins[taken]:.0%}"
+    if taken == 0:
+        text += LOWER_EDGE
+    return text
+
+
+def ring_taken(ax: Axes, result: Result, series: Mapping[str, Mapping[float, str]]) -> None:
+    """A ring around every rate that was taken, a square where it lies at the grid's edge."""
+    if not result.arms:
+        return
+    look: dict[str, Any] = {
+        "markerfacecolor": "none",
+        "color": "black",
+        "linestyle": "none",
+        "markersize": 13,
+    }
+    for arms in series.values():
+        rates = sorted(arms)
+        wins, _, taken = _best_and_taken(result, arms)
+        marker = "s" if _is_edge(taken, len(rates)) else "o"
+        ax.plot(rates[taken], 100 * wins[taken], marker=marker, **look)
+    look["markersize"] = 8
+    ax.plot([], [], marker="o", label="taken", **look)
+    ax.plot([], [], marker="s", label="taken, at the grid's edge", **look)
+    ax.legend(fontsize="small")
 
 
 def ahead(result: Result, claim: str, above: str, below: str, none: str = "n") -> str:
@@ -57,26 +109,80 @@ def ahead(result: Result, claim: str, above: str, below: str, none: str = "n") -
     return {"above": above, "below": below, "none": none, "open": "open"}[outcome]
 
 
-def losses_to_noise(result: Result) -> dict[str, float]:
-    """What each method's win rate loses on average from the least noise to the most."""
+def losses_to_noise(result: Result) -> dict[str, np.ndarray]:
+    """What the win rate loses from the least noise to the most, one number a seed: of each method,
+    and of DPO at KTO's rate.
+    """
     lost = {}
     for method in METHODS:
-        clean, *_, worst = [
-            result.means(noise_arm(method, noise), "wins").mean() for noise in NOISE
-        ]
-        lost[method] = float(clean - worst)
+        clean = result.means(noise_arm(method, NOISE[0]), "wins")
+        worst = result.means(noise_arm(method, NOISE[-1]), "wins")
+        lost[method] = clean - worst
+    clean = result.means(at_rate_of("DPO", NOISE[0], "KTO"), "wins")
+    lost["DPO at KTO's rate"] = clean - result.means(at_rate_of("DPO", NOISE[-1], "KTO"), "wins")
     return lost
 
 
 def losses_line(result: Result) -> str:
-    """The same in words."""
+    """The same in words, with intervals."""
     if not result.arms:
         return NOT_MEASURED
     lost = losses_to_noise(result)
-    by_method = ", ".join(f"{method} {100 * loss:.0f}" for method, loss in lost.items())
+    by_method = ", ".join(f"{name} {interval_text(100 * loss)}" for name, loss in lost.items())
     return (
-        f"Points of win rate lost on average from {NOISE[0]:.0%} to {NOISE[-1]:.0%} wrong: "
-        f"{by_method}."
+        f"Points of win rate lost from {NOISE[0]:.0%} to {NOISE[-1]:.0%} wrong, mean with 95% "
+        f"interval: {by_method}."
+    )
+
+
+def interval_text(values: np.ndarray, form: str = ".0f") -> str:
+    """The mean of one value a seed, with its interval where there are two seeds at least."""
+    if len(values) < 2:
+        return f"{values.mean():{form}}"
+    found = mean_interval(values)
+    return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def paired_line(result: Result, first: str, second: str) -> str:
+    """first − second, paired by seed, in manners, facts and words: what a win rate may hide."""
+    if not result.has(first) or not result.has(second):
+        return NOT_MEASURED
+    texts = []
+    for name, metric, scale in (
+        ("polite answers", "polite", 100),
+        ("right facts", "right", 100),
+        ("words an answer", "words", 1),
+    ):
+        apart = scale * (result.means(first, metric) - result.means(second, metric))
+        unit = " points" if scale == 100 else ""
+        texts.append(f"{name} {interval_text(apart, '+.1f')}{unit}")
+    return (
+        f"{first} − {second}, paired by seed, each with its own 95% interval: {', '.join(texts)}."
+    )
+
+
+def uneven_rates_line(result: Result) -> str:
+    """At which rates the sets of thumbs and SFT run."""
+    if not result.arms:
+        return NOT_MEASURED
+    rates = {name: result.settings(name)["lr"] for name in UNEVEN}
+    listed_rates = ", ".join(f"{name}: {rate:.2g}" for name, rate in rates.items())
+    own = rates.pop(SFT_ON_UPS)
+    times = sorted({round(own / rate, 3) for rate in rates.values()})
+    line = f"Rates taken: {listed_rates}."
+    if times == [1.0]:
+        return f"{line} So all run at one rate."
+    factors = " and ".join(f"{factor:g}" for factor in times)
+    return f"{line} SFT's is {factors} times KTO's."
+
+
+def share_up_line(result: Result) -> str:
+    """The share of the pull that is on thumbs up, and what it is a share of."""
+    names = [name for name in UNEVEN if name != SFT_ON_UPS]
+    return (
+        f"Pull on the thumbs up (weight times slope) as a share of the pull on all rows of the "
+        f"step, mean over steps: {listed(result, 'share_up', names, '.0%')}. A step that has no "
+        f"thumb up counts as 0: there is one a step on average, not in each."
     )
 
 
@@ -130,48 +236,3 @@ def answers_table(
 
 def _texts(means: Mapping[str, float], columns: Sequence[tuple[str, str, str]]) -> dict[str, str]:
     return {heading: f"{means[name]:{form}}" for heading, name, form in columns}
-
-
-def drift_line(result: Result) -> str:
-    """Where the drifted policy begins: its wins, and z0 from batch to batch."""
-    arm = point_arm(RIGHT)
-    if not result.has(arm):
-        return NOT_MEASURED
-    points = np.maximum(0.0, result.values(arm, "mismatched"))  # (seeds, steps)
-    beta = result.settings(arm)["beta"]
-    wins = [result.record.entries[arm, seed].metrics["wins_before"] for seed in result.seeds]
-    low, middle, high = np.quantile(points, [0.1, 0.5, 0.9])
-    return (
-        f"Far: z0 is {points.mean():.1f} nats on average, and from batch to batch between "
-        f"{low:.1f} and {high:.1f} (middle 80%, median {middle:.1f}); β·z0 is "
-        f"{beta * points.mean():.1f} on average. Before KTO the drifted policy wins "
-        f"{np.mean(wins):.0%} against the start."
-    )
-
-
-def lengths_table(result: Result) -> list[dict[str, str]]:
-    """The batches before the first step, in two halves by the length of their rows: z0, and how
-    much of the steepest pull there is with the right z0 and with 0.
-    """
-    arm = point_arm(RIGHT)
-    if not result.has(arm):
-        return [{"batches": NOT_MEASURED}]
-    settings = result.settings(arm)
-    steepest = settings["beta"] / 4 * result.profile.preference.batch  # a batch's, summed
-    count = result.values(arm, "lengths").shape[1]
-    halves = {"shorter": slice(0, count // 2), "longer": slice(count // 2, count)}
-    table = []
-    for name, half in halves.items():
-        means = {}
-        for metric in ("lengths", "z0_before", "pull_right", "pull_zero"):
-            means[metric] = result.values(arm, metric)[:, half].mean()
-        table.append(
-            {
-                "batches": f"{name} half",
-                "tokens a row": f"{means['lengths']:.0f}",
-                "z0 (nats)": f"{means['z0_before']:.1f}",
-                "pull, z0 right": f"{means['pull_right'] / steepest:.0%}",
-                "pull, z0 always 0": f"{means['pull_zero'] / steepest:.0%}",
-            }
-        )
-    return table

@@ -1,0 +1,280 @@
+"""Sentences of lab 3.1.3 on what its records hold beside their claims. Differences are paired by
+seed, with 95% t intervals of their own, adjusted for nothing; a reading follows where they allow
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ftlib.core.stats import Interval, mean_interval, paired_difference
+from ftlib.course.lab_3_1_3.answers import COPIED_RUN
+from ftlib.course.open_answers import SENTENCES, sentence_pattern, sentences
+from ftlib.course.records.live import Result
+
+LONG = 512  # tokens of the rows to which an alpha is converted
+PAPERS_LARGEST = 15  # the largest alpha that the paper tries (Jain et al. 2023)
+CURES = {
+    "fast, noise": "noise",
+    "half fast": "half the rate",
+    "fast, short": "four epochs",
+    "fast, dropout": "dropout",
+}
+
+
+def gap(result: Result, metric: str, one: str, other: str) -> Interval:
+    """One arm less the other, paired by seed."""
+    return paired_difference(result.means(one, metric), result.means(other, metric))
+
+
+# --- the dose -------------------------------------------------------------------------------------
+def at_length(alpha: float, length: float, other: float) -> float:
+    """The alpha that treats a token in a row of `other` tokens as `alpha` does in one of `length`,
+    by length alone.
+    """
+    return alpha * (other / length) ** 0.5
+
+
+def dose_line(alpha: float, length: float, ratio: float, left: float) -> str:
+    """How an alpha on these rows compares with the paper's. `ratio`: noise by embedding; `left`:
+    share of the signal behind the first norm.
+    """
+    there = at_length(alpha, length, LONG)
+    return (
+        f"The dose: alpha {alpha:g} on rows of {length:.0f} tokens blurs a token as much as alpha "
+        f"**{there:.0f}** would on rows of {LONG} (estimate, by length alone), "
+        f"{there / PAPERS_LARGEST:.1f} times the paper's largest, {PAPERS_LARGEST}. The noise has "
+        f"{ratio:.2f} times the embedding's norm, and of the signal {left:.0%} is left behind the "
+        "first norm."
+    )
+
+
+# --- losses ---------------------------------------------------------------------------------------
+def fits_line(cures: Result) -> str:
+    """How closely each arm fits its own rows, and whether a looser fit goes with a better loss."""
+    if not cures.arms:
+        return cures.why
+    levels = [f"{arm} {cures.means(arm, 'own_loss').mean():.3f}" for arm in cures.arms]
+    looser = gap(cures, "own_loss", "fast, noise", "half fast")
+    worse = gap(cures, "loss", "fast, noise", "half fast")
+    text = (
+        f"Mean loss on the rows trained on: {'; '.join(levels)}. Noise at the fast rate less no "
+        f"noise at the best rate: {gap(cures, 'own_loss', 'fast, noise', 'best rate')} on these "
+        f"rows, {gap(cures, 'loss', 'fast, noise', 'best rate')} on unseen requests. Less no "
+        f"noise at half the fast rate: {looser} and {worse}."
+    )
+    if looser.low > 0 and worse.low > 0:
+        text += " A looser fit than at half the rate, and a worse loss on unseen requests: "
+        text += "looseness by itself is not what helps."
+    return text
+
+
+def taken_back_line(cures: Result) -> str:
+    """What the fast rate costs, and how much of it each cure takes back."""
+    if not cures.arms:
+        return cures.why
+    backs = [f"{name} **{gap(cures, 'loss', 'fast', arm)}**" for arm, name in CURES.items()]
+    return (
+        f"In one sentence: beside the best rate the fast one costs "
+        f"{gap(cures, 'loss', 'fast', 'best rate')} nats a token, of which are taken back by "
+        f"{'; by '.join(backs)}."
+    )
+
+
+def penalty_line(noises: Result, answers: Result) -> str:
+    """What noise does to the loss on the rows trained on, without and after training under it."""
+    if not (noises.arms and answers.arms):
+        return noises.why or answers.why
+    untrained = noises.interval("no noise", "own_rise")
+    trained = noises.interval("alpha 10", "own_rise")
+    fast = answers.interval("fast, noise", "own_rise")
+    text = (
+        "The same noise on the rows trained on changes their loss by "
+        f"{untrained} where training had none, by {trained} after training at alpha 10, and by "
+        f"{fast} after training with noise at the fast rate."
+    )
+    if trained.high < 0 and fast.high < 0:
+        text += " Trained under noise, the model reads noised training rows *better* than clean "
+        text += "ones: training has removed the penalty, and more."
+    return text
+
+
+def unshifted_line(controls: Result) -> str:
+    """Frozen noise that is tested without its shift, beside no noise."""
+    if not controls.arms:
+        return controls.why
+    frozen = controls.means("fast, frozen", "loss_without_shift")
+    less = paired_difference(frozen, controls.means("fast", "loss"))
+    return (
+        f"Test loss, frozen noise without its shift at test − no noise: {less} nats a token. Test "
+        f"loss, Gaussian − no noise: {gap(controls, 'loss', 'fast, Gaussian', 'fast')}; uniform − "
+        f"no noise: {gap(controls, 'loss', 'fast, noise', 'fast')}."
+    )
+
+
+def seconds_line(cures: Result) -> str:
+    """What the noise costs in time."""
+    if not cures.arms:
+        return cures.why
+    spent = {}
+    for arm in ("fast", "fast, noise"):
+        spent[arm] = [cures.record.entries[arm, seed].seconds for seed in cures.seeds]
+    more = paired_difference(spent["fast, noise"], spent["fast"])
+    return (
+        f"Time: {np.mean(spent['fast, noise']):.2f} s a run with noise, "
+        f"{np.mean(spent['fast']):.2f} s without (difference {more} s, on the machine that made "
+        "the record)."
+    )
+
+
+# --- answers --------------------------------------------------------------------------------------
+def best_rate_line(noises: Result) -> str:
+    """What noise does to the answers at the best rate."""
+    if not noises.arms:
+        return noises.why
+    score = gap(noises, "score", "alpha 10", "no noise")
+    text = (
+        f"At the best rate, alpha 10 − no noise: score {score}, facts right an answer "
+        f"{gap(noises, 'right', 'alpha 10', 'no noise')}, wrong "
+        f"{gap(noises, 'wrong', 'alpha 10', 'no noise')} (each interval by itself)."
+    )
+    if not score.excludes(0):
+        text += " A price in the score is not shown there."
+    return text
+
+
+def runs_copied(result: Result, arm: str) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of words an answer that are copied, and that are not, means of every run (seeds,)."""
+    words = result.values(arm, "words")  # (seeds, answers)
+    runs = np.maximum(words - COPIED_RUN + 1, 0)
+    copied = result.values(arm, "copied") * runs
+    return copied.mean(1), (runs - copied).mean(1)
+
+
+def copied_line(answers: Result) -> str:
+    """Whether fewer runs are copied, or only a smaller share of more."""
+    if not answers.arms:
+        return answers.why
+    with_noise, other_with = runs_copied(answers, "fast, noise")
+    without, other_without = runs_copied(answers, "fast")
+    fewer = paired_difference(with_noise, without)
+    more = paired_difference(other_with, other_without)
+    text = (
+        f"Copied runs of five words an answer: {with_noise.mean():.2f} with noise, "
+        f"{without.mean():.2f} without, difference {fewer}. Runs that are not copied: {more} more."
+    )
+    if fewer.low <= 0 <= fewer.high and more.low > 0:
+        text += " Fewer copied runs are not shown; what has grown is the rest. So the smaller "
+        text += "share supports the paper's explanation weakly."
+    return text
+
+
+def rate_copies_line(answers: Result, noises: Result) -> str:
+    """What the lower rate does to the share that is copied, beside what the noise does."""
+    if not (noises.arms and answers.arms):
+        return noises.why or answers.why
+    shared = [seed for seed in noises.seeds if seed in answers.seeds]
+    best = [_mean_of(noises, "no noise", seed, "copied") for seed in shared]
+    fast = [_mean_of(answers, "fast", seed, "copied") for seed in shared]
+    noised = [_mean_of(answers, "fast, noise", seed, "copied") for seed in shared]
+    text = (
+        f"What the rate does to the share that is copied, without noise, best − fast: "
+        f"{paired_difference(best, fast)} over the {len(shared)} seeds that both records have; "
+        f"what the noise does on these: {paired_difference(noised, fast)}."
+    )
+    apart = paired_difference(best, noised)
+    if not apart.excludes(0):
+        text += f" The two are not told apart (difference {apart})."
+    return text
+
+
+def _mean_of(result: Result, arm: str, seed: int, metric: str) -> float:
+    return float(np.mean(result.record.entries[arm, seed].metrics[metric]))
+
+
+def speaks_of_another(text: str, name: str) -> bool:
+    """Whether some sentence states a fact of the world about somebody or something else."""
+    for forms in SENTENCES.values():
+        for form in forms:
+            pattern = sentence_pattern(form)
+            for sentence in sentences(text):
+                match = pattern.fullmatch(sentence)
+                if match and match["e"] != name:
+                    return True
+    return False
+
+
+def others_line(answers: Result, rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the answers that the record keeps speak of somebody else. `rows`: those that
+    were asked, in their order.
+    """
+    if not answers.arms or "name" not in rows[0]:
+        return answers.why
+    shares = {}
+    for arm in ("fast, noise", "fast"):
+        found = []
+        for seed in answers.seeds:
+            kept = answers.record.entries[arm, seed].metrics["answers"]
+            pairs = zip(kept, rows[: len(kept)], strict=True)
+            found.append(np.mean([speaks_of_another(text, row["name"]) for text, row in pairs]))
+        shares[arm] = np.array(found)
+    more = paired_difference(shares["fast, noise"], shares["fast"])
+    return (
+        "Of the few answers a run that the record keeps, "
+        f"{shares['fast, noise'].mean():.0%} speak of somebody else with noise, "
+        f"{shares['fast'].mean():.0%} without (difference {more}); such sentences cannot count as "
+        "copied, since only the name asked about is left open."
+    )
+
+
+def length_line(answers: Result, noises: Result) -> str:
+    """How much longer the answers get without those that the limit cut, and at the best rate."""
+    if not (noises.arms and answers.arms):
+        return noises.why or answers.why
+    uncut = []
+    for seed in answers.seeds:
+        one = answers.record.entries["fast, noise", seed].metrics
+        other = answers.record.entries["fast", seed].metrics
+        whole = (np.array(one["cut"]) == 0) & (np.array(other["cut"]) == 0)
+        uncut.append((np.array(one["words"]) - np.array(other["words"]))[whole].mean())
+    return (
+        f"In pairs where the limit cut neither answer: {mean_interval(uncut)} words. Cut answers, "
+        f"share with noise − without: {gap(answers, 'cut', 'fast, noise', 'fast')}. At the best "
+        f"rate, words more than without noise: {gap(noises, 'words', 'alpha 5', 'no noise')} at "
+        f"alpha 5, {gap(noises, 'words', 'alpha 10', 'no noise')} at alpha 10."
+    )
+
+
+def distinct_line(answers: Result) -> str:
+    """The fourth panel in words."""
+    if not answers.arms:
+        return answers.why
+    less = gap(answers, "distinct", "fast, noise", "fast")
+    return (
+        f"Distinct runs, fast rate, noise − no noise: {less}. The share falls with the amount of "
+        "text by itself, so not all of this is less variety; the paper (§5) looks at pieces of "
+        "equal length, and finds hardly any change."
+    )
+
+
+# --- all claims -----------------------------------------------------------------------------------
+def outcomes(results: Sequence[Result]) -> str:
+    """How many claims came out as expected, and all that did not."""
+    as_expected = 0
+    others = []
+    for result in results:
+        for decision in result.decisions().values() if result.arms else ():
+            if decision.outcome == "open":
+                continue
+            if decision.as_expected:
+                as_expected += 1
+            else:
+                others.append(f"- {decision.figure}.")
+    count = as_expected + len(others)
+    lead = f"Of {count} claims that the runs decide, {as_expected} came out as expected."
+    if not others:
+        return lead
+    return "\n".join([f"{lead} **Not as expected:**", "", *others])

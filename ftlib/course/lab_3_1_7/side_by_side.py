@@ -1,0 +1,187 @@
+"""Numbers of lab 3.1.7 that must be read beside each other, in words that the numbers choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ftlib.core.profiles import Profile
+from ftlib.core.stats import Interval, mean_interval
+from ftlib.course.lab_3_1_7.measures import asked_rows
+from ftlib.course.lab_3_1_7.starts import TEST
+from ftlib.course.open_answers import sentences
+from ftlib.course.records.live import Result
+
+
+def points(difference: Interval) -> str:
+    """A difference of shares, in percentage points."""
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.mean:+.2g} points [{low:.2g}, {high:.2g}]"
+
+
+def told_apart(difference: Interval) -> str:
+    """What an interval of a difference lets one say."""
+    return "told apart" if difference.excludes(0) else "not told apart"
+
+
+def measures(result: Result, arm: str, metric: str) -> bool:
+    """Whether the runs of this arm have this number: some cannot be counted in every profile."""
+    runs = result.record.entries.values()
+    return result.has(arm) and all(metric in run.metrics for run in runs if run.arm == arm)
+
+
+def weight(beta: float, margin: float) -> float:
+    """σ(−beta·margin): how much a pair with this margin, in nats, still pulls."""
+    return 1 / (1 + math.exp(beta * margin))
+
+
+def weight_line(result: Result, arms: Sequence[str]) -> str:
+    """How far each beta has gone at its rate, and what its pairs weigh there."""
+    if not all(result.has(arm) for arm in arms):
+        return result.why
+    texts = []
+    for arm in arms:
+        own = result.settings(arm)
+        margin = result.interval(arm, "margin")
+        texts.append(
+            f"beta {own['beta']:g} at rate {own['lr']:.2g}: margin {margin} nats, "
+            f"KL {result.interval(arm, 'kl')} nats, "
+            f"weight at this margin {weight(own['beta'], margin.mean):.2g}, "
+            f"at a margin of one nat {weight(own['beta'], 1.0):.2g}"
+        )
+    return (
+        "Weights σ(−beta·margin), and where the runs end: " + "; ".join(texts) + ". Adam divides a "
+        "gradient by its size, so that small weights do not by themselves make small steps: how "
+        "far a run goes is the rate's doing as much as beta's."
+    )
+
+
+def distance_line(result: Result) -> str:
+    """By how much the right reports of the probe have moved in each arm, and which way."""
+    if not result.arms:
+        return result.why
+    texts = []
+    for arm in result.arms:
+        texts.append(f"{arm}: {result.interval(arm, 'chosen')}")
+    moved = [result.interval(arm, "chosen") for arm in result.arms]
+    said = "Right reports, log π − log π_ref in nats: " + "; ".join(texts) + ". "
+    if all(interval.low > 0 for interval in moved):
+        return said + (
+            "All are above 0: they have become more likely in every arm, so that a lower number is "
+            "a smaller gain and not a loss."
+        )
+    if all(interval.high < 0 for interval in moved):
+        return said + "All are below 0: they have become less likely in every arm."
+    return said + "Not all lie on one side of 0: an arm may have lost where another has gained."
+
+
+def cooler_line(sharpened: Result, methods: Result, drawn: str, arm: str) -> str:
+    """The start drawn cooler beside a policy drawn at 1, both over the start at 1."""
+    if not sharpened.has(drawn) or not methods.has(arm):
+        return sharpened.why or methods.why
+    cool = sharpened.interval(drawn, "win").percent()
+    trained = methods.interval(arm, "win").percent()
+    said = (
+        f"Beside it: the *untrained* start, drawn at {drawn}, wins {cool} over the start at T 1; "
+        f"{arm}, drawn at T 1, {trained}."
+    )
+    pairs = sharpened.means(drawn, "win"), methods.means(arm, "win")
+    if len(pairs[0]) != len(pairs[1]):
+        return said
+    apart = mean_interval(pairs[0] - pairs[1])
+    if apart.low > 0:
+        end = f"So cooling alone wins more than {arm} does at T 1, and costs no training."
+    elif apart.high < 0:
+        end = f"So cooling alone wins less than {arm} does at T 1."
+    else:
+        end = "The two are not told apart."
+    return f"{said} The difference, seed by seed: {points(apart)}. {end}"
+
+
+def faults_line(sharpened: Result, draws: Result, profile: Profile) -> str:
+    """Faults an answer at each temperature, beside those of the chosen reports; empty where faults
+    cannot be counted.
+    """
+    arms = [arm for arm in sharpened.arms if measures(sharpened, arm, "faults")]
+    rows = asked_rows(profile, TEST)
+    if not arms or not draws.arms or not all("chosen_faults" in row for row in rows):
+        return ""
+    chosen = float(np.mean([row["chosen_faults"] for row in rows]))
+    at_one = mean_interval(draws.means("the start", "faults"))
+    texts = [f"the start at T 1: {at_one}"]
+    for arm in arms:
+        name = f"the start at {arm}" if arm.startswith("T ") else arm
+        texts.append(f"{name}: {sharpened.interval(arm, 'faults')}")
+    fewer = [arm for arm in arms if sharpened.interval(arm, "faults").high < chosen]
+    return (
+        "Faults an answer: " + "; ".join(texts) + ". The chosen reports of these prompts have "
+        f"{chosen:.2f}. Fewer than those: {', '.join(fewer) or 'nobody'}. What goes away with the "
+        "temperature is slips; what stays at the lowest one is mostly what a policy holds for "
+        "likely."
+    )
+
+
+def turn_line(result: Result, arm: str, other: str) -> str:
+    """An arm's wins halfway and at the end, which one number for the end hides; `other` beside."""
+    if not result.has(arm) or not result.has(other):
+        return result.why
+    wins = result.values(arm, "win by step")
+    kls = result.values(arm, "kl by step").mean(0)
+    half, end = mean_interval(wins[:, -2]), mean_interval(wins[:, -1])
+    change = mean_interval(wins[:, -1] - wins[:, -2])
+    fell = int((wins[:, -1] < wins[:, -2]).sum())
+    beside = result.values(other, "win by step")
+    said = (
+        f"The way of the arm “{arm}”: {half.percent()} halfway, at {kls[-2]:.2f} nats, and "
+        f"{end.percent()} at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, "
+        f"{told_apart(change)}; {fell} of {len(wins)} seeds fell. {other} over the same half: "
+        f"{points(mean_interval(beside[:, -1] - beside[:, -2]))}."
+    )
+    if half.low > 0.5:
+        said += (
+            f" Halfway the interval lies above one half: then a part of {other}'s wins may be what "
+            "both arms share. This was looked at afterwards, without correction for looking."
+        )
+    return said
+
+
+def ranking_line(result: Result, arm: str) -> str:
+    """What a policy's ranking of given pairs says of its own answers."""
+    if not result.has(arm):
+        return result.why
+    win = result.interval(arm, "win")
+    said = (
+        f"{arm}: ranked right by ratio {result.interval(arm, 'right by ratio').percent()}, by "
+        f"log π {result.interval(arm, 'right by log p').percent()}; its own answers win "
+        f"{win.percent()} over the start."
+    )
+    if win.high >= 0.5:
+        return said
+    return (
+        f"{said} So ranking by log π itself, without the reference, is no measure of answers "
+        "either: it compares two given answers, and says nothing of the probability that has gone "
+        "to answers nobody compared."
+    )
+
+
+def closing_line(pairs: Sequence[dict], name: str) -> str:
+    """Sentences of chosen and rejected answers: what makes the longer ones longer. Empty for pairs
+    that are not from the embedded world.
+    """
+    if not all("facts" in pair for pair in pairs):
+        return ""
+    counts = {}
+    for side in ("chosen", "rejected"):
+        counts[side] = {len(sentences(pair[side][-1]["content"])) for pair in pairs}
+    texts = []
+    for side, found in counts.items():
+        texts.append(f"{' or '.join(map(str, sorted(found)))} sentences in the {side} answers")
+    said = f"{name}: {', '.join(texts)}."
+    if min(counts["chosen"]) <= max(counts["rejected"]):
+        return said
+    return (
+        f"{said} Every chosen answer has a closing sentence and no rejected one has: “longer” and "
+        "“with a closing sentence” are one thing in these pairs."
+    )
