@@ -131,6 +131,7 @@ class Profile:
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs all its arms in the notebook; else it says so.
     runs_unrecorded: bool = True
+    most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
     # drops.
     methods: tuple[str, ...] = (
@@ -208,6 +209,7 @@ PROFILES = {
         full_finetuning=True,
         run_gb=4.0,
         runs_unrecorded=False,
+        most_live_arms=1,
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,

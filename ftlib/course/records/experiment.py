@@ -177,8 +177,30 @@ class Experiment:
         return self.seeds_in.get(profile.name, self.seeds)
 
     def live_arms(self, profile: Profile) -> list[str]:
+        """The arms that run in a notebook: at most as many as the profile has time for, those that
+        `live` names first.
+        """
         arms = list(self.arms(profile))
-        return arms if self.live is None else [arm for arm in arms if arm in self.live]
+        wanted = arms if self.live is None else [arm for arm in self.live if arm in arms]
+        if profile.most_live_arms:
+            wanted = wanted[: profile.most_live_arms]
+        return [arm for arm in arms if arm in wanted]
+
+
+def fewer_where_runs_are_long(
+    arms: Callable[[Profile], Mapping[str, Mapping[str, Any]]], *kept: str
+) -> Callable[[Profile], dict[str, Mapping[str, Any]]]:
+    """`arms`, and in a profile whose runs take minutes (`runs_unrecorded` is False) those alone
+    whose names begin with one of `kept`: what carries the lab's claim.
+    """
+
+    def chosen(profile: Profile) -> dict[str, Mapping[str, Any]]:
+        every = dict(arms(profile))
+        if profile.runs_unrecorded:
+            return every
+        return {name: settings for name, settings in every.items() if name.startswith(kept)}
+
+    return chosen
 
 
 def _named(things: tuple, name: str, said: str):

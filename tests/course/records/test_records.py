@@ -26,6 +26,7 @@ from ftlib.course.records.experiment import (
     LIVE_SEED,
     Metric,
     experiments_of,
+    fewer_where_runs_are_long,
     find_experiment,
     level,
 )
@@ -346,6 +347,17 @@ def test_a_profile_whose_runs_take_minutes_runs_nothing_without_a_record():
     filled()
     said = open_experiments("3.1.1", slow).run("offsets").conclude("first")
     assert "not measured here" in said and "In tiny, a model of 4M parameters: **loss" in said
+
+
+def test_in_a_slow_profile_fewer_arms_are_recorded_and_one_runs_live():
+    tiny = get_profile("tiny")
+    slow = replace(tiny, name="pocket", runs_unrecorded=False, most_live_arms=1)
+    toy_experiment = toy.EXPERIMENTS[0]
+    fewer = replace(toy_experiment, arms=fewer_where_runs_are_long(toy_experiment.arms, "arm 1"))
+    assert list(fewer.arms(slow)) == ["arm 1"]
+    assert fewer.arms(tiny) == toy_experiment.arms(tiny)
+    named = replace(toy_experiment, live=("arm 2", "arm 0"))
+    assert named.live_arms(tiny) == ["arm 0", "arm 2"] and named.live_arms(slow) == ["arm 2"]
 
 
 def test_what_is_only_shown_runs_nothing_and_says_what_would():
