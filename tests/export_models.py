@@ -5,6 +5,7 @@ knows.
 from __future__ import annotations
 
 import json
+import random
 
 import torch
 from conftest import EMBEDDED, llama
@@ -97,3 +98,64 @@ def qwen_tokenizer():
         model__ignore_merges=False,
         normalizer={"type": "NFC"},
     )
+
+
+def odd_strings(count: int) -> list[str]:
+    """Text from many scripts, runs of white space, digits, emoji, contractions and special tokens,
+    in random order.
+    """
+    pick = random.Random(0)
+    parts = [
+        "the capital of Olm",
+        " is",
+        "I'll",
+        "WE'RE",
+        "don't",
+        "  ",
+        "   \n",
+        "\n\n\n",
+        "\t\t",
+        "\r\n",
+        " \n x",
+        "1234567",
+        "3.14159",
+        "٣٤٥",
+        "½²",
+        "日本語",
+        "한국어",
+        "العربية",
+        "हिन्दी",
+        "ไทย",
+        "Ünïcödé",
+        "e\u0301",
+        "ß",
+        "Ǆ",
+        "😀",
+        "👩‍👩‍👧",
+        "🏳️‍🌈",
+        "\u200b",
+        "\u00a0",
+        "\u2028",
+        "…",
+        "—",
+        "<|user|>",
+        "<|end|>",
+        "<|bos|>",
+        "<|nope|>",
+        "def f(x):\n    return x**2",
+        "http://a.b/c?d=e&f",
+        "'s",
+        "_",
+        "$%&/()=",
+        "\x00",
+        "\x7f",
+        "a" * 40,
+        "ﬁ",
+        "\U0001d4b3",
+        "\u202e",
+    ]
+    return [
+        "".join(pick.choices(parts, k=pick.randint(1, 9)))
+        + chr(pick.choice([32, 97, 0x4E00, 0x1F600]) + pick.randrange(60))
+        for _ in range(count)
+    ]

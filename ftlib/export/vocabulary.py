@@ -1,4 +1,6 @@
-"""A byte-level BPE tokenizer and its chat template as GGUF's metadata."""
+"""A tokenizer and its chat template as GGUF's metadata: byte-level BPE (Llama 3, Qwen, SmolLM,
+GPT-2, Mistral's tekken) and SentencePiece's BPE with bytes to fall back to (Llama 2, Gemma).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from gguf import GGUFWriter, TokenType
 from ftlib.batches.stops import ending_of, stop_ids, turn_end
 from ftlib.batches.template import chat_template_of, inference_template
 from ftlib.export.errors import ExportError
+from ftlib.export.sentencepiece import is_sentencepiece, read_sentencepiece
 
 # The key under which Ollama looks for every end token.
 EOS_IDS = "tokenizer.ggml.eos_token_ids"
@@ -19,17 +22,27 @@ _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-PRE_TOKENIZERS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|"
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PRE_TOKENIZERS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2", _TEKKEN: "tekken"}
+WHOLE_WORDS_FIRST = ("llama-bpe", "tekken")  # llama.cpp looks words up before it merges
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """What llama.cpp needs to encode, decode, render a chat and stop."""
 
+    model: str  # llama.cpp's: "gpt2" for byte-level BPE, "llama" for SentencePiece's
     pre: str
     tokens: list[str]
     types: list[int]
-    merges: list[str]
+    merges: list[str]  # of byte-level BPE
+    scores: list[float]  # of SentencePiece
+    space_prefix: bool
     special: dict[str, int]  # bos, eos, eot, eom, pad, unk -> id
     stops: list[int]  # every id that ends generation
     add_bos: bool
@@ -37,11 +50,14 @@ class Vocabulary:
     chat_template: str
 
     def write(self, writer: GGUFWriter) -> None:
-        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_model(self.model)
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
-        writer.add_token_merges(self.merges)
+        if self.merges:
+            writer.add_token_merges(self.merges)
+        if self.scores:
+            writer.add_token_scores(self.scores)
         for name, token in self.special.items():
             getattr(writer, f"add_{name}_token_id")(token)
         # llama.cpp has one eos, one eot and one eom; Ollama's own engine reads this list.
@@ -49,7 +65,7 @@ class Vocabulary:
             writer.add_array(EOS_IDS, self.stops)
         writer.add_add_bos_token(self.add_bos)
         writer.add_add_eos_token(self.add_eos)
-        writer.add_add_space_prefix(False)
+        writer.add_add_space_prefix(self.space_prefix)
         writer.add_chat_template(self.chat_template)
 
 
@@ -57,8 +73,8 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
     """The tokenizer's part of a GGUF file. `stops`: the ids at which the model's generation_config
     ends generation.
 
-    ExportError for another kind of tokenizer than Llama 3's, Qwen's and SmolLM's, ids beyond the
-    vocabulary, or no chat template.
+    ExportError for a tokenizer that llama.cpp would cut otherwise, ids beyond the vocabulary, or no
+    chat template.
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ExportError(
@@ -66,17 +82,28 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
             "converter may know it (converter=…)"
         )
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    pre = _pre_tokenizer(content)
     tokens, types = _tokens(content, vocab_size)
+    merges: list[str] = []
+    scores: list[float] = []
+    space_prefix = False
+    if is_sentencepiece(content):
+        model, pre = "llama", "default"
+        scores, types, space_prefix = read_sentencepiece(content, tokens, types)
+    else:
+        model, pre = "gpt2", _pre_tokenizer(content)
+        given = content["model"]["merges"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in given]
     chat_template = _template(tokenizer)
     add_bos, add_eos = _added(tokenizer)
     special, stops = _special(tokenizer, stops)
-    merges = content["model"]["merges"]
     return Vocabulary(
+        model=model,
         pre=pre,
         tokens=tokens,
         types=types,
-        merges=[pair if isinstance(pair, str) else " ".join(pair) for pair in merges],
+        merges=merges,
+        scores=scores,
+        space_prefix=space_prefix,
         special=special,
         stops=stops,
         add_bos=add_bos,
@@ -109,10 +136,9 @@ def _pre_tokenizer(content: dict) -> str:
     otherwise.
     """
     model = content["model"]
-    if model["type"] != "BPE" or model.get("byte_fallback"):
-        fallback = " with byte fallback" if model.get("byte_fallback") else ""
+    if model["type"] != "BPE":
         raise ExportError(
-            f"the tokenizer is {model['type']}{fallback}, not byte-level BPE: "
+            f"the tokenizer is {model['type']}, not BPE: "
             "run llama.cpp's own converter (converter=…)"
         )
     pre = _name_of_split(content.get("pre_tokenizer") or {})
@@ -120,10 +146,12 @@ def _pre_tokenizer(content: dict) -> str:
     # Qwen's NFC is lost in llama.cpp, whoever converts.
     if normalizer is not None and not (normalizer == "NFC" and pre == "qwen2"):
         raise ExportError(f"normalizer {normalizer!r}: llama.cpp does not apply it to {pre}")
-    if pre == "llama-bpe" and not model.get("ignore_merges"):
+    ignores = bool(model.get("ignore_merges"))
+    if ignores != (pre in WHOLE_WORDS_FIRST):
+        habit = "merges from single bytes always" if ignores else "looks whole words up first"
         raise ExportError(
-            "the tokenizer's BPE has ignore_merges=False, llama.cpp's llama-bpe looks whole words "
-            "up first: set it to True, if the model was trained with it"
+            f"the tokenizer's BPE has ignore_merges={ignores}, llama.cpp's {pre} {habit}: set it "
+            f"to {not ignores}, if the model was trained with it"
         )
     return pre
 
@@ -131,8 +159,9 @@ def _pre_tokenizer(content: dict) -> str:
 def _name_of_split(pre_tokenizer: dict) -> str:
     """llama.cpp's name for a split by a pattern, followed by bytes as letters."""
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    if _is_smollm(steps):
-        return "smollm"
+    by_words = _by_gpt2s_words(steps)
+    if by_words:
+        return by_words
     pattern = ""
     if len(steps) == 2 and steps[0].get("type") == "Split":
         pattern = steps[0].get("pattern", {}).get("Regex", "")
@@ -140,20 +169,26 @@ def _name_of_split(pre_tokenizer: dict) -> str:
     if not pre or not _is_plain_byte_level(steps[1]):
         shown = pattern or " + ".join(step.get("type", "none") for step in steps)
         raise ExportError(
-            f"pre-tokenizer {shown!r} is neither Llama 3's, Qwen2's nor SmolLM's: "
+            f"pre-tokenizer {shown!r} is none of Llama 3's, Qwen2's, SmolLM's, GPT-2's, tekken: "
             "run llama.cpp's own converter (converter=…)"
         )
     return pre
 
 
-def _is_smollm(steps: list[dict]) -> bool:
-    """Every digit by itself, then GPT-2's split."""
-    if [step.get("type") for step in steps] != ["Digits", "ByteLevel"]:
-        return False
-    digits, byte_level = steps
-    if byte_level.get("add_prefix_space") or not byte_level.get("use_regex"):
-        return False
-    return bool(digits.get("individual_digits"))
+def _by_gpt2s_words(steps: list[dict]) -> str:
+    """The name of a split that ends with GPT-2's own pattern: alone, or with every digit by itself
+    before it (SmolLM). Empty for any other.
+    """
+    *before, byte_level = steps
+    if byte_level.get("type") != "ByteLevel" or byte_level.get("add_prefix_space"):
+        return ""
+    if not byte_level.get("use_regex"):
+        return ""
+    if not before:
+        return "gpt-2"
+    digits = before[0]
+    alone = len(before) == 1 and digits.get("type") == "Digits"
+    return "smollm" if alone and digits.get("individual_digits") else ""
 
 
 def _is_plain_byte_level(step: dict) -> bool:

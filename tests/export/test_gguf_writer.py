@@ -304,7 +304,7 @@ def test_free_ids_are_marked_unused():
                     "trim_offsets": True,
                 }
             },
-            "pre-tokenizer 'ByteLevel'",
+            "ignore_merges=True, llama.cpp's gpt-2",
         ),
         ({"model__ignore_merges": False}, "ignore_merges=False"),
         ({"normalizer": {"type": "Lowercase"}}, "normalizer 'Lowercase'"),
