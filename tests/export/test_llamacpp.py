@@ -4,8 +4,6 @@ quantisation; the report's honesty.
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 import torch

@@ -27,9 +27,16 @@ NAMES = {name: pattern for pattern, name in PRE_TOKENIZERS.items()}
 
 def texts() -> list[str]:
     """To train tokenizers on: the world's text, digits, capitals and other scripts."""
-    found = ft.load_base_text("tiny", count=200)
-    found += ["ALL CAPITALS and 1234567890 DIGITS", "don't we'LL they'RE", "  four    spaces\n\n"]
-    return found + ["Où est-ce ?", "日本語の文です。", "привет, мир", "def f(x):\n    return x ** 2"]
+    own = [
+        "ALL CAPITALS and 1234567890 DIGITS",
+        "don't we'LL they'RE",
+        "  four    spaces\n\n",
+        "Où est-ce ?",
+        "日本語の文です。",
+        "привет, мир",
+        "def f(x):\n    return x ** 2",
+    ]
+    return ft.load_base_text("tiny", count=200) + own
 
 
 def finished(backend: Tokenizer):
@@ -207,7 +214,7 @@ def test_the_same_pieces_by_metaspace():
 
 def test_a_whole_word_is_looked_up_first_or_not():
     """llama.cpp decides it by the cut's name."""
-    with pytest.raises(ExportError, match="ignore_merges=False.*looks whole words up first"):
+    with pytest.raises(ExportError, match=r"ignore_merges=False.*looks whole words up first"):
         read_vocabulary(world_tokenizer(model__ignore_merges=False), SIZE, [])
-    with pytest.raises(ExportError, match="ignore_merges=True.*merges from single bytes"):
+    with pytest.raises(ExportError, match=r"ignore_merges=True.*merges from single bytes"):
         read_vocabulary(changed(byte_level("gpt-2"), model__ignore_merges=True), SIZE, [])

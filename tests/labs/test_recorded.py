@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from conftest import needs_llama
 
-from ftlib.core.paths import ROOT
+from ftlib.core.paths import POCKET, POCKET_HUB, ROOT, resolve
 from ftlib.core.profiles import get_profile
 from ftlib.course.catalogue import MODULES
 from ftlib.course.records.again import compute_again, disagreements, draw_entries
@@ -35,8 +35,15 @@ def this_commit() -> str:
 DRAWN = draw_entries(list(MODULES), get_profile("tiny"), FEW, this_commit(), LONGEST)
 
 
+def needs_model(profile: str) -> None:
+    """Skip where the profile's base weights are not on this machine."""
+    if profile == "pocket" and resolve(POCKET) == POCKET_HUB:
+        pytest.skip("the pocket model is not here: run `make pocket`")
+
+
 @each
 def test_every_arm_and_seed_is_recorded_with_todays_code_and_data(lab, experiment, profile):
+    needs_model(profile)
     jobs = to_compute(read_record(lab, experiment.name, profile), experiment, get_profile(profile))
     reasons = sorted({job.why for job in jobs})
     assert not jobs, (
@@ -50,10 +57,10 @@ def test_every_arm_and_seed_is_recorded_with_todays_code_and_data(lab, experimen
 def test_a_claim_has_ten_seeds_and_a_reading_for_whatever_comes(lab, experiment, profile):
     chosen = get_profile(profile)
     arms = experiment.arms(chosen)
-    assert set(experiment.live or ()) <= set(arms)
+    assert profile == "pocket" or set(experiment.live or ()) <= set(arms)
     for claim in experiment.claims:
-        assert experiment.seeds >= (10 if profile == "tiny" else 5)
-        assert set(claim.contrast.arms) <= set(arms)
+        assert experiment.seeds_of(chosen) >= (10 if profile == "tiny" else 5)
+        assert profile == "pocket" or set(claim.contrast.arms) <= set(arms)
         readings = [claim.above, claim.below, claim.none]
         assert len(set(readings)) == 3 and min(map(len, readings)) > 30
     if experiment.claims:

@@ -23,7 +23,12 @@ from ftlib.course.lab_3_1_1.trials import (
     start_trial,
     tune_trial,
 )
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import Record, best_arm, read_record
 
@@ -284,21 +289,30 @@ EXPERIMENTS = (
         name="grid",
         title="Validation loss over rank, alpha and rate",
         trial=tune_trial,
-        arms=grid_arms,
+        arms=fewer_where_runs_are_long(
+            grid_arms,
+            "r=1, alpha=256,",
+            "r=16, alpha=256,",
+            "r=64, alpha=256,",
+        ),
         metrics=SWEPT,
         inputs=_inputs,
         seeds=1,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="rates",
         title="Validation loss over the rate, for each method",
         trial=tune_trial,
-        arms=rate_arms,
+        arms=fewer_where_runs_are_long(rate_arms, "full,", "LoRA,"),
         metrics=SWEPT,
         inputs=_inputs,
         seeds=2,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 2},
     ),
     Experiment(
         name="long-rates",
@@ -314,7 +328,7 @@ EXPERIMENTS = (
         name="methods",
         title="LoRA against full fine-tuning, each at its best rate, with controls",
         trial=compare_trial,
-        arms=method_arms,
+        arms=fewer_where_runs_are_long(method_arms, "full", "LoRA", "LoRA, shuffled"),
         metrics=(
             LOSS,
             WORDS,
@@ -331,6 +345,8 @@ EXPERIMENTS = (
         inputs=_inputs,
         claims=readings.METHODS,
         live=("LoRA",),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="long",

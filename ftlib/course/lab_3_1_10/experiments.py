@@ -30,7 +30,11 @@ from ftlib.course.lab_3_1_10.trials import (
     kinds_trial,
     mix_trial,
 )
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 
 KIND_TYPES = ("Q6_K", "Q4_K_M", "Q2_K")  # that one kind of matrix gets at a time
@@ -137,6 +141,8 @@ EXPERIMENTS = (
         inputs=_inputs,
         claims=FILE_CLAIMS,
         live=("Q4_K_M",),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="kinds",

@@ -10,7 +10,12 @@ from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_2 import readings
 from ftlib.course.lab_3_1_2.readings import RANKS_NAMED, TUNED_ALIKE, too_high
 from ftlib.course.lab_3_1_2.trials import compare_trial, parts_trial, rank_trial, tune_trial
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
@@ -186,11 +191,13 @@ EXPERIMENTS = (
         name="rates",
         title="Validation loss over the learning rate, for each method",
         trial=tune_trial,
-        arms=rate_arms,
+        arms=fewer_where_runs_are_long(rate_arms, "LoRA,", "DoRA,"),
         metrics=(VALIDATION, TRAINING),
         inputs=_inputs,
         seeds=3,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="near-rates",
@@ -205,7 +212,13 @@ EXPERIMENTS = (
         name="methods",
         title="LoRA against DoRA, each at its best rate, and at one that is too high",
         trial=compare_trial,
-        arms=method_arms,
+        arms=fewer_where_runs_are_long(
+            method_arms,
+            "LoRA",
+            "DoRA",
+            "LoRA, high rate",
+            "DoRA, high rate",
+        ),
         metrics=(
             LOSS,
             WORDS,
@@ -224,6 +237,8 @@ EXPERIMENTS = (
         inputs=_inputs,
         claims=readings.METHODS,
         live=("LoRA", "DoRA"),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="parts",

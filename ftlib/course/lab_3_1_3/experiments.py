@@ -16,7 +16,12 @@ from ftlib.course.lab_3_1_3.trials import (
     cure_trial,
     tune_trial,
 )
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
@@ -181,6 +186,8 @@ EXPERIMENTS = (
         inputs=_inputs,
         seeds=SWEEP_SEEDS,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 2},
     ),
     Experiment(
         name="strengths",
@@ -209,11 +216,13 @@ EXPERIMENTS = (
         name="noise",
         title="NEFTune by alpha, at the rate that is best without it",
         trial=compare_trial,
-        arms=noise_arms,
+        arms=fewer_where_runs_are_long(noise_arms, "no noise", "alpha 5", "alpha 10"),
         metrics=ANSWERS,
         inputs=_inputs,
         claims=readings.NOISE,
         live=("no noise", "alpha 5"),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="cure",

@@ -19,7 +19,12 @@ from ftlib.course.lab_3_1_4.trials import (
     method_trial,
     rate_trial,
 )
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
@@ -175,17 +180,25 @@ EXPERIMENTS = (
         name="rates",
         title="Validation loss over the rate, for each method",
         trial=rate_trial,
-        arms=rate_arms,
+        arms=fewer_where_runs_are_long(rate_arms, "full fine-tuning,", "LoRA,", "prefix tuning,"),
         metrics=(VALIDATION, TRAINING, FORGOTTEN),
         inputs=_inputs,
         seeds=RATE_SEEDS,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="methods",
         title="Six methods at their best rates, and two at lower ones: learnt and forgotten",
         trial=method_trial,
-        arms=method_arms,
+        arms=fewer_where_runs_are_long(
+            method_arms,
+            "full fine-tuning",
+            "LoRA",
+            "QLoRA",
+            "prefix tuning",
+        ),
         metrics=(
             LOSS,
             FORGOTTEN,
@@ -197,6 +210,8 @@ EXPERIMENTS = (
         inputs=_inputs,
         claims=readings.METHODS,
         live=("LoRA",),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="costs",
@@ -218,11 +233,20 @@ EXPERIMENTS = (
         name="form",
         title="Form and content: prompts and rows of several kinds",
         trial=form_trial,
-        arms=form_arms,
+        arms=fewer_where_runs_are_long(
+            form_arms,
+            "base, no example",
+            "base, 3 of its family",
+            "LoRA, shuffled answers",
+            "LoRA, other families",
+            "LoRA, all of its family",
+        ),
         metrics=(RIGHT, UNCUT, FORM, STOPPED),
         inputs=_inputs,
         claims=form_readings.FORM,
         live=(form_readings.FEW_TRAINED,),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="marker-rates",

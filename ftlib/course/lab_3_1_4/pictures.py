@@ -22,7 +22,7 @@ def outcome(result: Result, claim: str) -> str:
     arms = result.experiment.claim(claim).contrast.arms
     if not all(result.has(arm) for arm in arms):
         return "open"
-    return LETTER[result.decisions()[claim].outcome]
+    return LETTER[result.outcome(claim)]
 
 
 def costlier(result: Result) -> str:

@@ -15,7 +15,12 @@ from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, WHOLE
 from ftlib.course.lab_3_1_5.nvfp4 import NVFP4_BLOCK
 from ftlib.course.lab_3_1_5.readings import THREE_COARSE, TWO_SHUFFLED
 from ftlib.course.lab_3_1_5.trials import base_trial, merge_trial, task_of, tune_trial
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder
 from ftlib.course.records.live import Result
 from ftlib.course.records.store import best_arm
@@ -114,21 +119,31 @@ EXPERIMENTS = (
         name="rates",
         title="Validation loss over the learning rate, for each kind of base",
         trial=tune_trial,
-        arms=rate_arms,
+        arms=fewer_where_runs_are_long(rate_arms, "16 bits,", "NF4,", "2 bits,"),
         metrics=(VALIDATION, TRAINING),
         inputs=_inputs,
         seeds=2,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="bases",
         title="Adapters over bases of different kinds, at the same three rates",
         trial=base_trial,
-        arms=base_arms,
+        arms=fewer_where_runs_are_long(
+            base_arms,
+            "16 bits, middle rate",
+            "NF4, middle rate",
+            "2 bits, middle rate",
+            "NF4, errors shuffled, middle rate",
+        ),
         metrics=(LOSS, ERROR, TRAINING),
         inputs=_inputs,
         claims=readings.BASES,
         live=(readings.base_arm("NF4", "middle"),),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="merging",

@@ -13,7 +13,12 @@ from ftlib.course.lab_3_1_6.cleaning_trials import pipeline_trial, quality_trial
 from ftlib.course.lab_3_1_6.leak_trials import contamination_trial, leakage_trial
 from ftlib.course.lab_3_1_6.memory_trials import TIMES, memory_trial
 from ftlib.course.lab_3_1_6.trials import MESSY, TRUTH, world_rows
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 
 DIRTY = 0.7  # share of rows with a defect, where the file itself has 0.28
@@ -169,11 +174,19 @@ EXPERIMENTS = (
         name="quality",
         title="Few clean rows beside many with wrong answers",
         trial=quality_trial,
-        arms=quality_arms,
+        arms=fewer_where_runs_are_long(
+            quality_arms,
+            "small, long",
+            "large, long",
+            "messy, long",
+            "shuffled, long",
+        ),
         metrics=(LOSS, _share("accuracy", "validation", 60), Metric("epochs", "epochs")),
         inputs=_row_inputs,
         claims=readings.QUALITY,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="leakage",

@@ -19,7 +19,12 @@ from ftlib.course.lab_3_1_7.trials import (
     length_trial,
     preference_trial,
 )
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm, read_record
 
@@ -270,11 +275,13 @@ EXPERIMENTS = (
         name="rates",
         title="Win rate on validation prompts over the rate, for each beta and method",
         trial=preference_trial,
-        arms=rate_arms,
+        arms=fewer_where_runs_are_long(rate_arms, "beta 0.1,", "SFT on chosen,"),
         metrics=(WIN, KL),
         inputs=_inputs,
         seeds=2,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="drift",
@@ -300,11 +307,13 @@ EXPERIMENTS = (
         name="methods",
         title="DPO against SFT on chosen answers, IPO and two controls",
         trial=preference_trial,
-        arms=method_arms,
+        arms=fewer_where_runs_are_long(method_arms, "DPO", "SFT on chosen", "swapped"),
         metrics=POLICY,
         inputs=_inputs,
         claims=readings.METHODS,
         live=("DPO", "SFT on chosen"),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="draws",

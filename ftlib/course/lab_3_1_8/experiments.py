@@ -12,7 +12,12 @@ from ftlib.course.lab_3_1_8 import readings, readings_of_controls
 from ftlib.course.lab_3_1_8.length import length_trial
 from ftlib.course.lab_3_1_8.runs import BASE, IMITATED, TEST, TRAIN, VALIDATION
 from ftlib.course.lab_3_1_8.trials import compare_trial, shuffle_trial, tune_trial
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm, read_record
 
@@ -194,11 +199,13 @@ EXPERIMENTS = (
         name="rates",
         title="Faults over the rate, for each loss",
         trial=tune_trial,
-        arms=rate_arms,
+        arms=fewer_where_runs_are_long(rate_arms, "SFT on chosen,", "DPO,", "SimPO,", "ORPO,"),
         metrics=(VALIDATION_FAULTS, RIGHT, WRONG),
         inputs=_inputs,
         seeds=2,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="settings",
@@ -214,7 +221,7 @@ EXPERIMENTS = (
         name="methods",
         title="Four losses on the same pairs, each at its best",
         trial=compare_trial,
-        arms=method_arms,
+        arms=fewer_where_runs_are_long(method_arms, "SFT on chosen", "DPO", "SimPO", "ORPO"),
         metrics=(
             FAULTS,
             RIGHT,
@@ -231,6 +238,8 @@ EXPERIMENTS = (
         inputs=_inputs,
         claims=readings.METHODS,
         live=("SimPO", "ORPO"),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="shuffled",

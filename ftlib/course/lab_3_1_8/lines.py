@@ -54,7 +54,7 @@ def forgetting_line(result: Result, start: float) -> str:
     share = abs(float(np.mean(gaps))) / start
     line = f"The SFT start had lost {start:.3g} already; the mean difference is {share:.1%} of that"
     if share < NEGLIGIBLE:
-        shown = result.decisions()["forgotten"].outcome in ("above", "below")
+        shown = result.outcome("forgotten") in ("above", "below")
         line += ": real, and negligible" if shown else ": negligible, if there is one"
     return f"{line}."
 

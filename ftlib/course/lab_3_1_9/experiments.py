@@ -21,7 +21,12 @@ from ftlib.course.lab_3_1_9.reference_points import (
     ZERO,
 )
 from ftlib.course.lab_3_1_9.trials import judgement_trial, point_trial, uneven_trial
-from ftlib.course.records.experiment import Experiment, Metric
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 from ftlib.course.start import sft_adapter
@@ -225,6 +230,8 @@ EXPERIMENTS = (
         inputs=_inputs,
         seeds=4,
         live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="uneven-rates",
@@ -240,11 +247,19 @@ EXPERIMENTS = (
         name="judgements",
         title="KTO, DPO and SFT on the same judgements, of which a share is wrong",
         trial=judgement_trial,
-        arms=judgement_arms,
+        arms=fewer_where_runs_are_long(
+            judgement_arms,
+            "KTO, 0% wrong",
+            "DPO, 0% wrong",
+            "SFT, 0% wrong",
+            "KTO, shuffled thumbs",
+        ),
         metrics=(*ANSWERED, DISTANCE, SAMPLED_POLITE),
         inputs=_inputs,
         claims=(*readings.JUDGEMENTS, *readings_of_rates.RATES, *readings_of_points.USUAL),
         live=(noise_arm("KTO", 0.0),),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
     ),
     Experiment(
         name="uneven",

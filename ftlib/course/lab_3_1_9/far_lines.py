@@ -172,9 +172,9 @@ def closing_line(usual: Result, far: Result) -> str:
     """What the section has shown of finding a wrong z0, by the outcomes of its comparisons."""
     if not usual.has(LOOSE) or not far.arms:
         return NOT_MEASURED
-    near = usual.decisions()["usual, zero"].outcome
-    wins = far.decisions()["far, zero"].outcome
-    pulls = [far.decisions()[name].outcome for name in ("far, flat", "far, balance")]
+    near = usual.outcome("usual, zero")
+    wins = far.outcome("far, zero")
+    pulls = [far.outcome(name) for name in ("far, flat", "far, balance")]
     if "open" in (near, wins, *pulls):
         return "Too few seeds ran for a conclusion on how a wrong z0 is found."
     same = usual.means(LOOSE, "z0_at_0").mean()

@@ -105,7 +105,7 @@ def ring_taken(ax: Axes, result: Result, series: Mapping[str, Mapping[float, str
 
 def ahead(result: Result, claim: str, above: str, below: str, none: str = "n") -> str:
     """The letter of a claim's outcome, as a guess takes it; "open" below five seeds."""
-    outcome = result.decisions()[claim].outcome
+    outcome = result.outcome(claim)
     return {"above": above, "below": below, "none": none, "open": "open"}[outcome]
 
 

@@ -84,16 +84,18 @@ def _p_text(p: float) -> str:
 def decide(
     experiment: Experiment, runs: Mapping[int, Mapping[str, Mapping[str, Any]]]
 ) -> dict[str, Decision]:
-    """Every claim of the experiment by its name. `runs`: {seed: {arm: metrics}}."""
-    if not experiment.claims:
+    """Every claim of the experiment by its name, but those of whose arms one has no run at all (a
+    profile may record fewer arms). `runs`: {seed: {arm: metrics}}.
+    """
+    there = {arm for by_arm in runs.values() for arm in by_arm}
+    claims = [claim for claim in experiment.claims if there.issuperset(claim.contrast.arms)]
+    if not claims:
         return {}
-    contrasts = [_contrast(claim, runs) for claim in experiment.claims]
+    contrasts = [_contrast(claim, runs) for claim in claims]
     intervals = [mean_interval(values) for values in contrasts]
     adjusted = holm([cast(float, interval.p_value) for interval in intervals])
     decisions = {}
-    for claim, values, interval, p in zip(
-        experiment.claims, contrasts, intervals, adjusted, strict=True
-    ):
+    for claim, values, interval, p in zip(claims, contrasts, intervals, adjusted, strict=True):
         decisions[claim.name] = Decision(claim, values, interval, p, len(adjusted))
     return decisions
 

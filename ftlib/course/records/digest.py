@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ftlib.core.paths import POCKET, POCKET_VERSION, pocket_folder
 from ftlib.core.profiles import Profile
 from ftlib.data.rows import fingerprint
 
@@ -161,7 +162,7 @@ def _without_remarks(source: str) -> str:
 # --- what a trial reads ---------------------------------------------------------------------------
 def input_digests(inputs: Mapping[str, Any]) -> dict[str, str]:
     """A short digest of each input: of rows their fingerprint, of a file or folder its content, of
-    a name on the Hub the name.
+    a name on the Hub the name, of the pocket model how it is made.
     """
     return {name: _digest(value) for name, value in inputs.items()}
 
@@ -169,6 +170,8 @@ def input_digests(inputs: Mapping[str, Any]) -> dict[str, str]:
 def _digest(value: Any) -> str:
     if isinstance(value, (str, Path)):
         path = Path(value)
+        if path == pocket_folder():
+            return f"{POCKET} {POCKET_VERSION}"  # made of a file whose hash is checked
         return _content(path) if path.exists() else f"hub:{value}"
     if isinstance(value, Iterable):
         return fingerprint(value)[:LENGTH]

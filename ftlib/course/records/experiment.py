@@ -21,6 +21,7 @@ from ftlib.course import catalogue
 from ftlib.course.catalogue import MODULES
 
 SEEDS = 10  # of an experiment that carries a claim
+RECORDED = ("tiny", "pocket")  # profiles of an experiment that carries a lab's main claim
 LIVE_SEED = 1000  # that a notebook runs: none of the record's, so that it is a further run
 
 
@@ -191,14 +192,19 @@ def fewer_where_runs_are_long(
     arms: Callable[[Profile], Mapping[str, Mapping[str, Any]]], *kept: str
 ) -> Callable[[Profile], dict[str, Mapping[str, Any]]]:
     """`arms`, and in a profile whose runs take minutes (`runs_unrecorded` is False) those alone
-    whose names begin with one of `kept`: what carries the lab's claim.
+    that carry the lab's claim: `kept` names them, or with a comma at its end how their names begin.
     """
+    beginnings = tuple(name for name in kept if name.endswith(","))
 
     def chosen(profile: Profile) -> dict[str, Mapping[str, Any]]:
         every = dict(arms(profile))
         if profile.runs_unrecorded:
             return every
-        return {name: settings for name, settings in every.items() if name.startswith(kept)}
+        found = {}
+        for name, settings in every.items():
+            if name in kept or (beginnings and name.startswith(beginnings)):
+                found[name] = settings
+        return found
 
     return chosen
 

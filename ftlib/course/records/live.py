@@ -149,6 +149,12 @@ class Result:
             runs.setdefault(entry.seed, {})[entry.arm] = entry.metrics
         return decide(self.experiment, runs)
 
+    def outcome(self, claim: str) -> str:
+        """ "above", "below" or "none"; "open" below five seeds, and where it was not measured."""
+        self.experiment.claim(claim)  # an unknown name is refused
+        decision = self.decisions().get(claim)
+        return decision.outcome if decision else "open"
+
     def conclude(self, claim: str) -> str:
         """The claim's number with its interval, and the reading that the runs choose."""
         asked = self.experiment.claim(claim)

@@ -355,6 +355,8 @@ def test_in_a_slow_profile_fewer_arms_are_recorded_and_one_runs_live():
     toy_experiment = toy.EXPERIMENTS[0]
     fewer = replace(toy_experiment, arms=fewer_where_runs_are_long(toy_experiment.arms, "arm 1"))
     assert list(fewer.arms(slow)) == ["arm 1"]
+    prefixes = replace(toy_experiment, arms=fewer_where_runs_are_long(toy_experiment.arms, "arm,"))
+    assert prefixes.arms(slow) == {}
     assert fewer.arms(tiny) == toy_experiment.arms(tiny)
     named = replace(toy_experiment, live=("arm 2", "arm 0"))
     assert named.live_arms(tiny) == ["arm 0", "arm 2"] and named.live_arms(slow) == ["arm 2"]
