@@ -64,12 +64,14 @@ from .data.stream import stream_rows as stream_rows
 from .data.write import write_rows as write_rows
 from .doctor import preflight as preflight
 from .evaluation.judges import api_judge as api_judge
+from .evaluation.knowledge import knowledge_hits as knowledge_hits
 from .evaluation.metrics import forgetting as forgetting
 from .evaluation.metrics import golden_accuracy as golden_accuracy
 from .evaluation.metrics import perplexity as perplexity
 from .evaluation.metrics import shots_by_family as shots_by_family
 from .evaluation.preference import kl_to_reference as kl_to_reference
 from .evaluation.preference import win_rate as win_rate
+from .evaluation.sql import sql_match as sql_match
 from .export.errors import ExportError as ExportError
 from .export.gguf_writer import export_adapter_gguf as export_adapter_gguf
 from .export.gguf_writer import export_gguf as export_gguf

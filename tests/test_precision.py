@@ -51,6 +51,7 @@ def trained(model) -> dict[str, torch.Tensor]:
 def test_the_profiles_say_in_what_they_train():
     assert {name: p.precision for name, p in PROFILES.items()} == {
         "tiny": "fp32",
+        "pocket": "fp32",
         "small": "bf16",
         "spark": "bf16",
     }

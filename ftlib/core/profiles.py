@@ -222,8 +222,8 @@ PROFILES = {
         ),
         open=OpenAnswers(
             "english",
-            rows=88,
-            steps=60,
+            rows=20,
+            steps=50,
             batch=4,
             lr_lora=5e-4,
             lr_full=5e-5,

@@ -13,6 +13,7 @@ from ftlib.batches.collate import SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.template import IGNORE, encode, template_ids
 from ftlib.core.errors import DataError, LoadError
+from ftlib.core.profiles import PROFILES
 from ftlib.data.rows import check_row, fingerprint
 
 PAD = {LLAMA3: {"pad_token": "<|finetune_right_pad_id|>"}}
@@ -314,7 +315,7 @@ def test_rows_from_a_folder(tmp_path, monkeypatch):
     (tmp_path / "train.jsonl").write_bytes(GOOD)
     (tmp_path / "base_text.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     monkeypatch.setenv("FTLIB_ROWS", str(tmp_path))
-    for profile in ("tiny", "small", "spark"):
+    for profile in PROFILES:
         assert ft.load_rows("train", profile) == [chat("ä\n", "ö")] and ft.load_base_text(
             profile
         ) == ["one", "two"]

@@ -6,6 +6,7 @@ import torch
 import ftlib as ft
 from ftlib.core.profiles import PROFILES
 from ftlib.data.hub import HUB
+from ftlib.data.load import FOLDERS
 
 
 def test_by_name_environment_and_machine(monkeypatch):
@@ -25,7 +26,7 @@ def test_unknown(monkeypatch):
     monkeypatch.setenv("FTLIB_PROFILE", "huge")
     with pytest.raises(
         ValueError,
-        match="profile 'huge' is unknown: set FTLIB_PROFILE to one of tiny, small, spark",
+        match="profile 'huge' is unknown: set FTLIB_PROFILE to one of tiny, pocket, small, spark",
     ):
         ft.get_profile()
     with pytest.raises(ValueError, match="'Tiny'"):
@@ -36,9 +37,10 @@ def test_unknown(monkeypatch):
 def test_every_profile_is_complete(name):
     p = ft.get_profile(name)
     assert p.name == name and isinstance(p.torch_dtype, torch.dtype) and len(p.seeds) >= 3
-    assert p.lr_full < p.lr_lora and 0 < p.short_steps <= p.steps and p.eval_examples >= 100
-    assert p.dataset == "embedded" or HUB[p.dataset][1]["golden"].stop == 100
-    assert (p.download_gb == 0) == (p.dataset == "embedded")
+    assert p.lr_full < p.lr_lora and 0 < p.short_steps <= p.steps and p.eval_examples >= 40
+    assert p.dataset in FOLDERS or HUB[p.dataset][1]["golden"].stop == 100
+    assert (p.download_gb == 0) == (p.dataset in FOLDERS)
+    assert p.live_seeds == (p.seeds if p.runs_unrecorded else ())
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -48,11 +50,11 @@ def test_few_rows_with_open_answers_are_read_many_times(name):
     epochs = p.open.steps * p.open.batch / p.open.rows
     assert epochs >= 10 and p.open.lr_full < p.open.lr_lora
     assert p.open.max_new_tokens <= p.open.length
-    if p.open.dataset == "embedded":
-        assert len(ft.load_rows("open_train", p)) == p.open.rows
+    if p.open.dataset in FOLDERS:
+        assert len(ft.load_rows("open_train", p)) >= p.open.rows
     else:
         part = HUB[p.open.dataset][1]["open_train"]
         assert part.stop - part.start >= p.open.rows
-    rule = p.open.dataset == "embedded"
+    rule = p.open.dataset in FOLDERS
     assert rule == (not p.open.judge)
     assert p.preference.answer_tokens >= 64 and p.preference.imitation_steps > 0

@@ -10,7 +10,7 @@ import ftlib as ft
 from ftlib.core.errors import DataError
 from ftlib.core.profiles import PROFILES
 from ftlib.data.hub import HUB, hub_rows
-from ftlib.data.load import load_raw
+from ftlib.data.load import FOLDERS, load_raw
 from ftlib.data.rows import check_binary, check_pair, check_row
 
 ULTRA = "trl-lib/ultrafeedback_binarized"
@@ -214,7 +214,10 @@ def test_every_dataset_that_a_profile_names_is_known(name):
         (p.preference.feedback, "feedback"),
         (p.open.dataset, "open_train"),
     ):
-        assert dataset == "embedded" or part in HUB[dataset][1]
+        if dataset in FOLDERS:
+            assert (FOLDERS[dataset] / f"{part}.jsonl").is_file()
+        else:
+            assert part in HUB[dataset][1]
 
 
 def test_raw_rows_of_a_profile(monkeypatch):

@@ -12,6 +12,7 @@ from conftest import CHATML, EMBEDDED, LLAMA3, byte_tokenizer, llama, unmarked
 import ftlib as ft
 from ftlib.adapters.io import base_name
 from ftlib.batches.template import check_tokenizer
+from ftlib.core.profiles import PROFILES
 
 
 @pytest.fixture(scope="module")
@@ -151,13 +152,13 @@ def test_an_unknown_hub_id_while_offline():
 
 
 def test_an_unknown_profile(folder):
-    with pytest.raises(ValueError, match=r"'huge'.*tiny, small, spark"):
+    with pytest.raises(ValueError, match=r"'huge'.*tiny, pocket, small, spark"):
         ft.load_model(folder, profile="huge")
 
 
 def test_the_model_that_the_environment_names_stands_in(folder, monkeypatch):
     monkeypatch.setenv("FTLIB_MODEL", str(folder))
-    for profile in ("tiny", "small", "spark"):
+    for profile in PROFILES:
         model, _ = ft.load_model(profile=profile)
         assert (
             model.config._name_or_path == str(folder)
