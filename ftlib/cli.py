@@ -44,7 +44,7 @@ def _add_labs(commands) -> None:
     command.add_argument("which", nargs="*", help="labs to run, such as 3.1.1 (default: all)")
     command.add_argument("--list", action="store_true", help="list the labs and stop")
     command.add_argument(
-        "--profile", help="tiny, small or spark (default: FTLIB_PROFILE, or by this machine)"
+        "--profile", help="tiny, pocket, small or spark (default: FTLIB_PROFILE, or by this machine)"
     )
     command.add_argument(
         "--output", default="build", help="folder for the executed copies and the index page"
@@ -80,7 +80,7 @@ def _add_sft(commands) -> None:
     command = commands.add_parser(
         "sft", help="lab 4's fine-tuning without its notebook; also under `accelerate launch`"
     )
-    command.add_argument("--profile", help="tiny, small or spark")
+    command.add_argument("--profile", help="tiny, pocket, small or spark")
     command.add_argument(
         "--output",
         required=True,
@@ -232,7 +232,7 @@ def _add_record(commands) -> None:
         "--experiment", action="append", dest="names", help="this one alone; can be repeated"
     )
     command.add_argument("--seeds", type=_whole, help="how many (default: the experiment's own)")
-    command.add_argument("--profile", help="tiny, small or spark")
+    command.add_argument("--profile", help="tiny, pocket, small or spark")
     command.add_argument(
         "--processes", type=_whole, help="side by side (default: one a core, one on a GPU)"
     )
