@@ -44,7 +44,8 @@ def _add_labs(commands) -> None:
     command.add_argument("which", nargs="*", help="labs to run, such as 3.1.1 (default: all)")
     command.add_argument("--list", action="store_true", help="list the labs and stop")
     command.add_argument(
-        "--profile", help="tiny, pocket, small or spark (default: FTLIB_PROFILE, or by this machine)"
+        "--profile",
+        help="tiny, pocket, small or spark (default: FTLIB_PROFILE, or by machine)",
     )
     command.add_argument(
         "--output", default="build", help="folder for the executed copies and the index page"

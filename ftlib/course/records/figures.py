@@ -58,6 +58,15 @@ def _say_empty(ax: Axes, result: Result) -> Figure:
     return _figure_of(ax)
 
 
+def _finished(ax: Axes, result: Result) -> Figure:
+    """The figure, which names the profile of its runs where the session has another."""
+    if result.shown_in:
+        ax.annotate(
+            "runs of tiny", (1, 0), (-4, 4), "axes fraction", "offset points", ha="right", size=7
+        )
+    return _figure_of(ax)
+
+
 def _error(values: np.ndarray) -> tuple[float, list[list[float]]]:
     """The mean and its t interval as matplotlib's error bars want it."""
     if len(values) < 2:
@@ -98,7 +107,7 @@ def dots(
     _legend(ax, result)
     ax.set_xticks(range(len(chosen)), chosen)
     ax.set_xlim(-0.6, len(chosen) - 0.4)
-    return _figure_of(ax)
+    return _finished(ax, result)
 
 
 def _legend(ax: Axes, result: Result) -> None:
@@ -144,7 +153,7 @@ def sweep(
     if log_y:
         ax.set_yscale("log")
     ax.legend(fontsize="small")
-    return _figure_of(ax)
+    return _finished(ax, result)
 
 
 def _log_axis(ax: Axes, places: list[float]) -> None:
@@ -198,7 +207,7 @@ def plane(
     if result.live:
         ax.plot([], [], label=LIVE_LABEL, **LIVE)
     ax.legend(fontsize="small")
-    return _figure_of(ax)
+    return _finished(ax, result)
 
 
 def courses(
@@ -231,4 +240,4 @@ def courses(
     if result.live:
         ax.plot([], [], color="black", linewidth=0.8, label=LIVE_LABEL)
     ax.legend(fontsize="small")
-    return _figure_of(ax)
+    return _finished(ax, result)

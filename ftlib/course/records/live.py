@@ -48,7 +48,8 @@ class Result:
     """What an experiment gave: the runs of `record`, and the live runs `live`, {arm: metrics}.
 
     `is_recorded` is False where the runs of `record` were made here and now, because the profile
-    has no record that fits, or because FTLIB_LIVE=1 asked for it; then `live` is empty.
+    has no record that fits, or because FTLIB_LIVE=1 asked for it; then `live` is empty. `profile`
+    is the one whose runs these are: tiny, where the session's has none and takes minutes for one.
     """
 
     experiment: Experiment
@@ -58,6 +59,7 @@ class Result:
     is_recorded: bool
     why: str  # there is no record that fits; else empty
     seconds: float  # that the runs of this session took
+    shown_in: str = ""  # the session's profile, where the runs are tiny's and it has none
 
     @property
     def arms(self) -> list[str]:
@@ -117,6 +119,11 @@ class Result:
         if not self.is_recorded:
             return f"{self.why} {len(self.seeds)} seeds ran here, in {self.seconds:.0f} s."
         compared = self.inside(metric)
+        if self.shown_in:
+            return (
+                f"From the record of tiny, a model of 4M parameters: {len(self.seeds)} seeds an "
+                f"arm. {self.shown_in} has no record of this experiment."
+            )
         if not compared:
             return f"From the record: {len(self.seeds)} seeds an arm, none of them run here."
         text = self.experiment.metric(metric).text
@@ -160,7 +167,8 @@ class Result:
         asked = self.experiment.claim(claim)
         if not set(asked.contrast.arms) <= set(self.arms):
             return f"{asked.text}: not measured here. {self.why}{self._elsewhere(claim)}"
-        return self.decisions()[claim].sentence
+        place = "In tiny, a model of 4M parameters: " if self.shown_in else ""
+        return place + self.decisions()[claim].sentence
 
     def _elsewhere(self, claim: str) -> str:
         """What the record of tiny says of the claim, in a session of another profile."""
@@ -168,11 +176,11 @@ class Result:
         record = read_record(self.record.lab, self.experiment.name, tiny)
         if self.profile.name == tiny.name or not record.entries:
             return ""
-        there = Result(self.experiment, tiny, record, {}, True, "", 0.0)
+        there = Result(self.experiment, tiny, record, {}, True, "", 0.0, self.profile.name)
         wanted = self.experiment.claim(claim).contrast.arms
         if not set(wanted) <= set(there.arms):
             return ""
-        return f" In tiny, a model of 4M parameters: {there.conclude(claim)}"
+        return f" {there.conclude(claim)}"
 
 
 def _widened(interval: Interval, metric: Metric) -> Interval:
@@ -204,7 +212,7 @@ class Experiments:
         record = read_record(self.lab, name, self.profile)
         why, seeds = _why_live(record, experiment, self.profile)
         if why and not seeds:
-            return self._nothing(experiment, why)
+            return self._tinys(experiment) or self._nothing(experiment, why)
         start = time.perf_counter()
         if why:
             live = {}
@@ -224,8 +232,20 @@ class Experiments:
         if os.environ.get("FTLIB_LIVE") == "1":
             return self.run(name)
         if why:
-            return self._nothing(experiment, why)
+            return self._tinys(experiment) or self._nothing(experiment, why)
         return Result(experiment, self.profile, record, {}, True, "", 0.0)
+
+    def _tinys(self, experiment: Experiment) -> Result | None:
+        """Tiny's recorded runs, which a profile shows whose own runs take minutes; None for other
+        profiles, and where there are none.
+        """
+        if self.profile.runs_unrecorded:
+            return None
+        tiny = get_profile("tiny")
+        record = read_record(self.lab, experiment.name, tiny)
+        if not record.entries:
+            return None
+        return Result(experiment, tiny, record, {}, True, "", 0.0, self.profile.name)
 
     def _nothing(self, experiment: Experiment, why: str) -> Result:
         """A result without runs, which says how they are made."""

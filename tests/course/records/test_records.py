@@ -30,7 +30,7 @@ from ftlib.course.records.experiment import (
     find_experiment,
     level,
 )
-from ftlib.course.records.live import open_experiments
+from ftlib.course.records.live import Result, open_experiments
 from ftlib.course.records.store import Entry, add_entries, best_arm, read_record, to_compute
 
 TINY = get_profile("tiny")
@@ -337,28 +337,52 @@ def test_without_a_record_a_few_seeds_run_and_no_conclusion_is_drawn():
     assert "too few for a conclusion (5 at least)" in said and "above" not in said
 
 
-def test_a_profile_whose_runs_take_minutes_runs_nothing_without_a_record():
-    """It says what would make the record, and what tiny's record says of a claim."""
+def test_a_profile_whose_runs_take_minutes_shows_tinys_where_it_has_no_record():
+    """Nothing runs; the lines, the conclusions and the figures say whose runs they are of."""
     slow = replace(get_profile("tiny"), name="pocket", runs_unrecorded=False)
     result = open_experiments("3.1.1", slow).run("offsets")
     assert result.arms == [] and not result.is_recorded
     assert "--profile pocket` makes its 30 runs." in result.live_line("loss")
-    assert "4M parameters" not in result.conclude("first")
+    assert result.conclude("first").startswith("loss, arm 1 − arm 0: not measured here.")
     filled()
-    said = open_experiments("3.1.1", slow).run("offsets").conclude("first")
-    assert "not measured here" in said and "In tiny, a model of 4M parameters: **loss" in said
+    for ask in ("run", "show"):
+        result = getattr(open_experiments("3.1.1", slow), ask)("offsets")
+        assert len(result.seeds) == 10 and result.live == {} and result.profile.name == "tiny"
+        assert result.live_line("loss") == (
+            "From the record of tiny, a model of 4M parameters: 10 seeds an arm. pocket has no "
+            "record of this experiment."
+        )
+        assert result.conclude("first").startswith("In tiny, a model of 4M parameters: **loss")
+    axes = figures.dots(result, "loss", "t").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["runs of tiny"]
+    plt.close("all")
+
+
+def test_a_claim_that_a_profile_does_not_measure_is_said_of_tiny():
+    """Pocket has a record of two arms; the claim on the third is tiny's."""
+    filled()
+    slow = replace(get_profile("tiny"), name="pocket", runs_unrecorded=False)
+    there = read_record("3.1.1", "offsets", TINY)
+    two = {key: entry for key, entry in there.entries.items() if entry.arm != "arm 2"}
+    result = Result(TOY, slow, replace(there, entries=two), {}, True, "", 0.0)
+    claims = {claim.name: claim.contrast.arms for claim in TOY.claims}
+    for name, arms in claims.items():
+        said = result.conclude(name)
+        assert ("not measured here" in said) == ("arm 2" in arms)
+        assert ("In tiny" in said) == ("arm 2" in arms)
+        assert (result.outcome(name) == "open") == ("arm 2" in arms)
+    assert {"arm 2" in arms for arms in claims.values()} == {True, False}
 
 
 def test_in_a_slow_profile_fewer_arms_are_recorded_and_one_runs_live():
     tiny = get_profile("tiny")
     slow = replace(tiny, name="pocket", runs_unrecorded=False, most_live_arms=1)
-    toy_experiment = toy.EXPERIMENTS[0]
-    fewer = replace(toy_experiment, arms=fewer_where_runs_are_long(toy_experiment.arms, "arm 1"))
+    fewer = replace(TOY, arms=fewer_where_runs_are_long(TOY.arms, "arm 1"))
     assert list(fewer.arms(slow)) == ["arm 1"]
-    prefixes = replace(toy_experiment, arms=fewer_where_runs_are_long(toy_experiment.arms, "arm,"))
+    prefixes = replace(TOY, arms=fewer_where_runs_are_long(TOY.arms, "arm,"))
     assert prefixes.arms(slow) == {}
-    assert fewer.arms(tiny) == toy_experiment.arms(tiny)
-    named = replace(toy_experiment, live=("arm 2", "arm 0"))
+    assert fewer.arms(tiny) == TOY.arms(tiny)
+    named = replace(TOY, live=("arm 2", "arm 0"))
     assert named.live_arms(tiny) == ["arm 0", "arm 2"] and named.live_arms(slow) == ["arm 2"]
 
 
