@@ -161,11 +161,12 @@ def prompt_families_line(result: Result, profile: Profile) -> str:
     parts = []
     for family in (max(gain, key=gain.__getitem__), min(gain, key=gain.__getitem__)):
         other, own = shares[family]
-        parts.append(f"`{family}` {other:.0f}% with examples of others, {own:.0f}% with its own")
+        parts.append(f"`{family}` from {other:.0f}% to {own:.0f}%")
     golden = [row["family"] for row in form_trials.golden_rows(profile)]
     largest = max(set(golden), key=golden.count)
     return (
-        f"The prompt's examples, by family: most gained {parts[0]}; least {parts[1]}. By question "
+        f"With examples of the question's own family in the prompt, in place of others, right "
+        f"answers change most in {parts[0]} (up) and {parts[1]} (down). In the mean over questions "
         f"`{largest}` weighs most, with {golden.count(largest)} of {len(golden)} golden questions."
     )
 
