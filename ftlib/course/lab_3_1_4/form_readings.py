@@ -134,9 +134,9 @@ FORM = (
         above=(
             "Rows that hold neither the task nor its facts bring right answers. The bare base ends "
             "its turns by itself, so it is not the stop that they teach; the content of these "
-            "answers can only be the base's, and this part of the gain is form. Here it is mostly "
-            "that a *first* request may be granted: the lines below say what three examples of "
-            "other families in the prompt bring, without any training."
+            "answers can only be the base's, and this part of the gain is form. Much of it may be "
+            "that a *first* request is granted: the line below says what three examples of other "
+            "families in the prompt bring, without any training."
         ),
         below="Training on other families takes right answers away. There were few to take.",
         none=(

@@ -70,6 +70,29 @@ def markers_line(result: Result) -> str:
     )
 
 
+# --- words or families ----------------------------------------------------------------------------
+def weighed_gap(
+    alike: Mapping[str, Sequence[float]], golden: Mapping[str, Sequence[float]], draws: int = 1000
+) -> Interval:
+    """Right answers on other rows, {family: [0 or 1]}, weighed by the golden set's families − those
+    on the golden set, over the families of both; the interval is a bootstrap over the questions
+    within each family.
+    """
+    random = np.random.default_rng(0)
+    both = [family for family in golden if family in alike]
+    total = sum(len(golden[family]) for family in both)
+    gaps = np.zeros(draws)
+    mean = 0.0
+    for family in both:
+        weight = len(golden[family]) / total
+        for sign, values in ((1, alike[family]), (-1, golden[family])):
+            picked = random.choice(np.array(values), (draws, len(values)))
+            gaps += sign * weight * picked.mean(1)
+            mean += sign * weight * float(np.mean(values))
+    low, high = np.quantile(gaps, [0.025, 0.975])
+    return Interval(mean, float(low), float(high))
+
+
 # --- form and content -----------------------------------------------------------------------------
 def gains_line(result: Result) -> str:
     """What each arm alone gains over the bare base: overlapping parts, and no split."""
@@ -105,8 +128,8 @@ def rereading_line(few: Result, profile: Profile) -> str:
     best = int(np.argmax(right))
     reads = [place * trials.short_batch(profile) / form_trials.FEW for place in places]
     return (
-        f"Of section 8's {form_trials.FEW} rows, at their higher rate: most other rows were right, "
-        f"{100 * right[best]:.0f}%, when each had been read {reads[best]:.1f} times, and "
+        f"Section 8, with {form_trials.FEW} rows and a higher rate: {100 * right[best]:.0f}% of "
+        f"other rows were right when each row had been read {reads[best]:.1f} times, "
         f"{100 * right[-1]:.0f}% after {reads[-1]:.1f} reads."
     )
 
@@ -161,12 +184,12 @@ def prompt_families_line(result: Result, profile: Profile) -> str:
     parts = []
     for family in (max(gain, key=gain.__getitem__), min(gain, key=gain.__getitem__)):
         other, own = shares[family]
-        parts.append(f"`{family}` from {other:.0f}% to {own:.0f}%")
+        parts.append(f"`{family}` {{}} ({other:.0f}% to {own:.0f}%)")
     golden = [row["family"] for row in form_trials.golden_rows(profile)]
     largest = max(set(golden), key=golden.count)
     return (
-        f"With examples of the question's own family in the prompt, in place of others, right "
-        f"answers change most in {parts[0]} (up) and {parts[1]} (down). In the mean over questions "
+        "With examples of the question's own family in the prompt, in place of others, "
+        f"{parts[0].format('gains most')}, {parts[1].format('least')}. In the mean over questions "
         f"`{largest}` weighs most, with {golden.count(largest)} of {len(golden)} golden questions."
     )
 
