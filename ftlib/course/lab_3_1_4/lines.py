@@ -89,8 +89,9 @@ def weighed_gap(
             picked = random.choice(np.array(values), (draws, len(values)))
             gaps += sign * weight * picked.mean(1)
             mean += sign * weight * float(np.mean(values))
-    low, high = np.quantile(gaps, [0.025, 0.975])
-    return Interval(mean, float(low), float(high))
+    low = float(np.quantile(gaps, 0.025))
+    high = float(np.quantile(gaps, 0.975))
+    return Interval(mean, low, high)
 
 
 # --- form and content -----------------------------------------------------------------------------
