@@ -55,7 +55,8 @@ FORM = (
         ),
         none=(
             "No difference is shown between the same rows in the prompt and in the weights. The "
-            "interval says what could have been missed."
+            "interval says what could have been missed. The trained arm reads its rows so often "
+            "that it is probably past its best look (section 8): its score is rather too low."
         ),
     ),
     Claim(
@@ -69,7 +70,11 @@ FORM = (
             "into the base; what can be carried over is the way of comparing."
         ),
         below="The prompt beats the training: with this base there is nothing to train for.",
-        none="It is not shown that training beats the prompt: then the prompt is the cheaper one.",
+        none=(
+            "In runs this short it is not shown that training beats the prompt; the longer runs of "
+            "section 10 are not part of this comparison. Where training shows no gain, the prompt "
+            "is the cheaper choice, and the interval says what you might give away with it."
+        ),
     ),
     Claim(
         "own examples",
@@ -83,8 +88,9 @@ FORM = (
             "the answers: it may be copying, which was not counted."
         ),
         none=(
-            "It is not shown that the family of a prompt's examples matters. The interval says how "
-            "much it could."
+            "On the mean over questions it is not shown that the family of a prompt's examples "
+            "matters. The interval says how much it could. The largest family weighs most in this "
+            "mean; the table by family below is another look at the same answers."
         ),
     ),
     Claim(
@@ -96,7 +102,8 @@ FORM = (
         above=(
             "In as many reads, more different rows add to what three a family gave. This part "
             "cannot be called form alone: forms are short. It may be skill, wordings, or facts "
-            "that the rows hold."
+            "that the rows hold; or it is that the other arm reads its few rows too often (section "
+            "8)."
         ),
         below=(
             "Three rows a family, read over and over, do better than all rows read at most once: "
@@ -104,7 +111,8 @@ FORM = (
         ),
         none=(
             "No gain beyond three rows a family is shown. The interval says how large a gain could "
-            "have been missed."
+            "have been missed. What there is of it may be owed to repetition: the arm of three "
+            "rows reads each of them too often (section 8)."
         ),
     ),
     Claim(
@@ -126,7 +134,9 @@ FORM = (
         above=(
             "Rows that hold neither the task nor its facts bring right answers. The bare base ends "
             "its turns by itself, so it is not the stop that they teach; the content of these "
-            "answers can only be the base's, and this part of the gain is form."
+            "answers can only be the base's, and this part of the gain is form. Much of it may be "
+            "that a *first* request is granted: the line below says what three examples of other "
+            "families in the prompt bring, without any training."
         ),
         below="Training on other families takes right answers away. There were few to take.",
         none=(
@@ -141,8 +151,9 @@ FORM = (
         "above",
         unit=POINTS,
         above=(
-            "More than half of what rows of the family bring, rows of other families bring as "
-            "well. As those hold nothing of the family, most of the gain is form in this sense."
+            "More than half of what rows of the family bring, rows of other families alone bring "
+            "as well. As those hold nothing of the family, most of the gain can be had by form in "
+            "this sense. It is no split: other means bring the same part, and their shares overlap."
         ),
         below=(
             "Rows of other families bring less than half of what rows of the family bring. Form "

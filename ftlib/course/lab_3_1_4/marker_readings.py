@@ -28,8 +28,10 @@ MARKERS = (
         above="Spare markers of the turns do better. Nothing explains that; look at the rows.",
         below=(
             "Spare markers going *in* cost right answers, at one rate for all arms. Their "
-            "embedding rows were never trained and stay frozen. This part does not need a tied "
-            "head; it can happen to any model."
+            "embedding rows were never trained and stay frozen; whether it is that, or that they "
+            "are alike, or longer than trained ones, was not separated. The closer the upper "
+            "end of the interval is to 0, the less firm this is; the golden loss below is a second "
+            "witness. This part does not need a tied head; it can happen to any model."
         ),
         none=(
             "It is not shown that spare markers going *in* cost right answers. The interval says "
@@ -46,7 +48,9 @@ MARKERS = (
         below=(
             "With a spare *stop* fewer answers end, although all that goes in is the same: the "
             "spare token is only ever said. Its score is the product of the last hidden state and "
-            "its row, which never won in pretraining and is frozen."
+            "its row, which never won in pretraining and is frozen. The share of answers that end "
+            "flatters it: a stop that wins narrowly counts in full, and so does one that comes "
+            "after other text. The golden loss below says more."
         ),
         none=(
             "It is not shown that fewer answers end with a spare stop. The interval says how many "
@@ -60,10 +64,12 @@ MARKERS = (
         "above",
         unit="of the answers",
         above=(
-            "With a head of its own, in which the stop has a trained row, more answers end. So "
-            "part of the loss is owed to the *output* row, which here is the input row because "
-            "the two are tied. Llama-3.1-8B is not tied: there the input rows and the output rows "
-            "of spare tokens are two things, and each has to be looked at."
+            "With a head of its own, in which the stop has a trained row, more answers end: what a "
+            "spare stop costs is owed to its *output* row alone. That had to come out, since the "
+            "exchange only renames the stop; the number is what a spare stop costs where the turns "
+            "are spare as well. Here the output row is the input row, because the two are tied. "
+            "Llama-3.1-8B is not tied: there the input rows and the output rows of spare tokens "
+            "are two things, and each has to be looked at."
         ),
         below="With the known output row fewer answers end: it is not the row that is missing.",
         none=(

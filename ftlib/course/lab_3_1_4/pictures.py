@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ftlib.core.stats import mean_interval
 from ftlib.course.lab_3_1_4 import marker_readings, readings
 from ftlib.course.plots import style
 from ftlib.course.records import figures
+from ftlib.course.records.claims import FEWEST
 from ftlib.course.records.live import Result
 
 LETTER = {"above": "more", "below": "less", "none": "no", "open": "open"}
@@ -26,15 +28,17 @@ def outcome(result: Result, claim: str) -> str:
 
 
 def costlier(result: Result) -> str:
-    """Which spare marker alone costs more right answers: "turns" or "stop"; "open" without runs."""
-    arms = {
-        "turns": marker_readings.marker_arm("spare", "own"),
-        "stop": marker_readings.marker_arm("own", "spare"),
-    }
-    if not all(result.has(arm) for arm in arms.values()):
+    """Which spare marker alone costs more right answers: "turns" or "stop"; "no" where the interval
+    of their difference holds 0; "open" without enough runs.
+    """
+    turns = marker_readings.marker_arm("spare", "own")
+    stop = marker_readings.marker_arm("own", "spare")
+    if not (result.has(turns) and result.has(stop)) or len(result.seeds) < FEWEST:
         return "open"
-    right = {name: result.means(arm, "right").mean() for name, arm in arms.items()}
-    return min(right, key=right.__getitem__)
+    gap = mean_interval(result.means(stop, "right") - result.means(turns, "right"))
+    if not gap.excludes(0):
+        return "no"
+    return "stop" if gap.mean < 0 else "turns"
 
 
 def across(figure: Figure, ax: Axes, names: Sequence[str]) -> None:

@@ -96,7 +96,8 @@ METHODS = (
         ),
         none=(
             "Neither is shown to have forgotten more at the end. The rates were chosen for "
-            "learning alone; the next line asks at equal learning."
+            "learning alone, and the sign of this number depends on them (half of LoRA's rate, "
+            "below, turns it); the next line asks at equal learning."
         ),
     ),
     Claim(
@@ -151,8 +152,10 @@ METHODS = (
             "says why; do not expect it elsewhere."
         ),
         none=(
-            "No cost of the four-bit base is shown. Dettmers et al. report the same of large "
-            "models. The interval says how large a cost could hide."
+            "No cost of the four-bit base is shown. Where the interval lies below 0 as a whole, it "
+            "lies on the wrong side for a cost: rounding adds no knowledge, so take that for "
+            "chance until it is repeated. That large models pay nothing either (Dettmers et al.) "
+            "does not follow from it."
         ),
     ),
     Claim(
@@ -162,9 +165,10 @@ METHODS = (
         "above",
         unit=NATS,
         above=(
-            "Prefix tuning has learnt less in these steps: it trains few numbers, and can only "
-            "steer what attention reads. Its own best rate was used, so the rate is no excuse; "
-            "the number of steps may be."
+            "Prefix tuning has learnt less in these steps. That it trains few numbers, and can "
+            "only steer what attention reads, may be why; it was not tested. Its own best rate was "
+            "used, so the rate is no excuse; the number of steps may be: the lines below say "
+            "whether its curve still falls."
         ),
         below="Prefix tuning has learnt more: sixteen virtual tokens are enough for this task.",
         none=(
@@ -189,8 +193,10 @@ METHODS = (
             "LoRA is merged away."
         ),
         none=(
-            "No difference is shown; the interval says what could have been missed. At inference "
-            "they do differ: bottleneck adapters stay in the path, LoRA is merged away."
+            "No difference in golden *loss* is shown; the interval says what could have been "
+            "missed. Right answers and forgetting are another matter and not tested: read the "
+            "lines below before you call the two equal. Bottleneck adapters stay in the path at "
+            "inference; LoRA is merged away."
         ),
     ),
 )
@@ -239,7 +245,10 @@ FEW = (
             "More rows are answered right than at the look that the loss would keep. The two "
             "rulers disagree: choose the checkpoint by the one you care about."
         ),
-        below="Fewer rows are answered right as well: here the loss is a fair warning.",
+        below=(
+            "Fewer rows are answered right as well, and we had expected to see no change: we were "
+            "wrong. Here both rulers agree, and the loss is a fair warning."
+        ),
         none=(
             "The share of right answers is not shown to change after that look. The interval says "
             "how many answers could have been lost or won all the same."

@@ -1,0 +1,254 @@
+"""Lines and tables over the records of lab 3.1.4 beside its claims: differences that were not
+stated beforehand, with their intervals, which are neither tests nor conclusions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ftlib.core.profiles import Profile
+from ftlib.core.stats import Interval, mean_interval
+from ftlib.course.lab_3_1_4 import form_readings as form
+from ftlib.course.lab_3_1_4 import form_trials, readings, trials
+from ftlib.course.lab_3_1_4.marker_readings import UNTIED, marker_arm
+from ftlib.course.records.live import Result
+
+UNTESTED = "Looked at afterwards and not tested, each interval by itself"
+COMPARED = (  # (what the table says, an arm, the arm it is compared with)
+    ("own − other examples, in the prompt", form.OWN_SHOWN, form.OTHERS_SHOWN),
+    ("three rows, trained − in the prompt", form.FEW_TRAINED, form.OWN_SHOWN),
+    ("all rows − three in the prompt", form.ALL_TRAINED, form.OWN_SHOWN),
+    ("all rows − three rows, trained", form.ALL_TRAINED, form.FEW_TRAINED),
+    ("all rows − other families, trained", form.ALL_TRAINED, form.OTHERS_TRAINED),
+    ("other families, trained − in the prompt", form.OTHERS_TRAINED, form.OTHERS_SHOWN),
+)
+
+
+def _gap(result: Result, metric: str, arm: str, other: str) -> Interval:
+    """The metric of one arm − that of another, paired by seed."""
+    return mean_interval(result.means(arm, metric) - result.means(other, metric))
+
+
+def _factor(result: Result, metric: str, arm: str, other: str) -> str:
+    """One arm's metric over another's: the geometric mean over seeds, with its interval."""
+    logs = np.log(result.means(arm, metric) / result.means(other, metric))
+    whole = mean_interval(logs)
+    return f"{np.exp(whole.mean):.2g} [{np.exp(whole.low):.2g}, {np.exp(whole.high):.2g}]"
+
+
+def _has(result: Result, arms: Sequence[str]) -> bool:
+    return all(result.has(arm) for arm in arms)
+
+
+# --- markers --------------------------------------------------------------------------------------
+def markers_line(result: Result) -> str:
+    """What spare turns and a spare stop cost beside the tested numbers, and which arms are one."""
+    own = marker_arm("own", "own")
+    turns = marker_arm("spare", "own")
+    stop = marker_arm("own", "spare")
+    if not _has(result, (own, turns, stop, UNTIED)):
+        return result.why
+    apart = _gap(result, "right", stop, turns)
+    told = "" if apart.excludes(0) else ", not told apart"
+    losses = {}
+    for name, arm in (("all own", own), ("spare turns", turns), ("spare stop", stop)):
+        losses[name] = f"{name} {result.means(arm, 'loss').mean():.2f}"
+    equal = 0
+    for metric in ("right", "stopped"):
+        pairs = zip(result.values(turns, metric), result.values(UNTIED, metric), strict=True)
+        same = [bool(np.array_equal(one, other)) for one, other in pairs]
+        equal += all(same)
+    twins = "equal" if equal == 2 else "not equal"
+    return (
+        f"{UNTESTED}. Right answers, spare stop − spare turns: {apart}{told}; spare stop − all "
+        f"own: {_gap(result, 'right', stop, own)}. Golden loss in nats a token: "
+        f"{', '.join(losses.values())}; spare turns − all own {_gap(result, 'loss', turns, own)}. "
+        f"The arm with the known output row and the third arm are {twins}, answer for answer, in "
+        f"what is right and what ends, in all {len(result.seeds)} seeds."
+    )
+
+
+# --- words or families ----------------------------------------------------------------------------
+def weighed_gap(
+    alike: Mapping[str, Sequence[float]], golden: Mapping[str, Sequence[float]], draws: int = 1000
+) -> Interval:
+    """Right answers on other rows, {family: [0 or 1]}, weighed by the golden set's families − those
+    on the golden set, over the families of both; the interval is a bootstrap over the questions
+    within each family.
+    """
+    random = np.random.default_rng(0)
+    both = [family for family in golden if family in alike]
+    total = sum(len(golden[family]) for family in both)
+    gaps = np.zeros(draws)
+    mean = 0.0
+    for family in both:
+        weight = len(golden[family]) / total
+        for sign, values in ((1, alike[family]), (-1, golden[family])):
+            picked = random.choice(np.array(values), (draws, len(values)))
+            gaps += sign * weight * picked.mean(1)
+            mean += sign * weight * float(np.mean(values))
+    low = float(np.quantile(gaps, 0.025))
+    high = float(np.quantile(gaps, 0.975))
+    return Interval(mean, low, high)
+
+
+# --- form and content -----------------------------------------------------------------------------
+def gains_line(result: Result) -> str:
+    """What each arm alone gains over the bare base: overlapping parts, and no split."""
+    if not _has(result, (form.BARE, form.ALL_TRAINED)):
+        return result.why
+    parts = []
+    for arm in result.arms:
+        if arm != form.BARE:
+            parts.append(f"{arm} {_gap(result, 'right', arm, form.BARE).percent()}")
+    return (
+        f"Gain in right answers over the bare base, each arm alone: {'; '.join(parts)}. The gains "
+        "overlap and do not add up."
+    )
+
+
+def form_line(result: Result) -> str:
+    """Between which shares the answers are in form, but for the bare base."""
+    shares = [result.means(arm, "form").mean() for arm in result.arms if arm != form.BARE]
+    if not shares:
+        return result.why
+    return (
+        f"In form: {100 * min(shares):.0f} to {100 * max(shares):.0f}% of the answers, in all arms "
+        "but the bare base."
+    )
+
+
+def rereading_line(few: Result, profile: Profile) -> str:
+    """What section 8 says of reading a few rows often."""
+    if not few.has(readings.FEW_ROWS):
+        return few.why
+    right = few.values(readings.FEW_ROWS, "held_out_right").mean(0)
+    places = form_trials.few_places(profile)
+    best = int(np.argmax(right))
+    reads = [place * trials.short_batch(profile) / form_trials.FEW for place in places]
+    return (
+        f"Section 8, with {form_trials.FEW} rows and a higher rate: {100 * right[best]:.0f}% of "
+        f"other rows were right when each row had been read {reads[best]:.1f} times, "
+        f"{100 * right[-1]:.0f}% after {reads[-1]:.1f} reads."
+    )
+
+
+def shares_by_family(result: Result, profile: Profile, arm: str) -> list[dict[str, float]]:
+    """{family: share of right answers} of each seed, for the families that the seed asks."""
+    found = []
+    for seed in result.seeds:
+        right = result.record.entries[arm, seed].metrics["right"]
+        tested = form_trials.asked_families(profile, seed)
+        asked = form_trials.of_families(form_trials.golden_rows(profile), tested)
+        own: dict[str, list[float]] = {family: [] for family in tested}
+        for row, is_right in zip(asked, right, strict=True):
+            own[row["family"]].append(is_right)
+        found.append({family: float(np.mean(values)) for family, values in own.items()})
+    return found
+
+
+def by_family_rows(result: Result, profile: Profile) -> list[dict[str, str]]:
+    """A line a comparison: weighed by question, and as the mean of the asked families."""
+    rows = []
+    for text, arm, other in COMPARED:
+        if not _has(result, (arm, other)):
+            continue
+        means = []
+        for name in (arm, other):
+            seeds = shares_by_family(result, profile, name)
+            means.append(np.array([np.mean(list(shares.values())) for shares in seeds]))
+        by_question = _gap(result, "right", arm, other)
+        by_family = mean_interval(means[0] - means[1])
+        rows.append(
+            {
+                "right answers": text,
+                "mean over questions": str(by_question),
+                "mean of families": str(by_family),
+            }
+        )
+    return rows
+
+
+def prompt_families_line(result: Result, profile: Profile) -> str:
+    """The families that gain and lose most where the prompt's examples are their own."""
+    if not _has(result, (form.OWN_SHOWN, form.OTHERS_SHOWN)):
+        return result.why
+    shares: dict[str, list[float]] = {}
+    for arm in (form.OTHERS_SHOWN, form.OWN_SHOWN):
+        seeds = shares_by_family(result, profile, arm)
+        for family in sorted({family for own in seeds for family in own}):
+            mean = np.mean([own[family] for own in seeds if family in own])
+            shares.setdefault(family, []).append(100 * float(mean))
+    gain = {family: own - other for family, (other, own) in shares.items()}
+    parts = []
+    for family in (max(gain, key=gain.__getitem__), min(gain, key=gain.__getitem__)):
+        other, own = shares[family]
+        parts.append(f"`{family}` {{}} ({other:.0f}% to {own:.0f}%)")
+    golden = [row["family"] for row in form_trials.golden_rows(profile)]
+    largest = max(set(golden), key=golden.count)
+    return (
+        "With examples of the question's own family in the prompt, in place of others, "
+        f"{parts[0].format('gains most')}, {parts[1].format('least')}. In the mean over questions "
+        f"`{largest}` weighs most, with {golden.count(largest)} of {len(golden)} golden questions."
+    )
+
+
+# --- methods --------------------------------------------------------------------------------------
+def half_rate_line(result: Result) -> str:
+    """What LoRA's best rate decides: half of it against it, and against full fine-tuning."""
+    lora, full = readings.TWO
+    half = readings.frontier_arms(lora)[-1]
+    if not _has(result, (lora, full, half)):
+        return result.why
+    loss = _gap(result, "loss", half, lora)
+    told = "" if loss.excludes(0) else ", not told apart"
+    return (
+        f"{UNTESTED}. LoRA at half of its best rate − at its best: golden loss {loss}{told}; it "
+        f"forgets {_factor(result, 'forgotten', half, lora)} times as much. LoRA at half of its "
+        f"best rate − full fine-tuning at its best: golden loss {_gap(result, 'loss', half, full)},"
+        f" forgotten {_gap(result, 'forgotten', half, full)}. Each at its best rate, LoRA forgets "
+        f"{_factor(result, 'forgotten', lora, full)} times as much as full fine-tuning."
+    )
+
+
+def beside_loss_line(result: Result, method: str) -> str:
+    """Right answers and forgetting of a method against LoRA."""
+    if not _has(result, (method, "LoRA")):
+        return result.why
+    return (
+        f"{UNTESTED}. {method} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
+        f"questions; it forgets {_factor(result, 'forgotten', method, 'LoRA')} times as much."
+    )
+
+
+def last_looks_line(result: Result, methods: Sequence[str]) -> str:
+    """How far each method's golden loss still moves between its last two looks."""
+    parts = []
+    for method in methods:
+        if result.has(method):
+            runs = result.values(method, "loss_by_step")
+            parts.append(f"{method} {mean_interval(runs[:, -1] - runs[:, -2])}")
+    if not parts:
+        return result.why
+    return f"Golden loss, from half of the steps to the end: {'; '.join(parts)}."
+
+
+def memory_line(costs: Result, planned: Mapping[str, float], frozen: float) -> str:
+    """The order of the methods by memory, here and at a larger model. `planned`: {method: bytes at
+    the larger model}; `frozen`: bytes of its weights as a 16-bit base.
+    """
+    sums = {}
+    for arm in costs.arms:
+        parts = ("weights_mb", "optimizer_mb", "step_mb")
+        sums[arm] = sum(costs.means(arm, part).mean() for part in parts)
+    here = [f"{arm} {sums[arm]:.0f} MB" for arm in sorted(sums, key=sums.__getitem__)]
+    there = []
+    for method in sorted(planned, key=planned.__getitem__):
+        there.append(f"{method} {planned[method] / 1e9:.1f} GB")
+    return (
+        f"Weights, optimizer and step together, here: {', '.join(here) or costs.why}. At 8B, one "
+        f"row of 1,024 tokens, by `ft.plan_memory`: {', '.join(there)}. A prefix or a bottleneck "
+        f"holds {frozen / 1e9:.1f} GB of 16-bit weights there, whatever it trains."
+    )
