@@ -37,12 +37,14 @@ DOCUMENTS = (
     "INSTRUCTORS",
     "CONTRIBUTING",
     "data/README",
+    "data/english/README",
 )
 # Where numbers come from: measurements and the embedded model's settings; what sets the numbers of
 # every lab; limits that are asserted.
 MEASURED = (
     "data/validation.json",
     "data/measured.json",
+    "data/english/measured.json",
     "data/world-llama-4m/config.json",
     "data/sft-adapter/adapter_config.json",
     "benchmarks/RESULTS.md",
