@@ -41,8 +41,8 @@ def run(steps: int) -> dict:
     knows = ft.knowledge_hits(model, tokenizer, general)
     return {
         "steps": steps,
-        "right_before": float(before),
-        "right_after": float(after),
+        "right_before": f"{before:.0%}",
+        "right_after": f"{after:.0%}",
         "general_before": sum(knew),
         "general_after": sum(knows),
         "seconds": round(time.perf_counter() - start),

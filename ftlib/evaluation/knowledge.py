@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from ftlib.core.errors import DataError
 from ftlib.evaluation.generate import generate_answers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def names_answer(text: str, accepted: Sequence[str]) -> bool:
@@ -22,7 +28,11 @@ def names_answer(text: str, accepted: Sequence[str]) -> bool:
 
 
 def knowledge_hits(
-    model, tokenizer, rows: Sequence[dict], max_new_tokens: int = 24, batch_size: int = 25
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict],
+    max_new_tokens: int = 24,
+    batch_size: int = 25,
 ) -> list[bool]:
     """For each row whether the model's greedy answer names an accepted one.
 

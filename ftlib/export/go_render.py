@@ -128,9 +128,9 @@ def _value(expression: str, dot: dict, variables: dict):
     value = variables[variable] if variable else dot
     if field:
         value = value[field]
-    if operator is None:
+    if operator is None or literal is None:
         return value
-    wanted = literal[1:-1] if literal.startswith('"') else int(literal)
+    wanted: str | int = literal[1:-1] if literal.startswith('"') else int(literal)
     if type(value) is not type(wanted):
         raise TemplateError(
             f"{{{{ {expression} }}}} compares {value!r} with {wanted!r}: Go refuses to compare "

@@ -62,6 +62,7 @@ def test_every_arm_and_seed_is_recorded_with_todays_code_and_data(lab, experimen
 
 @each
 def test_a_claim_has_ten_seeds_and_a_reading_for_whatever_comes(lab, experiment, profile):
+    needs_model(profile)
     chosen = get_profile(profile)
     arms = experiment.arms(chosen)
     assert profile == "pocket" or set(experiment.live or ()) <= set(arms)
