@@ -279,7 +279,7 @@ def _pocket_findings() -> list[Finding]:
         Finding(
             "failure",
             f"the weights of {POCKET} are not on this machine",
-            "run `make pocket` (93 MB, once)",
+            "run `make pocket`, once",
         )
     ]
 

@@ -129,7 +129,7 @@ class Profile:
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
-    # Whether an experiment without a record runs all its arms in the notebook; else it says so.
+    # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
@@ -185,8 +185,9 @@ PROFILES = {
         download_gb=0.0,
         full_finetuning=True,
     ),
-    # SmolLM2-135M on a CPU: a real language model and English text, offline. Rates were tried on
-    # the messages of data/english; steps are such that a lab's live runs take about three minutes.
+    # SmolLM2-135M on a CPU: a real language model and English text, offline. Only the rate of LoRA
+    # was tried, on the messages of data/english; the others are where a sweep begins. A run of 24
+    # steps, with its measures, takes minutes.
     "pocket": Profile(
         name="pocket",
         model=POCKET,

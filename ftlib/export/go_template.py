@@ -176,7 +176,6 @@ def _ways(turns: Turns) -> list[tuple[Callable[[Turns], str], str]]:
         (_system_in_place, "anywhere"),
         (_system_in_place, "after a first"),
         (_system_first, "first"),
-        (_system_in_place, "first"),
     ]
 
 
