@@ -243,6 +243,12 @@ def _add_record(commands) -> None:
     command.add_argument(
         "--claims", action="store_true", help="only show what each claim came to, as a table"
     )
+    command.add_argument(
+        "--restamp",
+        action="store_true",
+        help="after a rewriting: compute two entries an experiment again, and keep all where those "
+        "come out as recorded",
+    )
 
 
 def _add_progress(commands) -> None:
@@ -395,12 +401,15 @@ def run_recording(args) -> int:
     from ftlib.course.catalogue import MODULES
     from ftlib.course.records.compute import record_labs
     from ftlib.course.records.report import claims_table, state_table
+    from ftlib.course.records.restamp import restamp_labs
 
     labs = args.labs or list(MODULES)
     if args.state:
         print(state_table(labs, args.profile))
     elif args.claims:
         print(claims_table(labs, args.profile))
+    elif args.restamp:
+        restamp_labs(labs, args.profile, args.names)
     else:
         record_labs(labs, args.profile, args.names, args.seeds, args.processes)
     return 0

@@ -29,6 +29,7 @@ class Study:
     lr_full: float = 1e-3
     gb: float = 0.0  # of weights fetched on first use
     ranks: tuple[int, ...] = (1, 4, 16, 64)
+    control_rows: int = 40  # on whose tokens a random update moves outputs as far as a trained one
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Profile:
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
+    base_texts: int = 100  # at most, of the base's own domain, that forgetting is measured on
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
@@ -205,9 +207,10 @@ PROFILES = {
         lr_bottleneck=1e-3,
         rank=16,
         max_new_tokens=64,
-        eval_examples=40,
+        eval_examples=24,
         download_gb=0.0,
         full_finetuning=True,
+        base_texts=24,
         run_gb=4.0,
         runs_unrecorded=False,
         most_live_arms=1,
@@ -220,6 +223,7 @@ PROFILES = {
             batch=4,
             lr_lora=1e-3,
             lr_full=1e-4,
+            control_rows=8,
         ),
         open=OpenAnswers(
             "english",

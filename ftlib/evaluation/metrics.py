@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ftlib.batches.collate import mask_rows, pad_right
+from ftlib.batches.collate import SFTCollator, mask_rows, pad_right
+from ftlib.batches.encode import encode_rows
+from ftlib.batches.template import IGNORE
 from ftlib.batches.vocabulary import check_ids
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
@@ -19,6 +21,7 @@ from ftlib.core.modes import evaluation_mode
 from ftlib.data.rows import check_turn
 from ftlib.evaluation.generate import few_shot_messages, generate_answers
 from ftlib.evaluation.judges import normalise
+from ftlib.losses.logps import completion_logps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -156,6 +159,38 @@ def mean_nll(
             total -= picked.sum().item()
             count += int(counted.sum())
     return total / count
+
+
+@torch.no_grad()
+def answer_loss(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict],
+    batch_size: int = 32,
+    max_length: int = 1024,
+) -> float:
+    """Mean negative log-likelihood per answer token (nats) over all conversations, without dropout.
+
+    `rows` as for `encode_rows`. Longer ones than max_length are left out, which one line says.
+    """
+    check_positive_integer("batch_size", batch_size)
+    encoded = encode_rows(tokenizer, list(rows), max_length)
+    check_ids(model, tokenizer, [row["input_ids"] for row in encoded])
+    ordered = sorted(encoded, key=_length)
+    collate = SFTCollator(tokenizer.pad_token_id)
+    total = 0.0
+    count = 0
+    with evaluation_mode(model):
+        for start in range(0, len(ordered), batch_size):
+            batch = collate(ordered[start : start + batch_size])
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            total -= completion_logps(model, **inputs).sum().item()
+            count += int((inputs["labels"][:, 1:] != IGNORE).sum())
+    return total / count
+
+
+def _length(row: dict) -> int:
+    return len(row["input_ids"])
 
 
 def perplexity(

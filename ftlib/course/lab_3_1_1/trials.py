@@ -110,12 +110,12 @@ def as_batch(profile: Profile, tokenizer, rows: Sequence[dict]) -> dict[str, Ten
 @functools.cache
 def _base_perplexity(profile: Profile) -> float:
     model, tokenizer = study_base(profile)
-    return perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+    return perplexity(model, tokenizer, load_base_text(profile, min(TEXTS, profile.base_texts)))
 
 
 def forgotten(profile: Profile, model: nn.Module, tokenizer) -> float:
     """Rise of the loss on held-out text of the base's own domain, nats a token."""
-    after = perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+    after = perplexity(model, tokenizer, load_base_text(profile, min(TEXTS, profile.base_texts)))
     return forgetting(_base_perplexity(profile), after)
 
 
@@ -366,7 +366,7 @@ def random_control(
     rank, each moving its layer's output as far on the task's texts.
     """
     moved = updates(model, base)
-    batch = as_batch(profile, tokenizer, train_rows(profile)[:HELD_BACK])
+    batch = as_batch(profile, tokenizer, train_rows(profile)[: profile.study.control_rows])
     seen = inputs_of(base, batch, list(moved))
     other, _ = study_base(profile)
     with_updates(other, random_updates(moved, seen, r or None, seed))

@@ -191,7 +191,7 @@ EXPERIMENTS = (
         name="rates",
         title="Validation loss over the learning rate, for each method",
         trial=tune_trial,
-        arms=fewer_where_runs_are_long(rate_arms, "LoRA,", "DoRA,"),
+        arms=fewer_where_runs_are_long(rate_arms, "LoRA,", "DoRA,", every=4),
         metrics=(VALIDATION, TRAINING),
         inputs=_inputs,
         seeds=3,
@@ -216,8 +216,6 @@ EXPERIMENTS = (
             method_arms,
             "LoRA",
             "DoRA",
-            "LoRA, high rate",
-            "DoRA, high rate",
         ),
         metrics=(
             LOSS,

@@ -187,7 +187,7 @@ EXPERIMENTS = (
         seeds=SWEEP_SEEDS,
         live=(),
         profiles=RECORDED,
-        seeds_in={"pocket": 2},
+        seeds_in={"pocket": 1},
     ),
     Experiment(
         name="strengths",
@@ -216,7 +216,7 @@ EXPERIMENTS = (
         name="noise",
         title="NEFTune by alpha, at the rate that is best without it",
         trial=compare_trial,
-        arms=fewer_where_runs_are_long(noise_arms, "no noise", "alpha 5", "alpha 10"),
+        arms=fewer_where_runs_are_long(noise_arms, "no noise", "alpha 5"),
         metrics=ANSWERS,
         inputs=_inputs,
         claims=readings.NOISE,

@@ -180,7 +180,7 @@ EXPERIMENTS = (
         name="rates",
         title="Validation loss over the rate, for each method",
         trial=rate_trial,
-        arms=fewer_where_runs_are_long(rate_arms, "full fine-tuning,", "LoRA,", "prefix tuning,"),
+        arms=fewer_where_runs_are_long(rate_arms, "full fine-tuning,", "LoRA,"),
         metrics=(VALIDATION, TRAINING, FORGOTTEN),
         inputs=_inputs,
         seeds=RATE_SEEDS,
@@ -197,7 +197,6 @@ EXPERIMENTS = (
             "full fine-tuning",
             "LoRA",
             "QLoRA",
-            "prefix tuning",
         ),
         metrics=(
             LOSS,

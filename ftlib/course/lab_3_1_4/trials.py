@@ -117,14 +117,14 @@ def with_method(profile: Profile, method: str, seed: int):
 @functools.cache
 def base_perplexity(profile: Profile, quantization: str | None = None) -> float:
     model, tokenizer = _base(profile, quantization)
-    return perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+    return perplexity(model, tokenizer, load_base_text(profile, min(TEXTS, profile.base_texts)))
 
 
 def forgotten(profile: Profile, model: nn.Module, tokenizer, method: str) -> float:
     """Rise of the loss on held-out text of the base's own domain, nats a token, over the base from
     which the method starts: for QLoRA the one in four bits, whose rounding is not training's doing.
     """
-    after = perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+    after = perplexity(model, tokenizer, load_base_text(profile, min(TEXTS, profile.base_texts)))
     return forgetting(base_perplexity(profile, quantization_of(method)), after)
 
 

@@ -199,7 +199,9 @@ EXPERIMENTS = (
         name="rates",
         title="Faults over the rate, for each loss",
         trial=tune_trial,
-        arms=fewer_where_runs_are_long(rate_arms, "SFT on chosen,", "DPO,", "SimPO,", "ORPO,"),
+        arms=fewer_where_runs_are_long(
+            rate_arms, "SFT on chosen,", "DPO,", "SimPO,", "ORPO,", every=2
+        ),
         metrics=(VALIDATION_FAULTS, RIGHT, WRONG),
         inputs=_inputs,
         seeds=2,

@@ -106,12 +106,12 @@ def ranked(profile: Profile, model, tokenizer, rows: list[dict]) -> dict[str, An
 @functools.cache
 def _base_perplexity(profile: Profile) -> float:
     model, tokenizer = base_model(profile)
-    return perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+    return perplexity(model, tokenizer, load_base_text(profile, min(TEXTS, profile.base_texts)))
 
 
 def forgotten(profile: Profile, model, tokenizer) -> float:
     """Rise of the loss on the base's own text over the base's, nats a token."""
-    after = perplexity(model, tokenizer, load_base_text(profile, TEXTS))
+    after = perplexity(model, tokenizer, load_base_text(profile, min(TEXTS, profile.base_texts)))
     return float(np.log(after / _base_perplexity(profile)))
 
 

@@ -189,22 +189,25 @@ class Experiment:
 
 
 def fewer_where_runs_are_long(
-    arms: Callable[[Profile], Mapping[str, Mapping[str, Any]]], *kept: str
+    arms: Callable[[Profile], Mapping[str, Mapping[str, Any]]], *kept: str, every: int = 1
 ) -> Callable[[Profile], dict[str, Mapping[str, Any]]]:
     """`arms`, and in a profile whose runs take minutes (`runs_unrecorded` is False) those alone
     that carry the lab's claim: `kept` names them, or with a comma at its end how their names begin.
+    Of those that begin alike, a sweep, the first, and then one in `every`: a coarser sweep.
     """
-    beginnings = tuple(name for name in kept if name.endswith(","))
 
     def chosen(profile: Profile) -> dict[str, Mapping[str, Any]]:
-        every = dict(arms(profile))
+        all_arms = dict(arms(profile))
         if profile.runs_unrecorded:
-            return every
-        found = {}
-        for name, settings in every.items():
-            if name in kept or (beginnings and name.startswith(beginnings)):
-                found[name] = settings
-        return found
+            return all_arms
+        wanted: list[str] = []
+        for name in kept:
+            if name.endswith(","):
+                alike = [arm for arm in all_arms if arm.startswith(name)]
+                wanted.extend(alike[::every])
+            else:
+                wanted.append(name)
+        return {arm: settings for arm, settings in all_arms.items() if arm in wanted}
 
     return chosen
 

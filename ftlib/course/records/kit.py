@@ -15,17 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from ftlib.batches.collate import SFTCollator
-from ftlib.batches.encode import encode_rows
 from ftlib.core.paths import resolve, stand_in
 from ftlib.core.profiles import Profile
 from ftlib.course.start import after_sft
 from ftlib.data.load import load_base_text, load_rows
-from ftlib.evaluation.metrics import forgetting, golden_accuracy, perplexity
+from ftlib.evaluation.metrics import answer_loss, forgetting, golden_accuracy, perplexity
 from ftlib.models.load import load_model
 from ftlib.training.finetune import finetune
 from ftlib.training.run import Run
 
+LOSS_BATCH = 32  # rows whose answers are scored together
 BASE_TEXTS = 100  # held-out texts of the base's own domain on which forgetting is measured
 
 
@@ -87,15 +86,7 @@ def train_study(
 # --- measures -------------------------------------------------------------------------------------
 def held_out_loss(model: nn.Module, tokenizer, rows, max_length: int) -> float:
     """Mean loss per answer token over all rows, nats."""
-    encoded = encode_rows(tokenizer, list(rows), max_length)
-    batch = SFTCollator(tokenizer.pad_token_id)(encoded)
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss.item()
-    model.train(was_training)
-    return loss
+    return answer_loss(model, tokenizer, rows, LOSS_BATCH, max_length)
 
 
 def right_words(model: nn.Module, tokenizer, rows) -> list[float]:
@@ -113,13 +104,17 @@ def right_words(model: nn.Module, tokenizer, rows) -> list[float]:
     return shares
 
 
+def _base_texts(profile: Profile) -> list[str]:
+    return load_base_text(profile, min(BASE_TEXTS, profile.base_texts))
+
+
 @functools.cache
 def _base_perplexity(profile: Profile) -> float:
     model, tokenizer = _study_base(profile)
-    return perplexity(model, tokenizer, load_base_text(profile, BASE_TEXTS))
+    return perplexity(model, tokenizer, _base_texts(profile))
 
 
 def forgotten(profile: Profile, model: nn.Module, tokenizer) -> float:
     """Rise of the study base's loss on held-out text of its own domain, nats per token."""
-    after = perplexity(model, tokenizer, load_base_text(profile, BASE_TEXTS))
+    after = perplexity(model, tokenizer, _base_texts(profile))
     return forgetting(_base_perplexity(profile), after)

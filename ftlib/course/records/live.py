@@ -22,7 +22,7 @@ from ftlib.core.stats import Interval, mean_interval, prediction_interval
 from ftlib.course.records.claims import Decision, decide
 from ftlib.course.records.compute import run_trial
 from ftlib.course.records.experiment import LIVE_SEED, Experiment, Metric, find_experiment
-from ftlib.course.records.store import Entry, Record, read_record, to_compute
+from ftlib.course.records.store import NOT_COMPUTED, Entry, Record, read_record, to_compute
 
 LEVEL = 0.95
 ROUNDING = (
@@ -299,9 +299,13 @@ def _why_live(
             f"There is no record of this experiment for the profile {profile.name}.",
             profile.live_seeds,
         )
-    stale = [job for job in to_compute(record, experiment, profile) if _is_another(job.why)]
+    jobs = to_compute(record, experiment, profile)
+    stale = [job for job in jobs if _is_another(job.why)]
     if stale:
         return f"The record does not fit: {stale[0].why}.", profile.live_seeds
+    missing = [job for job in jobs if job.why == NOT_COMPUTED]
+    if missing and not profile.runs_unrecorded:
+        return f"The record for the profile {profile.name} lacks {len(missing)} of its runs.", ()
     return "", ()
 
 

@@ -35,6 +35,7 @@ from ftlib.course.records.digest import code_digest, input_digests, profile_valu
 from ftlib.course.records.experiment import Experiment, find_experiment
 
 RECORDS = LABS / "records"
+NOT_COMPUTED = "not computed yet"
 DIGITS = 6  # significant digits of a number that is kept
 
 
@@ -274,7 +275,7 @@ def to_compute(
         for arm, given in arms.items():
             settings = rounded(given)
             entry = record.entries.get((arm, seed))
-            why = _why_stale(entry, settings, now) if entry else "not computed yet"
+            why = _why_stale(entry, settings, now) if entry else NOT_COMPUTED
             if why:
                 jobs.append(Job(arm, seed, settings, why))
     return jobs
@@ -300,14 +301,18 @@ def best_arm(
     forgotten is steep, so that a bare minimum would be a toss that decides what is forgotten.
     """
     record = read_record(lab, experiment, profile)
-    wanted = find_experiment(lab, experiment).metric(metric)
+    found = find_experiment(lab, experiment)
+    wanted = found.metric(metric)
+    had = found.arms(get_profile(profile))  # a profile may have fewer
     costs = {}
-    for arm in arms:
+    for arm in [arm for arm in arms if arm in had]:
         means = record.means(arm, metric)
         if not len(means):
             return default
         mean = means.mean() - zero
         costs[arm] = mean if wanted.lower_is_better else -mean
+    if not costs:
+        return default
     lowest = min(costs.values())
     enough = lowest + tie * abs(lowest)
-    return next(arm for arm in arms if costs[arm] <= enough)
+    return next(arm for arm in costs if costs[arm] <= enough)
