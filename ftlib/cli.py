@@ -64,6 +64,12 @@ def _add_labs(commands) -> None:
         help="compile what a lab needs just before it, in .venv (as `make labs`)",
     )
     command.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="with a few steps, rows and seeds: whether the labs run to their end here, in minutes "
+        "rather than hours; their results mean nothing",
+    )
+    command.add_argument(
         "--side-by-side",
         type=_whole,
         default=1,
@@ -462,6 +468,10 @@ def run_notebooks(args) -> int:
         return 0
     from ftlib.course.notebooks import run_labs
 
+    if args.rehearse:
+        if args.write_back:
+            raise ValueError("--write-back with --rehearse: a rehearsal has no results to keep")
+        os.environ["FTLIB_REHEARSE"] = "1"
     return run_labs(
         args.which,
         args.output,

@@ -48,9 +48,22 @@ def pocket_folder() -> Path:
     return cache_folder() / f"{POCKET}-{POCKET_VERSION}"
 
 
+def mirrored(hub_id: str) -> Path | None:
+    """The copy of a Hub repository, a model's or a dataset's, in the folder that `FTLIB_HUB` names:
+    there it lies under its id, as `hf download ID --local-dir FOLDER/ID` leaves it. None without
+    one.
+    """
+    mirror = os.environ.get("FTLIB_HUB")
+    if not mirror or is_path(hub_id):
+        return None
+    copy = Path(mirror).expanduser() / hub_id
+    return copy if copy.is_dir() else None
+
+
 def resolve(name_or_path: str | os.PathLike) -> str:
     """The embedded model's name -> its folder; pocket's -> its folder in the cache, or the Hub's id
-    where the package is not installed either; anything else unchanged.
+    where the package is not installed either; an id that is mirrored -> its copy (`mirrored`);
+    anything else unchanged.
     """
     name = str(name_or_path)
     if name == EMBEDDED:
@@ -58,8 +71,8 @@ def resolve(name_or_path: str | os.PathLike) -> str:
     if name == POCKET:
         if pocket_folder().is_dir() or importlib.util.find_spec(POCKET_PACKAGE):
             return str(pocket_folder())
-        return POCKET_HUB
-    return name
+        return str(mirrored(POCKET_HUB) or POCKET_HUB)
+    return str(mirrored(name) or name)
 
 
 def is_path(name: str) -> bool:

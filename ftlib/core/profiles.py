@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ftlib.core.paths import EMBEDDED, POCKET
+from ftlib.core.rehearsal import rehearsed
 
 
 @dataclass(frozen=True)
@@ -394,7 +395,8 @@ def _default_name() -> str:
 
 
 def get_profile(name: str | Profile | None = None) -> Profile:
-    """The profile by name, else that of `FTLIB_PROFILE`, else the default for this machine.
+    """The profile by name, else that of `FTLIB_PROFILE`, else the default for this machine; with
+    FTLIB_REHEARSE=1 its rehearsal (`core.rehearsal`).
 
     ValueError if the name is unknown.
     """
@@ -405,4 +407,5 @@ def get_profile(name: str | Profile | None = None) -> Profile:
         raise ValueError(
             f"profile {chosen!r} is unknown: set FTLIB_PROFILE to one of {', '.join(PROFILES)}"
         )
-    return PROFILES[chosen]
+    profile = PROFILES[chosen]
+    return rehearsed(profile) if os.environ.get("FTLIB_REHEARSE") == "1" else profile

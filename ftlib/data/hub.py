@@ -7,24 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ftlib.core.errors import DataError
+from ftlib.core.paths import mirrored
 
 log = logging.getLogger("ftlib")
 
 
 def fetch(name: str, split: str, config: str | None = None):
-    """A split of a Hub dataset, of one of its configurations where it has several. DataError says
-    what to do where it cannot be had.
+    """A split of a Hub dataset, of one of its configurations where it has several; from its copy in
+    `FTLIB_HUB` where there is one. DataError says what to do where it cannot be had.
     """
     from datasets import load_dataset
 
-    names = (name,) if config is None else (name, config)
+    source = str(mirrored(name) or name)
+    names = (source,) if config is None else (source, config)
     try:
         return load_dataset(*names, split=split)
     # The Hub client raises many kinds; each means the same to the reader.
     except Exception as error:
         raise DataError(
             f"{name!r} could not be loaded ({type(error).__name__}): go online once, "
-            "or put a folder of JSONL files in FTLIB_ROWS"
+            "put a copy into a folder that FTLIB_HUB names, or a folder of JSONL files in "
+            "FTLIB_ROWS"
         ) from error
 
 

@@ -1,0 +1,45 @@
+"""A rehearsal of a profile: the same models, data and code, with a few steps and rows, to see in
+minutes whether a lab runs to its end on this machine before its hours are spent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+# What a rehearsal has at most of each setting, by the name that parts of a profile share.
+AT_MOST: dict[str, Any] = {
+    "steps": 8,
+    "short_steps": 6,
+    "orpo_steps": 8,
+    "imitation_steps": 8,
+    "eval_examples": 8,
+    "prompts": 8,
+    "rows": 200,
+    "count": 64,
+    "max_new_tokens": 24,
+    "answer_tokens": 24,
+    "base_texts": 8,
+    "control_rows": 8,
+    "batch": 4,
+    "batch_size": 4,
+}
+SEEDS = 2
+
+
+def rehearsed(profile):
+    """The profile with as few steps, rows and seeds as its code runs with."""
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(profile):
+        value = getattr(profile, field.name)
+        if dataclasses.is_dataclass(value):
+            changed[field.name] = _at_most(value)
+    return dataclasses.replace(_at_most(profile), seeds=profile.seeds[:SEEDS], **changed)
+
+
+def _at_most(part):
+    lower = {}
+    for field in dataclasses.fields(part):
+        if field.name in AT_MOST:
+            lower[field.name] = min(getattr(part, field.name), AT_MOST[field.name])
+    return dataclasses.replace(part, **lower)
