@@ -37,7 +37,7 @@ def test_unknown(monkeypatch):
 def test_every_profile_is_complete(name):
     p = ft.get_profile(name)
     assert p.name == name and isinstance(p.torch_dtype, torch.dtype) and len(p.seeds) >= 3
-    assert p.lr_full < p.lr_lora and 0 < p.short_steps <= p.steps and p.eval_examples >= 40
+    assert p.lr_full < p.lr_lora and 0 < p.short_steps <= p.steps and p.eval_examples >= 24
     assert p.dataset in FOLDERS or HUB[p.dataset][1]["golden"].stop == 100
     assert (p.download_gb == 0) == (p.dataset in FOLDERS)
     assert p.live_seeds == (p.seeds if p.runs_unrecorded else ())
@@ -58,3 +58,15 @@ def test_few_rows_with_open_answers_are_read_many_times(name):
     rule = p.open.dataset in FOLDERS
     assert rule == (not p.open.judge)
     assert p.preference.answer_tokens >= 64 and p.preference.imitation_steps > 0
+
+
+def test_a_rehearsal_has_few_steps_and_everything_else(monkeypatch):
+    whole = ft.get_profile("small")
+    monkeypatch.setenv("FTLIB_REHEARSE", "1")
+    short = ft.get_profile("small")
+    assert short.name == "small" and short.model == whole.model and len(short.seeds) == 2
+    assert short.steps == 8 and short.study.steps == 8 and short.preference.orpo_steps == 8
+    assert short.study.ranks == whole.study.ranks and short.lr_lora == whole.lr_lora
+    assert ft.get_profile("tiny").preparation.rows == 200  # of 400
+    pocket = ft.get_profile("pocket")
+    assert pocket.open.rows == PROFILES["pocket"].open.rows  # few already

@@ -132,7 +132,8 @@ def sweep(
     ax: Axes | None = None,
 ) -> Figure:
     """The metric over a setting. `series`: {name: {x: arm}}; a line through the means, a band for
-    the interval, a dot a seed, and the live runs.
+    the interval, a dot a seed, and the live runs. A series that the profile has no runs of is left
+    out.
     """
     ax = _new_axes(ax, title, x, result.experiment.metric(metric).label)
     if not result.arms:
@@ -141,6 +142,8 @@ def sweep(
     for i, (name, arms) in enumerate(series.items()):
         look = style(i)
         places = sorted(place for place in arms if result.has(arms[place]))
+        if not places:
+            continue
         runs: list[np.ndarray] = [scale * result.means(arms[place], metric) for place in places]
         _band(ax, places, runs, name, look)
         for place in places:

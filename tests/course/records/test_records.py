@@ -31,6 +31,16 @@ from ftlib.course.records.experiment import (
     level,
 )
 from ftlib.course.records.live import Result, open_experiments
+from ftlib.course.records.restamp import restamp_labs
+from ftlib.course.records.scales import (
+    ALIKE,
+    GAINED,
+    LOST,
+    NEITHER,
+    TURNED,
+    Pair,
+    scales_table,
+)
 from ftlib.course.records.store import Entry, add_entries, best_arm, read_record, to_compute
 
 TINY = get_profile("tiny")
@@ -473,3 +483,73 @@ def test_a_level_is_one_arms_mean_above_its_zero():
     contrast = level("win", "DPO", 0.5)
     assert contrast.arms == ("DPO",) and contrast(by_arm) == pytest.approx(0.1)
     assert level("win", "SFT")(by_arm) == pytest.approx(0.9)
+
+
+# --- after a rewriting ----------------------------------------------------------------------------
+def as_if_rewritten(change: float) -> None:
+    """Entries of another version of the trial, whose losses differ by that much from today's."""
+    record = filled()
+    old = []
+    for entry in record.entries.values():
+        metrics = {**entry.metrics, "loss": entry.metrics["loss"] + change}
+        made = {**entry.made, "code": "another"}
+        old.append(replace(entry, metrics=metrics, made=made))
+    add_entries(record, TOY, old)
+
+
+def test_entries_of_a_rewritten_trial_are_kept_where_it_gives_the_same(capsys):
+    as_if_rewritten(0.0)
+    assert len(to_compute(read_record("3.1.1", "offsets", TINY), TOY, TINY)) == 30
+    restamp_labs(["3.1.1"], "tiny")
+    assert "30 entries keep their results" in capsys.readouterr().out
+    assert to_compute(read_record("3.1.1", "offsets", TINY), TOY, TINY) == []
+
+
+def test_entries_of_a_rewritten_trial_stay_stale_where_it_gives_something_else():
+    as_if_rewritten(50.0)
+    with pytest.raises(RecordingError, match="is recorded"):
+        restamp_labs(["3.1.1"], "tiny")
+    assert len(to_compute(read_record("3.1.1", "offsets", TINY), TOY, TINY)) == 30
+
+
+def test_entries_with_other_settings_are_not_restamped(capsys):
+    record = filled(1)
+    entry = record.entries["arm 0", 0]
+    made = {**entry.made, "code": "another"}
+    add_entries(record, TOY, [replace(entry, settings={"arm": 7.0}, made=made)])
+    restamp_labs(["3.1.1"], "tiny")
+    assert capsys.readouterr().out == ""
+
+
+# --- two scales -----------------------------------------------------------------------------------
+def test_a_claim_is_held_against_the_same_one_at_another_scale():
+    filled()
+    decision = next(iter(open_experiments("3.1.1", TINY).show("offsets").decisions().values()))
+    rising = replace(decision, values=np.full(5, 1.0), p=0.001)
+    rising = replace(rising, interval=replace(decision.interval, mean=1.0))
+    falling = replace(rising, interval=replace(decision.interval, mean=-1.0))
+    unsure = replace(rising, p=0.5)
+    assert Pair("3.1.1", rising, rising).verdict == ALIKE
+    assert Pair("3.1.1", rising, falling).verdict == TURNED
+    assert Pair("3.1.1", rising, unsure).verdict == LOST
+    assert Pair("3.1.1", unsure, falling).verdict == GAINED
+    assert Pair("3.1.1", unsure, unsure).verdict == NEITHER
+
+
+def test_the_table_of_scales_holds_what_both_profiles_have_recorded(monkeypatch):
+    both = replace(TOY, profiles=("tiny", "pocket"))
+    monkeypatch.setattr(toy, "EXPERIMENTS", (both,))
+    filled()
+    assert "Of 0 claims" in scales_table(["3.1.1"])
+    pocket = get_profile("pocket")
+    record = read_record("3.1.1", "offsets", pocket)
+    made = {"device": "here", **store.conditions(both, pocket)}
+    entries = []
+    for job in to_compute(record, both, pocket):
+        metrics = run_trial(both, pocket, job.seed, job.settings)
+        entries.append(Entry(job.arm, job.seed, job.settings, metrics, 0.1, made))
+    add_entries(record, both, entries[:-1])
+    assert "Of 0 claims" in scales_table(["3.1.1"])  # a run is missing
+    add_entries(record, both, entries)
+    table = scales_table(["3.1.1"])
+    assert f"Of {len(TOY.claims)} claims" in table and "10 seeds" in table
