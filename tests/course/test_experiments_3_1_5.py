@@ -12,6 +12,8 @@ from ftlib.course.lab_3_1_5 import (
     bases,
     experiments,
     lines,
+    lines_bases,
+    lines_merging,
     nvfp4,
     outlier_block,
     outputs,
@@ -193,23 +195,25 @@ def opposite_costs(arm: str) -> dict[str, float]:
 def test_opposite_signs_are_said_although_they_cancel_in_the_mean():
     result = made_up("bases", opposite_costs)
     assert result.decisions()["fp4"].outcome == "none"
-    gaps = lines.by_rate(result, "fp4")
+    gaps = lines_bases.by_rate(result, "fp4")
     assert [gap.sign for gap in gaps] == [-1, 1, 0]
     assert [gap.place for gap in gaps] == ["0.00075", "0.0015", "0.003"]
-    assert lines.outcome(gaps) == "both"
-    assert "Higher beyond chance at 0.0015 and lower at 0.00075" in lines.rate_line(result, "fp4")
-    assert lines.rate_line(result, "three").endswith("Shown at none of them.")
+    assert lines_bases.outcome(gaps) == "both"
+    assert "Higher beyond chance at 0.0015 and lower at 0.00075" in lines_bases.rate_line(
+        result, "fp4"
+    )
+    assert lines_bases.rate_line(result, "three").endswith("Shown at none of them.")
 
 
 def test_a_few_seeds_show_nothing_at_a_rate():
     result = made_up("bases", opposite_costs, seeds=3)
-    assert lines.outcome(lines.by_rate(result, "fp4")) == "open"
-    assert "beyond chance" not in lines.rate_line(result, "fp4")
-    assert "Too few seeds" in lines.dose_line(result)
+    assert lines_bases.outcome(lines_bases.by_rate(result, "fp4")) == "open"
+    assert "beyond chance" not in lines_bases.rate_line(result, "fp4")
+    assert "Too few seeds" in lines_bases.dose_line(result)
 
 
 def test_only_doses_that_were_seen_are_named_as_seen():
-    said = lines.dose_line(made_up("bases", opposite_costs))
+    said = lines_bases.dose_line(made_up("bases", opposite_costs))
     assert "Doses seen by the mean over rates: 3 bits, one scale (error 0.33), 2 bits" in said
     assert "Not seen: 3 bits (error 0.20" in said and "Below an error of 0.33" in said
 
@@ -219,7 +223,7 @@ def same_everywhere(arm: str) -> dict[str, float]:
 
 
 def test_a_measure_that_sees_no_dose_is_said_to_be_blind():
-    assert "the measure is blind" in lines.dose_line(made_up("bases", same_everywhere))
+    assert "the measure is blind" in lines_bases.dose_line(made_up("bases", same_everywhere))
 
 
 @pytest.mark.parametrize(
@@ -236,8 +240,8 @@ def test_way_4_says_whether_it_is_rounding_as_such(once, original, said):
         return {**dict.fromkeys(names, 0.5), "beside": 0.3, "once": once, "original": original}
 
     result = made_up("merging", losses)
-    assert said in lines.merged_line(result)
-    assert "(50% of the gain kept, the loss 1.7 times that beside)" in lines.drift_text(
+    assert said in lines_merging.merged_line(result)
+    assert "(50% of the gain kept, the loss 1.7 times that beside)" in lines_merging.drift_text(
         result, "half"
     )
 
