@@ -1,5 +1,5 @@
-"""Lines over the bases compared in lab 3.1.5, beside its claims: differences at one rate, which were
-not stated beforehand, and the doses of damage that the measure has seen.
+"""Lines over the bases compared in lab 3.1.5 beside its claims: differences at one rate, not stated
+beforehand, and the doses of damage that the measure has seen.
 """
 
 from __future__ import annotations
