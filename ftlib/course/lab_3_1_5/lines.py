@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from matplotlib.axes import Axes
+
 from ftlib.core.profiles import get_profile
 from ftlib.core.stats import Interval, holm
 from ftlib.course.records.claims import FEWEST, LEVEL
@@ -92,6 +94,13 @@ def time_span(low: float, high: float) -> str:
 def whose(result: Result) -> str:
     """How a sentence begins on runs that are tiny's in another profile's session; else empty."""
     return "In tiny: " if result.shown_in else ""
+
+
+def mark(ax: Axes, result: Result) -> None:
+    """The same in the corner of a figure."""
+    if result.shown_in:
+        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
+        ax.annotate("runs of tiny", (1, 0), xytext=(-4, 4), size=7, **place)
 
 
 def elsewhere(result: Result) -> Result | None:

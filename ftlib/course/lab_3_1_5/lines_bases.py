@@ -12,6 +12,7 @@ from ftlib.core.stats import Interval, paired_difference
 from ftlib.course.lab_3_1_5 import experiments, readings
 from ftlib.course.lab_3_1_5.bases import WHOLE
 from ftlib.course.lab_3_1_5.lines import Gap, elsewhere, falls, judged
+from ftlib.course.lab_3_1_5.trials import task_of
 from ftlib.course.records.claims import FEWEST
 from ftlib.course.records.live import Result
 
@@ -30,9 +31,11 @@ def scope_line(result: Result) -> str:
         return ""
     kinds = ", ".join(experiments.measured_kinds(result))
     rates = ", ".join(f"{rate:.2g}" for rate in experiments.measured_rates(result, WHOLE))
+    task = task_of(result.profile)
     return (
-        f"{result.profile.name} has runs over {kinds}, at a rate of {rates} alone. What is claimed "
-        "of the mean over three rates is measured in tiny; each line says so."
+        f"{result.profile.name} has runs over {kinds}, at a rate of {rates} alone, of {task.steps} "
+        f"steps × {task.batch} rows: little training. What is claimed of the mean over three rates "
+        "is measured in tiny; each line says so."
     )
 
 
@@ -258,8 +261,9 @@ def _doses_seen(result: Result, seen: dict[str, float], unseen: list[str]) -> st
     error = base_error(result, "NF4")
     if shown:
         return f"{start} NF4's own cost (error {error:.2f}) is seen too: {interval} nats."
+    where = "in this mean" if _is_measured(result, "qlora") else "there"
     return (
         f"{start} Below an error of "
-        f'{min(seen.values()):.2f}, "no cost shown" in this mean is an upper bound and no absence: '
+        f'{min(seen.values()):.2f}, "no cost shown" {where} is an upper bound and no absence: '
         f"for NF4 (error {error:.2f}) a cost up to {interval.high:.2g} nats."
     )
