@@ -99,8 +99,9 @@ def whose(result: Result) -> str:
 def mark(ax: Axes, result: Result) -> None:
     """The same in the corner of a figure."""
     if result.shown_in:
-        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right"}
-        ax.annotate("runs of tiny", (1, 0), xytext=(-4, 4), size=7, **place)
+        ax.annotate(
+            "runs of tiny", (1, 0), (-4, 4), "axes fraction", "offset points", ha="right", size=7
+        )
 
 
 def elsewhere(result: Result) -> Result | None:
