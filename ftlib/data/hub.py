@@ -224,7 +224,7 @@ HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
 
 
 # What the rows are that a conversion leaves out.
-LEFT_OUT = {
+LEFT_OUT: dict[Callable[[dict], dict | None], str] = {
     _sql_row: "rows with empty queries",
     _pair_row: "pairs with equal or empty answers",
     _open_row: "rows with short answers",
