@@ -56,19 +56,15 @@ class StandIn:
     quantization: str | None = None
 
 
-# The Llama bases have no chat template and stop at the end of a text; Qwen3's base has a template.
+# Llama's base has no chat template and stops at the end of a text; Qwen3's base has a template.
 MODELS = {
     "Qwen/Qwen3-0.6B": StandIn("qwen3", "<|im_end|>", pad="<|endoftext|>", tied=True),
     "Qwen/Qwen3-0.6B-Base": StandIn("qwen3", "<|endoftext|>", pad="<|endoftext|>", tied=True),
     "meta-llama/Llama-3.2-1B-Instruct": StandIn("llama", "<|eot_id|>", tied=True),
     "meta-llama/Llama-3.1-8B-Instruct": StandIn("llama", "<|eot_id|>"),
     "meta-llama/Llama-3.1-8B": StandIn("llama", "<|end_of_text|>", has_template=False),
-    "unsloth/Meta-Llama-3.1-70B-bnb-4bit": StandIn(
-        "llama",
-        "<|end_of_text|>",
-        has_template=False,
-        pad="<|finetune_right_pad_id|>",
-        quantization="nf4",
+    "unsloth/Meta-Llama-3.1-70B-Instruct-bnb-4bit": StandIn(
+        "llama", "<|eot_id|>", pad="<|finetune_right_pad_id|>", quantization="nf4"
     ),
 }
 
