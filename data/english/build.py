@@ -10,6 +10,7 @@ from data.english.messages import message_rows
 from data.english.plain_text import text_rows
 from data.english.queries import query_rows
 from data.english.replies import reply_rows
+from data.english.requests import request_rows
 from data.english.strangers import stranger_rows
 
 ROWS = Path(__file__).parent / "rows"
@@ -21,6 +22,7 @@ def english_rows() -> dict[str, list[dict]]:
         **message_rows(),
         **query_rows(),
         **reply_rows(),
+        **request_rows(),
         **stranger_rows(),
         "knowledge": knowledge_rows(),
         "base_text": text_rows(),
