@@ -29,9 +29,9 @@ def sentences(text: str) -> list[str]:
     so that "Dear Ada," is no sentence of its own, and an item of a list is one. No sentence ends
     inside a number (3.5), after a list's number ("1." at the start of a line), an initial
     ("J. Bell"), at an ellipsis or a quotation mark or bracket before a small letter
-    ('"No!" she said'), or at an abbreviation: after those of `BEFORE_A_NAME` never, after those of `MAY_END`
-    only before a capital letter, after both at the end of a line. What has no letter or digit is no
-    sentence.
+    ('"No!" she said'), or at an abbreviation: after those of `BEFORE_A_NAME` never, after those of
+    `MAY_END` only before a capital letter, after both at the end of a line. What has no letter or
+    digit is no sentence.
     """
     found = []
     for line in _joined(text).splitlines():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftlib.core.profiles import Profile, get_profile
+from ftlib.course.lab_3_1_6.near_copies import ROWS
 from ftlib.course.lab_3_1_6.trials import MESSY, TRUTH
 from ftlib.data.formats import convert
 from ftlib.data.load import FOLDERS
@@ -27,6 +28,8 @@ class MessyFiles:
     exam: str  # the profile of whose golden rows the file has copies
     about: str  # what its rows are, for the data card
     most_loss: float  # to which losses of its answers are drawn, nats a token
+    compared: int  # rows among which copies are looked for in any setting of the rule
+    ranked: int  # rows that are ranked by the loss of their answers
 
 
 EMBEDDED = MessyFiles(
@@ -34,7 +37,9 @@ EMBEDDED = MessyFiles(
     TRUTH,
     "tiny",
     "Short instructions of a made-up world with one answer each, in English, as messages.",
-    12,
+    most_loss=12,
+    compared=ROWS,
+    ranked=900,
 )
 ENGLISH = MessyFiles(
     FOLDERS["english"] / "messy.jsonl",
@@ -42,7 +47,10 @@ ENGLISH = MessyFiles(
     "pocket",
     "Messages and short notes about invented people, in English, each with one JSON object as "
     "its answer.",
-    4,
+    most_loss=4,
+    # Fewer, since its rows are longer and the model is larger.
+    compared=300,
+    ranked=300,
 )
 
 
