@@ -222,7 +222,7 @@ def request_rows() -> dict[str, list[dict]]:
     known, held_out = deal()
     old = _rows(12, 50, held_out, UNKNOWN, TRAINED_KINDS, _new_wording)
     new = _rows(13, 50, held_out, UNKNOWN, HELD_OUT_KINDS, _new_wording)
-    test = []
+    test: list[dict] = []
     for pair in zip(old, new, strict=True):
         test += pair
     return {
