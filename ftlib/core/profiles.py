@@ -49,6 +49,15 @@ class OpenAnswers:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Labs 4 and 5: many short runs on the profile's own rows."""
+
+    steps: int = 40
+    batch: int = 8
+    rows: int = 10_000  # at most, on which a rate is chosen, and on which runs are compared
+
+
+@dataclass(frozen=True)
 class QLoRA:
     """Lab 5: a base in 4 bits, quantised on loading or stored so."""
 
@@ -148,6 +157,7 @@ class Profile:
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")
     study: Study = Study()
     open: OpenAnswers = OpenAnswers()
+    comparison: Comparison = Comparison()
     qlora: QLoRA = QLoRA()
     preparation: Preparation = Preparation()
     preference: Preference = Preference()
@@ -236,6 +246,7 @@ PROFILES = {
             length=320,
             max_new_tokens=80,
         ),
+        comparison=Comparison(steps=24, batch=4, rows=40),
         qlora=QLoRA(POCKET, steps=12, batch=4, length=256, lr=1e-3),
         preparation=Preparation("english", rows=400, sizes=(24, 48, 96), steps=24, batch=4),
         preference=Preference(
@@ -296,6 +307,7 @@ PROFILES = {
             length=512,
             max_new_tokens=256,
         ),
+        comparison=Comparison(steps=37),
         qlora=QLoRA("Qwen/Qwen3-0.6B", gb=1.5, steps=100, batch=8, length=512, lr=2e-4),
         preparation=Preparation(
             "tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16
@@ -364,6 +376,7 @@ PROFILES = {
             length=1024,
             max_new_tokens=512,
         ),
+        comparison=Comparison(steps=50),
         qlora=QLoRA(
             "unsloth/Meta-Llama-3.1-70B-Instruct-bnb-4bit",
             gb=39.5,
