@@ -137,9 +137,9 @@ FORM = (
         above=(
             "Rows that hold nothing of the asked families bring right answers. So this part of the "
             "gain is what families share: how to answer at all and, where all families ask for one "
-            "skill (messages into JSON), that skill as well. In `tiny` they share no skill: the base "
-            "ends its turns by itself, so it is not the stop that is learnt, and much of the gain "
-            "may be that a *first* request is granted. Where three examples of other families were "
+            "skill (messages into JSON), that skill as well. In `tiny` they share no skill: the "
+            "base ends its turns by itself, so it is not the stop that is learnt, and much of the "
+            "gain may be that a *first* request is granted. Where three examples of other families were "
             "shown in a prompt, the line below says what they bring without any training."
         ),
         below="Training on other families takes right answers away. There were few to take.",
@@ -157,7 +157,8 @@ FORM = (
         above=(
             "More than half of what rows of the family bring, rows of other families alone bring "
             "as well. As those hold nothing of the family, most of the gain can be had by what "
-            "families share: form in this sense. It is no split: other means bring the same part, and their shares overlap."
+            "families share: form in this sense. It is no split: other means bring the same part, "
+            "and their shares overlap."
         ),
         below=(
             "Rows of other families bring less than half of what rows of the family bring. Form "

@@ -72,7 +72,8 @@ def markers_line(result: Result) -> str:
         equal += all(same)
     twins = "equal" if equal == 2 else "not equal"
     return (
-        f"{whose(result)}{UNTESTED}. Right answers, spare stop − spare turns: {apart}{told}; spare stop − all "
+        f"{whose(result)}{UNTESTED}. "
+        f"Right answers, spare stop − spare turns: {apart}{told}; spare stop − all "
         f"own: {_gap(result, 'right', stop, own)}. Golden loss in nats a token: "
         f"{', '.join(losses.values())}; spare turns − all own {_gap(result, 'loss', turns, own)}. "
         f"The arm with the known output row and the third arm are {twins}, answer for answer, in "
@@ -125,8 +126,8 @@ def form_line(result: Result) -> str:
     if not shares:
         return result.why
     return (
-        f"{whose(result)}In form: {100 * min(shares):.0f} to {100 * max(shares):.0f}% of the answers, in all arms "
-        "but the bare base."
+        f"{whose(result)}In form: {100 * min(shares):.0f} to {100 * max(shares):.0f}% of the "
+        "answers, in all arms but the bare base."
     )
 
 
@@ -140,9 +141,9 @@ def rereading_line(few: Result) -> str:
     best = int(np.argmax(right))
     reads = [place * trials.short_batch(profile) / form_trials.FEW for place in places]
     return (
-        f"{whose(few)}Section 8, with {form_trials.FEW} rows and a higher rate: {100 * right[best]:.0f}% of "
-        f"other rows were right when each row had been read {reads[best]:.1f} times, "
-        f"{100 * right[-1]:.0f}% after {reads[-1]:.1f} reads."
+        f"{whose(few)}Section 8, with {form_trials.FEW} rows and a higher rate: "
+        f"{100 * right[best]:.0f}% of other rows were right when each row had been read "
+        f"{reads[best]:.1f} times, {100 * right[-1]:.0f}% after {reads[-1]:.1f} reads."
     )
 
 
@@ -218,7 +219,8 @@ def half_rate_line(result: Result) -> str:
     loss = _gap(result, "loss", half, lora)
     told = "" if loss.excludes(0) else ", not told apart"
     return (
-        f"{whose(result)}{UNTESTED}. LoRA at half of its best rate − at its best: golden loss {loss}{told}; it "
+        f"{whose(result)}{UNTESTED}. "
+        f"LoRA at half of its best rate − at its best: golden loss {loss}{told}; it "
         f"forgets {_factor(result, 'forgotten', half, lora)} times as much. LoRA at half of its "
         f"best rate − full fine-tuning at its best: golden loss {_gap(result, 'loss', half, full)},"
         f" forgotten {_gap(result, 'forgotten', half, full)}. Each at its best rate, LoRA forgets "
@@ -231,7 +233,8 @@ def beside_loss_line(result: Result, method: str) -> str:
     if not _has(result, (method, "LoRA")):
         return _absent(result, method)
     return (
-        f"{whose(result)}{UNTESTED}. {method} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
+        f"{whose(result)}{UNTESTED}. "
+        f"{method} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
         f"questions; it forgets {_factor(result, 'forgotten', method, 'LoRA')} times as much."
     )
 
@@ -261,8 +264,9 @@ def memory_line(costs: Result, planned: Mapping[str, float], frozen: float) -> s
     for method in sorted(planned, key=planned.__getitem__):
         there.append(f"{method} {planned[method] / 1e9:.1f} GB")
     where = f"in {costs.profile.name}" if costs.shown_in else "here"
+    listed = ", ".join(here) or costs.why
     return (
-        f"Weights, optimizer and step together, {where}: {', '.join(here) or costs.why}. At 8B, one "
-        f"row of 1,024 tokens, by `ft.plan_memory`: {', '.join(there)}. A prefix or a bottleneck "
+        f"Weights, optimizer and step together, {where}: {listed}. At 8B, one row of 1,024 tokens, "
+        f"by `ft.plan_memory`: {', '.join(there)}. A prefix or a bottleneck "
         f"holds {frozen / 1e9:.1f} GB of 16-bit weights there, whatever it trains."
     )

@@ -175,8 +175,8 @@ def few_curves(result: Result, arm: str, places: Sequence[int], kept: int | None
     for i, (metric, name) in enumerate((("own_loss", "these rows"), ("held_out_loss", "others"))):
         _course(left, result, arm, metric, places, name, i)
     left.set(
-        title=f"Two dozen rows, over and over{whose(result)}", xlabel="step", ylabel="loss (nats a token)",
-        yscale="log",
+        title=f"Two dozen rows, over and over{whose(result)}",
+        xlabel="step", ylabel="loss (nats a token)", yscale="log",
     )  # fmt: skip
     _course(right, result, arm, "held_out_right", places, "others", 1, 100)
     right.set(title=f"Other rows answered right{whose(result)}", xlabel="step", ylabel="right (%)")
