@@ -139,8 +139,8 @@ FORM = (
             "gain is what families share: how to answer at all and, where all families ask for one "
             "skill (messages into JSON), that skill as well. In `tiny` they share no skill: the "
             "base ends its turns by itself, so it is not the stop that is learnt, and much of the "
-            "gain may be that a *first* request is granted. Where three examples of other families were "
-            "shown in a prompt, the line below says what they bring without any training."
+            "gain may be that a *first* request is granted. Where three examples of other families "
+            "were shown in a prompt, the line below says what they bring without any training."
         ),
         below="Training on other families takes right answers away. There were few to take.",
         none=(
