@@ -71,8 +71,8 @@ METHODS = (
         below=(
             "LoRA has learnt more, with a part of the trained numbers. Biderman et al. find the "
             "opposite on code and mathematics, which the base has to learn; here the base mostly "
-            "knows what is asked (in `tiny`, and how to read a message in `pocket`), and whether "
-            "that is the reason was not tested."
+            "has what is asked for (in `tiny` the facts, in `pocket` they stand in the message), "
+            "and whether that is the reason was not tested."
         ),
         none=(
             "No difference is shown between the two. The interval says how large a difference "
