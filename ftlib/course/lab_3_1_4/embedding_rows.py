@@ -13,6 +13,7 @@ from ftlib.batches.encode import encode_rows
 from ftlib.core.stats import mean_interval
 
 ALIKE = 0.9  # cosine above which two rows count as nearly parallel
+LITTLE = 0.05  # of the loss: a rise below this share counts as small
 
 
 def markers_in_use(tokenizer, row: dict) -> list[str]:
@@ -79,8 +80,8 @@ def distance_line(own: Tensor, spare: Tensor) -> str:
     if alike and far.min() > 2 * near.max():
         return (
             f"{line} Here the own markers are nearly parallel too, to each other and to the spare "
-            "ones: all share a large part that says nothing, and what training wrote into the own "
-            "ones is the small rest. The cosine does not see it; the distance does."
+            "ones: all share a large part, and whatever training wrote into the own ones can only be "
+            "in the small rest. The cosine does not see it; the distance does."
         )
     if far.min() > 2 * near.max():
         return f"{line} Both signs agree here: the spare rows are one bundle, the own ones are not."
@@ -115,11 +116,43 @@ def swap_line(model: nn.Module, tokenizer, rows: Sequence[dict], spare: Sequence
     with_own = answer_losses(model, encoded, {})
     with_spare = answer_losses(model, encoded, dict(zip(old, new, strict=True)))
     rise = mean_interval((with_spare - with_own).cpu().numpy())
-    told = "" if rise.excludes(0) else ", not told apart from 0"
+    reading = "So the model reads them."
+    if rise.mean < LITTLE * with_own.mean():
+        reading = (
+            "That is little or nothing: these answers hardly depend on which token opens a turn. "
+            "The template's words, or the place, can say who speaks."
+        )
     return (
-        f"And does the untrained model read its own markers? Loss of the ideal answers to "
-        f"{len(rows)} golden questions, nats a token: {with_own.mean():.2f} with "
-        f"{', '.join(f'`{marker}`' for marker in turns)}, {with_spare.mean():.2f} with "
-        f"{', '.join(f'`{marker}`' for marker in taken)} in their place. The rise: {rise} (95% "
-        f"interval over the questions){told}."
+        f"Going in, before any training: the loss of the ideal answers to {len(rows)} golden "
+        f"questions is {with_own.mean():.2f} nats a token with {_listed(turns)}, and "
+        f"{with_spare.mean():.2f} with {_listed(taken)} in their place: a rise of {rise} (95% "
+        f"interval over the questions). {reading}"
+    )
+
+
+def _listed(tokens: Sequence[str]) -> str:
+    return ", ".join(f"`{token}`" for token in tokens)
+
+
+@torch.no_grad()
+def stop_logits(model: nn.Module, rows: Sequence[dict], stops: Sequence[int]) -> Tensor:
+    """The logit of each of `stops` where the answer of every encoded row ends, (rows, stops)."""
+    found = []
+    for row in rows:
+        last = max(i for i, label in enumerate(row["labels"]) if label != -100)
+        ids = torch.tensor([row["input_ids"][:last]], device=model.device)
+        found.append(model(input_ids=ids).logits[0, -1, list(stops)].float())
+    return torch.stack(found)
+
+
+def stop_line(model: nn.Module, tokenizer, rows: Sequence[dict], spare: Sequence[str]) -> str:
+    """By how much the untrained model prefers its own end of a turn to a spare token there."""
+    end = tokenizer.eos_token
+    ids = tokenizer.convert_tokens_to_ids([end, *spare])
+    logits = stop_logits(model, encode_rows(tokenizer, list(rows)), ids)
+    ahead = mean_interval((logits[:, 0] - logits[:, 1:].amax(1)).cpu().numpy())
+    return (
+        f"Coming out: after these answers the logit of `{end}` lies {ahead} above the highest one "
+        "of a spare token (95% interval over the questions); where it is below 0, the spare one "
+        "would be said first."
     )
