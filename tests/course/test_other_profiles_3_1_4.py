@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from ftlib.batches.encode import encode_rows
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_4 import (
     embedding_rows,
@@ -176,3 +177,15 @@ def test_a_marker_is_replaced_only_where_it_is_read():
     row = {"input_ids": [7, 1, 7, 2, 7], "labels": [-100, -100, -100, 2, 7]}
     assert embedding_rows.answer_losses(model, [row], {7: 9}).tolist() == [1.0]
     assert model.read == [[9, 1, 9, 2, 7]]
+
+
+def test_the_untrained_model_prefers_its_own_stop_and_reads_its_own_markers():
+    model, tokenizer = trials.fresh_base(TINY)
+    rows = trials.golden_rows(TINY)[:12]
+    spare = TINY.untrained_tokens
+    assert "So the model reads them." in embedding_rows.swap_line(model, tokenizer, rows, spare)
+    ids = tokenizer.convert_tokens_to_ids([tokenizer.eos_token, *spare])
+    encoded = encode_rows(tokenizer, rows)
+    logits = embedding_rows.stop_logits(model, encoded, ids)
+    assert logits.shape == (12, 4) and (logits[:, 0] > logits[:, 1:].amax(1)).all()
+    assert "`<|end|>`" in embedding_rows.stop_line(model, tokenizer, rows, spare)

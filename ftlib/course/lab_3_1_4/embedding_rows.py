@@ -80,8 +80,8 @@ def distance_line(own: Tensor, spare: Tensor) -> str:
     if alike and far.min() > 2 * near.max():
         return (
             f"{line} Here the own markers are nearly parallel too, to each other and to the spare "
-            "ones: all share a large part, and whatever training wrote into the own ones can only be "
-            "in the small rest. The cosine does not see it; the distance does."
+            "ones: all share a large part, and whatever training wrote into the own ones can only "
+            "be in the small rest. The cosine does not see it; the distance does."
         )
     if far.min() > 2 * near.max():
         return f"{line} Both signs agree here: the spare rows are one bundle, the own ones are not."
