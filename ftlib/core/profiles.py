@@ -139,6 +139,7 @@ class Profile:
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
+    first_steps: int = 0  # of the run that lab 4 trains live; 0: a quarter of short_steps
     base_texts: int = 100  # at most, of the base's own domain, that forgetting is measured on
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
@@ -221,6 +222,7 @@ PROFILES = {
         eval_examples=24,
         download_gb=0.0,
         full_finetuning=True,
+        first_steps=20,
         base_texts=24,
         run_gb=4.0,
         runs_unrecorded=False,
