@@ -315,10 +315,10 @@ def test_a_cooler_start_stands_beside_a_policy_drawn_at_1():
 
 def test_faults_are_counted_where_they_can_be():
     counted = recorded("sharpened", lambda place, seed: {"faults": 3.0 - place + 0.01 * seed})
-    said = side_by_side.faults_line(counted, recorded("draws", draws), TINY)
+    said = side_by_side.faults_line(counted, recorded("draws", draws))
     assert "Fewer than those: DPO, T 0.3, SFT, T 0.3." in said
     judged = recorded("sharpened", lambda place, seed: {"win": 0.5})
-    assert side_by_side.faults_line(judged, recorded("draws", draws), TINY) == ""
+    assert side_by_side.faults_line(judged, recorded("draws", draws)) == ""
 
 
 def test_halves_are_told_and_drawn_seed_by_seed():
