@@ -16,7 +16,8 @@ from ftlib.course.lab_3_1_7.starts import TEST
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.live import Result
 
-ANSWER = 300  # characters of an answer that a table shows
+PROMPT = 400  # characters of a prompt that are shown,
+ANSWER = 300  # and of an answer in a table
 
 
 def points(difference: Interval) -> str:
@@ -194,6 +195,11 @@ def closing_line(pairs: Sequence[dict], name: str) -> str:
     )
 
 
+def shortened(text: str, most: int = PROMPT) -> str:
+    """A prompt or an answer in one line of at most so many characters."""
+    return shorten(text, most)
+
+
 def answer_rows(shown: Sequence[tuple[Result, str]]) -> list[dict[str, Any]]:
     """A row of a table for each arm that has runs: its answer to the first held-out prompt, of the
     live run, else of the first seed.
@@ -204,5 +210,5 @@ def answer_rows(shown: Sequence[tuple[Result, str]]) -> list[dict[str, Any]]:
             continue
         seed = "live" if arm in result.live else result.seeds[0]
         answer = result.sample(arm, "samples")[0]
-        rows.append({"model": arm, "seed": seed, "answer": shorten(answer, ANSWER)})
+        rows.append({"model": arm, "seed": seed, "answer": shortened(answer, ANSWER)})
     return rows
