@@ -212,3 +212,15 @@ def answer_rows(shown: Sequence[tuple[Result, str]]) -> list[dict[str, Any]]:
         answer = result.sample(arm, "samples")[0]
         rows.append({"model": arm, "seed": seed, "answer": shortened(answer, ANSWER)})
     return rows
+
+
+def sample_line(result: Result, arm: str) -> str:
+    """What one run of the arm answered to the first held-out prompt of its profile."""
+    if not result.has(arm):
+        return result.why
+    prompt = asked_rows(result.profile, TEST)[0]["prompt"][-1]["content"]
+    answer = result.sample(arm, "samples")[0]
+    return (
+        f"{place(result)}“{shortened(prompt)}” is answered by the run “{arm}”: "
+        f"*{shortened(answer, ANSWER)}*"
+    )
