@@ -108,8 +108,9 @@ def draw_halves(result: Result, arms: Sequence[str], title: str) -> Figure:
 def _name_runs(ax: Axes, result: Result) -> None:
     """Where runs are tiny's in a session of another profile, the figure says so."""
     if result.shown_in:
-        at = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        ax.annotate("runs of tiny", (1, 0), (-4, 4), ha="right", size=7, **at)
+        ax.annotate(
+            "runs of tiny", (1, 0), (-4, 4), "axes fraction", "offset points", ha="right", size=7
+        )
 
 
 def _draw_reachable(ax: Axes, levels: list[Levels]) -> None:
