@@ -99,6 +99,7 @@ class Preference:
     orpo_lr: float = 2e-3
     imitation_steps: int = 150  # of SFT on chosen answers, before or in place of preferences
     answer_tokens: int = 72  # that a held-out answer may have, in splits other than preferences
+    compared: int = 4  # answers a prompt that the start draws for a judge with a fault to compare
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,7 @@ PROFILES = {
             orpo_lr=5e-4,
             imitation_steps=36,
             answer_tokens=80,
+            compared=2,
         ),
         export=Export(prompts=12, quantizations=("Q8_0", "Q4_K_M", "Q3_K_M")),
     ),
@@ -329,6 +331,7 @@ PROFILES = {
             orpo_steps=150,
             orpo_lr=1e-4,
             answer_tokens=256,
+            compared=1,
         ),
     ),
     "spark": Profile(
@@ -405,6 +408,7 @@ PROFILES = {
             orpo_steps=150,
             orpo_lr=1e-4,
             answer_tokens=256,
+            compared=1,
         ),
     ),
 }
