@@ -135,6 +135,7 @@ class Profile:
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
+    timed_turns: int = 5  # in which ways of training take turns, a step each, to be timed
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
     # drops.
     methods: tuple[str, ...] = (
@@ -215,6 +216,7 @@ PROFILES = {
         run_gb=4.0,
         runs_unrecorded=False,
         most_live_arms=1,
+        timed_turns=3,
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,
