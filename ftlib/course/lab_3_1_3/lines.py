@@ -128,8 +128,9 @@ def unshifted_line(controls: Result) -> str:
     less = paired_difference(frozen, controls.means("fast", "loss"))
     return (
         f"{whose(controls)}Test loss, frozen noise without its shift at test − no noise: {less} "
-        f"nats a token. Test loss, Gaussian − no noise: {gap(controls, 'loss', 'fast, Gaussian', 'fast')}; uniform − "
-        f"no noise: {gap(controls, 'loss', 'fast, noise', 'fast')}."
+        "nats a token. Test loss, Gaussian − no noise: "
+        f"{gap(controls, 'loss', 'fast, Gaussian', 'fast')}; uniform − no noise: "
+        f"{gap(controls, 'loss', 'fast, noise', 'fast')}."
     )
 
 
@@ -212,8 +213,8 @@ def rate_copies_line(answers: Result, noises: Result) -> str:
     noised = [_mean_of(answers, "fast, noise", seed, "copied") for seed in shared]
     text = (
         f"{whose(noises)}What the rate does to the share that is copied, without noise, best − "
-        f"fast: {paired_difference(best, fast)} over the {len(shared)} seeds that both records have; "
-        f"what the noise does on these: {paired_difference(noised, fast)}."
+        f"fast: {paired_difference(best, fast)} over the {len(shared)} seeds that both records "
+        f"have; what the noise does on these: {paired_difference(noised, fast)}."
     )
     apart = paired_difference(best, noised)
     if not apart.excludes(0):
