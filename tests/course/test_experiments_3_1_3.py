@@ -324,7 +324,7 @@ def test_runs_of_two_profiles_are_never_subtracted_from_each_other(recorded):
     assert "is not measured there" in lines.rate_copies_line(asked, noises)
     assert lines.penalty_line(noises, asked).startswith("In pocket, noise")
     length = lines.length_line(asked, noises)
-    assert length.startswith("In tiny") and "In pocket: At the best rate" in length
+    assert length.startswith("In tiny") and "In pocket, at the best rate" in length
     assert "alpha 10" not in length
     assert "the runs are tiny's" in lines.outcomes([noises, asked])
 

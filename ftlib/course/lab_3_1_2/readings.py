@@ -170,8 +170,8 @@ METHODS = (
         ),
         below="The trained directions do better with the *old* lengths: m has learnt noise.",
         none=(
-            "The learnt lengths as values are worth nothing that this test can see: the trained "
-            "directions do as well with the old lengths."
+            "The learnt lengths as values are worth nothing that this test can see: with the old "
+            "lengths the model is not told apart from the model as trained."
         ),
     ),
     Claim(

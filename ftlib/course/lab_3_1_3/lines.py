@@ -105,8 +105,8 @@ def penalty_line(noises: Result, answers: Result) -> str:
     if noises.profile.name != answers.profile.name or not noises.has("alpha 10"):
         return (
             f"In {noises.profile.name}, noise on the rows trained on changes their loss by "
-            f"{untrained} where training had none. {whose(answers)}by {fast} after training with "
-            "noise at the fast rate."
+            f"{untrained} where training had none; in {answers.profile.name}, by {fast} after "
+            "training with noise at the fast rate."
         )
     trained = noises.interval("alpha 10", "own_rise")
     text = (
@@ -272,11 +272,13 @@ def length_line(answers: Result, noises: Result) -> str:
         whole = (np.array(one["cut"]) == 0) & (np.array(other["cut"]) == 0)
         uncut.append((np.array(one["words"]) - np.array(other["words"]))[whole].mean())
     more = [f"{gap(noises, 'words', arm, 'no noise')} at {arm}" for arm in _alphas(noises)]
-    there = "" if noises.profile.name == answers.profile.name else f"In {noises.profile.name}: "
+    there = "At the best rate"
+    if noises.profile.name != answers.profile.name:
+        there = f"In {noises.profile.name}, at the best rate"
     return (
         f"{whose(answers)}In pairs where the limit cut neither answer: {mean_interval(uncut)} "
         "words. Cut answers, share with noise − without: "
-        f"{gap(answers, 'cut', 'fast, noise', 'fast')}. {there}At the best rate, words more than "
+        f"{gap(answers, 'cut', 'fast, noise', 'fast')}. {there}, words more than "
         f"without noise: {', '.join(more)}."
     )
 

@@ -11,7 +11,7 @@ COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 10: "ten", 20: "
 
 def whose(result: Result) -> str:
     """The beginning of a sentence on runs of tiny in a session of another profile; else empty."""
-    return "In tiny, a model of 4M parameters: " if result.shown_in else ""
+    return "In tiny: " if result.shown_in else ""
 
 
 def seeds_of(result: Result) -> str:
