@@ -263,6 +263,7 @@ def test_where_runs_take_minutes_the_first_look_chooses_the_rate():
 
 def test_small_shares_and_large_perplexities_stay_readable():
     assert [lines.share_text(x) for x in (0.0, 1e-8, 0.0031, 0.06)] == ["0%", "0%", "0.31%", "6%"]
+    assert [lines.fine(x) for x in (0.0172, 0.00004)] == ["1.7%", "0.004%"]
     assert [lines.perplexity_text(x) for x in (1.664, 51012.03)] == ["1.66", "51,012"]
 
 

@@ -26,6 +26,11 @@ def share_text(share: float) -> str:
     return f"{100 * share:.2g}%"
 
 
+def fine(share: float) -> str:
+    """A share in percent with one decimal, and with one digit where that would be 0.0%."""
+    return f"{share:.1%}" if share >= 0.0005 else f"{100 * share:.1g}%"
+
+
 def perplexity_text(value: float) -> str:
     """Two decimals, and three digits from a thousand on."""
     return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
