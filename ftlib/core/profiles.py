@@ -136,6 +136,7 @@ class Profile:
     runs_unrecorded: bool = True
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
     timed_turns: int = 5  # in which ways of training take turns, a step each, to be timed
+    timed_rows: int = 64  # at most, of such a step
     demo_steps: int = 6  # at most, of a run in a cell that shows how something works
     live_rows: int = 1000  # at most, whose loss a cell takes beside the recorded runs
     curvature_rows: int = 2  # on which lab 3 takes second derivatives, in fp64
@@ -221,6 +222,7 @@ PROFILES = {
         runs_unrecorded=False,
         most_live_arms=1,
         timed_turns=3,
+        timed_rows=1,
         demo_steps=3,
         live_rows=24,
         curvature_rows=1,
