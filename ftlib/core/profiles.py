@@ -140,7 +140,7 @@ class Profile:
     demo_steps: int = 6  # at most, of a run in a cell that shows how something works
     live_rows: int = 1000  # at most, whose loss a cell takes beside the recorded runs
     curvature_rows: int = 2  # on which lab 3 takes second derivatives, in fp64
-    curvature_draws: int = 6  # of a direction, for these
+    curvature_draws: tuple[int, int] = (6, 24)  # of a direction: for a value, for its spread
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
     # drops.
     methods: tuple[str, ...] = (
@@ -223,10 +223,10 @@ PROFILES = {
         most_live_arms=1,
         timed_turns=3,
         timed_rows=1,
-        demo_steps=3,
-        live_rows=24,
+        demo_steps=2,
+        live_rows=12,
         curvature_rows=1,
-        curvature_draws=2,
+        curvature_draws=(2, 4),
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,
