@@ -146,6 +146,12 @@ class Profile:
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
+    timed_turns: int = 5  # in which ways of training take turns, a step each, to be timed
+    timed_rows: int = 64  # at most, of such a step
+    demo_steps: int = 6  # at most, of a run in a cell that shows how something works
+    live_rows: int = 1000  # at most, whose loss a cell takes beside the recorded runs
+    curvature_rows: int = 2  # on which lab 3 takes second derivatives, in fp64
+    curvature_draws: tuple[int, int] = (6, 24)  # of a direction: for a value, for its spread
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
     # drops.
     methods: tuple[str, ...] = (
@@ -228,6 +234,12 @@ PROFILES = {
         run_gb=4.0,
         runs_unrecorded=False,
         most_live_arms=1,
+        timed_turns=3,
+        timed_rows=1,
+        demo_steps=2,
+        live_rows=12,
+        curvature_rows=1,
+        curvature_draws=(2, 4),
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,
