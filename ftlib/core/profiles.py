@@ -31,6 +31,8 @@ class Study:
     gb: float = 0.0  # of weights fetched on first use
     ranks: tuple[int, ...] = (1, 4, 16, 64)
     control_rows: int = 40  # on whose tokens a random update moves outputs as far as a trained one
+    demo_steps: int = 50  # of a run that shows one thing on one seed (lab 1)
+    few_steps: int = 10  # by which two runs are seen to be one (lab 1)
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,8 @@ PROFILES = {
             lr_lora=1e-3,
             lr_full=1e-4,
             control_rows=8,
+            demo_steps=6,
+            few_steps=4,
         ),
         open=OpenAnswers(
             "english",
@@ -285,6 +289,7 @@ PROFILES = {
             lr_lora=2e-4,
             lr_full=2e-5,
             gb=1.5,
+            demo_steps=75,
         ),
         open=OpenAnswers(
             _ALPACA,
@@ -353,6 +358,7 @@ PROFILES = {
             lr_lora=2e-4,
             lr_full=2e-5,
             gb=2.5,
+            demo_steps=100,
         ),
         open=OpenAnswers(
             _ALPACA,

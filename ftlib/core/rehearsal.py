@@ -13,6 +13,8 @@ AT_MOST: dict[str, Any] = {
     "short_steps": 6,
     "orpo_steps": 8,
     "imitation_steps": 8,
+    "demo_steps": 6,
+    "few_steps": 4,
     "eval_examples": 8,
     "prompts": 8,
     "rows": 200,
