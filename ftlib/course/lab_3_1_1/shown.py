@@ -1,10 +1,13 @@
-"""What the notebook needs where a result shows the runs of another profile than its own: that
-profile's base model, its sweep, and settings that fit the notebook's own model.
+"""What the notebook needs beside its results: copies of its base model; and where a result shows
+the runs of another profile, that one's base, its sweep, and settings that fit the notebook's own
+model.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +18,14 @@ from ftlib.course.lab_3_1_1.sweeps import rates_of
 from ftlib.course.lab_3_1_1.trials import validation_rows
 from ftlib.course.records.kit import held_out_loss, study_base
 from ftlib.course.records.live import Result, open_experiments
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy of a model; first the memory of models that nothing refers to any more is given
+    back.
+    """
+    gc.collect()
+    return copy.deepcopy(model)
 
 
 def base_of(result: Result, base: nn.Module) -> nn.Module:
