@@ -99,6 +99,9 @@ class Export:
     """Lab 10: exported files, each of which answers golden prompts."""
 
     prompts: int = 24
+    asked: int = 24  # golden prompts of the notebook's own cells, in several runtimes
+    speed_runs: int = 5  # of each file, for tokens a second
+    speed_tokens: int = 48  # generated in each
     # Made of f16, from large to small.
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
 
@@ -257,7 +260,13 @@ PROFILES = {
             imitation_steps=36,
             answer_tokens=80,
         ),
-        export=Export(prompts=12, quantizations=("Q8_0", "Q4_K_M", "Q3_K_M")),
+        export=Export(
+            prompts=12,
+            asked=6,
+            speed_runs=3,
+            speed_tokens=24,
+            quantizations=("Q8_0", "Q4_K_M", "Q3_K_M"),
+        ),
     ),
     "small": Profile(
         name="small",

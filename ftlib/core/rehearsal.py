@@ -17,6 +17,7 @@ AT_MOST: dict[str, Any] = {
     "few_steps": 4,
     "eval_examples": 8,
     "prompts": 8,
+    "asked": 8,
     "rows": 200,
     "count": 64,
     "max_new_tokens": 24,
