@@ -101,8 +101,8 @@ def interpolated(
 
 # --- in words -------------------------------------------------------------------------------------
 def two_digits(value: float) -> str:
-    """A loss as 1.23; a very small one by its first digits, where that would say 0.00."""
-    return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.2g}"
+    """A loss as 1.23; a small one by its first two digits, 0.039, where that would say 0.04."""
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def map_line(result: Result) -> str:
