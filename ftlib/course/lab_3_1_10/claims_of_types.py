@@ -69,8 +69,8 @@ MIX_CLAIMS = (
         ),
         above="The same bytes do more good in k and up: the recipe was made for other models.",
         none=(
-            "The same bytes elsewhere serve as well, as far as these prompts and roundings show: "
-            "luck is as large as the recipe's merit."
+            "The same bytes elsewhere are not told apart from the recipe's: luck with prompts and "
+            "roundings is as large as the recipe's merit."
         ),
     ),
     Claim(
