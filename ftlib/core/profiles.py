@@ -31,6 +31,7 @@ class Study:
     gb: float = 0.0  # of weights fetched on first use
     ranks: tuple[int, ...] = (1, 4, 16, 64)
     control_rows: int = 40  # on whose tokens a random update moves outputs as far as a trained one
+    demo_rows: int = 32  # of the batch whose gradients and logits are looked at (lab 1)
     demo_steps: int = 50  # of a run that shows one thing on one seed (lab 1)
     few_steps: int = 10  # by which two runs are seen to be one (lab 1)
 
@@ -230,8 +231,9 @@ PROFILES = {
             lr_lora=1e-3,
             lr_full=1e-4,
             control_rows=8,
-            demo_steps=6,
-            few_steps=4,
+            demo_rows=4,
+            demo_steps=5,
+            few_steps=3,
         ),
         open=OpenAnswers(
             "english",
