@@ -245,7 +245,7 @@ PROFILES = {
             length=320,
             max_new_tokens=80,
         ),
-        qlora=QLoRA(POCKET, steps=24, batch=4, length=256, lr=1e-3),
+        qlora=QLoRA(POCKET, steps=12, batch=4, length=256, lr=1e-3),
         preparation=Preparation("english", rows=400, sizes=(24, 48, 96), steps=24, batch=4),
         preference=Preference(
             "english",
