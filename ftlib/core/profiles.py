@@ -31,6 +31,9 @@ class Study:
     gb: float = 0.0  # of weights fetched on first use
     ranks: tuple[int, ...] = (1, 4, 16, 64)
     control_rows: int = 40  # on whose tokens a random update moves outputs as far as a trained one
+    demo_rows: int = 32  # of the batch whose gradients and logits are looked at (lab 1)
+    demo_steps: int = 50  # of a run that shows one thing on one seed (lab 1)
+    few_steps: int = 10  # by which two runs are seen to be one (lab 1)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,9 @@ class Export:
     """Lab 10: exported files, each of which answers golden prompts."""
 
     prompts: int = 24
+    asked: int = 24  # golden prompts of the notebook's own cells, in several runtimes
+    speed_runs: int = 5  # of each file, for tokens a second
+    speed_tokens: int = 48  # generated in each
     # Made of f16, from large to small.
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
 
@@ -250,6 +256,9 @@ PROFILES = {
             lr_lora=1e-3,
             lr_full=1e-4,
             control_rows=8,
+            demo_rows=4,
+            demo_steps=5,
+            few_steps=3,
         ),
         open=OpenAnswers(
             "english",
@@ -280,7 +289,13 @@ PROFILES = {
             answer_tokens=80,
             compared=2,
         ),
-        export=Export(prompts=12, quantizations=("Q8_0", "Q4_K_M", "Q3_K_M")),
+        export=Export(
+            prompts=12,
+            asked=6,
+            speed_runs=3,
+            speed_tokens=24,
+            quantizations=("Q8_0", "Q4_K_M", "Q3_K_M"),
+        ),
     ),
     "small": Profile(
         name="small",
@@ -312,6 +327,7 @@ PROFILES = {
             lr_lora=2e-4,
             lr_full=2e-5,
             gb=1.5,
+            demo_steps=75,
         ),
         open=OpenAnswers(
             _ALPACA,
@@ -382,6 +398,7 @@ PROFILES = {
             lr_lora=2e-4,
             lr_full=2e-5,
             gb=2.5,
+            demo_steps=100,
         ),
         open=OpenAnswers(
             _ALPACA,
