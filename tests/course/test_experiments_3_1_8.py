@@ -179,7 +179,7 @@ def test_facts_and_form_are_told_apart():
     assert "Neither" in lines.sorts_line(result, "DPO", "SFT on chosen")
     line = lines.form_line(result, {"start_missing": 0.2, "start_unwanted": 0.2})
     assert "SFT on chosen 0.201 (-50%)" in line and "SimPO hardly does" in line
-    line = lines.left_of_start_line(result, 0.3)
+    line = lines.left_of_start_line(result, {"start_forgotten": 0.3})
     assert "Left of it" in line and "Right of it" not in line and "ORPO" not in line
 
 

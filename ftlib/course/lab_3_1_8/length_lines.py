@@ -6,6 +6,7 @@ import numpy as np
 
 from ftlib.core.stats import Interval, paired_difference
 from ftlib.course.lab_3_1_8.length import weights_of
+from ftlib.course.lab_3_1_8.lines import not_run
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.live import Result
 
@@ -63,7 +64,7 @@ def weights_line(result: Result) -> str:
 def ratios_line(result: Result) -> str:
     """Whether the arms whose weights favour the longer answer most also write the longest texts."""
     if not all(result.has(arm) for arm in ARMS):
-        return result.why
+        return not_run(result, *ARMS)
     ratios = {}
     words = {}
     for arm in ARMS:
@@ -90,7 +91,7 @@ def ratios_line(result: Result) -> str:
 def excess_line(result: Result) -> str:
     """How much of the sums' effect on words is left when a smaller β takes the scale away."""
     if not all(result.has(arm) for arm in ARMS):
-        return result.why
+        return not_run(result, *ARMS)
     means, sums, scaled = ARMS
     whole = paired_difference(result.means(sums, "words"), result.means(means, "words"))
     left = paired_difference(result.means(scaled, "words"), result.means(means, "words"))
@@ -136,9 +137,9 @@ def _counted(result: Result, arm: str) -> tuple[int, int, int]:
 
 
 def loops_line(result: Result) -> str:
-    """Whether the longer texts of sums are fuller reports or sentences said again and again."""
+    """Whether the longer texts of sums are fuller answers or sentences said again and again."""
     if not all(result.has(arm) for arm in ARMS):
-        return result.why
+        return not_run(result, *ARMS)
     means, sums, _ = ARMS
     count, cut, repeating = _counted(result, sums)
     faults = float(result.means(sums, "faults").mean())
@@ -146,11 +147,11 @@ def loops_line(result: Result) -> str:
     unwanted = float(result.means(sums, "unwanted").mean())
     line = (
         f"With sums {repeating} of {count} recorded answers say a sentence twice, and {cut} run "
-        f"into the cap on tokens. They have {faults:.2f} faults, {unwanted:.2f} of them sentences "
-        f"too many; with means there are {of_means:.2f}."
+        f"into the cap on tokens. They have {faults:.2f} faults, {unwanted:.2f} of them breaks of "
+        f"form; with means there are {of_means:.2f}."
     )
     if repeating > count / 2 and faults > of_means:
-        return f"{line} The longer texts are no fuller reports: most of them are loops."
+        return f"{line} The longer texts are no fuller answers: most of them are loops."
     return line
 
 
