@@ -18,6 +18,7 @@ from ftlib.course.lab_3_1_8.lines import not_run
 from ftlib.course.lab_3_1_8.readings import DPO_AT_SIMPO
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result, open_experiments
+from ftlib.course.records.shown import place, with_arms
 
 SETTING = {"DPO": "beta", "ORPO": "lam"}  # what a loss has besides its rate
 NAMES = {"beta": "β", "lam": "λ"}
@@ -48,7 +49,7 @@ def rates_line(result: Result) -> str:
             f"{name}: {faults[lowest]:.2f} faults at {places[lowest]:.2g}, {wide} of "
             f"{len(places)} rates within a quarter of it{edge}"
         )
-    return f"{'; '.join(texts)}. Seeds a rate: {len(result.seeds)}."
+    return f"{place(result)}{'; '.join(texts)}. Seeds a rate: {len(result.seeds)}."
 
 
 def in_profile_of(result: Result, other: Result) -> Result:
@@ -113,7 +114,6 @@ def settings_line(rates: Result, more: Result) -> str:
     if not more.arms or not rates.arms:
         return more.why or rates.why
     rates = in_profile_of(rates, more)
-    place = "In tiny: " if more.shown_in else ""
     texts = []
     for name in SETTING:
         places = setting_places(rates, more, name)
@@ -124,7 +124,7 @@ def settings_line(rates: Result, more: Result) -> str:
     pairs = simpo_places(rates, more)
     best_pair = min(pairs, key=pairs.__getitem__)
     texts.append(f"SimPO: best at β, γ/β = {best_pair}{_rest(pairs)}")
-    return f"{place}{'; '.join(texts)}."
+    return f"{place(more)}{'; '.join(texts)}."
 
 
 def _rest(places: dict[str, float]) -> str:
@@ -164,11 +164,15 @@ def validation_rows(rates: Result, more: Result, methods: Result) -> list[dict[s
 
 def rate_line(result: Result) -> str:
     """Whether the rate that validation chose for DPO is the better of two on the test prompts."""
+    result = with_arms(result, "DPO", DPO_AT_SIMPO)
     if not result.has(DPO_AT_SIMPO):
         return not_run(result, DPO_AT_SIMPO)
     chosen = result.interval("DPO", "faults")
     other = result.interval(DPO_AT_SIMPO, "faults")
-    said = f"DPO makes {chosen} faults at the rate chosen for it, and {other} at SimPO's."
+    said = (
+        f"{place(result)}DPO makes {chosen} faults at the rate chosen for it, and {other} at "
+        "SimPO's."
+    )
     if other.mean < chosen.mean:
         said += (
             " By the means few seeds and prompts had placed its rate badly. “Each at its best” "

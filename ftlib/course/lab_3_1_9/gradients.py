@@ -43,12 +43,25 @@ def gradient(
 ) -> Tensor:
     """The gradient of the batch's mean loss by all that trains, as one vector."""
     policy, reference = batch_logps(model, batch)
+    return gradient_of(model, policy, reference, batch["desirable"], point_of, beta, binary_loss)
+
+
+def gradient_of(
+    model: nn.Module,
+    policy: Tensor,
+    reference: Tensor,
+    desirable: Tensor,
+    point_of: Callable,
+    beta: float,
+    binary_loss: Callable = binary_loss,
+) -> Tensor:
+    """The same from the batch's log-probabilities, which serve for further gradients too."""
     columns = (policy[:, 0], reference[:, 0], policy[:, 1], reference[:, 1])
     z0 = point_of(*columns)
-    desirable = batch["desirable"].to(policy.device)
-    losses = binary_loss(columns[0], columns[1], z0, desirable, beta, 1.0, 1.0)
+    labels = desirable.to(policy.device)
+    losses = binary_loss(columns[0], columns[1], z0, labels, beta, 1.0, 1.0)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(losses.mean(), weights)
+    found = torch.autograd.grad(losses.mean(), weights, retain_graph=True)
     return torch.cat([part.flatten() for part in found])
 
 
@@ -97,7 +110,9 @@ def gradients_table(
         for beta in betas:
             found = {}
             for name, point_of in points.items():
-                found[name] = gradient(model, batch, point_of, beta, binary_loss)
+                found[name] = gradient_of(
+                    model, policy, reference, batch["desirable"], point_of, beta, binary_loss
+                )
             for name, (length, cosine) in compared(found, "right").items():
                 row = rows.setdefault(name, {"batch": batch_name, "right z0 (nats)": f"{z0:.1f}"})
                 row["z0 taken"] = name
