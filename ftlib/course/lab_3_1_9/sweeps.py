@@ -54,8 +54,8 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
     line = (
         f"{place(result)}Best rates. {'; '.join(texts)}. With {seeds_text(result)} a point and few "
         f"questions two neighbouring rates are hardly told apart here, so the lowest rate is taken "
-        f"whose gain over one half is within {TIE:.0%} of the best, by this one rule for all. That two tie here does not "
-        f"say that they tie on other questions."
+        f"whose gain over one half is within {TIE:.0%} of the best, by this one rule for all. "
+        f"That two tie here does not say that they tie on other questions."
     )
     if any(LOWER_EDGE in text for text in texts):
         line += " Where the grid's lowest rate is taken, the rule might have taken a lower one."
