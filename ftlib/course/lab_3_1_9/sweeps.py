@@ -185,7 +185,10 @@ def paired_line(result: Result, first: str, second: str) -> str:
         apart = scale * (result.means(first, metric) - result.means(second, metric))
         unit = " points" if scale == 100 else ""
         texts.append(f"{name} {interval_text(apart, '+.1f')}{unit}")
-    return f"{place(result)}{first} − {second}, paired by seed, each with its own 95% interval: {', '.join(texts)}."
+    return (
+        f"{place(result)}{first} − {second}, paired by seed, each with its own 95% interval: "
+        f"{', '.join(texts)}."
+    )
 
 
 def uneven_rates_line(result: Result) -> str:
