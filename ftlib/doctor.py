@@ -294,17 +294,21 @@ def preflight(
     and 2 GB. Raises LoadError, with every finding, if something is missing.
     """
     from ftlib.core.errors import LoadError
-    from ftlib.core.paths import EMBEDDED, POCKET, stand_in
+    from ftlib.core.paths import EMBEDDED, POCKET, mirrored, stand_in
     from ftlib.core.profiles import get_profile
 
     chosen = get_profile(profile)
     name = stand_in(model or chosen.model, given=model is not None)
+    copy = mirrored(name)
     if name == POCKET:
         findings = _pocket_findings()
         size = POCKET_GB
     elif name == EMBEDDED or Path(name).exists():
         findings = [Finding("ok", f"{name} is on this disk: nothing is downloaded")]
         size = 0.0
+    elif copy:
+        findings = [Finding("ok", f"{_tilde(copy)} is there: nothing is downloaded")]
+        size = sum(file.stat().st_size for file in copy.glob("*.safetensors")) / 1e9
     else:
         size = chosen.download_gb if size_gb is None else size_gb
         findings = _hub_findings(name, size)

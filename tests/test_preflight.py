@@ -66,3 +66,19 @@ def test_a_local_folder_stands_in(machine, monkeypatch, tmp_path):
     machine(disk=0)
     monkeypatch.setenv("FTLIB_MODEL", str(tmp_path))
     assert str(tmp_path) in ft.preflight("spark")
+
+
+def test_a_copy_in_the_mirror_needs_no_network_and_no_token(machine, monkeypatch, tmp_path):
+    """Its own files say what memory they take."""
+    name = "meta-llama/Llama-3.1-8B-Instruct"
+    copy = tmp_path / "mirror" / name
+    copy.mkdir(parents=True)
+    with (copy / "model.safetensors").open("wb") as file:
+        file.truncate(4_000_000_000)
+    monkeypatch.setenv("FTLIB_HUB", str(tmp_path / "mirror"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    text = ft.preflight("spark", name)
+    assert "is there: nothing is downloaded" in text and "about 8 GB of memory" in text
+    machine(memory=5e9)
+    with pytest.raises(ft.LoadError, match="about 8 GB of memory"):
+        ft.preflight("spark", name)

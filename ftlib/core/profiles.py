@@ -365,7 +365,12 @@ PROFILES = {
             max_new_tokens=512,
         ),
         qlora=QLoRA(
-            "unsloth/Meta-Llama-3.1-70B-bnb-4bit", gb=39.5, steps=20, batch=1, length=1024, lr=1e-4
+            "unsloth/Meta-Llama-3.1-70B-Instruct-bnb-4bit",
+            gb=39.5,
+            steps=20,
+            batch=1,
+            length=1024,
+            lr=1e-4,
         ),
         preparation=Preparation(
             "tatsu-lab/alpaca", rows=52_002, sizes=(50, 200, 800), steps=150, batch=16

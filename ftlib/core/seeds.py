@@ -14,14 +14,17 @@ from typing import cast
 import torch
 
 from ftlib.core.machine import available_memory
+from ftlib.core.runtime import configure
 
 
 def _one(function: Callable, seed, pipe, index: int) -> None:
     """In a child: one run in one thread; sends (index, value, error) to the parent.
 
-    One thread, so that children share the cores and no OpenMP pool of the parent is touched.
+    One thread, so that children share the cores and no OpenMP pool of the parent is touched. No
+    progress bars: a notebook's are drawn by messages, which a fork cannot send.
     """
     torch.set_num_threads(1)
+    configure(progress_bars=False)
     logging.getLogger("ftlib").setLevel(logging.WARNING)  # every run would say the same
     try:
         pipe.send((index, function(seed), None))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ftlib.core.errors import DataError
 from ftlib.core.paths import mirrored
+from ftlib.data.rows import check_binary, check_pair, check_row
 
 log = logging.getLogger("ftlib")
 
@@ -18,10 +19,9 @@ def fetch(name: str, split: str, config: str | None = None):
     """
     from datasets import load_dataset
 
-    source = str(mirrored(name) or name)
-    names = (source,) if config is None else (source, config)
+    names, options = _asked(name, config)
     try:
-        return load_dataset(*names, split=split)
+        return load_dataset(*names, split=split, **options)
     # The Hub client raises many kinds; each means the same to the reader.
     except Exception as error:
         raise DataError(
@@ -31,10 +31,32 @@ def fetch(name: str, split: str, config: str | None = None):
         ) from error
 
 
-def _sql_row(raw: dict) -> dict:
+def _asked(name: str, config: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What `load_dataset` is given. Of a copy the configuration's own folder is read: by its name
+    the files of every other configuration would have to be there too.
+    """
+    copy = mirrored(name)
+    source = str(copy or name)
+    if config is None:
+        return (source,), {}
+    if copy and (copy / config).is_dir():
+        return (source,), {"data_dir": config}
+    return (source, config), {}
+
+
+def _sound(row: dict, check: Callable[[dict, str], dict]) -> dict | None:
+    """The row; None where the check refuses it, as it does an empty answer."""
+    try:
+        return check(row, "row")
+    except DataError:
+        return None
+
+
+def _sql_row(raw: dict) -> dict | None:
+    """A question and its query as a conversation; None for an empty query."""
     task = "Write one SQL query that answers the question."
     prompt = f"{task}\n\nTables:\n{raw['context']}\n\nQuestion: {raw['question']}"
-    return {
+    row = {
         "messages": [
             {"role": "user", "content": prompt},
             {"role": "assistant", "content": raw["answer"]},
@@ -42,16 +64,17 @@ def _sql_row(raw: dict) -> dict:
         "family": "join" if " JOIN " in raw["answer"].upper() else "select",
         "answer": raw["answer"],
     }
+    return _sound(row, check_row)
 
 
 def _pair_row(raw: dict) -> dict | None:
     """TRL's pair of two whole conversations as prompt and two answers; `axis` says which answer is
-    longer. None for equal answers.
+    longer. None for equal answers, and for a conversation without an answer or a request.
     """
+    if not raw["chosen"] or not raw["rejected"]:
+        return None
     *prompt, chosen = raw["chosen"]
     rejected = raw["rejected"][-1]
-    if chosen["content"] == rejected["content"]:
-        return None
     difference = len(chosen["content"]) - len(rejected["content"])
     if difference > 0:
         axis = "longer"
@@ -59,11 +82,14 @@ def _pair_row(raw: dict) -> dict | None:
         axis = "shorter"
     else:
         axis = "matched"
-    return {"prompt": prompt, "chosen": [chosen], "rejected": [rejected], "axis": axis}
+    row = {"prompt": prompt, "chosen": [chosen], "rejected": [rejected], "axis": axis}
+    return _sound(row, check_pair)
 
 
-def _thumb_row(raw: dict) -> dict:
-    return {key: raw[key] for key in ("prompt", "completion", "label")}
+def _thumb_row(raw: dict) -> dict | None:
+    """The three keys of a thumb; None for an empty completion."""
+    row = {key: raw[key] for key in ("prompt", "completion", "label")}
+    return _sound(row, check_binary)
 
 
 OPEN_WORDS = 25  # that an open answer has, at the least
@@ -90,7 +116,8 @@ IMPERFECT = 7.0  # of 10: the highest score that a chosen answer may have to cou
 
 
 def _is_imperfect(raw: dict) -> bool:
-    return raw["score_chosen"] <= IMPERFECT
+    score = raw["score_chosen"]
+    return score is not None and score <= IMPERFECT
 
 
 LIKED_ENDING = "I hope this helps."
@@ -196,9 +223,34 @@ HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
 }
 
 
+# What the rows are that a conversion leaves out.
+LEFT_OUT: dict[Callable[[dict], dict | None], str] = {
+    _sql_row: "rows with empty queries",
+    _pair_row: "pairs with equal or empty answers",
+    _open_row: "rows with short answers",
+    _thumb_row: "rows with empty completions",
+}
+
+
+def _picked(dataset: str, rows, part: Part, to_row: Callable[[dict], dict | None]) -> list:
+    """Of raw rows those that the part keeps, converted. DataError where a field is missing."""
+    picked = []
+    for raw in rows:
+        try:
+            if part.keep(raw):
+                picked.append(to_row(raw))
+        except KeyError as error:
+            raise DataError(
+                f"{dataset}: a row has the fields {', '.join(raw)}, and no {error}: the dataset or "
+                "its copy is another one than ftlib knows; put a folder of JSONL files in "
+                "FTLIB_ROWS"
+            ) from None
+    return picked
+
+
 def hub_rows(dataset: str, part: str) -> list[dict]:
     """The rows of a part of a known dataset. What makes no row is left out and counted: pairs of
-    equal answers, which prefer nothing, and open answers that are too short.
+    equal answers, which prefer nothing, empty answers, and open answers that are too short.
     """
     if dataset not in HUB:
         raise DataError(
@@ -212,10 +264,9 @@ def hub_rows(dataset: str, part: str) -> list[dict]:
     shuffled = fetch(dataset, wanted.split).shuffle(seed=31)
     start = min(wanted.start, len(shuffled))
     stop = min(wanted.stop, len(shuffled))
-    rows = [to_row(raw) for raw in shuffled.select(range(start, stop)) if wanted.keep(raw)]
+    rows = _picked(dataset, shuffled.select(range(start, stop)), wanted, to_row)
     kept = [row for row in rows if row is not None]
     left_out = len(rows) - len(kept)
     if left_out:
-        what = "rows with short answers" if to_row is _open_row else "pairs with equal answers"
-        log.info("%s: %d of %d %s left out", dataset, left_out, len(rows), what)
+        log.info("%s: %d of %d %s left out", dataset, left_out, len(rows), LEFT_OUT[to_row])
     return wanted.choose(kept)

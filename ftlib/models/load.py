@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("ftlib")
 # Tokens that no text holds, the best to pad with first.
 RESERVED = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
+# Bases of a profile whose repository has no chat template, and the model whose template they take:
+# it has the same vocabulary.
+TEMPLATE_OF = {"meta-llama/Llama-3.1-8B": "meta-llama/Llama-3.1-8B-Instruct"}
 
 
 def check_folder(folder: Path) -> None:
@@ -72,11 +75,19 @@ def holds_tokenizer(folder: str | os.PathLike) -> bool:
     return (Path(folder) / "tokenizer_config.json").is_file()
 
 
-def ready_tokenizer(name: str):
-    """Load the tokenizer; where a Hub model has no pad token, take one of its reserved tokens."""
+def ready_tokenizer(name: str, hub_id: str = ""):
+    """Load the tokenizer. Where a Hub model has no pad token, take one of its reserved tokens;
+    where a base has no chat template, that of `TEMPLATE_OF`. `hub_id`: the id of which `name` is a
+    copy.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
+    lender = TEMPLATE_OF.get(hub_id or name)
+    if lender and not tokenizer.chat_template:
+        lent = AutoTokenizer.from_pretrained(resolve(lender), trust_remote_code=False)
+        tokenizer.chat_template = lent.chat_template
+        log.info("%s has no chat template: that of %s is used", hub_id or name, lender)
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()
         reserved = [token for token in RESERVED if token in vocabulary]
@@ -206,7 +217,7 @@ def load_model(
     options = _load_options(name, quantization, profile)
     _configure_for(name)
     try:
-        tokenizer = ready_tokenizer(name)
+        tokenizer = ready_tokenizer(name, wanted)
         model = _load_weights(name, dtype or profile.torch_dtype, options)
     except LoadError:
         raise

@@ -33,6 +33,19 @@ def test_each_run_is_a_process_of_its_own_where_there_are_several(monkeypatch):
     assert len({os.getpid(), *over_seeds(lambda seed: os.getpid(), [0, 1])}) == 3
 
 
+def test_a_child_shows_no_progress_bar(monkeypatch):
+    """A notebook draws a bar by messages, which a fork cannot send."""
+    from transformers.utils import logging as transformers_logging
+
+    monkeypatch.setenv("FTLIB_WORKERS", "2")
+    transformers_logging.enable_progress_bar()
+
+    def shows(seed: int) -> bool:
+        return transformers_logging.is_progress_bar_enabled()
+
+    assert over_seeds(shows, [0, 1]) == [False, False] and shows(0)
+
+
 @pytest.mark.parametrize(
     "fault",
     [lambda seed: 1 // seed, lambda seed: os._exit(9) if seed == 0 else seed],

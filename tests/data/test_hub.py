@@ -93,7 +93,7 @@ def test_pairs_by_part_each_a_pair_and_equal_answers_left_out(monkeypatch, caplo
     }
     assert (
         set(asked) == {(ULTRA, "train"), (ULTRA, "test")}
-        and "30 of 90 pairs with equal answers left out" in caplog.text
+        and "30 of 90 pairs with equal or empty answers left out" in caplog.text
     )
     for rows in parts.values():
         for row in rows:
@@ -183,6 +183,84 @@ def test_thumbs_keep_their_three_keys(monkeypatch):
     )
     rows = ft.load_rows("feedback", "small")
     assert rows == [thumb] and check_binary(rows[0])
+
+
+def test_rows_without_an_answer_are_left_out(monkeypatch, caplog):
+    """An empty query, chosen, rejected, completion or request, a conversation without a turn: none
+    of these is a row that could be trained on.
+    """
+    pairs = FakeHub(conversations(*texts) for texts in (("a", ""), (" ", "b"), ("a b", "b")))
+    pairs.append({**pairs[0], "chosen": []})
+    pairs.append({**pairs[2], "chosen": [turn("user", ""), turn("assistant", "a")]})
+    thumbs = FakeHub(
+        {"prompt": [turn("user", "Hi")], "completion": [turn("assistant", text)], "label": True}
+        for text in ("", "Yes")
+    )
+    queries = FakeHub({"context": "c", "question": "q", "answer": text} for text in ("", "SELECT"))
+    raw = {ULTRA: pairs, "trl-lib/kto-mix-14k": thumbs, "b-mc2/sql-create-context": queries}
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: raw[name])
+    with caplog.at_level("INFO", "ftlib"):
+        assert [row["axis"] for row in ft.load_rows("preferences", "small")] == ["longer"]
+        assert [r["completion"] for r in ft.load_rows("feedback", "small")] == [
+            [turn("assistant", "Yes")]
+        ]
+        assert [row["answer"] for row in ft.load_rows("golden", "small")] == ["SELECT"]
+    assert "4 of 5 pairs with equal or empty answers left out" in caplog.text
+    assert "1 of 2 rows with empty completions left out" in caplog.text
+    assert "1 of 2 rows with empty queries left out" in caplog.text
+
+
+def test_system_turns_and_several_turns_stay_in_the_prompt(monkeypatch):
+    prompt = [turn("system", "Be brief."), turn("user", "Hi"), turn("assistant", "Yes?")]
+    prompt.append(turn("user", "Go on."))
+    pair = {
+        "chosen": [*prompt, turn("assistant", "So be it.")],
+        "rejected": [*prompt, turn("assistant", "No.")],
+        "score_chosen": 8.0,
+    }
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: FakeHub([pair]))
+    [row] = ft.load_rows("preferences", "small")
+    assert row["prompt"] == prompt and check_pair(row)["rejected"] == [turn("assistant", "No.")]
+
+
+def test_a_pair_without_a_score_is_not_called_imperfect(monkeypatch):
+    pairs = FakeHub({**conversations(f"{i} a", "b"), "score_chosen": None} for i in range(16_002))
+    pairs[0]["score_chosen"] = 7  # an integer is as good as a float
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: pairs)
+    assert len(ft.load_rows("faults_train", "small")) == 1
+
+
+def test_another_dataset_under_the_name_is_named(monkeypatch):
+    """Were a column renamed, the error says which fields there are."""
+    raw = FakeHub([{"prompt": "Hi", "preferred": "a"}])
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: raw)
+    for part in ("preferences", "faults_train"):
+        raw[:] = raw[:1] * 16_001
+        with pytest.raises(DataError, match=r"fields prompt, preferred, and no '.*FTLIB_ROWS"):
+            ft.load_rows(part, "small")
+
+
+def test_one_configuration_is_enough_in_a_copy(tmp_path, monkeypatch):
+    """`hf download --include "wikitext-2-raw-v1/*"` leaves the card and one folder: the other
+    configurations of the card have no files.
+    """
+    from datasets import Dataset
+
+    copy = tmp_path / "Salesforce" / "wikitext"
+    folder = copy / "wikitext-2-raw-v1"
+    folder.mkdir(parents=True)
+    long = "long " * 50
+    for split in ("test", "train", "validation"):
+        rows = Dataset.from_list([{"text": split}, {"text": long + split}])
+        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    card = ["---", "configs:"]
+    for config in ("wikitext-103-raw-v1", "wikitext-2-raw-v1"):
+        card += [f"- config_name: {config}", "  data_files:"]
+        card += ["  - split: validation", f"    path: {config}/validation-*"]
+    (copy / "README.md").write_text("\n".join([*card, "---"]))
+    monkeypatch.setenv("FTLIB_HUB", str(tmp_path))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    assert ft.load_base_text("small") == [long + "validation"]
 
 
 def test_errors(monkeypatch):

@@ -433,3 +433,19 @@ def test_no_error_advises_what_load_model_does_not_take(changes, words, folder, 
     takes = set(inspect.signature(ft.load_model).parameters)
     assert set(re.findall(r"(\w+)=(?:True|False|\w+)", str(refusal.value))) <= takes
     assert "ignore_mismatched_sizes" not in str(refusal.value)
+
+
+def test_a_base_without_a_template_takes_its_sibling_s(tmp_path, monkeypatch, caplog):
+    """Copies of both lie in a mirror; any other model without a template stays refused."""
+    monkeypatch.setenv("FTLIB_HUB", str(tmp_path))
+    base, lender = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct"
+    for name in (base, lender, "meta-llama/Other"):
+        llama31(tmp_path / name)
+    for name in (base, "meta-llama/Other"):
+        (tmp_path / name / "chat_template.jinja").unlink()
+    with caplog.at_level("INFO", logger="ftlib"):
+        _, tokenizer = ft.load_model(base, profile="spark")
+    assert tokenizer.chat_template == unmarked(LLAMA3)
+    assert f"{base} has no chat template: that of {lender} is used" in caplog.text
+    with pytest.raises(ft.LoadError, match="chat template"):
+        ft.load_model("meta-llama/Other", profile="spark")
