@@ -162,8 +162,8 @@ def room_line(result: Result, most: float | None) -> str:
     text = (
         f"{place(result)}Answers that are all polite and right would win {most:.0%} and no more, "
         f"since {2 * (1 - most):.0%} of the start's own are polite and right, which are ties then. "
-        f"The arms end between {min(wins):.0%} and {max(wins):.0%}: {100 * room:.0f} points of room "
-        "above the best."
+        f"The arms end between {min(wins):.0%} and {max(wins):.0%}: {100 * room:.0f} points of room"
+        " above the best."
     )
     if room < LITTLE_ROOM:
         text += " So near the ceiling a difference has little place, and a null says little."
