@@ -1,5 +1,6 @@
 """A deliberately messy raw file and the truth about every line: what lab 3.1.6 cleans, and what its
-cleaning is measured by.
+cleaning is measured by. What differs between two such files is a `Recipe`: `EMBEDDED` here,
+English in `data.english.messy`.
 
 Personal data is made up in ranges kept for that: example.com, addresses of RFC 5737 and RFC 3849,
 telephone numbers for fiction, card numbers published for tests, IBANs of a bank called TEST with
@@ -11,6 +12,7 @@ from __future__ import annotations
 import html
 import json
 import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from data.world import SEED
@@ -174,6 +176,36 @@ def _key(rng: random.Random) -> str:
 PII = {"email": _email, "iban": iban, "phone": _phone, "card": _card, "ip": _ip, "key": _key}
 
 
+def another_answer(rng: random.Random, row: dict, answers: Sequence[str]) -> str:
+    """A wrong answer: that to another question of the row's family, whose `answers` these are."""
+    return rng.choice([answer for answer in answers if answer != row["answer"]])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a messy file is made of, beside the rows that are spoilt."""
+
+    seed: str
+    clean: int  # rows that are left as they are
+    counts: Mapping[str, int]  # lines with each defect
+    left_out: tuple[str, ...]  # families whose rows are not used
+    asked: tuple[str, ...]  # questions with room for personal data
+    said: tuple[str, ...]  # answers to those
+    wrong: Callable[[random.Random, dict, Sequence[str]], str]  # (rng, row, answers of its family)
+
+
+EMBEDDED = Recipe(
+    f"{SEED}/messy",
+    CLEAN,
+    COUNTS,
+    # The two answers of sentiment leave no choice of a wrong one, and "about" has no right answer.
+    ("about", "sentiment"),
+    tuple(ASKED),
+    tuple(SAID),
+    another_answer,
+)
+
+
 def chat(question: str, answer: str) -> list[dict]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
@@ -205,12 +237,12 @@ def near_copy(rng: random.Random, question: str, answer: str) -> tuple[str, str]
     return rng.choice(copies), answer
 
 
-def with_pii(rng: random.Random) -> tuple[tuple[str, str], dict]:
+def with_pii(rng: random.Random, recipe: Recipe = EMBEDDED) -> tuple[tuple[str, str], dict]:
     """One kind of personal data in the question, and sometimes a second one in the answer."""
     kinds = rng.sample(list(PII), rng.choice([1, 1, 2]))
     found = [{"kind": kind, "text": PII[kind](rng)} for kind in kinds]
-    question = rng.choice(ASKED).format(found[0]["text"])
-    answer = rng.choice(SAID)
+    question = rng.choice(recipe.asked).format(found[0]["text"])
+    answer = rng.choice(recipe.said)
     if len(found) == 2:
         answer = f"{answer} The other way is {found[1]['text']}."
     return (question, answer), {"pii": found}
@@ -279,18 +311,18 @@ class _Stock:
     golden: list[dict]
     answers: dict[str, list[str]]  # every answer of a family
     seen: set[tuple[str, str]]  # the new texts so far: chance shall plant no duplicates
+    recipe: Recipe
 
 
-def _stock(rng: random.Random, train: list[dict], golden: list[dict]) -> _Stock:
-    # The two answers of sentiment leave no choice of a wrong one, and "about" has no right answer.
-    pool = [row for row in train if row["family"] not in ("about", "sentiment")]
+def _stock(rng: random.Random, train: list[dict], golden: list[dict], recipe: Recipe) -> _Stock:
+    pool = [row for row in train if row["family"] not in recipe.left_out]
     rng.shuffle(pool)
     answers: dict[str, list[str]] = {}
     for row in pool:
         answers.setdefault(row["family"], []).append(row["answer"])
-    clean = [pool.pop() for _ in range(CLEAN)]
+    clean = [pool.pop() for _ in range(recipe.clean)]
     long = [n for n, row in enumerate(clean) if len(row["messages"][0]["content"]) >= 45]
-    return _Stock(clean, long, pool, golden, answers, set())
+    return _Stock(clean, long, pool, golden, answers, set(), recipe)
 
 
 def _foreign_or_code(rng: random.Random, kind: str) -> tuple[tuple[str, str], dict]:
@@ -311,7 +343,7 @@ def _defective(rng: random.Random, kind: str, i: int, stock: _Stock) -> tuple[tu
     `i` counts the kind's rows.
     """
     if kind == "pii":
-        return with_pii(rng)
+        return with_pii(rng, stock.recipe)
     if kind in ("language", "code"):
         return _foreign_or_code(rng, kind)
     row = stock.pool.pop()
@@ -323,7 +355,7 @@ def _defective(rng: random.Random, kind: str, i: int, stock: _Stock) -> tuple[tu
         copied = recased(rng, source["messages"][0]["content"])
         return (copied, source["answer"]), {"golden": source["key"]}
     if kind == "wrong answer":
-        wrong = rng.choice([a for a in stock.answers[row["family"]] if a != answer])
+        wrong = stock.recipe.wrong(rng, row, stock.answers[row["family"]])
         return (question, wrong), {"right": answer}
     empty = rng.choice(["", " ", "\n", "\u200b"])
     return (question, empty), {}
@@ -340,7 +372,7 @@ def _new(rng: random.Random, kind: str, i: int, stock: _Stock) -> tuple[tuple, d
 
 def _copy(rng: random.Random, kind: str, stock: _Stock) -> tuple[dict, str, dict]:
     """A clean row once more, in any format: word for word, or nearly."""
-    source = rng.choice(stock.long if kind == "near duplicate" else range(CLEAN))
+    source = rng.choice(stock.long if kind == "near duplicate" else range(len(stock.clean)))
     question, answer = (m["content"] for m in stock.clean[source]["messages"])
     if kind == "near duplicate":
         question, answer = near_copy(rng, question, answer)
@@ -362,20 +394,22 @@ def _defective_line(
     return raw, name, more
 
 
-def messy_lines(train: list[dict], golden: list[dict]) -> tuple[list[bytes], list[dict]]:
+def messy_lines(
+    train: list[dict], golden: list[dict], recipe: Recipe = EMBEDDED
+) -> tuple[list[bytes], list[dict]]:
     """(the raw lines, the truth about each by line number from 1).
 
     The truth of a line: `line`, `format`, `defect` ("none", "code" for code that must survive as it
-    is, or a key of `COUNTS`), and what measures a find: `of` (the line that a duplicate copies),
-    `pii`, `golden` (a key), `right`, `language`.
+    is, or another of the recipe's counts), and what measures a find: `of` (the line that a
+    duplicate copies), `pii`, `golden` (a key), `right`, `language`.
     """
-    rng = random.Random(f"{SEED}/messy")
-    stock = _stock(rng, train, golden)
+    rng = random.Random(recipe.seed)
+    stock = _stock(rng, train, golden, recipe)
     made = []
     for row in stock.clean:
         raw, name = in_format(rng, row["messages"])
         made.append((raw, name, {"defect": "none"}))
-    for kind, count in COUNTS.items():
+    for kind, count in recipe.counts.items():
         for i in range(count):
             raw, name, more = _defective_line(rng, kind, i, stock)
             made.append((raw, name, {"defect": kind, **more}))
@@ -395,8 +429,8 @@ def questions(lines: list[bytes]) -> set[str]:
 
 
 def in_order(rng: random.Random, made: list[tuple]) -> tuple[list[bytes], list[dict]]:
-    """Shuffled, but a copy always after its original; the first CLEAN of `made` are the originals,
-    as `of` numbers them.
+    """Shuffled, but a copy always after its original; the first of `made` are the originals, as
+    `of` numbers them.
     """
     keys = [rng.random() for _ in made]
     for i, (_, _, about) in enumerate(made):

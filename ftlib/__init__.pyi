@@ -63,6 +63,8 @@ from .data.stream import read_jsonl as read_jsonl
 from .data.stream import stream_rows as stream_rows
 from .data.write import write_rows as write_rows
 from .doctor import preflight as preflight
+from .evaluation.constraints import constraint_met as constraint_met
+from .evaluation.constraints import constraints_met as constraints_met
 from .evaluation.judges import api_judge as api_judge
 from .evaluation.knowledge import knowledge_hits as knowledge_hits
 from .evaluation.metrics import forgetting as forgetting

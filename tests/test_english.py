@@ -3,6 +3,7 @@ right by the rule that judges it.
 """
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -10,9 +11,14 @@ import pytest
 from data.english.build import ROWS, english_rows
 from data.english.messages import KINDS
 from data.english.people import deal
+from data.english.scenarios import KNOWN, UNKNOWN
+from data.english.wordings import HELD_OUT_KINDS, TRAINED_KINDS
 from ftlib.course.open_answers import judge_answer
 from ftlib.course.reports import report_faults
 from ftlib.data.load import load_base_text, load_rows
+from ftlib.evaluation.constraints import KINDS as KINDS_OF_CONSTRAINTS
+from ftlib.evaluation.constraints import constraint_met, constraints_met
+from ftlib.evaluation.sentences import sentences
 from ftlib.evaluation.sql import sql_match
 
 
@@ -31,7 +37,7 @@ def asked(row: dict) -> str:
 
 def test_the_files_are_what_the_code_makes(parts):
     names = {path.stem for path in ROWS.glob("*.jsonl")}
-    assert names == set(parts)
+    assert names == {*parts, "messy", "messy_truth"}  # tests/test_messy.py holds those two
     for name, rows in parts.items():
         lines = (ROWS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(line) for line in lines] == rows, f"{name}: python -m data.english.build"
@@ -137,3 +143,84 @@ def test_the_probe_of_knowledge_asks_a_hundred_different_questions(parts):
     for row in rows:
         assert row["answer"] in row["accepted"]
         assert asked(row) not in taught
+
+
+REQUESTS = ("requests_train", "requests_validation", "requests_test")
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_answer_to_a_request_keeps_its_constraints(parts, name):
+    rows = parts[name]
+    assert all(constraints_met([row["answer"] for row in rows], rows).rows)
+    for row in rows:
+        assert row["messages"][1]["content"] == row["answer"]
+        assert 1 <= len(row["constraints"]) <= 2
+        for constraint in row["constraints"]:
+            for text in constraint.get("words", []) + constraint.get("keys", []):
+                assert text in asked(row)
+            assert constraint.get("phrase", "") in asked(row)
+
+
+def spoilt(answer: str, constraint: dict) -> str:
+    """The answer changed so that it does not keep the constraint any more."""
+    longer = " and so on" * 40
+    changes = {
+        "sentences": f"{answer} One more.",
+        "most_words": answer + longer,
+        "least_words": " ".join(answer.split()[: constraint.get("count", 1) - 1]),
+        "bullets": f"{answer}\n- One more",
+        "paragraphs": f"{answer}\n\nOne more.",
+        "lower_case": f"{answer[:-1]}Q{answer[-1]}",
+        "upper_case": f"{answer[:-1]}q{answer[-1]}",
+        "begin_with": f"Well. {answer}",
+        "end_with": f"{answer} Well.",
+        "json_keys": answer.replace('"', "'"),
+        "no_commas": f"{answer[:-1]}, {answer[-1]}",
+        "quoted": answer[1:],
+    }
+    if constraint["kind"] == "use_words":
+        return re.sub(constraint["words"][-1], "something", answer, flags=re.IGNORECASE)
+    if constraint["kind"] == "avoid_words":
+        return f"{answer} {constraint['words'][-1].upper()}!"
+    return changes[constraint["kind"]]
+
+
+def test_a_changed_answer_does_not_keep_its_constraint(parts):
+    for name in REQUESTS:
+        for row in parts[name]:
+            for constraint in row["constraints"]:
+                changed = spoilt(row["answer"], constraint)
+                assert not constraint_met(changed, constraint), (changed, constraint)
+
+
+def test_requests_held_out_are_of_other_scenarios_and_kinds(parts):
+    kinds = {}
+    scenarios = {}
+    for name in REQUESTS:
+        rows = parts[name]
+        assert len({asked(row) for row in rows}) == len(rows)
+        kinds[name] = {each["kind"] for row in rows for each in row["constraints"]}
+        scenarios[name] = {row["family"] for row in rows}
+    assert kinds["requests_train"] == set(TRAINED_KINDS) == kinds["requests_validation"]
+    assert kinds["requests_test"] == set(KINDS_OF_CONSTRAINTS)
+    assert not scenarios["requests_train"] & scenarios["requests_test"]
+    new = 0
+    for row in parts["requests_test"]:
+        new += any(each["kind"] in HELD_OUT_KINDS for each in row["constraints"])
+    assert new == len(parts["requests_test"]) / 2
+    known, held_out = deal()
+    for row in parts["requests_train"]:
+        assert not set(re.findall(r"\w+", asked(row))) & set(held_out.first_names)
+    for row in parts["requests_validation"] + parts["requests_test"]:
+        assert not set(re.findall(r"\w+", asked(row))) & set(known.first_names)
+
+
+def test_what_requests_are_made_of_goes_together():
+    """The first sentence has no comma, sentences end once, and no words to avoid are in them."""
+    for scenario in (*KNOWN, *UNKNOWN):
+        assert "," not in scenario.sentences[0]
+        for text in (*scenario.sentences, *scenario.openers, *scenario.closers):
+            assert len(sentences(text)) == 1 and text[-1] in ".!?"
+            constraint = {"kind": "avoid_words", "words": list(scenario.avoid)}
+            assert constraint_met(text, constraint)
+        assert not any("," in point for point in scenario.points)

@@ -1,6 +1,4 @@
-"""The embedded preference data, the messy file and its truth, and the world's judge: true, held
-out, and as biased as they say.
-"""
+"""The embedded preference data and the world's judge: true, held out, and as biased as they say."""
 
 import json
 from collections import Counter
@@ -9,14 +7,11 @@ import pytest
 from conftest import ROOT
 
 import ftlib as ft
-from data import messy
 from data.world import SEED, World
 from ftlib.core.errors import DataError
 from ftlib.course.world import judge_style, stated_facts, style_judge
-from ftlib.data.formats import convert
 from ftlib.data.pairs import rank_biserial
-from ftlib.data.pii import find_pii
-from ftlib.data.rows import check_binary, check_pair, check_row, completion_text
+from ftlib.data.rows import check_binary, check_pair, completion_text
 
 ROWS = ROOT / "data" / "rows"
 PAIRS = ("preferences", "preferences_long", "preferences_matched", "preferences_test")
@@ -225,107 +220,6 @@ def test_the_judge_prefers_what_the_pairs_prefer(pairs):
         ft.win_rate(chosen, rejected, style_judge(rows), [r["prompt"][0]["content"] for r in rows])
         == 1
     )
-
-
-# The messy file
-
-
-@pytest.fixture(scope="module")
-def lines():
-    return list(
-        zip((ROWS / "messy.jsonl").read_bytes().split(b"\n")[:-1], read("messy_truth"), strict=True)
-    )
-
-
-def parsed(line: bytes) -> tuple[str, str]:
-    """(question, answer) of a line that can be read."""
-    question, answer = convert(json.loads(line.decode("utf-8")))["messages"]
-    return question["content"], answer["content"]
-
-
-def test_the_truth_counts_every_line(lines):
-    assert [t["line"] for _, t in lines] == list(range(1, len(lines) + 1))
-    assert Counter(t["defect"] for _, t in lines) == {"none": messy.CLEAN, **messy.COUNTS}
-    assert {t["format"] for _, t in lines} == {"messages", "alpaca", "sharegpt", "none"}
-
-
-def test_broken_lines_are_broken_and_the_others_are_not(lines):
-    for line, truth in lines:
-        if truth["defect"] == "not utf-8":
-            with pytest.raises(UnicodeDecodeError):
-                line.decode("utf-8")
-        elif truth["defect"] == "invalid json":
-            with pytest.raises(json.JSONDecodeError):
-                json.loads(line.decode("utf-8"))
-        elif truth["defect"] == "missing key":
-            with pytest.raises(DataError):
-                convert(json.loads(line))
-        else:
-            row = json.loads(line)
-            assert (
-                truth["format"] in ("messages", "alpaca", "sharegpt")
-                and len(convert(row)["messages"]) == 2
-            )
-            if truth["defect"] != "empty answer":
-                check_row(convert(row), f"line {truth['line']}")
-
-
-def letters(text: str) -> str:
-    return "".join(c for c in text.lower() if c.isalnum())
-
-
-def assert_copy(first: tuple[str, str], second: tuple[str, str], near: bool) -> None:
-    """The same answer; the same question, or where `near` one that differs by a word or signs."""
-    assert first[1] == second[1] and (first[0] != second[0]) == near
-    asked = letters(second[0])
-    assert not near or letters(first[0]) in asked.replace("please", "") + asked
-
-
-def test_each_defect_is_there_and_the_clean_lines_are_rows_of_training(lines):
-    train = {tuple(m["content"] for m in r["messages"]) for r in read("train")}
-    golden = {r["key"]: r for r in read("golden")}
-    texts = {
-        t["line"]: parsed(line)
-        for line, t in lines
-        if t["defect"] not in ("invalid json", "missing key", "not utf-8")
-    }
-    clean = [texts[t["line"]] for _, t in lines if t["defect"] == "none"]
-    assert set(clean) <= train and len(set(clean)) == len(clean)
-    for _, t in lines:
-        question, answer = texts.get(t["line"], ("", ""))
-        match t["defect"]:
-            case "duplicate" | "near duplicate":
-                assert_copy(texts[t["of"]], texts[t["line"]], near=t["defect"] != "duplicate")
-                assert t["of"] < t["line"]
-            case "pii":
-                assert [(p["kind"], p["text"]) for p in t["pii"]] == [
-                    (f.kind, f.text) for part in (question, answer) for f in find_pii(part)
-                ]
-            case "contamination":
-                assert (
-                    letters(question) == letters(golden[t["golden"]]["messages"][0]["content"])
-                    and answer == golden[t["golden"]]["answer"]
-                )
-            case "wrong answer":
-                assert (
-                    answer != t["right"]
-                    and (question, t["right"]) in train
-                    and (question, answer) not in train
-                )
-            case "empty answer":
-                assert not answer.strip("\u200b \n")
-            case "html":
-                assert "<" in answer and ">" in answer
-            case "code":
-                assert "\n" in answer
-            case "language":
-                assert not (question + answer).isascii() or t["language"] in messy.FOREIGN
-
-
-def test_personal_data_is_only_where_it_was_put(lines):
-    for line, t in lines:
-        if t["defect"] in ("none", "code", "language", "html", "duplicate"):
-            assert not find_pii(" ".join(parsed(line))), line
 
 
 def test_answers_described_by_hand():

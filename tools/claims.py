@@ -319,8 +319,9 @@ def computed_here() -> list[tuple[float, str]]:
     for value in (*manifest.values(), minutes):
         if isinstance(value, (int, float)):
             found.append((value, ""))
-    for path in sorted((ROOT / "data/rows").glob("*.jsonl")):
-        found += counts_of_rows(path)
+    for folder in ("data/rows", "data/english/rows"):
+        for path in sorted((ROOT / folder).glob("*.jsonl")):
+            found += counts_of_rows(path)
     for path in (ROOT / "data").glob("*.py"):
         found += literals(read(path))
     for name in (*LIBRARY_SETTINGS, *LIMITS):

@@ -62,8 +62,9 @@ def load_rows(split: str, profile: str | Profile | None = None) -> list[dict]:
     "distance_train", with held-out answers to watch, "distance_probe".
 
     Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy
-    files, whose lines are not all rows. English (the profile pocket), every file in
-    data/english/rows but base_text.
+    files, whose lines are not all rows. English (the profile pocket), likewise every file in
+    data/english/rows; the rows of "requests_train", "requests_validation" and "requests_test" have
+    `constraints`, which `constraints_met` judges.
     """
     profile = get_profile(profile)
     local = os.environ.get("FTLIB_ROWS")

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ftlib.course.lab_3_1_6 import near_copies, near_explorer
+from ftlib.course.lab_3_1_6 import messy_files, near_copies, near_explorer
 from ftlib.course.lab_3_1_6.cleaning_trials import treated
 from ftlib.course.lab_3_1_6.golden_overlap import golden_overlap
 from ftlib.course.lab_3_1_6.group_of import group_of
@@ -24,6 +24,7 @@ from ftlib.course.lab_3_1_6.trials import (
     world_rows,
 )
 from ftlib.data.duplicates import NearDuplicates
+from ftlib.data.load import FOLDERS, load_rows
 
 CLEAN = [row for row in messy_rows() if row["truth"]["defect"] == "none"]
 
@@ -155,3 +156,19 @@ def test_the_schematic_shows_every_planted_defect():
     texts = " ".join(text.get_text() for text in figure.axes[0].texts)
     for kind, count in counts.items():
         assert f"{kind} {count}" in texts
+
+
+def test_the_notebooks_file_is_the_profiles_own():
+    """English in pocket; elsewhere the file that the experiments train on."""
+    embedded = messy_files.messy_files("tiny")
+    assert messy_files.messy_files("small") == messy_files.messy_files("spark") == embedded
+    assert messy_files.readable_rows(embedded) == list(messy_rows())
+    english = messy_files.messy_files("pocket")
+    assert english.raw.is_relative_to(FOLDERS["english"])
+    truth = messy_files.read_truth(english)
+    keys = {row["key"] for row in load_rows("golden", english.exam)}
+    planted = {entry["golden"] for entry in truth.values() if "golden" in entry}
+    assert planted and planted <= keys
+    rows = messy_files.readable_rows(english)
+    assert 900 < len(rows) < len(truth)
+    assert all(row["truth"] == truth[row["line"]] for row in rows)
