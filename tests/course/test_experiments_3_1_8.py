@@ -178,7 +178,7 @@ def test_facts_and_form_are_told_apart():
     result = methods_of(wrong=wrong, missing=missing, unwanted=0.1, forgotten=0.2)
     assert "one of *facts*: fewer" in lines.sorts_line(result, "SimPO", "SFT on chosen")
     assert "one of *form*: more" in lines.sorts_line(result, "ORPO", "DPO")
-    assert "Neither" in lines.sorts_line(result, "DPO", "SFT on chosen")
+    assert "neither facts" in lines.sorts_line(result, "DPO", "SFT on chosen")
     line = lines.form_line(result, {"start_missing": 0.2, "start_unwanted": 0.2})
     assert "SFT on chosen 0.201 (-50%)" in line and "SimPO hardly does" in line
     line = lines.left_of_start_line(result, {"start_forgotten": 0.3})

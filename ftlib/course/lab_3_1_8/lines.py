@@ -156,14 +156,18 @@ def sorts_line(result: Result, first: str, second: str) -> str:
     if not (result.has(first) and result.has(second)):
         return not_run(result, first, second)
     listed = []
+    any_shown = False
     for sort, text in SORTS.items():
         gap = paired_difference(result.means(first, sort), result.means(second, sort))
         listed.append(f"{text} {gap}")
+        any_shown = any_shown or gap.excludes(0)
     facts = result.means(first, "wrong").mean() - result.means(second, "wrong").mean()
     form = _form(result, first) - _form(result, second)
     line = f"{place(result)}{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
     if max(abs(facts), abs(form)) < SMALL:
-        return f"{line} Neither facts nor form differ by much."
+        return f"{line} By the means neither facts nor form differ by much."
+    if not any_shown:
+        return f"{line} No sort by itself is told apart."
     if abs(facts) > abs(form):
         words = "fewer" if facts < 0 else "more"
         return f"{line} The difference is mostly one of *facts*: {words} of them are wrong."
