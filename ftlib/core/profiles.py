@@ -85,6 +85,9 @@ class Preference:
     batch: int = 8
     steps: int = 48
     short_steps: int = 20  # of a run with few thumbs
+    # On all thumbs, of the policy that lab 9 looks at before its experiments: as many as in these,
+    # or fewer where a step takes seconds.
+    drift_steps: int = 20
     lr: float = 8e-4
     orpo_steps: int = 50
     orpo_lr: float = 2e-3
@@ -247,6 +250,7 @@ PROFILES = {
             batch=4,
             steps=24,
             short_steps=12,
+            drift_steps=6,
             lr=2e-4,
             orpo_steps=24,
             orpo_lr=5e-4,
@@ -311,6 +315,7 @@ PROFILES = {
             batch=16,
             steps=100,
             short_steps=60,
+            drift_steps=60,
             lr=2e-5,
             orpo_steps=150,
             orpo_lr=1e-4,
@@ -386,6 +391,7 @@ PROFILES = {
             batch=16,
             steps=150,
             short_steps=80,
+            drift_steps=80,
             lr=1e-5,
             orpo_steps=150,
             orpo_lr=1e-4,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,18 @@ from ftlib.adapters.lora import disable_adapter
 from ftlib.batches.collate import KTOCollator
 from ftlib.batches.preference import encode_binary, mismatch
 from ftlib.core.modes import evaluation_mode
+from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_9.binary_loss import binary_loss
 from ftlib.training.preference_trainer import kto_logps
+
+
+NO_GRADIENT = "none: it is 0"  # so far out on the flat end that its slope rounds to 0
+
+
+def drifting(profile: Profile) -> Profile:
+    """The profile with which `trials.drifted` makes the policy that the notebook looks at."""
+    steps = profile.preference.drift_steps
+    return replace(profile, preference=replace(profile.preference, short_steps=steps))
 
 
 def kto_batch(tokenizer, rows: list[dict], max_length: int) -> dict[str, Tensor]:
@@ -74,7 +86,9 @@ def compared(gradients: Mapping[str, Tensor], with_name: str) -> dict[str, tuple
     for name, gradient_of_name in gradients.items():
         other = gradient_of_name.double()
         length = (other.norm() / right.norm()).item()
-        cosine = torch.dot(other / other.norm(), right / right.norm()).item()
+        cosine = math.nan  # of a gradient that has rounded to 0
+        if other.norm() > 0 and right.norm() > 0:
+            cosine = torch.dot(other / other.norm(), right / right.norm()).item()
         found[name] = (length, cosine)
     return found
 
@@ -117,7 +131,7 @@ def gradients_table(
                 row = rows.setdefault(name, {"batch": batch_name, "right z0 (nats)": f"{z0:.1f}"})
                 row["z0 taken"] = name
                 row[f"length ÷ right, β = {beta:g}"] = f"{length:.2f}"
-                row[f"cosine, β = {beta:g}"] = f"{cosine:.3f}"
+                row[f"cosine, β = {beta:g}"] = f"{cosine:.3f}" if length else NO_GRADIENT
         del rows["right"]
         table.extend(rows.values())
     return table
