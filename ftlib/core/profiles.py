@@ -85,9 +85,6 @@ class Preference:
     batch: int = 8
     steps: int = 48
     short_steps: int = 20  # of a run with few thumbs
-    # On all thumbs, of the policy that lab 9 looks at before its experiments: as many as in these,
-    # or fewer where a step takes seconds.
-    drift_steps: int = 20
     lr: float = 8e-4
     orpo_steps: int = 50
     orpo_lr: float = 2e-3
@@ -137,6 +134,9 @@ class Profile:
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
+    # Of the policy that lab 9 looks at before its experiments: as `preference.short_steps`, or fewer
+    # where a step takes seconds.
+    drift_steps: int = 20
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
     # drops.
@@ -218,6 +218,7 @@ PROFILES = {
         run_gb=4.0,
         runs_unrecorded=False,
         most_live_arms=1,
+        drift_steps=6,
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,
@@ -250,7 +251,6 @@ PROFILES = {
             batch=4,
             steps=24,
             short_steps=12,
-            drift_steps=6,
             lr=2e-4,
             orpo_steps=24,
             orpo_lr=5e-4,
@@ -279,6 +279,7 @@ PROFILES = {
         eval_examples=100,
         download_gb=1.5,
         full_finetuning=True,
+        drift_steps=60,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
         study=Study(
             "Qwen/Qwen3-0.6B",
@@ -315,7 +316,6 @@ PROFILES = {
             batch=16,
             steps=100,
             short_steps=60,
-            drift_steps=60,
             lr=2e-5,
             orpo_steps=150,
             orpo_lr=1e-4,
@@ -342,6 +342,7 @@ PROFILES = {
         eval_examples=100,
         download_gb=16.1,
         full_finetuning=False,
+        drift_steps=80,
         gradient_checkpointing=True,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=(
@@ -391,7 +392,6 @@ PROFILES = {
             batch=16,
             steps=150,
             short_steps=80,
-            drift_steps=80,
             lr=1e-5,
             orpo_steps=150,
             orpo_lr=1e-4,

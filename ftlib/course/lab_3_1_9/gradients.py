@@ -17,14 +17,13 @@ from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_9.binary_loss import binary_loss
 from ftlib.training.preference_trainer import kto_logps
 
-
 NO_GRADIENT = "none: it is 0"  # so far out on the flat end that its slope rounds to 0
 
 
 def drifting(profile: Profile) -> Profile:
     """The profile with which `trials.drifted` makes the policy that the notebook looks at."""
-    steps = profile.preference.drift_steps
-    return replace(profile, preference=replace(profile.preference, short_steps=steps))
+    shorter = replace(profile.preference, short_steps=profile.drift_steps)
+    return replace(profile, preference=shorter)
 
 
 def kto_batch(tokenizer, rows: list[dict], max_length: int) -> dict[str, Tensor]:
