@@ -134,8 +134,8 @@ class Profile:
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
-    # Of the policy that lab 9 looks at before its experiments: as `preference.short_steps`, or fewer
-    # where a step takes seconds.
+    # Of the policy that lab 9 looks at before its experiments: as many as `preference.short_steps`,
+    # or fewer where a step takes seconds.
     drift_steps: int = 20
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing

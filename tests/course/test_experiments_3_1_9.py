@@ -229,6 +229,14 @@ def test_gradients_are_compared_by_length_and_direction():
     assert found["across"] == pytest.approx((1.0, 0.0), abs=1e-6)
     tiny = {"right": torch.tensor([3e-7, 4e-7]), "same": torch.tensor([6e-7, 8e-7])}
     assert gradients.compared(tiny, "right")["same"] == pytest.approx((2.0, 1.0), rel=1e-6)
+    rounded = {"right": right, "flat": torch.zeros(2)}
+    length, cosine = gradients.compared(rounded, "right")["flat"]
+    assert length == 0 and np.isnan(cosine)
+
+
+def test_the_policy_that_the_notebook_looks_at_may_have_drifted_for_fewer_steps():
+    assert gradients.drifting(TINY) == TINY  # so that both are the same cached model
+    assert gradients.drifting(POCKET).preference.short_steps < POCKET.preference.short_steps
 
 
 def test_rows_are_parted_by_the_length_of_their_answers():
