@@ -151,6 +151,9 @@ class Profile:
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
+    # Of the policy that lab 9 looks at before its experiments: as many as `preference.short_steps`,
+    # or fewer where a step takes seconds.
+    drift_steps: int = 20
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
     timed_turns: int = 5  # in which ways of training take turns, a step each, to be timed
     timed_rows: int = 64  # at most, of such a step
@@ -246,6 +249,7 @@ PROFILES = {
         live_rows=12,
         curvature_rows=1,
         curvature_draws=(2, 4),
+        drift_steps=6,
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,
@@ -317,6 +321,7 @@ PROFILES = {
         eval_examples=100,
         download_gb=1.5,
         full_finetuning=True,
+        drift_steps=60,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
         study=Study(
             "Qwen/Qwen3-0.6B",
@@ -382,6 +387,7 @@ PROFILES = {
         eval_examples=100,
         download_gb=16.1,
         full_finetuning=False,
+        drift_steps=80,
         gradient_checkpointing=True,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=(

@@ -11,6 +11,7 @@ from typing import Any
 AT_MOST: dict[str, Any] = {
     "steps": 8,
     "short_steps": 6,
+    "drift_steps": 6,
     "orpo_steps": 8,
     "imitation_steps": 8,
     "demo_rows": 4,

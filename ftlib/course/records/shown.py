@@ -1,10 +1,14 @@
-"""Words for a result that a profile shows and has not made (`Result.shown_in`): whose runs it has,
-and how many.
+"""Results of another profile than the session's (`Result.shown_in`): whose runs they are, how many,
+and tiny's runs of the arms that a profile's record leaves out.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ftlib.core.profiles import get_profile
 from ftlib.course.records.live import Result
+from ftlib.course.records.store import read_record
 
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 10: "ten", 20: "twenty"}
 
@@ -19,3 +23,26 @@ def seeds_of(result: Result) -> str:
     count = len(result.seeds)
     noun = "seed" if count == 1 else "seeds"
     return f"{COUNTS.get(count, count)} {noun}"
+
+
+def with_arms(result: Result, *arms: str) -> Result:
+    """The result itself if it has all of these arms; else tiny's recorded runs, shown in the
+    result's profile, where tiny has recorded the arms. `shown_in` says which of the two it is.
+    """
+    tiny = get_profile("tiny")
+    if all(result.has(arm) for arm in arms) or result.profile == tiny:
+        return result
+    record = read_record(result.record.lab, result.experiment.name, tiny)
+    there = replace(
+        result,
+        profile=tiny,
+        record=record,
+        live={},
+        is_recorded=True,
+        why="",
+        shown_in=result.shown_in or result.profile.name,
+    )
+    return there if all(there.has(arm) for arm in arms) else result
+
+
+place = whose
