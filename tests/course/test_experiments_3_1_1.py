@@ -17,6 +17,7 @@ from ftlib.course.lab_3_1_1.map_explorer import RankMap
 from ftlib.course.lab_3_1_1.schematic import draw_lora
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 from ftlib.course.records.store import Entry, Record, read_record
 
 TINY = get_profile("tiny")
@@ -221,7 +222,7 @@ def test_a_sweep_leaves_out_methods_without_runs_and_tinys_has_all():
     assert shown.with_all(result, ("LoRA",)) is result
     other = shown.with_all(result, ("LoRA", "PiSSA"))
     assert other.profile.name == "tiny" and other.shown_in == "pocket"
-    assert sweeps.rates_of(other, "PiSSA") and shown.place(other).startswith("In tiny")
+    assert sweeps.rates_of(other, "PiSSA") and whose(other).startswith("In tiny")
 
 
 def test_settings_and_base_are_the_notebooks_own_where_runs_are_of_another_profile():

@@ -26,6 +26,7 @@ from ftlib.course.records.experiment import (
 )
 from ftlib.course.records.kit import rows_of
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import alongside, whose
 from ftlib.course.records.store import Entry, Record
 from ftlib.export.go_template import WORLD, render_go
 
@@ -268,12 +269,12 @@ def test_tinys_runs_stand_beside_tinys_files(tmp_path):
     experiment = find_experiment("3.1.10", "files")
     mine = {"F16": tmp_path / "mine.gguf"}
     own = Result(experiment, TINY, Record("3.1.10", "files", "tiny"), {}, True, "", 0.0)
-    assert shown.files_of(own, mine, tmp_path) == mine and shown.place(own) == ""
+    assert shown.files_of(own, mine, tmp_path) == mine and whose(own) == ""
     tinys = dataclasses.replace(own, shown_in="pocket")
     files = shown.files_of(tinys, mine, tmp_path)
     assert set(files) == {"F16", *TINY.export.quantizations}
     assert all(file.parent == tmp_path / "tiny" and file.is_file() for file in files.values())
     assert shown.with_super_blocks(files, tmp_path) == files
-    assert shown.of_profile_of(own, own) is own
+    assert alongside(own, own) is own
     pocket = dataclasses.replace(own, profile=get_profile("pocket"))
-    assert shown.of_profile_of(pocket, tinys).profile.name == "tiny"
+    assert alongside(pocket, tinys).profile.name == "tiny"

@@ -333,7 +333,7 @@ def test_a_profile_with_fewer_arms_tells_of_those_and_tiny_s_are_named():
     assert "KTO, loose" not in sweeps.distance_line(judged, [*own, experiments.LOOSE])
     (row, *_) = sweeps.answers_table(judged, [*own, experiments.LOOSE])
     assert set(row) == {"run", "win rate", "words", "KL (nats)"}  # replies have no manners
-    assert shown.with_arms(judged, *own) is judged and shown.place(judged) == ""
+    assert shown.with_arms(judged, *own) is judged and shown.whose(judged) == ""
     worst = experiments.noise_arm("KTO", 0.4)
     there = shown.with_arms(judged, worst)
     assert there.profile == TINY and there.has(worst) and there.shown_in == "pocket"

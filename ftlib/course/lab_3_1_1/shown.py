@@ -50,11 +50,6 @@ def with_all(result: Result, methods: Sequence[str]) -> Result:
     return dataclasses.replace(tiny, shown_in=result.profile.name)
 
 
-def place(result: Result) -> str:
-    """What begins a line on runs of another profile; empty for the notebook's own."""
-    return "In tiny, a model of 4M parameters: " if result.shown_in else ""
-
-
 def settings_here(result: Result, profile: Profile) -> dict[str, Any]:
     """Rank, alpha and rate for LoRA in this notebook: those that the experiment has chosen, or the
     profile's own where the experiment shows another profile's runs.

@@ -4,7 +4,6 @@ profile's files and its other results; and which layers of a deep model it looks
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from ftlib.core.profiles import Profile, get_profile
 from ftlib.course.lab_3_1_10.files import export_f16
-from ftlib.course.records.live import Result, open_experiments
+from ftlib.course.records.live import Result
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import quantize_gguf
 
@@ -37,19 +36,6 @@ def _files(profile: Profile, folder: Path) -> dict[str, Path]:
     for kind in profile.export.quantizations:
         files[kind] = quantize_gguf(f16, folder / f"{kind}.gguf", kind).path
     return files
-
-
-def of_profile_of(result: Result, other: Result) -> Result:
-    """The result of `result`'s experiment in the profile whose runs `other` shows."""
-    if result.profile.name == other.profile.name:
-        return result
-    found = open_experiments("3.1.10", other.profile).show(result.experiment.name)
-    return dataclasses.replace(found, shown_in=other.shown_in)
-
-
-def place(result: Result) -> str:
-    """What begins a line on runs of another profile; empty for the notebook's own."""
-    return "In tiny, a model of 4M parameters: " if result.shown_in else ""
 
 
 def some_of(layers: Mapping[str, Any]) -> dict[str, Any]:

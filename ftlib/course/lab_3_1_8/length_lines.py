@@ -9,7 +9,7 @@ from ftlib.course.lab_3_1_8.length import weights_of
 from ftlib.course.lab_3_1_8.lines import not_run
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.live import Result
-from ftlib.course.records.shown import place
+from ftlib.course.records.shown import whose
 
 ARMS = ("means", "sums", "sums, small β")
 
@@ -58,7 +58,7 @@ def weights_line(result: Result) -> str:
             f"with {arm} {longer:.3g} where the chosen answer is the longer one and {shorter:.3g} "
             f"where it is the shorter (r of weight and length {result.interval(arm, 'weight')})"
         )
-    return f"{place(result)}Mean weight of a pair before training: {'; '.join(texts)}."
+    return f"{whose(result)}Mean weight of a pair before training: {'; '.join(texts)}."
 
 
 # --- what the answers became ----------------------------------------------------------------------
@@ -74,7 +74,7 @@ def ratios_line(result: Result) -> str:
         words[arm] = float(result.means(arm, "words").mean())
     by_weight = sorted(ARMS, key=ratios.__getitem__)
     listed = "; ".join(f"{arm} {ratios[arm]:.2g} and {words[arm]:.3g} words" for arm in by_weight)
-    line = f"{place(result)}Weight where the chosen answer is longer over where it is shorter: "
+    line = f"{whose(result)}Weight where the chosen answer is longer over where it is shorter: "
     line += f"{listed}."
     by_words = sorted(ARMS, key=words.__getitem__)
     if by_weight != by_words:
@@ -102,7 +102,7 @@ def excess_line(result: Result) -> str:
     shown = "more" if faults.low > 0 else "fewer" if faults.high < 0 else ""
     by_faults = f"{shown} than with means" if shown else "no difference to means is shown"
     return (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"Words over means: sums {whole.mean:+.3g}, sums with a small β {left.mean:+.3g}, "
         f"{share:.0%} of it; the rest went with the scale. Faults of sums with a small β over "
         f"means: {faults}, {by_faults}."
@@ -149,7 +149,7 @@ def loops_line(result: Result) -> str:
     of_means = float(result.means(means, "faults").mean())
     unwanted = float(result.means(sums, "unwanted").mean())
     line = (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"With sums {repeating} of {count} recorded answers say a sentence twice, and {cut} run "
         f"into the cap on tokens. They have {faults:.2f} faults, {unwanted:.2f} of them breaks of "
         f"form; with means there are {of_means:.2f}."
@@ -174,7 +174,7 @@ def by_length_line(result: Result) -> str:
             f"the start) and {shorter} of those whose chosen answer is shorter ({shorter_before}); "
             f"{idle} of the pairs began with a weight below 1%"
         )
-    lead = f"{place(result)}Ranked right after training, by each arm's own score"
+    lead = f"{whose(result)}Ranked right after training, by each arm's own score"
     return f"{lead}: {'. And '.join(texts)}."
 
 

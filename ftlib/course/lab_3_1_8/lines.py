@@ -19,7 +19,7 @@ from ftlib.course.lab_3_1_8.readings import (
 )
 from ftlib.course.lab_3_1_8.runs import IMITATED
 from ftlib.course.records.live import Result
-from ftlib.course.records.shown import place, with_arms
+from ftlib.course.records.shown import whose, with_arms
 from ftlib.course.reports import report_faults
 
 SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
@@ -91,7 +91,7 @@ def both_rates_line(result: Result, metric: str) -> str:
         texts.append(
             f"at rate {rate:.2g} {of_simpo.mean():.3g} and {of_dpo.mean():.3g}, difference {gap}"
         )
-    label = f"{place(result)}{result.experiment.metric(metric).label}"
+    label = f"{whose(result)}{result.experiment.metric(metric).label}"
     line = f"{label}, SimPO and DPO: {'; '.join(texts)}. {ALONE}"
     if len(signs) > 1:
         line += " The two differences have opposite signs: their mean describes neither rate."
@@ -163,7 +163,7 @@ def sorts_line(result: Result, first: str, second: str) -> str:
         any_shown = any_shown or gap.excludes(0)
     facts = result.means(first, "wrong").mean() - result.means(second, "wrong").mean()
     form = _form(result, first) - _form(result, second)
-    line = f"{place(result)}{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
+    line = f"{whose(result)}{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
     if max(abs(facts), abs(form)) < SMALL:
         return f"{line} By the means neither facts nor form differ by much."
     if not any_shown:
@@ -198,7 +198,7 @@ def form_line(result: Result, before: Mapping[str, Any]) -> str:
             changes[arm] = form / start - 1
             texts.append(f"{arm} {form:.3g} ({changes[arm]:+.0%})")
     line = (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"Faults of form an answer, left out and breaks of form together: {start:.3g} at the SFT "
         f"start; {'; '.join(texts)}. A broken sentence may count twice: its fact is left out, and "
         "it breaks the form."
@@ -218,7 +218,7 @@ def recipes_line(result: Result) -> str:
     if result.has(BASE_SFT):
         alone = f"; SFT from the base {result.interval(BASE_SFT, 'forgotten')}"
     return (
-        f"{place(result)}Forgotten in all, SFT included: ORPO {orpo} nats a token, SFT and SimPO "
+        f"{whose(result)}Forgotten in all, SFT included: ORPO {orpo} nats a token, SFT and SimPO "
         f"after it {simpo}{alone}. {_recipes_compared(result)}"
     )
 
@@ -267,7 +267,7 @@ def predictions_line(result: Result) -> str:
     gap = paired_difference(of_simpo, of_dpo)
     most = max(0.0, -gap.low) / of_dpo.mean()
     line = (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"Of {len(PREDICTED)} predictions {len(found)} were found. At each seed the two losses "
         f"have the same random labels, and their faults go together over seeds (r = {r:.2f}), so "
         "that most of this noise cancels in their difference: the predicted fall of SimPO's faults "

@@ -18,7 +18,7 @@ from ftlib.course.lab_3_1_8.lines import not_run
 from ftlib.course.lab_3_1_8.readings import DPO_AT_SIMPO
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result, open_experiments
-from ftlib.course.records.shown import place, with_arms
+from ftlib.course.records.shown import whose, with_arms
 
 SETTING = {"DPO": "beta", "ORPO": "lam"}  # what a loss has besides its rate
 NAMES = {"beta": "β", "lam": "λ"}
@@ -49,7 +49,7 @@ def rates_line(result: Result) -> str:
             f"{name}: {faults[lowest]:.2f} faults at {places[lowest]:.2g}, {wide} of "
             f"{len(places)} rates within a quarter of it{edge}"
         )
-    return f"{place(result)}{'; '.join(texts)}. Seeds a rate: {len(result.seeds)}."
+    return f"{whose(result)}{'; '.join(texts)}. Seeds a rate: {len(result.seeds)}."
 
 
 def in_profile_of(result: Result, other: Result) -> Result:
@@ -124,7 +124,7 @@ def settings_line(rates: Result, more: Result) -> str:
     pairs = simpo_places(rates, more)
     best_pair = min(pairs, key=pairs.__getitem__)
     texts.append(f"SimPO: best at β, γ/β = {best_pair}{_rest(pairs)}")
-    return f"{place(more)}{'; '.join(texts)}."
+    return f"{whose(more)}{'; '.join(texts)}."
 
 
 def _rest(places: dict[str, float]) -> str:
@@ -170,7 +170,7 @@ def rate_line(result: Result) -> str:
     chosen = result.interval("DPO", "faults")
     other = result.interval(DPO_AT_SIMPO, "faults")
     said = (
-        f"{place(result)}DPO makes {chosen} faults at the rate chosen for it, and {other} at "
+        f"{whose(result)}DPO makes {chosen} faults at the rate chosen for it, and {other} at "
         "SimPO's."
     )
     if other.mean < chosen.mean:

@@ -16,7 +16,7 @@ from ftlib.course.lab_3_1_9.measures import asked_rows, first_answers
 from ftlib.course.lab_3_1_9.reference_points import RIGHT
 from ftlib.course.lab_3_1_9.sweeps import NOT_MEASURED, answers_table, has_manners
 from ftlib.course.records.live import Result
-from ftlib.course.records.shown import place
+from ftlib.course.records.shown import whose
 from ftlib.course.world import facts_right, judge_style
 
 DRIFTED = "drifted, before KTO"
@@ -64,7 +64,7 @@ def kinds_line(result: Result) -> str:
             f"is {beta * z0.mean():.1f}"
         )
     return (
-        f"{place(result)}Far, before the first step: {'; '.join(texts)}. The two kinds are parted "
+        f"{whose(result)}Far, before the first step: {'; '.join(texts)}. The two kinds are parted "
         "where the lengths of a run's batches have their widest gap."
     )
 
@@ -160,7 +160,7 @@ def room_line(result: Result, most: float | None) -> str:
     wins = [result.means(arm, "wins").mean() for arm in result.arms]
     room = most - max(wins)
     text = (
-        f"{place(result)}Answers that are all polite and right would win {most:.0%} and no more, "
+        f"{whose(result)}Answers that are all polite and right would win {most:.0%} and no more, "
         f"since {2 * (1 - most):.0%} of the start's own are polite and right, which are ties then. "
         f"The arms end between {min(wins):.0%} and {max(wins):.0%}: {100 * room:.0f} points of room"
         " above the best."
@@ -182,7 +182,7 @@ def closing_line(usual: Result, far: Result) -> str:
         return "Too few seeds ran for a conclusion on how a wrong z0 is found."
     same = usual.means(LOOSE, "z0_at_0").mean()
     said = " ".join((_near_text(near, same), _far_text(wins), _pulls_text(pulls), LESSON))
-    return f"{place(far)}{said[0].lower() + said[1:]}" if far.shown_in else said
+    return f"{whose(far)}{said[0].lower() + said[1:]}" if far.shown_in else said
 
 
 LESSON = (

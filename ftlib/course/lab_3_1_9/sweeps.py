@@ -25,7 +25,7 @@ from ftlib.course.lab_3_1_9.measures import asked_rows, first_answers, start_mea
 from ftlib.course.lab_3_1_9.reference_points import AS_GOOD_AS_ZERO
 from ftlib.course.lab_3_1_9.trials import HALF_PULL
 from ftlib.course.records.live import Result
-from ftlib.course.records.shown import place
+from ftlib.course.records.shown import whose
 from ftlib.course.world import describe_answers
 
 NOT_MEASURED = "not measured here"
@@ -52,7 +52,7 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
         if _places(result, arms):
             texts.append(f"{name}: {_rate_text(result, arms)}")
     line = (
-        f"{place(result)}Best rates. {'; '.join(texts)}. With {seeds_text(result)} a point and few "
+        f"{whose(result)}Best rates. {'; '.join(texts)}. With {seeds_text(result)} a point and few "
         f"questions two neighbouring rates are hardly told apart here, so the lowest rate is taken "
         f"whose gain over one half is within {TIE:.0%} of the best, by this one rule for all. "
         f"That two tie here does not say that they tie on other questions."
@@ -159,7 +159,7 @@ def losses_line(result: Result) -> str:
     lost = losses_to_noise(result)
     by_method = ", ".join(f"{name} {interval_text(100 * loss)}" for name, loss in lost.items())
     return (
-        f"{place(result)}Points of win rate lost from {NOISE[0]:.0%} to {NOISE[-1]:.0%} wrong, "
+        f"{whose(result)}Points of win rate lost from {NOISE[0]:.0%} to {NOISE[-1]:.0%} wrong, "
         f"mean with 95% interval: {by_method}."
     )
 
@@ -186,7 +186,7 @@ def paired_line(result: Result, first: str, second: str) -> str:
         unit = " points" if scale == 100 else ""
         texts.append(f"{name} {interval_text(apart, '+.1f')}{unit}")
     return (
-        f"{place(result)}{first} − {second}, paired by seed, each with its own 95% interval: "
+        f"{whose(result)}{first} − {second}, paired by seed, each with its own 95% interval: "
         f"{', '.join(texts)}."
     )
 
@@ -199,7 +199,7 @@ def uneven_rates_line(result: Result) -> str:
     listed_rates = ", ".join(f"{name}: {rate:.2g}" for name, rate in rates.items())
     own = rates.pop(SFT_ON_UPS)
     times = sorted({round(own / rate, 3) for rate in rates.values()})
-    line = f"{place(result)}Rates taken: {listed_rates}."
+    line = f"{whose(result)}Rates taken: {listed_rates}."
     if times == [1.0]:
         return f"{line} So all run at one rate."
     factors = " and ".join(f"{factor:g}" for factor in times)
@@ -210,7 +210,7 @@ def share_up_line(result: Result) -> str:
     """The share of the pull that is on thumbs up, and what it is a share of."""
     names = [name for name in UNEVEN if name != SFT_ON_UPS]
     return (
-        f"{place(result)}Pull on the thumbs up (weight times slope) as a share of the pull on all "
+        f"{whose(result)}Pull on the thumbs up (weight times slope) as a share of the pull on all "
         f"rows of the step, mean over steps: {listed(result, 'share_up', names, '.0%')}. A step "
         f"that has no thumb up counts as 0: there is one a step on average, not in each."
     )
@@ -229,13 +229,13 @@ def distance_line(result: Result, arms: Sequence[str]) -> str:
     with their rates.
     """
     distances = listed(result, "kl", arms, ".1f")
-    return f"{place(result)}KL from the reference, nats an answer: {distances}."
+    return f"{whose(result)}KL from the reference, nats an answer: {distances}."
 
 
 def at_zero_line(result: Result, arms: Sequence[str]) -> str:
     """In how many steps the right z0 is no other than z0 = 0."""
     return (
-        f"{place(result)}Share of the steps in which z0 is at most {AS_GOOD_AS_ZERO:g} nats: "
+        f"{whose(result)}Share of the steps in which z0 is at most {AS_GOOD_AS_ZERO:g} nats: "
         f"{listed(result, 'z0_at_0', arms, '.0%')}."
     )
 
@@ -244,7 +244,7 @@ def wrong_side_line(result: Result, arms: Sequence[str]) -> str:
     """How many rows KTO pulls at half as hard as at z0, or less, because they look hopeless."""
     shares = listed(result, "wrong_side", arms, ".1%")
     return (
-        f"{place(result)}Share of the rows in the last third of the steps that are more than "
+        f"{whose(result)}Share of the rows in the last third of the steps that are more than "
         f"{HALF_PULL:.0f} nats on the wrong side of z0: {shares}."
     )
 
