@@ -146,6 +146,7 @@ class Profile:
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
+    cell_seconds: int = 300  # that a cell may take where all of a lab is executed
     first_steps: int = 0  # of the run that lab 4 trains live; 0: a quarter of short_steps
     base_texts: int = 100  # at most, of the base's own domain, that forgetting is measured on
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
@@ -239,6 +240,7 @@ PROFILES = {
         download_gb=0.0,
         full_finetuning=True,
         first_steps=14,
+        cell_seconds=1200,
         base_texts=24,
         run_gb=4.0,
         runs_unrecorded=False,
@@ -320,6 +322,7 @@ PROFILES = {
         max_new_tokens=96,
         eval_examples=100,
         download_gb=1.5,
+        cell_seconds=3600,
         full_finetuning=True,
         drift_steps=60,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
@@ -386,6 +389,7 @@ PROFILES = {
         max_new_tokens=96,
         eval_examples=100,
         download_gb=16.1,
+        cell_seconds=86_400,
         full_finetuning=False,
         drift_steps=80,
         gradient_checkpointing=True,
