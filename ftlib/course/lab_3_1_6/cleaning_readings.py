@@ -28,9 +28,9 @@ PIPELINE = (
             "the whole pipeline."
         ),
         none=(
-            "Ten seeds show no effect of cleaning. Either these defects cost little, since most "
-            "rows with one still have a right answer inside, or the loss on a hundred clean "
-            "questions is too coarse a measure of it."
+            "Ten seeds do not tell cleaned from raw. Either these defects cost little, since "
+            "most rows with one still have a right answer inside, or the loss on a hundred "
+            "clean questions is too coarse a measure of it."
         ),
         unit=NATS,
     ),
@@ -72,9 +72,10 @@ PIPELINE = (
             "says how much is due to which rows were left."
         ),
         none=(
-            "No effect of the whole pipeline over ten seeds. Fewer rows, read more often, and a "
-            "larger share of wrong answers among them, may weigh as much as what was taken out: "
-            "the comparison with a random drop of as many rows is the one that separates these."
+            "Ten seeds do not tell the whole pipeline from the raw file. Fewer rows, read "
+            "more often, and a larger share of wrong answers among them, may weigh as much as "
+            "what was taken out: the comparison with a random drop of as many rows is the one "
+            "that separates these."
         ),
         unit=NATS,
     ),
@@ -93,8 +94,9 @@ PIPELINE = (
             "since nothing else differs."
         ),
         none=(
-            "Against rows dropped by chance ten seeds show no difference, so nothing here says "
-            "that the rules choose well. With more rows a trial, or more dirt, they might."
+            "Ten seeds do not tell the pipeline from rows dropped by chance, so nothing here "
+            "says that the rules choose well. With more rows a trial, or more dirt, they "
+            "might."
         ),
         unit=NATS,
     ),
@@ -113,9 +115,9 @@ PIPELINE = (
             "how to give that person a short list."
         ),
         none=(
-            "Taking out the remaining wrong answers shows no effect over ten seeds. At this "
-            "amount of training, rows that contradict the others are partly outvoted; section 12 "
-            "gives them a larger share."
+            "Ten seeds do not tell the checked rows from the pipeline's. At this amount of "
+            "training, rows that contradict the others may be outvoted; section 12 gives them "
+            "a larger share."
         ),
         unit=NATS,
     ),
@@ -155,9 +157,9 @@ PIPELINE = (
             "rows mattered."
         ),
         none=(
-            "At the file's own share of defects ten seeds show no difference: three rows of four "
-            "are clean, and they outvote the rest. Privacy, honest splits and an unseen exam are "
-            "then the reasons to clean, and a lower loss is not."
+            "At the file's own share of defects ten seeds do not tell the two apart: three "
+            "rows of four are clean, and may outvote the rest. Privacy, honest splits and an "
+            "unseen exam are then the reasons to clean, and a lower loss is not."
         ),
         unit=NATS,
     ),
@@ -176,8 +178,9 @@ PIPELINE = (
             "a dozen questions a seed is few, and some are harder than others."
         ),
         none=(
-            "A copy read about once shows no effect on the dozen questions it concerns. Section 6 "
-            "puts the exam in more often, and measures it on all questions."
+            "Over the dozen questions it concerns, a copy read about once is not told apart "
+            "from none. Section 6 puts the exam in more often, and measures it on all "
+            "questions."
         ),
         unit=SHARE,
     ),

@@ -26,9 +26,9 @@ QUALITY = (
             "explain but by chance; look at the loss, and at more seeds."
         ),
         none=(
-            "Over so few steps ten seeds show no difference in accuracy: what is learnt first, "
-            "the form of an answer, wrong rows teach as well. Look at the loss and at longer "
-            "training."
+            "Over so few steps these seeds do not tell the two apart by accuracy: what is "
+            "learnt first, the form of an answer, wrong rows may teach as well. Look at the "
+            "loss and at longer training."
         ),
         unit=SHARE,
     ),
@@ -46,8 +46,8 @@ QUALITY = (
             "look for a mistake before you look for a reason."
         ),
         none=(
-            "With the same questions in the same order, wrong answers cost nothing that ten seeds "
-            "show in so few steps."
+            "With the same questions in the same order, wrong answers cost nothing that these "
+            "seeds show in so few steps."
         ),
         unit=SHARE,
     ),
@@ -65,8 +65,9 @@ QUALITY = (
             "look for a mistake before you look for a reason."
         ),
         none=(
-            "With the same questions in the same order, 40% wrong answers cost nothing that ten "
-            "seeds show: they contradict each other, and the right ones outvote them."
+            "With the same questions in the same order, 40% wrong answers cost nothing that "
+            "these seeds show: they contradict each other, and the right ones may outvote "
+            "them."
         ),
         unit=SHARE,
     ),
@@ -76,8 +77,8 @@ QUALITY = (
         contrast=difference("accuracy", "small, long", "messy, long"),
         expected="above",
         above=(
-            "Now the large set was read whole, and few clean rows read four times are still "
-            "better. The large set holds more than twice as many right rows as the small one; its "
+            "Now the large set was read whole, and the few clean rows, read more than once, "
+            "are still better. The large set holds more right rows than the small one; its "
             "wrong ones cost more than those give."
         ),
         below=(
@@ -86,9 +87,9 @@ QUALITY = (
             "matter of task, base and steps."
         ),
         none=(
-            "Read whole, the large set does about as well: ten seeds show no difference. Its "
-            "errors contradict each other and the right rows outvote them. Earlier versions of "
-            "such comparisons, in which most of the large set was never read, could not see this."
+            "Read whole, the large set is not told apart from the small one; the interval "
+            "says to within how much. Its errors contradict each other, and its right rows "
+            "may outvote them."
         ),
         unit=SHARE,
     ),
@@ -107,8 +108,8 @@ QUALITY = (
             "above."
         ),
         none=(
-            "Every row read once, ten seeds show no difference, though the large set had four "
-            "times the steps. Its size about makes up for its errors, at four times the "
+            "Every row read once, these seeds do not tell the two apart, though the large set "
+            "had more steps. Its size may make up for its errors, at the price of more "
             "computing."
         ),
         unit=SHARE,
@@ -119,8 +120,8 @@ QUALITY = (
         contrast=difference("loss", "small, long", "messy, long"),
         expected="below",
         above=(
-            "By the loss the large set is better, whatever the accuracy says: few rows read four "
-            "times make a model too sure of itself."
+            "By the loss the large set is better, whatever the accuracy says: few rows read "
+            "more than once make a model too sure of itself."
         ),
         below=(
             "By the loss the clean set is far ahead. Part of that is not about being right: a "
@@ -128,8 +129,9 @@ QUALITY = (
             "where the likeliest answer is right. Accuracy leaves that part out."
         ),
         none=(
-            "By the loss ten seeds show no difference: doubt taught by wrong answers on one side "
-            "and overconfidence after four epochs on the other may cancel."
+            "By the loss these seeds do not tell the two apart: doubt taught by wrong answers "
+            "on one side and overconfidence after more than one epoch on the other may "
+            "cancel."
         ),
         unit=NATS,
     ),
@@ -148,8 +150,9 @@ QUALITY = (
             "then seems to harm less than meeting new ones."
         ),
         none=(
-            "At the same quality ten seeds do not tell the two apart by accuracy; the interval "
-            "says to within how much. So size alone does not explain the clean set's lead."
+            "At the same quality these seeds do not tell the two apart by accuracy; the "
+            "interval says to within how much. So size alone does not explain the clean set's "
+            "lead."
         ),
         unit=SHARE,
     ),
@@ -169,8 +172,8 @@ QUALITY = (
             "whether an answer is right. Read some answers."
         ),
         none=(
-            "Shuffled answers do as well: then all that these rows teach is form, and the base "
-            "knew the answers before."
+            "Shuffled answers are not told apart from right ones: what these rows teach may "
+            "be no more than form, or the base knew the answers before."
         ),
         unit=SHARE,
     ),
@@ -188,10 +191,10 @@ QUALITY = (
             "seeing a row again may fix what a first reading only began."
         ),
         none=(
-            "At equal steps four times the rows are not told apart from the same rows again by "
-            "accuracy. Muennighoff et al. (2023) find that a row may be read up to four times in "
-            "pretraining with little loss. The validation loss in the table is a finer measure: "
-            "see whether it favours new rows."
+            "At equal steps more rows are not told apart from the same rows again by "
+            "accuracy. Muennighoff et al. (2023) find that a row may be read up to four times "
+            "in pretraining with little loss. The validation loss in the table is a finer "
+            "measure: see whether it favours new rows."
         ),
         unit=SHARE,
     ),
@@ -209,8 +212,8 @@ QUALITY = (
             "early, by validation."
         ),
         none=(
-            "With the rows fixed, four times the steps show no effect: one reading was enough for "
-            "what these rows teach."
+            "With the rows fixed, more steps are not told apart from one epoch: a single "
+            "reading may have been enough for what these rows teach."
         ),
         unit=SHARE,
     ),

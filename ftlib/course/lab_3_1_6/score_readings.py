@@ -39,8 +39,8 @@ LEAKAGE = (
             "which facts were drawn."
         ),
         none=(
-            "Ten seeds show no inflation: the model did not keep the facts well enough to "
-            "recognise them in another wording. Train longer and it will."
+            "Ten seeds establish no inflation: the model may not have kept the facts well "
+            "enough to recognise them in another wording. Train longer and it will."
         ),
         unit=SHARE,
     ),
@@ -79,8 +79,9 @@ LEAKAGE = (
             "difference of this size is worth a look at which ones were drawn."
         ),
         none=(
-            "Dealt by fact, validation says what the honest number says: the model knows nothing "
-            "of facts that it has not read. This is a bad score and a true one."
+            "Dealt by fact, validation is not told apart from the honest number; the interval "
+            "says to within how much. No fact of validation was read in training, so it asks "
+            "what the honest number asks. This is a bad score and a true one."
         ),
         unit=SHARE,
     ),
@@ -97,9 +98,9 @@ LEAKAGE = (
             "Without copies validation falls below the honest number, which dealing cannot explain."
         ),
         none=(
-            "The control: dealt by row in the same way, but with nothing there twice, validation "
-            "is honest. So it is the copies across the border that inflate, and not dealing by "
-            "row."
+            "The control: dealt by row in the same way, but with nothing there twice, "
+            "validation is not told apart from the honest number. So it is the copies across "
+            "the border that inflate, and not dealing by row."
         ),
         unit=SHARE,
     ),
@@ -121,8 +122,9 @@ CONTAMINATION = (
             "if those were worth more, that can be, and memory did not make up for it."
         ),
         none=(
-            "The golden score shows no effect over ten seeds: three readings were not enough to "
-            "keep answers, or the score was near its top before."
+            "Ten seeds do not tell the golden score from the one without the exam: three "
+            "readings may not be enough to keep answers, or the score was near its top "
+            "before."
         ),
         unit=SHARE,
     ),
@@ -141,8 +143,8 @@ CONTAMINATION = (
             "each read more often."
         ),
         none=(
-            "Other questions in the same wordings show no effect, so wording explains little of "
-            "the rise above."
+            "Other questions in the same wordings are not told apart from none, so no part of "
+            "the rise above is shown to be the wording's."
         ),
         unit=SHARE,
     ),
@@ -162,8 +164,8 @@ CONTAMINATION = (
             "them, and chance did the rest."
         ),
         none=(
-            "Against the control ten seeds show no memory of the exam: what the copies taught, "
-            "other questions in the same wordings teach as well."
+            "Against the control ten seeds show no memory of the exam: what the copies "
+            "taught, other questions in the same wordings may teach as well."
         ),
         unit=SHARE,
     ),
@@ -202,10 +204,10 @@ CONTAMINATION = (
             "not of the filter."
         ),
         none=(
-            "No inflation is left: the copies are word for word, so the filter finds all of them. "
-            "It leaves fewer rows, which are then read more often, and the score may even be a "
-            "little lower. The record has ftlib's function; yours is in the live run. A paraphrase "
-            "would pass."
+            "Against no contamination no rise is shown any more: the copies are word for "
+            "word, so the filter finds all of them. It leaves fewer rows, which are then read "
+            "more often, and the score may even be a little lower. The record has ftlib's "
+            "function; a live run has yours. A paraphrase would pass."
         ),
         unit=SHARE,
     ),
