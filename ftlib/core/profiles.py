@@ -49,6 +49,15 @@ class OpenAnswers:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Labs 4 and 5: many short runs on the profile's own rows."""
+
+    steps: int = 40
+    batch: int = 8
+    rows: int = 10_000  # at most, on which a rate is chosen, and on which runs are compared
+
+
+@dataclass(frozen=True)
 class QLoRA:
     """Lab 5: a base in 4 bits, quantised on loading or stored so."""
 
@@ -90,6 +99,7 @@ class Preference:
     orpo_lr: float = 2e-3
     imitation_steps: int = 150  # of SFT on chosen answers, before or in place of preferences
     answer_tokens: int = 72  # that a held-out answer may have, in splits other than preferences
+    compared: int = 4  # answers a prompt that the start draws for a judge with a fault to compare
 
 
 @dataclass(frozen=True)
@@ -130,11 +140,18 @@ class Profile:
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
+    first_steps: int = 0  # of the run that lab 4 trains live; 0: a quarter of short_steps
     base_texts: int = 100  # at most, of the base's own domain, that forgetting is measured on
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
+    timed_turns: int = 5  # in which ways of training take turns, a step each, to be timed
+    timed_rows: int = 64  # at most, of such a step
+    demo_steps: int = 6  # at most, of a run in a cell that shows how something works
+    live_rows: int = 1000  # at most, whose loss a cell takes beside the recorded runs
+    curvature_rows: int = 2  # on which lab 3 takes second derivatives, in fp64
+    curvature_draws: tuple[int, int] = (6, 24)  # of a direction: for a value, for its spread
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing
     # drops.
     methods: tuple[str, ...] = (
@@ -148,6 +165,7 @@ class Profile:
     untrained_tokens: tuple[str, ...] = ("<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>")
     study: Study = Study()
     open: OpenAnswers = OpenAnswers()
+    comparison: Comparison = Comparison()
     qlora: QLoRA = QLoRA()
     preparation: Preparation = Preparation()
     preference: Preference = Preference()
@@ -211,10 +229,17 @@ PROFILES = {
         eval_examples=24,
         download_gb=0.0,
         full_finetuning=True,
+        first_steps=20,
         base_texts=24,
         run_gb=4.0,
         runs_unrecorded=False,
         most_live_arms=1,
+        timed_turns=3,
+        timed_rows=1,
+        demo_steps=2,
+        live_rows=12,
+        curvature_rows=1,
+        curvature_draws=(2, 4),
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,
@@ -236,7 +261,8 @@ PROFILES = {
             length=320,
             max_new_tokens=80,
         ),
-        qlora=QLoRA(POCKET, steps=24, batch=4, length=256, lr=1e-3),
+        comparison=Comparison(steps=24, batch=4, rows=40),
+        qlora=QLoRA(POCKET, steps=12, batch=4, length=256, lr=1e-3),
         preparation=Preparation("english", rows=400, sizes=(24, 48, 96), steps=24, batch=4),
         preference=Preference(
             "english",
@@ -252,6 +278,7 @@ PROFILES = {
             orpo_lr=5e-4,
             imitation_steps=36,
             answer_tokens=80,
+            compared=2,
         ),
         export=Export(prompts=12, quantizations=("Q8_0", "Q4_K_M", "Q3_K_M")),
     ),
@@ -296,6 +323,7 @@ PROFILES = {
             length=512,
             max_new_tokens=256,
         ),
+        comparison=Comparison(steps=37),
         qlora=QLoRA("Qwen/Qwen3-0.6B", gb=1.5, steps=100, batch=8, length=512, lr=2e-4),
         preparation=Preparation(
             "tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16
@@ -315,6 +343,7 @@ PROFILES = {
             orpo_steps=150,
             orpo_lr=1e-4,
             answer_tokens=256,
+            compared=1,
         ),
     ),
     "spark": Profile(
@@ -364,6 +393,7 @@ PROFILES = {
             length=1024,
             max_new_tokens=512,
         ),
+        comparison=Comparison(steps=50),
         qlora=QLoRA(
             "unsloth/Meta-Llama-3.1-70B-Instruct-bnb-4bit",
             gb=39.5,
@@ -390,6 +420,7 @@ PROFILES = {
             orpo_steps=150,
             orpo_lr=1e-4,
             answer_tokens=256,
+            compared=1,
         ),
     ),
 }

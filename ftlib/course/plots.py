@@ -15,6 +15,7 @@ LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 HATCHES = ["", "//", "..", "xx", "\\\\", "++", "oo"]
 GB = 1e9
+MOST_MARKS = 16  # about so many have their name on the axis of a course of memory
 MB = 1e6
 
 
@@ -283,7 +284,8 @@ def memory_course(courses: dict, title: str = "Memory through a step", ax=None) 
             turned = True
         mark = moment.rpartition(".")[2].split()[-1]
         marks.append(short.get(mark, mark))
-    axes.set_xticks(range(len(marks)), marks, fontsize=8)
+    every = max(1, len(marks) // MOST_MARKS)  # with many blocks their names would overlap
+    axes.set_xticks(range(0, len(marks), every), marks[::every], fontsize=8)
     return figure
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gguf import GGUFReader
 
+from ftlib.core.gguf import open_reader
 from ftlib.export.errors import ExportError
 
 
@@ -13,16 +14,9 @@ def open_gguf(path) -> GGUFReader:
     """The file's header, and its tensors if it has any: one may hold a vocabulary alone.
     ExportError for a missing, damaged or truncated file.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ExportError(f"{path} does not exist: export_gguf writes one")
-    try:
-        return GGUFReader(path)
-    except Exception as error:  # a damaged header raises whatever its bytes happen to mean
-        raise ExportError(
-            f"{path} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error}): "
-            "export it again"
-        ) from None
+    return open_reader(
+        Path(path).expanduser(), ExportError, "export_gguf writes one", "export it again"
+    )
 
 
 def read_gguf(path) -> GGUFReader:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ftlib.core.errors import LoadError
+from ftlib.core.gguf import open_reader
 
 ARCHITECTURE = "llama"
 TENSORS_A_BLOCK = (
@@ -46,7 +47,7 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
     """
     file = Path(file)
     folder = Path(folder)
-    reader = _open(file)
+    reader = open_reader(file, LoadError, "a GGUF file is needed", "download or copy it again")
     fields = {key: field.contents() for key, field in reader.fields.items()}
     if fields.get("general.architecture") != ARCHITECTURE:
         raise LoadError(
@@ -61,17 +62,6 @@ def convert_gguf(file: str | Path, folder: str | Path) -> None:
     tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
     _write_json(folder / "generation_config.json", {name: config[name] for name in tokens})
     tokenizer.save_pretrained(folder)
-
-
-def _open(file: Path) -> GGUFReader:
-    if not file.is_file():
-        raise LoadError(f"{file} does not exist: a GGUF file is needed")
-    try:
-        return GGUFReader(file)
-    except Exception as error:  # a damaged header raises whatever its bytes happen to mean
-        raise LoadError(
-            f"{file} is damaged or truncated, or no GGUF file ({type(error).__name__}: {error})"
-        ) from None
 
 
 def _write_json(path: Path, content: dict) -> None:

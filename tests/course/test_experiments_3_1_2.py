@@ -9,7 +9,7 @@ from torch import nn
 
 from ftlib.adapters.lora import add_lora, lora_layers
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_2 import experiments, layer, moves, readings, sweeps, trials
+from ftlib.course.lab_3_1_2 import experiments, layer, lines, moves, readings, sweeps, trials
 from ftlib.course.lab_3_1_2.plane import DoRAPlane, moved_row
 from ftlib.course.lab_3_1_2.schematic import draw_dora
 from ftlib.course.records.experiment import find_experiment
@@ -235,6 +235,36 @@ def test_what_neighbouring_rates_cost_and_who_is_below_whom():
     assert sweeps.twice_the_best(result, one_rate) is None
     assert "9 of 9" in sweeps.shared_rates_line(result, series, "DoRA", "LoRA")
     assert "0 of 9" in sweeps.shared_rates_line(result, series, "LoRA", "DoRA")
+
+
+def test_a_sweep_without_runs_or_with_few_is_read_as_far_as_it_goes():
+    """A profile may record three rates of two methods, and nothing of the others."""
+
+    def metrics(own):
+        return {"validation_loss": own["lr"], "training_loss": 0.0}
+
+    result = result_of("rates", metrics)
+    unknown = {1.0: "no such arm"}
+    series = {"DoRA": experiments.arms_of(TINY, "DoRA"), "new": unknown}
+    assert sweeps.width(result, unknown, 0.25) is None
+    assert sweeps.half_step_cost(result, unknown) is None
+    assert sweeps.neighbours_cost(result, unknown) is None
+    assert sweeps.twice_the_best(result, unknown) is None
+    assert sweeps.shared_rates_line(result, series, "DoRA", "new") == ""
+    assert "new" not in sweeps.sweep_line(result, series)
+
+
+def test_where_runs_take_minutes_the_first_look_chooses_the_rate():
+    pocket = get_profile("pocket")
+    for method in ("LoRA", "DoRA"):
+        assert experiments.best_rate(pocket, method) in experiments.arms_of(pocket, method)
+    assert find_experiment("3.1.2", "methods").live_arms(pocket) == ["DoRA"]
+
+
+def test_small_shares_and_large_perplexities_stay_readable():
+    assert [lines.share_text(x) for x in (0.0, 1e-8, 0.0031, 0.06)] == ["0%", "0%", "0.31%", "6%"]
+    assert [lines.fine(x) for x in (0.0172, 0.00004)] == ["1.7%", "0.004%"]
+    assert [lines.perplexity_text(x) for x in (1.664, 51012.03)] == ["1.66", "51,012"]
 
 
 def test_the_second_look_shares_its_rates_and_lies_inside_the_first():

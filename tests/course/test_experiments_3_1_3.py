@@ -311,6 +311,24 @@ def test_every_line_reads_its_record_and_says_so_where_there_is_none(recorded):
         assert all(("[" in line) == digits for line in said)
 
 
+def test_runs_of_two_profiles_are_never_subtracted_from_each_other(recorded):
+    """A profile may have its own runs at the best rate, of fewer alphas, and show tiny's others."""
+    pocket = get_profile("pocket")
+    record = Record("3.1.3", "noise", "pocket")
+    for (arm, seed), entry in recorded["noise"].record.entries.items():
+        if arm in ("no noise", "alpha 5"):
+            record.entries[arm, seed] = entry
+    noises = dataclasses.replace(recorded["noise"], profile=pocket, record=record)
+    asked = dataclasses.replace(recorded["answers"], shown_in="pocket")
+    assert "alpha 5 − no noise" in lines.best_rate_line(noises)
+    assert "is not measured there" in lines.rate_copies_line(asked, noises)
+    assert lines.penalty_line(noises, asked).startswith("In pocket, noise")
+    length = lines.length_line(asked, noises)
+    assert length.startswith("In tiny") and "In pocket, at the best rate" in length
+    assert "alpha 10" not in length
+    assert "the runs are tiny's" in lines.outcomes([noises, asked])
+
+
 def test_outcomes_count_every_claim_of_the_record(recorded):
     claims = sum(len(own.claims) for own in experiments.EXPERIMENTS)
     text = lines.outcomes(list(recorded.values()))

@@ -9,9 +9,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_5 import (
+    about_weights,
     bases,
     experiments,
     lines,
+    lines_bases,
+    lines_merging,
     nvfp4,
     outlier_block,
     outputs,
@@ -165,11 +168,11 @@ def test_a_small_update_is_lost_on_the_grid_and_kept_off_it():
 
 
 # --- lines over the record ------------------------------------------------------------------------
-def made_up(name: str, metrics, seeds: int = 10) -> Result:
+def made_up(name: str, metrics, seeds: int = 10, profile_name: str = "tiny") -> Result:
     """A result whose runs have the values of metrics(arm), and noise of 0.001."""
-    profile = get_profile("tiny")
+    profile = get_profile(profile_name)
     experiment = find_experiment("3.1.5", name)
-    record = Record("3.1.5", name, "tiny", experiment.title)
+    record = Record("3.1.5", name, profile_name, experiment.title)
     for place, (arm, settings) in enumerate(experiment.arms(profile).items()):
         for seed in range(seeds):
             noise = 1e-3 * np.random.default_rng([place, seed]).normal()
@@ -193,25 +196,51 @@ def opposite_costs(arm: str) -> dict[str, float]:
 def test_opposite_signs_are_said_although_they_cancel_in_the_mean():
     result = made_up("bases", opposite_costs)
     assert result.decisions()["fp4"].outcome == "none"
-    gaps = lines.by_rate(result, "fp4")
+    gaps = lines_bases.by_rate(result, "fp4")
     assert [gap.sign for gap in gaps] == [-1, 1, 0]
     assert [gap.place for gap in gaps] == ["0.00075", "0.0015", "0.003"]
-    assert lines.outcome(gaps) == "both"
-    assert "Higher beyond chance at 0.0015 and lower at 0.00075" in lines.rate_line(result, "fp4")
-    assert lines.rate_line(result, "three").endswith("Shown at none of them.")
+    assert lines_bases.outcome(gaps) == "both"
+    assert "Higher beyond chance at 0.0015 and lower at 0.00075" in lines_bases.rate_line(
+        result, "fp4"
+    )
+    assert lines_bases.rate_line(result, "three").endswith("Shown at none of them.")
 
 
 def test_a_few_seeds_show_nothing_at_a_rate():
     result = made_up("bases", opposite_costs, seeds=3)
-    assert lines.outcome(lines.by_rate(result, "fp4")) == "open"
-    assert "beyond chance" not in lines.rate_line(result, "fp4")
-    assert "Too few seeds" in lines.dose_line(result)
+    assert lines_bases.outcome(lines_bases.by_rate(result, "fp4")) == "open"
+    assert "beyond chance" not in lines_bases.rate_line(result, "fp4")
+    assert "Too few seeds" in lines_bases.dose_line(result)
 
 
 def test_only_doses_that_were_seen_are_named_as_seen():
-    said = lines.dose_line(made_up("bases", opposite_costs))
+    said = lines_bases.dose_line(made_up("bases", opposite_costs))
     assert "Doses seen by the mean over rates: 3 bits, one scale (error 0.33), 2 bits" in said
     assert "Not seen: 3 bits (error 0.20" in said and "Below an error of 0.33" in said
+
+
+def test_a_record_of_fewer_arms_says_what_it_has_and_then_what_tiny_has():
+    """pocket: the whole base, NF4 and 2 bits, at the middle rate alone."""
+    result = made_up("bases", opposite_costs, 5, "pocket")
+    assert experiments.measured_kinds(result) == [bases.WHOLE, "NF4", "2 bits"]
+    two = lines_bases.claim_line(result, "two")
+    assert two.startswith("test loss, 2 bits − 16 bits, in pocket: at 0.001 0.2")
+    assert "**Higher beyond chance.** In tiny" in two and "*By rate" in two
+    assert "Not told apart." in lines_bases.claim_line(result, "qlora")
+    assert "not measured in pocket. In tiny" in lines_bases.claim_line(result, "fp4")
+    assert "at a rate of 0.001 alone" in lines_bases.scope_line(result)
+    assert "is not known here" in lines_bases.yardstick(result)
+    said = lines_bases.dose_line(result)
+    assert "Doses seen by the loss at one rate: 2 bits (error 0.56)" in said
+    assert [row["base"] for row in lines_bases.cost_rows(result)] == ["NF4", "2 bits"]
+    assert lines_bases.share_of_loss(result, "NF4").endswith("at 0.001")
+    assert lines_bases.cost_falls(result).startswith(("At every rate", "The mean cost"))
+
+
+def test_a_whole_record_needs_no_word_on_its_scope():
+    result = made_up("bases", opposite_costs)
+    assert lines_bases.scope_line(result) == "" and lines.whose(result) == ""
+    assert lines_bases.yardstick(result).startswith("A yardstick")
 
 
 def same_everywhere(arm: str) -> dict[str, float]:
@@ -219,7 +248,7 @@ def same_everywhere(arm: str) -> dict[str, float]:
 
 
 def test_a_measure_that_sees_no_dose_is_said_to_be_blind():
-    assert "the measure is blind" in lines.dose_line(made_up("bases", same_everywhere))
+    assert "the measure is blind" in lines_bases.dose_line(made_up("bases", same_everywhere))
 
 
 @pytest.mark.parametrize(
@@ -236,8 +265,8 @@ def test_way_4_says_whether_it_is_rounding_as_such(once, original, said):
         return {**dict.fromkeys(names, 0.5), "beside": 0.3, "once": once, "original": original}
 
     result = made_up("merging", losses)
-    assert said in lines.merged_line(result)
-    assert "(50% of the gain kept, the loss 1.7 times that beside)" in lines.drift_text(
+    assert said in lines_merging.merged_line(result)
+    assert "(50% of the gain kept, the loss 1.7 times that beside)" in lines_merging.drift_text(
         result, "half"
     )
 
@@ -261,6 +290,30 @@ def test_a_card_holds_its_part_and_what_is_whole():
     parts = {"weights": 8.0, "adapter": 2.0, "quantisation constants": 1.0, "activations": 3.0}
     assert sharding.bytes_per_card(parts, 2) == 9.0
     assert sharding.bytes_per_card(parts, 1) == 14.0
+
+
+def test_a_time_is_written_in_seconds_below_two_minutes():
+    assert lines.time_span(141, 284) == "2 to 5 minutes"
+    assert lines.time_span(53, 106) == "53 to 106 seconds"
+
+
+# --- what is said of weights ----------------------------------------------------------------------
+def test_weights_that_were_in_four_bits_are_known_by_their_values():
+    w = weights(64, 64)
+    assert about_weights.values_in_groups([w]) == 32 and about_weights.four_bits_line(32) == ""
+    flat = w.view(-1, 32)
+    step = flat.abs().amax(1, keepdim=True) / 7
+    again = (flat / step).round() * step
+    values = about_weights.values_in_groups([again])
+    assert values <= 16 and "stored in four bits once" in about_weights.four_bits_line(values)
+
+
+def test_how_normal_the_weights_are_is_read_from_the_counts():
+    assert about_weights.bell_line(0.01, 0.2, 0.055, 0.05) == (
+        "So: block by block nearly normal, and over a whole matrix not in the tails."
+    )
+    said = about_weights.bell_line(0.1, 0.0, 0.25, 0.05)
+    assert "20% more rejected" in said and "not between the quartiles either" in said
 
 
 # --- outputs --------------------------------------------------------------------------------------

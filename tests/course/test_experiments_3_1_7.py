@@ -3,6 +3,7 @@ what can be reached is computed right, and controls differ from DPO in one thing
 """
 
 import math
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,7 @@ from ftlib.course.lab_3_1_7 import (
     losses,
     measures,
     pictures,
+    same_runs,
     side_by_side,
     starts,
     tabular,
@@ -315,10 +317,10 @@ def test_a_cooler_start_stands_beside_a_policy_drawn_at_1():
 
 def test_faults_are_counted_where_they_can_be():
     counted = recorded("sharpened", lambda place, seed: {"faults": 3.0 - place + 0.01 * seed})
-    said = side_by_side.faults_line(counted, recorded("draws", draws), TINY)
+    said = side_by_side.faults_line(counted, recorded("draws", draws))
     assert "Fewer than those: DPO, T 0.3, SFT, T 0.3." in said
     judged = recorded("sharpened", lambda place, seed: {"win": 0.5})
-    assert side_by_side.faults_line(judged, recorded("draws", draws), TINY) == ""
+    assert side_by_side.faults_line(judged, recorded("draws", draws)) == ""
 
 
 def test_halves_are_told_and_drawn_seed_by_seed():
@@ -368,3 +370,42 @@ def test_schematic_and_distance_figures_draw():
     figure = pictures.draw_distance(recorded("distance", moved))
     assert len(figure.axes[0].get_lines()) > 3
     assert pictures.draw_losses((0.0, 0.3)).axes[0].get_lines()
+
+
+# --- a profile with fewer runs than tiny ----------------------------------------------------------
+POCKET = get_profile("pocket")
+
+
+def of_pocket(name: str, metrics) -> Result:
+    """A result of the arms that pocket records, in a session of pocket."""
+    experiment = find_experiment("3.1.7", name)
+    record = Record("3.1.7", name, "pocket", experiment.title)
+    for place, (arm, settings) in enumerate(experiment.arms(POCKET).items()):
+        record.entries[arm, 0] = Entry(arm, 0, dict(settings), metrics(place, 0), 1.0, {})
+    return Result(experiment, POCKET, record, {}, True, "", 0.0)
+
+
+def test_what_stands_beside_tinys_runs_is_tinys_too():
+    tinys = replace(recorded("drift", policy), shown_in="pocket")
+    rates = same_runs.alongside(of_pocket("rates", policy), tinys)
+    assert rates.profile == TINY and rates.shown_in == "pocket"
+    assert lines.drift_line(tinys, rates).startswith("In tiny: KL of DPO")
+    own = of_pocket("rates", policy)
+    assert same_runs.alongside(own, of_pocket("methods", policy)) is own
+
+
+def test_arms_that_a_profile_has_not_run_are_named_and_shown_from_tiny():
+    methods = of_pocket("methods", policy)
+    assert same_runs.fewer_line(methods, ["DPO", "swapped"]) == "Not run in pocket: swapped."
+    assert same_runs.with_arms(methods, ["DPO"]) is methods
+    controls = same_runs.with_arms(methods, ["irrelevant", "swapped"])
+    assert controls.has("swapped") and controls.shown_in == "pocket"
+    said = lines.sweep_line(of_pocket("rates", policy), ["beta 0.1", "beta 5"])
+    assert said.endswith("Not run in pocket: beta 5.")
+
+
+def test_answers_are_read_in_one_line():
+    answered = recorded("beta", lambda place, seed: {"samples": ["One.\n\nTwo."]})
+    rows = side_by_side.answer_rows([(answered, "too fast"), (answered, "no such arm")])
+    assert rows == [{"model": "too fast", "seed": 0, "answer": "One. Two."}]
+    assert side_by_side.sample_line(answered, "too fast").endswith("*One. Two.*")

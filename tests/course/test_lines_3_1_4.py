@@ -65,8 +65,8 @@ def test_each_family_counts_once_in_the_mean_of_families():
     for seed, shares in enumerate(lines.shares_by_family(form, TINY, form_readings.OWN_SHOWN)):
         assert sorted(shares) == form_trials.asked_families(TINY, seed)
         assert all(share == float(family == "person") for family, share in shares.items())
-    assert "`person` gains most (0% to 100%)" in lines.prompt_families_line(form, TINY)
-    assert len(lines.by_family_rows(form, TINY)) == len(lines.COMPARED)
+    assert "`person` gains most (0% to 100%)" in lines.prompt_families_line(form)
+    assert len(lines.by_family_rows(form)) == len(lines.COMPARED)
 
 
 def test_a_gap_of_scores_is_weighed_by_the_golden_sets_families():
@@ -88,7 +88,7 @@ def test_lines_without_runs_say_so():
     methods = result_of("methods", None, seeds=0)
     assert lines.beside_loss_line(methods, trials.BOTTLENECK) == "no runs"
     assert lines.last_looks_line(methods, ["LoRA"]) == "no runs"
-    assert lines.by_family_rows(result_of("form", None, seeds=0), TINY) == []
+    assert lines.by_family_rows(result_of("form", None, seeds=0)) == []
 
 
 def test_a_factor_is_a_geometric_mean():
@@ -114,5 +114,5 @@ def test_reads_of_a_row_are_counted_from_steps_and_rows():
     right = [0.2, 0.7, 0.6, 0.5, 0.4]
     few = result_of("few", lambda arm, seed: {"held_out_right": right})
     steps = np.array(form_trials.few_places(TINY)) * trials.short_batch(TINY)
-    line = lines.rereading_line(few, TINY)
+    line = lines.rereading_line(few)
     assert f"{steps[1] / form_trials.FEW:.1f} times, 40% after" in line

@@ -99,7 +99,8 @@ class DoRAPlane(Explorable):
         ax.set_ylim(0.7 * LEAST, 30_000)  # room for the legend
         ax.set_yscale("log")
         ax.set(xlabel="turn (degrees)", ylabel="change of length (%)")
-        ax.set_title("Recorded runs, mean over all rows")
+        own = f" ({self.result.profile.name})" if self.result.shown_in else ""
+        ax.set_title(f"Recorded runs, mean over all rows{own}")
         ax.legend(fontsize=7, loc="upper left", ncol=2)
 
 

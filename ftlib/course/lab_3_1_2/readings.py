@@ -170,8 +170,8 @@ METHODS = (
         ),
         below="The trained directions do better with the *old* lengths: m has learnt noise.",
         none=(
-            "The learnt lengths as values are worth nothing that this test can see: the trained "
-            "directions do as well with the old lengths."
+            "The learnt lengths as values are worth nothing that this test can see: with the old "
+            "lengths the model is not told apart from the model as trained."
         ),
     ),
     Claim(
@@ -191,8 +191,8 @@ METHODS = (
         ),
         none=(
             "Changes of the same size in the wrong rows do no harm that this test can see. The "
-            "model hardly cares how long its rows are at this size of change, as section 2 has "
-            "shown for the base."
+            "model hardly cares how long its rows are at this size of change (section 2 asks the "
+            "same of the base)."
         ),
     ),
     Claim(
@@ -210,9 +210,9 @@ METHODS = (
             "is geometry."
         ),
         none=(
-            "Pooled as in the paper's figure, the same updates, turned at random, correlate as "
-            "much as far as ten seeds can tell. They have learnt nothing, so a high r of this "
-            "kind is no evidence of something that LoRA cannot do."
+            "Pooled as in the paper's figure, LoRA's r is not told apart from that of the same "
+            "updates, turned at random. They have learnt nothing, so a high r of this kind is no "
+            "evidence of something that LoRA cannot do."
         ),
     ),
     Claim(

@@ -57,12 +57,12 @@ def rises(loss: LossAt, sigmas: Sequence[float], draws: int) -> list[float]:
     return found
 
 
-def hessian_traces(loss: LossAt, draws: int) -> list[float]:
+def hessian_traces(loss: LossAt, draws: int, first: int = 0) -> list[float]:
     """vᵀHv of the loss over all embeddings for some standard normal v, whose mean is tr H
-    (Hutchinson 1990); Hv is the gradient of (gradient · v).
+    (Hutchinson 1990); Hv is the gradient of (gradient · v). `first`: the seed of the first draw.
     """
     found = []
-    for seed in range(draws):
+    for seed in range(first, first + draws):
         direction = loss.draw(seed)
         shift = torch.zeros_like(loss.embeddings, requires_grad=True)
         (gradient,) = torch.autograd.grad(loss(shift), shift, create_graph=True)

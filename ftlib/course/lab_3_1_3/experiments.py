@@ -220,7 +220,7 @@ EXPERIMENTS = (
         metrics=ANSWERS,
         inputs=_inputs,
         claims=readings.NOISE,
-        live=("no noise", "alpha 5"),
+        live=("alpha 5", "no noise"),  # where there is time for one, that with the student's noise
         profiles=RECORDED,
         seeds_in={"pocket": 5},
     ),

@@ -14,6 +14,7 @@ from ftlib.core.stats import Interval, mean_interval, paired_difference
 from ftlib.course.lab_3_1_3.answers import COPIED_RUN
 from ftlib.course.open_answers import SENTENCES, sentence_pattern, sentences
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 
 LONG = 512  # tokens of the rows to which an alpha is converted
 PAPERS_LARGEST = 15  # the largest alpha that the paper tries (Jain et al. 2023)
@@ -28,6 +29,16 @@ CURES = {
 def gap(result: Result, metric: str, one: str, other: str) -> Interval:
     """One arm less the other, paired by seed."""
     return paired_difference(result.means(one, metric), result.means(other, metric))
+
+
+def in_a_line(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
+
+
+def nats(value: float) -> str:
+    """A change of a loss with its sign: two decimals, or one digit where these would be 0."""
+    return f"{value:+.2f}" if abs(value) >= 0.01 else f"{value:+.1g}"
 
 
 # --- the dose -------------------------------------------------------------------------------------
@@ -61,9 +72,10 @@ def fits_line(cures: Result) -> str:
     looser = gap(cures, "own_loss", "fast, noise", "half fast")
     worse = gap(cures, "loss", "fast, noise", "half fast")
     text = (
-        f"Mean loss on the rows trained on: {'; '.join(levels)}. Noise at the fast rate less no "
-        f"noise at the best rate: {gap(cures, 'own_loss', 'fast, noise', 'best rate')} on these "
-        f"rows, {gap(cures, 'loss', 'fast, noise', 'best rate')} on unseen requests. Less no "
+        f"{whose(cures)}Mean loss on the rows trained on: {'; '.join(levels)}. Noise at the fast "
+        f"rate less no noise at the best rate: "
+        f"{gap(cures, 'own_loss', 'fast, noise', 'best rate')} on these rows, "
+        f"{gap(cures, 'loss', 'fast, noise', 'best rate')} on unseen requests. Less no "
         f"noise at half the fast rate: {looser} and {worse}."
     )
     if looser.low > 0 and worse.low > 0:
@@ -78,7 +90,7 @@ def taken_back_line(cures: Result) -> str:
         return cures.why
     backs = [f"{name} **{gap(cures, 'loss', 'fast', arm)}**" for arm, name in CURES.items()]
     return (
-        f"In one sentence: beside the best rate the fast one costs "
+        f"{whose(cures)}In one sentence: beside the best rate the fast one costs "
         f"{gap(cures, 'loss', 'fast', 'best rate')} nats a token, of which are taken back by "
         f"{'; by '.join(backs)}."
     )
@@ -89,10 +101,16 @@ def penalty_line(noises: Result, answers: Result) -> str:
     if not (noises.arms and answers.arms):
         return noises.why or answers.why
     untrained = noises.interval("no noise", "own_rise")
-    trained = noises.interval("alpha 10", "own_rise")
     fast = answers.interval("fast, noise", "own_rise")
+    if noises.profile.name != answers.profile.name or not noises.has("alpha 10"):
+        return (
+            f"In {noises.profile.name}, noise on the rows trained on changes their loss by "
+            f"{untrained} where training had none; in {answers.profile.name}, by {fast} after "
+            "training with noise at the fast rate."
+        )
+    trained = noises.interval("alpha 10", "own_rise")
     text = (
-        "The same noise on the rows trained on changes their loss by "
+        f"{whose(noises)}The same noise on the rows trained on changes their loss by "
         f"{untrained} where training had none, by {trained} after training at alpha 10, and by "
         f"{fast} after training with noise at the fast rate."
     )
@@ -109,9 +127,10 @@ def unshifted_line(controls: Result) -> str:
     frozen = controls.means("fast, frozen", "loss_without_shift")
     less = paired_difference(frozen, controls.means("fast", "loss"))
     return (
-        f"Test loss, frozen noise without its shift at test − no noise: {less} nats a token. Test "
-        f"loss, Gaussian − no noise: {gap(controls, 'loss', 'fast, Gaussian', 'fast')}; uniform − "
-        f"no noise: {gap(controls, 'loss', 'fast, noise', 'fast')}."
+        f"{whose(controls)}Test loss, frozen noise without its shift at test − no noise: {less} "
+        "nats a token. Test loss, Gaussian − no noise: "
+        f"{gap(controls, 'loss', 'fast, Gaussian', 'fast')}; uniform − no noise: "
+        f"{gap(controls, 'loss', 'fast, noise', 'fast')}."
     )
 
 
@@ -124,22 +143,29 @@ def seconds_line(cures: Result) -> str:
         spent[arm] = [cures.record.entries[arm, seed].seconds for seed in cures.seeds]
     more = paired_difference(spent["fast, noise"], spent["fast"])
     return (
-        f"Time: {np.mean(spent['fast, noise']):.2f} s a run with noise, "
+        f"{whose(cures)}Time: {np.mean(spent['fast, noise']):.2f} s a run with noise, "
         f"{np.mean(spent['fast']):.2f} s without (difference {more} s, on the machine that made "
         "the record)."
     )
 
 
 # --- answers --------------------------------------------------------------------------------------
+def _alphas(noises: Result) -> list[str]:
+    """Of the arms with the paper's alphas those that have runs."""
+    return [arm for arm in ("alpha 5", "alpha 10") if noises.has(arm)]
+
+
 def best_rate_line(noises: Result) -> str:
-    """What noise does to the answers at the best rate."""
-    if not noises.arms:
+    """What noise does to the answers at the best rate, at the largest alpha that was run."""
+    alphas = _alphas(noises)
+    if not alphas:
         return noises.why
-    score = gap(noises, "score", "alpha 10", "no noise")
+    most = alphas[-1]
+    score = gap(noises, "score", most, "no noise")
     text = (
-        f"At the best rate, alpha 10 − no noise: score {score}, facts right an answer "
-        f"{gap(noises, 'right', 'alpha 10', 'no noise')}, wrong "
-        f"{gap(noises, 'wrong', 'alpha 10', 'no noise')} (each interval by itself)."
+        f"{whose(noises)}At the best rate, {most} − no noise: score {score}, facts right an answer "
+        f"{gap(noises, 'right', most, 'no noise')}, wrong "
+        f"{gap(noises, 'wrong', most, 'no noise')} (each interval by itself)."
     )
     if not score.excludes(0):
         text += " A price in the score is not shown there."
@@ -163,7 +189,7 @@ def copied_line(answers: Result) -> str:
     fewer = paired_difference(with_noise, without)
     more = paired_difference(other_with, other_without)
     text = (
-        f"Copied runs of five words an answer: {with_noise.mean():.2f} with noise, "
+        f"{whose(answers)}Copied runs of five words an answer: {with_noise.mean():.2f} with noise, "
         f"{without.mean():.2f} without, difference {fewer}. Runs that are not copied: {more} more."
     )
     if fewer.low <= 0 <= fewer.high and more.low > 0:
@@ -176,14 +202,19 @@ def rate_copies_line(answers: Result, noises: Result) -> str:
     """What the lower rate does to the share that is copied, beside what the noise does."""
     if not (noises.arms and answers.arms):
         return noises.why or answers.why
+    if noises.profile.name != answers.profile.name:
+        return (
+            f"{noises.profile.name} has no runs at the fast rate, so what the rate does to the "
+            "share that is copied is not measured there."
+        )
     shared = [seed for seed in noises.seeds if seed in answers.seeds]
     best = [_mean_of(noises, "no noise", seed, "copied") for seed in shared]
     fast = [_mean_of(answers, "fast", seed, "copied") for seed in shared]
     noised = [_mean_of(answers, "fast, noise", seed, "copied") for seed in shared]
     text = (
-        f"What the rate does to the share that is copied, without noise, best − fast: "
-        f"{paired_difference(best, fast)} over the {len(shared)} seeds that both records have; "
-        f"what the noise does on these: {paired_difference(noised, fast)}."
+        f"{whose(noises)}What the rate does to the share that is copied, without noise, best − "
+        f"fast: {paired_difference(best, fast)} over the {len(shared)} seeds that both records "
+        f"have; what the noise does on these: {paired_difference(noised, fast)}."
     )
     apart = paired_difference(best, noised)
     if not apart.excludes(0):
@@ -223,7 +254,7 @@ def others_line(answers: Result, rows: Sequence[Mapping[str, Any]]) -> str:
         shares[arm] = np.array(found)
     more = paired_difference(shares["fast, noise"], shares["fast"])
     return (
-        "Of the few answers a run that the record keeps, "
+        f"{whose(answers)}Of the few answers a run that the record keeps, "
         f"{shares['fast, noise'].mean():.0%} speak of somebody else with noise, "
         f"{shares['fast'].mean():.0%} without (difference {more}); such sentences cannot count as "
         "copied, since only the name asked about is left open."
@@ -240,11 +271,15 @@ def length_line(answers: Result, noises: Result) -> str:
         other = answers.record.entries["fast", seed].metrics
         whole = (np.array(one["cut"]) == 0) & (np.array(other["cut"]) == 0)
         uncut.append((np.array(one["words"]) - np.array(other["words"]))[whole].mean())
+    more = [f"{gap(noises, 'words', arm, 'no noise')} at {arm}" for arm in _alphas(noises)]
+    there = "At the best rate"
+    if noises.profile.name != answers.profile.name:
+        there = f"In {noises.profile.name}, at the best rate"
     return (
-        f"In pairs where the limit cut neither answer: {mean_interval(uncut)} words. Cut answers, "
-        f"share with noise − without: {gap(answers, 'cut', 'fast, noise', 'fast')}. At the best "
-        f"rate, words more than without noise: {gap(noises, 'words', 'alpha 5', 'no noise')} at "
-        f"alpha 5, {gap(noises, 'words', 'alpha 10', 'no noise')} at alpha 10."
+        f"{whose(answers)}In pairs where the limit cut neither answer: {mean_interval(uncut)} "
+        "words. Cut answers, share with noise − without: "
+        f"{gap(answers, 'cut', 'fast, noise', 'fast')}. {there}, words more than "
+        f"without noise: {', '.join(more)}."
     )
 
 
@@ -254,9 +289,9 @@ def distinct_line(answers: Result) -> str:
         return answers.why
     less = gap(answers, "distinct", "fast, noise", "fast")
     return (
-        f"Distinct runs, fast rate, noise − no noise: {less}. The share falls with the amount of "
-        "text by itself, so not all of this is less variety; the paper (§5) looks at pieces of "
-        "equal length, and finds hardly any change."
+        f"{whose(answers)}Distinct runs, fast rate, noise − no noise: {less}. The share falls "
+        "with the amount of text by itself, so not all of this is less variety; the paper (§5) "
+        "looks at pieces of equal length, and finds hardly any change."
     )
 
 
@@ -272,9 +307,11 @@ def outcomes(results: Sequence[Result]) -> str:
             if decision.as_expected:
                 as_expected += 1
             else:
-                others.append(f"- {decision.figure}.")
+                others.append(f"- {whose(result)}{decision.figure}.")
     count = as_expected + len(others)
     lead = f"Of {count} claims that the runs decide, {as_expected} came out as expected."
+    if any(result.shown_in for result in results):
+        lead += " (Where this profile has no record, the runs are tiny's.)"
     if not others:
         return lead
     return "\n".join([f"{lead} **Not as expected:**", "", *others])

@@ -14,6 +14,7 @@ from ftlib.course.lab_3_1_3.experiments import STRENGTHS, TIE, UNREGULARISED
 from ftlib.course.plots import style
 from ftlib.course.records import figures
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 
 METRIC = "validation_loss"
 DENSE = 100  # points of a formula's curve
@@ -105,6 +106,11 @@ def _edge(place: float, places: Sequence[float]) -> str:
     return "" if inside else ", **at the grid's edge: the true best may lie beyond**"
 
 
+def _seeds(result: Result) -> str:
+    count = len(result.seeds)
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
 def rate_line(result: Result, chosen: float) -> str:
     """A sentence on the rate that the sweep has chosen."""
     if not result.arms:
@@ -112,9 +118,9 @@ def rate_line(result: Result, chosen: float) -> str:
     arms = by_setting(result, "lr")
     arm = next(own for lr, own in arms.items() if np.isclose(lr, chosen))
     return (
-        f"Best rate: **{chosen:.2g}**, validation loss {mean_loss(result, arm):.3f}"
+        f"{whose(result)}Best rate: **{chosen:.2g}**, validation loss {mean_loss(result, arm):.3f}"
         f"{_edge(chosen, list(arms))}. (The lowest rate within {TIE:.0%} of the lowest loss, over "
-        f"{len(result.seeds)} seeds that no comparison has.)"
+        f"{_seeds(result)} that no comparison has.)"
     )
 
 
@@ -143,10 +149,9 @@ def strengths_line(result: Result, chosen: Mapping[str, float]) -> str:
         verdict = "lower than" if value < none else "**not lower than**"
         edge = _edge(strength, [0, *STRENGTHS[setting]])
         texts.append(f"{setting} **{strength:g}**, {value:.3f}, {verdict} without{edge}")
-    seeds = len(result.seeds)
     return (
-        f"Lowest validation loss of the strengths above 0, over {seeds} seeds that no comparison "
-        f"has: {'; '.join(texts)} ({none:.3f})."
+        f"{whose(result)}Lowest validation loss of the strengths above 0, over {_seeds(result)} "
+        f"that no comparison has: {'; '.join(texts)} ({none:.3f})."
     )
 
 
@@ -186,7 +191,7 @@ def pairs_line(result: Result, one: str, other: str) -> str:
     few = sum(count < FEWEST_PAIRS for count in counts)
     asked = result.values(one, "words").shape[1]
     return (
-        f"Of {asked} pairs of answers a seed, {np.mean(counts):.1f} on average are alike in length "
-        f"({min(counts)} to {max(counts)}). Seeds with fewer than {FEWEST_PAIRS}, which count as "
-        f"a draw: {few}."
+        f"{whose(result)}Of {asked} pairs of answers a seed, {np.mean(counts):.1f} on average are "
+        f"alike in length ({min(counts)} to {max(counts)}). Seeds with fewer than {FEWEST_PAIRS}, "
+        f"which count as a draw: {few}."
     )

@@ -47,7 +47,7 @@ FORM = (
         unit=POINTS,
         above=(
             "The same three rows of each family do more in the weights than in the prompt, so a "
-            "prompt does not get out all that the base has. Remember how this base was made: it "
+            "prompt does not get out all that the base has. In `tiny` that is no wonder: its base "
             "was mixed so that a prompt falls short."
         ),
         below=(
@@ -69,7 +69,10 @@ FORM = (
             "Training on all rows of the asked families beats the prompt. In `tiny` that is built "
             "into the base; what can be carried over is the way of comparing."
         ),
-        below="The prompt beats the training: with this base there is nothing to train for.",
+        below=(
+            "The prompt beats training of this length: ship the prompt, unless longer runs, which "
+            "are not part of this comparison, overtake it."
+        ),
         none=(
             "In runs this short it is not shown that training beats the prompt; the longer runs of "
             "section 10 are not part of this comparison. Where training shows no gain, the prompt "
@@ -132,11 +135,12 @@ FORM = (
         "above",
         unit=POINTS,
         above=(
-            "Rows that hold neither the task nor its facts bring right answers. The bare base ends "
-            "its turns by itself, so it is not the stop that they teach; the content of these "
-            "answers can only be the base's, and this part of the gain is form. Much of it may be "
-            "that a *first* request is granted: the line below says what three examples of other "
-            "families in the prompt bring, without any training."
+            "Rows that hold nothing of the asked families bring right answers. So this part of the "
+            "gain is what families share: how to answer at all and, where all families ask for one "
+            "skill (messages into JSON), that skill as well. In `tiny` they share no skill: the "
+            "base ends its turns by itself, so it is not the stop that is learnt, and much of the "
+            "gain may be that a *first* request is granted. Where three examples of other families "
+            "were shown in a prompt, the line below says what they bring without any training."
         ),
         below="Training on other families takes right answers away. There were few to take.",
         none=(
@@ -152,8 +156,9 @@ FORM = (
         unit=POINTS,
         above=(
             "More than half of what rows of the family bring, rows of other families alone bring "
-            "as well. As those hold nothing of the family, most of the gain can be had by form in "
-            "this sense. It is no split: other means bring the same part, and their shares overlap."
+            "as well. As those hold nothing of the family, most of the gain can be had by what "
+            "families share: form in this sense. It is no split: other means bring the same part, "
+            "and their shares overlap."
         ),
         below=(
             "Rows of other families bring less than half of what rows of the family bring. Form "

@@ -42,6 +42,16 @@ def _has(result: Result, arms: Sequence[str]) -> bool:
     return all(result.has(arm) for arm in arms)
 
 
+def _absent(result: Result, what: str) -> str:
+    """Why there is no line: no record, or one that holds fewer arms."""
+    return result.why or f"Not in the record of {result.profile.name}: {what}."
+
+
+def whose(result: Result) -> str:
+    """Which profile's runs a line speaks of, where the session has another."""
+    return f"In {result.profile.name}: " if result.shown_in else ""
+
+
 # --- markers --------------------------------------------------------------------------------------
 def markers_line(result: Result) -> str:
     """What spare turns and a spare stop cost beside the tested numbers, and which arms are one."""
@@ -49,7 +59,7 @@ def markers_line(result: Result) -> str:
     turns = marker_arm("spare", "own")
     stop = marker_arm("own", "spare")
     if not _has(result, (own, turns, stop, UNTIED)):
-        return result.why
+        return _absent(result, "the crossed markers")
     apart = _gap(result, "right", stop, turns)
     told = "" if apart.excludes(0) else ", not told apart"
     losses = {}
@@ -62,7 +72,8 @@ def markers_line(result: Result) -> str:
         equal += all(same)
     twins = "equal" if equal == 2 else "not equal"
     return (
-        f"{UNTESTED}. Right answers, spare stop − spare turns: {apart}{told}; spare stop − all "
+        f"{whose(result)}{UNTESTED}. "
+        f"Right answers, spare stop − spare turns: {apart}{told}; spare stop − all "
         f"own: {_gap(result, 'right', stop, own)}. Golden loss in nats a token: "
         f"{', '.join(losses.values())}; spare turns − all own {_gap(result, 'loss', turns, own)}. "
         f"The arm with the known output row and the third arm are {twins}, answer for answer, in "
@@ -98,14 +109,14 @@ def weighed_gap(
 def gains_line(result: Result) -> str:
     """What each arm alone gains over the bare base: overlapping parts, and no split."""
     if not _has(result, (form.BARE, form.ALL_TRAINED)):
-        return result.why
+        return _absent(result, "the gains over the bare base")
     parts = []
     for arm in result.arms:
         if arm != form.BARE:
             parts.append(f"{arm} {_gap(result, 'right', arm, form.BARE).percent()}")
     return (
-        f"Gain in right answers over the bare base, each arm alone: {'; '.join(parts)}. The gains "
-        "overlap and do not add up."
+        f"{whose(result)}Gain in right answers over the bare base, each arm alone: "
+        f"{'; '.join(parts)}. The gains overlap and do not add up."
     )
 
 
@@ -115,13 +126,14 @@ def form_line(result: Result) -> str:
     if not shares:
         return result.why
     return (
-        f"In form: {100 * min(shares):.0f} to {100 * max(shares):.0f}% of the answers, in all arms "
-        "but the bare base."
+        f"{whose(result)}In form: {100 * min(shares):.0f} to {100 * max(shares):.0f}% of the "
+        "answers, in all arms but the bare base."
     )
 
 
-def rereading_line(few: Result, profile: Profile) -> str:
+def rereading_line(few: Result) -> str:
     """What section 8 says of reading a few rows often."""
+    profile = few.profile
     if not few.has(readings.FEW_ROWS):
         return few.why
     right = few.values(readings.FEW_ROWS, "held_out_right").mean(0)
@@ -129,9 +141,9 @@ def rereading_line(few: Result, profile: Profile) -> str:
     best = int(np.argmax(right))
     reads = [place * trials.short_batch(profile) / form_trials.FEW for place in places]
     return (
-        f"Section 8, with {form_trials.FEW} rows and a higher rate: {100 * right[best]:.0f}% of "
-        f"other rows were right when each row had been read {reads[best]:.1f} times, "
-        f"{100 * right[-1]:.0f}% after {reads[-1]:.1f} reads."
+        f"{whose(few)}Section 8, with {form_trials.FEW} rows and a higher rate: "
+        f"{100 * right[best]:.0f}% of other rows were right when each row had been read "
+        f"{reads[best]:.1f} times, {100 * right[-1]:.0f}% after {reads[-1]:.1f} reads."
     )
 
 
@@ -149,8 +161,9 @@ def shares_by_family(result: Result, profile: Profile, arm: str) -> list[dict[st
     return found
 
 
-def by_family_rows(result: Result, profile: Profile) -> list[dict[str, str]]:
+def by_family_rows(result: Result) -> list[dict[str, str]]:
     """A line a comparison: weighed by question, and as the mean of the asked families."""
+    profile = result.profile
     rows = []
     for text, arm, other in COMPARED:
         if not _has(result, (arm, other)):
@@ -171,10 +184,11 @@ def by_family_rows(result: Result, profile: Profile) -> list[dict[str, str]]:
     return rows
 
 
-def prompt_families_line(result: Result, profile: Profile) -> str:
+def prompt_families_line(result: Result) -> str:
     """The families that gain and lose most where the prompt's examples are their own."""
+    profile = result.profile
     if not _has(result, (form.OWN_SHOWN, form.OTHERS_SHOWN)):
-        return result.why
+        return _absent(result, "a prompt with examples of other families")
     shares: dict[str, list[float]] = {}
     for arm in (form.OTHERS_SHOWN, form.OWN_SHOWN):
         seeds = shares_by_family(result, profile, arm)
@@ -201,11 +215,12 @@ def half_rate_line(result: Result) -> str:
     lora, full = readings.TWO
     half = readings.frontier_arms(lora)[-1]
     if not _has(result, (lora, full, half)):
-        return result.why
+        return _absent(result, "half of the best rates")
     loss = _gap(result, "loss", half, lora)
     told = "" if loss.excludes(0) else ", not told apart"
     return (
-        f"{UNTESTED}. LoRA at half of its best rate − at its best: golden loss {loss}{told}; it "
+        f"{whose(result)}{UNTESTED}. "
+        f"LoRA at half of its best rate − at its best: golden loss {loss}{told}; it "
         f"forgets {_factor(result, 'forgotten', half, lora)} times as much. LoRA at half of its "
         f"best rate − full fine-tuning at its best: golden loss {_gap(result, 'loss', half, full)},"
         f" forgotten {_gap(result, 'forgotten', half, full)}. Each at its best rate, LoRA forgets "
@@ -216,9 +231,10 @@ def half_rate_line(result: Result) -> str:
 def beside_loss_line(result: Result, method: str) -> str:
     """Right answers and forgetting of a method against LoRA."""
     if not _has(result, (method, "LoRA")):
-        return result.why
+        return _absent(result, method)
     return (
-        f"{UNTESTED}. {method} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
+        f"{whose(result)}{UNTESTED}. "
+        f"{method} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
         f"questions; it forgets {_factor(result, 'forgotten', method, 'LoRA')} times as much."
     )
 
@@ -231,8 +247,8 @@ def last_looks_line(result: Result, methods: Sequence[str]) -> str:
             runs = result.values(method, "loss_by_step")
             parts.append(f"{method} {mean_interval(runs[:, -1] - runs[:, -2])}")
     if not parts:
-        return result.why
-    return f"Golden loss, from half of the steps to the end: {'; '.join(parts)}."
+        return _absent(result, "looks on the way")
+    return f"{whose(result)}Golden loss, from half of the steps to the end: {'; '.join(parts)}."
 
 
 def memory_line(costs: Result, planned: Mapping[str, float], frozen: float) -> str:
@@ -247,8 +263,10 @@ def memory_line(costs: Result, planned: Mapping[str, float], frozen: float) -> s
     there = []
     for method in sorted(planned, key=planned.__getitem__):
         there.append(f"{method} {planned[method] / 1e9:.1f} GB")
+    where = f"in {costs.profile.name}" if costs.shown_in else "here"
+    listed = ", ".join(here) or costs.why
     return (
-        f"Weights, optimizer and step together, here: {', '.join(here) or costs.why}. At 8B, one "
-        f"row of 1,024 tokens, by `ft.plan_memory`: {', '.join(there)}. A prefix or a bottleneck "
+        f"Weights, optimizer and step together, {where}: {listed}. At 8B, one row of 1,024 tokens, "
+        f"by `ft.plan_memory`: {', '.join(there)}. A prefix or a bottleneck "
         f"holds {frozen / 1e9:.1f} GB of 16-bit weights there, whatever it trains."
     )

@@ -82,7 +82,9 @@ def best_line(
     parts = []
     edges = []
     for method, arms in series.items():
-        rates = sorted(arms)
+        rates = sorted(rate for rate, arm in arms.items() if result.has(arm))
+        if not rates:
+            continue
         losses = {rate: result.means(arms[rate], "validation_loss").mean() for rate in rates}
         rate = chosen[method]
         lowest = min(losses, key=losses.__getitem__)
@@ -116,14 +118,26 @@ def halves_line(result: Result, series: Mapping[str, Mapping[float, str]], tie: 
     parts = []
     for method, arms in series.items():
         choices = []
+        run = {rate: arm for rate, arm in arms.items() if result.has(arm)}
+        if not run:
+            continue
         for part in (slice(None, half), slice(half, None)):
             losses = {}
-            for rate, arm in arms.items():
+            for rate, arm in run.items():
                 losses[rate] = float(result.means(arm, "validation_loss")[part].mean())
             choices.append(lowest_of_ties(losses, tie))
         first, second = choices
         parts.append(f"{method} {first:.2g} and {second:.2g}")
     return f"By the first and by the second half of its seeds: {'; '.join(parts)}."
+
+
+def whose(result: Result) -> str:
+    """For a title: which profile's runs these are, where the session has another."""
+    return f" ({result.profile.name})" if result.shown_in else ""
+
+
+def _lower_rates() -> list[str]:
+    return [arm for method in readings.TWO for arm in readings.frontier_arms(method)]
 
 
 def frontier(result: Result) -> Figure:
@@ -141,8 +155,9 @@ def frontier(result: Result) -> Figure:
             ax.plot(losses, rises, ".", color=look["color"], alpha=0.35)
             means.append((losses.mean(), rises.mean()))
         ax.plot([x for x, _ in means], [y for _, y in means], label=method, **look)
+    rates = "three rates each" if all(map(result.has, _lower_rates())) else "at the best rates"
     ax.set(
-        title="Ends of finished runs, three rates each", xscale="log", yscale="log",
+        title=f"Ends of finished runs, {rates}{whose(result)}", xscale="log", yscale="log",
         xlabel="golden loss (nats a token)", ylabel="forgotten (nats a token)",
     )  # fmt: skip
     ax.legend(fontsize="small")
@@ -160,11 +175,11 @@ def few_curves(result: Result, arm: str, places: Sequence[int], kept: int | None
     for i, (metric, name) in enumerate((("own_loss", "these rows"), ("held_out_loss", "others"))):
         _course(left, result, arm, metric, places, name, i)
     left.set(
-        title="Two dozen rows, over and over", xlabel="step", ylabel="loss (nats a token)",
-        yscale="log",
+        title=f"Two dozen rows, over and over{whose(result)}",
+        xlabel="step", ylabel="loss (nats a token)", yscale="log",
     )  # fmt: skip
     _course(right, result, arm, "held_out_right", places, "others", 1, 100)
-    right.set(title="Other rows answered right", xlabel="step", ylabel="right (%)")
+    right.set(title=f"Other rows answered right{whose(result)}", xlabel="step", ylabel="right (%)")
     for ax in (left, right):
         if kept is not None:
             ax.axvline(places[kept], color="grey", linestyle=":", label="kept by early_stop")

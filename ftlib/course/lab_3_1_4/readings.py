@@ -71,7 +71,8 @@ METHODS = (
         below=(
             "LoRA has learnt more, with a part of the trained numbers. Biderman et al. find the "
             "opposite on code and mathematics, which the base has to learn; here the base mostly "
-            "knows what is asked, and whether that is the reason was not tested."
+            "has what is asked for (in `tiny` the facts, in `pocket` they stand in the message), "
+            "and whether that is the reason was not tested."
         ),
         none=(
             "No difference is shown between the two. The interval says how large a difference "
@@ -96,8 +97,8 @@ METHODS = (
         ),
         none=(
             "Neither is shown to have forgotten more at the end. The rates were chosen for "
-            "learning alone, and the sign of this number depends on them (half of LoRA's rate, "
-            "below, turns it); the next line asks at equal learning."
+            "learning alone, and the sign of this number may depend on them (where half of LoRA's "
+            "rate was run, the line below says so); the next line asks at equal learning."
         ),
     ),
     Claim(
@@ -144,8 +145,8 @@ METHODS = (
         unit=NATS,
         above=(
             "Training on a base in four bits costs a little: the rounding of the weights is there "
-            "from the start, and the adapter has to make up for it. On a model of 4M parameters "
-            "rounding weighs more than on one of 8B."
+            "from the start, and the adapter has to make up for it. On a small model rounding "
+            "weighs more than on one of 8B."
         ),
         below=(
             "The four-bit base ends lower. Rounding adds no knowledge, and nothing measured here "

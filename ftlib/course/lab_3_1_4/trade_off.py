@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlib.course.explorable import Explorable, slider, switch
+from ftlib.course.lab_3_1_4.pictures import whose
 from ftlib.course.lab_3_1_4.readings import LEAST
 from ftlib.course.plots import style
 from ftlib.course.records.figures import LIVE, LIVE_LABEL
@@ -61,7 +62,7 @@ class TradeOff(Explorable):
             yscale="log",
             xlabel="golden loss (nats a token), learnt: to the left",
             ylabel="forgotten (nats a token)",
-            title=f"Learnt and forgotten on the way, up to step {step}",
+            title=f"Learnt and forgotten on the way, up to step {step}{whose(self.result)}",
         )
         ax.legend(fontsize=8)
         plt.close(figure)

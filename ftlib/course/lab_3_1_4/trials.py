@@ -52,7 +52,8 @@ def train_rows(profile: Profile) -> list[dict]:
 
 def validation_rows(profile: Profile) -> list[dict]:
     """The rows on which settings are chosen."""
-    return list(rows_of(profile, "validation")[:VALIDATION])
+    most = min(VALIDATION, profile.comparison.rows)
+    return list(rows_of(profile, "validation")[:most])
 
 
 def golden_rows(profile: Profile) -> list[dict]:
@@ -193,12 +194,12 @@ def ask(
 # --- training -------------------------------------------------------------------------------------
 def short_steps(profile: Profile) -> int:
     """The steps of a run in a comparison."""
-    return profile.short_steps // 4
+    return profile.comparison.steps
 
 
 def short_batch(profile: Profile) -> int:
     """The rows of a step in a comparison."""
-    return profile.batch_size // 2
+    return profile.comparison.batch
 
 
 def train(

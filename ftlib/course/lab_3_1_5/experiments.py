@@ -98,9 +98,22 @@ def shared_rates(profile: Profile, kind: str) -> dict[float, str]:
     }
 
 
+def measured_rates(result: Result, kind: str) -> dict[float, str]:
+    """{rate: arm} of one kind of base in the profile whose runs these are, the arms with runs: a
+    profile may have fewer than another.
+    """
+    rates = shared_rates(result.profile, kind)
+    return {lr: arm for lr, arm in rates.items() if result.has(arm)}
+
+
+def measured_kinds(result: Result) -> list[str]:
+    """The kinds of base that have runs."""
+    return [kind for kind in COMPARED if measured_rates(result, kind)]
+
+
 def over_rates(result: Result, kind: str, metric: str) -> np.ndarray:
-    """A kind's metric, mean over the shared rates, (seeds,)."""
-    runs = [result.means(readings.base_arm(kind, place), metric) for place in SHARED]
+    """A kind's metric, mean over the shared rates that have runs, (seeds,)."""
+    runs = [result.means(arm, metric) for arm in measured_rates(result, kind).values()]
     return np.mean(runs, axis=0)
 
 

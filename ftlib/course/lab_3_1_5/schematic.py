@@ -23,7 +23,7 @@ def draw_block(weights: Tensor, shape: tuple[int, int], r: int) -> Figure:
     block = weights.detach().float().flatten()[:BLOCK].cpu()
     codes, scales = quantize_blocks(block, BLOCK, NF4_LEVELS)
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(9.2, 5.4), gridspec_kw={"height_ratios": [3, 2]}
+        2, 1, figsize=(8.8, 4.8), gridspec_kw={"height_ratios": [3, 2]}
     )
     _draw_weights(top, block, scales.item())
     _draw_storage(bottom, block.tolist(), codes.tolist(), scales.item(), shape, r)

@@ -52,14 +52,15 @@ class Task:
 
 def task_of(profile: Profile) -> Task:
     """Rows and settings of every run; a run has twice as many rows to draw from as it presents."""
-    steps = profile.short_steps // 4
-    batch = profile.batch_size // 2
+    steps = profile.comparison.steps
+    batch = profile.comparison.batch
+    most = profile.comparison.rows
     train = list(rows_of(profile, "train"))
     every = max(1, len(train) // (2 * steps * batch))
     validation = list(rows_of(profile, "validation"))
-    golden = list(rows_of(profile, "golden"))
-    test = golden + validation[VALIDATED:]
-    return Task(train[::every], validation[:VALIDATED], golden, test, steps, batch)
+    golden = list(rows_of(profile, "golden")[:most])
+    test = (golden + validation[VALIDATED:])[:most]
+    return Task(train[::every], validation[:VALIDATED][:most], golden, test, steps, batch)
 
 
 # --- training over a base -------------------------------------------------------------------------

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ftlib.core.profiles import Profile
 from ftlib.core.stats import mean_interval
 from ftlib.course.lab_3_1_7.experiments import BETAS, arms_of, beta_name, equal_drift
 from ftlib.course.lab_3_1_7.frontier import best_of_course, optimum_course, win_at
 from ftlib.course.lab_3_1_7.measures import asked_rows
 from ftlib.course.lab_3_1_7.pictures import COUNTS, FRONTIER_BETAS, levels_of, mean_course
+from ftlib.course.lab_3_1_7.same_runs import place
 from ftlib.course.lab_3_1_7.side_by_side import points, told_apart
 from ftlib.course.lab_3_1_7.starts import TEST
 from ftlib.course.lab_3_1_7.trials import DRAWS
@@ -35,24 +35,29 @@ def best_place(result: Result, method: str) -> tuple[float, float, bool]:
 
 
 def sweep_line(result: Result, methods: Sequence[str]) -> str:
-    """Each method's best rate on the validation prompts."""
+    """Each method's best rate on the validation prompts, and which methods have not been run."""
     if not result.arms:
         return result.why
     texts = []
+    absent = []
     for method in methods:
+        if not swept(result, method):
+            absent.append(method)
+            continue
         rate, win, inside = best_place(result, method)
         edge = "" if inside else " (**at the grid's edge**)"
         texts.append(f"{method}: {win:.0%} at rate {rate:.2g}{edge}")
-    return "Best on the validation prompts: " + "; ".join(texts) + "."
+    said = f"{place(result)}Best on the validation prompts: {'; '.join(texts)}."
+    return f"{said} Not run in {result.profile.name}: {', '.join(absent)}." if absent else said
 
 
-def drift_line(drift: Result, rates: Result, profile: Profile) -> str:
+def drift_line(drift: Result, rates: Result) -> str:
     """At which rate the irrelevant preference goes as far as DPO, and how far apart equal rates
     are.
     """
     if not drift.arms or not rates.arms:
         return drift.why or rates.why
-    chosen = equal_drift(profile)
+    chosen = equal_drift(drift.profile)
     dpo = swept(rates, beta_name(chosen["beta"]))
     irrelevant = swept(drift, "irrelevant")
     shared = sorted(set(dpo) & set(irrelevant))
@@ -64,6 +69,7 @@ def drift_line(drift: Result, rates: Result, profile: Profile) -> str:
     best, _, _ = best_place(rates, beta_name(chosen["beta"]))
     target = float(rates.means(dpo[best], "kl").mean())
     return (
+        f"{place(drift)}"
         f"KL of DPO and of the irrelevant preference, at equal rates and beta {chosen['beta']:g}: "
         f"{'; '.join(texts)} (nats). DPO's best is at {target:.2f} nats; the control gets the rate "
         f"**{chosen['lr']:.2g}**, at which it goes about as far."
@@ -84,10 +90,10 @@ def beta_line(result: Result) -> str:
         for beta in BETAS
     )
     if best in (BETAS[0], BETAS[-1]):
-        place = f"The highest mean is beta {best:g}'s, at **the edge of the grid**"
+        where = f"The highest mean is beta {best:g}'s, at **the edge of the grid**"
     else:
-        place = f"The highest mean is beta {best:g}'s, inside the grid"
-    return f"{listed}. {place}. {_told_apart_line(result, best)}"
+        where = f"The highest mean is beta {best:g}'s, inside the grid"
+    return f"{place(result)}{listed}. {where}. {_told_apart_line(result, best)}"
 
 
 def _told_apart_line(result: Result, best: float) -> str:
@@ -120,6 +126,7 @@ def loss_line(result: Result, arm: str) -> str:
     falls = late < early
     worse = wins[-1] < wins[-2]
     said = (
+        f"{place(result)}"
         f"{arm}: the loss, on pairs that the run has not seen before, is {early:.3f} in the first "
         f"half and {late:.3f} in the second; the win rate is {wins[-2]:.0%} halfway and "
         f"{wins[-1]:.0%} at the end."
@@ -142,6 +149,7 @@ def frontier_line(draws: Result, result: Result, arm: str) -> str:
     if at_optimum is None:
         highest = optimum_course(levels, FRONTIER_BETAS)[:, 1].max()
         return (
+            f"{place(result)}"
             f"{arm} ends at {kl:.2f} nats and wins {win:.0%}. Choosing among the start's own "
             f"answers never goes so far: all it can reach is {highest:.0%}. A policy that drifts "
             "further than that pays for what no choice among the start's answers needs"
@@ -150,24 +158,26 @@ def frontier_line(draws: Result, result: Result, arm: str) -> str:
     n = next((n for n, point in zip(COUNTS, best, strict=True) if point[1] >= win), None)
     among = f"the best of {n} draws wins as much" if n else f"no best of {COUNTS[-1]} wins as much"
     return (
+        f"{place(result)}"
         f"{arm} wins {win:.0%} at {kl:.2f} nats; at that KL the optimum wins {at_optimum:.0%}, and "
         f"{among}. DPO never asks the judge for a policy's own answers, and best-of-n asks it for "
         "every one."
     )
 
 
-def chosen_line(draws: Result, profile: Profile) -> str:
-    """How often the chosen reports of the test prompts themselves would win over the start."""
+def chosen_line(draws: Result) -> str:
+    """How often the chosen answers of the test prompts themselves would win over the start."""
     if not draws.arms:
         return draws.why
-    rows = asked_rows(profile, TEST, DRAWS)
+    rows = asked_rows(draws.profile, TEST, DRAWS)
     if not all("chosen_faults" in row for row in rows):
         return ""
     own = np.array([row["chosen_faults"] for row in rows])
     drawn = draws.values("the start", "faults")  # (seeds, prompts·DRAWS)
     win = np.mean((own < drawn) + (own == drawn) / 2)
     return (
-        f"The chosen reports of the test prompts themselves would win {win:.0%} over the start, "
+        f"{place(draws)}"
+        f"The chosen answers of the test prompts themselves would win {win:.0%} over the start, "
         "by the same judge: that is where perfect imitation would end."
     )
 
@@ -191,4 +201,5 @@ def noise_line(result: Result, noise: float) -> str:
         margin = beta * float(result.means(arm, "margin").mean())
         best = f"optimum {optima[arm]:.2f}" if arm in optima else "optimum as on clean labels"
         texts.append(f"{arm}: z = {margin:.2f} ({best}), KL {result.interval(arm, 'kl')} nats")
-    return "Mean margin of pairs of the training pool, KL to the start: " + "; ".join(texts) + "."
+    said = "Mean margin of pairs of the training pool, KL to the start: "
+    return f"{place(result)}{said}{'; '.join(texts)}."

@@ -73,6 +73,8 @@ def draw_ways(
     _kl_axis(ax)
     ax.set_title(title)
     ax.legend(fontsize="small")
+    for result, _ in results:
+        _name_runs(ax, result)
     plt.close(figure)
     return figure
 
@@ -95,11 +97,20 @@ def draw_halves(result: Result, arms: Sequence[str], title: str) -> Figure:
         ax.plot(steps, wins.mean(0), label=f"mean of {len(wins)} seeds", **style(i))
         ax.set_xticks(steps)
         ax.legend(fontsize="small")
+        _name_runs(ax, result)
     axes[0][0].set_ylabel("win rate over the start, %")
     figure.suptitle(title)
     figure.tight_layout()
     plt.close(figure)
     return figure
+
+
+def _name_runs(ax: Axes, result: Result) -> None:
+    """Where runs are tiny's in a session of another profile, the figure says so."""
+    if result.shown_in:
+        ax.annotate(
+            "runs of tiny", (1, 0), (-4, 4), "axes fraction", "offset points", ha="right", size=7
+        )
 
 
 def _draw_reachable(ax: Axes, levels: list[Levels]) -> None:
@@ -140,8 +151,8 @@ def draw_losses(smoothings: Sequence[float], widest: float = 6.0) -> Figure:
 
 
 SIDES: Mapping[str, str] = {
-    "chosen": "right report",
-    "rejected": "wrong town",
+    "chosen": "right answer",
+    "rejected": "one fact wrong",
     "paraphrase": "right, in other words",
 }
 
@@ -172,5 +183,6 @@ def draw_distance(result: Result, hard: str = "hard") -> Figure:
         title="The same answers, by the distance of the pairs trained on",
     )
     ax.legend(fontsize="small")
+    _name_runs(ax, result)
     plt.close(figure)
     return figure

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import shorten
+from typing import Any
 
 import numpy as np
 
-from ftlib.core.profiles import Profile
 from ftlib.core.stats import Interval, mean_interval
 from ftlib.course.lab_3_1_7.measures import asked_rows
+from ftlib.course.lab_3_1_7.same_runs import place
 from ftlib.course.lab_3_1_7.starts import TEST
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.live import Result
+
+PROMPT = 400  # characters of a prompt that are shown,
+ANSWER = 300  # and of an answer in a table
 
 
 def points(difference: Interval) -> str:
@@ -52,21 +57,21 @@ def weight_line(result: Result, arms: Sequence[str]) -> str:
             f"at a margin of one nat {weight(own['beta'], 1.0):.2g}"
         )
     return (
-        "Weights σ(−beta·margin), and where the runs end: " + "; ".join(texts) + ". Adam divides a "
-        "gradient by its size, so that small weights do not by themselves make small steps: how "
-        "far a run goes is the rate's doing as much as beta's."
+        f"{place(result)}Weights σ(−beta·margin), and where the runs end: {'; '.join(texts)}. "
+        "Adam divides a gradient by its size, so that small weights do not by themselves make "
+        "small steps: how far a run goes is the rate's doing as much as beta's."
     )
 
 
 def distance_line(result: Result) -> str:
-    """By how much the right reports of the probe have moved in each arm, and which way."""
+    """By how much the right answers of the probe have moved in each arm, and which way."""
     if not result.arms:
         return result.why
     texts = []
     for arm in result.arms:
         texts.append(f"{arm}: {result.interval(arm, 'chosen')}")
     moved = [result.interval(arm, "chosen") for arm in result.arms]
-    said = "Right reports, log π − log π_ref in nats: " + "; ".join(texts) + ". "
+    said = f"{place(result)}Right answers, log π − log π_ref in nats: {'; '.join(texts)}. "
     if all(interval.low > 0 for interval in moved):
         return said + (
             "All are above 0: they have become more likely in every arm, so that a lower number is "
@@ -84,6 +89,7 @@ def cooler_line(sharpened: Result, methods: Result, drawn: str, arm: str) -> str
     cool = sharpened.interval(drawn, "win").percent()
     trained = methods.interval(arm, "win").percent()
     said = (
+        f"{place(sharpened)}"
         f"Beside it: the *untrained* start, drawn at {drawn}, wins {cool} over the start at T 1; "
         f"{arm}, drawn at T 1, {trained}."
     )
@@ -100,12 +106,12 @@ def cooler_line(sharpened: Result, methods: Result, drawn: str, arm: str) -> str
     return f"{said} The difference, seed by seed: {points(apart)}. {end}"
 
 
-def faults_line(sharpened: Result, draws: Result, profile: Profile) -> str:
-    """Faults an answer at each temperature, beside those of the chosen reports; empty where faults
+def faults_line(sharpened: Result, draws: Result) -> str:
+    """Faults an answer at each temperature, beside those of the chosen answers; empty where faults
     cannot be counted.
     """
     arms = [arm for arm in sharpened.arms if measures(sharpened, arm, "faults")]
-    rows = asked_rows(profile, TEST)
+    rows = asked_rows(sharpened.profile, TEST)
     if not arms or not draws.arms or not all("chosen_faults" in row for row in rows):
         return ""
     chosen = float(np.mean([row["chosen_faults"] for row in rows]))
@@ -116,10 +122,10 @@ def faults_line(sharpened: Result, draws: Result, profile: Profile) -> str:
         texts.append(f"{name}: {sharpened.interval(arm, 'faults')}")
     fewer = [arm for arm in arms if sharpened.interval(arm, "faults").high < chosen]
     return (
-        "Faults an answer: " + "; ".join(texts) + ". The chosen reports of these prompts have "
-        f"{chosen:.2f}. Fewer than those: {', '.join(fewer) or 'nobody'}. What goes away with the "
-        "temperature is slips; what stays at the lowest one is mostly what a policy holds for "
-        "likely."
+        f"{place(sharpened)}Faults an answer: {'; '.join(texts)}. The chosen answers of these "
+        f"prompts have {chosen:.2f}. Fewer than those: {', '.join(fewer) or 'nobody'}. What goes "
+        "away with the temperature is slips; what stays at the lowest one is mostly what a policy "
+        "holds for likely."
     )
 
 
@@ -134,6 +140,7 @@ def turn_line(result: Result, arm: str, other: str) -> str:
     fell = int((wins[:, -1] < wins[:, -2]).sum())
     beside = result.values(other, "win by step")
     said = (
+        f"{place(result)}"
         f"The way of the arm “{arm}”: {half.percent()} halfway, at {kls[-2]:.2f} nats, and "
         f"{end.percent()} at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, "
         f"{told_apart(change)}; {fell} of {len(wins)} seeds fell. {other} over the same half: "
@@ -153,6 +160,7 @@ def ranking_line(result: Result, arm: str) -> str:
         return result.why
     win = result.interval(arm, "win")
     said = (
+        f"{place(result)}"
         f"{arm}: ranked right by ratio {result.interval(arm, 'right by ratio').percent()}, by "
         f"log π {result.interval(arm, 'right by log p').percent()}; its own answers win "
         f"{win.percent()} over the start."
@@ -184,4 +192,35 @@ def closing_line(pairs: Sequence[dict], name: str) -> str:
     return (
         f"{said} Every chosen answer has a closing sentence and no rejected one has: “longer” and "
         "“with a closing sentence” are one thing in these pairs."
+    )
+
+
+def shortened(text: str, most: int = PROMPT) -> str:
+    """A prompt or an answer in one line of at most so many characters."""
+    return shorten(text, most)
+
+
+def answer_rows(shown: Sequence[tuple[Result, str]]) -> list[dict[str, Any]]:
+    """A row of a table for each arm that has runs: its answer to the first held-out prompt, of the
+    live run, else of the first seed.
+    """
+    rows = []
+    for result, arm in shown:
+        if not result.has(arm):
+            continue
+        seed = "live" if arm in result.live else result.seeds[0]
+        answer = result.sample(arm, "samples")[0]
+        rows.append({"model": arm, "seed": seed, "answer": shortened(answer, ANSWER)})
+    return rows
+
+
+def sample_line(result: Result, arm: str) -> str:
+    """What one run of the arm answered to the first held-out prompt of its profile."""
+    if not result.has(arm):
+        return result.why
+    prompt = asked_rows(result.profile, TEST)[0]["prompt"][-1]["content"]
+    answer = result.sample(arm, "samples")[0]
+    return (
+        f"{place(result)}“{shortened(prompt)}” is answered by the run “{arm}”: "
+        f"*{shortened(answer, ANSWER)}*"
     )
