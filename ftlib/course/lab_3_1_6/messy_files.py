@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ftlib.core.profiles import Profile, get_profile
 from ftlib.course.lab_3_1_6.near_copies import KEPT_OUT, KEPT_OUT_OF_LONG, ROWS, Kinds
-from ftlib.course.lab_3_1_6.trials import MESSY, TRUTH
+from ftlib.course.lab_3_1_6.trials import MESSY, TRUTH, messy_rows
 from ftlib.data.formats import convert
 from ftlib.data.load import FOLDERS
 from ftlib.data.stream import stream_rows
@@ -79,6 +79,8 @@ def readable_rows(files: MessyFiles) -> list[dict]:
     """The readable rows with an answer as messages, each with its `line` and the `truth` about it,
     as `trials.messy_rows` gives those of the embedded file.
     """
+    if files == EMBEDDED:
+        return list(messy_rows())  # kept in memory, for the experiments too
     planted = read_truth(files)
     rows = []
     for row in stream_rows(files.raw, check=_with_line, max_reject_share=0.1, progress=False):
