@@ -51,7 +51,9 @@ def _add_labs(commands) -> None:
         "--output", default="build", help="folder for the executed copies and the index page"
     )
     command.add_argument(
-        "--cell-timeout", type=_whole, default=300, help="seconds that one cell may take"
+        "--cell-timeout",
+        type=_whole,
+        help="seconds that one cell may take (default: the profile's)",
     )
     command.add_argument(
         "--write-back",

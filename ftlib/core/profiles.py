@@ -31,6 +31,9 @@ class Study:
     gb: float = 0.0  # of weights fetched on first use
     ranks: tuple[int, ...] = (1, 4, 16, 64)
     control_rows: int = 40  # on whose tokens a random update moves outputs as far as a trained one
+    demo_rows: int = 32  # of the batch whose gradients and logits are looked at (lab 1)
+    demo_steps: int = 50  # of a run that shows one thing on one seed (lab 1)
+    few_steps: int = 10  # by which two runs are seen to be one (lab 1)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,9 @@ class Export:
     """Lab 10: exported files, each of which answers golden prompts."""
 
     prompts: int = 24
+    asked: int = 24  # golden prompts of the notebook's own cells, in several runtimes
+    speed_runs: int = 5  # of each file, for tokens a second
+    speed_tokens: int = 48  # generated in each
     # Made of f16, from large to small.
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")
 
@@ -140,11 +146,15 @@ class Profile:
     download_gb: float  # model weights fetched on first use
     full_finetuning: bool  # does full fine-tuning fit this scale's machine?
     gradient_checkpointing: bool = False
+    cell_seconds: int = 300  # that a cell may take where all of a lab is executed
     first_steps: int = 0  # of the run that lab 4 trains live; 0: a quarter of short_steps
     base_texts: int = 100  # at most, of the base's own domain, that forgetting is measured on
     run_gb: float = 1.0  # of memory that one run of a comparison takes on a CPU (an estimate)
     # Whether an experiment without a record runs its arms in the notebook; else it shows tiny's.
     runs_unrecorded: bool = True
+    # Of the policy that lab 9 looks at before its experiments: as many as `preference.short_steps`,
+    # or fewer where a step takes seconds.
+    drift_steps: int = 20
     most_live_arms: int = 0  # of an experiment, that run in the notebook; 0: all that it names
     timed_turns: int = 5  # in which ways of training take turns, a step each, to be timed
     timed_rows: int = 64  # at most, of such a step
@@ -229,7 +239,8 @@ PROFILES = {
         eval_examples=24,
         download_gb=0.0,
         full_finetuning=True,
-        first_steps=20,
+        first_steps=14,
+        cell_seconds=1200,
         base_texts=24,
         run_gb=4.0,
         runs_unrecorded=False,
@@ -240,6 +251,7 @@ PROFILES = {
         live_rows=12,
         curvature_rows=1,
         curvature_draws=(2, 4),
+        drift_steps=6,
         untrained_tokens=("<gh_stars>", "<jupyter_script>", "<empty_output>"),
         study=Study(
             POCKET,
@@ -250,6 +262,9 @@ PROFILES = {
             lr_lora=1e-3,
             lr_full=1e-4,
             control_rows=8,
+            demo_rows=4,
+            demo_steps=5,
+            few_steps=3,
         ),
         open=OpenAnswers(
             "english",
@@ -280,7 +295,13 @@ PROFILES = {
             answer_tokens=80,
             compared=2,
         ),
-        export=Export(prompts=12, quantizations=("Q8_0", "Q4_K_M", "Q3_K_M")),
+        export=Export(
+            prompts=12,
+            asked=6,
+            speed_runs=3,
+            speed_tokens=24,
+            quantizations=("Q8_0", "Q4_K_M", "Q3_K_M"),
+        ),
     ),
     "small": Profile(
         name="small",
@@ -301,7 +322,9 @@ PROFILES = {
         max_new_tokens=96,
         eval_examples=100,
         download_gb=1.5,
+        cell_seconds=3600,
         full_finetuning=True,
+        drift_steps=60,
         untrained_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
         study=Study(
             "Qwen/Qwen3-0.6B",
@@ -312,6 +335,7 @@ PROFILES = {
             lr_lora=2e-4,
             lr_full=2e-5,
             gb=1.5,
+            demo_steps=75,
         ),
         open=OpenAnswers(
             _ALPACA,
@@ -365,7 +389,9 @@ PROFILES = {
         max_new_tokens=96,
         eval_examples=100,
         download_gb=16.1,
+        cell_seconds=86_400,
         full_finetuning=False,
+        drift_steps=80,
         gradient_checkpointing=True,
         methods=("LoRA", "DoRA", "bottleneck adapters"),
         untrained_tokens=(
@@ -382,6 +408,7 @@ PROFILES = {
             lr_lora=2e-4,
             lr_full=2e-5,
             gb=2.5,
+            demo_steps=100,
         ),
         open=OpenAnswers(
             _ALPACA,

@@ -369,7 +369,7 @@ def run_labs(
     which,
     output,
     profile=None,
-    cell_timeout: int = 300,
+    cell_timeout: int | None = None,
     write_back: bool = False,
     build: bool = False,
     side_by_side: int = 1,
@@ -378,8 +378,11 @@ def run_labs(
 
     write_back: also store the outputs in labs/; `profile` is then tiny by default, and labs run one
     at a time, since what they print holds seconds.
+    cell_timeout: seconds; default the profile's `cell_seconds`.
     build: when the turn comes to a lab with a compiled part, build that first.
     """
+    from ftlib.core.profiles import get_profile
+
     if write_back and profile is None:
         profile = STORED_PROFILE
     if side_by_side < 1:
@@ -389,8 +392,8 @@ def run_labs(
         raise ValueError(f"no labs in {catalogue.LABS}")
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    _environment(profile)  # an unknown profile is refused before anything runs
-    plan = Plan(output, profile, cell_timeout, write_back, build)
+    chosen = get_profile(profile)  # an unknown one is refused before anything runs
+    plan = Plan(output, profile, cell_timeout or chosen.cell_seconds, write_back, build)
     console = Console()
     start = time.perf_counter()
     ran: dict[Path, tuple[Result, NotebookNode]] = {}

@@ -2,6 +2,8 @@
 adapter is the library's, an intruder is counted.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,14 @@ from torch import nn
 
 from ftlib.adapters.lora import add_lora, lora_layers
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_1 import experiments, sweeps, trials, updates
+from ftlib.course.lab_3_1_1 import experiments, shown, sweeps, trials, updates
 from ftlib.course.lab_3_1_1.layer import PISSA, adapt, adapters
 from ftlib.course.lab_3_1_1.map_explorer import RankMap
 from ftlib.course.lab_3_1_1.schematic import draw_lora
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
-from ftlib.course.records.store import Entry, Record
+from ftlib.course.records.shown import whose
+from ftlib.course.records.store import Entry, Record, read_record
 
 TINY = get_profile("tiny")
 
@@ -177,7 +180,7 @@ def test_the_maps_handles_choose_a_run(map_result):
     rate the loss is 2 + 1/r.
     """
     explorer = RankMap(map_result)
-    assert "r=64" in explorer.arm and "loss 0.02" in explorer.headline.value
+    assert "r=64" in explorer.arm and "loss 0.016" in explorer.headline.value
     explorer.controls["r"].value = 1
     assert "r=1," in explorer.arm
     explorer.controls["alpha"].value = 16
@@ -188,6 +191,67 @@ def test_the_maps_handles_choose_a_run(map_result):
     assert len(explorer.draw(**explorer.values).axes) == 2
     with pytest.raises(ValueError, match=r"factor=3: rank 1, alpha 16 has runs at 0\.25, 0\.5, 1"):
         explorer.arm_of(1, 16, 3)
+
+
+def test_a_coarser_map_has_its_own_multiples_and_says_what_it_lacks(map_result):
+    """One alpha and every second rate: a rate keeps its place beside the middle one."""
+    arms = map_result.record.entries
+    kept = {}
+    for r in experiments.grid_ranks(TINY):
+        rates = sweeps.rates_at(map_result, r, 256)
+        for rate in sorted(rates)[::2]:
+            kept[rates[rate], 0] = arms[rates[rate], 0]
+    coarse = Record("3.1.1", "grid", "tiny")
+    coarse.entries.update(kept)
+    result = dataclasses.replace(map_result, record=coarse)
+    explorer = RankMap(result)
+    assert set(explorer.controls["factor"].options) == {0.25, 1.0, 4.0}
+    assert "one alpha, 256, so" in sweeps.map_line(result)
+
+
+def test_a_sweep_leaves_out_methods_without_runs_and_tinys_has_all():
+    experiment = find_experiment("3.1.1", "rates")
+    pocket = get_profile("pocket")
+    record = Record("3.1.1", "rates", "pocket")
+    for arm, own in experiment.arms(pocket).items():
+        record.entries[arm, 0] = Entry(arm, 0, dict(own), {"validation_loss": 1.0}, 0.0, {})
+    result = Result(experiment, pocket, record, {}, True, "", 0.0)
+    assert set(sweeps.by_method(result, ("full", "LoRA", "PiSSA"))) == {"full", "LoRA"}
+    assert sweeps.left_out(result, ("LoRA", "PiSSA")) == " pocket has no runs of PiSSA."
+    assert sweeps.left_out(result, ("LoRA",)) == ""
+    assert shown.with_all(result, ("LoRA",)) is result
+    other = shown.with_all(result, ("LoRA", "PiSSA"))
+    assert other.profile.name == "tiny" and other.shown_in == "pocket"
+    assert sweeps.rates_of(other, "PiSSA") and whose(other).startswith("In tiny")
+
+
+def test_settings_and_base_are_the_notebooks_own_where_runs_are_of_another_profile():
+    pocket = get_profile("pocket")
+    tinys = Result(
+        find_experiment("3.1.1", "methods"),
+        TINY,
+        read_record("3.1.1", "methods", TINY),
+        {},
+        True,
+        "",
+        0.0,
+        "pocket",
+    )
+    own = {"r": pocket.rank, "alpha": 2 * pocket.rank, "lr": pocket.study.lr_lora}
+    assert shown.settings_here(tinys, pocket) == own
+    here = dataclasses.replace(tinys, shown_in="")
+    assert shown.settings_here(here, TINY) == tinys.settings("LoRA")
+    mine = nn.Linear(2, 2)
+    assert shown.base_of(here, mine) is mine
+    assert shown.base_of(tinys, mine).config.hidden_size == 256
+    assert shown.base_loss(tinys) == pytest.approx(11.36, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "value, text", [(1.234, "1.23"), (0.0394, "0.039"), (-0.0041, "-0.0041"), (0.1, "0.10")]
+)
+def test_a_small_loss_keeps_two_digits(value, text):
+    assert sweeps.two_digits(value) == text
 
 
 def test_the_schematic_says_all_shapes():

@@ -4,6 +4,7 @@ and a super-block comes apart as the `gguf` package reads it.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -14,11 +15,18 @@ import torch
 
 from ftlib.adapters.lora import disable_adapter, lora_layers
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_10 import faults, held_out, merging, mix, super_block, trials
+from ftlib.course.lab_3_1_10 import faults, held_out, merging, mix, shown, super_block, trials
 from ftlib.course.lab_3_1_10.q4_k_weights import q4_k_weights
-from ftlib.course.records.experiment import LIVE_SEED, SEEDS, Experiment, Metric
+from ftlib.course.records.experiment import (
+    LIVE_SEED,
+    SEEDS,
+    Experiment,
+    Metric,
+    find_experiment,
+)
 from ftlib.course.records.kit import rows_of
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import alongside, whose
 from ftlib.course.records.store import Entry, Record
 from ftlib.export.go_template import WORLD, render_go
 
@@ -245,3 +253,28 @@ def test_every_matrix_has_a_kind():
         assert mix.kind_of(tensor) == kind
     with pytest.raises(ValueError, match=r"'rope_freqs\.weight' is none of"):
         mix.kind_of("rope_freqs.weight")
+
+
+@pytest.mark.parametrize("count", [28, 56, 196, 210, 224])
+def test_some_layers_are_of_every_kind_in_a_deep_model(count):
+    """Seven adapted layers a block: a stride of seven would meet one kind alone."""
+    layers = {f"layer {i}": i % 7 for i in range(count)}
+    some = shown.some_of(layers)
+    assert set(some.values()) == set(range(7))
+    assert len(some) == 28 if count <= 56 else 20 < len(some) <= 32
+
+
+def test_tinys_runs_stand_beside_tinys_files(tmp_path):
+    """A result of another profile takes that one's files; the notebook's own takes its own."""
+    experiment = find_experiment("3.1.10", "files")
+    mine = {"F16": tmp_path / "mine.gguf"}
+    own = Result(experiment, TINY, Record("3.1.10", "files", "tiny"), {}, True, "", 0.0)
+    assert shown.files_of(own, mine, tmp_path) == mine and whose(own) == ""
+    tinys = dataclasses.replace(own, shown_in="pocket")
+    files = shown.files_of(tinys, mine, tmp_path)
+    assert set(files) == {"F16", *TINY.export.quantizations}
+    assert all(file.parent == tmp_path / "tiny" and file.is_file() for file in files.values())
+    assert shown.with_super_blocks(files, tmp_path) == files
+    assert alongside(own, own) is own
+    pocket = dataclasses.replace(own, profile=get_profile("pocket"))
+    assert alongside(pocket, tinys).profile.name == "tiny"

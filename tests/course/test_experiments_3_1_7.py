@@ -18,7 +18,6 @@ from ftlib.course.lab_3_1_7 import (
     losses,
     measures,
     pictures,
-    same_runs,
     side_by_side,
     starts,
     tabular,
@@ -29,6 +28,7 @@ from ftlib.course.lab_3_1_7.implicit_reward import implicit_reward
 from ftlib.course.lab_3_1_7.preference_loss import preference_loss
 from ftlib.course.lab_3_1_7.schematic import draw_dpo
 from ftlib.course.lab_3_1_7.swapped_win_rate import swapped_win_rate
+from ftlib.course.records import shown
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
 from ftlib.course.records.store import Entry, Record
@@ -387,18 +387,18 @@ def of_pocket(name: str, metrics) -> Result:
 
 def test_what_stands_beside_tinys_runs_is_tinys_too():
     tinys = replace(recorded("drift", policy), shown_in="pocket")
-    rates = same_runs.alongside(of_pocket("rates", policy), tinys)
+    rates = shown.alongside(of_pocket("rates", policy), tinys)
     assert rates.profile == TINY and rates.shown_in == "pocket"
     assert lines.drift_line(tinys, rates).startswith("In tiny: KL of DPO")
     own = of_pocket("rates", policy)
-    assert same_runs.alongside(own, of_pocket("methods", policy)) is own
+    assert shown.alongside(own, of_pocket("methods", policy)) is own
 
 
 def test_arms_that_a_profile_has_not_run_are_named_and_shown_from_tiny():
     methods = of_pocket("methods", policy)
-    assert same_runs.fewer_line(methods, ["DPO", "swapped"]) == "Not run in pocket: swapped."
-    assert same_runs.with_arms(methods, ["DPO"]) is methods
-    controls = same_runs.with_arms(methods, ["irrelevant", "swapped"])
+    assert shown.fewer_line(methods, ["DPO", "swapped"]) == "Not run in pocket: swapped."
+    assert shown.with_arms(methods, "DPO") is methods
+    controls = shown.with_arms(methods, "irrelevant", "swapped")
     assert controls.has("swapped") and controls.shown_in == "pocket"
     said = lines.sweep_line(of_pocket("rates", policy), ["beta 0.1", "beta 5"])
     assert said.endswith("Not run in pocket: beta 5.")

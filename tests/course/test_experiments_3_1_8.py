@@ -3,6 +3,7 @@ nothing of the label, and what labels at random do to a loss.
 """
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from ftlib.course.records.store import Entry, Record
 from ftlib.losses.preference import dpo_loss
 
 TINY = get_profile("tiny")
+POCKET = get_profile("pocket")
 
 
 def recorded(name: str, faults) -> Record:
@@ -176,10 +178,10 @@ def test_facts_and_form_are_told_apart():
     result = methods_of(wrong=wrong, missing=missing, unwanted=0.1, forgotten=0.2)
     assert "one of *facts*: fewer" in lines.sorts_line(result, "SimPO", "SFT on chosen")
     assert "one of *form*: more" in lines.sorts_line(result, "ORPO", "DPO")
-    assert "Neither" in lines.sorts_line(result, "DPO", "SFT on chosen")
+    assert "neither facts" in lines.sorts_line(result, "DPO", "SFT on chosen")
     line = lines.form_line(result, {"start_missing": 0.2, "start_unwanted": 0.2})
     assert "SFT on chosen 0.201 (-50%)" in line and "SimPO hardly does" in line
-    line = lines.left_of_start_line(result, 0.3)
+    line = lines.left_of_start_line(result, {"start_forgotten": 0.3})
     assert "Left of it" in line and "Right of it" not in line and "ORPO" not in line
 
 
@@ -316,6 +318,55 @@ def test_every_arm_is_what_its_trial_takes():
     for experiment in experiments.EXPERIMENTS:
         for settings in experiment.arms(TINY).values():
             inspect.signature(experiment.trial).bind(TINY, 0, **settings)
+
+
+# --- a profile that has run less than tiny -------------------------------------------------------
+def fewer_arms() -> Result:
+    """Pocket's comparison: five seeds of the arms that it runs."""
+    experiment = find_experiment("3.1.8", "methods")
+    record = Record("3.1.8", "methods", "pocket")
+    for arm, settings in experiment.arms(POCKET).items():
+        for seed in range(5):
+            values = {metric.name: 1.0 + 0.1 * seed for metric in experiment.metrics}
+            record.entries[arm, seed] = Entry(arm, seed, dict(settings), values, 1.0, {})
+    return Result(experiment, POCKET, record, {}, True, "", 0.0)
+
+
+def test_lines_of_fewer_arms_tell_of_those_or_of_tinys():
+    own = fewer_arms()
+    assert not own.has("SFT from the base")
+    assert lines.both_rates_line(own, "faults").startswith("In tiny: ")
+    assert sweeps.rate_line(own).startswith("In tiny: ")
+    assert "SFT from the base" not in lines.recipes_line(own)
+    assert "other* loss" not in lines.starts_line(own)
+    assert "DPO" in lines.left_of_start_line(own, {"start_forgotten": 9.0})
+    rates = Record("3.1.8", "rates", "pocket")
+    experiment = find_experiment("3.1.8", "rates")
+    for arm, settings in experiment.arms(POCKET).items():
+        rates.entries[arm, 0] = Entry(arm, 0, dict(settings), {"faults": 2.0}, 1.0, {})
+    swept = Result(experiment, POCKET, rates, {}, True, "", 0.0)
+    line = sweeps.rates_line(swept)
+    assert "3 of 3 rates" in line and "SFT from the base" not in line and "Seeds a rate: 1" in line
+
+
+def test_the_start_of_runs_that_are_shown_is_their_own():
+    before = {"start_faults": 9.0, "start_forgotten": 9.0}
+    own = methods_of(faults=1.0, start_faults=2.5)
+    assert lines.start_of(own, before) is before
+    there = replace(own, shown_in="pocket")
+    assert lines.start_of(there, before) == {"start_faults": 2.5}
+    assert "not recorded" in lines.left_of_start_line(there, lines.start_of(there, before))
+    assert "not recorded" in lines.form_line(there, lines.start_of(there, before))
+
+
+def test_faults_are_counted_where_a_row_s_own_count_has_other_sorts_too():
+    replies = runs.held_out_rows(POCKET, runs.TEST)
+    found = lines.mean_faults(replies, "chosen")
+    whole = np.mean([row["chosen_faults"] for row in replies])
+    assert found.wrong + found.missing + found.unwanted == pytest.approx(whole)
+    reports = runs.held_out_rows(TINY, runs.TEST)
+    found = lines.mean_faults(reports, "rejected")
+    assert found.wrong == np.mean([row["rejected_faults"] for row in reports])
 
 
 # --- figures --------------------------------------------------------------------------------------

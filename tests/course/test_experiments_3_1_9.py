@@ -26,11 +26,13 @@ from ftlib.course.lab_3_1_9 import readings_of_points as of_points
 from ftlib.course.lab_3_1_9 import reference_points as points
 from ftlib.course.lab_3_1_9.point_explorer import PointExplorer
 from ftlib.course.lab_3_1_9.schematic import draw_kto
+from ftlib.course.records import shown
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
 from ftlib.course.records.store import Entry, Record
 
 TINY = get_profile("tiny")
+POCKET = get_profile("pocket")
 
 
 def texts(found):
@@ -227,6 +229,14 @@ def test_gradients_are_compared_by_length_and_direction():
     assert found["across"] == pytest.approx((1.0, 0.0), abs=1e-6)
     tiny = {"right": torch.tensor([3e-7, 4e-7]), "same": torch.tensor([6e-7, 8e-7])}
     assert gradients.compared(tiny, "right")["same"] == pytest.approx((2.0, 1.0), rel=1e-6)
+    rounded = {"right": right, "flat": torch.zeros(2)}
+    length, cosine = gradients.compared(rounded, "right")["flat"]
+    assert length == 0 and np.isnan(cosine)
+
+
+def test_the_policy_that_the_notebook_looks_at_may_have_drifted_for_fewer_steps():
+    assert gradients.drifting(TINY) == TINY  # so that both are the same cached model
+    assert gradients.drifting(POCKET).preference.short_steps < POCKET.preference.short_steps
 
 
 def test_rows_are_parted_by_the_length_of_their_answers():
@@ -300,6 +310,35 @@ def test_a_table_has_the_start_and_only_what_is_measured():
     assert set(first) == set(kto) and "KL (nats)" in kto
     (far,) = sweeps.answers_table(a_result("points", lambda arm: [0.5, 0.6]), ["far: right"])
     assert "facts right" in far and "KL (nats)" not in far
+
+
+def fewer_arms(name):
+    """Pocket's runs of an experiment: five seeds of the arms that it has."""
+    experiment = find_experiment("3.1.9", name)
+    record = Record("3.1.9", name, "pocket")
+    for arm, settings in experiment.arms(POCKET).items():
+        for seed in range(5):
+            values = {metric.name: 0.5 + 0.01 * seed for metric in experiment.metrics}
+            record.entries[arm, seed] = Entry(arm, seed, dict(settings), values, 1.0, {})
+    return Result(experiment, POCKET, record, {}, True, "", 0.0)
+
+
+def test_a_profile_with_fewer_arms_tells_of_those_and_tiny_s_are_named():
+    rates = fewer_arms("rates")
+    line = sweeps.rates_line(rates, {"KTO": experiments.rates_of(POCKET, "KTO")})
+    assert line.startswith("Best rates. KTO:")
+    judged = fewer_arms("judgements")
+    assert sweeps.first_measured(judged, "one rate", "same judgements") == "same judgements"
+    own = [experiments.noise_arm(method, 0.0) for method in experiments.METHODS]
+    assert "KTO, loose" not in sweeps.distance_line(judged, [*own, experiments.LOOSE])
+    (row, *_) = sweeps.answers_table(judged, [*own, experiments.LOOSE])
+    assert set(row) == {"run", "win rate", "words", "KL (nats)"}  # replies have no manners
+    assert shown.with_arms(judged, *own) is judged and shown.whose(judged) == ""
+    worst = experiments.noise_arm("KTO", 0.4)
+    there = shown.with_arms(judged, worst)
+    assert there.profile == TINY and there.has(worst) and there.shown_in == "pocket"
+    assert sweeps.wrong_side_line(there, [worst]).startswith("In tiny: ")
+    assert shown.with_arms(a_result("judgements", noisy_wins), "no such arm").shown_in == ""
 
 
 def test_lines_count_steps_and_rows():

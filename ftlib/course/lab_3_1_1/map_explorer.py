@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from ftlib.course.explorable import Explorable, slider
-from ftlib.course.lab_3_1_1.experiments import GRID_FACTORS
-from ftlib.course.lab_3_1_1.sweeps import arms_with, rates_at
+from ftlib.course.lab_3_1_1.experiments import middle_rate
+from ftlib.course.lab_3_1_1.sweeps import arms_with, rates_at, two_digits
 from ftlib.course.plots import style
 from ftlib.course.records.figures import LIVE
 from ftlib.course.records.live import Result
@@ -31,13 +31,13 @@ class RankMap(Explorable):
         best = min(result.arms, key=self.loss)
         chosen = result.settings(best)
         settings = [result.settings(arm) for arm in result.arms]
-        rates = rates_at(result, chosen["r"], chosen["alpha"])
+        multiples = {self.multiple(arm) for arm in result.arms}
         super().__init__(
             self.draw,
             self.describe,
             r=slider("rank", {own["r"] for own in settings}, chosen["r"]),
             alpha=slider("alpha", {own["alpha"] for own in settings}, chosen["alpha"]),
-            factor=slider("rate (× middle)", _multiples(rates), _multiple(rates, chosen["lr"])),
+            factor=slider("rate (× middle)", multiples, self.multiple(best)),
         )
 
     @property
@@ -46,12 +46,17 @@ class RankMap(Explorable):
 
     def arm_of(self, r: int, alpha: float, factor: float) -> str:
         """The run with these settings."""
-        rates = rates_at(self.result, r, alpha)
-        for rate, arm in rates.items():
-            if _multiple(rates, rate) == factor:
+        arms = list(rates_at(self.result, r, alpha).values())
+        for arm in arms:
+            if self.multiple(arm) == factor:
                 return arm
-        known = ", ".join(f"{multiple:g}" for multiple in sorted(_multiples(rates)))
+        known = ", ".join(f"{multiple:g}" for multiple in sorted(map(self.multiple, arms)))
         raise ValueError(f"factor={factor:g}: rank {r}, alpha {alpha:g} has runs at {known}")
+
+    def multiple(self, arm: str) -> float:
+        """The run's rate as a multiple of that around which its alpha was tried, to two digits."""
+        own = self.result.settings(arm)
+        return float(f"{own['lr'] / middle_rate(self.result.profile, own['alpha']):.2g}")
 
     def loss(self, arm: str) -> float:
         return float(self.result.means(arm, LOSS).mean())
@@ -64,7 +69,8 @@ class RankMap(Explorable):
         arm = self.arm_of(r, alpha, factor)
         norm = float(self.result.means(arm, "norm").mean())
         return (
-            f"{arm}: validation loss {self.loss(arm):.2f}, forgotten {self.forgotten(arm):.2f} "
+            f"{arm}: validation loss {two_digits(self.loss(arm))}, "
+            f"forgotten {two_digits(self.forgotten(arm))} "
             f"nats, ‖ΔW‖ {norm:.0f}"
         )
 
@@ -118,13 +124,3 @@ class RankMap(Explorable):
         )
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize="small")
-
-
-def _multiple(rates, rate: float) -> float:
-    """The rate as a multiple of that around which its alpha was tried, to two digits."""
-    middle = sorted(rates)[GRID_FACTORS.index(1.0)]
-    return float(f"{rate / middle:.2g}")
-
-
-def _multiples(rates) -> set[float]:
-    return {_multiple(rates, rate) for rate in rates}

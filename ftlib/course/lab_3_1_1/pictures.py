@@ -24,6 +24,15 @@ def _figure_of(ax: Axes) -> Figure:
     return figure
 
 
+def _finished(ax: Axes, result: Result) -> Figure:
+    """The figure, which names the profile of its runs where the session has another."""
+    if result.shown_in:
+        ax.annotate(
+            "runs of tiny", (1, 0), (-4, 4), "axes fraction", "offset points", ha="right", size=7
+        )
+    return _figure_of(ax)
+
+
 def over_rates(
     result: Result,
     series: Mapping[str, Mapping[float, str]],
@@ -48,7 +57,7 @@ def over_rates(
     ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel=label, title=title)
     ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
     ax.legend(fontsize="small")
-    return _figure_of(ax)
+    return _finished(ax, result)
 
 
 def along_rates(
@@ -80,7 +89,7 @@ def along_rates(
     )
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize="small", title="large: the lowest rate")
-    return _figure_of(ax)
+    return _finished(ax, result)
 
 
 def singular_values(spectra: Mapping[str, np.ndarray], title: str) -> Figure:
@@ -114,4 +123,4 @@ def rows_by_rank(result: Result, ranks, rows, metric: str, title: str, ax: Axes)
     ax.set_xticks(list(rows), [str(count) for count in rows])
     ax.minorticks_off()
     ax.legend(fontsize="small")
-    return _figure_of(ax)
+    return _finished(ax, result)

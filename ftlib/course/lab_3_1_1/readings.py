@@ -35,15 +35,15 @@ METHODS = (
             "longer run below asks whether the steps are."
         ),
         below=(
-            "LoRA learns more, with a twelfth of the trained numbers. On so few rows the full "
+            "LoRA learns more, with a small part of the trained numbers. On so few rows the full "
             "model's freedom is no advantage. It does not follow that it would hold on much data, "
             "which is where Biderman et al. find the opposite."
         ),
         none=(
-            "No difference is shown, at the alpha that the map chose, hundreds of times the rank: "
-            "at alpha = r the map's best loss is far higher. Little data next to the adapter's "
-            "capacity is the case in which Schulman et al. find none. The interval says how large "
-            "a difference could have been missed, and the longer run below asks again."
+            "No difference is shown, at the alpha and the rate that were chosen for LoRA; the map "
+            "says what other alphas reach. Little data next to the adapter's capacity is the case "
+            "in which Schulman et al. find none. The interval says how large a difference could "
+            "have been missed, and the longer run below asks again."
         ),
     ),
     Claim(
@@ -59,8 +59,8 @@ METHODS = (
         ),
         below=(
             "At the rate that is best for learning LoRA forgets less. Before you quote Biderman "
-            "et al. look at the sweep: one step of the grid below its best rate, full fine-tuning "
-            "forgets a small part of this. Each rate was chosen for the validation loss alone, and "
+            "et al. look at the sweep: how much does full fine-tuning forget one step of the grid "
+            "below its best rate? Each rate was chosen for the validation loss alone, and "
             "forgetting rises steeply with the rate. The next comparison holds what is learnt "
             "fixed."
         ),
@@ -88,28 +88,29 @@ METHODS = (
             "smaller rate. It holds at this rank and this length of run."
         ),
         none=(
-            "Where both have learnt about the same, no difference in forgetting is shown: what a "
-            "method forgets follows from how much it has learnt, and from the rate."
+            "Where both have learnt about the same, no difference in forgetting is shown: what is "
+            "forgotten may follow from how much is learnt, and from the rate, more than from the "
+            "method."
         ),
     ),
     Claim(
         "shuffled",
-        "test loss, LoRA − LoRA on shuffled translations",
+        "test loss, LoRA − LoRA on shuffled answers",
         difference("loss", "LoRA", "LoRA, shuffled"),
         "below",
         unit=NATS,
         above=(
-            "The translations that belong to other questions teach more than the right ones: then "
+            "The answers that belong to other questions teach more than the right ones: then "
             "something is wrong with the data or the measure. Do not go on before you know what."
         ),
         below=(
             "The control has the same questions, the same answers, as many steps of the same size, "
-            "and only the pairing is gone. What it reaches is what the look of Olm's words alone "
-            "is worth; the rest is translation that was learnt."
+            "and only the pairing is gone. What it reaches is what the look of the answers alone "
+            "is worth; the rest was learnt from what is asked."
         ),
         none=(
-            "With shuffled translations as much is learnt as with right ones: the model has learnt "
-            "what Olm looks like, and no translation. A falling loss alone would not have told."
+            "Shuffled answers and right ones are not told apart: it is not shown that the model "
+            "has learnt more than what answers look like. A falling loss alone would not have told."
         ),
     ),
     Claim(
@@ -121,12 +122,12 @@ METHODS = (
         above=(
             "A random update that moves every layer's output as far does not do the task: it is "
             "the direction that was learnt, not the size. This control is weaker than the shuffled "
-            "one: a run that has learnt only the look of Olm's words would beat it by far."
+            "one: a run that has learnt only the look of the answers would beat it by far."
         ),
         below="A random update does better than the trained one: look for a mistake in the run.",
         none=(
-            "A random update of the same output does as well as the trained one: then training has "
-            "found nothing but a size."
+            "A random update of the same output is not told apart from the trained one: it is not "
+            "shown that training has found more than a size."
         ),
     ),
     Claim(
@@ -147,8 +148,8 @@ METHODS = (
             "base's own text was not held fixed."
         ),
         none=(
-            "A random update that moves the task's outputs as far costs about as much of the base "
-            "domain: size explains the forgetting, as far as these runs can tell."
+            "What a random update that moves the task's outputs as far costs of the base domain is "
+            "not told apart from what the trained one costs: size may explain the forgetting."
         ),
     ),
     Claim(
@@ -160,9 +161,9 @@ METHODS = (
         above=(
             "LoRA's tuned weights have leading singular vectors that resemble none of the base's, "
             "more than full fine-tuning's have, as Shuttleworth et al. report. The count depends "
-            "on the threshold, and on how far the weights have moved: LoRA's update is the larger "
-            "one. They connect the count with forgetting; hold it against what the two have "
-            "forgotten in section 6 before you do."
+            "on the threshold, and on how far the weights have moved: section 6 has the sizes of "
+            "the two updates. They connect the count with forgetting; hold it against what the two "
+            "have forgotten in section 6 before you do."
         ),
         below=(
             "Full fine-tuning has more intruder dimensions here, against Shuttleworth et al. Look "
@@ -254,8 +255,8 @@ LONG = (
             "figure before you conclude; they are near each other, not equal."
         ),
         none=(
-            "Against full fine-tuning at a lower rate no difference in forgetting is left. What is "
-            "forgotten then follows from how the model is trained rather than from the method."
+            "Against full fine-tuning at a lower rate no difference in forgetting is shown. What "
+            "is forgotten may follow from how the model is trained rather than from the method."
         ),
     ),
 )
@@ -313,8 +314,8 @@ STARTS = (
             "all of it."
         ),
         none=(
-            "With its first step made as small no difference is left: the size of the steps was "
-            "the whole advantage."
+            "With its first step made as small no difference is shown: the size of the steps may "
+            "have been the whole advantage."
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -31,8 +31,22 @@ def sweep_line(result: Result, series: Mapping[str, Mapping[float, str]], metric
         place, is_inside = best_place(result, arms, metric)
         value = result.means(arms[place], metric).mean()
         edge = "" if is_inside else ", **at the grid's edge, so the true best may lie beyond**"
-        texts.append(f"{name}: {value:.2f} at rate {place:.2g}{edge}")
+        texts.append(f"{name}: {two_digits(value)} at rate {place:.2g}{edge}")
     return "; ".join(texts)
+
+
+def by_method(result: Result, methods: Sequence[str]) -> dict[str, dict[float, str]]:
+    """{method: {rate: arm}} of those methods that the profile has runs of."""
+    found = {method: rates_of(result, method) for method in methods}
+    return {method: arms for method, arms in found.items() if arms}
+
+
+def left_out(result: Result, methods: Sequence[str]) -> str:
+    """A sentence on the methods that the profile has no runs of; empty where it has all."""
+    missing = [method for method in methods if not rates_of(result, method)]
+    if not missing:
+        return ""
+    return f" {result.profile.name} has no runs of {' and '.join(missing)}."
 
 
 def rates_at(result: Result, r: int, alpha: float) -> dict[float, str]:
@@ -86,29 +100,46 @@ def interpolated(
 
 
 # --- in words -------------------------------------------------------------------------------------
+def two_digits(value: float) -> str:
+    """A loss as 1.23; a small one by its first two digits, 0.039, where that would say 0.04."""
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+
+
 def map_line(result: Result) -> str:
     """What the map shows of alpha, of the rank, and of the best settings."""
     best = best_rates(result)
     ranks = sorted({r for r, _ in best})
     alphas = sorted({alpha for _, alpha in best})
-    powers = []
-    for r in ranks:
-        steps = []
-        for low, high in pairwise(alphas):
-            steps.append(f"{exponent((low, high), (best[r, low][0], best[r, high][0])):+.2f}")
-        powers.append(f"rank {r}: {', '.join(steps)}")
     factors = []
     for alpha in alphas:
         of_ranks = [best[r, alpha][0] for r in ranks]
         factors.append(f"{max(of_ranks) / min(of_ranks):.0f} at alpha {alpha:g}")
     (r, alpha), (rate, loss) = min(best.items(), key=_loss_of)
     return (
-        "From one alpha to the next the best rate goes with alpha to the power "
-        f"{'; '.join(powers)}; −1 is what follows if only B moves, −½ if A moves as much. The best "
+        f"{_powers(best, ranks, alphas)} The best "
         f"rates of the ranks differ by a factor of {', '.join(factors)}: 1 would mean that one "
-        f"rate serves every rank. The lowest validation loss, {loss:.2f}, is at rank {r}, alpha "
-        f"{alpha:g}, rate {rate:.2g}.{_edges(result, best)} One seed a point: read the valley, not "
-        "the dot."
+        f"rate serves every rank. The lowest validation loss, {two_digits(loss)}, is at rank {r}, "
+        f"alpha {alpha:g}, rate {rate:.2g}.{_edges(result, best)} One seed a point: read the "
+        "valley, not the dot."
+    )
+
+
+def _powers(best: Mapping[tuple[int, float], tuple[float, float]], ranks, alphas) -> str:
+    """How the best rate changes with alpha, for each rank."""
+    if len(alphas) < 2:
+        return (
+            f"This map has one alpha, {alphas[0]:g}, so what alpha does to the best rate is not "
+            "seen in it."
+        )
+    powers = []
+    for r in ranks:
+        steps = []
+        for low, high in pairwise(alphas):
+            steps.append(f"{exponent((low, high), (best[r, low][0], best[r, high][0])):+.2f}")
+        powers.append(f"rank {r}: {', '.join(steps)}")
+    return (
+        "From one alpha to the next the best rate goes with alpha to the power "
+        f"{'; '.join(powers)}; −1 is what follows if only B moves, −½ if A moves as much."
     )
 
 
@@ -139,33 +170,31 @@ def norm_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
     other_norm = interpolated(result, second_arms, "validation_loss", "norm", loss)
     at_norm = interpolated(result, first_arms, "norm", "validation_loss", norm)
     texts = []
-    if at_norm is not None:
-        forgot = interpolated(result, first_arms, "norm", "forgotten", norm)
+    forgot = interpolated(result, first_arms, "norm", "forgotten", norm)
+    if at_norm is not None and forgot is not None:
         other = float(result.means(second_arms[rate], "forgotten").mean())
         other_loss = float(result.means(second_arms[rate], "validation_loss").mean())
         texts.append(
             f"At the size of {second}'s best update, ‖ΔW‖ = {norm:.0f}, {first} has a loss of "
-            f"{at_norm:.2f} against {other_loss:.2f}, and has forgotten {forgot:.2f} nats against "
-            f"{other:.2f}{_by_size(forgot, other)}"
+            f"{two_digits(at_norm)} against {two_digits(other_loss)}, and has forgotten "
+            f"{two_digits(forgot)} nats against {two_digits(other)}{_by_size(forgot, other)}"
         )
     if other_norm is None:
         texts.append(
-            f"{second}'s runs do not pass through {first}'s best loss, {loss:.2f}, so equal loss "
-            "cannot be read off this sweep"
+            f"{second}'s runs do not pass through {first}'s best loss, {two_digits(loss)}, so "
+            "equal loss cannot be read off this sweep"
         )
     else:
         texts.append(
-            f"At {first}'s best loss, {loss:.2f}, its update is {own_norm / other_norm:.1f} times "
-            f"as large as {second}'s"
+            f"At {first}'s best loss, {two_digits(loss)}, its update is "
+            f"{own_norm / other_norm:.1f} times as large as {second}'s"
         )
     return f"{'. '.join(texts)}. Of full fine-tuning ‖ΔW‖ leaves out the embedding and the norms."
 
 
-def _by_size(forgotten: float | None, other: float) -> str:
+def _by_size(forgotten: float, other: float) -> str:
     """Whether equal sizes forget alike."""
-    if forgotten is None:
-        return ""
-    if 0.5 < forgotten / other < 2:
+    if 0.5 * other < forgotten < 2 * other:
         return ": size goes a long way to say what is forgotten"
     return ": size alone does not decide what is forgotten"
 

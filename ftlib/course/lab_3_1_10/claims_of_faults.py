@@ -29,7 +29,7 @@ FAULT_CLAIMS = (
             "The file loads, answers fluently and is useless. No runtime checks a TEMPLATE against "
             "the model; one chat shows it, if somebody reads the answer."
         ),
-        none="This model understands another family's turns as well as its own.",
+        none="It is not shown that another family's turns cost this model answers.",
     ),
     _cost(
         "closed",
@@ -76,7 +76,7 @@ FAULT_CLAIMS = (
             "its answers; *where*, only a comparison of its tensors or logits with the model's "
             "says."
         ),
-        none="The order of the rows makes no difference, so it was not wrong.",
+        none="No cost of the other order is shown: then look whether it was another one at all.",
     ),
     _cost(
         "four_bits",

@@ -33,8 +33,8 @@ MERGE_CLAIMS = (
             "weights outside the range of f16, below 6e-8 or above 65,504."
         ),
         none=(
-            "The two are equally near as far as these prompts show: whatever separates them is "
-            "smaller than the spread over prompts."
+            "The two are not told apart: whatever separates them is smaller than the spread over "
+            "prompts."
         ),
     ),
     Claim(
@@ -52,7 +52,7 @@ MERGE_CLAIMS = (
             "from f16."
         ),
         none=(
-            "bf16 and Q8_0 are equally far away on these prompts. Both are small; which of them is "
+            "bf16 and Q8_0 are not told apart on these prompts. Which of the two distances is "
             "larger would take more prompts."
         ),
     ),
@@ -115,8 +115,8 @@ FILE_CLAIMS = (
             "damage that users see."
         ),
         none=(
-            "Answers and prompts are moved alike as far as these samples show, and a mean over "
-            "the whole text does not mislead here."
+            "Answers and prompts are not told apart by these samples; the interval says by which "
+            "factor a mean over the whole text could still mislead."
         ),
     ),
     Claim(

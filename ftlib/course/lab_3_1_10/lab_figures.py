@@ -25,6 +25,13 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, list[list[float]]]:
     return interval.mean, [[interval.mean - interval.low], [interval.high - interval.mean]]
 
 
+def _mark(figure: Figure, result: Result) -> Figure:
+    """The figure, which names the profile of its runs where the session has another."""
+    if result.shown_in:
+        figure.text(0.995, 0.005, "runs of tiny", ha="right", va="bottom", fontsize=7)
+    return figure
+
+
 def draw_merges(result: Result) -> Figure:
     """Left: what each form costs in KL. Right: how much of an update's effect is lost, over the
     update's size beside the weights.
@@ -53,7 +60,7 @@ def draw_merges(result: Result) -> Figure:
     )
     right.invert_xaxis()
     right.legend(fontsize="small")
-    return figure
+    return _mark(figure, result)
 
 
 def draw_sizes(result: Result, megabytes: Mapping[str, float]) -> Figure:
@@ -85,7 +92,7 @@ def draw_sizes(result: Result, megabytes: Mapping[str, float]) -> Figure:
     right.set(title="Log-loss of the same files, minus f16's", ylabel="nats a token")
     right.set_xticks(range(len(files)), files)
     left.legend(fontsize="small")
-    return figure
+    return _mark(figure, result)
 
 
 def _draw_points(
@@ -122,7 +129,7 @@ def draw_kinds(result: Result, counts: Mapping[str, int]) -> Figure:
         ax.set_yscale("log")
         ax.set_xticks(range(len(NAMES)), NAMES, rotation=35, ha="right")
     left.legend(fontsize="small", ncols=3)
-    return figure
+    return _mark(figure, result)
 
 
 def draw_importance(result: Result) -> Figure:
@@ -162,7 +169,7 @@ def draw_faults(result: Result) -> Figure:
     ax.set(title="Faults of the last mile beside quantisation", xlabel="right answers, %")
     ax.set_xlim(-3, 103)
     ax.set_yticks(range(len(order)), order)
-    return figure
+    return _mark(figure, result)
 
 
 def _kind_of(arm: str) -> int:

@@ -12,11 +12,11 @@ from ftlib.course.lab_3_1_7.experiments import BETAS, arms_of, beta_name, equal_
 from ftlib.course.lab_3_1_7.frontier import best_of_course, optimum_course, win_at
 from ftlib.course.lab_3_1_7.measures import asked_rows
 from ftlib.course.lab_3_1_7.pictures import COUNTS, FRONTIER_BETAS, levels_of, mean_course
-from ftlib.course.lab_3_1_7.same_runs import place
 from ftlib.course.lab_3_1_7.side_by_side import points, told_apart
 from ftlib.course.lab_3_1_7.starts import TEST
 from ftlib.course.lab_3_1_7.trials import DRAWS
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 
 
 def swept(result: Result, method: str) -> dict[float, str]:
@@ -47,7 +47,7 @@ def sweep_line(result: Result, methods: Sequence[str]) -> str:
         rate, win, inside = best_place(result, method)
         edge = "" if inside else " (**at the grid's edge**)"
         texts.append(f"{method}: {win:.0%} at rate {rate:.2g}{edge}")
-    said = f"{place(result)}Best on the validation prompts: {'; '.join(texts)}."
+    said = f"{whose(result)}Best on the validation prompts: {'; '.join(texts)}."
     return f"{said} Not run in {result.profile.name}: {', '.join(absent)}." if absent else said
 
 
@@ -69,7 +69,7 @@ def drift_line(drift: Result, rates: Result) -> str:
     best, _, _ = best_place(rates, beta_name(chosen["beta"]))
     target = float(rates.means(dpo[best], "kl").mean())
     return (
-        f"{place(drift)}"
+        f"{whose(drift)}"
         f"KL of DPO and of the irrelevant preference, at equal rates and beta {chosen['beta']:g}: "
         f"{'; '.join(texts)} (nats). DPO's best is at {target:.2f} nats; the control gets the rate "
         f"**{chosen['lr']:.2g}**, at which it goes about as far."
@@ -93,7 +93,7 @@ def beta_line(result: Result) -> str:
         where = f"The highest mean is beta {best:g}'s, at **the edge of the grid**"
     else:
         where = f"The highest mean is beta {best:g}'s, inside the grid"
-    return f"{place(result)}{listed}. {where}. {_told_apart_line(result, best)}"
+    return f"{whose(result)}{listed}. {where}. {_told_apart_line(result, best)}"
 
 
 def _told_apart_line(result: Result, best: float) -> str:
@@ -126,7 +126,7 @@ def loss_line(result: Result, arm: str) -> str:
     falls = late < early
     worse = wins[-1] < wins[-2]
     said = (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"{arm}: the loss, on pairs that the run has not seen before, is {early:.3f} in the first "
         f"half and {late:.3f} in the second; the win rate is {wins[-2]:.0%} halfway and "
         f"{wins[-1]:.0%} at the end."
@@ -149,7 +149,7 @@ def frontier_line(draws: Result, result: Result, arm: str) -> str:
     if at_optimum is None:
         highest = optimum_course(levels, FRONTIER_BETAS)[:, 1].max()
         return (
-            f"{place(result)}"
+            f"{whose(result)}"
             f"{arm} ends at {kl:.2f} nats and wins {win:.0%}. Choosing among the start's own "
             f"answers never goes so far: all it can reach is {highest:.0%}. A policy that drifts "
             "further than that pays for what no choice among the start's answers needs"
@@ -158,7 +158,7 @@ def frontier_line(draws: Result, result: Result, arm: str) -> str:
     n = next((n for n, point in zip(COUNTS, best, strict=True) if point[1] >= win), None)
     among = f"the best of {n} draws wins as much" if n else f"no best of {COUNTS[-1]} wins as much"
     return (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"{arm} wins {win:.0%} at {kl:.2f} nats; at that KL the optimum wins {at_optimum:.0%}, and "
         f"{among}. DPO never asks the judge for a policy's own answers, and best-of-n asks it for "
         "every one."
@@ -176,7 +176,7 @@ def chosen_line(draws: Result) -> str:
     drawn = draws.values("the start", "faults")  # (seeds, prompts·DRAWS)
     win = np.mean((own < drawn) + (own == drawn) / 2)
     return (
-        f"{place(draws)}"
+        f"{whose(draws)}"
         f"The chosen answers of the test prompts themselves would win {win:.0%} over the start, "
         "by the same judge: that is where perfect imitation would end."
     )
@@ -202,4 +202,4 @@ def noise_line(result: Result, noise: float) -> str:
         best = f"optimum {optima[arm]:.2f}" if arm in optima else "optimum as on clean labels"
         texts.append(f"{arm}: z = {margin:.2f} ({best}), KL {result.interval(arm, 'kl')} nats")
     said = "Mean margin of pairs of the training pool, KL to the start: "
-    return f"{place(result)}{said}{'; '.join(texts)}."
+    return f"{whose(result)}{said}{'; '.join(texts)}."

@@ -11,10 +11,10 @@ import numpy as np
 
 from ftlib.core.stats import Interval, mean_interval
 from ftlib.course.lab_3_1_7.measures import asked_rows
-from ftlib.course.lab_3_1_7.same_runs import place
 from ftlib.course.lab_3_1_7.starts import TEST
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 
 PROMPT = 400  # characters of a prompt that are shown,
 ANSWER = 300  # and of an answer in a table
@@ -57,7 +57,7 @@ def weight_line(result: Result, arms: Sequence[str]) -> str:
             f"at a margin of one nat {weight(own['beta'], 1.0):.2g}"
         )
     return (
-        f"{place(result)}Weights σ(−beta·margin), and where the runs end: {'; '.join(texts)}. "
+        f"{whose(result)}Weights σ(−beta·margin), and where the runs end: {'; '.join(texts)}. "
         "Adam divides a gradient by its size, so that small weights do not by themselves make "
         "small steps: how far a run goes is the rate's doing as much as beta's."
     )
@@ -71,7 +71,7 @@ def distance_line(result: Result) -> str:
     for arm in result.arms:
         texts.append(f"{arm}: {result.interval(arm, 'chosen')}")
     moved = [result.interval(arm, "chosen") for arm in result.arms]
-    said = f"{place(result)}Right answers, log π − log π_ref in nats: {'; '.join(texts)}. "
+    said = f"{whose(result)}Right answers, log π − log π_ref in nats: {'; '.join(texts)}. "
     if all(interval.low > 0 for interval in moved):
         return said + (
             "All are above 0: they have become more likely in every arm, so that a lower number is "
@@ -89,7 +89,7 @@ def cooler_line(sharpened: Result, methods: Result, drawn: str, arm: str) -> str
     cool = sharpened.interval(drawn, "win").percent()
     trained = methods.interval(arm, "win").percent()
     said = (
-        f"{place(sharpened)}"
+        f"{whose(sharpened)}"
         f"Beside it: the *untrained* start, drawn at {drawn}, wins {cool} over the start at T 1; "
         f"{arm}, drawn at T 1, {trained}."
     )
@@ -122,7 +122,7 @@ def faults_line(sharpened: Result, draws: Result) -> str:
         texts.append(f"{name}: {sharpened.interval(arm, 'faults')}")
     fewer = [arm for arm in arms if sharpened.interval(arm, "faults").high < chosen]
     return (
-        f"{place(sharpened)}Faults an answer: {'; '.join(texts)}. The chosen answers of these "
+        f"{whose(sharpened)}Faults an answer: {'; '.join(texts)}. The chosen answers of these "
         f"prompts have {chosen:.2f}. Fewer than those: {', '.join(fewer) or 'nobody'}. What goes "
         "away with the temperature is slips; what stays at the lowest one is mostly what a policy "
         "holds for likely."
@@ -140,7 +140,7 @@ def turn_line(result: Result, arm: str, other: str) -> str:
     fell = int((wins[:, -1] < wins[:, -2]).sum())
     beside = result.values(other, "win by step")
     said = (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"The way of the arm “{arm}”: {half.percent()} halfway, at {kls[-2]:.2f} nats, and "
         f"{end.percent()} at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, "
         f"{told_apart(change)}; {fell} of {len(wins)} seeds fell. {other} over the same half: "
@@ -160,7 +160,7 @@ def ranking_line(result: Result, arm: str) -> str:
         return result.why
     win = result.interval(arm, "win")
     said = (
-        f"{place(result)}"
+        f"{whose(result)}"
         f"{arm}: ranked right by ratio {result.interval(arm, 'right by ratio').percent()}, by "
         f"log π {result.interval(arm, 'right by log p').percent()}; its own answers win "
         f"{win.percent()} over the start."
@@ -221,6 +221,6 @@ def sample_line(result: Result, arm: str) -> str:
     prompt = asked_rows(result.profile, TEST)[0]["prompt"][-1]["content"]
     answer = result.sample(arm, "samples")[0]
     return (
-        f"{place(result)}“{shortened(prompt)}” is answered by the run “{arm}”: "
+        f"{whose(result)}“{shortened(prompt)}” is answered by the run “{arm}”: "
         f"*{shortened(answer, ANSWER)}*"
     )

@@ -45,7 +45,7 @@ FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", lower_is_better=Tru
 RIGHT = Metric("right", "facts right", "share", resolution=1 / 400)
 WRONG = Metric("wrong", "facts wrong, an answer", lower_is_better=True, resolution=1 / 100)
 MISSING = Metric("missing", "facts left out, an answer", lower_is_better=True, resolution=1 / 100)
-UNWANTED = Metric("unwanted", "sentences too many, an answer", "", True, resolution=1 / 100)
+UNWANTED = Metric("unwanted", "breaks of form, an answer", "", True, resolution=1 / 100)
 WORDS = Metric("words", "words an answer", resolution=1 / 100)
 CHOSEN = Metric("chosen", "log p of chosen answers", "nats a token")
 REJECTED = Metric("rejected", "log p of rejected answers", "nats a token")

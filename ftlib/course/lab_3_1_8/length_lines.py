@@ -6,8 +6,10 @@ import numpy as np
 
 from ftlib.core.stats import Interval, paired_difference
 from ftlib.course.lab_3_1_8.length import weights_of
+from ftlib.course.lab_3_1_8.lines import not_run
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 
 ARMS = ("means", "sums", "sums, small β")
 
@@ -56,14 +58,14 @@ def weights_line(result: Result) -> str:
             f"with {arm} {longer:.3g} where the chosen answer is the longer one and {shorter:.3g} "
             f"where it is the shorter (r of weight and length {result.interval(arm, 'weight')})"
         )
-    return f"Mean weight of a pair before training: {'; '.join(texts)}."
+    return f"{whose(result)}Mean weight of a pair before training: {'; '.join(texts)}."
 
 
 # --- what the answers became ----------------------------------------------------------------------
 def ratios_line(result: Result) -> str:
     """Whether the arms whose weights favour the longer answer most also write the longest texts."""
     if not all(result.has(arm) for arm in ARMS):
-        return result.why
+        return not_run(result, *ARMS)
     ratios = {}
     words = {}
     for arm in ARMS:
@@ -72,7 +74,8 @@ def ratios_line(result: Result) -> str:
         words[arm] = float(result.means(arm, "words").mean())
     by_weight = sorted(ARMS, key=ratios.__getitem__)
     listed = "; ".join(f"{arm} {ratios[arm]:.2g} and {words[arm]:.3g} words" for arm in by_weight)
-    line = f"Weight where the chosen answer is longer over where it is shorter: {listed}."
+    line = f"{whose(result)}Weight where the chosen answer is longer over where it is shorter: "
+    line += f"{listed}."
     by_words = sorted(ARMS, key=words.__getitem__)
     if by_weight != by_words:
         return f"{line} The orders differ: the weights alone do not explain the words."
@@ -90,7 +93,7 @@ def ratios_line(result: Result) -> str:
 def excess_line(result: Result) -> str:
     """How much of the sums' effect on words is left when a smaller β takes the scale away."""
     if not all(result.has(arm) for arm in ARMS):
-        return result.why
+        return not_run(result, *ARMS)
     means, sums, scaled = ARMS
     whole = paired_difference(result.means(sums, "words"), result.means(means, "words"))
     left = paired_difference(result.means(scaled, "words"), result.means(means, "words"))
@@ -99,6 +102,7 @@ def excess_line(result: Result) -> str:
     shown = "more" if faults.low > 0 else "fewer" if faults.high < 0 else ""
     by_faults = f"{shown} than with means" if shown else "no difference to means is shown"
     return (
+        f"{whose(result)}"
         f"Words over means: sums {whole.mean:+.3g}, sums with a small β {left.mean:+.3g}, "
         f"{share:.0%} of it; the rest went with the scale. Faults of sums with a small β over "
         f"means: {faults}, {by_faults}."
@@ -136,21 +140,22 @@ def _counted(result: Result, arm: str) -> tuple[int, int, int]:
 
 
 def loops_line(result: Result) -> str:
-    """Whether the longer texts of sums are fuller reports or sentences said again and again."""
+    """Whether the longer texts of sums are fuller answers or sentences said again and again."""
     if not all(result.has(arm) for arm in ARMS):
-        return result.why
+        return not_run(result, *ARMS)
     means, sums, _ = ARMS
     count, cut, repeating = _counted(result, sums)
     faults = float(result.means(sums, "faults").mean())
     of_means = float(result.means(means, "faults").mean())
     unwanted = float(result.means(sums, "unwanted").mean())
     line = (
+        f"{whose(result)}"
         f"With sums {repeating} of {count} recorded answers say a sentence twice, and {cut} run "
-        f"into the cap on tokens. They have {faults:.2f} faults, {unwanted:.2f} of them sentences "
-        f"too many; with means there are {of_means:.2f}."
+        f"into the cap on tokens. They have {faults:.2f} faults, {unwanted:.2f} of them breaks of "
+        f"form; with means there are {of_means:.2f}."
     )
     if repeating > count / 2 and faults > of_means:
-        return f"{line} The longer texts are no fuller reports: most of them are loops."
+        return f"{line} The longer texts are no fuller answers: most of them are loops."
     return line
 
 
@@ -169,7 +174,8 @@ def by_length_line(result: Result) -> str:
             f"the start) and {shorter} of those whose chosen answer is shorter ({shorter_before}); "
             f"{idle} of the pairs began with a weight below 1%"
         )
-    return f"Ranked right after training, by each arm's own score: {'. And '.join(texts)}."
+    lead = f"{whose(result)}Ranked right after training, by each arm's own score"
+    return f"{lead}: {'. And '.join(texts)}."
 
 
 def _right_at_start(result: Result, arm: str) -> tuple[str, str]:

@@ -2,31 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
 from ftlib.core.stats import paired_difference
-from ftlib.course.lab_3_1_8.readings import BASE_SFT, EQUAL_RATES, SFT
+from ftlib.course.lab_3_1_8.readings import (
+    BASE_SFT,
+    DPO_AT_SIMPO,
+    EQUAL_RATES,
+    SFT,
+    SIMPO_AT_DPO,
+)
 from ftlib.course.lab_3_1_8.runs import IMITATED
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose, with_arms
+from ftlib.course.reports import report_faults
 
 SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
 REPAIRED = 0.25  # of the start's faults of form: a smaller part gone is hardly a repair
 NEGLIGIBLE = 0.05  # of what the SFT start has forgotten
-SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "sentences too many"}
+SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "breaks of form"}
 FORM = ("missing", "unwanted")
 PREDICTED = ("unneutral", "reference", "apart", "apart of both", "level")  # of shuffled labels
 ALONE = "Each interval is of its own, without a correction for the others."
 
 
+# --- rows -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class MeanFaults:
+    """Faults an answer, by sort: means over rows."""
+
+    wrong: float
+    missing: float
+    unwanted: float
+
+
+def mean_faults(rows: Sequence[dict], side: str) -> MeanFaults:
+    """The faults of the rows' "chosen" or "rejected" answers."""
+    counts = [report_faults(row[side][0]["content"], row) for row in rows]
+    wrong = float(np.mean([count.wrong for count in counts]))
+    missing = float(np.mean([count.missing for count in counts]))
+    unwanted = float(np.mean([count.unwanted for count in counts]))
+    return MeanFaults(wrong, missing, unwanted)
+
+
+# --- what a profile has ---------------------------------------------------------------------------
+def not_run(result: Result, *arms: str) -> str:
+    """Why a line about these arms is empty: no record, or arms that this profile has no runs of."""
+    if result.why:
+        return result.why
+    lacking = [arm for arm in arms if not result.has(arm)]
+    return (
+        f"Left out here, since the profile {result.profile.name} has no runs of them (tiny has): "
+        f"{'; '.join(lacking)}."
+    )
+
+
+def start_of(result: Result, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The SFT start of the result's runs, by names that begin with start_: `before`, which was
+    measured here, or where another profile's runs are shown what these have recorded of theirs.
+    """
+    if not result.shown_in:
+        return before
+    entries = list(result.record.entries.values())
+    known = entries[0].metrics
+    return {name: value for name, value in known.items() if name.startswith("start_")}
+
+
 # --- with a reference and without -----------------------------------------------------------------
 def both_rates_line(result: Result, metric: str) -> str:
     """SimPO and DPO at each of the two rates by itself, and whether the differences agree."""
-    if not all(result.has(arm) for pair in EQUAL_RATES for arm in pair):
-        return result.why
+    arms = [arm for pair in EQUAL_RATES for arm in pair]
+    result = with_arms(result, *arms)
+    if not all(result.has(arm) for arm in arms):
+        return not_run(result, *arms)
     texts = []
     signs = set()
     for simpo, dpo in EQUAL_RATES:
@@ -38,31 +91,52 @@ def both_rates_line(result: Result, metric: str) -> str:
         texts.append(
             f"at rate {rate:.2g} {of_simpo.mean():.3g} and {of_dpo.mean():.3g}, difference {gap}"
         )
-    line = f"{result.experiment.metric(metric).label}, SimPO and DPO: {'; '.join(texts)}. {ALONE}"
+    label = f"{whose(result)}{result.experiment.metric(metric).label}"
+    line = f"{label}, SimPO and DPO: {'; '.join(texts)}. {ALONE}"
     if len(signs) > 1:
         line += " The two differences have opposite signs: their mean describes neither rate."
     return line
 
 
-def forgetting_line(result: Result, start: float) -> str:
+def forgetting_line(result: Result, start: Mapping[str, Any]) -> str:
     """How large SimPO's and DPO's difference in forgetting is beside what the start had lost."""
     if not all(result.has(arm) for pair in EQUAL_RATES for arm in pair):
-        return result.why
+        return ""
+    if "start_forgotten" not in start:
+        return "What the start of these runs had lost already was not recorded."
+    lost = start["start_forgotten"]
     gaps = []
     for simpo, dpo in EQUAL_RATES:
         gaps.append(result.means(simpo, "forgotten") - result.means(dpo, "forgotten"))
-    share = abs(float(np.mean(gaps))) / start
-    line = f"The SFT start had lost {start:.3g} already; the mean difference is {share:.1%} of that"
+    share = abs(float(np.mean(gaps))) / abs(lost)
+    line = f"The SFT start had lost {lost:.3g} already; the mean difference is {share:.1%} of that"
     if share < NEGLIGIBLE:
         shown = result.outcome("forgotten") in ("above", "below")
         line += ": real, and negligible" if shown else ": negligible, if there is one"
     return f"{line}."
 
 
-def left_of_start_line(result: Result, start: float) -> str:
+def starts_line(result: Result) -> str:
+    """What may be compared in a plane of arms that begin at two starts, at several rates."""
+    line = (
+        "Arms that begin at the SFT start carry what that SFT had forgotten already; ORPO and SFT "
+        "from the base begin at zero. Compare across only within a start."
+    )
+    if result.has(SIMPO_AT_DPO) and result.has(DPO_AT_SIMPO):
+        line += (
+            " Two arms have the *other* loss's rate, which validation did not choose for them: "
+            "they show what is the rate's and not the loss's."
+        )
+    return line
+
+
+def left_of_start_line(result: Result, before: Mapping[str, Any]) -> str:
     """Which of the arms that begin at the SFT start end with less forgotten than it."""
     if not result.arms:
         return result.why
+    if "start_forgotten" not in before:
+        return "What the SFT start of these runs had forgotten was not recorded."
+    start = before["start_forgotten"]
     less: list[str] = []
     more: list[str] = []
     for arm in result.arms:
@@ -80,28 +154,32 @@ def left_of_start_line(result: Result, start: float) -> str:
 def sorts_line(result: Result, first: str, second: str) -> str:
     """By which sort of fault two arms differ, each with its interval."""
     if not (result.has(first) and result.has(second)):
-        return result.why
+        return not_run(result, first, second)
     listed = []
+    any_shown = False
     for sort, text in SORTS.items():
         gap = paired_difference(result.means(first, sort), result.means(second, sort))
         listed.append(f"{text} {gap}")
+        any_shown = any_shown or gap.excludes(0)
     facts = result.means(first, "wrong").mean() - result.means(second, "wrong").mean()
     form = _form(result, first) - _form(result, second)
-    line = f"{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
+    line = f"{whose(result)}{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
     if max(abs(facts), abs(form)) < SMALL:
-        return f"{line} Neither facts nor form differ by much."
+        return f"{line} By the means neither facts nor form differ by much."
+    if not any_shown:
+        return f"{line} No sort by itself is told apart."
     if abs(facts) > abs(form):
         words = "fewer" if facts < 0 else "more"
         return f"{line} The difference is mostly one of *facts*: {words} of them are wrong."
     words = "less" if form < 0 else "more"
     return (
-        f"{line} The difference is mostly one of *form*: {words} is left out or said twice. Of "
-        "rumour and truth it says little."
+        f"{line} The difference is mostly one of *form*: {words} is left out or breaks it. Of "
+        "right and wrong it says little."
     )
 
 
 def _form(result: Result, arm: str) -> float:
-    """Faults of form an answer: facts left out and sentences too many."""
+    """Faults of form an answer: facts left out and breaks of form."""
     return float(sum(result.means(arm, sort).mean() for sort in FORM))
 
 
@@ -109,6 +187,8 @@ def form_line(result: Result, before: Mapping[str, Any]) -> str:
     """Faults of form of the arms that begin at the SFT start, beside the start's own."""
     if not result.arms:
         return result.why
+    if "start_missing" not in before:
+        return "The faults of form at the start of these runs were not recorded by sort."
     start = before["start_missing"] + before["start_unwanted"]
     changes = {}
     texts = []
@@ -118,25 +198,28 @@ def form_line(result: Result, before: Mapping[str, Any]) -> str:
             changes[arm] = form / start - 1
             texts.append(f"{arm} {form:.3g} ({changes[arm]:+.0%})")
     line = (
-        f"Faults of form an answer, left out and too many together: {start:.3g} at the SFT start; "
-        f"{'; '.join(texts)}. A broken sentence counts twice: its fact is left out, and it is one "
-        "sentence too many."
+        f"{whose(result)}"
+        f"Faults of form an answer, left out and breaks of form together: {start:.3g} at the SFT "
+        f"start; {'; '.join(texts)}. A broken sentence may count twice: its fact is left out, and "
+        "it breaks the form."
     )
-    if changes[SFT] < -REPAIRED < changes["SimPO"]:
+    if changes.get(SFT, 0) < -REPAIRED < changes.get("SimPO", -REPAIRED):
         line += " Imitation repairs form; SimPO hardly does, or not at all."
     return line
 
 
 def recipes_line(result: Result) -> str:
     """What the recipes from the base and from the SFT start have forgotten."""
-    if not (result.has("ORPO") and result.has(BASE_SFT)):
-        return result.why
+    if not (result.has("ORPO") and result.has("SimPO")):
+        return not_run(result, "ORPO", "SimPO")
     orpo = result.interval("ORPO", "forgotten")
     simpo = result.interval("SimPO", "forgotten")
-    alone = result.interval(BASE_SFT, "forgotten")
+    alone = ""
+    if result.has(BASE_SFT):
+        alone = f"; SFT from the base {result.interval(BASE_SFT, 'forgotten')}"
     return (
-        f"Forgotten in all, SFT included: ORPO {orpo} nats a token, SFT and SimPO after it "
-        f"{simpo}; SFT from the base {alone}. {_recipes_compared(result)}"
+        f"{whose(result)}Forgotten in all, SFT included: ORPO {orpo} nats a token, SFT and SimPO "
+        f"after it {simpo}{alone}. {_recipes_compared(result)}"
     )
 
 
@@ -144,8 +227,8 @@ def _recipes_compared(result: Result) -> str:
     faults = result.means("ORPO", "faults").mean() - result.means("SimPO", "faults").mean()
     lost = result.means("ORPO", "forgotten").mean() - result.means("SimPO", "forgotten").mean()
     if faults * lost < 0:
-        return "One recipe is ahead in faults, the other in what it keeps."
-    return "The same recipe is ahead in faults and in forgetting."
+        return "By the means one recipe is ahead in faults, the other in what it keeps."
+    return "By the means the same recipe is ahead in faults and in forgetting."
 
 
 # --- random labels --------------------------------------------------------------------------------
@@ -184,6 +267,7 @@ def predictions_line(result: Result) -> str:
     gap = paired_difference(of_simpo, of_dpo)
     most = max(0.0, -gap.low) / of_dpo.mean()
     line = (
+        f"{whose(result)}"
         f"Of {len(PREDICTED)} predictions {len(found)} were found. At each seed the two losses "
         f"have the same random labels, and their faults go together over seeds (r = {r:.2f}), so "
         "that most of this noise cancels in their difference: the predicted fall of SimPO's faults "

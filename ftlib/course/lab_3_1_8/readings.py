@@ -44,10 +44,10 @@ METHODS = (
         ),
         below=(
             "Pairs with rejected answers teach something that the chosen ones alone do not. A "
-            "chosen report has rumours in it, so imitation learns the rumours too. Section 7 asks "
+            "chosen answer has faults, so imitation learns faults too. Section 7 asks "
             "whether it is the labels that do it. This needs chosen answers that are imperfect: "
             "where they are right already, SFT on them would do. Nor does it say that anything was "
-            "learnt about a person: to stop saying four rumours would do (challenge 5)."
+            "learnt about the facts: to stop saying a few fixed strings would do (challenge 5)."
         ),
         none=(
             "No difference to more imitation is shown, in this short a run. So nothing here says "
@@ -114,9 +114,9 @@ METHODS = (
         "below",
         above=(
             "The run from the base ends with more faults than SFT and SimPO after it. Compare "
-            "recipes here, not losses: the other recipe had an SFT of its own, on general "
-            "instructions and on these reports, whose steps ORPO has not had. The next lines say "
-            "which sort of fault it is, and what each recipe has forgotten."
+            "recipes here, not losses: the other recipe had an SFT of its own, whose steps ORPO "
+            "has not had. The next lines say which sort of fault it is, and what each recipe has "
+            "forgotten."
         ),
         below=(
             "One run from the base ends with fewer faults than SFT and SimPO after it, with fewer "
@@ -153,12 +153,12 @@ METHODS = (
         unit=NATS,
         above=(
             "The chosen answers have become likelier, although SimPO asks only for a lead: the "
-            "two answers of a pair share most of their sentences, and what is learnt about one "
-            "person's facts serves another's."
+            "two answers of a pair share most of their words, so that what raises the one may "
+            "raise the other too."
         ),
         below=(
             "The chosen answers have become less likely. A loss that sees only a difference allows "
-            "that. But these chosen answers have rumours in them, so that a part of the fall may "
+            "that. But these chosen answers have faults in them, so that a part of the fall may "
             "be wanted: hold it against the faults, and against the lead in the next line."
         ),
         none="No change of the chosen answers' probability is shown.",

@@ -29,8 +29,8 @@ SHUFFLED = (
             "It is the labels that teach: the same pairs, steps and rate do less with labels that "
             "say nothing. With section 6's comparison with imitation the claim of this lab is "
             "complete; the two share the arm with the real labels. *What* the labels teach stays "
-            "open: to stop saying four rumours would do, and shuffled labels do not teach that "
-            "either."
+            "open: to stop saying a few fixed strings would do, and shuffled labels do not teach "
+            "that either."
         ),
         none=(
             "No difference to shuffled labels is shown, so that section 6's gain over imitation "
@@ -58,8 +58,8 @@ SHUFFLED = (
         ),
         below=(
             "On labels that say nothing faults *fall*, as the derivation has it for a start that "
-            "says rumours more readily than truths: no neutral zero. Where a start knows better, "
-            "the same pull would do harm."
+            "says what is wrong more readily than what is right: no neutral zero. Where a start "
+            "knows better, the same pull would do harm."
         ),
         none=(
             "A fall was predicted and is not found. If there is one, it is at most as large as the "
@@ -158,12 +158,12 @@ LENGTH = (
         "none",
         above=(
             "The mean is not free of length either: by the mean the *longer* answer is ahead. A "
-            "mean takes away the count of tokens, not what is in them; a report is cut from the "
+            "mean takes away the count of tokens, not what is in them; an answer is cut from the "
             "end, so that length also decides which sentences are scored."
         ),
         below=(
             "The mean is linked with length as well, in the sum's direction. A mean takes away "
-            "the count of tokens, not what is in them; a report is cut from the end, so that "
+            "the count of tokens, not what is in them; an answer is cut from the end, so that "
             "length also decides which sentences are scored."
         ),
         none="By the mean no link with length is shown.",
@@ -208,7 +208,7 @@ LENGTH = (
             "are, the table says."
         ),
         below=(
-            "Trained with sums the model writes shorter reports. Look at what they lack: it may "
+            "Trained with sums the model writes shorter answers. Look at what they lack: it may "
             "be that the longer answers were taught so hard that the text broke."
         ),
         none="No difference in the length of answers is shown in this short run.",
@@ -220,10 +220,10 @@ LENGTH = (
         "above",
         above=(
             "With a β that is smaller by the number of tokens, the scale of sums is gone and their "
-            "reports are longer still: a part of the effect is the sum's own. How much of the "
+            "answers are longer still: a part of the effect is the sum's own. How much of the "
             "whole that is, the next line says."
         ),
-        below="With a β that is smaller by the number of tokens, sums make reports shorter.",
+        below="With a β that is smaller by the number of tokens, sums make answers shorter.",
         none=(
             "With a β that is smaller by the number of tokens no difference to means is shown: "
             "what sums did to the length, if anything, may have been their scale."

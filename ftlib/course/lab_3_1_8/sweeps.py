@@ -14,9 +14,11 @@ from ftlib.course.lab_3_1_8.experiments import (
     rates_of,
     setting_arms,
 )
+from ftlib.course.lab_3_1_8.lines import not_run
 from ftlib.course.lab_3_1_8.readings import DPO_AT_SIMPO
 from ftlib.course.plots import style
-from ftlib.course.records.live import Result
+from ftlib.course.records.live import Result, open_experiments
+from ftlib.course.records.shown import whose, with_arms
 
 SETTING = {"DPO": "beta", "ORPO": "lam"}  # what a loss has besides its rate
 NAMES = {"beta": "β", "lam": "λ"}
@@ -35,7 +37,9 @@ def rates_line(result: Result) -> str:
     texts = []
     for name in METHODS:
         arms = rates_of(result.profile, name)
-        places = sorted(arms)
+        places = sorted(rate for rate in arms if result.has(arms[rate]))
+        if not places:
+            continue
         faults = [faults_of(result, arms[rate]) for rate in places]
         lowest = int(np.argmin(faults))
         wide = sum(value <= NEAR * faults[lowest] for value in faults)
@@ -45,7 +49,16 @@ def rates_line(result: Result) -> str:
             f"{name}: {faults[lowest]:.2f} faults at {places[lowest]:.2g}, {wide} of "
             f"{len(places)} rates within a quarter of it{edge}"
         )
-    return f"{'; '.join(texts)}."
+    return f"{whose(result)}{'; '.join(texts)}. Seeds a rate: {len(result.seeds)}."
+
+
+def in_profile_of(result: Result, other: Result) -> Result:
+    """The sweep `result` in the profile of `other`, whose runs may be tiny's where a profile has
+    made the one sweep and not the other.
+    """
+    if result.profile == other.profile:
+        return result
+    return open_experiments(result.record.lab, other.profile).show(result.experiment.name)
 
 
 def setting_places(rates: Result, more: Result, name: str) -> dict[float, float]:
@@ -79,6 +92,7 @@ def simpo_places(rates: Result, more: Result) -> dict[str, float]:
 
 def draw_settings(rates: Result, more: Result) -> Figure:
     """Faults over β, λ, and SimPO's pairs of β and γ/β, each at the best rate."""
+    rates = in_profile_of(rates, more)
     figure, axes = plt.subplots(1, 3, figsize=(9.4, 3.2), sharey=True)
     for i, name in enumerate(SETTING):
         places = setting_places(rates, more, name)
@@ -90,6 +104,8 @@ def draw_settings(rates: Result, more: Result) -> Figure:
     axes[2].set_xticks(range(len(pairs)), list(pairs), rotation=30)
     axes[2].set(title="SimPO", xlabel="β, γ/β")
     axes[0].set_ylabel("faults an answer, validation prompts")
+    if more.shown_in:
+        figure.suptitle("runs of tiny", fontsize=8, x=0.99, ha="right")
     return figure
 
 
@@ -97,6 +113,7 @@ def settings_line(rates: Result, more: Result) -> str:
     """Which setting is best, which others tie with it, and by how much it matters."""
     if not more.arms or not rates.arms:
         return more.why or rates.why
+    rates = in_profile_of(rates, more)
     texts = []
     for name in SETTING:
         places = setting_places(rates, more, name)
@@ -107,7 +124,7 @@ def settings_line(rates: Result, more: Result) -> str:
     pairs = simpo_places(rates, more)
     best_pair = min(pairs, key=pairs.__getitem__)
     texts.append(f"SimPO: best at β, γ/β = {best_pair}{_rest(pairs)}")
-    return f"{'; '.join(texts)}."
+    return f"{whose(more)}{'; '.join(texts)}."
 
 
 def _rest(places: dict[str, float]) -> str:
@@ -127,13 +144,18 @@ def validation_rows(rates: Result, more: Result, methods: Result) -> list[dict[s
     it was chosen, and on the test prompts.
     """
     rows = []
-    sweeps = {"rates": rates, "settings": more}
+    sweeps = {"rates": in_profile_of(rates, methods), "settings": in_profile_of(more, methods)}
     for name in METHODS:
+        if not methods.has(name):
+            continue
         experiment, arm = best_trial(methods.profile, name)
+        if not experiment:  # a profile without the second sweep takes the best rate of the first
+            experiment = "rates"
+            arm = rates_of(methods.profile, name)[methods.settings(name)["lr"]]
         seen = "not recorded"
-        if experiment and sweeps[experiment].has(arm):
+        if sweeps[experiment].profile == methods.profile and sweeps[experiment].has(arm):
             seen = f"{faults_of(sweeps[experiment], arm):.2f}"
-        row = {"method": name, "chosen": arm.removeprefix(f"{name}, ") or "the default"}
+        row = {"method": name, "chosen": arm.removeprefix(f"{name}, ")}
         row["faults on validation prompts"] = seen
         row["faults on test prompts"] = str(methods.interval(name, "faults"))
         rows.append(row)
@@ -142,14 +164,18 @@ def validation_rows(rates: Result, more: Result, methods: Result) -> list[dict[s
 
 def rate_line(result: Result) -> str:
     """Whether the rate that validation chose for DPO is the better of two on the test prompts."""
+    result = with_arms(result, "DPO", DPO_AT_SIMPO)
     if not result.has(DPO_AT_SIMPO):
-        return result.why
+        return not_run(result, DPO_AT_SIMPO)
     chosen = result.interval("DPO", "faults")
     other = result.interval(DPO_AT_SIMPO, "faults")
-    said = f"DPO makes {chosen} faults at the rate chosen for it, and {other} at SimPO's."
+    said = (
+        f"{whose(result)}DPO makes {chosen} faults at the rate chosen for it, and {other} at "
+        "SimPO's."
+    )
     if other.mean < chosen.mean:
         said += (
-            " Two seeds and 24 prompts had placed its rate badly: “each at its best” would have "
-            "called SimPO the better loss, and it would have been the rate."
+            " By the means few seeds and prompts had placed its rate badly. “Each at its best” "
+            "then compares the rates as well."
         )
     return said

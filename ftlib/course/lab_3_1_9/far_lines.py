@@ -9,12 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
+from ftlib.core.paths import stand_in
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_9.experiments import FAR_BETA, LOOSE, point_arm
 from ftlib.course.lab_3_1_9.measures import asked_rows, first_answers
 from ftlib.course.lab_3_1_9.reference_points import RIGHT
-from ftlib.course.lab_3_1_9.sweeps import NOT_MEASURED, answers_table
+from ftlib.course.lab_3_1_9.sweeps import NOT_MEASURED, answers_table, has_manners
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 from ftlib.course.world import facts_right, judge_style
 
 DRIFTED = "drifted, before KTO"
@@ -62,8 +64,8 @@ def kinds_line(result: Result) -> str:
             f"is {beta * z0.mean():.1f}"
         )
     return (
-        f"Far, before the first step: {'; '.join(texts)}. The two kinds are parted where the "
-        "lengths of a run's batches have their widest gap."
+        f"{whose(result)}Far, before the first step: {'; '.join(texts)}. The two kinds are parted "
+        "where the lengths of a run's batches have their widest gap."
     )
 
 
@@ -111,10 +113,10 @@ def drift_line(result: Result) -> str:
     )
 
 
-def far_table(result: Result, start: Mapping[str, float]) -> list[dict[str, str]]:
+def far_table(result: Result, start: Mapping[str, float] | None) -> list[dict[str, str]]:
     """The answers of all arms, with a row for the policies that they begin with."""
     table = answers_table(result, result.arms, start)
-    if not result.has(point_arm(RIGHT)):
+    if start is None or not result.has(point_arm(RIGHT)):
         return table
     wins = wins_before(result)
     own = dict.fromkeys(table[0], "not recorded")
@@ -139,10 +141,11 @@ def draw_drifted(ax: Axes, result: Result) -> None:
 
 def most_wins(profile: Profile) -> float | None:
     """The win rate of answers that are all polite and right, against the start's on the test
-    questions: a tie wherever the start's own is. None where a language model is the judge.
+    questions: a tie wherever the start's own is. None where answers have no manners, or where the
+    profile's model is not here (FTLIB_MODEL).
     """
     rows = asked_rows(profile, "test")
-    if not all("facts" in row for row in rows):
+    if not has_manners(profile) or stand_in(profile.model, given=False) != profile.model:
         return None
     ties = 0
     for row, answer in zip(rows, first_answers(profile, "test"), strict=True):
@@ -157,10 +160,10 @@ def room_line(result: Result, most: float | None) -> str:
     wins = [result.means(arm, "wins").mean() for arm in result.arms]
     room = most - max(wins)
     text = (
-        f"Answers that are all polite and right would win {most:.0%} and no more, since "
-        f"{2 * (1 - most):.0%} of the start's own are polite and right, which are ties then. The "
-        f"arms end between {min(wins):.0%} and {max(wins):.0%}: {100 * room:.0f} points of room "
-        "above the best."
+        f"{whose(result)}Answers that are all polite and right would win {most:.0%} and no more, "
+        f"since {2 * (1 - most):.0%} of the start's own are polite and right, which are ties then. "
+        f"The arms end between {min(wins):.0%} and {max(wins):.0%}: {100 * room:.0f} points of room"
+        " above the best."
     )
     if room < LITTLE_ROOM:
         text += " So near the ceiling a difference has little place, and a null says little."
@@ -178,7 +181,8 @@ def closing_line(usual: Result, far: Result) -> str:
     if "open" in (near, wins, *pulls):
         return "Too few seeds ran for a conclusion on how a wrong z0 is found."
     same = usual.means(LOOSE, "z0_at_0").mean()
-    return " ".join((_near_text(near, same), _far_text(wins), _pulls_text(pulls), LESSON))
+    said = " ".join((_near_text(near, same), _far_text(wins), _pulls_text(pulls), LESSON))
+    return f"{whose(far)}{said[0].lower() + said[1:]}" if far.shown_in else said
 
 
 LESSON = (

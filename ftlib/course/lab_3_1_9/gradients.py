@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,17 @@ from ftlib.adapters.lora import disable_adapter
 from ftlib.batches.collate import KTOCollator
 from ftlib.batches.preference import encode_binary, mismatch
 from ftlib.core.modes import evaluation_mode
+from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_9.binary_loss import binary_loss
 from ftlib.training.preference_trainer import kto_logps
+
+NO_GRADIENT = "none: it is 0"  # so far out on the flat end that its slope rounds to 0
+
+
+def drifting(profile: Profile) -> Profile:
+    """The profile with which `trials.drifted` makes the policy that the notebook looks at."""
+    shorter = replace(profile.preference, short_steps=profile.drift_steps)
+    return replace(profile, preference=shorter)
 
 
 def kto_batch(tokenizer, rows: list[dict], max_length: int) -> dict[str, Tensor]:
@@ -43,12 +54,25 @@ def gradient(
 ) -> Tensor:
     """The gradient of the batch's mean loss by all that trains, as one vector."""
     policy, reference = batch_logps(model, batch)
+    return gradient_of(model, policy, reference, batch["desirable"], point_of, beta, binary_loss)
+
+
+def gradient_of(
+    model: nn.Module,
+    policy: Tensor,
+    reference: Tensor,
+    desirable: Tensor,
+    point_of: Callable,
+    beta: float,
+    binary_loss: Callable = binary_loss,
+) -> Tensor:
+    """The same from the batch's log-probabilities, which serve for further gradients too."""
     columns = (policy[:, 0], reference[:, 0], policy[:, 1], reference[:, 1])
     z0 = point_of(*columns)
-    desirable = batch["desirable"].to(policy.device)
-    losses = binary_loss(columns[0], columns[1], z0, desirable, beta, 1.0, 1.0)
+    labels = desirable.to(policy.device)
+    losses = binary_loss(columns[0], columns[1], z0, labels, beta, 1.0, 1.0)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(losses.mean(), weights)
+    found = torch.autograd.grad(losses.mean(), weights, retain_graph=True)
     return torch.cat([part.flatten() for part in found])
 
 
@@ -61,7 +85,9 @@ def compared(gradients: Mapping[str, Tensor], with_name: str) -> dict[str, tuple
     for name, gradient_of_name in gradients.items():
         other = gradient_of_name.double()
         length = (other.norm() / right.norm()).item()
-        cosine = torch.dot(other / other.norm(), right / right.norm()).item()
+        cosine = math.nan  # of a gradient that has rounded to 0
+        if other.norm() > 0 and right.norm() > 0:
+            cosine = torch.dot(other / other.norm(), right / right.norm()).item()
         found[name] = (length, cosine)
     return found
 
@@ -97,12 +123,14 @@ def gradients_table(
         for beta in betas:
             found = {}
             for name, point_of in points.items():
-                found[name] = gradient(model, batch, point_of, beta, binary_loss)
+                found[name] = gradient_of(
+                    model, policy, reference, batch["desirable"], point_of, beta, binary_loss
+                )
             for name, (length, cosine) in compared(found, "right").items():
                 row = rows.setdefault(name, {"batch": batch_name, "right z0 (nats)": f"{z0:.1f}"})
                 row["z0 taken"] = name
                 row[f"length ÷ right, β = {beta:g}"] = f"{length:.2f}"
-                row[f"cosine, β = {beta:g}"] = f"{cosine:.3f}"
+                row[f"cosine, β = {beta:g}"] = f"{cosine:.3f}" if length else NO_GRADIENT
         del rows["right"]
         table.extend(rows.values())
     return table

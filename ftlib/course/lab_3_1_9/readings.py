@@ -112,7 +112,7 @@ CLEAN = (
         ),
         below=(
             "Labels dealt at random do better than the given ones. Then what wins here is not the "
-            "judgement but training on these texts at all; look at manners and facts in the table."
+            "judgement but training on these texts at all; look at the answers in the table."
         ),
         none=(
             "No difference to shuffled labels is shown, so nothing here may be credited to the "
@@ -131,12 +131,12 @@ CLEAN = (
         ),
         below=(
             "With labels dealt at random KTO does worse than the start: the control is harmful, "
-            "and a part of the lead over it is the harm. Politeness and facts in the table show "
-            "what was lost. Judge what right labels are worth by the lead over the start as well."
+            "and a part of the lead over it is the harm. The table shows what the answers have "
+            "lost. Judge what right labels are worth by the lead over the start as well."
         ),
         none=(
             "Neither harm nor gain of labels dealt at random is shown by the win rate. It is one "
-            "number: politeness and facts in the table may still have moved apart."
+            "number: what else the table has of the answers may still have moved."
         ),
     ),
 )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from ftlib.core.paths import stand_in
+from ftlib.core.profiles import Profile
 from ftlib.core.stats import mean_interval
 from ftlib.course.lab_3_1_9.experiments import (
     METHODS,
@@ -19,12 +21,16 @@ from ftlib.course.lab_3_1_9.experiments import (
     at_rate_of,
     noise_arm,
 )
+from ftlib.course.lab_3_1_9.measures import asked_rows, first_answers, start_measures
 from ftlib.course.lab_3_1_9.reference_points import AS_GOOD_AS_ZERO
 from ftlib.course.lab_3_1_9.trials import HALF_PULL
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
+from ftlib.course.world import describe_answers
 
 NOT_MEASURED = "not measured here"
 LOWER_EDGE = ", **the grid's lower edge**"
+OF_MANNERS = {"polite", "polite_sampled", "right"}
 COLUMNS = (  # heading, metric, form
     ("win rate", "wins", ".0%"),
     ("polite", "polite", ".0%"),
@@ -41,24 +47,37 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
     """
     if not result.arms:
         return result.why
-    texts = [f"{name}: {_rate_text(result, arms)}" for name, arms in series.items()]
-    few = f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
+    texts = []
+    for name, arms in series.items():
+        if _places(result, arms):
+            texts.append(f"{name}: {_rate_text(result, arms)}")
     line = (
-        f"Best rates. {'; '.join(texts)}. With {few} a point and few questions two neighbouring "
-        f"rates are hardly told apart here, so the lowest rate is taken whose gain over one half "
-        f"is within {TIE:.0%} of the best, by this one rule for all. That two tie here does not "
-        f"say that they tie on other questions."
+        f"{whose(result)}Best rates. {'; '.join(texts)}. With {seeds_text(result)} a point and few "
+        f"questions two neighbouring rates are hardly told apart here, so the lowest rate is taken "
+        f"whose gain over one half is within {TIE:.0%} of the best, by this one rule for all. "
+        f"That two tie here does not say that they tie on other questions."
     )
     if any(LOWER_EDGE in text for text in texts):
         line += " Where the grid's lowest rate is taken, the rule might have taken a lower one."
     return line
 
 
+def seeds_text(result: Result) -> str:
+    """How many seeds every arm has."""
+    return f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
+
+
+def _places(result: Result, arms: Mapping[float, str]) -> list[float]:
+    """The rates that were run, from the lowest to the highest."""
+    return sorted(rate for rate in arms if result.has(arms[rate]))
+
+
 def _best_and_taken(result: Result, arms: Mapping[float, str]) -> tuple[np.ndarray, int, int]:
     """Mean win rates from the lowest rate to the highest, and the places among them of the best and
     of the one that the rule takes.
     """
-    wins = np.array([result.means(arms[rate], "wins").mean() for rate in sorted(arms)])
+    rates = _places(result, arms)
+    wins = np.array([result.means(arms[rate], "wins").mean() for rate in rates])
     best = int(wins.argmax())
     gains = wins - START
     taken = int(np.argmax(gains >= gains[best] - TIE * abs(gains[best])))
@@ -70,7 +89,7 @@ def _is_edge(place: int, count: int) -> bool:
 
 
 def _rate_text(result: Result, arms: Mapping[float, str]) -> str:
-    rates = sorted(arms)
+    rates = _places(result, arms)
     wins, best, taken = _best_and_taken(result, arms)
     edge = ""
     if _is_edge(best, len(rates)):
@@ -93,7 +112,9 @@ def ring_taken(ax: Axes, result: Result, series: Mapping[str, Mapping[float, str
         "markersize": 13,
     }
     for arms in series.values():
-        rates = sorted(arms)
+        rates = _places(result, arms)
+        if not rates:
+            continue
         wins, _, taken = _best_and_taken(result, arms)
         marker = "s" if _is_edge(taken, len(rates)) else "o"
         ax.plot(rates[taken], 100 * wins[taken], marker=marker, **look)
@@ -107,6 +128,14 @@ def ahead(result: Result, claim: str, above: str, below: str, none: str = "n") -
     """The letter of a claim's outcome, as a guess takes it; "open" below five seeds."""
     outcome = result.outcome(claim)
     return {"above": above, "below": below, "none": none, "open": "open"}[outcome]
+
+
+def first_measured(result: Result, *claims: str) -> str:
+    """The first of the claims whose arms all have runs; the last one where none has."""
+    for claim in claims:
+        if set(result.experiment.claim(claim).contrast.arms) <= set(result.arms):
+            return claim
+    return claims[-1]
 
 
 def losses_to_noise(result: Result) -> dict[str, np.ndarray]:
@@ -125,13 +154,13 @@ def losses_to_noise(result: Result) -> dict[str, np.ndarray]:
 
 def losses_line(result: Result) -> str:
     """The same in words, with intervals."""
-    if not result.arms:
+    if not result.has(noise_arm("KTO", NOISE[-1])):
         return NOT_MEASURED
     lost = losses_to_noise(result)
     by_method = ", ".join(f"{name} {interval_text(100 * loss)}" for name, loss in lost.items())
     return (
-        f"Points of win rate lost from {NOISE[0]:.0%} to {NOISE[-1]:.0%} wrong, mean with 95% "
-        f"interval: {by_method}."
+        f"{whose(result)}Points of win rate lost from {NOISE[0]:.0%} to {NOISE[-1]:.0%} wrong, "
+        f"mean with 95% interval: {by_method}."
     )
 
 
@@ -148,16 +177,17 @@ def paired_line(result: Result, first: str, second: str) -> str:
     if not result.has(first) or not result.has(second):
         return NOT_MEASURED
     texts = []
-    for name, metric, scale in (
-        ("polite answers", "polite", 100),
-        ("right facts", "right", 100),
-        ("words an answer", "words", 1),
-    ):
+    compared = [("words an answer", "words", 1)]
+    if has_manners(result.profile):
+        polite = ("polite answers", "polite", 100)
+        compared = [polite, ("right facts", "right", 100), *compared]
+    for name, metric, scale in compared:
         apart = scale * (result.means(first, metric) - result.means(second, metric))
         unit = " points" if scale == 100 else ""
         texts.append(f"{name} {interval_text(apart, '+.1f')}{unit}")
     return (
-        f"{first} − {second}, paired by seed, each with its own 95% interval: {', '.join(texts)}."
+        f"{whose(result)}{first} − {second}, paired by seed, each with its own 95% interval: "
+        f"{', '.join(texts)}."
     )
 
 
@@ -169,7 +199,7 @@ def uneven_rates_line(result: Result) -> str:
     listed_rates = ", ".join(f"{name}: {rate:.2g}" for name, rate in rates.items())
     own = rates.pop(SFT_ON_UPS)
     times = sorted({round(own / rate, 3) for rate in rates.values()})
-    line = f"Rates taken: {listed_rates}."
+    line = f"{whose(result)}Rates taken: {listed_rates}."
     if times == [1.0]:
         return f"{line} So all run at one rate."
     factors = " and ".join(f"{factor:g}" for factor in times)
@@ -180,49 +210,74 @@ def share_up_line(result: Result) -> str:
     """The share of the pull that is on thumbs up, and what it is a share of."""
     names = [name for name in UNEVEN if name != SFT_ON_UPS]
     return (
-        f"Pull on the thumbs up (weight times slope) as a share of the pull on all rows of the "
-        f"step, mean over steps: {listed(result, 'share_up', names, '.0%')}. A step that has no "
-        f"thumb up counts as 0: there is one a step on average, not in each."
+        f"{whose(result)}Pull on the thumbs up (weight times slope) as a share of the pull on all "
+        f"rows of the step, mean over steps: {listed(result, 'share_up', names, '.0%')}. A step "
+        f"that has no thumb up counts as 0: there is one a step on average, not in each."
     )
 
 
 def listed(result: Result, metric: str, arms: Sequence[str], form: str) -> str:
-    """The metric's mean of each arm in a line."""
-    if not all(result.has(arm) for arm in arms):
+    """The metric's mean of each arm that has runs, in a line."""
+    there = [arm for arm in arms if result.has(arm)]
+    if not there:
         return NOT_MEASURED
-    return ", ".join(f"{arm}: {result.means(arm, metric).mean():{form}}" for arm in arms)
+    return ", ".join(f"{arm}: {result.means(arm, metric).mean():{form}}" for arm in there)
 
 
 def distance_line(result: Result, arms: Sequence[str]) -> str:
     """How far each arm has moved: a comparison of runs that moved unequally far is one of methods
     with their rates.
     """
-    return f"KL from the reference, nats an answer: {listed(result, 'kl', arms, '.1f')}."
+    distances = listed(result, "kl", arms, ".1f")
+    return f"{whose(result)}KL from the reference, nats an answer: {distances}."
 
 
 def at_zero_line(result: Result, arms: Sequence[str]) -> str:
     """In how many steps the right z0 is no other than z0 = 0."""
     return (
-        f"Share of the steps in which z0 is at most {AS_GOOD_AS_ZERO:g} nats: "
+        f"{whose(result)}Share of the steps in which z0 is at most {AS_GOOD_AS_ZERO:g} nats: "
         f"{listed(result, 'z0_at_0', arms, '.0%')}."
     )
 
 
 def wrong_side_line(result: Result, arms: Sequence[str]) -> str:
     """How many rows KTO pulls at half as hard as at z0, or less, because they look hopeless."""
+    shares = listed(result, "wrong_side", arms, ".1%")
     return (
-        f"Share of the rows in the last third of the steps that are more than {HALF_PULL:.0f} nats "
-        f"on the wrong side of z0: {listed(result, 'wrong_side', arms, '.1%')}."
+        f"{whose(result)}Share of the rows in the last third of the steps that are more than "
+        f"{HALF_PULL:.0f} nats on the wrong side of z0: {shares}."
     )
+
+
+def has_manners(profile: Profile) -> bool:
+    """Whether the profile's answers are polite or rude, with facts to be right about."""
+    return all("facts" in row for row in asked_rows(profile, "test"))
+
+
+def start_row(result: Result) -> dict[str, Any] | None:
+    """What the start of these runs is like, by names of metrics; None where its model is not here
+    (FTLIB_MODEL).
+    """
+    profile = result.profile
+    if stand_in(profile.model, given=False) != profile.model:
+        return None if result.shown_in else dict(start_measures(profile, "test"))
+    if has_manners(profile):
+        return dict(start_measures(profile, "test"))
+    said = list(first_answers(profile, "test"))
+    words = describe_answers(list(asked_rows(profile, "test")), said)["words"]
+    return {"wins": START, "words": words, "kl": 0.0}  # against itself
 
 
 def answers_table(
     result: Result, arms: Sequence[str], start: Mapping[str, float] | None = None
 ) -> list[dict[str, str]]:
     """Of each of the arms what its answers are like and, where it is measured, how far it has gone
-    from the reference. `start`: the same of the start, for a first row.
+    from the reference; no manners where the rows have none. `start`: the same of the start, for a
+    first row.
     """
     measured = {metric.name for metric in result.experiment.metrics}
+    if not has_manners(result.profile):
+        measured -= OF_MANNERS
     columns = [column for column in COLUMNS if column[1] in measured]
     table = []
     if start is not None:
@@ -235,4 +290,4 @@ def answers_table(
 
 
 def _texts(means: Mapping[str, float], columns: Sequence[tuple[str, str, str]]) -> dict[str, str]:
-    return {heading: f"{means[name]:{form}}" for heading, name, form in columns}
+    return {heading: f"{means[name]:{form}}" for heading, name, form in columns if name in means}

@@ -1,10 +1,15 @@
-"""Words for a result that a profile shows and has not made (`Result.shown_in`): whose runs it has,
-and how many.
+"""Results of another profile than the session's (`Result.shown_in`): whose runs they are, how many,
+and tiny's runs of the arms that a profile's record leaves out.
 """
 
 from __future__ import annotations
 
-from ftlib.course.records.live import Result
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ftlib.core.profiles import get_profile
+from ftlib.course.records.live import Result, open_experiments
+from ftlib.course.records.store import read_record
 
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 10: "ten", 20: "twenty"}
 
@@ -19,3 +24,41 @@ def seeds_of(result: Result) -> str:
     count = len(result.seeds)
     noun = "seed" if count == 1 else "seeds"
     return f"{COUNTS.get(count, count)} {noun}"
+
+
+def with_arms(result: Result, *arms: str) -> Result:
+    """The result itself if it has all of these arms; else tiny's recorded runs, shown in the
+    result's profile, where tiny has recorded the arms. `shown_in` says which of the two it is.
+    """
+    tiny = get_profile("tiny")
+    if not result.arms or all(result.has(arm) for arm in arms) or result.profile == tiny:
+        return result
+    record = read_record(result.record.lab, result.experiment.name, tiny)
+    there = replace(
+        result,
+        profile=tiny,
+        record=record,
+        live={},
+        is_recorded=True,
+        why="",
+        shown_in=result.shown_in or result.profile.name,
+    )
+    return there if all(there.has(arm) for arm in arms) else result
+
+
+def alongside(other: Result, result: Result) -> Result:
+    """`other` as it can be compared with `result`: its recorded runs of the profile whose runs
+    `result` shows.
+    """
+    if other.profile.name == result.profile.name:
+        return other
+    there = open_experiments(other.record.lab, result.profile).show(other.experiment.name)
+    return replace(there, shown_in=result.shown_in)
+
+
+def fewer_line(result: Result, arms: Sequence[str]) -> str:
+    """Which of the arms a profile has not run; empty where it has all of them, or shows tiny's."""
+    absent = [arm for arm in arms if not result.has(arm)]
+    if not absent or not result.arms:
+        return ""
+    return f"Not run in {result.profile.name}: {', '.join(absent)}."
