@@ -51,7 +51,7 @@ ENGLISH = MessyFiles(
     "pocket",
     "Messages and short notes about invented people, in English, each with one JSON object as "
     "its answer.",
-    most_loss=4,
+    most_loss=2,
     # Fewer, since its rows are longer and the model is larger: a loss for every row would take
     # minutes, and few have a wrong answer.
     compared=300,
