@@ -300,7 +300,7 @@ PROFILES = {
             asked=6,
             speed_runs=3,
             speed_tokens=24,
-            quantizations=("Q8_0", "Q4_K_M", "Q3_K_M"),
+            quantizations=("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"),
         ),
     ),
     "small": Profile(

@@ -31,6 +31,7 @@ from ftlib.export.gguf_writer import check_disk
 from ftlib.export.llama_probe import fix_command, probe_llama
 
 log = logging.getLogger("ftlib")
+BLOCK = re.compile(r"\.\d+\.")  # the number of a block in a tensor's name
 # Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is
 # named for). Other types in the file replace these where a row is no multiple of 256.
 QUANTIZATIONS = {
@@ -92,9 +93,20 @@ class QuantizedFile(os.PathLike):
         types = ", ".join(f"{count} {name}" for name, count in sorted(self.types.items()))
         line = f"{self.path.name}: {self.nbytes / 1e6:.1f} MB, {types}"
         if self.fell_back:
-            instead = ", ".join(f"{name} to {kind}" for name, kind in self.fell_back.items())
-            line += f"; fell back: {instead}"
+            line += f"; fell back: {', '.join(_by_kind(self.fell_back))}"
         return line
+
+
+def _by_kind(fell_back: Mapping[str, str]) -> list[str]:
+    """A line for the matrices of one name in all blocks, instead of one for each block."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, kind in fell_back.items():
+        alike.setdefault((BLOCK.sub(".*.", name), kind), []).append(name)
+    lines = []
+    for (pattern, kind), names in alike.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} times {pattern}"
+        lines.append(f"{which} to {kind}")
+    return lines
 
 
 def quantize_gguf(
@@ -260,7 +272,7 @@ def _inspect(
         there = ", ".join(sorted(set(fell_back.values())))
         raise ExportError(
             f"no matrix could be stored as {wanted[0]}: rows of {rows} weights are no multiple of "
-            f"256. The file would be {there} under the name {quantization}: use Q8_0"
+            f"256. The file would be {there} under the name {quantization}: use one with more bits"
         )
     return QuantizedFile(target, partial.stat().st_size, dict(Counter(types.values())), fell_back)
 

@@ -4,6 +4,8 @@ quantisation; the report's honesty.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
 from ftlib.export.importance import importance_matrix
-from ftlib.export.llamacpp import llama_counters, open_llama, quantize_gguf
+from ftlib.export.llamacpp import QuantizedFile, llama_counters, open_llama, quantize_gguf
 from ftlib.export.parity import check_export, llama_answer, llama_logits
 
 needs_llama()
@@ -135,6 +137,16 @@ def test_quantised_files_hold_the_types_asked_for(world, tmp_path, kind, main):
     assert sum(made.types.values()) == 29  # 4 layers of 7, and the embedding
 
 
+def test_what_fell_back_is_summed_up_over_blocks():
+    fell_back = {f"blk.{block}.attn_q.weight": "Q5_0" for block in range(30)}
+    fell_back |= {"blk.3.attn_v.weight": "Q8_0", "token_embd.weight": "Q8_0"}
+    made = QuantizedFile(Path("m.gguf"), 2_000_000, {"Q5_0": 30, "Q8_0": 2}, fell_back)
+    assert str(made) == (
+        "m.gguf: 2.0 MB, 30 Q5_0, 2 Q8_0; fell back: 30 times blk.*.attn_q.weight to Q5_0, "
+        "blk.3.attn_v.weight to Q8_0, token_embd.weight to Q8_0"
+    )
+
+
 def test_rows_that_are_no_multiple_of_256(tmp_path, caplog):
     """Intermediate size 288: down_proj alone has rows that k-quants cannot hold. Hidden size 32: no
     matrix has others.
@@ -146,7 +158,7 @@ def test_rows_that_are_no_multiple_of_256(tmp_path, caplog):
     made = quantize_gguf(source, tmp_path / "q.gguf", "Q4_K_M", threads=1)
     assert (
         set(made.fell_back) == {"blk.0.ffn_down.weight", "blk.1.ffn_down.weight"}
-        and "fell back" in caplog.text
+        and "fell back: blk.0.ffn_down.weight to " in caplog.text
     )
     source = export_gguf(
         small_llama(hidden_size=32, intermediate_size=64, head_dim=8),
