@@ -139,6 +139,37 @@ def test_copies_kept_out_differ_in_kind_and_keep_the_answer(planted):
         assert copy["messages"][1:] == original["messages"][1:]
 
 
+def test_long_rows_are_copied_in_ways_that_the_rule_misses():
+    """By pocket's file: the planted copies are found, those with another request are not."""
+    source = messy_files.messy_files("pocket")
+    rows = messy_files.readable_rows(source)
+    by_line = {row["line"]: row for row in rows}
+    copies = [row for row in rows if row["truth"]["defect"] == "near duplicate"]
+    planted = [(copy, by_line[copy["truth"]["of"]]) for copy in copies]
+    likeness = near_copies.measure_likeness(rows[:1], planted, 1, source.kinds)
+    found = likeness.found(3, 0.8, 2)
+    assert set(found) == {"planted", "short questions", *source.kinds}
+    assert found["planted"].mean() > 0.9 > found["words replaced"].mean()
+    assert found["other request"].mean() < 0.1
+
+
+@pytest.mark.parametrize("profile, count", [("tiny", 900), ("pocket", 96)])
+def test_ranked_rows_keep_their_order_and_in_pocket_every_wrong_answer(profile, count):
+    def is_wrong(row: dict) -> bool:
+        return row["truth"]["defect"] == "wrong answer"
+
+    source = messy_files.messy_files(profile)
+    rows = messy_files.readable_rows(source)
+    chosen = messy_files.rows_to_rank(source, rows, is_wrong)
+    assert len(chosen) == source.ranked == count
+    places = [rows.index(row) for row in chosen]
+    assert places == sorted(set(places))
+    if source.keeps_wrong:
+        assert sum(map(is_wrong, chosen)) == sum(map(is_wrong, rows)) > 20
+    else:
+        assert chosen == rows[:count]
+
+
 def test_the_handles_redraw_and_count(planted):
     likeness = near_copies.measure_likeness(CLEAN, planted, count=60)
     explorable = near_explorer.near_rule(likeness)

@@ -8,7 +8,12 @@ import math
 from typing import Any
 
 from ftlib.core.profiles import Profile
-from ftlib.course.lab_3_1_6 import readings, score_readings
+from ftlib.course.lab_3_1_6 import (
+    cleaning_readings,
+    memory_readings,
+    quality_readings,
+    score_readings,
+)
 from ftlib.course.lab_3_1_6.cleaning_trials import pipeline_trial, quality_trial
 from ftlib.course.lab_3_1_6.leak_trials import contamination_trial, leakage_trial
 from ftlib.course.lab_3_1_6.memory_trials import TIMES, memory_trial
@@ -38,7 +43,7 @@ def _share(name: str, text: str, questions: int = 0) -> Metric:
 def pipeline_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Six treatments at equal steps, two at one epoch each, and the file's own share of defects."""
     arms: dict[str, dict[str, Any]] = {}
-    for treatment in readings.TREATMENTS:
+    for treatment in cleaning_readings.TREATMENTS:
         arms[treatment] = {"treatment": treatment, "dirt": DIRTY, "steps": STEPS}
     for treatment in ("pipeline", "random drop"):
         arms[f"{treatment}, one epoch"] = {"treatment": treatment, "dirt": DIRTY, "steps": 0}
@@ -76,7 +81,7 @@ def quality_arms(profile: Profile) -> dict[str, dict[str, Any]]:
         "tiny": {"rows": fewest, "of": fewest, "wrong": 0.0},
         "small": {"rows": small, "of": small, "wrong": 0.0},
         "large": {"rows": large, "of": large, "wrong": 0.0},
-        "messy": {"rows": large, "of": large, "wrong": readings.WRONG},
+        "messy": {"rows": large, "of": large, "wrong": quality_readings.WRONG},
     }
     short, long = epoch_steps(profile)
     arms: dict[str, dict[str, Any]] = {}
@@ -86,7 +91,7 @@ def quality_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     arms["part of messy, long"] = {
         "rows": small,
         "of": large,
-        "wrong": readings.WRONG,
+        "wrong": quality_readings.WRONG,
         "steps": long,
     }
     arms["shuffled, long"] = {"rows": small, "of": small, "wrong": 1.0, "steps": long}
@@ -167,7 +172,7 @@ EXPERIMENTS = (
             Metric("steps", "steps"),
         ),
         inputs=_messy_inputs,
-        claims=readings.PIPELINE,
+        claims=cleaning_readings.PIPELINE,
         live=("pipeline",),
     ),
     Experiment(
@@ -183,7 +188,7 @@ EXPERIMENTS = (
         ),
         metrics=(LOSS, _share("accuracy", "validation", 60), Metric("epochs", "epochs")),
         inputs=_row_inputs,
-        claims=readings.QUALITY,
+        claims=quality_readings.QUALITY,
         live=(),
         profiles=RECORDED,
         seeds_in={"pocket": 5},
@@ -236,7 +241,7 @@ EXPERIMENTS = (
             Metric("exposure", "exposure of canaries", f"bits; {len(TIMES)} counts of copies"),
         ),
         inputs=_row_inputs,
-        claims=score_readings.MEMORY,
+        claims=memory_readings.MEMORY,
         live=("1 epoch",),
     ),
 )

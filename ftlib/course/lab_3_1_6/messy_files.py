@@ -8,12 +8,13 @@ The experiments (`trials`) train on the embedded file in every profile.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ftlib.core.profiles import Profile, get_profile
-from ftlib.course.lab_3_1_6.near_copies import ROWS
-from ftlib.course.lab_3_1_6.trials import MESSY, TRUTH
+from ftlib.course.lab_3_1_6.near_copies import KEPT_OUT, KEPT_OUT_OF_LONG, ROWS, Kinds
+from ftlib.course.lab_3_1_6.trials import MESSY, TRUTH, messy_rows
 from ftlib.data.formats import convert
 from ftlib.data.load import FOLDERS
 from ftlib.data.stream import stream_rows
@@ -29,7 +30,9 @@ class MessyFiles:
     about: str  # what its rows are, for the data card
     most_loss: float  # to which losses of its answers are drawn, nats a token
     compared: int  # rows among which copies are looked for in any setting of the rule
+    kinds: Kinds  # of copies that the rule for near copies was not made for
     ranked: int  # rows that are ranked by the loss of their answers
+    keeps_wrong: bool = False  # among those: every wrong answer, and fewer right ones
 
 
 EMBEDDED = MessyFiles(
@@ -39,6 +42,7 @@ EMBEDDED = MessyFiles(
     "Short instructions of a made-up world with one answer each, in English, as messages.",
     most_loss=12,
     compared=ROWS,
+    kinds=KEPT_OUT,
     ranked=900,
 )
 ENGLISH = MessyFiles(
@@ -47,10 +51,13 @@ ENGLISH = MessyFiles(
     "pocket",
     "Messages and short notes about invented people, in English, each with one JSON object as "
     "its answer.",
-    most_loss=4,
-    # Fewer, since its rows are longer and the model is larger.
+    most_loss=2,
+    # Fewer, since its rows are longer and the model is larger: a loss for every row would take
+    # minutes, and few have a wrong answer.
     compared=300,
-    ranked=300,
+    kinds=KEPT_OUT_OF_LONG,
+    ranked=96,
+    keeps_wrong=True,
 )
 
 
@@ -72,12 +79,27 @@ def readable_rows(files: MessyFiles) -> list[dict]:
     """The readable rows with an answer as messages, each with its `line` and the `truth` about it,
     as `trials.messy_rows` gives those of the embedded file.
     """
+    if files == EMBEDDED:
+        return list(messy_rows())  # kept in memory, for the experiments too
     planted = read_truth(files)
     rows = []
     for row in stream_rows(files.raw, check=_with_line, max_reject_share=0.1, progress=False):
         if row["messages"][-1]["content"].strip():
             rows.append({**row, "truth": planted[row["line"]]})
     return rows
+
+
+def rows_to_rank(files: MessyFiles, rows: list[dict], is_wrong: Callable[[dict], bool]) -> list:
+    """The first `ranked` of these rows, in their order; where the file `keeps_wrong`, every row
+    with a wrong answer and as many right ones as there is room for.
+    """
+    if not files.keeps_wrong:
+        return rows[: files.ranked]
+    wrong = [row for row in rows if is_wrong(row)]
+    right = [row for row in rows if not is_wrong(row)]
+    chosen = wrong + right[: max(0, files.ranked - len(wrong))]
+    lines = {row["line"] for row in chosen}
+    return [row for row in rows if row["line"] in lines]
 
 
 def _with_line(row: dict, where: str) -> dict:

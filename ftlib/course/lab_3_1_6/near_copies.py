@@ -8,7 +8,7 @@ So it is judged on kinds of copies that were kept out of that choice.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,18 @@ LENGTHS = (1, 2, 3, 4, 5)  # tokens in a shingle
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(15))  # 0.3 to 1
 LONG_QUESTION = 45  # characters, of which the messy file made near copies
 ROWS = 600  # clean rows among which no two ask the same
+BREAK = "\n\n"  # between a request and the message that it is about
+LIKE_WORDS = {
+    "turn": "convert",
+    "write": "put",
+    "give": "show",
+    "which": "what",
+    "holds": "has",
+    "message": "text",
+    "keys": "fields",
+    "is": "was",
+    "please": "kindly",
+}
 
 
 # --- kinds of copies kept out ---------------------------------------------------------------------
@@ -53,13 +65,38 @@ def _letters_swapped(question: str) -> str:
     return question.replace(longest, swapped, 1)
 
 
-KEPT_OUT: dict[str, Callable[[str], str]] = {
+def _message_first(question: str) -> str:
+    """What is asked for behind the message."""
+    request, _, message = question.partition(BREAK)
+    return f"{message}{BREAK}{request}" if message else question
+
+
+def _asked_otherwise(question: str) -> str:
+    """The same message with a short request before it."""
+    _, _, message = question.partition(BREAK)
+    return f"Read this and answer in JSON.{BREAK}{message}" if message else question
+
+
+def _words_replaced(question: str) -> str:
+    """Some words of the request, and a few of the message, by words of like meaning."""
+    return re.sub(r"\w+", lambda found: LIKE_WORDS.get(found[0].lower(), found[0]), question)
+
+
+Kinds = Mapping[str, Callable[[str], str]]
+KEPT_OUT: Kinds = {
     "greeting": _greeting,
     "sentence more": _hurry,
     "in quotes": _quoted,
     "no mark": _without_mark,
     "word dropped": _short_word_dropped,
     "letters swapped": _letters_swapped,
+}
+# Long rows, of which the changes above are a small part: here the request is another.
+KEPT_OUT_OF_LONG: Kinds = {
+    **KEPT_OUT,
+    "message first": _message_first,
+    "words replaced": _words_replaced,
+    "other request": _asked_otherwise,
 }
 
 
@@ -68,12 +105,12 @@ def _with_question(row: dict, question: str) -> dict:
     return {**row, "messages": [{**asked, "content": question}, *rest]}
 
 
-def copies_kept_out(rows: Sequence[dict]) -> list[tuple[str, dict, dict]]:
+def copies_kept_out(rows: Sequence[dict], kinds: Kinds = KEPT_OUT) -> list[tuple[str, dict, dict]]:
     """(kind, the copy, its original): every row in every kind that changes its question."""
     made = []
     for row in rows:
         asked = row["messages"][0]["content"]
-        for kind, change in KEPT_OUT.items():
+        for kind, change in kinds.items():
             question = change(asked)
             if question != asked:
                 made.append((kind, _with_question(row, question), row))
@@ -167,7 +204,7 @@ class Likeness:
             "short questions": self.short.called_copies(*settings),
         }
         hits = self.kept_out.called_copies(*settings)
-        for kind in KEPT_OUT:
+        for kind in dict.fromkeys(self.kinds):
             found[kind] = hits[np.array(self.kinds) == kind]
         return found
 
@@ -185,12 +222,15 @@ class Likeness:
 
 
 def measure_likeness(
-    clean: Sequence[dict], planted: Sequence[tuple[dict, dict]], count: int = ROWS
+    clean: Sequence[dict],
+    planted: Sequence[tuple[dict, dict]],
+    count: int = ROWS,
+    kinds: Kinds = KEPT_OUT,
 ) -> Likeness:
-    """Measure on (copy, original) pairs, and on the first `count` of rows that all ask something
-    else.
+    """Measure on (copy, original) pairs, on copies of the originals in other `kinds`, and on the
+    first `count` of rows that all ask something else.
     """
-    made = copies_kept_out([original for _, original in planted])
+    made = copies_kept_out([original for _, original in planted], kinds)
     texts = [tokens(row_text(row)) for row in clean[:count]]
     candidates: np.ndarray = np.zeros((len(texts), len(texts)), dtype=bool)
     for length in LENGTHS:

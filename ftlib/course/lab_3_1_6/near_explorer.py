@@ -75,7 +75,7 @@ def _draw_thresholds(
         ylabel="%",
         ylim=(-3, 103),
     )
-    ax.legend(fontsize="small", loc="center left")
+    ax.legend(fontsize="small", loc=(0.26, 0.2))
 
 
 def near_rule(

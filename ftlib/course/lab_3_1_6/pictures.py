@@ -50,6 +50,15 @@ def measures(
     broken = [arm.replace(", ", ",\n") for arm in chosen]
     ax.set_xticks(range(len(chosen)), broken, fontsize=9)
     ax.legend(fontsize="small")
+    return _finished(ax, result)
+
+
+def _finished(ax: Axes, result: Result) -> Figure:
+    """The figure, which says whose runs it shows where the session has another profile."""
+    if result.shown_in:
+        ax.annotate(
+            "runs of tiny", (1, 0), (-4, 4), "axes fraction", "offset points", ha="right", size=7
+        )
     return cast(Figure, ax.figure)
 
 
@@ -101,7 +110,7 @@ def exposure_by_count(result: Result, epochs: Mapping[int, str], ax: Axes | None
         ylabel=f"exposure, bits (at most {np.log2(CANDIDATES):.0f})",
     )
     ax.legend(fontsize="small")
-    return cast(Figure, ax.figure)
+    return _finished(ax, result)
 
 
 def never_read() -> float:

@@ -1,5 +1,5 @@
-"""What the experiments of lab 3.1.6 on inflated scores and on memory are to show, with a reading
-for whatever comes out.
+"""What the experiments of lab 3.1.6 on inflated scores are to show, with a reading for whatever
+comes out.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ftlib.course.lab_3_1_6.readings import SHARE
-from ftlib.course.records.experiment import Claim, Contrast, difference, within
-
-PAIRS = "of the pairs"
-CANARY_COUNTS = 5  # how often a canary is in the set: 0, 1, 2, 4, 8
+from ftlib.course.lab_3_1_6.cleaning_readings import SHARE
+from ftlib.course.records.experiment import Claim, Contrast, difference
 
 
 def value(arm: str, metric: str) -> Contrast:
@@ -23,31 +20,6 @@ def value(arm: str, metric: str) -> Contrast:
         return float(np.mean(by_arm[arm][metric]))
 
     return Contrast((arm,), read)
-
-
-def gap_change(first: str, last: str) -> Contrast:
-    """How the area under the curve of rows trained on, less that of rows held out, changes from one
-    arm to another.
-    """
-    gap_first = within(first, "auc_trained", "auc_others")
-    gap_last = within(last, "auc_trained", "auc_others")
-
-    def subtract(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
-        return gap_last(by_arm) - gap_first(by_arm)
-
-    return Contrast((first, last), subtract)
-
-
-def exposure_slope(arm: str) -> Contrast:
-    """Bits of exposure for every doubling of a canary's copies, over those that are in the set."""
-    xs = np.arange(CANARY_COUNTS - 1.0)  # log2 of 1, 2, 4, 8
-    centred = xs - xs.mean()
-
-    def fit(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
-        bits = np.array(by_arm[arm]["exposure"], dtype=float)[1:]
-        return float(centred @ (bits - bits.mean()) / (centred @ centred))
-
-    return Contrast((arm,), fit)
 
 
 # --- inflated scores ------------------------------------------------------------------------------
@@ -67,8 +39,8 @@ LEAKAGE = (
             "which facts were drawn."
         ),
         none=(
-            "Ten seeds show no inflation: the model did not keep the facts well enough to "
-            "recognise them in another wording. Train longer and it will."
+            "Ten seeds establish no inflation: the model may not have kept the facts well "
+            "enough to recognise them in another wording. Train longer and it will."
         ),
         unit=SHARE,
     ),
@@ -107,8 +79,9 @@ LEAKAGE = (
             "difference of this size is worth a look at which ones were drawn."
         ),
         none=(
-            "Dealt by fact, validation says what the honest number says: the model knows nothing "
-            "of facts that it has not read. This is a bad score and a true one."
+            "Dealt by fact, validation is not told apart from the honest number; the interval "
+            "says to within how much. No fact of validation was read in training, so it asks "
+            "what the honest number asks. This is a bad score and a true one."
         ),
         unit=SHARE,
     ),
@@ -125,9 +98,9 @@ LEAKAGE = (
             "Without copies validation falls below the honest number, which dealing cannot explain."
         ),
         none=(
-            "The control: dealt by row in the same way, but with nothing there twice, validation "
-            "is honest. So it is the copies across the border that inflate, and not dealing by "
-            "row."
+            "The control: dealt by row in the same way, but with nothing there twice, "
+            "validation is not told apart from the honest number. So it is the copies across "
+            "the border that inflate, and not dealing by row."
         ),
         unit=SHARE,
     ),
@@ -149,8 +122,9 @@ CONTAMINATION = (
             "if those were worth more, that can be, and memory did not make up for it."
         ),
         none=(
-            "The golden score shows no effect over ten seeds: three readings were not enough to "
-            "keep answers, or the score was near its top before."
+            "Ten seeds do not tell the golden score from the one without the exam: three "
+            "readings may not be enough to keep answers, or the score was near its top "
+            "before."
         ),
         unit=SHARE,
     ),
@@ -169,8 +143,8 @@ CONTAMINATION = (
             "each read more often."
         ),
         none=(
-            "Other questions in the same wordings show no effect, so wording explains little of "
-            "the rise above."
+            "Other questions in the same wordings are not told apart from none, so no part of "
+            "the rise above is shown to be the wording's."
         ),
         unit=SHARE,
     ),
@@ -190,8 +164,8 @@ CONTAMINATION = (
             "them, and chance did the rest."
         ),
         none=(
-            "Against the control ten seeds show no memory of the exam: what the copies taught, "
-            "other questions in the same wordings teach as well."
+            "Against the control ten seeds show no memory of the exam: what the copies "
+            "taught, other questions in the same wordings may teach as well."
         ),
         unit=SHARE,
     ),
@@ -230,78 +204,11 @@ CONTAMINATION = (
             "not of the filter."
         ),
         none=(
-            "No inflation is left: the copies are word for word, so the filter finds all of them. "
-            "It leaves fewer rows, which are then read more often, and the score may even be a "
-            "little lower. The record has ftlib's function; yours is in the live run. A paraphrase "
-            "would pass."
+            "Against no contamination no rise is shown any more: the copies are word for "
+            "word, so the filter finds all of them. It leaves fewer rows, which are then read "
+            "more often, and the score may even be a little lower. The record has ftlib's "
+            "function; a live run has yours. A paraphrase would pass."
         ),
         unit=SHARE,
-    ),
-)
-
-# --- memory ---------------------------------------------------------------------------------------
-MEMORY = (
-    Claim(
-        name="order",
-        text="wrong above right by loss, rows trained on − rows held out: 8 epochs − 1",
-        contrast=gap_change("1 epoch", "8 epochs"),
-        expected="below",
-        above=(
-            "The longer the training, the more rows that were read are ahead of rows that were "
-            "not. Right rows are then learnt faster than wrong ones are kept, and more epochs "
-            "would still help a search in the very rows that are trained on."
-        ),
-        below=(
-            "With more epochs the rows that were read fall behind those that were not: their "
-            "wrong answers are learnt by heart, until they look more like right ones. What agrees "
-            "with other rows is learnt first, what does not is memorised later (Arpit et al. "
-            "2017). So rank rows early, or by a model that has not read them."
-        ),
-        none=(
-            "Ten seeds show no change of the gap between one epoch and eight. This model keeps "
-            "single wrong answers slowly; a larger one would keep them sooner."
-        ),
-        unit=PAIRS,
-    ),
-    Claim(
-        name="others",
-        text="wrong above right by loss after 8 epochs, rows held out − rows trained on",
-        contrast=within("8 epochs", "auc_others", "auc_trained"),
-        expected="above",
-        above=(
-            "The same model tells wrong from right better in rows that it has not read. To search "
-            "a set for errors, train on one half and rank the other, and then the other way "
-            "round."
-        ),
-        below=(
-            "Rows that were trained on are told apart better than rows that were not: right "
-            "answers have become surer, and wrong ones are not kept yet."
-        ),
-        none=(
-            "After eight epochs ten seeds show no difference between rows read and rows not read. "
-            "Nothing speaks for ranking by a model that has not read them, nor against it."
-        ),
-        unit=PAIRS,
-    ),
-    Claim(
-        name="canaries",
-        text="exposure per doubling of a canary's copies, after 2 epochs",
-        contrast=exposure_slope("2 epochs"),
-        expected="above",
-        above=(
-            "What is in the set more often is kept better, and a canary is kept by nothing but "
-            "having been read: no other row answers it. That is why copies are dropped before "
-            "training, and why personal data that is there ten times is the first to be given "
-            "away (Lee et al. 2021; Carlini et al. 2022)."
-        ),
-        below=(
-            "Canaries that are there more often are kept less, which is hard to explain: look at "
-            "whether the ranks are at their top already."
-        ),
-        none=(
-            "Ten seeds show no effect of copies on exposure: either nothing is kept yet, or all "
-            "of it is at the top of its scale. The figure tells which."
-        ),
-        unit="bits",
     ),
 )

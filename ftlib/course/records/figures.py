@@ -159,13 +159,18 @@ def sweep(
     return _finished(ax, result)
 
 
+def _tick(place: float) -> str:
+    """Two digits, but whole numbers such as 128 rows in full."""
+    return f"{place:.0f}" if place >= 100 else f"{place:.2g}"
+
+
 def _log_axis(ax: Axes, places: list[float]) -> None:
     """A logarithmic x; within one power of ten it has ticks at the settings that were run, since
     matplotlib's own would overlap or be too few.
     """
     ax.set_xscale("log")
     if places[0] > 0 and places[-1] / places[0] < TICKS_OWN and len(places) <= MOST_TICKS:
-        ax.set_xticks(places, [f"{place:.2g}" for place in places])
+        ax.set_xticks(places, [_tick(place) for place in places])
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
