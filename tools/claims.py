@@ -49,7 +49,13 @@ MEASURED = (
     "data/sft-adapter/adapter_config.json",
     "benchmarks/RESULTS.md",
 )
-LIBRARY_SETTINGS = ("ftlib/core/profiles.py", "ftlib/training/memory_plan.py")
+LIBRARY_SETTINGS = (
+    "ftlib/core/profiles/tiny.py",
+    "ftlib/core/profiles/pocket.py",
+    "ftlib/core/profiles/hub.py",
+    "ftlib/core/profiles/parts.py",
+    "ftlib/training/memory_plan.py",
+)
 LIMITS = ("ftlib/course/notebooks.py", "ftlib/doctor.py", "tests/test_preferences.py")
 NUMBER = re.compile(
     r"(?<![\w.])(?P<value>\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:\.\d+)?(?:e-?\d+)?)"
