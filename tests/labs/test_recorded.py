@@ -11,7 +11,13 @@ from ftlib.course.catalogue import MODULES
 from ftlib.course.records.again import compute_again, disagreements, draw_entries
 from ftlib.course.records.experiment import experiments_of
 from ftlib.course.records.live import open_experiments
-from ftlib.course.records.store import RECORDS, read_record, record_path, to_compute
+from ftlib.course.records.store import (
+    NOT_COMPUTED,
+    RECORDS,
+    read_record,
+    record_path,
+    to_compute,
+)
 
 FEW = 3  # entries that are computed again
 LONGEST = 15.0  # seconds that such an entry took when it was recorded
@@ -52,6 +58,8 @@ def test_every_arm_and_seed_is_recorded_with_todays_code_and_data(lab, experimen
     needs_model(profile)
     needs_record(lab, experiment.name, profile)
     jobs = to_compute(read_record(lab, experiment.name, profile), experiment, get_profile(profile))
+    if profile == "pocket":  # a record on its way counts as none: the lab shows tiny's
+        jobs = [job for job in jobs if job.why != NOT_COMPUTED]
     reasons = sorted({job.why for job in jobs})
     assert not jobs, (
         f"{len(jobs)} entries are missing or stale ({'; '.join(reasons)}): "
