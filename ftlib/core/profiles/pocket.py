@@ -38,7 +38,7 @@ PROFILE = Profile(
     eval_examples=24,
     download_gb=0.0,
     full_finetuning=True,
-    first_steps=14,
+    first_steps=10,
     cell_seconds=1200,
     base_texts=24,
     run_gb=4.0,
@@ -96,9 +96,9 @@ PROFILE = Profile(
     ),
     export=Export(
         prompts=12,
-        asked=6,
+        asked=4,
         speed_runs=3,
         speed_tokens=24,
-        quantizations=("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"),
+        quantizations=("Q8_0", "Q5_K_M", "Q4_K_M"),
     ),
 )
