@@ -252,6 +252,11 @@ def _add_record(commands) -> None:
         "--claims", action="store_true", help="only show what each claim came to, as a table"
     )
     command.add_argument(
+        "--scales",
+        action="store_true",
+        help="only show which claims of tiny are there in pocket too, as a table",
+    )
+    command.add_argument(
         "--restamp",
         action="store_true",
         help="after a rewriting: compute two entries an experiment again, and keep all where those "
@@ -410,12 +415,15 @@ def run_recording(args) -> int:
     from ftlib.course.records.compute import record_labs
     from ftlib.course.records.report import claims_table, state_table
     from ftlib.course.records.restamp import restamp_labs
+    from ftlib.course.records.scales import scales_table
 
     labs = args.labs or list(MODULES)
     if args.state:
         print(state_table(labs, args.profile))
     elif args.claims:
         print(claims_table(labs, args.profile))
+    elif args.scales:
+        print(scales_table(labs))
     elif args.restamp:
         restamp_labs(labs, args.profile, args.names)
     else:
@@ -471,8 +479,6 @@ def run_notebooks(args) -> int:
     from ftlib.course.notebooks import run_labs
 
     if args.rehearse:
-        if args.write_back:
-            raise ValueError("--write-back with --rehearse: a rehearsal has no results to keep")
         os.environ["FTLIB_REHEARSE"] = "1"
     return run_labs(
         args.which,

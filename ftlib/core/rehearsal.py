@@ -5,6 +5,7 @@ minutes whether a lab runs to its end on this machine before its hours are spent
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 # What a rehearsal has at most of each setting, by the name that parts of a profile share.
@@ -30,6 +31,17 @@ AT_MOST: dict[str, Any] = {
     "batch_size": 4,
 }
 SEEDS = 2
+
+
+def is_rehearsal() -> bool:
+    """Whether FTLIB_REHEARSE=1 asks for a rehearsal."""
+    return os.environ.get("FTLIB_REHEARSE") == "1"
+
+
+def refuse_in_rehearsal(what: str) -> None:
+    """ValueError in a rehearsal, whose results mean nothing, for what would keep them."""
+    if is_rehearsal():
+        raise ValueError(f"{what} in a rehearsal: it has no results to keep; unset FTLIB_REHEARSE")
 
 
 def rehearsed(profile):

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.status import Status
 
 from ftlib.core.paths import ROOT
+from ftlib.core.rehearsal import refuse_in_rehearsal
 from ftlib.course import catalogue
 from ftlib.course.catalogue import lab_files
 from ftlib.export.llama_probe import probe_llama
@@ -383,8 +384,9 @@ def run_labs(
     """
     from ftlib.core.profiles import get_profile
 
-    if write_back and profile is None:
-        profile = STORED_PROFILE
+    if write_back:
+        refuse_in_rehearsal("--write-back")
+        profile = profile or STORED_PROFILE
     if side_by_side < 1:
         raise ValueError(f"side_by_side={side_by_side}: use 1 or more")
     files = lab_files(which)

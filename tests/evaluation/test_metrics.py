@@ -9,6 +9,7 @@ from conftest import byte_tokenizer, chat, llama
 from transformers import GenerationConfig
 
 import ftlib as ft
+from ftlib.batches.encode import encode_rows
 from ftlib.core.errors import DataError
 from ftlib.evaluation import generate, judges, metrics, preference
 from ftlib.evaluation.judges import JudgeError
@@ -39,6 +40,23 @@ def hand_nll(model, tokenizer, texts):
             logits = model(torch.tensor([ids[:t]])).logits[0, -1].double()
             total, count = total - (logits - logits.logsumexp(0))[ids[t]].item(), count + 1
     return total / count
+
+
+def test_the_loss_of_answers_by_hand(sharp, tok):
+    """Per answer token, not per row, whatever the batch; the prompt counts for nothing."""
+    rows = [chat(text, text[::-1] * 3) for text in TEXTS]
+    total, count, means = 0.0, 0, []
+    for row in rows:
+        encoded = encode_rows(tok, [row])[0]
+        ids, labels = encoded["input_ids"], encoded["labels"]
+        logps = sharp(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        scored = [logps[t - 1, ids[t]].item() for t in range(1, len(ids)) if labels[t] != -100]
+        total, count = total - sum(scored), count + len(scored)
+        means.append(-np.mean(scored))
+    for batch_size in (1, 2, 32):
+        found = metrics.answer_loss(sharp, tok, rows, batch_size)
+        assert found == pytest.approx(total / count, rel=1e-5)
+    assert abs(total / count / np.mean(means) - 1) > 0.005
 
 
 def test_perplexity_by_hand(sharp, tok):

@@ -14,7 +14,7 @@ import torch
 
 from ftlib.core.profiles import hub, pocket, tiny
 from ftlib.core.profiles.parts import Profile
-from ftlib.core.rehearsal import rehearsed
+from ftlib.core.rehearsal import is_rehearsal, rehearsed
 
 __all__ = ["PROFILES", "Profile", "get_profile"]
 
@@ -44,4 +44,4 @@ def get_profile(name: str | Profile | None = None) -> Profile:
             f"profile {chosen!r} is unknown: set FTLIB_PROFILE to one of {', '.join(PROFILES)}"
         )
     profile = PROFILES[chosen]
-    return rehearsed(profile) if os.environ.get("FTLIB_REHEARSE") == "1" else profile
+    return rehearsed(profile) if is_rehearsal() else profile

@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from ftlib.core.profiles import Profile, get_profile
+from ftlib.core.rehearsal import refuse_in_rehearsal
 from ftlib.core.runtime import configure
 from ftlib.core.seeds import workers
 from ftlib.course.records.experiment import Experiment, experiments_of
@@ -242,6 +243,7 @@ def record_labs(
     """Record the experiments of these labs, or those in `names`, in order: a later one may use
     what an earlier one has chosen. RecordingError, after all others, where some failed.
     """
+    refuse_in_rehearsal("ftlib record")
     chosen = get_profile(profile)
     failed = []
     for lab, experiment in _chosen(labs, names, chosen.name):

@@ -13,9 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from ftlib.core.profiles import Profile, get_profile
+from ftlib.core.rehearsal import refuse_in_rehearsal
 from ftlib.course.records.again import Drawn, compute_again, disagreements
 from ftlib.course.records.compute import RecordingError
 from ftlib.course.records.experiment import Experiment, experiments_of
+from ftlib.course.records.provenance import provenance
 from ftlib.course.records.store import (
     Entry,
     Job,
@@ -39,6 +41,7 @@ def restamp_labs(
     give all of them the new digest where those agree with the record. RecordingError, after all
     others, names the experiments where they do not: those are to be recorded again.
     """
+    refuse_in_rehearsal("ftlib record --restamp")
     chosen = get_profile(profile)
     failed = []
     for lab in labs:
@@ -81,9 +84,14 @@ def _only_code_differs(entry: Entry, job: Job, now: dict[str, Any]) -> bool:
 def _faults(
     record: Record, experiment: Experiment, profile: Profile, stale: list[Entry]
 ) -> list[str]:
-    """Where entries drawn by lot from the quicker half come out otherwise than recorded."""
-    quick = sorted(stale, key=_seconds)[: max(CHECKED, len(stale) // 2)]
-    drawn = random.Random(record.name).sample(quick, min(CHECKED, len(quick)))
+    """Where entries of `CHECKED` arms, drawn by lot, come out otherwise than recorded. Another
+    version of the code draws others.
+    """
+    lot = random.Random(conditions(experiment, profile)["code"])
+    arms = sorted({entry.arm for entry in stale})
+    drawn = []
+    for arm in lot.sample(arms, min(CHECKED, len(arms))):
+        drawn.append(lot.choice([entry for entry in stale if entry.arm == arm]))
     faults = []
     for entry in drawn:
         one = Drawn(experiment, record, entry)
@@ -91,14 +99,12 @@ def _faults(
     return faults
 
 
-def _seconds(entry: Entry) -> float:
-    return entry.seconds
-
-
 def _restamp(record: Record, experiment: Experiment, profile: Profile, stale: list[Entry]) -> None:
+    """Give the entries today's digests, and say with which commit: it did not compute them."""
     now = conditions(experiment, profile)
+    renewed = {"code": now["code"], "profile": now["profile"]}
     kept = []
     for entry in stale:
-        made = {**entry.made, "code": now["code"], "profile": now["profile"]}
+        made = {**entry.made, **renewed, "restamped": provenance()["commit"]}
         kept.append(replace(entry, made=made))
     add_entries(record, experiment, kept)

@@ -79,8 +79,15 @@ def _decisions(lab: str, experiment: str, profile: Profile) -> dict[str, Decisio
 
 
 def scales_table(labs: list[str]) -> str:
-    """A line a claim, and a last one that counts what carries over."""
+    """A line a claim, and a last one that counts what carries over; a sentence where there is
+    nothing to compare yet.
+    """
     pairs = claims_at_both_scales(labs)
+    if not pairs:
+        return (
+            f"no claim is decided in {SMALL} and in {LARGE}: "
+            f"`ftlib record --state --profile {LARGE}` says what is missing"
+        )
     counts = Counter(pair.verdict for pair in pairs)
     verdicts = (ALIKE, TURNED, LOST, GAINED, NEITHER)
     counted = "; ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict])

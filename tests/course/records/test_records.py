@@ -502,7 +502,9 @@ def test_entries_of_a_rewritten_trial_are_kept_where_it_gives_the_same(capsys):
     assert len(to_compute(read_record("3.1.1", "offsets", TINY), TOY, TINY)) == 30
     restamp_labs(["3.1.1"], "tiny")
     assert "30 entries keep their results" in capsys.readouterr().out
-    assert to_compute(read_record("3.1.1", "offsets", TINY), TOY, TINY) == []
+    record = read_record("3.1.1", "offsets", TINY)
+    assert to_compute(record, TOY, TINY) == []
+    assert all(entry.made["restamped"] for entry in record.entries.values())
 
 
 def test_entries_of_a_rewritten_trial_stay_stale_where_it_gives_something_else():
@@ -521,6 +523,17 @@ def test_entries_with_other_settings_are_not_restamped(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_rehearsal_records_nothing(monkeypatch):
+    """Its settings differ, so that it would take every good entry for a stale one."""
+    filled(1)
+    before = read_record("3.1.1", "offsets", TINY).entries
+    monkeypatch.setenv("FTLIB_REHEARSE", "1")
+    for call in (record_labs, restamp_labs):
+        with pytest.raises(ValueError, match="in a rehearsal: it has no results to keep"):
+            call(["3.1.1"], "tiny")
+    assert read_record("3.1.1", "offsets", TINY).entries == before
+
+
 # --- two scales -----------------------------------------------------------------------------------
 def test_a_claim_is_held_against_the_same_one_at_another_scale():
     filled()
@@ -536,11 +549,11 @@ def test_a_claim_is_held_against_the_same_one_at_another_scale():
     assert Pair("3.1.1", unsure, unsure).verdict == NEITHER
 
 
-def test_the_table_of_scales_holds_what_both_profiles_have_recorded(monkeypatch):
+def test_the_table_of_scales_holds_what_both_profiles_have_recorded(monkeypatch, capsys):
     both = replace(TOY, profiles=("tiny", "pocket"))
     monkeypatch.setattr(toy, "EXPERIMENTS", (both,))
     filled()
-    assert "Of 0 claims" in scales_table(["3.1.1"])
+    assert scales_table(["3.1.1"]).startswith("no claim is decided")
     pocket = get_profile("pocket")
     record = read_record("3.1.1", "offsets", pocket)
     made = {"device": "here", **store.conditions(both, pocket)}
@@ -549,7 +562,8 @@ def test_the_table_of_scales_holds_what_both_profiles_have_recorded(monkeypatch)
         metrics = run_trial(both, pocket, job.seed, job.settings)
         entries.append(Entry(job.arm, job.seed, job.settings, metrics, 0.1, made))
     add_entries(record, both, entries[:-1])
-    assert "Of 0 claims" in scales_table(["3.1.1"])  # a run is missing
+    assert scales_table(["3.1.1"]).startswith("no claim is decided")  # a run is missing
     add_entries(record, both, entries)
     table = scales_table(["3.1.1"])
     assert f"Of {len(TOY.claims)} claims" in table and "10 seeds" in table
+    assert main(["record", "3.1.1", "--scales"]) == 0 and table in capsys.readouterr().out
