@@ -68,8 +68,8 @@ def _add_labs(commands) -> None:
     command.add_argument(
         "--rehearse",
         action="store_true",
-        help="with a few steps, rows and seeds: whether the labs run to their end here, in minutes "
-        "rather than hours; their results mean nothing",
+        help="with a few steps, rows and seeds: whether the labs run to their end here, before "
+        "hours are spent; their results mean nothing",
     )
     command.add_argument(
         "--side-by-side",

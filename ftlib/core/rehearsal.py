@@ -1,5 +1,5 @@
-"""A rehearsal of a profile: the same models, data and code, with a few steps and rows, to see in
-minutes whether a lab runs to its end on this machine before its hours are spent.
+"""A rehearsal of a profile: the same models, data and code, with a few steps and rows, to see
+whether a lab runs to its end on this machine before its hours are spent.
 """
 
 from __future__ import annotations
