@@ -173,6 +173,12 @@ class Experiment:
     def claim(self, name: str) -> Claim:
         return _named(self.claims, name, f"experiment {self.name!r} claims")
 
+    def is_run_in(self, profile: Profile) -> bool:
+        """Whether the profile runs the experiment at all. Where runs take minutes, those alone that
+        carry a lab's main claim; the rows of others may not exist there.
+        """
+        return profile.runs_unrecorded or profile.name in self.profiles
+
     def seeds_of(self, profile: Profile) -> int:
         """How many seeds the record of a profile has."""
         return self.seeds_in.get(profile.name, self.seeds)

@@ -206,7 +206,7 @@ class Experiments:
     def run(self, name: str, **functions: Callable) -> Result:
         """The experiment's recorded runs, and its live arms at one seed with these functions in
         the place of ftlib's. All seeds run here with FTLIB_LIVE=1; a few where there is no record
-        of this profile, model and data.
+        of this profile, model and data; none where the profile does not run the experiment.
         """
         experiment = find_experiment(self.lab, name)
         record = read_record(self.lab, name, self.profile)
@@ -248,10 +248,11 @@ class Experiments:
         return Result(experiment, tiny, record, {}, True, "", 0.0, self.profile.name)
 
     def _nothing(self, experiment: Experiment, why: str) -> Result:
-        """A result without runs, which says how they are made."""
-        runs = experiment.seeds_of(self.profile) * len(experiment.arms(self.profile))
-        asked = f"{self.lab} --experiment {experiment.name} --profile {self.profile.name}"
-        why += f" `ftlib record {asked}` makes its {runs} runs."
+        """A result without runs, which says how they are made, where the profile makes them."""
+        if experiment.is_run_in(self.profile):
+            runs = experiment.seeds_of(self.profile) * len(experiment.arms(self.profile))
+            asked = f"{self.lab} --experiment {experiment.name} --profile {self.profile.name}"
+            why += f" `ftlib record {asked}` makes its {runs} runs."
         record = Record(self.lab, experiment.name, self.profile.name)
         return Result(experiment, self.profile, record, {}, False, why, 0.0)
 
@@ -292,6 +293,8 @@ def _why_live(
     """Why all runs must be made now, and with which seeds (none where the profile's runs are too
     long to wait for); empty where the record serves.
     """
+    if not experiment.is_run_in(profile):
+        return f"The profile {profile.name} does not run this experiment.", ()
     if os.environ.get("FTLIB_LIVE") == "1":
         return "FTLIB_LIVE=1 asks for all runs to be made now.", range(experiment.seeds_of(profile))
     if not record.entries:

@@ -9,7 +9,11 @@ from ftlib.course.records.live import open_experiments
 
 
 def state_table(labs: list[str], profile: str | None = None) -> str:
-    """A line an experiment: arms, seeds, entries there, entries to compute and why."""
+    """A line an experiment of the profile: arms, seeds, entries there, entries to compute and why.
+
+    Experiments whose record does not belong to the profile are left out: their rows may not exist
+    there.
+    """
     chosen = get_profile(profile)
     lines = [
         "| lab | experiment | arms | seeds | entries | to compute |",
@@ -17,6 +21,8 @@ def state_table(labs: list[str], profile: str | None = None) -> str:
     ]
     for lab in labs:
         for experiment in experiments_of(lab):
+            if not experiment.is_run_in(chosen):
+                continue
             planned = plan(lab, experiment, chosen)
             reasons = sorted({job.why for job in planned.waiting})
             left = f"{len(planned.waiting)}: {'; '.join(reasons)}" if reasons else "0"

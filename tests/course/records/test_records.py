@@ -31,6 +31,7 @@ from ftlib.course.records.experiment import (
     level,
 )
 from ftlib.course.records.live import Result, open_experiments
+from ftlib.course.records.report import state_table
 from ftlib.course.records.restamp import restamp_labs
 from ftlib.course.records.scales import (
     ALIKE,
@@ -350,9 +351,10 @@ def test_without_a_record_a_few_seeds_run_and_no_conclusion_is_drawn():
 def test_a_profile_whose_runs_take_minutes_shows_tinys_where_it_has_no_record():
     """Nothing runs; the lines, the conclusions and the figures say whose runs they are of."""
     slow = replace(get_profile("tiny"), name="pocket", runs_unrecorded=False)
+    assert TOY.profiles == ("tiny",)
     result = open_experiments("3.1.1", slow).run("offsets")
     assert result.arms == [] and not result.is_recorded
-    assert "--profile pocket` makes its 30 runs." in result.live_line("loss")
+    assert result.live_line("loss") == "The profile pocket does not run this experiment."
     assert result.conclude("first").startswith("loss, arm 1 − arm 0: not measured here.")
     filled()
     for ask in ("run", "show"):
@@ -451,6 +453,23 @@ def test_all_seeds_run_live_on_request(monkeypatch):
     monkeypatch.setenv("FTLIB_LIVE", "1")
     result = open_experiments("3.1.1", TINY).run("offsets")
     assert len(result.seeds) == 10 and not result.is_recorded
+
+
+def test_live_runs_are_asked_only_of_a_profile_that_runs_the_experiment(monkeypatch):
+    """Its rows may not exist elsewhere: FTLIB_LIVE=1 in pocket shows tiny's."""
+    filled()
+    monkeypatch.setenv("FTLIB_LIVE", "1")
+    slow = replace(get_profile("tiny"), name="pocket", runs_unrecorded=False)
+    for ask in ("run", "show"):
+        result = getattr(open_experiments("3.1.1", slow), ask)("offsets")
+        assert result.is_recorded and result.profile.name == "tiny"
+    assert TOY.is_run_in(get_profile("small")) and not TOY.is_run_in(slow)
+    assert replace(TOY, profiles=("tiny", "pocket")).is_run_in(slow)
+
+
+def test_the_state_lists_what_a_profile_runs():
+    assert f"| 3.1.1 | {TOY.name} |" in state_table(["3.1.1"], "tiny")
+    assert TOY.name not in state_table(["3.1.1"], "pocket")
 
 
 # --- claims ---------------------------------------------------------------------------------------
