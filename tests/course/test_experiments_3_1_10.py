@@ -43,6 +43,13 @@ def test_no_prompt_is_in_two_samples_and_none_was_trained_on():
     assert not trained & set(prompts)
 
 
+def test_a_record_asks_for_the_shipped_adapter_or_for_the_rows_that_make_one():
+    """An adapter that is trained on the spot is another file on every machine."""
+    assert set(held_out.adapter_inputs(TINY)) == {"adapter"}
+    elsewhere = dataclasses.replace(TINY, model="elsewhere")
+    assert held_out.adapter_inputs(elsewhere) == {"train": rows_of(elsewhere, "train")}
+
+
 @pytest.mark.parametrize("seed", [0, 5])
 def test_another_order_is_the_same_function_and_another_rounding(seed):
     """Adapter on and off; the weights are the same numbers in other blocks."""

@@ -21,7 +21,7 @@ from ftlib.course.lab_3_1_10.claims_of_types import (
     MIX_CLAIMS,
 )
 from ftlib.course.lab_3_1_10.faults import FILE_FAULTS, QUANTISED, TEMPLATE_FAULTS, fault_trial
-from ftlib.course.lab_3_1_10.held_out import adapter_folder, held_out_rows
+from ftlib.course.lab_3_1_10.held_out import adapter_inputs, held_out_rows
 from ftlib.course.lab_3_1_10.merging import merge_trial
 from ftlib.course.lab_3_1_10.trials import (
     apart_trial,
@@ -58,7 +58,7 @@ def _inputs(profile: Profile) -> dict[str, Any]:
     return {
         "held out": held_out_rows(profile),
         "base": model_folder(profile.model),
-        "adapter": adapter_folder(profile),
+        **adapter_inputs(profile),
     }
 
 
