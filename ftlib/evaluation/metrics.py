@@ -26,6 +26,8 @@ from ftlib.losses.logps import completion_logps
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+MOST_LOGITS = 2**27  # of a batch whose texts are scored whole: half a GB in fp32, and as much again
+
 
 class Accuracy(float):
     """Share of exact answers, a float in [0, 1]; `.correct`, `.answers` by example and `.by_family`
@@ -116,11 +118,24 @@ def shots_by_family(pool: list[dict], count: int = 3) -> Callable[[dict], list[d
     return shots
 
 
-def batches_by_length(rows: list[list[int]], batch_size: int) -> Iterator[list[list[int]]]:
-    """The rows in batches, the shortest first: rows of like length need little padding."""
-    ordered = sorted(rows, key=len)
-    for start in range(0, len(ordered), batch_size):
-        yield ordered[start : start + batch_size]
+def batches_by_length(
+    rows: list[list[int]], batch_size: int, most_tokens: int | None = None
+) -> Iterator[list[list[int]]]:
+    """The rows in batches, the shortest first: rows of like length need little padding.
+
+    A batch holds at most `batch_size` rows and, where `most_tokens` says so, that many tokens with
+    its padding; a row that is longer by itself is a batch of its own.
+    """
+    batch: list[list[int]] = []
+    for row in sorted(rows, key=len):
+        is_full = len(batch) == batch_size
+        padded = len(row) * (len(batch) + 1)
+        if batch and (is_full or (most_tokens is not None and padded > most_tokens)):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def _batch(rows: list[list[int]], device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +150,7 @@ def mean_nll(
     model, tokenizer, texts: list[str], batch_size: int = 32, max_length: int = 1024
 ) -> float:
     """Mean negative log-likelihood per token (nats) of plain texts, each after BOS. Longer texts
-    are cut at max_length.
+    are cut at max_length. `batch_size`: at most; fewer where the logits would fill the memory.
     """
     if isinstance(texts, str):
         raise ValueError(f"texts is one text, {texts[:40]!r}: pass a list of texts")
@@ -146,10 +161,11 @@ def mean_nll(
     if not rows:
         raise ValueError("texts hold no token to predict: pass at least one text of two tokens")
     check_ids(model, tokenizer, rows)
+    most_tokens = MOST_LOGITS // len(tokenizer)
     total = 0.0
     count = 0
     with evaluation_mode(model):
-        for batch in batches_by_length(rows, batch_size):
+        for batch in batches_by_length(rows, batch_size, most_tokens):
             ids, mask = _batch(batch, model.device)
             logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
             logps = logits.float().log_softmax(-1)  # (rows, width - 1, V)

@@ -82,6 +82,20 @@ def test_loss_does_not_depend_on_batch_or_padding(batch_size, sharp, tok):
     )
 
 
+def test_batches_hold_so_many_tokens_with_their_padding():
+    rows = [[0] * length for length in (5, 1, 2, 9, 2)]
+    found = [[len(row) for row in batch] for batch in metrics.batches_by_length(rows, 3, 6)]
+    assert found == [[1, 2, 2], [5], [9]]  # 3 rows of 2 are 6 tokens; a long row is alone
+    whole = [[len(row) for row in batch] for batch in metrics.batches_by_length(rows, 3)]
+    assert whole == [[1, 2, 2], [5, 9]]
+
+
+def test_loss_does_not_depend_on_how_many_logits_are_held(sharp, tok, monkeypatch):
+    want = metrics.mean_nll(sharp, tok, TEXTS)
+    monkeypatch.setattr(metrics, "MOST_LOGITS", len(tok))  # one token: every text by itself
+    assert metrics.mean_nll(sharp, tok, TEXTS) == pytest.approx(want, rel=1e-5)
+
+
 def test_long_texts_are_cut(sharp, tok):
     assert metrics.mean_nll(sharp, tok, ["abcdefgh"], max_length=4) == pytest.approx(
         hand_nll(sharp, tok, ["abc"]), rel=1e-5
