@@ -10,7 +10,7 @@ from typing import Any
 
 # What a rehearsal has at most of each setting, by the name that parts of a profile share.
 AT_MOST: dict[str, Any] = {
-    "steps": 8,
+    "steps": 10,  # a tenth of them is a step still
     "short_steps": 6,
     "drift_steps": 6,
     "orpo_steps": 8,

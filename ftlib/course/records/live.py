@@ -25,6 +25,7 @@ from ftlib.course.records.experiment import LIVE_SEED, Experiment, Metric, find_
 from ftlib.course.records.store import NOT_COMPUTED, Entry, Record, read_record, to_compute
 
 LEVEL = 0.95
+ANOTHER_MODEL = "this model or data"  # of FTLIB_MODEL or FTLIB_ROWS, in the profile tiny
 ROUNDING = (
     1e-3  # relative: what another processor's rounding may change in a trained model's result
 )
@@ -49,7 +50,7 @@ class Result:
 
     `is_recorded` is False where the runs of `record` were made here and now, because the profile
     has no record that fits, or because FTLIB_LIVE=1 asked for it; then `live` is empty. `profile`
-    is the one whose runs these are: tiny, where the session's has none and takes minutes for one.
+    is the one whose runs these are: tiny, where the session's profile or model has none recorded.
     """
 
     experiment: Experiment
@@ -59,7 +60,7 @@ class Result:
     is_recorded: bool
     why: str  # there is no record that fits; else empty
     seconds: float  # that the runs of this session took
-    shown_in: str = ""  # the session's profile, where the runs are tiny's and it has none
+    shown_in: str = ""  # the profile or model that has none, where the runs are tiny's
 
     @property
     def arms(self) -> list[str]:
@@ -122,7 +123,7 @@ class Result:
         if self.shown_in:
             return (
                 f"From the record of tiny, a model of 4M parameters: {len(self.seeds)} seeds an "
-                f"arm. {self.shown_in} has no record of this experiment."
+                f"arm. There is no record of this experiment for {self.shown_in}."
             )
         if not compared:
             return f"From the record: {len(self.seeds)} seeds an arm, none of them run here."
@@ -224,7 +225,8 @@ class Experiments:
 
     def show(self, name: str) -> Result:
         """The experiment's recorded runs alone: for a sweep of many runs, which nobody waits for.
-        A result without runs, whose lines and figures say so, where there is no record that fits.
+        Where there is no record that fits, tiny's runs, and where there are none a result without
+        runs; lines and figures say so.
         """
         experiment = find_experiment(self.lab, name)
         record = read_record(self.lab, name, self.profile)
@@ -236,16 +238,16 @@ class Experiments:
         return Result(experiment, self.profile, record, {}, True, "", 0.0)
 
     def _tinys(self, experiment: Experiment) -> Result | None:
-        """Tiny's recorded runs, which a profile shows whose own runs take minutes; None for other
-        profiles, and where there are none.
+        """Tiny's recorded runs, for a profile or a model that has none of its own; None where tiny
+        has none either.
         """
-        if self.profile.runs_unrecorded:
-            return None
         tiny = get_profile("tiny")
         record = read_record(self.lab, experiment.name, tiny)
         if not record.entries:
             return None
-        return Result(experiment, tiny, record, {}, True, "", 0.0, self.profile.name)
+        is_tiny = self.profile.name == tiny.name
+        shown_in = ANOTHER_MODEL if is_tiny else self.profile.name
+        return Result(experiment, tiny, record, {}, True, "", 0.0, shown_in)
 
     def _nothing(self, experiment: Experiment, why: str) -> Result:
         """A result without runs, which says how they are made, where the profile makes them."""

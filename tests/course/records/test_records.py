@@ -361,8 +361,8 @@ def test_a_profile_whose_runs_take_minutes_shows_tinys_where_it_has_no_record():
         result = getattr(open_experiments("3.1.1", slow), ask)("offsets")
         assert len(result.seeds) == 10 and result.live == {} and result.profile.name == "tiny"
         assert result.live_line("loss") == (
-            "From the record of tiny, a model of 4M parameters: 10 seeds an arm. pocket has no "
-            "record of this experiment."
+            "From the record of tiny, a model of 4M parameters: 10 seeds an arm. There is no "
+            "record of this experiment for pocket."
         )
         assert result.conclude("first").startswith("In tiny, a model of 4M parameters: **loss")
     axes = figures.dots(result, "loss", "t").axes[0]
@@ -446,6 +446,19 @@ def test_a_record_of_other_data_is_not_laid_beside(monkeypatch):
     monkeypatch.setattr(toy.EXPERIMENTS[0].inputs, "__code__", other)
     result = open_experiments("3.1.1", TINY).run("offsets")
     assert "The record does not fit: its input 'rows' has changed." in result.live_line("loss")
+    shown = open_experiments("3.1.1", TINY).show("offsets")
+    assert "There is no record of this experiment for this model or data." in (
+        shown.live_line("loss")
+    )
+    assert shown.conclude("first").startswith("In tiny, a model of 4M parameters: **loss")
+
+
+def test_a_sweep_that_nobody_waits_for_is_tinys_on_the_hub_profiles_too():
+    """`small` has no record: what it runs, it runs on a few seeds; what it only shows is tiny's."""
+    filled()
+    shown = open_experiments("3.1.1", "small").show("offsets")
+    assert shown.shown_in == "small" and len(shown.seeds) == 10
+    assert not open_experiments("3.1.1", "small").run("offsets").is_recorded
 
 
 def test_all_seeds_run_live_on_request(monkeypatch):
