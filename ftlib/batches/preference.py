@@ -16,12 +16,18 @@ from ftlib.data.rows import check_binary, check_pair
 
 
 def _prompt_messages(prompt: str | list[dict]) -> list[dict]:
-    """The turns before the completion. Their weights mean nothing here: no turn of a prompt is
-    learnt.
+    """The turns before the completion: context only, whatever weights they came with. So a
+    template may write an earlier answer otherwise than the last one, as Qwen3's does.
     """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
-    return [{key: m[key] for key in m if key != "weight"} for m in prompt]
+    messages = []
+    for turn in prompt:
+        message = {key: turn[key] for key in turn if key != "weight"}
+        if turn["role"] == "assistant":
+            message["weight"] = 0
+        messages.append(message)
+    return messages
 
 
 def _completion_message(completion: str | list[dict], name: str, where: str) -> dict:
