@@ -147,12 +147,12 @@ def config_of(model: StandIn, own):
     """The real architecture with few dimensions."""
     common: dict[str, Any] = {
         "vocab_size": len(own),
-        "hidden_size": 64,
-        "intermediate_size": 160,
+        "hidden_size": 256,  # rows of whole super-blocks, as the real ones: K quantisations take them
+        "intermediate_size": 512,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 16,
+        "head_dim": 64,
         "max_position_embeddings": 4096,
         "pad_token_id": own.pad_token_id,
         "tie_word_embeddings": model.tied,

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from ftlib.batches.stops import stop_ids
-from ftlib.batches.template import IGNORE, check_tokenizer, encode
+from ftlib.batches.template import IGNORE, check_tokenizer, encode_examples
 from ftlib.core.errors import DataError
 from ftlib.data.rows import check_row
 
@@ -63,9 +63,10 @@ def _check_encoded(row: dict, where: str) -> dict:
 
 def _encode_row(
     tokenizer, row: dict, where: str, train_on_prompt: bool, stops: list[int]
-) -> dict[str, list[int]]:
+) -> list[dict[str, list[int]]]:
+    """The row's example, or one an answer where the template allows no other way."""
     if _is_encoded(row):
-        return _check_encoded(row, where)
+        return [_check_encoded(row, where)]
     if isinstance(row, dict) and "input_ids" in row and "messages" not in row:
         raise DataError(
             f"{where} has the keys {', '.join(map(str, row))}: an encoded row has 'input_ids' and "
@@ -74,7 +75,7 @@ def _encode_row(
     messages = check_row(row, where)["messages"]
     tools = tools_of(row, where)
     try:
-        return encode(tokenizer, messages, train_on_prompt, tools, stops)
+        return encode_examples(tokenizer, messages, train_on_prompt, tools, stops)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 
@@ -89,14 +90,37 @@ def encode_rows(
     """Encode every row that is not encoded yet (`train_on_prompt` and `stops` as in `encode`). Rows
     longer than max_length are left out, and one line says how many: a cut answer would teach the
     model to stop in mid-sentence.
+
+    Some templates write an answer otherwise once a further turn follows (Qwen3 and the DeepSeek-R1
+    distillates take its thoughts out). Then each answer of a conversation becomes an example of its
+    own, after the prompt that generation gives, and one line says how many tokens that makes.
     """
     if stops is None:
         stops = stop_ids(check_tokenizer(tokenizer))
     encoded = []
+    split = []
     for i, row in enumerate(rows):
-        encoded.append(_encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops))
+        examples = _encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops)
+        encoded += examples
+        if len(examples) > 1:
+            split.append([len(example["input_ids"]) for example in examples])
+    if split:
+        _say_split(split)
     lengths = [len(row["input_ids"]) for row in encoded]
     return keep_short(encoded, lengths, max_length)
+
+
+def _say_split(split: list[list[int]]) -> None:
+    """One line on conversations that became several examples, by the tokens of each."""
+    examples = sum(len(lengths) for lengths in split)
+    tokens = sum(sum(lengths) for lengths in split)
+    whole = sum(max(lengths) for lengths in split)
+    noun = "conversation" if len(split) == 1 else "conversations"
+    print(
+        f"{len(split)} {noun} became {examples} examples, one an answer: this chat template "
+        f"rewrites earlier turns; {tokens:,} tokens where a whole conversation once would be about "
+        f"{whole:,}"
+    )
 
 
 @contextlib.contextmanager

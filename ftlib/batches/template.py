@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 
 from ftlib.batches.omissions import has_thought, refuse_omissions, strings_in
 from ftlib.batches.stops import stop_ids
-from ftlib.core.errors import DataError, LoadError
+from ftlib.core.errors import DataError, LoadError, RewrittenTurnError
 from ftlib.data.rows import check_turn, says_something
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _mask_by_prefix(
         after = template_ids(tokenizer, messages[: i + 1], tools=tools)
         start = len(before)
         if after[:start] != before or ids[:start] != before:
-            raise DataError(_rewritten(message))
+            raise RewrittenTurnError(_rewritten(message))
         end = start
         while end < len(after) and after[end] not in stops:
             end += 1
@@ -155,7 +155,7 @@ def _mask_by_prefix(
             raise DataError(_without_stop(tokenizer, after[start:]))
         end += 1  # the stop token is learnt, what a template writes after it is not
         if ids[:end] != after[:end]:
-            raise DataError(_rewritten(message))
+            raise RewrittenTurnError(_rewritten(message))
         mask[start:end] = [1] * (end - start)
     return ids, mask
 
@@ -169,7 +169,8 @@ def _rewritten(message: dict) -> str:
         )
     return (
         "this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
-        "set a template with {% generation %} marks, such as training_template(tokenizer)"
+        "encode_rows makes an example of each answer; for one of the whole conversation set a "
+        "template with {% generation %} marks, such as training_template(tokenizer)"
     )
 
 
@@ -290,6 +291,39 @@ def encode(
     return {"input_ids": ids, "labels": labels}
 
 
+def encode_examples(
+    tokenizer,
+    messages: list[dict],
+    train_on_prompt: bool = False,
+    tools: list[dict] | None = None,
+    stops: list[int] | None = None,
+) -> list[dict[str, list[int]]]:
+    """`encode`, as one example; or as one an answer, where the template writes an answer otherwise
+    once a further turn follows.
+    """
+    try:
+        return [encode(tokenizer, messages, train_on_prompt, tools, stops)]
+    except RewrittenTurnError:
+        parts = one_an_answer(messages)
+        if parts == [messages]:
+            raise
+    return [encode(tokenizer, part, train_on_prompt, tools, stops) for part in parts]
+
+
+def one_an_answer(messages: list[dict]) -> list[list[dict]]:
+    """The conversation up to each answer that is to be learnt, what was said before being context
+    only (weight 0): what a model is asked when it gives that answer, and nothing after it.
+    """
+    parts = []
+    context: list[dict] = []
+    for message in messages:
+        is_answer = message["role"] == "assistant"
+        if is_answer and message.get("weight") != 0:
+            parts.append([*context, message])
+        context.append({**message, "weight": 0} if is_answer else message)
+    return parts
+
+
 # --- templates ------------------------------------------------------------------------------------
 def inference_template(template: str) -> str:
     """The template without its {% generation %} marks, for runtimes whose Jinja does not know them;
@@ -355,12 +389,15 @@ def show_mask(
     tools: list[dict] | None = None,
 ) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
-    counts them.
+    counts them. Where `encode_rows` makes an example of each answer, so does this, one below the
+    other.
     """
-    row = encode(tokenizer, messages, train_on_prompt, tools)
     pieces = []
-    for token, label in zip(row["input_ids"], row["labels"], strict=True):
-        pieces.append((tokenizer.decode([token]), label != IGNORE))
+    for row in encode_examples(tokenizer, messages, train_on_prompt, tools):
+        if pieces:
+            pieces.append(("\n", False))
+        for token, label in zip(row["input_ids"], row["labels"], strict=True):
+            pieces.append((tokenizer.decode([token]), label != IGNORE))
     added = tokenizer.added_tokens_decoder.values()
     special = {token.content for token in added if token.special}
     special.update(tokenizer.all_special_tokens)

@@ -11,5 +11,11 @@ class PairError(DataError):
     """A pair or a binary row that cannot be used: which, the key, its value and the fix."""
 
 
+class RewrittenTurnError(DataError):
+    """A chat template writes an answer otherwise in the middle of a conversation than after the
+    prompt that a model is asked with.
+    """
+
+
 class LoadError(ValueError):
     """A model or tokenizer that cannot be loaded, with the reason and the fix."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ftlib as ft
 from ftlib.batches.encode import encode_rows
-from ftlib.batches.template import IGNORE, encode, inference_template, show_mask
+from ftlib.batches.template import IGNORE, encode, inference_template, show_mask, template_ids
 from ftlib.batches.training_template import training_template
 from ftlib.core.errors import DataError
 
@@ -100,6 +100,29 @@ def test_so_they_do_with_a_thought_before_one_answer(contents, system):
     assert encode(MARKED["qwen3"], messages) == encode(PREFIX["qwen3"], messages)
 
 
+def test_rows_become_an_example_an_answer_where_the_template_rewrites_earlier_ones(capsys):
+    """Each example is the prompt that generation gives, the answer and its stop token; a turn of
+    weight 0 stays context.
+    """
+    tokenizer = PREFIX["qwen3"]
+    messages = talk("a", "b", "c", "d", "e", "f")
+    messages[3]["weight"] = 0
+    single = talk("g", "h")
+    examples = encode_rows(tokenizer, [{"messages": messages}, {"messages": single}])
+    assert len(examples) == 3
+    for example, upto in zip(examples, (messages[:2], messages, single), strict=True):
+        prompt = template_ids(tokenizer, upto[:-1], add_generation_prompt=True)
+        answer = tokenizer(upto[-1]["content"] + "<|im_end|>", add_special_tokens=False)
+        learnt = [IGNORE] * len(prompt) + answer["input_ids"]
+        assert example["input_ids"][: len(learnt)] == prompt + answer["input_ids"]
+        assert example["labels"][: len(learnt)] == learnt
+        assert set(example["labels"][len(learnt) :]) <= {IGNORE}
+    said = capsys.readouterr().out
+    assert said.startswith("1 conversation became 2 examples, one an answer")
+    marked = encode_rows(MARKED["qwen3"], [{"messages": messages}])
+    assert len(marked) == 1 and capsys.readouterr().out == ""
+
+
 def test_earlier_answers_without_their_thought():
     """The unmarked template rewrites the first answer's turn once a second one follows: prefixes
     cannot tell it, marks can.
@@ -107,6 +130,14 @@ def test_earlier_answers_without_their_thought():
     messages = talk("a", "b", "c", "d")
     with pytest.raises(DataError, match=r"rewrites earlier turns.*training_template"):
         encode(PREFIX["qwen3"], messages)
+    asked = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    assert repr(show_mask(PREFIX["qwen3"], messages)) == (
+        asked
+        + "<think>\n\n</think>\n\n[b][<|im_end|>]\n\n"
+        + asked
+        + "b<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n[d][<|im_end|>]\n"
+    )
     assert repr(show_mask(MARKED["qwen3"], messages)) == (
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n[b][<|im_end|>]\n<|im_start|>user\nc<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n[d][<|im_end|>]\n"

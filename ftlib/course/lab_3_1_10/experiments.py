@@ -21,7 +21,7 @@ from ftlib.course.lab_3_1_10.claims_of_types import (
     MIX_CLAIMS,
 )
 from ftlib.course.lab_3_1_10.faults import FILE_FAULTS, QUANTISED, TEMPLATE_FAULTS, fault_trial
-from ftlib.course.lab_3_1_10.held_out import adapter_inputs, held_out_rows
+from ftlib.course.lab_3_1_10.held_out import adapter_folder, adapter_inputs, held_out_rows
 from ftlib.course.lab_3_1_10.merging import merge_trial
 from ftlib.course.lab_3_1_10.trials import (
     apart_trial,
@@ -122,6 +122,7 @@ EXPERIMENTS = (
             Metric("size", "‖update‖ / ‖weight‖"),
         ),
         inputs=_inputs,
+        prepare=adapter_folder,
         claims=MERGE_CLAIMS,
         live=("bf16", "bf16, alpha/256"),
     ),
@@ -139,6 +140,7 @@ EXPERIMENTS = (
             _share("right", "right answers"),
         ),
         inputs=_inputs,
+        prepare=adapter_folder,
         claims=FILE_CLAIMS,
         live=("Q4_K_M",),
         profiles=RECORDED,
@@ -151,6 +153,7 @@ EXPERIMENTS = (
         arms=_kind_arms,
         metrics=(ANSWER_KL, PROMPT_KL),
         inputs=_inputs,
+        prepare=adapter_folder,
         claims=KIND_CLAIMS,
         live=(),
     ),
@@ -161,6 +164,7 @@ EXPERIMENTS = (
         arms=_mix_arms,
         metrics=(ANSWER_KL, PROMPT_KL, Metric("megabytes", "weights", "MB", True)),
         inputs=_inputs,
+        prepare=adapter_folder,
         claims=MIX_CLAIMS,
         live=(),
     ),
@@ -175,6 +179,7 @@ EXPERIMENTS = (
             Metric("rounding", "rounding weighed by held-out inputs", "share", True),
         ),
         inputs=_importance_inputs,
+        prepare=adapter_folder,
         claims=IMPORTANCE_CLAIMS,
         live=(),
     ),
@@ -185,6 +190,7 @@ EXPERIMENTS = (
         arms=_fault_arms,
         metrics=(_share("right", "right answers"), _share("ended", "answers that end")),
         inputs=_inputs,
+        prepare=adapter_folder,
         claims=FAULT_CLAIMS,
         live=("as trained", "turn not closed"),
     ),
@@ -195,6 +201,7 @@ EXPERIMENTS = (
         arms=_apart_arms,
         metrics=(ANSWER_KL, PROMPT_KL),
         inputs=_inputs,
+        prepare=adapter_folder,
         claims=APART_CLAIMS,
         live=(),
     ),

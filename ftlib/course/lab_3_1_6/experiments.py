@@ -223,6 +223,7 @@ EXPERIMENTS = (
             Metric("rows", "rows trained on"),
         ),
         inputs=_exam_inputs,
+        without=("small", "spark"),
         claims=score_readings.CONTAMINATION,
         live=("50%, filtered",),
     ),

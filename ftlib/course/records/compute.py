@@ -183,6 +183,8 @@ def record_experiment(
     name = planned.record.name
     failed = []
     total = len(planned.waiting)
+    if experiment.prepare and total:
+        experiment.prepare(profile)
     bar = tqdm(total=total, desc=name, unit="entry", mininterval=5, disable=not (show and total))
     with bar:
         for job, entry, error in _results(planned, profile, count):

@@ -153,6 +153,9 @@ class Experiment:
     folder or file} that the trial reads: an entry is stale when one changes. `live`: the arms that
     the notebook runs on one seed (None: all; empty: none). `profiles`: those whose record belongs
     to the course; `seeds_in`: {profile: number of seeds} where it is another than `seeds`.
+    `without`: the profiles whose data lack rows that it reads, such as wordings kept from training.
+    `prepare(profile)` makes once what trials share, such as an adapter that is trained where none
+    lies, before they run side by side.
     """
 
     name: str
@@ -166,6 +169,8 @@ class Experiment:
     live: tuple[str, ...] | None = None
     profiles: tuple[str, ...] = ("tiny",)
     seeds_in: Mapping[str, int] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    prepare: Callable[[Profile], object] | None = None
 
     def metric(self, name: str) -> Metric:
         return _named(self.metrics, name, f"experiment {self.name!r} measures")
@@ -177,6 +182,8 @@ class Experiment:
         """Whether the profile runs the experiment at all. Where runs take minutes, those alone that
         carry a lab's main claim; the rows of others may not exist there.
         """
+        if profile.name in self.without:
+            return False
         return profile.runs_unrecorded or profile.name in self.profiles
 
     def seeds_of(self, profile: Profile) -> int:

@@ -276,6 +276,8 @@ class Experiments:
 
     def _run(self, experiment: Experiment, jobs: list[tuple], functions: dict) -> list[dict]:
         arms = experiment.arms(self.profile)
+        if experiment.prepare and jobs:
+            experiment.prepare(self.profile)
 
         def one(job: tuple) -> dict:
             arm, seed = job

@@ -478,6 +478,7 @@ def test_live_runs_are_asked_only_of_a_profile_that_runs_the_experiment(monkeypa
         assert result.is_recorded and result.profile.name == "tiny"
     assert TOY.is_run_in(get_profile("small")) and not TOY.is_run_in(slow)
     assert replace(TOY, profiles=("tiny", "pocket")).is_run_in(slow)
+    assert not replace(TOY, without=("small",)).is_run_in(get_profile("small"))
 
 
 def test_the_state_lists_what_a_profile_runs():
