@@ -147,7 +147,8 @@ def config_of(model: StandIn, own):
     """The real architecture with few dimensions."""
     common: dict[str, Any] = {
         "vocab_size": len(own),
-        "hidden_size": 256,  # rows of whole super-blocks, as the real ones: K quantisations take them
+        # Rows of whole super-blocks, as the real ones have them, for the K quantisations.
+        "hidden_size": 256,
         "intermediate_size": 512,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
