@@ -12,6 +12,10 @@ from . import export as export
 from . import losses as losses
 from . import models as models
 from . import training as training
+from .adapters.ia3 import add_ia3 as add_ia3
+from .adapters.ia3 import load_ia3 as load_ia3
+from .adapters.ia3 import remove_ia3 as remove_ia3
+from .adapters.ia3 import save_ia3 as save_ia3
 from .adapters.io import AdapterError as AdapterError
 from .adapters.io import load_adapter as load_adapter
 from .adapters.io import save_adapter as save_adapter
@@ -23,6 +27,10 @@ from .adapters.lora import lora_layers as lora_layers
 from .adapters.lora import merge_adapter as merge_adapter
 from .adapters.lora import merge_and_unload as merge_and_unload
 from .adapters.lora import unmerge_adapter as unmerge_adapter
+from .adapters.reft import add_reft as add_reft
+from .adapters.reft import load_reft as load_reft
+from .adapters.reft import remove_reft as remove_reft
+from .adapters.reft import save_reft as save_reft
 from .batches.packing import pack as pack
 from .batches.template import inference_template as inference_template
 from .batches.template import show_mask as show_mask
