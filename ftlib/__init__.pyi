@@ -16,6 +16,9 @@ from .adapters.ia3 import add_ia3 as add_ia3
 from .adapters.ia3 import load_ia3 as load_ia3
 from .adapters.ia3 import remove_ia3 as remove_ia3
 from .adapters.ia3 import save_ia3 as save_ia3
+from .adapters.interpolate import interpolate_weights as interpolate_weights
+from .adapters.interpolate import trained_parameters as trained_parameters
+from .adapters.interpolate import trained_weights as trained_weights
 from .adapters.io import AdapterError as AdapterError
 from .adapters.io import load_adapter as load_adapter
 from .adapters.io import save_adapter as save_adapter
@@ -31,12 +34,14 @@ from .adapters.reft import add_reft as add_reft
 from .adapters.reft import load_reft as load_reft
 from .adapters.reft import remove_reft as remove_reft
 from .adapters.reft import save_reft as save_reft
+from .batches.encode import text_rows as text_rows
 from .batches.packing import pack as pack
 from .batches.template import inference_template as inference_template
 from .batches.template import show_mask as show_mask
 from .batches.training_template import training_template as training_template
 from .core.errors import DataError as DataError
 from .core.errors import LoadError as LoadError
+from .core.pareto import pareto_front as pareto_front
 from .core.profiles import get_profile as get_profile
 from .core.seeds import over_seeds as over_seeds
 from .core.stats import Interval as Interval
@@ -55,6 +60,7 @@ from .data.formats import convert as convert
 from .data.formats import detect_format as detect_format
 from .data.load import load_base_text as load_base_text
 from .data.load import load_rows as load_rows
+from .data.mix import mix_rows as mix_rows
 from .data.pairs import balance_length as balance_length
 from .data.pairs import binary_to_pairs as binary_to_pairs
 from .data.pairs import flip_judgements as flip_judgements
@@ -82,6 +88,7 @@ from .evaluation.metrics import shots_by_family as shots_by_family
 from .evaluation.preference import kl_to_reference as kl_to_reference
 from .evaluation.preference import win_rate as win_rate
 from .evaluation.sql import sql_match as sql_match
+from .evaluation.watch import ForgettingWatch as ForgettingWatch
 from .export.errors import ExportError as ExportError
 from .export.gguf_writer import export_adapter_gguf as export_adapter_gguf
 from .export.gguf_writer import export_gguf as export_gguf
@@ -95,6 +102,9 @@ from .export.parity import check_export as check_export
 from .export.run import export_run as export_run
 from .export.serving import chat as chat
 from .export.serving import serve as serve
+from .losses.ewc import EWC as EWC
+from .losses.ewc import ewc_penalty as ewc_penalty
+from .losses.ewc import fisher_diagonal as fisher_diagonal
 from .losses.logps import completion_logps as completion_logps
 from .losses.logps import sequence_logps as sequence_logps
 from .losses.logps import token_logps as token_logps

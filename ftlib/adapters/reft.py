@@ -365,8 +365,8 @@ def add_reft(
     says where a prompt ends. `variant`: "loreft" or "direft". r·(2d + 1) parameters a layer, d the
     hidden size; the start is the base model. Generated tokens are not changed, only read what the
     prompt's were changed to, so decoding costs what it costs without. ValueError for a bad value
-    and a model that has an adapter or no KV cache; in use for packed rows, shared prompts, and a pass without
-    labels and without a cache, in which prompt and answer look alike.
+    and a model that has an adapter or no KV cache; in use for packed rows, shared prompts, and a
+    pass without labels and without a cache, in which prompt and answer look alike.
     """
     baselines.refuse_second(model)
     fields = {"r": r, "layers": layers, "positions": positions, "variant": variant}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
 from ftlib.data.rows import check_row
 
@@ -97,6 +98,23 @@ def encode_rows(
         encoded.append(_encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops))
     lengths = [len(row["input_ids"]) for row in encoded]
     return keep_short(encoded, lengths, max_length)
+
+
+def text_rows(tokenizer, texts: list[str], max_length: int = 1024) -> list[dict]:
+    """Plain texts as encoded rows of which every token is learnt, as in pretraining: replay for
+    `finetune` (`ftlib.mix_rows`). Longer texts are cut at max_length. DataError for one that has
+    not two tokens, and for what is no list of texts.
+    """
+    check_positive_integer("max_length", max_length)
+    if isinstance(texts, str):
+        raise DataError(f"texts is one text, {texts[:40]!r}: pass a list of texts")
+    rows = []
+    for i, text in enumerate(texts):
+        ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+        if len(ids) < 2:
+            raise DataError(f"text {i}, {text[:40]!r}, is {len(ids)} tokens: leave it out")
+        rows.append({"input_ids": ids, "labels": list(ids)})
+    return rows
 
 
 @contextlib.contextmanager
