@@ -93,7 +93,7 @@ class Positions:
     and from them the positions to change in the running pass, (B, T) bool, None for none.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.labels_of_call: Tensor | None = None
         self.labels_of_scoring: Tensor | None = None
         self.chosen: Tensor | None = None

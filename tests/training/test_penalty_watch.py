@@ -21,7 +21,7 @@ SETTINGS = {
     "precision": "fp32",
     "show": False,
 }
-TEXTS = ["QUITZ XJK VWZ", "ZXJ QKV WXY"]  # of letters that no answer has: learning costs them
+TEXTS = ["the lake is north of the town", "a smith lives there"]
 
 
 def adapted(dtype=torch.float32):
@@ -143,9 +143,7 @@ def test_it_measures_what_it_says_and_changes_nothing(tokenizer, rows):
 
 
 class Rising:
-    """As many nats as it was asked before: 0, 1, 2 …; or the model's distance from zero, for a run
-    that goes on.
-    """
+    """As many nats as it was asked before: 0, 1, 2 …"""
 
     every = 1
     threshold = 2.5
@@ -165,36 +163,43 @@ def test_it_stops_at_the_first_measurement_above_the_threshold(tokenizer, rows):
     assert [entry["forgetting"] for entry in run.watched] == [0, 1, 2, 3]
 
 
-def watching(threshold):
-    return ft.ForgettingWatch(TEXTS, every=1, threshold=threshold)
+class Moved:
+    """How far B is from its start at zero, squared: it rises from the first step on."""
+
+    every = 1
+
+    def __init__(self, threshold):
+        self.threshold = threshold
+        self.settings = {"threshold": threshold}
+
+    def measure(self, model, tokenizer):
+        total = sum(p.square().sum() for n, p in model.named_parameters() if "lora_B" in n)
+        return total.item()
 
 
 @pytest.fixture(scope="module")
 def measured(tokenizer, rows):
-    """A run of all steps, and a threshold that it crosses at step 3 or later, not at the last."""
-    model = adapted()
-    run = ft.finetune(model, tokenizer, rows, **SETTINGS, watch=watching(None))
+    """A threshold that a run crosses at step 3, after a checkpoint at step 2."""
+    run = ft.finetune(adapted(), tokenizer, rows, **SETTINGS, watch=Moved(None))
     values = [entry["forgetting"] for entry in run.watched]
-    crossing = next(s for s in range(3, 6) if values[s] > max(0.0, *values[:s]))
-    threshold = (values[crossing] + max(0.0, *values[:crossing])) / 2
-    return run, crossing, threshold
+    assert not run.stopped and values[2] < values[3]
+    return (values[2] + values[3]) / 2
 
 
 def test_a_stopped_run_is_at_its_end(measured, tokenizer, rows, tmp_path):
     """It leaves its artifact, and called again it takes no further step."""
-    _, crossing, threshold = measured
     folder = tmp_path / "run"
     model = adapted()
-    options = {**SETTINGS, "watch": watching(threshold), "output_dir": folder}
+    options = {**SETTINGS, "watch": Moved(measured), "output_dir": folder}
     run = ft.finetune(model, tokenizer, rows, **options)
-    assert run.stopped and run.history[-1]["step"] == crossing
+    assert run.stopped and run.history[-1]["step"] == 3
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["metrics"]["stopped"] is True
     assert manifest["metrics"]["forgetting"] == run.watched[-1]["forgetting"]
-    assert manifest["watch"]["threshold"] == threshold
+    assert manifest["watch"] == {"name": "Moved", "threshold": measured}
     again = adapted()
     same = ft.finetune(again, tokenizer, rows, **options)
-    assert same.resumed_from == crossing and same.stopped
+    assert same.resumed_from == 3 and same.stopped
     assert same.history == run.history and same.watched == run.watched
     assert equal(again, model) and (folder / "adapter").is_dir()
     assert json.loads((folder / "manifest.json").read_text()) == manifest
@@ -204,20 +209,17 @@ def test_a_run_that_goes_on_stops_where_it_would_have(measured, tokenizer, rows,
     """From the checkpoint at step 2: the start is that of the whole run, and so are the stop, the
     record and the weights.
     """
-    _, crossing, threshold = measured
     folder = tmp_path / "run"
     whole = adapted()
-    options = {**SETTINGS, "watch": watching(threshold), "output_dir": folder}
+    options = {**SETTINGS, "watch": Moved(measured), "output_dir": folder}
     want = ft.finetune(whole, tokenizer, rows, **options)
-    for checkpoint in folder.glob("checkpoint-*"):
-        if checkpoint.name != "checkpoint-2":
-            shutil.rmtree(checkpoint)
+    shutil.rmtree(folder / "checkpoint-3")
     model = adapted()
     run = ft.finetune(model, tokenizer, rows, **options)
     assert run.resumed_from == 2 and run.stopped
     assert run.watched == want.watched and run.history == want.history
-    assert run.history[-1]["step"] == crossing and equal(model, whole)
-    for other in (None, watching(None), watching(2 * threshold)):
+    assert run.history[-1]["step"] == 3 and equal(model, whole)
+    for other in (None, Moved(None), Moved(2 * measured), ft.ForgettingWatch(TEXTS, every=1)):
         with pytest.raises(ft.RunError, match="watch"):
             ft.finetune(model, tokenizer, rows, **{**options, "watch": other})
 
