@@ -9,6 +9,10 @@ ways.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -87,8 +91,8 @@ def _build(model: nn.Module, fields: dict) -> dict[str, IA3]:
 
 def add_ia3(
     model: nn.Module,
-    target_modules=("k_proj", "v_proj", "down_proj"),
-    feedforward_modules=("down_proj",),
+    target_modules: str | Sequence[str] = ("k_proj", "v_proj", "down_proj"),
+    feedforward_modules: str | Sequence[str] = ("down_proj",),
 ) -> nn.Module:
     """Freeze the model and train a vector at each of these linear layers; returns the model.
 
@@ -109,7 +113,7 @@ def remove_ia3(model: nn.Module) -> nn.Module:
     return baselines.remove(model, IA3)
 
 
-def save_ia3(model: nn.Module, path):
+def save_ia3(model: nn.Module, path: str | os.PathLike) -> Path:
     """Write the vectors as PEFT's two files, atomically; returns the folder. AdapterError if there
     are none.
     """
@@ -124,7 +128,7 @@ def save_ia3(model: nn.Module, path):
     )
 
 
-def load_ia3(model: nn.Module, path, trainable: bool = True) -> nn.Module:
+def load_ia3(model: nn.Module, path: str | os.PathLike, trainable: bool = True) -> nn.Module:
     """Put saved vectors, ftlib's or PEFT's, onto the model or into the equal ones that it has;
     returns the model.
 

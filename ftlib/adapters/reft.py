@@ -30,7 +30,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -354,8 +356,8 @@ def _build(model: nn.Module, fields: dict) -> dict[str, Reft]:
 def add_reft(
     model: nn.Module,
     r: int = 4,
-    layers="all",
-    positions=("first-4", "last-4"),
+    layers: str | Sequence[int] = "all",
+    positions: Sequence[str] = ("first-4", "last-4"),
     variant: str = "loreft",
 ) -> nn.Module:
     """Freeze the model and train an edit of rank `r` on the residual stream after each of these
@@ -380,14 +382,14 @@ def remove_reft(model: nn.Module) -> nn.Module:
     return baselines.remove(model, Reft)
 
 
-def save_reft(model: nn.Module, path):
+def save_reft(model: nn.Module, path: str | os.PathLike) -> Path:
     """Write `adapter_config.json` (peft_type "REFT": PEFT has no such method) and
     `adapter_model.safetensors`, atomically; returns the folder. AdapterError if there is none.
     """
     return baselines.save(model, path, Reft)
 
 
-def load_reft(model: nn.Module, path, trainable: bool = True) -> nn.Module:
+def load_reft(model: nn.Module, path: str | os.PathLike, trainable: bool = True) -> nn.Module:
     """Put saved edits onto the model, or into the equal ones that it has; returns the model.
 
     AdapterError (a ValueError) for another base, a damaged file or anything that does not fit; the

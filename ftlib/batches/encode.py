@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
 from ftlib.data.rows import check_row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Keys beside a row's messages that change what other libraries train on.
 _UNREAD = {
@@ -100,7 +104,9 @@ def encode_rows(
     return keep_short(encoded, lengths, max_length)
 
 
-def text_rows(tokenizer, texts: list[str], max_length: int = 1024) -> list[dict]:
+def text_rows(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 1024
+) -> list[dict]:
     """Plain texts as encoded rows of which every token is learnt, as in pretraining: replay for
     `finetune` (`ftlib.mix_rows`). Longer texts are cut at max_length. DataError for one that has
     not two tokens, and for what is no list of texts.

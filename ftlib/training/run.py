@@ -87,17 +87,20 @@ def run_training(trainer: SFTTrainer, folder: RunFolder, tokenizer=None) -> Run:
     """
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    if folder.checkpoint and _is_at_its_end(folder.checkpoint, trainer.args.max_steps):
+    finished_before = _is_at_its_end(folder.checkpoint, trainer.args.max_steps)
+    if folder.checkpoint and finished_before:
         run = _reload(trainer, folder, folder.checkpoint)
     else:
         run = _train(trainer, folder)
     if folder.path:
-        _leave_artifact(run, trainer, tokenizer, folder, folder.path)
+        _leave_artifact(run, trainer, tokenizer, folder, folder.path, finished_before)
     return run
 
 
-def _is_at_its_end(checkpoint: Path, steps: int) -> bool:
+def _is_at_its_end(checkpoint: Path | None, steps: int) -> bool:
     """Whether a run with this checkpoint took all its steps, or was stopped there."""
+    if checkpoint is None:
+        return False
     return steps_of(checkpoint) >= steps or was_stopped(_state_of(checkpoint).log_history)
 
 
@@ -169,10 +172,10 @@ def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tok
 
 
 def _leave_artifact(
-    run: Run, trainer: SFTTrainer, tokenizer, folder: RunFolder, path: Path
+    run: Run, trainer: SFTTrainer, tokenizer, folder: RunFolder, path: Path, finished_before: bool
 ) -> None:
-    """The adapter, or the model, with its tokenizer, and a manifest that says where it came
-    from.
+    """The adapter, or the model, with its tokenizer, and a manifest that says where it came from:
+    that of the run which came to the end, where this call took up a finished one.
     """
     is_main = trainer.args.process_index == 0
     adapter = adapter_of(trainer.model)
@@ -184,9 +187,6 @@ def _leave_artifact(
     if is_main and tokenizer is not None:
         save_tokenizer(tokenizer, trained)
     manifest = path / MANIFEST
-    finished_before = folder.checkpoint and _is_at_its_end(
-        folder.checkpoint, folder.settings["steps"]
-    )
     if is_main and not (finished_before and manifest.is_file()):
         write_json(manifest, _manifest(run, folder.settings))
 
