@@ -5,7 +5,8 @@ Wu et al. 2024, arXiv 2404.03592. After each chosen layer, h (d,) of a chosen po
 LoReFT (eq. 2) ``h + Rᵀ(W h + b − R h)``, R (r, d) of orthonormal rows: within the r directions that
 R spans, h is replaced by W h + b, and outside of them it stays. DiReFT (eq. 3): ``h + W₂ᵀ(W₁ h +
 b)``, without the constraint and without the difference. Both have r·(2d + 1) parameters a layer.
-One edit serves the first and the last positions alike (the paper's tied weights).
+One edit serves the first and the last positions alike (the paper's tied weights). What pyreft
+calls DiReFT keeps R orthonormal; the paper's formula, and this one, is its NodiReFT.
 
 R is the Q factor of a free matrix X (r, d), ``Xᵀ = QS``, its columns' signs such that S has a
 positive diagonal, and is made anew in every forward pass: its rows are orthonormal whatever an
@@ -121,7 +122,8 @@ class Intervention(Reft):
     and `directions` (r, d), LoReFT's X, DiReFT's W₂.
 
     It starts as the base model. LoReFT: W = R, b = 0. DiReFT: W₁ ~ kaiming_uniform(a=√5), b = 0,
-    W₂ = 0, as LoRA's A and B. (The authors' pyreft draws W and b at random, so its first step
+    W₂ = 0, as LoRA's A and B. (The authors' pyreft has LoReFT's start as
+    `LoreftIntervention_IdentityInit`; its `LoreftIntervention` draws W and b at random, so that it
     begins with R's directions overwritten.)
     """
 
