@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ftlib.adapters.bottleneck import load_bottleneck, save_bottleneck
+from ftlib.adapters.bottleneck import Bottleneck, load_bottleneck, save_bottleneck
 from ftlib.adapters.embeddings import embedding_weights
 from ftlib.adapters.hooked import parts_of
+from ftlib.adapters.ia3 import IA3, load_ia3, save_ia3
 from ftlib.adapters.io import load_adapter, save_adapter
 from ftlib.adapters.lora import adapter_config_dict, lora_layers
 from ftlib.adapters.prefix import Prefix, load_prefix, save_prefix
+from ftlib.adapters.reft import Reft, load_reft, save_reft
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,24 @@ class AdapterIO:
     load: Callable  # load(model, folder) -> the model
 
 
+KINDS = {
+    Prefix: (save_prefix, load_prefix),
+    Bottleneck: (save_bottleneck, load_bottleneck),
+    Reft: (save_reft, load_reft),
+    IA3: (save_ia3, load_ia3),
+}
+
+
 def baseline_io(model: nn.Module) -> AdapterIO | None:
-    """That of the model's prefix or bottleneck adapters; None without them."""
+    """That of the model's adapter beside its weights, one of KINDS; None without one."""
     parts = parts_of(model)
     if not parts:
         return None
     first = next(iter(parts.values()))
-    if isinstance(first, Prefix):
-        return AdapterIO(first.options, save_prefix, load_prefix)
-    return AdapterIO(first.options, save_bottleneck, load_bottleneck)
+    for kind, (save, load) in KINDS.items():
+        if isinstance(first, kind):
+            return AdapterIO(first.options, save, load)
+    raise TypeError(f"{type(first).__name__} is not in KINDS: say there how it is saved")
 
 
 def unsaved_parameters(model: nn.Module) -> list[str]:

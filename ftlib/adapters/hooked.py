@@ -41,6 +41,15 @@ class Baseline(nn.Module):
         super().__init__()
         self.options = {"peft_type": self.kind, **options}
         self.enabled = True
+        self.handles: list = []
+
+    def register(self, owner: nn.Module) -> list:
+        """Set the hooks on `owner`, which the part is in; returns their handles. Bound methods: a
+        deep copy of the model gets hooks on its own parts.
+        """
+        if hasattr(self, "before"):
+            return [owner.register_forward_pre_hook(self.before, with_kwargs=True)]
+        return [owner.register_forward_hook(self.after)]
 
 
 def parts_of(model: nn.Module, kind: type[Baseline] = Baseline) -> dict[str, Baseline]:
@@ -77,11 +86,7 @@ def attach(model: nn.Module, parts: dict[str, Baseline]) -> nn.Module:
         parent, _, name = path.rpartition(".")
         owner = inner.get_submodule(parent)
         owner.add_module(name, part)
-        # Bound methods: a deep copy of the model gets hooks on its own parts.
-        if hasattr(part, "before"):
-            part.handle = owner.register_forward_pre_hook(part.before, with_kwargs=True)
-        else:
-            part.handle = owner.register_forward_hook(part.after)
+        part.handles = part.register(owner)
     trainable, total = count_parameters(model)
     kind = type(next(iter(parts.values()))).__name__.lower()
     log.info("%s of %s parameters train in %s", f"{trainable:,}", f"{total:,}", kind)
@@ -90,7 +95,8 @@ def attach(model: nn.Module, parts: dict[str, Baseline]) -> nn.Module:
 
 def remove(model: nn.Module, kind: type[Baseline]) -> nn.Module:
     for path, part in _present(model, kind).items():
-        part.handle.remove()
+        for handle in part.handles:
+            handle.remove()
         parent, _, name = path.rpartition(".")
         delattr(unwrapped(model).get_submodule(parent), name)
     unguard_saving(unwrapped(model))

@@ -628,20 +628,23 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def disable_adapter(model: nn.Module) -> Iterator[nn.Module]:
-    """Within the block the model is the base model, bit for bit and without a copy of it."""
-    layers = adapted_names(model)
-    if any(layer.merged for layer in layers.values()):
+    """Within the block the model is the base model, bit for bit and without a copy of it, whichever
+    adapter of ftlib it has. ValueError if it has none, or one that is merged.
+    """
+    beside = [m for m in unwrapped(model).modules() if getattr(m, "is_adapter", False)]
+    parts: list = beside or list(adapted_names(model).values())
+    if any(getattr(part, "merged", False) for part in parts):
         raise ValueError(
             "the adapter is merged into the weights: unmerge_adapter before disabling it"
         )
-    before = {name: layer.enabled for name, layer in layers.items()}
+    before = [part.enabled for part in parts]
     try:
-        for layer in layers.values():
-            layer.enabled = False
+        for part in parts:
+            part.enabled = False
         yield model
     finally:
-        for name, layer in layers.items():
-            layer.enabled = before[name]
+        for part, enabled in zip(parts, before, strict=True):
+            part.enabled = enabled
 
 
 def adapter_config_dict(model: nn.Module) -> dict:

@@ -38,7 +38,10 @@ def _why_not_whole(model: nn.Module) -> str | None:
     """Why the model's weights are no checkpoint that from_pretrained would read rightly."""
     for name, module in model.named_modules():
         if getattr(module, "is_adapter", False):
-            return f"the adapter {name!r} stands beside the weights: save_prefix or save_bottleneck"
+            return (
+                f"the adapter {name!r} stands beside the weights: save_prefix, save_bottleneck, "
+                "save_reft or save_ia3"
+            )
         if not hasattr(module, BASE):
             continue
         if not module.merged:

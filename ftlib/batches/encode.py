@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode_examples
+from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
 from ftlib.data.rows import check_row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Keys beside a row's messages that change what other libraries train on.
 _UNREAD = {
@@ -121,6 +126,25 @@ def _say_split(split: list[list[int]]) -> None:
         f"rewrites earlier turns; {tokens:,} tokens where a whole conversation once would be about "
         f"{whole:,}"
     )
+
+
+def text_rows(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 1024
+) -> list[dict]:
+    """Plain texts as encoded rows of which every token is learnt, as in pretraining: replay for
+    `finetune` (`ftlib.mix_rows`). Longer texts are cut at max_length. DataError for one that has
+    not two tokens, and for what is no list of texts.
+    """
+    check_positive_integer("max_length", max_length)
+    if isinstance(texts, str):
+        raise DataError(f"texts is one text, {texts[:40]!r}: pass a list of texts")
+    rows = []
+    for i, text in enumerate(texts):
+        ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+        if len(ids) < 2:
+            raise DataError(f"text {i}, {text[:40]!r}, is {len(ids)} tokens: leave it out")
+        rows.append({"input_ids": ids, "labels": list(ids)})
+    return rows
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ftlib.adapters.reft import answers_marked
 from ftlib.batches.collate import SFTCollator, mask_rows, pad_right
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.template import IGNORE
@@ -167,7 +168,9 @@ def mean_nll(
     with evaluation_mode(model):
         for batch in batches_by_length(rows, batch_size, most_tokens):
             ids, mask = _batch(batch, model.device)
-            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+            scored = ids.masked_fill(mask == 0, IGNORE)
+            with answers_marked(model, scored):
+                logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
             logps = logits.float().log_softmax(-1)  # (rows, width - 1, V)
             targets = ids[:, 1:, None]
             counted = mask[:, 1:]
@@ -251,7 +254,11 @@ def complete_matches(
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             ids, mask = _batch([given + wanted for given, wanted in part], model.device)
-            best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
+            lengths = torch.tensor([[len(given)] for given, _ in part], device=ids.device)
+            places = torch.arange(ids.shape[1], device=ids.device)
+            answers = (places >= lengths) & (mask == 1)
+            with answers_marked(model, ids.masked_fill(~answers, IGNORE)):
+                best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
             for row, (given, wanted) in zip(best, part, strict=True):
                 # The logits at a position are of the token after it.
                 first = len(given) - 1

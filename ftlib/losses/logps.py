@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.adapters.lora import LoRALinear
+from ftlib.adapters.reft import answers_marked
 from ftlib.batches.template import IGNORE
 from ftlib.core.dtypes import fp32_or_wider
 from ftlib.core.tiles import tile_rows
@@ -311,13 +312,15 @@ def completion_logps(
         )
     linear = inner.get_output_embeddings()
     if _runs_whole(linear):
-        return _whole_logps(model(**inputs).logits, labels)
+        with answers_marked(model, labels):
+            return _whole_logps(model(**inputs).logits, labels)
     if type(linear) is not torch.nn.Linear:
         raise LogpError(
             f"the head of {type(inner).__name__} is a {type(linear).__name__}: "
             "a torch.nn.Linear is needed, or one with ftlib's LoRA"
         )
-    return _tiled_logps(model, inner, inputs, labels)
+    with answers_marked(model, labels):
+        return _tiled_logps(model, inner, inputs, labels)
 
 
 def _tiled_logps(model, inner, inputs: dict, labels: Tensor) -> Tensor:

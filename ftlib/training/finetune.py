@@ -7,7 +7,7 @@ refuses to resume with other settings or data, and ends with `adapter/` and `man
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
 from ftlib.core.checks import as_rows
 from ftlib.training.errors import RunError
 from ftlib.training.folder import log, open_folder
-from ftlib.training.identity import run_settings
+from ftlib.training.identity import run_settings, settings_of
 from ftlib.training.neftune import neftune
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.row_checks import (
@@ -31,9 +31,10 @@ from ftlib.training.row_checks import (
 )
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.trainer import SFTTrainer
+from ftlib.training.watch import Watch, WatchCallback
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
 
@@ -62,6 +63,8 @@ def finetune(
     optimizer: str = "adamw",
     packing: bool = False,
     precision: str | None = None,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
+    watch: Watch | None = None,
     show: bool = True,
 ) -> Run:
     """Train what requires grad on the answers in `rows` for `steps` optimizer steps; returns a
@@ -80,7 +83,10 @@ def finetune(
     tried on a few rows before training begins (`ftlib.losses.isolation`). `precision`: "fp32", or
     "bf16", which takes products of fp32 weights in bf16 (autocast; the weights, their gradients and
     the optimizer stay fp32); None: the profile's, whatever the processor has. A model whose weights
-    have another dtype computes in that dtype. Raises RunError or DataError.
+    have another dtype computes in that dtype. `penalty(model)` -> () is added to the loss once a
+    step, such as `ftlib.EWC`; a manifest knows it by its name and its `settings`, if it has them.
+    `watch`, such as `ftlib.ForgettingWatch`, measures the model every so many steps and may stop
+    the run (`ftlib.training.watch`). Raises RunError or DataError.
     """
     options = TrainOptions(
         steps=steps,
@@ -103,6 +109,10 @@ def finetune(
         show=show,
     )
     check_trainable(model)
+    if penalty is not None and not callable(penalty):
+        raise RunError(f"penalty={penalty!r}: pass a function of the model, such as ftlib.EWC")
+    if watch is not None and not callable(getattr(watch, "measure", None)):
+        raise RunError(f"watch={watch!r}: pass an ftlib.ForgettingWatch, or what has its parts")
     if packing and neftune_alpha:
         raise RunError(
             f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's "
@@ -125,11 +135,15 @@ def finetune(
     settings = {}
     if options.output_dir:
         identity = {**options.identity(), "neftune_alpha": neftune_alpha}
+        identity |= {"penalty": settings_of(penalty), "watch": settings_of(watch)}
         if packing:
             identity["packing"] = True
         encoded = [train_set, eval_set]
         settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **identity)
     collator = PackedCollator if packing else SFTCollator
+    callbacks = run_callbacks(args, show)
+    if watch is not None:
+        callbacks.append(WatchCallback(watch, tokenizer))
     with open_folder(options.output_dir, settings, resume, args) as folder:
         trainer = SFTTrainer(
             model=model,
@@ -137,7 +151,8 @@ def finetune(
             train_dataset=train_set,
             eval_dataset=eval_set,
             data_collator=collator(tokenizer.pad_token_id),
-            callbacks=run_callbacks(args, show),
+            callbacks=callbacks,
+            penalty=penalty,
         )
         with neftune(model, neftune_alpha):
             return run_training(trainer, folder, tokenizer)

@@ -5,8 +5,8 @@
 - the rows, to train on and to evaluate on, as they are given and as token ids, which the tokenizer,
   the template, `max_length` and packing decide;
 - the chat template, so that a change of it is named as such;
-- the options of `TrainOptions`, of the loss, of noise and of the reference, and the number of
-  processes.
+- the options of `TrainOptions`, of the loss, of noise and of the reference, a penalty and a watch,
+  and the number of processes.
 
 How often it logs, saves or evaluates is not part of it, nor are the versions of libraries (they are
 in the manifest).
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -83,6 +83,20 @@ def run_settings(model, tokenizer, rows, eval_rows, encoded: list, **options) ->
         "base_weights": _base_weights(model),
     }
     return json.loads(json.dumps(settings))  # tuples become lists, as they will on reading
+
+
+def name_of(function: Callable | None) -> str | None:
+    """What a manifest calls something that was handed in: a function, or an object of a class."""
+    if function is None:
+        return None
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def settings_of(given) -> dict | None:
+    """What is recorded of a penalty or a watch: its name and its own `settings`, if it has them."""
+    if given is None:
+        return None
+    return {"name": name_of(given), **getattr(given, "settings", {})}
 
 
 def refuse_another_run(output_dir: Path, before: dict, settings: dict) -> None:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from ftlib.core.notebook import in_notebook
+from ftlib.training.watch import watched_entries
 
 # Batches hold rows of like length, the longest of 50 batches first: one batch says little of the
 # whole, 50 in a row are a fair sample.
@@ -56,8 +57,8 @@ def _sparkline(losses: list[float], width: int = 220, height: int = 36) -> str:
 
 
 class LiveRun(TrainerCallback):
-    """Step, the mean loss of the last steps, the newest validation loss and real (non-padding)
-    tokens per second while a run goes on; in a notebook with the loss curve.
+    """Step, the mean loss of the last steps, the newest validation loss, what a watch last measured
+    and real (non-padding) tokens per second while a run goes on; in a notebook with the loss curve.
 
     The notebook keeps one line a run, whatever its length.
     """
@@ -107,7 +108,7 @@ class LiveRun(TrainerCallback):
         self.last = now
         seconds = now - self.start
         speed = (state.num_input_tokens_seen - self.start_tokens) / max(seconds, 1e-9)
-        loss = self._losses()
+        loss = self._losses(state)
         if self.handle is not None:
             from IPython.display import HTML
 
@@ -118,7 +119,7 @@ class LiveRun(TrainerCallback):
             self.bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s")
             self.bar.update(state.global_step - self.bar.n)
 
-    def _losses(self) -> str:
+    def _losses(self, state) -> str:
         """The losses in words; nothing before the first."""
         parts = []
         recent = recent_loss(self.history, self.steps)
@@ -126,4 +127,7 @@ class LiveRun(TrainerCallback):
             parts.append(f"loss {recent:.3f}")
         if self.validation is not None:
             parts.append(f"validation {self.validation:.3f}")
+        watched = watched_entries(state.log_history)
+        if watched:
+            parts.append(f"forgetting {watched[-1]['forgetting']:.3f}")
         return ", ".join(parts)

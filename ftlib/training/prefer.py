@@ -25,7 +25,7 @@ from ftlib.batches.vocabulary import check_ids, warn_of_frozen_rows
 from ftlib.core.checks import as_rows
 from ftlib.training.errors import RunError
 from ftlib.training.folder import open_folder
-from ftlib.training.identity import run_settings
+from ftlib.training.identity import name_of, run_settings
 from ftlib.training.loss_spec import LossSpec, loss_spec
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
 from ftlib.training.preference_trainer import PreferenceTrainer, why_unshared
@@ -178,7 +178,7 @@ class Objective:
         return {
             "loss": self.spec.name,
             **self.options,
-            "loss_function": _name_of(self.function),
+            "loss_function": name_of(self.function),
             "reference": "cached" if self.shared_folder else self.reference,
         }
 
@@ -225,13 +225,6 @@ def _run(
             show = options.show and args.process_index == 0
             add_reference(trainer, options.precision, folder, objective.shared_folder, show)
         return run_training(trainer, folder, tokenizer)
-
-
-def _name_of(function: Callable | None) -> str | None:
-    """What a manifest calls a loss function that was handed in."""
-    if function is None:
-        return None
-    return getattr(function, "__name__", str(function))
 
 
 def _check_reference(model, spec: LossSpec, reference) -> str | Path | None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ftlib.adapters.hooked import parts_of
 from ftlib.adapters.lora import disable_adapter
 from ftlib.adapters.prefix import Prefix
+from ftlib.adapters.reft import Reft
 from ftlib.batches.collate import (
     CHOSEN,
     REJECTED,
@@ -59,7 +60,9 @@ def why_unshared(model) -> str | None:
         or getattr(model, "_is_stateful", False)
     ):
         return "positions cannot be given to this model"
-    return "the model has a trained prefix" if parts_of(model, Prefix) else None
+    if parts_of(model, Prefix):
+        return "the model has a trained prefix"
+    return "ReFT needs one row a prompt" if parts_of(model, Reft) else None
 
 
 def sharing_shift(model, rows: Iterable[list[int]], pad_token_id: int) -> Shift:

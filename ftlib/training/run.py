@@ -20,10 +20,12 @@ from transformers import (
 )
 
 from ftlib.adapters.active import adapter_of
+from ftlib.training.checkpoints import steps_of
 from ftlib.training.errors import RunError
 from ftlib.training.folder import MANIFEST, MarkComplete, RunFolder, write_json
 from ftlib.training.live import LiveRun, recent_loss
 from ftlib.training.trainer import SFTTrainer
+from ftlib.training.watch import was_stopped
 
 VERSIONS = ("torch", "transformers", "tokenizers", "ftlib")
 
@@ -33,9 +35,11 @@ class Run:
     """What a training run did. Losses are means per answer token, in nats.
 
     `history` has {"step", "loss", "learning_rate"} and the metrics of `prefer`; `eval_history`
-    {"step", "eval_loss"} and the metrics with eval_ before them. `tokens` are real ones, padding
-    not counted, `session_tokens` those since the last start, as `seconds` are. `state_bytes` is
-    counted from the tensors: weights, gradients, optimizer.
+    {"step", "eval_loss"} and the metrics with eval_ before them. With a penalty `history` has
+    "penalty", which "loss" includes. `watched` has what a watch measured, {"step", "watched",
+    "forgetting"}, from step 0 on, and `stopped` says whether it ended the run. `tokens` are real
+    ones, padding not counted, `session_tokens` those since the last start, as `seconds` are.
+    `state_bytes` is counted from the tensors: weights, gradients, optimizer.
     """
 
     history: list[dict] = field(default_factory=list)
@@ -46,6 +50,8 @@ class Run:
     state_bytes: dict = field(default_factory=dict)
     resumed_from: int = 0
     output_dir: Path | None = None
+    watched: list[dict] = field(default_factory=list)
+    stopped: bool = False
 
     @property
     def final_loss(self) -> float | None:
@@ -81,13 +87,21 @@ def run_training(trainer: SFTTrainer, folder: RunFolder, tokenizer=None) -> Run:
     """
     for printer in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printer)
-    if folder.done_steps >= trainer.args.max_steps and folder.checkpoint:
+    finished_before = _is_at_its_end(folder.checkpoint, trainer.args.max_steps)
+    if folder.checkpoint and finished_before:
         run = _reload(trainer, folder, folder.checkpoint)
     else:
         run = _train(trainer, folder)
     if folder.path:
-        _leave_artifact(run, trainer, tokenizer, folder, folder.path)
+        _leave_artifact(run, trainer, tokenizer, folder, folder.path, finished_before)
     return run
+
+
+def _is_at_its_end(checkpoint: Path | None, steps: int) -> bool:
+    """Whether a run with this checkpoint took all its steps, or was stopped there."""
+    if checkpoint is None:
+        return False
+    return steps_of(checkpoint) >= steps or was_stopped(_state_of(checkpoint).log_history)
 
 
 def _state_of(checkpoint: Path) -> TrainerState:
@@ -152,14 +166,16 @@ def _summary(trainer: SFTTrainer, folder: RunFolder, seconds: float, session_tok
         state_bytes=trainer.state_bytes(),
         resumed_from=folder.done_steps,
         output_dir=folder.path,
+        watched=_entries(logged, "watched", ("forgetting",)),
+        stopped=was_stopped(logged),
     )
 
 
 def _leave_artifact(
-    run: Run, trainer: SFTTrainer, tokenizer, folder: RunFolder, path: Path
+    run: Run, trainer: SFTTrainer, tokenizer, folder: RunFolder, path: Path, finished_before: bool
 ) -> None:
-    """The adapter, or the model, with its tokenizer, and a manifest that says where it came
-    from.
+    """The adapter, or the model, with its tokenizer, and a manifest that says where it came from:
+    that of the run which came to the end, where this call took up a finished one.
     """
     is_main = trainer.args.process_index == 0
     adapter = adapter_of(trainer.model)
@@ -171,8 +187,7 @@ def _leave_artifact(
     if is_main and tokenizer is not None:
         save_tokenizer(tokenizer, trained)
     manifest = path / MANIFEST
-    finished_before = folder.done_steps >= folder.settings["steps"] and manifest.is_file()
-    if is_main and not finished_before:
+    if is_main and not (finished_before and manifest.is_file()):
         write_json(manifest, _manifest(run, folder.settings))
 
 
@@ -193,5 +208,8 @@ def _manifest(run: Run, settings: dict) -> dict:
         "session_tokens": run.session_tokens,
         "resumed_from": run.resumed_from,
     }
+    if run.watched:
+        metrics["forgetting"] = run.watched[-1]["forgetting"]
+        metrics["stopped"] = run.stopped
     versions = {name: version(name) for name in VERSIONS}
     return {**settings, "metrics": metrics, "versions": versions}

@@ -8,7 +8,7 @@ import contextlib
 import math
 import pickle
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -34,7 +34,9 @@ class SFTTrainer(Trainer):
     metric_names: tuple[str, ...] = ()  # logged beside the loss
     control: TrainerControl
 
-    def __init__(self, model, **options):
+    def __init__(self, model, penalty: Callable | None = None, **options):
+        self.penalty = penalty
+        self.penalties: list[torch.Tensor] = []  # of the batches since the last entry
         # Trainer refuses a quantised model unless it sees PEFT's adapter on it; ftlib's is one as
         # well.
         is_peft = getattr(model, "_hf_peft_config_loaded", False)
@@ -46,6 +48,8 @@ class SFTTrainer(Trainer):
         finally:
             if pretend:
                 model._hf_peft_config_loaded = False  # noqa: SLF001
+        if penalty is not None:
+            self.metric_names = (*self.metric_names, "penalty")
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -116,7 +120,7 @@ class SFTTrainer(Trainer):
         self, model, inputs, return_outputs=False, num_items_in_batch=None
     ) -> torch.Tensor:
         """Cross-entropy, the mean over the answer tokens of the whole step (accumulated batches,
-        all processes), without full logits.
+        all processes), without full logits; and the penalty, once a step.
 
         Trainer averages gradients over processes: each one's share of the mean is multiplied by
         their number.
@@ -126,11 +130,29 @@ class SFTTrainer(Trainer):
             return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
         nll = -answer_logps(model, inputs).sum()
         if num_items_in_batch is None:
-            return nll / count_scored(inputs)
+            return self._penalised(nll / count_scored(inputs))
         processes = 1
         if self.args.average_tokens_across_devices:
             processes = self.accelerator.num_processes
-        return nll / num_items_in_batch * processes
+        loss = nll / num_items_in_batch * processes
+        return self._penalised(loss, 1 / self.current_gradient_accumulation_steps)
+
+    def _penalised(self, loss: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+        """The loss with this batch's share of the penalty."""
+        if self.penalty is None:
+            return loss
+        penalty = self.penalty(self.model)
+        if not torch.is_tensor(penalty) or penalty.shape != ():
+            found = tuple(penalty.shape) if torch.is_tensor(penalty) else type(penalty).__name__
+            raise RunError(f"penalty returned {found}: a tensor of shape () is needed")
+        self.penalties.append(penalty.detach())
+        return loss + share * penalty
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.penalties:
+            logs = {**logs, "penalty": torch.stack(self.penalties).mean().item()}
+            self.penalties = []
+        super().log(logs, start_time)
 
     def eval_batches(self, eval_dataset=None) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
         """This process's batches of the evaluation rows, and whether each counts.

@@ -1,5 +1,5 @@
-"""What prefix tuning and bottleneck adapters share, tested on both: adding, removing, training,
-saving and loading.
+"""What the adapters beside the weights share, tested on each: adding, removing, training, saving
+and loading.
 """
 
 import copy
@@ -13,7 +13,7 @@ from conftest import EMBEDDED, assert_untouched, llama, snapshot
 from safetensors.torch import load_file, save_file
 
 import ftlib as ft
-from ftlib.adapters import active, bottleneck, hooked
+from ftlib.adapters import active, bottleneck, hooked, ia3, reft
 from ftlib.adapters import prefix as prefix_module
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -32,6 +32,8 @@ METHODS = {
         bottleneck.remove_bottleneck,
         {"size": 3},
     ),
+    "reft": (reft.add_reft, reft.save_reft, reft.load_reft, reft.remove_reft, {"r": 3}),
+    "ia3": (ia3.add_ia3, ia3.save_ia3, ia3.load_ia3, ia3.remove_ia3, {}),
 }
 both = pytest.mark.parametrize("method", METHODS)
 
@@ -44,7 +46,7 @@ def weights(model) -> dict:
     return {
         n: p.detach().clone()
         for n, p in model.named_parameters()
-        if ".prefix." in n or ".bottleneck." in n
+        if any(part in n for part in (".prefix.", ".bottleneck.", ".reft.", ".ia3_l."))
     }
 
 
@@ -71,8 +73,10 @@ def test_removing_and_disabling_give_the_base_bit_for_bit(method, ids):
     want, before = base(ids).logits, {k: v.clone() for k, v in base.state_dict().items()}
     model = trained(method)
     assert not torch.allclose(model(ids).logits, want, atol=1e-3)
-    with pytest.raises(RuntimeError), hooked.disable_baseline(model):
+    with pytest.raises(RuntimeError), ft.disable_adapter(model):
         assert torch.equal(model(ids).logits, want)
+        with hooked.disable_baseline(model):
+            assert torch.equal(model(ids).logits, want)
         raise RuntimeError
     assert not torch.allclose(model(ids).logits, want, atol=1e-3)
     assert remove(model) is model and torch.equal(model(ids).logits, want)
@@ -97,7 +101,7 @@ def test_a_deep_copy_has_its_own(method, ids):
 
 @both
 def test_one_method_at_a_time(method):
-    for model in (trained("prefix"), trained("bottleneck"), ft.add_lora(llama(), r=2)):
+    for model in (*map(trained, METHODS), ft.add_lora(llama(), r=2)):
         before = snapshot(model)
         with pytest.raises(ft.AdapterError, match="already has an adapter"):
             METHODS[method][0](model)
@@ -118,7 +122,7 @@ def test_bf16_keeps_fp32_masters(method, base):
         out = model(ids, labels=ids)
     out.loss.backward()
     assert out.logits.dtype == torch.bfloat16 and torch.allclose(
-        out.logits.float(), exact(ids).logits, atol=0.15
+        out.logits.float(), exact(ids, labels=ids).logits, atol=0.15
     )
     assert all(
         p.dtype == p.grad.dtype == torch.float32 and p.grad.isfinite().all()
@@ -145,7 +149,9 @@ def test_a_few_steps_lower_the_loss_and_leave_the_base(method):
     before = {n: p.clone() for n, p in model.named_parameters()}
     METHODS[method][0](model)
     rows = ft.load_rows("train")[:8]
-    rate = {"prefix": 0.3, "bottleneck": 0.02}[method]  # a prefix is few numbers, far from the loss
+    rate = {"prefix": 0.3, "bottleneck": 0.02, "reft": 0.02, "ia3": 0.3}[
+        method
+    ]  # a prefix is few numbers, far from the loss
     run = ft.finetune(
         model, tokenizer, rows, steps=6, learning_rate=rate, batch_size=8, log_steps=1, show=False
     )
@@ -206,7 +212,9 @@ def refuse(method, folder, *words):
             word in str(caught.value) for word in words
         ), str(caught.value)
         assert_untouched(model, before)
-        assert len(model.model._forward_pre_hooks) == (method == "prefix" and bool(weights(model)))
+        assert len(model.model._forward_pre_hooks) == (
+            method in ("prefix", "reft") and bool(weights(model))
+        )
 
 
 @both
@@ -219,7 +227,12 @@ def test_truncated_weights(method, keep, folder):
     refuse(method, folder, WEIGHTS, "damaged or truncated")
 
 
-KEYS = {"prefix": "prompt_embeddings", "bottleneck": "model.layers.1.mlp.bottleneck.down"}
+KEYS = {
+    "prefix": "prompt_embeddings",
+    "bottleneck": "model.layers.1.mlp.bottleneck.down",
+    "reft": "model.layers.1.reft.weight",
+    "ia3": "base_model.model.model.layers.1.mlp.down_proj.ia3_l",
+}
 TENSORS = {
     "lacks": lambda t, k: t.pop(k),
     "unknown": lambda t, k: t.update(extra=torch.ones(1)),
@@ -259,6 +272,24 @@ FIELDS = {
         {"sublayers": ["mlp"]},
         {"sublayers": [5]},
     ],
+    "reft": [
+        {"r": 4},
+        {"r": 0},
+        {"r": "3"},
+        {"layers": [0]},
+        {"layers": [2]},
+        {"positions": ["first-x"]},
+        {"positions": 5},
+        {"variant": "none"},
+    ],
+    "ia3": [
+        {"target_modules": ["k_proj", "v_proj"]},
+        {"target_modules": 5},
+        {"target_modules": ["attn"]},
+        {"feedforward_modules": []},
+        {"feedforward_modules": ["up_proj"]},
+        {"modules_to_save": ["lm_head"]},
+    ],
 }
 OTHERS = [{"peft_type": "LORA"}, {"peft_type": None}]
 
@@ -272,7 +303,13 @@ def test_fields_that_do_not_fit(method, change, folder):
     refuse(method, folder, str(folder))
     if next(iter(change)) != "peft_type":
         (folder / CONFIG).write_text(
-            json.dumps({k: v for k, v in fields.items() if k not in ("num_virtual_tokens", "size")})
+            json.dumps(
+                {
+                    k: v
+                    for k, v in fields.items()
+                    if k not in ("num_virtual_tokens", "size", "r", "target_modules")
+                }
+            )
         )
         refuse(method, folder, CONFIG)
 
@@ -349,7 +386,7 @@ def test_what_a_trainer_asks_for(method, tmp_path):
     model = trained(method)
     adapter = active.baseline_io(model)
     assert json.loads(json.dumps(adapter.options)) == adapter.options
-    peft_type = {"prefix": "PREFIX_TUNING", "bottleneck": "BOTTLENECK"}[method]
+    peft_type = {"prefix": "PREFIX_TUNING"}.get(method, method.upper())
     assert adapter.options["peft_type"] == peft_type
     folder = adapter.save(model, tmp_path)
     assert equal(weights(adapter.load(llama(), folder)), weights(model))
