@@ -87,6 +87,7 @@ from .export.parity import check_export as check_export
 from .export.run import export_run as export_run
 from .export.serving import chat as chat
 from .export.serving import serve as serve
+from .losses.distillation import distillation_loss as distillation_loss
 from .losses.logps import completion_logps as completion_logps
 from .losses.logps import sequence_logps as sequence_logps
 from .losses.logps import token_logps as token_logps
@@ -94,6 +95,14 @@ from .losses.preference import dpo_loss as dpo_loss
 from .losses.preference import kto_loss as kto_loss
 from .losses.preference import orpo_loss as orpo_loss
 from .losses.preference import simpo_loss as simpo_loss
+from .losses.rewards import generalized_advantages as generalized_advantages
+from .losses.rewards import group_advantages as group_advantages
+from .losses.rewards import kl_penalty as kl_penalty
+from .losses.rewards import kl_shaped_rewards as kl_shaped_rewards
+from .losses.rewards import leave_one_out_advantages as leave_one_out_advantages
+from .losses.rewards import ppo_policy_loss as ppo_policy_loss
+from .losses.rewards import ppo_value_loss as ppo_value_loss
+from .losses.rewards import reward_loss as reward_loss
 from .models.load import load_model as load_model
 from .models.nf4 import NF4_LEVELS as NF4_LEVELS
 from .models.nf4 import quantize_nf4 as quantize_nf4
