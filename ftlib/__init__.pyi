@@ -108,9 +108,13 @@ from .models.nf4 import NF4_LEVELS as NF4_LEVELS
 from .models.nf4 import quantize_nf4 as quantize_nf4
 from .training.errors import RunError as RunError
 from .training.finetune import finetune as finetune
+from .training.measured import load_head as load_head
 from .training.memory_plan import MemoryPlan as MemoryPlan
 from .training.memory_plan import plan_memory as plan_memory
 from .training.neftune import neftune as neftune
 from .training.prefer import prefer as prefer
+from .training.reward_model import reward_scores as reward_scores
+from .training.reward_model import train_reward_model as train_reward_model
+from .training.rl import reinforce as reinforce
 
 __version__: str
