@@ -106,6 +106,7 @@ from .losses.rewards import reward_loss as reward_loss
 from .models.load import load_model as load_model
 from .models.nf4 import NF4_LEVELS as NF4_LEVELS
 from .models.nf4 import quantize_nf4 as quantize_nf4
+from .training.distil import distil as distil
 from .training.errors import RunError as RunError
 from .training.finetune import finetune as finetune
 from .training.measured import load_head as load_head

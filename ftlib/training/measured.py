@@ -114,6 +114,10 @@ class MeasuredTrainer(SFTTrainer):
             number = value.item() if isinstance(value, Tensor) else value
             self.noted.setdefault(name, []).append(number)
 
+    def count_tokens(self, batch: dict[str, Tensor]) -> None:
+        """Count a batch that was made within the loss, where `_track_num_input_tokens` is off."""
+        self.state.num_input_tokens_seen += int(batch["attention_mask"].sum())
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs = logs | {name: sum(values) / len(values) for name, values in self.noted.items()}

@@ -141,7 +141,7 @@ class PolicyTrainer(MeasuredTrainer):
         if epoch == 0:
             self.rollout = self._roll_out(inputs["index"].tolist(), number)
         assert self.rollout is not None  # checkpoints lie between rollouts
-        self.state.num_input_tokens_seen += int(self.rollout.batch["attention_mask"].sum())
+        self.count_tokens(self.rollout.batch)
         return self._loss(self.rollout)
 
     # --- a rollout --------------------------------------------------------------------------------
