@@ -50,7 +50,7 @@ def distil(
     batch_size: int = 16,
     seed: int = 0,
     eval_rows: Iterable[dict] | None = None,
-    **options,
+    **options: Any,
 ) -> Run:
     """Train what requires grad of `model`, the student, on `ftlib.distillation_loss` towards
     `teacher`, another model over the same token ids, which is left as it is; returns a `Run`.

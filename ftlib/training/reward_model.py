@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ def train_reward_model(
     batch_size: int = 16,
     seed: int = 0,
     eval_rows: Iterable[dict] | None = None,
-    **options,
+    **options: Any,
 ) -> tuple[nn.Linear, Run]:
     """Train what requires grad, and a new head, to score the chosen answer above the rejected one:
     `ftlib.reward_loss`, the mean over the pairs. Returns (head, run); the model and its adapter are

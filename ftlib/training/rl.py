@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -50,7 +50,7 @@ def reinforce(
     max_new_tokens: int = 40,
     watch: dict[str, Callable] | None = None,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> Run:
     """Train what requires grad so that its own answers get more `reward`, not far from where it
     started; returns a `Run`.
