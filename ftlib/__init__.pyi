@@ -102,6 +102,7 @@ from .export.parity import check_export as check_export
 from .export.run import export_run as export_run
 from .export.serving import chat as chat
 from .export.serving import serve as serve
+from .losses.distillation import distillation_loss as distillation_loss
 from .losses.ewc import EWC as EWC
 from .losses.ewc import ewc_penalty as ewc_penalty
 from .losses.ewc import fisher_diagonal as fisher_diagonal
@@ -112,14 +113,27 @@ from .losses.preference import dpo_loss as dpo_loss
 from .losses.preference import kto_loss as kto_loss
 from .losses.preference import orpo_loss as orpo_loss
 from .losses.preference import simpo_loss as simpo_loss
+from .losses.rewards import generalized_advantages as generalized_advantages
+from .losses.rewards import group_advantages as group_advantages
+from .losses.rewards import kl_penalty as kl_penalty
+from .losses.rewards import kl_shaped_rewards as kl_shaped_rewards
+from .losses.rewards import leave_one_out_advantages as leave_one_out_advantages
+from .losses.rewards import ppo_policy_loss as ppo_policy_loss
+from .losses.rewards import ppo_value_loss as ppo_value_loss
+from .losses.rewards import reward_loss as reward_loss
 from .models.load import load_model as load_model
 from .models.nf4 import NF4_LEVELS as NF4_LEVELS
 from .models.nf4 import quantize_nf4 as quantize_nf4
+from .training.distil import distil as distil
 from .training.errors import RunError as RunError
 from .training.finetune import finetune as finetune
+from .training.measured import load_head as load_head
 from .training.memory_plan import MemoryPlan as MemoryPlan
 from .training.memory_plan import plan_memory as plan_memory
 from .training.neftune import neftune as neftune
 from .training.prefer import prefer as prefer
+from .training.reward_model import reward_scores as reward_scores
+from .training.reward_model import train_reward_model as train_reward_model
+from .training.rl import reinforce as reinforce
 
 __version__: str

@@ -29,7 +29,8 @@ MODULES = {
     "deploy": "export.run",
     "duplicates": "data.duplicates data.contamination",
     "evaluate": (
-        "evaluation.generate evaluation.metrics evaluation.preference evaluation.judges core.stats"
+        "evaluation.generate evaluation.metrics evaluation.preference evaluation.judges core.stats "
+        "training.sampling"
     ),
     "export.tensors": "export.source export.errors",
     "export.vocab": "export.vocabulary",

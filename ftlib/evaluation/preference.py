@@ -14,9 +14,9 @@ from ftlib.batches.collate import SFTCollator, sequence
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, interval_of, share_interval
-from ftlib.evaluation.generate import answer_texts, generate_ids
 from ftlib.evaluation.judges import JudgeError
 from ftlib.losses.logps import sequence_logps
+from ftlib.training.sampling import answer_texts, generate_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,10 +18,10 @@ from gguf import LlamaFileType
 from torch import nn
 
 from ftlib.batches.stops import model_stops
-from ftlib.evaluation.generate import own_distribution
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llamacpp import open_llama
+from ftlib.training.sampling import own_distribution
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,6 +4,8 @@ was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -59,3 +61,30 @@ class BlockSampler(Sampler):
         blocks = torch.randperm(self.count // self.size, generator=generator)
         for block in blocks.tolist():
             yield from range(block * self.size, (block + 1) * self.size)
+
+
+class RolloutSampler(Sampler):
+    """Each prompt `group_size` times in a row, and each batch of them `epochs` times: the steps
+    that learn from one rollout are shown the same prompts. The order depends on seed and epoch.
+    """
+
+    def __init__(self, count: int, batch_size: int, group_size: int, epochs: int, seed: int):
+        self.count = count
+        self.prompts = batch_size // group_size
+        self.group_size = group_size
+        self.epochs = epochs
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.prompts * self.prompts * self.group_size * self.epochs
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(self.count, generator=generator_of(self.seed, self.epoch)).tolist()
+        for start in range(0, self.count - self.prompts + 1, self.prompts):
+            for _ in range(self.epochs):
+                for index in order[start : start + self.prompts]:
+                    yield from [index] * self.group_size

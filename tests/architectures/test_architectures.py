@@ -18,12 +18,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import ftlib as ft
 from ftlib.batches.collate import PackedCollator, PairCollator, SFTCollator
 from ftlib.batches.packing import pack
-from ftlib.evaluation.generate import left_padding_shift
 from ftlib.losses.isolation import later_shift, packing_shift
 from ftlib.losses.logps import LogpError, completion_logps
 from ftlib.training.memory_plan import PlanError, plan_memory
 from ftlib.training.preference_trainer import pair_logps, why_unshared
 from ftlib.training.row_checks import why_inexact
+from ftlib.training.sampling import left_padding_shift
 
 # fmt: off
 USUAL = [

@@ -13,7 +13,7 @@ from ftlib.batches.stops import learnt_stops, model_stops, name_turn_end, stop_i
 from ftlib.batches.template import IGNORE, chat_template_of, encode, show_mask
 from ftlib.batches.training_template import training_template
 from ftlib.core.errors import DataError, LoadError
-from ftlib.evaluation import generate
+from ftlib.training import sampling
 
 TALK = [*chat("a", "b")["messages"], *chat("c", "d")["messages"]]
 # Phi's: eos once more at the end of the whole conversation, with and without a newline before it.
@@ -69,7 +69,7 @@ def test_a_marker_that_is_no_special_token_ends_a_turn_and_is_cut_off_an_answer(
     end = turn_end(tokenizer)
     assert tokenizer.convert_ids_to_tokens(end) == "<END>"
     yes = tokenizer("yes", add_special_tokens=False)["input_ids"]
-    assert generate.answer_texts(llama(), tokenizer, [[*yes, end]]) == ["yes"]
+    assert sampling.answer_texts(llama(), tokenizer, [[*yes, end]]) == ["yes"]
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_an_answer_ends_where_the_template_ends_it_whatever_generation_config_na
     for end in (tokenizer.eos_token_id, other):
         model = llama(eos_token_id=other, pad_token_id=other)
         said = says(model, [*ids, end, *ids])
-        _, [answer] = generate.generate_ids(said, tokenizer, [TALK[:1]], 7, 1, 0.0, 0)
+        _, [answer] = sampling.generate_ids(said, tokenizer, [TALK[:1]], 7, 1, 0.0, 0)
         assert answer == [*ids, end]
     says.step = 0
     example = chat("a", "yes")

@@ -13,6 +13,7 @@ from ftlib.batches.encode import encode_rows
 from ftlib.core.errors import DataError
 from ftlib.evaluation import generate, judges, metrics, preference
 from ftlib.evaluation.judges import JudgeError
+from ftlib.training import sampling
 
 TEXTS = ["abc", "a longer text, with more in it", "x", "Käse \n\n 7", "mmmmmmmmmmmmmm"]
 
@@ -427,7 +428,7 @@ def test_sampling_draws_from_the_whole_distribution(tok):
     model = llama()
     for p in model.parameters():
         torch.nn.init.zeros_(p)
-    _, answers = generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
+    _, answers = sampling.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
     assert 180 < len({a[0] for a in answers}) < 245
 
 
@@ -479,7 +480,7 @@ def test_samples_are_the_models_own_whatever_its_generation_config(tok):
     model = llama()
     for p in model.parameters():
         torch.nn.init.zeros_(p)
-    want = generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
+    want = sampling.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0)
     for options in (
         {"top_k": 4},
         {"top_p": 0.1},
@@ -493,7 +494,7 @@ def test_samples_are_the_models_own_whatever_its_generation_config(tok):
         {"num_beams": 3},
     ):
         model.generation_config = GenerationConfig(do_sample=True, eos_token_id=6, **options)
-        assert generate.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0) == want
+        assert sampling.generate_ids(model, tok, PROMPTS[:1] * 400, 1, 400, 1.0, 0) == want
 
 
 def rwkv():
@@ -548,7 +549,7 @@ def test_answers_do_not_depend_on_the_batch_whatever_the_model_makes_of_it(
 def test_batches_of_one_length_by_hand():
     """Lengths 2 2 2 3 in batches of two: two of the first, one, and the longer one alone."""
     order = [0, 2, 3, 1]
-    assert generate._of_one_length(order, [2, 3, 2, 2], 2) == [[0, 2], [3], [1]]
+    assert sampling._of_one_length(order, [2, 3, 2, 2], 2) == [[0, 2], [3], [1]]
 
 
 def test_the_answer_that_an_exported_file_is_held_against_is_greedy_too(sharp, monkeypatch):
@@ -567,20 +568,20 @@ def test_the_answer_that_an_exported_file_is_held_against_is_greedy_too(sharp, m
 def test_an_ordinary_model_answers_prompts_of_any_lengths_together(dtype):
     prompts = [list(range(9, 30)), list(range(40, 45))]
     model = llama(dtype=dtype, initializer_range=0.3)
-    assert generate.prompts_together(model, prompts, 2) == generate.ANY_LENGTHS
-    assert not generate.beside_shift(model, prompts, 2).is_fault
+    assert sampling.prompts_together(model, prompts, 2) == sampling.ANY_LENGTHS
+    assert not sampling.beside_shift(model, prompts, 2).is_fault
 
 
 def test_padding_is_tried_once_for_a_model_and_again_when_its_form_changes(tok, monkeypatch):
     model = llama(layers=1)
     tried = []
-    check = generate.left_padding_shift
+    check = sampling.left_padding_shift
 
     def counted(*arguments):
         tried.append(1)
         return check(*arguments)
 
-    monkeypatch.setattr(generate, "left_padding_shift", counted)
+    monkeypatch.setattr(sampling, "left_padding_shift", counted)
     for _ in range(2):
         generate.generate_answers(model, tok, PROMPTS, max_new_tokens=1)
     assert len(tried) == 1
