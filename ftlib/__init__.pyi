@@ -63,6 +63,7 @@ from .data.stream import read_jsonl as read_jsonl
 from .data.stream import stream_rows as stream_rows
 from .data.write import write_rows as write_rows
 from .doctor import preflight as preflight
+from .evaluation.benchmarks import load_questions as load_questions
 from .evaluation.constraints import constraint_met as constraint_met
 from .evaluation.constraints import constraints_met as constraints_met
 from .evaluation.judges import api_judge as api_judge
@@ -71,6 +72,7 @@ from .evaluation.metrics import forgetting as forgetting
 from .evaluation.metrics import golden_accuracy as golden_accuracy
 from .evaluation.metrics import perplexity as perplexity
 from .evaluation.metrics import shots_by_family as shots_by_family
+from .evaluation.multiple_choice import score_choices as score_choices
 from .evaluation.preference import kl_to_reference as kl_to_reference
 from .evaluation.preference import win_rate as win_rate
 from .evaluation.sql import sql_match as sql_match
