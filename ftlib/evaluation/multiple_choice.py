@@ -111,8 +111,9 @@ def score_choices(
     the harness keeps one more of them.
 
     The log-probabilities come from `ftlib.sequence_logps`, so no full logits are held, and in
-    evaluation mode, without dropout. Batches hold texts of like length and change nothing. DataError
-    (a ValueError) names the question that is incomplete, or a choice that has no token of its own.
+    evaluation mode, without dropout. Batches hold texts of like length and change nothing.
+    DataError (a ValueError) names the question that is incomplete, or a choice that has no token of
+    its own.
     """
     questions = as_rows("questions", questions, DataError)
     batch_size = check_positive_integer("batch_size", batch_size)
@@ -154,7 +155,7 @@ def check_question(question, where: str) -> dict:
             raise DataError(f"{where}: the choice {choice!r} is no text: every choice needs one")
     answer = question.get("answer")
     is_integer = isinstance(answer, Integral) and not isinstance(answer, bool)
-    if not is_integer or not 0 <= answer < len(choices):
+    if not is_integer or answer not in range(len(choices)):
         raise DataError(
             f"{where}: answer is {answer!r}: the place of the right choice is needed, from 0 to "
             f"{len(choices) - 1}"

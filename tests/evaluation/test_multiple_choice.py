@@ -3,6 +3,7 @@ on the same questions.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,13 +281,16 @@ def embedded():
 def by_the_harness(embedded, folder, task: str, shots: int = 0):
     """Its samples of a task, in the order of the file, and what it says of all."""
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness (lm_eval) is not installed")
+    import lm_eval.tasks
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     model, tokenizer = embedded
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
-    manager = TaskManager(include_path=str(folder))
+    # Its own thousands of task files take half a minute to read: of them only what is overridden.
+    own = Path(lm_eval.tasks.__file__).parent
+    used = [str(own / name) for name in ("mmlu/default", "arc", "hellaswag")]
+    manager = lm_eval.tasks.TaskManager(include_path=[*used, str(folder)], include_defaults=False)
     found = simple_evaluate(
         harness, tasks=[task], num_fewshot=shots, task_manager=manager, bootstrap_iters=0
     )
