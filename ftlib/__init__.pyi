@@ -66,6 +66,9 @@ from .doctor import preflight as preflight
 from .evaluation.benchmarks import load_questions as load_questions
 from .evaluation.constraints import constraint_met as constraint_met
 from .evaluation.constraints import constraints_met as constraints_met
+from .evaluation.judge_checks import cohens_kappa as cohens_kappa
+from .evaluation.judge_checks import length_controlled_win_rate as length_controlled_win_rate
+from .evaluation.judge_checks import position_bias as position_bias
 from .evaluation.judges import api_judge as api_judge
 from .evaluation.knowledge import knowledge_hits as knowledge_hits
 from .evaluation.metrics import forgetting as forgetting
