@@ -108,5 +108,8 @@ from .training.memory_plan import MemoryPlan as MemoryPlan
 from .training.memory_plan import plan_memory as plan_memory
 from .training.neftune import neftune as neftune
 from .training.prefer import prefer as prefer
+from .training.shards import local_bytes as local_bytes
+from .training.shards import run_processes as run_processes
+from .training.shards import shard_model as shard_model
 
 __version__: str
