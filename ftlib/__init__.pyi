@@ -111,5 +111,6 @@ from .training.prefer import prefer as prefer
 from .training.shards import local_bytes as local_bytes
 from .training.shards import run_processes as run_processes
 from .training.shards import shard_model as shard_model
+from .training.shards import store_packed_as as store_packed_as
 
 __version__: str

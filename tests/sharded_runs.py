@@ -7,14 +7,14 @@ from conftest import EMBEDDED
 from torch.nn.parallel import DistributedDataParallel
 
 import ftlib as ft
-from ftlib.training.shards import local_bytes, shard_model
+from ftlib.training.shards import local_bytes, shard_model, store_packed_as
 
 STEPS = 3
 IDS = torch.randint(20, 900, (4, 24), generator=torch.Generator().manual_seed(0))
 
 
-def whole_model(method: str, r: int = 4):
-    """The embedded model, its adapter the same in each process."""
+def whole_model(method: str, r: int = 4, storage: torch.dtype | None = None):
+    """The embedded model, its adapter the same in each process; `storage` of packed weights."""
     torch.set_num_threads(1)
     quantization = "nf4" if method == "qlora" else None
     model, _ = ft.load_model(EMBEDDED, quantization, "tiny", dtype=torch.float32)
@@ -23,6 +23,8 @@ def whole_model(method: str, r: int = 4):
         model.requires_grad_(True)
     else:
         ft.add_lora(model, r=r)
+    if storage is not None:
+        store_packed_as(model, storage)
     return model.train()
 
 
@@ -64,9 +66,9 @@ def one_process(method: str, r: int = 4):
     return losses, trained_weights(model), local_bytes(model, optimizer)
 
 
-def of_two(rank: int, method: str, shard: str, r: int = 4):
+def of_two(rank: int, method: str, shard: str, r: int, storage: torch.dtype | None = None):
     """Half of the rows, the model cut or whole."""
-    model = whole_model(method, r)
+    model = whole_model(method, r, storage)
     config = model.config
     if shard == "ddp":
         model = DistributedDataParallel(model)

@@ -100,9 +100,8 @@ def shard_model(
     together for its forward pass, and again for its backward pass. reshard_after_forward=False
     keeps them together in between (ZeRO-2). Weights in NF4 are cut as they are, packed: a frozen
     parameter of bytes among trained ones of fp32. FSDP1 could not do that, since it glued all
-    parameters of a group into one tensor of one dtype; Answer.AI's FSDP+QLoRA
-    (answer.ai/posts/2024-03-14-fsdp-qlora-deep-dive.html) therefore had bitsandbytes call the same
-    bytes bf16 (`bnb_4bit_quant_storage`). Their constants are no parameters, and whole everywhere.
+    parameters of a group into one tensor of one dtype: see `store_packed_as`. Their constants are
+    no parameters, and whole everywhere.
     """
     from torch.distributed.fsdp import fully_shard
 
@@ -113,6 +112,26 @@ def shard_model(
     for block in decoder_blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward)
     fully_shard(model, mesh=mesh, reshard_after_forward=reshard_after_forward)
+    return model
+
+
+def store_packed_as(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Call the bytes of packed 4-bit weights another dtype, in place; returns the model.
+
+    Answer.AI's trick for FSDP with QLoRA (answer.ai/posts/2024-03-14-fsdp-qlora-deep-dive.html), in
+    transformers `bnb_4bit_quant_storage`: FSDP1 flattens a block into one tensor of one dtype, so
+    the packed uint8 (n/2, 1) is viewed as bf16 (n/4, 1), or fp32 (n/8, 1), which nobody computes
+    with: bitsandbytes views it as bytes again. FSDP2 does without. ValueError for a weight whose
+    bytes do not fill the dtype.
+    """
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if getattr(weight, "quant_state", None) is None or not hasattr(module, "compute_dtype"):
+            continue
+        if weight.nbytes % dtype.itemsize:
+            raise ValueError(f"dtype={dtype}: the {weight.nbytes} bytes of {name} do not fill it")
+        weight.data = weight.data.view(-1).view(dtype).view(-1, 1)
+        module.quant_storage = dtype
     return model
 
 

@@ -1,12 +1,13 @@
 """Two processes train as one does, the model whole or cut, and each holds what the planner says."""
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from sharded_runs import all_of_two, one_fails, one_process, ranks
 from transformers import LlamaConfig
 
 import ftlib as ft
-from ftlib.training.shards import decoder_blocks, run_processes
+from ftlib.training.shards import decoder_blocks, run_processes, store_packed_as
 
 CASES = (
     ("lora", "ddp", 4),
@@ -15,6 +16,7 @@ CASES = (
     ("lora", "full", 3),  # an A of three rows: two here, one and a row of padding there
     ("full", "full", 4),
     ("qlora", "full", 4),
+    ("qlora", "full", 4, torch.bfloat16),  # the packed bytes called bf16
 )
 
 
@@ -26,7 +28,7 @@ def both():
 
 @pytest.fixture(scope="module")
 def alone():
-    runs = {(method, r): one_process(method, r) for method, _, r in CASES}
+    runs = {(method, r): one_process(method, r) for method, _, r, *_ in CASES}
     return runs
 
 
@@ -35,7 +37,7 @@ def test_two_processes_train_as_one(case, both, alone):
     """Losses are the means of both halves, whose rows are of one length; weights are put together
     again. DDP's processes hold them whole.
     """
-    method, _, r = case
+    method, _, r, *_ = case
     losses, weights, _ = alone[method, r]
     for rank in (0, 1):
         found_losses, found_weights, *_ = both[rank][case]
@@ -49,7 +51,7 @@ def test_two_processes_train_as_one(case, both, alone):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_each_process_holds_what_the_plan_says(case, both):
     """To the byte: rank 0 has no less than the other, and the plan is rank 0's."""
-    method, shard, r = case
+    method, shard, r, *_ = case
     _, _, found, config = both[0][case]
     plan = ft.plan_memory(
         config, method, r=r, dtype="float32", device="cpu", gpus=2, shard=shard
@@ -69,6 +71,21 @@ def test_constants_of_4_bit_weights_are_whole_everywhere(both, alone):
         assert both[rank][case][2][part] == whole[part] > 0
     plan = ft.plan_memory(both[0][case][3], "qlora", gpus=2, shard="full").parts
     assert whole[part] == pytest.approx(plan[part], rel=0.01)
+
+
+def test_bytes_that_do_not_fill_the_dtype():
+    """Of 160 weights 80 bytes, ten numbers of 8; of 6 weights 3 bytes, which no bf16 fill."""
+    layer = bnb.nn.Linear4bit(10, 16, bias=False, quant_type="nf4")
+    layer.weight = bnb.nn.Params4bit(torch.randn(16, 10), requires_grad=False, quant_type="nf4")
+    model = torch.nn.Sequential(layer.to("cpu"))
+    before = layer.weight.data.clone()
+    store_packed_as(model, torch.float64)
+    assert layer.weight.shape == (10, 1)
+    assert torch.equal(layer.weight.data.view(torch.uint8).view(-1, 1), before)
+    odd = bnb.nn.Linear4bit(3, 2, bias=False, quant_type="nf4")
+    odd.weight = bnb.nn.Params4bit(torch.randn(2, 3), requires_grad=False, quant_type="nf4")
+    with pytest.raises(ValueError, match="the 3 bytes of 0 do not fill it"):
+        store_packed_as(torch.nn.Sequential(odd.to("cpu")), torch.bfloat16)
 
 
 def test_results_come_by_rank():
