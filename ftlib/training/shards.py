@@ -125,7 +125,7 @@ def store_packed_as(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     bytes do not fill the dtype.
     """
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
+        weight: Any = getattr(module, "weight", None)
         if getattr(weight, "quant_state", None) is None or not hasattr(module, "compute_dtype"):
             continue
         if weight.nbytes % dtype.itemsize:
