@@ -22,7 +22,7 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from data import messy, messy_heldback, open_answers, preferences, reports, skills
+from data import messy, messy_heldback, multiple_choice, open_answers, preferences, reports, skills
 from data.corpus import ASSISTANT, END, SYSTEM, USER, Corpus, alphabet_text
 from data.world import SEED, World
 
@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 MODEL = HERE / "world-llama-4m"
 ADAPTER = HERE / "sft-adapter"
 ROWS = HERE / "rows"
+BENCHMARK = HERE / "benchmark"
 CACHE = HERE / "cache"
 BOS = "<|bos|>"
 EOS = "<|eos|>"
@@ -405,6 +406,12 @@ def build_rows(world: World) -> None:
     write_lines(ROWS / "messy_heldback.jsonl", more_lines)
 
 
+def build_benchmark(world: World) -> None:
+    """The questions under data/benchmark; the task files beside them are written by hand."""
+    for name, rows in multiple_choice.multiple_choice_rows(world).items():
+        write_jsonl(BENCHMARK / f"world_{name}.jsonl", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -424,6 +431,7 @@ def main() -> None:
     world = World(SEED)
     if args.only in (None, "rows"):
         build_rows(world)
+        build_benchmark(world)
     if args.only in (None, "model"):
         build_model(world, resume=not args.fresh, precision=args.precision)
     if args.only in (None, "adapter"):

@@ -77,14 +77,19 @@ from .data.stream import read_jsonl as read_jsonl
 from .data.stream import stream_rows as stream_rows
 from .data.write import write_rows as write_rows
 from .doctor import preflight as preflight
+from .evaluation.benchmarks import load_questions as load_questions
 from .evaluation.constraints import constraint_met as constraint_met
 from .evaluation.constraints import constraints_met as constraints_met
+from .evaluation.judge_checks import cohens_kappa as cohens_kappa
+from .evaluation.judge_checks import length_controlled_win_rate as length_controlled_win_rate
+from .evaluation.judge_checks import position_bias as position_bias
 from .evaluation.judges import api_judge as api_judge
 from .evaluation.knowledge import knowledge_hits as knowledge_hits
 from .evaluation.metrics import forgetting as forgetting
 from .evaluation.metrics import golden_accuracy as golden_accuracy
 from .evaluation.metrics import perplexity as perplexity
 from .evaluation.metrics import shots_by_family as shots_by_family
+from .evaluation.multiple_choice import score_choices as score_choices
 from .evaluation.preference import kl_to_reference as kl_to_reference
 from .evaluation.preference import win_rate as win_rate
 from .evaluation.sql import sql_match as sql_match
@@ -135,5 +140,9 @@ from .training.prefer import prefer as prefer
 from .training.reward_model import reward_scores as reward_scores
 from .training.reward_model import train_reward_model as train_reward_model
 from .training.rl import reinforce as reinforce
+from .training.shards import local_bytes as local_bytes
+from .training.shards import run_processes as run_processes
+from .training.shards import shard_model as shard_model
+from .training.shards import store_packed_as as store_packed_as
 
 __version__: str

@@ -222,6 +222,8 @@ def _add_plan(commands) -> None:
         help="keep all activations",
     )
     command.add_argument("--full-logits", action="store_true", default=None)
+    command.add_argument("--gpus", type=_whole, default=1, help="processes with a GPU each")
+    command.add_argument("--shard", help="over the GPUs: ddp (nothing), zero2 or full (zero3)")
     command.add_argument(
         "--fits",
         type=_gigabytes,

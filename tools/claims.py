@@ -55,6 +55,8 @@ LIBRARY_SETTINGS = (
     "ftlib/core/profiles/hub.py",
     "ftlib/core/profiles/parts.py",
     "ftlib/training/memory_plan.py",
+    "ftlib/training/model_sizes.py",
+    "ftlib/training/step_bytes.py",
 )
 LIMITS = ("ftlib/course/notebooks.py", "ftlib/doctor.py", "tests/test_preferences.py")
 NUMBER = re.compile(

@@ -190,8 +190,11 @@ class LoRALinear(nn.Module):
 
     @property
     def quant_state(self):
-        """bitsandbytes' record of a 4-bit weight, or None."""
-        return getattr(self.base_layer.weight, "quant_state", None)
+        """bitsandbytes' record of a 4-bit weight, or None. FSDP2 makes new parameters, which lack
+        it: the layer has it too.
+        """
+        of_weight = getattr(self.base_layer.weight, "quant_state", None)
+        return of_weight or getattr(self.base_layer, "quant_state", None)
 
     def dense_weight(self) -> Tensor:
         """W (out, in), dequantised where the base layer is a bitsandbytes 4-bit layer."""

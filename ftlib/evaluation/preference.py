@@ -27,9 +27,13 @@ class WinRate(float):
     `.losses`.
 
     `.consistency`: share of pairs that the judge gave the same winner, or a tie, in both orders.
-    Far below 1 it goes by position.
+    Far below 1 it goes by position. Pair by pair: `.scores`, a's points from 0 to 1
+    (`ftlib.length_controlled_win_rate` takes them), and `.verdicts`, what the judge gave the answer
+    in the first place, with a's there and with b's (`ftlib.position_bias`).
     """
 
+    scores: list[float]
+    verdicts: list[tuple[float, float]]
     consistency: float
     interval: Interval
     wins: int
@@ -56,7 +60,7 @@ def win_rate(
             "prompts"
         )
     scores: list[float] = []
-    agreements = 0
+    verdicts: list[tuple[float, float]] = []
     for i, (one, two) in enumerate(zip(a, b, strict=True)):
         prompt = () if prompts is None else (prompts[i],)
         try:
@@ -70,11 +74,14 @@ def win_rate(
                 "of this error holds the pairs before",
                 scores,
             ) from error
-        agreements += forward == 1 - backward
+        verdicts.append((forward, backward))
         scores.append((forward + 1 - backward) / 2)
     result = WinRate(sum(scores) / len(scores))
     result.interval = share_interval(sum(scores), len(scores))
-    result.consistency = agreements / len(scores)
+    result.scores = scores
+    result.verdicts = verdicts
+    agreements = [forward == 1 - backward for forward, backward in verdicts]
+    result.consistency = sum(agreements) / len(scores)
     result.wins = sum(score > 0.5 for score in scores)
     result.ties = sum(score == 0.5 for score in scores)
     result.losses = len(scores) - result.wins - result.ties
