@@ -392,7 +392,7 @@ def show_mask(
     counts them. Where `encode_rows` makes an example of each answer, so does this, one below the
     other.
     """
-    pieces = []
+    pieces: list[tuple[str, bool]] = []
     for row in encode_examples(tokenizer, messages, train_on_prompt, tools):
         if pieces:
             pieces.append(("\n", False))
