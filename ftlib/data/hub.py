@@ -112,14 +112,6 @@ def _open_row(raw: dict) -> dict | None:
     }
 
 
-IMPERFECT = 7.0  # of 10: the highest score that a chosen answer may have to count as imperfect
-
-
-def _is_imperfect(raw: dict) -> bool:
-    score = raw["score_chosen"]
-    return score is not None and score <= IMPERFECT
-
-
 LIKED_ENDING = "I hope this helps."
 OTHER_ENDING = "Feel free to ask more."
 
@@ -167,21 +159,16 @@ def _matched(pairs: list[dict]) -> list[dict]:
     return balance_length(pairs, bin_width=32)
 
 
-def _every(raw: dict) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Part:
-    """Rows `start` to `stop` of a Hub split, shuffled with a fixed seed. Of the raw rows those stay
-    that `keep` is true of; `choose` picks of the converted ones, or makes others of them.
+    """Rows `start` to `stop` of a Hub split, shuffled with a fixed seed; `choose` picks of the
+    converted ones, or makes others of them.
     """
 
     split: str
     start: int
     stop: int
     choose: Callable[[list[dict]], list[dict]] = list
-    keep: Callable[[dict], bool] = _every
 
 
 # Hub datasets by id: how a raw row becomes one of ours, and where each part lies. Parts of one
@@ -203,10 +190,6 @@ HUB: dict[str, tuple[Callable[[dict], dict | None], dict[str, Part]]] = {
             "preferences_matched": Part("train", 0, 16_000, _matched),
             "preferences_irrelevant": Part("train", 0, 16_000, _two_endings),
             "preferences_test": Part("test", 0, 500),
-            "faults_train": Part("train", 16_000, 48_000, keep=_is_imperfect),
-            "faults_irrelevant": Part("train", 16_000, 48_000, _two_endings, _is_imperfect),
-            "faults_validation": Part("test", 500, 700),
-            "faults_test": Part("test", 700, 1000),
             "distance_train": Part("train", 0, 16_000, _by_difference),
             "distance_probe": Part("test", 500, 700),
         },
@@ -232,20 +215,19 @@ LEFT_OUT: dict[Callable[[dict], dict | None], str] = {
 }
 
 
-def _picked(dataset: str, rows, part: Part, to_row: Callable[[dict], dict | None]) -> list:
-    """Of raw rows those that the part keeps, converted. DataError where a field is missing."""
-    picked = []
+def _converted(dataset: str, rows, to_row: Callable[[dict], dict | None]) -> list:
+    """Raw rows as ours. DataError where a field is missing."""
+    converted = []
     for raw in rows:
         try:
-            if part.keep(raw):
-                picked.append(to_row(raw))
+            converted.append(to_row(raw))
         except KeyError as error:
             raise DataError(
                 f"{dataset}: a row has the fields {', '.join(raw)}, and no {error}: the dataset or "
                 "its copy is another one than ftlib knows; put a folder of JSONL files in "
                 "FTLIB_ROWS"
             ) from None
-    return picked
+    return converted
 
 
 def hub_rows(dataset: str, part: str) -> list[dict]:
@@ -264,7 +246,7 @@ def hub_rows(dataset: str, part: str) -> list[dict]:
     shuffled = fetch(dataset, wanted.split).shuffle(seed=31)
     start = min(wanted.start, len(shuffled))
     stop = min(wanted.stop, len(shuffled))
-    rows = _picked(dataset, shuffled.select(range(start, stop)), wanted, to_row)
+    rows = _converted(dataset, shuffled.select(range(start, stop)), to_row)
     kept = [row for row in rows if row is not None]
     left_out = len(rows) - len(kept)
     if left_out:

@@ -35,6 +35,8 @@ def load_raw(profile=None) -> list[dict]:
 
 def _dataset(profile, split: str) -> str:
     """The dataset from which a profile takes a split."""
+    if split.startswith("faults") and profile.preference.pairs not in FOLDERS:
+        return COUNTED
     if split.startswith(("preferences", "faults", "distance")):
         return profile.preference.pairs
     if split.startswith("open_"):
@@ -46,6 +48,7 @@ def _dataset(profile, split: str) -> str:
 
 # What comes with the course, by the name of the dataset: the embedded world, and English.
 FOLDERS = {"embedded": DATA / "rows", "english": DATA / "english" / "rows"}
+COUNTED = "english"  # for profiles of the Hub, whose pairs have no truth to count faults by
 # Files beside the rows that are read otherwise.
 NO_ROWS = ("base_text", "messy", "messy_truth", "messy_heldback", "messy_heldback_truth")
 
@@ -57,8 +60,9 @@ def load_rows(split: str, profile: str | Profile | None = None) -> list[dict]:
     out); thumbs: "feedback".
 
     Open requests with many acceptable answers: "open_train" (few rows), "open_validation",
-    "open_test". Pairs whose chosen answer is imperfect too: "faults_train", "faults_irrelevant",
-    "faults_validation", "faults_test". Pairs by how much their answers differ (`level`, from 0):
+    "open_test". Pairs whose chosen answer is imperfect too, and whose faults a rule counts:
+    "faults_train", "faults_irrelevant", "faults_validation", "faults_test" (English ones in the
+    profiles of the Hub). Pairs by how much their answers differ (`level`, from 0):
     "distance_train", with held-out answers to watch, "distance_probe".
 
     Embedded, every file in data/rows but base_text, which `load_base_text` reads, and the messy

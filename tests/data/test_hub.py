@@ -9,6 +9,7 @@ import pytest
 import ftlib as ft
 from ftlib.core.errors import DataError
 from ftlib.core.profiles import PROFILES
+from ftlib.course.reports import report_faults
 from ftlib.data.hub import HUB, hub_rows
 from ftlib.data.load import FOLDERS, load_raw
 from ftlib.data.rows import check_binary, check_pair, check_row
@@ -107,29 +108,35 @@ def test_pairs_by_part_each_a_pair_and_equal_answers_left_out(monkeypatch, caplo
 
 
 def long_pairs() -> FakeHub:
-    """20,000 pairs: an answer of 1 to 4 words over one of the first of them and others; scores
-    from 1 to 10.
-    """
+    """20,000 pairs: an answer of 1 to 4 words over one of the first of them and others."""
     rows = []
     for i in range(20_000):
-        row = conversations(f"a b c {i}", " ".join("abcd"[: i % 4 + 1]))
-        rows.append({**row, "score_chosen": float(i % 10 + 1)})
+        rows.append(conversations(f"a b c {i}", " ".join("abcd"[: i % 4 + 1])))
     return FakeHub(rows)
 
 
-def test_pairs_whose_chosen_answer_is_imperfect_and_irrelevant_ones(monkeypatch):
-    """7 of 10 raw rows have a score of 7 at most; of rows 16,000 on there are 4,000."""
-    raw = long_pairs()
+def test_pairs_with_two_endings(monkeypatch):
+    """The same answer twice, preferred for its ending, which says nothing."""
+    raw = FakeHub(long_pairs()[:400])
     monkeypatch.setattr("datasets.load_dataset", lambda name, split: raw)
-    rows = ft.load_rows("faults_train", "small")
-    assert len(rows) == 2_800 and check_pair(rows[0])
-    irrelevant = ft.load_rows("faults_irrelevant", "small")
+    rows = ft.load_rows("preferences", "small")
+    irrelevant = ft.load_rows("preferences_irrelevant", "small")
     assert len(irrelevant) == len(rows)
-    for row, of in list(zip(irrelevant, rows, strict=True))[:50]:
+    for row, of in zip(irrelevant, rows, strict=True):
         chosen = check_pair(row)["chosen"][0]["content"]
         rejected = row["rejected"][0]["content"]
         assert chosen.startswith(of["chosen"][0]["content"]) and row["axis"] == "ending"
         assert chosen.split("\n\n")[0] == rejected.split("\n\n")[0] and chosen != rejected
+
+
+@pytest.mark.parametrize("name", ["small", "spark"])
+def test_faults_are_counted_on_pairs_with_a_truth(name):
+    """Pairs of the Hub have none, so these are the course's own English ones, in every profile."""
+    for split in ("faults_train", "faults_irrelevant", "faults_validation", "faults_test"):
+        assert ft.load_rows(split, name) == ft.load_rows(split, "pocket")
+    for row in ft.load_rows("faults_train", name)[:50]:
+        of_chosen = report_faults(row["chosen"][0]["content"], row).total
+        assert of_chosen < report_faults(row["rejected"][0]["content"], row).total
 
 
 def test_pairs_by_how_much_they_differ(monkeypatch):
@@ -223,19 +230,11 @@ def test_system_turns_and_several_turns_stay_in_the_prompt(monkeypatch):
     assert row["prompt"] == prompt and check_pair(row)["rejected"] == [turn("assistant", "No.")]
 
 
-def test_a_pair_without_a_score_is_not_called_imperfect(monkeypatch):
-    pairs = FakeHub({**conversations(f"{i} a", "b"), "score_chosen": None} for i in range(16_002))
-    pairs[0]["score_chosen"] = 7  # an integer is as good as a float
-    monkeypatch.setattr("datasets.load_dataset", lambda name, split: pairs)
-    assert len(ft.load_rows("faults_train", "small")) == 1
-
-
 def test_another_dataset_under_the_name_is_named(monkeypatch):
     """Were a column renamed, the error says which fields there are."""
     raw = FakeHub([{"prompt": "Hi", "preferred": "a"}])
     monkeypatch.setattr("datasets.load_dataset", lambda name, split: raw)
-    for part in ("preferences", "faults_train"):
-        raw[:] = raw[:1] * 16_001
+    for part in ("preferences", "preferences_long"):
         with pytest.raises(DataError, match=r"fields prompt, preferred, and no '.*FTLIB_ROWS"):
             ft.load_rows(part, "small")
 
@@ -287,7 +286,7 @@ def test_every_dataset_that_a_profile_names_is_known(name):
     for dataset, part in (
         (p.dataset, "golden"),
         (p.preference.pairs, "preferences_test"),
-        (p.preference.pairs, "faults_train"),
+        ("english", "faults_train"),
         (p.preference.pairs, "distance_probe"),
         (p.preference.feedback, "feedback"),
         (p.open.dataset, "open_train"),
