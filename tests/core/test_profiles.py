@@ -65,8 +65,8 @@ def test_a_rehearsal_has_few_steps_and_everything_else(monkeypatch):
     monkeypatch.setenv("FTLIB_REHEARSE", "1")
     short = ft.get_profile("small")
     assert short.name == "small" and short.model == whole.model and len(short.seeds) == 2
-    assert short.steps == 8 and short.study.steps == 8 and short.preference.orpo_steps == 8
+    assert short.steps == 10 and short.study.steps == 10 and short.preference.orpo_steps == 8
     assert short.study.ranks == whole.study.ranks and short.lr_lora == whole.lr_lora
-    assert ft.get_profile("tiny").preparation.rows == 200  # of 400
+    assert ft.get_profile("tiny") == PROFILES["tiny"]  # its records are shown beside
     pocket = ft.get_profile("pocket")
     assert pocket.open.rows == PROFILES["pocket"].open.rows  # few already

@@ -101,6 +101,18 @@ def test_a_factor_is_a_geometric_mean():
     assert "LoRA forgets 2 [2, 2] times as much as full fine-tuning" in line
 
 
+def test_there_is_no_factor_of_what_forgets_nothing():
+    """The base's text can come out a little better after training: then the difference is told."""
+
+    def metrics(arm, seed):
+        rise = 0.02 if arm == "LoRA" else -0.01
+        return {"loss": 0.1 * (seed + 1), "forgotten": rise, "right": [1.0]}
+
+    line = lines.half_rate_line(result_of("methods", metrics))
+    assert "nan" not in line
+    assert "LoRA forgets 0.03 [0.03, 0.03] nats a token more than full fine-tuning" in line
+
+
 def test_methods_are_listed_by_their_memory():
     def metrics(arm, seed):
         size = 1.0 if arm == "QLoRA" else 2.0

@@ -31,11 +31,19 @@ def _gap(result: Result, metric: str, arm: str, other: str) -> Interval:
     return mean_interval(result.means(arm, metric) - result.means(other, metric))
 
 
-def _factor(result: Result, metric: str, arm: str, other: str) -> str:
-    """One arm's metric over another's: the geometric mean over seeds, with its interval."""
-    logs = np.log(result.means(arm, metric) / result.means(other, metric))
-    whole = mean_interval(logs)
-    return f"{np.exp(whole.mean):.2g} [{np.exp(whole.low):.2g}, {np.exp(whole.high):.2g}]"
+def _forgets(result: Result, arm: str, other: str, than: str = "") -> str:
+    """How many times as much one arm forgets as the other, the geometric mean over seeds with its
+    interval; the difference, where a run of either forgets nothing and no factor exists.
+    """
+    mine = result.means(arm, "forgotten")
+    others = result.means(other, "forgotten")
+    if min(mine.min(), others.min()) <= 0:
+        more = f"forgets {_gap(result, 'forgotten', arm, other)} nats a token more"
+        return f"{more} than {than}" if than else more
+    whole = mean_interval(np.log(mine / others))
+    factor = f"{np.exp(whole.mean):.2g} [{np.exp(whole.low):.2g}, {np.exp(whole.high):.2g}]"
+    times = f"forgets {factor} times as much"
+    return f"{times} as {than}" if than else times
 
 
 def _has(result: Result, arms: Sequence[str]) -> bool:
@@ -221,10 +229,10 @@ def half_rate_line(result: Result) -> str:
     return (
         f"{whose(result)}{UNTESTED}. "
         f"LoRA at half of its best rate − at its best: golden loss {loss}{told}; it "
-        f"forgets {_factor(result, 'forgotten', half, lora)} times as much. LoRA at half of its "
-        f"best rate − full fine-tuning at its best: golden loss {_gap(result, 'loss', half, full)},"
-        f" forgotten {_gap(result, 'forgotten', half, full)}. Each at its best rate, LoRA forgets "
-        f"{_factor(result, 'forgotten', lora, full)} times as much as full fine-tuning."
+        f"{_forgets(result, half, lora)}. LoRA at half of its best rate − full fine-tuning at "
+        f"its best: golden loss {_gap(result, 'loss', half, full)}, forgotten "
+        f"{_gap(result, 'forgotten', half, full)}. Each at its best rate, LoRA "
+        f"{_forgets(result, lora, full, 'full fine-tuning')}."
     )
 
 
@@ -235,7 +243,7 @@ def beside_loss_line(result: Result, method: str) -> str:
     return (
         f"{whose(result)}{UNTESTED}. "
         f"{method} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
-        f"questions; it forgets {_factor(result, 'forgotten', method, 'LoRA')} times as much."
+        f"questions; it {_forgets(result, method, 'LoRA')}."
     )
 
 
