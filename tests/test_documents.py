@@ -130,6 +130,13 @@ def test_every_command_runs_or_says_what_it_needs(name, line):
         assert done.returncode == 0 and done.stdout, done.stderr
 
 
+def test_the_table_of_scales_is_of_todays_records():
+    from tools import scales
+
+    text = scales.FILE.read_text(encoding="utf-8")
+    assert scales.with_table(text) == text, "run `make scales`"
+
+
 @pytest.mark.labs
 def test_the_instructors_commands_in_their_order(tmp_path, monkeypatch, capsys):
     """Release the labs, let a student hand one back unsolved, grade: her row is there with 0

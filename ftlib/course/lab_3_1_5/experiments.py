@@ -151,6 +151,7 @@ EXPERIMENTS = (
         metrics=(LOSS, ERROR, TRAINING),
         inputs=_inputs,
         claims=readings.BASES,
+        scale_claims=readings.BETWEEN_SCALES,
         live=(readings.base_arm("NF4", "middle"),),
         profiles=RECORDED,
         seeds_in={"pocket": 5},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ftlib.course.lab_3_1_5.bases import NF4_16, NF4_SHUFFLED, SHUFFLED, WHOLE
-from ftlib.course.records.experiment import Claim, Contrast
+from ftlib.course.records.experiment import Claim, Contrast, difference
 
 NATS = "nats per answer token"
 PLACES = ("lower", "middle", "higher")  # of the rates at which all bases are compared
@@ -231,5 +231,38 @@ BASES = (
             "blind, and nothing that it says of NF4 counts."
         ),
         unit=NATS,
+    ),
+)
+
+
+# --- between scales -------------------------------------------------------------------------------
+def _at_one_rate(name: str, kind: str, expected: str, above: str, none: str) -> Claim:
+    """A kind of base against 16 bits at the middle rate, which every profile records."""
+    return Claim(
+        name=name,
+        text=f"test loss, {kind} − 16 bits, at the middle rate",
+        contrast=difference("loss", base_arm(kind, "middle"), base_arm(WHOLE, "middle")),
+        expected=expected,
+        above=above,
+        below="The rounded base ends ahead, which no derivation leads one to expect.",
+        none=none,
+        unit=NATS,
+    )
+
+
+BETWEEN_SCALES = (
+    _at_one_rate(
+        "qlora at one rate",
+        "NF4",
+        "none",
+        "An adapter over NF4 ends behind one over 16 bits.",
+        "An adapter over NF4 ends where one over 16 bits does, as far as these runs tell.",
+    ),
+    _at_one_rate(
+        "2 bits at one rate",
+        "2 bits",
+        "above",
+        "An adapter does not make good what two bits destroy.",
+        "Two bits cost nothing that these runs show: then the measure is blind.",
     ),
 )

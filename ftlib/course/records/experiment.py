@@ -153,7 +153,9 @@ class Experiment:
     folder or file} that the trial reads: an entry is stale when one changes. `live`: the arms that
     the notebook runs on one seed (None: all; empty: none). `profiles`: those whose record belongs
     to the course; `seeds_in`: {profile: number of seeds} where it is another than `seeds`.
-    `without`: the profiles whose data lack rows that it reads, such as wordings kept from training.
+    `scale_claims`: what is compared between scales alone, because one records fewer arms than the
+    lab's own claims need. `without`: the profiles whose data lack rows that it reads, such as
+    wordings kept from training.
     `prepare(profile)` makes once what trials share, such as an adapter that is trained where none
     lies, before they run side by side.
     """
@@ -169,6 +171,7 @@ class Experiment:
     live: tuple[str, ...] | None = None
     profiles: tuple[str, ...] = ("tiny",)
     seeds_in: Mapping[str, int] = field(default_factory=dict)
+    scale_claims: tuple[Claim, ...] = ()
     without: tuple[str, ...] = ()
     prepare: Callable[[Profile], object] | None = None
 

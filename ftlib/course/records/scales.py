@@ -5,11 +5,11 @@ tiny and pocket both have a complete record of, side by side.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ftlib.core.profiles import Profile, get_profile
 from ftlib.course.records.claims import Decision
-from ftlib.course.records.experiment import experiments_of
+from ftlib.course.records.experiment import Experiment, experiments_of
 from ftlib.course.records.live import open_experiments
 
 SMALL, LARGE = "tiny", "pocket"
@@ -60,22 +60,23 @@ def claims_at_both_scales(labs: list[str]) -> list[Pair]:
     pairs = []
     for lab in labs:
         for experiment in experiments_of(lab):
-            if LARGE not in experiment.profiles or not experiment.claims:
+            if LARGE not in experiment.profiles:
                 continue
-            here = _decisions(lab, experiment.name, small)
-            there = _decisions(lab, experiment.name, large)
+            here = _decisions(lab, experiment, small)
+            there = _decisions(lab, experiment, large)
             for name, decision in here.items():
                 if name in there and "open" not in (decision.outcome, there[name].outcome):
                     pairs.append(Pair(lab, decision, there[name]))
     return pairs
 
 
-def _decisions(lab: str, experiment: str, profile: Profile) -> dict[str, Decision]:
+def _decisions(lab: str, experiment: Experiment, profile: Profile) -> dict[str, Decision]:
     """What a profile's own complete record says; empty where it has none."""
-    result = open_experiments(lab, profile).show(experiment)
+    result = open_experiments(lab, profile).show(experiment.name)
     if not result.is_recorded or result.profile.name != profile.name:
         return {}
-    return result.decisions()
+    between = replace(result, experiment=replace(experiment, claims=experiment.scale_claims))
+    return {**result.decisions(), **between.decisions()}
 
 
 def scales_table(labs: list[str]) -> str:
