@@ -26,10 +26,13 @@ from ftlib.course.open_answers import judge_answer, reference_rows
 from ftlib.course.reports import fault_rate
 from ftlib.course.start import after_sft
 from ftlib.data.pairs import pairs_to_rows
+from ftlib.evaluation.benchmarks import lettered
 from ftlib.evaluation.generate import generate_answers
+from ftlib.evaluation.multiple_choice import with_shots
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
+SHOTS = 5  # solved examples before a question
 P = get_profile("tiny")
 LORA = {"r": P.rank, "lora_alpha": 2 * P.rank}
 ANSWER_TOKENS = 72
@@ -321,11 +324,34 @@ def copies(seeds: list[int]) -> list[dict]:
     return lines
 
 
+def multiple_choice(seeds: list[int]) -> list[dict]:
+    """What the base answers to the questions of data/benchmark; nothing is trained, so the seeds
+    do not matter.
+    """
+    model, tokenizer = ft.load_model(profile=P)
+    facts = ft.load_questions(HERE / "benchmark" / "world_facts.jsonl", shape="questions")
+    strangers = ft.load_questions(HERE / "benchmark" / "world_strangers.jsonl", shape="questions")
+    letters = [lettered(question) for question in facts]
+    asked = {
+        "world_facts": facts,
+        "world_strangers": strangers,
+        "world_letters": letters,
+        f"world_letters after {SHOTS} solved ones": with_shots(letters[SHOTS:], letters[:SHOTS]),
+    }
+    lines = []
+    for name, questions in asked.items():
+        right = ft.score_choices(model, tokenizer, questions).acc
+        what = f"multiple choice, {name}: right, of {len(questions)} questions"
+        lines.append({"what": what, "measured": right.percent()})
+    return lines
+
+
 PARTS: dict[str, Callable[[list[int]], list[dict]]] = {
     "open": open_answers,
     "faults": faults,
     "distance": distance,
     "copies": copies,
+    "multiple_choice": multiple_choice,
 }
 
 
