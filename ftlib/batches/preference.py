@@ -12,19 +12,22 @@ from ftlib.batches.encode import keep_short, tools_of
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode
 from ftlib.core.errors import DataError, PairError
-from ftlib.data.rows import check_binary, check_pair
+from ftlib.data.rows import check_binary, check_pair, says_something
 
 
 def _prompt_messages(prompt: str | list[dict]) -> list[dict]:
     """The turns before the completion: context only, whatever weights they came with. So a
-    template may write an earlier answer otherwise than the last one, as Qwen3's does.
+    template may write an earlier answer otherwise than the last one, as Qwen3's does. DataError for
+    an answer that is empty: something is missing there.
     """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     messages = []
-    for turn in prompt:
+    for i, turn in enumerate(prompt):
         message = {key: turn[key] for key in turn if key != "weight"}
         if turn["role"] == "assistant":
+            if not says_something(turn):
+                raise DataError(f"message {i} is an empty answer: take the turn out of the prompt")
             message["weight"] = 0
         messages.append(message)
     return messages
@@ -45,10 +48,10 @@ def _split(
     """Ids before the last assistant turn, and of that turn with its stop token; what a template
     writes after it is left off.
     """
-    messages = _prompt_messages(row["prompt"])
-    messages.append(_completion_message(row[name], name, where))
+    completion = _completion_message(row[name], name, where)
     tools = tools_of(row, where)
     try:
+        messages = [*_prompt_messages(row["prompt"]), completion]
         encoded = encode(tokenizer, messages, tools=tools, stops=stops)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None

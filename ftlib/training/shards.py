@@ -25,7 +25,7 @@ from ftlib.core.checks import check_positive_integer
 
 # --- processes ------------------------------------------------------------------------------------
 def run_processes(
-    function: Callable[..., Any], *args, processes: int = 2, timeout: float = 120.0
+    function: Callable[..., Any], *args: Any, processes: int = 2, timeout: float = 120.0
 ) -> list[Any]:
     """``function(rank, *args)`` in each of `processes` new ones, which are a process group of
     gloo's; what each returned, by rank.

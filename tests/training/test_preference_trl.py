@@ -107,9 +107,10 @@ def our_loss(loss: str, model, batch, adapter_off: bool = False, **options) -> t
     return trainer.row_losses(model, batch)[0].mean()
 
 
-def assert_same(model, peft, mine, other, tolerance=1e-6) -> None:
+def assert_same(model, peft, mine, other, tolerance=5e-6) -> None:
     """TRL's fused head and its KTO compute in fp32, whatever the model's dtype: that is what the
-    tolerance is for.
+    tolerance is for. Processors differ in the order of their sums: 3e-6 of the largest gradient was
+    seen on one with AMX.
     """
     mine.backward()
     other.backward()

@@ -61,9 +61,13 @@ def compute_again(drawn: Drawn, profile: Profile) -> dict[str, Any]:
 
 
 def disagreements(drawn: Drawn, metrics: Mapping[str, Any]) -> list[str]:
-    """A sentence for each metric that differs from the record by more than rounding explains."""
+    """A sentence for each metric that differs from the record by more than rounding explains; times
+    are left out.
+    """
     found = []
     for metric in drawn.experiment.metrics:
+        if metric.of_machine:
+            continue
         before = float(np.mean(drawn.entry.metrics[metric.name]))
         now = float(np.mean(metrics[metric.name]))
         allowed = _allowed(drawn, metric, before)

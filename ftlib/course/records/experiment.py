@@ -30,7 +30,8 @@ class Metric:
     """One result of a trial: a number, or one number an item or step.
 
     `text` and `unit` label an axis. `resolution`: the smallest step that it can take, such as 1/80
-    for a share of 80 answers; 0 where it is continuous.
+    for a share of 80 answers; 0 where it is continuous. `of_machine`: it is a time, which every
+    machine has its own of, and so is not held against a record made elsewhere.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Metric:
     unit: str = ""
     lower_is_better: bool = False
     resolution: float = 0.0
+    of_machine: bool = False
 
     @property
     def label(self) -> str:

@@ -248,6 +248,9 @@ def test_an_entry_comes_out_again_and_another_does_not():
     metrics = compute_again(drawn[0], TINY)
     assert metrics == drawn[0].entry.metrics and not disagreements(drawn[0], metrics)
     (said,) = disagreements(drawn[0], metrics | {"loss": metrics["loss"] + 5})
+    of_machine = tuple(replace(metric, of_machine=True) for metric in TOY.metrics)
+    timed = replace(drawn[0], experiment=replace(TOY, metrics=of_machine))
+    assert not disagreements(timed, metrics | {"loss": metrics["loss"] + 5})
     assert said.startswith(f"3.1.1 offsets (tiny), {drawn[0].entry.arm}, seed")
     others = [draw_entries(["3.1.1"], TINY, 1, f"commit {i}", 1.0)[0].name for i in range(9)]
     assert len(set(others)) > 3
