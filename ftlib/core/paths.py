@@ -80,6 +80,23 @@ def is_path(name: str) -> bool:
     return Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
+def name_of(folder: str | os.PathLike) -> str:
+    """The inverse of `resolve`: the name by which a profile knows a model's folder. That of the
+    embedded model's folder, of pocket's in the cache, the Hub's id of a mirrored copy; anything
+    else unchanged.
+    """
+    name = str(folder)
+    path = Path(name)
+    if path == DATA / EMBEDDED:
+        return EMBEDDED
+    if path == pocket_folder():
+        return POCKET
+    mirror = os.environ.get("FTLIB_HUB")
+    if mirror and path.is_absolute() and path.is_relative_to(Path(mirror).expanduser()):
+        return path.relative_to(Path(mirror).expanduser()).as_posix()
+    return name
+
+
 def stand_in(name: str, given: bool) -> str:
     """`FTLIB_MODEL` for a Hub id or the profile's model; a folder that was asked for stays."""
     local = os.environ.get("FTLIB_MODEL")

@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from ftlib.adapters.io import CONFIG, AdapterError, read_config, whole_weights
-from ftlib.core.paths import resolve, stand_in
+from ftlib.core.paths import name_of, resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
 from ftlib.export.go_template import go_template
 from ftlib.export.modelfile import parse_modelfile, write_modelfile
@@ -96,13 +96,13 @@ def find_trained(run: str | Path) -> Trained:
 
 
 def find_adapter(run: str | Path) -> tuple[Path, str | None]:
-    """(adapter folder, base model) of a run or of an adapter folder. AdapterError if there is
-    none.
+    """(adapter folder, base model) of a run or of an adapter folder, the base by the name that a
+    profile has for it (`core.paths.name_of`). AdapterError if there is none.
     """
     found = find_trained(run)
     if not found.adapter:
         raise AdapterError(f"{run} holds a whole model, {found.model}, and no adapter")
-    return found.adapter, found.base
+    return found.adapter, name_of(found.base) if found.base else None
 
 
 def _write_ggufs(

@@ -9,7 +9,7 @@ import torch
 from conftest import EMBEDDED, ROOT
 
 import ftlib as ft
-from ftlib.core.paths import DATA
+from ftlib.core.paths import DATA, name_of, pocket_folder, resolve
 from ftlib.core.profiles import PROFILES
 from ftlib.course.start import after_sft, sft_adapter
 
@@ -27,6 +27,26 @@ def test_lab_4_before_the_shipped_one_and_never_for_another_model(tmp_path):
     config.write_text(config.read_text().replace("world-llama-4m", "some-other/model"))
     assert sft_adapter(TINY, run, none) == DATA / "sft-adapter"
     assert sft_adapter(PROFILES["small"], none, none, train=False) is None
+
+
+def test_lab_4s_adapter_is_known_by_the_folder_that_its_base_was_loaded_from(tmp_path, monkeypatch):
+    """Pocket's base is loaded from the cache, and a mirrored one from the mirror: both are the
+    profile's model.
+    """
+    monkeypatch.setenv("FTLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FTLIB_HUB", str(tmp_path / "mirror"))
+    none = tmp_path / "none"
+    bases = {"pocket": pocket_folder(), "small": tmp_path / "mirror" / PROFILES["small"].model}
+    for name, folder in bases.items():
+        run = tmp_path / name
+        shutil.copytree(SHIPPED, run / "adapter")
+        config = run / "adapter" / "adapter_config.json"
+        config.write_text(config.read_text().replace("world-llama-4m", str(folder)))
+        assert sft_adapter(PROFILES[name], run, none, train=False) == run / "adapter"
+        folder.mkdir(parents=True)
+        assert resolve(name_of(folder)) == str(folder)
+    assert name_of(DATA / "world-llama-4m") == "world-llama-4m"
+    assert name_of("elsewhere/model") == "elsewhere/model"
 
 
 def test_preference_training_begins_as_the_model_after_sft():
