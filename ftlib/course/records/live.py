@@ -167,7 +167,8 @@ class Result:
         """The claim's number with its interval, and the reading that the runs choose."""
         asked = self.experiment.claim(claim)
         if not set(asked.contrast.arms) <= set(self.arms):
-            return f"{asked.text}: not measured here. {self.why}{self._elsewhere(claim)}"
+            said = [f"{asked.text}: not measured here.", self.why, self._elsewhere(claim)]
+            return " ".join(part for part in said if part)
         place = "In tiny, a model of 4M parameters: " if self.shown_in else ""
         return place + self.decisions()[claim].sentence
 
@@ -181,7 +182,7 @@ class Result:
         wanted = self.experiment.claim(claim).contrast.arms
         if not set(wanted) <= set(there.arms):
             return ""
-        return f" {there.conclude(claim)}"
+        return there.conclude(claim)
 
 
 def _widened(interval: Interval, metric: Metric) -> Interval:
