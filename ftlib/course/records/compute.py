@@ -248,7 +248,7 @@ def record_labs(
     refuse_in_rehearsal("ftlib record")
     chosen = get_profile(profile)
     failed = []
-    for lab, experiment in _chosen(labs, names, chosen.name):
+    for lab, experiment in _chosen(labs, names, chosen):
         start = time.perf_counter()
         try:
             record = record_experiment(lab, experiment, chosen, seeds, processes)
@@ -261,14 +261,13 @@ def record_labs(
         raise RecordingError("\n".join(failed))
 
 
-def _chosen(labs: list[str], names: list[str] | None, profile: str) -> list[tuple[str, Experiment]]:
-    """The experiments of these names; without names those whose record of the profile belongs to
-    the course, or all where the course has no record of it.
-    """
+def _chosen(
+    labs: list[str], names: list[str] | None, profile: Profile
+) -> list[tuple[str, Experiment]]:
+    """The experiments of these names; without names those that the profile runs."""
     found = [(lab, experiment) for lab in labs for experiment in experiments_of(lab)]
     if not names:
-        own = [(lab, experiment) for lab, experiment in found if profile in experiment.profiles]
-        return own or found
+        return [(lab, experiment) for lab, experiment in found if experiment.is_run_in(profile)]
     known = {experiment.name for _, experiment in found}
     for name in names:
         if name not in known:

@@ -484,6 +484,16 @@ def test_live_runs_are_asked_only_of_a_profile_that_runs_the_experiment(monkeypa
     assert not replace(TOY, without=("small",)).is_run_in(get_profile("small"))
 
 
+def test_what_trials_share_is_made_once_before_they_run():
+    """By the process that starts them: two that run side by side would both make it."""
+    calls = []
+    shared = replace(TOY, prepare=calls.append)
+    record_experiment("3.1.1", shared, TINY, seeds=1, processes=1, show=False)
+    assert calls == [TINY]
+    record_experiment("3.1.1", shared, TINY, seeds=1, processes=1, show=False)
+    assert calls == [TINY]  # nothing left to run
+
+
 def test_the_state_lists_what_a_profile_runs():
     assert f"| 3.1.1 | {TOY.name} |" in state_table(["3.1.1"], "tiny")
     assert TOY.name not in state_table(["3.1.1"], "pocket")
