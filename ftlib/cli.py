@@ -41,7 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_labs(commands) -> None:
     command = commands.add_parser("labs", help="list the labs, or execute them")
-    command.add_argument("which", nargs="*", help="labs to run, such as 3.1.1 (default: all)")
+    command.add_argument(
+        "which",
+        nargs="*",
+        help="such as 3.1.1 or E1; 'extensions': all beyond the ten (default: the ten)",
+    )
     command.add_argument("--list", action="store_true", help="list the labs and stop")
     command.add_argument(
         "--profile",
@@ -141,7 +145,9 @@ def _add_release(commands) -> None:
         "release", help="the labs for students: outputs stripped, stubs kept, checks locked"
     )
     command.add_argument("output", help="folder for the notebooks")
-    command.add_argument("which", nargs="*", help="labs such as 3.1.1 (default: all)")
+    command.add_argument(
+        "which", nargs="*", help="labs such as 3.1.1, or 'extensions' (default: the ten)"
+    )
 
 
 def _add_grade(commands) -> None:

@@ -26,6 +26,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftlib.course.catalogue import lab_files, lab_number
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README",
@@ -479,7 +481,7 @@ def check_notebook(path: Path, papers: dict) -> list[Claim]:
     """The claims of a lab's Markdown cells that have no source."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     known = set(computed_in(notebook) + settings())
-    lab = re.search(r"lab-(\d+\.\d+\.\d+)", path.name)[1]
+    lab = lab_number(path)
     found = []
     invented = False
     for i, cell in enumerate(notebook["cells"]):
@@ -513,7 +515,7 @@ def check_all() -> list[Claim]:
     """All claims without a source in the labs and the documents."""
     papers = read_papers()
     found = []
-    for path in sorted((ROOT / "labs").glob("lab-*.ipynb")):
+    for path in lab_files(extensions=True):
         found += check_notebook(path, papers)
     known = set(computed_here())
     for name in DOCUMENTS:

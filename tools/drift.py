@@ -83,7 +83,8 @@ def sources(root: Path = ROOT):
     modules = [path for folder in FOLDERS for path in (root / folder).rglob("*.py")]
     for path in sorted(modules):
         yield path.read_text(encoding="utf-8")
-    for path in sorted((root / "labs").glob("lab-*.ipynb")):
+    notebooks = [*root.glob("labs/lab-*.ipynb"), *root.glob("labs/extensions/lab-*.ipynb")]
+    for path in sorted(notebooks):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":

@@ -17,7 +17,7 @@ import nbformat
 from ftlib.core.atomic import replacing_together
 from ftlib.core.paths import ROOT
 from ftlib.course.answers import UNREADABLE, bound_names, checked_name, setup_cell, statements
-from ftlib.course.catalogue import MODULES
+from ftlib.course.catalogue import MODULES, is_extension
 
 TEMPLATES = Path(__file__).parent / "templates"
 POINTS_OF_TEMPLATE = 2
@@ -120,10 +120,11 @@ def _package(lab: str) -> str:
 
 def notebook_of(lab: str, root: Path = ROOT) -> Path:
     """The notebook of a lab in the checkout `root`; AuthoringError where there is none."""
-    found = sorted((root / "labs").glob(f"lab-{lab}-*.ipynb"))
+    folder = root / "labs" / "extensions" if is_extension(lab) else root / "labs"
+    found = sorted(folder.glob(f"lab-{lab}-*.ipynb"))
     if not found:
         raise AuthoringError(
-            f"{root / 'labs'} has no notebook of lab {lab}: exercises are written in a checkout of "
+            f"{folder} has no notebook of lab {lab}: exercises are written in a checkout of "
             "the course (git clone), not in an installed package"
         )
     return found[0]

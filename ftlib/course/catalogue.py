@@ -1,7 +1,9 @@
 """The labs by number: their packages, their names, and their exercises with the points of each.
 
-A table of its own, so that progress and lists are shown at once, without importing what the
-exercises compute with. The tests hold it against the exercises themselves.
+The ten labs of the course are numbered 3.1.1 to 3.1.10 and lie in labs/; the extensions, which are
+optional, are numbered from E1 and lie in labs/extensions/. A table of its own, so that progress and
+lists are shown at once, without importing what the exercises compute with. The tests hold it
+against the exercises themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from ftlib.core.paths import LABS
 
+NUMBER = r"\d+\.\d+\.\d+|E\d+"  # of a lab, as a regular expression
+FILE_NAME = re.compile(rf"lab-({NUMBER})(?![\d.])")
 MODULES = {
     "3.1.1": "lab_3_1_1",
     "3.1.2": "lab_3_1_2",
@@ -153,28 +157,53 @@ def experiments_module(number: str) -> str:
     return f"ftlib.course.{MODULES[number]}.experiments"
 
 
-def lab_number(path: Path) -> tuple[int, ...]:
-    """(3, 1, 10) of lab-3.1.10-ollama-integration.ipynb."""
-    found = re.match(r"lab-(\d+)\.(\d+)\.(\d+)", path.name)
-    if found is None:
-        raise ValueError(f"{path.name}: a lab's file is named lab-3.1.N-topic.ipynb")
-    return tuple(int(part) for part in found.groups())
+def is_extension(number: str) -> bool:
+    """Whether a lab such as "E1" is an extension, and not one of the course's ten."""
+    return number.startswith("E")
 
 
-def lab_files(which: list[str] | None = None) -> list[Path]:
-    """The notebooks in the course's order, or those whose number is in `which` ("3.1.4").
-    ValueError for one that is not here.
+def course_labs() -> list[str]:
+    """The numbers of the ten labs that make the course complete."""
+    return [number for number in MODULES if not is_extension(number)]
+
+
+def lab_number(path: Path) -> str:
+    """ "3.1.10" of lab-3.1.10-ollama-integration.ipynb, "E1" of lab-E1-rlhf.ipynb; empty for a file
+    that is not named like a lab.
     """
-    files = sorted(LABS.glob("lab-[0-9]*.[0-9]*.[0-9]*.ipynb"), key=lab_number)
+    found = FILE_NAME.match(path.name)
+    return found[1] if found else ""
+
+
+def _order(path: Path) -> tuple[bool, list[int]]:
+    """The course's order: its labs by number, then the extensions by theirs."""
+    number = lab_number(path)
+    return is_extension(number), [int(part) for part in re.findall(r"\d+", number)]
+
+
+def extension_files() -> list[Path]:
+    """The notebooks of the extensions, in order."""
+    files = [path for path in LABS.glob("extensions/lab-*.ipynb") if lab_number(path)]
+    return sorted(files, key=_order)
+
+
+def lab_files(which: list[str] | None = None, extensions: bool = False) -> list[Path]:
+    """The notebooks in the course's order, with `extensions` also those beyond the ten; or those
+    whose number is in `which` ("3.1.4", "E1"; "extensions" for all of these). ValueError for one
+    that is not here.
+    """
+    files = sorted((path for path in LABS.glob("lab-*.ipynb") if lab_number(path)), key=_order)
+    beyond = extension_files()
     if not which:
-        return files
+        return [*files, *beyond] if extensions else files
     chosen = []
     for wanted in which:
-        found = [
-            p for p in files if p.name.startswith(f"lab-{wanted}-") or wanted in (p.name, str(p))
-        ]
+        if wanted == "extensions" and beyond:
+            found = beyond
+        else:
+            found = [p for p in [*files, *beyond] if wanted in (lab_number(p), p.name, str(p))]
         if not found:
-            known = ", ".join(".".join(map(str, lab_number(p))) for p in files)
+            known = ", ".join(lab_number(path) for path in [*files, *beyond])
             raise ValueError(f"lab {wanted!r} is not here: there are {known or 'no labs'}")
         chosen += found
     return chosen
@@ -192,4 +221,4 @@ def lab_title(path: Path) -> str:
 
 def list_labs() -> str:
     """A line for each notebook: its file and its title."""
-    return "\n".join(f"{path.name:45} {lab_title(path)}" for path in lab_files())
+    return "\n".join(f"{path.name:45} {lab_title(path)}" for path in lab_files(extensions=True))

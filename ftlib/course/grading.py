@@ -25,7 +25,7 @@ import ftlib
 from ftlib.core.atomic import replacing
 from ftlib.course import catalogue
 from ftlib.course.answers import checked_name, compose, setup_cell
-from ftlib.course.catalogue import exercise_module, lab_files
+from ftlib.course.catalogue import exercise_module, lab_files, lab_number
 from ftlib.course.notebooks import left_out
 from ftlib.course.sandbox import CONTEXT, PRELOAD, Step, run_steps
 from ftlib.course.submissions import (
@@ -33,7 +33,6 @@ from ftlib.course.submissions import (
     digest,
     find_submissions,
     nbgrader_mark,
-    number,
     read_submission,
     readable,
     why_no_lab,
@@ -96,8 +95,8 @@ class Grader:
         modules = set()
         for path in files:
             modules |= imported_modules(setup_cell(self.sources[path.stem]).source)
-            if number(path) in catalogue.MODULES:
-                modules.add(exercise_module(number(path)))
+            if lab_number(path) in catalogue.MODULES:
+                modules.add(exercise_module(lab_number(path)))
         CONTEXT.set_forkserver_preload([*PRELOAD, *sorted(modules)])
 
     def _stamp(self, path: Path) -> str:
@@ -111,8 +110,8 @@ class Grader:
                 whole.update(repr((cell.source, sorted(nbgrader_mark(cell).items()))).encode())
         whole.update(setup_cell(source).source.encode())
         files = sorted(HERE.glob("*.py"))
-        if number(path) in catalogue.MODULES:
-            files += sorted((HERE / catalogue.MODULES[number(path)]).glob("*.py"))
+        if lab_number(path) in catalogue.MODULES:
+            files += sorted((HERE / catalogue.MODULES[lab_number(path)]).glob("*.py"))
         for file in files:
             whole.update(file.read_bytes())
         return f"ftlib {ftlib.__version__}, {self.limit:g} s, {whole.hexdigest()[:12]}"
@@ -133,7 +132,7 @@ class Grader:
         """The row of one student's lab. Of several notebooks, the latest first, the best counts.
         Nothing that a submission holds stops the class; SetupError is the machine's.
         """
-        row = Row(student, number(lab), self.maximum(lab), grader=self.stamp(lab))
+        row = Row(student, lab_number(lab), self.maximum(lab), grader=self.stamp(lab))
         if not notebooks:
             row.reason = "not handed in"
             return row
@@ -145,7 +144,7 @@ class Grader:
                 break
         best = max(tried, key=lambda path: sum(tried[path][0].values()))  # the first of equals
         row.points, notes = tried[best]
-        row.reason = "; ".join([*_which(best, notebooks, number(lab)), *notes])
+        row.reason = "; ".join([*_which(best, notebooks, lab_number(lab)), *notes])
         return row
 
     def not_handed_in(self, lab: Path, student: str, others: list[str]) -> Row:
@@ -218,7 +217,7 @@ def _which(graded: Path, notebooks: list[Path], lab: str) -> list[str]:
     if len(notebooks) > 1:
         tried = f"the {MOST} latest were tried, " if len(_different(notebooks)) > MOST else ""
         notes.append(f"{len(notebooks)} notebooks of this lab, {tried}the best counts: {name}")
-    elif number(graded) != lab:
+    elif lab_number(graded) != lab:
         notes.append(f"graded from {name}")
     return notes
 
@@ -319,8 +318,8 @@ def grade_class(
     _move_removed(marks, rows, found)
     work = tqdm([(lab, student) for student in found for lab in files], unit="submission")
     for lab, student in work:
-        work.set_postfix_str(f"{student}, {number(lab)}")
-        key = (student, number(lab))
+        work.set_postfix_str(f"{student}, {lab_number(lab)}")
+        key = (student, lab_number(lab))
         old = rows.get(key, {})
         row = _row(grader, lab, student, found[student], old)
         if row is not None:
@@ -331,7 +330,7 @@ def grade_class(
 
 def _row(grader: Grader, lab: Path, student: str, by_lab: dict, old: dict) -> Row | None:
     """The new row of a student's lab; None where the old one still holds."""
-    notebooks = by_lab.get(number(lab), [])
+    notebooks = by_lab.get(lab_number(lab), [])
     if not notebooks:
         return grader.not_handed_in(lab, student, [why_no_lab(path) for path in by_lab.get("", [])])
     same = old.get("submission") == digest(notebooks) and old.get(GRADER) == grader.stamp(lab)
@@ -353,4 +352,4 @@ def _labs_to_grade(
         return lab_files(which)
     handed_in = set().union(*found.values())
     handed_in |= {lab for student, lab in before if student in found}
-    return [path for path in lab_files() if number(path) in handed_in]
+    return [path for path in lab_files(extensions=True) if lab_number(path) in handed_in]

@@ -2,9 +2,10 @@
 on this machine.
 
 An exercise gives its points, a reading those of the reading list, and all ten labs together 200
-more. A lab is complete when all of its exercises are solved. The file is written under a lock and
-replaced as a whole, so notebooks that are open side by side do not lose each other's records; a
-damaged file is set aside, never deleted.
+more. A lab is complete when all of its exercises are solved. An extension beyond the ten is worth
+50 in all: its exercises give their points, and the last one what is missing of the 50. The file is
+written under a lock and replaced as a whole, so notebooks that are open side by side do not lose
+each other's records; a damaged file is set aside, never deleted.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from filelock import FileLock
 from platformdirs import user_data_path
 
 from ftlib.core.atomic import replacing
-from ftlib.course.catalogue import NAMES, POINTS
+from ftlib.course.catalogue import NAMES, POINTS, is_extension
 from ftlib.course.readings import READINGS, find_reading
 
 log = logging.getLogger("ftlib")
 COURSE_XP = 200
+EXTENSION_XP = 50
 LOCK_SECONDS = 10
 FILE = "progress.json"
 ELSEWHERE = ("darwin", "win32")  # where a user's data is not in ~/.local/share
@@ -193,13 +195,19 @@ def _lab_row(number: str, solved: dict) -> dict:
     points = POINTS[number]
     done = [name for name in points if name in solved]
     still_open = [name for name in points if name not in solved]
+    won = sum(points[name] for name in done)
+    most = sum(points.values())
+    if is_extension(number):
+        most = EXTENSION_XP
+        won = won if still_open else most
     return {
         "lab": number,
         "name": NAMES[number],
         "solved": done,
         "open": still_open,
-        "xp": sum(points[name] for name in done),
-        "of": sum(points.values()),
+        "xp": won,
+        "of": most,
+        "extension": is_extension(number),
         "complete": not still_open,
     }
 
@@ -220,7 +228,7 @@ def summary() -> dict:
         }
         for r in READINGS
     ]
-    complete = all(lab["complete"] for lab in labs)
+    complete = all(lab["complete"] for lab in labs if not lab["extension"])
     won_in_labs = sum(lab["xp"] for lab in labs)
     won_by_reading = sum(r["xp"] for r in readings if r["read"])
     most_in_labs = sum(lab["of"] for lab in labs)
@@ -252,7 +260,7 @@ def _rows(state: dict) -> list[tuple[str, int, int, str]]:
 
 
 def _course_line(state: dict) -> str:
-    left = sum(not lab["complete"] for lab in state["labs"])
+    left = sum(not lab["complete"] and not lab["extension"] for lab in state["labs"])
     if not left:
         return f"all ten labs complete: +{COURSE_XP} XP"
     labs = "lab" if left == 1 else "labs"

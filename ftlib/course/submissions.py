@@ -16,23 +16,17 @@ from pathlib import Path
 
 import nbformat
 
-from ftlib.course.catalogue import lab_files
+from ftlib.course.catalogue import NUMBER, lab_files, lab_number
 
 BIGGEST = 20_000_000  # bytes of a submitted notebook
-OPENS = re.compile(r"open_lab\(\s*[\"'](\d+\.\d+\.\d+)[\"']")
-TITLE = re.compile(r"^\s*#+ *Lab (\d+\.\d+\.\d+)\b", re.M)
+OPENS = re.compile(rf"open_lab\(\s*[\"']({NUMBER})[\"']")
+TITLE = re.compile(rf"^\s*#+ *Lab ({NUMBER})\b", re.M)
 NOTEBOOK = re.compile(r"\.ipynb(\.txt|\.json)?$", re.I)  # browsers add to names when they save
-IN_A_NAME = re.compile(r"lab[-_ ]?(\d+\.\d+\.\d+)(?!\d)", re.I)
+IN_A_NAME = re.compile(rf"lab[-_ ]?({NUMBER})(?!\d)", re.I)
 
 
 class GradingError(ValueError):
     """Grading cannot begin or go on; the message says why."""
-
-
-def number(path: Path) -> str:
-    """The lab's number where it begins the file's name; else empty."""
-    found = re.match(r"lab-(\d+\.\d+\.\d+)", path.name)
-    return found[1] if found else ""
 
 
 def readable(name: str) -> str:
@@ -79,18 +73,18 @@ class LabFinder:
     def __init__(self) -> None:
         self.lab_of_id: dict[str, str] = {}
         self.known: set[str] = set()
-        for path in lab_files():
-            self.known.add(number(path))
+        for path in lab_files(extensions=True):
+            self.known.add(lab_number(path))
             for cell in _raw_cells(path):
                 if grade_id(cell):
-                    self.lab_of_id[grade_id(cell)] = number(path)
+                    self.lab_of_id[grade_id(cell)] = lab_number(path)
 
     def lab_of(self, path: Path) -> str:
         """The lab's number; empty for a notebook that is none of the course's labs."""
         found = self._by_content(_raw_cells(path))
         if not found:
             in_name = IN_A_NAME.search(path.name)
-            found = in_name[1] if in_name else ""
+            found = in_name[1].upper() if in_name else ""
         return found if found in self.known else ""
 
     def _by_content(self, cells: list[dict]) -> str:

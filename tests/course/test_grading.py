@@ -23,7 +23,7 @@ from ftlib.course.submissions import nbgrader_mark
 
 LAB = "3.1.7"
 LIMIT = 15.0  # seconds: a check takes less than one on an idle core
-GRADABLE = [p for p in catalogue.lab_files() if not notebooks_module.left_out(p)]
+GRADABLE = [p for p in catalogue.lab_files(extensions=True) if not notebooks_module.left_out(p)]
 
 
 def source(lab: str = LAB):
@@ -87,7 +87,7 @@ def ten_labs(tmp_path_factory):
     """Every lab, unsolved, solved and partly wrong, graded in one go."""
     folder = tmp_path_factory.mktemp("class")
     for path in GRADABLE:
-        lab = grading_module.number(path)
+        lab = catalogue.lab_number(path)
         hand_in(folder / "in", "unsolved", lab, source(lab))
         hand_in(
             folder / "in",
@@ -101,7 +101,7 @@ def ten_labs(tmp_path_factory):
 
 
 @pytest.mark.labs
-@pytest.mark.parametrize("lab", [grading_module.number(p) for p in GRADABLE])
+@pytest.mark.parametrize("lab", [catalogue.lab_number(p) for p in GRADABLE])
 def test_marks_of_every_lab(ten_labs, lab):
     exercises = load_lab(lab).exercises
     full = sum(e.points for e in exercises)
@@ -357,14 +357,14 @@ def test_definitions_keep_what_defines():
         answers.definitions("def f(:")
 
 
-@pytest.mark.parametrize("path", catalogue.lab_files(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", catalogue.lab_files(extensions=True), ids=lambda p: p.stem)
 def test_the_graded_notebook_holds_the_set_up_the_answers_and_the_checks_alone(path):
     """Nothing that trains; every check names its exercise; and of an unchanged notebook nothing is
     noted.
     """
     nb, exercises = (
         nbformat.read(path, as_version=4),
-        load_lab(grading_module.number(path)).exercises,
+        load_lab(catalogue.lab_number(path)).exercises,
     )
     small, notes = grading_module.compose(nb, nb)
     assert (

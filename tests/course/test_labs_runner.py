@@ -137,6 +137,28 @@ def test_choosing_and_listing(course, tmp_path, capsys):
     )
 
 
+def test_extensions_come_after_the_ten_and_only_when_they_are_asked_for(course, tmp_path, capsys):
+    (course / "extensions").mkdir()
+    notebook(course / "lab-3.1.10-b.ipynb", ["print('ten')"], "Lab ten")
+    for number in ("E2", "E10"):
+        cells = [f"print('{number}')"]
+        notebook(course / "extensions" / f"lab-{number}-x.ipynb", cells, f"Lab {number}")
+    (course / "extensions" / "lab-Ex.ipynb").write_text("{}")
+
+    def numbers(**kwargs) -> list[str]:
+        return [catalogue.lab_number(path) for path in catalogue.lab_files(**kwargs)]
+
+    assert numbers() == ["3.1.10"]
+    assert numbers(extensions=True) == ["3.1.10", "E2", "E10"]
+    assert numbers(which=["extensions"]) == ["E2", "E10"]
+    assert numbers(which=["E2"]) == numbers(which=["lab-E2-x.ipynb"]) == ["E2"]
+    with pytest.raises(ValueError, match=r"lab 'E1' is not here: there are 3\.1\.10, E2, E10"):
+        catalogue.lab_files(["E1"])
+    assert cli.main(["labs", "E10", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 0
+    assert "1 of 1 labs" in capsys.readouterr().out
+    assert (tmp_path / "o" / "lab-E10-x.ipynb").exists()
+
+
 def test_unknown_lab_and_no_labs(course, tmp_path, capsys):
     assert (
         cli.main(["labs", "3.1.7", "--output", str(tmp_path / "o")]) == 2

@@ -184,7 +184,8 @@ def test_points_of_exercises_readings_and_the_course(file):
     """An exercise gives its points; LoRA's paper 50; the course 200, once the last exercise of the
     last lab is solved.
     """
-    exercises = {n: load_lab(n).exercises for n in MODULES}
+    exercises = {n: load_lab(n).exercises for n in catalogue.course_labs()}
+    beyond = 50 * (len(MODULES) - 10)
     points = {n: sum(e.points for e in found) for n, found in exercises.items()}
     readings = (
         50 + 50 + 75 + 75 + 50 + 3 * 50
@@ -193,13 +194,14 @@ def test_points_of_exercises_readings_and_the_course(file):
     progress.record_exercise("3.1.1", first.name)
     progress.mark_read(["lora", "when"])
     state = progress.summary()
-    assert state["xp"] == first.points + 50 and state["of"] == sum(points.values()) + readings + 200
+    assert state["xp"] == first.points + 50 and state["of"] == (
+        sum(points.values()) + readings + 200 + beyond
+    )
     assert state["labs"][0]["solved"] == [first.name] and not state["labs"][0]["complete"]
-    solve(list(MODULES)[:-1])
+    solve(catalogue.course_labs()[:-1])
     state = progress.summary()
-    assert [lab["complete"] for lab in state["labs"]] == [True] * 9 + [False] and not state[
-        "complete"
-    ]
+    done = [lab["complete"] for lab in state["labs"]]
+    assert done == [True] * 9 + [False] * (len(MODULES) - 9) and not state["complete"]
     assert state["xp"] == 50 + sum(points.values()) - points["3.1.10"]
     assert "; 1 lab to go" in progress.progress_text()
     solve(["3.1.10"])

@@ -10,7 +10,7 @@ import pytest
 
 from ftlib.course import catalogue
 
-NOTEBOOKS = catalogue.lab_files()
+NOTEBOOKS = catalogue.lab_files(extensions=True)
 SECTION = re.compile(r"^## (\d+) · ", re.M)
 EXERCISE = re.compile(r"^### Exercise (\d+) · ", re.M)
 LONG = 200  # characters: a paragraph of that length that stands twice was left over

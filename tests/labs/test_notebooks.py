@@ -10,10 +10,10 @@ import pytest
 
 from ftlib.core.paths import ROOT
 from ftlib.course import catalogue, notebooks
-from ftlib.course.catalogue import MODULES
+from ftlib.course.catalogue import MODULES, lab_number
 from ftlib.course.exercise import load_lab
 
-NOTEBOOKS = catalogue.lab_files()
+NOTEBOOKS = catalogue.lab_files(extensions=True)
 MACHINE_PATH = re.compile(
     r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|opt/venv|usr/local/lib)/[\w.-]+|[A-Z]:\\\\Users"
 )
@@ -21,10 +21,6 @@ KEY_NUMBERS = tomllib.loads(
     (Path(__file__).parent / "key_numbers.toml").read_text(encoding="utf-8")
 )
 per_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
-
-
-def number(path) -> str:
-    return re.match(r"lab-(\d+\.\d+\.\d+)-", path.name)[1]
 
 
 def read(path):
@@ -92,15 +88,15 @@ def test_every_lab_has_key_numbers():
 @per_notebook
 def test_key_numbers_stand_in_the_committed_outputs(path):
     text = output_text(read(path))
-    keys = KEY_NUMBERS[number(path)]
+    keys = KEY_NUMBERS[lab_number(path)]
     assert len(keys) >= 4 and not [d for k in keys if (d := drift(text, text, k))]
 
 
 def test_the_labs_are_here():
-    assert {"3.1.1", "3.1.4"} <= {number(p) for p in NOTEBOOKS} <= set(MODULES)
+    assert {"3.1.1", "3.1.4"} <= {lab_number(p) for p in NOTEBOOKS} <= set(MODULES)
     for n, module in MODULES.items():
         if importlib.util.find_spec(f"ftlib.course.{module}"):
-            assert n in {number(p) for p in NOTEBOOKS}, f"exercises of {n} without a notebook"
+            assert n in {lab_number(p) for p in NOTEBOOKS}, f"exercises of {n} without a notebook"
 
 
 @per_notebook
@@ -137,7 +133,7 @@ def test_the_modules_it_names_are_there(path):
 def renew(path) -> str:
     """What to do about outputs that are not of the cells as they are."""
     return (
-        f"the outputs are of other code, or of another profile: `ftlib labs {number(path)} "
+        f"the outputs are of other code, or of another profile: `ftlib labs {lab_number(path)} "
         "--write-back` renews them"
     )
 
@@ -176,7 +172,7 @@ def test_exercises(path):
     the same points.
     """
     notebook = read(path)
-    exercises = {e.name: e for e in load_lab(number(path)).exercises}
+    exercises = {e.name: e for e in load_lab(lab_number(path)).exercises}
     stubs = graded(notebook, "solution")
     checks = graded(notebook, "grade")
     assert len({**stubs, **checks}) == len(stubs) + len(checks) == 2 * len(exercises)
@@ -215,10 +211,12 @@ def test_execution_from_top_to_bottom_unsolved(path):
     assert not [o for c in code_cells(notebook) for o in c.outputs if o.output_type == "error"]
     assert len(notebooks.figures(notebook)) == len(notebooks.figures(committed))
     text = output_text(notebook)
-    for exercise in load_lab(number(path)).exercises:
+    for exercise in load_lab(lab_number(path)).exercises:
         assert f"○ {exercise.name}: not attempted" in text
     assert path.read_bytes() == before
     moved = [
-        d for key in KEY_NUMBERS[number(path)] if (d := drift(output_text(committed), text, key))
+        d
+        for key in KEY_NUMBERS[lab_number(path)]
+        if (d := drift(output_text(committed), text, key))
     ]
     assert not moved, moved
