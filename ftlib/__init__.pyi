@@ -95,7 +95,8 @@ from .evaluation.preference import win_rate as win_rate
 from .evaluation.sql import sql_match as sql_match
 from .evaluation.watch import ForgettingWatch as ForgettingWatch
 from .export.errors import ExportError as ExportError
-from .export.gguf_writer import export_adapter_gguf as export_adapter_gguf
+from .export.gguf_adapter import export_adapter_gguf as export_adapter_gguf
+from .export.gguf_merge import merge_adapter_gguf as merge_adapter_gguf
 from .export.gguf_writer import export_gguf as export_gguf
 from .export.go_render import render_go as render_go
 from .export.go_template import go_template as go_template

@@ -34,7 +34,7 @@ MODULES = {
     ),
     "export.tensors": "export.source export.errors",
     "export.vocab": "export.vocabulary",
-    "export.writer": "export.gguf_writer",
+    "export.writer": "export.gguf_writer export.gguf_adapter export.gguf_names",
     "files": "data.stream data.write core.atomic",
     "filters": "data.rules",
     "forked": "course.sandbox",
@@ -80,7 +80,8 @@ MODULES = {
 PACKAGES = {
     "course": "course.exercise course.report course.quiz course.memory_planner course.progress",
     "course.quizzes": "course.quiz",
-    "export": "export.gguf_writer export.llamacpp export.gguf_file export.parity export.errors",
+    "export": "export.gguf_writer export.gguf_adapter export.llamacpp export.gguf_file "
+    "export.parity export.errors",
     "losses": "losses.preference",
 }
 # Names that two modules shared, and that differ now: (former module, name) -> the name today.

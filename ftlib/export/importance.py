@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ftlib.adapters.lora import LoRALinear
 from ftlib.core.modes import evaluation_mode
 from ftlib.export.errors import ExportError
-from ftlib.export.gguf_writer import ARCHITECTURES
+from ftlib.export.gguf_names import ARCHITECTURES
 
 
 def importance_matrix(model: nn.Module, texts: Iterable[Sequence[int]]) -> dict[str, np.ndarray]:

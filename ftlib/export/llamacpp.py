@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from ftlib.core.atomic import replacing
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import read_gguf, tensor_types
-from ftlib.export.gguf_writer import check_disk
+from ftlib.export.gguf_tensors import check_disk
 from ftlib.export.llama_probe import fix_command, probe_llama
 
 log = logging.getLogger("ftlib")
@@ -49,10 +49,11 @@ import ctypes, json, logging, sys
 import llama_cpp
 import numpy as np
 logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
-source, target, kind, threads, types, importance = sys.argv[1:]
+source, target, kind, threads, types, importance, requantize = sys.argv[1:]
 options = llama_cpp.llama_model_quantize_default_params()
 options.ftype = int(kind)
 options.nthread = int(threads)
+options.allow_requantize = bool(requantize)
 types = json.loads(types)
 if (types or importance) and not hasattr(llama_cpp, "llama_model_imatrix_data"):
     sys.exit(f"llama-cpp-python {llama_cpp.__version__} takes no types and no importance matrix "
@@ -117,6 +118,7 @@ def quantize_gguf(
     *,
     types: Mapping[str, str] | None = None,
     importance: Mapping[str, np.ndarray] | None = None,
+    requantize: bool = False,
 ) -> QuantizedFile:
     """Quantise an f32, f16 or bf16 GGUF file with llama.cpp; returns the new file and what is in
     it.
@@ -128,8 +130,9 @@ def quantize_gguf(
     such as {"attn_v": "Q6_K", "ffn_down": "F16"}, for the matrices whose name has the regular
     expression in it; the first that fits counts, and the others get what `quantization` says.
     importance: an importance matrix, {tensor's name: (columns,) mean square of what it is
-    multiplied with} (`importance_matrix`): rounding errors are weighed by it. Atomic, can be
-    interrupted.
+    multiplied with} (`importance_matrix`): rounding errors are weighed by it. requantize: take a
+    source with quantised weights too, as `merge_adapter_gguf` leaves it: those of the wanted type
+    are copied, others rounded a second time. Atomic, can be interrupted.
     """
     if quantization not in QUANTIZATIONS:
         raise ExportError(f"quantization={quantization!r}: use one of {', '.join(QUANTIZATIONS)}")
@@ -141,7 +144,7 @@ def quantize_gguf(
     if target.exists() and target.samefile(source):
         raise ExportError(f"target {target} is the source itself: name another file")
     for kind in tensor_types(reader).values():
-        if kind not in ("F32", "F16", "BF16"):
+        if kind not in ("F32", "F16", "BF16") and not requantize:
             raise ExportError(f"{source} is quantised already ({kind}): start from an f16 export")
     _check_patterns(chosen, reader)
     _check_importance(importance or {}, reader)
@@ -153,7 +156,8 @@ def quantize_gguf(
     with replacing(target) as partial, tempfile.TemporaryDirectory() as scratch:
         check_disk(target, expected)
         weighed = _kept_importance(importance or {}, Path(scratch))
-        given = [str(number), str(threads or _cores()), json.dumps(chosen), weighed]
+        again = "1" if requantize else ""
+        given = [str(number), str(threads or _cores()), json.dumps(chosen), weighed, again]
         _run(source, partial, given, expected)
         result = _inspect(partial, target, quantization, wanted)
     if result.fell_back:
@@ -226,7 +230,8 @@ def _cores() -> int:
 def _run(source: Path, partial: Path, given: list[str], expected: int) -> None:
     """Quantise in a subprocess, with a bar of the bytes written. ExportError if it fails.
 
-    given: number of the type, threads, types as JSON, file of the importance matrix.
+    given: number of the type, threads, types as JSON, file of the importance matrix, and whether
+    quantised weights are taken.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", QUANTIZE, str(source), str(partial), *given],

@@ -109,7 +109,8 @@ def _write_ggufs(
     source: Path, tokenizer, trained: Trained, target: Path, stem: str, quant: str, adapter: bool
 ) -> tuple[list[Path], Path | None]:
     """(the model's files, the one to serve last; the adapter's, if it is apart)."""
-    from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
+    from ftlib.export.gguf_adapter import export_adapter_gguf
+    from ftlib.export.gguf_writer import export_gguf
     from ftlib.export.llamacpp import quantize_gguf
 
     dtype = PLAIN.get(quant, "f16")

@@ -20,7 +20,9 @@ from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, 
 import ftlib as ft
 from ftlib.adapters.lora import lora_layers
 from ftlib.export.errors import ExportError
-from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf, rope_factors, rotary_pairs
+from ftlib.export.gguf_adapter import export_adapter_gguf
+from ftlib.export.gguf_names import rope_factors, rotary_pairs
+from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.vocabulary import read_vocabulary
 
 WORLD = world_tokenizer()

@@ -15,8 +15,10 @@ from gguf.quants import dequantize
 
 import ftlib as ft
 from ftlib.export.errors import ExportError
-from ftlib.export.gguf_file import read_gguf
-from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
+from ftlib.export.gguf_adapter import export_adapter_gguf
+from ftlib.export.gguf_file import read_gguf, tensor_types
+from ftlib.export.gguf_merge import merge_adapter_gguf
+from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.importance import importance_matrix
 from ftlib.export.llamacpp import QuantizedFile, llama_counters, open_llama, quantize_gguf
 from ftlib.export.parity import check_export, llama_answer, llama_logits
@@ -100,7 +102,7 @@ def test_the_tests_would_see_an_unpermuted_head_or_a_forgotten_rope(tmp_path, mo
     monkeypatch.setattr("ftlib.export.gguf_writer.rope_factors", lambda config: None)
     assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) > 0.02
     monkeypatch.undo()
-    monkeypatch.setattr("ftlib.export.gguf_writer.rotary_pairs", lambda weight, heads: weight)
+    monkeypatch.setattr("ftlib.export.gguf_names.rotary_pairs", lambda weight, heads: weight)
     assert gap(model, export_gguf(model, world_tokenizer(), tmp_path / "m.gguf", "f32")) > 0.1
 
 
@@ -373,3 +375,45 @@ def test_counters_under_ollamas_names(world, capfd):
             found = llama_counters(llama)
             assert (found["prompt_eval_count"], found["eval_count"]) == (12, 4)
             assert 0 < found["eval_duration"] < 60e9 and 0 < found["prompt_eval_duration"] < 60e9
+
+
+# --- an adapter merged into a quantised file ------------------------------------------------------
+@pytest.fixture(scope="module")
+def quantised_base(tmp_path_factory):
+    """(the model with a random adapter on it, Q4_K_M of its base, the adapter's folder)."""
+    folder = tmp_path_factory.mktemp("into")
+    model = small_llama(rope_parameters=LLAMA3_ROPE)
+    plain = export_gguf(model, world_tokenizer(), folder / "plain.gguf", "f16")
+    base = quantize_gguf(plain, folder / "base.gguf", "Q4_K_M").path
+    randomize(ft.add_lora(model, r=4, target_modules=["q_proj", "k_proj", "down_proj"]))
+    return model, base, ft.save_adapter(model, folder / "adapter")
+
+
+def test_llama_cpp_reads_a_file_with_an_adapter_merged_into_4_bits(quantised_base, tmp_path):
+    """Against the same adapter over the same base as llama.cpp applies it, which is in fp32."""
+    model, base, adapter = quantised_base
+    merged = merge_adapter_gguf(base, adapter, tmp_path / "merged.gguf", "f32")
+    beside = export_adapter_gguf(model, tmp_path / "adapter.gguf")
+    with open_llama(merged, n_ctx=len(IDS) + 1, all_logits=True) as llama:
+        ours = llama_logits(llama, IDS)
+    with open_llama(base, n_ctx=len(IDS) + 1, all_logits=True, adapter=beside) as llama:
+        theirs = llama_logits(llama, IDS)
+    with open_llama(base, n_ctx=len(IDS) + 1, all_logits=True) as llama:
+        without = llama_logits(llama, IDS)
+    moved = (theirs - without).abs().mean()
+    # llama.cpp rounds what a 4-bit matrix is multiplied with to 8 bits; an fp32 matrix's it leaves.
+    assert (ours - theirs).abs().mean() < 0.1 * moved
+
+
+def test_merged_and_quantised_again(quantised_base, tmp_path):
+    """Every matrix has the type that it had, and those that the adapter left are the same bytes."""
+    _, base, adapter = quantised_base
+    merged = merge_adapter_gguf(base, adapter, tmp_path / "merged.gguf", "f16", quant="Q4_K_M")
+    before = read_gguf(base)
+    after = read_gguf(merged)
+    assert tensor_types(after) == tensor_types(before)
+    bytes_before = {t.name: t.data.tobytes() for t in before.tensors}
+    changed = {t.name for t in after.tensors if t.data.tobytes() != bytes_before[t.name]}
+    touched = ("attn_q", "attn_k", "ffn_down")
+    assert changed == {name for name in bytes_before if any(part in name for part in touched)}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["merged.gguf"]

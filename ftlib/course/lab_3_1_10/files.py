@@ -18,7 +18,8 @@ from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.held_out import Sample, lab_model, lab_tokenizer
 from ftlib.course.lab_3_1_10.kl_per_token import kl_per_token
 from ftlib.export.gguf_file import read_gguf
-from ftlib.export.gguf_writer import ARCHITECTURES, export_gguf
+from ftlib.export.gguf_names import ARCHITECTURES
+from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.llamacpp import open_llama, quantize_gguf
 from ftlib.export.parity import llama_answer, llama_logits
 

@@ -34,8 +34,9 @@ from ftlib.course.lab_3_1_10.held_out import (
 from ftlib.course.lab_3_1_10.kl_per_token import kl_per_token
 from ftlib.course.records.kit import rows_of
 from ftlib.data.load import load_base_text
+from ftlib.export.gguf_adapter import export_adapter_gguf
 from ftlib.export.gguf_file import read_gguf, tensor_types
-from ftlib.export.gguf_writer import export_adapter_gguf, export_gguf
+from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.importance import importance_matrix
 
 CALIBRATION_TEXTS = 40  # that an importance matrix is collected on
