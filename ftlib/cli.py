@@ -136,6 +136,12 @@ def _add_export(commands) -> None:
         help="base and adapter as two GGUFs instead of merged (plain LoRA)",
     )
     command.add_argument(
+        "--into",
+        metavar="BASE.gguf",
+        help="merge the adapter into this GGUF, however it is quantised, in little memory; the "
+        "run may be an adapter GGUF",
+    )
+    command.add_argument(
         "--ollama", action="store_true", help="create the model in the running Ollama"
     )
 

@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.server.fault == "hangs":
             time.sleep(1)
-        self.answer(200, {"version": "0.0.0-stand-in"})
+        self.answer(200, {"version": self.server.version})
 
     def do_DELETE(self):
         name = json.loads(self.body())["model"]
@@ -74,6 +74,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(201)
 
     def create(self, asked: dict) -> None:
+        if asked.get("adapters") and self.server.generation >= (0, 34, 1):
+            return self.answer(400, {"error": "LoRA adapters are no longer supported"})
         missing = [
             d
             for d in {**asked["files"], **asked.get("adapters", {})}.values()
@@ -108,6 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             "done_reason": "stop",
             "eval_count": 7,
             "eval_duration": 2_000_000_000,
+            "prompt_eval_count": self.server.prompt_tokens,
         }
         if not asked["stream"]:
             return (
@@ -125,12 +128,19 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class StandIn(ThreadingHTTPServer):
-    """`with StandIn() as ollama:` answers at `ollama.url`; `fault` names what goes wrong next."""
+    """`with StandIn() as ollama:` answers at `ollama.url`; `fault` names what goes wrong next.
+
+    version: of three generations: 0.24.0; 0.32.15; and 0.34.1, which refuses adapters.
+    prompt_tokens: what it says that it read of each prompt.
+    """
 
     daemon_threads = True
 
-    def __init__(self):
+    def __init__(self, version: str = "0.32.15"):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.version = version
+        self.generation = tuple(int(part) for part in version.split("."))
+        self.prompt_tokens = 11
         self.url, self.fault = f"http://127.0.0.1:{self.server_address[1]}", None
         self.blobs, self.models, self.sent, self.asked = {}, {}, [], []
 

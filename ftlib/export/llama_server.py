@@ -75,6 +75,8 @@ class LlamaCppServer(Server):
             seconds=time.perf_counter() - start,
             measured="usage tokens over wall-clock seconds, the prompt's included",
             end=choice["finish_reason"],
+            prompt_tokens=content["usage"]["prompt_tokens"],
+            context=self.modelfile.parameters.get("num_ctx"),
         )
         yield self.last.text
 

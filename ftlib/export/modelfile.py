@@ -1,14 +1,17 @@
 """Ollama's Modelfile: written so that Ollama reads back what was meant, and parsed by the same
 rules.
 
-`str(modelfile)` and `parse_modelfile` are inverse. TEMPLATE, every stop token and num_ctx are
-always written: Ollama would otherwise guess the template from the GGUF's by similarity, run past an
-unknown end token, and take a context of 256k tokens on machines with much memory (16 GiB of KV
-cache for an 8B model at 131k).
+`str(modelfile)` and `parse_modelfile` are inverse. TEMPLATE, every stop token, num_ctx and
+repeat_penalty are always written: Ollama would otherwise guess the template from the GGUF's by
+similarity, run past an unknown end token, take a context of 256k tokens on machines with much
+memory (16 GiB of KV cache for an 8B model at 131k), and before 0.32.10 make the tokens of the
+prompt less likely in the answer. Where no Go template says what the GGUF's Jinja says, TEMPLATE is
+left out for a version that serves the Jinja itself.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -20,15 +23,17 @@ from typing import TYPE_CHECKING, Any
 from ftlib.core.atomic import replacing
 from ftlib.core.checks import check_positive_integer
 from ftlib.export.chat_format import chat_format
+from ftlib.export.errors import TemplateError
 from ftlib.export.go_render import template_stops
 from ftlib.export.go_template import go_template
+from ftlib.export.ollama_versions import JINJA_SINCE, OllamaAbilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
+log = logging.getLogger("ftlib")
 # Ollama's parameters, with the type of their value. Those that it calls deprecated (mirostat,
-# f16_kv …) are left out.
+# f16_kv …) or refuses since 0.34 (typical_p) are left out.
 PARAMETERS = {
     "num_ctx": int,
     "num_predict": int,
@@ -43,7 +48,6 @@ PARAMETERS = {
     "top_k": int,
     "top_p": float,
     "min_p": float,
-    "typical_p": float,
     "repeat_last_n": int,
     "repeat_penalty": float,
     "presence_penalty": float,
@@ -174,6 +178,35 @@ def _fits(value, kind: type) -> bool:
     return isinstance(value, kind) and value != ""
 
 
+def template_for(source: Any, ollama: OllamaAbilities | None = None) -> str:
+    """The Go template that gives the prompts of `source`, a tokenizer or a GGUF's path
+    (`go_template`); empty where there is none, which is said: an Ollama from 0.30 on then serves
+    the GGUF's own Jinja. TemplateError where `ollama` is older, and where `source` has no chat
+    template at all.
+    """
+    try:
+        return go_template(source)
+    except TemplateError as error:
+        if not chat_format(source).jinja:
+            raise
+        if ollama is not None and not ollama.serves_jinja:
+            raise TemplateError(
+                f"{error}; Ollama {ollama.version} does not serve the GGUF's own chat template, "
+                f"{_version(JINJA_SINCE)} or newer does"
+            ) from None
+        log.warning(
+            "TEMPLATE is left out, and Ollama %s or newer is required, which serves the GGUF's own "
+            "chat template: %s",
+            _version(JINJA_SINCE),
+            error,
+        )
+        return ""
+
+
+def _version(number: tuple[int, ...]) -> str:
+    return ".".join(map(str, number))
+
+
 def make_modelfile(
     gguf: str | os.PathLike,
     template: str | None = None,
@@ -188,7 +221,8 @@ def make_modelfile(
     """A Modelfile for the file `gguf`, and `adapter` (a GGUF of a plain LoRA) over it.
 
     `template`: Go text; None takes the one that equals the Jinja of `tokenizer`, or of the GGUF
-    (`go_template`). Stops: what ends a turn in the template, the end tokens of the tokenizer or
+    (`template_for`); empty, it is left out, and an Ollama required that serves the GGUF's Jinja.
+    Stops: what ends a turn in the template, the end tokens of the tokenizer or
     GGUF, and `stop`. `num_ctx`: context in tokens. `parameters`: Ollama's (`PARAMETERS`), such as
     {"temperature": 0}. Files in `folder` are named relative to it. ModelfileError or TemplateError
     name what is missing or unknown.
@@ -202,17 +236,20 @@ def make_modelfile(
     base = _reference(Path(gguf), folder)
     over = _reference(Path(adapter), folder) if adapter else None
     source = gguf if tokenizer is None else tokenizer
+    others = []
     if template is None:
-        template = go_template(source)
+        template = template_for(source)
+    if not template:
+        others.append(("REQUIRES", _version(JINJA_SINCE)))
     stops = [
-        *template_stops(template),
+        *(template_stops(template)),
         *chat_format(source).ends,
         *([stop] if isinstance(stop, str) else stop),
     ]
     if not stops:
         raise ModelfileError("no stop token is known, so answers would not end: pass stop=[…]")
-    always = {"num_ctx": num_ctx, "stop": list(dict.fromkeys(stops))}
-    return Modelfile(base, over, template, system, always | parameters)
+    always = {"num_ctx": num_ctx, "repeat_penalty": 1, "stop": list(dict.fromkeys(stops))}
+    return Modelfile(base, over, template or None, system, always | parameters, others)
 
 
 def write_modelfile(

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from ftlib.export.errors import ServingError
 from ftlib.export.modelfile import Modelfile
-from ftlib.export.ollama import ollama_url
+from ftlib.export.ollama import find_ollama, ollama_url
+from ftlib.export.ollama_versions import ADAPTERS_ARE_GONE, ollama_abilities
 from ftlib.export.server import OLLAMA, SAMPLING, Reply, Server, all_stops
 
 CHUNK = 1 << 20  # bytes hashed or sent at a time
+NO_ADAPTERS = "adapters are no longer supported"  # in the server's own refusal
 
 
 class OllamaServer(Server):
@@ -28,6 +30,7 @@ class OllamaServer(Server):
 
         url = ollama_url(host)
         super().__init__(name, url, modelfile, timeout)
+        self.url = url
         self.client = Client(host=url, timeout=timeout)
 
     def _named_errors(self, pieces):
@@ -36,7 +39,8 @@ class OllamaServer(Server):
         try:
             yield from super()._named_errors(pieces)
         except ResponseError as error:
-            raise ServingError(f"Ollama, model {self.name!r}: {error}") from None
+            why = f". {ADAPTERS_ARE_GONE}" if NO_ADAPTERS in str(error) else ""
+            raise ServingError(f"Ollama, model {self.name!r}: {error}{why}") from None
         except json.JSONDecodeError as error:
             raise ServingError(
                 f"Ollama at {self.base_url} sent a damaged line ({error}): did the connection drop?"
@@ -51,6 +55,8 @@ class OllamaServer(Server):
 
     def _create(self, folder: Path) -> Iterator[str]:
         modelfile = self.modelfile
+        if modelfile.adapter:
+            self._check_takes_adapters()
         base = self._send(modelfile.path(modelfile.base, folder))
         adapter = None
         if modelfile.adapter:
@@ -72,6 +78,14 @@ class OllamaServer(Server):
                 f"Ollama broke off creating {self.name!r} after {status!r}: look at its log, and "
                 "create it again"
             )
+
+    def _check_takes_adapters(self) -> None:
+        """ServingError where this Ollama takes no adapter, before gigabytes are sent. One that
+        does not say its version is tried.
+        """
+        version = find_ollama(self.url)
+        if version is not None and not ollama_abilities(version).takes_adapters:
+            raise ServingError(f"this is Ollama {version}. {ADAPTERS_ARE_GONE}")
 
     def _send(self, path: Path) -> dict[str, str]:
         """{the file's name: its digest}, once Ollama has the file.
@@ -114,6 +128,8 @@ class OllamaServer(Server):
             text=text,
             runtime=OLLAMA,
             tokens=part.eval_count or 0,
+            prompt_tokens=part.prompt_eval_count,
+            context=self.modelfile.parameters.get("num_ctx"),
             seconds=(part.eval_duration or 0) / 1e9,
             measured="Ollama's eval_count / eval_duration",
             end=part.done_reason,

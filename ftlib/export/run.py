@@ -8,20 +8,22 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig
 
 from ftlib.adapters.io import CONFIG, AdapterError, read_config, whole_weights
 from ftlib.core.paths import name_of, resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
-from ftlib.export.go_template import go_template
-from ftlib.export.modelfile import parse_modelfile, write_modelfile
+from ftlib.export.modelfile import parse_modelfile, template_for, write_modelfile
 from ftlib.export.ollama import find_ollama, ollama_url
 from ftlib.export.ollama_server import OllamaServer
+from ftlib.export.ollama_versions import ADAPTERS_ARE_GONE, OllamaAbilities, ollama_abilities
 from ftlib.export.server import check_name
 from ftlib.models.load import holds_tokenizer, ready_tokenizer
 
 PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written as such
+MOST_CONTEXT = 4096  # tokens: a longer context takes memory when it is served
 
 
 @dataclass(frozen=True)
@@ -105,40 +107,105 @@ def find_adapter(run: str | Path) -> tuple[Path, str | None]:
     return found.adapter, name_of(found.base) if found.base else None
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What is asked for: the type of the weights, where the files go and how their names begin, the
+    Modelfile's template and context where they are given, and the Ollama that it is for, if any.
+    """
+
+    quant: str
+    folder: Path
+    stem: str
+    template: str | None
+    num_ctx: int | None
+    ollama: OllamaAbilities | None
+
+    def template_of(self, source: Any) -> str:
+        """The one that is given, else the one of a tokenizer or GGUF."""
+        return template_for(source, self.ollama) if self.template is None else self.template
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The model's files, the one to serve last; an adapter's, if it is apart; and what the
+    Modelfile says.
+    """
+
+    files: list[Path]
+    adapter: Path | None
+    tokenizer: Any  # None: the file's own
+    template: str
+    num_ctx: int
+
+
+def _merge_and_write(run, base: str | None, adapter: bool, order: _Order) -> _Written:
+    """A checkpoint, the run's adapter merged into it or beside it."""
+    trained = find_trained(run)
+    _check_whole(run, base, trained, adapter)
+    base = resolve(stand_in(str(base or trained.base), given=True))
+    checkpoint = Path(trained.model or base)
+    tokenizer = ready_tokenizer(trained.tokenizer_folder(base))
+    template = order.template_of(tokenizer)  # before anything is written: it may be refused
+    num_ctx = order.num_ctx or _context_of(checkpoint)
+    order.folder.mkdir(parents=True, exist_ok=True)
+    files, adapter_file = _write_ggufs(checkpoint, tokenizer, trained, order, adapter)
+    return _Written(files, adapter_file, tokenizer, template, num_ctx)
+
+
 def _write_ggufs(
-    source: Path, tokenizer, trained: Trained, target: Path, stem: str, quant: str, adapter: bool
+    checkpoint: Path, tokenizer, trained: Trained, order: _Order, adapter: bool
 ) -> tuple[list[Path], Path | None]:
     """(the model's files, the one to serve last; the adapter's, if it is apart)."""
     from ftlib.export.gguf_adapter import export_adapter_gguf
     from ftlib.export.gguf_writer import export_gguf
     from ftlib.export.llamacpp import quantize_gguf
 
-    dtype = PLAIN.get(quant, "f16")
-    plain = target / f"{stem}-{dtype}.gguf"
+    dtype = PLAIN.get(order.quant, "f16")
+    plain = order.folder / f"{order.stem}-{dtype}.gguf"
     files = [plain]
     merged = None if adapter else trained.adapter
-    export_gguf(source, tokenizer, plain, dtype=dtype, adapter=merged)
-    if quant not in PLAIN:
-        quantised = target / f"{stem}-{quant}.gguf"
+    export_gguf(checkpoint, tokenizer, plain, dtype=dtype, adapter=merged)
+    if order.quant not in PLAIN:
+        quantised = order.folder / f"{order.stem}-{order.quant}.gguf"
         files.append(quantised)
-        quantize_gguf(plain, quantised, quant)
-    if not adapter:
+        quantize_gguf(plain, quantised, order.quant)
+    if not adapter or trained.adapter is None:
         return files, None
-    adapter_file = target / f"{stem}-adapter.gguf"
-    export_adapter_gguf(trained.adapter, adapter_file, base=source)
+    adapter_file = order.folder / f"{order.stem}-adapter.gguf"
+    export_adapter_gguf(trained.adapter, adapter_file, base=checkpoint)
     return files, adapter_file
 
 
-def _checked(
-    name: str, quant: str, trained: Trained, run, base: str | None, adapter: bool, ollama: bool
-) -> str:
-    """`quant` as it is written, after everything that can be refused before the long work."""
+def _merge_into(run: Path, into: str | Path, order: _Order) -> _Written:
+    """A GGUF, the run's adapter merged into it."""
+    from ftlib.export.into import check_tokens, context_of, merge_into
+
+    adapter = run
+    tokenizer = None
+    if not run.is_file():
+        adapter, _ = find_adapter(run)
+        if holds_tokenizer(adapter):
+            tokenizer = ready_tokenizer(str(adapter))
+            check_tokens(tokenizer, into)
+    num_ctx = order.num_ctx or context_of(into)
+    template = order.template_of(into if tokenizer is None else tokenizer)
+    order.folder.mkdir(parents=True, exist_ok=True)
+    file = merge_into(adapter, into, order.folder, order.stem, order.quant)
+    return _Written([file], None, tokenizer, template, num_ctx)
+
+
+def _checked_quant(quant: str) -> str:
+    """`quant` as it is written. ExportError where it is none."""
     from ftlib.export.llamacpp import QUANTIZATIONS
 
-    check_name(name)
     known = (*QUANTIZATIONS, *PLAIN)
     if quant.upper() not in known:
         raise ExportError(f"quant={quant!r}: use one of {', '.join(known)}")
+    return quant.upper()
+
+
+def _check_whole(run, base: str | None, trained: Trained, adapter: bool) -> None:
+    """What can be said against a merge into the checkpoint before it begins."""
     if not (base or trained.base):
         raise AdapterError(f"{run} names no base model: pass base=, a folder or Hub id")
     if adapter and not trained.adapter:
@@ -150,11 +217,21 @@ def _checked(
             f"{run} has an embedding of its own (tokens were added, or it was trained), which a "
             "GGUF adapter cannot say: leave adapter out, and it is merged"
         )
-    if ollama and find_ollama() is None:
+
+
+def _ollama_here(adapter: bool) -> OllamaAbilities:
+    """What the running Ollama can do. ServingError where none answers, or where it cannot take what
+    is asked for.
+    """
+    version = find_ollama()
+    if version is None:
         raise ServingError(
             f"no Ollama answers at {ollama_url()}: start it by `ollama serve`, or set OLLAMA_HOST"
         )
-    return quant.upper()
+    here = ollama_abilities(version)
+    if adapter and not here.takes_adapters:
+        raise ServingError(f"this is Ollama {version}. {ADAPTERS_ARE_GONE}")
+    return here
 
 
 def export_run(
@@ -168,6 +245,7 @@ def export_run(
     adapter: bool = False,
     ollama: bool = False,
     template: str | None = None,
+    into: str | Path | None = None,
 ) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and
     write a Modelfile for it.
@@ -177,43 +255,48 @@ def export_run(
     its template are those that the run kept, else the base's. `num_ctx`: None takes the model's,
     4,096 at most. `output`: None for `run`/export. `adapter`: ship base and adapter as two GGUFs
     (plain LoRA only) instead of merged. `ollama`: create the model `name` there. `template`: the
-    Modelfile's, in Go's language; None: the one that writes what the chat template does. Raises
-    AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all
-    ValueErrors; a wrong argument before anything is written.
+    Modelfile's, in Go's language; None: the one that writes what the chat template does, and where
+    there is none the GGUF's own, which Ollama serves from 0.30 on. `into`: a GGUF of the base, of
+    any quantisation, into which the adapter is merged (`merge_adapter_gguf`); `run` may then be an
+    adapter GGUF, and no checkpoint is needed; `quant` is what the weights become that the adapter
+    changes. Raises AdapterError, LoadError, ServingError, ModelfileError or what the export raises,
+    all ValueErrors; a wrong argument before anything is written.
     """
-    trained = find_trained(run)
-    quant = _checked(name, quant, trained, run, base, adapter, ollama)
-    base = resolve(stand_in(str(base or trained.base), given=True))
-    source = Path(trained.model or base)
-    tokenizer = ready_tokenizer(trained.tokenizer_folder(base))
-    if template is None:
-        template = go_template(tokenizer)  # before anything is written: it may find none
-    num_ctx = _context_of(source) if num_ctx is None else num_ctx
-    target = Path(output or Path(run) / "export")
-    target.mkdir(parents=True, exist_ok=True)
+    check_name(name)
+    here = _ollama_here(adapter) if ollama else None
+    folder = Path(output or _run_folder(Path(run)) / "export")
     stem = re.sub(r"[:/]", "-", name)
-    files, adapter_file = _write_ggufs(source, tokenizer, trained, target, stem, quant, adapter)
+    order = _Order(_checked_quant(quant), folder, stem, template, num_ctx, here)
+    if into is None:
+        written = _merge_and_write(run, base, adapter, order)
+    elif adapter or base:
+        raise ExportError("into is the base, and is merged into: leave adapter and base out")
+    else:
+        written = _merge_into(Path(run), into, order)
     modelfile = write_modelfile(
-        target / "Modelfile",
-        files[-1],
-        template=template,
-        tokenizer=tokenizer,
+        folder / "Modelfile",
+        written.files[-1],
+        template=written.template,
+        tokenizer=written.tokenizer,
         system=system,
-        adapter=adapter_file,
-        num_ctx=num_ctx,
+        adapter=written.adapter,
+        num_ctx=written.num_ctx,
     )
-    if adapter_file:
-        files.append(adapter_file)
-    if not ollama:
-        return Exported(files, modelfile, None)
-    _create_in_ollama(name, modelfile)
-    return Exported(files, modelfile, name)
+    apart = [written.adapter] if written.adapter else []
+    if ollama:
+        _create_in_ollama(name, modelfile)
+    return Exported([*written.files, *apart], modelfile, name if ollama else None)
+
+
+def _run_folder(run: Path) -> Path:
+    """The folder itself, or the one that an adapter GGUF lies in."""
+    return run.parent if run.is_file() else run
 
 
 def _context_of(source: str | Path) -> int:
     """The model's context in tokens, 4,096 at most: a longer one takes memory when it is served."""
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    return min(config.max_position_embeddings, 4096)
+    return min(config.max_position_embeddings, MOST_CONTEXT)
 
 
 def _create_in_ollama(name: str, modelfile: Path) -> None:

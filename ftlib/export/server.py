@@ -4,6 +4,7 @@ runtimes understand.
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import httpx
 from ftlib.export.errors import ServingError
 from ftlib.export.modelfile import Modelfile
 
+log = logging.getLogger("ftlib")
 OLLAMA = "ollama"
 LLAMA_CPP = "llama-cpp-python"
 # What `chat` takes, by the name that Ollama and its Modelfile have for it.
@@ -37,7 +39,9 @@ _EXAMPLE = "{'role': 'user', 'content': '…'}"
 @dataclass(frozen=True)
 class Reply:
     """An answer. `tokens` were generated in `seconds`; `measured` says how both were counted,
-    `end` why it ended ("stop", "length")."""
+    `end` why it ended ("stop", "length"). `prompt_tokens`: of the prompt as the runtime read it,
+    None where it does not say; `context`: the most that it holds, prompt and answer.
+    """
 
     text: str
     runtime: str
@@ -45,6 +49,17 @@ class Reply:
     seconds: float
     measured: str
     end: str | None = None
+    prompt_tokens: int | None = None
+    context: int | None = None
+
+    @property
+    def prompt_was_cut(self) -> bool:
+        """Whether the prompt left no room for a token more: Ollama cuts a longer one to the context
+        and answers what is left of it.
+        """
+        if self.prompt_tokens is None or self.context is None:
+            return False
+        return self.prompt_tokens + 1 >= self.context
 
     @property
     def tokens_per_second(self) -> float:
@@ -84,7 +99,7 @@ class Server(ABC):
         `last` is its Reply. ServingError where the server refuses, is too slow or breaks off.
         """
         _check_call(messages, sampling)
-        pieces = self._named_errors(self._pieces(messages, stream, sampling))
+        pieces = self._noted(self._named_errors(self._pieces(messages, stream, sampling)))
         if stream:
             return pieces
         for _ in pieces:  # at their end `last` is set
@@ -92,6 +107,17 @@ class Server(ABC):
         if self.last is None:
             raise ServingError(f"{self.name} gave no answer")
         return self.last
+
+    def _noted(self, pieces: Iterator[str]) -> Iterator[str]:
+        """The pieces; at their end it is said where the prompt was cut."""
+        yield from pieces
+        if self.last is not None and self.last.prompt_was_cut:
+            log.warning(
+                "%s: the prompt filled the context of %d tokens, and was cut if it was longer: "
+                "raise num_ctx in the Modelfile, or send less",
+                self.name,
+                self.last.context,
+            )
 
     def _named_errors(self, pieces: Iterator[str]) -> Iterator[str]:
         try:

@@ -147,7 +147,7 @@ def test_written_by_hand(gguf_file):
         'TEMPLATE "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n'
         '{{ end }}<|im_start|>assistant\n"\n'
     ).replace('TEMPLATE "', 'TEMPLATE """').replace('assistant\n"', 'assistant\n"""') + (
-        'SYSTEM """Say "x"\n"""\nPARAMETER num_ctx 2048\n'
+        'SYSTEM """Say "x"\n"""\nPARAMETER num_ctx 2048\nPARAMETER repeat_penalty 1\n'
         'PARAMETER stop "<|im_end|>"\nPARAMETER stop "<|endoftext|>"\nPARAMETER stop "###"\n'
         "PARAMETER temperature 0\nPARAMETER use_mmap true\nPARAMETER top_p 0.9\n"
     )
@@ -275,6 +275,7 @@ def test_parameters_are_ollamas():
         pytest.importorskip("ollama", reason="needs the extra `export`").Options.model_fields
     )
     deprecated = {
+        "typical_p",  # refused since 0.34
         "numa",
         "low_vram",
         "f16_kv",
@@ -306,6 +307,7 @@ def test_from_the_gguf_alone(tmp_path):
     read = parse_modelfile(write_modelfile(tmp_path / "Modelfile", file))
     assert read.template == GO_CHATML and read.parameters == {
         "num_ctx": 4096,
+        "repeat_penalty": 1,
         "stop": ["<|im_end|>", "<|endoftext|>", "<|eot_id|>"],
     }
     bare = vocabulary(tmp_path / "bare.gguf", ["a"], bos=0)

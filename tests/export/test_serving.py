@@ -27,6 +27,7 @@ from ftlib.export.serving import (
     serve,
 )
 
+COUNTED = "Ollama's eval_count / eval_duration"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -59,7 +60,7 @@ def test_create_sends_what_the_modelfile_says(ollama, modelfile, caplog):
     assert asked["parameters"] == {"num_ctx": 512, "stop": ["<|end|>"], "temperature": 0}
     assert ollama.blobs[asked["files"]["m.gguf"]] == modelfile.with_name("m.gguf").read_bytes()
     assert ollama.blobs[asked["adapters"]["a.gguf"]] == b"GGUF adapter"
-    assert "served by Ollama 0.0.0-stand-in" in caplog.text
+    assert "served by Ollama 0.32.15" in caplog.text
     with serve(modelfile, "again") as server:
         assert len(ollama.sent) == 2  # the blobs are there already: none is sent twice
         server.delete()
@@ -78,7 +79,7 @@ def test_chat(ollama, modelfile):
         reply = chat(server, "Hello", max_tokens=9, temperature=0.5, stop="###")
         assert (
             reply
-            == Reply("An answer.", "ollama", 7, 2.0, "Ollama's eval_count / eval_duration", "stop")
+            == Reply("An answer.", "ollama", 7, 2.0, COUNTED, "stop", prompt_tokens=11, context=512)
             == server.last
         )
         assert reply.tokens_per_second == 3.5 and str(reply) == "An answer."
@@ -148,8 +149,51 @@ def test_slow_and_unknown(ollama, modelfile):
                 list(server.chat(HELLO, stream=stream))
 
 
+def test_a_prompt_that_fills_the_context_is_said(ollama, modelfile, caplog):
+    """511 tokens in a context of 512 leave room for the one that is to come, and so were cut if
+    there were more; 510 fit.
+    """
+    with serve(modelfile, "m") as server:
+        for tokens, cut in ((510, False), (511, True)):
+            ollama.prompt_tokens = tokens
+            for stream in (False, True):
+                caplog.clear()
+                list(server.chat(HELLO, stream=True)) if stream else server.chat(HELLO)
+                assert server.last.prompt_tokens == tokens and server.last.prompt_was_cut is cut
+                assert ("was cut if it was longer: raise num_ctx" in caplog.text) is cut
+
+
+@pytest.mark.parametrize("version, takes", [("0.24.0", True), ("0.32.15", True), ("0.34.1", False)])
+def test_an_adapter_beside_its_base_by_generation(monkeypatch, modelfile, version, takes):
+    """What takes none is not sent gigabytes first; the way that leads on is named."""
+    with StandIn(version) as ollama:
+        monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+        if takes:
+            with serve(modelfile, "m"):
+                assert ollama.models["m"]["adapters"]
+            return
+        with (
+            pytest.raises(ServingError, match=r"this is Ollama 0\.34\.1\. .* --into BASE\.gguf"),
+            serve(modelfile, "m"),
+        ):
+            pass
+        assert not ollama.sent and not ollama.models
+
+
+def test_the_servers_own_refusal_of_an_adapter_gets_the_same_words(monkeypatch, modelfile):
+    """Of a server that does not say its version: it is asked, and refuses."""
+    with StandIn("0.34.1") as ollama:
+        monkeypatch.setenv("OLLAMA_HOST", ollama.url)
+        monkeypatch.setattr("ftlib.export.ollama_server.find_ollama", lambda url: None)
+        with (
+            pytest.raises(ServingError, match=r"no longer supported.* --into BASE\.gguf"),
+            serve(modelfile, "m"),
+        ):
+            pass
+
+
 def test_who_answers(ollama, modelfile, monkeypatch):
-    assert find_ollama() == "0.0.0-stand-in"
+    assert find_ollama() == "0.32.15"
     ollama.fault = "hangs"
     assert find_ollama(timeout=0.2) is None
     with socket.socket() as free:
