@@ -36,8 +36,8 @@ from .adapters.reft import remove_reft as remove_reft
 from .adapters.reft import save_reft as save_reft
 from .batches.encode import text_rows as text_rows
 from .batches.packing import pack as pack
+from .batches.shown_mask import show_mask as show_mask
 from .batches.template import inference_template as inference_template
-from .batches.template import show_mask as show_mask
 from .batches.training_template import training_template as training_template
 from .core.errors import DataError as DataError
 from .core.errors import LoadError as LoadError

@@ -4,47 +4,31 @@ counts.
 
 from __future__ import annotations
 
-import html
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
+from ftlib.batches.masks import is_learnt, mask_by_marks, mask_by_prefix, rewritten
 from ftlib.batches.omissions import has_thought, refuse_omissions, strings_in
+from ftlib.batches.render import MARK, apply_template, chat_template_of, template_ids
+from ftlib.batches.served import (
+    continues_prompts,
+    ends_no_answer,
+    is_served,
+    marks_begin_at_answers,
+    say_end,
+    says_more,
+    served_example,
+)
 from ftlib.batches.stops import stop_ids
-from ftlib.core.errors import DataError, LoadError, RewrittenTurnError
+from ftlib.core.errors import DataError, LoadError, OpenTurnError, RewrittenTurnError
 from ftlib.data.rows import check_turn, says_something
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
 IGNORE = -100
-MARK = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 
 
 # --- tokens and masks -----------------------------------------------------------------------------
-def _apply(tokenizer, messages: list[dict], **options):
-    """`apply_chat_template`, with DataError where the template cannot write these messages."""
-    # Qwen3's template writes an empty thought before an answer: without thinking it belongs to the
-    # prompt. Other templates ignore the option.
-    try:
-        return tokenizer.apply_chat_template(messages, enable_thinking=False, **options)
-    except (TemplateError, TypeError) as error:
-        raise DataError(f"the chat template refuses these messages: {error}") from None
-
-
-def template_ids(tokenizer, messages: list[dict], **options) -> list[int]:
-    """The conversation's token ids, as its template writes them. DataError where it refuses."""
-    # The template writes BOS itself; apply_chat_template does not let the tokenizer add a second
-    # one.
-    return _apply(tokenizer, messages, tokenize=True, return_dict=True, **options)["input_ids"]
-
-
 def _check_omissions(tokenizer, messages: list[dict], tools: list | None) -> None:
     def render(some_messages: list[dict], some_tools: list | None) -> str:
-        return _apply(tokenizer, some_messages, tools=some_tools, tokenize=False)
+        return apply_template(tokenizer, some_messages, tools=some_tools, tokenize=False)
 
     refuse_omissions(render, messages, tools)
 
@@ -70,10 +54,6 @@ def _check_turns(messages: list[dict]) -> None:
         raise DataError("the conversation has no messages: a user's turn is needed at least")
     for i, message in enumerate(messages):
         check_turn(message, i, "conversation")
-
-
-def _is_learnt(message: dict) -> bool:
-    return message["role"] == "assistant" and message.get("weight") != 0
 
 
 def _check_answers(tokenizer, messages: list[dict], stops: list[int]) -> None:
@@ -103,145 +83,58 @@ def _check_answers(tokenizer, messages: list[dict], stops: list[int]) -> None:
                 )
 
 
-def _mask_by_marks(
-    tokenizer, messages: list[dict], tools: list | None, stops: list[int]
-) -> tuple[list[int], list[int]]:
-    out = _apply(
-        tokenizer,
-        messages,
-        tools=tools,
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    ids = out["input_ids"]
-    mask = _end_at_stops(tokenizer, ids, out["assistant_masks"], stops)
-    answers = [m for m in messages if m["role"] == "assistant"]
-    if all(_is_learnt(answer) for answer in answers):
-        return ids, mask
-    runs = _runs(mask)
-    if len(runs) != len(answers):
-        raise DataError(
-            f"the template's {{% generation %}} marks are around {len(runs)} stretches of text, "
-            f"the conversation has {len(answers)} answers: which of them has weight 0 cannot be "
-            "told; leave the weights out, or put marks around each answer"
-        )
-    for (start, end), answer in zip(runs, answers, strict=True):
-        if not _is_learnt(answer):
-            mask[start:end] = [0] * (end - start)
-    return ids, mask
-
-
-def _mask_by_prefix(
-    tokenizer, messages: list[dict], tools: list | None, stops: list[int]
-) -> tuple[list[int], list[int]]:
-    """Mask for templates without generation marks: what each assistant turn adds to the text before
-    it, up to its stop token.
-    """
-    ids = template_ids(tokenizer, messages, tools=tools)
-    mask = [0] * len(ids)
-    for i, message in enumerate(messages):
-        if not _is_learnt(message):
-            continue
-        before = template_ids(tokenizer, messages[:i], tools=tools, add_generation_prompt=True)
-        after = template_ids(tokenizer, messages[: i + 1], tools=tools)
-        start = len(before)
-        if after[:start] != before or ids[:start] != before:
-            raise RewrittenTurnError(_rewritten(message))
-        end = start
-        while end < len(after) and after[end] not in stops:
-            end += 1
-        if end == len(after):
-            raise DataError(_without_stop(tokenizer, after[start:]))
-        end += 1  # the stop token is learnt, what a template writes after it is not
-        if ids[:end] != after[:end]:
-            raise RewrittenTurnError(_rewritten(message))
-        mask[start:end] = [1] * (end - start)
-    return ids, mask
-
-
-def _rewritten(message: dict) -> str:
-    if has_thought(message):
-        return (
-            "the chat template writes the thought of an answer otherwise than the prompt of an "
-            "answer without thinking (enable_thinking=False), which is what ftlib asks: take the "
-            "thought out"
-        )
-    return (
-        "this chat template rewrites earlier turns, so the answer cannot be told from the prompt: "
-        "encode_rows makes an example of each answer; for one of the whole conversation set a "
-        "template with {% generation %} marks, such as training_template(tokenizer)"
-    )
-
-
-def _without_stop(tokenizer, answer: list[int]) -> str:
-    return (
-        "the chat template writes no stop token after the answer, which ends with "
-        f"{tokenizer.decode(answer)[-40:]!r}: the model would never learn to stop; let the "
-        "template write one token of the tokenizer there, such as {{ eos_token }}"
-    )
-
-
-def _end_at_stops(tokenizer, ids: list[int], mask: list[int], stops: list[int]) -> list[int]:
-    """The mask without what follows a stop token: white space (ChatML writes a newline) and
-    further stops (Phi writes one at the end of a conversation). DataError where a run of ones does
-    not come to a stop token, for then nothing would teach the model to stop.
-    """
-    mask = [int(m) for m in mask]
-    for start, end in _runs(mask):
-        ended = False
-        for at in range(start, end):
-            is_stop = ids[at] in stops
-            if ended and (is_stop or _is_space(tokenizer, ids[at])):
-                mask[at] = 0
-            else:
-                ended = is_stop
-        if not ended:
-            raise DataError(_open_run(tokenizer, ids, start, end, stops))
-    return mask
-
-
-def _is_space(tokenizer, token: int) -> bool:
-    return not tokenizer.decode([token]).strip()
-
-
-def _open_run(tokenizer, ids: list[int], start: int, end: int, stops: list[int]) -> str:
-    """What is wrong with a marked stretch of text that does not end in a stop token."""
-    after = end
-    while after < len(ids) and ids[after] not in stops and _is_space(tokenizer, ids[after]):
-        after += 1
-    if after < len(ids) and ids[after] in stops:
-        return (
-            f"the template's {{% generation %}} marks end before the stop token "
-            f"{tokenizer.decode([ids[after]])!r}, which must be learnt: put it inside them"
-        )
-    return _without_stop(tokenizer, ids[start:end])
-
-
-def _runs(mask: list[int]) -> list[tuple[int, int]]:
-    """(start, end) of every run of ones."""
-    runs = []
-    start = None
-    for i, marked in enumerate([*mask, 0]):
-        if marked and start is None:
-            start = i
-        elif not marked and start is not None:
-            runs.append((start, i))
-            start = None
-    return runs
-
-
 def _check_thoughts(tokenizer, messages: list[dict], tools: list | None, ids: list[int]) -> None:
     """DataError where an answer with its reasoning does not continue the prompt that ftlib asks
     with: the model would learn to think, and be asked not to.
     """
     for i, message in enumerate(messages):
-        if not _is_learnt(message) or not has_thought(message):
+        if not is_learnt(message) or not has_thought(message):
             continue
         before = template_ids(tokenizer, messages[:i], tools=tools, add_generation_prompt=True)
         prompt = tokenizer.decode(before).rstrip()
         if ids[: len(before)] != before or prompt.endswith("</think>"):
-            raise DataError(f"message {i}: {_rewritten(message)}")
+            raise DataError(f"message {i}: {rewritten(message)}")
+
+
+def _as_written(
+    tokenizer, messages: list[dict], tools: list | None, stops: list[int]
+) -> tuple[list[int], list[int]]:
+    """(ids, mask) of the conversation as its template writes it whole."""
+    _check_omissions(tokenizer, messages, tools)
+    by_marks = marks_begin_at_answers(tokenizer, tools)
+    mask_of = mask_by_marks if by_marks else mask_by_prefix
+    ids, mask = mask_of(tokenizer, messages, tools, stops)
+    _check_thoughts(tokenizer, messages, tools, ids)
+    return ids, mask
+
+
+def _ids_and_mask(
+    tokenizer, messages: list[dict], tools: list | None, stops: list[int]
+) -> tuple[list[int], list[int]]:
+    """The conversation as it is written whole, where that is the text that serving gives; else, of
+    one that ends with its only answer to be learnt, as it is served.
+    """
+    if continues_prompts(tokenizer, messages, tools):
+        try:
+            return _as_written(tokenizer, messages, tools, stops)
+        except OpenTurnError:
+            if not stops or not ends_no_answer(tokenizer):
+                raise
+            say_end(tokenizer.convert_ids_to_tokens(stops[0]))
+    learnt = [i for i, message in enumerate(messages) if is_learnt(message)]
+    if not learnt:  # _as_written says what else is wrong
+        return _as_written(tokenizer, messages, tools, stops)
+    if learnt != [len(messages) - 1]:
+        raise RewrittenTurnError(rewritten(messages[learnt[0]]))
+    try:
+        ids, mask = _as_written(tokenizer, messages, tools, stops)
+    except DataError:
+        if says_more(messages[-1]):
+            raise
+        return served_example(tokenizer, messages, tools, stops)
+    if says_more(messages[-1]) or is_served(tokenizer, messages, tools, ids, mask):
+        return ids, mask
+    return served_example(tokenizer, messages, tools, stops)
 
 
 def encode(
@@ -256,7 +149,11 @@ def encode(
 
     The stop token that ends a turn belongs to the turn: it must be learnt, or the model never
     stops; what a template writes after it, such as a newline, does not. `stops`: the ids of such
-    tokens, by default `stop_ids(tokenizer)`, which takes a few tenths of a millisecond. An
+    tokens, by default `stop_ids(tokenizer)`, which takes a few tenths of a millisecond. Where the
+    template writes an answer otherwise than it prompts for it (a thought before it, a channel), a
+    conversation that ends with its only answer to be learnt becomes what serving will read and
+    give: the prompt, the answer, the stop token; RewrittenTurnError for one with more. So it does
+    where the template writes nothing after an answer, which is said. An
     assistant's turn with `weight` 0 is context only. Its `tool_calls` and `reasoning_content`, and
     the conversation's `tools`, go through the template. With `train_on_prompt` every token is a
     label. DataError where a BOS would be doubled, the template refuses or leaves out a turn, a tool
@@ -268,11 +165,7 @@ def encode(
     if stops is None:
         stops = stop_ids(tokenizer)
     _check_answers(tokenizer, messages, stops)
-    _check_omissions(tokenizer, messages, tools)
-    by_marks = MARK.search(chat_template_of(tokenizer, tools))
-    mask_of = _mask_by_marks if by_marks else _mask_by_prefix
-    ids, mask = mask_of(tokenizer, messages, tools, stops)
-    _check_thoughts(tokenizer, messages, tools, ids)
+    ids, mask = _ids_and_mask(tokenizer, messages, tools, stops)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise DataError(
             "the chat template and the tokenizer both write BOS: "
@@ -339,86 +232,6 @@ def inference_template(template: str) -> str:
         return "{#" + mark[1] + " " + mark[2] + "#}"
 
     return MARK.sub(strip, template)
-
-
-# --- showing a mask -------------------------------------------------------------------------------
-@dataclass
-class ShownMask:
-    """A conversation with its loss mask, token by token: colour in a notebook, brackets in a
-    terminal.
-    """
-
-    pieces: list[tuple[str, bool]]  # one a token: its text, and whether the loss counts it
-    special: frozenset[str] = frozenset()  # the tokens that are markers, not text
-
-    def __str__(self) -> str:
-        mask = [int(trained) for _, trained in self.pieces]
-        turns = len(_runs(mask))
-        noun = "turn" if turns == 1 else "turns"
-        return f"{sum(mask)} of {len(mask)} tokens are trained on, in {turns} {noun}"
-
-    def _span(self, piece: str, trained: bool) -> str:
-        style = "background:#cfe8ff;border-bottom:2px solid #0072B2" if trained else "color:#777"
-        if piece in self.special:
-            style += ";font-size:80%;outline:1px dotted #999"
-        text = html.escape(piece).replace("\n", "↵<br>")
-        return f'<span style="{style};padding:1px 2px;margin:1px">{text}</span>'
-
-    def _repr_html_(self) -> str:
-        spans = []
-        before = False  # whether the piece before is trained on
-        for piece, trained in self.pieces:
-            if before and not trained and "\n" not in piece:
-                spans.append("<br>")
-            spans.append(self._span(piece, trained))
-            before = trained
-        return (
-            f'<div style="font-family:monospace;line-height:2">{"".join(spans)}<br><small>'
-            "underlined: trained on · grey: context only · dotted: special tokens · "
-            f"{self}</small></div>"
-        )
-
-    def __repr__(self) -> str:
-        return "".join(f"[{p}]" if trained else p for p, trained in self.pieces)
-
-
-def show_mask(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: list[dict],
-    train_on_prompt: bool = False,
-    tools: list[dict] | None = None,
-) -> ShownMask:
-    """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
-    counts them. Where `encode_rows` makes an example of each answer, so does this, one below the
-    other.
-    """
-    pieces: list[tuple[str, bool]] = []
-    for row in encode_examples(tokenizer, messages, train_on_prompt, tools):
-        if pieces:
-            pieces.append(("\n", False))
-        for token, label in zip(row["input_ids"], row["labels"], strict=True):
-            pieces.append((tokenizer.decode([token]), label != IGNORE))
-    added = tokenizer.added_tokens_decoder.values()
-    special = {token.content for token in added if token.special}
-    special.update(tokenizer.all_special_tokens)
-    return ShownMask(pieces, frozenset(special))
-
-
-def chat_template_of(tokenizer, tools: list | None = None) -> str:
-    """The template that `apply_chat_template` takes: of several by name that for tool use where
-    there are tools, else the default one. LoadError where there is none.
-    """
-    template = tokenizer.chat_template
-    if not isinstance(template, dict):
-        return template
-    if tools and "tool_use" in template:
-        return template["tool_use"]
-    if not template.get("default"):
-        raise LoadError(
-            f"tokenizer.chat_template is a dict of {', '.join(template) or 'nothing'}: put the one "
-            "to train with under 'default', or set tokenizer.chat_template to its text"
-        )
-    return template["default"]
 
 
 def check_tokenizer(tokenizer, name: str = "tokenizer"):

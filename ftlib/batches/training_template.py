@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
+from ftlib.batches.render import MARK, chat_template_of
 from ftlib.batches.stops import turn_end
-from ftlib.batches.template import MARK, chat_template_of, check_tokenizer
+from ftlib.batches.template import check_tokenizer
 from ftlib.core.errors import DataError
 
 if TYPE_CHECKING:

@@ -11,6 +11,10 @@ class PairError(DataError):
     """A pair or a binary row that cannot be used: which, the key, its value and the fix."""
 
 
+class OpenTurnError(DataError):
+    """A chat template writes nothing after an answer at which generation stops."""
+
+
 class RewrittenTurnError(DataError):
     """A chat template writes an answer otherwise in the middle of a conversation than after the
     prompt that a model is asked with.

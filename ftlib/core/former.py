@@ -69,7 +69,7 @@ MODULES = {
     "seeds": "core.seeds",
     "serving": "export.serving",
     "splits": "data.splits",
-    "templates": "batches.template batches.training_template",
+    "templates": "batches.template batches.shown_mask batches.training_template",
     "texts": "data.texts",
     "train": (
         "training.finetune training.run training.trainer training.samplers training.options "

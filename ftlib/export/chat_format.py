@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gguf import GGUFReader, Keys, TokenType
 
+from ftlib.batches.render import render_text
 from ftlib.batches.stops import text_after_answer, token_at_start
 from ftlib.export.errors import ExportError, TemplateError
 from ftlib.export.gguf_file import open_gguf
@@ -59,7 +60,7 @@ def _turn_end(jinja: str | None, bos: str, eos: Iterable[str], tokens) -> str | 
     eos_token = next(iter(eos), "")
 
     def render(messages: list[dict]) -> str:
-        return _render(jinja, bos, eos_token, messages, add_generation_prompt=False)
+        return render_text(jinja, bos, eos_token, messages, add_generation_prompt=False)
 
     return token_at_start(text_after_answer(render) or "", tokens)
 
@@ -149,28 +150,11 @@ def chat_format(source) -> ChatFormat:
     return _format_of_tokenizer(source)
 
 
-def _render(
-    jinja: str, bos: str, eos: str, messages: list[dict], add_generation_prompt: bool
-) -> str:
-    """A conversation as transformers renders it."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    rendered, _ = render_jinja_template(
-        [messages],
-        chat_template=jinja,
-        add_generation_prompt=add_generation_prompt,
-        bos_token=bos,
-        eos_token=eos,
-        enable_thinking=False,
-    )
-    return rendered[0]
-
-
 def render_jinja(form: ChatFormat, messages: list[dict], answer: bool = True) -> str:
     """The conversation's text, ready for the assistant's answer unless `answer` is False, without
     the start token where the runtime adds it. A marker that begins every turn, as ChatML's, may be
     called the start token and yet be added by nobody (SmolLM's).
     """
     eos = form.eos[0] if form.eos else ""
-    text = _render(form.jinja or "", form.bos, eos, messages, add_generation_prompt=answer)
+    text = render_text(form.jinja or "", form.bos, eos, messages, add_generation_prompt=answer)
     return text.removeprefix(form.bos) if form.adds_bos else text

@@ -2,9 +2,9 @@
 the same text.
 
 No family is known by name. A format is learnt by what its Jinja writes around marked contents, put
-into Go, and taken only if a hundred random conversations come out equal. A start-of-text token that
-the runtime adds (`tokenizer.ggml.add_bos_token`) is not in these templates: no model was trained on
-two.
+into Go, and taken only if a thousand random conversations come out equal. A start-of-text token
+that the runtime adds (`tokenizer.ggml.add_bos_token`) is not in these templates: no model was
+trained on two.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHATML = (
     "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}"
     "<|im_start|>assistant\n"
 )
-PROVEN_ON = 100  # random conversations
+PROVEN_ON = 1000  # random conversations
 MARK = "qz{}zq"
 ROLES = ("system", "user", "assistant")
 # Pieces of contents: quotes, braces of both languages, line breaks inside, scripts, digits.
@@ -70,7 +70,7 @@ def go_template(source: Any) -> str:
     path.
 
     What the Jinja writes around marked contents, with and without a system message, is put into
-    Go, and taken if it gives the Jinja's text for a hundred random conversations of one to seven
+    Go, and taken if it gives the Jinja's text for a thousand random conversations of one to seven
     turns. Contents have no outer white space there: where the Jinja trims them (Llama 3), Ollama
     does not, which is said. A date that the Jinja takes from the clock is frozen. Where the Jinja
     writes a system message only at the beginning, Go writes every one there. TemplateError where no

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from gguf import GGUFWriter, TokenType
 
+from ftlib.batches.render import chat_template_of
 from ftlib.batches.stops import ending_of, stop_ids, turn_end
-from ftlib.batches.template import chat_template_of, inference_template
+from ftlib.batches.template import inference_template
 from ftlib.export.errors import ExportError
 from ftlib.export.sentencepiece import is_sentencepiece, read_sentencepiece
 

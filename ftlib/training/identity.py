@@ -25,7 +25,7 @@ from torch import nn
 from ftlib.adapters.active import adapter_of
 from ftlib.adapters.embeddings import base_parameter, changed_embeddings
 from ftlib.adapters.io import base_name
-from ftlib.batches.template import chat_template_of
+from ftlib.batches.render import chat_template_of
 from ftlib.data.rows import fingerprint
 from ftlib.training.errors import RunError
 

@@ -7,7 +7,8 @@ from conftest import CHATML, PLAIN, byte_tokenizer, chat, unmarked
 
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.preference import encode_binary, encode_pairs
-from ftlib.batches.template import IGNORE, encode, show_mask
+from ftlib.batches.shown_mask import show_mask
+from ftlib.batches.template import IGNORE, encode
 from ftlib.batches.training_template import training_template
 from ftlib.core.errors import DataError, PairError
 from ftlib.data.rows import check_row
@@ -231,12 +232,31 @@ def test_weights_of_a_pair(tokenizer):
         )
 
 
-def test_weights_that_the_marks_cannot_tell_apart():
+def test_marks_that_begin_before_the_answers_are_not_followed():
+    """Around whole conversations, as around the headers of turns: the answers alone are learnt."""
     template = PLAIN.replace("{% endgeneration %}", "").replace("{% generation %}", "")
-    template = "{% generation %}" + template + "{% endgeneration %}"
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% generation %}" + template + "{% endgeneration %}"
+    talk = [*chat("a", "b")["messages"], *chat("c", "d")["messages"]]
+    talk[1]["weight"] = 0
+    assert repr(show_mask(tokenizer, talk)).endswith("<|assistant|>[d][<|end|>]")
+    assert "[b]" not in repr(show_mask(tokenizer, talk))
+
+
+def test_weights_that_the_marks_cannot_tell_apart():
+    """Two answers in a row, which this template writes as one stretch."""
+    header = "{{ '<|' ~ m.role ~ '|>' if m.role != 'assistant' or not answers else '' }}"
+    template = (
+        "{% for m in messages %}{% set answers = loop.previtem is defined and "
+        "loop.previtem.role == 'assistant' %}"
+        + header
+        + "{% if m.role == 'assistant' %}{% generation %}{{ m.content ~ '<|end|>' }}"
+        "{% endgeneration %}{% else %}{{ m.content ~ '<|end|>' }}{% endif %}{% endfor %}"
+        "{{ '<|assistant|>' if add_generation_prompt else '' }}"
+    )
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = template
-    talk = [*chat("a", "b")["messages"], *chat("c", "d")["messages"]]
+    talk = [*chat("a", "b")["messages"], {"role": "assistant", "content": "d"}]
     with pytest.raises(DataError, match=r"around 1 stretches of text.*2 answers"):
         encode(tokenizer, [talk[0], {**talk[1], "weight": 0}, *talk[2:]])
 

@@ -9,8 +9,11 @@ from conftest import CHATML, LLAMA3, PLAIN, byte_tokenizer, chat, gemma_tokenize
 import ftlib as ft
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.preference import encode_pairs
+from ftlib.batches.render import chat_template_of
+from ftlib.batches.served import say_end
+from ftlib.batches.shown_mask import show_mask
 from ftlib.batches.stops import learnt_stops, model_stops, name_turn_end, stop_ids, turn_end
-from ftlib.batches.template import IGNORE, chat_template_of, encode, show_mask
+from ftlib.batches.template import IGNORE, encode, encode_examples, template_ids
 from ftlib.batches.training_template import training_template
 from ftlib.core.errors import DataError, LoadError
 from ftlib.training import sampling
@@ -114,11 +117,32 @@ def test_marks_that_end_before_an_end_that_is_not_eos_are_refused():
 
 
 @pytest.mark.parametrize("marks", [False, True], ids=["prefix", "marks"])
-def test_a_template_without_a_stop_is_refused(marks):
+def test_answers_of_a_template_without_a_stop_end_with_the_tokenizers(marks, caplog):
+    """Generation stops at eos, so this is what the model must learn to write. Each answer is an
+    example of its own: in the whole conversation nothing would end the first.
+    """
+    say_end.cache_clear()
     tokenizer = byte_tokenizer()
     template = PLAIN.replace("m['content'] ~ '<|end|>'", "m['content']")
     tokenizer.chat_template = template if marks else unmarked(template)
-    with pytest.raises(DataError, match=r"row 0: .*no stop token after the answer.*'b'.*eos_token"):
+    [first, second] = encode_examples(tokenizer, TALK)
+    assert tokenizer.decode(first["input_ids"]).endswith("<|assistant|>b<|end|>")
+    learnt = [label for label in second["labels"] if label != IGNORE]
+    assert tokenizer.decode(learnt) == TALK[3]["content"] + "<|end|>"
+    prompt = template_ids(tokenizer, TALK[:3], add_generation_prompt=True)
+    assert second["input_ids"] == [*prompt, *learnt]
+    assert caplog.text.count("writes nothing after an answer: each example ends with") == 1
+    [pair] = encode_pairs(tokenizer, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    assert tokenizer.decode(pair["chosen_ids"]) == "b<|end|>"
+
+
+@pytest.mark.parametrize("marks", [False, True], ids=["prefix", "marks"])
+def test_a_template_that_ends_answers_with_plain_text_is_refused(marks):
+    """ "###" is no token of this tokenizer: generation would not stop there."""
+    tokenizer = byte_tokenizer()
+    template = PLAIN.replace("m['content'] ~ '<|end|>'", "m['content'] ~ '###'")
+    tokenizer.chat_template = template if marks else unmarked(template)
+    with pytest.raises(DataError, match=r"row 0: .*no stop token after the answer.*eos_token"):
         encode_rows(tokenizer, [chat("a", "b")])
     with pytest.raises(DataError, match=r"row 0: .*no stop token"):
         encode_pairs(tokenizer, [{"prompt": "a", "chosen": "b", "rejected": "c"}])

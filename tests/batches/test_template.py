@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import ftlib as ft
 from ftlib.batches.encode import encode_rows
-from ftlib.batches.template import IGNORE, encode, inference_template, show_mask, template_ids
+from ftlib.batches.shown_mask import show_mask
+from ftlib.batches.template import IGNORE, encode, inference_template, template_ids
 from ftlib.batches.training_template import training_template
 from ftlib.core.errors import DataError
 
