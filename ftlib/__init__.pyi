@@ -108,6 +108,7 @@ from .export.parity import check_export as check_export
 from .export.run import export_run as export_run
 from .export.serving import chat as chat
 from .export.serving import serve as serve
+from .export.wire import compare_logprobs as compare_logprobs
 from .losses.distillation import distillation_loss as distillation_loss
 from .losses.ewc import EWC as EWC
 from .losses.ewc import ewc_penalty as ewc_penalty

@@ -73,6 +73,13 @@ class Handler(BaseHTTPRequestHandler):
         self.server.sent.append(digest)
         self.answer(201)
 
+    def logprobs(self, asked: dict) -> dict:
+        """Of the three pieces of its answer; an old version has none."""
+        if not asked.get("logprobs") or self.server.generation < (0, 30, 0):
+            return {}
+        pieces = zip(("An ", "answer", "."), (-0.5, -0.25, -0.125), strict=True)
+        return {"logprobs": [{"token": text, "logprob": value} for text, value in pieces]}
+
     def create(self, asked: dict) -> None:
         if asked.get("adapters") and self.server.generation >= (0, 34, 1):
             return self.answer(400, {"error": "LoRA adapters are no longer supported"})
@@ -111,6 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             "eval_count": 7,
             "eval_duration": 2_000_000_000,
             "prompt_eval_count": self.server.prompt_tokens,
+            **self.logprobs(asked),
         }
         if not asked["stream"]:
             return (

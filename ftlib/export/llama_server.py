@@ -25,6 +25,7 @@ from ftlib.export.server import LLAMA_CPP, SAMPLING, Reply, Server, all_stops
 log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 # Parameters of a Modelfile that the server takes when it starts.
+ONE_LOGPROB = {"logprobs": 1}  # a token, on the route for raw prompts
 AT_START = {"num_ctx", "num_gpu", "num_thread"}
 
 
@@ -58,8 +59,12 @@ class LlamaCppServer(Server):
         end = os.fstat(self.output.fileno()).st_size
         return os.pread(self.output.fileno(), size, max(0, end - size)).decode(errors="replace")
 
-    def _pieces(self, messages: list[dict], stream: bool, sampling: dict) -> Iterator[str]:
+    def _pieces(
+        self, messages: list[dict], stream: bool, logprobs: bool, sampling: dict
+    ) -> Iterator[str]:
         body = self._body(messages, stream, sampling)
+        if logprobs:
+            body |= {"logprobs": True, "top_logprobs": 1} if self.template is None else ONE_LOGPROB
         start = time.perf_counter()
         if stream:
             yield from self._stream(body, start)
@@ -77,6 +82,7 @@ class LlamaCppServer(Server):
             end=choice["finish_reason"],
             prompt_tokens=content["usage"]["prompt_tokens"],
             context=self.modelfile.parameters.get("num_ctx"),
+            logprobs=_logprobs_of(choice) if logprobs else (),
         )
         yield self.last.text
 
@@ -138,6 +144,14 @@ class LlamaCppServer(Server):
         )
 
 
+def _logprobs_of(choice: dict) -> tuple[float, ...]:
+    """ln p of each generated token of an answer, on either route."""
+    found = choice["logprobs"]
+    if "content" in found:
+        return tuple(token["logprob"] for token in found["content"])
+    return tuple(found["token_logprobs"])
+
+
 def _renderable(template: str | None) -> str | None:
     """The TEMPLATE of a Modelfile if `render_go` can read it; what it cannot read is said."""
     if template is None:
@@ -170,10 +184,11 @@ def _checked(status: int, content: bytes | str) -> dict:
 
 @contextmanager
 def llama_cpp_server(
-    name: str, modelfile: Modelfile, folder: Path, timeout: float
+    name: str, modelfile: Modelfile, folder: Path, timeout: float, logprobs: bool = False
 ) -> Iterator[LlamaCppServer]:
-    """The server, once it answers; its process is ended with the block. ServingError if llama.cpp
-    does not run here, or the server does not start.
+    """The server, once it answers; its process is ended with the block. `logprobs`: it keeps all
+    logits, num_ctx × vocabulary numbers, so that a chat can be asked for them. ServingError if
+    llama.cpp does not run here, or the server does not start.
     """
     found = llama_probe.probe_llama()
     if not found.fine:
@@ -181,7 +196,7 @@ def llama_cpp_server(
     port = _free_port()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            _command(name, modelfile, folder, port),
+            _command(name, modelfile, folder, port, logprobs),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -211,7 +226,7 @@ def _end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def _command(name: str, modelfile: Modelfile, folder: Path, port: int) -> list[str]:
+def _command(name: str, modelfile: Modelfile, folder: Path, port: int, logprobs: bool) -> list[str]:
     parameters = modelfile.parameters
     options = {
         "model": modelfile.path(modelfile.base, folder),
@@ -221,7 +236,7 @@ def _command(name: str, modelfile: Modelfile, folder: Path, port: int) -> list[s
         "n_ctx": parameters.get("num_ctx", 4096),
         "n_gpu_layers": parameters.get("num_gpu", -1),
         # All logits would take num_ctx × vocabulary × 4 bytes: 2.1 GB at 4,096 for Llama-3.
-        "logits_all": "false",
+        "logits_all": str(logprobs).lower(),
         "chat_template_kwargs": '{"enable_thinking": false}',
     }
     if modelfile.adapter:

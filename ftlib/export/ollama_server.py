@@ -109,11 +109,14 @@ class OllamaServer(Server):
             )
         return {path.name: digest}
 
-    def _pieces(self, messages: list[dict], stream: bool, sampling: dict) -> Iterator[str]:
+    def _pieces(
+        self, messages: list[dict], stream: bool, logprobs: bool, sampling: dict
+    ) -> Iterator[str]:
         options = {SAMPLING[name]: value for name, value in sampling.items()}
         if "stop" in options:
             options["stop"] = all_stops(self.modelfile, options["stop"])
-        answer = self.client.chat(self.name, messages, stream=stream, options=options)
+        asked = {"logprobs": True} if logprobs else {}
+        answer = self.client.chat(self.name, messages, stream=stream, options=options, **asked)
         text = ""
         part = None
         for part in answer if stream else [answer]:
@@ -124,6 +127,12 @@ class OllamaServer(Server):
             raise ServingError(
                 f"Ollama broke off after {len(text)} characters: look at its log, and ask again"
             )
+        found = getattr(part, "logprobs", None) or ()
+        if logprobs and not found:
+            raise ServingError(
+                f"Ollama at {self.base_url} gave no log-probabilities: it is older than they are, "
+                "or its client is"
+            )
         self.last = Reply(
             text=text,
             runtime=OLLAMA,
@@ -133,6 +142,7 @@ class OllamaServer(Server):
             seconds=(part.eval_duration or 0) / 1e9,
             measured="Ollama's eval_count / eval_duration",
             end=part.done_reason,
+            logprobs=tuple(token.logprob for token in found),
         )
 
     def delete(self) -> None:

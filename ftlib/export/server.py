@@ -40,7 +40,8 @@ _EXAMPLE = "{'role': 'user', 'content': '…'}"
 class Reply:
     """An answer. `tokens` were generated in `seconds`; `measured` says how both were counted,
     `end` why it ended ("stop", "length"). `prompt_tokens`: of the prompt as the runtime read it,
-    None where it does not say; `context`: the most that it holds, prompt and answer.
+    None where it does not say; `context`: the most that it holds, prompt and answer. `logprobs`:
+    ln p of each generated token, where they were asked for.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Reply:
     end: str | None = None
     prompt_tokens: int | None = None
     context: int | None = None
+    logprobs: tuple[float, ...] = ()
 
     @property
     def prompt_was_cut(self) -> bool:
@@ -90,16 +92,22 @@ class Server(ABC):
     def http_options(self) -> dict:
         return {}
 
-    def chat(self, messages: list[dict], stream: bool = False, **sampling) -> Reply | Iterator[str]:
+    def chat(
+        self, messages: list[dict], stream: bool = False, logprobs: bool = False, **sampling
+    ) -> Reply | Iterator[str]:
         """The answer to `messages` ({"role", "content"}): a `Reply`, or with `stream` its pieces of
         text as they come.
 
         Sampling: max_tokens, temperature, top_p, top_k, min_p, seed, stop, repeat_penalty,
         presence_penalty, frequency_penalty; what is not given is the Modelfile's. After a stream
-        `last` is its Reply. ServingError where the server refuses, is too slow or breaks off.
+        `last` is its Reply. `logprobs`: ask for ln p of each generated token too, not of a stream.
+        ServingError where the server refuses, is too slow or breaks off.
         """
         _check_call(messages, sampling)
-        pieces = self._noted(self._named_errors(self._pieces(messages, stream, sampling)))
+        if logprobs and stream:
+            raise ServingError("logprobs=True goes with stream=False")
+        answer = self._pieces(messages, stream, logprobs, sampling)
+        pieces = self._noted(self._named_errors(answer))
         if stream:
             return pieces
         for _ in pieces:  # at their end `last` is set
@@ -134,7 +142,9 @@ class Server(ABC):
             ) from None
 
     @abstractmethod
-    def _pieces(self, messages: list[dict], stream: bool, sampling: dict) -> Iterator[str]:
+    def _pieces(
+        self, messages: list[dict], stream: bool, logprobs: bool, sampling: dict
+    ) -> Iterator[str]:
         """The texts of the answer; sets `last` at its end."""
 
     def __repr__(self) -> str:

@@ -45,6 +45,7 @@ def serve(
     runtime: str | None = None,
     host: str | None = None,
     timeout: float = 600.0,
+    logprobs: bool = False,
 ) -> Iterator[Server]:
     """`with serve("build/Modelfile", "my-model") as server:` a `Server` for the model of a
     Modelfile, or of a GGUF as it is.
@@ -53,7 +54,8 @@ def serve(
     `OLLAMA_HOST`, then localhost), else llama-cpp-python; which one it is, is said. In Ollama the
     model is created under `name`, over one of that name, and stays (`server.delete()` removes it).
     llama-cpp-python's server listens on 127.0.0.1 only and ends with the block. `timeout`: seconds
-    for one answer, and for llama-cpp-python to load. ServingError, ModelfileError name what is
+    for one answer, and for llama-cpp-python to load. `logprobs`: chats will ask for them, for which
+    llama-cpp-python keeps num_ctx × vocabulary numbers. ServingError, ModelfileError name what is
     wrong.
     """
     path = Path(source)
@@ -76,7 +78,7 @@ def serve(
             "OLLAMA_HOST"
         )
     why = "" if runtime else f", since no Ollama answers at {ollama_url(host)}"
-    with llama_cpp_server(name, modelfile, path.parent, timeout) as local:
+    with llama_cpp_server(name, modelfile, path.parent, timeout, logprobs) as local:
         log.info("%s is served by llama-cpp-python at %s%s", name, local.base_url, why)
         yield local
 

@@ -149,6 +149,18 @@ def test_slow_and_unknown(ollama, modelfile):
                 list(server.chat(HELLO, stream=stream))
 
 
+def test_logprobs_are_asked_for_and_read(ollama, modelfile):
+    with serve(modelfile, "m", logprobs=True) as server:
+        reply = server.chat(HELLO, logprobs=True)
+        assert reply.logprobs == (-0.5, -0.25, -0.125)
+        assert server.chat(HELLO).logprobs == ()
+        with pytest.raises(ServingError, match="stream=False"):
+            server.chat(HELLO, stream=True, logprobs=True)
+        ollama.generation = (0, 24, 0)
+        with pytest.raises(ServingError, match="gave no log-probabilities"):
+            server.chat(HELLO, logprobs=True)
+
+
 def test_a_prompt_that_fills_the_context_is_said(ollama, modelfile, caplog):
     """511 tokens in a context of 512 leave room for the one that is to come, and so were cut if
     there were more; 510 fit.

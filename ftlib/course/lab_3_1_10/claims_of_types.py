@@ -190,7 +190,7 @@ IMPORTANCE_CLAIMS = (
     ),
 )
 
-APART_CLAIMS = (
+WAY_CLAIMS = (
     Claim(
         name="apart",
         text="ln of KL on answers, adapter apart over merged then quantised",
@@ -211,18 +211,46 @@ APART_CLAIMS = (
         ),
     ),
     Claim(
-        name="twice",
-        text=(
-            "ln of KL on answers, merged into four bits and quantised again over merged then "
-            "quantised"
+        name="into",
+        text="ln of KL on answers, merged into the Q4_K_M file (changed weights f16) over apart",
+        contrast=log_ratio("answer_kl", "into Q4_K_M, as F16", "apart"),
+        expected="none",
+        none=(
+            "Merged into the quantised file and left in 16 bits, or apart beside it: the same sum, "
+            "and no difference that these answers show."
         ),
-        contrast=log_ratio("answer_kl", "into four bits", "merged"),
+        above=(
+            "Merged into the quantised file is farther than the adapter beside it, though the sum "
+            "is the same: what differs is how llama.cpp multiplies with 16 bits and with four."
+        ),
+        below=(
+            "Merged into the quantised file is nearer than the adapter beside it, though the sum "
+            "is the same: a 16-bit weight is multiplied with inputs that are not rounded to 8 bits."
+        ),
+    ),
+    Claim(
+        name="again",
+        text="ln of KL on answers, merged into Q4_K_M and to Q4_K_M again over merged then "
+        "quantised",
+        contrast=log_ratio("answer_kl", "into Q4_K_M, again Q4_K_M", "merged"),
         expected="above",
         above=(
-            "Two roundings are worse than one. Keep the 16-bit base; merge into a quantised one "
-            "only if there is no other."
+            "Two roundings are worse than one. With the 16-bit base at hand, merge into that; "
+            "without it this is the small file that can be had."
         ),
         below="The second rounding undid some of the first: luck, not a method.",
-        none="The second rounding does not show on these prompts. It cannot help, so avoid it.",
+        none="The second rounding does not show on these answers. It cannot help, so avoid it.",
+    ),
+    Claim(
+        name="eight",
+        text="ln of KL on answers, merged into Q8_0 and then Q4_K_M over merged then quantised",
+        contrast=log_ratio("answer_kl", "into Q8_0, then Q4_K_M", "merged"),
+        expected="none",
+        none=(
+            "From a base in Q8_0 the result is that of the 16-bit base, as far as these answers "
+            "show: who may choose what to download needs half the disk."
+        ),
+        above="A base in Q8_0 costs something too, though its rounding is a sixteenth of Q4_K's.",
+        below="A base in Q8_0 came out nearer than the 16-bit one: luck, not a method.",
     ),
 )

@@ -15,20 +15,21 @@ from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.claims_of_faults import FAULT_CLAIMS
 from ftlib.course.lab_3_1_10.claims_of_files import FILE_CLAIMS, MERGE_CLAIMS
 from ftlib.course.lab_3_1_10.claims_of_types import (
-    APART_CLAIMS,
     IMPORTANCE_CLAIMS,
     KIND_CLAIMS,
     MIX_CLAIMS,
+    WAY_CLAIMS,
 )
 from ftlib.course.lab_3_1_10.faults import FILE_FAULTS, QUANTISED, TEMPLATE_FAULTS, fault_trial
 from ftlib.course.lab_3_1_10.held_out import adapter_folder, adapter_inputs, held_out_rows
 from ftlib.course.lab_3_1_10.merging import merge_trial
 from ftlib.course.lab_3_1_10.trials import (
-    apart_trial,
+    WAYS,
     file_trial,
     importance_trial,
     kinds_trial,
     mix_trial,
+    way_trial,
 )
 from ftlib.course.records.experiment import (
     RECORDED,
@@ -44,7 +45,6 @@ CALIBRATIONS = {  # by what is quantised with them
     "Q4_K_M": ("none", "own", "shuffled"),
 }
 STRENGTHS = {"": 1.0, ", alpha/16": 1 / 16, ", alpha/256": 1 / 256}  # of the adapter's own alpha
-WAYS = ("merged", "apart", "into four bits")
 
 ANSWER_KL = Metric("answer_kl", "KL on answers", "nats a token", True)
 PROMPT_KL = Metric("prompt_kl", "KL on prompts", "nats a token", True)
@@ -104,7 +104,7 @@ def _fault_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     return {name: {"fault": name} for name in names}
 
 
-def _apart_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+def _way_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     return {way: {"way": way} for way in WAYS}
 
 
@@ -195,14 +195,14 @@ EXPERIMENTS = (
         live=("as trained", "turn not closed"),
     ),
     Experiment(
-        name="apart",
-        title="Three ways to four bits with an adapter",
-        trial=apart_trial,
-        arms=_apart_arms,
-        metrics=(ANSWER_KL, PROMPT_KL),
+        name="ways",
+        title="Ways to four bits with an adapter",
+        trial=way_trial,
+        arms=_way_arms,
+        metrics=(ANSWER_KL, PROMPT_KL, Metric("megabytes", "size of the files", "MB")),
         inputs=_inputs,
         prepare=adapter_folder,
-        claims=APART_CLAIMS,
+        claims=WAY_CLAIMS,
         live=(),
     ),
 )

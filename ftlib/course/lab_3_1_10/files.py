@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.lora import lora_layers
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.held_out import Sample, lab_model, lab_tokenizer
 from ftlib.course.lab_3_1_10.kl_per_token import kl_per_token
-from ftlib.export.gguf_file import read_gguf
 from ftlib.export.gguf_names import ARCHITECTURES
 from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.llamacpp import open_llama, quantize_gguf
@@ -137,28 +135,3 @@ def dense(tensor) -> np.ndarray:
     """A stored matrix as fp32, (out, in)."""
     weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     return weight.reshape(tensor.shape[::-1].tolist())
-
-
-def _halves(weight: Tensor, heads: int) -> Tensor:
-    """Rows of q or k from llama.cpp's order to transformers': undoes `permute_rows`."""
-    pairs = weight.reshape(heads, -1, 2, weight.shape[1])
-    return pairs.transpose(1, 2).reshape(weight.shape)
-
-
-@torch.no_grad()
-def load_weights(model: nn.Module, file: Path) -> None:
-    """Put the matrices of a GGUF, dequantised, in the place of the model's base weights; its
-    adapter stays.
-    """
-    stored = {tensor.name: tensor for tensor in read_gguf(file).tensors}
-    names = gguf_names(model)
-    config = model.config
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    for name, layer in lora_layers(model).items():
-        weight = torch.from_numpy(dense(stored[file_name(names, name)]).copy())
-        count = heads.get(name.rpartition(".")[2])
-        if count and config.model_type == "llama":
-            weight = _halves(weight, count)
-        layer.base_layer.weight.copy_(weight)
-    embedding = torch.from_numpy(dense(stored["token_embd.weight"]).copy())
-    model.get_input_embeddings().weight.copy_(embedding)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ftlib.adapters.io import save_adapter
 from ftlib.adapters.lora import disable_adapter
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.files import (
@@ -17,7 +18,6 @@ from ftlib.course.lab_3_1_10.files import (
     Reading,
     dense,
     export_f16,
-    load_weights,
     quantised,
     read_file,
     split_kl,
@@ -36,6 +36,7 @@ from ftlib.course.records.kit import rows_of
 from ftlib.data.load import load_base_text
 from ftlib.export.gguf_adapter import export_adapter_gguf
 from ftlib.export.gguf_file import read_gguf, tensor_types
+from ftlib.export.gguf_merge import merge_adapter_gguf
 from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.importance import importance_matrix
 
@@ -231,15 +232,25 @@ def importance_trial(
     }
 
 
-# --- adapter and base apart -----------------------------------------------------------------------
-def apart_trial(
+# --- an adapter and a base in four bits -----------------------------------------------------------
+# Merged into a quantised file: the base's type, that of the changed weights, and the type to which
+# llama.cpp then brings the file.
+INTO = {
+    "into Q4_K_M, as F16": ("Q4_K_M", "f16", None),
+    "into Q4_K_M, as Q8_0": ("Q4_K_M", "q8_0", None),
+    "into Q4_K_M, again Q4_K_M": ("Q4_K_M", "f16", "Q4_K_M"),
+    "into Q8_0, then Q4_K_M": ("Q8_0", "f16", "Q4_K_M"),
+}
+WAYS = ("merged", "apart", *INTO)
+
+
+def way_trial(
     profile: Profile, seed: int, way: str, kl_per_token: Callable = kl_per_token
 ) -> dict[str, Any]:
-    """Three ways to a four-bit model with an adapter, each beside the merged f16 file.
+    """A way to a model in four bits with an adapter, beside the merged f16 file.
 
     "merged": merged in 16 bits, then quantised. "apart": the base quantised, the adapter beside it,
-    never rounded. "into four bits": the quantised base dequantised, the adapter merged into that,
-    and quantised again.
+    never rounded. The others (`INTO`) merge it into a file that is quantised already.
     """
     sample = sample_of(profile, seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -251,19 +262,23 @@ def apart_trial(
         else:
             file, adapter = _over_base(profile, seed, Path(folder), way)
         after = read_file(file, sample, adapter=adapter)
+        size = file.stat().st_size + (adapter.stat().st_size if adapter else 0)
     on_answers, on_prompts = split_kl(before.logits, after.logits, sample, kl_per_token)
-    return {"answer_kl": np.mean(on_answers), "prompt_kl": np.mean(on_prompts)}
+    return {
+        "answer_kl": np.mean(on_answers),
+        "prompt_kl": np.mean(on_prompts),
+        "megabytes": size / 1e6,
+    }
 
 
 def _over_base(profile: Profile, seed: int, folder: Path, way: str) -> tuple[Path, Path | None]:
-    """(the model's file, the adapter's) where the base was quantised without the adapter."""
+    """(the model's file, the adapter's if it is apart) where the base was quantised first."""
     model = own_model(profile, seed)
-    tokenizer = lab_tokenizer(profile)
     with disable_adapter(model):
-        base = export_gguf(model, tokenizer, folder / "base.gguf")
-    four_bits = quantised(base, "Q4_K_M")
+        base = export_gguf(model, lab_tokenizer(profile), folder / "base.gguf")
     if way == "apart":
-        return four_bits, export_adapter_gguf(model, folder / "adapter.gguf")
-    load_weights(model, four_bits)
-    merged = export_gguf(model, tokenizer, folder / "merged.gguf")
-    return quantised(merged, "Q4_K_M"), None
+        return quantised(base, "Q4_K_M"), export_adapter_gguf(model, folder / "adapter.gguf")
+    kind, dtype, again = INTO[way]
+    adapter = save_adapter(model, folder / "adapter")
+    target = folder / "into.gguf"
+    return merge_adapter_gguf(quantised(base, kind), adapter, target, dtype, quant=again), None
