@@ -272,15 +272,18 @@ def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
     return llama.tokenize(made.prompt.encode(), add_bos=not made.added_special, special=True)
 
 
-def llama_answer(llama, ids: list[int], max_new_tokens: int) -> list[int]:
+def llama_answer(
+    llama, ids: list[int], max_new_tokens: int, repeat_penalty: float = 1.0
+) -> list[int]:
     """llama.cpp's greedy continuation, up to and with a token at which it ends generation by
-    itself.
+    itself. `repeat_penalty`: of the tokens among the last 64, prompt included, the logit is divided
+    by it where it is positive, else multiplied.
     """
     from llama_cpp import llama_model_get_vocab, llama_vocab_is_eog
 
     vocab = llama_model_get_vocab(llama.model)
     out: list[int] = []
-    for token in llama.generate(ids, temp=0.0):
+    for token in llama.generate(ids, temp=0.0, repeat_penalty=repeat_penalty):
         out.append(token)
         if len(out) == max_new_tokens or llama_vocab_is_eog(vocab, token):
             break

@@ -79,6 +79,18 @@ FAULT_CLAIMS = (
         none="No cost of the other order is shown: then look whether it was another one at all.",
     ),
     _cost(
+        "penalty",
+        "repeat penalty 1.1",
+        above=(
+            "A setting that no Modelfile mentions. Tokens of the prompt become less likely in the "
+            "answer, and an answer that must copy from its prompt, numbers above all, goes wrong."
+        ),
+        none=(
+            "No cost of the repeat penalty is shown on these prompts. It works on tokens that the "
+            "prompt has: a task that copies more is hurt more."
+        ),
+    ),
+    _cost(
         "four_bits",
         "Q4_K_M",
         above="For scale: four bits cost answers too.",

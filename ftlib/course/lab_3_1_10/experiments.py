@@ -20,7 +20,13 @@ from ftlib.course.lab_3_1_10.claims_of_types import (
     MIX_CLAIMS,
     WAY_CLAIMS,
 )
-from ftlib.course.lab_3_1_10.faults import FILE_FAULTS, QUANTISED, TEMPLATE_FAULTS, fault_trial
+from ftlib.course.lab_3_1_10.faults import (
+    FILE_FAULTS,
+    QUANTISED,
+    RUNTIME_FAULTS,
+    TEMPLATE_FAULTS,
+    fault_trial,
+)
 from ftlib.course.lab_3_1_10.held_out import adapter_folder, adapter_inputs, held_out_rows
 from ftlib.course.lab_3_1_10.merging import merge_trial
 from ftlib.course.lab_3_1_10.trials import (
@@ -100,7 +106,7 @@ def _merge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def _fault_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    names = ("as trained", *QUANTISED, *TEMPLATE_FAULTS, *FILE_FAULTS)
+    names = ("as trained", *QUANTISED, *TEMPLATE_FAULTS, *FILE_FAULTS, *RUNTIME_FAULTS)
     return {name: {"fault": name} for name in names}
 
 

@@ -31,6 +31,8 @@ TEMPLATE_FAULTS = (
     "start token twice",
 )
 FILE_FAULTS = ("wrong rows", "end token ignored", "base, no adapter")
+PENALTY = "repeat penalty 1.1"  # what Ollama before 0.32.10 applies where none is set
+RUNTIME_FAULTS = (PENALTY,)
 QUANTISED = ("Q4_K_M", "Q2_K")  # that stand among the faults for scale
 
 
@@ -119,7 +121,8 @@ def fault_trial(
                 streams = [llama.generate(ids, temp=0.0) for ids in prompts]
                 answers = [list(itertools.islice(stream, room)) for stream in streams]
             else:
-                answers = [llama_answer(llama, ids, room) for ids in prompts]
+                penalty = 1.1 if fault == PENALTY else 1.0
+                answers = [llama_answer(llama, ids, room, penalty) for ids in prompts]
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
     right = [is_right(text, row) for text, row in zip(texts, sample.rows, strict=True)]
     return {
