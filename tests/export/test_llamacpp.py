@@ -377,6 +377,25 @@ def test_counters_under_ollamas_names(world, capfd):
             assert 0 < found["eval_duration"] < 60e9 and 0 < found["prompt_eval_duration"] < 60e9
 
 
+def test_a_repeat_penalty_counts_the_prompt(world):
+    """By hand: the first token is the one with the highest logit after the penalty, of which the
+    tokens of the prompt are divided by 1.5 where positive, else multiplied.
+    """
+    model, tokenizer, f16 = world
+    ids = tokenizer.apply_chat_template(QUESTIONS[0], add_generation_prompt=True, return_dict=True)
+    ids = ids["input_ids"]
+    scores = logits(model, ids)[-1]
+    for token in set(ids):
+        scores[token] = scores[token] / 1.5 if scores[token] > 0 else scores[token] * 1.5
+    with open_llama(f16) as llama:
+        [first] = llama_answer(llama, ids, 1, repeat_penalty=1.5)
+        assert first == int(scores.argmax())
+        plain = llama_answer(llama, ids, 40)
+        harsh = llama_answer(llama, ids, 40, repeat_penalty=1e6)
+    assert not set(harsh) & set(ids[-64:])  # nothing of the prompt can be said again
+    assert plain != harsh
+
+
 # --- an adapter merged into a quantised file ------------------------------------------------------
 @pytest.fixture(scope="module")
 def quantised_base(tmp_path_factory):
