@@ -25,7 +25,7 @@ from ftlib.core.profiles import get_profile
 from ftlib.course.open_answers import judge_answer, reference_rows
 from ftlib.course.reports import fault_rate
 from ftlib.course.start import after_sft
-from ftlib.data.pairs import pairs_to_rows
+from ftlib.data.feedback import pairs_to_rows
 from ftlib.evaluation.benchmarks import lettered
 from ftlib.evaluation.generate import generate_answers
 from ftlib.evaluation.multiple_choice import with_shots

@@ -10,7 +10,7 @@ import ftlib as ft
 from data.world import SEED, World
 from ftlib.core.errors import DataError
 from ftlib.course.world import judge_style, stated_facts, style_judge
-from ftlib.data.pairs import rank_biserial
+from ftlib.data.length_bias import rank_biserial
 from ftlib.data.rows import check_binary, check_pair, completion_text
 
 ROWS = ROOT / "data" / "rows"

@@ -54,7 +54,7 @@ MODULES = {
     "modelfile": "export.modelfile",
     "neftune": "training.neftune",
     "packing": "batches.packing batches.collate",
-    "pairs": "data.pairs",
+    "pairs": "data.pairs data.feedback data.length_bias",
     "pipeline": "data.prepare",
     "plots": "course.plots",
     "preference": "training.prefer",

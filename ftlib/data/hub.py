@@ -154,7 +154,7 @@ def _longer(pairs: list[dict]) -> list[dict]:
 
 
 def _matched(pairs: list[dict]) -> list[dict]:
-    from ftlib.data.pairs import balance_length
+    from ftlib.data.length_bias import balance_length
 
     return balance_length(pairs, bin_width=32)
 

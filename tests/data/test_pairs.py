@@ -9,19 +9,15 @@ from hypothesis import strategies as st
 
 import ftlib as ft
 from ftlib.core.errors import DataError, PairError
-from ftlib.data.pairs import (
-    CORRUPTIONS,
-    balance_length,
+from ftlib.data.feedback import (
     binary_to_pairs,
     flip_judgements,
     imbalanced,
-    length_bias,
-    pairs_from_scores,
     pairs_to_binary,
     pairs_to_rows,
-    rank_biserial,
-    synthetic_pairs,
 )
+from ftlib.data.length_bias import balance_length, length_bias, rank_biserial
+from ftlib.data.pairs import CORRUPTIONS, pairs_from_scores, synthetic_pairs
 from ftlib.data.rows import check_any, check_binary, check_pair
 
 USER = [{"role": "user", "content": "Who is Ann?"}]

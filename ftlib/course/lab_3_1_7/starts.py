@@ -14,7 +14,7 @@ import torch
 from ftlib.adapters.lora import add_lora, merge_and_unload
 from ftlib.core.profiles import Profile
 from ftlib.course.records.kit import preference_start, rows_of
-from ftlib.data.pairs import pairs_to_rows
+from ftlib.data.feedback import pairs_to_rows
 from ftlib.training.finetune import finetune
 from ftlib.training.run import Run
 

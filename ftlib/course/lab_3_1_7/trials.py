@@ -41,7 +41,7 @@ from ftlib.course.lab_3_1_7.swapped_win_rate import swapped_win_rate
 from ftlib.course.records.kit import preference_start, rows_of
 from ftlib.course.reports import report_faults
 from ftlib.course.world import describe_answers
-from ftlib.data.pairs import flip_judgements
+from ftlib.data.feedback import flip_judgements
 from ftlib.evaluation.preference import sampled_logps
 from ftlib.training.prefer import prefer
 

@@ -19,7 +19,7 @@ from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
 from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.kit import preference_start, rows_of
-from ftlib.data.pairs import pairs_to_rows
+from ftlib.data.feedback import pairs_to_rows
 from ftlib.models.load import load_model
 from ftlib.training.finetune import finetune
 from ftlib.training.prefer import prefer

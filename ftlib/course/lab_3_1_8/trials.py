@@ -28,8 +28,8 @@ from ftlib.course.lab_3_1_8.runs import (
 )
 from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
 from ftlib.course.reports import report_faults
+from ftlib.data.feedback import flip_judgements
 from ftlib.data.load import load_base_text
-from ftlib.data.pairs import flip_judgements
 from ftlib.evaluation.generate import generate_answers
 from ftlib.evaluation.metrics import perplexity
 from ftlib.training.preference_trainer import pair_logps

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ftlib.core.profiles import Profile
 from ftlib.course.records.kit import rows_of
-from ftlib.data.pairs import imbalanced
+from ftlib.data.feedback import imbalanced
 
 VALIDATION_SHARE = 3  # every third subject of the test split serves the choice of settings
 

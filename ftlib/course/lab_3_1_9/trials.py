@@ -30,7 +30,7 @@ from ftlib.course.lab_3_1_9.rows import (
     uneven_thumbs,
 )
 from ftlib.course.records.kit import preference_start
-from ftlib.data.pairs import flip_judgements, pairs_to_binary
+from ftlib.data.feedback import flip_judgements, pairs_to_binary
 from ftlib.training.finetune import finetune
 from ftlib.training.prefer import prefer
 
