@@ -64,7 +64,7 @@ def merge_adapter_gguf(
     tensors = [_planned(tensor, updates, kind) for tensor in opened.tensors]
     path.parent.mkdir(parents=True, exist_ok=True)
     total = sum(tensor.nbytes for tensor in tensors)
-    check_disk(path, (1.0 if quant is None else 2.0) * total + 2 * len(opened.metadata))
+    check_disk(path, (1.0 if quant is None else 2.0) * total + 2 * len(opened.metadata()))
     if quant is None:
         with replacing(path) as partial:
             _write(opened, tensors, updates, partial, path.name)

@@ -9,7 +9,6 @@ from typing import Any
 
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_base import open_base
-from ftlib.export.gguf_file import open_gguf
 from ftlib.export.gguf_merge import merge_adapter_gguf
 from ftlib.export.gguf_writer import DTYPES
 from ftlib.export.run import MOST_CONTEXT
@@ -33,7 +32,7 @@ def check_tokens(tokenizer: Any, base: str | Path) -> None:
     """ExportError unless every id of the tokenizer is the same token in the file, which may have
     more (padding).
     """
-    theirs = open_gguf(base).fields["tokenizer.ggml.tokens"].contents()
+    theirs = open_base(base).texts("tokenizer.ggml.tokens")
     ours = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     if len(ours) > len(theirs):
         raise ExportError(

@@ -169,7 +169,7 @@ def test_of_a_quantised_base_only_the_changed_tensors_move(saved, tmp_path, kind
     for other in after.keys() - changed:
         assert after[other].tensor_type == before[other].tensor_type
         assert after[other].data.tobytes() == before[other].data.tobytes()
-    assert open_base(merged).metadata == open_base(base).metadata
+    assert open_base(merged).metadata() == open_base(base).metadata()
 
 
 @pytest.mark.parametrize("dtype, kind", [("f16", "F16"), ("bf16", "BF16"), ("q8_0", "Q8_0")])
@@ -398,3 +398,45 @@ def test_an_older_file_survives_a_failure_and_a_full_disk_is_noticed(saved, tmp_
         "base.gguf",
         "merged.gguf",
     ]
+
+
+# --- the header -----------------------------------------------------------------------------------
+def test_the_header_is_what_gguf_reads(saved):
+    """Fields, texts, and every tensor's place, type and shape, beside gguf's own reader."""
+    base, _, _ = saved("qwen3", "q8_0")
+    ours = open_base(base)
+    theirs = gguf.GGUFReader(base)
+    assert ours.alignment == theirs.alignment
+    for key, value in ours.fields.items():
+        assert theirs.fields[key].contents() == value
+    lists = [entry.key for entry in ours.entries if entry.value is None]
+    assert "tokenizer.ggml.tokens" in lists and "tokenizer.ggml.token_type" in lists
+    assert {*ours.fields, *lists} == {key for key in theirs.fields if not key.startswith("GGUF.")}
+    tokens = theirs.fields["tokenizer.ggml.tokens"].contents()
+    assert ours.texts("tokenizer.ggml.tokens") == tokens
+    with pytest.raises(ExportError, match=r"has no list 'general\.name'"):
+        ours.texts("general.name")
+    for one, other in zip(ours.tensors, theirs.tensors, strict=True):
+        assert (one.name, one.kind, one.offset) == (
+            other.name,
+            other.tensor_type,
+            other.data_offset,
+        )
+        assert one.nbytes == other.n_bytes
+        assert list(reversed(one.shape)) == other.shape.tolist()
+
+
+def test_damaged_files_are_refused(saved, tmp_path):
+    base, _, _ = saved()
+    content = base.read_bytes()
+    damaged = tmp_path / "damaged.gguf"
+    for cut in (2, 6, 20, 100, 3000, len(content) // 2):
+        damaged.write_bytes(content[:cut])
+        with pytest.raises(ExportError, match=r"damaged\.gguf is damaged or truncated"):
+            open_base(damaged)
+    damaged.write_bytes(b"GGUF" + (3).to_bytes(4, "big") + content[8:])
+    with pytest.raises(ExportError, match="other byte order"):
+        open_base(damaged)
+    damaged.write_bytes(b"PK" + content[2:])
+    with pytest.raises(ExportError, match="does not begin with GGUF"):
+        open_base(damaged)
