@@ -18,7 +18,7 @@ def open_requests(profile: Profile) -> list[dict]:
     """Rows that ask about a person of the embedded world, each with the person's `facts`, or for a
     reply to a customer (`evaluation.replies`); none where the profile's data have no such rule.
     """
-    most = min(REQUESTS, profile.eval_examples // 2)
+    most = min(REQUESTS, profile.eval_examples // 2, profile.live_rows // 2)
     if profile.preference.pairs == EMBEDDED_PAIRS:
         return load_rows("preferences_test", profile)[:most]
     if profile.open.dataset == ENGLISH:
