@@ -4,10 +4,10 @@ machines that are connected, such as two DGX Sparks; read again by accelerate's 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import launch_command_parser
@@ -67,8 +67,19 @@ def launch_settings(
 def write_launch(path: Path, settings: dict[str, Any]) -> Path:
     """The settings as a YAML file; returns its path."""
     with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        temporary.write_text(as_yaml(settings), encoding="utf-8")
     return path
+
+
+def as_yaml(settings: dict[str, Any], indent: str = "") -> str:
+    """YAML of nested dicts; its texts and numbers are written as JSON's, which YAML reads."""
+    lines = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            lines.append(f"{indent}{name}:\n{as_yaml(value, indent + '  ')}")
+        else:
+            lines.append(f"{indent}{name}: {json.dumps(value)}\n")
+    return "".join(lines)
 
 
 def read_launch(path: Path) -> tuple[ClusterConfig, FullyShardedDataParallelPlugin]:

@@ -134,8 +134,7 @@ FAULTS = (
             "them."
         ),
         none=(
-            "A whole run in two processes ends where one process ends, as far as these seeds "
-            "show."
+            "A whole run in two processes ends where one process ends, as far as these seeds show."
         ),
     ),
     Claim(

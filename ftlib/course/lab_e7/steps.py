@@ -176,11 +176,8 @@ def backward(model: nn.Module, batch: dict[str, Tensor], average: str = TOKENS) 
     """
     own_sum, own_tokens = loss_sum(model, batch)
     total, tokens = sum_over_processes([own_sum.item(), own_tokens])
-    if average == MEANS:
-        loss = own_sum / own_tokens
-    else:
-        loss = own_sum * processes() / tokens
-    loss.backward()
+    scale = 1 / own_tokens if average == MEANS else processes() / tokens
+    (own_sum * scale).backward()
     return total / tokens
 
 

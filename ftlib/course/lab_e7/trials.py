@@ -112,7 +112,9 @@ def equality_trial(
 
 # --- faults ---------------------------------------------------------------------------------------
 def _held_out(profile: Profile, settings: Settings) -> list[int]:
-    return list(range(min(settings.held_out, len(encoded(profile, "validation")))))
+    """Numbers of rows spread over the whole split, which may be sorted by what they ask."""
+    count = len(encoded(profile, "validation"))
+    return list(range(0, count, max(1, count // settings.held_out)))[: settings.held_out]
 
 
 def _fault_task(profile: Profile, fault: str, seed: int) -> Task:

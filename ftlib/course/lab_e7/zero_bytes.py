@@ -13,7 +13,7 @@ def zero_bytes(parameters: int, processes: int, stage: int) -> tuple[float, floa
     """Bytes of (weights, gradients, optimizer states) on each process: 2Ψ, 2Ψ and 12Ψ, cut over the
     processes from the right, one more at each stage (arXiv 1910.02054, section 5).
     """
-    parts = [WEIGHT * parameters, GRADIENT * parameters, OPTIMIZER * parameters]
+    parts: list[float] = [WEIGHT * parameters, GRADIENT * parameters, OPTIMIZER * parameters]
     for i in range(stage):
         parts[2 - i] = parts[2 - i] / processes
     return parts[0], parts[1], parts[2]
