@@ -88,8 +88,18 @@ def draw(model: str, method: str, gpus: int, shard: str, seq_len: int) -> Figure
         plans[name] = plan_for(model, method, gpus, shard, seq_len)
     figure, ax = plt.subplots(figsize=(7.2, 3.8))
     memory_bars(plans, CAPACITIES, f"{model}, {method}", ax)
-    ax.set_xlim(-0.5, len(plans) + 0.9)  # room for the legend
+    ax.set_xlim(-0.5, len(plans) + 1.1)  # room for the legend
     handles, parts = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], parts[::-1], fontsize=8, loc="upper right", frameon=True)
+    shown = list(plans.values())[-1].parts
+    ax.legend(
+        handles[::-1],
+        [f"{shown.get(part, 0) / GB:.1f}  {part}" for part in parts[::-1]],
+        fontsize=8,
+        loc="upper right",
+        title="GB by part, right bar" if gpus > 1 else "GB by part",
+        title_fontsize=8,
+        frameon=True,
+        framealpha=1,
+    )
     plt.close(figure)
     return figure

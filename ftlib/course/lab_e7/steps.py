@@ -51,29 +51,28 @@ class Task:
 
 # --- model and rows -------------------------------------------------------------------------------
 @functools.cache
-def _loaded(profile: Profile, dtype: str):
-    return load_model(profile.model, None, profile, getattr(torch, dtype))
+def _loaded(profile: Profile):
+    return load_model(profile.model, None, profile, torch.float32)
 
 
 def new_model(profile: Profile, task: Task) -> nn.Module:
-    """The profile's model, adapted as the task says: the same numbers in every process."""
+    """The profile's model, adapted as the task says: the same numbers in every process, and in
+    every dtype.
+    """
     if task.method == "qlora":
-        model, _ = load_model(profile.model, "nf4", profile, getattr(torch, task.dtype))
+        model, _ = load_model(profile.model, "nf4", profile, torch.float32)
     else:
-        model = copy.deepcopy(_loaded(profile, task.dtype)[0])
-        if task.dtype == "float64":
-            keep_float64(model)
+        model = copy.deepcopy(_loaded(profile)[0])
     torch.set_num_threads(1)
     torch.manual_seed(task.seed)
     if task.method == "full":
         model.requires_grad_(True)
-        return model.train()
-    add_lora(model, r=task.rank)
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=task.b_std)
-        if task.dtype == "float64":
-            layer.lora_A.data = layer.lora_A.data.double()
-            layer.lora_B.data = layer.lora_B.data.double()
+    else:
+        add_lora(model, r=task.rank)
+        for layer in lora_layers(model).values():
+            nn.init.normal_(layer.lora_B, std=task.b_std)
+    if task.dtype == "float64":
+        in_float64(model)
     return model.train()
 
 
@@ -82,10 +81,9 @@ def _norm(module: nn.Module, hidden: Tensor) -> Tensor:
     return F.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
 
 
-def keep_float64(model) -> nn.Module:
-    """Let the norms and the softmax of the attention compute in float64, in place; returns the
-    model.
-    """
+def in_float64(model) -> nn.Module:
+    """Let the model compute in float64 throughout, in place; returns it."""
+    model.double()
     model.set_attn_implementation("sdpa")  # "eager" has a softmax in fp32
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
@@ -96,14 +94,14 @@ def keep_float64(model) -> nn.Module:
 @functools.cache
 def encoded(profile: Profile, split: str) -> tuple[dict, ...]:
     """The profile's rows of a split as tokens, in their order."""
-    _, tokenizer = _loaded(profile, "float32")
+    _, tokenizer = _loaded(profile)
     rows = load_rows(split, profile)
     return tuple(encode_rows(tokenizer, rows, profile.max_length))
 
 
 def batch_of(profile: Profile, split: str, numbers: Sequence[int]) -> dict[str, Tensor]:
     """The rows of these numbers as one padded batch."""
-    _, tokenizer = _loaded(profile, "float32")
+    _, tokenizer = _loaded(profile)
     rows = encoded(profile, split)
     return SFTCollator(tokenizer.pad_token_id)([rows[number] for number in numbers])
 
