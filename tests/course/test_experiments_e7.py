@@ -143,7 +143,7 @@ def test_what_is_sent_is_what_gloo_is_asked_for():
     for case, found in measured.items():
         if found["sent"] is None:
             pytest.skip("this system does not count what a process writes")
-        assert found["sent"] == pytest.approx(tables.gloo_traffic(found, case[1]), rel=0.05)
+        assert found["sent"] == pytest.approx(tables.gloo_traffic(found, case[1]), rel=0.02)
     assert "within" in tables.sent_line(measured)
 
 

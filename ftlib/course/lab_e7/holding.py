@@ -130,17 +130,10 @@ def sent_by_one(
 
 
 def sizes_of(profile: Profile, task: Task) -> dict[str, int]:
-    """Bytes of the whole model: of all weights, of those outside the blocks, and of the gradients
-    of what trains.
-    """
+    """Bytes of the whole model: of all weights, and of the gradients of what trains."""
     model = new_model(profile, task)
-    blocks = 0
-    for block in decoder_blocks(model):
-        blocks += sum(p.nbytes for p in block.parameters())
-    weights = sum(p.nbytes for p in model.parameters())
     return {
-        "weights": weights,
-        "root": weights - blocks,
+        "weights": sum(p.nbytes for p in model.parameters()),
         "gradients": sum(p.nbytes for p in trained(model)),
         "processes": processes(),
     }

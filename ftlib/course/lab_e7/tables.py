@@ -176,17 +176,13 @@ def measure_sent(profile: Profile, cases: Sequence[Case]) -> dict[Case, dict[str
 
 
 def gloo_traffic(found: Mapping[str, Any], shard: str) -> float:
-    """Bytes that gloo sends in a step as FSDP2 asks it to: the blocks gathered once or twice, the
-    root once, since it stays together until the backward pass is over; and where gradients are cut
-    a whole all-reduce, of which each process keeps its part (gloo has no other reduce-scatter).
+    """Bytes that gloo sends in a step where FSDP2 or DDP ask it to: weights gathered as often as by
+    rings, and gradients that are cut by a whole all-reduce, of which each process keeps its part
+    (PyTorch has no other reduce-scatter for gloo).
     """
     share = (found["processes"] - 1) / found["processes"]
-    all_reduce = 2 * found["gradients"]
-    if shard == "ddp":
-        return share * all_reduce
-    blocks = found["weights"] - found["root"]
-    gathered = found["weights"] + (blocks if shard == "full" else 0)
-    return share * (gathered + all_reduce)
+    gathers = {"ddp": 0, "zero2": 1, "full": 2}[shard]
+    return share * (gathers * found["weights"] + 2 * found["gradients"])
 
 
 def sent_table(measured: Mapping[Case, Mapping[str, Any]], step_traffic) -> list[dict[str, str]]:
