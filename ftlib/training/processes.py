@@ -30,6 +30,8 @@ TIMEOUT = 120.0  # seconds
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the interface that no other machine can reach
 INTERFACE = "GLOO_SOCKET_IFNAME"
 
+log = logging.getLogger("ftlib")
+
 
 class Processes:
     """`count` new processes, which are a process group of gloo's until `close`, or the end of a
@@ -49,7 +51,7 @@ class Processes:
         # A pool of one each, since a pool of several does not say which of its processes does what.
         self._pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(count)]
         store = Path(self._folder.name) / "store"
-        self._pids = self._ask(_join, store, count, timeout)
+        self._pids = self._ask(_join, store, count, timeout, log.getEffectiveLevel())
 
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """``function(rank, *args)`` in each of them; what each returned, by rank.
@@ -134,13 +136,14 @@ def _is_of_the_group(error: BaseException) -> bool:
 
 
 # --- in a process ---------------------------------------------------------------------------------
-def _join(rank: int, store: Path, count: int, timeout: float) -> int:
-    """Become process `rank` of the group; returns the process's number."""
+def _join(rank: int, store: Path, count: int, timeout: float, level: int) -> int:
+    """Become process `rank` of the group, which logs as the one that started it does; returns the
+    process's number.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook's interrupt is for its kernel
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # several processes share the cores
-    if rank:
-        logging.getLogger("ftlib").setLevel(logging.WARNING)  # what all say, one says
+    log.setLevel(max(level, logging.WARNING) if rank else level)  # what all say, one says
     if sys.platform in LOOPBACK:
         os.environ.setdefault(INTERFACE, LOOPBACK[sys.platform])
     torch.distributed.init_process_group(
