@@ -174,8 +174,8 @@ FAULTS = (
             "weights on purpose, not to leave them to chance."
         ),
         none=(
-            "No cost of the wrong gradient is shown on held-out rows: its errors change sign from "
-            "step to step and average out. So nobody notices by the loss curve; only the "
+            "No cost of the wrong gradient is shown on held-out rows: over a run its errors point "
+            "now this way, now that, and may average out. So nobody notices by the loss; only the "
             "comparison with one process shows it."
         ),
     ),
