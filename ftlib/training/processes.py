@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from ftlib.core.checks import check_positive_integer
+from ftlib.core.runtime import configure
 
 TIMEOUT = 120.0  # seconds
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the interface that no other machine can reach
@@ -142,6 +143,7 @@ def _join(rank: int, store: Path, count: int, timeout: float, level: int) -> int
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook's interrupt is for its kernel
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    configure(progress_bars=False)  # those of several processes would run into each other
     torch.set_num_threads(1)  # several processes share the cores
     log.setLevel(max(level, logging.WARNING) if rank else level)  # what all say, one says
     if sys.platform in LOOPBACK:
