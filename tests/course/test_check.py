@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 
 from ftlib.course.allocation import holds_product
 from ftlib.course.authoring import notebook_of
