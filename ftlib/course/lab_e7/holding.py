@@ -114,6 +114,7 @@ def sent_by_one(
     """Bytes that this process sends in a step: the second one, since the first one also sets up.
     `sent` is None where the system does not count.
     """
+    sizes = sizes_of(profile, task)  # of a model that is gone before the next one comes
     model = place(new_model(profile, task), task.shard)
     optimizer = torch.optim.AdamW(trained(model), lr=task.lr)
     batch = batch_of(profile, split, parts[rank])
@@ -126,7 +127,7 @@ def sent_by_one(
         optimizer.zero_grad()
         after = written_bytes()
         counts.append(None if before is None or after is None else after - before)
-    return {"sent": counts[-1], **sizes_of(profile, task)}
+    return {"sent": counts[-1], **sizes}
 
 
 def sizes_of(profile: Profile, task: Task) -> dict[str, int]:
