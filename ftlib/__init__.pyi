@@ -139,11 +139,12 @@ from .training.memory_plan import MemoryPlan as MemoryPlan
 from .training.memory_plan import plan_memory as plan_memory
 from .training.neftune import neftune as neftune
 from .training.prefer import prefer as prefer
+from .training.processes import Processes as Processes
+from .training.processes import run_processes as run_processes
 from .training.reward_model import reward_scores as reward_scores
 from .training.reward_model import train_reward_model as train_reward_model
 from .training.rl import reinforce as reinforce
 from .training.shards import local_bytes as local_bytes
-from .training.shards import run_processes as run_processes
 from .training.shards import shard_model as shard_model
 from .training.shards import store_packed_as as store_packed_as
 

@@ -1,6 +1,9 @@
-"""What tests/training/test_shards.py runs in each of two processes, and in one."""
+"""What test_shards.py and test_processes.py run in each of two processes, and in one."""
 
 from __future__ import annotations
+
+import os
+import signal
 
 import torch
 from conftest import EMBEDDED
@@ -87,6 +90,26 @@ def one_fails(rank: int):
     if rank:
         raise KeyError("the second one")
     torch.distributed.barrier()
+
+
+def one_dies(rank: int):
+    """By what the kernel sends where memory has run out."""
+    if rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.barrier()
+
+
+def one_waits(rank: int):
+    if rank == 0:
+        torch.distributed.barrier()
+
+
+def interface(rank: int):
+    return os.environ.get("GLOO_SOCKET_IFNAME")
+
+
+def processes(rank: int) -> int:
+    return os.getpid()
 
 
 def ranks(rank: int, *more):

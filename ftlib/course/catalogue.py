@@ -27,6 +27,7 @@ MODULES = {
     "3.1.8": "lab_3_1_8",
     "3.1.9": "lab_3_1_9",
     "3.1.10": "lab_3_1_10",
+    "E7": "lab_e7",
 }
 NAMES = {
     "3.1.1": "LoRA",
@@ -39,6 +40,7 @@ NAMES = {
     "3.1.8": "SimPO and ORPO",
     "3.1.9": "KTO",
     "3.1.10": "Ollama",
+    "E7": "more than one GPU",
 }
 POINTS = {
     "3.1.1": {
@@ -143,6 +145,15 @@ POINTS = {
         "speeds": 1,
         "ollama_prompt": 2,
         "stream_until_stop": 2,
+    },
+    "E7": {
+        "zero_bytes": 2,
+        "step_traffic": 2,
+        "rows_of_rank": 2,
+        "combine_gradients": 2,
+        "cut_flat": 2,
+        "join_flat": 1,
+        "nf4_shard_bytes": 2,
     },
 }
 

@@ -1,83 +1,17 @@
-"""Several processes on one machine, and what each of them holds: data parallel and FSDP2 small
-enough for a CPU (gloo), as `accelerate launch` does them on several GPUs.
+"""A model cut over several processes with FSDP2, and what each of them holds, small enough for a
+CPU (gloo): as `accelerate launch` does it on several GPUs.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import logging
-import multiprocessing
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import DeviceMesh
 from torch.distributed.tensor import DTensor
-
-from ftlib.core.checks import check_positive_integer
-
-
-# --- processes ------------------------------------------------------------------------------------
-def run_processes(
-    function: Callable[..., Any], *args: Any, processes: int = 2, timeout: float = 120.0
-) -> list[Any]:
-    """``function(rank, *args)`` in each of `processes` new ones, which are a process group of
-    gloo's; what each returned, by rank.
-
-    function: one of a module's own, such as a lab's `trials.py`: a new process imports it, which it
-    cannot do with a function of a notebook's cell. args and results are pickled: hand over numbers,
-    texts, tensors. timeout: seconds that a process waits for the others. What one of them raises is
-    raised here, and the others stop. ValueError for a function that cannot be imported.
-    """
-    check_positive_integer("processes", processes)
-    if getattr(function, "__module__", None) == "__main__" or "<" in function.__qualname__:
-        raise ValueError(
-            f"function={function.__qualname__!r} of {function.__module__}: a new process cannot "
-            "import it; write it at the top level of a module"
-        )
-    context = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(processes, mp_context=context) as pool,
-    ):
-        join = functools.partial(_joined, Path(folder) / "store", processes, timeout)
-        running = [pool.submit(join, rank, function, args) for rank in range(processes)]
-        # The one that failed first, rather than those that waited for it in vain.
-        failed = [future.exception() for future in running]
-        for error in sorted(filter(None, failed), key=_is_of_the_group):
-            raise error
-        return [future.result() for future in running]
-
-
-def _is_of_the_group(error: BaseException) -> bool:
-    """Whether a process failed because another was not there."""
-    return isinstance(error, RuntimeError) and "gloo" in str(error).lower()
-
-
-def _joined(store: Path, processes: int, timeout: float, rank: int, function, args):
-    """The function's result, in a process that has joined the group."""
-    torch.set_num_threads(1)  # several processes share the cores
-    if rank:
-        logging.getLogger("ftlib").setLevel(logging.WARNING)  # what all say, one says
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=store.as_uri(),
-        rank=rank,
-        world_size=processes,
-        timeout=timedelta(seconds=timeout),
-    )
-    try:
-        # Nobody leaves before all have come: the last to connect would find the group closed.
-        torch.distributed.barrier()
-        return function(rank, *args)
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 # --- sharding -------------------------------------------------------------------------------------

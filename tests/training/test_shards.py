@@ -3,11 +3,12 @@
 import bitsandbytes as bnb
 import pytest
 import torch
-from sharded_runs import all_of_two, one_fails, one_process, ranks
+from sharded_runs import all_of_two, one_process
 from transformers import LlamaConfig
 
 import ftlib as ft
-from ftlib.training.shards import decoder_blocks, run_processes, store_packed_as
+from ftlib.training.processes import run_processes
+from ftlib.training.shards import decoder_blocks, store_packed_as
 
 CASES = (
     ("lora", "ddp", 4),
@@ -86,22 +87,6 @@ def test_bytes_that_do_not_fill_the_dtype():
     odd.weight = bnb.nn.Params4bit(torch.randn(2, 3), requires_grad=False, quant_type="nf4")
     with pytest.raises(ValueError, match="the 3 bytes of 0 do not fill it"):
         store_packed_as(torch.nn.Sequential(odd.to("cpu")), torch.bfloat16)
-
-
-def test_results_come_by_rank():
-    assert run_processes(ranks, "a", 2) == [(0, ("a", 2), 2), (1, ("a", 2), 2)]
-
-
-def test_the_error_of_the_one_that_failed_is_raised():
-    with pytest.raises(KeyError, match="the second one"):
-        run_processes(one_fails, timeout=20)
-
-
-def test_a_function_that_no_other_process_can_import():
-    with pytest.raises(ValueError, match="top level of a module"):
-        run_processes(lambda rank: rank)
-    with pytest.raises(ValueError, match="processes=0"):
-        run_processes(ranks, processes=0)
 
 
 def test_blocks_that_are_not_there():

@@ -116,7 +116,9 @@ class _Worker:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        # No daemon, which may start no processes itself, as the trials of lab E7 do; it ends with
+        # its parent all the same.
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=False)
         self.process.start()
         theirs.close()
 
