@@ -105,9 +105,7 @@ def sft_by_hand(
         if max_norm is not None:
             factor = clip_factor(gradients, max_norm)
             gradients = [factor * gradient for gradient in gradients]
-        rate = common.rate * linear_factor(
-            step, common.warmup_steps(common.steps), common.steps
-        )
+        rate = common.rate * linear_factor(step, common.warmup_steps(common.steps), common.steps)
         optimizer.step(gradients, rate)
         losses.append(loss.item())
         rates.append(rate)

@@ -19,10 +19,10 @@ from ftlib.course.lab_e6.settings import common_of
 from ftlib.course.lab_e6.start import (
     dpo_pairs,
     dpo_start,
+    held_out_pairs,
+    held_out_rows,
     sft_rows,
     sft_start,
-    test_pairs,
-    test_rows,
 )
 from ftlib.course.records.kit import held_out_loss
 from ftlib.losses.logps import completion_logps
@@ -32,6 +32,7 @@ from ftlib.training.prefer import prefer
 from ftlib.training.run import Run
 
 Adapter = dict[str, Tensor]
+TEST_BATCH = 8  # pairs that are scored together
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def sft_test_loss(profile: Profile, adapter: Adapter, lora_alpha: float) -> floa
     """Nats an answer token on the held-out rows, by ftlib for whatever has trained the adapter."""
     model, tokenizer = sft_start(profile, 0, lora_alpha=lora_alpha)
     put_adapter(model, adapter)
-    return held_out_loss(model, tokenizer, test_rows(profile), profile.max_length)
+    return held_out_loss(model, tokenizer, held_out_rows(profile), profile.max_length)
 
 
 def _pair_logps(model: nn.Module, tokenizer, pairs: Sequence[dict]) -> Tensor:
@@ -142,8 +143,8 @@ def _pair_logps(model: nn.Module, tokenizer, pairs: Sequence[dict]) -> Tensor:
     collate = PairCollator(tokenizer.pad_token_id, share_prefix=False)
     parts = []
     with evaluation_mode(model), torch.no_grad():
-        for at in range(0, len(items), 8):
-            batch = collate(items[at : at + 8])
+        for start in range(0, len(items), TEST_BATCH):
+            batch = collate(items[start : start + TEST_BATCH])
             logps = completion_logps(
                 model, batch["input_ids"], batch["attention_mask"], batch["labels"]
             )
@@ -154,7 +155,7 @@ def _pair_logps(model: nn.Module, tokenizer, pairs: Sequence[dict]) -> Tensor:
 @functools.cache
 def _start_logps(profile: Profile, seed: int) -> Tensor:
     model, tokenizer = dpo_start(profile, seed)
-    return _pair_logps(model, tokenizer, test_pairs(profile))
+    return _pair_logps(model, tokenizer, held_out_pairs(profile))
 
 
 def dpo_test(profile: Profile, adapter: Adapter, seed: int) -> dict[str, float]:
@@ -163,7 +164,7 @@ def dpo_test(profile: Profile, adapter: Adapter, seed: int) -> dict[str, float]:
     """
     model, tokenizer = dpo_start(profile, seed)
     put_adapter(model, adapter)
-    policy = _pair_logps(model, tokenizer, test_pairs(profile))
+    policy = _pair_logps(model, tokenizer, held_out_pairs(profile))
     start = _start_logps(profile, seed)
     losses, chosen, rejected = dpo_loss(
         policy[:, 0], policy[:, 1], start[:, 0], start[:, 1], beta=common_of(profile).beta

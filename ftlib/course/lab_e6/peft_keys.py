@@ -74,8 +74,8 @@ KEYS = Exercise(
     hints=(
         "The last part of a name (`name.rsplit('.', 1)[-1]`) says what the tensor is: lora_A, "
         "lora_B, lora_magnitude_vector, or something of the base's.",
-        "PEFT wraps the model twice, hence `base_model.model.` before every path. lora_A and lora_B "
-        "are modules there and have a `.weight`; the magnitude's file name has none.",
+        "PEFT wraps the model twice, hence `base_model.model.` before every path. lora_A and "
+        "lora_B are modules there and have a `.weight`; the magnitude's name in the file has none.",
         "if last in ('lora_A', 'lora_B'): renamed[f'base_model.model.{name}.weight'] = tensor",
     ),
     wrong=(

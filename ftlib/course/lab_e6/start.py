@@ -6,6 +6,7 @@ told to take them as they come.
 
 from __future__ import annotations
 
+import copy
 import functools
 import random
 from collections.abc import Sequence
@@ -35,6 +36,12 @@ def _chat_model(profile: Profile):
     return load_model(profile=profile, dtype=torch.float32)
 
 
+def chat_base(profile: Profile):
+    """(model, tokenizer) of the profile without any adapter: the model a new copy in fp32."""
+    model, tokenizer = _chat_model(profile)
+    return copy.deepcopy(model), tokenizer
+
+
 def sft_start(profile: Profile, seed: int, **adapter: Any) -> tuple[nn.Module, Any]:
     """(model, tokenizer) before SFT: the study's base with a fresh adapter, the same for the same
     seed. `adapter`: arguments of `add_lora` in the place of the common ones.
@@ -50,10 +57,7 @@ def dpo_start(profile: Profile, seed: int) -> tuple[nn.Module, Any]:
     """(model, tokenizer) before DPO: the model with the adapter that SFT has left, not merged, so
     that training goes on with it; a fresh one where there is none for the profile's model.
     """
-    import copy
-
-    model, tokenizer = _chat_model(profile)
-    model = copy.deepcopy(model)
+    model, tokenizer = chat_base(profile)
     folder = sft_adapter(profile, train=False)
     if folder is None:
         common = common_of(profile)
@@ -82,11 +86,11 @@ def dpo_pairs(profile: Profile, seed: int) -> list[dict]:
     return [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows]
 
 
-def test_rows(profile: Profile) -> list[dict]:
+def held_out_rows(profile: Profile) -> list[dict]:
     return list(rows_of(profile, TEST))[: common_of(profile).test_rows]
 
 
-def test_pairs(profile: Profile) -> list[dict]:
+def held_out_pairs(profile: Profile) -> list[dict]:
     rows = list(rows_of(profile, "preferences_test"))[: common_of(profile).test_pairs]
     return [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows]
 

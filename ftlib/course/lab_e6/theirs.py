@@ -18,6 +18,7 @@ from ftlib.core.profiles import Profile
 from ftlib.course.lab_e6.ours import Adapter, Trained
 from ftlib.course.lab_e6.settings import common_of
 from ftlib.course.lab_e6.start import (
+    chat_base,
     dpo_order,
     dpo_pairs,
     dpo_start,
@@ -26,6 +27,7 @@ from ftlib.course.lab_e6.start import (
     sft_start,
 )
 from ftlib.course.lab_e6.to_peft import to_peft
+from ftlib.course.records.kit import study_base
 
 PREFIX = "base_model.model."  # of a module's path inside a PeftModel
 LOGGED = ("step", "loss", "learning_rate", "grad_norm")
@@ -198,7 +200,7 @@ def sft_theirs(
 
     common = common_of(profile)
     model, tokenizer = sft_start(profile, seed)
-    base, _ = _fresh_base(profile)
+    base, _ = study_base(profile)
     torch.manual_seed(seed)
     peft = peft_twin(base, model, to_peft(common_adapter(profile)) | (adapter or {}), own_draw)
     rows = sft_rows(profile, seed)
@@ -217,12 +219,6 @@ def sft_theirs(
     return _train(build)
 
 
-def _fresh_base(profile: Profile):
-    from ftlib.course.records.kit import study_base
-
-    return study_base(profile)
-
-
 def dpo_theirs(
     profile: Profile,
     seed: int,
@@ -238,7 +234,7 @@ def dpo_theirs(
 
     common = common_of(profile)
     model, tokenizer = dpo_start(profile, seed)
-    base, _ = _chat_base(profile)
+    base, _ = chat_base(profile)
     peft = peft_twin(base, model, _arguments_of(model))
     pairs = dpo_pairs(profile, seed)
     pairs = _in_order(pairs, dpo_order(tokenizer, pairs, common, seed, profile.max_length))
@@ -269,12 +265,6 @@ def _arguments_of(model: nn.Module) -> dict[str, Any]:
         "target_modules": targets if isinstance(targets, str) else list(targets),
         "lora_dropout": config.lora_dropout,
     }
-
-
-def _chat_base(profile: Profile):
-    from ftlib.models.load import load_model
-
-    return load_model(profile=profile, dtype=torch.float32)
 
 
 def _empty_reference(peft) -> None:

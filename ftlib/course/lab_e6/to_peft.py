@@ -83,8 +83,8 @@ TO_PEFT = Exercise(
     reference=to_peft,
     cases=_cases,
     hints=(
-        "Five keys: r, lora_alpha, use_rslora, target_modules, lora_dropout. Only two of the values "
-        "are not simply copied.",
+        "Five keys: r, lora_alpha, use_rslora, target_modules, lora_dropout. Two of the values are "
+        "not simply copied.",
         "scale = lora_alpha / r, so lora_alpha = scale · r; with rank_stabilized the divisor is "
         "√r. PEFT's word for every linear layer but the head is 'all-linear'.",
         "divisor = math.sqrt(rank) if settings['rank_stabilized'] else rank; 'lora_alpha': "
