@@ -195,7 +195,7 @@ def _batch_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], profile: Pro
         "checkpointing",
     )
     yield Default("seed", str(ours["seed"]), str(theirs["seed"]), "the run's")
-    yield Default("tracker", "none", str(theirs["report_to"]), "none; section 7")
+    yield Default("tracker", "none", str(theirs["report_to"]), "none")
 
 
 def sft_defaults(profile: Profile) -> list[Default]:

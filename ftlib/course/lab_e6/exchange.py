@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ftlib.adapters.io import load_adapter, save_adapter
@@ -130,6 +131,12 @@ def peft_to_ours(profile: Profile, kind: str, folder: Path, batch: dict[str, Ten
     model, _ = chat_base(profile)
     load_adapter(model, folder)
     return _compared(kind, "PEFT → ftlib", logits_of(peft, batch), logits_of(model, batch), base)
+
+
+def names_apart(renamed: Mapping[str, Tensor], folder: str | Path) -> tuple[set[str], set[str]]:
+    """The names of an adapter's file that `renamed` lacks, and those that it has beyond them."""
+    there = set(load_file(Path(folder) / "adapter_model.safetensors"))
+    return there - set(renamed), set(renamed) - there
 
 
 def exchange_all(profile: Profile, kinds: Sequence[str] = tuple(KINDS)) -> list[Exchange]:

@@ -62,8 +62,12 @@ def _step(value: float, last: int) -> str:
     return NEVER if value > last else f"{value:g}"
 
 
-def cost_table(result: Result, metric: str = "test_loss") -> list[dict[str, Any]]:
-    """A row each run: where it parts, how far it comes, and what it costs on held-out rows."""
+def cost_table(
+    result: Result, metric: str = "test_loss", shares: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """A row each run: where it parts, how far it comes, and what it costs on held-out rows; of
+    other metrics named in `shares` the mean in per cent.
+    """
     rows = []
     for arm in result.arms:
         apart = result.means(arm, "apart")
@@ -79,17 +83,39 @@ def cost_table(result: Result, metric: str = "test_loss") -> list[dict[str, Any]
             row["less that of all set alike"] = (
                 f"{interval.mean:+.2g} [{interval.low:+.2g}, {interval.high:+.2g}]"
             )
+        for share in shares:
+            row[share] = f"{result.means(arm, share).mean():.0%}"
         rows.append(row)
     return rows
 
 
-def at_step(result: Result, step: int) -> list[str]:
-    """The runs whose median of the step at which they part is this one."""
-    found = []
-    for arm in result.arms:
-        if np.median(result.means(arm, "parted")) == step:
-            found.append(arm)
-    return found
+def first_losses(result: Result, arm: str) -> np.ndarray:
+    """The loss of the first step of every seed, (seeds,)."""
+    return result.values(arm, "losses")[:, 0]
+
+
+def side_of(values: np.ndarray, place: float) -> str:
+    """Whether all values lie "at" the place (within the tolerance), "above" it or "below" it; else
+    "either".
+    """
+    if np.all(np.abs(values - place) <= TOLERANCE):
+        return "at"
+    if np.all(values > place):
+        return "above"
+    return "below" if np.all(values < place) else "either"
+
+
+def first_loss_line(result: Result, arm: str) -> str:
+    """The first loss of a run beside that of all set alike."""
+    if not result.has(arm):
+        return result.why
+    losses = first_losses(result, arm)
+    plain = first_losses(result, ALIKE).mean()
+    return (
+        f"{whose(result)}The loss of the first step, before anything has moved: {plain:.4f} with "
+        f"all set alike (ln 2 is {np.log(2):.4f}), between {losses.min():.2f} and "
+        f"{losses.max():.2f} in the runs of {arm}."
+    )
 
 
 def partings_line(result: Result) -> str:

@@ -62,8 +62,8 @@ EQUAL = (
         arms.BY_HAND,
         "below",
         above=(
-            "The loop of the exercises' pieces trains otherwise than both libraries: something that "
-            "a trainer does is not in it. Look at the step at which it parts."
+            "The loop of the exercises' pieces trains otherwise than both libraries: something "
+            "that a trainer does is not in it. Look at the step at which it parts."
         ),
         below=(
             "The loop of the exercises' pieces is the same run too: what a trainer adds to the "
@@ -99,8 +99,8 @@ FREE = (
         "checkpointing",
         arms.CHECKPOINTS,
         "none",
-        above="Recomputed activations should be the same numbers, and cost held-out loss here: a bug.",
-        below="Recomputed activations should be the same numbers, and gain held-out loss here: a bug.",
+        above="Activations computed twice should be the same numbers, and end higher here: a bug.",
+        below="Activations computed twice should be the same numbers, and end lower here: a bug.",
         none=(
             "No difference, as there should be none: activations that are computed twice are the "
             "same numbers. It costs time and saves memory."
@@ -133,8 +133,8 @@ FREE = (
         ),
         below=(
             "Random order ends lower than rows of like length: a step of rows of one length is a "
-            "step of one kind of task, and a run of few steps ends on what came last. ftlib's order "
-            "saves padding and pays for it here."
+            "step of one kind of task, and a run of few steps ends on what came last. ftlib's "
+            "order saves padding and pays for it here."
         ),
         none=(
             "The losses of single steps are worlds apart, and on held-out rows no difference is "
@@ -215,9 +215,9 @@ LOOP = (
             "than on the held-out rows, where every token counts once."
         ),
         below=(
-            "The mean of the micro-batches' means ends *lower*, although held-out tokens count once "
-            "each. Short answers weigh more in it; with these rows that is a better mixture. It is "
-            "an accident of the data and no reason to keep the bug."
+            "The mean of the micro-batches' means ends *lower*, although held-out tokens count "
+            "once each. Short answers weigh more in it; with these rows that is a better mixture. "
+            "It is an accident of the data and no reason to keep the bug."
         ),
         none=(
             "The losses of the steps differ at once, and no difference on held-out rows is shown. "
@@ -244,8 +244,8 @@ SCHEDULED = (
         arms.NO_WARMUP,
         "none",
         above=(
-            "Without a warmup the run ends higher: the first steps of Adam are as large as the rate "
-            "allows, on moments of one batch."
+            "Without a warmup the run ends higher: the first steps of Adam are as large as the "
+            "rate allows, on moments of one batch."
         ),
         below=(
             "Without a warmup the run ends lower: of so few steps none is given away. In a warmup "
@@ -265,12 +265,12 @@ SCHEDULED = (
             "higher. Held instead by epochs it would take twice the steps at the same rate."
         ),
         below=(
-            "Half the rows a step end lower, with half the rows seen. Look at the order: with fewer "
-            "rows of one length a step, the run ends on others."
+            "Half the rows a step end lower, with half the rows seen. Look at the order: with "
+            "fewer rows of one length a step, the run ends on others."
         ),
         none=(
-            "Half the rows a step, and half the rows in all: no difference is shown. The steps, not "
-            "the rows, limit a run as short as this."
+            "Half the rows a step, and half the rows in all: no difference is shown. The steps, "
+            "not the rows, limit a run as short as this."
         ),
     ),
 )
@@ -282,16 +282,17 @@ ADAPTER = (
         "above",
         above=(
             "lora_alpha 8 in the place of 16 ends higher at this rate: the update is half as large "
-            "for the same A and B. Another rate makes up for it; a rate copied from elsewhere, with "
-            "another alpha, does not."
+            "for the same A and B. Another rate makes up for it; a rate copied from elsewhere, "
+            "with another alpha, does not."
         ),
         below=(
-            "lora_alpha 8 ends lower: this rate is on the high side for alpha 16. A rate belongs to "
-            "an alpha."
+            "lora_alpha 8 ends lower: this rate is on the high side for alpha 16. A rate belongs "
+            "to an alpha."
         ),
         none=(
             "lora_alpha 8 or 16: the curves part and no difference on held-out rows is shown. Adam "
-            "moves A and B by the rate whatever the gradient's size; at this rate the two are alike."
+            "moves A and B by the rate whatever the gradient's size; at this rate the two are "
+            "alike."
         ),
     ),
     _cost(
@@ -356,9 +357,9 @@ LOUD = (
         arms.BUT_RATE,
         "above",
         above=(
-            "All of TRL's and PEFT's other defaults together, at the common rate, end higher. Their "
-            "costs above need not add up to it: half the scale on fewer layers is one effect, not "
-            "two."
+            "All of TRL's and PEFT's other defaults together, at the common rate, end higher. "
+            "Their costs above need not add up to it: half the scale on fewer layers is one "
+            "effect, not two."
         ),
         below=(
             "All of TRL's and PEFT's other defaults together, at the common rate, end lower: as a "
@@ -374,16 +375,17 @@ LOUD = (
         arms.EVERYTHING,
         "above",
         above=(
-            "Two lines, `SFTTrainer(model, train_dataset=messages, peft_config=LoraConfig())`, train "
-            "without an error, and the loss falls. On the answers little is learnt in these steps."
+            "Two lines, `SFTTrainer(model, train_dataset=messages, peft_config=LoraConfig())`, "
+            "train without an error, and the loss falls. On the answers little is learnt in these "
+            "steps."
         ),
         below=(
             "With nothing set at all the run ends lower than on the common ground: then the common "
             "ground is a bad choice."
         ),
         none=(
-            "With nothing set at all no difference is shown: then these steps teach little on either "
-            "side."
+            "With nothing set at all no difference is shown: then these steps teach little on "
+            "either side."
         ),
     ),
 )
@@ -451,8 +453,8 @@ DPO = (
         above="Random order ends higher than pairs of like length on held-out pairs.",
         below="Random order ends lower than pairs of like length on held-out pairs.",
         none=(
-            "The losses of single steps differ, and on held-out pairs no difference is shown by the "
-            "order."
+            "The losses of single steps differ, and on held-out pairs no difference is shown by "
+            "the order."
         ),
     ),
     _cost(
@@ -468,8 +470,8 @@ DPO = (
             "for a reason."
         ),
         none=(
-            "bf16 leaves the curve, and no difference on held-out pairs is shown. The first loss is "
-            "ln 2 in both precisions: policy and reference round alike while they are the same."
+            "bf16 leaves the curve, and no difference on held-out pairs is shown. The first loss "
+            "is ln 2 in both precisions: policy and reference round alike while they are the same."
         ),
     ),
     _cost(
@@ -488,14 +490,16 @@ DPO = (
         arms.BASE_REFERENCE,
         "above",
         above=(
-            "Against the model before SFT the run ends higher, measured against the model after it: "
-            "the first loss is not ln 2, since policy and reference begin apart, and some pairs "
-            "count as won before the first step. Switching an SFT adapter off is no reference."
+            "Against the model before SFT the run ends higher, measured against the model after "
+            "it: the first loss is not ln 2, since policy and reference begin apart, and some "
+            "pairs count as won before the first step. Switching an SFT adapter off is no "
+            "reference."
         ),
         below=(
             "Against the model before SFT the run ends *lower*, measured against the model after "
-            "it: pairs that SFT has ranked wrongly begin far behind and pull harder. The first loss "
-            "is not ln 2 all the same, and KL is then counted from a model that nobody wants back."
+            "it: pairs that SFT has ranked wrongly begin far behind and pull harder. The first "
+            "loss is not ln 2 all the same, and KL is then counted from a model that nobody wants "
+            "back."
         ),
         none=(
             "Against the model before SFT no difference on held-out pairs is shown, although the "

@@ -19,14 +19,14 @@ class Common:
     a step. `dpo_rate` is DPO's learning rate, `test_rows` and `test_pairs` are held out.
     """
 
-    steps: int = 20
+    steps: int = 12
     batch: int = 8
     accumulate: int = 2
     rate: float = 2e-3
     warmup: float = 0.1
     r: int = 8
     lora_alpha: float = 16
-    dpo_steps: int = 12
+    dpo_steps: int = 8
     dpo_batch: int = 4
     dpo_accumulate: int = 2
     dpo_rate: float = 4e-4

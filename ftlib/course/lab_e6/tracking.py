@@ -28,7 +28,8 @@ from ftlib.training.finetune import finetune
 STATE = "trainer_state.json"
 MANIFEST = "manifest.json"
 TRACKERS = {"trackio": "trackio", "tensorboard": "TensorBoard"}
-SHORT = 4  # steps of a run that is there for its folder
+EVENTS = "runs/lab-e6/events"  # TensorBoard's folder, where it is installed
+SHORT = 3  # steps of a run that is there for its folder
 WATCHED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "eval_loss")
 
 Logs = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -62,6 +63,41 @@ def what_lies_in(folder: str | Path) -> list[str]:
     """The files of a run's folder, by their paths in it."""
     root = Path(folder)
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def side_by_side(folders: Mapping[str, str | Path]) -> list[dict[str, str]]:
+    """A row a file name: where each run has it; checkpoints by their number."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run, folder in folders.items():
+        for path in what_lies_in(folder):
+            place, _, name = path.rpartition("/")
+            found.setdefault(name, {}).setdefault(run, []).append(f"{place or '.'}/")
+    rows = []
+    for name in sorted(found):
+        places = {run: ", ".join(found[name].get(run, [])) or "–" for run in folders}
+        rows.append({"file": name, **places})
+    return rows
+
+
+def log_table(logs: Logs) -> list[dict[str, str]]:
+    """A row a logged step of each run, with what both have and what one has beyond it."""
+    rows = []
+    for run, entries in logs.items():
+        for entry in entries:
+            if "loss" not in entry:
+                continue
+            others = [name for name in entry if name not in (*WATCHED, "step", "epoch")]
+            rows.append(
+                {
+                    "run": run,
+                    "step": str(entry["step"]),
+                    "loss": f"{entry['loss']:.4f}",
+                    "rate": f"{entry['learning_rate']:.2e}",
+                    "gradient's norm": f"{entry['grad_norm']:.2f}",
+                    "also": ", ".join(others),
+                }
+            )
+    return rows
 
 
 # --- trackers -------------------------------------------------------------------------------------
@@ -141,10 +177,11 @@ def short_run_ours(profile: Profile, seed: int, folder: str | Path) -> None:
 
 def short_run_theirs(profile: Profile, seed: int, folder: str | Path) -> None:
     """A few steps of TRL's `SFTTrainer` that leave a folder."""
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
+    disable_progress_bars()
     common = common_of(profile)
     model, tokenizer = sft_start(profile, seed)
     base, _ = study_base(profile)

@@ -27,8 +27,8 @@ def why_not() -> str:
 
     if not torch.cuda.is_available():
         return (
-            "Unsloth's run is left out: it needs a GPU, and there is none here. What would change in "
-            "the code stands below."
+            "Unsloth's run is left out: it needs a GPU, and there is none here. What would change "
+            "in the code stands below."
         )
     if importlib.util.find_spec("unsloth") is None:
         return (
