@@ -12,6 +12,7 @@ from typing import Any
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e6.settings import common_of
+from ftlib.losses.preference import dpo_loss
 from ftlib.training.finetune import finetune
 from ftlib.training.prefer import prefer
 
@@ -223,6 +224,12 @@ def sft_defaults(profile: Profile) -> list[Default]:
             "mean of means",
         ),
         Default(
+            "end of an answer",
+            "the token that ends the turn, learnt",
+            "the same, learnt; and what the template writes after it",
+            "ftlib's tokens, where a template writes on",
+        ),
+        Default(
             "longer rows",
             f"left out and counted, above {ours['max_length']} tokens",
             f"cut at {theirs['max_length']} tokens ({theirs['truncation_mode']})",
@@ -242,6 +249,7 @@ def dpo_defaults(profile: Profile) -> list[Default]:
     from trl import DPOConfig
 
     ours = defaults_of(prefer)
+    losses = defaults_of(dpo_loss)
     theirs = fields_of(DPOConfig)
     common = common_of(profile)
     return [
@@ -259,7 +267,13 @@ def dpo_defaults(profile: Profile) -> list[Default]:
             f"{common.warmup_steps(common.dpo_steps)} of {common.dpo_steps} steps",
             "no warmup",
         ),
-        Default("β", "0.1", str(theirs["beta"]), f"{common.beta:g}"),
+        Default("β", f"{losses['beta']:g}", f"{theirs['beta']:g}", f"{common.beta:g}"),
+        Default(
+            "label smoothing",
+            f"{losses['label_smoothing']:g}",
+            f"{theirs['label_smoothing']:g}; read by other losses than {theirs['loss_type'][0]}",
+            "0",
+        ),
         Default(
             "reference",
             "the model at the call, its adapter included",

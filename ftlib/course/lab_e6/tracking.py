@@ -127,7 +127,7 @@ def write_trackio(logs: Logs, project: str) -> str:
     import trackio
 
     for run, entries in logs.items():
-        trackio.init(project=project, name=run)
+        trackio.init(project=project, name=run, embed=False)
         for entry in entries:
             trackio.log(_numbers(entry), step=entry["step"])
         trackio.finish()

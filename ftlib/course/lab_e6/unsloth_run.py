@@ -28,7 +28,7 @@ def why_not() -> str:
     if not torch.cuda.is_available():
         return (
             "Unsloth's run is left out: it needs a GPU, and there is none here. What would change "
-            "in the code stands below."
+            "in the code stands above."
         )
     if importlib.util.find_spec("unsloth") is None:
         return (
