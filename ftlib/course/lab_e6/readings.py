@@ -216,8 +216,9 @@ LOOP = (
         ),
         below=(
             "The mean of the micro-batches' means ends *lower*, although held-out tokens count "
-            "once each. Short answers weigh more in it; with these rows that is a better mixture. "
-            "It is an accident of the data and no reason to keep the bug."
+            "once each. Tokens of short answers weigh more in it, and with these rows that is the "
+            "better mixture. It is an accident of the data and no reason to keep the bug: what a "
+            "step learns then depends on how it was cut into micro-batches."
         ),
         none=(
             "The losses of the steps differ at once, and no difference on held-out rows is shown. "
@@ -232,8 +233,14 @@ SCHEDULED = (
         "cosine",
         arms.COSINE,
         "none",
-        above="ftlib's cosine ends higher than the straight line, at this rate and length.",
-        below="ftlib's cosine ends lower than the straight line, at this rate and length.",
+        above=(
+            "ftlib's cosine ends higher than the straight line, at this rate and length. Their "
+            "rates add up to about the same; the cosine has spent more of it before the last steps."
+        ),
+        below=(
+            "ftlib's cosine ends lower than the straight line, at this rate and length. Their "
+            "rates add up to about the same; the cosine has spent more of it before the last steps."
+        ),
         none=(
             "Cosine or a straight line: no difference is shown at this rate and length. Both bring "
             "the rate to 0 at the end, which is what counts most."
