@@ -65,14 +65,11 @@ BASE_REFERENCE = "base as reference"
 MEAN_LOGPS = "means a token"
 AHEAD = "reference ahead"
 DPO_RATE = "rate 1e-6"
-DPO_NO_WARMUP = "no warmup"
 
 DPO: dict[str, dict[str, Any]] = {
     ALIKE: {},
     AHEAD: {"arguments": {"precompute_ref_log_probs": True}},
-    ORDER: {"arguments": {"train_sampling_strategy": "random"}},
     BF16: {"arguments": {"bf16": True}},
-    DPO_NO_WARMUP: {"arguments": {"warmup_steps": 0}},
     BASE_REFERENCE: {"base_as_reference": True},
     MEAN_LOGPS: {"arguments": {"loss_type": ["sigmoid_norm"]}},
     DPO_RATE: {"arguments": {"learning_rate": 1e-6}},

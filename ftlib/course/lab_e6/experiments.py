@@ -65,7 +65,7 @@ EXPERIMENTS = (
         metrics=(
             *APART,
             Metric("test_loss", "held-out DPO loss", "nats", True),
-            Metric("right", "held-out pairs ranked rightly", resolution=1 / 48),
+            Metric("right", "held-out pairs ranked rightly", resolution=1 / 24),
         ),
         inputs=_dpo_inputs,
         claims=readings.DPO,

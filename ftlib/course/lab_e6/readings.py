@@ -454,17 +454,6 @@ DPO = (
         ),
     ),
     _cost(
-        "order",
-        arms.ORDER,
-        "none",
-        above="Random order ends higher than pairs of like length on held-out pairs.",
-        below="Random order ends lower than pairs of like length on held-out pairs.",
-        none=(
-            "The losses of single steps differ, and on held-out pairs no difference is shown by "
-            "the order."
-        ),
-    ),
-    _cost(
         "bf16",
         arms.BF16,
         "none",
@@ -480,17 +469,6 @@ DPO = (
             "bf16 leaves the curve, and no difference on held-out pairs is shown. The first loss "
             "is ln 2 in both precisions: policy and reference round alike while they are the same."
         ),
-    ),
-    _cost(
-        "warmup",
-        arms.DPO_NO_WARMUP,
-        "none",
-        above="Without a warmup the run ends higher on held-out pairs.",
-        below=(
-            "Without a warmup the run ends lower: of so few steps none is given away. Whether it "
-            "has also moved further from the reference, the held-out loss does not tell."
-        ),
-        none="With or without a warmup no difference on held-out pairs is shown.",
     ),
     _cost(
         "base as reference",

@@ -26,13 +26,13 @@ class Common:
     warmup: float = 0.1
     r: int = 8
     lora_alpha: float = 16
-    dpo_steps: int = 8
+    dpo_steps: int = 6
     dpo_batch: int = 4
-    dpo_accumulate: int = 2
-    dpo_rate: float = 4e-4
+    dpo_accumulate: int = 1
+    dpo_rate: float = 8e-4
     beta: float = 0.1
     test_rows: int = 100
-    test_pairs: int = 48
+    test_pairs: int = 24
 
     @property
     def rows_a_step(self) -> int:
@@ -55,12 +55,11 @@ POCKET = Common(
     warmup=0.25,
     dpo_steps=3,
     dpo_batch=2,
-    dpo_accumulate=1,
     dpo_rate=2e-4,
     test_rows=8,
     test_pairs=8,
 )
-LARGE = Common(steps=10, batch=4, rate=2e-4, dpo_steps=8, dpo_batch=2, dpo_rate=5e-6)
+LARGE = Common(steps=10, batch=4, rate=2e-4, dpo_batch=2, dpo_rate=5e-6)
 
 
 def common_of(profile: Profile) -> Common:

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from ftlib.adapters.lora import lora_layers
+from ftlib.batches.encode import encode_rows
+from ftlib.batches.preference import encode_pairs
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e6.ours import Adapter, Trained
 from ftlib.course.lab_e6.settings import common_of
@@ -167,6 +169,18 @@ def _in_order(rows: Sequence[dict], order: Sequence[int]) -> list[dict]:
     return [rows[i] for i in order]
 
 
+def _take_our_tokens(trainer, encoded: list[dict]) -> None:
+    """Give a trainer ftlib's tokens where it has made others of the same rows. Some templates write
+    on after the end of a turn, ChatML a line break, and TRL learns that too.
+    """
+    from datasets import Dataset
+
+    names = list(encoded[0])
+    made = [{name: row[name] for name in names} for row in trainer.train_dataset]
+    if made != encoded:
+        trainer.train_dataset = Dataset.from_list(encoded)
+
+
 def prompt_and_completion(rows: Sequence[dict]) -> list[dict]:
     """Conversations as TRL scores their last answer alone: without `prompt` and `completion` it
     scores every token, prompt and template included.
@@ -205,16 +219,19 @@ def sft_theirs(
     peft = peft_twin(base, model, to_peft(common_adapter(profile)) | (adapter or {}), own_draw)
     rows = sft_rows(profile, seed)
     rows = _in_order(rows, sft_order(tokenizer, rows, common, seed, profile.max_length))
-    rows = messages_alone(rows) if every_token else prompt_and_completion(rows)
+    given = messages_alone(rows) if every_token else prompt_and_completion(rows)
     chosen = sft_arguments(profile, seed) | (arguments or {})
 
     def build(folder: str) -> SFTTrainer:
-        return SFTTrainer(
+        trainer = SFTTrainer(
             model=peft,
             args=SFTConfig(output_dir=folder, **chosen),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(given),
             processing_class=tokenizer,
         )
+        if not every_token:
+            _take_our_tokens(trainer, encode_rows(tokenizer, rows, profile.max_length))
+        return trainer
 
     return _train(build)
 
@@ -247,6 +264,8 @@ def dpo_theirs(
             train_dataset=Dataset.from_list(pairs),
             processing_class=tokenizer,
         )
+        if not trainer.precompute_ref_logps:  # else they belong to the tokens that it has made
+            _take_our_tokens(trainer, encode_pairs(tokenizer, pairs, profile.max_length))
         if base_as_reference:
             _empty_reference(trainer.model)
         return trainer
