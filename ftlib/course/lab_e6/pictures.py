@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -91,4 +92,4 @@ def draw_costs(
     ax.set_yticks(range(len(arms)), arms)
     ax.set(title=title, xlabel=label, ylim=(-0.6, len(arms) - 0.4))
     ax.grid(axis="x", alpha=0.3)
-    return ax.figure
+    return cast(Figure, ax.figure)
