@@ -112,7 +112,7 @@ def adapter_defaults(profile: Profile) -> list[Default]:
         Default(
             "A and B are kept in",
             "fp32",
-            "fp32" if wide else "the base's dtype",
+            f"{'fp32' if wide else 'the dtype of the base'}; over a 4-bit base bf16, by TRL",
             "fp32",
         ),
     ]
