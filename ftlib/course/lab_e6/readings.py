@@ -9,14 +9,16 @@ from ftlib.course.records.experiment import Claim, difference, level
 NATS = "nats a token"
 
 
-def _cost(name: str, arm: str, expected: str, above: str, below: str, none: str) -> Claim:
+def _cost(
+    name: str, arm: str, expected: str, above: str, below: str, none: str, unit: str = NATS
+) -> Claim:
     """Held-out loss of a run with one default switched back, less that of all set alike."""
     return Claim(
         name,
         f"held-out loss, {arm} − {arms.ALIKE}",
         difference("test_loss", arm, arms.ALIKE),
         expected,
-        unit=NATS,
+        unit=unit,
         above=above,
         below=below,
         none=none,
@@ -469,6 +471,7 @@ DPO = (
             "bf16 leaves the curve, and no difference on held-out pairs is shown. The first loss "
             "is ln 2 in both precisions: policy and reference round alike while they are the same."
         ),
+        unit="nats",
     ),
     _cost(
         "base as reference",
@@ -476,8 +479,8 @@ DPO = (
         "above",
         above=(
             "Against the model before SFT the run ends higher, measured against the model after "
-            "it: the first loss is not ln 2, since policy and reference begin apart, and some "
-            "pairs count as won before the first step. Switching an SFT adapter off is no "
+            "it: the first loss is not ln 2, since policy and reference begin apart, and "
+            "pairs count as won or lost before the first step. Switching an SFT adapter off is no "
             "reference."
         ),
         below=(
@@ -489,8 +492,10 @@ DPO = (
         none=(
             "Against the model before SFT no difference on held-out pairs is shown, although the "
             "first loss is not ln 2 and the curves are worlds apart: the end does not show which "
-            "reference a run has had. The first loss does."
+            "reference a run has had. The first loss does. A likely reason, which no run here "
+            "tries: Adam's steps go by the rate, and hardly by the size of the loss."
         ),
+        unit="nats",
     ),
     _cost(
         "means",
@@ -508,6 +513,7 @@ DPO = (
             "Means a token in the place of sums show no difference on the loss of sums, in so few "
             "steps. The losses of the steps are others, and β does not carry over."
         ),
+        unit="nats",
     ),
     _cost(
         "rate",
@@ -525,5 +531,6 @@ DPO = (
             "TRL's default rate of DPO and the common one end alike: then these steps teach little "
             "at either."
         ),
+        unit="nats",
     ),
 )
