@@ -291,8 +291,8 @@ ADAPTER = (
         "above",
         above=(
             "lora_alpha 8 in the place of 16 ends higher at this rate: the update is half as large "
-            "for the same A and B. Another rate makes up for it; a rate copied from elsewhere, "
-            "with another alpha, does not."
+            "for the same A and B. A higher rate should make up for it, which is not run here; a "
+            "rate copied from elsewhere, with another alpha, does not."
         ),
         below=(
             "lora_alpha 8 ends lower: this rate is on the high side for alpha 16. A rate belongs "
@@ -310,8 +310,8 @@ ADAPTER = (
         "above",
         above=(
             "PEFT's own choice of layers ends higher: q and v alone are a small part of the "
-            "adapter, and nothing says so but the count of parameters. A higher rate or rank wins "
-            "some of it back; these runs hold both."
+            "adapter, and nothing says so but the count of parameters. A higher rate or rank may "
+            "win some of it back; these runs hold both."
         ),
         below=(
             "PEFT's own choice of layers ends lower, with a small part of the parameters: at this "
@@ -385,8 +385,8 @@ LOUD = (
         "above",
         above=(
             "Two lines, `SFTTrainer(model, train_dataset=messages, peft_config=LoraConfig())`, "
-            "train without an error, and the loss falls. On the answers little is learnt in these "
-            "steps."
+            "train without an error. On the answers next to nothing is learnt in these steps, and "
+            "nothing says so but held-out rows."
         ),
         below=(
             "With nothing set at all the run ends lower than on the common ground: then the common "
