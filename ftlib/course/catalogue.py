@@ -27,6 +27,7 @@ MODULES = {
     "3.1.8": "lab_3_1_8",
     "3.1.9": "lab_3_1_9",
     "3.1.10": "lab_3_1_10",
+    "E6": "lab_e6",
     "E7": "lab_e7",
 }
 NAMES = {
@@ -40,6 +41,7 @@ NAMES = {
     "3.1.8": "SimPO and ORPO",
     "3.1.9": "KTO",
     "3.1.10": "Ollama",
+    "E6": "from ftlib to the libraries",
     "E7": "more than one GPU",
 }
 POINTS = {
@@ -145,6 +147,15 @@ POINTS = {
         "speeds": 1,
         "ollama_prompt": 2,
         "stream_until_stop": 2,
+    },
+    "E6": {
+        "to_peft": 2,
+        "first_apart": 1,
+        "step_loss": 2,
+        "linear_factor": 1,
+        "clip_factor": 1,
+        "adamw_step": 3,
+        "peft_keys": 2,
     },
     "E7": {
         "zero_bytes": 2,

@@ -33,6 +33,8 @@ NUMERIC = {  # every numeric question's answer, worked out again
     "3.1.9 5": 1 - 1 / (1 + math.exp(0)),
     "3.1.10 1": 34 * 8 / 32,
     "3.1.10 3": 120 / (2_500_000_000 / 1e9),
+    "E6 1": 0.5 * 32,
+    "E6 4": (10 * 3.0 + 40 * 1.0) / (10 + 40),
     "E7 1": (2 + 2 + 12) * 8e9 / 8 / 1e9,
 }
 each = pytest.mark.parametrize("key", QUESTIONS)

@@ -392,3 +392,66 @@ def activation_bytes(layers, tokens, kept, entry, checkpointing):
     """Walk through the passes and note the most that is held."""
     held = sum((entry if checkpointing else kept) * tokens for _ in range(layers))
     return held + kept * tokens if checkpointing else held
+
+
+# --- E6 -------------------------------------------------------------------------------------------
+def to_peft(settings):
+    rank = settings["rank"]
+    power = 0.5 if settings["rank_stabilized"] else 1
+    targets = settings["layers"]
+    if targets == "all":
+        targets = "all-linear"
+    return dict(
+        r=rank,
+        lora_alpha=rank**power * settings["scale"],
+        use_rslora=settings["rank_stabilized"],
+        target_modules=targets,
+        lora_dropout=settings["dropout"],
+    )
+
+
+def first_apart(ours, theirs, tolerance):
+    near = [abs(one - other) <= tolerance for one, other in zip(ours, theirs, strict=True)]
+    return near.index(False) + 1 if False in near else None
+
+
+def step_loss(nll, scored):
+    weights = scored.to(nll.dtype)
+    return (nll * weights).sum() / weights.sum()
+
+
+def linear_factor(step, warmup_steps, steps):
+    up = step / warmup_steps if warmup_steps else 1.0
+    down = (
+        (steps - step) / (steps - warmup_steps) if steps > warmup_steps else 1.0 - (step >= steps)
+    )
+    return max(0.0, min(up, 1.0) if step < warmup_steps else down)
+
+
+def clip_factor(gradients, max_norm):
+    norm = torch.cat([gradient.reshape(-1) for gradient in gradients]).norm()
+    return torch.minimum(torch.ones_like(norm), max_norm / (norm + 1e-6))
+
+
+def adamw_step(parameter, gradient, first, second, step, rate, weight_decay):
+    twin = parameter.clone().requires_grad_()
+    twin.grad = gradient.clone()
+    optimizer = torch.optim.AdamW([twin], lr=rate, weight_decay=weight_decay)
+    optimizer.state[twin] = {
+        "step": torch.tensor(float(step - 1)),
+        "exp_avg": first.clone(),
+        "exp_avg_sq": second.clone(),
+    }
+    optimizer.step()
+    state = optimizer.state[twin]
+    return twin.detach(), state["exp_avg"], state["exp_avg_sq"]
+
+
+def peft_keys(state):
+    found = {}
+    for name in state:
+        if ".lora_A" in name or ".lora_B" in name:
+            found["base_model.model." + name + ".weight"] = state[name]
+        if "magnitude" in name:
+            found["base_model.model." + name] = state[name]
+    return found
