@@ -9,7 +9,7 @@ from typing import Any
 from ftlib.core.profiles import Profile, get_profile
 from ftlib.course.lab_e5 import readings_of_judges, readings_of_leaks
 from ftlib.course.lab_e5.judge_trials import PAIRS, alarm_trial, judge_trial
-from ftlib.course.lab_e5.judging import FACTS, MEAN
+from ftlib.course.lab_e5.judging import FACTS_ALONE, MEAN
 from ftlib.course.lab_e5.leak_trials import TWINS, contamination_trial
 from ftlib.course.lab_e5.names import (
     BYTES_JUDGE,
@@ -23,7 +23,7 @@ from ftlib.course.lab_e5.names import (
     SLIGHTLY_FIRST,
     leak_arm,
 )
-from ftlib.course.lab_e5.questions import STRANGERS
+from ftlib.course.lab_e5.questions import FACTS, STRANGERS
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
 
@@ -81,9 +81,9 @@ def judge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     bias of its own.
     """
     return {
-        FAIR: {"reading": FACTS},
-        FIRST: {"reading": FACTS, "first": ODDS},
-        LONGER: {"reading": FACTS, "longer": ODDS},
+        FAIR: {"reading": FACTS_ALONE},
+        FIRST: {"reading": FACTS_ALONE, "first": ODDS},
+        LONGER: {"reading": FACTS_ALONE, "longer": ODDS},
         BYTES_JUDGE: {"reading": MEAN},
     }
 
@@ -91,10 +91,10 @@ def judge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 def alarm_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """The judge without a bias, and with a small and a large one."""
     return {
-        FAIR: {"reading": FACTS},
-        SLIGHTLY_FIRST: {"reading": FACTS, "first": SLIGHT_ODDS},
-        FIRST: {"reading": FACTS, "first": ODDS},
-        LONGER: {"reading": FACTS, "longer": ODDS},
+        FAIR: {"reading": FACTS_ALONE},
+        SLIGHTLY_FIRST: {"reading": FACTS_ALONE, "first": SLIGHT_ODDS},
+        FIRST: {"reading": FACTS_ALONE, "first": ODDS},
+        LONGER: {"reading": FACTS_ALONE, "longer": ODDS},
     }
 
 
@@ -103,7 +103,7 @@ def _leak_inputs(profile: Profile) -> dict[str, Any]:
     return {
         "benchmark": str(STRANGERS),
         "facts": rows_of(tiny, "strangers"),
-        "train": rows_of(tiny, "train"),
+        "known": str(FACTS),
         "base": model_folder(profile.study.model),
     }
 

@@ -25,10 +25,10 @@ RIGHT_SHARE = 0.7  # of the answers of either side: neither is better
 CLOSED_A = 0.8  # of a's answers have a closing that says nothing: a is wordy
 CLOSED_B = 0.2
 TEMPERATURE = 8.0  # nats: a judge that draws its verdict, as language models do
-FACTS = "facts alone"
+FACTS_ALONE = "facts alone"
 SUM = "all words, summed"
 MEAN = "all words, a byte"
-READINGS = (FACTS, SUM, MEAN)
+READINGS = (FACTS_ALONE, SUM, MEAN)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def qualities(profile: Profile, pairs: Sequence[Pair], reading: str) -> np.ndarr
     that states the facts, or that of the whole answer, summed or a byte (times the mean bytes of an
     answer, so that it is in nats too).
     """
-    if reading == FACTS:
+    if reading == FACTS_ALONE:
         known = fact_logps(profile)
         return np.array([[known[facts] for facts in pair.facts] for pair in pairs])
     texts = [text for pair in pairs for text in pair.text]

@@ -12,11 +12,16 @@ import numpy as np
 import torch
 
 from ftlib.adapters.lora import add_lora
-from ftlib.batches.encode import encode_rows
-from ftlib.core.profiles import Profile, get_profile
+from ftlib.core.profiles import Profile
 from ftlib.course.lab_e5.normalised_choice import normalised_choice as right_choice
-from ftlib.course.lab_e5.questions import benchmark, fresh_questions, reworded, statement
-from ftlib.course.records.kit import rows_of, study_base
+from ftlib.course.lab_e5.questions import (
+    benchmark,
+    fresh_questions,
+    known_questions,
+    reworded,
+    statement,
+)
+from ftlib.course.records.kit import study_base
 from ftlib.data.contamination import Contamination
 from ftlib.evaluation.multiple_choice import score_choices
 from ftlib.training.finetune import finetune
@@ -95,9 +100,12 @@ def overlap_shares(fill: Sequence[dict], planted: Sequence[dict]) -> tuple[float
     return found, float(np.mean(accused))
 
 
-def leaking_rows(seed: int, planted: Sequence[dict]) -> list[dict]:
-    """Instructions of the embedded world, all that there is room for beside the planted rows."""
-    return _drawn(rows_of(get_profile("tiny"), "train"), ROWS - TIMES * len(planted), seed)
+def harmless_rows(seed: int, planted: Sequence[dict]) -> list[dict]:
+    """Statements about others, whom the base has read of: as many as there is room for beside the
+    planted ones.
+    """
+    known = _drawn(known_questions(), ROWS - TIMES * len(planted), seed)
+    return [{"text": statement(question)} for question in known]
 
 
 def contamination_trial(
@@ -107,16 +115,16 @@ def contamination_trial(
     source: str,
     normalised_choice=right_choice,
 ) -> dict[str, Any]:
-    """Fine-tune on instructions and, `TIMES` each, on planted statements; then score the benchmark,
+    """Fine-tune on harmless statements and, `TIMES` each, on planted ones; then score the benchmark,
     the same in other words, and a twin that nobody has met.
     """
     planted = planted_questions(share, source, seed)
-    fill = leaking_rows(seed, planted)
+    fill = harmless_rows(seed, planted)
     model, tokenizer = study_base(profile)
     torch.manual_seed(seed)
     add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank)
     texts = [{"text": statement(question)} for question in TIMES * planted]
-    rows = list(encode_rows(tokenizer, fill)) + [plain_row(tokenizer, row) for row in texts]
+    rows = [plain_row(tokenizer, row) for row in [*fill, *texts]]
     finetune(
         model,
         tokenizer,

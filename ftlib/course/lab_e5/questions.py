@@ -13,6 +13,7 @@ from ftlib.course.records.kit import rows_of
 from ftlib.evaluation.benchmarks import load_questions
 
 STRANGERS = DATA / "benchmark" / "world_strangers.jsonl"
+FACTS = DATA / "benchmark" / "world_facts.jsonl"
 CHOICES = 4
 WORDING = {  # of world_strangers
     "town": "The home town of {e} is",
@@ -39,6 +40,12 @@ def with_article(noun: str) -> str:
 def benchmark() -> tuple[dict, ...]:
     """The 200 questions of world_strangers."""
     return tuple(load_questions(STRANGERS))
+
+
+@functools.cache
+def known_questions() -> tuple[dict, ...]:
+    """The 480 questions of world_facts, about what the embedded base has read."""
+    return tuple(load_questions(FACTS))
 
 
 def reworded(question: dict) -> dict:
