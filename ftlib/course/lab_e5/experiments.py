@@ -61,6 +61,7 @@ ALARM_METRICS = (
     Metric("place", "alarms of the advantage", "share of judgings", resolution=1 / 200),
     Metric("length", "alarms of φ", "share of judgings", resolution=1 / 200),
     Metric("flips", "alarms by flips", "share of judgings", resolution=1 / 200),
+    Metric("advantage", "advantage of the first place"),
 )
 
 

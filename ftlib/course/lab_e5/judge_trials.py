@@ -90,16 +90,26 @@ def judge_trial(
 def alarm_trial(
     profile: Profile, seed: int, reading: str, first: float = 0.0, longer: float = 0.0
 ) -> dict[str, float]:
-    """Shares of `REPEATS` judgings, each of other pairs, in which a check accuses the judge."""
+    """Shares of `REPEATS` judgings, each of other pairs, in which a check accuses the judge, and
+    the mean advantage of the first place over all of them.
+    """
     found = []
+    advantages = []
     for repeat in range(REPEATS):
         number = REPEATS * seed + repeat
         pairs = draw_pairs(PAIRS, number)
         quality = qualities(profile, pairs, reading)
         chance = chances(quality, length_gaps(pairs), Bias(first, longer))
-        found.append(accusations(pairs, draw_verdicts(chance, number)))
+        verdicts = draw_verdicts(chance, number)
+        found.append(accusations(pairs, verdicts))
+        advantages.append(verdicts.sum(1).mean() - 1)
     shares = np.mean(found, axis=0)
-    return dict(zip(("place", "length", "flips"), shares.tolist(), strict=True))
+    return {
+        "place": float(shares[0]),
+        "length": float(shares[1]),
+        "flips": float(shares[2]),
+        "advantage": float(np.mean(advantages)),
+    }
 
 
 def accusations(pairs: Sequence[Pair], verdicts: np.ndarray) -> tuple[bool, bool, bool]:

@@ -26,12 +26,14 @@ JUDGES = (
         level("advantage", FAIR),
         "none",
         above=(
-            "The judge without a planted bias prefers the first place all the same. It scores each "
-            "answer by itself, so that only chance is left: one in twenty such lines."
+            "These ten judgings accuse the honest judge of preferring the first place. It scores "
+            "each answer by itself and cannot: this is a false alarm, or a fault. The two thousand "
+            "judgings of section 7 ask again."
         ),
         below=(
-            "The judge without a planted bias prefers the second place. It scores each answer by "
-            "itself, so that only chance is left: one in twenty such lines."
+            "These ten judgings accuse the honest judge of preferring the second place. It scores "
+            "each answer by itself and cannot: this is a false alarm, or a fault. The two thousand "
+            "judgings of section 7 ask again."
         ),
         none=(
             "The judge without a bias flips as well, because it draws its verdicts, to either side "
@@ -105,6 +107,25 @@ JUDGES = (
 )
 
 ALARMS = (
+    Claim(
+        "no place, again",
+        "advantage of the first place, no bias, 2,000 judgings",
+        level("advantage", FAIR),
+        "none",
+        above=(
+            "The honest judge prefers the first place in two thousand judgings too. That is no "
+            "chance: look for the fault, in the judge or in the draw of its verdicts."
+        ),
+        below=(
+            "The honest judge prefers the second place in two thousand judgings too. That is no "
+            "chance: look for the fault, in the judge or in the draw of its verdicts."
+        ),
+        none=(
+            "In two thousand judgings the honest judge has no preference for a place. If ten of "
+            "them, in section 6, said otherwise, that was a false alarm, which ten seeds and Holm's "
+            "method make rare and do not abolish."
+        ),
+    ),
     Claim(
         "honest place",
         "alarms of the advantage, no bias, − 5%",

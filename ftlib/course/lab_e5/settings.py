@@ -1,0 +1,40 @@
+"""What lab E5 runs at each scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ftlib.core.profiles import Profile
+from ftlib.core.rehearsal import is_rehearsal
+
+PUBLIC = ("MMLU", "ARC-Challenge", "HellaSwag")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`benchmarks`: that are scored before and after fine-tuning, `count` questions of each;
+    `judged`: pairs that the profile's own model judges.
+    """
+
+    benchmarks: tuple[str, ...]
+    count: int
+    judged: int
+
+
+SETTINGS = {
+    "tiny": Settings(("world_facts", "world_strangers", "world_letters"), count=80, judged=40),
+    "pocket": Settings(("knowledge",), count=60, judged=10),
+    "small": Settings(PUBLIC, count=200, judged=40),
+    "spark": Settings(PUBLIC, count=400, judged=60),
+}
+REHEARSED = 6  # questions and pairs at most
+
+
+def settings_of(profile: Profile) -> Settings:
+    """The lab's settings for a profile; in a rehearsal with few questions."""
+    settings = SETTINGS[profile.name]
+    if not is_rehearsal():
+        return settings
+    count = min(settings.count, REHEARSED)
+    judged = min(settings.judged, REHEARSED)
+    return replace(settings, count=count, judged=judged)
