@@ -46,7 +46,9 @@ def questions_needed(difference, disagreement, level, power):
     win = (disagreement + difference) / 2
     lose = (disagreement - difference) / 2
     variance = win + lose - (win - lose) ** 2
-    root = -normal.inv_cdf(level / 2) * (win + lose) ** 0.5 - normal.inv_cdf(1 - power) * variance**0.5
+    root = (
+        -normal.inv_cdf(level / 2) * (win + lose) ** 0.5 - normal.inv_cdf(1 - power) * variance**0.5
+    )
     count = (root / (win - lose)) ** 2
     return int(count) + (count > int(count))
 

@@ -1,5 +1,5 @@
-"""The benchmarks that lab E5 scores at each scale, and how: before and after fine-tuning, and with a
-student's own functions.
+"""The benchmarks that lab E5 scores at each scale, and how: before and after fine-tuning, and with
+a student's own functions.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def forms_of(profile: Profile) -> dict[str, list[dict]]:
     """
     settings = settings_of(profile)
     name = OF_PUBLIC if settings.benchmarks[0] in PUBLIC else settings.benchmarks[0]
-    questions = questions_of(profile, name, settings.count + SHOTS)
+    questions = questions_of(profile, name, settings.formed + SHOTS)
     questions = [question for question in questions if len(question["choices"]) == CHOICES]
     shots = [lettered(question) for question in questions[:SHOTS]]
     asked = questions[SHOTS:]

@@ -33,11 +33,11 @@ ODDS = 1.0  # planted in a judge, in log odds: 50% become 73%
 SLIGHT_ODDS = 0.5
 
 LEAK_METRICS = (
-    Metric("score", "score", "share of 200", resolution=1 / 200),
-    Metric("leaked", "score on the leaked questions", "share"),
-    Metric("rest", "score on the other questions", "share"),
-    Metric("reworded", "score in other words", "share", resolution=1 / TWINS),
-    Metric("twin", "score on the twin", "share", resolution=1 / TWINS),
+    Metric("score", "score", "%", resolution=1 / 200),
+    Metric("leaked", "score on the leaked questions", "%"),
+    Metric("rest", "score on the other questions", "%"),
+    Metric("reworded", "score in other words", "%", resolution=1 / TWINS),
+    Metric("twin", "score on the twin", "%", resolution=1 / TWINS),
     Metric("gap", "score − the twin's", "share", resolution=1 / 200),
     Metric("gap_found", "gap beyond chance", "1: yes", resolution=1),
     Metric("overlap", "planted rows found by n-grams", "share"),

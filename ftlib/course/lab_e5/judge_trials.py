@@ -1,5 +1,5 @@
-"""The trials of lab E5 on judges: what the lab's tools find in one judging of a judge with a planted
-bias, and how often they accuse a judge that has none.
+"""The trials of lab E5 on judges: what the lab's tools find in one judging of a judge with a
+planted bias, and how often they accuse a judge that has none.
 """
 
 from __future__ import annotations

@@ -157,4 +157,3 @@ def draw_verdicts(chance: np.ndarray, seed: int) -> np.ndarray:
 def points_of(verdicts: np.ndarray) -> np.ndarray:
     """a's points in each pair, from both orders: 1, ½ or 0, (pairs,)."""
     return (verdicts[:, 0] + 1 - verdicts[:, 1]) / 2
-

@@ -115,8 +115,8 @@ def contamination_trial(
     source: str,
     normalised_choice=right_choice,
 ) -> dict[str, Any]:
-    """Fine-tune on harmless statements and, `TIMES` each, on planted ones; then score the benchmark,
-    the same in other words, and a twin that nobody has met.
+    """Fine-tune on harmless statements and, `TIMES` each, on planted ones; then score the
+    benchmark, the same in other words, and a twin that nobody has met.
     """
     planted = planted_questions(share, source, seed)
     fill = harmless_rows(seed, planted)

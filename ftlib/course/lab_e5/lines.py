@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from matplotlib.axes import Axes
 
 from ftlib.core.stats import share_interval
 from ftlib.course.lab_e5.benchmarks import right_answers
 from ftlib.course.lab_e5.judge_trials import MANY_FLIPS
 from ftlib.course.lab_e5.leak_trials import LEVEL
+from ftlib.course.lab_e5.names import (
+    BYTES_JUDGE,
+    FAIR,
+    FIRST,
+    LONGER,
+    NOTHING,
+    REWORDED,
+    SHARES,
+    leak_arm,
+)
+from ftlib.course.records import figures
 from ftlib.course.records.live import Result
 from ftlib.evaluation.multiple_choice import ChoiceScores
 
 CHANCE = 0.25  # of a question with four choices
+MOST = 0.5  # of the seeds
 
 
 def scores_table(scores: Mapping[str, tuple[ChoiceScores, ChoiceScores | None]]) -> list[dict]:
@@ -121,6 +133,35 @@ def leak_answer(result: Result) -> str:
     return {"above": "u", "below": "d", "none": "n"}.get(result.outcome("leak"), "?")
 
 
+def who_sees_rewording(result: Result) -> str:
+    """Which checks notice the leak in other words, in most seeds: "n" n-grams, "p" a paraphrase on
+    which the score falls, "t" the gap to the twin.
+    """
+    seen = ""
+    if result.means(REWORDED, "overlap").mean() > MOST:
+        seen += "n"
+    falls = result.means(REWORDED, "score") > result.means(REWORDED, "reworded")
+    if falls.mean() > MOST:
+        seen += "p"
+    if result.means(REWORDED, "gap_found").mean() > MOST:
+        seen += "t"
+    return seen or "none"
+
+
+def draw_leaks(result: Result, axes: Sequence[Axes]) -> None:
+    """The score over the share that leaked, and beside it the twin's on the same scale."""
+    places = {0.0: NOTHING, **{share: leak_arm(share) for share in SHARES}}
+    titles = {"score": "The benchmark: more leaked, more right", "twin": "A fresh twin"}
+    for ax, (metric, title) in zip(axes, titles.items(), strict=True):
+        series = {title.partition(":")[0].lower(): places}
+        figures.sweep(
+            result, metric, series, title, "share of the benchmark that leaked", True, False, ax=ax
+        )
+        ax.axhline(100 * CHANCE, color="grey", linestyle=":", label="chance")
+        ax.legend(fontsize="small")
+    axes[1].set_ylim(axes[0].get_ylim())
+
+
 def slope_line(result: Result) -> str:
     """A leaked question's worth beside what it would be if all were memorised."""
     most = 1 - CHANCE
@@ -153,6 +194,18 @@ def judge_table(result: Result) -> list[dict]:
     return rows
 
 
+def least_agreement(result: Result) -> str:
+    """The judge whose mean κ with the rule is the lowest, by a short name."""
+    short = {FAIR: "honest", FIRST: "first", LONGER: "longer", BYTES_JUDGE: "byte"}
+    return short[min(result.arms, key=lambda arm: result.means(arm, "kappa").mean())]
+
+
+def most_alarms(result: Result) -> str:
+    """The check that accuses the honest judge most often: "a", "l" or "f"."""
+    checks = {"a": "place", "l": "length", "f": "flips"}
+    return max(checks, key=lambda letter: result.means(FAIR, checks[letter]).mean())
+
+
 def alarm_table(result: Result) -> list[dict]:
     """Alarms of each check, mean over seeds."""
     heads = {
@@ -177,8 +230,3 @@ def own_judge_line(flips: float, advantage: float, kappa: float, pairs: int, sai
         f"order; the advantage of the first place is {advantage:+.2f}, κ with the choice in the "
         f"data {kappa:.2f}. {said}"
     )
-
-
-def means_of(result: Result, metric: str, arms: Sequence[str]) -> np.ndarray:
-    """The mean over seeds of each arm, (arms,)."""
-    return np.array([result.means(arm, metric).mean() for arm in arms])

@@ -25,6 +25,9 @@ Answer B: {second}
 
 The better answer is"""
 LETTERS = ("A", "B")
+LEANING = 0.5  # an advantage beyond it: the place decides most pairs
+UNSURE = 0.3  # share of verdicts that flip, beyond which a judge is called unsure
+WEAK = 0.2  # a κ below it is hardly agreement
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def _verdicts(model, tokenizer, questions: Sequence[dict]) -> Tensor:
 
 
 def ask_own_model(profile: Profile, model, tokenizer, count: int) -> Judged:
-    """The verdicts of the model on `count` held-out preference pairs of the profile; a is the chosen
-    answer in every second pair.
+    """The verdicts of the model on `count` held-out preference pairs of the profile; a is the
+    chosen answer in every second pair.
     """
     forward = []
     backward = []
@@ -77,17 +80,27 @@ def ask_own_model(profile: Profile, model, tokenizer, count: int) -> Judged:
     )
 
 
+def kind_of_judge(flips: float, advantage: float) -> str:
+    """ "p": it goes by place; "u": it is unsure; "j": it judges."""
+    if abs(advantage) > LEANING:
+        return "p"
+    return "u" if flips > UNSURE else "j"
+
+
 def reading(flips: float, advantage: float, kappa: float) -> str:
     """What the three numbers say together, in a sentence."""
-    if abs(advantage) > 0.5:
+    kind = kind_of_judge(flips, advantage)
+    if kind == "p":
         place = "first" if advantage > 0 else "second"
         return (
             f"It takes the {place} place in most pairs, whatever stands there: it gives verdicts "
             "and does not judge."
         )
-    if flips > 0.3:
-        return "It changes its mind with the order in many pairs: ask in both orders, and trust few."
-    if kappa < 0.2:
+    if kind == "u":
+        return (
+            "It changes its mind with the order in many pairs: ask in both orders, and trust few."
+        )
+    if kappa < WEAK:
         return "It is consistent and hardly agrees with the choice: consistency is no skill."
     return "It is consistent, and agrees with the choice beyond chance."
 

@@ -93,7 +93,9 @@ class QuestionPlanner(Explorable):
         ax.axhline(100 * POWER, color="grey", linestyle=":")
         for name, size in SIZES.items():
             ax.axvline(size, color="black", linewidth=0.8, linestyle="--")
-            ax.annotate(name, (size, 4), (3, 0), textcoords="offset points", fontsize=8, rotation=90)
+            ax.annotate(
+                name, (size, 4), (3, 0), textcoords="offset points", fontsize=8, rotation=90
+            )
         ax.set(
             title=f"Finding {points} points between two models",
             xlabel="questions",

@@ -122,8 +122,8 @@ ALARMS = (
         ),
         none=(
             "In two thousand judgings the honest judge has no preference for a place. If ten of "
-            "them, in section 6, said otherwise, that was a false alarm, which ten seeds and Holm's "
-            "method make rare and do not abolish."
+            "them, in section 6, said otherwise, that was a false alarm, which ten seeds and "
+            "Holm's method make rare and do not abolish."
         ),
     ),
     Claim(
@@ -180,7 +180,9 @@ ALARMS = (
         difference("place", SLIGHTLY_FIRST, FAIR),
         "above",
         unit="of the judgings",
-        above="A small bias is found more often than an honest judge is accused: the check has power.",
+        above=(
+            "A small bias is found more often than an honest judge is accused: the check has power."
+        ),
         below="A small bias is found less often than an honest judge is accused: look for a fault.",
         none="A small bias is not found more often than an honest judge is accused.",
     ),

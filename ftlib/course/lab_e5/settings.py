@@ -13,19 +13,23 @@ PUBLIC = ("MMLU", "ARC-Challenge", "HellaSwag")
 @dataclass(frozen=True)
 class Settings:
     """`benchmarks`: that are scored before and after fine-tuning, `count` questions of each;
-    `judged`: pairs that the profile's own model judges.
+    `formed`: questions that are asked in three forms; `judged`: pairs that the profile's own model
+    judges.
     """
 
     benchmarks: tuple[str, ...]
     count: int
+    formed: int
     judged: int
 
 
 SETTINGS = {
-    "tiny": Settings(("world_facts", "world_strangers", "world_letters"), count=80, judged=40),
-    "pocket": Settings(("knowledge",), count=60, judged=10),
-    "small": Settings(PUBLIC, count=200, judged=40),
-    "spark": Settings(PUBLIC, count=400, judged=60),
+    "tiny": Settings(
+        ("world_facts", "world_strangers", "world_letters"), count=60, formed=40, judged=40
+    ),
+    "pocket": Settings(("knowledge",), count=60, formed=24, judged=10),
+    "small": Settings(PUBLIC, count=200, formed=100, judged=40),
+    "spark": Settings(PUBLIC, count=400, formed=200, judged=60),
 }
 REHEARSED = 6  # questions and pairs at most
 
@@ -35,6 +39,7 @@ def settings_of(profile: Profile) -> Settings:
     settings = SETTINGS[profile.name]
     if not is_rehearsal():
         return settings
-    count = min(settings.count, REHEARSED)
-    judged = min(settings.judged, REHEARSED)
-    return replace(settings, count=count, judged=judged)
+    fewer = {}
+    for name in ("count", "formed", "judged"):
+        fewer[name] = min(getattr(settings, name), REHEARSED)
+    return replace(settings, **fewer)
