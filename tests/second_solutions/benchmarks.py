@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections import Counter
 from fractions import Fraction
 
 
@@ -33,9 +32,9 @@ def normalised_choice(logps, choices, unit):
 
 def mcnemar_p(right_a, right_b):
     """Every outcome of the coins that is at most as likely as the one seen, as fractions."""
-    won = Counter(zip(right_a, right_b, strict=True))
-    a, b = won[True, False], won[False, True]
-    n = a + b
+    won = list(zip(right_a, right_b, strict=True))
+    a = won.count((True, False))
+    n = a + won.count((False, True))
     weights = [Fraction(math.comb(n, k), 2**n) for k in range(n + 1)]
     return float(sum(weight for k, weight in enumerate(weights) if weight <= weights[a]))
 

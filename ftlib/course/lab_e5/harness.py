@@ -7,6 +7,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -71,38 +74,45 @@ def installed() -> bool:
     return importlib.util.find_spec("lm_eval") is not None
 
 
-def here_line(model, tokenizer) -> str:
+def here_line() -> str:
     """The harness itself on the course's tasks, where it is installed; else how to get it."""
     if not installed():
         return (
-            f"lm-evaluation-harness is not installed here; `{INSTALL}` gets it (as an extra of "
-            "its own: the course needs none of it). Then this cell runs it and compares."
+            f"lm-evaluation-harness is not installed here; `{INSTALL}` gets it (the course needs "
+            "none of it otherwise). Then this cell runs it and compares."
         )
-    found = run_harness(model, tokenizer)
     version = importlib.metadata.version("lm_eval")
-    largest = largest_difference(found, recorded()["sums"])
+    largest = largest_difference(run_harness(), recorded()["sums"])
     return f"lm_eval {version}, run here: within {largest:.1e} nats of the recorded sums."
 
 
-def run_harness(model, tokenizer) -> dict[str, list[list[float]]]:
-    """The harness's own sums of the recorded questions, {task: per question, per choice}."""
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
+def run_harness() -> dict[str, list[list[float]]]:
+    """The harness's own sums of the recorded questions, {task: per question, per choice}: its
+    command line, as `command` makes it, from the course's folder. RuntimeError with what it said
+    where it fails.
+    """
     wanted = recorded()["sums"]
-    results = simple_evaluate(
-        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16),
-        tasks=list(wanted),
-        task_manager=TaskManager(include_path=[str(FOLDER)], include_defaults=False),
-        limit=max(map(len, wanted.values())),
-        bootstrap_iters=0,
+    words = command(
+        str(DATA / recorded()["model"]), ",".join(wanted), "float32", folder=str(FOLDER)
     )
-    found = {}
-    for task, samples in results["samples"].items():
-        ordered = sorted(samples, key=lambda sample: sample["doc_id"])
-        found[task] = [[logp for logp, _ in one["filtered_resps"]] for one in ordered]
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        words[words.index("--output_path") + 1] = folder
+        words += ["--log_samples", "--device", "cpu"]
+        words += ["--limit", str(max(map(len, wanted.values())))]
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=DATA.parent, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(words)} failed: {done.stderr[-500:]}")
+        return {task: _logged_sums(Path(folder), task) for task in wanted}
+
+
+def _logged_sums(folder: Path, task: str) -> list[list[float]]:
+    """The sums in the file of samples that the harness has written for a task."""
+    (path,) = folder.rglob(f"samples_{task}_*.jsonl")
+    samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    ordered = sorted(samples, key=lambda sample: sample["doc_id"])
+    return [[float(logp) for logp, _ in one["filtered_resps"]] for one in ordered]
 
 
 def command(model: str, tasks: str, dtype: str, adapter: str = "", folder: str = "") -> list[str]:

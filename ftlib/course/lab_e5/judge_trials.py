@@ -82,7 +82,7 @@ def judge_trial(
         "off_controlled": abs(controlled.rate.mean - truth.mean()),
         "tilt": points.mean() - truth.mean(),
         "slope": controlled.slope.mean,
-        "place_found": float(leaves_out(position_bias(verdicts).advantage, 0.0)),
+        "place_found": float(leaves_out(position_bias(verdicts.tolist()).advantage, 0.0)),
         "length_found": float(leaves_out(controlled.slope, 0.0)),
     }
 
@@ -116,7 +116,7 @@ def accusations(pairs: Sequence[Pair], verdicts: np.ndarray) -> tuple[bool, bool
     """Which checks accuse the judge of these verdicts: the advantage of the first place at 95%, the
     slope of length at 95%, and the rule of thumb on flips.
     """
-    place = position_bias(verdicts)
+    place = position_bias(verdicts.tolist())
     slope = length_controlled_win_rate(points_of(verdicts), *lengths_of(pairs)).slope
     return (
         leaves_out(place.advantage, 0.0),

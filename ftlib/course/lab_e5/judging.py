@@ -50,7 +50,7 @@ class Pair:
 @functools.cache
 def _people() -> tuple[dict, ...]:
     """Name, town and job of people that the embedded base has read of."""
-    seen = {}
+    seen: dict[str, dict] = {}
     for row in rows_of(get_profile("tiny"), "preferences_test"):
         seen.setdefault(row["facts"]["name"], row["facts"])
     return tuple(seen.values())
