@@ -116,12 +116,16 @@ LEAKS = (
         "none",
         unit=POINTS,
         above=(
-            "The twin is harder than the benchmark even without a leak, so a part of every gap is "
-            "the twin's own. A twin must be built by the rule of the original."
+            "The twin is a little harder than the benchmark even without a leak, and that part of "
+            "every gap is its own. Seeds train the model anew and ask the same two sets of "
+            "questions; that one set came out harder may be the luck of drawing them, which only "
+            "the test over questions, in the table, allows for."
         ),
         below=(
-            "The twin is easier than the benchmark even without a leak, so that it hides a part of "
-            "every gap. A twin must be built by the rule of the original."
+            "The twin is a little easier than the benchmark even without a leak, and hides that "
+            "part of every gap. Seeds train the model anew and ask the same two sets of questions; "
+            "that one set came out easier may be the luck of drawing them, which only the test "
+            "over questions, in the table, allows for."
         ),
         none=(
             "Without a leak the twin scores as the benchmark does, as far as these seeds show. It "
