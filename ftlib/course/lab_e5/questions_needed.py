@@ -11,7 +11,8 @@ from ftlib.course.exercise import Exercise, Wrong
 def questions_needed(difference: float, disagreement: float, level: float, power: float) -> int:
     """Questions that a paired test at `level`, two-sided, needs to find a `difference` of two
     models' shares with probability `power`, where they disagree in a share `disagreement`:
-    (z_level·√d + z_power·√(d - δ²))²/δ², rounded up.
+    (z_level·√d + z_power·√(d - δ²))²/δ², rounded up (Connor 1987, "Sample size for testing
+    differences in proportions for the paired-sample design", Biometrics 43).
     """
     z_level = NormalDist().inv_cdf(1 - level / 2)
     z_power = NormalDist().inv_cdf(power)
