@@ -27,6 +27,7 @@ MODULES = {
     "3.1.8": "lab_3_1_8",
     "3.1.9": "lab_3_1_9",
     "3.1.10": "lab_3_1_10",
+    "E5": "lab_e5",
     "E6": "lab_e6",
     "E7": "lab_e7",
 }
@@ -41,6 +42,7 @@ NAMES = {
     "3.1.8": "SimPO and ORPO",
     "3.1.9": "KTO",
     "3.1.10": "Ollama",
+    "E5": "benchmarks and judges",
     "E6": "from ftlib to the libraries",
     "E7": "more than one GPU",
 }
@@ -147,6 +149,14 @@ POINTS = {
         "speeds": 1,
         "ollama_prompt": 2,
         "stream_until_stop": 2,
+    },
+    "E5": {
+        "choice_loglikelihood": 2,
+        "normalised_choice": 2,
+        "mcnemar_p": 2,
+        "questions_needed": 2,
+        "cohen_kappa": 2,
+        "position_check": 2,
     },
     "E6": {
         "to_peft": 2,

@@ -3,6 +3,8 @@ on the same questions.
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -345,3 +347,33 @@ def test_files_of_the_benchmarks_shape_by_the_harness(shots, embedded, tmp_path)
     for name, shape in (("arc_easy", "arc"), ("hellaswag", "hellaswag")):
         questions = load_questions(tmp_path / f"{shape}.jsonl", shape)
         assert_equal(ft.score_choices(*embedded, questions), samples[name], results[name])
+
+
+def test_the_command_line_on_files_of_the_benchmarks_shape(embedded, tmp_path):
+    """The harness's own command, as lab E5 prints it, on local files in the place of the Hub's: its
+    shares are those of `score_choices`.
+    """
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness (lm_eval) is not installed")
+    from ftlib.course.lab_e5.harness import command
+
+    write(tmp_path / "mmlu.jsonl", MMLU)
+    write(tmp_path / "dev.jsonl", MMLU[3:])
+    write(tmp_path / "arc.jsonl", ARC)
+    write(tmp_path / "hellaswag.jsonl", HELLASWAG)
+    (tmp_path / "local.yaml").write_text(LOCAL.format(tmp_path))
+    model = str(ROOT / "data" / EMBEDDED)
+    words = command(model, "local_benchmarks", "float32", folder=str(tmp_path))
+    assert words[0] == "lm_eval"
+    words[words.index("--output_path") + 1] = str(tmp_path / "out")
+    line = [sys.executable, "-m", *words, "--device", "cpu"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (written,) = (tmp_path / "out").rglob("results_*.json")
+    results = json.loads(written.read_text())["results"]
+    for task, shape in (
+        ("mmlu_abstract_algebra", "mmlu"),
+        ("arc_easy", "arc"),
+        ("hellaswag", "hellaswag"),
+    ):
+        scores = ft.score_choices(*embedded, load_questions(tmp_path / f"{shape}.jsonl", shape))
+        assert results[task]["acc,none"] == pytest.approx(scores.acc.mean)
