@@ -27,6 +27,7 @@ MODULES = {
     "3.1.8": "lab_3_1_8",
     "3.1.9": "lab_3_1_9",
     "3.1.10": "lab_3_1_10",
+    "E3": "lab_e3",
 }
 NAMES = {
     "3.1.1": "LoRA",
@@ -39,6 +40,7 @@ NAMES = {
     "3.1.8": "SimPO and ORPO",
     "3.1.9": "KTO",
     "3.1.10": "Ollama",
+    "E3": "ReFT and its relatives",
 }
 POINTS = {
     "3.1.1": {
@@ -143,6 +145,15 @@ POINTS = {
         "speeds": 1,
         "ollama_prompt": 2,
         "stream_until_stop": 2,
+    },
+    "E3": {
+        "loreft_forward": 2,
+        "orthonormal_rows": 2,
+        "edited_positions": 2,
+        "merge_ia3": 2,
+        "prefix_attention": 2,
+        "bottleneck_forward": 2,
+        "count_adapter_parameters": 2,
     },
 }
 
