@@ -135,8 +135,9 @@ ROWS = (
         unit=NATS,
         above="At the high rate the retracted R ends worse.",
         below=(
-            "At the high rate the retracted R ends better. Why, these runs do not show: Adam scales "
-            "two different gradients, one through the QR and one that is projected afterwards."
+            "At the high rate the retracted R ends better. Why, these runs do not show: Adam "
+            "scales two different gradients, one through the QR and one that is projected "
+            "afterwards."
         ),
         none="At the high rate the two ways are not told apart either.",
     ),
