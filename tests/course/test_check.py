@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 
 from ftlib.course.allocation import holds_product
-from ftlib.course.catalogue import MODULES
+from ftlib.course.catalogue import MODULES, lab_files
 from ftlib.course.comparing import changed, difference, dtype_difference
 from ftlib.course.exercise import Exercise, Grade, Lab, Wrong, judge, load_lab
 
@@ -398,7 +397,7 @@ def _code_of(path):
 @pytest.mark.parametrize("number", MODULES)
 def test_the_labs_own_calls_are_what_is_asked_for(number):
     """Every keyword of a call in the notebook and every default of a stub is in the exercise."""
-    (path,) = (ROOT / "labs").glob(f"lab-{number}-*.ipynb")
+    (path,) = lab_files([number])
     exercises = {e.name: e for e in load_lab(number).exercises}
     for tree in _code_of(path):
         for node in ast.walk(tree):

@@ -84,6 +84,6 @@ BOTTLENECK = Exercise(
             _bottleneck(biases=(0, 1)),
             "b_down is missing, inside the activation.",
         ),
-        Wrong("no upper bias", _bottleneck(biases=(1, 0)), "b_up is missing."),
+        Wrong("no upper bias", _bottleneck(biases=(1, 0)), "b_up is missing, after W_up."),
     ),
 )

@@ -94,6 +94,7 @@ COUNT = Exercise(
     difficulty=2,
     reference=count_adapter_parameters,
     cases=_cases,
+    defaults=("targets",),
     hints=(
         "Count one layer, then multiply by num_hidden_layers. `layer_shapes(config)` gives (out, "
         "in) of a layer's seven matrices.",
