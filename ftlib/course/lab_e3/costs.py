@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -151,9 +152,7 @@ def timed(models: Mapping[str, nn.Module], ids: Tensor, turns: int) -> dict[str,
     for _ in range(turns + 1):
         for way, model in models.items():
             cache = read_prompt(model, ids)
-            prompt = _seconds(lambda model=model: read_prompt(model, ids), ids.device)
-            step = _seconds(
-                lambda model=model, cache=cache: write_token(model, ids[:, -1:], cache), ids.device
-            )
+            prompt = _seconds(partial(read_prompt, model, ids), ids.device)
+            step = _seconds(partial(write_token, model, ids[:, -1:], cache), ids.device)
             times[way].append((prompt, step))
     return {way: np.array(found[1:]) for way, found in times.items()}  # the first turn warms up

@@ -32,21 +32,30 @@ def _is_edited(token: int) -> bool:
     return token < ENDS or PROMPT - ENDS <= token < PROMPT
 
 
+def _box(ax: Axes, token: int, layer: int) -> None:
+    """The state of a token after a layer: grey in the prompt, hatched where it is edited."""
+    is_plain = token < PROMPT and not _is_edited(token)
+    box = Rectangle(
+        (token + 0.1, layer + 0.15),
+        0.8,
+        0.7,
+        edgecolor="black",
+        facecolor="0.88" if is_plain else "white",
+        hatch="////" if _is_edited(token) else "",
+    )
+    ax.add_patch(box)
+
+
 def _draw_grid(ax: Axes) -> None:
     for token in range(PROMPT + ANSWER):
         for layer in range(LAYERS):
-            look = {"facecolor": "0.88"} if token < PROMPT else {"facecolor": "white"}
-            if _is_edited(token):
-                look = {"facecolor": "white", "hatch": "////"}
-            ax.add_patch(
-                Rectangle((token + 0.1, layer + 0.15), 0.8, 0.7, edgecolor="black", **look)
-            )
+            _box(ax, token, layer)
     ax.plot([PROMPT, PROMPT], [-0.5, LAYERS], color="black", linestyle=":")
     ax.text(PROMPT / 2, -0.35, "prompt", ha="center")
     ax.text(PROMPT + ANSWER / 2, -0.35, "generated", ha="center")
     ax.text(0.1, LAYERS + 0.15, "hatched: edited after the layer; white: reads them, is not edited")
     ax.set(xlim=(-0.2, PROMPT + ANSWER + 0.2), ylim=(-0.7, LAYERS + 0.6), ylabel="layer")
-    ax.set_yticks(np.arange(LAYERS) + 0.5, range(1, LAYERS + 1))
+    ax.set_yticks(np.arange(LAYERS) + 0.5, [str(layer + 1) for layer in range(LAYERS)])
     ax.set_xticks([])
     ax.set_title("Where: both ends of the prompt")
     ax.grid(False)

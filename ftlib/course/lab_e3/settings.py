@@ -58,9 +58,8 @@ CONFIG_FIELDS = (
 def shape_of(config) -> dict[str, int]:
     """The fields of a Llama's configuration that counting needs."""
     fields = {name: getattr(config, name, None) for name in CONFIG_FIELDS}
-    if fields["head_dim"] is None:
-        fields["head_dim"] = config.hidden_size // config.num_attention_heads
-    return fields
+    width = config.hidden_size // config.num_attention_heads
+    return {name: width if value is None else int(value) for name, value in fields.items()}
 
 
 def sizes_of(config, targets: tuple[str, ...]) -> dict[str, int]:

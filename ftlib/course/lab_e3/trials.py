@@ -247,7 +247,8 @@ def _noted_loss(profile: Profile, model: nn.Module, tokenizer) -> tuple[float, f
     loss = held_out_loss(model, tokenizer, test_rows(profile), profile.max_length)
     means = []
     for edit in edits_of(model):
-        means.append(math.fsum(edit.noted) / len(edit.noted))
+        noted = edit.noted or []
+        means.append(math.fsum(noted) / len(noted))
         edit.noted = None
     return loss, math.fsum(means) / len(means)
 
