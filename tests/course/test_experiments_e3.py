@@ -278,7 +278,7 @@ def test_all_are_tuned_over_as_many_rates():
 
 def test_kinds_of_r_differ_in_that_alone():
     arms = experiments.row_arms(TINY)
-    for kind in experiments.KINDS:
+    for kind in readings.AT_A_HIGH_RATE:
         high = arms[readings.too_high(kind)]
         assert high["lr"] == 8 * experiments.middle_rate(TINY, "LoReFT")
         assert {k: v for k, v in high.items() if k != "lr"} == {

@@ -35,7 +35,6 @@ TOO_HIGH = 8.0  # times the middle rate
 RATE_SEEDS = 2  # of a sweep
 COUNTS = {  # of first and last positions
     BOTH_ENDS: (4, 4),
-    "last 1": (0, 1),
     "last 4": (0, 4),
     "first 4": (4, 0),
     WHOLE: (WHOLE_PROMPT, 0),
@@ -137,17 +136,18 @@ def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 # --- R's rows -------------------------------------------------------------------------------------
 def high_rate(profile: Profile) -> float:
-    """A rate that is too high, the same for all kinds of R."""
+    """A rate that is too high, the same for both kinds of R."""
     return TOO_HIGH * middle_rate(profile, "LoReFT")
 
 
 def row_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Three kinds of R, each at its best rate and at one that is too high."""
+    """Three kinds of R, each at its best rate, and two of them at one that is too high."""
     arms = {}
     for kind in KINDS:
         settings = {"kind_of_rows": kind, **_common(profile, "LoReFT")}
         arms[kind] = {**settings, "lr": best_rate(profile, kind)}
-        arms[too_high(kind)] = {**settings, "lr": high_rate(profile)}
+        if kind in readings.AT_A_HIGH_RATE:
+            arms[too_high(kind)] = {**settings, "lr": high_rate(profile)}
     return arms
 
 
@@ -229,7 +229,7 @@ EXPERIMENTS = (
         arms=position_rate_arms,
         metrics=(VALIDATION, TRAINING),
         inputs=_inputs,
-        seeds=RATE_SEEDS,
+        seeds=1,
         live=(),
     ),
     Experiment(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ftlib.course.lab_e3 import experiments as plan
 from ftlib.course.records.live import Result
 
 LETTERS = {"below": "a", "none": "b", "above": "c", "open": "?"}
@@ -103,8 +102,3 @@ def ratio_text(times: Mapping[str, np.ndarray], way: str, column: int, base: str
     ratios = times[way][:, column] / times[base][:, column]
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def high_rates_of(profile) -> list[str]:
-    """The arms at the rate that is too high."""
-    return [plan.too_high(kind) for kind in plan.KINDS]

@@ -9,6 +9,7 @@ NATS = "nats a token"
 OTHERS = ("LoReFT", "(IA)³", "prefix", "bottleneck")
 BOTH_ENDS = "first 4, last 4"
 WHOLE = "whole prompt"
+AT_A_HIGH_RATE = (FACTOR, FREE)  # the kinds of R that run at a rate that is too high too
 
 
 def too_high(kind_of_rows: str) -> str:
@@ -128,20 +129,6 @@ ROWS = (
         ),
     ),
     Claim(
-        "retracted, high rate",
-        "test loss at eight times the middle rate, retracted − Q factor",
-        difference("loss", too_high(RETRACTED), too_high(FACTOR)),
-        "none",
-        unit=NATS,
-        above="At the high rate the retracted R ends worse.",
-        below=(
-            "At the high rate the retracted R ends better. Why, these runs do not show: Adam "
-            "scales two different gradients, one through the QR and one that is projected "
-            "afterwards."
-        ),
-        none="At the high rate the two ways are not told apart either.",
-    ),
-    Claim(
         "turned",
         "test loss with the edits turned at random − as trained (Q factor)",
         within(FACTOR, "turned_loss", "loss"),
@@ -181,15 +168,6 @@ def _position(name: str, first: str, second: str, expected: str, **readings: str
 
 
 POSITIONS = (
-    _position(
-        "one position",
-        "last 1",
-        BOTH_ENDS,
-        "above",
-        above="One position is not enough here: with the same parameters eight learn more.",
-        below="One position learns *more* than eight.",
-        none="One position is not told apart from eight.",
-    ),
     _position(
         "ends",
         "first 4",
