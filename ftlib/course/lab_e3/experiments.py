@@ -126,11 +126,12 @@ def _best(profile: Profile, experiment: str, arms: dict[float, str], middle: flo
 
 # --- methods --------------------------------------------------------------------------------------
 def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every method at its best rate."""
+    """Every method at its best rate, and LoReFT with one rank more at its own."""
     arms = {}
     for method in METHODS:
         settings = _with_targets(profile, method)
         arms[method] = {**settings, "lr": best_rate(profile, method)}
+    arms[readings.MORE] = {**arms["LoReFT"], "size": arms["LoReFT"]["size"] + 1}
     return arms
 
 
