@@ -169,7 +169,8 @@ ROWS = (
         above="Setting R back after every step learns less than a gradient through the QR.",
         below=(
             "Setting R back after every step learns *more* than a gradient through the QR, and it "
-            "costs no gradient of a decomposition."
+            "costs no gradient of a decomposition. Hold the size against what a neighbouring rate "
+            "costs in section 6: it may still be the rate."
         ),
         none=(
             "Two ways to keep the rows orthonormal, a gradient through the QR and a step that is "
@@ -195,9 +196,9 @@ ROWS = (
         above="Edits of this size in random directions do harm: the base is better without them.",
         below=(
             "Edits of this size in random directions are *better* than none. So not all of the "
-            "gain over the base is owed to what the edits say: part of it comes with any "
-            "disturbance of these positions. A comparison with the base alone would have credited "
-            "that part to LoReFT too."
+            "gain over the base is owed to what the edits say: part of it comes with a "
+            "disturbance of that size at these positions, wherever it points. A comparison with "
+            "the base alone would have credited that part to LoReFT too."
         ),
         none="Edits of this size in random directions do neither harm nor good that is shown.",
     ),
