@@ -169,13 +169,14 @@ def position_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def position_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every choice of positions at its best rate."""
+    """Every choice of positions at its best rate, and the last ones at that of both ends too."""
     arms = {}
     middle = middle_rate(profile, "LoReFT")
     for place, counts in COUNTS.items():
         rates = position_rates_of(profile, place)
         lr = _best(profile, "position-rates", rates, middle)
         arms[place] = {"counts": list(counts), "lr": lr, **_common(profile, "LoReFT")}
+    arms[readings.ONE_RATE] = {**arms["last 4"], "lr": arms[BOTH_ENDS]["lr"]}
     return arms
 
 

@@ -10,6 +10,7 @@ OTHERS = ("LoReFT", "(IA)³", "prefix", "bottleneck")
 MORE = "LoReFT, one rank more"
 BOTH_ENDS = "first 4, last 4"
 WHOLE = "whole prompt"
+ONE_RATE = "last 4, at both ends' rate"
 AT_A_HIGH_RATE = (FACTOR, FREE)  # the kinds of R that run at a rate that is too high too
 
 
@@ -235,8 +236,22 @@ POSITIONS = (
         "last 4",
         "below",
         above="The first positions beside the last make it worse.",
-        below="The first positions add something to the last.",
+        below=(
+            "The first positions add something to the last. Each ran at its own rate, which one "
+            "run has chosen: the next line has both at one rate."
+        ),
         none="What the first positions add to the last is not shown.",
+    ),
+    _position(
+        "first beside last, one rate",
+        BOTH_ENDS,
+        ONE_RATE,
+        "below",
+        above="At one rate the first positions beside the last make it worse.",
+        below="At one rate the first positions add something to the last as well.",
+        none=(
+            "At one rate no difference is shown: where the line above shows one, it was the rate."
+        ),
     ),
     _position(
         "whole",
