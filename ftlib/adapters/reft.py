@@ -218,8 +218,12 @@ class Prompt(Reft):
                 f"labels {tuple(labels.shape)}: with ReFT one label a token is needed, "
                 f"{tuple(real.shape)}"
             )
+        self.positions.chosen = self.pick(real, labels)
+
+    def pick(self, real: Tensor, labels: Tensor | None) -> Tensor:
+        """(B, T) bool, true at the tokens to change; arguments as of `prompt_of`."""
         first, last = counts_of(self.options["positions"])
-        self.positions.chosen = first_and_last(prompt_of(real, labels), first, last)
+        return first_and_last(prompt_of(real, labels), first, last)
 
 
 def _by_name(module: nn.Module, args: tuple, kwargs: dict) -> dict:

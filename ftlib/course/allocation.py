@@ -101,18 +101,21 @@ class _WaysOut(TorchFunctionMode):
 
 
 @observer
-def holds_product(function: Callable, arguments: tuple, factors: tuple[int, int]) -> bool | None:
+def holds_product(
+    function: Callable, arguments: tuple, factors: tuple[int, int], limit: int | None = None
+) -> bool | None:
     """Whether function(*arguments) ever holds as many numbers as the product of two of its
     arguments has, all of them made from both.
 
-    arguments: tensors and plain values; factors: the positions of A (r, in) and B (out, r). Counts
-    what is alive at one moment, whatever made it: a product, einsum, a broadcast sum, a list of
-    rows. A copy of another argument as large is none. None where a factor left torch (NumPy,
-    `.item()`, `.tolist()`) and nothing was seen: what is made there is not measured.
+    arguments: tensors and plain values; factors: the positions of A (r, in) and B (out, r), whose
+    product has out·in numbers, or of any two with a `limit` of one's own. Counts what is alive at
+    one moment, whatever made it: a product, einsum, a broadcast sum, a list of rows. A copy of
+    another argument as large is none. None where a factor left torch (NumPy, `.item()`,
+    `.tolist()`) and nothing was seen: what is made there is not measured.
     """
     A, B = (arguments[i] for i in factors)
-    limit = B.shape[0] * A.shape[1]
-    origins = _Origins({"A": A, "B": B}, limit)
+    most = limit or B.shape[0] * A.shape[1]
+    origins = _Origins({"A": A, "B": B}, most)
     with torch.no_grad(), _WaysOut(origins), _Allocations(origins):
         result = function(*arguments)
     del result
