@@ -112,8 +112,8 @@ def _add_sft(commands) -> None:
         "--control-tokens",
         choices=["refuse", "text", "allow"],
         default="refuse",
-        help="in the rows' texts, such as <|end|>: refuse the row, encode them as plain text, or as "
-        "the tokens that they are; the count is printed (default: refuse)",
+        help="in the rows' texts, such as <|end|>: refuse the row, encode them as plain text, or "
+        "as the tokens that they are; says how many rows hold some (default: refuse)",
     )
     command.add_argument("--seed", type=int, default=0)
 

@@ -151,7 +151,7 @@ class ContentsAsText:
         if tokenize and return_assistant_tokens_mask:
             return self._ids_and_mask(messages, tools, **options)
         text = self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **options)
-        return self(text) if tokenize else text
+        return self(text) if tokenize else text.replace(_ESCAPED_MARK, MARK)
 
     def _ids_and_mask(
         self, messages: list[dict], tools: list | None, **options: Any

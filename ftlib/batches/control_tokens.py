@@ -13,7 +13,6 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftlib.batches.as_text import ContentsAsText
@@ -22,6 +21,7 @@ from ftlib.batches.stops import stop_ids
 from ftlib.core.errors import DataError
 
 if TYPE_CHECKING:
+    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerBase
 
 # What becomes of control tokens in a text that is to be encoded.
@@ -29,6 +29,7 @@ REFUSE = "refuse"
 TEXT = "text"
 ALLOW = "allow"
 CHOICES = (REFUSE, TEXT, ALLOW)
+_SAID = {"role", "content"}  # the keys of a message that says a text and nothing else
 # The parts of a row that are encoded.
 _ENCODED = ("messages", "prompt", "chosen", "rejected", "completion", "tools")
 
@@ -53,11 +54,18 @@ def control_tokens_of(
     Other added tokens, such as Qwen's ``<think>``, belong to answers. White space, which some
     tokenizers have as a special token, is none.
     """
+    found = _control_tokens(tokenizer, stops)
+    return {added.content: token for token, added in found.items()}
+
+
+def _control_tokens(
+    tokenizer: PreTrainedTokenizerBase, stops: Iterable[int] | None
+) -> dict[int, AddedToken]:
     ends = set(stop_ids(tokenizer) if stops is None else stops)
     tokens = {}
     for token, added in tokenizer.added_tokens_decoder.items():
         if added.content.strip() and (added.special or token in ends):
-            tokens[added.content] = token
+            tokens[token] = added
     return tokens
 
 
@@ -87,6 +95,10 @@ class TokenFinder:
 
     def in_value(self, value) -> list[str]:
         """The tokens in the strings of a JSON value: a text, a message, messages, tools."""
+        if isinstance(value, dict) and value.keys() == _SAID:
+            value = value["content"]  # as most messages are
+        if isinstance(value, str):
+            return self.in_text(value)
         found = []
         for text in strings_in(value):
             found += self.in_text(text)
@@ -111,11 +123,15 @@ def token_finder(
     tokenizer: PreTrainedTokenizerBase, stops: Iterable[int] | None = None
 ) -> TokenFinder:
     """A finder of a tokenizer's control tokens."""
-    tokens = control_tokens_of(tokenizer, stops)
-    added = tokenizer.added_tokens_decoder
+    return _finder_of(tokenizer, _control_tokens(tokenizer, stops).values())
+
+
+def _finder_of(tokenizer: PreTrainedTokenizerBase, added: Iterable[AddedToken]) -> TokenFinder:
+    """A finder of some added tokens, which looks into a text as the tokenizer does."""
+    tokens = [token.content for token in added]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     normalizer = getattr(backend, "normalizer", None)
-    if normalizer is None or not any(added[token].normalized for token in tokens.values()):
+    if normalizer is None or not any(token.normalized for token in added):
         return TokenFinder(tokens)
     return TokenFinder(tokens, normalizer.normalize_str)
 
@@ -128,26 +144,57 @@ def find_control_tokens(tokenizer: PreTrainedTokenizerBase, value: str | dict | 
 
 
 # --- what becomes of them -------------------------------------------------------------------------
-@dataclass(frozen=True)
 class ControlHandling:
     """What becomes of control tokens in the texts that a tokenizer encodes: made once for many
-    rows, in the place of the choice by name.
+    rows, in the place of the choice by name. Without `stops`, those of the tokenizer, which are
+    looked up where a text holds any added token at all. DataError for a choice that there is not.
     """
 
-    choice: str
-    tokenizer: PreTrainedTokenizerBase
-    stops: tuple[int, ...]
-    finder: TokenFinder
+    def __init__(
+        self,
+        choice: str,
+        tokenizer: PreTrainedTokenizerBase,
+        stops: Iterable[int] | None = None,
+    ):
+        self.choice = check_choice(choice)
+        self.tokenizer = tokenizer
+        self._given_stops = stops
+
+    @functools.cached_property
+    def stops(self) -> list[int]:
+        """The ids at which an answer ends."""
+        if self._given_stops is None:
+            return stop_ids(self.tokenizer)
+        return list(self._given_stops)
+
+    @functools.cached_property
+    def finder(self) -> TokenFinder:
+        """Finds the control tokens."""
+        return token_finder(self.tokenizer, self.stops)
+
+    @functools.cached_property
+    def _first_finder(self) -> TokenFinder:
+        """Finds at least the control tokens, and is had at once."""
+        if self._given_stops is not None:
+            return self.finder
+        added = self.tokenizer.added_tokens_decoder.values()
+        return _finder_of(self.tokenizer, [token for token in added if token.content.strip()])
+
+    def found_in(self, value) -> list[str]:
+        """The control tokens in a message, or another JSON value."""
+        if not self._first_finder.in_value(value):
+            return []
+        return self.finder.in_value(value)
 
     def refuse(self, messages: list[dict], tools: list | None = None) -> None:
         """DataError for a control token in the messages or the tools, where the choice is so."""
         if self.choice != REFUSE:
             return
         for i, message in enumerate(messages):
-            found = self.finder.in_value(message)
+            found = self.found_in(message)
             if found:
                 raise DataError(self._refusal(i, message["role"], found[0]))
-        found = self.finder.in_value(tools or [])
+        found = self.found_in(tools) if tools else []
         if found:
             raise DataError(f"the tools hold {found[0]!r}, a control token: {_WAYS_OUT}")
 
@@ -163,7 +210,10 @@ class ControlHandling:
         unless control tokens in it are to be read as text. Errors in the block speak of the
         messages as they were given.
         """
-        holds_some = self.choice == TEXT and self.finder.in_value([messages, tools or []])
+        holds_some = False
+        if self.choice == TEXT:
+            parts = [*messages, *(tools or [])]
+            holds_some = any(self.found_in(part) for part in parts)
         if not holds_some:
             yield self.tokenizer, messages, tools
             return
@@ -184,7 +234,7 @@ class ControlHandling:
         for row in rows:
             total += 1
             texts = [row[key] for key in _ENCODED if key in row]
-            found = self.finder.in_value(texts)
+            found = self.found_in(texts)
             counts.update(found)
             holding += bool(found)
         if not holding:
@@ -211,6 +261,4 @@ def handling_of(
     """
     if isinstance(control_tokens, ControlHandling):
         return control_tokens
-    check_choice(control_tokens)
-    ends = tuple(stop_ids(tokenizer) if stops is None else stops)
-    return ControlHandling(control_tokens, tokenizer, ends, token_finder(tokenizer, ends))
+    return ControlHandling(control_tokens, tokenizer, stops)

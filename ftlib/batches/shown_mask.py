@@ -61,8 +61,8 @@ def show_mask(
     control_tokens: str = "refuse",
 ) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
-    counts them. `control_tokens` as in `encode`. Where `encode_rows` makes an example of each answer, so does this, one below the
-    other.
+    counts them. `control_tokens` as in `encode`. Where `encode_rows` makes an example of each
+    answer, so does this, one below the other.
     """
     pieces: list[tuple[str, bool]] = []
     for row in encode_examples(

@@ -191,7 +191,8 @@ def answer_loss(
 ) -> float:
     """Mean negative log-likelihood per answer token (nats) over all conversations, without dropout.
 
-    `rows` and `control_tokens` as for `encode_rows`. Longer ones than max_length are left out, which one line says.
+    `rows` and `control_tokens` as for `encode_rows`. Longer ones than max_length are left out,
+    which one line says.
     """
     check_positive_integer("batch_size", batch_size)
     encoded = encode_rows(tokenizer, list(rows), max_length, control_tokens=control_tokens)

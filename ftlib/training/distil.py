@@ -82,15 +82,18 @@ def distil(
     given_rows = list(as_rows("rows", rows, RunError))
     given_eval = list(as_rows("eval_rows", eval_rows or [], RunError))
     stops = learnt_stops(model, check_tokenizer(tokenizer))
-    reading = {
-        "stops": stops,
-        "control_tokens": handling_of(tokenizer, chosen.control_tokens, stops),
-    }
-    train_set = encode_rows(tokenizer, given_rows, chosen.max_length, **reading)
+    encoded = functools.partial(
+        encode_rows,
+        tokenizer,
+        max_length=chosen.max_length,
+        stops=stops,
+        control_tokens=handling_of(tokenizer, chosen.control_tokens, stops),
+    )
+    train_set = encoded(given_rows)
     eval_set = None
     if given_eval:
         with said_of("eval_rows"):
-            eval_set = encode_rows(tokenizer, given_eval, chosen.max_length, **reading)
+            eval_set = encoded(given_eval)
     token_lists = [row["input_ids"] for row in [*train_set, *(eval_set or [])]]
     make_ready(model, tokenizer, token_lists, chosen)
     trainer_of = functools.partial(

@@ -280,7 +280,7 @@ def _encode(
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, in the form that the loss takes."""
     eval_set = None
-    stops = list(handling.stops)
+    stops = handling.stops
     if spec.paired:
         train_set = encode_pairs(tokenizer, rows, max_length, stops, handling)
         if eval_rows:

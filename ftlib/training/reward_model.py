@@ -63,13 +63,13 @@ def train_reward_model(
     trained in place, and the head belongs to them.
 
     `pairs`: {"prompt", "chosen", "rejected"} as in `prefer`; `options`: `finetune`'s that
-    `TrainOptions` has (output_dir, eval_steps, schedule, control_tokens, …). A run with `output_dir` checkpoints,
-    resumes to the same result, and leaves adapter, manifest and `scalar_head.safetensors`, which
-    `load_head` reads. `Run.history` has, as means over the rows, "accuracy" (chosen scored higher,
-    a tie one half), "margin" (r_c - r_r), "rewards/chosen" and "rewards/rejected";
-    `Run.eval_history` the same with `eval_`. The head starts at zero: the first loss is ln 2 but
-    for the margin. Rewards are known up to a constant: only differences are learnt. In one process.
-    RunError, DataError.
+    `TrainOptions` has (output_dir, eval_steps, schedule, control_tokens, …). A run with
+    `output_dir` checkpoints, resumes to the same result, and leaves adapter, manifest and
+    `scalar_head.safetensors`, which `load_head` reads. `Run.history` has, as means over the rows,
+    "accuracy" (chosen scored higher, a tie one half), "margin" (r_c - r_r), "rewards/chosen" and
+    "rewards/rejected"; `Run.eval_history` the same with `eval_`. The head starts at zero: the first
+    loss is ln 2 but for the margin. Rewards are known up to a constant: only differences are
+    learnt. In one process. RunError, DataError.
     """
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     chosen = train_options({**given, **options}, warmup=0.1)

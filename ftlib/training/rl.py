@@ -82,7 +82,8 @@ def reinforce(
     called as the reward is, give on the same answers: what is not trained on may be seen to fall.
 
     `options`: those of `TrainOptions`, but for accumulate and checkpointing; `control_tokens` is
-    "text" unless given, as in `generate_answers`. `save_steps` is rounded up to whole rollouts. In one process. RunError, DataError, LossError.
+    "text" unless given, as in `generate_answers`. `save_steps` is rounded up to whole rollouts. In
+    one process. RunError, DataError, LossError.
     """
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     objective = Objective(
