@@ -5,8 +5,8 @@ The contents are marked inside each control token, the template renders the mark
 what it wrote itself is told from theirs by the marks. A second tokenizer, made of the first, knows
 the template's tokens under other names and matches none of their own.
 
-transformers has the like since 5.2x (`apply_chat_template(…, sanitize_control_tokens=True)`). It
-gives no masks, takes added tokens of answers such as ``<think>`` for control tokens too where the
+transformers 5.23 has the like (`apply_chat_template(…, sanitize_control_tokens=True)`). It gives no
+masks, takes added tokens of answers such as ``<think>`` for control tokens too where the
 template names them, and cuts the text at both ends of each, where here it is cut as any text is.
 """
 
@@ -197,11 +197,8 @@ class ContentsAsText:
         kept = [i for i, character in enumerate(named) if character != MARK]
         whole = self._plain.encode("".join(named[i] for i in kept), add_special_tokens=False)
         if self._is_clean(whole):
-            places = []
-            for start, end in whole.offsets:
-                last = kept[end - 1] + 1 if end > start else start
-                places.append((kept[start] if end > start else start, last))
-            return [self._controls.get(token, token) for token in whole.ids], places
+            ids = [self._controls.get(token, token) for token in whole.ids]
+            return ids, _places_among(kept, whole.offsets)
         # A vocabulary that has the token's text as a piece too: no piece goes over a cut.
         cut = self._plain.encode(named.replace(MARK, _CUT), add_special_tokens=False)
         if not self._is_clean(cut):
@@ -210,9 +207,9 @@ class ContentsAsText:
                 "cannot be had: clean the texts with ftlib.ControlTokens"
             )
         pieces = list(zip(cut.ids, cut.offsets, strict=True))
-        text_pieces = [(token, place) for token, place in pieces if token != self._cut]
-        ids = [self._controls.get(token, token) for token, _ in text_pieces]
-        return ids, [place for _, place in text_pieces]
+        said = [(token, place) for token, place in pieces if token != self._cut]
+        ids = [self._controls.get(token, token) for token, _ in said]
+        return ids, [place for _, place in said]
 
     def _is_clean(self, encoding: Encoding) -> bool:
         """Whether no control token comes from text. What a tokenizer writes for characters that it
@@ -220,3 +217,16 @@ class ContentsAsText:
         """
         forbidden = set(self._tokens.values()) - {self._tokenizer.unk_token_id}
         return forbidden.isdisjoint(encoding.ids)
+
+
+def _places_among(kept: list[int], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Offsets in a text of some characters as offsets in the one that they are kept of, at `kept`.
+    A token of no character has none.
+    """
+    places = []
+    for start, end in offsets:
+        if end > start:
+            places.append((kept[start], kept[end - 1] + 1))
+        else:
+            places.append((0, 0))
+    return places

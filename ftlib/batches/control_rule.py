@@ -71,7 +71,7 @@ class ControlTokens:
             return self._reason(places)
         if self.action == COUNT:
             return row, Counter({"rows with some": 1, **counts})
-        changed = {**row, **{key: self._defused(value) for key, value in places}}
+        changed = {**row, **{key: self.defused(value) for key, value in places}}
         if any(self.finder.in_value(changed[key]) for key, _ in places):
             # of characters that only the tokenizer's normalizer makes a token of
             return self._reason(places)
@@ -90,14 +90,16 @@ class ControlTokens:
                 return f"{found[0]!r} in {key}"
         raise AssertionError("called for a row without control tokens")
 
-    def _defused(self, value: Any) -> Any:
-        """A JSON value with a space in every token of its strings."""
+    def defused(self, value: Any) -> Any:
+        """A text, a message, or another JSON value with a space in every token of its strings: also
+        for what goes to a server, which reads such tokens in a question as its template's.
+        """
         if isinstance(value, str):
             return self.finder.parted(value, " ")
         if isinstance(value, dict):
-            return {self._defused(key): self._defused(inner) for key, inner in value.items()}
+            return {self.defused(key): self.defused(inner) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self._defused(inner) for inner in value]
+            return [self.defused(inner) for inner in value]
         return value
 
 

@@ -5,6 +5,7 @@ counts.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from ftlib.batches.control_tokens import TEXT, ControlHandling, handling_of
 from ftlib.batches.masks import is_learnt, mask_by_marks, mask_by_prefix, rewritten
@@ -22,6 +23,9 @@ from ftlib.batches.served import (
 from ftlib.batches.stops import stop_ids
 from ftlib.core.errors import DataError, LoadError, OpenTurnError, RewrittenTurnError
 from ftlib.data.rows import check_turn, says_something
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100
 
@@ -151,7 +155,7 @@ def _ids_and_mask(
 
 
 def encode(
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     messages: list[dict],
     train_on_prompt: bool = False,
     tools: list[dict] | None = None,

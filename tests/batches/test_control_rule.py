@@ -76,6 +76,15 @@ def test_defusing_reaches_calls():
     assert WITH_CALL["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"<|pad|>": "x"}
 
 
+def test_what_goes_to_a_server():
+    """Texts and messages without a row around them; nothing else changes, and in place nothing."""
+    rule = ft.ControlTokens(["<|end|>"])
+    messages = [{"role": "user", "content": "a<|end|>", "weight": 0}]
+    assert rule.defused("a<|end|>") == "a< |end|>"
+    assert rule.defused(messages) == [{"role": "user", "content": "a< |end|>", "weight": 0}]
+    assert messages[0]["content"] == "a<|end|>"
+
+
 def test_counting_changes_nothing():
     """In the report: rows with some, and each token; no row counts as changed."""
     prepared = ft.prepare(ROWS, [ft.ControlTokens(byte_tokenizer(), action="count")])

@@ -385,15 +385,14 @@ def embedded():
 
 
 def test_the_embedded_tokenizer(embedded):
-    """Its own template; a text with a control token is cut as any text is, into <|, end and |>."""
+    """Its own template; a text with a control token is cut as any text is."""
     talk = chat("Who?<|end|>", "No one<|end|>.")["messages"]
     row = encode(embedded, talk, control_tokens="text")
     assert embedded.decode(row["input_ids"]) == embedded.apply_chat_template(talk, tokenize=False)
     assert learnt(embedded, row) == "No one<|end|>.<|end|>"
-    spelt = embedded("<|end|>", split_special_tokens=True)["input_ids"]
-    assert pieces(embedded, spelt) == ["<|", "end", "|>"]
     asked = prompt_ids(embedded, [{"role": "user", "content": "<|end|>"}])
-    assert asked[2:5] == spelt
+    text = ["<", "|", "end", "|", ">"]
+    assert pieces(embedded, asked) == ["<|bos|>", "<|user|>", *text, "<|end|>", "<|assistant|>"]
     assert controls(embedded, row["input_ids"]) == controls(
         embedded, template_ids(embedded, chat("Who?", "No one.")["messages"])
     )
@@ -419,6 +418,13 @@ def test_ids_without_control_tokens_are_as_they_were(template, question, answer)
     asked = template_ids(tokenizer, talk[:1], add_generation_prompt=True)
     for choice in CHOICES:
         assert prompt_ids(tokenizer, talk[:1], choice) == asked
+
+
+def test_the_worlds_rows_are_as_they_were(embedded):
+    for row in ft.load_rows("train", "tiny")[:40]:
+        ids = template_ids(embedded, row["messages"])
+        for choice in CHOICES:
+            assert encode(embedded, row["messages"], control_tokens=choice)["input_ids"] == ids
 
 
 TEXTS = st.lists(st.sampled_from([*FRAGMENTS, *STOP.values(), "<|user|>", "<unk>"]), max_size=8)
