@@ -34,9 +34,12 @@ from .adapters.reft import add_reft as add_reft
 from .adapters.reft import load_reft as load_reft
 from .adapters.reft import remove_reft as remove_reft
 from .adapters.reft import save_reft as save_reft
+from .batches.control_rule import ControlTokens as ControlTokens
+from .batches.control_tokens import find_control_tokens as find_control_tokens
 from .batches.encode import text_rows as text_rows
 from .batches.packing import pack as pack
 from .batches.shown_mask import show_mask as show_mask
+from .batches.template import encode as encode
 from .batches.template import inference_template as inference_template
 from .batches.training_template import training_template as training_template
 from .core.errors import DataError as DataError

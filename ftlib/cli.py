@@ -108,6 +108,13 @@ def _add_sft(commands) -> None:
         "--rank", dest="r", type=_whole, help="of the adapter (default: the profile's)"
     )
     command.add_argument("--use-dora", action="store_true")
+    command.add_argument(
+        "--control-tokens",
+        choices=["refuse", "text", "allow"],
+        default="refuse",
+        help="in the rows' texts, such as <|end|>: refuse the row, encode them as plain text, or "
+        "as the tokens that they are; says how many rows hold some (default: refuse)",
+    )
     command.add_argument("--seed", type=int, default=0)
 
 
@@ -344,6 +351,7 @@ def run_sft(args) -> int:
         seed=args.seed,
         batch_size=_chosen(args.batch_size, profile.batch_size),
         max_length=profile.max_length,
+        control_tokens=args.control_tokens,
         output_dir=args.output,
         checkpointing=profile.gradient_checkpointing or None,
     )

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode_examples
 from ftlib.core.checks import check_positive_integer
@@ -67,7 +68,12 @@ def _check_encoded(row: dict, where: str) -> dict:
 
 
 def _encode_row(
-    tokenizer, row: dict, where: str, train_on_prompt: bool, stops: list[int]
+    tokenizer,
+    row: dict,
+    where: str,
+    train_on_prompt: bool,
+    stops: list[int],
+    handling: ControlHandling,
 ) -> list[dict[str, list[int]]]:
     """The row's example, or one an answer where the template allows no other way."""
     if _is_encoded(row):
@@ -80,7 +86,7 @@ def _encode_row(
     messages = check_row(row, where)["messages"]
     tools = tools_of(row, where)
     try:
-        return encode_examples(tokenizer, messages, train_on_prompt, tools, stops)
+        return encode_examples(tokenizer, messages, train_on_prompt, tools, stops, handling)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 
@@ -91,8 +97,10 @@ def encode_rows(
     max_length: int = 1024,
     train_on_prompt: bool = False,
     stops: list[int] | None = None,
+    control_tokens: str | ControlHandling = "refuse",
 ) -> list[dict]:
-    """Encode every row that is not encoded yet (`train_on_prompt` and `stops` as in `encode`). Rows
+    """Encode every row that is not encoded yet (`train_on_prompt`, `stops` and `control_tokens` as
+    in `encode`; where such tokens are not refused, one line says how many rows hold some). Rows
     longer than max_length are left out, and one line says how many: a cut answer would teach the
     model to stop in mid-sentence.
 
@@ -102,13 +110,15 @@ def encode_rows(
     """
     if stops is None:
         stops = stop_ids(check_tokenizer(tokenizer))
+    handling = handling_of(tokenizer, control_tokens, stops)
     encoded = []
     split = []
     for i, row in enumerate(rows):
-        examples = _encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops)
+        examples = _encode_row(tokenizer, row, f"row {i}", train_on_prompt, stops, handling)
         encoded += examples
         if len(examples) > 1:
             split.append([len(example["input_ids"]) for example in examples])
+    handling.say_found(rows)
     if split:
         _say_split(split)
     lengths = [len(row["input_ids"]) for row in encoded]

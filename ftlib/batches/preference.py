@@ -8,6 +8,7 @@ assistant turn, which the chat template surrounds.
 
 from __future__ import annotations
 
+from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.encode import keep_short, tools_of
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode
@@ -43,7 +44,7 @@ def _completion_message(completion: str | list[dict], name: str, where: str) -> 
 
 
 def _split(
-    tokenizer, row: dict, name: str, where: str, stops: list[int]
+    tokenizer, row: dict, name: str, where: str, stops: list[int], handling: ControlHandling
 ) -> tuple[list[int], list[int]]:
     """Ids before the last assistant turn, and of that turn with its stop token; what a template
     writes after it is left off.
@@ -52,7 +53,7 @@ def _split(
     tools = tools_of(row, where)
     try:
         messages = [*_prompt_messages(row["prompt"]), completion]
-        encoded = encode(tokenizer, messages, tools=tools, stops=stops)
+        encoded = encode(tokenizer, messages, tools=tools, stops=stops, control_tokens=handling)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     labels = encoded["labels"]
@@ -65,10 +66,12 @@ def _split(
     return encoded["input_ids"][:start], encoded["input_ids"][start:end]
 
 
-def _encode_pair(tokenizer, row: dict, where: str, stops: list[int]) -> dict:
+def _encode_pair(
+    tokenizer, row: dict, where: str, stops: list[int], handling: ControlHandling
+) -> dict:
     check_pair(row, where)
-    prompt, chosen = _split(tokenizer, row, "chosen", where, stops)
-    other_prompt, rejected = _split(tokenizer, row, "rejected", where, stops)
+    prompt, chosen = _split(tokenizer, row, "chosen", where, stops, handling)
+    other_prompt, rejected = _split(tokenizer, row, "rejected", where, stops, handling)
     if prompt == other_prompt and chosen == rejected:
         raise PairError(
             f"{where}: chosen and rejected become the same tokens: nothing is preferred; "
@@ -82,18 +85,24 @@ def _encode_pair(tokenizer, row: dict, where: str, stops: list[int]) -> dict:
     return {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
 
 
-def _encode_binary(tokenizer, row: dict, where: str, stops: list[int]) -> dict:
+def _encode_binary(
+    tokenizer, row: dict, where: str, stops: list[int], handling: ControlHandling
+) -> dict:
     check_binary(row, where)
-    prompt_ids, completion_ids = _split(tokenizer, row, "completion", where, stops)
+    prompt_ids, completion_ids = _split(tokenizer, row, "completion", where, stops, handling)
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
 
 
 def encode_pairs(
-    tokenizer, rows: list[dict], max_length: int = 1024, stops: list[int] | None = None
+    tokenizer,
+    rows: list[dict],
+    max_length: int = 1024,
+    stops: list[int] | None = None,
+    control_tokens: str | ControlHandling = "refuse",
 ) -> list[dict]:
     """`prompt_ids`, `chosen_ids`, `rejected_ids` of every pair. A pair of which one side is longer
-    than `max_length` tokens, prompt included, is left out and counted, never cut. `stops` as in
-    `encode`. DataError names the row that cannot be used.
+    than `max_length` tokens, prompt included, is left out and counted, never cut. `stops` and
+    `control_tokens` as in `encode_rows`. DataError names the row that cannot be used.
     """
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "completion" in row:
@@ -103,7 +112,11 @@ def encode_pairs(
             )
     if stops is None:
         stops = stop_ids(check_tokenizer(tokenizer))
-    encoded = [_encode_pair(tokenizer, row, f"row {i}", stops) for i, row in enumerate(rows)]
+    handling = handling_of(tokenizer, control_tokens, stops)
+    encoded = []
+    for i, row in enumerate(rows):
+        encoded.append(_encode_pair(tokenizer, row, f"row {i}", stops, handling))
+    handling.say_found(rows)
     lengths = []
     for pair in encoded:
         longer = max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
@@ -112,20 +125,26 @@ def encode_pairs(
 
 
 def encode_binary(
-    tokenizer, rows: list[dict], max_length: int = 1024, stops: list[int] | None = None
+    tokenizer,
+    rows: list[dict],
+    max_length: int = 1024,
+    stops: list[int] | None = None,
+    control_tokens: str | ControlHandling = "refuse",
 ) -> list[dict]:
     """`prompt_ids`, `completion_ids`, `label` of every binary row; a pair becomes a desirable and
     an undesirable one. Rows longer than `max_length` tokens are left out and counted, never cut.
-    `stops` as in `encode`. DataError names the row that cannot be used.
+    `stops` and `control_tokens` as in `encode_rows`. DataError names the row that cannot be used.
     """
     if stops is None:
         stops = stop_ids(check_tokenizer(tokenizer))
+    handling = handling_of(tokenizer, control_tokens, stops)
     encoded = []
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "chosen" in row:
-            encoded += _two_binary(_encode_pair(tokenizer, row, f"row {i}", stops))
+            encoded += _two_binary(_encode_pair(tokenizer, row, f"row {i}", stops, handling))
         else:
-            encoded.append(_encode_binary(tokenizer, row, f"row {i}", stops))
+            encoded.append(_encode_binary(tokenizer, row, f"row {i}", stops, handling))
+    handling.say_found(rows)
     lengths = [row_length(row) for row in encoded]
     return keep_short(encoded, lengths, max_length)
 

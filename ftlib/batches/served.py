@@ -8,6 +8,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
+from ftlib.batches.as_text import unmarked
 from ftlib.batches.omissions import MEANT, has_thought, refuse_omissions
 from ftlib.batches.render import (
     MARK,
@@ -133,7 +134,7 @@ def is_served(
     if ids[: learnt[0]] != prompt:
         return False
     answer = tokenizer.decode([ids[i] for i in learnt[:-1]])
-    return answer.strip() == messages[-1]["content"].strip()
+    return answer.strip() == unmarked(tokenizer, messages[-1]["content"]).strip()
 
 
 def served_example(

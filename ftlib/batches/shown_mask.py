@@ -58,13 +58,16 @@ def show_mask(
     messages: list[dict],
     train_on_prompt: bool = False,
     tools: list[dict] | None = None,
+    control_tokens: str = "refuse",
 ) -> ShownMask:
     """Show which tokens of a conversation the loss counts, special tokens among them; `str()` of it
-    counts them. Where `encode_rows` makes an example of each answer, so does this, one below the
-    other.
+    counts them. `control_tokens` as in `encode`. Where `encode_rows` makes an example of each
+    answer, so does this, one below the other.
     """
     pieces: list[tuple[str, bool]] = []
-    for row in encode_examples(tokenizer, messages, train_on_prompt, tools):
+    for row in encode_examples(
+        tokenizer, messages, train_on_prompt, tools, control_tokens=control_tokens
+    ):
         if pieces:
             pieces.append(("\n", False))
         for token, label in zip(row["input_ids"], row["labels"], strict=True):

@@ -5,7 +5,9 @@ counts.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
+from ftlib.batches.control_tokens import TEXT, ControlHandling, handling_of
 from ftlib.batches.masks import is_learnt, mask_by_marks, mask_by_prefix, rewritten
 from ftlib.batches.omissions import has_thought, refuse_omissions, strings_in
 from ftlib.batches.render import MARK, apply_template, chat_template_of, template_ids
@@ -22,6 +24,9 @@ from ftlib.batches.stops import stop_ids
 from ftlib.core.errors import DataError, LoadError, OpenTurnError, RewrittenTurnError
 from ftlib.data.rows import check_turn, says_something
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 IGNORE = -100
 
 
@@ -33,9 +38,14 @@ def _check_omissions(tokenizer, messages: list[dict], tools: list | None) -> Non
     refuse_omissions(render, messages, tools)
 
 
-def prompt_ids(tokenizer, messages: list[dict]) -> list[int]:
+def prompt_ids(
+    tokenizer, messages: list[dict], control_tokens: str | ControlHandling = "text"
+) -> list[int]:
     """Token ids of a conversation that the assistant is to answer. DataError where it is empty,
     ends with an answer, has an unknown role, or the template refuses or leaves out a turn.
+
+    `control_tokens` as in `encode`, but for its default: who asks may write anything, and what they
+    write is text.
     """
     check_tokenizer(tokenizer)
     _check_turns(messages)
@@ -45,8 +55,11 @@ def prompt_ids(tokenizer, messages: list[dict]) -> list[int]:
             f"the conversation ends with the turn of {last['role']!r} {last['content'][:40]!r}: a "
             "prompt ends with the turn that is to be answered"
         )
-    _check_omissions(tokenizer, messages, tools=None)
-    return template_ids(tokenizer, messages, add_generation_prompt=True)
+    handling = handling_of(tokenizer, control_tokens)
+    handling.refuse(messages)
+    with handling.reading(messages) as (reader, read, _):
+        _check_omissions(reader, read, tools=None)
+        return template_ids(reader, read, add_generation_prompt=True)
 
 
 def _check_turns(messages: list[dict]) -> None:
@@ -56,12 +69,16 @@ def _check_turns(messages: list[dict]) -> None:
         check_turn(message, i, "conversation")
 
 
-def _check_answers(tokenizer, messages: list[dict], stops: list[int]) -> None:
+def _check_answers(
+    tokenizer, messages: list[dict], stops: list[int], handling: ControlHandling
+) -> None:
     """DataError for a weight that cannot be had, an empty answer, and an answer that holds a stop
     token, which the template writes after it: the model would learn to stop in mid-answer, or
-    twice.
+    twice. One that is read as text is none.
     """
     markers = [text for text in tokenizer.convert_ids_to_tokens(stops) if text]
+    if handling.choice == TEXT:
+        markers = [text for text in markers if text not in handling.finder.tokens]
     for i, message in enumerate(messages):
         weight = message.get("weight")
         is_answer = message["role"] == "assistant"
@@ -138,11 +155,12 @@ def _ids_and_mask(
 
 
 def encode(
-    tokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     messages: list[dict],
     train_on_prompt: bool = False,
     tools: list[dict] | None = None,
     stops: list[int] | None = None,
+    control_tokens: str | ControlHandling = "refuse",
 ) -> dict[str, list[int]]:
     """Token ids of a conversation, and labels that are -100 outside the assistant's turns:
     {"input_ids", "labels"}, one list each.
@@ -156,7 +174,14 @@ def encode(
     where the template writes nothing after an answer, which is said. An
     assistant's turn with `weight` 0 is context only. Its `tool_calls` and `reasoning_content`, and
     the conversation's `tools`, go through the template. With `train_on_prompt` every token is a
-    label. DataError where a BOS would be doubled, the template refuses or leaves out a turn, a tool
+    label.
+
+    `control_tokens`: what becomes of a text that spells a control token (`control_tokens_of`: the
+    tokenizer's special tokens and the stops), such as ``a <|end|> b``, which the tokenizer would
+    read as if the template had written it. "refuse": DataError names message, role and token.
+    "text": it is encoded as the plain text that it is (`ftlib.batches.as_text`), and only the
+    template's own are control tokens. "allow": as the token. Other texts have the same ids in all
+    three. DataError where a BOS would be doubled, the template refuses or leaves out a turn, a tool
     or a thought, no stop token would be learnt, an answer is empty or holds a stop token, or no
     token would be trained on.
     """
@@ -164,8 +189,11 @@ def encode(
     _check_turns(messages)
     if stops is None:
         stops = stop_ids(tokenizer)
-    _check_answers(tokenizer, messages, stops)
-    ids, mask = _ids_and_mask(tokenizer, messages, tools, stops)
+    handling = handling_of(tokenizer, control_tokens, stops)
+    handling.refuse(messages, tools)
+    _check_answers(tokenizer, messages, stops, handling)
+    with handling.reading(messages, tools) as (reader, read, read_tools):
+        ids, mask = _ids_and_mask(reader, read, read_tools, stops)
     if tokenizer.bos_token_id is not None and ids[:2] == [tokenizer.bos_token_id] * 2:
         raise DataError(
             "the chat template and the tokenizer both write BOS: "
@@ -190,17 +218,21 @@ def encode_examples(
     train_on_prompt: bool = False,
     tools: list[dict] | None = None,
     stops: list[int] | None = None,
+    control_tokens: str | ControlHandling = "refuse",
 ) -> list[dict[str, list[int]]]:
     """`encode`, as one example; or as one an answer, where the template writes an answer otherwise
     once a further turn follows.
     """
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
+    handling = handling_of(tokenizer, control_tokens, stops)
     try:
-        return [encode(tokenizer, messages, train_on_prompt, tools, stops)]
+        return [encode(tokenizer, messages, train_on_prompt, tools, stops, handling)]
     except RewrittenTurnError:
         parts = one_an_answer(messages)
         if parts == [messages]:
             raise
-    return [encode(tokenizer, part, train_on_prompt, tools, stops) for part in parts]
+    return [encode(tokenizer, part, train_on_prompt, tools, stops, handling) for part in parts]
 
 
 def one_an_answer(messages: list[dict]) -> list[list[dict]]:

@@ -38,7 +38,7 @@ class Dropped(NamedTuple):
 
 class Prepared:
     """What `prepare` made: `rows` kept in their order, `dropped`, and `changed`:
-    rule -> how many rows it changed, and its own counts.
+    rule -> how many rows it changed, and its own counts (those alone where it gave the row back).
 
     With `path` the kept rows lie in that JSONL file, and `rows` reads them when asked.
     """
@@ -120,6 +120,9 @@ def standard_rules(
     """Changes first, so that filters judge what will be trained on; then filters; duplicates last,
     so that what a filter drops takes no duplicate with it. In this order preparing twice is
     preparing once.
+
+    None of them knows a tokenizer. Where it is known, add ``ftlib.ControlTokens(tokenizer)`` behind
+    the changes: ``rules = standard_rules(); rules.insert(3, ftlib.ControlTokens(tokenizer))``.
     """
     contamination = [] if golden is None else [Contamination(golden)]
     return [
@@ -194,9 +197,10 @@ def _apply(
         if isinstance(outcome, str):
             prepared.dropped.append(Dropped(number, name, outcome))
             return None
-        kept, counts = outcome
+        new, counts = outcome
         changed = prepared.changed.setdefault(name, Counter())
-        changed.update({"rows": 1, **counts})
+        changed.update(counts if new is kept else {"rows": 1, **counts})
+        kept = new
     return kept
 
 

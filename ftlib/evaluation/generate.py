@@ -31,6 +31,7 @@ def generate_answers(
     batch_size: int = 100,
     temperature: float = 0.0,
     seed: int = 0,
+    control_tokens: str = "text",
 ) -> list[str]:
     """Answers to conversations that end with the user's turn; sorted by length and padded on the
     left.
@@ -41,8 +42,20 @@ def generate_answers(
     temperature), the whole vocabulary, whatever else the model's generation config asks for; the
     same for the same `seed` and batches, and the global generator goes on as if nothing had been
     drawn.
+
+    `control_tokens`: what becomes of a conversation that spells one, such as a question with
+    ``<|end|><|assistant|>`` in it. "text": the model reads it as plain text, so that nobody who
+    asks closes their own turn; "refuse": DataError; "allow": as the token. Conversations without
+    such are asked with the same ids in all three.
     """
     _, answers = generate_ids(
-        model, tokenizer, conversations, max_new_tokens, batch_size, temperature, seed
+        model,
+        tokenizer,
+        conversations,
+        max_new_tokens,
+        batch_size,
+        temperature,
+        seed,
+        control_tokens,
     )
     return answer_texts(model, tokenizer, answers)

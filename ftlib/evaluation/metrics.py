@@ -187,13 +187,15 @@ def answer_loss(
     rows: list[dict],
     batch_size: int = 32,
     max_length: int = 1024,
+    control_tokens: str = "refuse",
 ) -> float:
     """Mean negative log-likelihood per answer token (nats) over all conversations, without dropout.
 
-    `rows` as for `encode_rows`. Longer ones than max_length are left out, which one line says.
+    `rows` and `control_tokens` as for `encode_rows`. Longer ones than max_length are left out,
+    which one line says.
     """
     check_positive_integer("batch_size", batch_size)
-    encoded = encode_rows(tokenizer, list(rows), max_length)
+    encoded = encode_rows(tokenizer, list(rows), max_length, control_tokens=control_tokens)
     check_ids(model, tokenizer, [row["input_ids"] for row in encoded])
     ordered = sorted(encoded, key=_length)
     collate = SFTCollator(tokenizer.pad_token_id)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.batches.collate import SFTCollator, sequence
+from ftlib.batches.control_tokens import handling_of
 from ftlib.batches.encode import encode_rows, said_of
 from ftlib.batches.stops import learnt_stops
 from ftlib.batches.template import IGNORE, check_tokenizer
@@ -81,11 +82,18 @@ def distil(
     given_rows = list(as_rows("rows", rows, RunError))
     given_eval = list(as_rows("eval_rows", eval_rows or [], RunError))
     stops = learnt_stops(model, check_tokenizer(tokenizer))
-    train_set = encode_rows(tokenizer, given_rows, chosen.max_length, stops=stops)
+    encoded = functools.partial(
+        encode_rows,
+        tokenizer,
+        max_length=chosen.max_length,
+        stops=stops,
+        control_tokens=handling_of(tokenizer, chosen.control_tokens, stops),
+    )
+    train_set = encoded(given_rows)
     eval_set = None
     if given_eval:
         with said_of("eval_rows"):
-            eval_set = encode_rows(tokenizer, given_eval, chosen.max_length, stops=stops)
+            eval_set = encoded(given_eval)
     token_lists = [row["input_ids"] for row in [*train_set, *(eval_set or [])]]
     make_ready(model, tokenizer, token_lists, chosen)
     trainer_of = functools.partial(

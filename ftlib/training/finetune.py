@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftlib.batches.collate import PackedCollator, SFTCollator
+from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.encode import encode_rows, said_of
 from ftlib.batches.packing import pack
 from ftlib.batches.stops import learnt_stops, name_turn_end
@@ -62,6 +63,7 @@ def finetune(
     neftune_alpha: float = 0.0,
     optimizer: str = "adamw",
     packing: bool = False,
+    control_tokens: str = "refuse",
     precision: str | None = None,
     penalty: Callable[[nn.Module], Tensor] | None = None,
     watch: Watch | None = None,
@@ -80,7 +82,9 @@ def finetune(
     into each row of up to `max_length` tokens, none seeing another (`ftlib.batches.packing`); a
     step then holds `batch_size` packed rows. A model that does not keep them apart, as those that
     carry a state, is refused, and so is one that sees the tokens that it is to predict: both are
-    tried on a few rows before training begins (`ftlib.losses.isolation`). `precision`: "fp32", or
+    tried on a few rows before training begins (`ftlib.losses.isolation`). `control_tokens`: what
+    becomes of a text that spells one, such as ``<|end|>``: "refuse", "text" or "allow"
+    (`ftlib.batches.template.encode`). `precision`: "fp32", or
     "bf16", which takes products of fp32 weights in bf16 (autocast; the weights, their gradients and
     the optimizer stay fp32); None: the profile's, whatever the processor has. A model whose weights
     have another dtype computes in that dtype. `penalty(model)` -> () is added to the loss once a
@@ -100,6 +104,7 @@ def finetune(
         optimizer=optimizer,
         precision=precision,
         max_length=max_length,
+        control_tokens=control_tokens,
         checkpointing=checkpointing,
         save_steps=save_steps,
         eval_steps=eval_steps,
@@ -121,7 +126,8 @@ def finetune(
     rows = as_rows("rows", rows, RunError)
     eval_rows = as_rows("eval_rows", eval_rows or [], RunError)
     stops = learnt_stops(model, check_tokenizer(tokenizer))
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing, stops)
+    handling = handling_of(tokenizer, control_tokens, stops)
+    train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing, stops, handling)
     check_ids(model, tokenizer, [row["input_ids"] for row in [*train_set, *(eval_set or [])]])
     warn_of_frozen_rows(model, tokenizer)
     name_turn_end(model, tokenizer)
@@ -159,14 +165,22 @@ def finetune(
 
 
 def _encode(
-    tokenizer, rows, eval_rows, max_length: int, packing: bool, stops: list[int]
+    tokenizer,
+    rows,
+    eval_rows,
+    max_length: int,
+    packing: bool,
+    stops: list[int],
+    handling: ControlHandling,
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, as token ids, packed if asked for."""
-    train_set = encode_rows(tokenizer, rows, max_length, stops=stops)
+    train_set = encode_rows(tokenizer, rows, max_length, stops=stops, control_tokens=handling)
     eval_set = None
     if eval_rows:
         with said_of("eval_rows"):
-            eval_set = encode_rows(tokenizer, eval_rows, max_length, stops=stops)
+            eval_set = encode_rows(
+                tokenizer, eval_rows, max_length, stops=stops, control_tokens=handling
+            )
     if not packing:
         return train_set, eval_set
     packed = pack(train_set, max_length)

@@ -5,6 +5,7 @@
 - the rows, to train on and to evaluate on, as they are given and as token ids, which the tokenizer,
   the template, `max_length` and packing decide;
 - the chat template, so that a change of it is named as such;
+- what becomes of control tokens in the rows, where they are not refused;
 - the options of `TrainOptions`, of the loss, of noise and of the reference, a penalty and a watch,
   and the number of processes.
 
@@ -29,8 +30,16 @@ from ftlib.batches.render import chat_template_of
 from ftlib.data.rows import fingerprint
 from ftlib.training.errors import RunError
 
-# What a run of version 0.1.0 did not record: it goes on with what is asked for now.
-LATER_SETTINGS = ("precision", "dtype", "chat_template", "encoded", "base_weights")
+# What a run of version 0.1.0 did not record: it goes on with what is asked for now. `encoded` still
+# tells a run on other token ids.
+LATER_SETTINGS = (
+    "precision",
+    "dtype",
+    "chat_template",
+    "control_tokens",
+    "encoded",
+    "base_weights",
+)
 # Values of every frozen tensor in its fingerprint: enough to tell a merged or another base, at any
 # size.
 SAMPLE = 64

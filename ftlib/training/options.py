@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from ftlib.adapters.active import unsaved_parameters
 from ftlib.adapters.lora import count_parameters, lora_layers
+from ftlib.batches.control_tokens import REFUSE, check_choice
 from ftlib.core.checks import check_above_zero, check_number, check_positive_integer
 from ftlib.core.profiles import get_profile
 from ftlib.models.skeleton import check_has_values
@@ -72,6 +73,7 @@ class TrainOptions:
     optimizer: str = "adamw"
     precision: str | None = None
     max_length: int = 1024
+    control_tokens: str = REFUSE
     checkpointing: bool | None = None
     save_steps: int = 50
     eval_steps: int | None = None
@@ -93,11 +95,16 @@ class TrainOptions:
         check_optimizer(self.optimizer)
         if self.schedule not in SCHEDULES:
             raise RunError(f"schedule={self.schedule!r}: use one of {', '.join(SCHEDULES)}")
+        check_choice(self.control_tokens, RunError)
         self.precision = check_precision(self.precision)
 
     def identity(self) -> dict:
         """What is recorded of a run, and compared when it goes on."""
-        return {name: getattr(self, name) for name in IDENTITY}
+        recorded = {name: getattr(self, name) for name in IDENTITY}
+        # Where control tokens are refused none were there, and it makes no other run of one.
+        if self.control_tokens != REFUSE:
+            recorded["control_tokens"] = self.control_tokens
+        return recorded
 
     def trainer_arguments(self, model, evaluates: bool) -> TrainingArguments:
         """The same in the words of `transformers.Trainer`."""

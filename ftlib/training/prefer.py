@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ftlib.adapters.embeddings import changed_embeddings
 from ftlib.adapters.lora import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
+from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.encode import said_of
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, token_lists
 from ftlib.batches.stops import learnt_stops, name_turn_end
@@ -78,6 +79,7 @@ def prefer(
     max_length: int = 1024,
     log_steps: int = 5,
     optimizer: str = "adamw",
+    control_tokens: str = "refuse",
     precision: str | None = None,
     show: bool = True,
 ) -> Run:
@@ -129,6 +131,7 @@ def prefer(
         optimizer=optimizer,
         precision=precision,
         max_length=max_length,
+        control_tokens=control_tokens,
         checkpointing=checkpointing,
         save_steps=save_steps,
         eval_steps=eval_steps,
@@ -190,7 +193,10 @@ def _run(
     spec = objective.spec
     args = options.trainer_arguments(model, evaluates=bool(eval_rows))
     stops = learnt_stops(model, check_tokenizer(tokenizer))
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, spec, args, options.max_length, stops)
+    handling = handling_of(tokenizer, options.control_tokens, stops)
+    train_set, eval_set = _encode(
+        tokenizer, rows, eval_rows, spec, args, options.max_length, handling
+    )
     name_turn_end(model, tokenizer)
     check_ids(model, tokenizer, token_lists([*train_set, *(eval_set or [])]))
     warn_of_frozen_rows(model, tokenizer)
@@ -270,15 +276,16 @@ def kto_order(items: list[dict], batch_size: int, seed: int) -> list[dict]:
 
 
 def _encode(
-    tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int, stops: list[int]
+    tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int, handling: ControlHandling
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, in the form that the loss takes."""
     eval_set = None
+    stops = handling.stops
     if spec.paired:
-        train_set = encode_pairs(tokenizer, rows, max_length, stops)
+        train_set = encode_pairs(tokenizer, rows, max_length, stops, handling)
         if eval_rows:
             with said_of("eval_rows"):
-                eval_set = encode_pairs(tokenizer, eval_rows, max_length, stops)
+                eval_set = encode_pairs(tokenizer, eval_rows, max_length, stops, handling)
         return train_set, eval_set
     batch_size = args.train_batch_size
     if batch_size < 2:
@@ -286,11 +293,11 @@ def _encode(
             f"batch_size={batch_size}: KTO estimates its reference point from the other rows of a "
             "batch; use 2 or more"
         )
-    encoded = encode_binary(tokenizer, rows, max_length, stops)
+    encoded = encode_binary(tokenizer, rows, max_length, stops, handling)
     train_set = kto_order(encoded, batch_size, args.seed)
     if eval_rows:
         with said_of("eval_rows"):
-            encoded = encode_binary(tokenizer, eval_rows, max_length, stops)
+            encoded = encode_binary(tokenizer, eval_rows, max_length, stops, handling)
         eval_set = mismatch(encoded, args.eval_batch_size)
     return train_set, eval_set
 

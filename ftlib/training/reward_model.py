@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.batches.collate import PairCollator, SFTCollator
+from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.encode import said_of
 from ftlib.batches.preference import encode_pairs, row_length, token_lists
 from ftlib.batches.stops import learnt_stops
@@ -62,13 +63,13 @@ def train_reward_model(
     trained in place, and the head belongs to them.
 
     `pairs`: {"prompt", "chosen", "rejected"} as in `prefer`; `options`: `finetune`'s that
-    `TrainOptions` has (output_dir, eval_steps, schedule, …). A run with `output_dir` checkpoints,
-    resumes to the same result, and leaves adapter, manifest and `scalar_head.safetensors`, which
-    `load_head` reads. `Run.history` has, as means over the rows, "accuracy" (chosen scored higher,
-    a tie one half), "margin" (r_c - r_r), "rewards/chosen" and "rewards/rejected";
-    `Run.eval_history` the same with `eval_`. The head starts at zero: the first loss is ln 2 but
-    for the margin. Rewards are known up to a constant: only differences are learnt. In one process.
-    RunError, DataError.
+    `TrainOptions` has (output_dir, eval_steps, schedule, control_tokens, …). A run with
+    `output_dir` checkpoints, resumes to the same result, and leaves adapter, manifest and
+    `scalar_head.safetensors`, which `load_head` reads. `Run.history` has, as means over the rows,
+    "accuracy" (chosen scored higher, a tie one half), "margin" (r_c - r_r), "rewards/chosen" and
+    "rewards/rejected"; `Run.eval_history` the same with `eval_`. The head starts at zero: the first
+    loss is ln 2 but for the margin. Rewards are known up to a constant: only differences are
+    learnt. In one process. RunError, DataError.
     """
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     chosen = train_options({**given, **options}, warmup=0.1)
@@ -77,11 +78,12 @@ def train_reward_model(
     rows = list(as_rows("pairs", pairs, RunError))
     eval_rows = list(as_rows("eval_rows", eval_rows or [], RunError))
     stops = learnt_stops(model, check_tokenizer(tokenizer))
-    train_set = encode_pairs(tokenizer, rows, chosen.max_length, stops)
+    handling = handling_of(tokenizer, chosen.control_tokens, stops)
+    train_set = encode_pairs(tokenizer, rows, chosen.max_length, stops, handling)
     eval_set = None
     if eval_rows:
         with said_of("eval_rows"):
-            eval_set = encode_pairs(tokenizer, eval_rows, chosen.max_length, stops)
+            eval_set = encode_pairs(tokenizer, eval_rows, chosen.max_length, stops, handling)
     make_ready(model, tokenizer, token_lists([*train_set, *(eval_set or [])]), chosen)
     head = scalar_head(model)
     trainer_of = functools.partial(
@@ -179,16 +181,23 @@ def _messages(row: dict, where: str) -> tuple[list[dict], str]:
     return prompt_messages(row, where), completion_text(row["completion"])
 
 
-def scored_ids(tokenizer, row: dict, stops: list[int], where: str = "row") -> list[int]:
+def scored_ids(
+    tokenizer,
+    row: dict,
+    stops: list[int],
+    where: str = "row",
+    control_tokens: str | ControlHandling = "text",
+) -> list[int]:
     """Token ids of a conversation up to the end of its last answer; an empty answer, which a policy
-    may give, is the prompt and the end of the turn.
+    may give, is the prompt and the end of the turn. `control_tokens` as in `prompt_ids`.
     """
+    handling = handling_of(tokenizer, control_tokens, stops)
     messages, answer = _messages(row, where)
     try:
         if not answer.strip():
-            return [*prompt_ids(tokenizer, messages), stops[0]]
+            return [*prompt_ids(tokenizer, messages, handling), stops[0]]
         messages = [*messages, {"role": "assistant", "content": answer}]
-        encoded = encode(tokenizer, messages, stops=stops)
+        encoded = encode(tokenizer, messages, stops=stops, control_tokens=handling)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     end = len(encoded["labels"])
@@ -204,18 +213,23 @@ def reward_scores(
     tokenizer: PreTrainedTokenizerBase,
     rows: Iterable[dict],
     batch_size: int = 32,
+    control_tokens: str = "text",
 ) -> Tensor:
     """Rewards of answers, (rows,) in fp32 or wider on the CPU, without dropout.
 
     `rows`: {"prompt", "completion"}, or conversations that end with the answer. Only differences
     between answers to one prompt mean something: ``σ(r_a - r_b)`` is the model's probability that
-    a is preferred. Subtract the mean over some answers where a level is needed. DataError names the
+    a is preferred. Subtract the mean over some answers where a level is needed. `control_tokens` as
+    in `generate_answers`. DataError names the
     row that cannot be read.
     """
     check_positive_integer("batch_size", batch_size)
     stops = learnt_stops(model, check_tokenizer(tokenizer))
     rows = as_rows("rows", rows, DataError)
-    ids = [scored_ids(tokenizer, row, stops, f"row {i}") for i, row in enumerate(rows)]
+    handling = handling_of(tokenizer, control_tokens, stops)
+    ids = []
+    for i, row in enumerate(rows):
+        ids.append(scored_ids(tokenizer, row, stops, f"row {i}", handling))
     scores = torch.empty(len(ids), dtype=head.weight.dtype)
     with evaluation_mode(model):
         for part, batch in _batches(ids, batch_size, tokenizer.pad_token_id):

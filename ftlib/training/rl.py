@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ftlib.adapters.lora import lora_layers
+from ftlib.batches.control_tokens import ControlHandling, handling_of
+from ftlib.batches.stops import learnt_stops
 from ftlib.batches.template import check_tokenizer, prompt_ids
 from ftlib.core.checks import as_rows
 from ftlib.data.rows import check_object
@@ -79,8 +81,9 @@ def reinforce(
     ratios outside 1 ± clip_range), "value_loss" (PPO), and by name what the functions in `watch`,
     called as the reward is, give on the same answers: what is not trained on may be seen to fall.
 
-    `options`: those of `TrainOptions`, but for accumulate and checkpointing. `save_steps` is
-    rounded up to whole rollouts. In one process. RunError, DataError, LossError.
+    `options`: those of `TrainOptions`, but for accumulate and checkpointing; `control_tokens` is
+    "text" unless given, as in `generate_answers`. `save_steps` is rounded up to whole rollouts. In
+    one process. RunError, DataError, LossError.
     """
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     objective = Objective(
@@ -90,7 +93,9 @@ def reinforce(
     check_trainable(model)
     _check_reference(model, kl_coef)
     rows = as_rows("prompts", prompts, RunError)
-    items = _encode(tokenizer, rows, chosen.max_length - max_new_tokens)
+    stops = learnt_stops(model, check_tokenizer(tokenizer))
+    handling = handling_of(tokenizer, chosen.control_tokens, stops)
+    items = _encode(tokenizer, rows, chosen.max_length - max_new_tokens, handling)
     if len(items) < batch_size // group_size:
         raise RunError(
             f"batch_size={batch_size} at group_size={group_size} asks "
@@ -112,7 +117,7 @@ def reinforce(
 
 def _options(given: dict, objective: Objective) -> TrainOptions:
     """The run's options, checked against what a rollout is."""
-    options = train_options(given, warmup=0.1, checkpointing=False)
+    options = train_options(given, warmup=0.1, checkpointing=False, control_tokens="text")
     if options.accumulate != 1 or options.checkpointing:
         raise RunError(
             f"accumulate={options.accumulate}, checkpointing={options.checkpointing}: a rollout is "
@@ -143,13 +148,12 @@ def _check_reference(model, kl_coef: float) -> None:
     )
 
 
-def _encode(tokenizer, rows: list[dict], longest: int) -> list[dict]:
+def _encode(tokenizer, rows: list[dict], longest: int, handling: ControlHandling) -> list[dict]:
     """The rows with the token ids of their prompts. RunError for one that leaves no room."""
-    check_tokenizer(tokenizer)
     items = []
     for i, row in enumerate(rows):
         check_object(row, f"row {i}")
-        ids = prompt_ids(tokenizer, prompt_messages(row, f"row {i}"))
+        ids = prompt_ids(tokenizer, prompt_messages(row, f"row {i}"), handling)
         if len(ids) > longest:
             raise RunError(
                 f"row {i}: a prompt of {len(ids)} tokens leaves no room for max_new_tokens within "

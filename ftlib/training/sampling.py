@@ -14,7 +14,8 @@ import torch
 from transformers import GenerationConfig
 
 from ftlib.batches.collate import mask_rows, pad_left
-from ftlib.batches.stops import configured_stops, model_stops
+from ftlib.batches.control_tokens import ControlHandling, handling_of
+from ftlib.batches.stops import configured_stops, learnt_stops, model_stops
 from ftlib.batches.template import check_tokenizer, prompt_ids
 from ftlib.batches.vocabulary import check_ids
 from ftlib.core.checks import check_positive_integer
@@ -82,12 +83,13 @@ def generate_ids(
     batch_size: int,
     temperature: float,
     seed: int,
+    control_tokens: str = "text",
 ) -> tuple[list[list[int]], list[list[int]]]:
     """(prompts, answers) as token ids; an answer ends with its stop token where it came to one.
-    DataError names a conversation that cannot be asked.
+    `control_tokens` as in `prompt_ids`. DataError names a conversation that cannot be asked.
     """
-    check_tokenizer(tokenizer)
-    prompts = _prompts(tokenizer, conversations)
+    stops = learnt_stops(model, check_tokenizer(tokenizer))
+    prompts = _prompts(tokenizer, conversations, handling_of(tokenizer, control_tokens, stops))
     check_ids(model, tokenizer, prompts)
     answers = sample_ids(model, tokenizer, prompts, max_new_tokens, batch_size, temperature, seed)
     return prompts, answers
@@ -130,12 +132,14 @@ def sample_ids(
     return answers
 
 
-def _prompts(tokenizer, conversations: list[list[dict]]) -> list[list[int]]:
+def _prompts(
+    tokenizer, conversations: list[list[dict]], handling: ControlHandling
+) -> list[list[int]]:
     """Token ids of the conversations, each ready for the assistant's answer."""
     prompts = []
     for i, conversation in enumerate(conversations):
         try:
-            prompts.append(prompt_ids(tokenizer, conversation))
+            prompts.append(prompt_ids(tokenizer, conversation, handling))
         except DataError as error:
             raise DataError(f"conversation {i}: {error}") from None
     return prompts

@@ -167,7 +167,10 @@ def test_an_answer_that_holds_the_stop_is_refused(answer, marks):
         encode_rows(tokenizer, [chat("a", answer)])
     with pytest.raises(DataError, match=r"row 0: message 1 holds"):
         encode_pairs(tokenizer, [{"prompt": "a", "chosen": answer, "rejected": "c"}])
-    assert encode(tokenizer, chat("a <|end|>", "b")["messages"])  # a question is not learnt
+    with pytest.raises(DataError, match=r"row 0: message 1 holds '<\|end\|>', which ends a turn"):
+        encode_rows(tokenizer, [chat("a", answer)], control_tokens="allow")
+    question = chat("a <|end|>", "b")["messages"]
+    assert encode(tokenizer, question, control_tokens="allow")  # a question is not learnt
 
 
 @pytest.mark.parametrize("empty", ["", " \n"])

@@ -44,6 +44,8 @@ def test_counts(name, value):
         ("schedule", "cosin"),
         ("optimizer", "adam"),
         ("precision", "bf8"),
+        ("control_tokens", "split"),
+        ("control_tokens", None),
     ],
 )
 def test_other_options(name, value):
