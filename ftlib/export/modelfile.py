@@ -109,7 +109,10 @@ class Modelfile:
 def _parameter_lines(name: str, value) -> list[str]:
     lines = []
     for one in _check_parameter(name, value):
-        text = _quote(f"PARAMETER {name}", one) if isinstance(one, str) else str(one).lower()
+        if isinstance(one, str):
+            text = _quote(f"PARAMETER {name}", one)
+        else:
+            text = str(one).lower().removesuffix(".0")  # 1.0 and 1 are one number to Ollama
         lines.append(f"PARAMETER {name} {text}")
     return lines
 
@@ -248,7 +251,7 @@ def make_modelfile(
     ]
     if not stops:
         raise ModelfileError("no stop token is known, so answers would not end: pass stop=[…]")
-    always = {"num_ctx": num_ctx, "repeat_penalty": 1, "stop": list(dict.fromkeys(stops))}
+    always = {"num_ctx": num_ctx, "repeat_penalty": 1.0, "stop": list(dict.fromkeys(stops))}
     return Modelfile(base, over, template or None, system, always | parameters, others)
 
 

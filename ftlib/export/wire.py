@@ -3,7 +3,8 @@ of its answers, beside transformers' for the same tokens.
 
 Equal answers prove little: a slightly wrong model answers most questions alike. A wrong template, a
 start token too many or a matrix with its rows in another order moves the log-probabilities by far
-more than any rounding does.
+more than lies between two programs with the same weights. Four bits may move them as far as a mild
+fault does: prove the 16-bit file first.
 """
 
 from __future__ import annotations
