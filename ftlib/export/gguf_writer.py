@@ -56,11 +56,13 @@ def export_gguf(
 
     model: a model, whose ftlib adapter is merged on the way and which stays as it is; or the folder
     or name of a checkpoint (safetensors, sharded or not), into which the folder `adapter` is
-    merged, in fp32, one tensor in memory at a time. tokenizer: None takes the checkpoint's. dtype:
-    "f32", "f16", "bf16" or "q8_0"; one-dimensional tensors stay fp32. 4-bit weights are
-    dequantised. converter: the path of llama.cpp's convert_hf_to_gguf.py, to be run instead, for
-    architectures that this writer refuses. ExportError (a ValueError) for what llama.cpp would read
-    otherwise than transformers; nothing is left half-written.
+    merged, in fp32, one tensor in memory at a time; an adapter of a kind that ftlib does not
+    implement is merged by PEFT, into the whole model in fp32, which one line says. tokenizer: None
+    takes the adapter's, else the checkpoint's. dtype: "f32", "f16", "bf16" or "q8_0";
+    one-dimensional tensors stay fp32. 4-bit weights are dequantised. converter: the path of
+    llama.cpp's convert_hf_to_gguf.py, to be run instead, for architectures that this writer
+    refuses. ExportError (a ValueError) for what llama.cpp would read otherwise than transformers;
+    nothing is left half-written.
     """
     if dtype not in DTYPES:
         raise ExportError(

@@ -12,7 +12,14 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from ftlib.adapters.io import CONFIG, AdapterError, read_config, whole_weights
+from ftlib.adapters.io import (
+    CONFIG,
+    AdapterError,
+    OtherAdapterError,
+    read_config,
+    read_fields,
+    whole_weights,
+)
 from ftlib.core.paths import name_of, resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
 from ftlib.export.modelfile import parse_modelfile, template_for, write_modelfile
@@ -74,8 +81,7 @@ def _recorded_base(run: Path) -> str | None:
 
 
 def _stated_base(adapter: Path) -> str | None:
-    _, fields = read_config(adapter)
-    return fields.get("base_model_name_or_path")
+    return read_fields(adapter).get("base_model_name_or_path")
 
 
 def find_trained(run: str | Path) -> Trained:
@@ -212,10 +218,22 @@ def _check_whole(run, base: str | None, trained: Trained, adapter: bool) -> None
         raise AdapterError(
             f"{run} holds a whole model: there is no adapter to ship apart; leave adapter out"
         )
-    if adapter and trained.adapter and whole_weights(trained.adapter):
+    if adapter and trained.adapter:
+        _check_low_rank(trained.adapter)
+
+
+def _check_low_rank(adapter: Path) -> None:
+    """ExportError for an adapter that a GGUF adapter cannot hold."""
+    try:
+        read_config(adapter)
+    except OtherAdapterError as other:
         raise ExportError(
-            f"{run} has an embedding of its own (tokens were added, or it was trained), which a "
-            "GGUF adapter cannot say: leave adapter out, and it is merged"
+            f"{other}; a GGUF adapter cannot say it: leave adapter out, and PEFT merges it"
+        ) from None
+    if whole_weights(adapter):
+        raise ExportError(
+            f"{adapter} has an embedding of its own (tokens were added, or it was trained), which "
+            "a GGUF adapter cannot say: leave adapter out, and it is merged"
         )
 
 
@@ -248,7 +266,7 @@ def export_run(
     into: str | Path | None = None,
 ) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and
-    write a Modelfile for it.
+    write a Modelfile for it. PEFT merges an adapter of a kind that ftlib does not implement.
 
     `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16,
     BF16, F32. `base`: a folder or Hub id, None for the one that the run names. The tokenizer and

@@ -1,5 +1,5 @@
-"""The Go templates of the export, rendered by Go's own text/template: it gives what the Jinja gives,
-and `render_go` gives what it gives. `tests/go/render.go` is compiled here, and reads JSON lines.
+"""The Go templates of the export, rendered by Go's own text/template: it gives what the Jinja
+gives, and `render_go` gives what it gives. `tests/go/render.go` is compiled here.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def test_the_templates_that_trl_ships(program, name):
 @pytest.mark.parametrize(
     "template",
     [
-        "{{- range .Messages -}} <|{{ .Role }}|>{{ .Content -}} <|end|>\n{{- end }} {{- $.System }}",
+        "{{- range .Messages -}} <|{{ .Role }}|>{{ .Content -}} |\n{{- end }} {{- $.System }}",
         "{{range $m := .Messages}}<|{{$m.Role}}|>{{.Content}}<|end|>{{end}}{{$.System}}",
         '{{ range $i, $m := .Messages }}{{ $i }}{{ if eq $m.Role "user" }}!{{ end }}{{ end }}',
         "{{ range $i, $m := .Messages }}{{ if ne $i 1 }}!{{ end }}{{ .Content }}{{ end }}",
