@@ -116,7 +116,8 @@ def find_adapter(run: str | Path) -> tuple[Path, str | None]:
 @dataclass(frozen=True)
 class _Order:
     """What is asked for: the type of the weights, where the files go and how their names begin, the
-    Modelfile's template and context where they are given, and the Ollama that it is for, if any.
+    Modelfile's template and context where they are given, the Ollama that it is for, if any, and
+    whether the tokens are proven.
     """
 
     quant: str
@@ -125,6 +126,7 @@ class _Order:
     template: str | None
     num_ctx: int | None
     ollama: OllamaAbilities | None
+    prove: bool
 
     def template_of(self, source: Any) -> str:
         """The one that is given, else the one of a tokenizer or GGUF."""
@@ -170,7 +172,7 @@ def _write_ggufs(
     plain = order.folder / f"{order.stem}-{dtype}.gguf"
     files = [plain]
     merged = None if adapter else trained.adapter
-    export_gguf(checkpoint, tokenizer, plain, dtype=dtype, adapter=merged)
+    export_gguf(checkpoint, tokenizer, plain, dtype=dtype, adapter=merged, prove=order.prove)
     if order.quant not in PLAIN:
         quantised = order.folder / f"{order.stem}-{order.quant}.gguf"
         files.append(quantised)
@@ -264,6 +266,7 @@ def export_run(
     ollama: bool = False,
     template: str | None = None,
     into: str | Path | None = None,
+    prove: bool = True,
 ) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and
     write a Modelfile for it. PEFT merges an adapter of a kind that ftlib does not implement.
@@ -277,14 +280,15 @@ def export_run(
     there is none the GGUF's own, which Ollama serves from 0.30 on. `into`: a GGUF of the base, of
     any quantisation, into which the adapter is merged (`merge_adapter_gguf`); `run` may then be an
     adapter GGUF, and no checkpoint is needed; `quant` is what the weights become that the adapter
-    changes. Raises AdapterError, LoadError, ServingError, ModelfileError or what the export raises,
-    all ValueErrors; a wrong argument before anything is written.
+    changes. `prove`: hold llama.cpp's tokens against the tokenizer's, as `export_gguf` does. Raises
+    AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all
+    ValueErrors; a wrong argument before anything is written.
     """
     check_name(name)
     here = _ollama_here(adapter) if ollama else None
     folder = Path(output or _run_folder(Path(run)) / "export")
     stem = re.sub(r"[:/]", "-", name)
-    order = _Order(_checked_quant(quant), folder, stem, template, num_ctx, here)
+    order = _Order(_checked_quant(quant), folder, stem, template, num_ctx, here, prove)
     if into is None:
         written = _merge_and_write(run, base, adapter, order)
     elif adapter or base:
