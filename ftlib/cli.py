@@ -149,6 +149,12 @@ def _add_export(commands) -> None:
         "run may be an adapter GGUF",
     )
     command.add_argument(
+        "--no-proof",
+        dest="prove",
+        action="store_false",
+        help="do not hold llama.cpp's tokens against the tokenizer's before writing",
+    )
+    command.add_argument(
         "--ollama", action="store_true", help="create the model in the running Ollama"
     )
 

@@ -18,7 +18,7 @@ MAY_USE = {
     "course": ("labs", "grading"),
     "core": ("labs",),  # the notebook's output, if it is one
     "training": ("labs",),  # the live line of a notebook
-    "export": ("export",),
+    "export": ("export", "labs"),  # PEFT merges the adapters that ftlib does not implement
 }
 
 

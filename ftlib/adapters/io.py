@@ -36,6 +36,7 @@ log = logging.getLogger("ftlib")
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of every tensor's name in PEFT's files
+PARTS = (".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector")
 # The values of PEFT's options under which its adapter is the one that ftlib implements.
 NEUTRAL = {
     "bias": "none",
@@ -68,6 +69,10 @@ INITS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
 class AdapterError(ValueError):
     """An adapter folder that cannot be used, with the reason and the fix."""
+
+
+class OtherAdapterError(AdapterError):
+    """An adapter of a kind that ftlib does not implement, but PEFT may."""
 
 
 def base_name(model: nn.Module) -> str:
@@ -217,10 +222,8 @@ def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
     return path
 
 
-def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
-    """(options, all fields) of an adapter folder. AdapterError if it is not a LoRA that ftlib
-    implements.
-    """
+def read_fields(path: str | os.PathLike) -> dict:
+    """All fields of an adapter folder, of whatever kind it is. AdapterError without them."""
     file = Path(path) / CONFIG
     if not file.is_file():
         raise AdapterError(
@@ -230,7 +233,20 @@ def read_config(path: str | os.PathLike) -> tuple[AdapterConfig, dict]:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AdapterError(f"{file} is not valid JSON ({error}): copy the adapter again") from None
-    _check_implemented(fields, file)
+    if not isinstance(fields, dict) or not isinstance(fields.get("peft_type"), str):
+        kind = fields.get("peft_type") if isinstance(fields, dict) else type(fields).__name__
+        raise AdapterError(f"{file}: peft_type is {kind!r}, ftlib reads 'LORA'")
+    return fields
+
+
+def read_config(path: str | os.PathLike, also: tuple[str, ...] = ()) -> tuple[AdapterConfig, dict]:
+    """(options, all fields) of an adapter folder. `also`: options that the caller implements beside
+    ftlib's. AdapterError if the files are damaged, OtherAdapterError if it is not a LoRA that ftlib
+    implements.
+    """
+    file = Path(path) / CONFIG
+    fields = read_fields(path)
+    _check_implemented(fields, file, also)
     try:
         targets = _plain_targets(fields.get("target_modules"))
         config = AdapterConfig(
@@ -259,19 +275,18 @@ def _plain_targets(targets) -> str | tuple[str, ...]:
     return tuple(without_wrappers(name) for name in names)
 
 
-def _check_implemented(fields, file: Path) -> None:
-    """AdapterError unless the fields are those of a LoRA that ftlib implements."""
-    if not isinstance(fields, dict) or fields.get("peft_type") != "LORA":
-        kind = fields.get("peft_type") if isinstance(fields, dict) else type(fields).__name__
-        raise AdapterError(f"{file}: peft_type is {kind!r}, ftlib reads 'LORA'")
+def _check_implemented(fields: dict, file: Path, also: tuple[str, ...]) -> None:
+    """OtherAdapterError unless the fields are those of a LoRA that ftlib implements."""
+    if fields["peft_type"] != "LORA":
+        raise OtherAdapterError(f"{file}: peft_type is {fields['peft_type']!r}, ftlib reads 'LORA'")
     for option, neutral in NEUTRAL.items():
-        if fields.get(option) not in (neutral, None, {}, [], False):
-            raise AdapterError(
+        if option not in also and fields.get(option) not in (neutral, None, {}, [], False):
+            raise OtherAdapterError(
                 f"{file}: {option}={fields[option]!r} is not implemented in ftlib; "
                 "load it with PEFT"
             )
     if fields.get("init_lora_weights") not in INITS:
-        raise AdapterError(
+        raise OtherAdapterError(
             f"{file}: init_lora_weights={fields['init_lora_weights']!r} also changed the base "
             "weights: "
             "load it with PEFT, or save it there with path_initial_model_for_weight_conversion"
@@ -316,8 +331,19 @@ def expected_shapes(model: nn.Module, names: list[str], config: AdapterConfig) -
     return expected
 
 
+def check_kinds(tensors: dict, file: Path) -> None:
+    """OtherAdapterError for a tensor that is no part of a linear layer's LoRA or DoRA."""
+    for key in sorted(tensors):
+        if not key.endswith(PARTS):
+            raise OtherAdapterError(
+                f"{file} has {key}, which is no part of a linear layer's LoRA or DoRA: load it "
+                "with PEFT"
+            )
+
+
 def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None:
     """AdapterError unless the tensors have the names and shapes expected, and finite values."""
+    check_kinds(tensors, file)
     missing = sorted(expected.keys() - tensors.keys())
     extra = sorted(tensors.keys() - expected.keys())
     for problem, keys in (("lacks", missing), ("has, unknown to this model,", extra)):

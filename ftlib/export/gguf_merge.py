@@ -44,11 +44,12 @@ def merge_adapter_gguf(
 
     base: a file of the llama, qwen2 or qwen3 architecture, of any types that gguf dequantises; of a
     file in parts (…-00001-of-00003.gguf) the first, the result is one file. adapter: a run's
-    folder, an adapter folder (PEFT's format) or an adapter GGUF; LoRA, rsLoRA or DoRA. Each weight
-    that it changes is dequantised to fp32, becomes ``W + sBA`` (for DoRA
-    ``m·(W + sBA)/‖W + sBA‖`` by rows, with the norms of the dequantised W) and is written as
-    `dtype`: "f32", "f16", "bf16" or "q8_0". All other tensors and the metadata are copied byte for
-    byte. Memory holds some rows of one tensor, whatever the file's size.
+    folder, an adapter folder (PEFT's format) or an adapter GGUF; LoRA, rsLoRA or DoRA, also with
+    PEFT's rank_pattern, alpha_pattern, layers_to_transform and exclude_modules. Each weight that it
+    changes is dequantised to fp32, becomes ``W + sBA`` (for DoRA ``m·(W + sBA)/‖W + sBA‖`` by rows,
+    with the norms of the dequantised W) and is written as `dtype`: "f32", "f16", "bf16" or "q8_0".
+    All other tensors and the metadata are copied byte for byte. Memory holds some rows of one
+    tensor, whatever the file's size.
 
     quant: a type of `quantize_gguf` such as "Q4_K_M", to which llama.cpp then brings the changed
     weights; those that have its type already stay as they are. ExportError (a ValueError) for

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,14 @@ import gguf
 import torch
 from torch import Tensor
 
-from ftlib.adapters.io import PREFIX, WEIGHTS, read_config, read_tensors
+from ftlib.adapters.io import (
+    PREFIX,
+    WEIGHTS,
+    OtherAdapterError,
+    read_config,
+    read_tensors,
+)
+from ftlib.adapters.lora import AdapterConfig
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_base import GgufBase, StoredTensor
 from ftlib.export.gguf_file import read_gguf
@@ -21,6 +30,14 @@ HEAD = "output.weight"
 A_KEY = ".lora_A.weight"
 B_KEY = ".lora_B.weight"
 MAGNITUDE_KEY = ".lora_magnitude_vector"
+# Options of PEFT's LoRA that only choose layers, ranks and scales: the tensors show the first two.
+BY_LAYER = (
+    "rank_pattern",
+    "alpha_pattern",
+    "layers_to_transform",
+    "layers_pattern",
+    "exclude_modules",
+)
 
 
 @dataclass(frozen=True)
@@ -96,13 +113,55 @@ def _check(
 
 
 # --- PEFT's format --------------------------------------------------------------------------------
+def _config_of(folder: Path) -> tuple[AdapterConfig, dict]:
+    try:
+        return read_config(folder, also=BY_LAYER)
+    except OtherAdapterError as other:
+        raise ExportError(
+            f"{other}: into a GGUF go low-rank updates of its matrices alone; merge the adapter "
+            "into the checkpoint with export_gguf (leave `into` out), where PEFT does it"
+        ) from None
+
+
+def _check_layer(module: str, fields: dict, folder: Path) -> None:
+    """ExportError for a tensor of a layer that the adapter's own fields leave out."""
+    chosen = fields.get("layers_to_transform")
+    found = re.search(r"\.layers\.(\d+)\.", module)
+    if chosen is None or chosen == [] or found is None:
+        return
+    layers = [chosen] if isinstance(chosen, int) else list(chosen)
+    if int(found[1]) not in layers:
+        raise ExportError(
+            f"{folder / WEIGHTS} holds {module}, a layer that layers_to_transform={chosen!r} "
+            "leaves out: copy the adapter again"
+        )
+
+
+def _with_own_rank(
+    config: AdapterConfig, fields: dict, module: str, r: int, folder: Path
+) -> AdapterConfig:
+    """The options of one module, of rank r. A pattern stands for a name's end, the first that fits
+    counts, as in PEFT.
+    """
+    alpha = config.lora_alpha
+    try:
+        for pattern, value in (fields.get("alpha_pattern") or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                alpha = value
+                break
+        return dataclasses.replace(config, r=r, lora_alpha=alpha)
+    except (re.error, TypeError, ValueError, AttributeError) as error:
+        raise ExportError(f"{folder}: alpha_pattern of {module}: {error}") from None
+
+
 def _of_folder(folder: Path, base: GgufBase) -> dict[str, Update]:
-    config, _ = read_config(folder)
+    config, fields = _config_of(folder)
     tensors = read_tensors(folder)
     names = gguf.get_tensor_name_map(ARCHITECTURES[base.architecture], base.number("block_count"))
     attention = _attention(base)
     updates = {}
     for module in _modules(tensors, folder, config.use_dora):
+        _check_layer(module, fields, folder)
         there = names.get_name(module)
         if there is None:
             raise ExportError(
@@ -111,17 +170,19 @@ def _of_folder(folder: Path, base: GgufBase) -> dict[str, Update]:
             )
         A = tensors[PREFIX + module + A_KEY].float()
         B = tensors[PREFIX + module + B_KEY].float()
-        if len(A) != config.r or B.shape[1] != config.r:
+        r = len(A) if fields.get("rank_pattern") else config.r
+        if len(A) != r or B.shape[1] != r:
             raise ExportError(
                 f"{folder / WEIGHTS}: {module} has A {tuple(A.shape)} and B {tuple(B.shape)}, the "
-                f"rank is {config.r}"
+                f"rank is {r}"
             )
+        own = _with_own_rank(config, fields, module, r, folder)
         magnitude = None
         if config.use_dora:
             magnitude = tensors[PREFIX + module + MAGNITUDE_KEY].float()
             magnitude = in_file_order(f"{module}.weight", magnitude, attention)
         B = in_file_order(f"{module}.weight", B, attention)
-        updates[f"{there}.weight"] = Update(A, B, config.scaling, magnitude)
+        updates[f"{there}.weight"] = Update(A, B, own.scaling, magnitude)
     return updates
 
 
@@ -143,7 +204,7 @@ def _modules(tensors: dict[str, Tensor], folder: Path, use_dora: bool) -> list[s
         if suffix is None or not key.startswith(PREFIX):
             raise ExportError(
                 f"{folder / WEIGHTS} holds {key}, which is no low-rank update of a matrix: merge "
-                "the adapter into the checkpoint with export_gguf"
+                "the adapter into the checkpoint with export_gguf (leave `into` out)"
             )
         module = key.removeprefix(PREFIX).removesuffix(suffix)
         modules.setdefault(module, set()).add(suffix)

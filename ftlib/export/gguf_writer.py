@@ -19,6 +19,7 @@ from gguf import GGMLQuantizationType as Type
 from torch import nn
 
 from ftlib.export.converter import run_converter
+from ftlib.export.cut_proof import proven
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_names import architecture_of, head_dim, in_file_order, rope_factors
 from ftlib.export.gguf_tensors import NewTensor, open_writer, write_tensors
@@ -51,16 +52,20 @@ def export_gguf(
     dtype: str = "f16",
     adapter: str | os.PathLike | None = None,
     converter: str | os.PathLike | None = None,
+    prove: bool = True,
 ) -> Path:
     """Write a Llama, Qwen2 or Qwen3 model and its tokenizer as one GGUF file; returns its path.
 
     model: a model, whose ftlib adapter is merged on the way and which stays as it is; or the folder
     or name of a checkpoint (safetensors, sharded or not), into which the folder `adapter` is
-    merged, in fp32, one tensor in memory at a time. tokenizer: None takes the checkpoint's. dtype:
-    "f32", "f16", "bf16" or "q8_0"; one-dimensional tensors stay fp32. 4-bit weights are
-    dequantised. converter: the path of llama.cpp's convert_hf_to_gguf.py, to be run instead, for
-    architectures that this writer refuses. ExportError (a ValueError) for what llama.cpp would read
-    otherwise than transformers; nothing is left half-written.
+    merged, in fp32, one tensor in memory at a time; an adapter of a kind that ftlib does not
+    implement is merged by PEFT, into the whole model in fp32, which one line says. tokenizer: None
+    takes the adapter's, else the checkpoint's. dtype: "f32", "f16", "bf16" or "q8_0";
+    one-dimensional tensors stay fp32. 4-bit weights are dequantised. converter: the path of
+    llama.cpp's convert_hf_to_gguf.py, to be run instead, for architectures that this writer
+    refuses. prove: where llama.cpp is there, its tokens of thousands of texts of every kind must be
+    the tokenizer's (`proven`), before weights are written. ExportError (a ValueError) for what
+    llama.cpp would read otherwise than transformers; nothing is left half-written.
     """
     if dtype not in DTYPES:
         raise ExportError(
@@ -78,6 +83,8 @@ def export_gguf(
         tokenizer = ready_tokenizer(str(adapter if own else find_folder(model)))
     architecture = architecture_of(source.config)
     vocabulary = read_vocabulary(tokenizer, source.config.vocab_size, source.stops)
+    if prove:
+        vocabulary = proven(vocabulary, tokenizer)
     kind, file_type = DTYPES[dtype]
     with open_writer(path, architecture) as writer:
         _describe(writer, source, file_type)

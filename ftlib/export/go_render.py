@@ -1,7 +1,7 @@
 """Go templates rendered: the prompt that Ollama makes of a conversation with a TEMPLATE.
 
 Go's package has no `trim`, and Ollama hands the template its own view of a conversation: `.System`,
-every system message joined, and `.Messages`, where neighbours of one role are joined.
+every system message joined, and `.Messages`, where neighbours of one role are joined (`collated`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,22 @@ def template_stops(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_STOP.findall(template)))
 
 
+def collated(messages: list[dict]) -> tuple[str, list[dict]]:
+    """(`.System`, `.Messages`), as Ollama's `collate` makes them: the texts of all system messages,
+    and the conversation in which neighbours of one role have become one message, both joined by
+    blank lines. Tool messages stay apart, since each answers a call of its own.
+    """
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    joined: list[dict] = []
+    for message in messages:
+        role = message["role"]
+        if joined and joined[-1]["Role"] == role and role != "tool":
+            joined[-1]["Content"] += "\n\n" + message["content"]
+        else:
+            joined.append({"Role": role, "Content": message["content"]})
+    return system, joined
+
+
 def render_go(template: str, messages: list[dict]) -> str:
     """The prompt that Ollama makes of `messages` ({"role", "content"}) with this template, before
     tokenisation.
@@ -35,13 +51,7 @@ def render_go(template: str, messages: list[dict]) -> str:
     `range $i, $m := .Messages`, `$m.Role`, and `$` for what the template was given. TemplateError
     names anything else.
     """
-    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
-    joined: list[dict] = []
-    for message in messages:
-        if joined and joined[-1]["Role"] == message["role"]:
-            joined[-1]["Content"] += "\n\n" + message["content"]
-        else:
-            joined.append({"Role": message["role"], "Content": message["content"]})
+    system, joined = collated(messages)
     # The text before, between and after the actions is at the even places.
     nodes, closer = _block(enumerate(_ACTION.split(template)))
     if closer:

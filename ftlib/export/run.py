@@ -12,7 +12,14 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from ftlib.adapters.io import CONFIG, AdapterError, read_config, whole_weights
+from ftlib.adapters.io import (
+    CONFIG,
+    AdapterError,
+    OtherAdapterError,
+    read_config,
+    read_fields,
+    whole_weights,
+)
 from ftlib.core.paths import name_of, resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
 from ftlib.export.modelfile import parse_modelfile, template_for, write_modelfile
@@ -74,8 +81,7 @@ def _recorded_base(run: Path) -> str | None:
 
 
 def _stated_base(adapter: Path) -> str | None:
-    _, fields = read_config(adapter)
-    return fields.get("base_model_name_or_path")
+    return read_fields(adapter).get("base_model_name_or_path")
 
 
 def find_trained(run: str | Path) -> Trained:
@@ -110,7 +116,8 @@ def find_adapter(run: str | Path) -> tuple[Path, str | None]:
 @dataclass(frozen=True)
 class _Order:
     """What is asked for: the type of the weights, where the files go and how their names begin, the
-    Modelfile's template and context where they are given, and the Ollama that it is for, if any.
+    Modelfile's template and context where they are given, the Ollama that it is for, if any, and
+    whether the tokens are proven.
     """
 
     quant: str
@@ -119,6 +126,7 @@ class _Order:
     template: str | None
     num_ctx: int | None
     ollama: OllamaAbilities | None
+    prove: bool
 
     def template_of(self, source: Any) -> str:
         """The one that is given, else the one of a tokenizer or GGUF."""
@@ -164,7 +172,7 @@ def _write_ggufs(
     plain = order.folder / f"{order.stem}-{dtype}.gguf"
     files = [plain]
     merged = None if adapter else trained.adapter
-    export_gguf(checkpoint, tokenizer, plain, dtype=dtype, adapter=merged)
+    export_gguf(checkpoint, tokenizer, plain, dtype=dtype, adapter=merged, prove=order.prove)
     if order.quant not in PLAIN:
         quantised = order.folder / f"{order.stem}-{order.quant}.gguf"
         files.append(quantised)
@@ -212,10 +220,22 @@ def _check_whole(run, base: str | None, trained: Trained, adapter: bool) -> None
         raise AdapterError(
             f"{run} holds a whole model: there is no adapter to ship apart; leave adapter out"
         )
-    if adapter and trained.adapter and whole_weights(trained.adapter):
+    if adapter and trained.adapter:
+        _check_low_rank(trained.adapter)
+
+
+def _check_low_rank(adapter: Path) -> None:
+    """ExportError for an adapter that a GGUF adapter cannot hold."""
+    try:
+        read_config(adapter)
+    except OtherAdapterError as other:
         raise ExportError(
-            f"{run} has an embedding of its own (tokens were added, or it was trained), which a "
-            "GGUF adapter cannot say: leave adapter out, and it is merged"
+            f"{other}; a GGUF adapter cannot say it: leave adapter out, and PEFT merges it"
+        ) from None
+    if whole_weights(adapter):
+        raise ExportError(
+            f"{adapter} has an embedding of its own (tokens were added, or it was trained), which "
+            "a GGUF adapter cannot say: leave adapter out, and it is merged"
         )
 
 
@@ -246,9 +266,10 @@ def export_run(
     ollama: bool = False,
     template: str | None = None,
     into: str | Path | None = None,
+    prove: bool = True,
 ) -> Exported:
     """Export what `run` trained, an adapter merged into its base or a whole model, as GGUF, and
-    write a Modelfile for it.
+    write a Modelfile for it. PEFT merges an adapter of a kind that ftlib does not implement.
 
     `quant`: llama.cpp's name such as Q4_K_M, quantised from an f16 that stays beside it; or F16,
     BF16, F32. `base`: a folder or Hub id, None for the one that the run names. The tokenizer and
@@ -259,14 +280,15 @@ def export_run(
     there is none the GGUF's own, which Ollama serves from 0.30 on. `into`: a GGUF of the base, of
     any quantisation, into which the adapter is merged (`merge_adapter_gguf`); `run` may then be an
     adapter GGUF, and no checkpoint is needed; `quant` is what the weights become that the adapter
-    changes. Raises AdapterError, LoadError, ServingError, ModelfileError or what the export raises,
-    all ValueErrors; a wrong argument before anything is written.
+    changes. `prove`: hold llama.cpp's tokens against the tokenizer's, as `export_gguf` does. Raises
+    AdapterError, LoadError, ServingError, ModelfileError or what the export raises, all
+    ValueErrors; a wrong argument before anything is written.
     """
     check_name(name)
     here = _ollama_here(adapter) if ollama else None
     folder = Path(output or _run_folder(Path(run)) / "export")
     stem = re.sub(r"[:/]", "-", name)
-    order = _Order(_checked_quant(quant), folder, stem, template, num_ctx, here)
+    order = _Order(_checked_quant(quant), folder, stem, template, num_ctx, here, prove)
     if into is None:
         written = _merge_and_write(run, base, adapter, order)
     elif adapter or base:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,14 @@ from ftlib.adapters.functional import dense_weight, merged_weight
 from ftlib.adapters.io import (
     PREFIX,
     WEIGHTS,
+    OtherAdapterError,
     base_name,
     check_embeddings,
+    check_kinds,
     check_tensors,
     expected_shapes,
     read_config,
+    read_fields,
     read_tensors,
     tensor_names,
 )
@@ -32,6 +35,7 @@ from ftlib.adapters.targets import target_names
 from ftlib.batches.stops import configured_stops
 from ftlib.core.paths import resolve
 from ftlib.export.errors import ExportError
+from ftlib.export.peft_merge import merge_by_peft
 from ftlib.models.load import check_folder, quantised_already
 from ftlib.models.nf4 import dequantize_packed
 from ftlib.models.skeleton import check_has_values, empty_model, shapes_of
@@ -253,21 +257,28 @@ def _read_packed(files: dict[str, Path], name: str) -> Tensor:
     return dequantize_packed(_read(files[name], name), state)
 
 
-def read_adapter(
-    adapter: Path, folder: Path, skeleton: nn.Module
-) -> tuple[dict[str, tuple], dict[str, Tensor]]:
-    """(name of every adapted weight -> (A, B, scaling, magnitude or None); the embedding and head
-    that the adapter has of its own, by name). The adapter is small: all of it is read.
-    """
-    config, fields = read_config(adapter)
-    recorded = fields.get("base_model_name_or_path") or ""
+def _check_base(adapter: Path, folder: Path) -> None:
+    """ExportError where an adapter names another base than the folder."""
+    recorded = read_fields(adapter).get("base_model_name_or_path") or ""
     if recorded and Path(recorded).name != gguf_name(folder):
         raise ExportError(
             f"{adapter}: trained on {recorded!r}, not on {folder}: pass that base, or the folder "
             "under its name"
         )
+
+
+def read_adapter(
+    adapter: Path, folder: Path, skeleton: nn.Module
+) -> tuple[dict[str, tuple], dict[str, Tensor]]:
+    """(name of every adapted weight -> (A, B, scaling, magnitude or None); the embedding and head
+    that the adapter has of its own, by name). The adapter is small: all of it is read.
+    OtherAdapterError for a kind that ftlib does not implement.
+    """
+    _check_base(adapter, folder)
+    config, _ = read_config(adapter)
     tensors = read_tensors(adapter)
     embeddings = take_embeddings(tensors, PREFIX, skeleton)
+    check_kinds(tensors, adapter / WEIGHTS)
     check_embeddings(embeddings, embedding_weights(skeleton), adapter / WEIGHTS)
     names = target_names(skeleton, config.target_modules)
     check_tensors(tensors, expected_shapes(skeleton, names, config), adapter / WEIGHTS)
@@ -285,7 +296,7 @@ def read_adapter(
 
 def from_folder(folder: Path, adapter=None) -> Source:
     """A checkpoint in safetensors, sharded or not, in 16, 32 or bitsandbytes' 4 bits; and an
-    adapter folder to merge into it.
+    adapter folder to merge into it; one of a kind that ftlib does not implement is merged by PEFT.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -298,7 +309,11 @@ def from_folder(folder: Path, adapter=None) -> Source:
     updates: dict[str, tuple] = {}
     embeddings: dict[str, Tensor] = {}
     if adapter is not None:
-        updates, embeddings = read_adapter(Path(adapter), folder, skeleton)
+        try:
+            updates, embeddings = read_adapter(Path(adapter), folder, skeleton)
+        except OtherAdapterError as other:
+            merged = from_model(merge_by_peft(folder, Path(adapter), str(other)))
+            return replace(merged, name=gguf_name(folder), packed=len(packed))
     for name, tensor in embeddings.items():  # resized or trained with the adapter
         config.vocab_size = len(tensor)
         shapes[name] = tensor.shape

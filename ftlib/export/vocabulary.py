@@ -5,13 +5,14 @@ GPT-2, Mistral's tekken) and SentencePiece's BPE with bytes to fall back to (Lla
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gguf import GGUFWriter, TokenType
 
 from ftlib.batches.render import chat_template_of
 from ftlib.batches.stops import ending_of, stop_ids, turn_end
 from ftlib.batches.template import inference_template
+from ftlib.export.cut_proof import find_pre_tokenizer
 from ftlib.export.errors import ExportError
 from ftlib.export.sentencepiece import is_sentencepiece, read_sentencepiece
 
@@ -74,8 +75,9 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
     """The tokenizer's part of a GGUF file. `stops`: the ids at which the model's generation_config
     ends generation.
 
-    ExportError for a tokenizer that llama.cpp would cut otherwise, ids beyond the vocabulary, or no
-    chat template.
+    How a byte-level BPE cuts text is known by its pattern, or llama.cpp's name for it is found by
+    proof, where llama.cpp is there (`find_pre_tokenizer`). ExportError for a tokenizer that
+    llama.cpp would cut otherwise, ids beyond the vocabulary, or no chat template.
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ExportError(
@@ -97,7 +99,7 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
     chat_template = _template(tokenizer)
     add_bos, add_eos = _added(tokenizer)
     special, stops = _special(tokenizer, stops)
-    return Vocabulary(
+    read = Vocabulary(
         model=model,
         pre=pre,
         tokens=tokens,
@@ -111,6 +113,9 @@ def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:
         add_eos=add_eos,
         chat_template=chat_template,
     )
+    if not pre:
+        read = replace(read, pre=find_pre_tokenizer(read, tokenizer, _shown_cut(content)))
+    return read
 
 
 def _special(tokenizer, stops: list[int]) -> tuple[dict[str, int], list[int]]:
@@ -133,8 +138,8 @@ def _special(tokenizer, stops: list[int]) -> tuple[dict[str, int], list[int]]:
 
 
 def _pre_tokenizer(content: dict) -> str:
-    """llama.cpp's name of the way the tokenizer cuts text; refuses whatever llama.cpp would do
-    otherwise.
+    """llama.cpp's name of the way the tokenizer cuts text, empty where it has to be found; refuses
+    whatever llama.cpp would do otherwise.
     """
     model = content["model"]
     if model["type"] != "BPE":
@@ -142,11 +147,14 @@ def _pre_tokenizer(content: dict) -> str:
             f"the tokenizer is {model['type']}, not BPE: "
             "run llama.cpp's own converter (converter=…)"
         )
-    pre = _name_of_split(content.get("pre_tokenizer") or {})
+    steps = _steps(content)
+    pre = _name_of_split(steps)
     normalizer = (content.get("normalizer") or {}).get("type")
     # Qwen's NFC is lost in llama.cpp, whoever converts.
-    if normalizer is not None and not (normalizer == "NFC" and pre == "qwen2"):
+    if normalizer is not None and not (normalizer == "NFC" and pre in ("qwen2", "")):
         raise ExportError(f"normalizer {normalizer!r}: llama.cpp does not apply it to {pre}")
+    if not pre:
+        return ""
     ignores = bool(model.get("ignore_merges"))
     if ignores != (pre in WHOLE_WORDS_FIRST):
         habit = "merges from single bytes always" if ignores else "looks whole words up first"
@@ -157,23 +165,41 @@ def _pre_tokenizer(content: dict) -> str:
     return pre
 
 
-def _name_of_split(pre_tokenizer: dict) -> str:
-    """llama.cpp's name for a split by a pattern, followed by bytes as letters."""
+def _steps(content: dict) -> list[dict]:
+    """The steps of the cut. ExportError where none makes bytes of letters."""
+    pre_tokenizer = content.get("pre_tokenizer") or {}
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    if not any(step.get("type") == "ByteLevel" for step in steps):
+        raise ExportError(
+            f"pre-tokenizer {_shown_cut(content)!r} has no bytes as letters (ByteLevel): run "
+            "llama.cpp's own converter (converter=…)"
+        )
+    return steps
+
+
+def _shown_cut(content: dict) -> str:
+    """The cut in messages: its pattern, or the names of its steps."""
+    pre_tokenizer = content.get("pre_tokenizer") or {}
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    return _pattern(steps) or " + ".join(step.get("type", "none") for step in steps)
+
+
+def _pattern(steps: list[dict]) -> str:
+    """The pattern of a split by one, followed by bytes as letters; empty for other steps."""
+    if len(steps) == 2 and steps[0].get("type") == "Split":
+        return steps[0].get("pattern", {}).get("Regex", "")
+    return ""
+
+
+def _name_of_split(steps: list[dict]) -> str:
+    """llama.cpp's name for a split by a known pattern, followed by bytes as letters; empty for
+    another.
+    """
     by_words = _by_gpt2s_words(steps)
     if by_words:
         return by_words
-    pattern = ""
-    if len(steps) == 2 and steps[0].get("type") == "Split":
-        pattern = steps[0].get("pattern", {}).get("Regex", "")
-    pre = PRE_TOKENIZERS.get(pattern)
-    if not pre or not _is_plain_byte_level(steps[1]):
-        shown = pattern or " + ".join(step.get("type", "none") for step in steps)
-        raise ExportError(
-            f"pre-tokenizer {shown!r} is none of Llama 3's, Qwen2's, SmolLM's, GPT-2's, tekken: "
-            "run llama.cpp's own converter (converter=…)"
-        )
-    return pre
+    pre = PRE_TOKENIZERS.get(_pattern(steps), "")
+    return pre if pre and _is_plain_byte_level(steps[1]) else ""
 
 
 def _by_gpt2s_words(steps: list[dict]) -> str:

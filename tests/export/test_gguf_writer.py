@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from conftest import EMBEDDED, ROOT, assert_untouched, byte_tokenizer, randomize, snapshot
+from conftest import EMBEDDED, ROOT, assert_untouched, randomize, snapshot
 from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer
 
 import ftlib as ft
@@ -333,8 +333,6 @@ def test_other_refusals_of_the_tokenizer():
     bare.chat_template = "{{ raise_exception('no') }}"
     with pytest.raises(ExportError, match="refuses one question and answer"):
         read_vocabulary(bare, 1024, [])
-    with pytest.raises(ExportError, match="pre-tokenizer"):
-        read_vocabulary(byte_tokenizer(), 280, [])
 
 
 def test_the_turn_end_is_eot_where_it_is_not_eos_and_a_template_may_be_one_of_several():

@@ -3,7 +3,7 @@
 import pytest
 
 from ftlib.export.errors import TemplateError
-from ftlib.export.go_render import render_go, template_stops
+from ftlib.export.go_render import collated, render_go, template_stops
 
 
 def test_what_ollama_joins():
@@ -17,6 +17,18 @@ def test_what_ollama_joins():
     assert render_go(
         "{{ .System }}|{{ range .Messages }}[{{ .Role }}:{{ .Content }}]{{ end }}", messages
     ) == ("A\n\nD|[system:A][user:b\n\nc][system:D]")
+
+
+def test_tool_messages_stay_apart():
+    """Each answers a call of its own: collate() joins neighbours of every role but this one."""
+    given = [("user", "a"), ("user", "b"), ("tool", "1"), ("tool", "2"), ("assistant", "c")]
+    messages = [{"role": role, "content": content} for role, content in given]
+    template = "{{ range .Messages }}[{{ .Role }}:{{ .Content }}]{{ end }}"
+    wanted = "[user:a\n\nb][tool:1][tool:2][assistant:c]"
+    assert render_go(template, messages) == wanted
+    system, turns = collated([*messages, {"role": "assistant", "content": "d"}])
+    assert system == "" and turns[-1] == {"Role": "assistant", "Content": "c\n\nd"}
+    assert len(turns) == 4
 
 
 def test_go_syntax_by_hand():
