@@ -24,6 +24,7 @@ LIVE: dict[str, Any] = {
     "linestyle": "none",
     "zorder": 5,
 }
+LETTER_INCHES = 0.1  # of a tick label, with its share of the gap to the next
 LIVE_LABEL = "this run"
 FEWEST_FOR_BAND = 3  # seeds: an interval of two is wider than the figure
 TICKS_OWN = 20  # a logarithmic axis that spans less has a tick at each setting,
@@ -105,9 +106,18 @@ def dots(
         name, value = baseline
         ax.axhline(scale * value, color="grey", linestyle=":", label=name)
     _legend(ax, result)
-    ax.set_xticks(range(len(chosen)), chosen)
+    _name_columns(ax, chosen)
     ax.set_xlim(-0.6, len(chosen) - 0.4)
     return _finished(ax, result)
+
+
+def _name_columns(ax: Axes, names: Sequence[str]) -> None:
+    """The names below their columns; slanted where they are too long to stand side by side."""
+    inches = ax.bbox.width / ax.figure.dpi
+    if sum(map(len, names)) * LETTER_INCHES < inches:
+        ax.set_xticks(range(len(names)), names)
+    else:
+        ax.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize="small")
 
 
 def _legend(ax: Axes, result: Result) -> None:
