@@ -9,6 +9,7 @@ from ftlib.course.exercise import Exercise, Wrong
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+SMALL = 1e-8  # of gradients beside which ε is seen
 
 
 def adamw_step(
@@ -37,10 +38,11 @@ def adamw_step(
 
 
 def _cases(g):
-    for step, rate, decay in ((1, 0.1, 0.0), (1, 0.1, 0.5), (3, 0.02, 0.1), (50, 0.1, 0.01)):
+    settings = ((1, 0.1, 0.0, 1.0), (1, 0.1, 0.5, 1.0), (3, 0.02, 0.1, 1.0), (50, 0.1, 0.01, 1.0))
+    for step, rate, decay, size in (*settings, (1, 0.1, 0.0, SMALL)):
         shape = (3, 4)
         parameter = torch.randn(shape, generator=g, dtype=torch.float64)
-        gradient = torch.randn(shape, generator=g, dtype=torch.float64)
+        gradient = size * torch.randn(shape, generator=g, dtype=torch.float64)
         first = 0.1 * torch.randn(shape, generator=g, dtype=torch.float64)
         second = 0.01 * torch.rand(shape, generator=g, dtype=torch.float64)
         if step == 1:
@@ -55,6 +57,8 @@ def _like(
     root=True,
     in_gradient=False,
     square=lambda g, mean: g.square(),
+    eps=EPS,
+    inside=0.0,
 ):
     """AdamW with one part of it otherwise."""
 
@@ -65,8 +69,8 @@ def _like(
         second = 0.999 * second + 0.001 * square(gradient, first)
         mean = first / (1 - 0.9**step) if corrected else first
         spread = second / (1 - 0.999**step) if corrected else second
-        spread = spread.sqrt() if root else spread
-        return decay(parameter, rate, weight_decay) - rate * mean / (spread + EPS), first, second
+        spread = (spread + inside).sqrt() if root else spread
+        return decay(parameter, rate, weight_decay) - rate * mean / (spread + eps), first, second
 
     return adamw
 
@@ -128,6 +132,18 @@ ADAMW = Exercise(
             "no root",
             _like(root=False),
             "The root is missing: the step is m/√v, or its size would depend on the gradient's.",
+        ),
+        Wrong(
+            "no epsilon",
+            _like(eps=0.0),
+            "ε is missing: where a gradient is about as small as ε, or 0, your step is as large as "
+            "any other, or not a number.",
+        ),
+        Wrong(
+            "epsilon inside",
+            _like(eps=0.0, inside=EPS),
+            "ε stands under the root: it is added to √v̂, and inside it would count as its root, "
+            "ten thousand times as much.",
         ),
         Wrong(
             "square of the mean",

@@ -20,7 +20,7 @@ def clip_factor(gradients: list[Tensor], max_norm: float) -> Tensor:
 
 
 def _cases(g):
-    for size, max_norm in ((0.1, 1.0), (3.0, 1.0), (10.0, 0.5), (1.0, 4.0)):
+    for size, max_norm in ((0.1, 1.0), (3.0, 1.0), (10.0, 0.5), (1.0, 4.0), (1e-7, 1e-7)):
         shapes = ((4, 3), (2, 4), (5,))
         gradients = [size * torch.randn(shape, generator=g) for shape in shapes]
         yield gradients, max_norm
@@ -84,6 +84,11 @@ CLIP = Exercise(
             "largest entry",
             _factor(lambda gradients: torch.stack([g.abs().max() for g in gradients]).max()),
             "That is clipping by the largest entry; max_grad_norm goes by the Euclidean norm.",
+        ),
+        Wrong(
+            "no guard",
+            _factor(_whole, guard=0.0),
+            "The guard of 1e-6 under the line is missing: with gradients of 0 you divide 0 by 0.",
         ),
         Wrong(
             "mean square",
