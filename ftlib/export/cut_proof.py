@@ -161,7 +161,7 @@ PIECES = (
     "\x7f",
 )
 FEWER = 500  # random rows of pieces for a name that its pattern gave
-MORE = 1500  # and for one that is looked for, beside all pairs
+MORE = 2000  # and for one that is looked for
 CHARACTERS = 150  # of all scripts
 WORDS = 300  # tokens of the vocabulary, as texts: of each of two sorts
 PAIRS = 200  # of such texts
@@ -174,14 +174,11 @@ OLD_UNICODE = unicodedata.ucd_3_2_0
 def proof_texts(vocabulary: Vocabulary, tokenizer: Any, thorough: bool = False) -> list[str]:
     """The pieces alone and in random rows, characters of all scripts among letters and digits,
     tokens of the vocabulary as texts, alone and in pairs, and the added tokens among letters and
-    spaces. The same ones each time. `thorough`: more rows, and each piece beside each; a name that
-    fits by chance is found out only so.
+    spaces. The same ones each time. `thorough`: more rows, since a name that fits by chance is
+    found out only so; and all in random order, since a wrong name then differs early.
     """
     drawn = random.Random(0)
     texts = list(PIECES)
-    if thorough:
-        for one in PIECES:
-            texts += [one + other for other in PIECES]
     for _ in range(MORE if thorough else FEWER):
         texts.append("".join(drawn.choices(PIECES, k=drawn.randint(2, 9))))
     texts += [f"the{c}the {c}1  {c}{c}" for c in _characters(drawn)]
@@ -194,6 +191,8 @@ def proof_texts(vocabulary: Vocabulary, tokenizer: Any, thorough: bool = False) 
         added = drawn.sample(added, OF_ADDED)
     for token in added:
         texts += [token, f"a{token}b", f" {token} \n{token}{token}"]
+    if thorough:
+        drawn.shuffle(texts)
     return texts
 
 

@@ -92,7 +92,7 @@ def trained(steps: list, size: int = SIZE, nfc: bool = False):
 # --- found by proof -------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["gpt-4o", "qwen35", "deepseek-v3"])
 def test_a_name_is_found_for_a_pattern_that_is_not_known(tmp_path, name):
-    """On thousands of other strings than the proof's the tokens are the tokenizer's. (For GPT-4o's
+    """On a thousand other strings than the proof's the tokens are the tokenizer's. (For GPT-4o's
     own pattern llama.cpp's "gpt-4o" is not exact: it leaves marks out of words. Another name is.)
     """
     needs_llama()
@@ -103,7 +103,7 @@ def test_a_name_is_found_for_a_pattern_that_is_not_known(tmp_path, name):
     found = read_vocabulary(tokenizer, SIZE, []).pre
     assert found == {"gpt-4o": "granite-embed-multi-97m"}.get(name, name)
     with open_llama(export_gguf(small_llama(), tokenizer, tmp_path / "m.gguf")) as llama:
-        for text in odd_strings(3_000):
+        for text in odd_strings(1_000):
             if nfc:
                 text = unicodedata.normalize("NFC", text)
             theirs = llama.tokenize(text.encode(), add_bos=False, special=True)
@@ -114,7 +114,7 @@ def test_a_name_is_found_for_a_pattern_that_is_not_known(tmp_path, name):
 def test_where_no_name_fits_the_first_text_that_differs_is_shown(name):
     needs_llama()
     tokenizer = trained(CUTS[name]())
-    with pytest.raises(ExportError, match=r"comes closest, but '.*' becomes \[.*in the tokenizer"):
+    with pytest.raises(ExportError, match=r"comes closest, but .* becomes \[.*in the tokenizer"):
         read_vocabulary(tokenizer, SIZE, [])
 
 
@@ -226,7 +226,7 @@ def test_what_the_proof_tries():
         "e\u0301a\u0308\u0323",
     ):
         assert text in tried
-    assert len(proof_texts(read, tokenizer, thorough=True)) > len(tried) + 4000
+    assert len(proof_texts(read, tokenizer, thorough=True)) > len(tried) + 1000
 
 
 def read_vocabulary_by_hand(tokenizer):
