@@ -24,7 +24,7 @@ LIVE: dict[str, Any] = {
     "linestyle": "none",
     "zorder": 5,
 }
-LETTER_INCHES = 0.1  # of a tick label, with its share of the gap to the next
+LETTER_INCHES = 0.075  # of a tick label, with its share of the gap to the next
 LIVE_LABEL = "this run"
 FEWEST_FOR_BAND = 3  # seeds: an interval of two is wider than the figure
 TICKS_OWN = 20  # a logarithmic axis that spans less has a tick at each setting,
