@@ -20,6 +20,8 @@ MAY_USE = {
     "training": ("labs",),  # the live line of a notebook
     "export": ("export", "labs"),  # PEFT merges the adapters that ftlib does not implement
 }
+# What a lab uses where it is installed, and says so where it is not.
+WHERE_INSTALLED = {"course": {"unsloth", "trackio"}, "export": {"llama_cpp"}}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -49,7 +51,7 @@ def test_what_a_layer_imports_is_declared(folder):
         allowed |= names(EXTRAS[extra])
     distributions = packages_distributions()
     for module in imported(folder):
-        if module == "llama_cpp" and folder.name == "export":
-            continue  # installed only where it compiles
+        if module in WHERE_INSTALLED.get(folder.name, ()):
+            continue
         providers = {name.lower().replace("_", "-") for name in distributions[module]}
         assert providers & allowed, f"{folder.name} imports {module}, which nothing declares"
