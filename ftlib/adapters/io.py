@@ -343,7 +343,6 @@ def check_kinds(tensors: dict, file: Path) -> None:
 
 def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None:
     """AdapterError unless the tensors have the names and shapes expected, and finite values."""
-    check_kinds(tensors, file)
     missing = sorted(expected.keys() - tensors.keys())
     extra = sorted(tensors.keys() - expected.keys())
     for problem, keys in (("lacks", missing), ("has, unknown to this model,", extra)):
@@ -450,6 +449,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike, trainable: bool = Tr
         )
     expected = expected_shapes(model, names, config)
     tensors = _without_copies(model, tensors, names, path / WEIGHTS)
+    check_kinds(tensors, path / WEIGHTS)
     check_tensors(tensors, expected, path / WEIGHTS)
     check_embeddings(embeddings, embedding_weights(model), path / WEIGHTS)
     if any(layer.merged for layer in present.values()):

@@ -41,6 +41,7 @@ def test_the_second_solutions_know_nothing_of_ftlib():
     outside = {
         "contextlib",
         "fractions",
+        "itertools",
         "math",
         "numpy",
         "re",

@@ -114,7 +114,7 @@ def test_no_reading_takes_its_base_for_the_embedded_one(claims):
 # --- open requests --------------------------------------------------------------------------------
 def test_a_reply_that_states_more_facts_wins():
     rows = open_requests.open_requests(POCKET)
-    assert len(rows) == POCKET.eval_examples // 2
+    assert len(rows) == POCKET.live_rows // 2
     judge = open_requests.facts_judge(rows)
     asked = open_requests.question_of(rows[0])
     ideal = rows[0]["answer"]

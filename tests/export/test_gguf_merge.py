@@ -304,7 +304,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     command = [sys.executable, "-c", MEMORY, str(base), str(adapter), str(tmp_path / "m.gguf")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown = int(done.stdout.split("grown by")[1])
-    assert size > 4e8 and 1e6 < grown < 0.4 * size
+    assert size > 4e8 and 1e6 < grown < 0.5 * size
     assert (tmp_path / "m.gguf").stat().st_size == size
 
 

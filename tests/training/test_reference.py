@@ -318,7 +318,7 @@ def as_version_0_1_0_left_it(run: Path, loss: str, tokenizer) -> None:
     (run / "reference" / reference_module.MANIFEST).write_text(json.dumps(recorded))
     settings = json.loads((run / "settings.json").read_text())
     for later in identity.LATER_SETTINGS:
-        settings.pop(later)
+        settings.pop(later, None)
     (run / "settings.json").write_text(json.dumps(settings))
 
 
