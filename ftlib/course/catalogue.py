@@ -205,11 +205,6 @@ def is_extension(number: str) -> bool:
     return number.startswith("E")
 
 
-def course_labs() -> list[str]:
-    """The numbers of the ten labs that make the course complete."""
-    return [number for number in MODULES if not is_extension(number)]
-
-
 def lab_number(path: Path) -> str:
     """ "3.1.10" of lab-3.1.10-ollama-integration.ipynb, "E1" of lab-E1-rlhf.ipynb; empty for a file
     that is not named like a lab.

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,8 +102,3 @@ def reading(flips: float, advantage: float, kappa: float) -> str:
     if kappa < WEAK:
         return "It is consistent and hardly agrees with the choice: consistency is no skill."
     return "It is consistent, and agrees with the choice beyond chance."
-
-
-def as_numbers(judged: Judged) -> np.ndarray:
-    """(pairs, 2), as `ftlib.position_bias` takes verdicts."""
-    return torch.stack([judged.forward, judged.backward], 1).numpy()
