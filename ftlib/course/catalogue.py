@@ -113,6 +113,7 @@ POINTS = {
         "minhash_signature": 2,
         "golden_overlap": 2,
         "group_of": 2,
+        "defuse": 1,
         "pack_rows": 2,
         "longer_share": 1,
     },

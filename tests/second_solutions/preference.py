@@ -81,6 +81,19 @@ def group_of(count, pairs):
     return group
 
 
+def defuse(messages, tokens):
+    """Character by character: where a token begins, its first one and a space."""
+
+    def parted(text):
+        pieces = []
+        for i, character in enumerate(text):
+            begins = any(text.startswith(token, i) for token in tokens)
+            pieces.append(character + " " if begins else character)
+        return "".join(pieces)
+
+    return [dict(message, content=parted(message["content"])) for message in messages]
+
+
 def pack_rows(lengths, capacity):
     left = list(range(len(lengths)))
     bins = []

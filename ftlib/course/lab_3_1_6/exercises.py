@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ftlib.course.lab_3_1_6.clean_lines import CLEAN
+from ftlib.course.lab_3_1_6.defuse import DEFUSE
 from ftlib.course.lab_3_1_6.golden_overlap import OVERLAP
 from ftlib.course.lab_3_1_6.group_of import GROUPS
 from ftlib.course.lab_3_1_6.longer_share import LONGER
@@ -20,6 +21,7 @@ EXERCISES = [
     MINHASH,
     OVERLAP,
     GROUPS,
+    DEFUSE,
     PACK,
     LONGER,
 ]

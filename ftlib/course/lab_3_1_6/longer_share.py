@@ -1,4 +1,4 @@
-"""Lab 3.1.6, data, exercise 9: length bias."""
+"""Lab 3.1.6, data, exercise 10: length bias."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lab 3.1.6, data, exercise 8: packing."""
+"""Lab 3.1.6, data, exercise 9: packing."""
 
 from __future__ import annotations
 
