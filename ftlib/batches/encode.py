@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ftlib.batches.control_tokens import ControlHandling, handling_of
+from ftlib.batches.control_tokens import ALLOW, REFUSE, ControlHandling, handling_of
 from ftlib.batches.stops import stop_ids
 from ftlib.batches.template import IGNORE, check_tokenizer, encode_examples
 from ftlib.core.checks import check_positive_integer
@@ -138,18 +138,40 @@ def _say_split(split: list[list[int]]) -> None:
     )
 
 
+def _check_text(handling: ControlHandling, text: str, where: str) -> None:
+    found = handling.found_in(text)
+    if found:
+        raise DataError(
+            f"{where}, holds {found[0]!r}, a control token: break it with "
+            "ftlib.ControlTokens(tokenizer).defused(texts), or take it as the token that it is "
+            "with control_tokens='allow'"
+        )
+
+
 def text_rows(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = 1024
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int = 1024,
+    control_tokens: str = "refuse",
 ) -> list[dict]:
     """Plain texts as encoded rows of which every token is learnt, as in pretraining: replay for
-    `finetune` (`ftlib.mix_rows`). Longer texts are cut at max_length. DataError for one that has
-    not two tokens, and for what is no list of texts.
+    `finetune` (`ftlib.mix_rows`). Longer texts are cut at max_length. `control_tokens`: "refuse"
+    those in a text, or "allow" them, such as the end of a document between two. DataError for a
+    text that holds one, for one that has not two tokens, and for what is no list of texts.
     """
     check_positive_integer("max_length", max_length)
     if isinstance(texts, str):
         raise DataError(f"texts is one text, {texts[:40]!r}: pass a list of texts")
+    if control_tokens not in (REFUSE, ALLOW):
+        raise DataError(
+            f"control_tokens={control_tokens!r}: use 'refuse' or 'allow'; to read them as plain "
+            "text, break them first with ftlib.ControlTokens(tokenizer).defused(texts)"
+        )
+    handling = ControlHandling(control_tokens, tokenizer)
     rows = []
     for i, text in enumerate(texts):
+        if control_tokens == REFUSE:
+            _check_text(handling, text, f"text {i}, {text[:40]!r}")
         ids = tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
         if len(ids) < 2:
             raise DataError(f"text {i}, {text[:40]!r}, is {len(ids)} tokens: leave it out")

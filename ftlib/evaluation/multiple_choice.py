@@ -108,7 +108,8 @@ def score_choices(
     choice's tokens are those after as many as the context alone has: where a token would span the
     border, the choice is cut as it is within the whole text. An empty context is BOS (or EOS). A
     text longer than `max_length` tokens (default: the model's positions) loses tokens at its left;
-    the harness keeps one more of them.
+    the harness keeps one more of them. A control token in a text is read as the token, as the
+    harness reads it: that is how a chat template comes into a context.
 
     The log-probabilities come from `ftlib.sequence_logps`, so no full logits are held, and in
     evaluation mode, without dropout. Batches hold texts of like length and change nothing.

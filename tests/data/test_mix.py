@@ -57,3 +57,17 @@ def test_texts_as_rows(tokenizer):
     for texts, word in (("ab", "one text"), (["ab", ""], "text 1")):
         with pytest.raises(ft.DataError, match=word):
             ft.text_rows(tokenizer, texts)
+
+
+def test_control_tokens_in_texts(tokenizer):
+    """A text that ends its own document is refused by number, unless it is meant to."""
+    end = tokenizer.eos_token
+    texts = ["ab", f"a{end}b"]
+    with pytest.raises(ft.DataError, match=r"text 1, .* holds .*ControlTokens"):
+        ft.text_rows(tokenizer, texts)
+    allowed = ft.text_rows(tokenizer, texts, control_tokens="allow")
+    assert tokenizer.eos_token_id in allowed[1]["input_ids"][1:]
+    broken = ft.ControlTokens(tokenizer).defused(texts)
+    assert tokenizer.eos_token_id not in ft.text_rows(tokenizer, broken)[1]["input_ids"]
+    with pytest.raises(ft.DataError, match="control_tokens='text'"):
+        ft.text_rows(tokenizer, texts, control_tokens="text")
