@@ -95,9 +95,9 @@ PROFILE = Profile(
         compared=2,
     ),
     export=Export(
-        prompts=12,
+        prompts=8,
         asked=4,
-        speed_runs=3,
+        speed_runs=2,
         speed_tokens=24,
         quantizations=("Q8_0", "Q5_K_M", "Q4_K_M"),
     ),
