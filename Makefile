@@ -45,8 +45,9 @@ lint: venv           ## ruff's rules and layout, the layers' contract, types
 map: venv            ## draw the layers' imports into CONTRIBUTING.md
 	@$(RUN) tools/map.py
 
-scales: venv         ## write the table of SCALES.md from the records of tiny and pocket (a minute)
+scales: venv         ## write the table of SCALES.md, and draw README's picture, from the records of tiny and pocket (a minute)
 	@$(RUN) -m tools.scales
+	@$(RUN) -m tools.front_picture
 
 doctor: venv         ## say whether this machine is ready
 	@$(RUN) -m ftlib.cli doctor
