@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -22,10 +23,13 @@ from ftlib.adapters.io import (
     read_tensors,
     write_folder,
 )
-from ftlib.adapters.lora import count_parameters, log, lora_layers
+from ftlib.adapters.lora_layer import lora_layers
+from ftlib.adapters.trainable import count_parameters
 from ftlib.adapters.whole import guard_saving, unguard_saving
 from ftlib.models.skeleton import check_has_values
 from ftlib.models.wrapped import plain_name, takes_new_parameters, unwrapped
+
+log = logging.getLogger("ftlib")
 
 
 class Baseline(nn.Module):

@@ -25,7 +25,8 @@ from ftlib.adapters.embeddings import (
     put_embeddings,
     take_embeddings,
 )
-from ftlib.adapters.lora import AdapterConfig, adapted_names, add_lora, lora_layers
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.lora_layer import AdapterConfig, adapted_layers, lora_layers
 from ftlib.adapters.targets import target_names
 from ftlib.core.atomic import replacing_together
 from ftlib.models.skeleton import check_has_values
@@ -138,7 +139,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, state_dict: dict | N
     whatever wraps the model or its parts (`torch.compile`, data parallelism). AdapterError for
     weights on the meta device.
     """
-    layers = adapted_names(model)
+    layers = adapted_layers(model)
     model = unwrapped(model)
     check_has_values(model, f"save_adapter({str(path)!r})", AdapterError)
     config = model.adapter_config

@@ -46,7 +46,9 @@ MODULES = {
     "labs": "course.notebooks course.catalogue",
     "loading": "models.load core.paths core.errors batches.template",
     "logps": "losses.logps",
-    "lora": "adapters.lora adapters.functional",
+    "lora": (
+        "adapters.lora adapters.lora_layer adapters.merging adapters.trainable adapters.functional"
+    ),
     "lora_math": "adapters.functional",
     "manifest": "data.dataset_folder",
     "memory": "training.memory_plan core.tiles core.machine",

@@ -19,7 +19,7 @@ from ftlib.adapters.io import (
     read_config,
     read_tensors,
 )
-from ftlib.adapters.lora import AdapterConfig
+from ftlib.adapters.lora_layer import AdapterConfig
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_base import GgufBase, StoredTensor
 from ftlib.export.gguf_file import read_gguf

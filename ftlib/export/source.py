@@ -30,7 +30,7 @@ from ftlib.adapters.io import (
     read_tensors,
     tensor_names,
 )
-from ftlib.adapters.lora import LoRALinear, lora_layers
+from ftlib.adapters.lora_layer import LoRALinear, lora_layers
 from ftlib.adapters.targets import target_names
 from ftlib.batches.stops import configured_stops
 from ftlib.core.paths import resolve

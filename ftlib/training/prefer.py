@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftlib.adapters.embeddings import changed_embeddings
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
 from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.encode import said_of

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ftlib.adapters.io import base_name
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.preference import sequences_of
 from ftlib.core.atomic import replacing
 from ftlib.data.rows import fingerprint

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.stops import learnt_stops
 from ftlib.batches.template import check_tokenizer, prompt_ids

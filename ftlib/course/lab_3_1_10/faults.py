@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftlib.adapters.lora import disable_adapter, lora_layers
+from ftlib.adapters.lora import disable_adapter
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.files import export_f16, quantised
 from ftlib.course.lab_3_1_10.held_out import Sample, is_right, lab_tokenizer, own_model, sample_of

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlib.adapters.lora import add_lora, count_parameters
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.trainable import count_parameters
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.template import IGNORE
 from ftlib.core.profiles import Profile
