@@ -17,7 +17,6 @@ from ftlib.adapters.io import (
     CONFIG,
     WEIGHTS,
     AdapterError,
-    base_name,
     check_base,
     check_tensors,
     read_tensors,
@@ -26,6 +25,7 @@ from ftlib.adapters.io import (
 from ftlib.adapters.lora_layer import lora_layers
 from ftlib.adapters.trainable import count_parameters
 from ftlib.adapters.whole import guard_saving, unguard_saving
+from ftlib.models.load import base_name
 from ftlib.models.skeleton import check_has_values
 from ftlib.models.wrapped import plain_name, takes_new_parameters, unwrapped
 

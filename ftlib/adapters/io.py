@@ -29,6 +29,8 @@ from ftlib.adapters.lora import add_lora
 from ftlib.adapters.lora_layer import AdapterConfig, adapted_layers, lora_layers
 from ftlib.adapters.targets import target_names
 from ftlib.core.atomic import replacing_together
+from ftlib.core.paths import name_of
+from ftlib.models.load import base_name
 from ftlib.models.skeleton import check_has_values
 from ftlib.models.wrapped import plain_name, unwrapped, without_wrappers
 
@@ -74,19 +76,6 @@ class AdapterError(ValueError):
 
 class OtherAdapterError(AdapterError):
     """An adapter of a kind that ftlib does not implement, but PEFT may."""
-
-
-def base_name(model: nn.Module) -> str:
-    """What the model was loaded from; the embedded model goes by its folder's name, on every
-    machine alike.
-    """
-    config = getattr(unwrapped(model), "config", None)
-    name = str(getattr(config, "_name_or_path", "") or "")
-    from ftlib.core.paths import DATA
-
-    if name and Path(name).is_absolute() and Path(name).is_relative_to(DATA):
-        return Path(name).name
-    return name
 
 
 def _suffixes(model: nn.Module, names: list[str]) -> list[str]:
@@ -405,7 +394,7 @@ def same_base(recorded: str, model: nn.Module) -> bool:
     here = base_name(model)
     if not recorded or not here:
         return True
-    return Path(recorded).name == Path(here).name
+    return Path(name_of(recorded)).name == Path(here).name
 
 
 def check_base(path: Path, fields: dict, model: nn.Module) -> None:

@@ -26,7 +26,7 @@ MODULES = {
         "data.load data.rows data.stream batches.encode batches.collate batches.template "
         "core.errors"
     ),
-    "deploy": "export.run",
+    "deploy": "export.run export.trained",
     "duplicates": "data.duplicates data.contamination",
     "evaluate": (
         "evaluation.generate evaluation.metrics evaluation.preference evaluation.judges core.stats "

@@ -24,7 +24,7 @@ from ftlib.export.errors import ExportError
 from ftlib.export.gguf_base import GgufBase, StoredTensor
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.gguf_names import ARCHITECTURES, in_file_order
-from ftlib.export.run import find_adapter
+from ftlib.export.trained import find_adapter
 
 HEAD = "output.weight"
 A_KEY = ".lora_A.weight"

@@ -20,7 +20,6 @@ from ftlib.adapters.io import (
     PREFIX,
     WEIGHTS,
     OtherAdapterError,
-    base_name,
     check_embeddings,
     check_kinds,
     check_tensors,
@@ -33,10 +32,10 @@ from ftlib.adapters.io import (
 from ftlib.adapters.lora_layer import LoRALinear, lora_layers
 from ftlib.adapters.targets import target_names
 from ftlib.batches.stops import configured_stops
-from ftlib.core.paths import resolve
+from ftlib.core.paths import name_of, resolve
 from ftlib.export.errors import ExportError
 from ftlib.export.peft_merge import merge_by_peft
-from ftlib.models.load import check_folder, quantised_already
+from ftlib.models.load import base_name, check_folder, quantised_already
 from ftlib.models.nf4 import dequantize_packed
 from ftlib.models.skeleton import check_has_values, empty_model, shapes_of
 from ftlib.models.wrapped import plain_name, unwrapped
@@ -120,11 +119,13 @@ def _may_be_hub_id(name: str) -> bool:
 
 
 def gguf_name(folder: Path) -> str:
-    """What the model is called: the folder's name, or in the Hub's cache the repository's."""
+    """What the model is called: a profile's name for the folder, or the folder's own; in the Hub's
+    cache the repository's.
+    """
     for part in folder.parts:
         if part.startswith("models--"):
             return part.rpartition("--")[2]
-    return folder.name
+    return Path(name_of(folder)).name
 
 
 @torch.no_grad()
@@ -260,7 +261,7 @@ def _read_packed(files: dict[str, Path], name: str) -> Tensor:
 def _check_base(adapter: Path, folder: Path) -> None:
     """ExportError where an adapter names another base than the folder."""
     recorded = read_fields(adapter).get("base_model_name_or_path") or ""
-    if recorded and Path(recorded).name != gguf_name(folder):
+    if recorded and Path(name_of(recorded)).name != gguf_name(folder):
         raise ExportError(
             f"{adapter}: trained on {recorded!r}, not on {folder}: pass that base, or the folder "
             "under its name"

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import ftlib as ft
 from ftlib.adapters.io import CONFIG, WEIGHTS
+from ftlib.core.paths import pocket_folder
 
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}
 TARGETS = {
@@ -319,6 +320,10 @@ def test_another_base(folder):
         ft.load_adapter(model, folder)
     assert_untouched(model, before)
     model.config._name_or_path = "/models/some-other-base"  # a local copy of that base is that base
+    ft.load_adapter(model, folder)
+    edit_config(folder, base_model_name_or_path=f"/another/cache/{pocket_folder().name}")
+    model = llama()
+    model.config._name_or_path = str(pocket_folder())  # written on another machine
     ft.load_adapter(model, folder)
 
 

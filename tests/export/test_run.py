@@ -16,7 +16,8 @@ from ftlib import cli
 from ftlib.adapters.io import AdapterError
 from ftlib.export.errors import ExportError, ServingError, TemplateError
 from ftlib.export.modelfile import parse_modelfile
-from ftlib.export.run import export_run, find_adapter
+from ftlib.export.run import export_run
+from ftlib.export.trained import find_adapter
 
 ADAPTER = ROOT / "data" / "sft-adapter"
 
