@@ -19,7 +19,6 @@ from .adapters.ia3 import save_ia3 as save_ia3
 from .adapters.interpolate import interpolate_weights as interpolate_weights
 from .adapters.interpolate import trained_parameters as trained_parameters
 from .adapters.interpolate import trained_weights as trained_weights
-from .adapters.io import AdapterError as AdapterError
 from .adapters.io import load_adapter as load_adapter
 from .adapters.io import save_adapter as save_adapter
 from .adapters.lora import add_lora as add_lora
@@ -28,6 +27,7 @@ from .adapters.lora import merge_and_unload as merge_and_unload
 from .adapters.lora_layer import lora_layers as lora_layers
 from .adapters.merging import merge_adapter as merge_adapter
 from .adapters.merging import unmerge_adapter as unmerge_adapter
+from .adapters.peft_format import AdapterError as AdapterError
 from .adapters.reft import add_reft as add_reft
 from .adapters.reft import load_reft as load_reft
 from .adapters.reft import remove_reft as remove_reft

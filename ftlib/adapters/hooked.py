@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ftlib.adapters.io import (
+from ftlib.adapters.lora_layer import lora_layers
+from ftlib.adapters.peft_format import (
     CONFIG,
     WEIGHTS,
     AdapterError,
@@ -22,7 +23,6 @@ from ftlib.adapters.io import (
     read_tensors,
     write_folder,
 )
-from ftlib.adapters.lora_layer import lora_layers
 from ftlib.adapters.trainable import count_parameters
 from ftlib.adapters.whole import guard_saving, unguard_saving
 from ftlib.models.load import base_name

@@ -15,7 +15,7 @@ import warnings
 from importlib import import_module
 
 MODULES = {
-    "adapter_io": "adapters.io",
+    "adapter_io": "adapters.io adapters.peft_format",
     "atomic": "core.atomic",
     "baselines": "adapters.hooked adapters.active adapters.prefix adapters.bottleneck",
     "baselines.bottleneck": "adapters.bottleneck",

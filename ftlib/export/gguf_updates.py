@@ -12,14 +12,8 @@ import gguf
 import torch
 from torch import Tensor
 
-from ftlib.adapters.io import (
-    PREFIX,
-    WEIGHTS,
-    OtherAdapterError,
-    read_config,
-    read_tensors,
-)
 from ftlib.adapters.lora_layer import AdapterConfig
+from ftlib.adapters.peft_format import PREFIX, WEIGHTS, OtherAdapterError, read_config, read_tensors
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_base import GgufBase, StoredTensor
 from ftlib.export.gguf_file import read_gguf

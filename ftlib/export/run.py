@@ -11,12 +11,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from ftlib.adapters.io import (
-    AdapterError,
-    OtherAdapterError,
-    read_config,
-    whole_weights,
-)
+from ftlib.adapters.peft_format import AdapterError, OtherAdapterError, read_config, whole_weights
 from ftlib.core.paths import resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
 from ftlib.export.gguf_base import GgufBase, open_base

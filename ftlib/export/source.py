@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ftlib.adapters.embeddings import embedding_weights, take_embeddings
 from ftlib.adapters.functional import dense_weight, merged_weight
-from ftlib.adapters.io import (
+from ftlib.adapters.lora_layer import LoRALinear, lora_layers
+from ftlib.adapters.peft_format import (
     PREFIX,
     WEIGHTS,
     OtherAdapterError,
@@ -29,7 +30,6 @@ from ftlib.adapters.io import (
     read_tensors,
     tensor_names,
 )
-from ftlib.adapters.lora_layer import LoRALinear, lora_layers
 from ftlib.adapters.targets import target_names
 from ftlib.batches.stops import configured_stops
 from ftlib.core.paths import name_of, resolve

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftlib.adapters.io import CONFIG, AdapterError, read_fields
+from ftlib.adapters.peft_format import CONFIG, AdapterError, read_fields
 from ftlib.core.paths import name_of
 from ftlib.models.load import holds_tokenizer
 

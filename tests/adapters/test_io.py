@@ -15,7 +15,7 @@ from conftest import assert_untouched, llama, randomize, snapshot
 from safetensors.torch import load_file, save_file
 
 import ftlib as ft
-from ftlib.adapters.io import CONFIG, WEIGHTS
+from ftlib.adapters.peft_format import CONFIG, WEIGHTS
 from ftlib.core.paths import pocket_folder
 
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}
@@ -393,7 +393,7 @@ def test_every_field_of_pefts_config_is_known_here():
 
     from peft import LoraConfig
 
-    from ftlib.adapters.io import NEUTRAL
+    from ftlib.adapters.peft_format import NEUTRAL
 
     harmless = {
         "task_type",
@@ -539,7 +539,7 @@ def test_failure_while_writing_leaves_the_old_adapter_whole(tmp_path, monkeypatc
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("ftlib.adapters.io.save_file", half_written)
+    monkeypatch.setattr("ftlib.adapters.peft_format.save_file", half_written)
     with pytest.raises(OSError, match="disk full"):
         ft.save_adapter(randomize(ft.add_lora(llama(), r=3)), tmp_path)
     assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]

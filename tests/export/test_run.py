@@ -13,7 +13,7 @@ from ollama_stand_in import StandIn
 
 import ftlib as ft
 from ftlib import cli
-from ftlib.adapters.io import AdapterError
+from ftlib.adapters.peft_format import AdapterError
 from ftlib.export.errors import ExportError, ServingError, TemplateError
 from ftlib.export.modelfile import parse_modelfile
 from ftlib.export.run import export_run
