@@ -33,7 +33,7 @@ MODULES = {
         "training.sampling"
     ),
     "export.tensors": "export.source export.errors",
-    "export.vocab": "export.vocabulary",
+    "export.vocab": "export.vocabulary export.gguf_vocabulary",
     "export.writer": "export.gguf_writer export.gguf_adapter export.gguf_names",
     "files": "data.stream data.write core.atomic",
     "filters": "data.rules",
