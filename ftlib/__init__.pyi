@@ -104,9 +104,9 @@ from .export.gguf_writer import export_gguf as export_gguf
 from .export.go_render import render_go as render_go
 from .export.go_template import go_template as go_template
 from .export.llamacpp import quantize_gguf as quantize_gguf
-from .export.modelfile import diagnose_stops as diagnose_stops
+from .export.make_modelfile import diagnose_stops as diagnose_stops
+from .export.make_modelfile import write_modelfile as write_modelfile
 from .export.modelfile import parse_modelfile as parse_modelfile
-from .export.modelfile import write_modelfile as write_modelfile
 from .export.parity import check_export as check_export
 from .export.run import export_run as export_run
 from .export.serving import chat as chat

@@ -53,7 +53,7 @@ MODULES = {
     "manifest": "data.dataset_folder",
     "memory": "training.memory_plan core.tiles core.machine",
     "meter": "training.memory_meter",
-    "modelfile": "export.modelfile",
+    "modelfile": "export.modelfile export.make_modelfile",
     "neftune": "training.neftune",
     "packing": "batches.packing batches.collate",
     "pairs": "data.pairs data.feedback data.length_bias",

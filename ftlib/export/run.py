@@ -15,7 +15,8 @@ from ftlib.adapters.peft_format import AdapterError, OtherAdapterError, read_con
 from ftlib.core.paths import resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
 from ftlib.export.gguf_base import GgufBase, open_base
-from ftlib.export.modelfile import parse_modelfile, template_for, write_modelfile
+from ftlib.export.make_modelfile import template_for, write_modelfile
+from ftlib.export.modelfile import parse_modelfile
 from ftlib.export.ollama import find_ollama, ollama_url
 from ftlib.export.ollama_server import OllamaServer
 from ftlib.export.ollama_versions import ADAPTERS_ARE_GONE, OllamaAbilities, ollama_abilities
