@@ -83,7 +83,7 @@ PACKAGES = {
     "course": "course.exercise course.report course.quiz course.memory_planner course.progress",
     "course.quizzes": "course.quiz",
     "export": "export.gguf_writer export.gguf_adapter export.llamacpp export.gguf_file "
-    "export.parity export.errors",
+    "export.parity export.export_report export.llama_outputs export.errors",
     "losses": "losses.preference",
 }
 # Names that two modules shared, and that differ now: (former module, name) -> the name today.

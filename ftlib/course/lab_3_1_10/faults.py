@@ -20,8 +20,8 @@ from ftlib.course.lab_3_1_10.ollama_prompt import ollama_prompt
 from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.go_render import render_go, template_stops
 from ftlib.export.go_template import CHATML, WORLD, go_template
+from ftlib.export.llama_outputs import llama_answer
 from ftlib.export.llamacpp import open_llama
-from ftlib.export.parity import llama_answer
 
 TEMPLATE_FAULTS = (
     "no template",
