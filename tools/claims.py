@@ -61,7 +61,12 @@ LIBRARY_SETTINGS = (
     "ftlib/training/model_sizes.py",
     "ftlib/training/step_bytes.py",
 )
-LIMITS = ("ftlib/course/notebooks.py", "ftlib/doctor.py", "tests/test_preferences.py")
+LIMITS = (
+    "ftlib/course/executing.py",
+    "ftlib/course/notebooks.py",
+    "ftlib/doctor.py",
+    "tests/test_preferences.py",
+)
 NUMBER = re.compile(
     r"(?<![\w.])(?P<value>\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:\.\d+)?(?:e-?\d+)?)"
     r"(?P<unit> ?%| ?×| times| points| ?[kMGT]i?B\b| million| billion)?"

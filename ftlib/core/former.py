@@ -43,7 +43,9 @@ MODULES = {
     "grading": "course.grading course.release",
     "hub": "data.hub",
     "judges": "evaluation.judges",
-    "labs": "course.notebooks course.catalogue",
+    "labs": (
+        "course.notebooks course.executing course.stored_notebook course.lab_index course.catalogue"
+    ),
     "loading": "models.load core.paths core.errors batches.template",
     "logps": "losses.logps",
     "lora": (
