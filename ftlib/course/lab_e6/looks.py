@@ -110,17 +110,6 @@ def middle_length(profile: Profile, rows: Sequence[dict]) -> int:
     return int(statistics.median(lengths))
 
 
-def same_tokens(profile: Profile, rows: Sequence[dict]) -> bool:
-    """Whether TRL makes ftlib's tokens and labels of rows given as prompt and completion. A token
-    after the end of the turn, as some templates write one, is learnt by TRL and not by ftlib.
-    """
-    model, tokenizer = sft_start(profile, 0)
-    ours = encode_rows(tokenizer, list(rows), profile.max_length)
-    arguments = sft_arguments(profile, 0)
-    theirs = encoded_by_trl(tokenizer, model, prompt_and_completion(rows), arguments)
-    return [{name: row[name] for name in COLUMNS} for row in ours] == theirs
-
-
 def trained_shares(profile: Profile) -> dict[str, tuple[int, int]]:
     """{whose defaults: (trained, all) parameters} of an adapter of the common rank."""
     from peft import LoraConfig, get_peft_model
