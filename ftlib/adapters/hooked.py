@@ -5,7 +5,6 @@ off, save, load.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from pathlib import Path
@@ -20,6 +19,7 @@ from ftlib.adapters.peft_format import (
     AdapterError,
     check_base,
     check_tensors,
+    read_fields,
     read_tensors,
     write_folder,
 )
@@ -151,16 +151,14 @@ def save(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], **fiel
     return write_folder(Path(path), tensors, fields)
 
 
-def _read_fields(file: Path, kind: type[Baseline]) -> dict:
-    if not file.is_file():
-        raise AdapterError(f"{file} does not exist: pass the folder that the adapter was saved to")
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{file} is not valid JSON ({error}): copy the adapter again") from None
-    found = fields.get("peft_type") if isinstance(fields, dict) else type(fields).__name__
+def _read_fields(path: Path, kind: type[Baseline]) -> dict:
+    """The fields of an adapter folder. AdapterError where it holds another kind."""
+    fields = read_fields(path, kind.kind)
+    found = fields["peft_type"]
     if found != kind.kind:
-        raise AdapterError(f"{file}: peft_type is {found!r}, this function reads {kind.kind!r}")
+        raise AdapterError(
+            f"{path / CONFIG}: peft_type is {found!r}, this function reads {kind.kind!r}"
+        )
     return fields
 
 
@@ -186,7 +184,7 @@ def load(
     model.
     """
     path = Path(path)
-    fields = _read_fields(path / CONFIG, kind)
+    fields = _read_fields(path, kind)
     check_base(path, fields, model)
     new = _built(model, fields, build, path / CONFIG)
     tensors = read_tensors(path)

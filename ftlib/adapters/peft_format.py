@@ -84,20 +84,20 @@ def write_folder(path: Path, tensors: dict, fields: dict) -> Path:
     return path
 
 
-def read_fields(path: str | os.PathLike) -> dict:
-    """All fields of an adapter folder, of whatever kind it is. AdapterError without them."""
+def read_fields(path: str | os.PathLike, wanted: str = "LORA") -> dict:
+    """All fields of an adapter folder, of whatever kind it is. AdapterError without them. `wanted`:
+    the kind that the caller reads, for the message.
+    """
     file = Path(path) / CONFIG
     if not file.is_file():
-        raise AdapterError(
-            f"{file} does not exist: pass the folder that save_adapter or PEFT wrote"
-        )
+        raise AdapterError(f"{file} does not exist: pass the folder that the adapter was saved to")
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AdapterError(f"{file} is not valid JSON ({error}): copy the adapter again") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("peft_type"), str):
         kind = fields.get("peft_type") if isinstance(fields, dict) else type(fields).__name__
-        raise AdapterError(f"{file}: peft_type is {kind!r}, ftlib reads 'LORA'")
+        raise AdapterError(f"{file}: peft_type is {kind!r}, ftlib reads {wanted!r}")
     return fields
 
 
