@@ -42,28 +42,35 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     for name, layer in layers.items():
         _check_range(name, layer)
     tied_head = has_tied_head(inner, output_head(inner))
-    shared = shared_weights(inner)
-    dense = Drift(0.0, 0.0, 0.0)
-    packed = Drift(0.0, 0.0, 0.0)
-    try:
-        for layer in layers.values():
-            untie = {"untie": True} if id(layer.weight) in shared else {}
-            drift = layer.merge(**untie)
-            if layer.was_4bit:
-                packed += drift
-            else:
-                dense += drift
-    except BaseException:  # out of memory, an interrupt: all layers or none
-        for layer in layers.values():
-            if layer.merged or layer.holds_original:
-                layer.unmerge()
-        raise
+    dense, packed = _merge_layers(list(layers.values()), shared_weights(inner))
     if tied_head and not has_tied_head(inner, output_head(inner)):
         say_tied(inner, False)
         inner.head_untied_by_merging = True
     _say_rounding([layer for layer in layers.values() if not layer.was_4bit], dense)
     _say_dequantised([layer for layer in layers.values() if layer.was_4bit], packed)
     return model
+
+
+def _merge_layers(layers: list[LoRALinear], shared: set[int]) -> tuple[Drift, Drift]:
+    """(what it cost in dense layers, and in 4-bit ones). All of them or none. `shared`: ids of the
+    weights that are untied.
+    """
+    dense = Drift(0.0, 0.0, 0.0)
+    packed = Drift(0.0, 0.0, 0.0)
+    try:
+        for layer in layers:
+            untie = {"untie": True} if id(layer.weight) in shared else {}
+            drift = layer.merge(**untie)
+            if layer.was_4bit:
+                packed += drift
+            else:
+                dense += drift
+    except BaseException:  # out of memory, an interrupt
+        for layer in layers:
+            if layer.merged or layer.holds_original:
+                layer.unmerge()
+        raise
+    return dense, packed
 
 
 def _check_range(name: str, layer: LoRALinear) -> None:

@@ -299,7 +299,7 @@ def from_folder(folder: Path, adapter=None) -> Source:
     """A checkpoint in safetensors, sharded or not, in 16, 32 or bitsandbytes' 4 bits; and an
     adapter folder to merge into it; one of a kind that ftlib does not implement is merged by PEFT.
     """
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     quantised_already(str(folder))
@@ -335,14 +335,21 @@ def from_folder(folder: Path, adapter=None) -> Source:
             return _merge(values, *updates[name])
         return Weight(values)
 
-    generation = None
-    if (folder / "generation_config.json").is_file():
-        generation = GenerationConfig.from_pretrained(folder)
     return Source(
         config=config,
         name=gguf_name(folder),
         shapes=shapes,
         load=load,
         packed=len(packed),
-        stops=configured_stops(generation, config),
+        stops=_stops(folder, config),
     )
+
+
+def _stops(folder: Path, config) -> list[int]:
+    """The ids at which a checkpoint's own configuration ends generation."""
+    from transformers import GenerationConfig
+
+    generation = None
+    if (folder / "generation_config.json").is_file():
+        generation = GenerationConfig.from_pretrained(folder)
+    return configured_stops(generation, config)
