@@ -89,7 +89,7 @@ def name_of(folder: str | os.PathLike) -> str:
     path = Path(name)
     if path == DATA / EMBEDDED:
         return EMBEDDED
-    if path.is_absolute() and path.name == pocket_folder().name:  # in another user's cache too
+    if path.name == pocket_folder().name:  # in another user's cache too
         return POCKET
     mirror = os.environ.get("FTLIB_HUB")
     if mirror and path.is_absolute() and path.is_relative_to(Path(mirror).expanduser()):
