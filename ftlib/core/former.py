@@ -44,7 +44,8 @@ MODULES = {
     "hub": "data.hub",
     "judges": "evaluation.judges",
     "labs": (
-        "course.notebooks course.executing course.stored_notebook course.lab_index course.catalogue"
+        "course.notebooks course.executing course.stored_notebook course.index_page "
+        "course.catalogue"
     ),
     "loading": "models.load core.paths core.errors batches.template",
     "logps": "losses.logps",

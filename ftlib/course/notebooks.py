@@ -23,7 +23,7 @@ from ftlib.core.rehearsal import refuse_in_rehearsal
 from ftlib.course import catalogue
 from ftlib.course.catalogue import lab_files
 from ftlib.course.executing import Result, Running, run_apart, run_one
-from ftlib.course.lab_index import write_index
+from ftlib.course.index_page import write_index
 from ftlib.course.stored_notebook import clean
 from ftlib.export.llama_probe import probe_llama
 

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from ftlib import cli
-from ftlib.course import catalogue, executing, lab_index, notebooks, stored_notebook
+from ftlib.course import catalogue, executing, index_page, notebooks, stored_notebook
 from ftlib.export.llama_probe import Probe
 
 PASSES = [
@@ -92,7 +92,7 @@ def test_a_run_of_three_labs(course, tmp_path, capsys, monkeypatch):
     made = {p.name for p in (tmp_path / "build").iterdir()}
     assert made == {*before, "index.html"} and not list(tmp_path.rglob("left-behind.txt"))
     copy = nbformat.read(tmp_path / "build" / "lab-3.1.10-last.ipynb", as_version=4)
-    assert copy.cells[2].outputs[0].text == "tiny 1\n" and len(lab_index.figures(copy)) == 1
+    assert copy.cells[2].outputs[0].text == "tiny 1\n" and len(index_page.figures(copy)) == 1
     page = (tmp_path / "build" / "index.html").read_text()
     assert (
         page.count("<img") == 1

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from ftlib.core.paths import ROOT
-from ftlib.course import catalogue, executing, lab_index, notebooks, stored_notebook
+from ftlib.course import catalogue, executing, index_page, notebooks, stored_notebook
 from ftlib.course.catalogue import MODULES, lab_number
 from ftlib.course.exercise import load_lab
 
@@ -150,7 +150,7 @@ def test_committed_outputs(path):
     assert not [o for o in outputs if o.output_type == "error"] and not [
         o for o in outputs if o.get("name") == "stderr"
     ]
-    assert len(lab_index.figures(notebook)) >= 2
+    assert len(index_page.figures(notebook)) >= 2
     found = MACHINE_PATH.search(output_text(notebook))
     assert not found, found[0]
 
@@ -211,7 +211,7 @@ def test_execution_from_top_to_bottom_unsolved(path):
         cell.outputs, cell.execution_count = [], None
     executing.execute(notebook, "tiny", cell_timeout=600)
     assert not [o for c in code_cells(notebook) for o in c.outputs if o.output_type == "error"]
-    assert len(lab_index.figures(notebook)) == len(lab_index.figures(committed))
+    assert len(index_page.figures(notebook)) == len(index_page.figures(committed))
     text = output_text(notebook)
     for exercise in load_lab(lab_number(path)).exercises:
         assert f"○ {exercise.name}: not attempted" in text
