@@ -8,7 +8,7 @@ import tomllib
 import pytest
 from conftest import ROOT
 
-from tools import claims
+from tools import claims, claims_arithmetic, claims_sources
 
 PAPERS = {
     "lora": {
@@ -119,7 +119,7 @@ def test_wrong_arithmetic_is_found_everywhere(text):
     ],
 )
 def test_arithmetic_is_read_as_it_is_written(side, value):
-    assert claims.evaluate(side) == pytest.approx(value, rel=1e-3)
+    assert claims_arithmetic.evaluate(side) == pytest.approx(value, rel=1e-3)
 
 
 def test_the_paper_is_the_labs_own():
@@ -151,7 +151,7 @@ def test_a_number_planted_into_a_notebook_is_found(tmp_path):
 
 
 def test_every_paper_names_the_place_of_each_number():
-    for paper in claims.read_papers().values():
+    for paper in claims_sources.read_papers().values():
         assert (paper.get("arxiv") or paper["names"]) and all(
             len(place) >= 5 for place in paper["numbers"].values()
         )

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from ftlib import cli
-from ftlib.course import notebooks
+from ftlib.course import executing
 
 
 @pytest.fixture(autouse=True)
@@ -143,5 +143,5 @@ def test_an_interrupted_notebook_leaves_no_kernel(monkeypatch):
             raise RuntimeError("the kernel is gone")
 
     with pytest.raises(KeyboardInterrupt):
-        notebooks._run_apart(run())
+        executing.run_apart(run())
     assert tidied

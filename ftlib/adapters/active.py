@@ -12,7 +12,8 @@ from ftlib.adapters.embeddings import embedding_weights
 from ftlib.adapters.hooked import parts_of
 from ftlib.adapters.ia3 import IA3, load_ia3, save_ia3
 from ftlib.adapters.io import load_adapter, save_adapter
-from ftlib.adapters.lora import adapter_config_dict, lora_layers
+from ftlib.adapters.lora import adapter_config_dict
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.adapters.prefix import Prefix, load_prefix, save_prefix
 from ftlib.adapters.reft import Reft, load_reft, save_reft
 

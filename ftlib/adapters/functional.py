@@ -1,8 +1,8 @@
 """LoRA's and DoRA's mathematics as functions of tensors: the update, the forward pass, DoRA's norm,
 and all of it fused.
 
-The layers and verbs that use them are in `ftlib.adapters.lora`, where the formulas' papers are
-named as well.
+The layer that uses them is in `ftlib.adapters.lora_layer`, where the formulas' papers are named as
+well.
 """
 
 from __future__ import annotations

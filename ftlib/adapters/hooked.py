@@ -5,27 +5,31 @@ off, save, load.
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ftlib.adapters.io import (
+from ftlib.adapters.lora_layer import lora_layers
+from ftlib.adapters.peft_format import (
     CONFIG,
     WEIGHTS,
     AdapterError,
-    base_name,
     check_base,
     check_tensors,
+    read_fields,
     read_tensors,
     write_folder,
 )
-from ftlib.adapters.lora import count_parameters, log, lora_layers
+from ftlib.adapters.trainable import count_parameters
 from ftlib.adapters.whole import guard_saving, unguard_saving
+from ftlib.models.load import base_name
 from ftlib.models.skeleton import check_has_values
 from ftlib.models.wrapped import plain_name, takes_new_parameters, unwrapped
+
+log = logging.getLogger("ftlib")
 
 
 class Baseline(nn.Module):
@@ -147,16 +151,14 @@ def save(model: nn.Module, path: str | os.PathLike, kind: type[Baseline], **fiel
     return write_folder(Path(path), tensors, fields)
 
 
-def _read_fields(file: Path, kind: type[Baseline]) -> dict:
-    if not file.is_file():
-        raise AdapterError(f"{file} does not exist: pass the folder that the adapter was saved to")
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{file} is not valid JSON ({error}): copy the adapter again") from None
-    found = fields.get("peft_type") if isinstance(fields, dict) else type(fields).__name__
+def _read_fields(path: Path, kind: type[Baseline]) -> dict:
+    """The fields of an adapter folder. AdapterError where it holds another kind."""
+    fields = read_fields(path, kind.kind)
+    found = fields["peft_type"]
     if found != kind.kind:
-        raise AdapterError(f"{file}: peft_type is {found!r}, this function reads {kind.kind!r}")
+        raise AdapterError(
+            f"{path / CONFIG}: peft_type is {found!r}, this function reads {kind.kind!r}"
+        )
     return fields
 
 
@@ -182,7 +184,7 @@ def load(
     model.
     """
     path = Path(path)
-    fields = _read_fields(path / CONFIG, kind)
+    fields = _read_fields(path, kind)
     check_base(path, fields, model)
     new = _built(model, fields, build, path / CONFIG)
     tensors = read_tensors(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ftlib.batches.control_tokens import ALLOW, REFUSE, ControlHandling, handling_of
@@ -186,6 +186,19 @@ def said_of(name: str) -> Iterator[None]:
         yield
     except DataError as error:
         raise type(error)(f"{name}, {error}") from None
+
+
+def encode_both(
+    encode: Callable[[list[dict]], list[dict]], rows: list[dict], eval_rows: list[dict]
+) -> tuple[list[dict], list[dict] | None]:
+    """(what `encode` makes of the rows to train on, of the rows to evaluate on or None without
+    any). Messages call the latter eval_rows.
+    """
+    train_set = encode(rows)
+    if not eval_rows:
+        return train_set, None
+    with said_of("eval_rows"):
+        return train_set, encode(eval_rows)
 
 
 def keep_short(encoded: list[dict], lengths: list[int], max_length: int) -> list[dict]:

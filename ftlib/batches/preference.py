@@ -93,6 +93,15 @@ def _encode_binary(
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
 
 
+def _endings(
+    tokenizer, stops: list[int] | None, control_tokens: str | ControlHandling
+) -> tuple[list[int], ControlHandling]:
+    """(what ends a turn, by default the tokenizer's own; how control tokens are handled)."""
+    if stops is None:
+        stops = stop_ids(check_tokenizer(tokenizer))
+    return stops, handling_of(tokenizer, control_tokens, stops)
+
+
 def encode_pairs(
     tokenizer,
     rows: list[dict],
@@ -110,9 +119,7 @@ def encode_pairs(
                 f"row {i} is a binary row (prompt, completion, label): "
                 "train on it with loss='kto', or make pairs"
             )
-    if stops is None:
-        stops = stop_ids(check_tokenizer(tokenizer))
-    handling = handling_of(tokenizer, control_tokens, stops)
+    stops, handling = _endings(tokenizer, stops, control_tokens)
     encoded = []
     for i, row in enumerate(rows):
         encoded.append(_encode_pair(tokenizer, row, f"row {i}", stops, handling))
@@ -135,9 +142,7 @@ def encode_binary(
     an undesirable one. Rows longer than `max_length` tokens are left out and counted, never cut.
     `stops` and `control_tokens` as in `encode_rows`. DataError names the row that cannot be used.
     """
-    if stops is None:
-        stops = stop_ids(check_tokenizer(tokenizer))
-    handling = handling_of(tokenizer, control_tokens, stops)
+    stops, handling = _endings(tokenizer, stops, control_tokens)
     encoded = []
     for i, row in enumerate(rows):
         if isinstance(row, dict) and "chosen" in row:

@@ -34,34 +34,30 @@ def render_text(
     jinja: str, bos: str, eos: str, messages: list[dict], add_generation_prompt: bool
 ) -> str:
     """A conversation as transformers renders a template that belongs to no tokenizer."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    rendered, _ = render_jinja_template(
-        [messages],
-        chat_template=jinja,
-        add_generation_prompt=add_generation_prompt,
-        bos_token=bos,
-        eos_token=eos,
-        enable_thinking=False,
-    )
-    return rendered[0]
+    text, _ = _render(jinja, bos, eos, messages, add_generation_prompt=add_generation_prompt)
+    return text
 
 
 def render_marked(
     jinja: str, bos: str, eos: str, messages: list[dict]
 ) -> tuple[str, list[tuple[int, int]]]:
     """(the conversation's text, the parts of it that stand between {% generation %} marks)."""
+    return _render(jinja, bos, eos, messages, return_assistant_tokens_mask=True)
+
+
+def _render(jinja: str, bos: str, eos: str, messages: list[dict], **options) -> tuple[str, list]:
+    """(the text, the marked parts where `options` ask for them), without thinking."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     rendered, spans = render_jinja_template(
         [messages],
         chat_template=jinja,
-        return_assistant_tokens_mask=True,
         bos_token=bos,
         eos_token=eos,
         enable_thinking=False,
+        **options,
     )
-    return rendered[0], spans[0]
+    return rendered[0], spans[0] if spans else []
 
 
 def chat_template_of(tokenizer, tools: list | None = None) -> str:

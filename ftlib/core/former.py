@@ -15,7 +15,7 @@ import warnings
 from importlib import import_module
 
 MODULES = {
-    "adapter_io": "adapters.io",
+    "adapter_io": "adapters.io adapters.peft_format",
     "atomic": "core.atomic",
     "baselines": "adapters.hooked adapters.active adapters.prefix adapters.bottleneck",
     "baselines.bottleneck": "adapters.bottleneck",
@@ -26,14 +26,14 @@ MODULES = {
         "data.load data.rows data.stream batches.encode batches.collate batches.template "
         "core.errors"
     ),
-    "deploy": "export.run",
+    "deploy": "export.run export.trained",
     "duplicates": "data.duplicates data.contamination",
     "evaluate": (
         "evaluation.generate evaluation.metrics evaluation.preference evaluation.judges core.stats "
         "training.sampling"
     ),
     "export.tensors": "export.source export.errors",
-    "export.vocab": "export.vocabulary",
+    "export.vocab": "export.vocabulary export.gguf_vocabulary",
     "export.writer": "export.gguf_writer export.gguf_adapter export.gguf_names",
     "files": "data.stream data.write core.atomic",
     "filters": "data.rules",
@@ -43,15 +43,20 @@ MODULES = {
     "grading": "course.grading course.release",
     "hub": "data.hub",
     "judges": "evaluation.judges",
-    "labs": "course.notebooks course.catalogue",
+    "labs": (
+        "course.notebooks course.executing course.stored_notebook course.index_page "
+        "course.catalogue"
+    ),
     "loading": "models.load core.paths core.errors batches.template",
     "logps": "losses.logps",
-    "lora": "adapters.lora adapters.functional",
+    "lora": (
+        "adapters.lora adapters.lora_layer adapters.merging adapters.trainable adapters.functional"
+    ),
     "lora_math": "adapters.functional",
     "manifest": "data.dataset_folder",
     "memory": "training.memory_plan core.tiles core.machine",
     "meter": "training.memory_meter",
-    "modelfile": "export.modelfile",
+    "modelfile": "export.modelfile export.make_modelfile",
     "neftune": "training.neftune",
     "packing": "batches.packing batches.collate",
     "pairs": "data.pairs data.feedback data.length_bias",
@@ -81,7 +86,7 @@ PACKAGES = {
     "course": "course.exercise course.report course.quiz course.memory_planner course.progress",
     "course.quizzes": "course.quiz",
     "export": "export.gguf_writer export.gguf_adapter export.llamacpp export.gguf_file "
-    "export.parity export.errors",
+    "export.parity export.export_report export.llama_outputs export.errors",
     "losses": "losses.preference",
 }
 # Names that two modules shared, and that differ now: (former module, name) -> the name today.

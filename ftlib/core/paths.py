@@ -81,15 +81,15 @@ def is_path(name: str) -> bool:
 
 
 def name_of(folder: str | os.PathLike) -> str:
-    """The inverse of `resolve`: the name by which a profile knows a model's folder. That of the
-    embedded model's folder, of pocket's in the cache, the Hub's id of a mirrored copy; anything
-    else unchanged.
+    """The inverse of `resolve`: the name by which a profile knows a model's folder, which is the
+    same on every machine. That of the embedded model's folder, of pocket's in a cache, the Hub's
+    id of a mirrored copy; anything else unchanged.
     """
     name = str(folder)
     path = Path(name)
     if path == DATA / EMBEDDED:
         return EMBEDDED
-    if path == pocket_folder():
+    if path.name == pocket_folder().name:  # in another user's cache too
         return POCKET
     mirror = os.environ.get("FTLIB_HUB")
     if mirror and path.is_absolute() and path.is_relative_to(Path(mirror).expanduser()):

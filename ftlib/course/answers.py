@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ftlib.course.notebooks import title
+from ftlib.course.executing import title
 from ftlib.course.submissions import GradingError, grade_id, nbgrader_mark
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

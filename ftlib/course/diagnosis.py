@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from ftlib.course.comparing import difference
-from ftlib.course.relations import MOST_LABELS, as_pair, is_number, relation
+from ftlib.course.pairs import as_pair, is_number
+from ftlib.course.relations import relation
+from ftlib.course.value_relations import MOST_LABELS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 from ftlib.core.paths import DATA, EMBEDDED, stand_in
 from ftlib.core.profiles import Profile
-from ftlib.export.run import find_adapter
+from ftlib.export.trained import find_adapter
 from ftlib.models.load import load_model
 
 log = logging.getLogger("ftlib")

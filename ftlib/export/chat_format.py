@@ -15,7 +15,7 @@ from ftlib.batches.render import render_text
 from ftlib.batches.stops import text_after_answer, token_at_start
 from ftlib.export.errors import ExportError, TemplateError
 from ftlib.export.gguf_file import open_gguf
-from ftlib.export.vocabulary import EOS_IDS
+from ftlib.export.gguf_vocabulary import EOS_IDS
 
 _BRACKETED = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
 # Tokens that end an answer or a document in these families, where a vocabulary has them.

@@ -12,8 +12,8 @@ import gguf
 from gguf import GGMLQuantizationType as Type
 from torch import Tensor, nn
 
-from ftlib.adapters.io import read_config
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
+from ftlib.adapters.peft_format import read_config
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_names import architecture_of, in_file_order
 from ftlib.export.gguf_tensors import NewTensor, open_writer, write_tensors

@@ -12,19 +12,13 @@ import gguf
 import torch
 from torch import Tensor
 
-from ftlib.adapters.io import (
-    PREFIX,
-    WEIGHTS,
-    OtherAdapterError,
-    read_config,
-    read_tensors,
-)
-from ftlib.adapters.lora import AdapterConfig
+from ftlib.adapters.lora_layer import AdapterConfig
+from ftlib.adapters.peft_format import PREFIX, WEIGHTS, OtherAdapterError, read_config, read_tensors
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_base import GgufBase, StoredTensor
 from ftlib.export.gguf_file import read_gguf
 from ftlib.export.gguf_names import ARCHITECTURES, in_file_order
-from ftlib.export.run import find_adapter
+from ftlib.export.trained import find_adapter
 
 HEAD = "output.weight"
 A_KEY = ".lora_A.weight"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.lora import LoRALinear
+from ftlib.adapters.lora_layer import LoRALinear
 from ftlib.core.modes import evaluation_mode
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_names import ARCHITECTURES

@@ -11,7 +11,6 @@ from ftlib.export.errors import ExportError
 from ftlib.export.gguf_base import open_base
 from ftlib.export.gguf_merge import merge_adapter_gguf
 from ftlib.export.gguf_writer import DTYPES
-from ftlib.export.run import MOST_CONTEXT
 
 PLAIN = {name.upper(): name for name in DTYPES}
 
@@ -45,8 +44,3 @@ def check_tokens(tokenizer: Any, base: str | Path) -> None:
                 f"{base} has {other!r} as its token {i}, the run's tokenizer {one!r}: is this the "
                 "base model that the adapter was trained on?"
             )
-
-
-def context_of(base: str | Path) -> int:
-    """The file's context in tokens, 4,096 at most."""
-    return min(open_base(base).number("context_length"), MOST_CONTEXT)

@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass
 
 JINJA_SINCE = (0, 30, 0)  # serves a GGUF's own chat template where the Modelfile has none
-NO_PENALTY_SINCE = (0, 32, 10)  # repeat_penalty is 1.0 where none is set, 1.1 before
-NO_ADAPTERS_SINCE = (0, 34, 1)  # neither ADAPTER, nor quantising and converting by `create`
+NO_ADAPTERS_SINCE = (0, 34, 1)  # no ADAPTER any more
 NEWEST = (10**6,)
 ADAPTERS_ARE_GONE = (
     "Ollama 0.34.1 and newer takes no adapter beside a base: export the run merged (leave adapter "
@@ -22,16 +21,13 @@ ADAPTERS_ARE_GONE = (
 class OllamaAbilities:
     """What one version can do.
 
-    takes_adapters: an adapter GGUF beside a base. quantises: `ollama create -q`, and an HF folder
-    as source. serves_jinja: the GGUF's own chat template where the Modelfile has no TEMPLATE.
-    repeat_penalty: what it applies where none is set.
+    takes_adapters: an adapter GGUF beside a base. serves_jinja: the GGUF's own chat template where
+    the Modelfile has no TEMPLATE.
     """
 
     version: str
     takes_adapters: bool
-    quantises: bool
     serves_jinja: bool
-    repeat_penalty: float
 
 
 def ollama_abilities(version: str) -> OllamaAbilities:
@@ -42,9 +38,7 @@ def ollama_abilities(version: str) -> OllamaAbilities:
     return OllamaAbilities(
         version,
         takes_adapters=number < NO_ADAPTERS_SINCE,
-        quantises=number < NO_ADAPTERS_SINCE,
         serves_jinja=number >= JINJA_SINCE,
-        repeat_penalty=1.0 if number >= NO_PENALTY_SINCE else 1.1,
     )
 
 

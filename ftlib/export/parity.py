@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,81 +19,14 @@ from torch import nn
 
 from ftlib.batches.stops import model_stops
 from ftlib.export.errors import ExportError
+from ftlib.export.export_report import ExportReport, FileReport, judge_first, judge_other
 from ftlib.export.gguf_file import read_gguf
+from ftlib.export.llama_outputs import llama_answer, llama_chat_ids, llama_logits
 from ftlib.export.llamacpp import open_llama
 from ftlib.training.sampling import own_distribution
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-# Largest difference of logits that arithmetic explains, by the file's type, for one layer and in
-# units of the logits' standard deviation over the vocabulary. Roundings of many layers add up like
-# a random walk: with the root of their number. Measured, and with room: a model of 4 layers differs
-# by 0.0023 in f16 and by 0.016 in bf16, one of 30 layers by 0.010 and 0.14.
-TOLERANCES = {"ALL_F32": 1e-4, "MOSTLY_F16": 6e-3, "MOSTLY_BF16": 0.05}
-PENALISED = 64  # tokens back that a repeat penalty counts
-
-
-@dataclass
-class FileReport:
-    """One file's figures. Counts are of prompts; `kl` and `same_top` compare with the first file,
-    over all tokens.
-    """
-
-    name: str
-    kind: str
-    megabytes: float
-    same_prompt: int = 0
-    same_answer: int = 0
-    max_logit_diff: float = 0.0
-    perplexity: float = math.nan
-    kl: float = 0.0
-    same_top: float = 1.0
-
-
-@dataclass
-class ExportReport:
-    """What `check_export` found: `files`, the model's own `perplexity`, and `problems`; `passed`
-    when there are none. `rounding`: the unit of TOLERANCES for this model.
-    """
-
-    prompts: int
-    perplexity: float
-    files: list[FileReport] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    rounding: float = 1.0
-
-    @property
-    def passed(self) -> bool:
-        return not self.problems
-
-    def check(self) -> ExportReport:
-        """Itself if it passed; else ExportError with what differs."""
-        if self.problems:
-            raise ExportError("the export differs from the model:\n" + "\n".join(self.problems))
-        return self
-
-    def __str__(self) -> str:
-        header = (
-            f"{'file':<24}{'type':<14}{'MB':>9}{'prompts =':>11}{'answers =':>11}"
-            f"{'max |Δlogit|':>14}{'perplexity':>12}{'KL, nats':>10}{'same top':>10}"
-        )
-        model = f"{'transformers':<24}{'':<69}{self.perplexity:>12.4f}"
-        lines = [header, model]
-        lines += [self._line(file) for file in self.files]
-        lines += self.problems
-        lines.append("passed" if self.passed else "FAILED")
-        return "\n".join(lines)
-
-    def _line(self, file: FileReport) -> str:
-        same_prompt = f"{file.same_prompt}/{self.prompts}"
-        same_answer = f"{file.same_answer}/{self.prompts}"
-        return (
-            f"{file.name:<24}{file.kind:<14}{file.megabytes:>9.1f}{same_prompt:>11}"
-            f"{same_answer:>11}{file.max_logit_diff:>14.2g}{file.perplexity:>12.4f}"
-            f"{file.kl:>10.2g}{file.same_top:>10.1%}"
-        )
 
 
 @dataclass(frozen=True)
@@ -147,9 +80,9 @@ def check_export(
             first = number == 0
             found = _measure(file, tokenizer, cases, rows, scratch, report, first, threads)
             if first:
-                _judge_first(found, report, tolerance)
+                judge_first(found, report, tolerance)
             else:
-                _judge_other(found, report, max_kl)
+                judge_other(found, report, max_kl)
     if generate is not None:
         answers = [case.answer for case in cases]
         _compare_runtime(generate, tokenizer, prompts, answers, report)
@@ -252,60 +185,7 @@ def _nll(logits: torch.Tensor, ids: list[int]) -> float:
     return torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="sum").item()
 
 
-# --- llama.cpp's side -----------------------------------------------------------------------------
-def llama_chat_ids(llama, chat: list[dict]) -> list[int]:
-    """Token ids of a chat as llama-cpp-python's chat completion makes them: the file's template,
-    the file's tokenizer.
-    """
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-    def text(token: int) -> str:
-        if token < 0:
-            return ""
-        return llama.detokenize([token], special=True).decode()
-
-    formatter = Jinja2ChatFormatter(
-        llama.metadata["tokenizer.chat_template"],
-        eos_token=text(llama.token_eos()),
-        bos_token=text(llama.token_bos()),
-    )
-    made = formatter(messages=chat)
-    return llama.tokenize(made.prompt.encode(), add_bos=not made.added_special, special=True)
-
-
-def llama_answer(
-    llama, ids: list[int], max_new_tokens: int, repeat_penalty: float = 1.0
-) -> list[int]:
-    """llama.cpp's greedy continuation, up to and with a token at which it ends generation by
-    itself. `repeat_penalty`: of the tokens among the last 64, prompt included, the logit is divided
-    by it where it is positive, else multiplied, as Ollama does. (llama-cpp-python's own counts the
-    generated tokens alone.)
-    """
-    from llama_cpp import LogitsProcessorList, llama_model_get_vocab, llama_vocab_is_eog
-
-    def penalise(tokens, logits):
-        recent = np.unique(tokens[-PENALISED:])
-        values = logits[recent]
-        logits[recent] = np.where(values > 0, values / repeat_penalty, values * repeat_penalty)
-        return logits
-
-    processors = None if repeat_penalty == 1.0 else LogitsProcessorList([penalise])
-    vocab = llama_model_get_vocab(llama.model)
-    out: list[int] = []
-    for token in llama.generate(ids, temp=0.0, logits_processor=processors):
-        out.append(token)
-        if len(out) == max_new_tokens or llama_vocab_is_eog(vocab, token):
-            break
-    return out
-
-
-def llama_logits(llama, ids: list[int]) -> torch.Tensor:
-    """Logits (T, V) of every position, fp32."""
-    llama.reset()
-    llama.eval(ids)
-    return torch.from_numpy(llama.scores[: len(ids)].copy())
-
-
+# --- a file against the model ---------------------------------------------------------------------
 def _compare_chats(
     llama, tokenizer, cases: list[_Case], found: FileReport, report: ExportReport, first: bool
 ) -> None:
@@ -369,30 +249,6 @@ def _kl(base: torch.Tensor, logits: torch.Tensor) -> float:
     return torch.nn.functional.kl_div(
         logits.log_softmax(-1), base.log_softmax(-1), reduction="sum", log_target=True
     ).item()
-
-
-def _judge_first(found: FileReport, report: ExportReport, tolerance: float | None) -> None:
-    limit = tolerance
-    if limit is None and found.kind in TOLERANCES:
-        limit = TOLERANCES[found.kind] * report.rounding
-    if limit is None:
-        report.problems.append(
-            f"{found.name}: the first file is {found.kind}: put an f32, f16 or bf16 export first, "
-            "or pass a tolerance"
-        )
-    elif not found.max_logit_diff <= limit:
-        report.problems.append(
-            f"{found.name}: logits differ by up to {found.max_logit_diff:.3g}, more than "
-            f"{limit:.3g}"
-        )
-
-
-def _judge_other(found: FileReport, report: ExportReport, max_kl: float) -> None:
-    if not found.kl <= max_kl:
-        report.problems.append(
-            f"{found.name}: KL from the first file is {found.kl:.3g} nats a token, above "
-            f"max_kl={max_kl:g}"
-        )
 
 
 def _compare_runtime(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.io import CONFIG, PREFIX, WEIGHTS, read_fields, read_tensors
+from ftlib.adapters.peft_format import CONFIG, PREFIX, WEIGHTS, read_fields, read_tensors
 from ftlib.core.machine import available_memory
 from ftlib.export.errors import ExportError
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +11,17 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from ftlib.adapters.io import (
-    CONFIG,
-    AdapterError,
-    OtherAdapterError,
-    read_config,
-    read_fields,
-    whole_weights,
-)
-from ftlib.core.paths import name_of, resolve, stand_in
+from ftlib.adapters.peft_format import AdapterError, OtherAdapterError, read_config, whole_weights
+from ftlib.core.paths import resolve, stand_in
 from ftlib.export.errors import ExportError, ServingError
-from ftlib.export.modelfile import parse_modelfile, template_for, write_modelfile
+from ftlib.export.gguf_base import GgufBase, open_base
+from ftlib.export.make_modelfile import template_for, write_modelfile
+from ftlib.export.modelfile import parse_modelfile
 from ftlib.export.ollama import find_ollama, ollama_url
 from ftlib.export.ollama_server import OllamaServer
 from ftlib.export.ollama_versions import ADAPTERS_ARE_GONE, OllamaAbilities, ollama_abilities
 from ftlib.export.server import check_name
+from ftlib.export.trained import Trained, find_adapter, find_trained
 from ftlib.models.load import holds_tokenizer, ready_tokenizer
 
 PLAIN = {"F16": "f16", "BF16": "bf16", "F32": "f32"}  # not quantised: written as such
@@ -49,68 +44,6 @@ class Exported:
         if self.ollama:
             lines.append(f"in Ollama: ollama run {self.ollama}")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run left: an adapter folder over `base`, or the `model` folder of full fine-tuning."""
-
-    base: str | None
-    adapter: Path | None = None
-    model: Path | None = None
-
-    def tokenizer_folder(self, base: str) -> str:
-        """Where the tokenizer and template that it was trained with are: beside what was trained,
-        else (version 0.1.0 did not keep them, nor does `save_adapter`) with the base.
-        """
-        trained = self.adapter or self.model
-        return str(trained) if trained and holds_tokenizer(trained) else base
-
-
-def _recorded_base(run: Path) -> str | None:
-    manifest = run / "manifest.json"
-    if not manifest.is_file():
-        return None
-    try:
-        return json.loads(manifest.read_text(encoding="utf-8"))["base"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(
-            f"{manifest} is damaged ({type(error).__name__}: {error}): "
-            "pass the adapter's or model's own folder"
-        ) from None
-
-
-def _stated_base(adapter: Path) -> str | None:
-    return read_fields(adapter).get("base_model_name_or_path")
-
-
-def find_trained(run: str | Path) -> Trained:
-    """What lies in a folder that `finetune` or `prefer` left, in an adapter folder or in a model
-    folder. AdapterError if nothing does.
-    """
-    run = Path(run)
-    if (run / "adapter" / CONFIG).is_file():
-        adapter = run / "adapter"
-        stated = _stated_base(adapter)  # first: this refuses a damaged adapter
-        return Trained(_recorded_base(run) or stated, adapter=adapter)
-    if (run / CONFIG).is_file():
-        return Trained(_stated_base(run), adapter=run)
-    if (run / "model" / "config.json").is_file():
-        return Trained(_recorded_base(run), model=run / "model")
-    raise AdapterError(
-        f"{run} holds no adapter and no model: pass the output_dir of a finished run, "
-        "or a folder that save_adapter wrote"
-    )
-
-
-def find_adapter(run: str | Path) -> tuple[Path, str | None]:
-    """(adapter folder, base model) of a run or of an adapter folder, the base by the name that a
-    profile has for it (`core.paths.name_of`). AdapterError if there is none.
-    """
-    found = find_trained(run)
-    if not found.adapter:
-        raise AdapterError(f"{run} holds a whole model, {found.model}, and no adapter")
-    return found.adapter, name_of(found.base) if found.base else None
 
 
 @dataclass(frozen=True)
@@ -186,7 +119,7 @@ def _write_ggufs(
 
 def _merge_into(run: Path, into: str | Path, order: _Order) -> _Written:
     """A GGUF, the run's adapter merged into it."""
-    from ftlib.export.into import check_tokens, context_of, merge_into
+    from ftlib.export.into import check_tokens, merge_into
 
     adapter = run
     tokenizer = None
@@ -195,7 +128,7 @@ def _merge_into(run: Path, into: str | Path, order: _Order) -> _Written:
         if holds_tokenizer(adapter):
             tokenizer = ready_tokenizer(str(adapter))
             check_tokens(tokenizer, into)
-    num_ctx = order.num_ctx or context_of(into)
+    num_ctx = order.num_ctx or _context_of(open_base(into))
     template = order.template_of(into if tokenizer is None else tokenizer)
     order.folder.mkdir(parents=True, exist_ok=True)
     file = merge_into(adapter, into, order.folder, order.stem, order.quant)
@@ -315,10 +248,16 @@ def _run_folder(run: Path) -> Path:
     return run.parent if run.is_file() else run
 
 
-def _context_of(source: str | Path) -> int:
-    """The model's context in tokens, 4,096 at most: a longer one takes memory when it is served."""
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    return min(config.max_position_embeddings, MOST_CONTEXT)
+def _context_of(source: Path | GgufBase) -> int:
+    """The context of a checkpoint or GGUF in tokens, 4,096 at most: a longer one takes memory when
+    it is served.
+    """
+    if isinstance(source, GgufBase):
+        longest = source.number("context_length")
+    else:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        longest = config.max_position_embeddings
+    return min(longest, MOST_CONTEXT)
 
 
 def _create_in_ollama(name: str, modelfile: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ftlib.export.errors import ServingError
 from ftlib.export.llama_server import LlamaCppServer, llama_cpp_server
-from ftlib.export.modelfile import Modelfile, is_gguf, make_modelfile, parse_modelfile
+from ftlib.export.make_modelfile import is_gguf, make_modelfile
+from ftlib.export.modelfile import Modelfile, parse_modelfile
 from ftlib.export.ollama import find_ollama, ollama_url
 from ftlib.export.ollama_server import OllamaServer
 from ftlib.export.server import LLAMA_CPP, OLLAMA, SAMPLING, Reply, Server, chat, check_name

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ftlib.adapters.embeddings import embedding_weights, take_embeddings
 from ftlib.adapters.functional import dense_weight, merged_weight
-from ftlib.adapters.io import (
+from ftlib.adapters.lora_layer import LoRALinear, lora_layers
+from ftlib.adapters.peft_format import (
     PREFIX,
     WEIGHTS,
     OtherAdapterError,
-    base_name,
     check_embeddings,
     check_kinds,
     check_tensors,
@@ -30,13 +30,12 @@ from ftlib.adapters.io import (
     read_tensors,
     tensor_names,
 )
-from ftlib.adapters.lora import LoRALinear, lora_layers
 from ftlib.adapters.targets import target_names
 from ftlib.batches.stops import configured_stops
-from ftlib.core.paths import resolve
+from ftlib.core.paths import name_of, resolve
 from ftlib.export.errors import ExportError
 from ftlib.export.peft_merge import merge_by_peft
-from ftlib.models.load import check_folder, quantised_already
+from ftlib.models.load import base_name, check_folder, quantised_already
 from ftlib.models.nf4 import dequantize_packed
 from ftlib.models.skeleton import check_has_values, empty_model, shapes_of
 from ftlib.models.wrapped import plain_name, unwrapped
@@ -120,11 +119,13 @@ def _may_be_hub_id(name: str) -> bool:
 
 
 def gguf_name(folder: Path) -> str:
-    """What the model is called: the folder's name, or in the Hub's cache the repository's."""
+    """What the model is called: a profile's name for the folder, or the folder's own; in the Hub's
+    cache the repository's.
+    """
     for part in folder.parts:
         if part.startswith("models--"):
             return part.rpartition("--")[2]
-    return folder.name
+    return Path(name_of(folder)).name
 
 
 @torch.no_grad()
@@ -260,7 +261,7 @@ def _read_packed(files: dict[str, Path], name: str) -> Tensor:
 def _check_base(adapter: Path, folder: Path) -> None:
     """ExportError where an adapter names another base than the folder."""
     recorded = read_fields(adapter).get("base_model_name_or_path") or ""
-    if recorded and Path(recorded).name != gguf_name(folder):
+    if recorded and Path(name_of(recorded)).name != gguf_name(folder):
         raise ExportError(
             f"{adapter}: trained on {recorded!r}, not on {folder}: pass that base, or the folder "
             "under its name"
@@ -298,7 +299,7 @@ def from_folder(folder: Path, adapter=None) -> Source:
     """A checkpoint in safetensors, sharded or not, in 16, 32 or bitsandbytes' 4 bits; and an
     adapter folder to merge into it; one of a kind that ftlib does not implement is merged by PEFT.
     """
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     quantised_already(str(folder))
@@ -334,14 +335,21 @@ def from_folder(folder: Path, adapter=None) -> Source:
             return _merge(values, *updates[name])
         return Weight(values)
 
-    generation = None
-    if (folder / "generation_config.json").is_file():
-        generation = GenerationConfig.from_pretrained(folder)
     return Source(
         config=config,
         name=gguf_name(folder),
         shapes=shapes,
         load=load,
         packed=len(packed),
-        stops=configured_stops(generation, config),
+        stops=_stops(folder, config),
     )
+
+
+def _stops(folder: Path, config) -> list[int]:
+    """The ids at which a checkpoint's own configuration ends generation."""
+    from transformers import GenerationConfig
+
+    generation = None
+    if (folder / "generation_config.json").is_file():
+        generation = GenerationConfig.from_pretrained(folder)
+    return configured_stops(generation, config)

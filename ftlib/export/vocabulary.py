@@ -5,19 +5,18 @@ GPT-2, Mistral's tekken) and SentencePiece's BPE with bytes to fall back to (Lla
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from gguf import GGUFWriter, TokenType
+from gguf import TokenType
 
 from ftlib.batches.render import chat_template_of
 from ftlib.batches.stops import ending_of, stop_ids, turn_end
 from ftlib.batches.template import inference_template
 from ftlib.export.cut_proof import find_pre_tokenizer
 from ftlib.export.errors import ExportError
+from ftlib.export.gguf_vocabulary import Vocabulary
 from ftlib.export.sentencepiece import is_sentencepiece, read_sentencepiece
 
-# The key under which Ollama looks for every end token.
-EOS_IDS = "tokenizer.ggml.eos_token_ids"
 # How text is cut before the merges: llama.cpp knows these patterns by name. Only the run of digits
 # differs.
 _SPLIT = (
@@ -32,43 +31,6 @@ _TEKKEN = (
 )
 PRE_TOKENIZERS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2", _TEKKEN: "tekken"}
 WHOLE_WORDS_FIRST = ("llama-bpe", "tekken")  # llama.cpp looks words up before it merges
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What llama.cpp needs to encode, decode, render a chat and stop."""
-
-    model: str  # llama.cpp's: "gpt2" for byte-level BPE, "llama" for SentencePiece's
-    pre: str
-    tokens: list[str]
-    types: list[int]
-    merges: list[str]  # of byte-level BPE
-    scores: list[float]  # of SentencePiece
-    space_prefix: bool
-    special: dict[str, int]  # bos, eos, eot, eom, pad, unk -> id
-    stops: list[int]  # every id that ends generation
-    add_bos: bool
-    add_eos: bool
-    chat_template: str
-
-    def write(self, writer: GGUFWriter) -> None:
-        writer.add_tokenizer_model(self.model)
-        writer.add_tokenizer_pre(self.pre)
-        writer.add_token_list(self.tokens)
-        writer.add_token_types(self.types)
-        if self.merges:
-            writer.add_token_merges(self.merges)
-        if self.scores:
-            writer.add_token_scores(self.scores)
-        for name, token in self.special.items():
-            getattr(writer, f"add_{name}_token_id")(token)
-        # llama.cpp has one eos, one eot and one eom; Ollama's own engine reads this list.
-        if len(self.stops) > 1:
-            writer.add_array(EOS_IDS, self.stops)
-        writer.add_add_bos_token(self.add_bos)
-        writer.add_add_eos_token(self.add_eos)
-        writer.add_add_space_prefix(self.space_prefix)
-        writer.add_chat_template(self.chat_template)
 
 
 def read_vocabulary(tokenizer, vocab_size: int, stops: list[int]) -> Vocabulary:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.lora import LoRALinear
+from ftlib.adapters.lora_layer import LoRALinear
 from ftlib.adapters.reft import answers_marked
 from ftlib.batches.template import IGNORE
 from ftlib.core.dtypes import fp32_or_wider

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from ftlib.batches.template import check_tokenizer
 from ftlib.core.errors import LoadError
-from ftlib.core.paths import EMBEDDED, POCKET, is_path, resolve, stand_in
+from ftlib.core.paths import EMBEDDED, POCKET, is_path, name_of, resolve, stand_in
 from ftlib.core.runtime import configure, default_threads
 from ftlib.models.matrices import describe_others
 from ftlib.models.nf4 import fix_4bit_layers
+from ftlib.models.wrapped import unwrapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -307,3 +309,12 @@ def _load_weights(name: str, dtype: torch.dtype, options: dict):
             "download or copy it again"
         )
     return model
+
+
+def base_name(model: nn.Module) -> str:
+    """What the model was loaded from, by the name that a profile has for it (`name_of`); empty
+    where its config does not say.
+    """
+    config = getattr(unwrapped(model), "config", None)
+    folder = str(getattr(config, "_name_or_path", "") or "")
+    return name_of(folder) if folder else ""

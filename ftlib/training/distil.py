@@ -8,7 +8,7 @@ Sequence-level distillation (Kim and Rush 2016, arXiv 1606.07947) needs none of 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ftlib.batches.collate import SFTCollator, sequence
 from ftlib.batches.control_tokens import handling_of
-from ftlib.batches.encode import encode_rows, said_of
+from ftlib.batches.encode import encode_both, encode_rows
 from ftlib.batches.stops import learnt_stops
 from ftlib.batches.template import IGNORE, check_tokenizer
 from ftlib.core.checks import as_rows, check_above_zero, check_positive_integer
@@ -25,7 +25,7 @@ from ftlib.losses.distillation import DIVERGENCES, distillation_loss
 from ftlib.training.errors import RunError
 from ftlib.training.identity import digest_parameters
 from ftlib.training.measured import MeasuredTrainer, make_ready, run_with, train_options
-from ftlib.training.options import check_trainable
+from ftlib.training.options import TrainOptions, check_trainable
 from ftlib.training.run import Run
 from ftlib.training.samplers import generator_of
 from ftlib.training.sampling import sample_ids
@@ -81,19 +81,7 @@ def distil(
     _check_teacher(model, teacher)
     given_rows = list(as_rows("rows", rows, RunError))
     given_eval = list(as_rows("eval_rows", eval_rows or [], RunError))
-    stops = learnt_stops(model, check_tokenizer(tokenizer))
-    encoded = functools.partial(
-        encode_rows,
-        tokenizer,
-        max_length=chosen.max_length,
-        stops=stops,
-        control_tokens=handling_of(tokenizer, chosen.control_tokens, stops),
-    )
-    train_set = encoded(given_rows)
-    eval_set = None
-    if given_eval:
-        with said_of("eval_rows"):
-            eval_set = encoded(given_eval)
+    train_set, eval_set = encode_both(_encoder(model, tokenizer, chosen), given_rows, given_eval)
     token_lists = [row["input_ids"] for row in [*train_set, *(eval_set or [])]]
     make_ready(model, tokenizer, token_lists, chosen)
     trainer_of = functools.partial(
@@ -106,6 +94,18 @@ def distil(
     identity = {"kind": "distil", **objective, "teacher": _fingerprint(teacher)}
     both = (given_rows, given_eval)
     return run_with(trainer_of, model, tokenizer, chosen, both, (train_set, eval_set), identity)
+
+
+def _encoder(model, tokenizer, options: TrainOptions) -> Callable:
+    """Makes token ids and labels of conversations, as `finetune` does."""
+    stops = learnt_stops(model, check_tokenizer(tokenizer))
+    return functools.partial(
+        encode_rows,
+        tokenizer,
+        max_length=options.max_length,
+        stops=stops,
+        control_tokens=handling_of(tokenizer, options.control_tokens, stops),
+    )
 
 
 def _check_objective(

@@ -6,14 +6,16 @@ refuses to resume with other settings or data, and ends with `adapter/` and `man
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftlib.batches.collate import PackedCollator, SFTCollator
 from ftlib.batches.control_tokens import ControlHandling, handling_of
-from ftlib.batches.encode import encode_rows, said_of
+from ftlib.batches.encode import encode_both, encode_rows
 from ftlib.batches.packing import pack
 from ftlib.batches.stops import learnt_stops, name_turn_end
 from ftlib.batches.template import check_tokenizer
@@ -114,43 +116,71 @@ def finetune(
         show=show,
     )
     check_trainable(model)
-    if penalty is not None and not callable(penalty):
-        raise RunError(f"penalty={penalty!r}: pass a function of the model, such as ftlib.EWC")
-    if watch is not None and not callable(getattr(watch, "measure", None)):
-        raise RunError(f"watch={watch!r}: pass an ftlib.ForgettingWatch, or what has its parts")
-    if packing and neftune_alpha:
-        raise RunError(
-            f"packing=True and neftune_alpha={neftune_alpha}: the noise goes by a conversation's "
-            "own length, which a packed row does not have; choose one of them"
-        )
+    extras = _Extras(packing, neftune_alpha, penalty, watch)
     rows = as_rows("rows", rows, RunError)
     eval_rows = as_rows("eval_rows", eval_rows or [], RunError)
+    return _run(model, tokenizer, rows, eval_rows, options, extras)
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What `finetune` has beside the options of all training. RunError for what does not go."""
+
+    packing: bool
+    neftune_alpha: float
+    penalty: Callable[[nn.Module], Tensor] | None
+    watch: Watch | None
+
+    def __post_init__(self) -> None:
+        if self.penalty is not None and not callable(self.penalty):
+            raise RunError(
+                f"penalty={self.penalty!r}: pass a function of the model, such as ftlib.EWC"
+            )
+        if self.watch is not None and not callable(getattr(self.watch, "measure", None)):
+            raise RunError(
+                f"watch={self.watch!r}: pass an ftlib.ForgettingWatch, or what has its parts"
+            )
+        if self.packing and self.neftune_alpha:
+            raise RunError(
+                f"packing=True and neftune_alpha={self.neftune_alpha}: the noise goes by a "
+                "conversation's own length, which a packed row does not have; choose one of them"
+            )
+
+    def identity(self) -> dict:
+        """What is recorded of a run, and compared when it goes on."""
+        recorded = {
+            "neftune_alpha": self.neftune_alpha,
+            "penalty": settings_of(self.penalty),
+            "watch": settings_of(self.watch),
+        }
+        if self.packing:
+            recorded["packing"] = True
+        return recorded
+
+
+def _run(model, tokenizer, rows, eval_rows, options: TrainOptions, extras: _Extras) -> Run:
+    """Encode the rows, try the model on some, open the run's folder, and train."""
     stops = learnt_stops(model, check_tokenizer(tokenizer))
-    handling = handling_of(tokenizer, control_tokens, stops)
-    train_set, eval_set = _encode(tokenizer, rows, eval_rows, max_length, packing, stops, handling)
+    handling = handling_of(tokenizer, options.control_tokens, stops)
+    train_set, eval_set = _encode(
+        tokenizer, rows, eval_rows, options.max_length, extras.packing, handling
+    )
     check_ids(model, tokenizer, [row["input_ids"] for row in [*train_set, *(eval_set or [])]])
     warn_of_frozen_rows(model, tokenizer)
     name_turn_end(model, tokenizer)
-    seen = token_rows(train_set)
-    with as_in_training(model, options.precision):
-        check_later_tokens(model, seen, tokenizer.pad_token_id)
-        if packing:
-            check_packing(model, seen, tokenizer.pad_token_id)
+    _try_rows(model, train_set, tokenizer.pad_token_id, options.precision, extras.packing)
     args = options.trainer_arguments(model, evaluates=bool(eval_set))
-    recompute_activations(model, checkpointing)
+    recompute_activations(model, options.checkpointing)
     settings = {}
     if options.output_dir:
-        identity = {**options.identity(), "neftune_alpha": neftune_alpha}
-        identity |= {"penalty": settings_of(penalty), "watch": settings_of(watch)}
-        if packing:
-            identity["packing"] = True
+        identity = {**options.identity(), **extras.identity()}
         encoded = [train_set, eval_set]
         settings = run_settings(model, tokenizer, rows, eval_rows, encoded, **identity)
-    collator = PackedCollator if packing else SFTCollator
-    callbacks = run_callbacks(args, show)
-    if watch is not None:
-        callbacks.append(WatchCallback(watch, tokenizer))
-    with open_folder(options.output_dir, settings, resume, args) as folder:
+    collator = PackedCollator if extras.packing else SFTCollator
+    callbacks = run_callbacks(args, options.show)
+    if extras.watch is not None:
+        callbacks.append(WatchCallback(extras.watch, tokenizer))
+    with open_folder(options.output_dir, settings, options.resume, args) as folder:
         trainer = SFTTrainer(
             model=model,
             args=args,
@@ -158,29 +188,33 @@ def finetune(
             eval_dataset=eval_set,
             data_collator=collator(tokenizer.pad_token_id),
             callbacks=callbacks,
-            penalty=penalty,
+            penalty=extras.penalty,
         )
-        with neftune(model, neftune_alpha):
+        with neftune(model, extras.neftune_alpha):
             return run_training(trainer, folder, tokenizer)
 
 
+def _try_rows(model, train_set: list[dict], pad: int, precision: str | None, packing: bool) -> None:
+    """RunError for a model that sees what it is to predict, or does not keep packed rows apart."""
+    seen = token_rows(train_set)
+    with as_in_training(model, precision):
+        check_later_tokens(model, seen, pad)
+        if packing:
+            check_packing(model, seen, pad)
+
+
 def _encode(
-    tokenizer,
-    rows,
-    eval_rows,
-    max_length: int,
-    packing: bool,
-    stops: list[int],
-    handling: ControlHandling,
+    tokenizer, rows, eval_rows, max_length: int, packing: bool, handling: ControlHandling
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, as token ids, packed if asked for."""
-    train_set = encode_rows(tokenizer, rows, max_length, stops=stops, control_tokens=handling)
-    eval_set = None
-    if eval_rows:
-        with said_of("eval_rows"):
-            eval_set = encode_rows(
-                tokenizer, eval_rows, max_length, stops=stops, control_tokens=handling
-            )
+    encode = functools.partial(
+        encode_rows,
+        tokenizer,
+        max_length=max_length,
+        stops=handling.stops,
+        control_tokens=handling,
+    )
+    train_set, eval_set = encode_both(encode, rows, eval_rows)
     if not packing:
         return train_set, eval_set
     packed = pack(train_set, max_length)

@@ -25,9 +25,9 @@ from torch import nn
 
 from ftlib.adapters.active import adapter_of
 from ftlib.adapters.embeddings import base_parameter, changed_embeddings
-from ftlib.adapters.io import base_name
 from ftlib.batches.render import chat_template_of
 from ftlib.data.rows import fingerprint
+from ftlib.models.load import base_name
 from ftlib.training.errors import RunError
 
 # What a run of version 0.1.0 did not record: it goes on with what is asked for now. `encoded` still

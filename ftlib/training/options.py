@@ -11,7 +11,8 @@ import torch
 from transformers import TrainingArguments
 
 from ftlib.adapters.active import unsaved_parameters
-from ftlib.adapters.lora import count_parameters, lora_layers
+from ftlib.adapters.lora_layer import lora_layers
+from ftlib.adapters.trainable import count_parameters
 from ftlib.batches.control_tokens import REFUSE, check_choice
 from ftlib.core.checks import check_above_zero, check_number, check_positive_integer
 from ftlib.core.profiles import get_profile

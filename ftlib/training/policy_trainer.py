@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from ftlib.adapters.embeddings import changed_embeddings
-from ftlib.adapters.lora import disable_adapter, lora_layers
+from ftlib.adapters.lora import disable_adapter
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.collate import SFTCollator, sequence
 from ftlib.batches.template import IGNORE
 from ftlib.core.checks import check_number, check_positive_integer

@@ -7,6 +7,7 @@ are the same.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftlib.adapters.embeddings import changed_embeddings
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.collate import KTOCollator, PairCollator
 from ftlib.batches.control_tokens import ControlHandling, handling_of
-from ftlib.batches.encode import said_of
+from ftlib.batches.encode import encode_both
 from ftlib.batches.preference import encode_binary, encode_pairs, mismatch, row_length, token_lists
 from ftlib.batches.stops import learnt_stops, name_turn_end
 from ftlib.batches.template import check_tokenizer
@@ -279,26 +280,25 @@ def _encode(
     tokenizer, rows, eval_rows, spec: LossSpec, args, max_length: int, handling: ControlHandling
 ) -> tuple[list[dict], list[dict] | None]:
     """Rows to train on and to evaluate on, in the form that the loss takes."""
-    eval_set = None
-    stops = handling.stops
+    encode = functools.partial(
+        encode_pairs if spec.paired else encode_binary,
+        tokenizer,
+        max_length=max_length,
+        stops=handling.stops,
+        control_tokens=handling,
+    )
     if spec.paired:
-        train_set = encode_pairs(tokenizer, rows, max_length, stops, handling)
-        if eval_rows:
-            with said_of("eval_rows"):
-                eval_set = encode_pairs(tokenizer, eval_rows, max_length, stops, handling)
-        return train_set, eval_set
+        return encode_both(encode, rows, eval_rows)
     batch_size = args.train_batch_size
     if batch_size < 2:
         raise RunError(
             f"batch_size={batch_size}: KTO estimates its reference point from the other rows of a "
             "batch; use 2 or more"
         )
-    encoded = encode_binary(tokenizer, rows, max_length, stops, handling)
-    train_set = kto_order(encoded, batch_size, args.seed)
-    if eval_rows:
-        with said_of("eval_rows"):
-            encoded = encode_binary(tokenizer, eval_rows, max_length, stops, handling)
-        eval_set = mismatch(encoded, args.eval_batch_size)
+    train_set, eval_set = encode_both(encode, rows, eval_rows)
+    train_set = kto_order(train_set, batch_size, args.seed)
+    if eval_set is not None:
+        eval_set = mismatch(eval_set, args.eval_batch_size)
     return train_set, eval_set
 
 

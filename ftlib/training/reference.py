@@ -18,11 +18,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ftlib.adapters.io import base_name
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.preference import sequences_of
 from ftlib.core.atomic import replacing
 from ftlib.data.rows import fingerprint
+from ftlib.models.load import base_name
 from ftlib.training.errors import RunError
 from ftlib.training.folder import write_json
 from ftlib.training.identity import digest_parameters

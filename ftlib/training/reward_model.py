@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ftlib.batches.collate import PairCollator, SFTCollator
 from ftlib.batches.control_tokens import ControlHandling, handling_of
-from ftlib.batches.encode import said_of
+from ftlib.batches.encode import encode_both
 from ftlib.batches.preference import encode_pairs, row_length, token_lists
 from ftlib.batches.stops import learnt_stops
 from ftlib.batches.template import IGNORE, check_tokenizer, encode, prompt_ids
@@ -79,11 +79,14 @@ def train_reward_model(
     eval_rows = list(as_rows("eval_rows", eval_rows or [], RunError))
     stops = learnt_stops(model, check_tokenizer(tokenizer))
     handling = handling_of(tokenizer, chosen.control_tokens, stops)
-    train_set = encode_pairs(tokenizer, rows, chosen.max_length, stops, handling)
-    eval_set = None
-    if eval_rows:
-        with said_of("eval_rows"):
-            eval_set = encode_pairs(tokenizer, eval_rows, chosen.max_length, stops, handling)
+    encode_rows = functools.partial(
+        encode_pairs,
+        tokenizer,
+        max_length=chosen.max_length,
+        stops=stops,
+        control_tokens=handling,
+    )
+    train_set, eval_set = encode_both(encode_rows, rows, eval_rows)
     make_ready(model, tokenizer, token_lists([*train_set, *(eval_set or [])]), chosen)
     head = scalar_head(model)
     trainer_of = functools.partial(

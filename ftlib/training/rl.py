@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.control_tokens import ControlHandling, handling_of
 from ftlib.batches.stops import learnt_stops
 from ftlib.batches.template import check_tokenizer, prompt_ids
@@ -96,11 +96,7 @@ def reinforce(
     stops = learnt_stops(model, check_tokenizer(tokenizer))
     handling = handling_of(tokenizer, chosen.control_tokens, stops)
     items = _encode(tokenizer, rows, chosen.max_length - max_new_tokens, handling)
-    if len(items) < batch_size // group_size:
-        raise RunError(
-            f"batch_size={batch_size} at group_size={group_size} asks "
-            f"{batch_size // group_size} prompts at a time, there are {len(items)}: lower it"
-        )
+    _check_enough(items, batch_size, group_size)
     make_ready(model, tokenizer, [item["prompt_ids"] for item in items], chosen)
     trainer_of = functools.partial(
         PolicyTrainer,
@@ -113,6 +109,16 @@ def reinforce(
     return run_with(
         trainer_of, model, tokenizer, chosen, (rows, []), (items, None), objective.settings()
     )
+
+
+def _check_enough(items: list[dict], batch_size: int, group_size: int) -> None:
+    """RunError where there are fewer prompts than one rollout takes."""
+    at_a_time = batch_size // group_size
+    if len(items) < at_a_time:
+        raise RunError(
+            f"batch_size={batch_size} at group_size={group_size} asks "
+            f"{at_a_time} prompts at a time, there are {len(items)}: lower it"
+        )
 
 
 def _options(given: dict, objective: Objective) -> TrainOptions:

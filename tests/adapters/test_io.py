@@ -15,7 +15,8 @@ from conftest import assert_untouched, llama, randomize, snapshot
 from safetensors.torch import load_file, save_file
 
 import ftlib as ft
-from ftlib.adapters.io import CONFIG, WEIGHTS
+from ftlib.adapters.peft_format import CONFIG, WEIGHTS
+from ftlib.core.paths import pocket_folder
 
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}
 TARGETS = {
@@ -320,6 +321,10 @@ def test_another_base(folder):
     assert_untouched(model, before)
     model.config._name_or_path = "/models/some-other-base"  # a local copy of that base is that base
     ft.load_adapter(model, folder)
+    edit_config(folder, base_model_name_or_path=f"/another/cache/{pocket_folder().name}")
+    model = llama()
+    model.config._name_or_path = str(pocket_folder())  # written on another machine
+    ft.load_adapter(model, folder)
 
 
 def test_the_base_of_another_size(folder):
@@ -388,7 +393,7 @@ def test_every_field_of_pefts_config_is_known_here():
 
     from peft import LoraConfig
 
-    from ftlib.adapters.io import NEUTRAL
+    from ftlib.adapters.peft_format import NEUTRAL
 
     harmless = {
         "task_type",
@@ -534,7 +539,7 @@ def test_failure_while_writing_leaves_the_old_adapter_whole(tmp_path, monkeypatc
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("ftlib.adapters.io.save_file", half_written)
+    monkeypatch.setattr("ftlib.adapters.peft_format.save_file", half_written)
     with pytest.raises(OSError, match="disk full"):
         ft.save_adapter(randomize(ft.add_lora(llama(), r=3)), tmp_path)
     assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]

@@ -13,7 +13,6 @@ from bitsandbytes_avx512 import bitsandbytes_is_right, dequantize_as_avx512
 from torch import nn
 
 import ftlib as ft
-from ftlib.adapters.functional import row_squares
 
 N_IN = 128
 N_OUT = 192
@@ -207,42 +206,6 @@ def test_drift_is_what_it_says():
         (again.float() - exactly).square().sum().item(), rel=0.05
     )
     assert drift.requantising > 100 * drift.rounding > 0
-
-
-def test_a_merge_that_fails_half_way_leaves_nothing_merged(monkeypatch):
-    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
-    ft.add_lora(model, r=2, target_modules=("0", "1", "2"))
-    layers = list(ft.lora_layers(model).values())
-    for layer in layers:
-        layer.lora_B.data.normal_()
-    before = [layer.weight.clone() for layer in layers]
-
-    def fail():
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(layers[2], "merge", fail)
-    with pytest.raises(MemoryError):
-        ft.merge_adapter(model)
-    for layer, W in zip(layers, before, strict=True):
-        assert not layer.merged and torch.allclose(layer.weight, W, atol=1e-6)
-
-
-def test_row_squares_are_kept_until_the_weight_changes():
-    model = nn.Sequential(nn.Linear(8, 6))
-    ft.add_lora(model, r=2, target_modules=("0",), use_dora=True)
-    layer = ft.lora_layers(model)["0"]
-    layer._row_norm()
-    first = layer._squares
-    layer.lora_B.data.add_(1)
-    layer.forget_norm()
-    layer._row_norm()
-    assert layer._squares is first
-    with torch.no_grad():
-        layer.weight.mul_(2)
-    layer._row_norm()
-    assert torch.allclose(layer._squares, row_squares(layer.weight)) and not torch.allclose(
-        layer._squares, first
-    )
 
 
 # Blocks across the rows: where bitsandbytes takes wrong scales with AVX-512

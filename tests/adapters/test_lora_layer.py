@@ -12,7 +12,7 @@ from torch import nn
 
 import ftlib as ft
 from ftlib.adapters.functional import dora_norm, lora_delta, lora_forward
-from ftlib.adapters.lora import AdapterConfig, LoRALinear
+from ftlib.adapters.lora_layer import AdapterConfig, LoRALinear
 
 frozen_or_not = pytest.mark.parametrize("frozen", [True, False], ids=["fused", "plain"])
 
@@ -489,45 +489,3 @@ def test_autocast(variant, ids):
     for name, p in model.named_parameters():
         if p.requires_grad:
             assert p.grad.dtype == torch.float32 and relative(p.grad, exact[name]) < 0.1, name
-
-
-def test_doras_norm_is_computed_once_for_each_state(monkeypatch):
-    """Forward passes share it; an optimizer step, loading, and merging each make a new one; `.data`
-    needs forget_norm.
-    """
-    calls = []
-    monkeypatch.setattr(
-        "ftlib.adapters.lora.dora_norm", lambda *a: calls.append(1) or dora_norm(*a)
-    )
-    layer, _ = fused_and_plain(6, 9, 2, True, True)
-
-    def true_norm():
-        return (
-            layer.base_layer.weight + lora_delta(layer.lora_A, layer.lora_B, layer.scaling)
-        ).norm(dim=1)
-
-    x = torch.randn(4, 6, dtype=torch.float64)
-    for _ in range(3):
-        layer(x)
-    assert len(calls) == 1
-    for optimizer in (
-        torch.optim.SGD,
-        torch.optim.AdamW,
-        lambda p, lr: torch.optim.AdamW(p, lr=lr, fused=True),
-        lambda p, lr: torch.optim.AdamW(p, lr=lr, foreach=True),
-    ):
-        before = len(calls)
-        layer(x).sum().backward()
-        optimizer([p for p in layer.parameters() if p.requires_grad], lr=0.1).step()
-        assert torch.allclose(layer._row_norm(), true_norm()) and len(calls) == before + 1
-    layer.load_state_dict({k: v + 0.1 for k, v in layer.state_dict().items()})
-    assert torch.allclose(layer._row_norm(), true_norm())
-    twin = copy.deepcopy(layer)
-    with torch.no_grad():
-        twin.lora_B.add_(1)
-    assert torch.allclose(layer._row_norm(), true_norm()) and not torch.allclose(
-        twin._row_norm(), true_norm()
-    )
-    layer.lora_B.data += 1
-    layer.forget_norm()
-    assert torch.allclose(layer._row_norm(), true_norm())

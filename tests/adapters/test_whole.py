@@ -1,13 +1,12 @@
 """Models with a merged adapter: a tied head gets a weight of its own, what is saved is what loads
-again, and what merging costs is said or refused.
+again.
 """
 
 import copy
-import logging
 
 import pytest
 import torch
-from conftest import assert_untouched, llama, randomize, snapshot
+from conftest import llama, randomize
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -181,44 +180,6 @@ def test_a_model_that_is_partly_in_4_bits_is_not_saved_as_a_whole(tmp_path):
     model = ft.merge_adapter(randomize(ft.add_lora(packed(tmp_path), target_modules=["q_proj"])))
     with pytest.raises(ValueError, match=r"k_proj.weight' is still in 4 bits.*16-bit base"):
         model.save_pretrained(tmp_path / "merged")
-
-
-# What merging costs
-
-
-def test_float16_that_cannot_hold_the_merged_weight_is_refused_by_name():
-    """float16 ends at 65,504; B of 1e5 takes W + sBA beyond. Nothing is merged, not even the
-    layers before.
-    """
-    model = adapted(dtype=torch.float16)
-    last = list(ft.lora_layers(model))[-1]
-    with torch.no_grad():
-        ft.lora_layers(model)[last].lora_B.fill_(1e7)
-    before = snapshot(model)
-    with pytest.raises(ValueError, match=rf"{last}: .* torch.float16 holds 6.55e\+04: load the"):
-        ft.merge_adapter(model)
-    assert_untouched(model, before)
-    with torch.no_grad():
-        ft.lora_layers(model)[last].lora_B.fill_(float("nan"))
-    with pytest.raises(ValueError, match=rf"{last}: the merged weight has NaN"):
-        ft.merge_adapter(model)
-
-
-@pytest.mark.parametrize("scale, level", [(1e-3, logging.WARNING), (1.0, logging.INFO)])
-def test_a_bf16_merge_says_what_rounding_takes(scale, level, caplog):
-    """An update of about bf16's step beside a weight is mostly rounded away; a large one is not."""
-    model = adapted(scale=scale, dtype=torch.bfloat16)
-    with caplog.at_level(logging.INFO, "ftlib"):
-        ft.merge_adapter(model)
-    said = [r for r in caplog.records if "rounding to torch.bfloat16" in r.getMessage()]
-    assert [r.levelno for r in said] == [level]
-    assert ("dtype=torch.float32" in said[0].getMessage()) is (level == logging.WARNING)
-
-
-def test_an_fp32_merge_has_nothing_to_say(caplog):
-    with caplog.at_level(logging.INFO, "ftlib"):
-        ft.merge_adapter(adapted())
-    assert "rounding" not in caplog.text
 
 
 # DoRA over rows of zeros

@@ -11,7 +11,7 @@ from torch import nn
 import ftlib as ft
 from ftlib.adapters.bottleneck import add_bottleneck, load_bottleneck, save_bottleneck
 from ftlib.adapters.hooked import parts_of
-from ftlib.adapters.io import WEIGHTS
+from ftlib.adapters.peft_format import WEIGHTS
 from ftlib.adapters.prefix import add_prefix, load_prefix, save_prefix
 from ftlib.models.wrapped import plain_name, unwrapped, without_wrappers
 

@@ -15,7 +15,8 @@ from conftest import ROOT
 from ftlib import course
 from ftlib.course import exercise as exercise_module
 from ftlib.course.catalogue import MODULES
-from ftlib.course.exercise import Exercise, Lab, Wrong, difference, judge, load_lab
+from ftlib.course.comparing import difference
+from ftlib.course.exercise import Exercise, Lab, Wrong, judge, load_lab
 
 PRESENT = [
     number

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ftlib.adapters.lora import add_lora, lora_layers
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_1 import experiments, shown, sweeps, trials, updates
 from ftlib.course.lab_3_1_1.layer import PISSA, adapt, adapters

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib.adapters.lora import disable_adapter, lora_layers
+from ftlib.adapters.lora import disable_adapter
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_10 import faults, held_out, merging, mix, shown, super_block, trials
 from ftlib.course.lab_3_1_10.q4_k_weights import q4_k_weights

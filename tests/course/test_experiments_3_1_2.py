@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ftlib.adapters.lora import add_lora, lora_layers
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_2 import experiments, layer, lines, moves, readings, sweeps, trials
 from ftlib.course.lab_3_1_2.plane import DoRAPlane, moved_row

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import ftlib as ft
+from ftlib.batches.encode import encode_rows
 from ftlib.core.errors import DataError
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_e6 import (
@@ -237,7 +238,13 @@ def test_the_clipping_is_pytorchs(size):
 
 # --- tokens ---------------------------------------------------------------------------------------
 def test_both_sides_make_the_same_tokens():
-    assert looks.same_tokens(TINY, start.sft_rows(TINY, 0)[:20])
+    """Of rows given as prompt and completion TRL makes ftlib's tokens and labels."""
+    rows = start.sft_rows(TINY, 0)[:20]
+    model, tokenizer = start.sft_start(TINY, 0)
+    mine = encode_rows(tokenizer, rows, TINY.max_length)
+    as_trl_takes_them = theirs.prompt_and_completion(rows)
+    trl = looks.encoded_by_trl(tokenizer, model, as_trl_takes_them, theirs.sft_arguments(TINY, 0))
+    assert [{name: row[name] for name in looks.COLUMNS} for row in mine] == trl
 
 
 def test_a_cut_row_loses_its_end_and_a_left_out_one_does_not():

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from ftlib import cli
-from ftlib.course import catalogue, notebooks
+from ftlib.course import catalogue, executing, index_page, notebooks, stored_notebook
 from ftlib.export.llama_probe import Probe
 
 PASSES = [
@@ -92,7 +92,7 @@ def test_a_run_of_three_labs(course, tmp_path, capsys, monkeypatch):
     made = {p.name for p in (tmp_path / "build").iterdir()}
     assert made == {*before, "index.html"} and not list(tmp_path.rglob("left-behind.txt"))
     copy = nbformat.read(tmp_path / "build" / "lab-3.1.10-last.ipynb", as_version=4)
-    assert copy.cells[2].outputs[0].text == "tiny 1\n" and len(notebooks.figures(copy)) == 1
+    assert copy.cells[2].outputs[0].text == "tiny 1\n" and len(index_page.figures(copy)) == 1
     page = (tmp_path / "build" / "index.html").read_text()
     assert (
         page.count("<img") == 1
@@ -200,15 +200,15 @@ def test_write_back_stores_clean_outputs_of_labs_that_passed(course, tmp_path, c
         and "execution" not in stored["cells"][1]["metadata"]
     )
     ran = stored["metadata"]["ftlib"]
-    assert ran["profile"] == "tiny" and set(ran["versions"]) == set(notebooks.VERSIONS)
-    assert ran["source_sha256"] == notebooks.source_hash(nbformat.read(good, as_version=4))
+    assert ran["profile"] == "tiny" and set(ran["versions"]) == set(stored_notebook.VERSIONS)
+    assert ran["source_sha256"] == stored_notebook.source_hash(nbformat.read(good, as_version=4))
 
 
 def test_the_hash_is_of_the_code_in_its_order():
     """Two cells "a" and "b": hashing them joined would not tell "ab" from "a", "b"."""
 
     def of(*cells, text="words"):
-        return notebooks.source_hash(
+        return stored_notebook.source_hash(
             nbformat.v4.new_notebook(
                 cells=[nbformat.v4.new_markdown_cell(text), *map(nbformat.v4.new_code_cell, cells)]
             )
@@ -231,10 +231,10 @@ def test_a_killed_kernel_is_reported(course, tmp_path, capsys):
 def test_slowest_cells_are_named():
     """Cells 0, 2 and 5 began at 0, 3 and 4 s, the end came at 10 s: they took 3, 1 and 6 s."""
     assert (
-        notebooks.slowest({0: 0.0, 2: 3.0, 5: 4.0}, 10.0, count=2)
+        executing.slowest({0: 0.0, 2: 3.0, 5: 4.0}, 10.0, count=2)
         == "; slowest: cell 5 6 s, cell 0 3 s"
     )
-    assert notebooks.slowest({0: 0.0}, 0.4) == ""
+    assert executing.slowest({0: 0.0}, 0.4) == ""
 
 
 def test_a_lab_whose_compiled_part_is_missing_is_left_out_by_name(
@@ -300,7 +300,7 @@ def test_runs_side_by_side_do_not_meet_and_leave_the_tree_clean(course, tmp_path
     with ThreadPoolExecutor(2) as pool:
         list(
             pool.map(
-                lambda path: notebooks.execute(nbformat.read(path, as_version=4), "tiny", 120),
+                lambda path: executing.execute(nbformat.read(path, as_version=4), "tiny", 120),
                 paths,
             )
         )

@@ -167,7 +167,7 @@ def test_committed_notebooks_leave_the_script_out():
     """
     import nbformat
 
-    from ftlib.course.notebooks import clean
+    from ftlib.course.stored_notebook import clean
 
     def output(**data):
         return nbformat.v4.new_output(

@@ -15,7 +15,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tokenizers.processors import TemplateProcessing
 
 from ftlib.export import cut_proof, vocabulary
-from ftlib.export.cut_proof import NAMES, find_pre_tokenizer, proof_texts, proven
+from ftlib.export.cut_proof import NAMES, find_pre_tokenizer, proven
+from ftlib.export.cut_texts import proof_texts
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_file import open_gguf
 from ftlib.export.gguf_writer import export_gguf

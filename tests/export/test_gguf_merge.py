@@ -21,7 +21,7 @@ from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 
 import ftlib as ft
-from ftlib.adapters.io import CONFIG, WEIGHTS
+from ftlib.adapters.peft_format import CONFIG, WEIGHTS
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_adapter import export_adapter_gguf
 from ftlib.export.gguf_base import open_base

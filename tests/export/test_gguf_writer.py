@@ -18,7 +18,7 @@ from conftest import EMBEDDED, ROOT, assert_untouched, randomize, snapshot
 from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, world_tokenizer
 
 import ftlib as ft
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_adapter import export_adapter_gguf
 from ftlib.export.gguf_names import rope_factors, rotary_pairs

@@ -20,8 +20,9 @@ from ftlib.export.gguf_file import read_gguf, tensor_types
 from ftlib.export.gguf_merge import merge_adapter_gguf
 from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.importance import importance_matrix
+from ftlib.export.llama_outputs import llama_answer, llama_logits
 from ftlib.export.llamacpp import QuantizedFile, llama_counters, open_llama, quantize_gguf
-from ftlib.export.parity import check_export, llama_answer, llama_logits
+from ftlib.export.parity import check_export
 
 needs_llama()
 

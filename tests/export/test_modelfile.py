@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 
 from ftlib.export.errors import TemplateError
 from ftlib.export.go_template import CHATML as GO_CHATML
-from ftlib.export.modelfile import (
-    PARAMETERS,
-    Modelfile,
-    ModelfileError,
-    diagnose_stops,
-    parse_modelfile,
-    write_modelfile,
-)
+from ftlib.export.make_modelfile import diagnose_stops, write_modelfile
+from ftlib.export.modelfile import PARAMETERS, Modelfile, ModelfileError, parse_modelfile
 
 awkward = st.text(st.sampled_from('"""ab \t\n\r\\#{}é日🙂'), max_size=30)
 

@@ -23,7 +23,7 @@ from export_models import qwen_tokenizer, small_llama, small_qwen, world_tokeniz
 from safetensors.torch import load_file, save_file
 
 import ftlib as ft
-from ftlib.adapters.io import AdapterError
+from ftlib.adapters.peft_format import AdapterError
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_names import in_file_order
 from ftlib.export.gguf_writer import export_gguf

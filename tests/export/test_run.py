@@ -13,10 +13,11 @@ from ollama_stand_in import StandIn
 
 import ftlib as ft
 from ftlib import cli
-from ftlib.adapters.io import AdapterError
+from ftlib.adapters.peft_format import AdapterError
 from ftlib.export.errors import ExportError, ServingError, TemplateError
 from ftlib.export.modelfile import parse_modelfile
-from ftlib.export.run import export_run, find_adapter
+from ftlib.export.run import export_run
+from ftlib.export.trained import find_adapter
 
 ADAPTER = ROOT / "data" / "sft-adapter"
 

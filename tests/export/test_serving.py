@@ -17,7 +17,8 @@ from ollama_stand_in import StandIn
 from ftlib.export import llama_probe, serving
 from ftlib.export.go_template import CHATML, WORLD
 from ftlib.export.llama_probe import Probe
-from ftlib.export.modelfile import ModelfileError, write_modelfile
+from ftlib.export.make_modelfile import write_modelfile
+from ftlib.export.modelfile import ModelfileError
 from ftlib.export.serving import (
     Reply,
     ServingError,

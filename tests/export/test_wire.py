@@ -10,7 +10,7 @@ import ftlib as ft
 from ftlib.core.paths import EMBEDDED
 from ftlib.export.errors import ServingError
 from ftlib.export.gguf_writer import export_gguf
-from ftlib.export.modelfile import write_modelfile
+from ftlib.export.make_modelfile import write_modelfile
 from ftlib.export.server import Reply
 from ftlib.export.serving import serve
 from ftlib.export.wire import compare_logprobs

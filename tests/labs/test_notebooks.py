@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from ftlib.core.paths import ROOT
-from ftlib.course import catalogue, notebooks
+from ftlib.course import catalogue, executing, index_page, notebooks, stored_notebook
 from ftlib.course.catalogue import MODULES, lab_number
 from ftlib.course.exercise import load_lab
 
@@ -107,7 +107,7 @@ def test_form(path):
     notebook = read(path)
     nbformat.validate(notebook)
     assert path.stat().st_size < 400_000
-    assert notebook.cells[0].cell_type == "markdown" and notebooks.title(notebook)
+    assert notebook.cells[0].cell_type == "markdown" and executing.title(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     for i, cell in enumerate(notebook.cells):
         assert cell.source.strip(), f"cell {i} is empty"
@@ -150,7 +150,7 @@ def test_committed_outputs(path):
     assert not [o for o in outputs if o.output_type == "error"] and not [
         o for o in outputs if o.get("name") == "stderr"
     ]
-    assert len(notebooks.figures(notebook)) >= 2
+    assert len(index_page.figures(notebook)) >= 2
     found = MACHINE_PATH.search(output_text(notebook))
     assert not found, found[0]
 
@@ -162,8 +162,10 @@ def test_committed_outputs_are_of_the_committed_code(path):
     """
     notebook = read(path)
     assert notebook.metadata.ftlib.profile == notebooks.STORED_PROFILE, renew(path)
-    assert set(notebook.metadata.ftlib.versions) == set(notebooks.VERSIONS)
-    assert notebook.metadata.ftlib.source_sha256 == notebooks.source_hash(notebook), renew(path)
+    assert set(notebook.metadata.ftlib.versions) == set(stored_notebook.VERSIONS)
+    assert notebook.metadata.ftlib.source_sha256 == stored_notebook.source_hash(notebook), renew(
+        path
+    )
 
 
 @per_notebook
@@ -207,9 +209,9 @@ def test_execution_from_top_to_bottom_unsolved(path):
     before = path.read_bytes()
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    notebooks.execute(notebook, "tiny", cell_timeout=600)
+    executing.execute(notebook, "tiny", cell_timeout=600)
     assert not [o for c in code_cells(notebook) for o in c.outputs if o.output_type == "error"]
-    assert len(notebooks.figures(notebook)) == len(notebooks.figures(committed))
+    assert len(index_page.figures(notebook)) == len(index_page.figures(committed))
     text = output_text(notebook)
     for exercise in load_lab(lab_number(path)).exercises:
         assert f"○ {exercise.name}: not attempted" in text

@@ -10,9 +10,10 @@ import torch
 from conftest import CHATML, EMBEDDED, LLAMA3, byte_tokenizer, llama, unmarked
 
 import ftlib as ft
-from ftlib.adapters.io import base_name
 from ftlib.batches.template import check_tokenizer
+from ftlib.core.paths import pocket_folder
 from ftlib.core.profiles import PROFILES
+from ftlib.models.load import base_name
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +190,24 @@ def test_the_embedded_model():
     model, tokenizer = ft.load_model("world-llama-4m")
     assert EMBEDDED.is_dir() and model.dtype == torch.float32 and tokenizer.chat_template
     assert base_name(model) == "world-llama-4m"  # the same on every machine
+
+
+def test_a_base_goes_by_the_name_that_its_profile_has_for_it(tmp_path, monkeypatch):
+    """Pocket's folder in whoever's cache, the copy in a mirror by its id; a folder of one's own by
+    its path.
+    """
+    monkeypatch.setenv("FTLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FTLIB_HUB", str(tmp_path / "mirror"))
+    names = {
+        pocket_folder(): "smollm2-135m-instruct",
+        tmp_path / "of another user" / pocket_folder().name: "smollm2-135m-instruct",
+        tmp_path / "mirror" / "org" / "model": "org/model",
+        tmp_path / "own": str(tmp_path / "own"),
+    }
+    model = llama()
+    for folder, name in names.items():
+        model.config._name_or_path = str(folder)
+        assert base_name(model) == name
 
 
 # --- the large profiles on random copies of their architectures -----------------------------------

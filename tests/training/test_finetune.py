@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax
 
 import ftlib as ft
 from ftlib.adapters import active
+from ftlib.adapters.lora_layer import LoRALinear
 from ftlib.batches.encode import encode_rows
 from ftlib.core.errors import DataError
 from ftlib.data.rows import fingerprint
@@ -191,9 +192,9 @@ def test_dora_uses_the_norm_of_its_present_weights(tokenizer, rows, monkeypatch)
     results = []
     for kept in (True, False):
         if not kept:
-            row_norm = ft.adapters.lora.LoRALinear._row_norm
+            row_norm = LoRALinear._row_norm
             monkeypatch.setattr(
-                "ftlib.adapters.lora.LoRALinear._row_norm",
+                "ftlib.adapters.lora_layer.LoRALinear._row_norm",
                 lambda layer, row_norm=row_norm: layer.forget_norm() or row_norm(layer),
             )
         model = adapted(use_dora=True, lora_dropout=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ftlib.adapters.lora import AdapterConfig
+from ftlib.adapters.lora_layer import AdapterConfig
 from ftlib.course.exercise import Exercise, Wrong
 
 

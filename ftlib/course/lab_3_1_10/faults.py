@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftlib.adapters.lora import disable_adapter, lora_layers
+from ftlib.adapters.lora import disable_adapter
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.files import export_f16, quantised
 from ftlib.course.lab_3_1_10.held_out import Sample, is_right, lab_tokenizer, own_model, sample_of
@@ -19,8 +20,8 @@ from ftlib.course.lab_3_1_10.ollama_prompt import ollama_prompt
 from ftlib.export.gguf_writer import export_gguf
 from ftlib.export.go_render import render_go, template_stops
 from ftlib.export.go_template import CHATML, WORLD, go_template
+from ftlib.export.llama_outputs import llama_answer
 from ftlib.export.llamacpp import open_llama
-from ftlib.export.parity import llama_answer
 
 TEMPLATE_FAULTS = (
     "no template",

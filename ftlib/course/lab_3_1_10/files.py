@@ -18,8 +18,8 @@ from ftlib.course.lab_3_1_10.held_out import Sample, lab_model, lab_tokenizer
 from ftlib.course.lab_3_1_10.kl_per_token import kl_per_token
 from ftlib.export.gguf_names import ARCHITECTURES
 from ftlib.export.gguf_writer import export_gguf
+from ftlib.export.llama_outputs import llama_answer, llama_logits
 from ftlib.export.llamacpp import open_llama, quantize_gguf
-from ftlib.export.parity import llama_answer, llama_logits
 
 # Kinds of matrices: the pattern that finds them in a GGUF, and the name that is shown. An embedding
 # that is the head too is stored once.

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.lora import LoRALinear, disable_adapter, lora_layers
+from ftlib.adapters.lora import disable_adapter
+from ftlib.adapters.lora_layer import LoRALinear, lora_layers
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_10.files import split_kl
 from ftlib.course.lab_3_1_10.held_out import own_model, sample_of

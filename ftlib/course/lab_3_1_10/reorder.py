@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.lora import LoRALinear
+from ftlib.adapters.lora_layer import LoRALinear
 
 
 @torch.no_grad()

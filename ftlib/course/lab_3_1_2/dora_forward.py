@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ftlib.adapters.functional import dora_norm, lora_forward
 from ftlib.course.allocation import holds_product
-from ftlib.course.exercise import UNMEASURED, Exercise, Verdict, Wrong
+from ftlib.course.exercise import Exercise, Verdict, Wrong
+from ftlib.course.exercise_data import UNMEASURED
 from ftlib.course.lab_3_1_2.tensors import positive, randn
 
 

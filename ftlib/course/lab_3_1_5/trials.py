@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.lora import add_lora, lora_layers
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_5.bases import (
     BLOCK,

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ftlib.adapters import ia3
 from ftlib.adapters.hooked import parts_of
-from ftlib.adapters.lora import merge_adapter
+from ftlib.adapters.merging import merge_adapter
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_1.shapes import layer_shapes
 from ftlib.course.lab_e3.merge_ia3 import merge_ia3

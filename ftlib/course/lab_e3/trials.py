@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.adapters import bottleneck, ia3, prefix, reft
-from ftlib.adapters.lora import add_lora, count_parameters
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.trainable import count_parameters
 from ftlib.batches.collate import SFTCollator
 from ftlib.batches.template import IGNORE
 from ftlib.core.modes import evaluation_mode

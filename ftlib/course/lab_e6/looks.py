@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlib.adapters.lora import add_lora, count_parameters
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.trainable import count_parameters
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.template import IGNORE
 from ftlib.core.profiles import Profile
@@ -107,17 +108,6 @@ def middle_length(profile: Profile, rows: Sequence[dict]) -> int:
     _, tokenizer = chat_base(profile)
     lengths = [len(row["input_ids"]) for row in encode_rows(tokenizer, list(rows), LONGEST)]
     return int(statistics.median(lengths))
-
-
-def same_tokens(profile: Profile, rows: Sequence[dict]) -> bool:
-    """Whether TRL makes ftlib's tokens and labels of rows given as prompt and completion. A token
-    after the end of the turn, as some templates write one, is learnt by TRL and not by ftlib.
-    """
-    model, tokenizer = sft_start(profile, 0)
-    ours = encode_rows(tokenizer, list(rows), profile.max_length)
-    arguments = sft_arguments(profile, 0)
-    theirs = encoded_by_trl(tokenizer, model, prompt_and_completion(rows), arguments)
-    return [{name: row[name] for name in COLUMNS} for row in ours] == theirs
 
 
 def trained_shares(profile: Profile) -> dict[str, tuple[int, int]]:

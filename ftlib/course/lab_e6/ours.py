@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.collate import PairCollator
 from ftlib.batches.preference import encode_pairs
 from ftlib.core.modes import evaluation_mode

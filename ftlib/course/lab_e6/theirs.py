@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ftlib.adapters.lora import lora_layers
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.encode import encode_rows
 from ftlib.batches.preference import encode_pairs
 from ftlib.core.profiles import Profile

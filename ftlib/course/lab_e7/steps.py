@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ftlib.adapters.lora import add_lora, lora_layers
+from ftlib.adapters.lora import add_lora
+from ftlib.adapters.lora_layer import lora_layers
 from ftlib.batches.collate import SFTCollator
 from ftlib.batches.encode import encode_rows
 from ftlib.core.profiles import Profile
