@@ -17,7 +17,9 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from rich.console import Console
 from rich.status import Status
+from traitlets.config import Config
 
+SOCKET_PATH = 100  # characters of a socket's path; macOS takes 103, Linux 107
 KERNEL_SHUTDOWN = 20.0  # seconds that a kernel has to end after an interrupt
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -65,10 +67,26 @@ def execute(notebook, profile: str | None = None, cell_timeout: int = 300, on_ce
     return notebook
 
 
+def kernel_settings(folder: str) -> Config:
+    """Settings of a kernel that is spoken to over files in a folder that only this user can open:
+    over TCP any user of the machine could listen. TCP where there are no such files, or none with
+    so long a path.
+    """
+    connection = Path(folder) / "kernel.json"
+    settings = {"connection_file": str(connection)}
+    if os.name != "nt" and len(f"{connection}-ipc-1") <= SOCKET_PATH:
+        settings["transport"] = "ipc"
+    return Config({"KernelManager": settings})
+
+
 async def _execute(notebook, profile: str | None, cell_timeout: int, on_cell) -> None:
-    with tempfile.TemporaryDirectory(prefix="ftlib-lab-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="ftlib-lab-") as folder,
+        tempfile.TemporaryDirectory(prefix="ftlib-kernel-") as connection_folder,
+    ):
         client = NotebookClient(
             notebook,
+            config=kernel_settings(connection_folder),
             timeout=cell_timeout,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},

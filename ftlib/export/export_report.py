@@ -10,8 +10,9 @@ from ftlib.export.errors import ExportError
 # Largest difference of logits that arithmetic explains, by the file's type, for one layer and in
 # units of the logits' standard deviation over the vocabulary. Roundings of many layers add up like
 # a random walk: with the root of their number. Measured, and with room: a model of 4 layers differs
-# by 0.0023 in f16 and by 0.016 in bf16, one of 30 layers by 0.010 and 0.14.
-TOLERANCES = {"ALL_F32": 1e-4, "MOSTLY_F16": 6e-3, "MOSTLY_BF16": 0.05}
+# by 0.0023 in f16 and by 0.016 in bf16; of 30 layers, one with random weights by 0.010 and 0.14,
+# and SmolLM2-135M, whose inputs have outliers, by 0.034 in f16. Wrong weights are off by 1 or more.
+TOLERANCES = {"ALL_F32": 1e-4, "MOSTLY_F16": 0.012, "MOSTLY_BF16": 0.1}
 
 
 @dataclass

@@ -3,6 +3,8 @@ source alone.
 """
 
 import json
+import os
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -226,6 +228,25 @@ def test_a_killed_kernel_is_reported(course, tmp_path, capsys):
     )
     assert cli.main(["labs", "--output", str(tmp_path / "o"), "--profile", "tiny"]) == 1
     assert "killed the kernel" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_the_kernel_is_spoken_to_over_files():
+    """Not over TCP, where others on the machine could listen; and none of the files are left."""
+    cell = nbformat.v4.new_code_cell(
+        "from ipykernel.kernelapp import IPKernelApp\n"
+        "app = IPKernelApp.instance()\n"
+        "print(app.transport, app.connection_file)"
+    )
+    made = executing.execute(nbformat.v4.new_notebook(cells=[cell]), "tiny")
+    transport, file = made.cells[0].outputs[0]["text"].split()
+    assert transport == "ipc"
+    assert not Path(file).parent.exists()
+
+
+def test_a_folder_with_a_long_path_is_left_to_tcp():
+    long = executing.kernel_settings("/" + 120 * "x")
+    assert "transport" not in long.KernelManager
 
 
 def test_slowest_cells_are_named():
