@@ -34,7 +34,9 @@ def state_table(labs: list[str], profile: str | None = None) -> str:
 
 
 def claims_table(labs: list[str], profile: str | None = None) -> str:
-    """A line a claim: what was expected, what came, over how many seeds, with the interval."""
+    """A line a claim: what was expected, what came, over how many seeds, with the interval; of the
+    experiments whose record belongs to the profile and is complete.
+    """
     lines = [
         "| lab | experiment | claim | expected | result | seeds | as expected |",
         "|---|---|---|---|---|---|---|",
@@ -42,7 +44,9 @@ def claims_table(labs: list[str], profile: str | None = None) -> str:
     for lab in labs:
         experiments = open_experiments(lab, profile)
         for experiment in experiments_of(lab):
-            if not experiment.claims or plan(lab, experiment, experiments.profile).waiting:
+            if not experiment.claims or not experiment.is_run_in(experiments.profile):
+                continue
+            if plan(lab, experiment, experiments.profile).waiting:
                 continue
             result = experiments.show(experiment.name)
             for decision in result.decisions().values():

@@ -18,7 +18,7 @@ from ftlib.cli import main
 from ftlib.core.errors import DataError
 from ftlib.core.profiles import get_profile
 from ftlib.course import catalogue
-from ftlib.course.records import digest, figures, store
+from ftlib.course.records import digest, figures, report, store
 from ftlib.course.records.again import compute_again, disagreements, draw_entries
 from ftlib.course.records.compute import RecordingError, record_experiment, record_labs, run_trial
 from ftlib.course.records.digest import code_digest, input_digests, profile_values
@@ -31,7 +31,7 @@ from ftlib.course.records.experiment import (
     level,
 )
 from ftlib.course.records.live import Result, open_experiments
-from ftlib.course.records.report import state_table
+from ftlib.course.records.report import claims_table, state_table
 from ftlib.course.records.restamp import restamp_labs
 from ftlib.course.records.scales import (
     ALIKE,
@@ -497,6 +497,18 @@ def test_what_trials_share_is_made_once_before_they_run():
 def test_the_state_lists_what_a_profile_runs():
     assert f"| 3.1.1 | {TOY.name} |" in state_table(["3.1.1"], "tiny")
     assert TOY.name not in state_table(["3.1.1"], "pocket")
+
+
+def test_the_claims_are_those_of_what_a_profile_runs(monkeypatch):
+    """The arms of another profile's experiment may ask for rows that this one does not have."""
+    filled()
+    assert f"| 3.1.1 | {TOY.name} |" in claims_table(["3.1.1"], "tiny")
+
+    def no_rows(lab, experiment, profile):
+        raise ValueError("there are no such rows")
+
+    monkeypatch.setattr(report, "plan", no_rows)
+    assert TOY.name not in claims_table(["3.1.1"], "pocket")
 
 
 # --- claims ---------------------------------------------------------------------------------------
