@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from pathlib import Path
 
 
@@ -39,3 +41,17 @@ def available_bytes() -> int | None:
         free, _total = torch.cuda.mem_get_info()
         return free
     return available_memory()
+
+
+def return_freed_memory() -> None:
+    """Give the system what the C library keeps of memory that is free already.
+
+    A cache of keys and values grows step by step, in blocks that glibc takes from its heap; the
+    holes stay with the process, gigabytes after answers side by side. Nothing happens where the C
+    library is another.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from ftlib.adapters.active import adapter_of
+from ftlib.core.machine import return_freed_memory
 from ftlib.training.checkpoints import steps_of
 from ftlib.training.errors import RunError
 from ftlib.training.folder import MANIFEST, MarkComplete, RunFolder, write_json
@@ -126,6 +127,8 @@ def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
     seconds = time.perf_counter() - start
     # Or bf16 autocast stays around the model's forward for good.
     extract_model_from_parallel(trainer.model, keep_fp32_wrapper=False)
+    if trainer.args.device.type == "cpu":
+        return_freed_memory()
     tokens = trainer.state.num_input_tokens_seen - tokens_before
     return _summary(trainer, folder, seconds, int(tokens))
 

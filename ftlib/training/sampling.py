@@ -20,6 +20,7 @@ from ftlib.batches.template import check_tokenizer, prompt_ids
 from ftlib.batches.vocabulary import check_ids
 from ftlib.core.checks import check_positive_integer
 from ftlib.core.errors import DataError
+from ftlib.core.machine import return_freed_memory
 from ftlib.core.modes import evaluation_mode
 from ftlib.losses.isolation import (
     NEIGHBOUR,
@@ -129,6 +130,8 @@ def sample_ids(
             new = out[:, ids.shape[1] :].tolist()
             for i, tokens in zip(part, new, strict=True):
                 answers[i] = _up_to_stop(tokens, set(stops))
+    if model.device.type == "cpu":
+        return_freed_memory()
     return answers
 
 

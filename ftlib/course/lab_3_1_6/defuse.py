@@ -103,6 +103,7 @@ DEFUSE = Exercise(
     name="defuse",
     title="Break the tokens",
     minutes=8,
+    points=1,
     difficulty=1,
     reference=defuse,
     cases=_conversation_cases,
