@@ -286,6 +286,18 @@ def _add_progress(commands) -> None:
     command.add_argument(
         "--unread", nargs="+", default=[], metavar="KEY", help="take the tick away"
     )
+    command.add_argument(
+        "--export",
+        metavar="FILE",
+        help="write the record to a file; one that is there already is merged with it",
+    )
+    command.add_argument(
+        "--import",
+        dest="merge_from",
+        nargs="+",
+        metavar="FILE",
+        help="merge exported files of other machines into this machine's record",
+    )
     command.add_argument("--json", action="store_true", help="machine-readable")
 
 

@@ -144,18 +144,41 @@ def run_recording(args) -> int:
 
 
 def show_progress(args) -> int:
-    from ftlib.course.progress import mark_read, progress_path, progress_text, summary
+    from ftlib.course.progress import mark_read, progress_path, summary
+    from ftlib.course.progress_views import progress_text
 
+    if args.merge_from:
+        _import_progress(args.merge_from)
     if args.read:
         mark_read(args.read)
     if args.unread:
         mark_read(args.unread, read=False)
-    if args.json:
+    if args.export:
+        _export_progress(args.export)
+    elif args.json:
         print(json.dumps(summary(), indent=1))
     else:
-        print(progress_text())
+        print(progress_text(summary()))
         print(f"kept in {progress_path()}")
     return 0
+
+
+def _import_progress(files: list[str]) -> None:
+    from ftlib.course.progress import import_progress
+
+    gained = import_progress(files)
+    print(
+        f"merged {', '.join(files)}: {gained['exercises']:+d} exercises, "
+        f"{gained['readings']:+d} readings",
+        file=sys.stderr,
+    )
+
+
+def _export_progress(file: str) -> None:
+    from ftlib.course.progress import export_progress
+
+    export_progress(file)
+    print(f"{file}: take it along, and `ftlib progress --import {file}` on the other machine")
 
 
 def run_doctor(args) -> int:
