@@ -1,9 +1,10 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is
 ready, `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
-`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs
-out and mark them, `ftlib exercise` writes and checks an exercise of an instructor's own, `ftlib
-record` computes what the labs' experiments compare with, `ftlib progress` shows what a student has
-done, `ftlib prerequisites` asks what one should know before lab 1.
+`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` gives labs out, `ftlib
+collect` sorts what comes back and `ftlib grade` marks it, `ftlib exercise` writes and checks an
+exercise of an instructor's own, `ftlib record` computes what the labs' experiments compare with,
+`ftlib progress` shows what a student has done, `ftlib prerequisites` asks what one should know
+before lab 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ftlib.arguments import build_parser
 from ftlib.core.interrupt import FirstInterrupt
 from ftlib.core.runtime import configure
 
+MOST_LINES = 30  # of what a zip holds that is not collected
 INTERRUPTED = 130  # as shells count an end by SIGINT
 
 
@@ -90,12 +92,37 @@ def run_release(args) -> int:
     return 0
 
 
+def run_collecting(args) -> int:
+    from ftlib.course.lms import collect
+
+    for path, collected in zip(args.zips, collect(args.zips, args.output), strict=True):
+        count = sum(len(files) for files in collected.files.values())
+        print(
+            f"{path} ({collected.layout}): {count} notebooks of {len(collected.files)} students in "
+            f"{args.output}"
+        )
+        for line in collected.left_out[:MOST_LINES]:
+            print(f"left out: {line}")
+        if len(collected.left_out) > MOST_LINES:
+            print(f"left out: {len(collected.left_out) - MOST_LINES} more")
+    return 0
+
+
 def run_grading(args) -> int:
     from ftlib.course.grading import grade_class
 
     rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
     full = sum(row["total"] == row["max"] for row in rows)
     print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
+    if args.feedback:
+        from ftlib.course.feedback import write_feedback
+
+        print(f"{len(write_feedback(rows, args.feedback))} pages in {args.feedback}")
+    if args.report:
+        from ftlib.course.class_report import write_class_report
+
+        page, table = write_class_report(rows, args.report)
+        print(f"the class: {page}, {table}")
     return 0
 
 
@@ -242,6 +269,7 @@ COMMANDS = {
     "sft": run_sft,
     "export": run_export,
     "release": run_release,
+    "collect": run_collecting,
     "grade": run_grading,
     "exercise": run_authoring,
     "plan": show_plan,

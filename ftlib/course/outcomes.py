@@ -1,0 +1,127 @@
+"""What became of each exercise of a class, from the file of marks: solved, which mistake, or why
+there is no answer; and the hint that helps with it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ftlib.course.catalogue import MODULES, NAMES
+from ftlib.course.exercise import Exercise, load_lab
+from ftlib.course.reasons import split_reason
+
+KINDS = {
+    "solved": "solved",
+    "mistake": "a mistake that the check knows",
+    "other": "another wrong result",
+    "error": "an error or a stop",
+    "open": "not attempted",
+    "missing": "not handed in, or unreadable",
+}
+LONGEST = 160  # characters of a description that is not ours
+# Words that say nothing of a mistake, between spaces.
+COMMON = """ and are but for from has have how into its not one only that the them then they this
+was what where which with you your """
+STOPPED = re.compile(r"ran past its limit|ended the process|its process sends")
+ERROR = re.compile(r"(?:^|: |the values are right, but .*)it raises |^[A-Z]\w*: ")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One student's exercise. `kind` is one of KINDS; `mistake` names the mistake, and is the same
+    for all who made it; `said` is the check's words.
+    """
+
+    student: str
+    lab: str
+    exercise: Exercise
+    kind: str
+    mistake: str = ""
+    said: str = ""
+
+    @property
+    def points(self) -> int:
+        return self.exercise.points if self.kind == "solved" else 0
+
+
+def exercises_of(lab: str, row: dict) -> list[Exercise]:
+    """The exercises that a row of marks has points for, in the lab's order."""
+    return [each for each in load_lab(lab).exercises if f"{lab} {each.name}" in row]
+
+
+def outcomes_of(row: dict) -> tuple[list[Outcome], str]:
+    """(an outcome for each exercise, notes on the submission) of a row of the file of marks."""
+    lab = row["lab"]
+    student = row["student"]
+    exercises = exercises_of(lab, row)
+    lost = [each.name for each in exercises if _number(row[f"{lab} {each.name}"]) <= 0]
+    notes, said = split_reason(row["reason"], lost)
+    outcomes = []
+    for exercise in exercises:
+        if exercise.name not in lost:
+            outcomes.append(Outcome(student, lab, exercise, "solved"))
+            continue
+        words = said.get(exercise.name, "")
+        kind, mistake = _reading(exercise, words)
+        outcomes.append(Outcome(student, lab, exercise, kind, mistake, words))
+    return outcomes, notes
+
+
+def _number(text: str) -> float:
+    """A cell of the CSV, which an instructor may have edited."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _reading(exercise: Exercise, said: str) -> tuple[str, str]:
+    """(kind, mistake) of what a check said of an answer without points."""
+    if not said:
+        return "missing", KINDS["missing"]
+    if said.startswith("not attempted yet"):
+        return "open", KINDS["open"]
+    for wrong in exercise.wrong:
+        if said == " ".join(wrong.message.split()):
+            return "mistake", said
+    if STOPPED.search(said) or ERROR.search(said):
+        return "error", _short(said)
+    return "other", _short(said)
+
+
+def _short(said: str) -> str:
+    """A description without the input on which it was seen, so that equal ones are counted
+    together.
+    """
+    text = re.split(r"; (?:input \d|yours:|wanted:)", said)[0]
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def labs_in(rows: list[dict]) -> list[str]:
+    """The labs that rows are of, in the course's order; those that the course does not have any
+    more are left out.
+    """
+    there = {row["lab"] for row in rows}
+    return [lab for lab in MODULES if lab in there]
+
+
+def lab_name(lab: str) -> str:
+    return f"Lab {lab} {NAMES[lab]}"
+
+
+# --- hints ----------------------------------------------------------------------------------------
+def _words(text: str) -> set[str]:
+    found = re.findall(r"\w{3,}|[^\x00-\x7f]", text.lower())
+    return set(found) - set(COMMON.split())
+
+
+def helpful_hint(exercise: Exercise, outcome: Outcome) -> str:
+    """The hint that has most words in common with what the check said, the earliest of equals; for
+    who has not begun, the first. Never the last, which is often the whole answer.
+    """
+    hints = exercise.hints[:-1] or exercise.hints
+    if outcome.kind in ("open", "missing"):
+        return hints[0]
+    said = _words(outcome.said)
+    return max(hints, key=lambda hint: len(_words(hint) & said))
