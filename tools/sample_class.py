@@ -26,7 +26,7 @@ from ftlib.course.submissions import grade_id
 NAMES = """Ada Byron;Amara Okafor;Anna-Lena Groß;Arjun Mehta;Bruno Costa;Chloé Durand;Daniel O'Brien
 Elif Kaya;Emeka Obi;Fatima Zahra;Grace Hopper;Hanna Nowak;Ivan Petrov;Jun Tanaka;Kofi Mensah
 Lars Nilsson;Leila Haddad;Li Na;Lucía Gómez;Mei Chen;Mateo Rossi;Nadia Rahman;Noah Smith
-Olga Ivanova;Pedro Alves;Priya Nair;Sam <b>Bold</b>;Tariq Aziz;Yuki Sato;Zoë van Dijk"""
+Olga Ivanova;Pedro Alves;Priya Nair;Sam <b> Bold;Tariq Aziz;Yuki Sato;Zoë van Dijk"""
 FIRST_ID = 3100  # Moodle's numbers of participants
 DAY = (2026, 3, 2, 12, 0, 0)
 ABSENT = 0.05  # share of the class that hands in a text in place of a notebook

@@ -13,7 +13,7 @@ from statistics import median
 
 from ftlib.core.atomic import replacing
 from ftlib.course.outcomes import KINDS, Outcome, helpful_hint, lab_name, labs_in, outcomes_of
-from ftlib.course.pages import page, shown_text
+from ftlib.course.pages import page, shown_text, with_code
 
 COLUMNS = ("lab", "exercise", "points", "kind", "mistake", "students", "share", "who")
 MOST = 12  # mistakes in the table of a lab
@@ -169,7 +169,7 @@ def _mistakes(groups: list[Group]) -> str:
         lines.append(
             f'<tr><td class="number">{len(group.outcomes)}</td>'
             f"<td><code>{exercise.name}</code></td><td>{shown_text(group.mistake)}</td>"
-            f"<td>{shown_text(helpful_hint(exercise, group.example))}</td></tr>"
+            f"<td>{with_code(helpful_hint(exercise, group.example))}</td></tr>"
         )
     left = len(wrong) - MOST
     more = f'<p class="muted">{left} more are in the CSV.</p>' if left > 0 else ""
@@ -190,7 +190,8 @@ def _patterns() -> str:
             f'<pattern id="{name}" width="8" height="8" patternUnits="userSpaceOnUse">'
             f"{drawing}</pattern>"
         )
-    return f'<svg width="0" height="0" aria-hidden="true"><defs>{"".join(defined)}</defs></svg>'
+    inner = f"<defs>{''.join(defined)}</defs>"
+    return f'<svg class="hidden" width="0" height="0" aria-hidden="true">{inner}</svg>'
 
 
 def _picture(lab: str, groups: list[Group]) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ftlib.core.atomic import replacing
-from ftlib.course.outcomes import Outcome, helpful_hint, lab_name, labs_in, outcomes_of
-from ftlib.course.pages import page, shown_text
+from ftlib.course.outcomes import Outcome, helpful_hint, lab_name, labs_in, lines_of, outcomes_of
+from ftlib.course.pages import page, shown_text, with_code
 from ftlib.course.submissions import plain_name
 
 UNREADABLE = "There was no answer that could be graded; the notes below say why."
@@ -83,13 +83,14 @@ def _card(outcome: Outcome) -> str:
     exercise = outcome.exercise
     not_begun = outcome.kind == "open"
     said = "Not attempted yet." if not_begun else outcome.said or UNREADABLE
-    lines = "<br>".join(shown_text(line) for line in said.split("; input "))
+    lines = "<br>".join(shown_text(line) for line in lines_of(said))
     sign = "○" if not_begun else "✗"
+    hint = helpful_hint(exercise, outcome)
+    helps = f"<p><b>A hint:</b> {with_code(hint)}</p>" if hint else ""
     return (
         f'<div class="card{" open" if not_begun else ""}">'
         f"<h3>{sign} {shown_text(exercise.title)} <code>{exercise.name}</code>"
         f'<span class="points">0 of {exercise.points}</span></h3>'
-        f"<p>{lines}</p><p><b>A hint:</b> {shown_text(helpful_hint(exercise, outcome))}</p>"
-        f'<p class="muted">In the notebook, <code>hint("{exercise.name}")</code> goes on from '
-        "there.</p></div>"
+        f'<p>{lines}</p>{helps}<p class="muted">In the notebook, '
+        f'<code>hint("{exercise.name}")</code> goes on step by step.</p></div>'
     )

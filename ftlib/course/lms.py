@@ -42,6 +42,8 @@ TOO_LARGE = f"it has more than {BIGGEST_FILE // 1_000_000} MB"
 CHUNK = 1_000_000
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
+Reading = tuple[str, str, str]  # of a path: the student, the LMS's number of them, the file
+
 
 @dataclass(frozen=True)
 class Found:
@@ -78,7 +80,7 @@ def _parts(entry: zipfile.ZipInfo) -> list[str]:
     return [part for part in re.split(r"[/\\]", entry.filename) if part not in ("", ".")]
 
 
-def _moodle(parts: list[str]) -> tuple[str, str, str] | None:
+def _moodle(parts: list[str]) -> Reading | None:
     """(student, number, file) of a path in Moodle's zip, whatever lies around the student."""
     for i, part in enumerate(parts):
         found = MOODLE.fullmatch(part)
@@ -88,14 +90,14 @@ def _moodle(parts: list[str]) -> tuple[str, str, str] | None:
     return None
 
 
-def _canvas(parts: list[str]) -> tuple[str, str, str] | None:
+def _canvas(parts: list[str]) -> Reading | None:
     found = CANVAS.fullmatch(parts[0])
     if not found or len(parts) > 1:
         return None
     return found["name"] or "anonymous", found["id"], found["file"]
 
 
-def _folders(parts: list[str]) -> tuple[str, str, str] | None:
+def _folders(parts: list[str]) -> Reading | None:
     return (parts[0], "", "_".join(parts[1:])) if len(parts) > 1 else None
 
 
@@ -110,10 +112,11 @@ def _without_common_folder(paths: list[list[str]]) -> list[list[str]]:
     return paths
 
 
-def _whose(entries: list[zipfile.ZipInfo]) -> tuple[str, list[tuple[str, str, str] | None]]:
+def _whose(entries: list[zipfile.ZipInfo]) -> tuple[str, list[Reading | None]]:
     """The layout that names a student for most entries, the first of equals; and what it reads."""
     paths = _without_common_folder([_parts(entry) for entry in entries])
-    best = ("folders", [None] * len(entries))
+    nobody: list[Reading | None] = [None] * len(entries)
+    best = ("folders", nobody)
     most = 0
     for layout, read in LAYOUTS.items():
         said = [read(parts) for parts in paths]

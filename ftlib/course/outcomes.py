@@ -5,6 +5,7 @@ there is no answer; and the hint that helps with it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from ftlib.course.catalogue import MODULES, NAMES
@@ -23,6 +24,7 @@ LONGEST = 160  # characters of a description that is not ours
 # Words that say nothing of a mistake, between spaces.
 COMMON = """ and are but for from has have how into its not one only that the them then they this
 was what where which with you your """
+ARITHMETIC = "−×·=≤≥√"
 STOPPED = re.compile(r"ran past its limit|ended the process|its process sends")
 ERROR = re.compile(r"(?:^|: |the values are right, but .*)it raises |^[A-Z]\w*: ")
 
@@ -90,11 +92,16 @@ def _reading(exercise: Exercise, said: str) -> tuple[str, str]:
     return "other", _short(said)
 
 
+def lines_of(said: str) -> list[str]:
+    """A check's words as the lines that they are in a notebook: input, result, what was wanted."""
+    return re.split(r"; (?=input \d|yours:|wanted:)", said)
+
+
 def _short(said: str) -> str:
     """A description without the input on which it was seen, so that equal ones are counted
     together.
     """
-    text = re.split(r"; (?:input \d|yours:|wanted:)", said)[0]
+    text = lines_of(said)[0]
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
@@ -112,16 +119,23 @@ def lab_name(lab: str) -> str:
 
 # --- hints ----------------------------------------------------------------------------------------
 def _words(text: str) -> set[str]:
+    """Words of three letters and more, and signs of formulas; but for signs of arithmetic, which
+    say nothing of a mistake either.
+    """
     found = re.findall(r"\w{3,}|[^\x00-\x7f]", text.lower())
-    return set(found) - set(COMMON.split())
+    return set(found) - set(COMMON.split()) - set(ARITHMETIC)
 
 
 def helpful_hint(exercise: Exercise, outcome: Outcome) -> str:
-    """The hint that has most words in common with what the check said, the earliest of equals; for
-    who has not begun, the first. Never the last, which is often the whole answer.
+    """The hint that has most words in common with what the check said, the earliest of equals;
+    empty where none has any. A word that n of the hints have counts 1/n. For who has not begun, the
+    first. Never the last, which is often the whole answer.
     """
     hints = exercise.hints[:-1] or exercise.hints
     if outcome.kind in ("open", "missing"):
         return hints[0]
+    words = [_words(hint) for hint in hints]
+    often = Counter(word for each in words for word in each)
     said = _words(outcome.said)
-    return max(hints, key=lambda hint: len(_words(hint) & said))
+    shared = [sum(1 / often[word] for word in each & said) for each in words]
+    return hints[shared.index(max(shared))] if max(shared) else ""

@@ -24,9 +24,10 @@ p { margin: .4rem 0; } code { font: .9em ui-monospace, monospace; overflow-wrap:
 .card.open { border-left-style: dotted; }
 table { border-collapse: collapse; width: 100%; } caption { text-align: left; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
+th, td code { white-space: nowrap; } td { min-width: 0; } td p { margin: 0; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-svg { max-width: 100%; height: auto; }
+svg.hidden { position: absolute; } svg { max-width: 100%; height: auto; }
 @media print { .card { break-inside: avoid; } }
 """
 
@@ -40,6 +41,17 @@ def shown_text(text: str) -> str:
         hidden = unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
         plain.append(f"\\u{ord(sign):04x}" if hidden and sign != "\n" else sign)
     return escape("".join(plain))
+
+
+def with_code(text: str) -> str:
+    """One of the course's own texts, such as a hint, as HTML: what is between backticks is code."""
+    parts = escape(text).split("`")
+    if len(parts) % 2 == 0:  # one backtick has no other
+        return escape(text)
+    shown = []
+    for i, part in enumerate(parts):
+        shown.append(f"<code>{part}</code>" if i % 2 else part)
+    return "".join(shown)
 
 
 def page(title: str, body: str) -> str:

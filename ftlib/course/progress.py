@@ -311,12 +311,13 @@ def _status(record: dict, lab: str, name: str) -> str:
 def _lab_row(number: str, record: dict) -> dict:
     points = POINTS[number]
     exercises = []
+    done: list[str] = []
+    still_open: list[str] = []
     for name, worth in points.items():
         status = _status(record, number, name)
         exercises.append({"name": name, "points": worth, "status": status})
-    done = [each["name"] for each in exercises if each["status"] != "open"]
-    still_open = [each["name"] for each in exercises if each["status"] == "open"]
-    won = sum(points[name] for name in done)
+        (still_open if status == "open" else done).append(name)
+    won: int = sum(points[name] for name in done)
     most = sum(points.values())
     if is_extension(number):
         most = EXTENSION_XP
