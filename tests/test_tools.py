@@ -349,6 +349,29 @@ def test_the_image_takes_what_its_ignore_file_lets_through():
     assert all((ROOT / name).exists() for name in copied)
 
 
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_grading_in_a_container_gives_a_submission_nothing(engine, tmp_path):
+    """No network, no rights, a root file system and a class that are read-only; what follows the
+    image is a command that ftlib takes.
+    """
+    from ftlib.arguments import build_parser
+
+    contained = tool("grade_contained")
+    command = contained.run_command(
+        engine, tmp_path / "class", tmp_path / "marks", ["--labs", "3.1.7"]
+    )
+    place = command.index(contained.IMAGE)
+    assert set(contained.LIMITS) < set(command[:place])
+    assert {"--network=none", "--read-only", "--cap-drop=all"} < set(contained.LIMITS)
+    assert f"--volume={tmp_path}/class:/class:ro" in command
+    writable = [part for part in command if part.startswith("--volume") and part[-3:] != ":ro"]
+    assert writable == [f"--volume={tmp_path}/marks:/marks"]
+    user = next(part for part in command if part.startswith("--user="))
+    assert not user.startswith("--user=0")
+    args = build_parser().parse_args(command[place + 1 :])
+    assert (args.submissions, args.csv, args.labs) == ("/class", "/marks/marks.csv", ["3.1.7"])
+
+
 def test_an_invented_class_is_what_was_drawn(tmp_path):
     """The same for the same seed; in each notebook the answers that were drawn, and no outputs."""
     drawn = sample_class(["3.1.7"], tmp_path / "a.zip", 6, 1, 2)
