@@ -65,7 +65,7 @@ def _section(lab: str, outcomes: list[Outcome], notes: str) -> str:
     solved = [outcome for outcome in outcomes if outcome.kind == "solved"]
     won = sum(outcome.points for outcome in outcomes)
     most = sum(outcome.exercise.points for outcome in outcomes)
-    parts = [f'<h2>{shown_text(lab_name(lab))} <span class="points">{won} of {most}</span></h2>']
+    parts = [f'<h2>{shown_text(lab_name(lab))} <span class="points">{won:g} of {most}</span></h2>']
     if all(outcome.kind == "missing" for outcome in outcomes):
         parts.append(f"<p>{UNREADABLE}</p>")
     else:

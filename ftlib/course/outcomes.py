@@ -26,13 +26,13 @@ COMMON = """ and are but for from has have how into its not one only that the th
 was what where which with you your """
 ARITHMETIC = "−×·=≤≥√"
 STOPPED = re.compile(r"ran past its limit|ended the process|its process sends")
-ERROR = re.compile(r"(?:^|: |the values are right, but .*)it raises |^[A-Z]\w*: ")
+ERROR = re.compile(r"\bit raises \w+|^[A-Z]\w*(?=: )")
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One student's exercise. `kind` is one of KINDS; `mistake` names the mistake, and is the same
-    for all who made it; `said` is the check's words.
+    for all who made it; `said` is the check's words, `points` what the file of marks has.
     """
 
     student: str
@@ -41,10 +41,7 @@ class Outcome:
     kind: str
     mistake: str = ""
     said: str = ""
-
-    @property
-    def points(self) -> int:
-        return self.exercise.points if self.kind == "solved" else 0
+    points: float = 0.0
 
 
 def exercises_of(lab: str, row: dict) -> list[Exercise]:
@@ -57,12 +54,14 @@ def outcomes_of(row: dict) -> tuple[list[Outcome], str]:
     lab = row["lab"]
     student = row["student"]
     exercises = exercises_of(lab, row)
-    lost = [each.name for each in exercises if _number(row[f"{lab} {each.name}"]) <= 0]
+    points = {each.name: _number(row[f"{lab} {each.name}"]) for each in exercises}
+    lost = [name for name, number in points.items() if number <= 0]
     notes, said = split_reason(row["reason"], lost)
     outcomes = []
     for exercise in exercises:
         if exercise.name not in lost:
-            outcomes.append(Outcome(student, lab, exercise, "solved"))
+            won = points[exercise.name]
+            outcomes.append(Outcome(student, lab, exercise, "solved", points=won))
             continue
         words = said.get(exercise.name, "")
         kind, mistake = _reading(exercise, words)
@@ -87,8 +86,10 @@ def _reading(exercise: Exercise, said: str) -> tuple[str, str]:
     for wrong in exercise.wrong:
         if said == " ".join(wrong.message.split()):
             return "mistake", said
-    if STOPPED.search(said) or ERROR.search(said):
+    if STOPPED.search(said):
         return "error", _short(said)
+    if raised := ERROR.search(said):
+        return "error", raised[0]  # the error's class: its text is the student's own
     return "other", _short(said)
 
 
