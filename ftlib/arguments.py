@@ -202,6 +202,7 @@ def _add_grade(commands) -> None:
     )
     command.add_argument(
         "--report",
+        type=_page,
         metavar="FILE.html",
         help="write what the class solved and which mistakes it made, as a page and as CSV",
     )
@@ -354,6 +355,12 @@ def _above_zero(text: str, unit: str) -> float:
 
 def _seconds(text: str) -> float:
     return _above_zero(text, "seconds")
+
+
+def _page(text: str) -> str:
+    if not text.lower().endswith(".html"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .html")
+    return text
 
 
 def _gigabytes(text: str) -> float:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftlib.arguments import build_parser
 from ftlib.course.class_report import groups_of, write_class_report
 from ftlib.course.exercise import load_lab
 from ftlib.course.feedback import feedback_page, file_names, write_feedback
@@ -228,6 +229,12 @@ def test_the_page_has_counts_by_exercise_and_no_name(tmp_path):
     for student in ("Ada", "Cleo", "Gus"):
         assert student not in said
     assert said.index(known(LOGP)) < said.index("it raises ValueError")  # the most frequent first
+
+
+def test_a_report_that_is_no_page_is_refused_before_anything_is_graded(capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["grade", "in", "--csv", "m.csv", "--report", "report.pdf"])
+    assert "'report.pdf' does not end in .html" in capsys.readouterr().err
 
 
 def test_the_table_has_everything_and_no_formula(tmp_path):
