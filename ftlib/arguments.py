@@ -15,6 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sft(commands)
     _add_export(commands)
     _add_release(commands)
+    _add_collect(commands)
     _add_grade(commands)
     _add_exercise(commands)
     _add_plan(commands)
@@ -154,6 +155,21 @@ def _add_release(commands) -> None:
     )
 
 
+def _add_collect(commands) -> None:
+    command = commands.add_parser(
+        "collect", help="sort a zip of an LMS (Moodle, Canvas) into a folder for each student"
+    )
+    command.add_argument(
+        "zips",
+        nargs="+",
+        metavar="ZIP",
+        help="of Moodle's or Canvas's download of all submissions, or with a folder a student",
+    )
+    command.add_argument(
+        "--output", default="class", help="folder for the students' folders (default: class)"
+    )
+
+
 def _add_grade(commands) -> None:
     command = commands.add_parser(
         "grade", help="grade a class; run it in a container, the submissions are others' code"
@@ -178,6 +194,17 @@ def _add_grade(commands) -> None:
         type=_seconds,
         default=20,
         help="seconds that one cell may take (default: 20)",
+    )
+    command.add_argument(
+        "--feedback",
+        metavar="FOLDER",
+        help="write a page for each student: what was wrong, with a hint that helps",
+    )
+    command.add_argument(
+        "--report",
+        type=_page,
+        metavar="FILE.html",
+        help="write what the class solved and which mistakes it made, as a page and as CSV",
     )
 
 
@@ -286,6 +313,18 @@ def _add_progress(commands) -> None:
     command.add_argument(
         "--unread", nargs="+", default=[], metavar="KEY", help="take the tick away"
     )
+    command.add_argument(
+        "--export",
+        metavar="FILE",
+        help="write the record to a file; one that is there already is merged with it",
+    )
+    command.add_argument(
+        "--import",
+        dest="merge_from",
+        nargs="+",
+        metavar="FILE",
+        help="merge exported files of other machines into this machine's record",
+    )
     command.add_argument("--json", action="store_true", help="machine-readable")
 
 
@@ -316,6 +355,12 @@ def _above_zero(text: str, unit: str) -> float:
 
 def _seconds(text: str) -> float:
     return _above_zero(text, "seconds")
+
+
+def _page(text: str) -> str:
+    if not text.lower().endswith(".html"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .html")
+    return text
 
 
 def _gigabytes(text: str) -> float:

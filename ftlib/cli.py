@@ -1,9 +1,10 @@
 """The `ftlib` command: `ftlib labs` runs the notebooks, `ftlib doctor` says whether this machine is
 ready, `ftlib plan` what a training run will hold in memory, `ftlib sft` trains without a notebook,
-`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` and `ftlib grade` give labs
-out and mark them, `ftlib exercise` writes and checks an exercise of an instructor's own, `ftlib
-record` computes what the labs' experiments compare with, `ftlib progress` shows what a student has
-done, `ftlib prerequisites` asks what one should know before lab 1.
+`ftlib export` makes a GGUF with its Modelfile of a run, `ftlib release` gives labs out, `ftlib
+collect` sorts what comes back and `ftlib grade` marks it, `ftlib exercise` writes and checks an
+exercise of an instructor's own, `ftlib record` computes what the labs' experiments compare with,
+`ftlib progress` shows what a student has done, `ftlib prerequisites` asks what one should know
+before lab 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ftlib.arguments import build_parser
 from ftlib.core.interrupt import FirstInterrupt
 from ftlib.core.runtime import configure
 
+MOST_LINES = 30  # of what a zip holds that is not collected
 INTERRUPTED = 130  # as shells count an end by SIGINT
 
 
@@ -90,12 +92,37 @@ def run_release(args) -> int:
     return 0
 
 
+def run_collecting(args) -> int:
+    from ftlib.course.lms import collect
+
+    for path, collected in zip(args.zips, collect(args.zips, args.output), strict=True):
+        count = sum(len(files) for files in collected.files.values())
+        print(
+            f"{path} ({collected.layout}): {count} notebooks of {len(collected.files)} students in "
+            f"{args.output}"
+        )
+        for line in collected.left_out[:MOST_LINES]:
+            print(f"left out: {line}")
+        if len(collected.left_out) > MOST_LINES:
+            print(f"left out: {len(collected.left_out) - MOST_LINES} more")
+    return 0
+
+
 def run_grading(args) -> int:
     from ftlib.course.grading import grade_class
 
     rows = grade_class(args.submissions, args.csv, args.labs, args.cell_timeout)
     full = sum(row["total"] == row["max"] for row in rows)
     print(f"{len(rows)} rows in {args.csv}; {full} with full marks")
+    if args.feedback:
+        from ftlib.course.feedback import write_feedback
+
+        print(f"{len(write_feedback(rows, args.feedback))} pages in {args.feedback}")
+    if args.report:
+        from ftlib.course.class_report import write_class_report
+
+        page, table = write_class_report(rows, args.report)
+        print(f"the class: {page}, {table}")
     return 0
 
 
@@ -144,18 +171,41 @@ def run_recording(args) -> int:
 
 
 def show_progress(args) -> int:
-    from ftlib.course.progress import mark_read, progress_path, progress_text, summary
+    from ftlib.course.progress import mark_read, progress_path, summary
+    from ftlib.course.progress_views import progress_text
 
+    if args.merge_from:
+        _import_progress(args.merge_from)
     if args.read:
         mark_read(args.read)
     if args.unread:
         mark_read(args.unread, read=False)
-    if args.json:
+    if args.export:
+        _export_progress(args.export)
+    elif args.json:
         print(json.dumps(summary(), indent=1))
     else:
-        print(progress_text())
+        print(progress_text(summary()))
         print(f"kept in {progress_path()}")
     return 0
+
+
+def _import_progress(files: list[str]) -> None:
+    from ftlib.course.progress import import_progress
+
+    gained = import_progress(files)
+    print(
+        f"merged {', '.join(files)}: {gained['exercises']:+d} exercises, "
+        f"{gained['readings']:+d} readings",
+        file=sys.stderr,
+    )
+
+
+def _export_progress(file: str) -> None:
+    from ftlib.course.progress import export_progress
+
+    export_progress(file)
+    print(f"{file}: take it along, and `ftlib progress --import {file}` on the other machine")
 
 
 def run_doctor(args) -> int:
@@ -219,6 +269,7 @@ COMMANDS = {
     "sft": run_sft,
     "export": run_export,
     "release": run_release,
+    "collect": run_collecting,
     "grade": run_grading,
     "exercise": run_authoring,
     "plan": show_plan,

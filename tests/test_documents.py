@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from conftest import ROOT
@@ -139,22 +140,25 @@ def test_the_table_of_scales_is_of_todays_records():
 
 @pytest.mark.labs
 def test_the_instructors_commands_in_their_order(tmp_path, monkeypatch, capsys):
-    """Release the labs, let a student hand one back unsolved, grade: her row is there with 0
-    points.
+    """Release the labs, let a student hand one back unsolved, in a zip of Moodle's, collect, grade:
+    her row is there with 0 points, her page, and the class's report.
     """
     pytest.importorskip("nbgrader")
     from ftlib.cli import main
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "class" / "ada").mkdir(parents=True)
     for line in OURS.values():
         assert main(shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
         if line.startswith("ftlib release"):
-            (tmp_path / "class" / "ada" / "lab-3.1.7.ipynb").write_bytes(
-                next(tmp_path.glob("handout/lab-3.1.7-*")).read_bytes()
-            )
+            handed_in = next(tmp_path.glob("handout/lab-3.1.7-*"))
+            with zipfile.ZipFile(tmp_path / "submissions.zip", "w") as zipped:
+                zipped.write(handed_in, f"Ada Byron_7_assignsubmission_file/{handed_in.name}")
     handing = [line.split()[1] for line in OURS.values() if not line.startswith("ftlib record")]
-    assert handing == ["release", "release", "release", "grade", "grade"]
+    assert handing == ["release", "release", "release", "collect", "grade", "grade"]
     points = sum(POINTS["3.1.7"].values())
     first_row = (tmp_path / "marks.csv").read_text().splitlines()[1]
-    assert first_row.startswith(f"ada,3.1.7,0,{points},")
+    assert first_row.startswith(f"Ada Byron,3.1.7,0,{points},")
+    feedback = (tmp_path / "feedback" / "Ada Byron.html").read_text(encoding="utf-8")
+    assert feedback.count("Not attempted yet.") == len(POINTS["3.1.7"])
+    assert "1 of 1 handed in" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len((tmp_path / "report.csv").read_text().splitlines()) == 1 + len(POINTS["3.1.7"])

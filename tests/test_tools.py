@@ -6,10 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
+from collections import Counter
 
+import nbformat
 import pytest
 import yaml
 from conftest import ROOT
+
+from tools.sample_class import sample_class
 
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -318,3 +323,70 @@ def test_without_uv_pip_puts_one_into_a_throwaway_folder(tmp_path, monkeypatch):
     (command,) = asked
     assert command[-3:] == ["--target", str(tmp_path), "uv"]
     assert command[: len(resolve.PIP)] == resolve.PIP
+
+
+# --- an image to grade in, and a class to try with ------------------------------------------------
+def test_requirements_are_the_projects(capsys):
+    requirements = tool("requirements").requirements
+    project = requirements([])
+    assert any(line.startswith("torch") for line in project)
+    assert [line for line in requirements(["grading"]) if line not in project] == [
+        "nbgrader>=0.9.5",
+        "traitlets>=5.14",
+    ]
+    with pytest.raises(KeyError):
+        requirements(["none"])
+
+
+def test_the_image_takes_what_its_ignore_file_lets_through():
+    """.dockerignore leaves out all but what is named: every COPY has to be."""
+    copied = []
+    for line in (ROOT / "Containerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            copied += line.split()[1:-1]
+    let_through = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.M)
+    assert sorted(copied) == sorted(let_through)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_grading_in_a_container_gives_a_submission_nothing(engine, tmp_path):
+    """No network, no rights, a root file system and a class that are read-only; what follows the
+    image is a command that ftlib takes.
+    """
+    from ftlib.arguments import build_parser
+
+    contained = tool("grade_contained")
+    command = contained.run_command(
+        engine, tmp_path / "class", tmp_path / "marks", ["--labs", "3.1.7"]
+    )
+    place = command.index(contained.IMAGE)
+    assert set(contained.LIMITS) < set(command[:place])
+    assert {"--network=none", "--read-only", "--cap-drop=all"} < set(contained.LIMITS)
+    assert f"--volume={tmp_path}/class:/class:ro" in command
+    writable = [part for part in command if part.startswith("--volume") and part[-3:] != ":ro"]
+    assert writable == [f"--volume={tmp_path}/marks:/marks"]
+    user = next(part for part in command if part.startswith("--user="))
+    assert not user.startswith("--user=0")
+    args = build_parser().parse_args(command[place + 1 :])
+    assert (args.submissions, args.csv, args.labs) == ("/class", "/marks/marks.csv", ["3.1.7"])
+
+
+def test_an_invented_class_is_what_was_drawn(tmp_path):
+    """The same for the same seed; in each notebook the answers that were drawn, and no outputs."""
+    drawn = sample_class(["3.1.7"], tmp_path / "a.zip", 6, 1, 2)
+    again = sample_class(["3.1.7"], tmp_path / "b.zip", 6, 1, 2)
+    assert [vars(one) for one in drawn] == [vars(one) for one in again]
+    answered = Counter()
+    with zipfile.ZipFile(tmp_path / "a.zip") as zipped:
+        for name in zipped.namelist():
+            if name.endswith(".ipynb"):
+                notebook = nbformat.reads(zipped.read(name).decode(), as_version=4)
+                code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+                assert not any(cell.outputs for cell in code)
+                answered[name.partition("_")[0]] = sum("**kwargs" in cell.source for cell in code)
+    expected = Counter(one.student for one in drawn if one.what != "open")
+    assert answered == expected and {one.exercise for one in drawn} == {
+        "completion_logp",
+        "implicit_reward",
+    }

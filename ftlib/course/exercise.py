@@ -36,7 +36,7 @@ from ftlib.course.catalogue import MODULES, exercise_module
 from ftlib.course.comparing import shown
 from ftlib.course.exercise_data import Exercise, Verdict, Wrong
 from ftlib.course.gradients import Trained, train
-from ftlib.course.progress import note_exercise
+from ftlib.course.progress import note_exercise, note_help
 from ftlib.course.report import BOLD, SIGNS
 
 
@@ -228,8 +228,11 @@ class Lab:
         return self.said.get(exercise.name, _open(exercise))
 
     def hint(self, name) -> None:
-        """Show the next hint for an exercise; after the last one it starts again."""
+        """Show the next hint for an exercise; after the last one it starts again. The progress file
+        notes that a hint was asked for before the exercise was solved.
+        """
         exercise = self.find(name)
+        self._note_help(exercise, "hints")
         given = self.given.get(exercise.name, 0)
         self.given[exercise.name] = given + 1
         count = len(exercise.hints)
@@ -237,9 +240,14 @@ class Lab:
         print(f"hint {i + 1} of {count}: {exercise.hints[i]}")
 
     def solution(self, name) -> None:
-        """Print the source of ftlib's own implementation."""
-        source = inspect.getsource(self.find(name).reference)
-        print(textwrap.dedent(source))
+        """Print the source of ftlib's own implementation. The progress file notes it, as a hint."""
+        exercise = self.find(name)
+        self._note_help(exercise, "solutions")
+        print(textwrap.dedent(inspect.getsource(exercise.reference)))
+
+    def _note_help(self, exercise: Exercise, part: str) -> None:
+        if not grading():
+            note_help(self.number, exercise.name, part)
 
     def predict(self, guess, answer) -> None:
         """Hold a guess against what the run showed; without one, the answer stays hidden."""

@@ -27,6 +27,7 @@ from ftlib.course import catalogue
 from ftlib.course.answers import checked_name, compose, setup_cell
 from ftlib.course.catalogue import exercise_module, lab_files, lab_number
 from ftlib.course.notebooks import left_out
+from ftlib.course.reasons import CHANGES, join_reason
 from ftlib.course.sandbox import CONTEXT, PRELOAD, Step, run_steps
 from ftlib.course.submissions import (
     GradingError,
@@ -143,8 +144,9 @@ class Grader:
             if tried[path][0] == row.maximum:
                 break
         best = max(tried, key=lambda path: sum(tried[path][0].values()))  # the first of equals
-        row.points, notes = tried[best]
-        row.reason = "; ".join([*_which(best, notebooks, lab_number(lab)), *notes])
+        row.points, notes, said, changed = tried[best]
+        which = _which(best, notebooks, lab_number(lab))
+        row.reason = join_reason([*which, *notes], said, changed)
         return row
 
     def not_handed_in(self, lab: Path, student: str, others: list[str]) -> Row:
@@ -155,16 +157,17 @@ class Grader:
             row.reason += "; found " + "; ".join(others[:3]) + more
         return row
 
-    def _grade_one(self, lab: Path, path: Path) -> tuple[dict[str, float], list[str]]:
-        """(points by exercise, notes) of one notebook."""
+    def _grade_one(self, lab: Path, path: Path) -> tuple[dict, list[str], dict, list[str]]:
+        """(points by exercise, notes, what the checks said by exercise, what the code changes) of
+        one notebook.
+        """
         source = self.sources[lab.stem]
         try:
             notebook, notes = compose(read_submission(path), source)
         except GradingError as error:
-            return {}, [str(error)]
-        points, lost, changed = self._score(notebook, self.maximum(lab))
-        notes += [f"{name}: {why}" for name, why in lost.items()]
-        return points, notes + _patched(changed)
+            return {}, [str(error)], {}, []
+        points, said, changed = self._score(notebook, self.maximum(lab))
+        return points, notes, said, _patched(changed)
 
     def _score(self, notebook, maximum: dict[str, float]) -> tuple[dict, dict, list[str]]:
         """(points, reasons) by exercise: all of its points where its check says that it is right,
@@ -199,7 +202,7 @@ def _patched(names: list[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return [f"its code changes {', '.join(names[:MOST_NAMES])}{more}"]
+    return [f"{CHANGES}{', '.join(names[:MOST_NAMES])}{more}"]
 
 
 def _different(notebooks: list[Path]) -> list[Path]:

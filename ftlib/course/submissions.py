@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -22,6 +23,9 @@ BIGGEST = 20_000_000  # bytes of a submitted notebook
 OPENS = re.compile(rf"open_lab\(\s*[\"']({NUMBER})[\"']")
 TITLE = re.compile(rf"^\s*#+ *Lab ({NUMBER})\b", re.M)
 NOTEBOOK = re.compile(r"\.ipynb(\.txt|\.json)?$", re.I)  # browsers add to names when they save
+SEPARATORS = '/\\:*?"<>|'
+LONGEST_NAME = 100  # characters
+RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)", re.I)  # names of devices on Windows
 IN_A_NAME = re.compile(rf"lab[-_ ]?({NUMBER})(?!\d)", re.I)
 
 
@@ -32,6 +36,22 @@ class GradingError(ValueError):
 def readable(name: str) -> str:
     """A file's name as UTF-8 can write it: an archive may hold names in another encoding."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def plain_name(name: str) -> str:
+    """A name of somebody else's as the name of one file or folder on any system: no separators, no
+    signs that a system, a shell or a spreadsheet gives a meaning to at its beginning, not hidden,
+    not too long; "unnamed" where nothing is left.
+    """
+    composed = unicodedata.normalize("NFC", readable(name))
+    plain = "".join("_" if _has_a_meaning(sign) else sign for sign in composed)
+    plain = plain[:LONGEST_NAME].lstrip(" .-+=@~").rstrip(" .")
+    reserved = RESERVED.fullmatch(plain.partition(".")[0])
+    return f"_{plain}" if reserved else plain or "unnamed"
+
+
+def _has_a_meaning(sign: str) -> bool:
+    return sign in SEPARATORS or not sign.isprintable()
 
 
 # --- one notebook ---------------------------------------------------------------------------------
