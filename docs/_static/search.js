@@ -1,15 +1,23 @@
 "use strict";
 // The search by section. search-data.js, beside this file, sets window.COURSE:
-// pages [[url, title]], sections [[page, anchor, heading, text]].
+// pages [[url, title, name in the sidebar]], sections [[page, anchor, heading, text]].
 
 const MOST = 25; // results shown
 const AROUND = 110; // characters of text before and after the first word found
 // Words that a question has and an answer need not have.
 const EMPTY = new Set(
-  ("a an and are as at be by can could do does for from give had has have how i if in into is it its me my of on or " +
-    "our should that the their them there these this those to use was we what when where which who why will with you your")
+  ("a an and are as at be by can could do does explain find for formula from give had has have how i if in into is it its " +
+    "me mean meaning my of on or our should show that the their them there these this those to use was we what when where " +
+    "which who why will with you your")
     .split(" "),
 );
+// The same thing said otherwise.
+const SAME = [
+  ["install", "set up", "setting up", "set-up", "setup"],
+  ["cost", "hold", "need"],
+  ["error", "fault", "fail"],
+  ["formula", "equation"],
+];
 
 const simple = (text) => text.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "");
 
@@ -20,11 +28,12 @@ function wordsOf(query) {
   return [...new Set(telling.length ? telling : all)];
 }
 
-/** Matches words that begin like this one: "costs" finds "cost", "install" finds "installed". */
+/** Matches words that begin like this one, or like one that says the same: "costs" finds "cost". */
 function pattern(word) {
   const stem = word.length > 4 ? word.replace(/(ing|es|s|ed)$/, "") : word;
-  const safe = stem.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  return new RegExp("(?<![\\p{L}\\p{N}])" + safe, "gu");
+  const same = SAME.find((words) => words.includes(stem)) || [stem];
+  const safe = same.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  return new RegExp("(?<![\\p{L}\\p{N}])(?:" + safe.join("|") + ")", "gu");
 }
 
 function prepare(course) {
@@ -33,7 +42,7 @@ function prepare(course) {
     title: course.pages[page][1],
     heading,
     text,
-    inTitle: simple(course.pages[page][1]),
+    inTitle: simple(course.pages[page][1] + " " + course.pages[page][2]),
     inHeading: simple(heading),
     inText: simple(text),
   }));
@@ -68,7 +77,7 @@ function rank(sections, query) {
     .map((section, i) => {
       const share = scores[i].words / words.length;
       const named = section.inHeading.split(".").pop() === exact ? 40 : 0;
-      return { section, score: scores[i].score * share * share + named };
+      return { section, score: scores[i].score * share + named };
     })
     .filter((result) => result.score > 0)
     .sort((a, b) => b.score - a.score)

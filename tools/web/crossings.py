@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TERMS = ROOT / "docs" / "glossary.toml"
 PAPERS = ROOT / "tools" / "papers.toml"
 ARXIV_LINK = re.compile(r"\[([^]]+)\]\(https://arxiv\.org/abs/(\d{4}\.\d{4,5})[^)]*\)")
+YEAR_LINK = re.compile(  # Yoshida ([2023](…)): the link's text is the year alone
+    r"([A-Z][\w-]+(?: et al\.| and [A-Z][\w-]+)?)[’']?s?,? \(?\[(\d{4})\]"
+    r"\(https://arxiv\.org/abs/(\d{4}\.\d{4,5})[^)]*\)"
+)
 ANY_ARXIV = re.compile(r"arxiv\.org/abs/(\d{4}\.\d{4,5})|arXiv[\s:]+(\d{4}\.\d{4,5})")
 
 
@@ -33,10 +37,11 @@ def glossary_page(sections: list[Section]) -> str:
 
 
 def _term(name: str, entry: dict, sections: list[Section]) -> list[str]:
-    pattern = re.compile(entry.get("pattern", rf"\b{re.escape(name)}"), re.I)
-    first = introduced(name, pattern, entry["lab"], sections)
+    term = rf"\b{re.escape(name)}"
+    first = introduced(name, entry.get("pattern", term), entry["lab"], sections)
     number = lab_number(Path(first.page))
-    labs = [lab_number(Path(s.page)) for s in sections if pattern.search(s.title + s.text)]
+    used = re.compile(term, re.I)
+    labs = [lab_number(Path(s.page)) for s in sections if used.search(s.title + s.text)]
     others = [f"[{n}]({_lab_link(n, sections)})" for n in dict.fromkeys(labs) if n != number]
     more = f" · also in {', '.join(others)}" if others else ""
     return [
@@ -44,7 +49,7 @@ def _term(name: str, entry: dict, sections: list[Section]) -> list[str]:
         f"**{name}**",
         f": {entry['says']}",
         "",
-        f"  *First in lab {number}:* [{first.title}]({first.link}){more}",
+        f"  *First in lab {number}:* [{first.name}]({first.link}){more}",
         "",
     ]
 
@@ -58,22 +63,21 @@ def _lab_link(number: str, sections: list[Section]) -> str:
     return f"/{page}"
 
 
-def introduced(
-    name: str, pattern: re.Pattern, lab: str, sections: list[Section]
-) -> Section:
+def introduced(name: str, pattern: str, lab: str, sections: list[Section]) -> Section:
     """The section of `lab` that introduces a term: the first with it in its title, else in its
     text. The lab's opening, which names everything, counts last.
     """
+    found = re.compile(pattern, re.I)
     own = [s for s in sections if lab_number(Path(s.page)) == lab]
     inner = own[1:]
     for section in inner:
-        if pattern.search(section.title):
+        if found.search(section.title):
             return section
     for section in [*inner, *own[:1]]:
-        if pattern.search(section.text):
+        if found.search(section.text):
             return section
     raise ValueError(
-        f"{TERMS.name}: lab {lab} does not have {name!r} (looked for {pattern.pattern!r}); "
+        f"{TERMS.name}: lab {lab} does not have {name!r} (looked for {pattern!r}); "
         "correct lab or pattern"
     )
 
@@ -97,8 +101,10 @@ def names_of_papers(sections: list[Section]) -> dict[str, str]:
     called: dict[str, Counter] = defaultdict(Counter)
     for section in sections:
         for text, number in ARXIV_LINK.findall(section.text):
-            if not text.lower().startswith("arxiv"):
+            if not re.match(r"arxiv|\d+$", text, re.I):
                 called[number][re.sub(r"[*`]", "", text)] += 1
+        for authors, year, number in YEAR_LINK.findall(section.text):
+            called[number][f"{authors} {year}"] += 1
     names = {number: counts.most_common(1)[0][0] for number, counts in called.items()}
     for entry in tomllib.loads(PAPERS.read_text(encoding="utf-8")).values():
         if "arxiv" in entry:
@@ -131,8 +137,11 @@ def papers_page(sections: list[Section]) -> str:
         "The [reading list](/reading.md) says which to read, and when.",
         "",
     ]
-    numbers = sorted({*uses, *functions}, key=lambda n: (names.get(n, "~"), n))
-    for number in numbers:
+
+    def by_name(number: str) -> tuple[str, str]:
+        return names.get(number, "~").lower(), number
+
+    for number in sorted({*uses, *functions}, key=by_name):
         title = names.get(number) or f"arXiv {number}"
         lines += [
             f"(paper-{number.replace('.', '-')})=",
@@ -155,8 +164,10 @@ def _places(sections: list[Section]) -> str:
     parts = []
     for page, own in pages.items():
         number = lab_number(Path(page))
-        links = ", ".join(f"[{s.title}]({s.link})" for s in own)
-        parts.append(f"**{'lab ' + number if number else Path(page).stem}**: {links}")
+        where = f"lab {number}" if number else page.removesuffix(".md")
+        inside = [s for s in own if s.title != "Further reading"] or own
+        links = ", ".join(f"[{s.name}]({s.link})" for s in inside)
+        parts.append(f"**{where}**: {links}")
     return ". ".join(parts)
 
 

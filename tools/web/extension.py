@@ -5,6 +5,7 @@ source pages, and the search by section.
 from __future__ import annotations
 
 import html
+import logging as python_logging
 import re
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def setup(app) -> dict:
     app.connect("html-collect-pages", lambda app: [("search", {"title": "Search"}, "search.html")])
     app.connect("html-page-context", _tables_scroll)
     app.connect("doctree-read", _figures_have_texts)
+    app.connect("doctree-read", search.mark_leads)
     app.connect("build-finished", _after)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -128,6 +130,7 @@ def write_font(target: Path) -> None:
     """The font of the formulas, STIX Two Math (SIL Open Font License), with the signs that formulas
     are made of: a third of its size.
     """
+    python_logging.getLogger("fontTools").setLevel("WARNING")
     font = TTFont(FONT)
     chosen = subset.Subsetter()
     chosen.populate(unicodes=[code for block in SIGNS for code in block])

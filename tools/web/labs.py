@@ -74,6 +74,8 @@ def _prepare(cell: NotebookNode, heading: str, said: str, number: str) -> None:
             output.data = nbformat.from_dict({"text/markdown": quiz_text(number)})
         elif "text/html" in data:
             data["text/html"] = better_html(data["text/html"])
+        if len(data) > 1:
+            data.pop("text/plain", None)  # such as <IPython.core.display.HTML object>
     handles = handles_in(cell.source) if pictures else []
     if handles:
         still = f"*A still. In JupyterLab this figure has handles: {', '.join(handles)}.*"

@@ -14,15 +14,16 @@ from pathlib import Path
 from docutils import nodes
 from sphinx import addnodes
 
-KINDS = {"labs/": "lab", "reference/": "function"}
+MOST_LEAD = 90  # characters of a bold beginning that is a title
 
 
 def write_index(app) -> None:
     """Write _static/search-data.js, from the pages that were read."""
     pages, sections = [], []
-    for docname in sorted(app.env.found_docs):
+    names = navigation_names(app.env)
+    for docname in sorted(app.env.found_docs - {app.config.root_doc}):
         title = app.env.titles[docname].astext()
-        pages.append([app.builder.get_target_uri(docname), title])
+        pages.append([app.builder.get_target_uri(docname), title, names.get(docname, "")])
         for anchor, heading, text in parts_of(app.env.get_doctree(docname)):
             sections.append([len(pages) - 1, anchor, heading, text])
     data = json.dumps({"pages": pages, "sections": sections}, ensure_ascii=False)
@@ -30,37 +31,74 @@ def write_index(app) -> None:
     file.write_text(f"window.COURSE = {data};\n", encoding="utf-8")
 
 
+def navigation_names(env) -> dict[str, str]:
+    """What the sidebar calls a page, where that is not its title: it is searched as well."""
+    names = {}
+    for toctree in env.get_doctree(env.config.root_doc).findall(addnodes.toctree):
+        names.update({docname: title for title, docname in toctree["entries"] if title})
+    return names
+
+
+def mark_leads(app, doctree: nodes.document) -> None:
+    """A paragraph that begins in bold, **such as this.** with more behind it, has a title of its
+    own: it gets an anchor, and is found for itself.
+    """
+    used: set[str] = set()
+    for paragraph in doctree.findall(nodes.paragraph):
+        lead = lead_of(paragraph)
+        if lead and isinstance(paragraph.parent, nodes.section):
+            anchor = nodes.make_id(f"lead {lead}")
+            if anchor not in used and anchor not in doctree.ids:
+                used.add(anchor)
+                paragraph["ids"].append(anchor)
+
+
+def lead_of(paragraph: nodes.paragraph) -> str:
+    """The bold words that a paragraph begins with, if there are more words behind them."""
+    parts = [part for part in paragraph if part.astext()]
+    if len(parts) < 2 or not isinstance(parts[0], nodes.strong):
+        return ""
+    lead = parts[0].astext().strip()
+    return lead.rstrip(".:") if len(lead) <= MOST_LEAD else ""
+
+
 def parts_of(doctree: nodes.document) -> list[tuple[str, str, str]]:
-    """(anchor, heading, text) of each section and of each described name."""
+    """(anchor, heading, text) of each section, each described name, each paragraph with a title."""
     found = []
-    for node in doctree.findall(lambda n: isinstance(n, nodes.section | addnodes.desc)):
+    for node in doctree.findall():
         if isinstance(node, nodes.section):
-            heading = node[0].astext()
-            found.append((node["ids"][0], heading, _text(node)))
-        elif node[0].get("ids"):
+            found.append((node["ids"][0], node[0].astext(), _text(node)))
+        elif isinstance(node, addnodes.desc) and node[0].get("ids"):
             heading = f"{node[0].get('module') or ''}.{node[0].get('fullname', '')}".strip(".")
-            found.append((node[0]["ids"][0], heading, _text(node)))
+            names = " ".join(n.astext() for n in node[0].findall(addnodes.desc_parameter))
+            found.append((node[0]["ids"][0], heading, f"{_text(node[-1])} {names}"))
+        elif _is_marked(node):
+            found.append((node["ids"][0], lead_of(node), _text(node)))
     return found
+
+
+def _is_marked(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.paragraph) and bool(node["ids"])
 
 
 def _text(part: nodes.Element) -> str:
     """The part's own text: not that of the parts inside it, nor its title."""
     pieces: list[str] = []
-    _collect(part, pieces, top=True)
-    return " ".join(" ".join(pieces).split())
-
-
-def _collect(node: nodes.Node, pieces: list[str], top: bool = False) -> None:
-    if isinstance(node, nodes.Text):
-        pieces.append(node.astext())
-        return
-    inner = isinstance(node, nodes.section | addnodes.desc | nodes.title | nodes.comment)
-    if (inner and not top) or isinstance(node, nodes.image | addnodes.toctree):
-        return
-    if isinstance(node, nodes.raw):  # a table that a lab made
-        pieces.append(re.sub(r"<[^>]+>", " ", node.astext()))
-        return
-    for child in node.children:
+    for child in part.children:
         _collect(child, pieces)
-    if isinstance(node, nodes.TextElement) and not isinstance(node, nodes.Inline):
-        pieces.append(" ")
+    return " ".join("".join(pieces).split())
+
+
+def _collect(node: nodes.Node, pieces: list[str]) -> None:
+    apart = isinstance(node, nodes.section | addnodes.desc | nodes.title | nodes.comment)
+    if apart or isinstance(node, nodes.image | addnodes.toctree) or _is_marked(node):
+        return
+    if isinstance(node, nodes.raw):  # a table that a lab made, or a folded answer's edge
+        pieces.append(re.sub(r"<[^>]+>", " ", node.astext()))
+    elif isinstance(node, nodes.Text):
+        pieces.append(node.astext())
+    else:
+        for child in node.children:
+            _collect(child, pieces)
+        if not isinstance(node, nodes.Inline):
+            pieces.append(" ")

@@ -19,6 +19,11 @@ class Section:
     text: str
 
     @property
+    def name(self) -> str:
+        """The title without an exercise's minutes and difficulty."""
+        return re.sub(r" · \d+ min.*$", "", self.title)
+
+    @property
     def link(self) -> str:
         """From the site's root."""
         return f"/{self.page}#{self.slug}"
