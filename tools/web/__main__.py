@@ -1,4 +1,6 @@
-"""python -m tools.web [--labs FOLDER] [--output build/site]: the site, from executed notebooks."""
+"""python -m tools.web [--labs FOLDER] [--output build/site]: the site, from executed notebooks; links
+that lead nowhere are named, and are a failure.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from tools.web.links import broken_links
 from tools.web.stage import executed_labs, stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,11 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     begin = time.monotonic()
     source = chosen.output.with_name(chosen.output.name + "-source")
     stage(source, executed_labs(chosen.labs))
-    code = build(source, chosen.output)
-    if code == 0:
-        took = time.monotonic() - begin
-        print(f"site: {chosen.output / 'index.html'} ({took:.0f} s)")
-    return code
+    if code := build(source, chosen.output):
+        return code
+    faults = broken_links(chosen.output)
+    took = time.monotonic() - begin
+    print("\n".join([*faults, f"site: {chosen.output / 'index.html'} ({took:.0f} s)"]))
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from ftlib.course.catalogue import lab_number
+from ftlib.course.catalogue import MODULES, lab_number
 from ftlib.course.readings import READINGS, Reading
 from tools.web.reference import ARXIV, public_entries
 from tools.web.sections import Section
@@ -26,12 +26,16 @@ ANY_ARXIV = re.compile(r"arxiv\.org/abs/(\d{4}\.\d{4,5})|arXiv[\s:]+(\d{4}\.\d{4
 # --- the glossary ---------------------------------------------------------------------------------
 def glossary_page(sections: list[Section]) -> str:
     """Every term with what it means, the section where it first appears, and the labs that use it
-    after that. `sections`: of all labs, in the course's order. ValueError for a term that no lab
-    has.
+    after that. `sections`: of the labs, in the course's order; terms of labs that are not among
+    them are left out. ValueError for a term that its lab does not have.
     """
+    here = {lab_number(Path(section.page)) for section in sections}
     terms = tomllib.loads(TERMS.read_text(encoding="utf-8"))
+    unknown = {entry["lab"] for entry in terms.values()} - set(MODULES)
+    if unknown:
+        raise ValueError(f"{TERMS.name}: there is no lab {', '.join(sorted(unknown))}")
     lines = ["# Glossary", "", "Each term leads to the place where a lab introduces it.", ""]
-    for name in sorted(terms, key=str.lower):
+    for name in sorted((n for n in terms if terms[n]["lab"] in here), key=str.lower):
         lines += _term(name, terms[name], sections)
     return "\n".join(lines)
 
