@@ -116,7 +116,9 @@ def better_html(markup: str) -> str:
     if markup.startswith("<table>"):
         plain = re.sub(r" style='text-align:left'", "", markup)
         plain = plain.replace("<th>", "<th scope='col'>").replace("<caption></caption>", "")
-        return f"<div class='table-wrapper'>{plain.replace('<table>', '<table class=result>')}</div>"
+        return (
+            f"<div class='table-wrapper'>{plain.replace('<table>', '<table class=result>')}</div>"
+        )
     if markup.startswith("<div style="):
         return f"<div class='on-white'>{markup}</div>"
     return markup.replace("<svg ", "<svg aria-hidden='true' ")
@@ -162,7 +164,9 @@ def with_facts(markdown: str, path: Path, ran: dict) -> str:
     title, _, rest = markdown.partition("\n")
     versions = ran.get("versions", {})
     made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    where = f"`labs/extensions/{path.name}`" if lab_number(path)[0] == "E" else f"`labs/{path.name}`"
+    where = (
+        f"`labs/extensions/{path.name}`" if lab_number(path)[0] == "E" else f"`labs/{path.name}`"
+    )
     line = (
         f"The outputs are those of a run in the profile `{ran.get('profile', 'tiny')}`"
         + (f" ({html.escape(made)})" if made else "")

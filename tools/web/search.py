@@ -63,7 +63,9 @@ def lead_of(paragraph: nodes.paragraph) -> str:
 
 
 def parts_of(doctree: nodes.document) -> list[tuple[str, str, str]]:
-    """(anchor, heading, text) of each section, each described name, each paragraph with a title."""
+    """(anchor, heading, text) of each section, and of what has a name within it: a function, a
+    paragraph with a title, a term.
+    """
     found = []
     for node in doctree.findall():
         if isinstance(node, nodes.section):
@@ -72,17 +74,16 @@ def parts_of(doctree: nodes.document) -> list[tuple[str, str, str]]:
             heading = f"{node[0].get('module') or ''}.{node[0].get('fullname', '')}".strip(".")
             names = " ".join(n.astext() for n in node[0].findall(addnodes.desc_parameter))
             found.append((node[0]["ids"][0], heading, f"{_text(node[-1])} {names}"))
-        elif _is_marked(node):
+        elif isinstance(node, nodes.paragraph) and node["ids"]:
             found.append((node["ids"][0], lead_of(node), _text(node)))
+        elif isinstance(node, nodes.definition_list) and node["ids"]:  # glossary, papers
+            term = node.next_node(nodes.term).astext()
+            found.append((node["ids"][0], term, _text(node)))
     return found
 
 
-def _is_marked(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.paragraph) and bool(node["ids"])
-
-
 def _text(part: nodes.Element) -> str:
-    """The part's own text: not that of the parts inside it, nor its title."""
+    """The part's own text: not that of sections and functions inside it, nor its title."""
     pieces: list[str] = []
     for child in part.children:
         _collect(child, pieces)
@@ -91,7 +92,7 @@ def _text(part: nodes.Element) -> str:
 
 def _collect(node: nodes.Node, pieces: list[str]) -> None:
     apart = isinstance(node, nodes.section | addnodes.desc | nodes.title | nodes.comment)
-    if apart or isinstance(node, nodes.image | addnodes.toctree) or _is_marked(node):
+    if apart or isinstance(node, nodes.image | addnodes.toctree):
         return
     if isinstance(node, nodes.raw):  # a table that a lab made, or a folded answer's edge
         pieces.append(re.sub(r"<[^>]+>", " ", node.astext()))

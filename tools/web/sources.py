@@ -59,7 +59,9 @@ def _with_anchors(shown: str, code: str) -> str:
     lines = shown.split("\n")
     for line, name in _definitions(code):
         at = line - 1
-        lines[at] = re.sub(r"^(.*<pre><span></span>)?", rf'\g<0><span id="{name}"></span>', lines[at])
+        lines[at] = re.sub(
+            r"^(.*<pre><span></span>)?", rf'\g<0><span id="{name}"></span>', lines[at]
+        )
     return "\n".join(lines)
 
 
