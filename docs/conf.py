@@ -12,7 +12,6 @@ project = "LLM fine-tuning, lab by lab"
 language = "en"
 html_title = project
 smartquotes = False  # quotation marks in a text are often code
-copyright = "MIT License"
 extensions = ["myst_nb", "sphinx.ext.linkcode", "tools.web.extension"]
 suppress_warnings = [
     "myst.header",  # a lab may go from ## to ####
@@ -49,6 +48,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+html_show_copyright = False
 html_use_index = False
 html_domain_indices = False
 html_permalinks_icon = "#"

@@ -10,8 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-for package in ("sphinx", "myst_nb", "furo", "latex2mathml", "ziamath"):
-    pytest.importorskip(package, reason=f"{package} is not installed: make site")
+pytest.importorskip("sphinx", reason="Sphinx is not installed: make site")
+pytest.importorskip("myst_nb", reason="myst-nb is not installed: make site")
+pytest.importorskip("furo", reason="furo is not installed: make site")
+pytest.importorskip("ziamath", reason="ziamath is not installed: make site")
 
 from conftest import ROOT
 

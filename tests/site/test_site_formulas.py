@@ -57,6 +57,13 @@ def test_dpos_loss_is_read_out_in_order():
     assert text == "−logσ(β·(rc−rr))"
 
 
-def test_an_unknown_command_is_an_error_and_no_text_on_a_page():
-    with pytest.raises(ValueError, match=r"\\nosuchcommand"):
-        to_mathml(r"\nosuchcommand x")
+def test_aligned_lines_are_rows():
+    """Two lines of two columns: four cells, the left ones set to the right."""
+    markup = to_mathml(r"\begin{aligned} a &= b \\ c &= d \end{aligned}", display=True)
+    assert markup.count("<mtr>") == 2 and markup.count('<mtd columnalign="right">') == 2
+
+
+@pytest.mark.parametrize("latex", [r"\nosuchcommand x", r"\begin{gathered} a & b \end{gathered}"])
+def test_what_is_unknown_is_an_error_and_no_text_on_a_page(latex):
+    with pytest.raises(ValueError, match="is not known"):
+        to_mathml(latex)

@@ -1,5 +1,6 @@
-"""python -m tools.web [--labs FOLDER] [--output build/site]: the site, from executed notebooks; links
-that lead nowhere are named, and are a failure.
+"""python -m tools.web [--labs FOLDER] [--output build/site]: the site, from executed notebooks.
+
+Links that lead nowhere are named, and are a failure.
 """
 
 from __future__ import annotations

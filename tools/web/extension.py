@@ -30,6 +30,12 @@ SIGNS = (  # Latin and Greek, marks and arrows, operators, letters of mathematic
     range(0x27C0, 0x2B00),
     range(0x1D400, 0x1D800),
 )
+BOXES = {  # the beginning of a box's class, and what it is given
+    '"table-wrapper': 'tabindex="0"',
+    "'table-wrapper": 'tabindex="0"',
+    '"cell_input': 'role="group" aria-label="Code"',
+    '"cell_output': 'role="group" aria-label="Output"',
+}
 NAMED = re.compile(r"(?:ftlib\.|ft\.)(\w+)(?:\(.*\))?")
 
 
@@ -40,8 +46,9 @@ def setup(app) -> dict:
     app.connect("builder-inited", _no_index_of_sphinx)
     app.connect("html-collect-pages", sources.pages)
     app.connect("html-collect-pages", lambda app: [("search", {"title": "Search"}, "search.html")])
-    app.connect("html-page-context", _tables_scroll)
+    app.connect("html-page-context", _for_readers)
     app.connect("doctree-read", _figures_have_texts)
+    app.connect("doctree-read", _tables_of_names)
     app.connect("doctree-read", search.mark_leads)
     app.connect("build-finished", _after)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -106,12 +113,23 @@ def _no_index_of_sphinx(app) -> None:
     app.builder.search = False
 
 
-def _tables_scroll(app, pagename, templatename, context, doctree) -> None:
-    """A wide table is read by keyboard too: its box can be reached."""
-    body = context.get("body")
-    if body:
-        box = '<div class="table-wrapper'
-        context["body"] = body.replace(box, f'<div tabindex="0" {box[5:]}')
+def _for_readers(app, pagename, templatename, context, doctree) -> None:
+    """A wide table's box is reached by keyboard, so that it can be scrolled; code and output are
+    told apart by who hears the page.
+    """
+    body = context.get("body") or ""
+    for box, more in BOXES.items():
+        body = body.replace(f"<div class={box}", f"<div {more} class={box}")
+    context["body"] = body
+
+
+def _tables_of_names(app, doctree) -> None:
+    """A table without a head, | | |, as the labs begin: its first column names the rows."""
+    for table in doctree.findall(nodes.tgroup):
+        head = table.next_node(nodes.thead)
+        if head is not None and not head.astext().strip():
+            table.remove(head)
+            table.next_node(nodes.colspec)["stub"] = 1
 
 
 def _figures_have_texts(app, doctree) -> None:

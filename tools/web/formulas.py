@@ -157,9 +157,10 @@ def _letters(word: str) -> int:
 def to_mathml(latex: str, display: bool = False) -> str:
     """MathML of LaTeX. ValueError where something of it would be shown as its command."""
     given = latex.strip()
-    markup = convert(given, display="block" if display else "inline")
+    known = given.replace("{aligned}", "{align*}")
+    markup = convert(known, display="block" if display else "inline")
     for command, shown in LEFT.items():
         markup = markup.replace(command, shown)
-    if "\\" in html.unescape(markup):
+    if "\\" in html.unescape(markup) or "<mi>&</mi>" in markup:
         raise ValueError(f"the formula {given!r} has a command that is not known: {markup}")
     return markup

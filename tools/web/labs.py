@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from ftlib.course.catalogue import NAMES, lab_number
+from ftlib.course.catalogue import NAMES, is_extension, lab_number
 from tools.web.alt import alt_text, handles_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,9 +116,8 @@ def better_html(markup: str) -> str:
     if markup.startswith("<table>"):
         plain = re.sub(r" style='text-align:left'", "", markup)
         plain = plain.replace("<th>", "<th scope='col'>").replace("<caption></caption>", "")
-        return (
-            f"<div class='table-wrapper'>{plain.replace('<table>', '<table class=result>')}</div>"
-        )
+        plain = plain.replace("<table>", "<table class='result'>")
+        return f"<div class='table-wrapper'>{plain}</div>"
     if markup.startswith("<div style="):
         return f"<div class='on-white'>{markup}</div>"
     return markup.replace("<svg ", "<svg aria-hidden='true' ")
@@ -164,13 +163,11 @@ def with_facts(markdown: str, path: Path, ran: dict) -> str:
     title, _, rest = markdown.partition("\n")
     versions = ran.get("versions", {})
     made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    where = (
-        f"`labs/extensions/{path.name}`" if lab_number(path)[0] == "E" else f"`labs/{path.name}`"
-    )
+    folder = "labs/extensions" if is_extension(lab_number(path)) else "labs"
     line = (
         f"The outputs are those of a run in the profile `{ran.get('profile', 'tiny')}`"
         + (f" ({html.escape(made)})" if made else "")
-        + f". To work in it, answers checked: `make lab`, then {where}."
+        + f". To work in it, answers checked: `make lab`, then `{folder}/{path.name}`."
     )
     return f"{title}\n\n:::{{container}} facts\n{line}\n:::\n{rest}"
 

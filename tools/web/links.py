@@ -1,4 +1,4 @@
-"""Whether what a built site refers to is there: pages, places in them, pictures, styles, scripts."""
+"""Whether what a built site refers to is there: pages, places in them, pictures and scripts."""
 
 from __future__ import annotations
 

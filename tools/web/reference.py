@@ -113,10 +113,13 @@ def _entry(module: str, name: str) -> Entry:
             return _class(module, node)
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return Entry(name, module, "data", node.lineno, "", _comment_above(module, node.lineno))
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if name in {alias.asname or alias.name for alias in node.names}:
-                return _entry(_absolute(module, node), name)
+        if isinstance(node, ast.ImportFrom) and name in _imported(node):
+            return _entry(_absolute(module, node), name)
     raise ValueError(f"{STUB.name} names {name} of {module}, which {module} does not define")
+
+
+def _imported(node: ast.ImportFrom) -> set[str]:
+    return {alias.asname or alias.name for alias in node.names}
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:

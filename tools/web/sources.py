@@ -11,6 +11,7 @@ from pathlib import Path
 from tools.web.reference import Entry, public_entries, source_file
 from tools.web.stage import source_modules
 
+BEGINNING = re.compile(r"^(?:.*<pre><span></span>)?")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -58,10 +59,8 @@ def _with_anchors(shown: str, code: str) -> str:
     """The coloured code with a target at the line of each definition."""
     lines = shown.split("\n")
     for line, name in _definitions(code):
-        at = line - 1
-        lines[at] = re.sub(
-            r"^(.*<pre><span></span>)?", rf'\g<0><span id="{name}"></span>', lines[at]
-        )
+        place = rf'\g<0><span id="{name}"></span>'
+        lines[line - 1] = BEGINNING.sub(place, lines[line - 1])
     return "\n".join(lines)
 
 
