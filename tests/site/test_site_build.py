@@ -5,6 +5,7 @@ site of `make site`, if there is one, the same.
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -18,8 +19,11 @@ pytest.importorskip("ziamath", reason="ziamath is not installed: make site")
 from conftest import ROOT
 
 from ftlib.course.catalogue import lab_files, lab_number
+from tools.web import extension, sources
+from tools.web import stage as web_stage
 from tools.web.__main__ import build
 from tools.web.links import broken_links
+from tools.web.reference import public_entries, source_file
 from tools.web.stage import page_of, stage
 
 BUILT = ROOT / "build" / "site"
@@ -37,7 +41,16 @@ def text_alone(path: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
+    """Of the library's files only those with public names; the font whole."""
+    files = {source_file(entry.module) for entry in public_entries().values()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web_stage, "source_modules", lambda: sorted(files))
+        patch.setattr(sources, "source_modules", lambda: sorted(files))
+        patch.setattr(extension, "write_font", lambda target: shutil.copy(extension.FONT, target))
+        yield build_site(tmp_path_factory.mktemp("site"))
+
+
+def build_site(folder: Path) -> Path:
     labs = []
     for path in lab_files(extensions=True):
         labs.append(path if lab_number(path) == WHOLE else text_alone(path, folder))

@@ -86,7 +86,12 @@ class NamesAreLinks(SphinxPostTransform):
             name = self._public_name(literal.astext())
             inside_link = isinstance(literal.parent, nodes.reference | addnodes.pending_xref)
             if name and not inside_link:
-                self._link(literal, name)
+                link = addnodes.pending_xref(
+                    refdomain="py", reftype="obj", reftarget=f"ftlib.{name}", refexplicit=True
+                )
+                link["refdoc"] = self.env.docname
+                literal.replace_self(link)
+                link += literal
 
     def _public_name(self, text: str) -> str:
         """With `ft.` before it any name; without, one that can be nothing else."""
@@ -96,15 +101,6 @@ class NamesAreLinks(SphinxPostTransform):
         if name not in public_entries():
             return ""
         return name if found or "_" in name or in_reference else ""
-
-    def _link(self, literal: nodes.literal, name: str) -> None:
-        entry = public_entries()[name]
-        if entry.page not in self.env.found_docs:
-            return
-        uri = self.app.builder.get_relative_uri(self.env.docname, entry.page)
-        link = nodes.reference("", "", internal=True, refuri=f"{uri}#{entry.anchor}")
-        literal.replace_self(link)
-        link += literal
 
 
 # --- pages ----------------------------------------------------------------------------------------
