@@ -45,12 +45,13 @@ function prepare(course) {
     inTitle: simple(course.pages[page][1] + " " + course.pages[page][2]),
     inHeading: simple(heading),
     inText: simple(text),
+    wordsInHeading: (simple(heading).match(/\p{L}{2,}/gu) || [""]).length,
   }));
 }
 
 const count = (text, regex) => (text.match(regex) || []).length;
 
-/** Okapi BM25 over the text, more for headings; sections that have more of the words come first. */
+/** Okapi BM25 over the text, more for headings, most for one that is the word; then by how many words are there. */
 function rank(sections, query) {
   const words = wordsOf(query);
   const mean = sections.reduce((sum, s) => sum + s.inText.length, 0) / sections.length;
@@ -68,7 +69,7 @@ function rank(sections, query) {
       if (!h.text && !h.heading && !h.title) return;
       const length = 0.4 + 0.6 * (sections[i].inText.length / mean);
       const often = (2.2 * h.text) / (h.text + 1.2 * length);
-      scores[i].score += rare * (often + (h.heading ? 2.5 : 0) + (h.title ? 1.2 : 0));
+      scores[i].score += rare * (often + (h.heading ? 1.5 + 2.5 * Math.min(1, h.heading / sections[i].wordsInHeading) : 0) + (h.title ? 1.2 : 0));
       scores[i].words += 1;
     });
   }
