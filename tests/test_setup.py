@@ -28,6 +28,7 @@ def setup(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "STAMP", tmp_path / ".venv" / "ftlib-ready")
     monkeypatch.setattr(module, "EXPORT", tmp_path / ".venv" / "ftlib-export-ready")
     monkeypatch.setattr(module, "BROWSER", tmp_path / ".venv" / "ftlib-browser-ready")
+    monkeypatch.setattr(module, "SITE", tmp_path / ".venv" / "ftlib-site-ready")
     monkeypatch.setattr(module, "REASON", tmp_path / ".venv" / "ftlib-export-failed")
     module.commands = []
 
@@ -277,15 +278,18 @@ def test_the_processors_instructions_are_read(setup, monkeypatch):
     assert setup.processor_flags() is None
 
 
-def test_what_drives_a_browser_is_installed_once_and_only_when_asked_for(setup, monkeypatch):
+@pytest.mark.parametrize("extra", ["browser", "site"])
+def test_small_groups_are_installed_once_and_only_when_asked_for(setup, monkeypatch, extra):
+    """What drives a browser, and what builds the site."""
     monkeypatch.setattr(setup, "find_python", lambda: "python3")
     setup.main([])
-    assert not any(".[browser]" in c for c in setup.commands)
+    assert not any(f".[{extra}]" in c for c in setup.commands)
     setup.commands.clear()
-    setup.main(["--browser"])
-    setup.main(["--browser"])
+    setup.main([f"--{extra}"])
+    setup.main([f"--{extra}"])
     (command,) = setup.commands
-    assert command[-2:] == ["-e", ".[browser]"] and "-c" in command and setup.BROWSER.exists()
+    assert command[-2:] == ["-e", f".[{extra}]"] and "-c" in command
+    assert (setup.VENV / f"ftlib-{extra}-ready").exists()
 
 
 def test_a_vendors_torch_is_kept(setup, monkeypatch):
@@ -376,6 +380,7 @@ def test_constraints_hold_every_dependency_at_a_version_that_pyproject_allows():
         *project["optional-dependencies"]["dev"],
         *project["optional-dependencies"]["grading"],
         *project["optional-dependencies"]["export"],
+        *project["optional-dependencies"]["site"],
     ]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
@@ -384,7 +389,7 @@ def test_constraints_hold_every_dependency_at_a_version_that_pyproject_allows():
 
 def test_makefile_targets():
     text = (ROOT / "Makefile").read_text()
-    for target in ("labs", "test", "export", "browser", "doctor", "data"):
+    for target in ("labs", "test", "export", "browser", "site", "doctor", "data"):
         assert re.search(rf"^{target}: +venv", text, re.M)
     done = subprocess.run(
         ["make", "--dry-run", "test", "labs"], cwd=ROOT, capture_output=True, text=True

@@ -1,7 +1,7 @@
 """Create .venv and install ftlib under constraints.txt; quick when nothing changed. Needs only
 Python's standard library. With --export also what compiles for minutes and only lab 3.1.10 needs
 (with --probe too: again, if what is installed does not run); with --browser what drives a Chromium
-(tests/browser).
+(tests/browser), with --site what builds the site (tools/web).
 
 A vendor's torch (NVIDIA's container, a Jetson or Spark image) is left alone: the environment then
 sees the system's packages, and torch is held at the version that is there.
@@ -26,6 +26,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "ftlib-ready"
 EXPORT = VENV / "ftlib-export-ready"
 BROWSER = VENV / "ftlib-browser-ready"
+SITE = VENV / "ftlib-site-ready"
 REASON = VENV / "ftlib-export-failed"  # why; ftlib/export/llama_probe.py reads it
 NETWORK = "Is the network up? Run the command again: pip goes on from its cache."
 MINUTES = "about 7 minutes of processor time, shared by the cores"
@@ -355,10 +356,12 @@ def leave_out(reason: str) -> None:
     print(f"setup: lab 3.1.10 and its tests are left out: {reason}", flush=True)
 
 
-def install_browser(python: str) -> None:
-    """playwright, which brings no browser of its own here: the tests look for a Chromium."""
-    run([*pip(vendor_torch(python)), "-e", ".[browser]"], NETWORK)
-    BROWSER.write_text(fingerprint(), encoding="utf-8")
+def install_extra(python: str, extra: str, stamp: Path) -> None:
+    """One of pyproject.toml's groups, small and quick: `browser`, which is playwright without a
+    browser (the tests look for a Chromium), or `site`.
+    """
+    run([*pip(vendor_torch(python)), "-e", f".[{extra}]"], NETWORK)
+    stamp.write_text(fingerprint(), encoding="utf-8")
 
 
 def done(stamp: Path) -> bool:
@@ -374,8 +377,9 @@ def main(arguments: list[str]) -> None:
         install(find_python())
     if export_wanted(arguments):
         install_export(find_python())
-    if "--browser" in arguments and not done(BROWSER):
-        install_browser(find_python())
+    for extra, stamp in (("browser", BROWSER), ("site", SITE)):
+        if f"--{extra}" in arguments and not done(stamp):
+            install_extra(find_python(), extra, stamp)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from ftlib.core.notebook import in_notebook
 from ftlib.core.stats import Interval, mean_interval
+from ftlib.course.alt_text import use_texts
 
 # Okabe and Ito's colours, told apart by colour-blind readers; each also gets its own line, marker
 # and hatch.
@@ -20,7 +22,13 @@ MB = 1e6
 
 
 def use_style() -> None:
-    """Small, sharp figures, so that committed notebooks stay small."""
+    """Small, sharp figures, so that committed notebooks stay small; in a notebook each is kept with
+    its message as text (`ftlib.course.alt_text`).
+    """
+    if in_notebook():
+        from IPython import get_ipython
+
+        use_texts(get_ipython().display_formatter.formatters["text/plain"])
     plt.rcParams.update(
         {
             "figure.figsize": (6.4, 3.4),
