@@ -1,0 +1,190 @@
+"""What the experiment of lab E4 is to show, and what to conclude from each outcome."""
+
+from __future__ import annotations
+
+from ftlib.course.lab_e4.names import (
+    DRAWN,
+    FORWARD,
+    FORWARD_OWN,
+    REVERSE,
+    REVERSE_OWN,
+    ROWS_ALONE,
+    SHUFFLED,
+)
+from ftlib.course.records.experiment import Claim, difference
+
+NATS = "nats a token"
+
+
+def _claim(
+    name: str, metric: str, text: str, arms: tuple[str, str], expected: str, **readings: str
+) -> Claim:
+    first, second = arms
+    return Claim(
+        name,
+        f"{text}, {first} − {second}",
+        difference(metric, first, second),
+        expected,
+        unit=NATS,
+        **readings,
+    )
+
+
+# What the papers let one expect: soft targets teach more than hard ones (Hinton et al. 2015), the
+# reverse KL seeks (MiniLLM), own text helps (GKD).
+STUDENTS = (
+    _claim(
+        "gain",
+        "loss",
+        "test loss",
+        (FORWARD, ROWS_ALONE),
+        "below",
+        above=(
+            "The student that listened to the teacher is *worse* on new rows than the one that "
+            "read the same rows alone, both at their best rates."
+        ),
+        below=(
+            "From the same rows, in as many steps and at the best rate of each, the student "
+            "learns more with the teacher's probabilities beside them. An answer says which of "
+            "many good wordings was drawn; the teacher says how likely each was."
+        ),
+        none=(
+            "On the same rows no gain over training without the teacher is shown. The interval "
+            "says how large one may have been missed."
+        ),
+    ),
+    _claim(
+        "answers",
+        "loss",
+        "test loss",
+        (DRAWN, ROWS_ALONE),
+        "none",
+        above=(
+            "Answers that the teacher wrote teach less than the rows' own: they add the teacher's "
+            "mistakes. Sequence-level distillation pays where there are no answers yet."
+        ),
+        below=(
+            "Answers that the teacher wrote teach *more* than the rows' own, at equal numbers. "
+            "The teacher's are drawn from one model, which a smaller one may follow more easily."
+        ),
+        none=(
+            "One answer a question from the teacher is worth about what the row's own is worth: a "
+            "sample is a sample. Its use is elsewhere: the teacher can write as many as you like."
+        ),
+    ),
+    _claim(
+        "logits",
+        "loss",
+        "test loss",
+        (FORWARD, DRAWN),
+        "below",
+        above="The teacher's probabilities teach *less* than one answer drawn from them.",
+        below=(
+            "A whole distribution a token teaches more than one token drawn from it: the same "
+            "expectation, without the noise of the draw."
+        ),
+        none="Between the teacher's probabilities and one answer of its own no difference is shown.",
+    ),
+    _claim(
+        "shuffled",
+        "loss",
+        "test loss",
+        (SHUFFLED, FORWARD),
+        "above",
+        above=(
+            "With the same confidence and the rest of the probability on the wrong tokens the "
+            "gain is gone, or smaller: what teaches is *which* other tokens are likely, not that "
+            "the target is soft."
+        ),
+        below="A teacher whose lesser probabilities are shuffled teaches *better*: look for a bug.",
+        none=(
+            "A teacher whose lesser probabilities are shuffled teaches as well: no use of what "
+            "stands below the likeliest token is shown. Softness alone could explain the gain."
+        ),
+    ),
+    _claim(
+        "covers",
+        "forward",
+        "KL(teacher‖student) along the teacher's answers",
+        (REVERSE, FORWARD),
+        "above",
+        above=(
+            "The reverse-KL student gives less probability to what the teacher says: it has let "
+            "some of it go. The forward-KL student covers more."
+        ),
+        below="The reverse-KL student covers *more* of what the teacher says than the forward one.",
+        none="Which of the two covers more of what the teacher says is not shown.",
+    ),
+    _claim(
+        "seeks",
+        "surprise",
+        "the teacher's surprise at the student's own answers",
+        (REVERSE, FORWARD),
+        "below",
+        above=(
+            "The reverse-KL student's own answers surprise the teacher *more*. Trained on given "
+            "text, it was corrected at prefixes that it would not have written, and nothing in "
+            "the loss looked at those that it does write."
+        ),
+        below=(
+            "What the reverse-KL student says by itself, the teacher would rather have said too: "
+            "it seeks the teacher's likely answers and leaves the others out."
+        ),
+        none="By how the teacher likes their own answers the two students are not told apart.",
+    ),
+    _claim(
+        "narrow",
+        "entropy",
+        "the student's entropy along its own answers",
+        (REVERSE, FORWARD),
+        "below",
+        above=(
+            "The reverse-KL student is *less* sure of its next token. That is the spread of a "
+            "student that has not got far, not of one that covers: compare the other lines."
+        ),
+        below="The reverse-KL student is surer of its next token: it has narrowed.",
+        none="By their entropy the two students are not told apart.",
+    ),
+    _claim(
+        "own text, reverse",
+        "reverse",
+        "KL(student‖teacher) along the student's answers",
+        (REVERSE_OWN, REVERSE),
+        "below",
+        above=(
+            "On its own text the reverse-KL student ends *farther* from the teacher along its own "
+            "answers. A start that writes badly has bad text to learn on."
+        ),
+        below=(
+            "Corrected on what it writes itself, the student ends nearer to the teacher there, at "
+            "equal steps. Each of these steps costs a generation more (see the times)."
+        ),
+        none="At equal steps no use of the student's own text is shown, for the reverse KL.",
+    ),
+    _claim(
+        "own text, forward",
+        "reverse",
+        "KL(student‖teacher) along the student's answers",
+        (FORWARD_OWN, FORWARD),
+        "below",
+        above="On its own text the forward-KL student ends *farther* from the teacher there.",
+        below=(
+            "With the forward KL, too, own text brings the student nearer to the teacher along "
+            "what it writes."
+        ),
+        none="At equal steps no use of the student's own text is shown, for the forward KL.",
+    ),
+    _claim(
+        "own text, price",
+        "forward",
+        "KL(teacher‖student) along the teacher's answers",
+        (FORWARD_OWN, FORWARD),
+        "above",
+        above=(
+            "Its price is coverage: along what the teacher writes, the student that learnt on its "
+            "own text is farther away. Nobody showed it those texts."
+        ),
+        below="Own text brings the student nearer along the teacher's answers as well.",
+        none="Along what the teacher writes no price of own text is shown.",
+    ),
+)
