@@ -136,8 +136,8 @@ BYTES = Exercise(
         ),
         Wrong(
             "cache as the weights",
-            lambda config, context, weight_bytes, cache_bytes=2.0: (
-                bytes_per_token(config, context, weight_bytes, weight_bytes)
+            lambda config, context, weight_bytes, cache_bytes=2.0: bytes_per_token(
+                config, context, weight_bytes, weight_bytes
             ),
             "You give the cache the weights' bytes: a 4-bit file still has a cache of 16 bits.",
         ),

@@ -8,8 +8,7 @@ from typing import Any
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e4 import readings
-from ftlib.course.lab_e4.measures import prepare
-from ftlib.course.lab_e4.names import ARMS, FORWARD, OWN, REVERSE, ROWS_ALONE
+from ftlib.course.lab_e4.names import ARMS, FORWARD, GIVEN, OWN, OWN_SHARE, REVERSE, ROWS_ALONE
 from ftlib.course.lab_e4.settings import settings_of
 from ftlib.course.lab_e4.trials import student_trial, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
@@ -42,7 +41,7 @@ def rate_arm(student: str, lr: float) -> str:
 
 
 def rates_of(profile: Profile, student: str) -> dict[float, str]:
-    """{rate: arm} of a kind of student, as a sweep's figure takes it."""
+    """{rate: arm} of a kind of student on given text, as a sweep's figure takes it."""
     middle = settings_of(profile).rate
     return {factor * middle: rate_arm(student, factor * middle) for factor in FACTORS}
 
@@ -53,14 +52,14 @@ def _settings(profile: Profile, student: str) -> dict[str, Any]:
     return {
         "objective": objective,
         "steps": settings_of(profile).steps,
-        "on_policy": float(student != objective),
+        "on_policy": 0.0 if student == objective else OWN_SHARE,
     }
 
 
 def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """As many rates for each."""
     arms = {}
-    for student in ARMS:
+    for student in GIVEN:
         for lr, arm in rates_of(profile, student).items():
             arms[arm] = {**_settings(profile, student), "lr": lr}
     return arms
@@ -70,11 +69,14 @@ def measure_of(student: str) -> str:
     """By which measure a rate is chosen: the loss on rows, or for the reverse KL itself, which does
     not mind what rows say that the student would not.
     """
-    return "reverse" if student.startswith(REVERSE) else "loss"
+    return "reverse" if student == REVERSE else "loss"
 
 
 def best_rate(profile: Profile, student: str) -> float:
-    """The rate that is best by the student's measure; the middle one before there is a record."""
+    """The rate that is best by the student's measure; the middle one before there is a record. On
+    own text that of the same objective on given text.
+    """
+    student = student.removesuffix(OWN)
     arms = rates_of(profile, student)
     middle = arms[settings_of(profile).rate]
     best = best_arm(LAB, "rates", measure_of(student), list(arms.values()), middle, profile)
@@ -100,7 +102,6 @@ EXPERIMENTS = (
         inputs=_inputs,
         seeds=RATE_SEEDS,
         live=(),
-        prepare=prepare,
     ),
     Experiment(
         name="students",
@@ -119,6 +120,5 @@ EXPERIMENTS = (
         inputs=_inputs,
         claims=readings.STUDENTS,
         live=(ROWS_ALONE, FORWARD),
-        prepare=prepare,
     ),
 )

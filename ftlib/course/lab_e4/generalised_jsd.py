@@ -128,9 +128,7 @@ JSD = Exercise(
         ),
         Wrong(
             "KLs reversed",
-            _made(
-                _mixed, lambda p, q, m, beta: beta * _kl(m, p) + (1 - beta) * _kl(m, q)
-            ),
+            _made(_mixed, lambda p, q, m, beta: beta * _kl(m, p) + (1 - beta) * _kl(m, q)),
             "The KLs are reversed: m is their second argument. KL(m ‖ p) is infinite where p is 0; "
             "the JSD never is.",
         ),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e4.experiments import measure_of, rates_of
-from ftlib.course.lab_e4.names import ARMS
+from ftlib.course.lab_e4.names import GIVEN
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result
 
@@ -30,7 +30,7 @@ def conclusions(result: Result, claims: Sequence[str]) -> str:
 def grid_line(result: Result, profile: Profile) -> str:
     """Which rate each kind of student took; says where it lies at the grid's edge."""
     said = []
-    for student in ARMS:
+    for student in GIVEN:
         arms = rates_of(profile, student)
         costs = {}
         for rate in sorted(arms):

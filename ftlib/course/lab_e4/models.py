@@ -83,7 +83,9 @@ def keep_layers(model: nn.Module, keep: Sequence[int]) -> nn.Module:
     count = model.config.num_hidden_layers
     wrong = [number for number in keep if not 0 <= number < count]
     if wrong or not keep:
-        raise ValueError(f"keep={tuple(keep)}: numbers from 0 to {count - 1} are needed, one or more")
+        raise ValueError(
+            f"keep={tuple(keep)}: numbers from 0 to {count - 1} are needed, one or more"
+        )
     config = copy.deepcopy(model.config)
     config.num_hidden_layers = len(keep)
     if getattr(config, "layer_types", None):
@@ -114,7 +116,7 @@ def kept_layers(profile: Profile, count: int) -> tuple[int, ...]:
 
 
 def cut_student(profile: Profile):
-    """(model, tokenizer) of a student as it is cut out of the base: it has yet to learn to speak."""
+    """(model, tokenizer) of a student as it is cut out of the base: it cannot speak yet."""
     base, tokenizer = study_base(profile)
     keep = kept_layers(profile, base.config.num_hidden_layers)
     return keep_layers(base, keep), tokenizer

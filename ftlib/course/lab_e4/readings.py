@@ -5,7 +5,6 @@ from __future__ import annotations
 from ftlib.course.lab_e4.names import (
     DRAWN,
     FORWARD,
-    FORWARD_OWN,
     REVERSE,
     REVERSE_OWN,
     ROWS_ALONE,
@@ -83,7 +82,7 @@ STUDENTS = (
             "A whole distribution a token teaches more than one token drawn from it: the same "
             "expectation, without the noise of the draw."
         ),
-        none="Between the teacher's probabilities and one answer of its own no difference is shown.",
+        none="Between the teacher's probabilities and one answer by it no difference is shown.",
     ),
     _claim(
         "shuffled",
@@ -146,43 +145,31 @@ STUDENTS = (
         none="By their entropy the two students are not told apart.",
     ),
     _claim(
-        "own text, reverse",
+        "own text",
         "reverse",
         "KL(student‖teacher) along the student's answers",
         (REVERSE_OWN, REVERSE),
         "below",
         above=(
-            "On its own text the reverse-KL student ends *farther* from the teacher along its own "
-            "answers. A start that writes badly has bad text to learn on."
+            "With half of its steps on its own text the student ends *farther* from the teacher "
+            "along its own answers. A start that writes badly has bad text to learn on."
         ),
         below=(
-            "Corrected on what it writes itself, the student ends nearer to the teacher there, at "
-            "equal steps. Each of these steps costs a generation more (see the times)."
+            "Corrected on what it writes itself in half of the steps, the student ends nearer to "
+            "the teacher there, at equal steps and at the other's rate. Each such step costs a "
+            "generation more (see the times)."
         ),
-        none="At equal steps no use of the student's own text is shown, for the reverse KL.",
-    ),
-    _claim(
-        "own text, forward",
-        "reverse",
-        "KL(student‖teacher) along the student's answers",
-        (FORWARD_OWN, FORWARD),
-        "below",
-        above="On its own text the forward-KL student ends *farther* from the teacher there.",
-        below=(
-            "With the forward KL, too, own text brings the student nearer to the teacher along "
-            "what it writes."
-        ),
-        none="At equal steps no use of the student's own text is shown, for the forward KL.",
+        none="At equal steps no use of the student's own text is shown.",
     ),
     _claim(
         "own text, price",
         "forward",
         "KL(teacher‖student) along the teacher's answers",
-        (FORWARD_OWN, FORWARD),
+        (REVERSE_OWN, REVERSE),
         "above",
         above=(
             "Its price is coverage: along what the teacher writes, the student that learnt on its "
-            "own text is farther away. Nobody showed it those texts."
+            "own text is farther away. Half of the time nobody showed it those texts."
         ),
         below="Own text brings the student nearer along the teacher's answers as well.",
         none="Along what the teacher writes no price of own text is shown.",

@@ -30,6 +30,7 @@ class Settings:
     draws: int  # answers to each held-out question, after a run
     new_tokens: int
     live_steps: int  # of a run that shows one thing in a cell
+    timed_steps: int  # of a run whose steps are timed
 
 
 TINY = Settings(
@@ -41,14 +42,15 @@ TINY = Settings(
     warm_steps=80,
     warm_rate=2e-3,
     warm_batch=8,
-    people=16,
+    people=14,
     rows=0,
-    steps=50,
+    steps=36,
     batch=8,
-    rate=2e-3,
+    rate=3e-3,
     draws=2,
     new_tokens=36,
     live_steps=30,
+    timed_steps=5,
 )
 
 
@@ -75,4 +77,5 @@ def settings_of(profile: Profile) -> Settings:
         draws=1,
         new_tokens=24,
         live_steps=profile.demo_steps,
+        timed_steps=2,
     )

@@ -20,15 +20,16 @@ from ftlib.course.lab_e4.models import (
     study_teacher,
     test_rows,
 )
-from ftlib.course.lab_e4.names import DRAWN, FORWARD, REVERSE, ROWS_ALONE, SHUFFLED
+from ftlib.course.lab_e4.names import DRAWN, FORWARD, JSD, REVERSE, ROWS_ALONE, SHUFFLED
 from ftlib.course.lab_e4.settings import settings_of
-from ftlib.course.lab_e4.teachers import Remembering, Shuffled
 from ftlib.course.lab_e4.teacher_rows import teacher_rows as right_rows
+from ftlib.course.lab_e4.teachers import Remembering, Shuffled
 from ftlib.course.records.kit import held_out_loss, train_study
 from ftlib.training.distil import distil
 from ftlib.training.run import Run
 from ftlib.training.sampling import answer_texts, generate_ids
 
+BETA = 0.5  # of the JSD
 SWEEP_SEED = 500  # added to a sweep's seeds: a comparison's own runs have not chosen its rates
 
 
@@ -88,7 +89,7 @@ def train_student(
         max_new_tokens=settings.new_tokens,
         max_length=profile.max_length,
         show=False,
-        **_divergence_of(objective, forward_kl, generalised_jsd),
+        **loss_options(objective, forward_kl, generalised_jsd),
     )
     return model, tokenizer, run
 
@@ -101,9 +102,7 @@ def _teacher_of(profile: Profile, objective: str, on_policy: float) -> nn.Module
     return teacher if on_policy else Remembering(teacher)
 
 
-def _divergence_of(
-    objective: str, forward_kl: Callable, generalised_jsd: Callable
-) -> dict[str, Any]:
+def loss_options(objective: str, forward_kl: Callable, generalised_jsd: Callable) -> dict[str, Any]:
     """The arguments of `distil` that say what is compared."""
     if objective in (FORWARD, SHUFFLED):
         return {"loss_function": forward_kl}
