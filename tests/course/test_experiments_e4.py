@@ -1,4 +1,4 @@
-"""What the experiments of lab E4 take for granted: exact toys, a student that is a part of its base,
+"""What the experiments of lab E4 take for granted: exact toys, a student that is part of its base,
 teachers that stand in for another, divergences along answers, rows that a student has not read.
 """
 
@@ -13,7 +13,17 @@ from conftest import llama
 import ftlib as ft
 from ftlib.batches.collate import SFTCollator, sequence
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_e4 import experiments, measures, models, names, settings, toy, trials
+from ftlib.course.lab_e4 import (
+    experiments,
+    lines,
+    measures,
+    models,
+    names,
+    served,
+    settings,
+    toy,
+    trials,
+)
 from ftlib.course.lab_e4.bytes_per_token import LLAMA_1B, bytes_per_token
 from ftlib.course.lab_e4.divergence_explorer import DivergenceExplorer, draw_divergences
 from ftlib.course.lab_e4.forward_kl import forward_kl
@@ -22,6 +32,9 @@ from ftlib.course.lab_e4.independent_student import independent_student
 from ftlib.course.lab_e4.reverse_kl_gradient import reverse_kl_gradient
 from ftlib.course.lab_e4.schematic import draw_distillation
 from ftlib.course.lab_e4.teachers import Remembering, Shuffled, shuffled_below_the_top
+from ftlib.course.records.experiment import find_experiment
+from ftlib.course.records.live import Result
+from ftlib.course.records.store import Entry, Record
 
 TINY = get_profile("tiny")
 F64 = torch.float64
@@ -253,3 +266,61 @@ def test_the_figures_draw():
     assert explorer.describe(beta=0.3, distance=2.0, left=0.5).startswith(
         "generalised JSD, β = 0.3"
     )
+
+
+# --- what is said ---------------------------------------------------------------------------------
+def result_of(name, metrics_of, seeds=5):
+    """A result whose entry of an arm and seed has these metrics."""
+    experiment = find_experiment("E4", name)
+    record = Record("E4", name, "tiny")
+    for arm, given in experiment.arms(TINY).items():
+        for seed in range(seeds):
+            metrics = metrics_of(arm, seed)
+            record.entries[arm, seed] = Entry(arm, seed, dict(given), metrics, 1.0, {})
+    return Result(experiment, TINY, record, {}, True, "", 0.0)
+
+
+def test_lines_of_the_students():
+    """Forward KL 0.2 below rows alone in every seed, all else alike but for a little noise."""
+
+    def metrics_of(arm, seed):
+        value = 1.0 - 0.2 * (arm == names.FORWARD) + 0.001 * (seed % 2)
+        metrics = ("loss", "forward", "reverse", "entropy", "surprise", "clear", "polite")
+        return dict.fromkeys(metrics, value)
+
+    result = result_of("students", metrics_of)
+    assert lines.letters(result, ["gain", "answers", "covers"]) == "abc"
+    said = lines.conclusions(result, ["gain"])
+    assert said.startswith("- **test loss, forward KL − rows alone: -0.2")
+    table = lines.students_table(result)
+    assert [row["student"] for row in table] == list(names.ARMS)
+    assert table[2]["test loss"] == "0.800" and table[0]["in a manner"] == "100%"
+    assert len(lines.draw_plane(result).axes[0].get_legend().get_texts()) == len(names.ARMS)
+
+
+def test_a_rate_at_the_grid_s_edge_is_named():
+    """The reverse KL is judged by itself, the others by the loss: here the loss falls with the
+    rate, the reverse KL is least in the middle.
+    """
+    middle = settings.TINY.rate
+
+    def metrics_of(arm, seed):
+        rate = experiments.rate_arms(TINY)[arm]["lr"]
+        return {"loss": -rate, "reverse": abs(rate - middle)}
+
+    said = lines.grid_line(result_of("rates", metrics_of, seeds=1), TINY).split("; ")
+    assert said[0] == f"rows alone {2 * middle:.2g} (the grid's edge)"
+    assert said[-1] == f"reverse KL {middle:.2g}"
+
+
+def test_files_are_held_against_the_first(tmp_path):
+    path = tmp_path / "a"
+    files = {
+        "large": served.File(path, 8_000_000, np.array([100.0, 120.0, 110.0])),
+        "small": served.File(path, 2_000_000, np.array([220.0])),
+        "silent": served.File(path, 4_000_000, np.array([])),
+    }
+    rows = served.files_table(files)
+    assert [row["of the first"] for row in rows] == ["100%", "25%", "50%"]
+    assert [row["times the first"] for row in rows] == ["1.00", "2.00", "–"]
+    assert rows[0]["MB"] == "8.00" and rows[2]["tokens a second"] == "not run"

@@ -111,8 +111,11 @@ def _renumbered(weights: dict, keep: Sequence[int]) -> dict:
 
 
 def kept_layers(profile: Profile, count: int) -> tuple[int, ...]:
-    """The numbers of a base's layers that the profile's student keeps."""
-    return settings_of(profile).keep or tuple(range(0, count, EVERY_THIRD))
+    """The numbers of a base's layers that the profile's student keeps: those of the settings; else
+    every third, or all where the base is a smaller model than the teacher already.
+    """
+    is_smaller = profile.study.model != profile.model
+    return settings_of(profile).keep or tuple(range(0, count, 1 if is_smaller else EVERY_THIRD))
 
 
 def cut_student(profile: Profile):
@@ -143,13 +146,13 @@ def fresh_student(profile: Profile):
 
 @functools.cache
 def study_teacher(profile: Profile):
-    """(model, tokenizer) of the teacher, in fp32 and frozen; made once in a process.
+    """(model, tokenizer) of the teacher, frozen; made once in a process.
 
     In tiny the base with lab 3.1.4's adapter, merged and tuned on the pool; else the model where
     preference training begins, which is tuned to instructions already.
     """
     model, tokenizer = preference_start(profile, TEACHER_SEED)
-    model = merge_and_unload(model).float().requires_grad_(True)
+    model = merge_and_unload(model).requires_grad_(True)
     settings = settings_of(profile)
     if settings.teacher_steps:
         options = {"steps": settings.teacher_steps, "batch_size": settings.teacher_batch}
