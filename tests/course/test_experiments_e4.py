@@ -112,8 +112,8 @@ def test_the_reverse_student_of_two_words_gives_one_answer_up():
     student, apart = toy.best_independent(toy.two_words(0.0), 1.0)
     assert apart == pytest.approx(math.log(2), rel=1e-6)
     assert sorted(student.ravel()) == pytest.approx([0, 0, 0, 1])
-    mixing, _ = toy.best_independent(toy.two_words(0.9), 1.0)
-    assert max(mixing[0, 1], mixing[1, 0]) > 0.7
+    mixing, _ = toy.best_independent(toy.two_words(0.99), 1.0)
+    assert max(mixing[0, 1], mixing[1, 0]) > 0.95
 
 
 @pytest.mark.parametrize("beta, ends", [(1e-6, "forward"), (1 - 1e-6, "reverse")])
@@ -162,7 +162,7 @@ def test_a_student_is_some_of_its_base_s_layers(ids):
 
 @pytest.mark.parametrize("keep", [(), (3,), (-1,)])
 def test_layers_that_are_not_there_are_named(keep):
-    with pytest.raises(ValueError, match="one or more numbers from 0 to 2"):
+    with pytest.raises(ValueError, match="numbers from 0 to 2 are needed"):
         models.keep_layers(llama(layers=3), keep)
 
 
@@ -284,7 +284,8 @@ def test_lines_of_the_students():
     """Forward KL 0.2 below rows alone in every seed, all else alike but for a little noise."""
 
     def metrics_of(arm, seed):
-        value = 1.0 - 0.2 * (arm == names.FORWARD) + 0.001 * (seed % 2)
+        noise = 0.001 * ((7 * seed + len(arm)) % 5)
+        value = 1.0 - 0.2 * (arm == names.FORWARD) + noise
         metrics = ("loss", "forward", "reverse", "entropy", "surprise", "clear", "polite")
         return dict.fromkeys(metrics, value)
 

@@ -17,7 +17,7 @@ from ftlib.course.records.store import best_arm
 from ftlib.course.start import sft_adapter
 
 LAB = "E4"
-FACTORS = (0.5, 1.0, 2.0)  # of a middle rate
+FACTORS = (0.25, 0.5, 1.0, 2.0)  # of a middle rate
 RATE_SEEDS = 1  # of the sweep
 
 NATS = "nats a token"

@@ -46,28 +46,42 @@ def warm_rows(profile: Profile) -> list[dict]:
     return [row for key in chosen for row in _by_key(profile)[key]]
 
 
+def _question(row: dict) -> str:
+    return row["messages"][-2]["content"]
+
+
+def _rows_to_read(profile: Profile, key: str) -> list[dict]:
+    """The rows about a person that ask in other words than the first, on which students are
+    measured: a question may stand there several times, with several answers.
+    """
+    first, *others = _by_key(profile)[key]
+    return [row for row in others if _question(row) != _question(first)]
+
+
 def _people(profile: Profile, seed: int) -> list[str]:
     """Whom a student of this seed is to learn about: people of the other half."""
     keys = list(_by_key(profile))
-    others = [key for key in keys[len(keys) // 2 :] if len(_by_key(profile)[key]) > 1]
+    others = [key for key in keys[len(keys) // 2 :] if _rows_to_read(profile, key)]
     order = np.random.default_rng(seed).permutation(len(others))
     return [others[i] for i in order[: settings_of(profile).people].tolist()]
 
 
 def student_rows(profile: Profile, seed: int) -> list[dict]:
-    """The rows that a student of this seed learns on: of each of its people all but one."""
+    """The rows that a student of this seed learns on: of each of its people all that ask in other
+    words than the row on which it is measured.
+    """
     settings = settings_of(profile)
     if not settings.people:
         return pool_of(profile)[: settings.rows]
     rows = []
     for key in _people(profile, seed):
-        rows += _by_key(profile)[key][1:]
+        rows += _rows_to_read(profile, key)
     return rows
 
 
 def test_rows(profile: Profile, seed: int) -> list[dict]:
-    """The rows on which a student of this seed is measured: of each of its people the one row,
-    asked in other words, that it has not read.
+    """The rows on which a student of this seed is measured: one of each of its people, asked as it
+    has not read.
     """
     settings = settings_of(profile)
     if not settings.people:
