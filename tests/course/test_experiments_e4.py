@@ -284,7 +284,7 @@ def test_lines_of_the_students():
     """Forward KL 0.2 below rows alone in every seed, all else alike but for a little noise."""
 
     def metrics_of(arm, seed):
-        noise = 0.001 * ((7 * seed + len(arm)) % 5)
+        noise = 0.001 * np.random.default_rng([seed, *arm.encode()]).normal()
         value = 1.0 - 0.2 * (arm == names.FORWARD) + noise
         metrics = ("loss", "forward", "reverse", "entropy", "surprise", "clear", "polite")
         return dict.fromkeys(metrics, value)
@@ -292,10 +292,10 @@ def test_lines_of_the_students():
     result = result_of("students", metrics_of)
     assert lines.letters(result, ["gain", "answers", "covers"]) == "abc"
     said = lines.conclusions(result, ["gain"])
-    assert said.startswith("- **test loss, forward KL − rows alone: -0.2")
+    assert said.startswith("- **test loss, forward KL − rows alone: -0.")
     table = lines.students_table(result)
     assert [row["student"] for row in table] == list(names.ARMS)
-    assert table[2]["test loss"] == "0.800" and table[0]["in a manner"] == "100%"
+    assert table[2]["test loss"].startswith(("0.80", "0.79")) and table[0]["in a manner"] == "100%"
     assert len(lines.draw_plane(result).axes[0].get_legend().get_texts()) == len(names.ARMS)
 
 
@@ -310,7 +310,8 @@ def test_a_rate_at_the_grid_s_edge_is_named():
         return {"loss": -rate, "reverse": abs(rate - middle)}
 
     said = lines.grid_line(result_of("rates", metrics_of, seeds=1), TINY).split("; ")
-    assert said[0] == f"rows alone {2 * middle:.2g} (the grid's edge)"
+    highest = max(experiments.FACTORS) * middle
+    assert said[0] == f"rows alone {highest:.2g} (the grid's edge)"
     assert said[-1] == f"reverse KL {middle:.2g}"
 
 

@@ -17,8 +17,8 @@ from ftlib.course.records.store import best_arm
 from ftlib.course.start import sft_adapter
 
 LAB = "E4"
-FACTORS = (0.25, 0.5, 1.0, 2.0)  # of a middle rate
-RATE_SEEDS = 1  # of the sweep
+FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
+RATE_SEEDS = 2  # of the sweep
 
 NATS = "nats a token"
 LOSS = Metric("loss", "test loss", NATS, lower_is_better=True)
