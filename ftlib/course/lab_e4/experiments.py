@@ -8,7 +8,19 @@ from typing import Any
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e4 import readings
-from ftlib.course.lab_e4.names import ARMS, FORWARD, GIVEN, OWN, OWN_SHARE, REVERSE, ROWS_ALONE
+from ftlib.course.lab_e4.names import (
+    AGAIN,
+    ARMS,
+    FORWARD,
+    GIVEN,
+    OWN,
+    OWN_SHARE,
+    PHASES,
+    REVERSE,
+    ROWS_ALONE,
+    THEN,
+)
+from ftlib.course.lab_e4.second_phase import phase_trial, tune_phase_trial
 from ftlib.course.lab_e4.settings import settings_of
 from ftlib.course.lab_e4.trials import student_trial, tune_trial
 from ftlib.course.records.experiment import Experiment, Metric
@@ -18,6 +30,7 @@ from ftlib.course.start import sft_adapter
 
 LAB = "E4"
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
+PHASE_FACTORS = (0.125, 0.25, 0.5, 1.0)  # of the same, in a second phase
 RATE_SEEDS = 2  # of the sweep
 
 NATS = "nats a token"
@@ -92,6 +105,58 @@ def student_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     return arms
 
 
+# --- second phases --------------------------------------------------------------------------------
+def _phase_settings(profile: Profile, phase: str) -> dict[str, Any]:
+    return {
+        "objective": FORWARD if phase == AGAIN else REVERSE,
+        "first_lr": best_rate(profile, FORWARD),
+        "steps": settings_of(profile).steps,
+        "on_policy": OWN_SHARE if phase.endswith(OWN) else 0.0,
+    }
+
+
+def phase_rates_of(profile: Profile, phase: str) -> dict[float, str]:
+    """{rate: arm} of a second phase on given text."""
+    middle = settings_of(profile).rate
+    return {factor * middle: rate_arm(phase, factor * middle) for factor in PHASE_FACTORS}
+
+
+def phase_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """As many rates for the forward as for the reverse KL."""
+    arms = {}
+    for phase in (AGAIN, THEN):
+        for lr, arm in phase_rates_of(profile, phase).items():
+            arms[arm] = {**_phase_settings(profile, phase), "lr": lr}
+    return arms
+
+
+def phase_rate(profile: Profile, phase: str) -> float:
+    """The rate of a second phase that is best by its measure; of own text that of given text."""
+    phase = phase.removesuffix(OWN)
+    arms = phase_rates_of(profile, phase)
+    first = next(iter(arms.values()))
+    measure = "loss" if phase == AGAIN else "reverse"
+    best = best_arm(LAB, "second-rates", measure, list(arms.values()), first, profile)
+    return next(lr for lr, name in arms.items() if name == best)
+
+
+def phase_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Every second phase at its best rate."""
+    arms = {}
+    for phase in PHASES:
+        arms[phase] = {**_phase_settings(profile, phase), "lr": phase_rate(profile, phase)}
+    return arms
+
+
+MEASURED = (
+    LOSS,
+    Metric("forward", "KL(teacher‖student), teacher's answers", NATS, True),
+    OF_OWN,
+    Metric("entropy", "student's entropy, own answers", NATS),
+    Metric("surprise", "teacher's surprise at the student's answers", NATS, True),
+    Metric("clear", "answers in one of the two manners", "share"),
+    Metric("polite", "polite among those", "share"),
+)
 EXPERIMENTS = (
     Experiment(
         name="rates",
@@ -108,17 +173,29 @@ EXPERIMENTS = (
         title="Small students with and without a teacher, on given text and on their own",
         trial=student_trial,
         arms=student_arms,
-        metrics=(
-            LOSS,
-            Metric("forward", "KL(teacher‖student), teacher's answers", NATS, True),
-            OF_OWN,
-            Metric("entropy", "student's entropy, own answers", NATS),
-            Metric("surprise", "teacher's surprise at the student's answers", NATS, True),
-            Metric("clear", "answers in one of the two manners", "share"),
-            Metric("polite", "polite among those", "share"),
-        ),
+        metrics=MEASURED,
         inputs=_inputs,
         claims=readings.STUDENTS,
         live=(ROWS_ALONE, FORWARD),
+    ),
+    Experiment(
+        name="second-rates",
+        title="Learning rates of a second phase, after one of the forward KL",
+        trial=tune_phase_trial,
+        arms=phase_rate_arms,
+        metrics=(LOSS, OF_OWN),
+        inputs=_inputs,
+        seeds=1,
+        live=(),
+    ),
+    Experiment(
+        name="second",
+        title="After a phase of the forward KL: again, the reverse KL, or half own text",
+        trial=phase_trial,
+        arms=phase_arms,
+        metrics=MEASURED,
+        inputs=_inputs,
+        claims=readings.SECOND,
+        live=(),
     ),
 )

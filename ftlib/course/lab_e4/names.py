@@ -11,3 +11,9 @@ REVERSE_OWN = REVERSE + OWN
 OWN_SHARE = 0.5  # of the steps on the student's own text
 GIVEN = (ROWS_ALONE, DRAWN, FORWARD, SHUFFLED, REVERSE)  # on given text
 ARMS = (*GIVEN, REVERSE_OWN)
+
+# Second phases, after one of the forward KL.
+AGAIN = "forward, forward"
+THEN = "forward, reverse"
+THEN_OWN = THEN + OWN
+PHASES = (AGAIN, THEN, THEN_OWN)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from ftlib.course.lab_e4.names import (
+    AGAIN,
     DRAWN,
     FORWARD,
     REVERSE,
     REVERSE_OWN,
     ROWS_ALONE,
     SHUFFLED,
+    THEN,
+    THEN_OWN,
 )
 from ftlib.course.records.experiment import Claim, difference
 
@@ -121,15 +124,31 @@ STUDENTS = (
         (REVERSE, FORWARD),
         "below",
         above=(
-            "The reverse-KL student's own answers surprise the teacher *more*. Trained on given "
-            "text, it was corrected at prefixes that it would not have written, and nothing in "
-            "the loss looked at those that it does write."
+            "The reverse-KL student's own answers surprise the teacher *more*, against what the "
+            "toy says. Two suspects: a name or a town to which the start gives next to nothing "
+            "has next to no gradient (section 3), so that this student has learnt less by now; "
+            "and on given text it is corrected at prefixes that it would not have written. The "
+            "second phase, below, takes the first suspect away, and own text the second."
         ),
         below=(
             "What the reverse-KL student says by itself, the teacher would rather have said too: "
             "it seeks the teacher's likely answers and leaves the others out."
         ),
         none="By how the teacher likes their own answers the two students are not told apart.",
+    ),
+    Claim(
+        "in a manner",
+        f"answers in one of the two manners, {REVERSE} − {FORWARD}",
+        difference("clear", REVERSE, FORWARD),
+        "above",
+        unit="share",
+        above=(
+            "The reverse-KL student keeps to the teacher's manners more strictly: it hardly ever "
+            "opens an answer in a way that the teacher never would. That is seeking, in the part "
+            "of an answer that both students had learnt before."
+        ),
+        below="The reverse-KL student leaves the teacher's two manners *more* often.",
+        none="By how often an answer is in one of the two manners they are not told apart.",
     ),
     _claim(
         "narrow",
@@ -173,5 +192,73 @@ STUDENTS = (
         ),
         below="Own text brings the student nearer along the teacher's answers as well.",
         none="Along what the teacher writes no price of own text is shown.",
+    ),
+)
+
+# From a start that knows its people, where the first suspect is gone.
+SECOND = (
+    _claim(
+        "covers then",
+        "forward",
+        "KL(teacher‖student) along the teacher's answers",
+        (THEN, AGAIN),
+        "above",
+        above=(
+            "After the same first phase the reverse KL lets some of what the teacher says go, "
+            "where the forward KL keeps it. This is covering, without the head start."
+        ),
+        below="After the same first phase the reverse KL covers *more* of what the teacher says.",
+        none="After the same first phase no difference in covering is shown.",
+    ),
+    _claim(
+        "seeks then",
+        "surprise",
+        "the teacher's surprise at the student's own answers",
+        (THEN, AGAIN),
+        "below",
+        above=(
+            "Even from a start that knows its people the reverse-KL student's own answers surprise "
+            "the teacher *more*: here it does not seek. What is left is that it was corrected on "
+            "text that it would not have written."
+        ),
+        below=(
+            "From a start that knows its people the reverse KL does what the toy says: its own "
+            "answers surprise the teacher less. Where section 7's line says otherwise, it was the "
+            "start."
+        ),
+        none="Even from a start that knows its people no seeking is shown by the surprise.",
+    ),
+    _claim(
+        "narrow then",
+        "entropy",
+        "the student's entropy along its own answers",
+        (THEN, AGAIN),
+        "below",
+        above="In its second phase the reverse-KL student is *less* sure than the forward one.",
+        below="In its second phase the reverse-KL student is surer of its next token.",
+        none="In the second phase the two are not told apart by their entropy.",
+    ),
+    _claim(
+        "own text then",
+        "reverse",
+        "KL(student‖teacher) along the student's answers",
+        (THEN_OWN, THEN),
+        "below",
+        above="From a good start, too, own text ends farther from the teacher along own answers.",
+        below=(
+            "From a student that speaks about its people, own text brings it nearer to the teacher "
+            "along what it writes, at equal steps and the same rate."
+        ),
+        none="From a good start, at equal steps, no use of own text is shown.",
+    ),
+    _claim(
+        "own text then, price",
+        "forward",
+        "KL(teacher‖student) along the teacher's answers",
+        (THEN_OWN, THEN),
+        "above",
+        above="Its price is coverage: along the teacher's answers it ends farther away.",
+        below="Own text brings it nearer along the teacher's answers as well.",
+        none="Along the teacher's answers no price of own text is shown.",
     ),
 )
