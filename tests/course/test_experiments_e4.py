@@ -253,6 +253,21 @@ def test_every_student_has_as_many_rates_and_its_own():
         assert (given["on_policy"] > 0) == student.endswith(names.OWN)
 
 
+def test_second_phases_differ_in_what_follows_alone():
+    """The first phase is everyone's; own text takes the rate of given text."""
+    arms = experiments.phase_arms(TINY)
+    assert tuple(arms) == names.PHASES
+    assert len({given["first_lr"] for given in arms.values()}) == 1
+    assert arms[names.THEN_OWN]["lr"] == arms[names.THEN]["lr"]
+    assert [given["on_policy"] for given in arms.values()] == [0, 0, names.OWN_SHARE]
+    assert [given["objective"] for given in arms.values()] == [
+        names.FORWARD,
+        names.REVERSE,
+        names.REVERSE,
+    ]
+    assert len(experiments.phase_rate_arms(TINY)) == 2 * len(experiments.PHASE_FACTORS)
+
+
 def test_an_objective_that_the_lab_does_not_have_is_refused():
     with pytest.raises(ValueError, match="objective='KL'"):
         trials.loss_options("KL", forward_kl, generalised_jsd)

@@ -39,7 +39,7 @@ OF_OWN = Metric("reverse", "KL(student‖teacher), own answers", NATS, lower_is_
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "train": rows_of(profile, "train"),
         "base": model_folder(profile.study.model),
     }

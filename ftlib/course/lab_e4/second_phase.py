@@ -36,8 +36,9 @@ def phase_trial(
     """Train a student by the forward KL, then for as many steps again by an objective, and measure
     it as `student_trial` does.
     """
-    first = {"lr": first_lr, "steps": steps, "forward_kl": forward_kl}
-    model, tokenizer, _ = train_student(profile, seed, FORWARD, **first)
+    model, tokenizer, _ = train_student(
+        profile, seed, FORWARD, first_lr, steps, forward_kl=forward_kl
+    )
     teacher, _ = study_teacher(profile)
     settings = settings_of(profile)
     distil(

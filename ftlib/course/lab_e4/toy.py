@@ -76,12 +76,10 @@ def two_bumps(distance: float, left: float) -> np.ndarray:
 
 def best_bump(teacher: np.ndarray, beta: float) -> Fit:
     """The single bump nearest to the teacher, by a search over centre and width."""
-    centres, widths = np.meshgrid(CENTRES, WIDTHS, indexing="ij")
-    students = _bump(centres[..., None], widths[..., None]).reshape(-1, len(SPOTS))
-    apart = divergence(teacher, students, beta)
-    best = int(apart.argmin())
-    centre = float(centres.ravel()[best])
-    return Fit(students[best], centre, float(widths.ravel()[best]), float(apart[best]))
+    students = _bump(CENTRES[:, None, None], WIDTHS[None, :, None])  # (C, W, spots)
+    apart = divergence(teacher, students, beta)  # (C, W)
+    i, j = np.unravel_index(int(apart.argmin()), apart.shape)
+    return Fit(students[i, j], float(CENTRES[i]), float(WIDTHS[j]), float(apart[i, j]))
 
 
 def covered(teacher: np.ndarray, student: np.ndarray) -> float:
