@@ -74,7 +74,7 @@ def draw_plane(result: Result, names: Sequence[str] | None = None) -> Figure:
         across = result.means(arm, "surprise")
         up = result.means(arm, "forward")
         ax.plot(across, up, alpha=0.3, **look)
-        ax.plot(across.mean(), up.mean(), markersize=11, label=arm, **look)
+        ax.plot(across.mean(), up.mean(), label=arm, **{**look, "markersize": 11})
         if arm in result.live:
             here = (result.live_mean(arm, "surprise"), result.live_mean(arm, "forward"))
             ax.plot(*here, "*", color="black", markersize=11)
