@@ -56,6 +56,19 @@ STUDENTS = (
         ),
     ),
     _claim(
+        "nearer",
+        "forward",
+        "KL(teacher‖student) along the teacher's answers",
+        (FORWARD, ROWS_ALONE),
+        "below",
+        above="The forward-KL student ends *farther* from its teacher than one that never met it.",
+        below=(
+            "It ends nearer to the teacher than the student that never met it. That is what it "
+            "was trained for; how much of it the rows' own answers reward, the line above says."
+        ),
+        none="It does not end nearer to the teacher than the student that never met it.",
+    ),
+    _claim(
         "answers",
         "loss",
         "test loss",
