@@ -111,12 +111,12 @@ def _phase_settings(profile: Profile, phase: str) -> dict[str, Any]:
         "objective": FORWARD if phase == AGAIN else REVERSE,
         "first_lr": best_rate(profile, FORWARD),
         "steps": settings_of(profile).steps,
-        "on_policy": OWN_SHARE if phase.endswith(OWN) else 0.0,
+        "on_policy": 0.0,
     }
 
 
 def phase_rates_of(profile: Profile, phase: str) -> dict[float, str]:
-    """{rate: arm} of a second phase on given text."""
+    """{rate: arm} of a second phase."""
     middle = settings_of(profile).rate
     return {factor * middle: rate_arm(phase, factor * middle) for factor in PHASE_FACTORS}
 
@@ -131,8 +131,7 @@ def phase_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 
 
 def phase_rate(profile: Profile, phase: str) -> float:
-    """The rate of a second phase that is best by its measure; of own text that of given text."""
-    phase = phase.removesuffix(OWN)
+    """The rate of a second phase that is best by its measure."""
     arms = phase_rates_of(profile, phase)
     first = next(iter(arms.values()))
     measure = "loss" if phase == AGAIN else "reverse"
@@ -190,7 +189,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name="second",
-        title="After a phase of the forward KL: again, the reverse KL, or half own text",
+        title="After a phase of the forward KL: the forward KL again, or the reverse KL",
         trial=phase_trial,
         arms=phase_arms,
         metrics=MEASURED,

@@ -15,5 +15,4 @@ ARMS = (*GIVEN, REVERSE_OWN)
 # Second phases, after one of the forward KL.
 AGAIN = "forward, forward"
 THEN = "forward, reverse"
-THEN_OWN = THEN + OWN
-PHASES = (AGAIN, THEN, THEN_OWN)
+PHASES = (AGAIN, THEN)

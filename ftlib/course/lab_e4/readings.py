@@ -11,7 +11,6 @@ from ftlib.course.lab_e4.names import (
     ROWS_ALONE,
     SHUFFLED,
     THEN,
-    THEN_OWN,
 )
 from ftlib.course.records.experiment import Claim, difference
 
@@ -141,7 +140,7 @@ STUDENTS = (
             "toy says. Two suspects: a name or a town to which the start gives next to nothing "
             "has next to no gradient (section 3), so that this student has learnt less by now; "
             "and on given text it is corrected at prefixes that it would not have written. The "
-            "second phase, below, takes the first suspect away, and own text the second."
+            "second phase (section 8) takes the first suspect away, and own text the second."
         ),
         below=(
             "What the reverse-KL student says by itself, the teacher would rather have said too: "
@@ -250,28 +249,5 @@ SECOND = (
         above="In its second phase the reverse-KL student is *less* sure than the forward one.",
         below="In its second phase the reverse-KL student is surer of its next token.",
         none="In the second phase the two are not told apart by their entropy.",
-    ),
-    _claim(
-        "own text then",
-        "reverse",
-        "KL(student‖teacher) along the student's answers",
-        (THEN_OWN, THEN),
-        "below",
-        above="From a good start, too, own text ends farther from the teacher along own answers.",
-        below=(
-            "From a student that speaks about its people, own text brings it nearer to the teacher "
-            "along what it writes, at equal steps and the same rate."
-        ),
-        none="From a good start, at equal steps, no use of own text is shown.",
-    ),
-    _claim(
-        "own text then, price",
-        "forward",
-        "KL(teacher‖student) along the teacher's answers",
-        (THEN_OWN, THEN),
-        "above",
-        above="Its price is coverage: along the teacher's answers it ends farther away.",
-        below="Own text brings it nearer along the teacher's answers as well.",
-        none="Along the teacher's answers no price of own text is shown.",
     ),
 )
