@@ -248,8 +248,10 @@ def test_every_student_has_as_many_rates_and_its_own():
     assert len(arms) == len(names.GIVEN) * len(experiments.FACTORS)
     chosen = experiments.student_arms(TINY)
     assert tuple(chosen) == names.ARMS
+    assert chosen[names.FORWARD_AT_ROWS]["lr"] == chosen[names.ROWS_ALONE]["lr"]
+    assert chosen[names.REVERSE_OWN]["lr"] == chosen[names.REVERSE]["lr"]
     for student, given in chosen.items():
-        assert given["lr"] in experiments.rates_of(TINY, student.removesuffix(names.OWN))
+        assert given["lr"] in experiments.rates_of(TINY, student)
         assert (given["on_policy"] > 0) == student.endswith(names.OWN)
 
 

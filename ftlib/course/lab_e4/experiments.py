@@ -11,6 +11,7 @@ from ftlib.course.lab_e4 import readings
 from ftlib.course.lab_e4.names import (
     AGAIN,
     ARMS,
+    AT_ROWS,
     FORWARD,
     GIVEN,
     OWN,
@@ -32,6 +33,8 @@ LAB = "E4"
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of a middle rate
 PHASE_FACTORS = (0.125, 0.25, 0.5, 1.0)  # of the same, in a second phase
 RATE_SEEDS = 2  # of the sweep
+
+GAINS = ("gain", "gain, one rate", "nearer", "nearer, one rate", "answers", "logits", "shuffled")
 
 NATS = "nats a token"
 LOSS = Metric("loss", "test loss", NATS, lower_is_better=True)
@@ -61,11 +64,10 @@ def rates_of(profile: Profile, student: str) -> dict[float, str]:
 
 def _settings(profile: Profile, student: str) -> dict[str, Any]:
     """What all runs of a kind of student have."""
-    objective = student.removesuffix(OWN)
     return {
-        "objective": objective,
+        "objective": student.removesuffix(OWN).removesuffix(AT_ROWS),
         "steps": settings_of(profile).steps,
-        "on_policy": 0.0 if student == objective else OWN_SHARE,
+        "on_policy": OWN_SHARE if student.endswith(OWN) else 0.0,
     }
 
 
@@ -89,7 +91,7 @@ def best_rate(profile: Profile, student: str) -> float:
     """The rate that is best by the student's measure; the middle one before there is a record. On
     own text that of the same objective on given text.
     """
-    student = student.removesuffix(OWN)
+    student = ROWS_ALONE if student.endswith(AT_ROWS) else student.removesuffix(OWN)
     arms = rates_of(profile, student)
     middle = arms[settings_of(profile).rate]
     best = best_arm(LAB, "rates", measure_of(student), list(arms.values()), middle, profile)

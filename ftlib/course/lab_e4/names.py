@@ -10,7 +10,9 @@ OWN = ", half own text"
 REVERSE_OWN = REVERSE + OWN
 OWN_SHARE = 0.5  # of the steps on the student's own text
 GIVEN = (ROWS_ALONE, DRAWN, FORWARD, SHUFFLED, REVERSE)  # on given text
-ARMS = (*GIVEN, REVERSE_OWN)
+AT_ROWS = ", rows' rate"  # at the rate that was chosen for rows alone
+FORWARD_AT_ROWS = FORWARD + AT_ROWS
+ARMS = (*GIVEN, REVERSE_OWN, FORWARD_AT_ROWS)
 
 # Second phases, after one of the forward KL.
 AGAIN = "forward, forward"

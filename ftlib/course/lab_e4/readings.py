@@ -6,6 +6,7 @@ from ftlib.course.lab_e4.names import (
     AGAIN,
     DRAWN,
     FORWARD,
+    FORWARD_AT_ROWS,
     REVERSE,
     REVERSE_OWN,
     ROWS_ALONE,
@@ -50,9 +51,42 @@ STUDENTS = (
             "many good wordings was drawn; the teacher says how likely each was."
         ),
         none=(
-            "On the same rows no gain over training without the teacher is shown. The interval "
-            "says how large one may have been missed."
+            "On the same rows no gain over training without the teacher is shown, each at the "
+            "rate that two runs have chosen. The interval says how large one may have been missed; "
+            "the next line takes away one suspect, the rate."
         ),
+    ),
+    _claim(
+        "gain, one rate",
+        "loss",
+        "test loss",
+        (FORWARD_AT_ROWS, ROWS_ALONE),
+        "below",
+        above=(
+            "At the rate that was chosen for rows alone, too, the student beside the teacher is "
+            "worse on new rows."
+        ),
+        below=(
+            "At one rate, the one that was chosen for *rows alone*, the student learns more beside "
+            "the teacher. Where the line above shows less, its rate was chosen badly: two runs a "
+            "rate are few. (This arm was added after the others had run; it gives the baseline "
+            "the better rate.)"
+        ),
+        none=(
+            "At one rate, the one that was chosen for rows alone, no gain is shown either. What "
+            "the teacher adds is mostly how likely each good wording is, and a row's own answer "
+            "does not reward that; what is hard here, who lives where, the row says as well."
+        ),
+    ),
+    _claim(
+        "nearer, one rate",
+        "forward",
+        "KL(teacher‖student) along the teacher's answers",
+        (FORWARD_AT_ROWS, ROWS_ALONE),
+        "below",
+        above="At one rate it ends farther from the teacher than the student that never met it.",
+        below="At one rate it ends nearer to the teacher than the student that never met it.",
+        none="At one rate it does not end nearer to the teacher either.",
     ),
     _claim(
         "nearer",
@@ -230,15 +264,19 @@ SECOND = (
         "below",
         above=(
             "Even from a start that knows its people the reverse-KL student's own answers surprise "
-            "the teacher *more*: here it does not seek. What is left is that it was corrected on "
-            "text that it would not have written."
+            "the teacher *more*: by this measure it does not seek. What is left is that it was "
+            "corrected on text that it would not have written, and few steps."
         ),
         below=(
             "From a start that knows its people the reverse KL does what the toy says: its own "
             "answers surprise the teacher less. Where section 7's line says otherwise, it was the "
             "start."
         ),
-        none="Even from a start that knows its people no seeking is shown by the surprise.",
+        none=(
+            "From a start that knows its people the disadvantage of section 7 is not shown any "
+            "more, and no seeking by the surprise either. In the toy every loss ran to its end; "
+            "here it had few steps, and met the teacher at prefixes of the rows, not of its own."
+        ),
     ),
     _claim(
         "narrow then",
