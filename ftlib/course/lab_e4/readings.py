@@ -141,8 +141,8 @@ STUDENTS = (
         "above",
         above=(
             "With the same confidence and the rest of the probability on the wrong tokens the "
-            "gain is gone, or smaller: what teaches is *which* other tokens are likely, not that "
-            "the target is soft."
+            "student learns less: *which* other tokens are likely matters, and not only that the "
+            "target is soft. A teacher that is unsure of the wrong things does harm."
         ),
         below="A teacher whose lesser probabilities are shuffled teaches *better*: look for a bug.",
         none=(
@@ -191,7 +191,8 @@ STUDENTS = (
         above=(
             "The reverse-KL student keeps to the teacher's manners more strictly: it hardly ever "
             "opens an answer in a way that the teacher never would. That is seeking, in the part "
-            "of an answer that both students had learnt before."
+            "of an answer that both had learnt before; but the forward KL ran at a higher rate, "
+            "and at that of rows alone (table) it strays less."
         ),
         below="The reverse-KL student leaves the teacher's two manners *more* often.",
         none="By how often an answer is in one of the two manners they are not told apart.",
