@@ -73,8 +73,8 @@ def distillation_loss(
     scored = labels[:, 1:] != IGNORE  # (B, T-1)
     if not scored.any():
         raise LossError("labels score no token: all are -100 after the first; drop such rows")
-    student = _scored_logps(student_logits, scored, temperature)  # (N, V)
-    teacher = _scored_logps(teacher_logits.detach(), scored, temperature)
+    student = _logps(student_logits[:, :-1][scored], temperature)  # (N, V)
+    teacher = _logps(teacher_logits.detach()[:, :-1][scored], temperature)
     if divergence == "forward_kl":
         apart = _kl(teacher, student)
     elif divergence == "reverse_kl":
@@ -85,7 +85,14 @@ def distillation_loss(
     return temperature**2 * apart.mean()
 
 
-def _scored_logps(logits: Tensor, scored: Tensor, temperature: float) -> Tensor:
-    """(N, V) log-probabilities at the positions whose next token is scored."""
-    rows = logits[:, :-1][scored]
-    return torch.log_softmax(rows.to(fp32_or_wider(rows.dtype)) / temperature, -1)
+def _logps(logits: Tensor, temperature: float) -> Tensor:
+    """(N, V) log-probabilities at the temperature."""
+    return torch.log_softmax(logits.to(fp32_or_wider(logits.dtype)) / temperature, -1)
+
+
+def scored_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N, V), fp32 or wider: the rows of `logits` (B, T, V) whose next token `labels` (B, T) score,
+    as in `distillation_loss`.
+    """
+    rows = logits[:, :-1][labels[:, 1:] != IGNORE]
+    return rows.to(fp32_or_wider(rows.dtype))

@@ -21,9 +21,9 @@ from ftlib.batches.stops import learnt_stops
 from ftlib.batches.template import IGNORE, check_tokenizer
 from ftlib.core.checks import as_rows, check_above_zero, check_positive_integer
 from ftlib.core.modes import evaluation_mode
-from ftlib.losses.distillation import DIVERGENCES, distillation_loss
+from ftlib.losses.distillation import DIVERGENCES, distillation_loss, scored_logits
 from ftlib.training.errors import RunError
-from ftlib.training.identity import digest_parameters
+from ftlib.training.identity import digest_parameters, name_of
 from ftlib.training.measured import MeasuredTrainer, make_ready, run_with, train_options
 from ftlib.training.options import TrainOptions, check_trainable
 from ftlib.training.run import Run
@@ -51,6 +51,7 @@ def distil(
     batch_size: int = 16,
     seed: int = 0,
     eval_rows: Iterable[dict] | None = None,
+    loss_function: Callable[[Tensor, Tensor, float], Tensor] | None = None,
     **options: Any,
 ) -> Run:
     """Train what requires grad of `model`, the student, on `ftlib.distillation_loss` towards
@@ -60,6 +61,8 @@ def distil(
     seed, in which the answer that a row ends with gives way to one that the student draws, at
     temperature 1 and of up to `max_new_tokens` tokens (GKD's λ): 0 learns on the rows' answers, 1
     only on its own. No gradient goes through the drawing. `temperature` is the loss's.
+    `loss_function` takes the place of `divergence`: of both models' logits at the scored positions,
+    (N, V) each, and the temperature, it makes the loss, ().
 
     `Run.history` has, as means over the steps since the last entry, "own_answers", that share, and
     "length", tokens scored a row; `Run.eval_history` the loss of plain fine-tuning on `eval_rows`,
@@ -87,11 +90,14 @@ def distil(
     trainer_of = functools.partial(
         DistillationTrainer,
         teacher=teacher,
+        loss_function=loss_function,
         tokenizer=tokenizer,
         data_collator=SFTCollator(tokenizer.pad_token_id),
         **objective,
     )
     identity = {"kind": "distil", **objective, "teacher": _fingerprint(teacher)}
+    if loss_function is not None:
+        identity["loss_function"] = name_of(loss_function)
     both = (given_rows, given_eval)
     return run_with(trainer_of, model, tokenizer, chosen, both, (train_set, eval_set), identity)
 
@@ -158,6 +164,7 @@ class DistillationTrainer(MeasuredTrainer):
         temperature: float,
         on_policy: float,
         max_new_tokens: int,
+        loss_function: Callable | None = None,
         **trainer,
     ):
         super().__init__(model, **trainer)
@@ -167,6 +174,7 @@ class DistillationTrainer(MeasuredTrainer):
         self.temperature = temperature
         self.on_policy = on_policy
         self.max_new_tokens = max_new_tokens
+        self.loss_function = loss_function
 
     def _track_num_input_tokens(self, inputs) -> None:
         """Counted with the loss: the answers may be others than the rows'."""
@@ -182,9 +190,16 @@ class DistillationTrainer(MeasuredTrainer):
         with evaluation_mode(self.teacher), torch.no_grad(), self.accelerator.autocast():
             teacher_logits = self.teacher(**tokens, use_cache=False).logits
         student_logits = model(**tokens, use_cache=False).logits
-        return distillation_loss(
-            student_logits, teacher_logits, batch["labels"], self.temperature, self.divergence
-        )
+        return self._loss(student_logits, teacher_logits, batch["labels"])
+
+    def _loss(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        if self.loss_function is None:
+            return distillation_loss(
+                student_logits, teacher_logits, labels, self.temperature, self.divergence
+            )
+        student = scored_logits(student_logits, labels)  # (N, V)
+        teacher = scored_logits(teacher_logits, labels)
+        return self.loss_function(student, teacher, self.temperature)
 
     def _own_answers(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with the last answer of each row drawn from the student as it is."""

@@ -8,7 +8,7 @@ from torch import tensor
 from torch.autograd import gradcheck
 
 import ftlib as ft
-from ftlib.losses.distillation import DIVERGENCES
+from ftlib.losses.distillation import DIVERGENCES, scored_logits
 from ftlib.losses.preference import LossError
 
 F64 = torch.float64
@@ -109,6 +109,14 @@ def test_16_bits_are_computed_in_32():
     have = ft.distillation_loss(student, teacher, LABELS)
     want = ft.distillation_loss(student.float(), teacher.float(), LABELS)
     assert have.dtype == torch.float32 and torch.equal(have, want)
+
+
+def test_the_logits_that_are_scored():
+    """Those at (0,1), (0,2) and (1,0), in this order; of 16 bits in 32."""
+    student, _ = draw()
+    want = torch.stack([student[0, 1], student[0, 2], student[1, 0]])
+    assert torch.equal(scored_logits(student, LABELS), want)
+    assert scored_logits(student.bfloat16(), LABELS).dtype == torch.float32
 
 
 S, T = draw()

@@ -126,6 +126,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, rows, tmp_path, mo
         learn(adapted(), tokenizer, rows, other, **options, output_dir=tmp_path / "run")
 
 
+def test_a_loss_of_one_s_own(tokenizer, tmp_path):
+    """It gets the logits of the scored positions and the temperature: made of them, the forward KL
+    is ftlib's. It is in the manifest by its name.
+    """
+    seen = []
+
+    def own(student, teacher, temperature):
+        seen.append((student.shape, teacher.requires_grad, temperature))
+        hot = (log_softmax(student / temperature, -1), log_softmax(teacher / temperature, -1))
+        summed = kl_div(*hot, log_target=True, reduction="sum")
+        return temperature**2 * summed / len(student)
+
+    given = {**ONE_STEP, "temperature": 2.0}
+    want = learn(adapted(lora_dropout=0.0), tokenizer, ROWS, **given)
+    model = adapted(lora_dropout=0.0)
+    run = learn(model, tokenizer, ROWS, **given, loss_function=own, output_dir=tmp_path)
+    assert run.history[0]["loss"] == pytest.approx(want.history[0]["loss"], rel=1e-5)
+    tokens = sum(len(answer) for _, answer in split_rows(tokenizer, ROWS))
+    size = model.get_output_embeddings().weight.shape[0]
+    assert seen == [((tokens, size), False, 2.0)]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["loss_function"].endswith("own")
+
+
 def test_refusals(tokenizer, rows):
     model = adapted()
     with pytest.raises(ft.RunError, match="teacher is the model itself"):
