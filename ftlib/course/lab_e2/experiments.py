@@ -1,0 +1,132 @@
+"""The experiments of lab E2: a rate for full fine-tuning and for LoRA, chosen on validation rows; then
+every method at several strengths, as curves of what was learnt and what was forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ftlib.core.profiles import Profile
+from ftlib.course.lab_e2 import readings
+from ftlib.course.lab_e2.settings import SHARES, THRESHOLDS, WAYS, WEIGHTS, settings_of
+from ftlib.course.lab_e2.trials import FULL, rate_trial, strength_trial
+from ftlib.course.records.experiment import (
+    RECORDED,
+    Experiment,
+    Metric,
+    fewer_where_runs_are_long,
+)
+from ftlib.course.records.kit import model_folder, rows_of
+from ftlib.course.records.store import best_arm
+from ftlib.data.load import load_base_text
+
+LAB = "E2"
+RATE_SEEDS = 2  # of the sweep
+
+VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
+LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
+FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", lower_is_better=True)
+KNOWN = Metric("known", "still answered", "share of the questions", resolution=0.02)
+TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
+
+
+def _inputs(profile: Profile) -> dict[str, Any]:
+    texts = [{"text": text} for text in load_base_text(profile, 300)]
+    return {
+        "train": rows_of(profile, profile.study.train),
+        "test": rows_of(profile, profile.study.test),
+        "texts": texts,
+        "base": model_folder(profile.study.model),
+    }
+
+
+# --- rates ----------------------------------------------------------------------------------------
+def rates_of(profile: Profile, method: str) -> dict[float, str]:
+    """{rate: arm} of full fine-tuning or LoRA, as a sweep's figure takes it."""
+    settings = settings_of(profile)
+    rates = settings.rates if method == FULL else settings.lora_rates
+    return {lr: f"{method}, rate {lr:.2g}" for lr in rates}
+
+
+def _length(profile: Profile) -> dict[str, int]:
+    settings = settings_of(profile)
+    return {"steps": settings.steps, "batch": settings.batch}
+
+
+def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """As many rates for each."""
+    arms = {}
+    for method in (FULL, readings.LORA):
+        for lr, arm in rates_of(profile, method).items():
+            arms[arm] = {"method": method, "lr": lr, **_length(profile)}
+    return arms
+
+
+def best_rate(profile: Profile, method: str) -> float:
+    """The rate with the lowest validation loss; the middle one before there is a record."""
+    rates = rates_of(profile, method)
+    arms = list(rates.values())
+    best = best_arm(LAB, "rates", "validation_loss", arms, arms[len(arms) // 2], profile)
+    return next(lr for lr, arm in rates.items() if arm == best)
+
+
+# --- curves ---------------------------------------------------------------------------------------
+def curve_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """Every method at its strengths, from full fine-tuning on, and two controls."""
+    settings = settings_of(profile)
+    rate = best_rate(profile, FULL)
+    lora_rate = best_rate(profile, readings.LORA)
+    full = {"method": FULL, "lr": rate, **_length(profile)}
+    lora = {"method": readings.LORA, "lr": lora_rate, **_length(profile)}
+    arms: dict[str, dict[str, Any]] = {FULL: full, readings.LORA: lora}
+    for share in readings.SHARES:
+        arms[readings.smaller(FULL, share)] = {**full, "lr": share * rate}
+        arms[readings.smaller(readings.LORA, share)] = {**lora, "lr": share * lora_rate}
+    for share in SHARES:
+        arms[readings.replay_arm(share)] = {**full, "share": share}
+    for weight in WEIGHTS:
+        arms[readings.ewc_arm(weight)] = {**full, "weight": weight}
+        arms[readings.flat_arm(weight)] = {**full, "weight": weight, "is_flat": True}
+    for t in WAYS:
+        arms[readings.way_arm(t)] = {**full, "t": t}
+    for threshold in THRESHOLDS:
+        watch = {"threshold": threshold, "every": settings.every}
+        arms[readings.stop_arm(threshold)] = {**full, **watch}
+    shuffled = {"share": readings.MOST, "shuffle": True}
+    arms[readings.shuffled_arm(readings.MOST)] = {**full, **shuffled}
+    return arms
+
+
+EXPERIMENTS = (
+    Experiment(
+        name="rates",
+        title="Validation loss over the learning rate, full fine-tuning and LoRA",
+        trial=rate_trial,
+        arms=rate_arms,
+        metrics=(VALIDATION, TRAINING),
+        inputs=_inputs,
+        seeds=RATE_SEEDS,
+        live=(),
+        profiles=RECORDED,
+        seeds_in={"pocket": 1},
+    ),
+    Experiment(
+        name="curves",
+        title="Learnt and forgotten: every method at several strengths",
+        trial=strength_trial,
+        arms=fewer_where_runs_are_long(
+            curve_arms,
+            FULL,
+            readings.smaller(FULL, readings.SHARES[-1]),
+            readings.LORA,
+            readings.replay_arm(readings.MOST),
+            readings.way_arm(WAYS[-1]),
+        ),
+        metrics=(LOSS, FORGOTTEN, KNOWN),
+        inputs=_inputs,
+        claims=readings.METHODS,
+        live=(readings.replay_arm(readings.MOST), readings.ewc_arm(WEIGHTS[1])),
+        profiles=RECORDED,
+        seeds_in={"pocket": 5},
+    ),
+)

@@ -1,0 +1,268 @@
+"""What the experiments of lab E2 are to show, and what to conclude from each outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ftlib.course.lab_e2.curves import LEAST, ByArm, log_ratio_at
+from ftlib.course.lab_e2.settings import SHARES as REPLAYED
+from ftlib.course.lab_e2.settings import THRESHOLDS, WAYS, WEIGHTS
+from ftlib.course.lab_e2.trials import FULL
+from ftlib.course.records.experiment import Claim, Contrast, difference, level
+
+NATS = "nats a token"
+LOGS = "in logarithms"
+LORA = "LoRA"
+SHARES = (0.7, 0.5, 0.35)  # of the best rate: the smaller rates
+RATES = "smaller rates"
+REPLAY = "replay"
+EWC = "EWC"
+FLAT = "flat"
+INTERPOLATION = "interpolation"
+STOP = "early stop"
+
+
+# --- arms -----------------------------------------------------------------------------------------
+def smaller(method: str, share: float) -> str:
+    """The arm of a method at a smaller rate."""
+    return f"{method}, rate × {share:g}"
+
+
+def replay_arm(share: float) -> str:
+    return f"replay {100 * share:g}%"
+
+
+def ewc_arm(weight: float) -> str:
+    return f"EWC, λ = {weight:g}"
+
+
+def flat_arm(weight: float) -> str:
+    return f"flat, λ = {weight:g}"
+
+
+def way_arm(t: float) -> str:
+    return f"interpolated, t = {t:g}"
+
+
+def stop_arm(threshold: float) -> str:
+    return f"stopped at {threshold:g}"
+
+
+def shuffled_arm(share: float) -> str:
+    return f"{replay_arm(share)}, words shuffled"
+
+
+MOST = max(REPLAYED)
+REFERENCE = smaller(FULL, SHARES[0])  # its loss is the one at which forgetting is compared
+# Every method's curve, from its gentlest setting on. All but LoRA's end in full fine-tuning.
+CURVES: dict[str, tuple[str, ...]] = {
+    RATES: (*(smaller(FULL, share) for share in reversed(SHARES)), FULL),
+    LORA: (*(smaller(LORA, share) for share in reversed(SHARES)), LORA),
+    REPLAY: (*(replay_arm(share) for share in reversed(REPLAYED)), FULL),
+    EWC: (*(ewc_arm(weight) for weight in reversed(WEIGHTS)), FULL),
+    INTERPOLATION: (*(way_arm(t) for t in reversed(WAYS)), FULL),
+    STOP: (*(stop_arm(threshold) for threshold in reversed(THRESHOLDS)), FULL),
+}
+CONTROLS: dict[str, tuple[str, ...]] = {
+    FLAT: (*(flat_arm(weight) for weight in reversed(WEIGHTS)), FULL),
+}
+
+
+def all_arms() -> list[str]:
+    """The arms of all methods, full fine-tuning first, without the controls."""
+    return list(dict.fromkeys([FULL, *(arm for curve in CURVES.values() for arm in curve)]))
+
+
+# --- contrasts ------------------------------------------------------------------------------------
+def at_equal_loss(method: Sequence[str], other: Sequence[str]) -> Contrast:
+    """ln(forgotten by one curve / by the other) at the loss of `REFERENCE` in the same seed, or at
+    the lowest that both reach.
+    """
+
+    def compare(by_arm: ByArm) -> float:
+        return log_ratio_at(by_arm, method, other, REFERENCE)
+
+    return Contrast(tuple(dict.fromkeys([*method, *other, REFERENCE])), compare)
+
+
+def _log_forgotten(first: str, second: str) -> Contrast:
+    """ln(forgotten by one run / by the other)."""
+
+    def compare(by_arm: ByArm) -> float:
+        one, other = (max(LEAST, by_arm[arm]["forgotten"]) for arm in (first, second))
+        return float(np.log(one / other))
+
+    return Contrast((first, second), compare)
+
+
+def _worth(method: str, expected: str, above: str = "", below: str = "", none: str = "") -> Claim:
+    """On whether a method beats smaller rates."""
+    return Claim(
+        f"worth, {method}",
+        f"ln(forgotten by {method} / by {RATES}) at equal loss on the new task",
+        at_equal_loss(CURVES[method], CURVES[RATES]),
+        expected,
+        unit=LOGS,
+        above=(
+            f"For the same learning {method} forgets *more* than full fine-tuning at a smaller "
+            f"rate: here it is not worth its trouble.{above}"
+        ),
+        below=(
+            f"For the same learning {method} forgets less than full fine-tuning at a smaller rate; "
+            f"e to this number is the factor.{below}"
+        ),
+        none=(
+            f"At equal loss {method} is not told apart from a smaller rate, which costs nothing. "
+            f"The interval, put through e to the x, says which factor may have been missed.{none}"
+        ),
+    )
+
+
+METHODS: tuple[Claim, ...] = (
+    Claim(
+        "learnt, LoRA",
+        "test loss, LoRA − full fine-tuning, each at its best rate",
+        difference("loss", LORA, FULL),
+        "above",
+        unit=NATS,
+        above="LoRA learns less: the first half of Biderman et al.'s title, in so few steps.",
+        below="LoRA learns more than full fine-tuning, against Biderman et al.'s title.",
+        none="What the two learn is not told apart.",
+    ),
+    Claim(
+        "forgotten, LoRA",
+        "ln(forgotten by LoRA / by full fine-tuning), each at its best rate",
+        _log_forgotten(LORA, FULL),
+        "below",
+        unit=LOGS,
+        above=(
+            "LoRA forgets more, against the second half of Biderman et al.'s title. Theirs are "
+            "models of billions of parameters, long runs and many rows, and rates much lower "
+            "beside what a small model takes. And both rates were chosen for learning alone, "
+            "near where forgetting is steepest: the next lines ask at equal learning."
+        ),
+        below=(
+            "LoRA forgets less, as in Biderman et al.'s title. Both rates were chosen for learning "
+            "alone: the next lines ask at equal learning."
+        ),
+        none=(
+            "What the two forget is not told apart. Both rates were chosen for learning alone: "
+            "the next lines ask at equal learning."
+        ),
+    ),
+    _worth(
+        LORA,
+        "below",
+        above=(
+            " A low rank limits in how many directions a weight moves, not how far, and to learn "
+            "as much in as few steps it has to move further along those it has."
+        ),
+    ),
+    _worth(
+        REPLAY,
+        "below",
+        below=(
+            " It costs a few rows of the old data, which one must have: for most models that are "
+            "downloaded one has not, and takes the nearest that there is."
+        ),
+    ),
+    _worth(
+        EWC,
+        "below",
+        above=(
+            " The diagonal is a local, axis-parallel picture of the old valley, drawn from few "
+            "texts; Adam's steps take no notice of how small a gradient is, and run against the "
+            "spring at full rate."
+        ),
+        below=" It needs no old rows while it trains, but memory for θ* and F beside the weights.",
+    ),
+    _worth(
+        INTERPOLATION,
+        "below",
+        below=" It costs nothing: no second run, no old rows, and t is chosen afterwards.",
+        none=" It has one thing for it: t is chosen afterwards, without another run.",
+    ),
+    _worth(
+        STOP,
+        "above",
+        above=(
+            " A run that is cut off has had the high rate and not its end: the schedule's small "
+            "steps, in which a run settles, are what it misses."
+        ),
+        none=" It has one thing for it: the limit is kept without knowing the right rate before.",
+    ),
+    Claim(
+        "price of replay",
+        f"test loss, {replay_arm(MOST)} − full fine-tuning, both at one rate and as many steps",
+        difference("loss", replay_arm(MOST), FULL),
+        "none",
+        unit=NATS,
+        above="Replay costs learning: a part of the rows in the same steps is not of the task.",
+        below=(
+            "With replay the task is learnt *better*, from fewer of its rows: what keeps the old "
+            "together also keeps what the new builds on (or it tames a rate that is too high)."
+        ),
+        none="A price of replay, in learning, is not shown.",
+    ),
+    Claim(
+        "facts",
+        f"questions still answered, {replay_arm(MOST)} − full fine-tuning",
+        difference("known", replay_arm(MOST), FULL),
+        "above",
+        unit="of the questions",
+        above=(
+            "Replay keeps facts, not only nats. (Texts of one small world: what is replayed may "
+            "state what is asked, as pretraining data would.)"
+        ),
+        below="Replay loses facts: the loss on text has hidden it.",
+        none="By the facts that are still known, no difference is shown.",
+    ),
+    Claim(
+        "shuffled",
+        f"ln(forgotten by {shuffled_arm(MOST)} / by {replay_arm(MOST)})",
+        _log_forgotten(shuffled_arm(MOST), replay_arm(MOST)),
+        "above",
+        unit=LOGS,
+        above=(
+            "The same words in no order protect less: what replay keeps is what the texts *say*, "
+            "not that some rows were of another kind."
+        ),
+        below="The same words in no order protect *more*: then it is not what the texts say.",
+        none=(
+            "The same words in no order protect as well: then replay here works as a brake on the "
+            "new task, or by its words, and not by what the texts say."
+        ),
+    ),
+    Claim(
+        "flat",
+        "ln(forgotten by EWC / by the same springs on all weights) at equal loss",
+        at_equal_loss(CURVES[EWC], CONTROLS[FLAT]),
+        "below",
+        unit=LOGS,
+        above="Springs of one strength on all weights do *better* than the Fisher diagonal's.",
+        below="The Fisher diagonal knows which weights matter: flat springs forget more.",
+        none=(
+            "Springs of one strength on all weights do as well: that the Fisher diagonal knows "
+            "which weights matter is not shown."
+        ),
+    ),
+    Claim(
+        "overshoot",
+        f"forgotten, {stop_arm(THRESHOLDS[0])} − {THRESHOLDS[0]:g}",
+        level("forgotten", stop_arm(THRESHOLDS[0]), THRESHOLDS[0]),
+        "above",
+        unit=NATS,
+        above=(
+            "A stopped run has forgotten more than its threshold, on texts that the watch did not "
+            "see: it stops at the first look *above*, and looks every few steps."
+        ),
+        below="A stopped run has forgotten less than its threshold on other texts.",
+        none=(
+            "On average a stopped run has forgotten as much as its threshold, on texts that the "
+            "watch did not see; single runs lie on both sides."
+        ),
+    ),
+)

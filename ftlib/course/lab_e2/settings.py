@@ -1,0 +1,51 @@
+"""What lab E2 runs at in each profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftlib.core.profiles import Profile
+
+
+# The strengths of each method, from the weakest on; the same in every profile.
+SHARES = (0.01, 0.03, 0.1)  # of replayed rows in the mixture
+WEIGHTS = (1.0, 10.0, 100.0)  # EWC's λ
+WAYS = (0.9, 0.75, 0.5)  # t of interpolation: 1 is the trained model
+THRESHOLDS = (0.1, 0.05, 0.02)  # of an early stop, nats a token
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`rates`, `lora_rates`: those that are tried of full fine-tuning and of LoRA. Every other method
+    runs at the best of the former.
+    """
+
+    steps: int
+    batch: int
+    rates: tuple[float, ...]
+    lora_rates: tuple[float, ...]
+    every: int  # steps between two looks of the watch
+
+
+TINY = Settings(
+    steps=40,
+    batch=4,
+    rates=(5e-4, 7e-4, 1e-3, 1.4e-3, 2e-3),
+    lora_rates=(2e-3, 2.8e-3, 4e-3, 5.6e-3, 8e-3),
+    every=3,
+)
+
+
+def settings_of(profile: Profile) -> Settings:
+    """The lab's settings in a profile. Elsewhere than in tiny they are where a search begins."""
+    if profile.name == "tiny":
+        return TINY
+    full = profile.study.lr_full
+    lora = profile.study.lr_lora
+    return Settings(
+        steps=profile.study.steps,
+        batch=profile.study.batch,
+        rates=(full, 4 * full),
+        lora_rates=(lora / 2, lora),
+        every=max(1, profile.study.steps // 12),
+    )
