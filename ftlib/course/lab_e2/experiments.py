@@ -1,5 +1,5 @@
-"""The experiments of lab E2: a rate for full fine-tuning and for LoRA, chosen on validation rows; then
-every method at several strengths, as curves of what was learnt and what was forgotten.
+"""The experiments of lab E2: a rate for full fine-tuning and for LoRA, chosen on validation rows;
+then every method at several strengths, as curves of what was learnt and what was forgotten.
 """
 
 from __future__ import annotations

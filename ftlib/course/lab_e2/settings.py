@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from ftlib.core.profiles import Profile
 
-
 # The strengths of each method, from the weakest on; the same in every profile.
 SHARES = (0.01, 0.03, 0.1)  # of replayed rows in the mixture
 WEIGHTS = (1.0, 10.0, 100.0)  # EWC's λ
@@ -16,8 +15,8 @@ THRESHOLDS = (0.1, 0.05, 0.02)  # of an early stop, nats a token
 
 @dataclass(frozen=True)
 class Settings:
-    """`rates`, `lora_rates`: those that are tried of full fine-tuning and of LoRA. Every other method
-    runs at the best of the former.
+    """`rates`, `lora_rates`: those that are tried of full fine-tuning and of LoRA. Every other
+    method runs at the best of the former.
     """
 
     steps: int

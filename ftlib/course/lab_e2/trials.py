@@ -38,8 +38,8 @@ from ftlib.training.run import Run
 SWEEP_SEED = 500  # added to a sweep's seeds: a comparison's own runs have not chosen its rates
 HELD_BACK = 36  # training rows on which rates are chosen
 TEXT_BATCH = 32  # texts that are scored together
-# Of the texts of the base's own domain: how many forgetting is measured on, how many others an early
-# stop watches; those that are left are replayed, and EWC's Fisher diagonal takes so many of them.
+# Of the texts of the base's own domain: how many forgetting is measured on, how many others an
+# early stop watches; those left are replayed, and EWC's Fisher diagonal takes so many of them.
 JUDGED = {"tiny": 60}
 WATCHED = {"tiny": 24}
 FISHER = {"tiny": 40}
