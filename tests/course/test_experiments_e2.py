@@ -38,7 +38,7 @@ def test_texts_have_one_use_each(profile):
     assert len({*judged, *watched, *replayed}) == len(judged) + len(watched) + len(replayed)
 
 
-@pytest.mark.parametrize("share", [0.0, *settings.SHARES])
+@pytest.mark.parametrize("share", [0.0, *settings.REPLAYED])
 def test_a_mixture_has_its_size_and_share(share):
     """160 rows, 10% of them texts: 16. A text's labels are all of its tokens."""
     _, tokenizer = trials.study_base(TINY)
@@ -278,18 +278,19 @@ def test_the_explorer_prices_forgetting():
 
 # --- experiments ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("profile", [TINY, POCKET], ids=lambda p: p.name)
-def test_every_curve_has_as_many_settings(profile):
-    """Three beside full fine-tuning each, LoRA four of its own; all at one length and, but for
-    LoRA and the smaller rates, at one rate.
-    """
+def test_every_method_has_as_many_settings(profile):
+    """Four each, of as many steps; but for LoRA at the best rate or shares of it."""
     arms = experiments.curve_arms(profile)
+    for curve in readings.CURVES.values():
+        assert len(set(curve)) == 4
     for curve in (*readings.CURVES.values(), *readings.CONTROLS.values()):
-        assert len(curve) == 4
         assert set(curve) <= set(arms)
-    assert set(readings.all_arms()) <= set(arms)
-    rates = {arm["lr"] for name, arm in arms.items() if "rate ×" not in name and name != "LoRA"}
-    assert len(rates) == 1
     assert len({(arm["steps"], arm["batch"]) for arm in arms.values()}) == 1
+    best = experiments.best_rate(profile, trials.FULL)
+    for name, arm in arms.items():
+        if arm["method"] == trials.FULL:
+            share = float(name.partition("rate × ")[2] or 1)
+            assert arm["lr"] == pytest.approx(share * best), name
 
 
 def test_controls_differ_in_the_one_thing():
@@ -297,8 +298,8 @@ def test_controls_differ_in_the_one_thing():
     shuffled = arms[readings.shuffled_arm(readings.MOST)]
     assert shuffled == {**arms[readings.replay_arm(readings.MOST)], "shuffle": True}
     for weight in settings.WEIGHTS:
-        flat = arms[readings.flat_arm(weight)]
-        assert flat == {**arms[readings.ewc_arm(weight)], "is_flat": True}
+        flat = arms[readings.flat_arm(weight, settings.HALF)]
+        assert flat == {**arms[readings.ewc_arm(weight, settings.HALF)], "is_flat": True}
 
 
 def test_sweeps_take_other_seeds_than_comparisons():

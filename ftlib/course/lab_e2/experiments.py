@@ -8,7 +8,15 @@ from typing import Any
 
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e2 import readings
-from ftlib.course.lab_e2.settings import SHARES, THRESHOLDS, WAYS, WEIGHTS, settings_of
+from ftlib.course.lab_e2.settings import (
+    HALF,
+    RATES,
+    REPLAYED,
+    THRESHOLDS,
+    WAYS,
+    WEIGHTS,
+    settings_of,
+)
 from ftlib.course.lab_e2.trials import FULL, rate_trial, strength_trial
 from ftlib.course.records.experiment import (
     RECORDED,
@@ -72,28 +80,49 @@ def best_rate(profile: Profile, method: str) -> float:
 
 # --- curves ---------------------------------------------------------------------------------------
 def curve_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Every method at its strengths, from full fine-tuning on, and two controls."""
-    settings = settings_of(profile)
+    """Every method at four settings, and two controls."""
     rate = best_rate(profile, FULL)
-    lora_rate = best_rate(profile, readings.LORA)
     full = {"method": FULL, "lr": rate, **_length(profile)}
-    lora = {"method": readings.LORA, "lr": lora_rate, **_length(profile)}
-    arms: dict[str, dict[str, Any]] = {FULL: full, readings.LORA: lora}
-    for share in readings.SHARES:
-        arms[readings.smaller(FULL, share)] = {**full, "lr": share * rate}
-        arms[readings.smaller(readings.LORA, share)] = {**lora, "lr": share * lora_rate}
-    for share in SHARES:
+    slow = {**full, "lr": HALF * rate}
+    lora_rate = best_rate(profile, readings.LORA)
+    arms: dict[str, dict[str, Any]] = {}
+    for share in RATES:
+        arms[readings.at_rate(FULL, share)] = {**full, "lr": share * rate}
+    for share in RATES:
+        lora = {"method": readings.LORA, "lr": share * lora_rate}
+        arms[readings.at_rate(readings.LORA, share)] = {**full, **lora}
+    for share in REPLAYED:
         arms[readings.replay_arm(share)] = {**full, "share": share}
-    for weight in WEIGHTS:
-        arms[readings.ewc_arm(weight)] = {**full, "weight": weight}
-        arms[readings.flat_arm(weight)] = {**full, "weight": weight, "is_flat": True}
-    for t in WAYS:
-        arms[readings.way_arm(t)] = {**full, "t": t}
-    for threshold in THRESHOLDS:
-        watch = {"threshold": threshold, "every": settings.every}
-        arms[readings.stop_arm(threshold)] = {**full, **watch}
+    arms[readings.replay_arm(readings.MOST, HALF)] = {**slow, "share": readings.MOST}
     shuffled = {"share": readings.MOST, "shuffle": True}
     arms[readings.shuffled_arm(readings.MOST)] = {**full, **shuffled}
+    return arms | _held_arms(full, slow) | _back_arms(profile, full, slow)
+
+
+def _held_arms(full: dict[str, Any], slow: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """EWC at both rates, and flat springs at the lower one."""
+    arms = {}
+    for weight in WEIGHTS:
+        arms[readings.ewc_arm(weight)] = {**full, "weight": weight}
+        arms[readings.ewc_arm(weight, HALF)] = {**slow, "weight": weight}
+        flat = {"weight": weight, "is_flat": True}
+        arms[readings.flat_arm(weight, HALF)] = {**slow, **flat}
+    return arms
+
+
+def _back_arms(
+    profile: Profile, full: dict[str, Any], slow: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Interpolation, one rate after the other, since its runs are kept; and early stops."""
+    arms = {}
+    for rate, start in ((1.0, full), (HALF, slow)):
+        for t in WAYS:
+            arms[readings.way_arm(t, rate)] = {**start, "t": t}
+    every = settings_of(profile).every
+    for threshold in THRESHOLDS:
+        arms[readings.stop_arm(threshold)] = {**full, "threshold": threshold, "every": every}
+    least = min(THRESHOLDS)
+    arms[readings.stop_arm(least, HALF)] = {**slow, "threshold": least, "every": every}
     return arms
 
 
@@ -117,7 +146,7 @@ EXPERIMENTS = (
         arms=fewer_where_runs_are_long(
             curve_arms,
             FULL,
-            readings.smaller(FULL, readings.SHARES[-1]),
+            readings.SLOW,
             readings.LORA,
             readings.replay_arm(readings.MOST),
             readings.way_arm(WAYS[-1]),
@@ -125,7 +154,7 @@ EXPERIMENTS = (
         metrics=(LOSS, FORGOTTEN, KNOWN),
         inputs=_inputs,
         claims=readings.METHODS,
-        live=(readings.replay_arm(readings.MOST), readings.ewc_arm(WEIGHTS[1])),
+        live=(readings.replay_arm(readings.MOST), readings.ewc_arm(WEIGHTS[1], HALF)),
         profiles=RECORDED,
         seeds_in={"pocket": 5},
     ),

@@ -7,47 +7,46 @@ from collections.abc import Sequence
 import numpy as np
 
 from ftlib.course.lab_e2.curves import LEAST, ByArm, log_ratio_at
-from ftlib.course.lab_e2.settings import SHARES as REPLAYED
-from ftlib.course.lab_e2.settings import THRESHOLDS, WAYS, WEIGHTS
+from ftlib.course.lab_e2.settings import HALF, RATES, REPLAYED, THRESHOLDS, WAYS, WEIGHTS
 from ftlib.course.lab_e2.trials import FULL
 from ftlib.course.records.experiment import Claim, Contrast, difference, level
 
 NATS = "nats a token"
 LOGS = "in logarithms"
 LORA = "LoRA"
-SHARES = (0.7, 0.5, 0.35)  # of the best rate: the smaller rates
-RATES = "smaller rates"
+SMALLER = "smaller rates"
 REPLAY = "replay"
 EWC = "EWC"
-FLAT = "flat"
+FLAT = "flat springs"
 INTERPOLATION = "interpolation"
 STOP = "early stop"
+OTHERS = (LORA, REPLAY, EWC, INTERPOLATION, STOP)  # than smaller rates
 
 
 # --- arms -----------------------------------------------------------------------------------------
-def smaller(method: str, share: float) -> str:
-    """The arm of a method at a smaller rate."""
-    return f"{method}, rate × {share:g}"
+def at_rate(arm: str, rate: float) -> str:
+    """An arm at a share of the best rate."""
+    return arm if rate == 1 else f"{arm}, rate × {rate:g}"
 
 
-def replay_arm(share: float) -> str:
-    return f"replay {100 * share:g}%"
+def replay_arm(share: float, rate: float = 1.0) -> str:
+    return at_rate(f"replay {100 * share:g}%", rate)
 
 
-def ewc_arm(weight: float) -> str:
-    return f"EWC, λ = {weight:g}"
+def ewc_arm(weight: float, rate: float = 1.0) -> str:
+    return at_rate(f"EWC λ = {weight:g}", rate)
 
 
-def flat_arm(weight: float) -> str:
-    return f"flat, λ = {weight:g}"
+def flat_arm(weight: float, rate: float = 1.0) -> str:
+    return at_rate(f"flat λ = {weight:g}", rate)
 
 
-def way_arm(t: float) -> str:
-    return f"interpolated, t = {t:g}"
+def way_arm(t: float, rate: float = 1.0) -> str:
+    return at_rate(f"t = {t:g}", rate)
 
 
-def stop_arm(threshold: float) -> str:
-    return f"stopped at {threshold:g}"
+def stop_arm(threshold: float, rate: float = 1.0) -> str:
+    return at_rate(f"stop at {threshold:g}", rate)
 
 
 def shuffled_arm(share: float) -> str:
@@ -55,24 +54,26 @@ def shuffled_arm(share: float) -> str:
 
 
 MOST = max(REPLAYED)
-REFERENCE = smaller(FULL, SHARES[0])  # its loss is the one at which forgetting is compared
-# Every method's curve, from its gentlest setting on. All but LoRA's end in full fine-tuning.
+LIMIT = THRESHOLDS[1]  # of an early stop, whose overshoot is asked for
+SLOW = at_rate(FULL, HALF)
+REFERENCE = SLOW  # the run at whose loss forgetting is compared
+# As many settings for each method; its curve goes through those that no other of them dominates.
 CURVES: dict[str, tuple[str, ...]] = {
-    RATES: (*(smaller(FULL, share) for share in reversed(SHARES)), FULL),
-    LORA: (*(smaller(LORA, share) for share in reversed(SHARES)), LORA),
-    REPLAY: (*(replay_arm(share) for share in reversed(REPLAYED)), FULL),
-    EWC: (*(ewc_arm(weight) for weight in reversed(WEIGHTS)), FULL),
-    INTERPOLATION: (*(way_arm(t) for t in reversed(WAYS)), FULL),
-    STOP: (*(stop_arm(threshold) for threshold in reversed(THRESHOLDS)), FULL),
+    SMALLER: tuple(at_rate(FULL, rate) for rate in RATES),
+    LORA: tuple(at_rate(LORA, rate) for rate in RATES),
+    REPLAY: (*map(replay_arm, REPLAYED), replay_arm(MOST, HALF)),
+    EWC: (*map(ewc_arm, WEIGHTS), *(ewc_arm(weight, HALF) for weight in WEIGHTS)),
+    INTERPOLATION: (*map(way_arm, WAYS), *(way_arm(t, HALF) for t in WAYS)),
+    STOP: (*map(stop_arm, THRESHOLDS), stop_arm(min(THRESHOLDS), HALF)),
 }
 CONTROLS: dict[str, tuple[str, ...]] = {
-    FLAT: (*(flat_arm(weight) for weight in reversed(WEIGHTS)), FULL),
+    FLAT: tuple(flat_arm(weight, HALF) for weight in WEIGHTS),
 }
 
 
 def all_arms() -> list[str]:
     """The arms of all methods, full fine-tuning first, without the controls."""
-    return list(dict.fromkeys([FULL, *(arm for curve in CURVES.values() for arm in curve)]))
+    return [arm for curve in CURVES.values() for arm in curve]
 
 
 # --- contrasts ------------------------------------------------------------------------------------
@@ -101,8 +102,8 @@ def _worth(method: str, expected: str, above: str = "", below: str = "", none: s
     """On whether a method beats smaller rates."""
     return Claim(
         f"worth, {method}",
-        f"ln(forgotten by {method} / by {RATES}) at equal loss on the new task",
-        at_equal_loss(CURVES[method], CURVES[RATES]),
+        f"ln(forgotten by {method} / by {SMALLER}) at equal loss on the new task",
+        at_equal_loss(CURVES[method], CURVES[SMALLER]),
         expected,
         unit=LOGS,
         above=(
@@ -121,6 +122,33 @@ def _worth(method: str, expected: str, above: str = "", below: str = "", none: s
 
 
 METHODS: tuple[Claim, ...] = (
+    Claim(
+        "half, learnt",
+        f"test loss, full fine-tuning at rate × {HALF:g} − at its best rate",
+        difference("loss", SLOW, FULL),
+        "above",
+        unit=NATS,
+        above="Half the rate learns less: that is its price. Hold it against the next line.",
+        below="Half the rate learns *more* on the test rows: the best rate was no best one there.",
+        none=(
+            "On the test rows half the rate is not told apart from the best one, which validation "
+            "rows have chosen. Hold this against the next line."
+        ),
+    ),
+    Claim(
+        "half, forgotten",
+        f"ln(forgotten by full fine-tuning at rate × {HALF:g} / at its best rate)",
+        _log_forgotten(SLOW, FULL),
+        "below",
+        unit=LOGS,
+        above="Half the rate forgets *more*.",
+        below=(
+            "Half the rate forgets less; e to this number is the factor. Near its best a loss is "
+            "flat in the rate while forgetting is steep, so whoever tunes by the loss alone pays "
+            "with what nobody measures."
+        ),
+        none="What half the rate forgets is not told apart.",
+    ),
     Claim(
         "learnt, LoRA",
         "test loss, LoRA − full fine-tuning, each at its best rate",
@@ -237,8 +265,8 @@ METHODS: tuple[Claim, ...] = (
     ),
     Claim(
         "flat",
-        "ln(forgotten by EWC / by the same springs on all weights) at equal loss",
-        at_equal_loss(CURVES[EWC], CONTROLS[FLAT]),
+        f"ln(forgotten by EWC / by flat springs of the same sum) at equal loss, rate × {HALF:g}",
+        at_equal_loss([ewc_arm(weight, HALF) for weight in WEIGHTS], CONTROLS[FLAT]),
         "below",
         unit=LOGS,
         above="Springs of one strength on all weights do *better* than the Fisher diagonal's.",
@@ -250,8 +278,8 @@ METHODS: tuple[Claim, ...] = (
     ),
     Claim(
         "overshoot",
-        f"forgotten, {stop_arm(THRESHOLDS[0])} − {THRESHOLDS[0]:g}",
-        level("forgotten", stop_arm(THRESHOLDS[0]), THRESHOLDS[0]),
+        f"forgotten, {stop_arm(LIMIT)} − {LIMIT:g}",
+        level("forgotten", stop_arm(LIMIT), LIMIT),
         "above",
         unit=NATS,
         above=(

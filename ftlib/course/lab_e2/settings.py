@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from ftlib.core.profiles import Profile
 
 # The strengths of each method, from the weakest on; the same in every profile.
-SHARES = (0.01, 0.03, 0.1)  # of replayed rows in the mixture
-WEIGHTS = (1.0, 10.0, 100.0)  # EWC's λ
-WAYS = (0.9, 0.75, 0.5)  # t of interpolation: 1 is the trained model
-THRESHOLDS = (0.1, 0.05, 0.02)  # of an early stop, nats a token
+RATES = (1.0, 0.7, 0.5, 0.35)  # of the best rate
+HALF = 0.5  # of it: every method runs at the best rate, and somewhere here too
+REPLAYED = (0.01, 0.03, 0.1)  # shares of the mixture
+WEIGHTS = (100.0, 1000.0)  # EWC's λ
+WAYS = (0.75, 0.5)  # t of interpolation: 1 is the trained model
+THRESHOLDS = (0.5, 0.2, 0.05)  # of an early stop, nats a token
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Settings:
 TINY = Settings(
     steps=40,
     batch=4,
-    rates=(5e-4, 7e-4, 1e-3, 1.4e-3, 2e-3),
-    lora_rates=(2e-3, 2.8e-3, 4e-3, 5.6e-3, 8e-3),
+    rates=(5e-4, 7e-4, 1e-3, 1.4e-3, 2e-3, 2.8e-3),
+    lora_rates=(2e-3, 2.8e-3, 4e-3, 5.6e-3, 8e-3, 1.12e-2),
     every=3,
 )
 

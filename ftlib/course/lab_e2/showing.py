@@ -1,4 +1,4 @@
-"""A few questions on what the base knows, with what a model answers: for a table before and after."""
+"""A few questions on what the base knows, and a model's answers: for a table before and after."""
 
 from __future__ import annotations
 

@@ -296,7 +296,8 @@ def _tuned(profile: Profile, seed: int, lr: float, steps: int, batch: int) -> di
 
 
 @torch.no_grad()
-def _set_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
+def set_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put a state of what trains back into the model."""
     for name, parameter in trained_parameters(model).items():
         parameter.copy_(state[name])
 
@@ -382,7 +383,7 @@ def interpolation_trial(
     model, tokenizer = prepared(profile, seed, FULL)
     before = trained_weights(model)
     after = _tuned(profile, seed, lr, steps, batch)
-    _set_weights(model, interpolate_states(before, after, t))
+    set_weights(model, interpolate_states(before, after, t))
     return measured(profile, model, tokenizer)
 
 
