@@ -94,17 +94,19 @@ def test_the_base_knows_and_has_forgotten_nothing():
 
 
 def test_hits_are_what_greedy_writing_gives():
-    """Token by token, each after the model's own, on a model that knows little: random weights
-    after one small step towards nothing.
+    """Token by token, each after the model's own, on a model so shaken that it knows some answers
+    and not others.
     """
     model, tokenizer = trials.study_base(TINY)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * parameter.std() * torch.randn_like(parameter))
     texts = trials.judged_texts(TINY)[:30]
-    hits = trials.sheet_hits(model, tokenizer, texts)
-    assert 0 < sum(hits) < len(hits)
+    torch.manual_seed(0)
+    hits = [1.0]
+    while all(hits):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.3 * parameter.std() * torch.randn_like(parameter))
+        hits = trials.sheet_hits(model, tokenizer, texts)
+    assert sum(hits) > 0
     for (question, answer), hit in zip(trials.sheet_questions(texts), hits, strict=True):
         ids = tokenizer(question)["input_ids"]
         wanted = tokenizer(question + answer)["input_ids"][len(ids) :]
@@ -167,7 +169,7 @@ def test_the_student_s_functions_reach_the_trial_that_uses_them(monkeypatch):
 
 
 # --- the early stop -------------------------------------------------------------------------------
-def test_the_student_s_stop_is_the_watch_s(tmp_path):
+def test_the_student_s_stop_is_the_watch_s():
     """Looks every 2 steps at losses 1, 1.05, 1.2, 1.5: above 0.1 first at step 4."""
 
     class Watched:
