@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ftlib.course.explorable import Explorable, choice, slider
@@ -83,7 +84,7 @@ class FrontierExplorer(Explorable):
         plt.close(figure)
         return figure
 
-    def _draw_seeds(self, ax, method: str) -> None:
+    def _draw_seeds(self, ax: Axes, method: str) -> None:
         if method == EVERY:
             return
         there = those_run(self.result, self.curves[method])

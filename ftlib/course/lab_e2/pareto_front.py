@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from ftlib.core.pareto import pareto_front as ftlibs_front
 from ftlib.course.exercise import Exercise, Wrong
 
@@ -15,8 +17,6 @@ def pareto_front(points: list[tuple[float, float]]) -> list[int]:
 
 
 def _cases(g):
-    import torch
-
     yield ([(1.0, 3.0), (2.0, 2.0), (3.0, 1.0), (3.0, 3.0)],)
     # As good in one goal and worse in the other: dominated all the same.
     yield ([(1.0, 2.0), (1.0, 3.0), (2.0, 1.0), (4.0, 1.0)],)

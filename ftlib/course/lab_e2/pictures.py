@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,13 @@ from ftlib.course.records.figures import LIVE, LIVE_LABEL
 from ftlib.course.records.live import Result
 
 LEARNT = "loss on the new task (nats a token), learnt: to the left"
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 11,
+    "fillstyle": "none",
+    "color": "black",
+    "linestyle": "none",
+}
 RISE = "forgotten (nats a token)"
 
 
@@ -41,7 +49,7 @@ def draw_curves(
     _draw_live(ax, result, "forgotten")
     ax.set(title=title, xlabel=LEARNT, ylabel=RISE, yscale="log")
     ax.legend(fontsize=8)
-    return ax.figure  # type: ignore[return-value]
+    return cast(Figure, ax.figure)
 
 
 def _flat(curves: Mapping[str, Sequence[str]]) -> list[str]:
@@ -69,8 +77,7 @@ def _ring(ax: Axes, result: Result, arms: list[str]) -> None:
     means = points_of(result, arms).mean(0)
     front = means[pareto_front(means, BETTER)]
     heights = np.maximum(LEAST, front[:, 1])
-    ring = {"markersize": 11, "fillstyle": "none", "color": "black", "linestyle": "none"}
-    ax.plot(front[:, 0], heights, "o", label="front of the means", **ring)  # type: ignore[arg-type]
+    ax.plot(front[:, 0], heights, label="front of the means", **RING)
 
 
 def _draw_live(ax: Axes, result: Result, metric: str) -> None:
@@ -97,7 +104,7 @@ def draw_known(
         ax.plot(result.live_mean(arm, "loss"), 100 * result.live_mean(arm, "known"), **LIVE)
     ax.set(title=title, xlabel=LEARNT, ylabel="questions still answered (%)")
     ax.legend(fontsize=8)
-    return ax.figure  # type: ignore[return-value]
+    return cast(Figure, ax.figure)
 
 
 def draw_course(

@@ -185,7 +185,9 @@ METHODS: tuple[Claim, ...] = (
         "below",
         above=(
             " A low rank limits in how many directions a weight moves, not how far, and to learn "
-            "as much in as few steps it has to move further along those it has."
+            "as much in as few steps it has to move further along those it has. (Where LoRA never "
+            "gets as low as the reference run, its own lowest loss is compared, at which the "
+            "baseline's gentlest run had learnt more already: that is in LoRA's favour.)"
         ),
     ),
     _worth(

@@ -31,8 +31,8 @@ class Settings:
 TINY = Settings(
     steps=40,
     batch=4,
-    rates=(5e-4, 7e-4, 1e-3, 1.4e-3, 2e-3, 2.8e-3),
-    lora_rates=(2e-3, 2.8e-3, 4e-3, 5.6e-3, 8e-3, 1.12e-2),
+    rates=(5e-4, 7e-4, 1e-3, 1.4e-3, 2e-3, 2.8e-3, 4e-3),
+    lora_rates=(1.4e-3, 2e-3, 2.8e-3, 4e-3, 5.6e-3, 8e-3, 1.12e-2),
     every=3,
 )
 
