@@ -56,9 +56,11 @@ def rates_of(profile: Profile, method: str) -> dict[float, str]:
     return {lr: f"{method}, rate {lr:.2g}" for lr in rates}
 
 
-def _length(profile: Profile) -> dict[str, int]:
+def _common(profile: Profile, method: str) -> dict[str, Any]:
+    """What all runs of full fine-tuning, or of LoRA, have."""
     settings = settings_of(profile)
-    return {"steps": settings.steps, "batch": settings.batch}
+    common = {"method": method, "steps": settings.steps, "batch": settings.batch}
+    return common | {"alpha": settings.lora_alpha} if method == readings.LORA else common
 
 
 def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
@@ -66,7 +68,7 @@ def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     arms = {}
     for method in (FULL, readings.LORA):
         for lr, arm in rates_of(profile, method).items():
-            arms[arm] = {"method": method, "lr": lr, **_length(profile)}
+            arms[arm] = {"lr": lr, **_common(profile, method)}
     return arms
 
 
@@ -82,15 +84,15 @@ def best_rate(profile: Profile, method: str) -> float:
 def curve_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """Every method at four settings, and two controls."""
     rate = best_rate(profile, FULL)
-    full = {"method": FULL, "lr": rate, **_length(profile)}
+    full = {"lr": rate, **_common(profile, FULL)}
     slow = {**full, "lr": HALF * rate}
     lora_rate = best_rate(profile, readings.LORA)
     arms: dict[str, dict[str, Any]] = {}
     for share in RATES:
         arms[readings.at_rate(FULL, share)] = {**full, "lr": share * rate}
     for share in RATES:
-        lora = {"method": readings.LORA, "lr": share * lora_rate}
-        arms[readings.at_rate(readings.LORA, share)] = {**full, **lora}
+        lora = {"lr": share * lora_rate, **_common(profile, readings.LORA)}
+        arms[readings.at_rate(readings.LORA, share)] = lora
     for share in REPLAYED:
         arms[readings.replay_arm(share)] = {**full, "share": share}
     arms[readings.replay_arm(readings.MOST, HALF)] = {**slow, "share": readings.MOST}

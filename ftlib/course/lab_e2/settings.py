@@ -18,13 +18,15 @@ THRESHOLDS = (0.5, 0.2, 0.05)  # of an early stop, nats a token
 @dataclass(frozen=True)
 class Settings:
     """`rates`, `lora_rates`: those that are tried of full fine-tuning and of LoRA. Every other
-    method runs at the best of the former.
+    method runs at the best of the former. `lora_alpha`: what lab 3.1.1's grid of ranks, alphas and
+    rates has chosen on the same rows, at the profile's rank.
     """
 
     steps: int
     batch: int
     rates: tuple[float, ...]
     lora_rates: tuple[float, ...]
+    lora_alpha: float
     every: int  # steps between two looks of the watch
 
 
@@ -32,7 +34,8 @@ TINY = Settings(
     steps=40,
     batch=4,
     rates=(5e-4, 7e-4, 1e-3, 1.4e-3, 2e-3, 2.8e-3, 4e-3),
-    lora_rates=(1.4e-3, 2e-3, 2.8e-3, 4e-3, 5.6e-3, 8e-3, 1.12e-2),
+    lora_rates=(4.4e-5, 6.3e-5, 8.8e-5, 1.25e-4, 1.8e-4, 2.5e-4, 3.5e-4),
+    lora_alpha=4096,
     every=3,
 )
 
@@ -47,6 +50,7 @@ def settings_of(profile: Profile) -> Settings:
         steps=profile.study.steps,
         batch=profile.study.batch,
         rates=(full, 4 * full),
-        lora_rates=(lora / 2, lora),
+        lora_rates=(lora / 8, lora / 2),
+        lora_alpha=16 * profile.rank,
         every=max(1, profile.study.steps // 12),
     )

@@ -207,12 +207,12 @@ def measured(profile: Profile, model: nn.Module, tokenizer) -> dict[str, Any]:
 
 
 # --- methods --------------------------------------------------------------------------------------
-def prepared(profile: Profile, seed: int, method: str):
-    """(model, tokenizer): every weight trains, or LoRA on all linear layers."""
+def prepared(profile: Profile, seed: int, method: str, alpha: float = 0.0):
+    """(model, tokenizer): every weight trains, or LoRA with this alpha on all linear layers."""
     model, tokenizer = study_base(profile)
     torch.manual_seed(seed)
     if method == "LoRA":
-        return add_lora(model, r=profile.rank, lora_alpha=2 * profile.rank), tokenizer
+        return add_lora(model, r=profile.rank, lora_alpha=alpha), tokenizer
     return model.requires_grad_(True), tokenizer
 
 
@@ -303,11 +303,17 @@ def set_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def rate_trial(
-    profile: Profile, seed: int, method: str, lr: float, steps: int, batch: int
+    profile: Profile,
+    seed: int,
+    method: str,
+    lr: float,
+    steps: int,
+    batch: int,
+    alpha: float = 0.0,
 ) -> dict[str, Any]:
     """Train, and measure on the validation rows."""
     own_seed = SWEEP_SEED + seed
-    model, tokenizer = prepared(profile, own_seed, method)
+    model, tokenizer = prepared(profile, own_seed, method, alpha)
     run = fit(profile, model, tokenizer, own_seed, lr, steps, batch)
     rows = validation_rows(profile)
     return {
@@ -341,12 +347,13 @@ def method_trial(
     lr: float,
     steps: int,
     batch: int,
+    alpha: float = 0.0,
     share: float = 0.0,
     shuffle: bool = False,
     replay_count: Callable = replay_count,
 ) -> dict[str, Any]:
     """Full fine-tuning or LoRA, with a share of replay among the rows."""
-    model, tokenizer = prepared(profile, seed, method)
+    model, tokenizer = prepared(profile, seed, method, alpha)
     fit(profile, model, tokenizer, seed, lr, steps, batch, share, shuffle, replay_count)
     return measured(profile, model, tokenizer)
 
