@@ -12,6 +12,7 @@ from matplotlib.patches import Ellipse
 
 OLD = np.array([0.0, 0.0])  # θ*, where the old data are fitted
 NEW = np.array([3.2, 2.3])  # the middle of the new task's valley
+LEADER = {"arrowstyle": "-", "linewidth": 0.7, "color": "grey"}
 SIZES = (1.0, 1.9, 2.8)  # of the lines of equal loss
 
 
@@ -43,12 +44,12 @@ def _draw_weights(ax: Axes) -> None:
     ax.plot(*bent.T, color="black", linewidth=1.6, linestyle=":")
     for point, words, shift in (
         (OLD, "$\\theta^*$", (-16, -14)),
-        (NEW, "full fine-tuning", (-20, 10)),
-        (straight[13], "interpolation,\nearly stop", (-72, 6)),
-        (bent[-1], "EWC, replay:\nalong the old valley", (6, -24)),
+        (NEW, "full\nfine-tuning", (38, 8)),
+        (straight[13], "interpolation,\nearly stop", (-112, 30)),
+        (bent[-1], "EWC, replay:\nalong the old valley", (-30, -62)),
     ):
         ax.plot(*point, "o", color="black", markersize=5)
-        ax.annotate(words, point, shift, textcoords="offset points", fontsize=9)
+        ax.annotate(words, point, shift, textcoords="offset points", fontsize=9, arrowprops=LEADER)
     ax.set(xlim=(-2.9, 5.6), ylim=(-1.9, 4.5), aspect="equal", xlabel="one weight")
     ax.set_ylabel("another weight")
     ax.set_xticks([])
@@ -63,8 +64,14 @@ def _draw_plane(ax: Axes) -> None:
     better = 0.25 * rates
     ax.plot(loss, rates, color="black", linewidth=1.6)
     ax.plot(loss, better, color="black", linewidth=1.6, linestyle=":")
-    ax.annotate("smaller and smaller rates:\nwhat costs nothing", (0.62, 0.85), fontsize=9)
-    ax.annotate("a method that\nis worth its trouble", (0.42, 0.09), fontsize=9, ha="left")
+    ax.annotate("smaller and smaller rates:\nwhat costs nothing", (0.62, 1.25), fontsize=9)
+    ax.annotate(
+        "a method that is worth its trouble",
+        (loss[4], better[4]),
+        (0.8, 0.62),
+        fontsize=9,
+        arrowprops=LEADER,
+    )
     ax.annotate("", (0.36, 0.55), (0.36, 2.0), arrowprops={"arrowstyle": "->", "linewidth": 1.4})
     ax.set(xlim=(0.2, 2.3), ylim=(0, 3), xlabel="loss on the new task (learnt: to the left)")
     ax.set_ylabel("forgotten of the old")

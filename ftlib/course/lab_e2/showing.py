@@ -24,7 +24,8 @@ def _goes_on(model: nn.Module, tokenizer, text: str) -> str:
         for _ in range(TOKENS):
             given = torch.tensor([ids], device=model.device)
             ids.append(int(model(input_ids=given).logits[0, -1].argmax()))
-    return tokenizer.decode(ids[count:]).partition("\n")[0].strip()
+    said = tokenizer.decode(ids[count:], skip_special_tokens=True)
+    return said.partition("\n")[0].strip()
 
 
 def asked(profile: Profile, model: nn.Module, tokenizer, count: int) -> list[dict[str, str]]:
@@ -40,5 +41,5 @@ def asked(profile: Profile, model: nn.Module, tokenizer, count: int) -> list[dic
         short = [(row["messages"][0]["content"], row["answer"]) for row in rows]
     found = []
     for (question, wanted), answer in zip(short, answers, strict=True):
-        found.append({"question": question, "wanted": wanted, "answer": answer})
+        found.append({"question": question, "wanted": wanted.strip(), "answer": answer})
     return found
