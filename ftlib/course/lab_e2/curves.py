@@ -60,10 +60,17 @@ class OnFront:
 
 
 def points_of(result: Result, arms: Sequence[str]) -> np.ndarray:
-    """(seeds, arms, 2): loss and forgotten of every run."""
-    losses = np.stack([result.means(arm, "loss") for arm in arms], axis=1)
-    rises = np.stack([result.means(arm, "forgotten") for arm in arms], axis=1)
-    return np.stack([losses, rises], axis=2)
+    """(seeds, arms, 2): loss and forgotten of every run; of a record that is not complete, whose
+    seeds come in order, the seeds that all arms have.
+    """
+    losses = [result.means(arm, "loss") for arm in arms]
+    rises = [result.means(arm, "forgotten") for arm in arms]
+    seeds = min(map(len, losses))
+    by_arm = [
+        np.stack([loss[:seeds], rise[:seeds]], axis=1)
+        for loss, rise in zip(losses, rises, strict=True)
+    ]
+    return np.stack(by_arm, axis=1)
 
 
 def on_front(result: Result, arms: Sequence[str], seed: int = 0) -> list[OnFront]:

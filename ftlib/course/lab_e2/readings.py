@@ -193,6 +193,12 @@ METHODS: tuple[Claim, ...] = (
     _worth(
         REPLAY,
         "below",
+        above=(
+            " It does protect (the next lines), but it takes steps from the task, and where "
+            "forgetting falls with a high power of the rate, a rate a little smaller buys the same "
+            "protection for less. Few texts in few steps are also the hardest case for it: between "
+            "two batches of them the model has moved on."
+        ),
         below=(
             " It costs a few rows of the old data, which one must have: for most models that are "
             "downloaded one has not, and takes the nearest that there is."
@@ -206,7 +212,10 @@ METHODS: tuple[Claim, ...] = (
             "texts; Adam's steps take no notice of how small a gradient is, and run against the "
             "spring at full rate."
         ),
-        below=" It needs no old rows while it trains, but memory for θ* and F beside the weights.",
+        below=(
+            " It needs no old rows while it trains, but memory for θ* and F beside the weights. "
+            "(Whether that is F's doing or that of any spring is what the flat springs ask.)"
+        ),
     ),
     _worth(
         INTERPOLATION,
@@ -271,7 +280,10 @@ METHODS: tuple[Claim, ...] = (
         at_equal_loss([ewc_arm(weight, HALF) for weight in WEIGHTS], CONTROLS[FLAT]),
         "below",
         unit=LOGS,
-        above="Springs of one strength on all weights do *better* than the Fisher diagonal's.",
+        above=(
+            "Springs of one strength on all weights do *better* than the Fisher diagonal's: then "
+            "it was the springs, and not the knowledge of which weights matter."
+        ),
         below="The Fisher diagonal knows which weights matter: flat springs forget more.",
         none=(
             "Springs of one strength on all weights do as well: that the Fisher diagonal knows "
