@@ -67,7 +67,7 @@ class FrontierExplorer(Explorable):
         draw_curves(self.result, self.curves, "The best point at a price of forgetting", ax=ax)
         arm, _ = self.best(price)
         low, high = ax.get_xlim()
-        losses = np.linspace(low, high, 200)
+        losses = np.geomspace(low, high, 200)
         level = float(self.costs(price).mean(0).min())
         heights = (level - losses) / price
         shown = heights > LEAST

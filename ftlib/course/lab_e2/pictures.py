@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ftlib.core.pareto import pareto_front
 from ftlib.core.stats import mean_interval
@@ -17,6 +18,7 @@ from ftlib.course.plots import style
 from ftlib.course.records.figures import LIVE, LIVE_LABEL
 from ftlib.course.records.live import Result
 
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)  # nats
 LEARNT = "loss on the new task (nats a token), learnt: to the left"
 RING: dict[str, Any] = {
     "marker": "o",
@@ -48,8 +50,19 @@ def draw_curves(
     _ring(ax, result, those_run(result, list(dict.fromkeys(_flat(curves)))))
     _draw_live(ax, result, "forgotten")
     ax.set(title=title, xlabel=LEARNT, ylabel=RISE, yscale="log")
+    _log_losses(ax)
     ax.legend(fontsize=8)
     return cast(Figure, ax.figure)
+
+
+def _log_losses(ax: Axes) -> None:
+    """A logarithmic axis of losses, with numbers at some: they span less than a power of ten."""
+    low, high = ax.get_xlim()
+    ax.set_xscale("log")
+    there = [loss for loss in TICKS if low <= loss <= high]
+    ax.set_xticks(there, [f"{loss:g}" for loss in there])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(max(low, LEAST), high)
 
 
 def _flat(curves: Mapping[str, Sequence[str]]) -> list[str]:
@@ -60,7 +73,8 @@ def _draw_curve(ax: Axes, result: Result, method: str, arms: list[str], i: int) 
     look = style(i)
     points = np.maximum(points_of(result, arms), [0, LEAST])  # (seeds, arms, 2)
     means = points.mean(0)
-    ax.plot(*means.T, label=method, **{**look, "linewidth": 1.2})
+    order = means[:, 1].argsort()  # from what forgets least on
+    ax.plot(*means[order].T, label=method, **{**look, "linewidth": 1.2})
     if len(points) < 3:
         return
     for j in range(len(arms)):
@@ -96,6 +110,7 @@ def draw_known(
         _, ax = plt.subplots(figsize=(7.2, 4.2))
     for i, (method, arms) in enumerate(curves.items()):
         there = those_run(result, arms)
+        there.sort(key=lambda arm: result.means(arm, "known").mean())
         losses = [result.means(arm, "loss").mean() for arm in there]
         shares = [100 * result.means(arm, "known").mean() for arm in there]
         if there:
@@ -103,6 +118,7 @@ def draw_known(
     for arm in result.live:
         ax.plot(result.live_mean(arm, "loss"), 100 * result.live_mean(arm, "known"), **LIVE)
     ax.set(title=title, xlabel=LEARNT, ylabel="questions still answered (%)")
+    _log_losses(ax)
     ax.legend(fontsize=8)
     return cast(Figure, ax.figure)
 
@@ -118,6 +134,7 @@ def draw_course(
         ax.annotate(f"{threshold:g}", (steps[-1], threshold), (4, -3), textcoords="offset points")
     ax.set(title=title, xlabel="step", ylabel="rise on watched texts (nats a token)")
     ax.set_yscale("symlog", linthresh=0.01)
+    ax.set_ylim(bottom=min(-0.002, *rises))
     return figure
 
 

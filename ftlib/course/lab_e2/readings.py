@@ -230,7 +230,11 @@ METHODS: tuple[Claim, ...] = (
             " A run that is cut off has had the high rate and not its end: the schedule's small "
             "steps, in which a run settles, are what it misses."
         ),
-        none=" It has one thing for it: the limit is kept without knowing the right rate before.",
+        none=(
+            " But look at the plane: a stopped run does not get as low as even the smallest of the "
+            "rates, whose forgetting is compared though it has learnt far more. In its favour: a "
+            "limit is set, and (nearly) kept, without knowing the right rate before."
+        ),
     ),
     Claim(
         "price of replay",

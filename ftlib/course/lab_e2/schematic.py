@@ -44,13 +44,13 @@ def _draw_weights(ax: Axes) -> None:
     ax.plot(*bent.T, color="black", linewidth=1.6, linestyle=":")
     for point, words, shift in (
         (OLD, "$\\theta^*$", (-16, -14)),
-        (NEW, "full\nfine-tuning", (38, 8)),
+        (NEW, "full\nfine-tuning", (52, 14)),
         (straight[13], "interpolation,\nearly stop", (-112, 30)),
-        (bent[-1], "EWC, replay:\nalong the old valley", (-30, -62)),
+        (bent[-1], "EWC, replay:\nalong the old valley", (16, -72)),
     ):
         ax.plot(*point, "o", color="black", markersize=5)
         ax.annotate(words, point, shift, textcoords="offset points", fontsize=9, arrowprops=LEADER)
-    ax.set(xlim=(-2.9, 5.6), ylim=(-1.9, 4.5), aspect="equal", xlabel="one weight")
+    ax.set(xlim=(-2.9, 6.4), ylim=(-2.3, 4.5), aspect="equal", xlabel="one weight")
     ax.set_ylabel("another weight")
     ax.set_xticks([])
     ax.set_yticks([])
