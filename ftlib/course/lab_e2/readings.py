@@ -274,8 +274,8 @@ METHODS: tuple[Claim, ...] = (
         ),
         below="The same words in no order protect *more*: then it is not what the texts say.",
         none=(
-            "The same words in no order protect as well: then replay here works as a brake on the "
-            "new task, or by its words, and not by what the texts say."
+            "The same words in no order are not told apart from the texts: that it matters what "
+            "the texts say is not shown. Replay may work as a brake, or by its words alone."
         ),
     ),
     Claim(
@@ -290,8 +290,8 @@ METHODS: tuple[Claim, ...] = (
         ),
         below="The Fisher diagonal knows which weights matter: flat springs forget more.",
         none=(
-            "Springs of one strength on all weights do as well: that the Fisher diagonal knows "
-            "which weights matter is not shown."
+            "Springs of one strength on all weights are not told apart from the Fisher diagonal's: "
+            "that it knows which weights matter is not shown."
         ),
     ),
     Claim(
