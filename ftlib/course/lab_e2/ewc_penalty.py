@@ -37,7 +37,7 @@ PENALTY = Exercise(
     reference=ewc_penalty,
     cases=_cases,
     gradient_of=("theta",),
-    tolerance=1e-9,
+    tolerance=1e-5,
     hints=(
         "A spring at every weight: its stiffness is λ·F_i, its rest is θ*_i.",
         "The energy of a spring is half its stiffness times the square of how far it is stretched.",

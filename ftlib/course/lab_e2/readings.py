@@ -141,7 +141,7 @@ METHODS: tuple[Claim, ...] = (
         _log_forgotten(SLOW, FULL),
         "below",
         unit=LOGS,
-        above="Half the rate forgets *more*.",
+        above="Half the rate forgets *more*: that would be the first time; look for a mistake.",
         below=(
             "Half the rate forgets less; e to this number is the factor. Near its best a loss is "
             "flat in the rate while forgetting is steep, so whoever tunes by the loss alone pays "
