@@ -232,8 +232,8 @@ METHODS: tuple[Claim, ...] = (
         ),
         none=(
             " But look at the plane: a stopped run does not get as low as even the smallest of the "
-            "rates, whose forgetting is compared though it has learnt far more. In its favour: a "
-            "limit is set, and (nearly) kept, without knowing the right rate before."
+            "rates, whose forgetting is compared though it has learnt far more. In its favour: "
+            "damage is limited without knowing the right rate before (section 7 says how well)."
         ),
     ),
     Claim(
