@@ -33,6 +33,7 @@ NUMERIC = {  # every numeric question's answer, worked out again
     "3.1.9 5": 1 - 1 / (1 + math.exp(0)),
     "3.1.10 1": 34 * 8 / 32,
     "3.1.10 3": 120 / (2_500_000_000 / 1e9),
+    "E2 1": 100 / 2 * 0.5 * 0.2**2,
     "E3 1": 32 * 4 * (2 * 4096 + 1),
     "E4 1": 2 * 0.5 * math.log(0.5 / 0.25),
     "E5 1": math.log(0.5) + math.log(0.25),

@@ -1,0 +1,114 @@
+"""What the experiments of lab E2 say, read off by code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ftlib.core.stats import share_interval
+from ftlib.course.lab_e2.curves import on_front
+from ftlib.course.lab_e2.pictures import those_run
+from ftlib.course.records.live import Result
+
+LETTERS = {"below": "a", "none": "b", "above": "c", "open": "?"}
+
+
+def letters(result: Result, claims: Sequence[str]) -> str:
+    """A letter a claim: a below, b no difference shown, c above."""
+    return "".join(LETTERS[result.outcome(claim)] for claim in claims)
+
+
+def grid_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
+    """Which rate each series took; says where it lies at the grid's edge."""
+    said = []
+    for name, arms in series.items():
+        losses = {}
+        for rate in sorted(arms):
+            if result.has(arms[rate]):
+                losses[rate] = float(result.means(arms[rate], "validation_loss").mean())
+        if not losses:
+            continue
+        best = min(losses, key=losses.__getitem__)
+        edge = ", **at the grid's edge**" if best in (min(losses), max(losses)) else ""
+        said.append(f"{name} {losses[best]:.3f} at {best:.2g}{edge}")
+    return "; ".join(said)
+
+
+def front_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
+    """A row an arm, those on the front of means first: what was learnt, forgotten and is still
+    known, and how surely it is on the front.
+    """
+    there = those_run(result, arms)
+    found = {one.arm: one for one in on_front(result, there)} if there else {}
+    ordered = sorted(there, key=lambda arm: result.means(arm, "loss").mean())
+    ordered.sort(key=lambda arm: not found[arm].by_means)
+    rows = []
+    for arm in ordered:
+        one = found[arm]
+        rows.append(
+            {
+                "": arm,
+                "front of means": "●" if one.by_means else "",
+                "in redrawn seeds": f"{one.redrawn:.0%}",
+                "front of its seed": one.of_seeds.percent(),
+                "test loss": f"{result.interval(arm, 'loss')}",
+                "forgotten": f"{result.interval(arm, 'forgotten')}",
+                "still answered": result.interval(arm, "known").percent(),
+            }
+        )
+    return rows
+
+
+def front_line(result: Result, arms: Sequence[str]) -> str:
+    """The arms on the front of means, from the lowest loss on, and those surely on it."""
+    there = those_run(result, arms)
+    if not there:
+        return result.why
+    found = on_front(result, there)
+    front = [one for one in found if one.by_means]
+    front.sort(key=lambda one: result.means(one.arm, "loss").mean())
+    sure = [one.arm for one in front if one.redrawn >= 0.95]
+    names = ", ".join(one.arm for one in front)
+    held = ", ".join(sure) if sure else "none"
+    return f"On the front of the means: {names}. In at least 95% of redrawn sets of seeds: {held}."
+
+
+def stops_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
+    """A row a threshold: where the runs stopped, and what was forgotten by then."""
+    rows = []
+    for arm in those_run(result, arms):
+        steps = result.record.means(arm, "stopped_at")
+        rows.append(
+            {
+                "": arm,
+                "stopped at step": f"{steps.min():.0f} to {steps.max():.0f}",
+                "forgotten": f"{result.interval(arm, 'forgotten')}",
+                "test loss": f"{result.interval(arm, 'loss')}",
+            }
+        )
+    return rows
+
+
+def share_line(hits: Sequence[float]) -> str:
+    """How many questions are answered right, with an interval."""
+    right = sum(hits)
+    return f"{right:.0f} of {len(hits)} ({share_interval(right, len(hits)).percent()})"
+
+
+def held_share(fisher: Mapping[str, torch.Tensor], top: float) -> float:
+    """The share of ΣF that the `top` share of the weights with the largest F hold."""
+    every = torch.cat([tensor.flatten().double() for tensor in fisher.values()])
+    count = max(1, round(top * len(every)))
+    return float(every.topk(count).values.sum() / every.sum())
+
+
+def replayed_tokens(rows: Sequence[dict]) -> float:
+    """The share of replayed texts among all tokens that are learnt: in a text every token is, in
+    a row of the task those of the answer.
+    """
+    learnt = {True: 0, False: 0}
+    for row in rows:
+        is_text = row["labels"] == row["input_ids"]
+        learnt[is_text] += sum(label != -100 for label in row["labels"][1:])
+    return learnt[True] / (learnt[True] + learnt[False])
