@@ -84,18 +84,6 @@ def _always_right(gaps, bins=5):
     return _binned(gaps, bins, confidence, torch.ones_like(confidence))
 
 
-def _of_chosen(gaps, bins=5):
-    """p itself as the confidence, in bins from 0 to 1, held against 1."""
-    likely = torch.sigmoid(gaps.double())
-    places = (likely * bins).long().clamp(max=bins - 1)
-    error = 0.0
-    for number in range(bins):
-        inside = places == number
-        if inside.any():
-            error += inside.double().mean().item() * (1 - likely[inside].mean().item())
-    return error
-
-
 CALIBRATION = Exercise(
     name="calibration_error",
     title="How sure it may be",
@@ -134,19 +122,13 @@ CALIBRATION = Exercise(
         Wrong(
             "pair by pair",
             _by_pair,
-            "You compare each pair's 0 or 1 with its confidence. A single pair cannot be right "
-            "to 80%: take the means in a bin first.",
+            "You compare each pair's 0 or 1 with its confidence, which comes to 1 - p of the "
+            "chosen answer. A single pair cannot be right to 80%: take the means in a bin first.",
         ),
         Wrong(
             "always right",
             _always_right,
             "You take every pair for right: the model is right where its gap is above 0.",
-        ),
-        Wrong(
-            "the chosen one's probability",
-            _of_chosen,
-            "You use p, the probability of the chosen answer, and hold it against 1. The model "
-            "does not know which was chosen: its prediction is the answer that it scores higher.",
         ),
     ),
 )

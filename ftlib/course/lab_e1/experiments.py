@@ -1,5 +1,5 @@
 """The experiments of lab E1: reward models from many and from few judgements; rates of PPO and DPO;
-PPO at several prices of going away; and what stands beside it on the same judgements.
+PPO with and without a price of going away, beside DPO; and what needs no value head.
 """
 
 from __future__ import annotations
@@ -7,41 +7,41 @@ from __future__ import annotations
 from typing import Any
 
 from ftlib.core.profiles import Profile
+from ftlib.course.lab_3_1_7 import experiments as dpo_lab
 from ftlib.course.lab_3_1_7.starts import TEST, TRAIN, VALIDATION
 from ftlib.course.lab_e1 import readings
-from ftlib.course.lab_e1.readings import COEFFICIENTS, COIN, DPO, FEW, MANY, NEAR, kl_arm
+from ftlib.course.lab_e1.readings import COIN, DPO, FEW, GROUPED, MANY, NEAR, kl_arm
 from ftlib.course.lab_e1.settings import settings_of
-from ftlib.course.lab_e1.trials import (
-    CHANCE,
-    dpo_trial,
-    policy_trial,
-    reward_model_trial,
-)
+from ftlib.course.lab_e1.trials import CHANCE, method_trial, reward_model_trial
 from ftlib.course.records.experiment import Experiment, Metric
 from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
 LAB = "E1"
 FACTORS = (0.5, 1.0, 2.0)  # of a middle rate
-RATE_SEEDS = 2  # of a sweep
-BETA = 0.1  # of DPO; its rate is swept
-DPO_PASSES = 2  # over the judgements, so that its course passes PPO's KL
-LOOKS = (0.125, 0.25, 0.5, 1.0)  # shares of DPO's steps at which it is measured
+LOOKS = (0.25, 0.5, 1.0)  # shares of DPO's steps at which it is measured
 
-PROXY_GAIN = Metric("proxy gain", "reward model's score above the start's", "its units")
-TRUE_GAIN = Metric("true gain", "true reward above the start's", "faults fewer an answer")
-KL = Metric("kl", "KL to the start", "nats an answer")
-DISTINCT = Metric("distinct", "different answers", "share")
-PROXIES = Metric("reward by rollout", "reward model's score", "its units")
-TRUES = Metric("true by rollout", "true reward", "minus faults an answer")
-KLS = Metric("kl by rollout", "KL to the start", "nats an answer")
-ENTROPIES = Metric("entropy by rollout", "entropy", "nats a token")
-PROXY_RISE = Metric("proxy rise", "score, last two rollouts − the first", "its units")
-TRUE_RISE = Metric("true rise", "true reward, last two rollouts − the first", "faults fewer")
-SECONDS = Metric("seconds", "training", "seconds", lower_is_better=True, of_machine=True)
-PASSES = Metric("passes", "tokens through a model", "a training step counts three times", True)
-POLICY = (PROXY_GAIN, TRUE_GAIN, KL, DISTINCT)
-COURSES = (PROXIES, TRUES, KLS, ENTROPIES, PROXY_RISE, TRUE_RISE)
+PROXY = "reward model's score"
+TRUE = "true reward"
+POLICY = (
+    Metric("proxy gain", f"{PROXY} above the start's", "its units"),
+    Metric("true gain", f"{TRUE} above the start's", "faults fewer an answer"),
+    Metric("kl", "KL to the start", "nats an answer"),
+    Metric("hacked", "proxy above and truth below the start's", "0 or 1", resolution=1.0),
+    Metric("distinct", "different answers", "share", resolution=1 / 32),
+)
+COURSES = (
+    Metric("proxy on the way", PROXY, "its units"),
+    Metric("true on the way", TRUE, "minus faults an answer"),
+    Metric("kl on the way", "KL to the start", "nats an answer"),
+    Metric("missing on the way", "facts left out", "an answer", lower_is_better=True),
+    Metric("wrong on the way", "false facts", "an answer", lower_is_better=True),
+    Metric("unwanted on the way", "sentences nobody asked for", "an answer", lower_is_better=True),
+)
+COSTS = (
+    Metric("seconds", "training", "seconds", lower_is_better=True, of_machine=True),
+    Metric("passes", "tokens through a model, a training step thrice", "tokens", True),
+)
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:
@@ -55,74 +55,62 @@ def _inputs(profile: Profile) -> dict[str, Any]:
 
 # --- reward models --------------------------------------------------------------------------------
 def judge_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """As many steps on different pairs, on few pairs again and again, and on judgements by coin."""
+    """As many steps on different pairs, and on few pairs again and again."""
     settings = settings_of(profile)
-    return {
-        MANY: {"pairs": settings.judgements},
-        FEW: {"pairs": settings.few},
-        COIN: {"pairs": settings.judgements, "turned": CHANCE},
-    }
+    return {MANY: {"pairs": settings.judgements}, FEW: {"pairs": settings.few}}
 
 
 # --- rates ----------------------------------------------------------------------------------------
-def rate_arm(method: str, lr: float) -> str:
-    return f"{method}, rate {lr:.2g}"
+def rates_of(profile: Profile) -> dict[float, str]:
+    """{rate: arm} of PPO, as a sweep's figure takes it."""
+    middle = settings_of(profile).policy_lr
+    return {factor * middle: f"rate {factor * middle:.2g}" for factor in FACTORS}
 
 
-def rates_of(profile: Profile, method: str) -> dict[float, str]:
-    """{rate: arm} of PPO or DPO, as a sweep's figure takes it."""
-    settings = settings_of(profile)
-    middle = settings.dpo_lr if method == DPO else settings.policy_lr
-    return {factor * middle: rate_arm(method, factor * middle) for factor in FACTORS}
-
-
-def ppo_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+def rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """PPO with its price, judged on validation people."""
     common = {"method": "ppo", "kl_coef": NEAR, "split": VALIDATION, "is_swept": True}
-    return {arm: {**common, "lr": lr} for lr, arm in rates_of(profile, "PPO").items()}
+    return {arm: {**common, "lr": lr} for lr, arm in rates_of(profile).items()}
 
 
-def dpo_rate_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    common = {"beta": BETA, "split": VALIDATION, "is_swept": True}
-    return {arm: {**common, "lr": lr} for lr, arm in rates_of(profile, DPO).items()}
-
-
-def best_rate(profile: Profile, method: str) -> float:
+def best_rate(profile: Profile) -> float:
     """The rate with the highest true reward on validation people; the middle one before there is a
     record.
     """
-    rates = rates_of(profile, method)
+    rates = rates_of(profile)
     names = list(rates.values())
-    experiment = "rates-dpo" if method == DPO else "rates-ppo"
-    best = best_arm(LAB, experiment, "true gain", names, names[len(names) // 2], profile)
+    best = best_arm(LAB, "rates", "true gain", names, names[len(names) // 2], profile)
     return next(lr for lr, name in rates.items() if name == best)
 
 
+def dpo_settings(profile: Profile) -> dict[str, Any]:
+    """DPO's rate at the usual beta, which lab 3.1.7 has chosen on the same validation people, from
+    the same start, on the same pairs.
+    """
+    own = dpo_lab.tuned(profile, dpo_lab.beta_name(dpo_lab.USUAL_BETA))
+    return {"lr": own["lr"], "beta": own["beta"]}
+
+
 # --- policies -------------------------------------------------------------------------------------
-def kl_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """PPO at every price, and at the highest against judgements by coin."""
-    common = {"method": "ppo", "lr": best_rate(profile, "PPO")}
-    arms: dict[str, dict[str, Any]] = {}
-    for coefficient in COEFFICIENTS:
-        arms[kl_arm(coefficient)] = {**common, "kl_coef": coefficient}
-    arms[COIN] = {**common, "kl_coef": NEAR, "turned": CHANCE}
-    return arms
-
-
-def dpo_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
+    """PPO without and with a price, the same against judgements by coin, and DPO."""
+    common = {"method": "ppo", "lr": best_rate(profile)}
     return {
+        kl_arm(0.0): {**common, "kl_coef": 0.0},
+        kl_arm(NEAR): {**common, "kl_coef": NEAR},
         DPO: {
-            "lr": best_rate(profile, DPO),
-            "beta": BETA,
-            "passes": DPO_PASSES,
+            "method": "dpo",
+            **dpo_settings(profile),
             "looks": list(LOOKS),
-        }
+        },
+        COIN: {**common, "kl_coef": NEAR, "turned": CHANCE},
     }
 
 
 def group_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     """What needs no value head, at PPO's rate and price."""
-    common = {"lr": best_rate(profile, "PPO"), "kl_coef": NEAR}
-    return {name: {**common, "method": name.lower()} for name in readings.GROUPED}
+    common = {"lr": best_rate(profile), "kl_coef": NEAR}
+    return {name: {**common, "method": name.lower()} for name in GROUPED}
 
 
 EXPERIMENTS = (
@@ -135,64 +123,39 @@ EXPERIMENTS = (
             Metric("accuracy", "held-out pairs ranked right", "share", resolution=1 / 200),
             Metric("confidence", "mean confidence", "share"),
             Metric("calibration error", "expected calibration error", "share", True),
-            Metric("training accuracy", "accuracy in the last step", "share"),
+            Metric("too sure", "mean confidence − accuracy", "share"),
+            Metric("gaps", "r_chosen − r_rejected", "of each held-out pair"),
         ),
         inputs=_inputs,
         claims=readings.JUDGES,
         live=(MANY,),
     ),
     Experiment(
-        name="rates-ppo",
+        name="rates",
         title="PPO's true reward on validation people over the rate",
-        trial=policy_trial,
-        arms=ppo_rate_arms,
+        trial=method_trial,
+        arms=rate_arms,
         metrics=POLICY,
         inputs=_inputs,
-        seeds=RATE_SEEDS,
+        seeds=1,
         live=(),
     ),
     Experiment(
-        name="rates-dpo",
-        title="DPO's true reward on validation people over the rate",
-        trial=dpo_trial,
-        arms=dpo_rate_arms,
-        metrics=POLICY,
+        name="methods",
+        title="PPO against a reward model with and without a price, DPO, and judgements by coin",
+        trial=method_trial,
+        arms=method_arms,
+        metrics=(*POLICY, *COURSES, *COSTS),
         inputs=_inputs,
-        seeds=RATE_SEEDS,
-        live=(),
-    ),
-    Experiment(
-        name="price",
-        title="PPO against a reward model at several prices of going away",
-        trial=policy_trial,
-        arms=kl_arms,
-        metrics=(*POLICY, *COURSES, SECONDS, PASSES),
-        inputs=_inputs,
-        claims=readings.PRICE,
+        claims=readings.METHODS,
         live=(kl_arm(0.0),),
-    ),
-    Experiment(
-        name="dpo",
-        title="DPO on the same judgements, measured on its way",
-        trial=dpo_trial,
-        arms=dpo_arms,
-        metrics=(
-            *POLICY,
-            Metric("kl by look", "KL to the start", "nats an answer"),
-            Metric("true gain by look", "true reward above the start's", "faults fewer an answer"),
-            SECONDS,
-            PASSES,
-        ),
-        inputs=_inputs,
-        claims=readings.DPO_CLAIMS,
-        live=(),
     ),
     Experiment(
         name="groups",
         title="RLOO and GRPO at PPO's rate and price",
-        trial=policy_trial,
+        trial=method_trial,
         arms=group_arms,
-        metrics=(*POLICY, *COURSES, SECONDS, PASSES),
+        metrics=(*POLICY, *COURSES, *COSTS),
         inputs=_inputs,
         claims=readings.GROUPS,
         live=(),

@@ -9,8 +9,8 @@ from ftlib.core.profiles import Profile
 
 @dataclass(frozen=True)
 class Settings:
-    """Lengths, sizes and the middle of the rates that are tried; a rollout is `answers` answers,
-    learnt from in `epochs` steps.
+    """`policy_lr`: the middle of the rates that are tried. A rollout is `answers` answers, learnt
+    from in `epochs` steps.
     """
 
     judgements: int  # pairs that the reward model is trained on, and DPO
@@ -22,7 +22,6 @@ class Settings:
     epochs: int
     policy_lr: float
     dpo_batch: int  # pairs
-    dpo_lr: float
     answer_tokens: int  # an answer may have
     asked: int  # held-out prompts answered after a run
     live_rollouts: int  # of a run in a cell
@@ -33,15 +32,14 @@ TINY = Settings(
     few=48,
     reward_batch=16,
     reward_lr=2e-3,
-    rollouts=8,
+    rollouts=10,
     answers=16,
-    epochs=3,
-    policy_lr=1.5e-3,
+    epochs=2,
+    policy_lr=2e-3,
     dpo_batch=8,
-    dpo_lr=8e-4,
     answer_tokens=48,
     asked=32,
-    live_rollouts=8,
+    live_rollouts=4,
 )
 
 
@@ -62,7 +60,6 @@ def settings_of(profile: Profile) -> Settings:
         epochs=2,
         policy_lr=wanted.lr,
         dpo_batch=max(2, wanted.batch // 2),
-        dpo_lr=wanted.lr,
         answer_tokens=wanted.answer_tokens,
         asked=8,
         live_rollouts=2,

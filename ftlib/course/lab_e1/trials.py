@@ -44,13 +44,14 @@ from ftlib.training.reward_model import reward_scores, train_reward_model
 from ftlib.training.rl import reinforce
 from ftlib.training.run import Run
 
+FUNCTIONS = ("reward_loss", "kl_shaped_rewards", "gae", "leave_one_out", "ppo_policy_loss")
 GROUP = 4  # answers to a prompt where answers are compared with each other
 CHANCE = 0.5  # of judgements turned round in the control: nothing is left in them
 SHOWN = 2  # answers that are kept to be read
 AT_ONCE = 64  # rows scored side by side
 SWEEP_SEED = 500  # added to a sweep's seeds: a comparison's own runs have not chosen its rates
 PARTS = ("wrong", "missing", "unwanted")
-LATE = 2  # last rollouts whose mean is a course's end
+ON_THE_WAY = ("proxy", "true", "kl", "entropy", *PARTS)  # of rollouts, on their own prompts
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -60,9 +61,9 @@ def judgements(profile: Profile, seed: int, count: int, turned: float = 0.0) -> 
     return flip_judgements(pairs, turned, seed) if turned else pairs
 
 
-def prompts_of(profile: Profile) -> list[dict]:
-    """The prompts that a policy is trained on: those of the judgements."""
-    return list(rows_of(profile, TRAIN))
+def prompts_of(profile: Profile, seed: int, rollouts: int) -> list[dict]:
+    """As many prompts as these rollouts ask, each once, about the people of the judgements."""
+    return drawn(rows_of(profile, TRAIN), rollouts * settings_of(profile).answers, seed)
 
 
 def asked_rows(profile: Profile, split: str) -> list[dict]:
@@ -165,11 +166,13 @@ def reward_model_trial(
     gaps = found.gaps(rows_of(profile, TEST)).double()
     likely = torch.sigmoid(gaps)
     right = (gaps > 0).double() + 0.5 * (gaps == 0).double()
+    accuracy = float(right.mean())
+    confidence = float(torch.maximum(likely, 1 - likely).mean())
     return {
-        "accuracy": float(right.mean()),
-        "confidence": float(torch.maximum(likely, 1 - likely).mean()),
+        "accuracy": accuracy,
+        "confidence": confidence,
+        "too sure": confidence - accuracy,
         "calibration error": float(calibration_error(gaps)),
-        "training accuracy": found.run.history[-1]["accuracy"],
         "gaps": [round(gap, 3) for gap in gaps.tolist()],
     }
 
@@ -205,14 +208,17 @@ def measured(
     )
     before = list(start_answers(profile, seed, split))
     found: dict[str, Any] = {
-        "proxy gain": float(np.mean(judge(rows, answers)) - np.mean(judge(rows, before))),
+        "proxy": float(np.mean(judge(rows, answers))),
+        "proxy of start": float(np.mean(judge(rows, before))),
         "true": float(np.mean(true_rewards(rows, answers))),
         "true of start": float(np.mean(true_rewards(rows, before))),
         "kl": float((policy - start).mean()),
         "distinct": len(set(answers)) / len(answers),
         "samples": answers[:SHOWN],
     }
-    found["true gain"] = found["true"] - found["true of start"]
+    for name in ("proxy", "true"):
+        found[f"{name} gain"] = found[name] - found[f"{name} of start"]
+    found["hacked"] = float(found["proxy gain"] > 0 > found["true gain"])
     for part in PARTS:
         found[part] = float(np.mean(fault_counter(part)(rows, answers)))
     return found
@@ -251,7 +257,7 @@ def train_policy(
     run = reinforce(
         model,
         tokenizer,
-        prompts_of(profile),
+        prompts_of(profile, seed, rollouts),
         judge,
         steps=rollouts * settings.epochs,
         learning_rate=lr,
@@ -320,12 +326,8 @@ def policy_trial(
     result = measured(profile, model, tokenizer, seed, judge, split)
     if is_swept:
         return result
-    for name in ("reward", "true", "kl", "entropy", "ratio_clipped", *PARTS):
-        result[f"{name} by rollout"] = course_of(run, name)
-    proxy = result["reward by rollout"]
-    true = result["true by rollout"]
-    result["proxy rise"] = float(np.mean(proxy[-LATE:]) - proxy[0])
-    result["true rise"] = float(np.mean(true[-LATE:]) - true[0])
+    for name in ON_THE_WAY:
+        result[f"{name} on the way"] = course_of(run, "reward" if name == "proxy" else name)
     result["seconds"] = run.seconds
     result["reward model seconds"] = judge.seconds
     result["passes"] = token_passes(profile, run, method) + 3 * judge.run.tokens
@@ -338,7 +340,6 @@ def dpo_trial(
     seed: int,
     lr: float,
     beta: float,
-    passes: int = 1,
     looks: tuple[float, ...] = (1.0,),
     split: str = TEST,
     is_swept: bool = False,
@@ -346,9 +347,9 @@ def dpo_trial(
     """DPO from the SFT model on the judgements that the reward model has; measured on the way."""
     seed = seed + SWEEP_SEED if is_swept else seed
     settings = settings_of(profile)
-    judge = reward_model(profile, seed, settings.judgements)
+    judge = reward_model(profile, seed, settings.judgements, 0.0, reward_loss)
     model, tokenizer = imitation_start(profile, seed)
-    steps = passes * (settings.judgements // settings.dpo_batch)
+    steps = settings.judgements // settings.dpo_batch
     places = sorted({max(1, round(share * steps)) for share in looks})
     looking: list[float] = []
 
@@ -376,8 +377,16 @@ def dpo_trial(
     result = look()
     if is_swept:
         return result
-    for name in ("kl", "true gain", "proxy gain"):
-        result[f"{name} by look"] = [*(found[name] for found in seen), result[name]]
+    for name in ("proxy", "true", "kl", *PARTS):
+        result[f"{name} on the way"] = [*(found[name] for found in seen), result[name]]
     result["seconds"] = seconds
     result["passes"] = token_passes(profile, run, "DPO")
     return result
+
+
+def method_trial(profile: Profile, seed: int, method: str, **settings: Any) -> dict[str, Any]:
+    """`dpo_trial` for "dpo", `policy_trial` for the others."""
+    if method == "dpo":
+        own = {name: value for name, value in settings.items() if name not in FUNCTIONS}
+        return dpo_trial(profile, seed, **own)
+    return policy_trial(profile, seed, method, **settings)
