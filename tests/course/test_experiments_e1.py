@@ -62,7 +62,7 @@ def test_the_loss_of_a_pair_by_hand():
 
 
 def test_calibration_by_hand():
-    """Four pairs at σ = 3/4, three right: no error. Two at 0.9, both wrong, beside them: 2/6·0.9."""
+    """Four pairs at σ = 3/4, three right: no error. With two wrong ones at 0.9: 2/6·0.9."""
     sure = math.log(3)
     assert calibration_error(torch.tensor([sure, sure, sure, -sure])) == pytest.approx(0, abs=1e-6)
     gaps = torch.tensor([sure, sure, sure, -sure, -math.log(9), -math.log(9)])
@@ -147,8 +147,8 @@ def test_judgements_are_turned_by_the_share():
 # --- costs and readings ---------------------------------------------------------------------------
 def test_passes_by_hand():
     """300 tokens trained on in 2 steps each: 150 tokens of answers. 3·300 for the steps, and of
-    every token the drawing, the scoring, the policy's and the reference's reading: 4·150. DPO: 3 for
-    the step, 1 for the reference.
+    every token the drawing, the scoring, the policy's and the reference's reading: 4·150. DPO: 3
+    for the step, 1 for the reference.
     """
     assert trials.token_passes(TINY, Run(tokens=300), "ppo") == 1500
     assert trials.token_passes(TINY, Run(tokens=300), "DPO") == 1200

@@ -104,7 +104,7 @@ CLIPPED = Exercise(
         Wrong(
             "not clipped",
             _loss(lambda ratio, advantages, epsilon: ratio * advantages),
-            "Nothing is clipped: after a few steps on one set of answers the ratio may be anything.",
+            "Nothing is clipped: after a few steps on one set of answers a ratio may be anything.",
         ),
         Wrong(
             "the larger",

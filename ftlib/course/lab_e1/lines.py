@@ -53,7 +53,7 @@ def reliability(gaps: np.ndarray) -> list[tuple[float, float, int]]:
 
 
 def draw_reliability(result: Result, ax: Axes) -> Figure:
-    """Share right over confidence, all seeds' held-out pairs together; on the line is calibrated."""
+    """Share right over confidence, all seeds' held-out pairs together; the line is calibrated."""
     ax.plot([50, 100], [50, 100], ":", color="grey", label="as sure as right")
     for i, arm in enumerate(result.arms):
         points = np.array(reliability(result.values(arm, "gaps")))
@@ -79,7 +79,10 @@ def hacked_line(result: Result) -> str:
             f"{arm}: **{count} of {len(found)} seeds** (share in [{share.low:.0%}, "
             f"{share.high:.0%}])"
         )
-    return f"Score above and true reward below the start's own, on held-out prompts: {said[0]}; {said[1]}."
+    return (
+        "Score above and true reward below the start's own, on held-out prompts: "
+        f"{'; '.join(said)}."
+    )
 
 
 def peak_line(result: Result) -> str:
@@ -190,6 +193,7 @@ def equal_kl_line(result: Result) -> str:
     kls = result.interval(HELD, "kl")
     return (
         f"{HELD} has gone {kls} nats. DPO passed its KL in {reached} of {len(gains)} seeds; where "
-        f"it did not, its last look stands for it. There DPO's true reward is {np.mean(gains):+.2f} "
-        f"above the start's, PPO's {result.means(HELD, 'true gain').mean():+.2f}."
+        "it did not, its last look stands for it. There DPO's true reward is "
+        f"{np.mean(gains):+.2f} above the start's, PPO's "
+        f"{result.means(HELD, 'true gain').mean():+.2f}."
     )

@@ -63,7 +63,7 @@ JUDGES = (
         unit=SHARE,
         above="On new people it is surer than it is right.",
         below="On new people it is right more often than it says: too shy, not too sure.",
-        none="By its mean confidence it is neither too sure nor too shy, as far as these runs show.",
+        none="By its mean confidence it is neither too sure nor too shy as far as these runs show.",
     ),
     Claim(
         "few pairs, too sure",
