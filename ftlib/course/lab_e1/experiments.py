@@ -1,5 +1,5 @@
-"""The experiments of lab E1: reward models from many and from few judgements; rates of PPO and DPO;
-PPO with and without a price of going away, beside DPO; and what needs no value head.
+"""The experiments of lab E1: reward models from many and from few judgements; rates of PPO;
+PPO with and without a price of going away, beside DPO.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_7 import experiments as dpo_lab
 from ftlib.course.lab_3_1_7.starts import TEST, TRAIN, VALIDATION
 from ftlib.course.lab_e1 import readings
-from ftlib.course.lab_e1.readings import COIN, DPO, FEW, GROUPED, MANY, NEAR, kl_arm
+from ftlib.course.lab_e1.readings import COIN, DPO, FEW, MANY, NEAR, kl_arm
 from ftlib.course.lab_e1.settings import settings_of
 from ftlib.course.lab_e1.trials import CHANCE, method_trial, reward_model_trial
 from ftlib.course.records.experiment import Experiment, Metric
@@ -107,12 +107,6 @@ def method_arms(profile: Profile) -> dict[str, dict[str, Any]]:
     }
 
 
-def group_arms(profile: Profile) -> dict[str, dict[str, Any]]:
-    """What needs no value head, at PPO's rate and price."""
-    common = {"lr": best_rate(profile), "kl_coef": NEAR}
-    return {name: {**common, "method": name.lower()} for name in GROUPED}
-
-
 EXPERIMENTS = (
     Experiment(
         name="judges",
@@ -120,7 +114,7 @@ EXPERIMENTS = (
         trial=reward_model_trial,
         arms=judge_arms,
         metrics=(
-            Metric("accuracy", "held-out pairs ranked right", "share", resolution=1 / 200),
+            Metric("accuracy", "held-out pairs ranked right", "share", resolution=1 / 100),
             Metric("confidence", "mean confidence", "share"),
             Metric("calibration error", "expected calibration error", "share", True),
             Metric("too sure", "mean confidence − accuracy", "share"),
@@ -149,15 +143,5 @@ EXPERIMENTS = (
         inputs=_inputs,
         claims=readings.METHODS,
         live=(kl_arm(0.0),),
-    ),
-    Experiment(
-        name="groups",
-        title="RLOO and GRPO at PPO's rate and price",
-        trial=method_trial,
-        arms=group_arms,
-        metrics=(*POLICY, *COURSES, *COSTS),
-        inputs=_inputs,
-        claims=readings.GROUPS,
-        live=(),
     ),
 )

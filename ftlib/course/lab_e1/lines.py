@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from ftlib.core.stats import mean_interval, share_interval
 from ftlib.course.lab_e1.calibration_error import bin_of
 from ftlib.course.lab_e1.readings import DPO, FREE, HELD, at_kl
+from ftlib.course.lab_e1.trials import fault_counter
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result
+from ftlib.data.rows import completion_text
 
 BINS = 5
 LETTERS = {"below": "d", "none": "n", "above": "u", "open": "?"}
@@ -65,6 +67,22 @@ def draw_reliability(result: Result, ax: Axes) -> Figure:
     )
     ax.legend(fontsize="small")
     return ax.figure
+
+
+def differing(pairs: Sequence[dict]) -> dict[str, float]:
+    """The share of the pairs in which the two answers differ in each sort of fault: what a judge
+    of these pairs could have said something about.
+    """
+    found = {}
+    for part, words in PRETTY.items():
+        count = fault_counter(part)
+        sides = []
+        for side in ("chosen", "rejected"):
+            texts = [completion_text(pair[side]) for pair in pairs]
+            sides.append(count(list(pairs), texts))
+        apart = [one != other for one, other in zip(*sides, strict=True)]
+        found[words] = sum(apart) / len(apart)
+    return found
 
 
 # --- policies -------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ MANY = "each pair once"
 FEW = "few pairs, four times"
 COIN = "judgements by coin"
 DPO = "DPO"
-GROUPED = ("RLOO", "GRPO")
 SHARE = "of the pairs"
 FEWER = "faults fewer an answer"
 UNITS = "of the score"
@@ -211,38 +210,3 @@ METHODS = (
 
 def _passes(by_arm: Mapping[str, Mapping[str, Any]], first: str, second: str) -> float:
     return by_arm[first]["passes"] / by_arm[second]["passes"]
-
-
-# --- without a value head -------------------------------------------------------------------------
-GROUPS = (
-    Claim(
-        "RLOO, score",
-        "score above the start's, RLOO",
-        level("proxy gain", "RLOO"),
-        "above",
-        unit=UNITS,
-        above="RLOO raises the score without a value head.",
-        below="RLOO lowers the score.",
-        none="RLOO does not raise the score as far as these runs show.",
-    ),
-    Claim(
-        "GRPO, score",
-        "score above the start's, GRPO",
-        level("proxy gain", "GRPO"),
-        "above",
-        unit=UNITS,
-        above="GRPO raises the score without a value head.",
-        below="GRPO lowers the score.",
-        none="GRPO does not raise the score as far as these runs show.",
-    ),
-    Claim(
-        "RLOO, truth",
-        "true reward, RLOO − GRPO",
-        difference("true gain", *GROUPED),
-        "none",
-        unit=FEWER,
-        above="By the true rule RLOO ends higher than GRPO.",
-        below="By the true rule GRPO ends higher than RLOO.",
-        none="By the true rule RLOO and GRPO are not told apart.",
-    ),
-)
