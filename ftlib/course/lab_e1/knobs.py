@@ -76,6 +76,7 @@ class Knobs(Explorable):
             xlabel="token of the answer",
             ylabel="advantage, V = 0",
             ylim=(0, 1.05),
+            xticks=(1, 5, 10, 15, LENGTH),
         )
         plt.close(figure)
         return figure

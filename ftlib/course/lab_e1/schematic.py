@@ -17,22 +17,22 @@ def draw_rlhf() -> Figure:
     """Grey boxes are frozen in the loop, bold ones are trained in it, dotted ones are data."""
     figure, ax = plt.subplots(figsize=(9.6, 3.9))
     _box(ax, 0.1, 3.2, 1.9, "judgements\nA better than B", DATA)
-    _box(ax, 2.9, 3.2, 2.2, "reward model\nscore of an answer", FROZEN)
+    _box(ax, 3.2, 3.2, 2.2, "reward model\nscore of an answer", FROZEN)
     _box(ax, 0.1, 1.6, 1.9, "prompts", DATA)
     _box(ax, 2.9, 1.6, 2.2, "policy π\n(adapter on)", TRAINED)
     _box(ax, 6.0, 1.6, 1.9, "answers", DATA)
     _box(ax, 6.0, 0.0, 2.2, "reference π_ref\n(adapter off)", FROZEN)
     _box(ax, 2.9, 0.0, 2.2, "value head V", TRAINED)
     _box(ax, 9.2, 1.6, 2.5, "reward of a token\nscore − β·(log π − log π_ref)", DATA)
-    _arrow(ax, (2.0, 3.6), (2.9, 3.6), "1  trained once")
+    _arrow(ax, (2.0, 3.6), (3.2, 3.6), "1  trained")
     _arrow(ax, (2.0, 2.0), (2.9, 2.0))
     _arrow(ax, (5.1, 2.0), (6.0, 2.0), "2  drawn")
-    _arrow(ax, (6.6, 2.4), (5.1, 3.5), "read")
-    _arrow(ax, (5.1, 3.75), (9.9, 2.4), "3  score, at the last token")
+    _arrow(ax, (6.8, 2.4), (5.4, 3.35), "read")
+    _arrow(ax, (5.4, 3.75), (10.2, 2.4), "3  score, at the last token")
     _arrow(ax, (7.0, 1.6), (7.0, 0.8))
     _arrow(ax, (8.2, 0.4), (10.2, 1.6), "log π_ref")
     _arrow(ax, (4.0, 1.6), (4.0, 0.8))
-    _arrow(ax, (9.2, 1.75), (5.1, 0.75), "4  advantages: better than V expected")
+    _arrow(ax, (9.2, 1.75), (5.1, 0.5), "4  better than V expected?")
     ax.annotate(
         "5  clipped steps",
         (2.9, 1.75),
