@@ -90,6 +90,7 @@ CALIBRATION = Exercise(
     minutes=12,
     difficulty=2,
     reference=calibration_error,
+    defaults=("bins",),
     cases=_cases,
     tolerance=1e-5,
     hints=(

@@ -38,16 +38,13 @@ def _alone(chosen_rewards, rejected_rewards, margin=0.0):
     return -F.logsigmoid(chosen_rewards - margin) - F.logsigmoid(-rejected_rewards)
 
 
-def _detached(chosen_rewards, rejected_rewards, margin=0.0):
-    return -F.logsigmoid(chosen_rewards - rejected_rewards.detach() - margin)
-
-
 REWARD_LOSS = Exercise(
     name="reward_loss",
     title="Which of two, as one number each",
     minutes=8,
     difficulty=1,
     reference=reward_loss,
+    defaults=("margin",),
     cases=_cases,
     gradient_of=("chosen_rewards", "rejected_rewards"),
     praise="equal to Bradley and Terry's loss, values and gradients, far from zero too",
@@ -105,11 +102,6 @@ REWARD_LOSS = Exercise(
             _alone,
             "You classify the answers one by one. Whether an answer is good *by itself* nobody "
             "said: the judgement is about two, and only their difference counts.",
-        ),
-        Wrong(
-            "one side",
-            _detached,
-            "The values are right, but no gradient reaches the rejected answer: both must move.",
         ),
     ),
 )
