@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -66,7 +67,7 @@ def draw_reliability(result: Result, ax: Axes) -> Figure:
         ylabel="held-out pairs ranked right (%)",
     )
     ax.legend(fontsize="small")
-    return ax.figure
+    return cast(Figure, ax.figure)
 
 
 def differing(pairs: Sequence[dict]) -> dict[str, float]:
@@ -147,7 +148,7 @@ def faults_table(result: Result) -> list[dict[str, str]]:
 
 def cost_table(result: Result) -> list[dict[str, str]]:
     """A row an arm: tokens through a model, and times PPO's with its price."""
-    base = result.means(HELD, "passes")
+    base = result.means(HELD, "passes").mean()
     rows = []
     for arm in result.arms:
         passes = result.means(arm, "passes")
@@ -155,7 +156,7 @@ def cost_table(result: Result) -> list[dict[str, str]]:
             {
                 "policy": arm,
                 "tokens through a model": f"{passes.mean():,.0f}",
-                f"times {HELD}": f"{(passes / base).mean():.2f}",
+                f"times {HELD}": f"{passes.mean() / base:.2f}",
                 "seconds (where it was recorded)": f"{result.means(arm, 'seconds').mean():.0f}",
             }
         )
@@ -182,7 +183,6 @@ def draw_courses(result: Result, arms: Sequence[str]) -> Figure:
     middle.set(title="What was wanted", xlabel="rollout", ylabel="true reward (− faults)")
     right.set(title="Far is not better", xlabel="KL to the start (nats)", ylabel="true reward")
     left.legend(fontsize=7)
-    figure.tight_layout()
     plt.close(figure)
     return figure
 

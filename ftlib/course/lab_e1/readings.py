@@ -61,7 +61,11 @@ JUDGES = (
         "none",
         unit=SHARE,
         above="On new people it is surer than it is right.",
-        below="On new people it is right more often than it says: too shy, not too sure.",
+        below=(
+            "On new people it is right more often than it says: too shy, not too sure. Its head "
+            "began at zero, and in one pass the gaps have not grown to what it knows. A policy "
+            "that climbs such a score is held back by β more than the number says."
+        ),
         none="By its mean confidence it is neither too sure nor too shy as far as these runs show.",
     ),
     Claim(
