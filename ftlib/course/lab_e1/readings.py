@@ -60,7 +60,7 @@ JUDGES = (
         level("too sure", MANY),
         "none",
         unit=SHARE,
-        above="On new people it is surer than it is right.",
+        above="On new people it is surer than it is right: a score that promises too much.",
         below=(
             "On new people it is right more often than it says: too shy, not too sure. Its head "
             "began at zero, and in one pass the gaps have not grown to what it knows. A policy "
@@ -207,7 +207,7 @@ METHODS = (
         "below",
         above="DPO costs more than PPO and its reward model together.",
         below="DPO costs less than PPO and its reward model together.",
-        none="The costs are not told apart.",
+        none="By tokens through a model the two are not told apart.",
     ),
 )
 
