@@ -36,6 +36,7 @@ from ftlib.losses.rewards import (
     whiten,
 )
 from ftlib.training.errors import RunError
+from ftlib.training.identity import name_of
 from ftlib.training.measured import MeasuredTrainer, scalars
 from ftlib.training.samplers import RolloutSampler, generator_of
 from ftlib.training.sampling import answer_texts, sample_ids
@@ -43,6 +44,19 @@ from ftlib.training.sampling import answer_texts, sample_ids
 METHODS = ("ppo", "rloo", "grpo")
 METRICS = ("reward", "kl", "entropy", "length", "distinct", "ratio_clipped", "value_loss")
 VALUE_WEIGHT = 0.1  # of the value's loss beside the policy's, as in TRL's PPO
+
+
+@dataclass(frozen=True)
+class PolicyMaths:
+    """The functions that turn scores into a loss, with the signatures of ftlib's own."""
+
+    shaped_rewards: Callable = kl_shaped_rewards
+    advantages: Callable = generalized_advantages
+    leave_one_out: Callable = leave_one_out_advantages
+    policy_loss: Callable = ppo_policy_loss
+
+
+OWN_MATHS = PolicyMaths()
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Objective:
     gamma: float = 1.0
     lam: float = 0.95
     max_new_tokens: int = 40
+    maths: PolicyMaths = OWN_MATHS
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -75,12 +90,15 @@ class Objective:
                 raise RunError(f"{name}={getattr(self, name)!r}: must be a number from 0 to 1")
 
     def settings(self) -> dict:
-        """What is recorded of it with a run: a reward is known by its name alone."""
-        return {**vars(self), "kind": "reinforce", "reward": _name_of(self.reward)}
-
-
-def _name_of(function: Callable) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+        """What is recorded of it with a run: a function is known by its name alone, and ftlib's own
+        maths go without saying.
+        """
+        recorded = {**vars(self), "kind": "reinforce", "reward": name_of(self.reward)}
+        del recorded["maths"]
+        for name, function in vars(self.maths).items():
+            if function is not getattr(OWN_MATHS, name):
+                recorded[name] = name_of(function)
+        return recorded
 
 
 def collate_indices(items: list[dict]) -> dict[str, Tensor]:
@@ -235,12 +253,13 @@ class PolicyTrainer(MeasuredTrainer):
         elif wanted.method == "rloo":
             log_ratio = (rollout.logps - rollout.ref_logps).sum(1)
             shaped = scores - wanted.kl_coef * log_ratio
-            rollout.advantages = leave_one_out_advantages(shaped, wanted.group_size)[:, None]
+            of_answers = wanted.maths.leave_one_out(shaped, wanted.group_size)
+            rollout.advantages = of_answers[:, None]
         else:
-            rewards = kl_shaped_rewards(
+            rewards = wanted.maths.shaped_rewards(
                 scores, rollout.logps, rollout.ref_logps, mask, wanted.kl_coef
             )
-            advantages, rollout.returns = generalized_advantages(
+            advantages, rollout.returns = wanted.maths.advantages(
                 rewards, rollout.values, mask, wanted.gamma, wanted.lam
             )
             rollout.advantages = whiten(advantages, mask)
@@ -249,6 +268,7 @@ class PolicyTrainer(MeasuredTrainer):
     def _loss(self, rollout: Rollout) -> Tensor:
         wanted = self.objective
         logps, values = self._logps(rollout.batch)
+        policy_loss = wanted.maths.policy_loss
         mask = rollout.mask
         old = rollout.logps
         if wanted.method == "rloo":  # whole answers: one position a row
@@ -256,9 +276,9 @@ class PolicyTrainer(MeasuredTrainer):
             old_whole = old.sum(1, keepdim=True)
             ones = torch.ones_like(whole)
             self._note_clipped(whole - old_whole, ones.bool())
-            return ppo_policy_loss(whole, old_whole, rollout.advantages, ones, wanted.clip_range)
+            return policy_loss(whole, old_whole, rollout.advantages, ones, wanted.clip_range)
         self._note_clipped(logps - old, mask)
-        loss = ppo_policy_loss(logps, old, rollout.advantages, mask, wanted.clip_range)
+        loss = policy_loss(logps, old, rollout.advantages, mask, wanted.clip_range)
         if wanted.method == "grpo":
             return loss + wanted.kl_coef * kl_penalty(logps, rollout.ref_logps, mask)
         value_loss = ppo_value_loss(

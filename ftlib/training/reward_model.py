@@ -8,7 +8,7 @@ one that ends the turn, where all of the answer has been read.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ from ftlib.core.modes import evaluation_mode
 from ftlib.data.rows import check_prompt, check_row, completion_text
 from ftlib.losses.rewards import reward_loss
 from ftlib.training.errors import RunError
+from ftlib.training.identity import name_of
 from ftlib.training.measured import (
     MeasuredTrainer,
     hidden_states,
@@ -56,6 +57,7 @@ def train_reward_model(
     batch_size: int = 16,
     seed: int = 0,
     eval_rows: Iterable[dict] | None = None,
+    loss_function: Callable = reward_loss,
     **options: Any,
 ) -> tuple[nn.Linear, Run]:
     """Train what requires grad, and a new head, to score the chosen answer above the rejected one:
@@ -69,7 +71,8 @@ def train_reward_model(
     "accuracy" (chosen scored higher, a tie one half), "margin" (r_c - r_r), "rewards/chosen" and
     "rewards/rejected"; `Run.eval_history` the same with `eval_`. The head starts at zero: the first
     loss is ln 2 but for the margin. Rewards are known up to a constant: only differences are
-    learnt. In one process. RunError, DataError.
+    learnt. `loss_function` replaces `reward_loss`: (chosen, rejected, margin) -> (B,). In one
+    process. RunError, DataError.
     """
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     chosen = train_options({**given, **options}, warmup=0.1)
@@ -93,9 +96,12 @@ def train_reward_model(
         RewardTrainer,
         head=head,
         margin=margin,
+        loss_function=loss_function,
         data_collator=PairCollator(tokenizer.pad_token_id, share_prefix=False),
     )
     identity = {"kind": "reward model", "margin": margin}
+    if loss_function is not reward_loss:
+        identity["loss_function"] = name_of(loss_function)
     both = (rows, eval_rows)
     run = run_with(trainer_of, model, tokenizer, chosen, both, (train_set, eval_set), identity)
     return head, run
@@ -115,9 +121,10 @@ class RewardTrainer(MeasuredTrainer):
 
     metric_names = METRICS
 
-    def __init__(self, model, margin: float, **trainer):
+    def __init__(self, model, margin: float, loss_function: Callable, **trainer):
         super().__init__(model, **trainer)
         self.margin = margin
+        self.loss_function = loss_function
 
     def _get_train_sampler(self, train_dataset=None) -> LengthGroupedSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -138,7 +145,7 @@ class RewardTrainer(MeasuredTrainer):
             "rewards/chosen": chosen.detach(),
             "rewards/rejected": rejected.detach(),
         }
-        return reward_loss(chosen, rejected, self.margin), values
+        return self.loss_function(chosen, rejected, self.margin), values
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
         losses, values = self.row_losses(inputs)

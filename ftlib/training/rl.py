@@ -21,7 +21,9 @@ from ftlib.training.errors import RunError
 from ftlib.training.measured import make_ready, run_with, scalar_head, train_options
 from ftlib.training.options import TrainOptions, check_trainable
 from ftlib.training.policy_trainer import (
+    OWN_MATHS,
     Objective,
+    PolicyMaths,
     PolicyTrainer,
     collate_indices,
     has_reference,
@@ -51,6 +53,7 @@ def reinforce(
     lam: float = 0.95,
     max_new_tokens: int = 40,
     watch: dict[str, Callable] | None = None,
+    maths: PolicyMaths = OWN_MATHS,
     seed: int = 0,
     **options: Any,
 ) -> Run:
@@ -81,13 +84,16 @@ def reinforce(
     ratios outside 1 ± clip_range), "value_loss" (PPO), and by name what the functions in `watch`,
     called as the reward is, give on the same answers: what is not trained on may be seen to fall.
 
+    `maths`: your own functions in the place of `kl_shaped_rewards`, `generalized_advantages`,
+    `leave_one_out_advantages` or `ppo_policy_loss`; a manifest has their names.
+
     `options`: those of `TrainOptions`, but for accumulate and checkpointing; `control_tokens` is
     "text" unless given, as in `generate_answers`. `save_steps` is rounded up to whole rollouts. In
     one process. RunError, DataError, LossError.
     """
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     objective = Objective(
-        reward, method, kl_coef, group_size, epochs, clip_range, gamma, lam, max_new_tokens
+        reward, method, kl_coef, group_size, epochs, clip_range, gamma, lam, max_new_tokens, maths
     )
     chosen = _options({**given, **options}, objective)
     check_trainable(model)

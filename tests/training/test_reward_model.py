@@ -134,3 +134,20 @@ def test_refusals(tokenizer, tmp_path):
     train(adapted(), tokenizer, output_dir=tmp_path / "run")
     with pytest.raises(ft.RunError, match=r"margin: 0\.0 there, 1\.0 now"):
         train(adapted(), tokenizer, output_dir=tmp_path / "run", margin=1.0)
+
+
+def test_another_loss(tokenizer, tmp_path):
+    """A loss that is 0 whatever it is given leaves adapter and head where they were; it gets the
+    margin, and the manifest its name.
+    """
+    margins = []
+
+    def nothing(chosen, rejected, margin):
+        margins.append(margin)
+        return 0 * (chosen - rejected)
+
+    model = adapted()
+    head, _ = train(model, tokenizer, margin=0.5, loss_function=nothing, output_dir=tmp_path)
+    assert equal(adapter(model), adapter(adapted()))
+    assert not head.weight.any() and set(margins) == {0.5}
+    assert json.loads((tmp_path / "manifest.json").read_text())["loss_function"] == "nothing"

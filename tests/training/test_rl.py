@@ -7,14 +7,20 @@ import pytest
 import torch
 from conftest import llama, randomize
 from interrupted import interrupt_at
-from preference_runs import adapted, equal
+from preference_runs import adapted, adapter, equal
 from torch.nn.functional import log_softmax
 
 import ftlib as ft
 from ftlib.core.errors import DataError
 from ftlib.training.measured import load_head, scalar_head
 from ftlib.training.options import TrainOptions
-from ftlib.training.policy_trainer import METHODS, METRICS, Objective, PolicyTrainer
+from ftlib.training.policy_trainer import (
+    METHODS,
+    METRICS,
+    Objective,
+    PolicyMaths,
+    PolicyTrainer,
+)
 from ftlib.training.samplers import RolloutSampler
 
 PROMPTS = [{"prompt": f"Say {letter}", "letter": letter} for letter in "abcdefgh"]
@@ -252,6 +258,40 @@ def test_what_is_recorded(tokenizer, tmp_path):
     }  # the second step learns from the same answers
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert (manifest["kind"], manifest["reward"]) == ("reinforce", "reward")
+
+
+def test_own_maths_are_called_and_named(tokenizer, tmp_path):
+    """The same functions under another name train the same; the manifest has the name of what was
+    handed in and nothing of what was not. Rewards that are all 0 give advantages of 0 to RLOO, and
+    an adapter that does not move.
+    """
+    called = []
+
+    def shaped(scores, logps, ref_logps, mask, kl_coef):
+        called.append("shaped")
+        return ft.kl_shaped_rewards(scores, logps, ref_logps, mask, kl_coef)
+
+    def nothing(scores, group_size):
+        called.append("group")
+        return torch.zeros_like(scores)
+
+    models = [adapted(), adapted()]
+    learn(models[0], tokenizer, steps=2)
+    learn(
+        models[1],
+        tokenizer,
+        steps=2,
+        maths=PolicyMaths(shaped_rewards=shaped),
+        output_dir=tmp_path,
+    )
+    assert equal(adapter(models[0]), adapter(models[1]))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["shaped_rewards"] == "shaped"
+    assert "maths" not in manifest and "policy_loss" not in manifest
+    still = adapted()
+    learn(still, tokenizer, method="rloo", maths=PolicyMaths(leave_one_out=nothing))
+    assert equal(adapter(still), adapter(adapted()))
+    assert called == ["shaped", "group", "group", "group"]
 
 
 def test_the_sampler_repeats_prompts_and_batches():
