@@ -21,7 +21,7 @@ MAY_USE = {
     "export": ("export", "labs"),  # PEFT merges the adapters that ftlib does not implement
 }
 # What a lab uses where it is installed, and says so where it is not.
-WHERE_INSTALLED = {"course": {"unsloth", "trackio"}, "export": {"llama_cpp"}}
+WHERE_INSTALLED = {"course": {"llama_cpp", "unsloth", "trackio"}, "export": {"llama_cpp"}}
 
 
 def names(requirements: list[str]) -> set[str]:
