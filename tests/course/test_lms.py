@@ -38,7 +38,7 @@ def tree(folder) -> dict[str, str]:
 # --- layouts --------------------------------------------------------------------------------------
 MOODLE_FOLDERS = {
     f"Ada Byron_101_assignsubmission_file/{LAB}": "ada",
-    f"Zoë O'Brien-Groß_102_assignsubmission_file_/work/{LAB}": "zoe",
+    f"Zoë O'Brien-Groß_102_assignsubmission_file_/mine/{LAB}": "zoe",
     "Noah Smith_103_assignsubmission_file/sorry.pdf": "pdf",
     "Li Na_104_assignsubmission_onlinetext/onlinetext.html": "text",
 }
@@ -61,7 +61,7 @@ def test_moodle_with_folders(tmp_path):
     assert found.layout == "Moodle"
     assert tree(tmp_path / "class") == {
         f"Ada Byron/Course-DPO-7/{LAB}": "ada",
-        f"Zoë O'Brien-Groß/Course-DPO-7/work_{LAB}": "zoe",
+        f"Zoë O'Brien-Groß/Course-DPO-7/mine_{LAB}": "zoe",
     }
     assert set(find_submissions(tmp_path / "class")) == {
         "Ada Byron",
