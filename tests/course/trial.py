@@ -66,6 +66,7 @@ def _patched(patch: str, *names: str) -> Row:
 
 EXERCISE = "ftlib.course.exercise"
 COMPARING = "ftlib.course.comparing"
+MESSAGES = "ftlib.course.answer_messages"
 LAB_MODULE = "ftlib.course.lab_3_1_7"
 ACCEPT = "lambda *args: exercise.Verdict('right', '')"
 ESCAPES = f"""import os, subprocess, sys
@@ -141,11 +142,11 @@ ROWS = {
         f"{EXERCISE}._judge",
     ),
     "patches what compares": _patched(
-        "import torch\nfrom ftlib.course import comparing, exercise\n"
+        "import torch\nfrom ftlib.course import answer_messages, comparing\n"
         "torch.isclose = torch.allclose = lambda *args, **named: torch.tensor(True)\n"
-        "comparing.difference = exercise.difference = lambda *args: None",
+        "answer_messages.difference = comparing.difference = lambda *args: None",
+        f"{MESSAGES}.difference",
         f"{COMPARING}.difference",
-        f"{EXERCISE}.difference",
     ),
     "replaces the code of what compares": _patched(
         "from ftlib.course import comparing\n"

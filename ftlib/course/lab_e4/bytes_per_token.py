@@ -33,11 +33,22 @@ SMALL = {
     "head_dim": 16,
     "vocab_size": 500,
 }
+# So few bytes that one of them is more than the tolerance.
+MINUTE = {
+    "hidden_size": 4,
+    "intermediate_size": 6,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 2,
+    "vocab_size": 7,
+}
 LLAMA_8B = MODELS["llama-3.1-8b"]
 LLAMA_1B = MODELS["llama-3.2-1b"]
 
 
 def _cases(g):
+    yield MINUTE, 3, 2.0, 2.0
     yield SMALL, 10, 2.0, 2.0
     yield SMALL, 1000, 0.5, 2.0
     yield LLAMA_8B, 4096, 2.0, 2.0
