@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ftlib.course.records.experiment import Claim, difference
 
-CHANCE = "More answers are right with the fault than without: chance, or the fault is none."
+CHANCE = "More answers are right with the fault than without: chance, or it is no fault."
 
 
 def _cost(name: str, fault: str, above: str, none: str, expected: str = "above") -> Claim:
@@ -54,9 +54,9 @@ FAULT_CLAIMS = (
         "answer not opened",
         above="The model first has to say who speaks, and loses answers by it.",
         none=(
-            "No cost: after a closed question the only thing that it has ever seen is the opening "
-            "of the answer, so it writes that itself, one token more for each reply. With a larger "
-            "vocabulary of roles, or at a temperature, do not count on it."
+            "No cost: after a closed question this model has only ever seen the opening of the "
+            "answer, so it writes that itself, one token more per reply. With more roles, or at a "
+            "temperature, do not count on it."
         ),
     ),
     _cost(
@@ -64,19 +64,20 @@ FAULT_CLAIMS = (
         "start token twice",
         above="Two start tokens are a text that no model was trained on, and it shows.",
         none=(
-            "No cost that these prompts show, in this model. It is a text that it was never "
-            "trained on all the same, so measure yours."
+            "No cost that these prompts show, in this model. Still, it was never trained on such a "
+            "text: measure yours."
         ),
     ),
     _cost(
         "rows",
         "wrong rows",
         above=(
-            "The file has the right size and gives the right tokens. That it is broken is seen in "
-            "its answers; *where*, only a comparison of its tensors or logits with the model's "
-            "says."
+            "The file has the right size and gives the right tokens. Its answers show that it is "
+            "broken; only a comparison of its tensors or logits with the model's shows *where*."
         ),
-        none="No cost of the other order is shown: then look whether it was another one at all.",
+        none=(
+            "No cost of the other order is shown: then check whether the order was changed at all."
+        ),
     ),
     _cost(
         "penalty",

@@ -22,7 +22,7 @@ MERGE_CLAIMS = (
         text="KL on answers, bf16 file − f16 file",
         contrast=difference("answer_kl", "bf16", "f16"),
         expected="above",
-        unit="nats a token",
+        unit="nats per token",
         above=(
             "bf16 keeps 8 significant bits of each weight where f16 keeps 11, and the distance "
             "shows it. Write f16 where the weights fit its range. It does not say that bf16 is "
@@ -44,8 +44,8 @@ MERGE_CLAIMS = (
         expected="below",
         below=(
             "A bf16 merge of this adapter costs less than the 8-bit file that everybody serves "
-            "without a thought. The warning against it is about something else: about updates "
-            "that are small beside the weights, below."
+            "without a thought. The warning against it is about something else: about updates that "
+            "are small compared with the weights, below."
         ),
         above=(
             "Rounding to bf16 costs more than Q8_0 here. Merge in fp32 and quantise from that or "
@@ -61,7 +61,7 @@ MERGE_CLAIMS = (
         text="KL on answers, sum taken in bf16 − fp32 sum rounded to bf16",
         contrast=difference("answer_kl", "bf16 sum", "bf16"),
         expected="none",
-        unit="nats a token",
+        unit="nats per token",
         none=(
             "No difference in KL is shown. Here the update is rounded before the sum and the sum "
             "after it; the first adds little to the second (the bars of rounding above), because W "
@@ -72,8 +72,8 @@ MERGE_CLAIMS = (
             "rounding shows."
         ),
         below=(
-            "The sum in bf16 is the nearer one. Two roundings cannot be better than one on "
-            "purpose: on these prompts the errors happen to cancel."
+            "The sum in bf16 is the nearer one. Two roundings are better than one only by luck: on "
+            "these prompts the errors happen to cancel."
         ),
     ),
     Claim(
@@ -83,10 +83,11 @@ MERGE_CLAIMS = (
         expected="above",
         above=(
             "This is the danger: where an update is smaller than half a step of the weight, the "
-            "rounded sum *is* the old weight, and it is lost without a trace. KL goes with the "
-            "square of a shift, so the root of this share is what is lost of the shift itself. A "
-            "short training at a low rate can be there; compare ‖update‖ / ‖weight‖ of your "
-            "adapter with the figure. Doing the sum in fp32 and then storing bf16 does not help."
+            "rounded sum *is* the old weight, and it is lost without a trace. KL grows with the "
+            "square of a shift, so of the shift itself the square root of this share is lost. A "
+            "short training at a low learning rate can end there; compare ‖update‖ / ‖weight‖ of "
+            "your adapter with the figure. Doing the sum in fp32 and then storing bf16 does not "
+            "help."
         ),
         below=(
             "The smaller update survives better, against arithmetic: look at the figure of what "
@@ -124,7 +125,7 @@ FILE_CLAIMS = (
         text="log-loss of the prompts in Q2_K, minus f16's",
         contrast=level("prompt_loss", "Q2_K"),
         expected="above",
-        unit="nats a token",
+        unit="nats per token",
         above="The prompts became less likely, as one would expect of a damaged model.",
         below=(
             "The prompts became *more* likely in the most damaged file. No skill was gained; "
@@ -143,7 +144,7 @@ FILE_CLAIMS = (
         text="log-loss of the answers in Q2_K, minus f16's",
         contrast=level("answer_loss", "Q2_K"),
         expected="above",
-        unit="nats a token",
+        unit="nats per token",
         above=(
             "On the tokens that it was trained to write the damaged model is worse. So perplexity "
             "can see damage, if it looks at answers only."
@@ -161,8 +162,8 @@ FILE_CLAIMS = (
         expected="below",
         unit="of the prompts",
         below=(
-            "In the smallest file the answers suffer. Where between it and Q4_K_M they begin to is "
-            "for your own task to say."
+            "In the smallest file the answers suffer. Where between it and Q4_K_M that begins "
+            "depends on your own task."
         ),
         above=(
             "Fewer bits gave more right answers, which is chance or a fault: look at the answers."

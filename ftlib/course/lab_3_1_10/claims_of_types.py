@@ -45,8 +45,9 @@ KIND_CLAIMS = (
         contrast=_of_kind("Q2_K", "v", "k"),
         expected="above",
         above=(
-            "Of two matrices of one shape v costs more: an error in k changes how much is read, "
-            "and softmax forgives; an error in v changes what is read, and is handed on as it is."
+            "v and k have the same shape, and v costs more: an error in k changes how much is "
+            "read, and softmax forgives; an error in v changes what is read, and is passed on "
+            "unchanged."
         ),
         below="k costs more than v here, against llama.cpp's recipes: this model is another.",
         none=(
@@ -118,7 +119,7 @@ MIX_CLAIMS = (
 IMPORTANCE_CLAIMS = (
     Claim(
         name="rounding",
-        text="weighed rounding at Q2_K, own texts − none",
+        text="weighted rounding at Q2_K, own texts − none",
         contrast=difference("rounding", "Q2_K, own", "Q2_K, none"),
         expected="below",
         unit="share",
@@ -126,20 +127,20 @@ IMPORTANCE_CLAIMS = (
             "The matrix does what it promises, on texts that it has not seen: the rounding is "
             "smaller where the inputs are large."
         ),
-        above="The rounding grew on held-out texts: the calibration says nothing of them.",
-        none="No difference on held-out texts: the calibration says nothing of them.",
+        above="The rounding grew on held-out texts: the calibration says nothing about them.",
+        none="No difference on held-out texts: the calibration says nothing about them.",
     ),
     Claim(
         name="information",
-        text="weighed rounding at Q2_K, own texts − the same numbers shuffled",
+        text="weighted rounding at Q2_K, own texts − the same numbers shuffled",
         contrast=difference("rounding", "Q2_K, own", "Q2_K, shuffled"),
         expected="below",
         unit="share",
         below=(
-            "Knowing the inputs rounds better than being told them wrongly. At two bits most of "
-            "the gain over none comes with the wrong numbers as well: given any matrix, llama.cpp "
-            "takes other routines for the scales (`quantize_row_q2_K_impl` in ggml-quants.c). The "
-            "next line says whether that is so at four bits."
+            "The right numbers round better than wrong ones. At two bits most of the gain over "
+            "none comes with the wrong numbers as well: given any matrix, llama.cpp uses other "
+            "routines for the scales (`quantize_row_q2_K_impl` in ggml-quants.c). The next line "
+            "says whether that is so at four bits."
         ),
         above=(
             "Shuffled importance rounds better than the right one, so the gain is not information."
@@ -151,7 +152,7 @@ IMPORTANCE_CLAIMS = (
     ),
     Claim(
         name="search_four",
-        text="weighed rounding at Q4_K_M, the numbers shuffled − none",
+        text="weighted rounding at Q4_K_M, the numbers shuffled − none",
         contrast=difference("rounding", "Q4_K_M, shuffled", "Q4_K_M, none"),
         expected="below",
         unit="share",
@@ -197,7 +198,7 @@ WAY_CLAIMS = (
         contrast=log_ratio("answer_kl", "apart", "merged"),
         expected="below",
         below=(
-            "An update that is never rounded keeps the answers nearer, as one would think: the "
+            "An update that is never rounded keeps the answers nearer, as expected: the "
             "adapter apart costs a second file and gains accuracy."
         ),
         above=(
@@ -236,7 +237,7 @@ WAY_CLAIMS = (
         expected="above",
         above=(
             "Two roundings are worse than one. With the 16-bit base at hand, merge into that; "
-            "without it this is the small file that can be had."
+            "without it this is the small file that you can get."
         ),
         below="The second rounding undid some of the first: luck, not a method.",
         none="The second rounding does not show on these answers. It cannot help, so avoid it.",
@@ -248,7 +249,7 @@ WAY_CLAIMS = (
         expected="none",
         none=(
             "From a base in Q8_0 the result is that of the 16-bit base, as far as these answers "
-            "show: who may choose what to download needs half the disk."
+            "show: if you can choose what to download, it needs half the disk."
         ),
         above="A base in Q8_0 costs something too, though its rounding is a sixteenth of Q4_K's.",
         below="A base in Q8_0 came out nearer than the 16-bit one: luck, not a method.",

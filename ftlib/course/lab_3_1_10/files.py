@@ -94,7 +94,7 @@ def split_kl(
     sample: Sample,
     kl: Callable[[Tensor, Tensor], Tensor] = kl_per_token,
 ) -> tuple[list[float], list[float]]:
-    """(KL on the answer, KL on the prompt) of each text, nats a token."""
+    """(KL on the answer, KL on the prompt) of each text, nats per token."""
     on_answers = []
     on_prompts = []
     for before, after, where in zip(reference, logits, answer_positions(sample), strict=True):
@@ -105,7 +105,7 @@ def split_kl(
 
 
 def split_loss(logits: Sequence[Tensor], sample: Sample) -> tuple[list[float], list[float]]:
-    """(log-loss of the answer's tokens, of the prompt's) of each text, nats a token."""
+    """(log-loss of the answer's tokens, of the prompt's) of each text, nats per token."""
     on_answers = []
     on_prompts = []
     for z, ids, where in zip(logits, sample.texts, answer_positions(sample), strict=True):

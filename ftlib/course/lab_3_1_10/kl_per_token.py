@@ -63,7 +63,8 @@ KL = Exercise(
         Wrong(
             "summed over tokens",
             lambda a, b: kl_per_token(a, b).sum(),
-            "One number for the whole text: keep one a position, so that an interval can be had.",
+            "One number for the whole text: keep one per position, so that you can give an "
+            "interval.",
         ),
         Wrong(
             "cross entropy",

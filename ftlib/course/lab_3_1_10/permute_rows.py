@@ -39,7 +39,7 @@ PERMUTE = Exercise(
     hints=(
         "Write the rows of one head of d = 6 down: 0 1 2 | 3 4 5. Row 0 belongs with 3, 1 with 4, "
         "2 with 5.",
-        "llama.cpp wants partners side by side: 0 3 1 4 2 5. Every head for itself.",
+        "llama.cpp wants partners side by side: 0 3 1 4 2 5. Do it within each head.",
         "Shape the rows to (heads, 2, d/2, in): the axis of length 2 says which half. Then swap "
         "it with the one after it.",
         "return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, "

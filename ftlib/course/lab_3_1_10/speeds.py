@@ -84,7 +84,7 @@ SPEEDS = Exercise(
         Wrong(
             "seconds a token",
             lambda c: tuple(1 / v for v in speeds(c)),
-            "You have seconds a token: tokens a second are wanted.",
+            "You have seconds per token: tokens per second are wanted.",
         ),
         Wrong(
             "swapped",

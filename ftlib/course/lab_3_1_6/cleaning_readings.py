@@ -22,10 +22,10 @@ PIPELINE = (
             "went before you trust a rule."
         ),
         below=(
-            "Markup, foreign rows, empty answers and personal data taken out or put right, the "
-            "same number of steps teaches more of the task. Which of these it was is not separated "
-            "here, and no random drop of this size was run beside it: the next lines have one for "
-            "the whole pipeline."
+            "With markup, foreign rows, empty answers and personal data removed or fixed, the same "
+            "number of steps teaches more of the task. Which of these helped is not separated "
+            "here, and no random drop of this size was run: the next lines have one for the whole "
+            "pipeline."
         ),
         none=(
             "Ten seeds do not tell cleaned from raw. Either these defects cost little, since "
@@ -50,8 +50,8 @@ PIPELINE = (
         ),
         none=(
             "No effect of dropping copies alone is established. They were mostly right rows, read "
-            "twice; without them a larger share of what is left is wrong, so that it may even "
-            "harm. Where copies do harm is elsewhere: in splits (section 9) and in what is kept "
+            "twice; without them a larger share of what is left is wrong, so dropping them may "
+            "even harm. Copies do harm elsewhere: in splits (section 9) and in what is memorised "
             "word for word (section 8)."
         ),
         unit=NATS,
@@ -94,9 +94,8 @@ PIPELINE = (
             "since nothing else differs."
         ),
         none=(
-            "Ten seeds do not tell the pipeline from rows dropped by chance, so nothing here "
-            "says that the rules choose well. With more rows a trial, or more dirt, they "
-            "might."
+            "Ten seeds do not tell the pipeline from rows dropped by chance, so nothing here says "
+            "that the rules choose well. With more rows per trial, or more dirt, they might."
         ),
         unit=NATS,
     ),
@@ -175,7 +174,7 @@ PIPELINE = (
         ),
         below=(
             "Questions whose copies are in the file come out worse, which memory cannot explain: "
-            "a dozen questions a seed is few, and some are harder than others."
+            "a dozen questions per seed is few, and some are harder than others."
         ),
         none=(
             "Over the dozen questions it concerns, a copy read about once is not told apart "

@@ -110,16 +110,16 @@ DEFUSE = Exercise(
     hints=(
         "Every message is treated, whoever speaks: a user may write a control token, and so may an "
         "answer that explains one.",
-        "`content.replace(token, token[0] + ' ' + token[1:])` treats every place of one token. The "
-        "other keys of a message stay as they are.",
+        "`content.replace(token, token[0] + ' ' + token[1:])` treats every occurrence of one "
+        "token. The other keys of a message stay as they are.",
         'Give new messages: `{**message, "content": content}` copies one with another content.',
     ),
     wrong=(
         Wrong(
             "taken out",
             _defuser(_taken_out),
-            "You took the tokens out. What is left can be a token again: of `<|e<|end|>nd|>` "
-            "remains `<|end|>`. And an answer about a token loses its subject.",
+            "You took the tokens out. What is left can be a token again: `<|e<|end|>nd|>` becomes "
+            "`<|end|>`. And an answer about a token loses its subject.",
         ),
         Wrong(
             "user alone",
@@ -136,7 +136,7 @@ DEFUSE = Exercise(
         Wrong(
             "first alone",
             _defuser(_first_alone),
-            "A token may stand in a content more than once; you treated its first place.",
+            "A token may occur in a content more than once; you treated only the first.",
         ),
         Wrong(
             "first token alone",
@@ -146,7 +146,7 @@ DEFUSE = Exercise(
         Wrong(
             "space before",
             _defuser(_space_before),
-            "The space stands before the token, which is still whole: the tokenizer finds it.",
+            "The space is before the token, which is still whole: the tokenizer finds it.",
         ),
         Wrong(
             "invisible",

@@ -57,7 +57,7 @@ GROUPS = Exercise(
     dtypes={None: "index"},
     hints=(
         "Start with every row alone: `group = list(range(count))`.",
-        "A pair (i, j) gives both the lesser of their two groups. After one pass over the pairs, "
+        "A pair (i, j) gives both the smaller of their two groups. After one pass over the pairs, "
         "is every chain joined? "
         "Try (4, 5), (2, 4), (0, 2).",
         "Repeat the pass until nothing changes. (A union-find structure does it without "

@@ -74,7 +74,7 @@ MEMORY = (
             "round."
         ),
         below=(
-            "Rows that were trained on are told apart better than rows that were not: right "
+            "Wrong answers are found better in rows that were trained on than in others: right "
             "answers have become surer, and wrong ones are not kept yet."
         ),
         none=(
@@ -89,10 +89,10 @@ MEMORY = (
         contrast=exposure_slope("2 epochs"),
         expected="above",
         above=(
-            "What is in the set more often is kept better, and a canary is kept by nothing but "
-            "having been read: no other row answers it. That is why copies are dropped before "
-            "training, and why personal data that is there ten times is the first to be given "
-            "away (Lee et al. 2021; Carlini et al. 2022)."
+            "What is in the set more often is kept better, and a canary can only be kept by being "
+            "read: no other row answers it. That is why copies are dropped before training, and "
+            "why personal data that is there ten times is the first to leak (Lee et al. 2021; "
+            "Carlini et al. 2022)."
         ),
         below=(
             "Canaries that are there more often are kept less, which is hard to explain: look at "

@@ -46,8 +46,8 @@ MINHASH = Exercise(
         Wrong(
             "least over functions",
             _minhash(reduce=lambda v: v.amin(0)),
-            "You took the least over the functions, one number a shingle: take it over the "
-            "shingles, one number a function.",
+            "You took the least over the functions, one number per shingle: take it over the "
+            "shingles, one number per function.",
         ),
         Wrong(
             "no modulus",

@@ -23,7 +23,7 @@ QUALITY = (
         ),
         below=(
             "Wrong answers do better than right ones over as many rows read once. That is hard to "
-            "explain but by chance; look at the loss, and at more seeds."
+            "explain except by chance; look at the loss, and at more seeds."
         ),
         none=(
             "Over so few steps these seeds do not tell the two apart by accuracy: what is "
@@ -83,8 +83,8 @@ QUALITY = (
         ),
         below=(
             "Read whole, the large set wins although 40% of it is wrong: its right rows outnumber "
-            "the small set's, and its errors contradict each other. That LIMA's rule holds is a "
-            "matter of task, base and steps."
+            "the small set's, and its errors contradict each other. Whether LIMA's rule holds "
+            "depends on task, base and steps."
         ),
         none=(
             "Read whole, the large set is not told apart from the small one; the interval "
@@ -125,7 +125,7 @@ QUALITY = (
         ),
         below=(
             "By the loss the clean set is far ahead. Part of that is not about being right: a "
-            "model taught 40% wrong answers learns to be unsure, and the loss charges doubt even "
+            "model taught 40% wrong answers learns to be unsure, and the loss penalises doubt even "
             "where the likeliest answer is right. Accuracy leaves that part out."
         ),
         none=(

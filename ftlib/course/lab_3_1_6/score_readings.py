@@ -75,7 +75,7 @@ LEAKAGE = (
             "shared, such as the person or the sort of question."
         ),
         below=(
-            "Dealt by fact, validation is below the honest number. Ten facts a seed are few; a "
+            "Dealt by fact, validation is below the honest number. Ten facts per seed are few; a "
             "difference of this size is worth a look at which ones were drawn."
         ),
         none=(
@@ -98,9 +98,9 @@ LEAKAGE = (
             "Without copies validation falls below the honest number, which dealing cannot explain."
         ),
         none=(
-            "The control: dealt by row in the same way, but with nothing there twice, "
-            "validation is not told apart from the honest number. So it is the copies across "
-            "the border that inflate, and not dealing by row."
+            "The control: dealt by row in the same way, but with nothing there twice, validation "
+            "is not told apart from the honest number. So it is the copies across the split that "
+            "inflate, not dealing by row."
         ),
         unit=SHARE,
     ),
@@ -113,13 +113,13 @@ CONTAMINATION = (
         contrast=difference("golden", "50% of golden", "none"),
         expected="above",
         above=(
-            "The golden score rises, and by this number a paper would claim progress. How much of "
-            "it is memory the next lines say: part of the rise is honest learning of the golden "
+            "The golden score rises, and by this number a paper would claim progress. The next "
+            "lines say how much of it is memory: part of the rise is honest learning of the golden "
             "set's *wordings*, which the other training rows lack."
         ),
         below=(
             "The golden score falls with the exam in the training rows. They replaced other rows; "
-            "if those were worth more, that can be, and memory did not make up for it."
+            "if those were worth more, this can happen, and memory did not make up for it."
         ),
         none=(
             "Ten seeds do not tell the golden score from the one without the exam: three "

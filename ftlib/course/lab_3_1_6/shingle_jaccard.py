@@ -100,7 +100,7 @@ JACCARD = Exercise(
         Wrong(
             "short texts empty",
             _jaccard(runs=lambda t, n: {tuple(t[i : i + n]) for i in range(len(t) - n + 1)}),
-            "A text shorter than `size` has no runs in yours, so it is like nothing, not even "
+            "A text shorter than `size` has no runs in yours, so it resembles nothing, not even "
             "itself: count it as one run.",
         ),
         Wrong(

@@ -153,7 +153,7 @@ def right_answers(profile: Profile, model, tokenizer, questions: Sequence[dict])
 
 @torch.no_grad()
 def answer_losses(profile: Profile, model, tokenizer, rows: Sequence[dict]) -> np.ndarray:
-    """Loss of each row's answer, nats a token, (rows,)."""
+    """Loss of each row's answer, nats per token, (rows,)."""
     encoded = encode_rows(tokenizer, list(rows), profile.max_length)
     by_length = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
     collator = SFTCollator(tokenizer.pad_token_id)

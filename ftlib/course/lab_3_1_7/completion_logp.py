@@ -48,9 +48,9 @@ LOGP = Exercise(
     gradient_of=("logits",),
     points=3,
     hints=(
-        "The logits at position t speak of token t + 1: drop the last position of the logits and "
+        "The logits at position t predict token t + 1: drop the last position of the logits and "
         "the first of the labels.",
-        "-100 is no index: clamp the labels to 0, gather, and multiply with the mask `labels != "
+        "-100 is no index: clamp the labels to 0, gather, and multiply by the mask `labels != "
         "-100`.",
         "logps = logits[:, :-1].log_softmax(-1); picked = logps.gather(-1, labels[:, "
         "1:].clamp(min=0)[..., None]).squeeze(-1); "

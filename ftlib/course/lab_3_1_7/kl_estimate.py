@@ -9,7 +9,7 @@ from ftlib.course.exercise import Exercise, Wrong
 
 
 def kl_estimate(policy_logps: Tensor, ref_logps: Tensor) -> float:
-    """KL(π ‖ π_ref) in nats an answer, from answers that π itself drew: log-probabilities (n,) of
+    """KL(π ‖ π_ref) in nats per answer, from answers that π itself drew: log-probabilities (n,) of
     whole answers -> a number.
     """
     return float((policy_logps - ref_logps).mean())
@@ -37,7 +37,7 @@ KL = Exercise(
         Wrong(
             "other way",
             lambda p, r: float((r - p).mean()),
-            "The sign is turned: KL(π‖π_ref) has log π first.",
+            "The sign is flipped: KL(π‖π_ref) has log π first.",
         ),
         Wrong(
             "weighted again",

@@ -44,8 +44,8 @@ POLICY = Exercise(
         Wrong(
             "times beta",
             lambda p, r, b: torch.log_softmax(p + b * r, dim=0),
-            "You multiplied by beta: it is the price of KL, and the dearer it is, the less the "
-            "reward moves. Divide.",
+            "You multiplied by beta: it is the price of KL, and the higher it is, the less the "
+            "reward counts. Divide.",
         ),
         Wrong(
             "no reference",

@@ -57,7 +57,7 @@ BETA = (
             "The large beta wins less often. What beta sets is the weight of a pair, "
             "σ(−beta·margin): where beta is large only pairs that are ranked wrong, or barely "
             "right, still pull. That is not the same as staying near the start: see margin and KL "
-            "in the next line. Why so weighted a run wins less is not measured here."
+            "in the next line. Why a run weighted like this wins less is not measured here."
         ),
         below=(
             "The large beta wins more often. The small one needs to be stopped: look at its course "
@@ -77,7 +77,7 @@ BETA = (
         below=(
             "Answers get worse while the training goes on. Gao et al. find such a turn against a "
             "learnt reward, Rafailov et al. (2024) for DPO, whose pairs play the reward's part. At "
-            "three times the best rate it may also be plain damage by the steps: read the sample "
+            "three times the best rate it may also be plain damage by large steps: read the sample "
             "in section 5. What to do in either case: stop by win rate on validation prompts, "
             "never by the loss."
         ),
@@ -93,10 +93,10 @@ BETA = (
         within(LARGE_AT_SHARED, "right by ratio", "right by log p"),
         "above",
         above=(
-            "A policy with small margins ranks pairs right by the ratio that was trained, and "
-            "still holds the worse answer for the more likely one in some of them: where the "
-            "reference preferred it strongly, the log-ratio must first make up for that (Chen et "
-            "al. 2024). So `rewards/accuracies` need not be what the model would say."
+            "A policy with small margins ranks pairs right by the trained ratio, and still makes "
+            "the worse answer the more likely one in some of them: where the reference preferred "
+            "it strongly, the log-ratio must first make up for that (Chen et al. 2024). So "
+            "`rewards/accuracies` need not be what the model would say."
         ),
         below=(
             "The probabilities rank better than the ratios that were trained. The reference "
@@ -138,8 +138,8 @@ METHODS = (
         above=(
             "At temperature 1 the pairs bring wins that as many steps of imitation do not, on the "
             "same prompts and chosen answers and at its own best rate. Whether DPO's answers are "
-            "better or only surer, and what imitation has learnt instead, is read where all are "
-            "drawn cool: “Better, or only surer?”, below."
+            "better or only surer, and what imitation has learnt instead, is measured at a low "
+            "temperature: “Better, or only surer?”, below."
         ),
         below=(
             "Imitating the chosen answers wins more often than comparing. Then preferences are not "
@@ -147,8 +147,8 @@ METHODS = (
             "answers hold."
         ),
         none=(
-            "No difference between imitating and comparing is shown: these runs do not speak for "
-            "collecting rejected answers, and not against it beyond the interval."
+            "No difference between imitating and comparing is shown: these runs are no argument "
+            "for collecting rejected answers, nor against it beyond the interval."
         ),
     ),
     Claim(
@@ -179,8 +179,8 @@ METHODS = (
             "be damaged by. Read the next comparison with that in mind."
         ),
         none=(
-            "That one has gone further than the other is not shown; the interval says how unequal "
-            "they might still be, and so how fair the next comparison is."
+            "It is not shown that one has gone further than the other; the interval says how "
+            "unequal they might still be, and so how fair the next comparison is."
         ),
     ),
     Claim(
@@ -227,11 +227,11 @@ METHODS = (
         "below",
         above="Training for the *worse* answers wins too, so the sign of the labels is not all.",
         below=(
-            "With every label turned round, the same pairs, steps and rate make answers worse. "
-            "How far it has gone is its own, see the figure."
+            "With every label swapped, the same pairs, steps and rate make answers worse. How far "
+            "this policy has gone, the figure shows."
         ),
         none=(
-            "Turned labels do not make answers worse that this many runs could show. The policy "
+            "Swapped labels are not shown to make answers worse. The policy "
             "may already give the kind of answer that is rejected."
         ),
     ),
@@ -261,7 +261,7 @@ SHARPENED = (
         level("win", "T 0.3", 0.5),
         "above",
         above=(
-            "The start wins over itself if it is only drawn at a lower temperature, without any "
+            "The start wins over itself if it is only sampled at a lower temperature, without any "
             "training. So part of what a policy wins at temperature 1 may be that it has become "
             "surer. The next line takes that part out."
         ),
@@ -274,16 +274,16 @@ SHARPENED = (
         level("win alike", COOL_DPO, 0.5),
         "above",
         above=(
-            "Where both are drawn cool, so that slips count for less, DPO still wins. It has "
-            "changed what the model holds for most likely, and not only how sure of it it is."
+            "At a low temperature, where slips count for less, DPO still wins. It has changed what "
+            "the model considers most likely, and not only how sure it is."
         ),
         below=(
-            "Where both are drawn cool, DPO *loses*. What it won at temperature 1 it won by "
+            "With both at a low temperature, DPO *loses*. What it won at temperature 1 it won by "
             "being surer."
         ),
         none=(
-            "Where both are drawn cool, no win is shown. What DPO wins at temperature 1 may then "
-            "be sureness alone, which a lower temperature gives for nothing."
+            "With both at a low temperature, no win is shown. What DPO wins at temperature 1 may "
+            "then be sureness alone, which a lower temperature gives for nothing."
         ),
     ),
     Claim(
@@ -292,13 +292,12 @@ SHARPENED = (
         difference("win alike", COOL_DPO, COOL_SFT),
         "above",
         above=(
-            "The advantage over imitation is not sureness either: it is there with all of them "
-            "drawn cool. The chosen answers have faults, and who imitates them is taught those "
-            "too; who compares is taught that fewer are better. Where faults can be counted, the "
-            "next line holds this against them. Where chosen answers are perfect, SFT can be as "
-            "good."
+            "The advantage over imitation is not sureness either: it remains at a low temperature. "
+            "The chosen answers have faults, and imitation learns those too; comparison teaches "
+            "that fewer are better. Where faults can be counted, the next line compares them. "
+            "Where chosen answers are perfect, SFT can be as good."
         ),
-        below="Drawn cool, imitation wins more often than DPO.",
-        none="Drawn cool, no difference between DPO and imitation is shown.",
+        below="At a low temperature imitation wins more often than DPO.",
+        none="At a low temperature no difference between DPO and imitation is shown.",
     ),
 )

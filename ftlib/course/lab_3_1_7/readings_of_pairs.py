@@ -15,13 +15,13 @@ DISTANCE = (
         unit="nats",
         above=(
             "Right reports of people outside training become *more* likely, although the pairs "
-            "differ in a single token. Displacement is not the fate of every alike pair: here the "
-            "model knows the right town, and what it learns is to use it. Pal et al.'s argument "
-            "needs answers whose later tokens lose more than the differing one gains."
+            "differ in a single token. Not every pair of similar answers leads to displacement: "
+            "here the model knows the right town, and what it learns is to use it. Pal et al.'s "
+            "argument needs answers whose later tokens lose more than the differing one gains."
         ),
         below=(
-            "Right reports become *less* likely, though it is they that are preferred: likelihood "
-            "displacement. The loss sees the difference alone. The figure says what the wrong "
+            "Right reports become *less* likely, although they are the preferred ones: likelihood "
+            "displacement. The loss sees only the difference. The figure says what the wrong "
             "reports did, and the right ones in other words."
         ),
         none=("Right reports have moved neither way that this many runs could show."),
@@ -38,7 +38,7 @@ DISTANCE = (
             "else changed. This is Pal et al.'s finding."
         ),
         below=(
-            "Here it is the *unlike* pairs after which right reports end lower, against Pal et "
+            "Here right reports end lower after the *unlike* pairs, against Pal et "
             "al.'s finding: edit distance alone does not decide. Whether that is a smaller gain or "
             "a loss is in the list above: a number above 0 is a gain."
         ),
@@ -96,10 +96,10 @@ NOISE = (
             "optimum, and what is seen is how they begin."
         ),
         below=(
-            "cDPO ranks with smaller margins. Its optimum lies nearer to 0, since it smooths a "
-            "second time what the swapped labels have smoothed already. But a policy that has "
+            "cDPO ranks with smaller margins. Its optimum is nearer to 0, since it smooths a "
+            "second time what the swapped labels have already smoothed. But a policy that has "
             "moved less has smaller margins too, whatever its optimum: read the KLs beside the "
-            "margins above. These runs do not part the two."
+            "margins above. These runs do not separate the two."
         ),
         none=(
             "No difference between the margins is shown. The line above says how far they are "
@@ -116,8 +116,8 @@ NOISE = (
             "Smoothing loses wins at the same rate. Its optimum lies nearer to 0 than that of "
             "plain DPO on the same noisy labels, whose own is finite already; and where the KLs "
             "above are smaller it has also moved less, for which a higher rate might make up. Each "
-            "pair is seen once here, so that there is no label to be learnt by heart, which "
-            "smoothing would prevent."
+            "pair is seen once here, so no label can be learnt by heart, which is what smoothing "
+            "would prevent."
         ),
         none=(
             "Smoothing makes no difference to wins that this many runs could show, whatever it "
@@ -170,12 +170,12 @@ LENGTH = (
         "above",
         unit="words",
         above=(
-            "The same preference, for polite answers, gives longer ones than matched pairs do "
-            "where the preferred answer was the longer one: the labels fit “longer” as well as "
+            "The same preference for polite answers gives longer answers than matched pairs do if "
+            "the preferred answer was always the longer one: the labels fit “longer” as well as "
             "“politer”. What makes these answers longer is a single thing, named above: so these "
             "runs cannot say whether the policy has learnt length or that thing. Either way: match "
-            "lengths before you train (`ft.balance_length`), and report the length beside "
-            "every win rate."
+            "lengths before you train (`ft.balance_length`), and report the length beside every "
+            "win rate."
         ),
         below=(
             "Answers are shorter after pairs whose chosen answer is longer. Something else than "

@@ -59,7 +59,7 @@ def weight_line(result: Result, arms: Sequence[str]) -> str:
     return (
         f"{whose(result)}Weights σ(−beta·margin), and where the runs end: {'; '.join(texts)}. "
         "Adam divides a gradient by its size, so that small weights do not by themselves make "
-        "small steps: how far a run goes is the rate's doing as much as beta's."
+        "small steps: how far a run goes depends on the rate as much as on beta."
     )
 
 
@@ -107,7 +107,7 @@ def cooler_line(sharpened: Result, methods: Result, drawn: str, arm: str) -> str
 
 
 def faults_line(sharpened: Result, draws: Result) -> str:
-    """Faults an answer at each temperature, beside those of the chosen answers; empty where faults
+    """Faults per answer at each temperature, beside those of the chosen answers; empty where faults
     cannot be counted.
     """
     arms = [arm for arm in sharpened.arms if measures(sharpened, arm, "faults")]
@@ -122,10 +122,10 @@ def faults_line(sharpened: Result, draws: Result) -> str:
         texts.append(f"{name}: {sharpened.interval(arm, 'faults')}")
     fewer = [arm for arm in arms if sharpened.interval(arm, "faults").high < chosen]
     return (
-        f"{whose(sharpened)}Faults an answer: {'; '.join(texts)}. The chosen answers of these "
+        f"{whose(sharpened)}Faults per answer: {'; '.join(texts)}. The chosen answers of these "
         f"prompts have {chosen:.2f}. Fewer than those: {', '.join(fewer) or 'nobody'}. What goes "
         "away with the temperature is slips; what stays at the lowest one is mostly what a policy "
-        "holds for likely."
+        "considers likely."
     )
 
 

@@ -37,7 +37,7 @@ WIN = Exercise(
         Wrong(
             "not turned",
             lambda f, b: float(((f + b) / 2).mean()),
-            "backward speaks of b: turn it round, 1 − backward, before you average.",
+            "backward is about b: take 1 − backward before you average.",
         ),
         Wrong(
             "one order",

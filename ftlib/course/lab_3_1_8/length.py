@@ -41,7 +41,7 @@ def weights_of(margins: np.ndarray, beta: float, ratio: float) -> np.ndarray:
 
 @functools.cache
 def words_at_start(profile: Profile) -> float:
-    """Words an answer of the start from which both arms are trained."""
+    """Words per answer of the start from which both arms are trained."""
     model, tokenizer = started(profile, SHORT, seed=0)
     return answered(profile, model, tokenizer, held_out_rows(profile, TEST))["words"]
 

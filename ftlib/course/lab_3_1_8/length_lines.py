@@ -80,8 +80,8 @@ def ratios_line(result: Result) -> str:
     if by_weight != by_words:
         return f"{line} The orders differ: the weights alone do not explain the words."
     line += (
-        " The order is the same: consistent with length getting in through the weights, and with "
-        "three arms no proof of it."
+        " The order is the same: that fits length getting in through the weights, but three arms "
+        "are no proof."
     )
     links = {arm: float(result.means(arm, "weight").mean()) for arm in ARMS}
     by_link = sorted(ARMS, key=links.__getitem__)

@@ -22,19 +22,19 @@ from ftlib.course.records.live import Result
 from ftlib.course.records.shown import whose, with_arms
 from ftlib.course.reports import report_faults
 
-SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
+SMALL = 0.1  # faults per answer: a smaller difference is not interpreted
 REPAIRED = 0.25  # of the start's faults of form: a smaller part gone is hardly a repair
 NEGLIGIBLE = 0.05  # of what the SFT start has forgotten
 SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "breaks of form"}
 FORM = ("missing", "unwanted")
 PREDICTED = ("unneutral", "reference", "apart", "apart of both", "level")  # of shuffled labels
-ALONE = "Each interval is of its own, without a correction for the others."
+ALONE = "Each interval stands alone, without correction for the others."
 
 
 # --- rows -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class MeanFaults:
-    """Faults an answer, by sort: means over rows."""
+    """Faults per answer, by sort: means over rows."""
 
     wrong: float
     missing: float
@@ -125,7 +125,7 @@ def starts_line(result: Result) -> str:
     if result.has(SIMPO_AT_DPO) and result.has(DPO_AT_SIMPO):
         line += (
             " Two arms have the *other* loss's rate, which validation did not choose for them: "
-            "they show what is the rate's and not the loss's."
+            "they show what is due to the rate and not to the loss."
         )
     return line
 
@@ -142,7 +142,7 @@ def left_of_start_line(result: Result, before: Mapping[str, Any]) -> str:
     for arm in result.arms:
         if result.settings(arm)["start"] == IMITATED:
             (less if result.means(arm, "forgotten").mean() < start else more).append(arm)
-    line = f"The SFT start has forgotten {start:.3g} nats a token."
+    line = f"The SFT start has forgotten {start:.3g} nats per token."
     if less:
         line += f" Left of it, with *less* forgotten than where they began: {'; '.join(less)}."
     if more:
@@ -163,11 +163,11 @@ def sorts_line(result: Result, first: str, second: str) -> str:
         any_shown = any_shown or gap.excludes(0)
     facts = result.means(first, "wrong").mean() - result.means(second, "wrong").mean()
     form = _form(result, first) - _form(result, second)
-    line = f"{whose(result)}{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
+    line = f"{whose(result)}{first} less {second}, faults per answer: {', '.join(listed)}. {ALONE}"
     if max(abs(facts), abs(form)) < SMALL:
         return f"{line} By the means neither facts nor form differ by much."
     if not any_shown:
-        return f"{line} No sort by itself is told apart."
+        return f"{line} No sort by itself shows a difference."
     if abs(facts) > abs(form):
         words = "fewer" if facts < 0 else "more"
         return f"{line} The difference is mostly one of *facts*: {words} of them are wrong."
@@ -179,7 +179,7 @@ def sorts_line(result: Result, first: str, second: str) -> str:
 
 
 def _form(result: Result, arm: str) -> float:
-    """Faults of form an answer: facts left out and breaks of form."""
+    """Faults of form per answer: facts left out and breaks of form."""
     return float(sum(result.means(arm, sort).mean() for sort in FORM))
 
 
@@ -199,7 +199,7 @@ def form_line(result: Result, before: Mapping[str, Any]) -> str:
             texts.append(f"{arm} {form:.3g} ({changes[arm]:+.0%})")
     line = (
         f"{whose(result)}"
-        f"Faults of form an answer, left out and breaks of form together: {start:.3g} at the SFT "
+        f"Faults of form per answer, left out and breaks of form together: {start:.3g} at the SFT "
         f"start; {'; '.join(texts)}. A broken sentence may count twice: its fact is left out, and "
         "it breaks the form."
     )
@@ -218,7 +218,7 @@ def recipes_line(result: Result) -> str:
     if result.has(BASE_SFT):
         alone = f"; SFT from the base {result.interval(BASE_SFT, 'forgotten')}"
     return (
-        f"{whose(result)}Forgotten in all, SFT included: ORPO {orpo} nats a token, SFT and SimPO "
+        f"{whose(result)}Forgotten in all, SFT included: ORPO {orpo} nats per token, SFT and SimPO "
         f"after it {simpo}{alone}. {_recipes_compared(result)}"
     )
 

@@ -38,7 +38,7 @@ ODDS = Exercise(
         Wrong(
             "sign",
             lambda c, r: (c - r) + (losses.log1mexp(c) - losses.log1mexp(r)),
-            "You added log(1 − p): it is below the line, so it is taken away.",
+            "You added log(1 − p): it is below the line, so subtract it.",
         ),
         Wrong(
             "odds, not logs",

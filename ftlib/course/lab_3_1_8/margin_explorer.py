@@ -14,7 +14,7 @@ from ftlib.course.plots import style
 
 BETAS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 RATIOS = (0.0, 0.1, 0.25, 0.5, 1.0, 1.5)
-EDGE = 0.2  # nats a token that the axis goes beyond the outermost pair
+EDGE = 0.2  # nats per token that the axis goes beyond the outermost pair
 DONE = 0.1  # a pair whose weight is below has little left to say
 
 
@@ -30,7 +30,7 @@ def push_of(margins: np.ndarray, beta: float, ratio: float) -> np.ndarray:
 
 class MarginCloud(Explorable):
     """Handles for β, γ/β and the model whose pairs are shown. `clouds`: {model: margins p̄_c − p̄_r
-    of its pairs, nats a token}.
+    of its pairs, nats per token}.
     """
 
     def __init__(self, clouds: Mapping[str, Sequence[float]]):
@@ -68,7 +68,7 @@ class MarginCloud(Explorable):
             axes[i].plot(self.axis, function(self.axis, beta, ratio), color="black", linewidth=1)
             axes[i].plot(margins, function(margins, beta, ratio), alpha=0.5, **look)
             axes[i].axvline(ratio, color="grey", linestyle=":", label="γ/β, the lead asked for")
-            axes[i].set(xlabel="margin of means (nats a token)", ylabel=label)
+            axes[i].set(xlabel="margin of means (nats per token)", ylabel=label)
             axes[i].set_ylim(bottom=0)
         axes[0].legend(fontsize="small")
         axes[0].set_title(f"β {beta:g}, γ/β {ratio:g}: what a pair costs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ftlib.course.records.experiment import Claim, Contrast, difference, within
 
-NATS = "nats a token"
+NATS = "nats per token"
 SFT, BASE_SFT = "SFT on chosen", "SFT from the base"
 SIMPO_AT_DPO = "SimPO, DPO's rate"
 DPO_AT_SIMPO = "DPO, SimPO's rate"
@@ -34,7 +34,7 @@ def _lead_since_start(by_arm) -> float:
 METHODS = (
     Claim(
         "SimPO teaches",
-        "faults an answer, SimPO − SFT on chosen",
+        "faults per answer, SimPO − SFT on chosen",
         difference("faults", "SimPO", SFT),
         "below",
         above=(
@@ -44,10 +44,11 @@ METHODS = (
         ),
         below=(
             "Pairs with rejected answers teach something that the chosen ones alone do not. A "
-            "chosen answer has faults, so imitation learns faults too. Section 7 asks "
-            "whether it is the labels that do it. This needs chosen answers that are imperfect: "
-            "where they are right already, SFT on them would do. Nor does it say that anything was "
-            "learnt about the facts: to stop saying a few fixed strings would do (challenge 5)."
+            "chosen answer has faults, so imitation learns faults too. Section 7 asks whether it "
+            "is the labels that do it. This needs chosen answers that are imperfect: where they "
+            "are right already, SFT on them would be enough. Nor does it show that anything was "
+            "learnt about the facts: to stop saying a few fixed strings would be enough (challenge "
+            "5)."
         ),
         none=(
             "No difference to more imitation is shown, in this short a run. So nothing here says "
@@ -56,7 +57,7 @@ METHODS = (
     ),
     Claim(
         "DPO teaches",
-        "faults an answer, DPO − SFT on chosen",
+        "faults per answer, DPO − SFT on chosen",
         difference("faults", "DPO", SFT),
         "below",
         above=(
@@ -71,27 +72,27 @@ METHODS = (
     ),
     Claim(
         "reference",
-        "faults an answer, SimPO − DPO at equal rates",
+        "faults per answer, SimPO − DPO at equal rates",
         at_equal_rates("faults"),
         "none",
         above=(
-            "Without a reference the same pairs leave more faults, in the mean of two rates. The "
+            "Without a reference the same pairs leave more faults, on average over two rates. The "
             "next line has each rate by itself."
         ),
         below=(
-            "Without a reference the same pairs leave fewer faults, in the mean of two rates. The "
+            "Without a reference the same pairs leave fewer faults, on average over two rates. The "
             "next line has each rate by itself. This is "
             "one task with answers of equal length; it is no evidence for the papers' size of "
             "difference, nor against it."
         ),
         none=(
-            "No difference is shown in the mean of two rates; the interval says how large one "
+            "No difference is shown on average over two rates; the interval says how large one "
             "could still be hidden. The next line has each rate by itself."
         ),
     ),
     Claim(
         "ORPO teaches",
-        "faults an answer, ORPO − SFT from the base",
+        "faults per answer, ORPO − SFT from the base",
         difference("faults", "ORPO", BASE_SFT),
         "below",
         above=(
@@ -109,7 +110,7 @@ METHODS = (
     ),
     Claim(
         "one run",
-        "faults an answer, ORPO − SimPO",
+        "faults per answer, ORPO − SimPO",
         difference("faults", "ORPO", "SimPO"),
         "below",
         above=(
@@ -135,15 +136,15 @@ METHODS = (
         "above",
         unit=NATS,
         above=(
-            "Without a reference more of the base's own text is lost, in the mean of two rates. A "
-            "difference that is shown need not be one that matters: the next line holds its size "
-            "against what the SFT start had lost already."
+            "Without a reference more of the base's own text is lost, on average over two rates. A "
+            "difference that is shown need not be one that matters: the next line compares its "
+            "size with what the SFT start had already lost."
         ),
         below=(
-            "SimPO loses less of the base's text than DPO, in the mean of two rates. A reference "
+            "SimPO loses less of the base's text than DPO, on average over two rates. A reference "
             "holds the answers near the start's, which is not the same as holding other text."
         ),
-        none=("No difference in what is lost is shown in the mean of two rates."),
+        none=("No difference in what is lost is shown on average over two rates."),
     ),
     Claim(
         "chosen",
@@ -158,8 +159,8 @@ METHODS = (
         ),
         below=(
             "The chosen answers have become less likely. A loss that sees only a difference allows "
-            "that. But these chosen answers have faults in them, so that a part of the fall may "
-            "be wanted: hold it against the faults, and against the lead in the next line."
+            "that. But these chosen answers have faults in them, so that a part of the fall may be "
+            "wanted: compare it with the faults, and with the lead in the next line."
         ),
         none="No change of the chosen answers' probability is shown.",
     ),

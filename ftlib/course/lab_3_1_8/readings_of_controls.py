@@ -21,7 +21,7 @@ def _level_since_start(by_arm) -> float:
 SHUFFLED = (
     Claim(
         "labels, SimPO",
-        "faults an answer, SimPO on the real labels − on shuffled ones",
+        "faults per answer, SimPO on the real labels − on shuffled ones",
         difference("faults", "SimPO, real", "SimPO, shuffled"),
         "below",
         above="The real labels leave more faults than shuffled ones: then labels teach nothing.",
@@ -29,8 +29,8 @@ SHUFFLED = (
             "It is the labels that teach: the same pairs, steps and rate do less with labels that "
             "say nothing. With section 6's comparison with imitation the claim of this lab is "
             "complete; the two share the arm with the real labels. *What* the labels teach stays "
-            "open: to stop saying a few fixed strings would do, and shuffled labels do not teach "
-            "that either."
+            "open: to stop saying a few fixed strings would be enough, and shuffled labels do not "
+            "teach that either."
         ),
         none=(
             "No difference to shuffled labels is shown, so that section 6's gain over imitation "
@@ -39,7 +39,7 @@ SHUFFLED = (
     ),
     Claim(
         "labels, DPO",
-        "faults an answer, DPO on the real labels − on shuffled ones",
+        "faults per answer, DPO on the real labels − on shuffled ones",
         difference("faults", "DPO, real", "DPO, shuffled"),
         "below",
         above="With DPO the real labels leave more faults than shuffled ones.",
@@ -48,7 +48,7 @@ SHUFFLED = (
     ),
     Claim(
         "unneutral",
-        "faults an answer, SimPO on shuffled labels − its start",
+        "faults per answer, SimPO on shuffled labels − its start",
         within("SimPO, shuffled", "faults", "start_faults"),
         "below",
         above=(
@@ -57,9 +57,8 @@ SHUFFLED = (
             "with SFT on the same answers, as above."
         ),
         below=(
-            "On labels that say nothing faults *fall*, as the derivation has it for a start that "
-            "says what is wrong more readily than what is right: no neutral zero. Where a start "
-            "knows better, the same pull would do harm."
+            "On labels that say nothing faults *fall*, as derived for a start that prefers wrong "
+            "to right: no neutral zero. Where a start knows better, the same pull would do harm."
         ),
         none=(
             "A fall was predicted and is not found. If there is one, it is at most as large as the "
@@ -68,7 +67,7 @@ SHUFFLED = (
     ),
     Claim(
         "reference",
-        "faults an answer on shuffled labels, SimPO − DPO, the same rate",
+        "faults per answer on shuffled labels, SimPO − DPO, the same rate",
         difference("faults", "SimPO, shuffled", "DPO, shuffled"),
         "below",
         above="On random labels SimPO leaves more faults than DPO at the same rate.",
@@ -94,7 +93,7 @@ SHUFFLED = (
         ),
         below=(
             "The two answers of a pair have moved together, as derived. Any flattening of the "
-            "model would do that too: the next line holds it against DPO's."
+            "model would do that too: the next line compares it with DPO's."
         ),
         none=(
             "That the two answers move together was predicted and is not found, on pairs that were "
@@ -125,7 +124,8 @@ SHUFFLED = (
             "nearer to this kind of text."
         ),
         below=(
-            "Both answers have become less likely. The loss knows no level, so nothing holds it."
+            "Both answers have become less likely. The loss fixes no level, so nothing keeps them "
+            "up."
         ),
         none=(
             "That both may fall together was predicted and is not found; the interval says how far "
@@ -174,8 +174,8 @@ LENGTH = (
         difference("size_before", "sums", "means"),
         "above",
         above=(
-            "The sum's link is the stronger one, on the same pairs. That is the claim “with sums, "
-            "length decides” as far as it holds: a matter of more and less."
+            "The sum's link is the stronger one, on the same pairs. So the claim “with sums, "
+            "length decides” is true as a matter of degree."
         ),
         below=(
             "The mean's link is the *stronger* one on these pairs, so “with sums, length decides” "
@@ -189,23 +189,22 @@ LENGTH = (
         difference("weight", "sums", "means"),
         "above",
         above=(
-            "With sums it depends more closely on length which pairs are taught: those whose "
-            "chosen answer is the longer one. A pair's weight is a falling function of its margin, "
-            "so that this is the link of margin and length once more, seen from the loss's side, "
-            "and no finding of its own."
+            "With sums, length decides more strongly which pairs are pushed: those whose chosen "
+            "answer is the longer one. A pair's weight falls as its margin grows, so this is the "
+            "link of margin and length again, seen from the loss's side, and no separate finding."
         ),
         below="With means the weight follows length more than with sums, against the expectation.",
-        none="No difference is shown in whom the two teach.",
+        none="No difference is shown in which pairs the two push.",
     ),
     Claim(
         "words",
-        "words an answer after training, sums − means",
+        "words per answer after training, sums − means",
         difference("words", "sums", "means"),
         "above",
         above=(
             "Trained with sums the model writes longer texts, from pairs in which the chosen "
-            "answer was the longer one just as often as not. Longer is not fuller: what the words "
-            "are, the table says."
+            "answer was the longer one just as often as not. Longer is not fuller: the table shows "
+            "what the words are."
         ),
         below=(
             "Trained with sums the model writes shorter answers. Look at what they lack: it may "
@@ -215,17 +214,17 @@ LENGTH = (
     ),
     Claim(
         "small beta",
-        "words an answer after training, sums as steep as means − means",
+        "words per answer after training, sums as steep as means − means",
         difference("words", "sums, small β", "means"),
         "above",
         above=(
-            "With a β that is smaller by the number of tokens, the scale of sums is gone and their "
-            "answers are longer still: a part of the effect is the sum's own. How much of the "
-            "whole that is, the next line says."
+            "With β divided by the number of tokens, the scale of sums is gone, and their answers "
+            "are still longer: a part of the effect is the sum's own. The next line says how much "
+            "of the whole that is."
         ),
-        below="With a β that is smaller by the number of tokens, sums make answers shorter.",
+        below="With β divided by the number of tokens, sums make answers shorter.",
         none=(
-            "With a β that is smaller by the number of tokens no difference to means is shown: "
+            "With β divided by the number of tokens, no difference to means is shown: "
             "what sums did to the length, if anything, may have been their scale."
         ),
     ),

@@ -50,8 +50,8 @@ SIMPO = Exercise(
         Wrong(
             "sign of gamma",
             _simpo(z=lambda d, b, g: b * d + g),
-            "You added γ: the loss then is content although the chosen answer is behind. It is "
-            "taken away.",
+            "You added γ: the loss then is content although the chosen answer is behind. Subtract "
+            "it.",
         ),
         Wrong(
             "no margin",

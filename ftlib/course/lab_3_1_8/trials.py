@@ -110,7 +110,7 @@ def _base_perplexity(profile: Profile) -> float:
 
 
 def forgotten(profile: Profile, model, tokenizer) -> float:
-    """Rise of the loss on the base's own text over the base's, nats a token."""
+    """Rise of the loss on the base's own text over the base's, nats per token."""
     after = perplexity(model, tokenizer, load_base_text(profile, min(TEXTS, profile.base_texts)))
     return float(np.log(after / _base_perplexity(profile)))
 

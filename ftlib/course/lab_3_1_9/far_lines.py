@@ -64,7 +64,7 @@ def kinds_line(result: Result) -> str:
             f"is {beta * z0.mean():.1f}"
         )
     return (
-        f"{whose(result)}Far, before the first step: {'; '.join(texts)}. The two kinds are parted "
+        f"{whose(result)}Far, before the first step: {'; '.join(texts)}. The two kinds are split "
         "where the lengths of a run's batches have their widest gap."
     )
 
@@ -166,7 +166,10 @@ def room_line(result: Result, most: float | None) -> str:
         " above the best."
     )
     if room < LITTLE_ROOM:
-        text += " So near the ceiling a difference has little place, and a null says little."
+        text += (
+            " So near the ceiling there is little room for a difference, and finding none says "
+            "little."
+        )
     return text
 
 

@@ -41,7 +41,7 @@ VALUE = Exercise(
         Wrong(
             "labels turned",
             lambda r, z, d, b: torch.sigmoid(b * torch.where(d, z - r, r - z)),
-            "The sign is turned: a thumbs up gains by a ratio *above* z0. (Or you returned the "
+            "The sign is flipped: a thumbs up gains by a ratio *above* z0. (Or you returned the "
             "loss, 1 − v, "
             "which is σ of the opposite.)",
         ),

@@ -41,7 +41,7 @@ SLOPE = Exercise(
         Wrong(
             "sign turned",
             _slope(sign=lambda d: torch.where(d, 1.0, -1.0)),
-            "The signs are turned round: training goes against the slope, so it would push thumbs "
+            "The signs are flipped: training goes against the slope, so it would push thumbs "
             "up *down*.",
         ),
         Wrong(

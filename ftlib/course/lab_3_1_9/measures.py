@@ -92,7 +92,7 @@ def answered(profile: Profile, model: nn.Module, tokenizer, split: str) -> dict[
 
 def sampled(profile: Profile, model: nn.Module, tokenizer, split: str) -> dict[str, float]:
     """Of one answer each to the questions that `answered` asks, drawn from the policy: KL(π‖π_ref)
-    in nats an answer, and the share of polite ones.
+    in nats per answer, and the share of polite ones.
     """
     rows = list(asked_rows(profile, split))
     longest = profile.max_new_tokens

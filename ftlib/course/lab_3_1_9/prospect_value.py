@@ -40,7 +40,7 @@ PROSPECT = Exercise(
         Wrong(
             "power of a negative number",
             lambda z, a, k: torch.where(z >= 0, z**a, -k * (-z.abs()) ** a),
-            "You raised a negative number to a broken power, which is NaN: raise |z|, and give "
+            "You raised a negative number to a fractional power, which is NaN: raise |z|, and give "
             "the sign afterwards.",
         ),
         Wrong(
@@ -67,7 +67,7 @@ PROSPECT = Exercise(
         Wrong(
             "lambda under the power",
             lambda z, a, k: torch.where(z >= 0, z.abs() ** a, -((k * z.abs()) ** a)),
-            "λ went under the power: multiply after raising to α.",
+            "λ was raised to the power too: multiply after raising to α.",
         ),
     ),
 )

@@ -61,14 +61,14 @@ CLEAN = (
         unit=SHARE,
         above=(
             "At the rates that the rule took KTO is ahead of DPO on the very same judgements, "
-            "taken apart into thumbs. Look at the line of distances: at these rates the two may "
-            "move unequally far. Whether it is a lead of methods or of rates, the next line says. "
-            "β was 0.1 for both and not tuned."
+            "split into thumbs. Look at the line of distances: at these rates the two may move "
+            "unequally far. The next line says whether it is a lead of methods or of rates. β was "
+            "0.1 for both and not tuned."
         ),
         below=(
             "At the rates that the rule took DPO is ahead on the very same judgements. Look at the "
-            "line of distances: at these rates the two may move unequally far. Whether it is a "
-            "lead of methods or of rates, the next line says. β was 0.1 for both and not tuned."
+            "line of distances: at these rates the two may move unequally far. The next line says "
+            "whether it is a lead of methods or of rates. β was 0.1 for both and not tuned."
         ),
         none=(
             "No difference is shown on the very same judgements. That is not the same as equal: "
@@ -91,7 +91,7 @@ CLEAN = (
             "At the rates taken plain imitation of the liked answers does better than KTO; whether "
             "it does at one rate, the next line says. If liked answers are at hand and the wanted "
             "manner is in their words, have SFT as a baseline, with a rate chosen as carefully. "
-            "How it goes where most of what you have is thumbs down, section 9 measures."
+            "Section 9 measures how it goes where most of what you have is thumbs down."
         ),
         none=(
             "No difference to plain imitation of the liked answers is shown, so these runs do not "
@@ -107,12 +107,12 @@ CLEAN = (
         unit=SHARE,
         above=(
             "The labels carry this difference: texts, steps, rate and the numbers of thumbs are "
-            "the same. Whether the right labels help or the dealt ones harm, the next line and "
-            "the table say."
+            "the same. The next line and the table say whether the right labels help or the "
+            "shuffled ones harm."
         ),
         below=(
-            "Labels dealt at random do better than the given ones. Then what wins here is not the "
-            "judgement but training on these texts at all; look at the answers in the table."
+            "Shuffled labels do better than the given ones. Then what wins here is not the "
+            "judgement but any training on these texts; look at the answers in the table."
         ),
         none=(
             "No difference to shuffled labels is shown, so nothing here may be credited to the "
@@ -126,17 +126,17 @@ CLEAN = (
         "none",
         unit=SHARE,
         above=(
-            "Even with labels dealt at random KTO beats the start: so much of a win over the "
-            "start is owed to training on these texts, not to the judgements."
+            "Even with shuffled labels KTO beats the start: that much of a win over the start "
+            "comes from training on these texts, not from the judgements."
         ),
         below=(
-            "With labels dealt at random KTO does worse than the start: the control is harmful, "
+            "With shuffled labels KTO does worse than the start: the control is harmful, "
             "and a part of the lead over it is the harm. The table shows what the answers have "
             "lost. Judge what right labels are worth by the lead over the start as well."
         ),
         none=(
-            "Neither harm nor gain of labels dealt at random is shown by the win rate. It is one "
-            "number: what else the table has of the answers may still have moved."
+            "The win rate shows neither harm nor gain from shuffled labels. It is only one number: "
+            "other columns of the table may still have moved."
         ),
     ),
 )

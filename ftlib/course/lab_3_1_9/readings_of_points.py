@@ -56,7 +56,7 @@ USUAL = (
         unit=SHARE,
         above=(
             "In the usual regime z0 = 0 does better than the right z0. In the steps counted above "
-            "the two losses are the same, so it is in the others that they part."
+            "the two losses are the same, so they differ in the others."
         ),
         below=(
             "Already in the usual regime z0 = 0 does worse: in the steps that are not counted "
@@ -84,8 +84,8 @@ POINTS = (
         ),
         below=(
             "Far from the reference z0 = 0 does worse: it takes what the drift has added to an "
-            "answer for a gain already made. Where its pull is missing, the lines on the batches "
-            "say. It takes drift to find the bug."
+            "answer for a gain already made. The lines on the batches say where its pull is "
+            "missing. It takes drift to find the bug."
         ),
         none=(
             "Even far from the reference no difference by win rate is shown. It says little where "
@@ -102,8 +102,8 @@ POINTS = (
         above=(
             "The drift has raised mismatched answers further above the reference in batches of "
             "long rows, so z0 jumps with the length of a batch's rows. Where the table shows two "
-            "kinds of batches, the mean of a half that holds both is one that few of its batches "
-            "have. The right z0 takes each batch to a zero of its own."
+            "kinds of batches, few of them are near the mean of a half that holds both. The right "
+            "z0 gives each batch its own zero."
         ),
         below=(
             "z0 is higher in batches of short rows: here the drift has raised these further above "
@@ -122,18 +122,18 @@ POINTS = (
         unit=PULL,
         above=(
             "With z0 = 0 more of the pull is on long rows than with the right z0, on the very same "
-            "rows. A row is pulled at by its nearness to z0: the right z0, a mean over the batch, "
-            "is here far from many long rows that lie near 0, one number for a batch whose rows "
-            "have drifted unequally far."
+            "rows. The nearer a row is to z0, the harder it is pulled. The right z0 is one number "
+            "for a batch whose rows have drifted unequally far, and here it is far from many long "
+            "rows that are near 0."
         ),
         below=(
             "With z0 = 0 the long batches lose pull to the short ones, on the very same rows: they "
-            "lie further out on the flat end of the curve, and less is learnt from them. A factor "
-            "that all batches share Adam would cancel; one that goes by length it does not."
+            "are further out on the flat end of the curve, and less is learnt from them. Adam "
+            "would cancel a factor that all batches share, but not one that depends on length."
         ),
         none=(
             "It is not shown that z0 = 0 divides the pull differently between long and short "
-            "batches. A factor that all batches share, Adam cancels."
+            "batches. Adam cancels a factor that all batches share."
         ),
     ),
     Claim(
@@ -163,8 +163,7 @@ POINTS = (
         unit=SHARE,
         above=(
             "Far from the reference a z0 of the batch's own rows does better than the right one. "
-            "It is also taken to a zero that moves with the batch, and it is what the rows "
-            "themselves have risen by on average."
+            "It moves with the batch too: it is what the rows themselves have risen by on average."
         ),
         below=(
             "Far from the reference a z0 of the batch's own rows does worse than the right one: "
@@ -172,7 +171,7 @@ POINTS = (
         ),
         none=(
             "No difference by win rate is shown between a z0 of matched and one of mismatched "
-            "pairs; near the ceiling that says little. On paper they part once the judged rows "
+            "pairs; near the ceiling that says little. On paper they differ once the judged rows "
             "have moved and the others have not."
         ),
     ),
@@ -184,12 +183,12 @@ POINTS = (
         unit=SHARE,
         above=(
             "The gradient through z0 helps here, with all else the same. It is another loss than "
-            "KTO's, in which a row is held against its batch, and with thumbs of one kind alone "
+            "KTO's, in which a row is compared with its batch, and with thumbs of one kind alone "
             "it teaches nothing, as the table on paper shows."
         ),
         below=(
             "The gradient through z0 does harm, with all else the same: every row also pulls at "
-            "the mean that it is held against. Compare the facts in the table."
+            "the mean that it is compared with. Compare the facts in the table."
         ),
         none=(
             "No effect of the gradient through z0 on the win rate is shown; near the ceiling that "

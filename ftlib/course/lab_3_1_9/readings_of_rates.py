@@ -14,15 +14,15 @@ ONE_RATE = (
         difference("wins", "KTO, 0% wrong", f"DPO, 0% wrong{KTO_RATE}"),
         "none",
         unit=SHARE,
-        above="At one rate, KTO's, KTO is ahead of DPO, so that a rate is not the reason.",
+        above="At one rate, KTO's, KTO is ahead of DPO, so the rate is not the reason.",
         below=(
-            "At one rate, KTO's, DPO is ahead. Where the line above has it the other way round, "
-            "what was compared there were two rates."
+            "At one rate, KTO's, DPO is ahead. If the line above says the opposite, it compared "
+            "two rates."
         ),
         none=(
             "At one rate, KTO's, the two are not told apart: any difference inside the interval "
-            "fits these runs. Where the line above shows one, it is one of methods *with the rates "
-            "that the rule took for them*. What a rate by itself does, the lines on two rates say."
+            "fits these runs. If the line above shows one, it is one of methods *with the rates "
+            "that the rule took for them*. The lines on two rates say what a rate does by itself."
         ),
     ),
     Claim(

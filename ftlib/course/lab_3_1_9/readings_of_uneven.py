@@ -20,10 +20,10 @@ UNEVEN = (
         below=(
             "Adding thumbs down hurts, although no thumb up is lost and the batch is larger, "
             "eleven rows in place of two, with a z0 from as many: scarcity of thumbs up is not "
-            "the reason. How far the balance of the pull is, the weights below test."
+            "the reason. The weights below test whether the balance of the pull is."
         ),
         none=(
-            "With the thumbs up held no harm of imbalance is shown by the win rate. Facts and "
+            "With the thumbs up fixed, no harm of imbalance is shown by the win rate. Facts and "
             "words, paired below, may tell another story. The batch grows along with the thumbs "
             "down, from two rows to eleven, and z0 comes from as many: a harm of the imbalance and "
             "a gain of the larger batch could hide each other."
@@ -47,8 +47,8 @@ UNEVEN = (
         ),
         none=(
             "No effect of the weights on the win rate is shown, each at the rate taken for it. It "
-            "is one number: what the weights do to manners, facts and words, the paired lines "
-            "below say, and to the pull on thumbs up, the line above."
+            "is only one number: the paired lines below say what the weights do to manners, facts "
+            "and words, the line above what they do to the pull on thumbs up."
         ),
     ),
     Claim(
@@ -78,21 +78,21 @@ UNEVEN = (
         unit=SHARE,
         above=(
             "KTO gets more out of few thumbs up and many down than one pass of imitation over the "
-            "few. It saw 220 answers, eleven a step; SFT saw 20, one a step. More passes of SFT "
-            "were not tried. Where the rates taken differ (the line on rates), it is a comparison "
-            "of methods with their rates."
+            "few. It saw 220 answers, eleven per step; SFT saw 20, one per step. More passes of "
+            "SFT were not tried. Where the rates taken differ (the line on rates), it is a "
+            "comparison of methods with their rates."
         ),
         below=(
-            "At the rates taken one pass of imitation over the 20 thumbs up, one a step, does "
+            "At the rates taken one pass of imitation over the 20 thumbs up, one per step, does "
             "better than KTO with 200 thumbs down on top of them. Where the rates differ (the line "
-            "on rates), how much of the lead is the rate's is open: no run here has the two at "
-            "one, as section 7 has. If liked answers hold the wanted manner, as here, have SFT on "
+            "on rates), it is open how much of the lead is the rate's: no run here has both at one "
+            "rate, as section 7 has. If liked answers hold the wanted manner, as here, have SFT on "
             "them as a baseline."
         ),
         none=(
             "No difference to imitation of the few thumbs up is shown, although KTO saw 220 "
-            "answers, eleven a step, and SFT 20, one a step. Each ran at the rate taken for it. "
-            "If liked answers are at hand, the cheap baseline is worth a try."
+            "answers, eleven per step, and SFT 20, one per step. Each ran at the rate taken for "
+            "it. If liked answers are at hand, the cheap baseline is worth a try."
         ),
     ),
 )

@@ -52,8 +52,8 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
         if _places(result, arms):
             texts.append(f"{name}: {_rate_text(result, arms)}")
     line = (
-        f"{whose(result)}Best rates. {'; '.join(texts)}. With {seeds_text(result)} a point and few "
-        f"questions two neighbouring rates are hardly told apart here, so the lowest rate is taken "
+        f"{whose(result)}Best rates. {'; '.join(texts)}. With {seeds_text(result)} per point and "
+        f"few questions two neighbouring rates are hardly told apart here, so the lowest rate is taken "
         f"whose gain over one half is within {TIE:.0%} of the best, by this one rule for all. "
         f"That two tie here does not say that they tie on other questions."
     )
@@ -177,7 +177,7 @@ def paired_line(result: Result, first: str, second: str) -> str:
     if not result.has(first) or not result.has(second):
         return NOT_MEASURED
     texts = []
-    compared = [("words an answer", "words", 1)]
+    compared = [("words per answer", "words", 1)]
     if has_manners(result.profile):
         polite = ("polite answers", "polite", 100)
         compared = [polite, ("right facts", "right", 100), *compared]
@@ -229,7 +229,7 @@ def distance_line(result: Result, arms: Sequence[str]) -> str:
     with their rates.
     """
     distances = listed(result, "kl", arms, ".1f")
-    return f"{whose(result)}KL from the reference, nats an answer: {distances}."
+    return f"{whose(result)}KL from the reference, nats per answer: {distances}."
 
 
 def at_zero_line(result: Result, arms: Sequence[str]) -> str:
