@@ -346,7 +346,9 @@ def test_lines_of_fewer_arms_tell_of_those_or_of_tinys():
         rates.entries[arm, 0] = Entry(arm, 0, dict(settings), {"faults": 2.0}, 1.0, {})
     swept = Result(experiment, POCKET, rates, {}, True, "", 0.0)
     line = sweeps.rates_line(swept)
-    assert "3 of 3 rates" in line and "SFT from the base" not in line and "Seeds a rate: 1" in line
+    assert (
+        "3 of 3 rates" in line and "SFT from the base" not in line and "Seeds per rate: 1" in line
+    )
 
 
 def test_the_start_of_runs_that_are_shown_is_their_own():

@@ -384,8 +384,8 @@ def test_the_drift_is_told_by_kind_of_batch_and_with_its_range_over_seeds():
 def test_little_room_under_the_ceiling_is_named():
     result = a_result("points", lambda arm: [0.7, 0.72])
     assert "5 points of room" in far_lines.room_line(result, 0.76)
-    assert "a null says little" in far_lines.room_line(result, 0.76)
-    assert "a null says little" not in far_lines.room_line(result, 0.9)
+    assert "finding none says little" in far_lines.room_line(result, 0.76)
+    assert "finding none says little" not in far_lines.room_line(result, 0.9)
     assert "not measured" in far_lines.room_line(result, None)
     most = far_lines.most_wins(TINY)
     assert most is not None and 0.5 <= most < 1.0
