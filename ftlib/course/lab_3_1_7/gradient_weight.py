@@ -10,7 +10,7 @@ from ftlib.course.lab_3_1_7.preference_loss import preference_loss
 
 
 def gradient_weight(chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
-    "σ(−z), z = r̂_chosen − r̂_rejected: how strongly a pair pulls (label smoothing 0), all (B,)."
+    """σ(−z), z = r̂_chosen − r̂_rejected: how strongly a pair pulls (label smoothing 0), all (B,)."""
     return torch.sigmoid(rejected_rewards - chosen_rewards)
 
 
