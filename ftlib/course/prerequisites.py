@@ -126,7 +126,8 @@ def _energy_is_kept(text: str) -> bool:
 TASKS = (
     Task(
         "PyTorch: shapes",
-        "x has the shape (4, 10, 256), and x @ W.T must have (4, 10, 1024). What is the shape of W?",
+        "x has the shape (4, 10, 256), and x @ W.T must have (4, 10, 1024). What is "
+        "the shape of W?",
         "(1024, 256): a linear layer stores its weight as (out, in).",
         _weight_fits,
         "PyTorch, Linear",
