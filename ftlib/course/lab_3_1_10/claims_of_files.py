@@ -33,8 +33,8 @@ MERGE_CLAIMS = (
             "weights outside the range of f16, below 6e-8 or above 65,504."
         ),
         none=(
-            "The two are not told apart: whatever separates them is smaller than the spread over "
-            "prompts."
+            "No difference between the two is shown: whatever separates them is smaller than the "
+            "spread over prompts."
         ),
     ),
     Claim(
@@ -52,7 +52,7 @@ MERGE_CLAIMS = (
             "from f16."
         ),
         none=(
-            "bf16 and Q8_0 are not told apart on these prompts. Which of the two distances is "
+            "bf16 and Q8_0 are not shown to differ on these prompts. Which of the two distances is "
             "larger would take more prompts."
         ),
     ),
@@ -116,8 +116,8 @@ FILE_CLAIMS = (
             "damage that users see."
         ),
         none=(
-            "Answers and prompts are not told apart by these samples; the interval says by which "
-            "factor a mean over the whole text could still mislead."
+            "Answers and prompts are not shown to differ by these samples; the interval says by "
+            "which factor a mean over the whole text could still mislead."
         ),
     ),
     Claim(

@@ -70,8 +70,8 @@ MIX_CLAIMS = (
         ),
         above="The same bytes do more good in k and up: the recipe was made for other models.",
         none=(
-            "The same bytes elsewhere are not told apart from the recipe's: luck with prompts and "
-            "roundings is as large as the recipe's merit."
+            "The same bytes elsewhere are not shown to differ from the recipe's: luck with prompts "
+            "and roundings is as large as the recipe's merit."
         ),
     ),
     Claim(
@@ -146,8 +146,8 @@ IMPORTANCE_CLAIMS = (
             "Shuffled importance rounds better than the right one, so the gain is not information."
         ),
         none=(
-            "A shuffled matrix is not told apart from the right one: the gain may be the other "
-            "routine alone that llama.cpp takes when it is given any matrix."
+            "A shuffled matrix is not shown to differ from the right one: the gain may be the "
+            "other routine alone that llama.cpp takes when it is given any matrix."
         ),
     ),
     Claim(
@@ -162,7 +162,7 @@ IMPORTANCE_CLAIMS = (
             "nothing by itself, and wrong numbers cost. A shuffled matrix is wrong knowledge and "
             "not the absence of it, so that own − shuffled overstates what knowing is worth."
         ),
-        none="At four bits a wrong matrix and none are not told apart.",
+        none="At four bits a wrong matrix and none are not shown to differ.",
     ),
     Claim(
         name="kl",

@@ -177,9 +177,8 @@ PIPELINE = (
             "a dozen questions per seed is few, and some are harder than others."
         ),
         none=(
-            "Over the dozen questions it concerns, a copy read about once is not told apart "
-            "from none. Section 6 puts the exam in more often, and measures it on all "
-            "questions."
+            "Over the dozen questions it concerns, a copy read about once is not shown to differ "
+            "from none. Section 6 puts the exam in more often, and measures it on all questions."
         ),
         unit=SHARE,
     ),

@@ -87,7 +87,7 @@ QUALITY = (
             "depends on task, base and steps."
         ),
         none=(
-            "Read whole, the large set is not told apart from the small one; the interval "
+            "Read whole, the large set is not shown to differ from the small one; the interval "
             "says to within how much. Its errors contradict each other, and its right rows "
             "may outvote them."
         ),
@@ -172,7 +172,7 @@ QUALITY = (
             "whether an answer is right. Read some answers."
         ),
         none=(
-            "Shuffled answers are not told apart from right ones: what these rows teach may "
+            "Shuffled answers are not shown to differ from right ones: what these rows teach may "
             "be no more than form, or the base knew the answers before."
         ),
         unit=SHARE,
@@ -191,10 +191,10 @@ QUALITY = (
             "seeing a row again may fix what a first reading only began."
         ),
         none=(
-            "At equal steps more rows are not told apart from the same rows again by "
-            "accuracy. Muennighoff et al. (2023) find that a row may be read up to four times "
-            "in pretraining with little loss. The validation loss in the table is a finer "
-            "measure: see whether it favours new rows."
+            "At equal steps more rows and the same rows again are not shown to differ by accuracy. "
+            "Muennighoff et al. (2023) find that a row may be read up to four times in pretraining "
+            "with little loss. The validation loss in the table is a finer measure: see whether it "
+            "favours new rows."
         ),
         unit=SHARE,
     ),
@@ -212,7 +212,7 @@ QUALITY = (
             "early, by validation."
         ),
         none=(
-            "With the rows fixed, more steps are not told apart from one epoch: a single "
+            "With the rows fixed, more steps are not shown to differ from one epoch: a single "
             "reading may have been enough for what these rows teach."
         ),
         unit=SHARE,

@@ -79,7 +79,7 @@ LEAKAGE = (
             "difference of this size is worth a look at which ones were drawn."
         ),
         none=(
-            "Dealt by fact, validation is not told apart from the honest number; the interval "
+            "Dealt by fact, validation is not shown to differ from the honest number; the interval "
             "says to within how much. No fact of validation was read in training, so it asks "
             "what the honest number asks. This is a bad score and a true one."
         ),
@@ -99,8 +99,8 @@ LEAKAGE = (
         ),
         none=(
             "The control: dealt by row in the same way, but with nothing there twice, validation "
-            "is not told apart from the honest number. So it is the copies across the split that "
-            "inflate, not dealing by row."
+            "is not shown to differ from the honest number. So it is the copies across the split "
+            "that inflate, not dealing by row."
         ),
         unit=SHARE,
     ),
@@ -143,7 +143,7 @@ CONTAMINATION = (
             "each read more often."
         ),
         none=(
-            "Other questions in the same wordings are not told apart from none, so no part of "
+            "Other questions in the same wordings are not shown to differ from none, so no part of "
             "the rise above is shown to be the wording's."
         ),
         unit=SHARE,

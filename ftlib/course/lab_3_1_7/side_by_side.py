@@ -28,7 +28,7 @@ def points(difference: Interval) -> str:
 
 def told_apart(difference: Interval) -> str:
     """What an interval of a difference lets one say."""
-    return "told apart" if difference.excludes(0) else "not told apart"
+    return "a difference" if difference.excludes(0) else "no difference shown"
 
 
 def measures(result: Result, arm: str, metric: str) -> bool:
@@ -102,7 +102,7 @@ def cooler_line(sharpened: Result, methods: Result, drawn: str, arm: str) -> str
     elif apart.high < 0:
         end = f"So cooling alone wins less than {arm} does at T 1."
     else:
-        end = "The two are not told apart."
+        end = "No difference between the two is shown."
     return f"{said} The difference, seed by seed: {points(apart)}. {end}"
 
 

@@ -219,5 +219,5 @@ def _far_text(outcome: str) -> str:
 
 def _pulls_text(outcomes: list[str]) -> str:
     if all(outcome == "none" for outcome in outcomes):
-        return "Nor are the two told apart by how they divide the pull on the very same rows."
+        return "Nor do the two differ in how they divide the pull on the very same rows."
     return "What tells the two apart is how they divide the pull on the very same rows."

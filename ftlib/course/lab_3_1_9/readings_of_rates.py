@@ -20,9 +20,10 @@ ONE_RATE = (
             "two rates."
         ),
         none=(
-            "At one rate, KTO's, the two are not told apart: any difference inside the interval "
-            "fits these runs. If the line above shows one, it is one of methods *with the rates "
-            "that the rule took for them*. The lines on two rates say what a rate does by itself."
+            "At one rate, KTO's, no difference between the two is shown: any difference inside the "
+            "interval fits these runs. If the line above shows one, it is one of methods *with the "
+            "rates that the rule took for them*. The lines on two rates say what a rate does by "
+            "itself."
         ),
     ),
     Claim(
@@ -34,9 +35,9 @@ ONE_RATE = (
         above="At one rate, SFT's, KTO is ahead of imitation.",
         below="At one rate, SFT's, imitation is ahead as well.",
         none=(
-            "At one rate, SFT's, KTO and imitation are not told apart: what the line above shows, "
-            "if it shows something, rests on the rates that were taken. Imitation reads the liked "
-            "answers alone, KTO the others too."
+            "At one rate, SFT's, no difference between KTO and imitation is shown: what the line "
+            "above shows, if it shows something, rests on the rates that were taken. Imitation "
+            "reads the liked answers alone, KTO the others too."
         ),
     ),
 )
@@ -55,8 +56,8 @@ TWO_RATES = (
         ),
         below="The rate that the rule took is the better one for DPO on these questions too.",
         none=(
-            "On these questions the two rates are not told apart for DPO: any difference inside "
-            "the interval fits."
+            "On these questions no difference between the two rates is shown for DPO: any "
+            "difference inside the interval fits."
         ),
     ),
     Claim(
@@ -72,8 +73,8 @@ TWO_RATES = (
         ),
         below="The rate that the rule took is the better one for KTO on these questions too.",
         none=(
-            "On these questions the two rates are not told apart for KTO: any difference inside "
-            "the interval fits."
+            "On these questions no difference between the two rates is shown for KTO: any "
+            "difference inside the interval fits."
         ),
     ),
 )

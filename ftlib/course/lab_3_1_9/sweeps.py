@@ -53,7 +53,7 @@ def rates_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str
             texts.append(f"{name}: {_rate_text(result, arms)}")
     line = (
         f"{whose(result)}Best rates. {'; '.join(texts)}. With {seeds_text(result)} per point and "
-        f"few questions two neighbouring rates are hardly told apart here, so the lowest rate is "
+        f"few questions two neighbouring rates hardly differ here, so the lowest rate is "
         f"taken whose gain over one half is within {TIE:.0%} of the best, by one rule for all. "
         f"That two tie here does not say that they tie on other questions."
     )
