@@ -6,8 +6,10 @@ from transformers import LlamaConfig
 
 import ftlib as ft
 from benchmarks import adapters, harness
+from benchmarks import imports as imports_benchmark
 from benchmarks import logps as logps_benchmark
 from benchmarks import memory as memory_benchmark
+from benchmarks import sft as sft_benchmark
 
 FP32 = torch.float32
 
@@ -108,3 +110,18 @@ def test_all_ways_to_log_probabilities_agree(monkeypatch):
         logps_benchmark.assert_equal(
             {**steps, "off": logps_benchmark.step_of(wrong, *logps_benchmark.data(300))}
         )
+
+
+def test_sft_losses_of_other_batches_are_told_apart():
+    ours = {"losses": [0.6237, 0.3892]}
+    close = {"losses": [0.6237, 0.3893]}
+    assert sft_benchmark.assert_equal(ours, close, "fp32") == pytest.approx(1e-4)
+    with pytest.raises(AssertionError):
+        sft_benchmark.assert_equal(ours, {"losses": [0.6237, 0.4]}, "fp32")
+
+
+def test_a_fresh_process_is_asked_whether_it_has_torch():
+    seen = imports_benchmark.fresh("import ftlib")
+    assert not seen["torch"] and seen["peak"] > 0
+    with pytest.raises(SystemExit, match="no_such_module"):
+        imports_benchmark.fresh("import no_such_module")

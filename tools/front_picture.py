@@ -59,7 +59,7 @@ PANELS = (
         "3.1.1",
         "methods",
         "forgotten",
-        "forgotten (nats a token)",
+        "forgotten (nats per token)",
         {"full": "all weights", "LoRA": "LoRA", "LoRA, shuffled": "LoRA,\nshuffled rows"},
     ),
     Panel(
@@ -67,7 +67,7 @@ PANELS = (
         "3.1.5",
         "bases",
         "loss",
-        "test loss after training (nats a token)",
+        "test loss after training (nats per token)",
         {
             "16 bits, middle rate": "16 bits",
             "NF4, middle rate": "NF4\n(4 bits)",

@@ -126,7 +126,8 @@ def _energy_is_kept(text: str) -> bool:
 TASKS = (
     Task(
         "PyTorch: shapes",
-        "x has the shape (4, 10, 256), and x @ W.T must have (4, 10, 1024). Which shape has W?",
+        "x has the shape (4, 10, 256), and x @ W.T must have (4, 10, 1024). What is "
+        "the shape of W?",
         "(1024, 256): a linear layer stores its weight as (out, in).",
         _weight_fits,
         "PyTorch, Linear",
@@ -152,7 +153,7 @@ TASKS = (
     Task(
         "Transformers: attention",
         "A layer has 32 query heads and 8 key and value heads, each of 128 numbers. "
-        "By which factor is its cache of keys and values smaller than with 32 of each?",
+        "By what factor is its cache of keys and values smaller than with 32 of each?",
         "4: the cache holds keys and values only, and there are 8 heads of them in place of 32.",
         one_number(4, 4),
         "Ainslie et al. 2023, GQA",
@@ -184,7 +185,7 @@ TASKS = (
     ),
     Task(
         "Loss: perplexity",
-        "The mean loss of a model is ln 8 ≈ 2.08 nats a token. What is its perplexity?",
+        "The mean loss of a model is ln 8 ≈ 2.08 nats per token. What is its perplexity?",
         "8: perplexity is e to the mean loss, as if it chose among 8 equally likely tokens.",
         one_number(7.95, 8.05),
         "transformers, perplexity",
@@ -220,8 +221,8 @@ TASKS = (
     ),
     Task(
         "Linear algebra: rank",
-        "B has the shape (1024, 2) and A (2, 256), both of random numbers. Which rank has B @ A, "
-        "a matrix of shape (1024, 256)?",
+        "B has the shape (1024, 2) and A (2, 256), both of random numbers. What is the rank of "
+        "B @ A, a matrix of shape (1024, 256)?",
         "2: every column of B @ A is a mixture of B's two columns, so the rank is at most 2, and "
         "random numbers do not make it less.",
         one_number(2, 2),
@@ -231,7 +232,7 @@ TASKS = (
     ),
     Task(
         "Linear algebra: SVD",
-        "A matrix has the singular values 4, 2, 2 and 1. Which share of its squared Frobenius norm "
+        "A matrix has the singular values 4, 2, 2 and 1. What share of its squared Frobenius norm "
         "is left in its best approximation of rank 2?",
         "0.8: the best approximation of rank 2 keeps the two largest singular values, and the "
         "squared norm is the sum of their squares: (16 + 4) of (16 + 4 + 4 + 1).",

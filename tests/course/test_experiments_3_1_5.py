@@ -226,7 +226,7 @@ def test_a_record_of_fewer_arms_says_what_it_has_and_then_what_tiny_has():
     two = lines_bases.claim_line(result, "two")
     assert two.startswith("test loss, 2 bits − 16 bits, in pocket: at 0.001 0.2")
     assert "**Higher beyond chance.** In tiny" in two and "*By rate" in two
-    assert "Not told apart." in lines_bases.claim_line(result, "qlora")
+    assert "No difference shown." in lines_bases.claim_line(result, "qlora")
     assert "not measured in pocket. In tiny" in lines_bases.claim_line(result, "fp4")
     assert "at a rate of 0.001 alone" in lines_bases.scope_line(result)
     assert "is not known here" in lines_bases.yardstick(result)

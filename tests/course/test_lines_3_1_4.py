@@ -47,7 +47,7 @@ def test_no_marker_is_graded_on_no_runs():
 
 def test_the_renamed_stop_is_held_against_the_third_arm():
     alike = lines.markers_line(markers({TURNS: 4, UNTIED: 4}))
-    assert "third arm are equal" in alike and "not told apart" not in alike
+    assert "third arm are equal" in alike and "no difference shown" not in alike
     assert "third arm are not equal" in lines.markers_line(markers({TURNS: 4, UNTIED: 5}))
 
 
@@ -110,7 +110,7 @@ def test_there_is_no_factor_of_what_forgets_nothing():
 
     line = lines.half_rate_line(result_of("methods", metrics))
     assert "nan" not in line
-    assert "LoRA forgets 0.03 [0.03, 0.03] nats a token more than full fine-tuning" in line
+    assert "LoRA forgets 0.03 [0.03, 0.03] nats per token more than full fine-tuning" in line
 
 
 def test_methods_are_listed_by_their_memory():

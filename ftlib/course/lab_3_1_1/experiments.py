@@ -43,10 +43,10 @@ ROWS = (20, 60, 160)
 SHORT_RATE_OF_LONG = 0.5  # middle of the long sweep: its rates are lower
 TIE = 0.05  # of the lowest validation loss: rates that come as near count as equally good
 
-LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
-VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
-TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
-FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", True)
+LOSS = Metric("loss", "test loss", "nats per token", lower_is_better=True)
+VALIDATION = Metric("validation_loss", "validation loss", "nats per token", lower_is_better=True)
+TRAINING = Metric("training_loss", "training loss", "nats per token", lower_is_better=True)
+FORGOTTEN = Metric("forgotten", "forgotten", "nats per token", True)
 NORM = Metric("norm", "‖ΔW‖ of all linear layers")
 WORDS = Metric("words", "right words", "share", resolution=1 / 160)
 
@@ -338,8 +338,8 @@ EXPERIMENTS = (
             NORM,
             Metric("rank", "rank that holds 90% of ‖ΔW‖², one block"),
             Metric("intruders", "intruder dimensions a matrix", "of 10"),
-            Metric("random_loss", "test loss, random ΔW", "nats a token", lower_is_better=True),
-            Metric("random_forgotten", "forgotten, random ΔW", "nats a token", True),
+            Metric("random_loss", "test loss, random ΔW", "nats per token", lower_is_better=True),
+            Metric("random_forgotten", "forgotten, random ΔW", "nats per token", True),
             Metric("norm_by_step", "‖ΔW‖ of one block"),
             Metric("rank_by_step", "rank that holds 90% of ‖ΔW‖², one block"),
         ),
@@ -366,8 +366,8 @@ EXPERIMENTS = (
         arms=start_arms,
         metrics=(
             VALIDATION,
-            Metric("damage", "lost before the first step", "nats a token", True),
-            Metric("curve", "training loss", "nats a token", lower_is_better=True),
+            Metric("damage", "lost before the first step", "nats per token", True),
+            Metric("curve", "training loss", "nats per token", lower_is_better=True),
         ),
         inputs=_inputs,
         claims=readings.STARTS,
@@ -389,7 +389,7 @@ EXPERIMENTS = (
         trial=capacity_trial,
         arms=capacity_arms,
         metrics=(
-            Metric("own_loss", "loss on the rows trained on", "nats a token", lower_is_better=True),
+            Metric("own_loss", "loss on the training rows", "nats per token", lower_is_better=True),
             VALIDATION,
         ),
         inputs=_inputs,

@@ -98,7 +98,7 @@ class RankMap(Explorable):
             xscale="log",
             yscale="log",
             xlabel="learning rate",
-            ylabel="validation loss (nats a token)",
+            ylabel="validation loss (nats per token)",
             title=f"Validation loss by rate, alpha = {chosen['alpha']}",
         )
         ax.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
@@ -118,8 +118,8 @@ class RankMap(Explorable):
         ax.set(
             xscale="log",
             yscale="log",
-            xlabel="validation loss (nats a token)",
-            ylabel="forgotten (nats a token)",
+            xlabel="validation loss (nats per token)",
+            ylabel="forgotten (nats per token)",
             title="All runs: learnt and forgotten",
         )
         ax.xaxis.set_minor_formatter(NullFormatter())

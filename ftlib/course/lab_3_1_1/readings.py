@@ -10,7 +10,7 @@ from typing import Any
 
 from ftlib.course.records.experiment import Claim, Contrast, difference, log_ratio
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 def _random_forgets_more(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
@@ -109,8 +109,8 @@ METHODS = (
             "is worth; the rest was learnt from what is asked."
         ),
         none=(
-            "Shuffled answers and right ones are not told apart: it is not shown that the model "
-            "has learnt more than what answers look like. A falling loss alone would not have told."
+            "No difference from shuffled answers is shown, nor therefore that the model has learnt "
+            "more than what answers look like. A falling loss alone would not have shown that."
         ),
     ),
     Claim(
@@ -126,8 +126,8 @@ METHODS = (
         ),
         below="A random update does better than the trained one: look for a mistake in the run.",
         none=(
-            "A random update of the same output is not told apart from the trained one: it is not "
-            "shown that training has found more than a size."
+            "A random update of the same output is not shown to differ from the trained one, nor "
+            "therefore that training has found more than a size."
         ),
     ),
     Claim(
@@ -149,12 +149,12 @@ METHODS = (
         ),
         none=(
             "What a random update that moves the task's outputs as far costs of the base domain is "
-            "not told apart from what the trained one costs: size may explain the forgetting."
+            "not shown to differ from the trained one's cost: size may explain the forgetting."
         ),
     ),
     Claim(
         "intruders",
-        "intruder dimensions a matrix, LoRA − full",
+        "intruder dimensions per matrix, LoRA − full",
         difference("intruders", "LoRA", "full"),
         "above",
         unit="of 10",
@@ -167,7 +167,7 @@ METHODS = (
         ),
         below=(
             "Full fine-tuning has more intruder dimensions here, against Shuttleworth et al. Look "
-            "at the norms first: who moves the weights further has more of them."
+            "at the norms first: the method that moves the weights further has more of them."
         ),
         none=(
             "No difference in intruder dimensions is shown. At these rates both move the weights "

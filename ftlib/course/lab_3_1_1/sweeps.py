@@ -119,7 +119,7 @@ def map_line(result: Result) -> str:
         f"{_powers(best, ranks, alphas)} The best "
         f"rates of the ranks differ by a factor of {', '.join(factors)}: 1 would mean that one "
         f"rate serves every rank. The lowest validation loss, {two_digits(loss)}, is at rank {r}, "
-        f"alpha {alpha:g}, rate {rate:.2g}.{_edges(result, best)} One seed a point: read the "
+        f"alpha {alpha:g}, rate {rate:.2g}.{_edges(result, best)} One seed per point: read the "
         "valley, not the dot."
     )
 
@@ -230,7 +230,7 @@ def capacity_line(result: Result, ranks, rows) -> str:
     if leaving:
         reading = (
             f"The more rows, the further {' and '.join(leaving)} falls behind. That is what an end "
-            "of capacity looks like, but slower learning looks alike: a longer run would tell."
+            "of capacity looks like, but slower learning looks the same: a longer run would tell."
         )
     counts = ", ".join(map(str, rows))
     return (

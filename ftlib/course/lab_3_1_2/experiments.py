@@ -26,10 +26,10 @@ FEW_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 M_ALONE = 8.0  # m alone is tried around this multiple of the profile's rate
 TOO_HIGH = 2**1.5  # times the profile's rate: too high for LoRA and DoRA, and one of `FACTORS`
 
-VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
-TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
-LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
-RESET = Metric("reset_loss", "test loss, lengths reset", "nats a token", lower_is_better=True)
+VALIDATION = Metric("validation_loss", "validation loss", "nats per token", lower_is_better=True)
+TRAINING = Metric("training_loss", "training loss", "nats per token", lower_is_better=True)
+LOSS = Metric("loss", "test loss", "nats per token", lower_is_better=True)
+RESET = Metric("reset_loss", "test loss, lengths reset", "nats per token", lower_is_better=True)
 WORDS = Metric("words", "right words", "share", resolution=1 / 160)
 TURN = Metric("turn", "turn of a row", "degrees")
 
@@ -224,7 +224,7 @@ EXPERIMENTS = (
             LOSS,
             WORDS,
             RESET,
-            Metric("scrambled_loss", "test loss, lengths scrambled", "nats a token", True),
+            Metric("scrambled_loss", "test loss, lengths scrambled", "nats per token", True),
             TURN,
             Metric("longer", "change of a row's length", "share of it"),
             Metric("rows_longer", "change of a row's length in V", "share of it"),

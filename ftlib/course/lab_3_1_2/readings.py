@@ -11,7 +11,7 @@ from typing import Any
 
 from ftlib.course.records.experiment import Claim, Contrast, difference, within
 
-NATS = "nats a token"
+NATS = "nats per token"
 TUNED_ALIKE = ("LoRA", "DoRA", "direction only")  # over the same rates
 RANKS_NAMED = ("lowest rank", "middle rank", "highest rank")
 Runs = Mapping[str, Mapping[str, Any]]
@@ -30,19 +30,19 @@ METHODS = (
         "below",
         unit=NATS,
         above=(
-            "At its best rate DoRA learns less than LoRA, the opposite of the paper's tables. Hold "
-            "the size against what the neighbouring rate costs (under the second figure): below "
-            "that it may still be the rate."
+            "At its best rate DoRA learns less than LoRA, the opposite of the paper's tables. "
+            "Compare the difference with what the neighbouring rate costs (under the second "
+            "figure): if it is smaller, it may still be the rate."
         ),
         below=(
-            "At its best rate DoRA learns more. Before you call it the better method, hold the "
-            "size against what the neighbouring rate costs (under the second figure): a "
-            "difference of that size is also had by tuning LoRA a little better. The next two "
-            "lines ask which part of DoRA it is."
+            "At its best rate DoRA learns more. Before you call it the better method, compare "
+            "the difference with what the neighbouring rate costs (under the second figure): "
+            "tuning LoRA a little better can gain as much. The next two lines ask which part of "
+            "DoRA it is."
         ),
         none=(
-            "At each one's best rate no difference is shown. It does not say that there is "
-            "none: the interval holds what may have been missed."
+            "At each one's best rate no difference is shown. That does not mean that "
+            "there is none: the interval says how much may have been missed."
         ),
     ),
     Claim(
@@ -57,8 +57,8 @@ METHODS = (
             "trained length is needed for that."
         ),
         none=(
-            "Dividing by the norm, with the lengths frozen, is not told apart from LoRA at the "
-            "best rates of both."
+            "Dividing by the norm, with the lengths frozen, is not shown to differ from LoRA at "
+            "the best rates of both."
         ),
     ),
     Claim(
@@ -112,7 +112,7 @@ METHODS = (
             "Adam moves it by the rate at every step."
         ),
         below="With trained lengths the high rate ends better than with frozen ones.",
-        none="Whether the lengths train makes no difference at the high rate that shows here.",
+        none="At the high rate trained lengths are not shown to differ from frozen ones.",
     ),
     Claim(
         "turn",
@@ -132,8 +132,8 @@ METHODS = (
         ),
         none=(
             "No difference is shown in how far the rows are turned, as the arithmetic above "
-            "has it: a step turns a row by its size over ‖V‖ in both. So turns are not what "
-            "tells the two apart. What is left are the lengths: those of LoRA's rows change as "
+            "has it: a step turns a row by its size over ‖V‖ in both. So the turns are not "
+            "the difference. What is left are the lengths: those of LoRA's rows change as "
             "they turn, those of DoRA's hardly."
         ),
     ),
@@ -165,13 +165,13 @@ METHODS = (
         "above",
         unit=NATS,
         above=(
-            "The learnt lengths are worth something as values. Hold the size against what the "
-            "neighbouring rate costs, and against what scrambling costs."
+            "The learnt lengths are worth something as values. Compare the size with what the "
+            "neighbouring rate costs, and with what scrambling costs."
         ),
         below="The trained directions do better with the *old* lengths: m has learnt noise.",
         none=(
             "The learnt lengths as values are worth nothing that this test can see: with the old "
-            "lengths the model is not told apart from the model as trained."
+            "lengths the model is not shown to differ from the model as trained."
         ),
     ),
     Claim(
@@ -186,8 +186,8 @@ METHODS = (
         ),
         below=(
             "Changes of the same size in the *wrong* rows are better than none, so it does not "
-            "matter which row changes; growth as such helps. A control that comes out like this "
-            "forbids to speak of learnt lengths."
+            "matter which row changes; growth as such helps. With a control that comes out like "
+            "this, one cannot speak of learnt lengths."
         ),
         none=(
             "Changes of the same size in the wrong rows do no harm that this test can see. The "
@@ -210,9 +210,9 @@ METHODS = (
             "is geometry."
         ),
         none=(
-            "Pooled as in the paper's figure, LoRA's r is not told apart from that of the same "
-            "updates, turned at random. They have learnt nothing, so a high r of this kind is no "
-            "evidence of something that LoRA cannot do."
+            "Pooled as in the paper's figure, LoRA's r is not shown to differ from that of the "
+            "same updates, turned at random. They have learnt nothing, so a high r of this kind is "
+            "no evidence of something that LoRA cannot do."
         ),
     ),
     Claim(
@@ -227,8 +227,8 @@ METHODS = (
             "paper's negative one is another question: see the panels."
         ),
         none=(
-            "DoRA's correlation is not told apart from that of the same updates, turned: that m is "
-            "free does not show in this measure."
+            "DoRA's correlation is not shown to differ from that of the same updates, turned: "
+            "this measure does not show that m is free."
         ),
     ),
     Claim(
@@ -241,7 +241,7 @@ METHODS = (
             "Full fine-tuning ties length and direction less closely than geometry does, as the "
             "paper says of it, and without a parameter for lengths."
         ),
-        none="Pooled like this, full fine-tuning's correlation is not told apart from geometry's.",
+        none="Pooled like this, full fine-tuning's r is not shown to differ from geometry's.",
     ),
     Claim(
         "end, LoRA",
@@ -253,7 +253,7 @@ METHODS = (
             "At the end, over all matrices and without the clock of training, LoRA's tie is "
             "looser than geometry's: what it has learnt loosens it, if by little."
         ),
-        none="At the end, over all matrices, LoRA's tie is not told apart from geometry's.",
+        none="At the end, over all matrices, LoRA's tie is not shown to differ from geometry's.",
     ),
     Claim(
         "end, full",
@@ -265,7 +265,7 @@ METHODS = (
             "At the end, over all matrices, full fine-tuning's tie is looser than geometry's, in "
             "the direction that the paper describes, although r itself stays positive."
         ),
-        none="At the end, over all matrices, full fine-tuning's tie is not told apart either.",
+        none="At the end, over all matrices, full fine-tuning's tie is not shown to differ either.",
     ),
 )
 
@@ -279,8 +279,8 @@ PARTS = (
         above="A run that never trains m learns less. The next lines ask when m helps, and how.",
         below="A run that never trains m learns *more*: at this rate m is a burden.",
         none=(
-            "A run that never trains m is not told apart from one that does, at the rate that was "
-            "chosen with m trained. Section 5 has the comparison at a rate of its own."
+            "A run that never trains m is not shown to differ from one that does, at the rate that "
+            "was chosen with m trained. Section 5 has the comparison at a rate of its own."
         ),
     ),
     Claim(

@@ -10,7 +10,7 @@ from typing import Any
 from ftlib.course.lab_3_1_3.answers import wins_less_losses
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 def _wins(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
@@ -61,7 +61,7 @@ ANSWERS = (
     ),
     Claim(
         "right",
-        "facts right an answer, fast rate, noise − no noise",
+        "right facts per answer, fast rate, noise − no noise",
         difference("right", "fast, noise", "fast"),
         "none",
         above="More true facts are stated with noise.",
@@ -73,7 +73,7 @@ ANSWERS = (
     ),
     Claim(
         "wrong",
-        "facts wrong an answer, fast rate, noise − no noise",
+        "wrong facts per answer, fast rate, noise − no noise",
         difference("wrong", "fast, noise", "fast"),
         "none",
         above=(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlib.course.records.experiment import Claim, Contrast, difference, within
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 def _fresh_less_unshifted(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
@@ -116,6 +116,6 @@ CONTROLS = (
             "two comparisons, and still not of randomness alone: the frozen runs were trained "
             "under a table that the pretrained weights do not know."
         ),
-        none="Where neither has a shift at test, fresh and frozen noise are not told apart.",
+        none="Where neither has a shift at test, fresh and frozen noise are not shown to differ.",
     ),
 )

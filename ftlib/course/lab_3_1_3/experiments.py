@@ -41,10 +41,10 @@ DEFAULTS = {"alpha": 10.0, "dropout": 0.2}  # while the strengths have no record
 UNREGULARISED = "none"  # the arm of the strengths with neither
 NOISE_ALPHAS = (1.0, 5.0, 10.0)  # beside 0, at the best rate
 
-LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
-OWN = Metric("own_loss", "loss on the rows trained on", "nats a token", lower_is_better=True)
-VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
-UNSHIFTED = Metric("loss_without_shift", "test loss without the shift", "nats a token", True)
+LOSS = Metric("loss", "test loss", "nats per token", lower_is_better=True)
+OWN = Metric("own_loss", "loss on the rows trained on", "nats per token", lower_is_better=True)
+VALIDATION = Metric("validation_loss", "validation loss", "nats per token", lower_is_better=True)
+UNSHIFTED = Metric("loss_without_shift", "test loss without the shift", "nats per token", True)
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:
@@ -166,11 +166,11 @@ def control_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 ANSWERS = (
     LOSS,
     OWN,
-    Metric("rise", "rise of the test loss under noise", "nats a token", True),
-    Metric("own_rise", "rise of the loss on rows trained on, under noise", "nats a token"),
+    Metric("rise", "rise of the test loss under noise", "nats per token", True),
+    Metric("own_rise", "rise of the loss on rows trained on, under noise", "nats per token"),
     Metric("score", "score of an answer", resolution=1 / ASKED),
-    Metric("right", "facts right", "an answer", resolution=1 / ASKED),
-    Metric("wrong", "facts wrong", "an answer", True, resolution=1 / ASKED),
+    Metric("right", "facts right", "per answer", resolution=1 / ASKED),
+    Metric("wrong", "facts wrong", "per answer", True, resolution=1 / ASKED),
     Metric("copied", "copied runs of five words", "share", True),
     Metric("distinct", "different runs of three words", "share"),
     Metric("words", "length of an answer", "words", resolution=1 / ASKED),
@@ -205,8 +205,8 @@ EXPERIMENTS = (
         trial=course_trial,
         arms=course_arms,
         metrics=(
-            Metric("own_by_step", "loss on the rows trained on", "nats a token", True),
-            Metric("validation_by_step", "validation loss", "nats a token", True),
+            Metric("own_by_step", "loss on the rows trained on", "nats per token", True),
+            Metric("validation_by_step", "validation loss", "nats per token", True),
         ),
         inputs=_inputs,
         claims=readings.COURSES,

@@ -91,7 +91,7 @@ def taken_back_line(cures: Result) -> str:
     backs = [f"{name} **{gap(cures, 'loss', 'fast', arm)}**" for arm, name in CURES.items()]
     return (
         f"{whose(cures)}In one sentence: beside the best rate the fast one costs "
-        f"{gap(cures, 'loss', 'fast', 'best rate')} nats a token, of which are taken back by "
+        f"{gap(cures, 'loss', 'fast', 'best rate')} nats per token, of which are taken back by "
         f"{'; by '.join(backs)}."
     )
 
@@ -128,7 +128,7 @@ def unshifted_line(controls: Result) -> str:
     less = paired_difference(frozen, controls.means("fast", "loss"))
     return (
         f"{whose(controls)}Test loss, frozen noise without its shift at test − no noise: {less} "
-        "nats a token. Test loss, Gaussian − no noise: "
+        "nats per token. Test loss, Gaussian − no noise: "
         f"{gap(controls, 'loss', 'fast, Gaussian', 'fast')}; uniform − no noise: "
         f"{gap(controls, 'loss', 'fast, noise', 'fast')}."
     )
@@ -143,7 +143,7 @@ def seconds_line(cures: Result) -> str:
         spent[arm] = [cures.record.entries[arm, seed].seconds for seed in cures.seeds]
     more = paired_difference(spent["fast, noise"], spent["fast"])
     return (
-        f"{whose(cures)}Time: {np.mean(spent['fast, noise']):.2f} s a run with noise, "
+        f"{whose(cures)}Time: {np.mean(spent['fast, noise']):.2f} s per run with noise, "
         f"{np.mean(spent['fast']):.2f} s without (difference {more} s, on the machine that made "
         "the record)."
     )
@@ -163,8 +163,8 @@ def best_rate_line(noises: Result) -> str:
     most = alphas[-1]
     score = gap(noises, "score", most, "no noise")
     text = (
-        f"{whose(noises)}At the best rate, {most} − no noise: score {score}, facts right an answer "
-        f"{gap(noises, 'right', most, 'no noise')}, wrong "
+        f"{whose(noises)}At the best rate, {most} − no noise: score {score}, right facts per "
+        f"answer {gap(noises, 'right', most, 'no noise')}, wrong "
         f"{gap(noises, 'wrong', most, 'no noise')} (each interval by itself)."
     )
     if not score.excludes(0):
@@ -189,8 +189,9 @@ def copied_line(answers: Result) -> str:
     fewer = paired_difference(with_noise, without)
     more = paired_difference(other_with, other_without)
     text = (
-        f"{whose(answers)}Copied runs of five words an answer: {with_noise.mean():.2f} with noise, "
-        f"{without.mean():.2f} without, difference {fewer}. Runs that are not copied: {more} more."
+        f"{whose(answers)}Copied runs of five words per answer: {with_noise.mean():.2f} with "
+        f"noise, {without.mean():.2f} without, difference {fewer}. "
+        f"Runs that are not copied: {more} more."
     )
     if fewer.low <= 0 <= fewer.high and more.low > 0:
         text += " Fewer copied runs are not shown; what has grown is the rest. So the smaller "
@@ -218,7 +219,7 @@ def rate_copies_line(answers: Result, noises: Result) -> str:
     )
     apart = paired_difference(best, noised)
     if not apart.excludes(0):
-        text += f" The two are not told apart (difference {apart})."
+        text += f" The two are not shown to differ (difference {apart})."
     return text
 
 
@@ -254,7 +255,7 @@ def others_line(answers: Result, rows: Sequence[Mapping[str, Any]]) -> str:
         shares[arm] = np.array(found)
     more = paired_difference(shares["fast, noise"], shares["fast"])
     return (
-        f"{whose(answers)}Of the few answers a run that the record keeps, "
+        f"{whose(answers)}Of the few answers per run that the record keeps, "
         f"{shares['fast, noise'].mean():.0%} speak of somebody else with noise, "
         f"{shares['fast'].mean():.0%} without (difference {more}); such sentences cannot count as "
         "copied, since only the name asked about is left open."

@@ -57,7 +57,7 @@ def draw_rises(alphas: Sequence[float], risen: Sequence[float], predicted: Seque
     ax.set(
         title="Rise of the loss under noise, and second order",
         xlabel="alpha",
-        ylabel="E L(x+ε) − L(x) (nats a token)",
+        ylabel="E L(x+ε) − L(x) (nats per token)",
         xscale="log",
     )
     ax.set_yscale("symlog", linthresh=smallest)

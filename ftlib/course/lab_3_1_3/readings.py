@@ -11,7 +11,7 @@ from typing import Any
 
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
-NATS = "nats a token"
+NATS = "nats per token"
 EARLY = 2  # the look, of `trials.LOOKS`, after four of the ten epochs
 
 

@@ -124,7 +124,7 @@ def swap_line(model: nn.Module, tokenizer, rows: Sequence[dict], spare: Sequence
         )
     return (
         f"Going in, before any training: the loss of the ideal answers to {len(rows)} golden "
-        f"questions is {with_own.mean():.2f} nats a token with {_listed(turns)}, and "
+        f"questions is {with_own.mean():.2f} nats per token with {_listed(turns)}, and "
         f"{with_spare.mean():.2f} with {_listed(taken)} in their place: a rise of {rise} (95% "
         f"interval over the questions). {reading}"
     )

@@ -37,10 +37,10 @@ METHODS = (FULL, "LoRA", "DoRA", "QLoRA", PREFIX, BOTTLENECK)
 SWEPT = (FULL, "LoRA", "DoRA", PREFIX, BOTTLENECK)
 FEW_FACTOR = 2  # of the profile's LoRA rate: high, so that two dozen rows are soon learnt by heart
 
-LOSS = Metric("loss", "golden loss", "nats a token", lower_is_better=True)
-VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
-TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
-FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", True)
+LOSS = Metric("loss", "golden loss", "nats per token", lower_is_better=True)
+VALIDATION = Metric("validation_loss", "validation loss", "nats per token", lower_is_better=True)
+TRAINING = Metric("training_loss", "training loss", "nats per token", lower_is_better=True)
+FORGOTTEN = Metric("forgotten", "forgotten", "nats per token", True)
 RIGHT = Metric("right", "right", "share of the questions", resolution=1 / 50)
 UNCUT = Metric("right_uncut", "right as a whole", "share of the questions", resolution=1 / 50)
 FORM = Metric("form", "in the family's form", "share of the answers", resolution=1 / 50)
@@ -202,9 +202,9 @@ EXPERIMENTS = (
             LOSS,
             FORGOTTEN,
             RIGHT,
-            Metric("loss_by_step", "golden loss", "nats a token", lower_is_better=True),
-            Metric("forgotten_by_step", "forgotten", "nats a token", True),
-            Metric("training_by_step", "training loss", "nats a token", lower_is_better=True),
+            Metric("loss_by_step", "golden loss", "nats per token", lower_is_better=True),
+            Metric("forgotten_by_step", "forgotten", "nats per token", True),
+            Metric("training_by_step", "training loss", "nats per token", lower_is_better=True),
         ),
         inputs=_inputs,
         claims=readings.METHODS,
@@ -273,9 +273,9 @@ EXPERIMENTS = (
         trial=few_trial,
         arms=few_arms,
         metrics=(
-            Metric("own_loss", "loss on the rows trained on", "nats a token", lower_is_better=True),
-            Metric("held_out_loss", "validation loss", "nats a token", lower_is_better=True),
-            Metric("choosing_loss", "loss on rows that choose", "nats a token", True),
+            Metric("own_loss", "loss on the training rows", "nats per token", lower_is_better=True),
+            Metric("held_out_loss", "validation loss", "nats per token", lower_is_better=True),
+            Metric("choosing_loss", "loss on rows that choose", "nats per token", True),
             Metric("held_out_right", "validation rows answered right", "share"),
         ),
         inputs=_inputs,

@@ -41,7 +41,7 @@ def beyond_half(arm: str) -> Contrast:
 FORM = (
     Claim(
         "few rows",
-        "right, LoRA on three rows a family − a prompt with the same rows",
+        "right, LoRA on three rows per family − a prompt with the same rows",
         difference("right", FEW_TRAINED, OWN_SHOWN),
         "above",
         unit=POINTS,
@@ -103,30 +103,30 @@ FORM = (
         "above",
         unit=POINTS,
         above=(
-            "In as many reads, more different rows add to what three a family gave. This part "
+            "In as many reads, more different rows add to what three per family gave. This part "
             "cannot be called form alone: forms are short. It may be skill, wordings, or facts "
             "that the rows hold; or it is that the other arm reads its few rows too often (section "
             "8)."
         ),
         below=(
-            "Three rows a family, read over and over, do better than all rows read at most once: "
+            "Three rows per family, read over and over, do better than all rows read at most once: "
             "at this length of run repetition wins."
         ),
         none=(
-            "No gain beyond three rows a family is shown. The interval says how large a gain could "
-            "have been missed. What there is of it may be owed to repetition: the arm of three "
+            "No gain beyond three rows per family is shown. The interval says how large a gain "
+            "could have been missed. What gain there is may come from repetition: the arm of three "
             "rows reads each of them too often (section 8)."
         ),
     ),
     Claim(
         "three rows, most",
-        "right, gain by three rows a family − half the gain by all rows of the family",
+        "right, gain by three rows per family − half the gain by all rows of the family",
         beyond_half(FEW_TRAINED),
         "above",
         unit=POINTS,
-        above="Three rows a family bring more than half of what all rows bring.",
-        below="Three rows a family bring less than half of what all rows bring.",
-        none="Whether three rows a family bring more or less than half is not shown.",
+        above="Three rows per family bring more than half of what all rows bring.",
+        below="Three rows per family bring less than half of what all rows bring.",
+        none="Whether three rows per family bring more or less than half is not shown.",
     ),
     Claim(
         "other families",
@@ -139,8 +139,9 @@ FORM = (
             "gain is what families share: how to answer at all and, where all families ask for one "
             "skill (messages into JSON), that skill as well. In `tiny` they share no skill: the "
             "base ends its turns by itself, so it is not the stop that is learnt, and much of the "
-            "gain may be that a *first* request is granted. Where three examples of other families "
-            "were shown in a prompt, the line below says what they bring without any training."
+            "gain may be that a *first* request is answered. Where three examples of other "
+            "families were shown in a prompt, the line below says what they bring without any "
+            "training."
         ),
         below="Training on other families takes right answers away. There were few to take.",
         none=(
@@ -191,7 +192,7 @@ FORM = (
         unit=POINTS,
         above="Shuffled answers bring more right ones than right answers. Look for a fault.",
         below=(
-            "With the same prompts and the same answers, dealt out anew, fewer answers are right. "
+            "With the same prompts and the same answers, dealt out again, fewer answers are right. "
             "That much could be known before: these rows train the opposite of the skill, and the "
             "next line says whether they leave anything of the gain."
         ),
@@ -204,14 +205,14 @@ FORM = (
         "above",
         unit=POINTS,
         above=(
-            "Even shuffled answers bring right ones. Some are owed to chance: where a family has "
+            "Even shuffled answers bring right ones. Some come by chance: where a family has "
             "few answers, the table above says how many stay right in the shuffling."
         ),
         below="Shuffled answers do harm even against a base that hardly answers.",
         none=(
             "It is not shown that shuffled answers bring anything. As a control they are then a "
-            "floor: whoever calls the distance from it content forgets that they teach that the "
-            "answer does not depend on the question."
+            "floor. But the distance from it is not content alone: they also teach that the answer "
+            "does not depend on the question."
         ),
     ),
 )

@@ -38,7 +38,7 @@ def _forgets(result: Result, arm: str, other: str, than: str = "") -> str:
     mine = result.means(arm, "forgotten")
     others = result.means(other, "forgotten")
     if min(mine.min(), others.min()) <= 0:
-        more = f"forgets {_gap(result, 'forgotten', arm, other)} nats a token more"
+        more = f"forgets {_gap(result, 'forgotten', arm, other)} nats per token more"
         return f"{more} than {than}" if than else more
     whole = mean_interval(np.log(mine / others))
     factor = f"{np.exp(whole.mean):.2g} [{np.exp(whole.low):.2g}, {np.exp(whole.high):.2g}]"
@@ -69,7 +69,7 @@ def markers_line(result: Result) -> str:
     if not _has(result, (own, turns, stop, UNTIED)):
         return _absent(result, "the crossed markers")
     apart = _gap(result, "right", stop, turns)
-    told = "" if apart.excludes(0) else ", not told apart"
+    told = "" if apart.excludes(0) else ", no difference shown"
     losses = {}
     for name, arm in (("all own", own), ("spare turns", turns), ("spare stop", stop)):
         losses[name] = f"{name} {result.means(arm, 'loss').mean():.2f}"
@@ -82,7 +82,7 @@ def markers_line(result: Result) -> str:
     return (
         f"{whose(result)}{UNTESTED}. "
         f"Right answers, spare stop − spare turns: {apart}{told}; spare stop − all "
-        f"own: {_gap(result, 'right', stop, own)}. Golden loss in nats a token: "
+        f"own: {_gap(result, 'right', stop, own)}. Golden loss in nats per token: "
         f"{', '.join(losses.values())}; spare turns − all own {_gap(result, 'loss', turns, own)}. "
         f"The arm with the known output row and the third arm are {twins}, answer for answer, in "
         f"what is right and what ends, in all {len(result.seeds)} seeds."
@@ -225,7 +225,7 @@ def half_rate_line(result: Result) -> str:
     if not _has(result, (lora, full, half)):
         return _absent(result, "half of the best rates")
     loss = _gap(result, "loss", half, lora)
-    told = "" if loss.excludes(0) else ", not told apart"
+    told = "" if loss.excludes(0) else ", no difference shown"
     return (
         f"{whose(result)}{UNTESTED}. "
         f"LoRA at half of its best rate − at its best: golden loss {loss}{told}; it "

@@ -65,7 +65,7 @@ MARKERS = (
         unit="of the answers",
         above=(
             "With a head of its own, in which the stop has a trained row, more answers end: what a "
-            "spare stop costs is owed to its *output* row alone. That had to come out, since the "
+            "spare stop costs is due to its *output* row alone. That had to come out, since the "
             "exchange only renames the stop; the number is what a spare stop costs where the turns "
             "are spare as well. Here the output row is the input row, because the two are tied. "
             "Llama-3.1-8B is not tied: there the input rows and the output rows of spare tokens "

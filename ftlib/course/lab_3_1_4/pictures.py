@@ -158,7 +158,7 @@ def frontier(result: Result) -> Figure:
     rates = "three rates each" if all(map(result.has, _lower_rates())) else "at the best rates"
     ax.set(
         title=f"Ends of finished runs, {rates}{whose(result)}", xscale="log", yscale="log",
-        xlabel="golden loss (nats a token)", ylabel="forgotten (nats a token)",
+        xlabel="golden loss (nats per token)", ylabel="forgotten (nats per token)",
     )  # fmt: skip
     ax.legend(fontsize="small")
     return figure
@@ -176,7 +176,7 @@ def few_curves(result: Result, arm: str, places: Sequence[int], kept: int | None
         _course(left, result, arm, metric, places, name, i)
     left.set(
         title=f"Two dozen rows, over and over{whose(result)}",
-        xlabel="step", ylabel="loss (nats a token)", yscale="log",
+        xlabel="step", ylabel="loss (nats per token)", yscale="log",
     )  # fmt: skip
     _course(right, result, arm, "held_out_right", places, "others", 1, 100)
     right.set(title=f"Other rows answered right{whose(result)}", xlabel="step", ylabel="right (%)")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
-NATS = "nats a token"
+NATS = "nats per token"
 FEW_ROWS = "two dozen rows"
 TWO = ("LoRA", "full fine-tuning")
 SHARES = (0.25, 0.5)  # of the best rate: the lower rates at which these two are run as well
@@ -231,7 +231,7 @@ FEW = (
         above=(
             "The loss on other rows rises while the rows themselves are learnt by heart: this is "
             "overfitting, as the loss sees it. The look was chosen by other rows, so that the rise "
-            "is not owed to the choice."
+            "is not due to the choice."
         ),
         below="The validation loss still falls at the end: two dozen rows are not yet used up.",
         none="No rise is shown. The interval says how large a rise could have been missed.",

@@ -60,8 +60,8 @@ class TradeOff(Explorable):
         ax.set(
             xscale="log",
             yscale="log",
-            xlabel="golden loss (nats a token), learnt: to the left",
-            ylabel="forgotten (nats a token)",
+            xlabel="golden loss (nats per token), learnt: to the left",
+            ylabel="forgotten (nats per token)",
             title=f"Learnt and forgotten on the way, up to step {step}{whose(self.result)}",
         )
         ax.legend(fontsize=8)

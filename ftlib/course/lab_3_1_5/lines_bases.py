@@ -132,7 +132,7 @@ def _part_line(result: Result, claim: str) -> str:
         "above": "**Higher beyond chance.**",
         "below": "**Lower beyond chance.**",
         "both": "**Higher at one rate, lower at another.**",
-        "none": "Not told apart.",
+        "none": "No difference shown.",
         "open": "Too few seeds for a conclusion.",
     }
     seeds = gaps[0].interval.runs
@@ -264,6 +264,6 @@ def _doses_seen(result: Result, seen: dict[str, float], unseen: list[str]) -> st
     where = "in this mean" if _is_measured(result, "qlora") else "there"
     return (
         f"{start} Below an error of "
-        f'{min(seen.values()):.2f}, "no cost shown" {where} is an upper bound and no absence: '
+        f'{min(seen.values()):.2f}, "no cost shown" {where} is only an upper bound: '
         f"for NF4 (error {error:.2f}) a cost up to {interval.high:.2g} nats."
     )

@@ -42,7 +42,7 @@ BASES = (
         expected="none",
         above=(
             "At this size the four bits cost something, at rates that both share. "
-            "The interval says how much; hold it against what a rate off by a factor of two "
+            "The interval says how much; compare it with what a rate off by a factor of two "
             "costs, in the line below the figure. The paper's tables are about models a thousand "
             "times larger, with more redundancy to absorb the errors, so this does not "
             "contradict them."
@@ -162,10 +162,10 @@ BASES = (
             "the curves over the rate before concluding anything."
         ),
         none=(
-            "One bit less, with twice NF4's error, is a dose that the measure was to see, and in "
+            "One bit less, with twice NF4's error, is a dose that the measure should see, but in "
             "this mean over rates it does not. So this control has failed. For every error below "
             'the smallest dose that is seen, "no cost shown" is an upper bound, the interval\'s '
-            "upper end, and no absence of a cost. (Opposite signs cancel in a mean: read the line "
+            "upper end; a cost is not ruled out. (Opposite signs cancel in a mean: read the line "
             "by rate.)"
         ),
         unit=NATS,
@@ -177,12 +177,12 @@ BASES = (
         expected="above",
         above=(
             "A dose between three bits and two is seen: the measure resolves damage of an error "
-            "more than three times NF4's. What it resolves below, the line on the doses says."
+            "more than three times NF4's. The line on the doses says what it resolves below that."
         ),
         below="A base with more than three times NF4's error is ahead: look at the curves first.",
         none=(
             "An error more than three times NF4's does not show either. So the measure is coarse, "
-            "and what it says of NF4 is little. (Opposite signs cancel in a mean: read the line by "
+            "and says little about NF4. (Opposite signs cancel in a mean: read the line by "
             "rate.)"
         ),
         unit=NATS,
@@ -228,7 +228,7 @@ BASES = (
         none=(
             "Four levels, an error of more than half the weights' norm, and nothing shows in the "
             "mean over rates: unless opposite signs cancel in the line by rate, the measure is "
-            "blind, and nothing that it says of NF4 counts."
+            "blind, and nothing that it says about NF4 counts."
         ),
         unit=NATS,
     ),
@@ -262,7 +262,7 @@ BETWEEN_SCALES = (
         "2 bits at one rate",
         "2 bits",
         "above",
-        "An adapter does not make good what two bits destroy.",
+        "An adapter does not repair what two bits destroy.",
         "Two bits cost nothing that these runs show: then the measure is blind.",
     ),
 )

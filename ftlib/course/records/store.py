@@ -2,7 +2,7 @@
 
     labs/records/tiny/3.1.1-rates.json
     {"lab": "3.1.1", "experiment": "rates", "profile": "tiny", "title": "…",
-     "metrics": {"loss": "held-out loss (nats a token)"},
+     "metrics": {"loss": "held-out loss (nats per token)"},
      "made": [{"device": …, "torch": …, "commit": …, "code": …, "inputs": {…}}],
      "entries": [
       {"arm": "LoRA 4e-3", "seed": 0, "settings": {…}, "metrics": {…}, "seconds": 3.1, "made": 0},
