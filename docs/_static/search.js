@@ -133,7 +133,7 @@ function rank(sections, words) {
       const score = scores[i];
       const wanted = kind && kind.pages.test(sections[i].url);
       const length = 0.4 + 0.6 * (sections[i].inText.length / mean);
-      score.text += rare * ((2.2 * h.text) / (h.text + 1.2 * length) + (h.title ? 1.2 : 0));
+      score.text += rare * ((2.2 * h.text) / (h.text + 1.2 * length) + (h.title ? 0.6 : 0));
       score.heading += h.heading ? rare : 0;
       score.words += h.text || h.heading || h.title || wanted ? 1 : 0;
       score.inHeading += h.heading || wanted ? 1 : 0;
@@ -163,7 +163,8 @@ function excerpt(section, words) {
     const found = words.filter((word) => pattern(word).test(window)).length;
     if (found > best.found) best = { at, found };
   }
-  const start = Math.max(0, best.at - AROUND / 2);
+  const before = Math.max(0, best.at - AROUND / 2);
+  const start = before ? section.inText.indexOf(" ", before) + 1 : 0; // at a word's beginning
   const text = section.text.normalize("NFC").slice(start, start + 2.5 * AROUND);
   return (start ? "… " : "") + text + (start + 2.5 * AROUND < section.text.length ? " …" : "");
 }

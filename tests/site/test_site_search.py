@@ -117,7 +117,9 @@ def test_a_short_word_is_not_the_beginning_of_another(told):
 
 
 def test_a_word_that_is_nowhere_is_named_with_what_was_looked_for(told):
-    assert "“distilation” is nowhere; “distillation” was looked for." in told["distilation"]["found"]
+    assert (
+        "“distilation” is nowhere; “distillation” was looked for." in told["distilation"]["found"]
+    )
     assert told["dpo kubernetes"]["urls"][0] == "glossary.html#dpo"
     assert told["dpo kubernetes"]["found"].endswith("“kubernetes” is nowhere.")
     assert told["zzz"] == {"urls": [], "found": told["zzz"]["found"], "marks": []}

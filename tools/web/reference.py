@@ -218,10 +218,12 @@ def _directive(entry: Entry, used: dict, cited: dict) -> list[str]:
     for method in entry.methods:
         body += ["", *_method(method)]
     crossings = []
-    if cited.get(entry.name):
-        crossings.append(f"Its paper in {', '.join(cited[entry.name])}.")
-    if used.get(entry.name):
-        crossings.append(f"Used in {', '.join(used[entry.name])}.")
+    labs = used.get(entry.name, [])
+    papers = [link for link in cited.get(entry.name, []) if _label(link) not in map(_label, labs)]
+    if papers:
+        crossings.append(f"Its paper in {', '.join(papers)}.")
+    if labs:
+        crossings.append(f"Used in {', '.join(labs)}.")
     if crossings:
         body += ["", f"*{' '.join(crossings)}*"]
     return [
@@ -231,6 +233,10 @@ def _directive(entry: Entry, used: dict, cited: dict) -> list[str]:
         ":::::",
         "",
     ]
+
+
+def _label(link: str) -> str:
+    return link[: link.index("](")]
 
 
 def _method(method: Entry) -> list[str]:
