@@ -7,8 +7,8 @@ const AROUND = 110; // characters of text before and after the first word found
 const WHOLE = 3; // letters of a word that is looked for whole: "mac" is not the beginning of "machine"
 // Words that a question has and an answer need not have.
 const EMPTY = new Set(
-  ("a an and are as at be by can could do does explain find for from give had has have how i if in into is it its " +
-    "me my of on or our per should show that the their them there these this those to use was we what when where " +
+  ("a an and are as at be by can could do does explain find for from give had has have how i if in into is it its many " +
+    "me much my of on or our per should show that the their them there these this those to use was we what when where " +
     "which who why will with you your")
     .split(" "),
 );
@@ -27,7 +27,7 @@ const SAME = [
   ["memorise", "overfit"],
   ["throughput", "tokens a second"],
   ["docker", "podman", "container"],
-  ["mac", "macos", "mps", "apple"],
+  ["mac", "macos", "mps"],
   ["alpha", "α"],
   ["beta", "β"],
   ["gamma", "γ"],

@@ -109,7 +109,7 @@ def _above(node: nodes.Element) -> str:
 def _text_below(section: nodes.section) -> str:
     """Of a section that is only a heading over others, the text of the first of them."""
     first = section.next_node(nodes.section)
-    return _text(first) if first else ""
+    return (_text(first) or _text_below(first)) if first else ""
 
 
 def _text(part: nodes.Element) -> str:
