@@ -27,6 +27,8 @@ const SAME = [
   ["memorise", "overfit"],
   ["throughput", "tokens a second"],
   ["docker", "podman", "container"],
+  ["deduplication", "dedup", "duplicate"],
+  ["tying", "tied", "tie"],
   ["mac", "macos", "mps"],
   ["alpha", "α"],
   ["beta", "β"],
