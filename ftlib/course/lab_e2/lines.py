@@ -50,8 +50,8 @@ def front_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
             {
                 "": arm,
                 "front of means": "●" if one.by_means else "",
-                "in redrawn seeds": f"{one.redrawn:.0%}",
-                "front of its seed": one.of_seeds.percent(),
+                "in resampled seeds": f"{one.redrawn:.0%}",
+                "on its seed's front": one.of_seeds.percent(),
                 "test loss": f"{result.interval(arm, 'loss')}",
                 "forgotten": f"{result.interval(arm, 'forgotten')}",
                 "still answered": result.interval(arm, "known").percent(),
@@ -71,7 +71,7 @@ def front_line(result: Result, arms: Sequence[str]) -> str:
     sure = [one.arm for one in front if one.redrawn >= 0.95]
     names = ", ".join(one.arm for one in front)
     held = ", ".join(sure) if sure else "none"
-    return f"On the front of the means: {names}. In at least 95% of redrawn sets of seeds: {held}."
+    return f"On the front of the means: {names}. In at least 95% of the resamples: {held}."
 
 
 def stops_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:

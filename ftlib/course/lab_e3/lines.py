@@ -52,8 +52,8 @@ def rows_table(result: Result) -> list[dict[str, str]]:
                 "rate": rate_text(result.settings(arm)["lr"]),
                 "test loss (nats)": f"{result.interval(arm, 'loss')}",
                 "|R Rᵀ − I| at the end": f"{result.means(arm, 'apart_last').mean():.2g}",
-                "R h' apart from W h + b": f"{missed:.2g} of the change",
-                "edits turned (nats)": f"{result.means(arm, 'turned_loss').mean():.2f}",
+                "distance of R h' from W h + b": f"{missed:.2g} of the change",
+                "loss with edits rotated (nats)": f"{result.means(arm, 'turned_loss').mean():.2f}",
             }
         )
     return rows
