@@ -99,8 +99,7 @@ def hacked_line(result: Result) -> str:
             f"{share.high:.0%}])"
         )
     return (
-        "Score above the start's and true reward below it, on held-out prompts: "
-        f"{'; '.join(said)}."
+        f"Score above the start's and true reward below it, on held-out prompts: {'; '.join(said)}."
     )
 
 

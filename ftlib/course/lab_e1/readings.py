@@ -50,8 +50,8 @@ JUDGES = (
         difference("accuracy", FEW, MANY),
         "below",
         unit=SHARE,
-        above="In equally many steps a few pairs, read again, teach more than many pairs read once.",
-        below="In equally many steps a few pairs, read again, teach less than many pairs read once.",
+        above="In equally many steps few pairs, read again, teach more than many pairs read once.",
+        below="In equally many steps few pairs, read again, teach less than many pairs read once.",
         none="No difference in accuracy is shown between few pairs read again and many read once.",
     ),
     Claim(

@@ -52,7 +52,7 @@ class FrontierExplorer(Explorable):
             return self.result.why
         arm, seeds = self.best(price)
         return (
-            f"With one forgotten nat worth {price:g} nats of loss, {arm} is best on average, and in "
+            f"With one forgotten nat worth {price:g} nats of loss, {arm} is best on average and in "
             f"{seeds} of {len(self.result.seeds)} single seeds"
         )
 

@@ -245,8 +245,8 @@ METHODS: tuple[Claim, ...] = (
         unit=NATS,
         above="Replay costs learning: in the same steps, part of the rows are not of the task.",
         below=(
-            "With replay the task is learnt *better*, from fewer of its rows: replay also preserves "
-            "what the new task builds on (or it tames a rate that is too high)."
+            "With replay the task is learnt *better*, from fewer of its rows: replay also "
+            "preserves what the new task builds on (or it tames a rate that is too high)."
         ),
         none="No cost of replay in learning is shown.",
     ),
@@ -257,8 +257,8 @@ METHODS: tuple[Claim, ...] = (
         "above",
         unit="of the questions",
         above=(
-            "Replay preserves facts, not only the loss on text. (In one small world a replayed text "
-            "may state the answer to a question, as pretraining data may.)"
+            "Replay preserves facts, not only the loss on text. (In one small world a replayed "
+            "text may state the answer to a question, as pretraining data may.)"
         ),
         below="Replay loses facts: the loss on text has hidden it.",
         none="No difference in the facts still known is shown.",
@@ -270,10 +270,10 @@ METHODS: tuple[Claim, ...] = (
         "above",
         unit=LOGS,
         above=(
-            "The same texts with shuffled words protect less: replay works by what the texts *say*, "
-            "not only because some rows are of another kind."
+            "The same texts with shuffled words protect less: replay works by what the texts "
+            "*say*, not only because some rows are of another kind."
         ),
-        below="The same texts with shuffled words protect *more*: what they say does not matter.",
+        below="The same texts with shuffled words protect *more*: their content does not help.",
         none=(
             "No difference between texts and shuffled words is shown, so nor is it shown that it "
             "matters what the texts say. Replay may work as a brake, or by its words alone."

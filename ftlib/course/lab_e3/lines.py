@@ -74,22 +74,6 @@ def positions_table(result: Result) -> list[dict[str, str]]:
     return rows
 
 
-def grid_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
-    """Which rate each series took; says where it lies at the grid's edge."""
-    said = []
-    for name, arms in series.items():
-        losses = {}
-        for rate in sorted(arms):
-            if result.has(arms[rate]):
-                losses[rate] = float(result.means(arms[rate], "validation_loss").mean())
-        if not losses:
-            continue
-        best = min(losses, key=losses.__getitem__)
-        edge = ", **at the grid's edge**" if best in (min(losses), max(losses)) else ""
-        said.append(f"{name} {losses[best]:.3f} at {rate_text(best)}{edge}")
-    return "; ".join(said)
-
-
 def order_line(result: Result) -> str:
     """The methods by mean test loss, lowest first."""
     means = {arm: float(result.means(arm, "loss").mean()) for arm in result.arms}
