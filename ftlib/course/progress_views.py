@@ -33,7 +33,7 @@ def course_line(state: dict) -> str:
     if not left:
         return f"all ten labs complete: +{state['course_xp']} XP"
     labs = "lab" if left == 1 else "labs"
-    return f"{left} {labs} to go to the course's {state['course_xp']} XP"
+    return f"{left} {labs} to go for the course's {state['course_xp']} XP"
 
 
 def next_line(state: dict) -> str:

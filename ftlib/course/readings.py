@@ -1,4 +1,4 @@
-"""The reading list with its times and experience points: the one place where it is written down.
+"""The reading list with its times and experience points, defined only here.
 
 STUDY_GUIDE.md holds `reading_table()`, and a test keeps the two equal.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reading:
-    """One thing to read. `key` is what `ftlib progress --read` takes; `by` and `title` make its
-    line, `hours` is an estimate.
+    """One thing to read. `key` is the argument of `ftlib progress --read`; `by` and `title` are
+    shown, `hours` is an estimate.
     """
 
     key: str
@@ -44,7 +44,7 @@ READINGS = (  # in the order in which they help
         3,
         "required",
         50,
-        ", hands on",
+        ", hands-on",
     ),
     Reading(
         "qlora",
@@ -66,7 +66,7 @@ READINGS = (  # in the order in which they help
         2,
         "required",
         50,
-        ", hands on",
+        ", hands-on",
     ),
     Reading(
         "when",
@@ -98,7 +98,7 @@ READINGS = (  # in the order in which they help
         50,
     ),
     Reading(
-        "dora", "Liu et al. 2024,", "DoRA", "https://arxiv.org/abs/2402.09353", 1, "beside 3.1.2"
+        "dora", "Liu et al. 2024,", "DoRA", "https://arxiv.org/abs/2402.09353", 1, "with lab 3.1.2"
     ),
     Reading(
         "neftune",
@@ -106,16 +106,21 @@ READINGS = (  # in the order in which they help
         "NEFTune",
         "https://arxiv.org/abs/2310.05914",
         1,
-        "beside 3.1.3",
+        "with lab 3.1.3",
     ),
     Reading(
-        "lima", "Zhou et al. 2023,", "LIMA", "https://arxiv.org/abs/2305.11206", 1, "beside 3.1.6"
+        "lima", "Zhou et al. 2023,", "LIMA", "https://arxiv.org/abs/2305.11206", 1, "with lab 3.1.6"
     ),
     Reading(
-        "simpo", "Meng et al. 2024,", "SimPO", "https://arxiv.org/abs/2405.14734", 1, "beside 3.1.8"
+        "simpo",
+        "Meng et al. 2024,",
+        "SimPO",
+        "https://arxiv.org/abs/2405.14734",
+        1,
+        "with lab 3.1.8",
     ),
     Reading(
-        "orpo", "Hong et al. 2024,", "ORPO", "https://arxiv.org/abs/2403.07691", 1, "beside 3.1.8"
+        "orpo", "Hong et al. 2024,", "ORPO", "https://arxiv.org/abs/2403.07691", 1, "with lab 3.1.8"
     ),
     Reading(
         "kto",
@@ -123,13 +128,13 @@ READINGS = (  # in the order in which they help
         "KTO",
         "https://arxiv.org/abs/2402.01306",
         1,
-        "beside 3.1.9",
+        "with lab 3.1.9",
     ),
 )
 
 
 def find_reading(key: str) -> Reading:
-    """The reading of that key; ValueError names those that there are."""
+    """The reading with that key; ValueError lists the keys that exist."""
     for reading in READINGS:
         if reading.key == key:
             return reading

@@ -270,7 +270,7 @@ def test_lines_of_the_front():
     assert [row[""] for row in table] == ["low", "mid", "bad"]
     line = lines.front_line(Recorded(), ["bad", "low", "mid"])
     assert "front of the means: low, mid." in line
-    assert line.endswith("redrawn sets of seeds: low, mid.")
+    assert line.endswith("of the resamples: low, mid.")
 
 
 def test_the_explorer_prices_forgetting():

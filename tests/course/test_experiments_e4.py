@@ -32,6 +32,7 @@ from ftlib.course.lab_e4.independent_student import independent_student
 from ftlib.course.lab_e4.reverse_kl_gradient import reverse_kl_gradient
 from ftlib.course.lab_e4.schematic import draw_distillation
 from ftlib.course.lab_e4.teachers import Remembering, Shuffled, shuffled_below_the_top
+from ftlib.course.records import shown
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
 from ftlib.course.records.store import Entry, Record
@@ -321,10 +322,13 @@ def test_a_rate_at_the_grid_s_edge_is_named():
         rate = experiments.rate_arms(TINY)[arm]["lr"]
         return {"loss": -rate, "reverse": abs(rate - middle)}
 
-    said = lines.grid_line(result_of("rates", metrics_of, seeds=1), TINY).split("; ")
+    series = {name: experiments.rates_of(TINY, name) for name in names.GIVEN}
+    measures = {name: experiments.measure_of(name) for name in names.GIVEN}
+    swept = result_of("rates", metrics_of, seeds=1)
+    said = shown.grid_line(swept, series, measures).split("; ")
     highest = max(experiments.FACTORS) * middle
-    assert said[0] == f"rows alone {highest:.2g} (the grid's edge)"
-    assert said[-1] == f"reverse KL {middle:.2g}"
+    assert said[0] == f"rows alone {-highest:.3f} at {highest:.2g}, **at the grid's edge**"
+    assert said[-1] == f"reverse KL 0.000 at {middle:.2g}"
 
 
 def test_files_are_held_against_the_first(tmp_path):

@@ -110,7 +110,7 @@ def test_what_the_tables_set_alike_is_what_the_runs_are_told():
     steps = f"{told['warmup_steps']} of {told['max_steps']} steps"
     assert by_name["warmup"].common == steps
     rows = f"{told['per_device_train_batch_size']} × {told['gradient_accumulation_steps']}"
-    assert by_name["rows of a step"].common == rows
+    assert by_name["rows per step"].common == rows
     assert not told["bf16"] and not told["gradient_checkpointing"]
     assert told["train_sampling_strategy"] == "sequential"
 
@@ -425,10 +425,10 @@ def test_the_table_of_costs_and_the_line_of_partings():
     assert "never" in lines.parted_text(result, arms.ALPHA)
     assert pictures.differences(result, arms.EVERY_TOKEN, "test_loss") == pytest.approx([0.3, 0.4])
     rows = {row["run"]: row for row in lines.cost_table(result)}
-    assert rows[arms.ALIKE]["less that of all set alike"] == ""
-    assert rows[arms.EVERY_TOKEN]["less that of all set alike"].startswith("+0.35")
+    assert rows[arms.ALIKE]["minus that of all set alike"] == ""
+    assert rows[arms.EVERY_TOKEN]["minus that of all set alike"].startswith("+0.35")
     line = lines.partings_line(result)
-    assert f"before anything has moved: {arms.EVERY_TOKEN}" in line
+    assert f"before any update: {arms.EVERY_TOKEN}" in line
     assert f"never: {arms.ALIKE}" in line
 
 

@@ -86,7 +86,7 @@ def _always_right(gaps, bins=5):
 
 CALIBRATION = Exercise(
     name="calibration_error",
-    title="How sure it may be",
+    title="Expected calibration error",
     minutes=12,
     difficulty=2,
     reference=calibration_error,
@@ -97,8 +97,8 @@ CALIBRATION = Exercise(
         "p = σ(gap) is the probability that the model gives the answer that was chosen. It "
         "*predicts* the answer that it scores higher, with confidence max(p, 1 - p).",
         "The bin: `((confidence - 0.5) * 2 * bins).long()`, at most bins - 1.",
-        "In each bin that is not empty: the share of pairs with a gap above 0, less the mean "
-        "confidence; its absolute value counts as often as the bin has pairs.",
+        "In each bin that is not empty: the share of pairs with a gap above 0, minus the mean "
+        "confidence; weight its absolute value by the bin's number of pairs.",
         "error += inside.double().mean() * abs(right[inside].mean() - confidence[inside].mean())",
     ),
     wrong=(
@@ -106,30 +106,30 @@ CALIBRATION = Exercise(
             "bins weigh alike",
             _unweighted,
             "You take the mean over bins: a bin with one pair then counts like one with fifty. "
-            "Weigh each by its share of the pairs.",
+            "Weight each by its share of the pairs.",
         ),
         Wrong(
             "signs kept",
             _signed,
-            "Too sure in one bin and too shy in another cancel in yours: take the absolute value "
-            "in every bin.",
+            "Overconfidence in one bin and underconfidence in another cancel in yours: take the "
+            "absolute value in every bin.",
         ),
         Wrong(
             "no bins",
             _overall,
-            "That is the mean confidence less the accuracy over all pairs at once: a model that "
-            "is too sure of some and too shy of others passes.",
+            "That is the mean confidence minus the accuracy over all pairs at once: a model that "
+            "is overconfident on some and underconfident on others passes.",
         ),
         Wrong(
             "pair by pair",
             _by_pair,
-            "You compare each pair's 0 or 1 with its confidence, which comes to 1 - p of the "
-            "chosen answer. A single pair cannot be right to 80%: take the means in a bin first.",
+            "You compare each pair's 0 or 1 with its confidence, which gives 1 - p of the chosen "
+            "answer. A single pair cannot be 80% right: take the means in a bin first.",
         ),
         Wrong(
             "always right",
             _always_right,
-            "You take every pair for right: the model is right where its gap is above 0.",
+            "You count every pair as right: the model is right where its gap is above 0.",
         ),
     ),
 )

@@ -78,7 +78,7 @@ def _log_ratio(logps, old_logps, advantages, mask, clip_range=0.2):
 
 CLIPPED = Exercise(
     name="ppo_policy_loss",
-    title="Not further than ε",
+    title="PPO's clipped objective",
     minutes=12,
     difficulty=2,
     reference=ppo_policy_loss,
@@ -92,7 +92,7 @@ CLIPPED = Exercise(
         "1 + clip_range)`.",
         "The smaller of the two *products*, at each position: with A below 0 that is not the "
         "smaller ratio.",
-        "A loss is to fall, a gain to rise: minus, and the mean over `[mask]`.",
+        "A loss should fall while the gain rises: take minus, and the mean over `[mask]`.",
     ),
     wrong=(
         Wrong(
@@ -104,18 +104,19 @@ CLIPPED = Exercise(
         Wrong(
             "not clipped",
             _loss(lambda ratio, advantages, epsilon: ratio * advantages),
-            "Nothing is clipped: after a few steps on one set of answers a ratio may be anything.",
+            "Nothing is clipped: after a few steps on one set of answers a ratio may have any "
+            "size.",
         ),
         Wrong(
             "the larger",
             _loss(_larger),
-            "You take the larger product: that is the hopeful one. PPO's bound is the smaller.",
+            "You take the larger product: PPO takes the smaller, as a lower bound.",
         ),
         Wrong(
             "ratios before products",
             _loss(_ratio_first),
-            "You take the smaller *ratio*, then multiply. Where A is below 0 the order turns "
-            "round: compare the products.",
+            "You take the smaller *ratio*, then multiply. Where A is below 0 the order is "
+            "reversed: compare the products.",
         ),
         Wrong(
             "ascending",
@@ -130,23 +131,23 @@ CLIPPED = Exercise(
         Wrong(
             "logarithm of the ratio",
             _log_ratio,
-            "You use the log-ratio in the place of the ratio: exp is missing.",
+            "You use the log-ratio instead of the ratio: exp is missing.",
         ),
         Wrong(
             "mask left out",
             _loss(_gain, "everywhere"),
-            "Prompt and padding count in your mean: take the answer's positions alone.",
+            "Prompt and padding count in your mean: use only the answer's positions.",
         ),
         Wrong(
             "mean of rows",
             _loss(_gain, "rows"),
-            "You take the mean of each answer, then over answers: a token of a short answer "
-            "counts more. Asked for is one mean over all positions of the mask.",
+            "You take the mean of each answer, then over answers: a token of a short answer then "
+            "counts more. Take one mean over all positions of the mask.",
         ),
         Wrong(
             "a sum",
             _loss(_gain, "sum"),
-            "You sum over the tokens: the mean is asked for.",
+            "You sum over the tokens: take the mean.",
         ),
     ),
 )

@@ -25,7 +25,7 @@ PROXY = "reward model's score"
 TRUE = "true reward"
 POLICY = (
     Metric("proxy gain", f"{PROXY} above the start's", "its units"),
-    Metric("true gain", f"{TRUE} above the start's", "faults fewer an answer"),
+    Metric("true gain", f"{TRUE} above the start's", "fewer faults per answer"),
     Metric("kl", "KL to the start", "nats an answer"),
     Metric("hacked", "proxy above and truth below the start's", "0 or 1", resolution=1.0),
     Metric("distinct", "different answers", "share", resolution=1 / 32),

@@ -84,7 +84,7 @@ def _forwards(rewards, values, mask, gamma, lam):
 
 GAE = Exercise(
     name="gae",
-    title="Which token was better than expected",
+    title="Generalised advantage estimation",
     minutes=15,
     difficulty=3,
     reference=gae,
@@ -93,40 +93,40 @@ GAE = Exercise(
     tolerance=1e-5,
     praise="equal to eq. 16 on answers of 1, 3 and 7 tokens, at four pairs of γ and λ",
     hints=(
-        "Go from the last position to the first, with two things in hand: V and A of the token "
-        "after, both 0 at the start.",
+        "Go from the last position to the first, and keep V and A of the following token, both 0 "
+        "at the start.",
         "At a position t: `delta = rewards[:, t] + gamma * next_value - values[:, t]`, then "
         "`advantage = delta + gamma * lam * next_advantage`.",
         "Outside the answer both are 0: multiply by `mask[:, t]`, so that the padding after an "
-        "answer hands on 0, whatever the value head says of it.",
+        "answer passes on 0, whatever the value head says about it.",
         "next_value = values[:, t] * mask[:, t]; next_advantage = advantage * mask[:, t]",
     ),
     wrong=(
         Wrong(
             "value of the padding",
             _varied(past_end=True),
-            "After the answer's last token nothing comes, so V is 0 there. You take the value that "
-            "the head gives to the padding after it.",
+            "After the answer's last token nothing comes, so V is 0 there. You use the value "
+            "head's output for the padding after it.",
         ),
         Wrong(
             "γ missing in the trace",
             _no_gamma,
-            "A of the next token is weighed with λ alone: it is γλ.",
+            "You weight A of the next token with λ alone: it is γλ.",
         ),
         Wrong(
             "λ missing",
             _no_lam,
-            "A of the next token is weighed with γ alone, as if λ were 1.",
+            "You weight A of the next token with γ alone, as if λ were 1.",
         ),
         Wrong(
             "γ missing before V",
             _varied(discount=1.0),
-            "In δ the next value is not discounted: γ·V_{t+1}.",
+            "You do not discount the next value in δ: it is γ·V_{t+1}.",
         ),
         Wrong(
             "no baseline",
             _varied(own_value=False),
-            "V_t is not taken away: that is not how much better than expected it was.",
+            "You do not subtract V_t, so yours does not say how much better than expected it was.",
         ),
         Wrong(
             "one step",
@@ -136,13 +136,13 @@ GAE = Exercise(
         Wrong(
             "returns",
             _returns,
-            "That is A + V, what the value is to learn: the advantage is without V.",
+            "That is A + V, the target of the value head: the advantage is without V.",
         ),
         Wrong(
             "forwards",
             _forwards,
-            "You add up from the first token to the last. A token is judged by what comes "
-            "*after* it: begin at the end.",
+            "You add up from the first token to the last. A token is judged by what comes *after* "
+            "it: start at the end.",
         ),
     ),
 )

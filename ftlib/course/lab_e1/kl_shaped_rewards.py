@@ -89,39 +89,40 @@ SHAPED = Exercise(
     cases=_cases,
     praise="equal to Ziegler et al.'s rewards, also for answers of one token",
     hints=(
-        "Begin with the price: minus kl_coef times the log-ratio, everywhere, then 0 where the "
+        "Start with the KL term: minus kl_coef times the log-ratio everywhere, then 0 where the "
         "mask is 0.",
         "The last position of the answer: `(torch.arange(T) * mask).argmax(1)`, (B,).",
-        "Add the score there: `rewards[torch.arange(B), last] += scores`. The last token has its "
-        "price too.",
+        "Add the score there: `rewards[torch.arange(B), last] += scores`. The last token keeps "
+        "its KL term.",
     ),
     wrong=(
         Wrong(
             "wrong sign",
             _shaped(lambda logps, ref_logps, mask, kl_coef: kl_coef * (logps - ref_logps)),
-            "The sign of the price is wrong: you pay the policy for going away from the reference.",
+            "The sign of the KL term is wrong: you reward the policy for moving away from the "
+            "reference.",
         ),
         Wrong(
             "end of the row",
             _shaped(_right, "end of row"),
-            "The score stands at the row's last column, which may be padding: it belongs to the "
+            "You add the score in the row's last column, which may be padding: it belongs to the "
             "answer's last token.",
         ),
         Wrong(
             "score everywhere",
             _shaped(_right, "everywhere"),
-            "You give the score at every token: a long answer would get it many times.",
+            "You add the score at every token: a long answer gets it many times.",
         ),
         Wrong(
             "price of the last token lost",
             _shaped(_right, "set"),
-            "At the last token the score replaces the price: add it.",
+            "At the last token your score replaces the KL term: add the two.",
         ),
         Wrong(
             "priced at once",
             _at_once,
-            "The whole price stands at the last token. The sum is right, but each token is to pay "
-            "where it goes away, so that the advantage finds it.",
+            "The whole KL term is at the last token. The sum is right, but each token should pay "
+            "its own part, so that the advantages can find it.",
         ),
         Wrong(
             "outside the answer",
@@ -133,13 +134,13 @@ SHAPED = Exercise(
             _shaped(
                 lambda logps, ref_logps, mask, kl_coef: -kl_coef * (logps - ref_logps).clamp(min=0)
             ),
-            "You price only tokens that became likelier. A log-ratio below 0 gives something "
-            "back: the mean over the policy's own samples is then the KL divergence.",
+            "You penalise only tokens that became likelier. A log-ratio below 0 must count as a "
+            "reward: only then is the mean over the policy's own samples the KL divergence.",
         ),
         Wrong(
             "the policy alone",
             _shaped(lambda logps, ref_logps, mask, kl_coef: -kl_coef * logps),
-            "You price log π itself, which is an entropy bonus: the reference is not used.",
+            "You penalise log π itself, which is an entropy bonus: the reference is not used.",
         ),
     ),
 )

@@ -55,16 +55,16 @@ LEAVE_ONE_OUT = Exercise(
     points=1,
     cases=_cases,
     hints=(
-        "`scores.view(-1, group_size)`: a row a prompt.",
-        "The mean of the others: (the row's sum less the score itself) / (group_size - 1).",
-        "Take it away from the score, and give (B,) back: `.reshape(-1)`.",
+        "`scores.view(-1, group_size)`: one row per prompt.",
+        "The mean of the others: (the row's sum minus the score itself) / (group_size - 1).",
+        "Subtract it from the score, and return (B,): `.reshape(-1)`.",
     ),
     wrong=(
         Wrong(
             "the group's mean",
             _of_groups(lambda groups: groups - groups.mean(1, keepdim=True)),
-            "Your baseline holds the score itself: advantages come out (k-1)/k of what they are. "
-            "Leave the answer's own score out of the mean.",
+            "Your baseline includes the score itself: advantages come out (k-1)/k times too "
+            "small. Leave the answer's own score out of the mean.",
         ),
         Wrong(
             "divided by the deviation",
@@ -80,18 +80,18 @@ LEAVE_ONE_OUT = Exercise(
             _of_groups(
                 lambda groups: groups - (groups.sum(1, keepdim=True) - groups) / groups.shape[1]
             ),
-            "The others are group_size - 1 in number: you divide their sum by group_size.",
+            "There are group_size - 1 others, but you divide their sum by group_size.",
         ),
         Wrong(
             "over the batch",
             _whole_batch,
-            "You compare with all answers of the batch: an easy prompt's answers then look good, "
-            "whatever they say. Compare within a prompt.",
+            "You compare with all answers of the batch: an easy prompt's answers then always look "
+            "good. Compare within a prompt.",
         ),
         Wrong(
             "groups taken across",
             _strided,
-            "Answers to one prompt stand side by side: you group those that stand apart.",
+            "Answers to one prompt are side by side: you group answers to different prompts.",
         ),
         Wrong(
             "reversed",

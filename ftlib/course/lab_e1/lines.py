@@ -57,12 +57,12 @@ def reliability(gaps: np.ndarray) -> list[tuple[float, float, int]]:
 
 def draw_reliability(result: Result, ax: Axes) -> Figure:
     """Share right over confidence, all seeds' held-out pairs together; the line is calibrated."""
-    ax.plot([50, 100], [50, 100], ":", color="grey", label="as sure as right")
+    ax.plot([50, 100], [50, 100], ":", color="grey", label="calibrated")
     for i, arm in enumerate(result.arms):
         points = np.array(reliability(result.values(arm, "gaps")))
         ax.plot(100 * points[:, 0], 100 * points[:, 1], label=arm, **style(i))
     ax.set(
-        title=f"How sure, how right ({result.profile.name})",
+        title=f"Confidence and accuracy ({result.profile.name})",
         xlabel="confidence (%)",
         ylabel="held-out pairs ranked right (%)",
     )
@@ -99,8 +99,7 @@ def hacked_line(result: Result) -> str:
             f"{share.high:.0%}])"
         )
     return (
-        "Score above and true reward below the start's own, on held-out prompts: "
-        f"{'; '.join(said)}."
+        f"Score above the start's and true reward below it, on held-out prompts: {'; '.join(said)}."
     )
 
 
@@ -111,8 +110,8 @@ def peak_line(result: Result) -> str:
     best = int(means.argmax())
     fall = mean_interval(course[:, -1] - course[:, best])
     return (
-        f"Without a price the mean true reward of the rollouts was highest in rollout {best + 1} "
-        f"of {len(means)}, {means[best]:.2f}, and ended at {means[-1]:.2f}: {fall} from there. "
+        f"Without the KL term the mean true reward of a rollout was highest in rollout {best + 1} "
+        f"of {len(means)}, {means[best]:.2f}, and ended at {means[-1]:.2f}: a change of {fall}. "
         "(The highest of several means is a little too high by chance.)"
     )
 
@@ -126,7 +125,7 @@ def methods_table(result: Result) -> list[dict[str, str]]:
                 "policy": arm,
                 "rate": f"{result.settings(arm)['lr']:.2g}",
                 "score gained": f"{result.interval(arm, 'proxy gain')}",
-                "faults fewer": f"{result.interval(arm, 'true gain')}",
+                "fewer faults": f"{result.interval(arm, 'true gain')}",
                 "KL (nats)": f"{result.interval(arm, 'kl')}",
                 "different answers": f"{result.means(arm, 'distinct').mean():.0%}",
             }
@@ -156,7 +155,7 @@ def cost_table(result: Result) -> list[dict[str, str]]:
             {
                 "policy": arm,
                 "tokens through a model": f"{passes.mean():,.0f}",
-                f"times {HELD}": f"{passes.mean() / base:.2f}",
+                f"relative to {HELD}": f"{passes.mean() / base:.2f}",
                 "seconds (where it was recorded)": f"{result.means(arm, 'seconds').mean():.0f}",
             }
         )
@@ -181,7 +180,7 @@ def draw_courses(result: Result, arms: Sequence[str]) -> Figure:
         right.plot(kls, trues, label=arm, **style(i))
     left.set(title="What it is paid for", xlabel="rollout", ylabel="reward model's score")
     middle.set(title="What was wanted", xlabel="rollout", ylabel="true reward (− faults)")
-    right.set(title="Far is not better", xlabel="KL to the start (nats)", ylabel="true reward")
+    right.set(title="Further is not better", xlabel="KL to the start (nats)", ylabel="true reward")
     left.legend(fontsize=7)
     plt.close(figure)
     return figure
@@ -210,8 +209,8 @@ def equal_kl_line(result: Result) -> str:
         gains.append(at_kl(dpo, kl))
     kls = result.interval(HELD, "kl")
     return (
-        f"{HELD} has gone {kls} nats. DPO passed its KL in {reached} of {len(gains)} seeds; where "
-        "it did not, its last look stands for it. There DPO's true reward is "
+        f"{HELD} ends at a KL of {kls} nats. DPO passed it in {reached} of {len(gains)} seeds; in "
+        "the others its last measurement is used. There DPO's true reward is "
         f"{np.mean(gains):+.2f} above the start's, PPO's "
         f"{result.means(HELD, 'true gain').mean():+.2f}."
     )

@@ -15,7 +15,7 @@ FEW = "few pairs, four times"
 COIN = "judgements by coin"
 DPO = "DPO"
 SHARE = "of the pairs"
-FEWER = "faults fewer an answer"
+FEWER = "fewer faults per answer"
 UNITS = "of the score"
 HALF = 0.5
 
@@ -39,7 +39,7 @@ JUDGES = (
         unit=SHARE,
         above=(
             "The reward model has learnt something that holds for people whom no judgement "
-            "named. It is far from always right, and PPO will look for where it is not."
+            "named. It is often wrong too, and PPO will find where."
         ),
         below="The reward model is worse than a coin on people whom it has not seen.",
         none="The reward model is not told apart from a coin on people whom it has not seen.",
@@ -50,9 +50,9 @@ JUDGES = (
         difference("accuracy", FEW, MANY),
         "below",
         unit=SHARE,
-        above="In as many steps few pairs, read again, teach more than many pairs read once.",
-        below="In as many steps few pairs, read again, teach less than many pairs read once.",
-        none="By accuracy few pairs read again are not told apart from many read once.",
+        above="In equally many steps few pairs, read again, teach more than many pairs read once.",
+        below="In equally many steps few pairs, read again, teach less than many pairs read once.",
+        none="No difference in accuracy is shown between few pairs read again and many read once.",
     ),
     Claim(
         "too sure",
@@ -60,13 +60,13 @@ JUDGES = (
         level("too sure", MANY),
         "none",
         unit=SHARE,
-        above="On new people it is surer than it is right: a score that promises too much.",
+        above="On new people it is overconfident: its score promises too much.",
         below=(
-            "On new people it is right more often than it says: too shy, not too sure. Its head "
-            "began at zero, and in one pass the gaps have not grown to what it knows. A policy "
-            "that climbs such a score is held back by β more than the number says."
+            "On new people it is underconfident: right more often than it says. Its head began at "
+            "zero, and one pass was too short for the gaps to grow. With scores so small, β holds "
+            "the policy back more than its value suggests."
         ),
-        none="By its mean confidence it is neither too sure nor too shy as far as these runs show.",
+        none="These runs show neither overconfidence nor underconfidence.",
     ),
     Claim(
         "few pairs, too sure",
@@ -75,11 +75,11 @@ JUDGES = (
         "above",
         unit=SHARE,
         above=(
-            "Reading the same pairs again makes it surer than it is right: training pairs are "
-            "ranked right by then, and the loss only asks for larger gaps."
+            "Reading the same pairs again makes it overconfident: training pairs are ranked right "
+            "by then, and the loss only asks for larger gaps."
         ),
-        below="Reading the same pairs again makes it less sure for what it is worth.",
-        none="How sure it is for what it is worth does not differ as far as these runs show.",
+        below="Reading the same pairs again lowers its confidence relative to its accuracy.",
+        none="These runs show no difference in confidence minus accuracy.",
     ),
 )
 
@@ -105,52 +105,52 @@ def _dpo_at_equal_kl(by_arm: Mapping[str, Mapping[str, Any]]) -> float:
 METHODS = (
     Claim(
         "proxy rises",
-        "score above the start's, without a price",
+        "score above the start's, without the KL term",
         level("proxy gain", FREE),
         "above",
         unit=UNITS,
-        above="Without a price the reward model's score rises: PPO does what it is asked to.",
-        below="Without a price the score falls: PPO has not even done what it is asked to.",
-        none="Without a price no rise of the score is shown: then nothing was optimised.",
+        above="Without the KL term the reward model's score rises: PPO does what it is asked to.",
+        below="Without the KL term the score falls: PPO has not even done what it is asked to.",
+        none="Without the KL term no rise of the score is shown, so PPO has optimised nothing.",
     ),
     Claim(
         "truth falls",
-        "true reward above the start's, without a price",
+        "true reward above the start's, without the KL term",
         level("true gain", FREE),
         "below",
         unit=FEWER,
         above=(
-            "Without a price the answers have become *better*, by the true rule as well: this "
+            "Without the KL term the answers have become *better*, by the true rule as well: this "
             "reward model was not hacked in so few steps."
         ),
         below=(
-            "Without a price the answers have become worse than where they began, while the "
-            "judge that was trained on judgements calls them better. That is reward hacking."
+            "Without the KL term the answers have become worse than at the start, while the reward "
+            "model calls them better. That is reward hacking."
         ),
         none=(
-            "Without a price the true reward is not shown to have moved: the score's rise bought "
+            "Without the KL term no change of the true reward is shown: the score rose and bought "
             "nothing that anybody wanted."
         ),
     ),
     Claim(
         "price, kept proxy",
-        "score above the start's, β = 0.1 − half of that without a price",
+        "score above the start's, β = 0.1 − half of that at β = 0",
         Contrast((HELD, FREE), _kept),
         "above",
         unit=UNITS,
         above="At β = 0.1 most of the score's gain is kept.",
-        below="At β = 0.1 most of the score's gain is gone: the price is too high to learn.",
+        below="At β = 0.1 most of the score's gain is gone: β is too high for it to learn.",
         none="Whether β = 0.1 keeps more than half of the score's gain is not shown.",
     ),
     Claim(
         "price, truth",
-        "true reward, β = 0.1 − without a price",
+        "true reward, β = 0.1 − β = 0",
         difference("true gain", HELD, FREE),
         "above",
         unit=FEWER,
-        above="The price of going away saves the true reward.",
-        below="With the price the true reward is lower than without: it held back what was good.",
-        none="With and without the price the true reward is not told apart.",
+        above="The KL term saves the true reward.",
+        below="With the KL term the true reward is lower than without: it held back what was good.",
+        none="No difference in true reward is shown between runs with and without the KL term.",
     ),
     Claim(
         "price, gain",
@@ -160,12 +160,12 @@ METHODS = (
         unit=FEWER,
         above="At β = 0.1 the policy is better than where it began, by the true rule.",
         below=(
-            "At β = 0.1 the policy is worse than where it began, by the true rule: near is not "
-            "near enough, where the reward model is blind from the start."
+            "At β = 0.1 the policy is worse than where it began, by the true rule: even so near "
+            "the start the reward model misleads it."
         ),
         none=(
-            "At β = 0.1 the policy is not shown to be better than where it began: the price saves "
-            "it from the fall, but this reward model has little to teach."
+            "At β = 0.1 the policy is not shown to be better than where it began: the KL "
+            "term saves it from the fall, but this reward model has little to teach."
         ),
     ),
     Claim(
@@ -175,13 +175,13 @@ METHODS = (
         "above",
         unit=FEWER,
         above=(
-            "It is the judgements that count: the same PPO at the same price, against a reward "
-            "model of coin tosses, ends lower."
+            "The judgements matter: the same PPO with the same β, against a reward model trained "
+            "on coin tosses, ends lower."
         ),
-        below="Against a reward model of coin tosses the same PPO ends *higher*.",
+        below="Against a reward model trained on coin tosses the same PPO ends *higher*.",
         none=(
-            "The control fails to be told apart: against coin tosses the same PPO ends about "
-            "where it ends with the judgements, so nothing here may be put down to them."
+            "No difference from the control is shown: against coin tosses the same PPO ends about "
+            "where it ends with the judgements, so no effect here can be credited to them."
         ),
     ),
     Claim(
@@ -191,14 +191,14 @@ METHODS = (
         "none",
         unit=FEWER,
         above=(
-            "As far from the start, on the same judgements, DPO is better: it learns from the "
-            "judgements themselves, and no reward model stands between."
+            "At the same KL, on the same judgements, DPO is better: it learns from the judgements "
+            "themselves, without a reward model in between."
         ),
         below=(
-            "As far from the start, on the same judgements, PPO is better: it learns from its own "
+            "At the same KL, on the same judgements, PPO is better: it learns from its own "
             "answers, DPO from somebody else's."
         ),
-        none="As far from the start, on the same judgements, DPO and PPO are not told apart.",
+        none="At the same KL, on the same judgements, no difference between DPO and PPO is shown.",
     ),
     Claim(
         "DPO, cost",
@@ -207,7 +207,7 @@ METHODS = (
         "below",
         above="DPO costs more than PPO and its reward model together.",
         below="DPO costs less than PPO and its reward model together.",
-        none="By tokens through a model the two are not told apart.",
+        none="No difference in tokens through a model is shown.",
     ),
 )
 

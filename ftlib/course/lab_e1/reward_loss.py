@@ -40,7 +40,7 @@ def _alone(chosen_rewards, rejected_rewards, margin=0.0):
 
 REWARD_LOSS = Exercise(
     name="reward_loss",
-    title="Which of two, as one number each",
+    title="The reward model's loss",
     minutes=8,
     difficulty=1,
     reference=reward_loss,
@@ -51,7 +51,7 @@ REWARD_LOSS = Exercise(
     tolerance=1e-5,
     hints=(
         "The model's probability that the chosen answer is preferred is σ of a difference. Which?",
-        "The chosen answer must lead by `margin`: take it away from the difference.",
+        "The chosen answer must lead by `margin`: subtract it from the difference.",
         "The negative logarithm of that probability. `F.logsigmoid(x)` stays finite where "
         "`torch.sigmoid(x).log()` is minus infinity.",
         "return -F.logsigmoid(chosen_rewards - rejected_rewards - margin)",
@@ -61,13 +61,13 @@ REWARD_LOSS = Exercise(
             "reversed",
             _loss(lambda gap, margin: -F.logsigmoid(-gap - margin)),
             "The difference has the wrong sign: your model learns to prefer the rejected answer. "
-            "It is chosen less rejected.",
+            "It is chosen minus rejected.",
         ),
         Wrong(
             "margin added",
             _loss(lambda gap, margin: -F.logsigmoid(gap + margin)),
-            "The margin is added: the chosen answer may then be *behind* by it. Take it away, so "
-            "that it must lead by as much.",
+            "You add the margin: the chosen answer may then be *behind* by it. Subtract it, so "
+            "that the chosen answer must lead by the margin.",
         ),
         Wrong(
             "no margin",
@@ -78,7 +78,7 @@ REWARD_LOSS = Exercise(
             "log of sigmoid",
             _loss(lambda gap, margin: -torch.sigmoid(gap - margin).log()),
             "The values are right where σ is not 0. At a difference of -150 it is 0 in fp32, and "
-            "the loss infinite: F.logsigmoid computes both together.",
+            "the loss infinite: F.logsigmoid computes log and sigmoid together.",
         ),
         Wrong(
             "no logarithm",
@@ -89,7 +89,7 @@ REWARD_LOSS = Exercise(
         Wrong(
             "a mean",
             _loss(lambda gap, margin: -F.logsigmoid(gap - margin).mean()),
-            "You give the mean: a loss for every pair, (B,), is asked for.",
+            "You return the mean: return a loss for every pair, (B,).",
         ),
         Wrong(
             "a hinge",
@@ -100,8 +100,8 @@ REWARD_LOSS = Exercise(
         Wrong(
             "each by itself",
             _alone,
-            "You classify the answers one by one. Whether an answer is good *by itself* nobody "
-            "said: the judgement is about two, and only their difference counts.",
+            "You classify the answers one by one. But no judgement says whether an answer is good "
+            "*by itself*: it compares two, and only their difference counts.",
         ),
     ),
 )

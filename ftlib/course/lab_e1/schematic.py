@@ -43,7 +43,7 @@ def draw_rlhf() -> Figure:
     )
     ax.set(xlim=(-0.1, 11.9), ylim=(-0.3, 4.4))
     ax.axis("off")
-    ax.set_title("Grey is frozen in the loop; only what is bold learns")
+    ax.set_title("Grey is frozen in the loop; only bold parts learn")
     plt.close(figure)
     return figure
 

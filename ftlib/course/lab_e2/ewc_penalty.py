@@ -31,7 +31,7 @@ def _penalty(formula):
 
 PENALTY = Exercise(
     name="ewc_penalty",
-    title="The penalty",
+    title="The EWC penalty",
     minutes=6,
     difficulty=1,
     reference=ewc_penalty,
@@ -39,7 +39,7 @@ PENALTY = Exercise(
     gradient_of=("theta",),
     tolerance=1e-5,
     hints=(
-        "A spring at every weight: its stiffness is λ·F_i, its rest is θ*_i.",
+        "Imagine a spring at every weight: its stiffness is λ·F_i, its rest position θ*_i.",
         "The energy of a spring is half its stiffness times the square of how far it is stretched.",
         "return weight / 2 * (fisher * (theta - anchor) ** 2).sum()",
     ),
@@ -52,32 +52,31 @@ PENALTY = Exercise(
         Wrong(
             "to zero",
             _penalty(lambda moved, theta, F, w: w / 2 * (F * theta.square()).sum()),
-            "You pull the weights to zero, as weight decay does. The spring's rest is θ*, where "
-            "the old task was learnt.",
+            "You pull the weights to zero, as weight decay does. The spring's rest position is "
+            "θ*, where the old task was learnt.",
         ),
         Wrong(
             "mean",
             _penalty(lambda moved, theta, F, w: w / 2 * (F * moved.square()).mean()),
             "You take the mean over the weights: it is a sum. A mean makes λ depend on the size "
-            "of each tensor, and holds large matrices loosely.",
+            "of each tensor, and holds large matrices too loosely.",
         ),
         Wrong(
             "no Fisher",
             _penalty(lambda moved, theta, F, w: w / 2 * moved.square().sum()),
-            "Every weight is held alike: F is missing. (That is L2 towards the start, and section "
-            "6 tries it as a control.)",
+            "Every weight is held equally: F is missing. (That is L2 towards the start, the "
+            "control of section 5.)",
         ),
         Wrong(
             "Fisher squared",
             _penalty(lambda moved, theta, F, w: w / 2 * (F * moved).square().sum()),
-            "F stands inside the square: it multiplies the squared distance, and is itself a "
-            "square of gradients already.",
+            "Your F is inside the square: it multiplies the squared distance. It is a mean of "
+            "squared gradients already.",
         ),
         Wrong(
             "not squared",
             _penalty(lambda moved, theta, F, w: w / 2 * (F * moved.abs()).sum()),
-            "The distance is not squared: a force that does not grow with the distance is no "
-            "spring.",
+            "The distance is not squared: a spring's force must grow with the distance.",
         ),
         Wrong(
             "other sign",

@@ -73,7 +73,7 @@ def _goes_once(function) -> str | None:
 
 FISHER = Exercise(
     name="fisher_diagonal",
-    title="What the old task holds on to",
+    title="The Fisher diagonal",
     minutes=10,
     difficulty=2,
     reference=fisher_diagonal,
@@ -81,7 +81,7 @@ FISHER = Exercise(
     tolerance=1e-9,
     property=_goes_once,
     hints=(
-        "The square stands inside the sum: square each example's gradient, then take the mean.",
+        "The square is inside the sum: square each example's gradient, then take the mean.",
         "Keep one running sum for each name, and count the examples as they come; a model's "
         "gradients for all examples at once would not fit in memory.",
         "sums[name] = sums.get(name, 0) + gradient.square(), count += 1; at the end each sum / "
@@ -114,7 +114,7 @@ FISHER = Exercise(
         Wrong(
             "variance",
             _of(lambda g: (g - g.mean(0)).square().mean(0)),
-            "You take the mean gradient off first: that is the gradients' variance. The Fisher "
+            "You subtract the mean gradient first: that is the gradients' variance. The Fisher "
             "information is their second moment, about zero.",
         ),
         Wrong(
@@ -126,7 +126,7 @@ FISHER = Exercise(
             "whole tensors",
             _of(lambda g: torch.full_like(g[0], g.square().mean().item())),
             "Every weight of a tensor gets the same number: the diagonal has one for each weight, "
-            "so take the mean over the examples alone.",
+            "so take the mean over the examples only.",
         ),
     ),
 )

@@ -52,8 +52,8 @@ class FrontierExplorer(Explorable):
             return self.result.why
         arm, seeds = self.best(price)
         return (
-            f"One nat forgotten worth {price:g} nats of loss: {arm} is best on average, and in "
-            f"{seeds} of {len(self.result.seeds)} seeds by itself"
+            f"With one forgotten nat worth {price:g} nats of loss, {arm} is best on average and in "
+            f"{seeds} of {len(self.result.seeds)} single seeds"
         )
 
     def draw(self, price: float, method: str) -> Figure:

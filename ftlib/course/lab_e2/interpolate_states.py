@@ -39,7 +39,7 @@ def _matrices_only(before, after, t):
 
 INTERPOLATE = Exercise(
     name="interpolate_states",
-    title="Part of the way back",
+    title="Interpolating the weights",
     minutes=5,
     difficulty=1,
     reference=interpolate_states,
@@ -61,18 +61,18 @@ INTERPOLATE = Exercise(
         Wrong(
             "not taken away",
             _by(lambda a, b, t: a + t * b),
-            "You add a part of `after` without taking as much of `before` away: at t = 1 that is "
-            "the sum of two models. It is before + t·(after − before).",
+            "You add a part of `after` without removing as much of `before`: at t = 1 that is the "
+            "sum of two models. It is before + t·(after − before).",
         ),
         Wrong(
             "backwards",
             _by(lambda a, b, t: a + t * (a - b)),
-            "You go away from `after`, to the other side: it is before + t·(after − before).",
+            "You move away from `after`, to the other side: it is before + t·(after − before).",
         ),
         Wrong(
             "matrices only",
             _matrices_only,
-            "Biases and norms are left as they are after the training: every tensor goes back.",
+            "You leave biases and norms as they are after training: interpolate every tensor.",
         ),
         Wrong(
             "geometric",

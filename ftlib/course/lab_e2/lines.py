@@ -19,22 +19,6 @@ def letters(result: Result, claims: Sequence[str]) -> str:
     return "".join(LETTERS[result.outcome(claim)] for claim in claims)
 
 
-def grid_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
-    """Which rate each series took; says where it lies at the grid's edge."""
-    said = []
-    for name, arms in series.items():
-        losses = {}
-        for rate in sorted(arms):
-            if result.has(arms[rate]):
-                losses[rate] = float(result.means(arms[rate], "validation_loss").mean())
-        if not losses:
-            continue
-        best = min(losses, key=losses.__getitem__)
-        edge = ", **at the grid's edge**" if best in (min(losses), max(losses)) else ""
-        said.append(f"{name} {losses[best]:.3f} at {best:.2g}{edge}")
-    return "; ".join(said)
-
-
 def front_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
     """A row an arm, those on the front of means first: what was learnt, forgotten and is still
     known, and how surely it is on the front.
@@ -50,8 +34,8 @@ def front_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
             {
                 "": arm,
                 "front of means": "●" if one.by_means else "",
-                "in redrawn seeds": f"{one.redrawn:.0%}",
-                "front of its seed": one.of_seeds.percent(),
+                "in resampled seeds": f"{one.redrawn:.0%}",
+                "on its seed's front": one.of_seeds.percent(),
                 "test loss": f"{result.interval(arm, 'loss')}",
                 "forgotten": f"{result.interval(arm, 'forgotten')}",
                 "still answered": result.interval(arm, "known").percent(),
@@ -71,7 +55,7 @@ def front_line(result: Result, arms: Sequence[str]) -> str:
     sure = [one.arm for one in front if one.redrawn >= 0.95]
     names = ", ".join(one.arm for one in front)
     held = ", ".join(sure) if sure else "none"
-    return f"On the front of the means: {names}. In at least 95% of redrawn sets of seeds: {held}."
+    return f"On the front of the means: {names}. In at least 95% of the resamples: {held}."
 
 
 def stops_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:

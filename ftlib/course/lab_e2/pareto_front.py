@@ -62,7 +62,7 @@ def _points_themselves(points):
 
 FRONT = Exercise(
     name="pareto_front",
-    title="The frontier",
+    title="The Pareto front",
     minutes=10,
     difficulty=2,
     reference=pareto_front,
@@ -77,7 +77,7 @@ FRONT = Exercise(
         Wrong(
             "better in both",
             _front(lambda a, b: a[0] < b[0] and a[1] < b[1]),
-            "You ask for *better in both*: a point that is as good in one goal and worse in the "
+            "You ask for *better in both*: a point that is equal in one goal and worse in the "
             "other is dominated too.",
         ),
         Wrong(
@@ -89,36 +89,37 @@ FRONT = Exercise(
         Wrong(
             "better in one",
             _front(lambda a, b: a[0] < b[0] or a[1] < b[1]),
-            "You call a point dominated if another is better in *one* goal. Then hardly anything "
-            "is left: being worse somewhere is what a trade-off is.",
+            "You call a point dominated if another is better in *one* goal. Then hardly any point "
+            "is left: in a trade-off every point is worse somewhere.",
         ),
         Wrong(
             "higher is better",
             _front(lambda a, b: a[0] >= b[0] and a[1] >= b[1] and a != b),
-            "You take higher for better: both numbers are losses.",
+            "You treat higher as better: both numbers are losses.",
         ),
         Wrong(
             "first goal higher",
             _front(lambda a, b: a[0] >= b[0] and a[1] <= b[1] and a != b),
-            "You take a higher loss on the new task for better: it is a loss, and lower is "
-            "better, as is what is forgotten.",
+            "You treat a higher loss on the new task as better: lower is better, for it and for "
+            "what is forgotten.",
         ),
         Wrong(
             "smallest sum",
             _by_sums,
-            "You add the two goals up: that picks one point for one price of forgetting. The "
-            "front holds what is best at *some* taste, and in a bulge even what no price picks.",
+            "You add the two goals: that picks one point, for one price of forgetting. The front "
+            "has the best points for every price, and where it bulges even points that no price "
+            "picks.",
         ),
         Wrong(
             "the two ends",
             _ends,
-            "You keep what is best in one of the goals: that is the front's two ends, and what "
-            "lies between them is missing (or, where it ties, too much is kept).",
+            "You keep the points that are best in one of the goals: those are the front's two "
+            "ends. The points between them are missing (or, with ties, you keep too many).",
         ),
         Wrong(
             "the points",
             _points_themselves,
-            "You return the points: their indices are asked for.",
+            "You return the points: return their indices.",
         ),
     ),
 )

@@ -11,7 +11,7 @@ from ftlib.course.lab_e2.settings import HALF, RATES, REPLAYED, THRESHOLDS, WAYS
 from ftlib.course.lab_e2.trials import FULL
 from ftlib.course.records.experiment import Claim, Contrast, difference, level
 
-NATS = "nats a token"
+NATS = "nats per token"
 LOGS = "in logarithms"
 LORA = "LoRA"
 SMALLER = "smaller rates"
@@ -108,15 +108,16 @@ def _worth(method: str, expected: str, above: str = "", below: str = "", none: s
         unit=LOGS,
         above=(
             f"For the same learning {method} forgets *more* than full fine-tuning at a smaller "
-            f"rate: here it is not worth its trouble.{above}"
+            f"rate: here it is not worth the trouble.{above}"
         ),
         below=(
             f"For the same learning {method} forgets less than full fine-tuning at a smaller rate; "
-            f"e to this number is the factor.{below}"
+            f"the factor is e to this number.{below}"
         ),
         none=(
-            f"At equal loss {method} is not told apart from a smaller rate, which costs nothing. "
-            f"The interval, put through e to the x, says which factor may have been missed.{none}"
+            f"At equal loss no difference is shown between {method} and a smaller rate, which "
+            f"costs nothing. The interval, put through e to the x, says which factors remain "
+            f"possible.{none}"
         ),
     )
 
@@ -128,11 +129,11 @@ METHODS: tuple[Claim, ...] = (
         difference("loss", SLOW, FULL),
         "above",
         unit=NATS,
-        above="Half the rate learns less: that is its price. Hold it against the next line.",
-        below="Half the rate learns *more* on the test rows: the best rate was no best one there.",
+        above="Half the rate learns less: that is its price. Compare with the next line.",
+        below="Half the rate learns *more* on the test rows: the best rate was not the best there.",
         none=(
-            "On the test rows half the rate is not told apart from the best one, which validation "
-            "rows have chosen. Hold this against the next line."
+            "On the test rows no difference is shown between half the rate and the best one, which "
+            "validation rows have chosen. Compare with the next line."
         ),
     ),
     Claim(
@@ -143,11 +144,11 @@ METHODS: tuple[Claim, ...] = (
         unit=LOGS,
         above="Half the rate forgets *more*: that would be the first time; look for a mistake.",
         below=(
-            "Half the rate forgets less; e to this number is the factor. Near its best a loss is "
-            "flat in the rate while forgetting is steep, so whoever tunes by the loss alone pays "
-            "with what nobody measures."
+            "Half the rate forgets less; the factor is e to this number. Near the best rate the "
+            "loss is flat and forgetting is steep, so tuning by the loss alone costs what it does "
+            "not measure."
         ),
-        none="What half the rate forgets is not told apart.",
+        none="No difference in forgetting is shown at half the rate.",
     ),
     Claim(
         "learnt, LoRA",
@@ -155,9 +156,9 @@ METHODS: tuple[Claim, ...] = (
         difference("loss", LORA, FULL),
         "above",
         unit=NATS,
-        above="LoRA learns less: the first half of Biderman et al.'s title, in so few steps.",
+        above="LoRA learns less in so few steps, as in Biderman et al.'s title.",
         below="LoRA learns more than full fine-tuning, against Biderman et al.'s title.",
-        none="What the two learn is not told apart.",
+        none="No difference in learning between the two is shown.",
     ),
     Claim(
         "forgotten, LoRA",
@@ -166,28 +167,28 @@ METHODS: tuple[Claim, ...] = (
         "below",
         unit=LOGS,
         above=(
-            "LoRA forgets more, against the second half of Biderman et al.'s title. Theirs are "
-            "models of billions of parameters, long runs and many rows, and rates much lower "
-            "beside what a small model takes. And both rates were chosen for learning alone, "
-            "near where forgetting is steepest: the next lines ask at equal learning."
+            "LoRA forgets more, against the second half of Biderman et al.'s title. They trained "
+            "models of billions of parameters, for long, on many rows, at much lower rates than a "
+            "small model takes. And both rates were chosen for learning alone, near where "
+            "forgetting is steepest: the next line compares at equal learning."
         ),
         below=(
             "LoRA forgets less, as in Biderman et al.'s title. Both rates were chosen for learning "
-            "alone: the next lines ask at equal learning."
+            "alone: the next line compares at equal learning."
         ),
         none=(
-            "What the two forget is not told apart. Both rates were chosen for learning alone: "
-            "the next lines ask at equal learning."
+            "No difference in forgetting is shown. Both rates were chosen for learning alone: the "
+            "next line compares at equal learning."
         ),
     ),
     _worth(
         LORA,
         "below",
         above=(
-            " A low rank limits in how many directions a weight moves, not how far, and to learn "
-            "as much in as few steps it has to move further along those it has. (Where LoRA never "
-            "gets as low as the reference run, its own lowest loss is compared, at which the "
-            "baseline's gentlest run had learnt more already: that is in LoRA's favour.)"
+            " A low rank limits in how many directions a weight moves, not how far. To learn as "
+            "much in so few steps, it has to move further along those it has. (Where LoRA never "
+            "reaches the reference run's loss, it is compared at its own lowest loss with the "
+            "baseline's gentlest run, which had learnt more already. That favours LoRA.)"
         ),
     ),
     _worth(
@@ -195,13 +196,13 @@ METHODS: tuple[Claim, ...] = (
         "below",
         above=(
             " It does protect (the next lines), but it takes steps from the task, and where "
-            "forgetting falls with a high power of the rate, a rate a little smaller buys the same "
-            "protection for less. Few texts in few steps are also the hardest case for it: between "
-            "two batches of them the model has moved on."
+            "forgetting falls with a high power of the rate, a slightly smaller rate buys the same "
+            "protection for less. Few texts in few steps are also its hardest case: between two "
+            "batches of texts the model has moved far."
         ),
         below=(
-            " It costs a few rows of the old data, which one must have: for most models that are "
-            "downloaded one has not, and takes the nearest that there is."
+            " It needs a few rows of the old data. For most downloaded models nobody has them, and "
+            "the nearest substitute has to do."
         ),
     ),
     _worth(
@@ -209,31 +210,31 @@ METHODS: tuple[Claim, ...] = (
         "below",
         above=(
             " The diagonal is a local, axis-parallel picture of the old valley, drawn from few "
-            "texts; Adam's steps take no notice of how small a gradient is, and run against the "
-            "spring at full rate."
+            "texts. Adam's steps have about the same size however small the gradient is, so they "
+            "push against the springs at the full rate."
         ),
         below=(
             " It needs no old rows while it trains, but memory for θ* and F beside the weights. "
-            "(Whether that is F's doing or that of any spring is what the flat springs ask.)"
+            "(Would any springs do? The flat springs answer that.)"
         ),
     ),
     _worth(
         INTERPOLATION,
         "below",
         below=" It costs nothing: no second run, no old rows, and t is chosen afterwards.",
-        none=" It has one thing for it: t is chosen afterwards, without another run.",
+        none=" It has one advantage: t is chosen afterwards, without another run.",
     ),
     _worth(
         STOP,
         "above",
         above=(
-            " A run that is cut off has had the high rate and not its end: the schedule's small "
-            "steps, in which a run settles, are what it misses."
+            " A run that is cut off has had the schedule's high rates, and misses its last small "
+            "steps, in which a run settles."
         ),
         none=(
-            " But look at the plane: a stopped run does not get as low as even the smallest of the "
-            "rates, whose forgetting is compared though it has learnt far more. In its favour: "
-            "damage is limited without knowing the right rate before (section 7 says how well)."
+            " But look at the plot: a stopped run does not even reach the loss of the smallest "
+            "rate, with whose forgetting it is compared. In its favour: it limits the damage "
+            "without knowing the right rate beforehand (section 7 says how well)."
         ),
     ),
     Claim(
@@ -242,12 +243,12 @@ METHODS: tuple[Claim, ...] = (
         difference("loss", replay_arm(MOST), FULL),
         "none",
         unit=NATS,
-        above="Replay costs learning: a part of the rows in the same steps is not of the task.",
+        above="Replay costs learning: in the same steps, part of the rows are not of the task.",
         below=(
-            "With replay the task is learnt *better*, from fewer of its rows: what keeps the old "
-            "together also keeps what the new builds on (or it tames a rate that is too high)."
+            "With replay the task is learnt *better*, from fewer of its rows: replay also "
+            "preserves what the new task builds on (or it tames a rate that is too high)."
         ),
-        none="A price of replay, in learning, is not shown.",
+        none="No cost of replay in learning is shown.",
     ),
     Claim(
         "facts",
@@ -256,11 +257,11 @@ METHODS: tuple[Claim, ...] = (
         "above",
         unit="of the questions",
         above=(
-            "Replay keeps facts, not only nats. (Texts of one small world: what is replayed may "
-            "state what is asked, as pretraining data would.)"
+            "Replay preserves facts, not only the loss on text. (In one small world a replayed "
+            "text may state the answer to a question, as pretraining data may.)"
         ),
         below="Replay loses facts: the loss on text has hidden it.",
-        none="By the facts that are still known, no difference is shown.",
+        none="No difference in the facts still known is shown.",
     ),
     Claim(
         "shuffled",
@@ -269,13 +270,13 @@ METHODS: tuple[Claim, ...] = (
         "above",
         unit=LOGS,
         above=(
-            "The same words in no order protect less: what replay keeps is what the texts *say*, "
-            "not that some rows were of another kind."
+            "The same texts with shuffled words protect less: replay works by what the texts "
+            "*say*, not only because some rows are of another kind."
         ),
-        below="The same words in no order protect *more*: then it is not what the texts say.",
+        below="The same texts with shuffled words protect *more*: their content does not help.",
         none=(
-            "The same words in no order are not told apart from the texts: that it matters what "
-            "the texts say is not shown. Replay may work as a brake, or by its words alone."
+            "No difference between texts and shuffled words is shown, so nor is it shown that it "
+            "matters what the texts say. Replay may work as a brake, or by its words alone."
         ),
     ),
     Claim(
@@ -285,13 +286,13 @@ METHODS: tuple[Claim, ...] = (
         "below",
         unit=LOGS,
         above=(
-            "Springs of one strength on all weights do *better* than the Fisher diagonal's: then "
-            "it was the springs, and not the knowledge of which weights matter."
+            "Flat springs, of one strength on all weights, do *better* than the Fisher diagonal's: "
+            "EWC's gain came from springs as such, not from knowing which weights matter."
         ),
         below="The Fisher diagonal knows which weights matter: flat springs forget more.",
         none=(
-            "Springs of one strength on all weights are not told apart from the Fisher diagonal's: "
-            "that it knows which weights matter is not shown."
+            "No difference between flat springs and the Fisher diagonal's is shown, so nor is it "
+            "shown that F knows which weights matter."
         ),
     ),
     Claim(
@@ -301,13 +302,13 @@ METHODS: tuple[Claim, ...] = (
         "above",
         unit=NATS,
         above=(
-            "A stopped run has forgotten more than its threshold, on texts that the watch did not "
-            "see: it stops at the first look *above*, and looks every few steps."
+            "On texts that did not decide the stop, a stopped run has forgotten more than its "
+            "threshold: it measures every few steps and stops only once it is *above*."
         ),
         below="A stopped run has forgotten less than its threshold on other texts.",
         none=(
-            "On average a stopped run has forgotten as much as its threshold, on texts that the "
-            "watch did not see; single runs lie on both sides."
+            "On texts that did not decide the stop, no difference between the mean forgetting and "
+            "the threshold is shown; single runs may lie on either side."
         ),
     ),
 )

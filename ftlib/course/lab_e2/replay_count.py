@@ -46,7 +46,7 @@ COUNT = Exercise(
         Wrong(
             "the whole",
             lambda rows, share: round(rows / (1 - share)),
-            "That is the size of the whole mixture, task and replay: take the task's rows off.",
+            "That is the size of the whole mixture, task and replay: subtract the task's rows.",
         ),
         Wrong(
             "added",
@@ -61,7 +61,7 @@ COUNT = Exercise(
         Wrong(
             "percent",
             lambda rows, share: round(rows * share / (100 - share)),
-            "You read the share as a percentage: 0.1 is ten percent.",
+            "You treat the share as a percentage: 0.1 is ten percent.",
         ),
     ),
 )

@@ -64,7 +64,7 @@ def _draw_plane(ax: Axes) -> None:
     better = 0.25 * rates
     ax.plot(loss, rates, color="black", linewidth=1.6)
     ax.plot(loss, better, color="black", linewidth=1.6, linestyle=":")
-    ax.annotate("smaller and smaller rates:\nwhat costs nothing", (0.62, 1.25), fontsize=9)
+    ax.annotate("smaller and smaller rates:\nfree of cost", (0.62, 1.25), fontsize=9)
     ax.annotate(
         "a method that is worth its trouble",
         (loss[4], better[4]),

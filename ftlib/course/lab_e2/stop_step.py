@@ -56,7 +56,7 @@ STOP = Exercise(
     cases=_cases,
     points=1,
     hints=(
-        "Measure against the start, watched[0]: what the base knew is what you want to keep.",
+        "Compare with the start, watched[0]: you want to keep what the base knew.",
         "Entry i was measured at step i · every; the first entry above stops the run.",
         "for i, loss in enumerate(watched): if loss - watched[0] > threshold: return i * every; "
         "after the loop, (len(watched) - 1) * every",
@@ -65,20 +65,19 @@ STOP = Exercise(
         Wrong(
             "from the look before",
             _stop(lambda w, i: w[i] - w[i - 1]),
-            "You measure against the look before: forgetting that creeps passes unseen, however "
-            "far it goes. Measure against the start.",
+            "You compare with the previous measurement: slow forgetting then goes unnoticed, "
+            "however far it goes. Compare with the start.",
         ),
         Wrong(
             "from the lowest",
             _stop(lambda w, i: w[i] - min(w[: i + 1])),
-            "You measure against the lowest loss so far, as an early stop on validation loss "
-            "does. Here the question is what the *base* knew: measure against the start.",
+            "You compare with the lowest loss so far, as early stopping on validation loss does. "
+            "Here the question is what the *base* knew: compare with the start.",
         ),
         Wrong(
             "the loss itself",
             _stop(lambda w, i: w[i]),
-            "You hold the loss itself against the threshold: it is a limit on the *rise* since "
-            "the start.",
+            "You compare the loss itself with the threshold: it limits the *rise* since the start.",
         ),
         Wrong(
             "at the threshold",
@@ -88,18 +87,19 @@ STOP = Exercise(
         Wrong(
             "the look before",
             _stop(_from_start, place=lambda i, every: (i - 1) * every),
-            "You return the last look that was still below: when the watch sees the rise, the "
-            "steps have been made. (To go back there one needs a checkpoint, or exercise 5.)",
+            "You return the last measurement below the threshold: when the rise is seen, the "
+            "steps after it have already been made. (To go back you need a checkpoint, or "
+            "exercise 5.)",
         ),
         Wrong(
             "number of the look",
             _stop(_from_start, place=lambda i, every: i),
-            "You return which look it was: the step is that times `every`.",
+            "You return the measurement's index: the step is the index times `every`.",
         ),
         Wrong(
             "the last one above",
             _last_above,
-            "You take the last look above the threshold: the run stops at the first.",
+            "You take the last measurement above the threshold: the run stops at the first.",
         ),
     ),
 )

@@ -52,32 +52,32 @@ BOTTLENECK = Exercise(
     hints=(
         "d numbers down to m, a GELU, m numbers up to d, and h itself beside it.",
         "`F.linear(h, down, down_bias)` is W_down·h + b_down for every h.",
-        "The GELU stands between the two: without it the adapter is LoRA's BA with biases.",
+        "The GELU is between the two: without it the adapter is LoRA's BA with biases.",
         "return h + F.linear(F.gelu(F.linear(h, down, down_bias)), up, up_bias)",
     ),
     wrong=(
         Wrong(
             "no skip",
             _bottleneck(base=False),
-            "h itself is missing: with W_up = 0 the adapter must hand h on, or it would not start "
+            "h itself is missing: with W_up = 0 the adapter must pass h on, or it would not start "
             "as the base model.",
         ),
         Wrong(
             "no activation",
             _bottleneck(f=lambda x: x),
-            "Nothing stands between the two matrices: then they are one matrix of rank m, LoRA's "
-            "BA, and could be merged.",
+            "There is nothing between the two matrices: then they are one matrix of rank m, "
+            "LoRA's BA, and could be merged.",
         ),
         Wrong(
             "activation last",
             _bottleneck(after=True),
             "The GELU comes after W_up: it belongs between the two matrices, on m numbers.",
         ),
-        Wrong("relu", _bottleneck(f=F.relu), "That is a ReLU: a GELU was asked for."),
+        Wrong("relu", _bottleneck(f=F.relu), "That is a ReLU: use a GELU."),
         Wrong(
             "GELU by tanh",
             _bottleneck(f=_gelu_by_tanh),
-            "That is GELU's approximation by tanh: take the exact one, `F.gelu(x)`.",
+            "That is the tanh approximation of GELU: use the exact one, `F.gelu(x)`.",
         ),
         Wrong(
             "no lower bias",

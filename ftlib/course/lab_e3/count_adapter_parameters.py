@@ -89,7 +89,7 @@ def _one_layer(config, method, size, targets=("q_proj", "v_proj")):
 
 COUNT = Exercise(
     name="count_adapter_parameters",
-    title="Equal numbers of parameters",
+    title="Counting an adapter's parameters",
     minutes=12,
     difficulty=2,
     reference=count_adapter_parameters,
@@ -100,7 +100,8 @@ COUNT = Exercise(
         "in) of a layer's seven matrices.",
         "LoRA: r·(in + out) for each target. LoReFT: R and W (r, d), b (r,).",
         "(IA)³: a vector as long as the keys, one as long as the values, one as long as the MLP's "
-        "middle. A prefix: P keys and P values. Keys are num_key_value_heads·head_dim long.",
+        "intermediate size. A prefix: P keys and P values. Keys are num_key_value_heads·head_dim "
+        "long.",
         "A bottleneck of width m after the MLP: down (m, d) and m biases, up (d, m) and d biases.",
     ),
     wrong=(
@@ -122,8 +123,8 @@ COUNT = Exercise(
         Wrong(
             "prefix of embeddings",
             _count_with(prefix=lambda c, p: p * c["hidden_size"]),
-            "A prefix of p·d a layer: that would be embeddings. Prefix tuning trains keys and "
-            "values, num_key_value_heads·head_dim long each.",
+            "You count p·d per layer for the prefix: that would be embeddings. Prefix tuning "
+            "trains keys and values, num_key_value_heads·head_dim long each.",
         ),
         Wrong(
             "no biases",
@@ -135,12 +136,14 @@ COUNT = Exercise(
             _count_with(
                 bottleneck=lambda c, m: 2 * (2 * m * c["hidden_size"] + c["hidden_size"] + m)
             ),
-            "You count two bottlenecks a layer, Houlsby's; asked for is one, after the MLP.",
+            "You count two bottlenecks per layer, as Houlsby does; here there is one, after the "
+            "MLP.",
         ),
         Wrong(
             "(IA)³ on the output",
             _count_with(**{"(IA)³": lambda c, _: 2 * _kv(c) + c["hidden_size"]}),
-            "(IA)³ scales the MLP's middle, which is intermediate_size wide, not its output.",
+            "(IA)³ scales the MLP's intermediate activations, which are intermediate_size wide, "
+            "not its output.",
         ),
         Wrong(
             "no gqa",

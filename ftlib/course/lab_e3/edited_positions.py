@@ -81,18 +81,18 @@ def _between(real, labels, first, last):
 
 POSITIONS = Exercise(
     name="edited_positions",
-    title="Which positions",
+    title="Edited positions",
     minutes=10,
     difficulty=2,
     reference=edited_positions,
     cases=_cases,
     hints=(
         "First find each row's prompt: the real tokens before its first label other than -100; "
-        "all of its real tokens where no label is there.",
-        "`(labels != -100).cumsum(1) == 0` is true up to the first scored token. Padding is in it "
-        "as well: `real &` takes it out.",
+        "all of its real tokens if there is no label.",
+        "`(labels != -100).cumsum(1) == 0` is true up to the first scored token. That includes "
+        "padding: `real &` removes it.",
         "Number the tokens of the prompt: `place = prompt.cumsum(1)` is 1 at the first of them, "
-        "whatever padding stands before it; `count = prompt.sum(1, keepdim=True)`.",
+        "whatever padding comes before; `count = prompt.sum(1, keepdim=True)`.",
         "return prompt & ((place <= first) | (place > count - last))",
     ),
     wrong=(
@@ -117,7 +117,7 @@ POSITIONS = Exercise(
         Wrong(
             "padding",
             _padding_too,
-            "Padding is taken for prompt: its labels are -100 too. Only `real` tells it apart.",
+            "You treat padding as prompt: its labels are -100 too. Only `real` marks padding.",
         ),
         Wrong(
             "in the answer",
@@ -127,7 +127,7 @@ POSITIONS = Exercise(
         Wrong(
             "the other ones",
             _between,
-            "Those are the tokens between: you have turned the choice round.",
+            "Those are the tokens in between: your choice is inverted.",
         ),
         Wrong(
             "first only",

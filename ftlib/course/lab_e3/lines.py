@@ -52,8 +52,8 @@ def rows_table(result: Result) -> list[dict[str, str]]:
                 "rate": rate_text(result.settings(arm)["lr"]),
                 "test loss (nats)": f"{result.interval(arm, 'loss')}",
                 "|R Rᵀ − I| at the end": f"{result.means(arm, 'apart_last').mean():.2g}",
-                "R h' apart from W h + b": f"{missed:.2g} of the change",
-                "edits turned (nats)": f"{result.means(arm, 'turned_loss').mean():.2f}",
+                "distance of R h' from W h + b": f"{missed:.2g} of the change",
+                "loss with edits rotated (nats)": f"{result.means(arm, 'turned_loss').mean():.2f}",
             }
         )
     return rows
@@ -72,22 +72,6 @@ def positions_table(result: Result) -> list[dict[str, str]]:
             }
         )
     return rows
-
-
-def grid_line(result: Result, series: Mapping[str, Mapping[float, str]]) -> str:
-    """Which rate each series took; says where it lies at the grid's edge."""
-    said = []
-    for name, arms in series.items():
-        losses = {}
-        for rate in sorted(arms):
-            if result.has(arms[rate]):
-                losses[rate] = float(result.means(arms[rate], "validation_loss").mean())
-        if not losses:
-            continue
-        best = min(losses, key=losses.__getitem__)
-        edge = ", **at the grid's edge**" if best in (min(losses), max(losses)) else ""
-        said.append(f"{name} {losses[best]:.3f} at {rate_text(best)}{edge}")
-    return "; ".join(said)
 
 
 def order_line(result: Result) -> str:

@@ -49,7 +49,7 @@ def _edit(wanted=lambda h, R, W, b: h @ W.T + b, found=lambda h, R: h @ R.T, bas
 
 LOREFT = Exercise(
     name="loreft_forward",
-    title="The edit",
+    title="The LoReFT edit",
     minutes=8,
     difficulty=1,
     reference=loreft_forward,
@@ -60,7 +60,7 @@ LOREFT = Exercise(
     tolerance=1e-4,
     hints=(
         "Read it from the inside: R h are r numbers, what h has along R's rows; W h + b are r "
-        "numbers too, what it is to have there.",
+        "numbers too, what it should have there.",
         "A row h of `h` (..., d) times Rᵀ is `h @ R.T`, (..., r).",
         "The difference (..., r) goes back to d numbers along R's rows: `difference @ R`.",
         "return h + (h @ W.T + b - h @ R.T) @ R",
@@ -69,7 +69,7 @@ LOREFT = Exercise(
         Wrong(
             "nothing taken away",
             _edit(found=lambda h, R: 0),
-            "R h is not taken away: you add W h + b to what stands along R's rows already. That "
+            "You do not subtract R h: you add W h + b to what h already has along R's rows. That "
             "is DiReFT with tied directions; LoReFT *replaces* it.",
         ),
         Wrong(
@@ -80,13 +80,13 @@ LOREFT = Exercise(
         Wrong(
             "reversed",
             _edit(sign=-1),
-            "The difference has the wrong sign: it is what h is to have, W h + b, less what it "
+            "The difference has the wrong sign: it is what h should have, W h + b, minus what it "
             "has, R h.",
         ),
         Wrong(
             "edit alone",
             _edit(base=False),
-            "That is the edit alone: h itself stays and the edit is added to it.",
+            "You return only the edit: add it to h.",
         ),
         Wrong(
             "doubled",

@@ -82,7 +82,7 @@ MERGE_IA3 = Exercise(
     hints=(
         "On the output: l ⊙ (W x + b) = (…) x + (…). On the input: W (l ⊙ x) + b.",
         "l on the output multiplies row i of W by l_i, and the bias with it. l on the input "
-        "multiplies column j by l_j, and the bias is outside of it.",
+        "multiplies column j by l_j, and leaves the bias unchanged.",
         "`weight * scale[:, None]` scales rows, `weight * scale` scales columns. A bias may be "
         "None.",
         "on_input: return weight * scale, bias. Else: weight * scale[:, None], and bias * scale.",
@@ -101,7 +101,7 @@ MERGE_IA3 = Exercise(
         Wrong(
             "bias dropped",
             _bias_dropped,
-            "The bias is lost: return it beside the weight.",
+            "The bias is lost: return it with the weight.",
         ),
         Wrong(
             "axes swapped",
@@ -112,7 +112,7 @@ MERGE_IA3 = Exercise(
         Wrong(
             "one plus l",
             _one_more,
-            "You scale by 1 + l: (IA)³'s vector begins at one and is the factor itself.",
+            "You scale by 1 + l: (IA)³'s vector starts at one and is the factor itself.",
         ),
         Wrong("added", _added, "You add l to the weight: it is a factor."),
         Wrong("inverse", _inverse, "You divide by l: the weight is multiplied by it."),

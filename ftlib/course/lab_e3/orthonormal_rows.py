@@ -61,43 +61,43 @@ ORTHONORMAL = Exercise(
     gradient_of=("X",),
     tolerance=1e-4,
     hints=(
-        "Gram and Schmidt: from each row of X take away its parts along the rows of R that are "
-        "there already; give what is left the length 1. Keep gradients: no in-place writes.",
+        "Gram–Schmidt: from each row of X subtract its parts along the rows of R that you already "
+        "have; scale the rest to length 1. Keep gradients: no in-place writes.",
         "`torch.linalg.qr` of Xᵀ does the same at once: the columns of Q (d, r) are orthonormal "
         "and span the rows of X.",
-        "QR leaves the signs open. Gram and Schmidt's are those for which the diagonal of the "
-        "triangular factor is positive: turn each column of Q whose diagonal entry is negative.",
+        "QR does not fix the signs. Gram–Schmidt gives those for which the diagonal of the "
+        "triangular factor is positive: flip each column of Q whose diagonal entry is negative.",
         "Q, S = torch.linalg.qr(X.T); return (Q * S.diagonal().sign()).T",
     ),
     wrong=(
         Wrong(
             "signs left open",
             _unsigned,
-            "Some rows point the other way: QR leaves the signs open, and a sign that jumps "
-            "between two steps would turn the edit round. Make the diagonal of the triangular "
-            "factor positive.",
+            "Some rows point the other way: QR does not fix the signs, and a sign that jumps "
+            "between two steps would reverse the edit. Make the diagonal of the triangular factor "
+            "positive.",
         ),
         Wrong(
             "lengths only",
             _lengths_only,
-            "The rows have length 1 but are not at right angles: take away each row's parts along "
-            "the rows before it.",
+            "The rows have length 1 but are not orthogonal: subtract each row's parts along the "
+            "rows before it.",
         ),
         Wrong(
             "lengths left",
             _undivided,
-            "The rows are at right angles, but not of length 1: divide each by its own length.",
+            "The rows are orthogonal, but not of length 1: divide each by its own length.",
         ),
         Wrong(
             "nearest",
             _nearest,
             "That is the *nearest* matrix of orthonormal rows (the polar factor): a good choice "
-            "too, but not the one asked for. Row 1 of R must point where row 1 of X does.",
+            "too, but not the one wanted here. Row 1 of R must point where row 1 of X does.",
         ),
         Wrong(
             "last row first",
             _from_below,
-            "You began with the last row: it keeps its direction instead of the first one.",
+            "You start with the last row: it keeps its direction instead of the first one.",
         ),
         Wrong(
             "singular vectors",

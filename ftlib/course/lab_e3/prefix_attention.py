@@ -80,8 +80,8 @@ PREFIX = Exercise(
     cases=_cases,
     tolerance=1e-4,
     hints=(
-        "The prefix's keys and values stand in front of the text's, and one softmax goes over all "
-        "of them: `torch.cat`.",
+        "The prefix's keys and values come before the text's, with one softmax over all of them: "
+        "`torch.cat`.",
         "Scores q·k/√D, softmax over the last dimension, (n, P + T) weights that sum to 1.",
         "The prefix's share is the sum of its P weights, for each query.",
         "weights = (q @ keys.T / math.sqrt(q.shape[1])).softmax(-1); "
@@ -97,19 +97,19 @@ PREFIX = Exercise(
         Wrong(
             "averaged",
             _averaged,
-            "You average the text's attention and the prefix's: how much each counts is the "
-            "softmax's to say, and it depends on the query.",
+            "You average the text's attention and the prefix's: the softmax decides how much each "
+            "counts, and it depends on the query.",
         ),
         Wrong("unscaled", _unscaled, "The scores are not divided by √D."),
         Wrong(
             "the text's share",
             _share_of_text,
-            "That is what the *text* keeps: the prefix's share is 1 less that.",
+            "That is what the *text* keeps: the prefix's share is 1 minus that.",
         ),
         Wrong(
             "share by count",
             _share_by_count,
-            "P/(P + T) would be its share if all keys fitted alike: sum the weights instead.",
+            "P/(P + T) would be its share if all scores were equal: sum the weights instead.",
         ),
         Wrong(
             "mean of the weights",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ftlib.course.lab_e3.layer import FACTOR, FREE, RETRACTED
 from ftlib.course.records.experiment import Claim, difference, within
 
-NATS = "nats a token"
+NATS = "nats per token"
 OTHERS = ("LoReFT", "(IA)³", "prefix", "bottleneck")
 MORE = "LoReFT, one rank more"
 BOTH_ENDS = "first 4, last 4"
@@ -36,8 +36,8 @@ def _learnt(method: str, expected: str, above: str = "", below: str = "") -> Cla
             f"rows in the same steps.{below}"
         ),
         none=(
-            f"At about the same number of parameters {method} is not told apart from LoRA. The "
-            "interval holds what may have been missed."
+            f"At about the same number of parameters no difference between {method} and LoRA is "
+            "shown. The interval says how large one may still be."
         ),
     )
 
@@ -52,7 +52,7 @@ def _forgot(method: str, expected: str, above: str = "") -> Claim:
         unit=NATS,
         above=f"{method} forgets more of the base's own domain than LoRA.{above}",
         below=f"{method} forgets less of the base's own domain than LoRA.",
-        none=f"By what it forgets {method} is not told apart from LoRA.",
+        none=f"No difference between {method} and LoRA in forgetting is shown.",
     )
 
 
@@ -63,9 +63,9 @@ METHODS = (
         "LoReFT",
         "below",
         above=(
-            " That is not what the paper lets one expect. Two suspects can be tried: its somewhat "
-            "smaller count (next line) and its few positions (section 8). A third can not, here: "
-            "a small model holds less that could be steered by."
+            " The paper suggests the opposite. Two reasons can be tested: its slightly fewer "
+            "parameters (next line) and its few positions (section 8). A third cannot be tested "
+            "here: a small model's states hold less that an edit can use."
         ),
     ),
     Claim(
@@ -75,20 +75,20 @@ METHODS = (
         "none",
         unit=NATS,
         above=(
-            "With a rank more LoReFT trains more numbers than LoRA and still learns less: the "
-            "count is not the reason. (Its rate is the one that was chosen a rank lower.)"
+            "With one rank more LoReFT trains more parameters than LoRA and still learns less: the "
+            "count is not the reason. (Its learning rate is the one chosen for the lower rank.)"
         ),
-        below="With a rank more LoReFT learns more than LoRA: the count was the reason.",
+        below="With one rank more LoReFT learns more than LoRA: the count was the reason.",
         none=(
-            "With a rank more, and then with more numbers than LoRA, LoReFT is not told apart "
-            "from LoRA: a part of the difference may have been the count."
+            "With one rank more, and then more parameters than LoRA, no difference from LoRA is "
+            "shown: part of the difference may have been the count."
         ),
     ),
     _learnt(
         "(IA)³",
         "below",
         above=(
-            " Its numbers are tied to places: one factor a channel, nothing that mixes channels. "
+            " It has one factor per channel, and nothing that mixes channels. "
             "(The paper's comparison is few-shot, on a model of billions of parameters.)"
         ),
     ),
@@ -98,8 +98,8 @@ METHODS = (
         "LoReFT",
         "below",
         above=(
-            " That weights and generated tokens are untouched does not save it: whatever comes "
-            "after the edited positions reads them. Section 8 asks which positions do it."
+            " It leaves weights and generated tokens untouched, but everything after the edited "
+            "positions attends to them. Section 8 asks which positions cause it."
         ),
     ),
     _forgot("(IA)³", "none"),
@@ -108,7 +108,7 @@ METHODS = (
         "bottleneck",
         "none",
         above=(
-            " Its rate was chosen by what is learnt, not by what is kept; a lower one may well "
+            " Its learning rate was chosen for learning, not for forgetting; a lower one may well "
             "forget less, and was not run here."
         ),
     ),
@@ -123,21 +123,20 @@ ROWS = (
         unit=NATS,
         above=(
             "Without the constraint LoReFT learns less, at the best rate of each: the constraint "
-            "helps the run and not only its description."
+            "helps training, not only interpretation."
         ),
         below=(
-            "Without the constraint LoReFT learns *more*, at the best rate of each: what the "
-            "constraint buys is the meaning of the edit and safety at high rates, not a lower "
-            "loss."
+            "Without the constraint LoReFT learns *more*, at the best rate of each: the constraint "
+            "gives the edit a meaning and makes high rates safer, but does not lower the loss."
         ),
         none=(
-            "At the best rate of each no difference is shown: a free R can train as well. What is "
-            "lost is what the edit *means* (next line), and how far a rate may be off."
+            "At the best rate of each no difference is shown: a free R can train as well. It loses "
+            "the edit's *meaning* (next line), and some tolerance for a wrong rate."
         ),
     ),
     Claim(
         "missed",
-        "R h' apart from W h + b, as a share of the change wanted, free R − Q factor",
+        "distance of R h' from W h + b, as a share of the change wanted, free R − Q factor",
         difference("missed", FREE, FACTOR),
         "above",
         above=(
@@ -145,7 +144,7 @@ ROWS = (
             "the identity, so the edit over- or undershoots. W h + b can then not be read as the "
             "values that the edit sets."
         ),
-        below="With a free R the edit hits its own values better: it cannot be, look for a bug.",
+        below="With a free R the edit hits its own values better: impossible, look for a bug.",
         none="A free R stays so near to orthonormal here that its edits hit their values.",
     ),
     Claim(
@@ -155,8 +154,8 @@ ROWS = (
         "above",
         unit=NATS,
         above=(
-            "At a rate that is too high a free R ends worse: its rows may grow, and the edit grows "
-            "with their square. The Q factor has only directions to lose."
+            "At a rate that is too high a free R ends worse: its rows can grow, and the edit grows "
+            "with their square. In the Q factor only the directions can change."
         ),
         below="At a rate that is too high a free R ends *better*.",
         none="At a rate that is too high no difference is shown.",
@@ -167,41 +166,40 @@ ROWS = (
         difference("loss", RETRACTED, FACTOR),
         "none",
         unit=NATS,
-        above="Setting R back after every step learns less than a gradient through the QR.",
+        above="Retracting R after every step learns less than a gradient through the QR.",
         below=(
-            "Setting R back after every step learns *more* than a gradient through the QR, and it "
-            "costs no gradient of a decomposition. Hold the size against what a neighbouring rate "
-            "costs in section 6: it may still be the rate."
+            "Retracting R after every step learns *more* than a gradient through the QR, and needs "
+            "no gradient of a decomposition. Compare the size with what a neighbouring rate costs "
+            "in section 6: it may still be the rate."
         ),
         none=(
-            "Two ways to keep the rows orthonormal, a gradient through the QR and a step that is "
-            "set back, are not told apart."
+            "No difference is shown between the two ways to keep the rows orthonormal, a gradient "
+            "through the QR and retraction."
         ),
     ),
     Claim(
         "turned",
-        "test loss with the edits turned at random − as trained (Q factor)",
+        "test loss with the edits rotated at random − as trained (Q factor)",
         within(FACTOR, "turned_loss", "loss"),
         "above",
         unit=NATS,
-        above="As large an edit in a random direction loses: the directions carry what was learnt.",
-        below="As large an edit in a random direction is *better*: nothing was learnt in R.",
-        none="As large an edit in a random direction is as good: R's directions do not matter.",
+        above="Equally large edits in random directions do worse: R has learnt its directions.",
+        below="Equally large edits in random directions are *better*: R has learnt nothing.",
+        none="No difference from equally large edits in random directions is shown.",
     ),
     Claim(
         "turned, base",
-        "test loss with the edits turned at random − the base's (Q factor)",
+        "test loss with the edits rotated at random − the base's (Q factor)",
         within(FACTOR, "turned_loss", "base_loss"),
         "above",
         unit=NATS,
         above="Edits of this size in random directions do harm: the base is better without them.",
         below=(
-            "Edits of this size in random directions are *better* than none. So not all of the "
-            "gain over the base is owed to what the edits say: part of it comes with a "
-            "disturbance of that size at these positions, wherever it points. A comparison with "
-            "the base alone would have credited that part to LoReFT too."
+            "Edits of this size in random directions are *better* than none. So part of the gain "
+            "over the base comes from any disturbance of that size at these positions, wherever "
+            "it points. A comparison with the base alone would have credited that part to LoReFT."
         ),
-        none="Edits of this size in random directions do neither harm nor good that is shown.",
+        none="No effect of edits of this size in random directions is shown.",
     ),
 )
 
@@ -225,32 +223,32 @@ POSITIONS = (
         "above",
         above=(
             "The last positions are worth more than the first. They have read the whole prompt; "
-            "the first have read nothing, so that their edit can hardly depend on the question."
+            "the first have read almost nothing, so their edit can hardly depend on the question."
         ),
-        below="The first positions are worth more than the last, though they have read nothing.",
-        none="First and last positions are not told apart.",
+        below="The first positions are worth more than the last, though they have read so little.",
+        none="No difference between first and last positions is shown.",
     ),
     _position(
         "first beside last",
         BOTH_ENDS,
         "last 4",
         "below",
-        above="The first positions beside the last make it worse.",
+        above="Editing the first positions too makes it worse.",
         below=(
-            "The first positions add something to the last. Each ran at its own rate, which one "
-            "run has chosen: the next line has both at one rate."
+            "Editing the first positions too helps. Each choice ran at its own rate, chosen by one "
+            "run per rate: the next line has both at one rate."
         ),
-        none="What the first positions add to the last is not shown.",
+        none="No gain from editing the first positions too is shown.",
     ),
     _position(
         "first beside last, one rate",
         BOTH_ENDS,
         ONE_RATE,
         "below",
-        above="At one rate the first positions beside the last make it worse.",
-        below="At one rate the first positions add something to the last as well.",
+        above="At one rate editing the first positions too makes it worse.",
+        below="At one rate, too, editing the first positions as well helps.",
         none=(
-            "At one rate no difference is shown: where the line above shows one, it was the rate."
+            "At one rate no difference is shown: if the line above shows one, it may be the rate."
         ),
     ),
     _position(
@@ -258,12 +256,12 @@ POSITIONS = (
         WHOLE,
         BOTH_ENDS,
         "none",
-        above="An edit of every prompt token learns less than one of eight.",
+        above="Editing every prompt token learns less than editing eight.",
         below=(
-            "An edit of every prompt token learns more than one of eight. It costs no parameter; "
-            "it costs an edit a token while the prompt is read."
+            "Editing every prompt token learns more than editing eight. It costs no parameters, "
+            "but one edit per token while the prompt is read."
         ),
-        none="An edit of every prompt token is not told apart from one of eight.",
+        none="No difference between editing every prompt token and editing eight is shown.",
     ),
     Claim(
         "where it forgets",
@@ -272,10 +270,10 @@ POSITIONS = (
         "none",
         unit=NATS,
         above=(
-            "Edits of the first positions forget more: every later token attends to them, "
-            "whatever the text is about."
+            "Editing the first positions forgets more: every later token attends to them, whatever "
+            "the text is about."
         ),
-        below="Edits of the last positions forget more.",
-        none="By what they forget first and last positions are not told apart.",
+        below="Editing the last positions forgets more.",
+        none="No difference in forgetting between first and last positions is shown.",
     ),
 )

@@ -84,4 +84,4 @@ def _draw_edit(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)
-    ax.set_title("What: along R replaced, across R kept")
+    ax.set_title("What: along R replaced, orthogonal to R kept")

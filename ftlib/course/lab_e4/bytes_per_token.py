@@ -83,18 +83,18 @@ def _all_heads(config: dict, context: int) -> int:
 
 BYTES = Exercise(
     name="bytes_per_token",
-    title="What a token costs to serve",
+    title="Bytes per generated token",
     minutes=8,
     difficulty=2,
     reference=bytes_per_token,
     cases=_cases,
     defaults=("cache_bytes",),
     hints=(
-        "To write one token every matrix is used once, so it is read once. `layer_shapes(config)` "
-        "has (out, in) of the seven in a layer.",
-        "The head is (vocabulary, hidden). Of the embedding one row is read: leave it out.",
-        "The cache has a key and a value a token and layer, each of num_key_value_heads × head_dim "
-        "numbers.",
+        "To generate one token, every matrix is used once, so it is read once. "
+        "`layer_shapes(config)` has (out, in) of the seven in a layer.",
+        "The head is (vocabulary, hidden). Only one row of the embedding is read: leave it out.",
+        "The cache has a key and a value per token and layer, each of num_key_value_heads × "
+        "head_dim numbers.",
         "(layers * in_layer + head) * weight_bytes + 2 * layers * kv * context * cache_bytes",
     ),
     wrong=(
@@ -127,13 +127,14 @@ BYTES = Exercise(
         Wrong(
             "no head",
             _made(lambda config: _weights(config) - _head(config)),
-            "The head is missing: the logits of the whole vocabulary are a product with (V, d). In "
-            "a small model that is a large share.",
+            "The head is missing: the logits of the whole vocabulary are a product with (V, d). "
+            "In a small model that is a large part.",
         ),
         Wrong(
             "the embedding too",
             _made(lambda config: _weights(config) + _head(config)),
-            "You count the embedding beside the head: of it one row is looked up, not the matrix.",
+            "You count the embedding beside the head: only one row of it is read, not the whole "
+            "matrix.",
         ),
         Wrong(
             "one layer",
@@ -150,7 +151,7 @@ BYTES = Exercise(
             lambda config, context, weight_bytes, cache_bytes=2.0: bytes_per_token(
                 config, context, weight_bytes, weight_bytes
             ),
-            "You give the cache the weights' bytes: a 4-bit file still has a cache of 16 bits.",
+            "You use the weights' bytes for the cache: a 4-bit file still has a 16-bit cache.",
         ),
     ),
 )

@@ -53,7 +53,7 @@ def _hot(temperature):
 
 FORWARD = Exercise(
     name="forward_kl",
-    title="Forward KL, softened",
+    title="Forward KL with a temperature",
     minutes=10,
     difficulty=1,
     reference=forward_kl,
@@ -62,9 +62,9 @@ FORWARD = Exercise(
     praise="equal to Hinton's loss, values and gradients,",
     hints=(
         "Divide both logits by T, then `log_softmax(-1)`: log-probabilities, (N, V).",
-        "KL(p ‖ q) = Σ p (log p − log q) over the vocabulary; forward means that p, which weighs, "
-        "is the teacher's.",
-        "One number a position, then the mean over positions, then T².",
+        "KL(p ‖ q) = Σ p (log p − log q) over the vocabulary; forward means that the weights p "
+        "are the teacher's.",
+        "One number per position, then the mean over positions, then T².",
         "p = (teacher_logits / T).log_softmax(-1); q = (student_logits / T).log_softmax(-1); "
         "return T**2 * (p.exp() * (p - q)).sum(-1).mean()",
     ),
@@ -72,14 +72,14 @@ FORWARD = Exercise(
         Wrong(
             "reverse",
             _made(lambda teacher, student: _kl(student, teacher)),
-            "That is the reverse KL: the student's probabilities weigh. In the forward KL the "
-            "teacher's do, so that whatever the teacher may say counts.",
+            "That is the reverse KL: you weight by the student's probabilities. The forward KL "
+            "weights by the teacher's, so that everything the teacher may say counts.",
         ),
         Wrong(
             "no T squared",
             _made(_kl, factor=lambda t: 1.0),
             "The factor T² is missing: at T = 2 the gradient is about a quarter of what it should "
-            "be, and the best learning rate moves with every T.",
+            "be, and every T has another best learning rate.",
         ),
         Wrong(
             "T once",
@@ -108,7 +108,7 @@ FORWARD = Exercise(
             "mean over the vocabulary",
             _made(lambda teacher, student: (teacher.exp() * (teacher - student)).mean(-1)),
             "You took the mean over the vocabulary (`kl_div` with reduction='mean' does): sum "
-            "over it, p weighs the entries already. The mean is over positions alone.",
+            "over it, since p already weights the entries. Take the mean only over positions.",
         ),
         Wrong(
             "summed over positions",
@@ -118,12 +118,12 @@ FORWARD = Exercise(
         Wrong(
             "bits",
             _made(lambda teacher, student: _kl(teacher, student) / math.log(2)),
-            "You have bits: nats are wanted, so take the natural logarithm.",
+            "Your result is in bits: use the natural logarithm, for nats.",
         ),
         Wrong(
             "times the temperature",
             _made(_kl, student_at=_hot, teacher_at=_hot),
-            "You multiply the logits by T: a high temperature is to make the softmax flatter, so "
+            "You multiply the logits by T: a high temperature should make the softmax flatter, so "
             "divide.",
         ),
     ),

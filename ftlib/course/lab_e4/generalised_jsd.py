@@ -68,7 +68,7 @@ def _weighed_wrongly(p, q, m, beta):
 
 JSD = Exercise(
     name="generalised_jsd",
-    title="Between the two",
+    title="The generalised JSD",
     minutes=10,
     difficulty=2,
     reference=generalised_jsd,
@@ -92,8 +92,8 @@ JSD = Exercise(
         Wrong(
             "KLs turned",
             _made(_mixed, _weighed_wrongly),
-            "The KLs have their weights the wrong way round: β stands before the teacher's, "
-            "KL(p ‖ m).",
+            "The KLs have their weights the wrong way round: β belongs to the teacher's, KL(p ‖ "
+            "m).",
         ),
         Wrong(
             "both turned",

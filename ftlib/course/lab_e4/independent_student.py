@@ -53,7 +53,7 @@ def _maxima(joint):
 
 INDEPENDENT = Exercise(
     name="independent_student",
-    title="A student that forgets its first word",
+    title="The best student by the forward KL",
     minutes=8,
     difficulty=2,
     reference=independent_student,
@@ -63,7 +63,7 @@ INDEPENDENT = Exercise(
         "last two terms depend on the student.",
         "Σ p(a, b) log u(a) = Σ_a p(a) log u(a) with p(a) = Σ_b p(a, b): a cross entropy, least "
         "where u is p(a). The same for v.",
-        "joint.sum(1) is the margin of the first word, joint.sum(0) that of the second.",
+        "joint.sum(1) is the marginal of the first word, joint.sum(0) that of the second.",
         "return joint.sum(1)[:, None] * joint.sum(0)[None, :]",
     ),
     wrong=(
@@ -71,7 +71,7 @@ INDEPENDENT = Exercise(
             "the likeliest pair",
             _most_likely,
             "You put everything on the likeliest pair: that is what the *reverse* KL ends with "
-            "here. The forward KL is infinite for it, as soon as the teacher says another pair.",
+            "here. The forward KL is infinite for it if the teacher ever says another pair.",
         ),
         Wrong(
             "the teacher itself",
@@ -82,22 +82,23 @@ INDEPENDENT = Exercise(
         Wrong(
             "uniform",
             _uniform,
-            "You spread evenly: the student may know how often each word comes.",
+            "You spread the probability evenly: the student may know how often each word comes.",
         ),
         Wrong(
             "margins swapped",
             _swapped,
-            "The margins are swapped: sum over the second word (dimension 1) for the first one's.",
+            "The marginals are swapped: sum over the second word (dimension 1) for the first "
+            "one's.",
         ),
         Wrong(
             "the wrong condition",
             _conditional_too,
-            "p(a)·p(a | b) is no distribution of pairs: multiply the two margins.",
+            "p(a)·p(a | b) is no distribution of pairs: multiply the two marginals.",
         ),
         Wrong(
             "maxima",
             _maxima,
-            "You took the largest entry of each row and column: a margin is a sum.",
+            "You took the largest entry of each row and column: a marginal is a sum.",
         ),
     ),
 )

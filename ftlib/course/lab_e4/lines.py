@@ -8,9 +8,6 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from ftlib.core.profiles import Profile
-from ftlib.course.lab_e4.experiments import measure_of, rates_of
-from ftlib.course.lab_e4.names import GIVEN
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result
 
@@ -25,23 +22,6 @@ def letters(result: Result, claims: Sequence[str]) -> str:
 def conclusions(result: Result, claims: Sequence[str]) -> str:
     """A line of a list for every claim."""
     return "\n".join(f"- {result.conclude(claim)}" for claim in claims)
-
-
-def grid_line(result: Result, profile: Profile) -> str:
-    """Which rate each kind of student took; says where it lies at the grid's edge."""
-    said = []
-    for student in GIVEN:
-        arms = rates_of(profile, student)
-        costs = {}
-        for rate in sorted(arms):
-            if result.has(arms[rate]):
-                costs[rate] = float(result.means(arms[rate], measure_of(student)).mean())
-        if len(costs) < len(arms):
-            continue
-        best = min(costs, key=costs.__getitem__)
-        edge = " (the grid's edge)" if best in (min(costs), max(costs)) else ""
-        said.append(f"{student} {best:.2g}{edge}")
-    return "; ".join(said)
 
 
 def students_table(result: Result) -> list[dict[str, str]]:
@@ -80,8 +60,8 @@ def draw_plane(result: Result, names: Sequence[str] | None = None) -> Figure:
             ax.plot(*here, "*", color="black", markersize=11)
     ax.set(
         title="Covering is down, seeking is left" + (" (runs of tiny)" if result.shown_in else ""),
-        xlabel="teacher's surprise at the student's answers (nats a token)",
-        ylabel="KL(teacher‖student) (nats a token)",
+        xlabel="teacher's surprise at the student's answers (nats per token)",
+        ylabel="KL(teacher‖student) (nats per token)",
     )
     ax.legend(fontsize="small")
     return figure

@@ -15,7 +15,7 @@ from ftlib.course.lab_e4.names import (
 )
 from ftlib.course.records.experiment import Claim, difference
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 def _claim(
@@ -42,18 +42,18 @@ STUDENTS = (
         (FORWARD, ROWS_ALONE),
         "below",
         above=(
-            "The student that listened to the teacher is *worse* on new rows than the one that "
-            "read the same rows alone, both at their best rates."
+            "The student with a teacher is *worse* on new rows than the one trained on the same "
+            "rows alone, both at their best rates."
         ),
         below=(
-            "From the same rows, in as many steps and at the best rate of each, the student "
-            "learns more with the teacher's probabilities beside them. An answer says which of "
-            "many good wordings was drawn; the teacher says how likely each was."
+            "From the same rows, in equally many steps and at the best rate of each, the student "
+            "learns more with the teacher's probabilities. A row's answer is one of many good "
+            "wordings; the teacher says how likely each is."
         ),
         none=(
-            "On the same rows no gain over training without the teacher is shown, each at the "
-            "rate that two runs have chosen. The interval says how large one may have been missed; "
-            "the next line takes away one suspect, the rate."
+            "On the same rows no gain over training without the teacher is shown, each at the rate "
+            "chosen by two runs. The interval says how large a gain may still be; the next line "
+            "rules out one reason, the rate."
         ),
     ),
     _claim(
@@ -63,19 +63,19 @@ STUDENTS = (
         (FORWARD_AT_ROWS, ROWS_ALONE),
         "below",
         above=(
-            "At the rate that was chosen for rows alone, too, the student beside the teacher is "
-            "worse on new rows."
+            "At the rate chosen for rows alone, too, the student with a teacher is worse on new "
+            "rows."
         ),
         below=(
-            "At one rate, the one that was chosen for *rows alone*, the student learns more beside "
-            "the teacher. Where the line above shows less, its rate was chosen badly: two runs a "
-            "rate are few. (This arm was added after the others had run; it gives the baseline "
-            "the better rate.)"
+            "At one rate, the one chosen for *rows alone*, the student learns more with the "
+            "teacher. If the line above shows less, its rate was chosen badly: two runs per rate "
+            "are few. (This arm was added after the others had run; its rate favours the "
+            "baseline.)"
         ),
         none=(
-            "At one rate, the one that was chosen for rows alone, no gain is shown either. What "
-            "the teacher adds is mostly how likely each good wording is, and a row's own answer "
-            "does not reward that; what is hard here, who lives where, the row says as well."
+            "At one rate, the one chosen for rows alone, no gain is shown either. The teacher adds "
+            "mostly how likely each good wording is, which a row's own answer does not reward. "
+            "The hard part here, who lives where, is in the row as well."
         ),
     ),
     _claim(
@@ -84,9 +84,9 @@ STUDENTS = (
         "KL(teacher‖student) along the teacher's answers",
         (FORWARD_AT_ROWS, ROWS_ALONE),
         "below",
-        above="At one rate it ends farther from the teacher than the student that never met it.",
-        below="At one rate it ends nearer to the teacher than the student that never met it.",
-        none="At one rate it does not end nearer to the teacher either.",
+        above="At one rate it ends farther from the teacher than the student without a teacher.",
+        below="At one rate it ends nearer to the teacher than the student without a teacher.",
+        none="At one rate, too, it is not shown to end nearer to the teacher.",
     ),
     _claim(
         "nearer",
@@ -94,12 +94,12 @@ STUDENTS = (
         "KL(teacher‖student) along the teacher's answers",
         (FORWARD, ROWS_ALONE),
         "below",
-        above="The forward-KL student ends *farther* from its teacher than one that never met it.",
+        above="The forward-KL student ends *farther* from the teacher than one without a teacher.",
         below=(
-            "It ends nearer to the teacher than the student that never met it. That is what it "
-            "was trained for; how much of it the rows' own answers reward, the line above says."
+            "It ends nearer to the teacher than the student without a teacher. That is what it "
+            "was trained for; the line above says how much the rows' own answers reward it."
         ),
-        none="It does not end nearer to the teacher than the student that never met it.",
+        none="It is not shown to end nearer to the teacher than the student without a teacher.",
     ),
     _claim(
         "answers",
@@ -112,12 +112,12 @@ STUDENTS = (
             "mistakes. Sequence-level distillation pays where there are no answers yet."
         ),
         below=(
-            "Answers that the teacher wrote teach *more* than the rows' own, at equal numbers. "
-            "The teacher's are drawn from one model, which a smaller one may follow more easily."
+            "Answers that the teacher wrote teach *more* than the rows' own, at equal numbers. One "
+            "model wrote them all, so a smaller one may imitate them more easily."
         ),
         none=(
-            "One answer a question from the teacher is worth about what the row's own is worth: a "
-            "sample is a sample. Its use is elsewhere: the teacher can write as many as you like."
+            "No difference is shown between the teacher's answers and the rows' own, one per "
+            "question. The teacher's advantage is that it can write as many as you like."
         ),
     ),
     _claim(
@@ -126,12 +126,12 @@ STUDENTS = (
         "test loss",
         (FORWARD, DRAWN),
         "below",
-        above="The teacher's probabilities teach *less* than one answer drawn from them.",
+        above="The teacher's probabilities teach *less* than one answer sampled from them.",
         below=(
-            "A whole distribution a token teaches more than one token drawn from it: the same "
-            "expectation, without the noise of the draw."
+            "A whole distribution per token teaches more than one token sampled from it: the same "
+            "expectation, without the sampling noise."
         ),
-        none="Between the teacher's probabilities and one answer by it no difference is shown.",
+        none="No difference is shown between the teacher's probabilities and one answer by it.",
     ),
     _claim(
         "shuffled",
@@ -140,14 +140,14 @@ STUDENTS = (
         (SHUFFLED, FORWARD),
         "above",
         above=(
-            "With the same confidence and the rest of the probability on the wrong tokens the "
-            "student learns less: *which* other tokens are likely matters, and not only that the "
-            "target is soft. A teacher that is unsure of the wrong things does harm."
+            "With the same confidence, but the rest of the probability on the wrong tokens, the "
+            "student learns less: it matters *which* other tokens are likely, not only that the "
+            "target is soft."
         ),
-        below="A teacher whose lesser probabilities are shuffled teaches *better*: look for a bug.",
+        below="A teacher whose lower probabilities are shuffled teaches *better*: look for a bug.",
         none=(
-            "A teacher whose lesser probabilities are shuffled teaches as well: no use of what "
-            "stands below the likeliest token is shown. Softness alone could explain the gain."
+            "No harm from shuffling the teacher's lower probabilities is shown, so nor is any use "
+            "of them. Softness alone could explain a gain."
         ),
     ),
     _claim(
@@ -157,11 +157,11 @@ STUDENTS = (
         (REVERSE, FORWARD),
         "above",
         above=(
-            "The reverse-KL student gives less probability to what the teacher says: it has let "
-            "some of it go. The forward-KL student covers more."
+            "The reverse-KL student gives less probability to what the teacher says: it has given "
+            "up some of it. The forward-KL student covers more."
         ),
         below="The reverse-KL student covers *more* of what the teacher says than the forward one.",
-        none="Which of the two covers more of what the teacher says is not shown.",
+        none="No difference in how much they cover of what the teacher says is shown.",
     ),
     _claim(
         "seeks",
@@ -170,17 +170,17 @@ STUDENTS = (
         (REVERSE, FORWARD),
         "below",
         above=(
-            "The reverse-KL student's own answers surprise the teacher *more*, against what the "
-            "toy says. Two suspects: a name or a town to which the start gives next to nothing "
-            "has next to no gradient (section 3), so that this student has learnt less by now; "
-            "and on given text it is corrected at prefixes that it would not have written. The "
-            "second phase (section 8) takes the first suspect away, and own text the second."
+            "The reverse-KL student's own answers surprise the teacher *more*, unlike in the toy. "
+            "There are two possible reasons. A name or town that the start gives almost no "
+            "probability has almost no gradient (section 3), so this student has learnt less by "
+            "now. And on given text it is corrected after prefixes that it would not write. In "
+            "section 8 the second phase rules out the first reason, own text the second."
         ),
         below=(
-            "What the reverse-KL student says by itself, the teacher would rather have said too: "
-            "it seeks the teacher's likely answers and leaves the others out."
+            "The teacher finds the reverse-KL student's own answers more likely: that student "
+            "seeks the teacher's likely answers and leaves the others out."
         ),
-        none="By how the teacher likes their own answers the two students are not told apart.",
+        none="No difference in how likely the teacher finds their own answers is shown.",
     ),
     Claim(
         "in a manner",
@@ -189,13 +189,13 @@ STUDENTS = (
         "above",
         unit="share",
         above=(
-            "The reverse-KL student keeps to the teacher's manners more strictly: it hardly ever "
-            "opens an answer in a way that the teacher never would. That is seeking, in the part "
-            "of an answer that both had learnt before; but the forward KL ran at a higher rate, "
-            "and at that of rows alone (table) it strays less."
+            "The reverse-KL student keeps to the teacher's two manners more strictly: it hardly "
+            "ever opens an answer as the teacher never would. That is seeking, in the part of an "
+            "answer that both had learnt before. But the forward KL ran at a higher rate, and at "
+            "that of rows alone (table) it strays less."
         ),
         below="The reverse-KL student leaves the teacher's two manners *more* often.",
-        none="By how often an answer is in one of the two manners they are not told apart.",
+        none="No difference in how often an answer is in one of the two manners is shown.",
     ),
     _claim(
         "narrow",
@@ -204,11 +204,11 @@ STUDENTS = (
         (REVERSE, FORWARD),
         "below",
         above=(
-            "The reverse-KL student is *less* sure of its next token. That is the spread of a "
-            "student that has not got far, not of one that covers: compare the other lines."
+            "The reverse-KL student is *less* sure of its next token. The other lines say whether "
+            "it covers more or has merely learnt less."
         ),
         below="The reverse-KL student is surer of its next token: it has narrowed.",
-        none="By their entropy the two students are not told apart.",
+        none="No difference in entropy between the two students is shown.",
     ),
     _claim(
         "own text",
@@ -221,11 +221,11 @@ STUDENTS = (
             "along its own answers. A start that writes badly has bad text to learn on."
         ),
         below=(
-            "Corrected on what it writes itself in half of the steps, the student ends nearer to "
-            "the teacher there, at equal steps and at the other's rate. Each such step costs a "
-            "generation more (see the times)."
+            "Corrected on its own text in half of the steps, the student ends nearer to the "
+            "teacher along its own answers, at equal steps and at the other's rate. Each such "
+            "step also costs a generation (see the times)."
         ),
-        none="At equal steps no use of the student's own text is shown.",
+        none="At equal steps no gain from the student's own text is shown.",
     ),
     _claim(
         "own text, price",
@@ -234,11 +234,11 @@ STUDENTS = (
         (REVERSE_OWN, REVERSE),
         "above",
         above=(
-            "Its price is coverage: along what the teacher writes, the student that learnt on its "
-            "own text is farther away. Half of the time nobody showed it those texts."
+            "It costs coverage: along the teacher's answers the student that learnt on its own "
+            "text is farther away. In half of its steps it did not see the rows' text."
         ),
         below="Own text brings the student nearer along the teacher's answers as well.",
-        none="Along what the teacher writes no price of own text is shown.",
+        none="Along the teacher's answers no cost of own text is shown.",
     ),
 )
 
@@ -251,8 +251,8 @@ SECOND = (
         (THEN, AGAIN),
         "above",
         above=(
-            "After the same first phase the reverse KL lets some of what the teacher says go, "
-            "where the forward KL keeps it. This is covering, without the head start."
+            "After the same first phase the reverse KL gives up some of what the teacher says, "
+            "and the forward KL keeps it. That is covering, from an equal start."
         ),
         below="After the same first phase the reverse KL covers *more* of what the teacher says.",
         none="After the same first phase no difference in covering is shown.",
@@ -265,18 +265,18 @@ SECOND = (
         "below",
         above=(
             "Even from a start that knows its people the reverse-KL student's own answers surprise "
-            "the teacher *more*: by this measure it does not seek. What is left is that it was "
-            "corrected on text that it would not have written, and few steps."
+            "the teacher *more*: by this measure it does not seek. Two possible reasons remain: "
+            "it was corrected on text that it would not write, and it had few steps."
         ),
         below=(
-            "From a start that knows its people the reverse KL does what the toy says: its own "
-            "answers surprise the teacher less. Where section 7's line says otherwise, it was the "
-            "start."
+            "From a start that knows its people the reverse KL does what it does in the toy: its "
+            "own answers surprise the teacher less. If section 7 says otherwise, the start was "
+            "the reason."
         ),
         none=(
-            "From a start that knows its people the disadvantage of section 7 is not shown any "
-            "more, and no seeking by the surprise either. In the toy every loss ran to its end; "
-            "here it had few steps, and met the teacher at prefixes of the rows, not of its own."
+            "From a start that knows its people no difference in surprise is shown, so no seeking "
+            "either. In the toy a search found the best student; here the student had few steps, "
+            "and was corrected after prefixes of the rows, not its own."
         ),
     ),
     _claim(
@@ -287,6 +287,6 @@ SECOND = (
         "below",
         above="In its second phase the reverse-KL student is *less* sure than the forward one.",
         below="In its second phase the reverse-KL student is surer of its next token.",
-        none="In the second phase the two are not told apart by their entropy.",
+        none="No difference in entropy is shown after the second phase.",
     ),
 )

@@ -39,7 +39,7 @@ def _made(of_logps):
 
 REVERSE = Exercise(
     name="reverse_kl_gradient",
-    title="What the reverse KL tells a logit",
+    title="The gradient of the reverse KL",
     minutes=12,
     difficulty=3,
     reference=reverse_kl_gradient,
@@ -60,25 +60,25 @@ REVERSE = Exercise(
         Wrong(
             "no baseline",
             _made(lambda q, p, reverse, forward: q.exp() * (q - p)),
-            "The baseline is missing: take KL(q ‖ p) from the log-ratio. Without it the entries do "
-            "not sum to 0, yet a constant added to all logits changes nothing.",
+            "The baseline is missing: subtract KL(q ‖ p) from the log-ratio. Without it the "
+            "entries do not sum to 0, yet a constant added to all logits changes nothing.",
         ),
         Wrong(
             "a one too many",
             _made(lambda q, p, reverse, forward: q.exp() * (q - p + 1)),
-            "That is the derivative by q_i, not by the logit: put it through the softmax, "
-            "∂q_j/∂z_i = q_j (1[i = j] − q_i).",
+            "That is the derivative by q_i, not by the logit: apply the chain rule through the "
+            "softmax, ∂q_j/∂z_i = q_j (1[i = j] − q_i).",
         ),
         Wrong(
             "not weighed",
             _made(lambda q, p, reverse, forward: q - p - reverse),
-            "The factor q_i is missing: a token that the student hardly ever says has hardly a "
+            "The factor q_i is missing: a token that the student hardly ever says has hardly any "
             "gradient. That is why the reverse KL may overlook a whole mode.",
         ),
         Wrong(
             "weighed by the teacher",
             _made(lambda q, p, reverse, forward: p.exp() * (q - p - reverse)),
-            "You weigh by the teacher's p: the reverse KL is a mean over what the *student* says.",
+            "You weight by the teacher's p: the reverse KL is a mean over what the *student* says.",
         ),
         Wrong(
             "the other KL as baseline",
@@ -89,13 +89,12 @@ REVERSE = Exercise(
         Wrong(
             "uphill",
             _made(lambda q, p, reverse, forward: -q.exp() * (q - p - reverse)),
-            "The sign is turned: that is the direction in which the KL falls, minus the gradient.",
+            "The sign is wrong: that is minus the gradient, the direction in which the KL falls.",
         ),
         Wrong(
             "mean baseline",
             _made(lambda q, p, reverse, forward: q.exp() * (q - p - (q - p).mean(-1, True))),
-            "Your baseline is the plain mean of the log-ratio over the vocabulary: it is weighed "
-            "by q.",
+            "Your baseline is the plain mean of the log-ratio over the vocabulary: weight it by q.",
         ),
     ),
 )

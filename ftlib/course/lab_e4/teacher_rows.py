@@ -91,13 +91,13 @@ def _kept_where_cut(rows, answers, complete):
 
 SEQUENCE = Exercise(
     name="teacher_rows",
-    title="Rows that the teacher wrote",
+    title="Training rows written by the teacher",
     minutes=8,
     difficulty=1,
     reference=teacher_rows,
     cases=_cases,
     hints=(
-        "Go through rows, answers and complete together (`zip`).",
+        "Go through `rows`, `answers` and `complete` together (`zip`).",
         "The new messages are all but the last, and then the teacher's: "
         "[*row['messages'][:-1], {'role': 'assistant', 'content': answer}].",
         "Leave a row out where the answer is not complete, or where nothing but white space is in "
@@ -108,41 +108,42 @@ SEQUENCE = Exercise(
         Wrong(
             "appended",
             _made(lambda messages, answer: [*messages, _said(answer)]),
-            "The teacher's answer stands *after* the row's own: two assistant turns, and the "
-            "student learns both. It takes the place of the last message.",
+            "You put the teacher's answer *after* the row's own: the student then learns two "
+            "assistant turns. Replace the last message.",
         ),
         Wrong(
             "cut answers kept",
             _made(_replaced, lambda answer, is_complete: answer.strip()),
-            "Answers that were cut off are kept: the student learns to stop in the middle of a "
-            "sentence, since the template closes the turn there.",
+            "You keep answers that were cut off: the template closes the turn there, and the "
+            "student learns to stop in the middle of a sentence.",
         ),
         Wrong(
             "empty answers kept",
             _made(_replaced, lambda answer, is_complete: is_complete),
-            "Empty answers are kept: they teach the student to say nothing.",
+            "You keep empty answers: they teach the student to say nothing.",
         ),
         Wrong(
             "nothing left out",
             _made(_replaced, lambda answer, is_complete: True),
-            "Nothing is left out: drop answers that were cut off before their end, and empty ones.",
+            "You leave nothing out: drop answers that were cut off, and empty ones.",
         ),
         Wrong(
             "the row's own instead",
             _kept_where_cut,
-            "Where the teacher failed you keep the row's own answer: then the set has two authors, "
-            "and a comparison with the rows alone does not say who taught what. Leave them out.",
+            "Where the teacher failed you keep the row's own answer: then the data set has two "
+            "authors, and a comparison with the rows alone cannot separate them. Leave such rows "
+            "out.",
         ),
         Wrong(
             "question alone",
             _made(_first_turn),
             "In a conversation of several turns you put the answer after the first question: it "
-            "answers the last one, and the turns before stay.",
+            "answers the last one, and the earlier turns stay.",
         ),
         Wrong(
             "every answer",
             _made(_every_answer),
-            "You replace every assistant turn: the teacher answered the last one alone.",
+            "You replace every assistant turn: the teacher wrote only the last one.",
         ),
         Wrong(
             "system dropped",
@@ -152,14 +153,13 @@ SEQUENCE = Exercise(
                     _said(answer),
                 ]
             ),
-            "The system message is lost: the teacher answered with it before its eyes, so the "
-            "student must see it too.",
+            "The system message is lost: the teacher saw it when it answered, so the student must "
+            "see it too.",
         ),
         Wrong(
             "prompt alone",
             _made(lambda messages, answer: [messages[-2], _said(answer)]),
-            "The turns before the last question are lost: the teacher answered with them before "
-            "its eyes.",
+            "The turns before the last question are lost: the teacher saw them when it answered.",
         ),
         Wrong(
             "no answers",

@@ -47,7 +47,7 @@ LIKELIHOOD = Exercise(
         "The logits at position t are the prediction of token t + 1. So the choice's first token, "
         "at position `context`, is predicted at `context - 1`.",
         "`logits[context - 1 : -1]` are the rows that predict `ids[context:]`. `log_softmax(-1)` "
-        "makes log-probabilities of them; `gather` picks the tokens that are there.",
+        "turns them into log-probabilities; `gather` picks those of the actual tokens.",
         "logps = logits[context - 1 : -1].log_softmax(-1); return "
         "float(logps.gather(1, ids[context:, None]).sum())",
     ),
@@ -62,8 +62,8 @@ LIKELIHOOD = Exercise(
             "context scored too",
             lambda logits, ids, context: float(_token_logps(logits, ids, 1).sum()),
             "You scored the context as well. It is the same for all choices only as long as they "
-            "are tokenised alike, and acc_norm would divide it by the wrong length: sum the "
-            "choice's tokens alone.",
+            "are tokenised alike, and acc_norm would divide it by the wrong length: sum only the "
+            "choice's tokens.",
         ),
         Wrong(
             "mean over tokens",
@@ -75,7 +75,7 @@ LIKELIHOOD = Exercise(
             "logits for log-probabilities",
             _raw_logits,
             "You summed logits. They are log-probabilities only after log_softmax: each position "
-            "has a constant of its own, and choices of different lengths could not be compared.",
+            "has its own constant, so sums of logits cannot be compared.",
         ),
         Wrong(
             "probabilities",
@@ -86,8 +86,8 @@ LIKELIHOOD = Exercise(
         Wrong(
             "first token left out",
             lambda logits, ids, context: float(_token_logps(logits, ids, context)[1:].sum()),
-            "The first token of the choice is missing, and it is the one that tells most choices "
-            "apart: it is predicted at position context − 1.",
+            "The first token of the choice is missing, and it often decides between the choices: "
+            "it is predicted at position context − 1.",
         ),
     ),
 )

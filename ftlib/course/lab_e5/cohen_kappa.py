@@ -77,21 +77,22 @@ KAPPA = Exercise(
     hints=(
         "p_o is the share of equal verdicts. For p_e ask: how often would both say A if they drew "
         "their verdicts from two urns with their own frequencies?",
-        "Sum the product of both shares over all verdicts, also those that only one judge gives.",
+        "Sum the product of the two judges' shares over all verdicts, including those that only "
+        "one judge gives.",
         "expected = sum(a.count(v) / n * b.count(v) / n for v in set(a) | set(b))",
     ),
     wrong=(
         Wrong(
             "plain agreement",
             _raw,
-            "That is the share of equal verdicts. Two judges who say A nine times of ten agree "
-            "often without looking: take chance out.",
+            "That is the share of equal verdicts. Two judges who say A nine times in ten agree "
+            "often without looking: correct for chance.",
         ),
         Wrong(
             "a fair die",
             _kappa(lambda a, b, n: 1 / len(set(a) | set(b))),
             "You let chance be 1 over the number of verdicts. Judges do not use all verdicts "
-            "alike: chance comes from their own frequencies.",
+            "equally often: chance comes from their own frequencies.",
         ),
         Wrong(
             "pooled frequencies",
@@ -102,13 +103,14 @@ KAPPA = Exercise(
         Wrong(
             "the first judge twice",
             _kappa(lambda a, b, n: sum((a.count(name) / n) ** 2 for name in set(a))),
-            "Chance is made of the first judge's frequencies alone: multiply them by the second's.",
+            "You compute chance from the first judge's frequencies alone: multiply them by the "
+            "second's.",
         ),
         Wrong(
             "not scaled",
             _not_scaled,
-            "You took chance off and stopped. Divide by what is left above chance, 1 − p_e, so "
-            "that full agreement is 1.",
+            "You only subtract chance. Divide by 1 − p_e, the largest possible value, so that "
+            "full agreement is 1.",
         ),
     ),
 )

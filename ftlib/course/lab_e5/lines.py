@@ -64,8 +64,8 @@ def paired_table(
         rows.append(
             {
                 "benchmark": name,
-                "right before alone": sum(a and not b for a, b in pairs),
-                "right after alone": sum(b and not a for a, b in pairs),
+                "right only before": sum(a and not b for a, b in pairs),
+                "right only after": sum(b and not a for a, b in pairs),
                 "both": sum(a and b for a, b in pairs),
                 "neither": sum(not a and not b for a, b in pairs),
                 "p (McNemar, exact)": f"{mcnemar_p(old, new):.2g}",
@@ -82,8 +82,8 @@ def forms_line(by_form: Mapping[str, ChoiceScores]) -> str:
         beyond = "beyond chance" if acc.low > CHANCE else "not beyond chance"
         texts.append(f"{name} **{acc.mean:.0%}** [{acc.low:.0%}, {acc.high:.0%}], {beyond}")
     return (
-        f"{'; '.join(texts)}. The facts are the same in all of them: what differs is whether the "
-        "model can be asked in this form."
+        f"{'; '.join(texts)}. The facts are the same in all of them; whether the model shows them "
+        "depends on the form."
     )
 
 
@@ -227,6 +227,6 @@ def own_judge_line(flips: float, advantage: float, kappa: float, pairs: int, sai
     flipped = share_interval(round(flips * pairs), pairs)
     return (
         f"Of {pairs} pairs {flips:.0%} [{flipped.low:.0%}, {flipped.high:.0%}] flip with the "
-        f"order; the advantage of the first place is {advantage:+.2f}, κ with the choice in the "
-        f"data {kappa:.2f}. {said}"
+        f"order; the advantage of the first place is {advantage:+.2f}, and κ with the choice in "
+        f"the data {kappa:.2f}. {said}"
     )

@@ -89,7 +89,7 @@ def _larger(right_a, right_b):
 
 PAIRED = Exercise(
     name="mcnemar_p",
-    title="Only the questions that tell them apart",
+    title="McNemar's test",
     minutes=10,
     difficulty=2,
     reference=mcnemar_p,
@@ -106,38 +106,38 @@ PAIRED = Exercise(
         Wrong(
             "one-sided",
             _one_sided,
-            "Your p is half of it: you had not said beforehand which model would be better, so "
-            "both tails count.",
+            "Your p is half of the right one: nothing said beforehand which model would be "
+            "better, so both tails count.",
         ),
         Wrong(
             "above 1",
             _uncapped,
-            "Where both counts are equal the two tails overlap, and your p is above 1: take at "
+            "If both counts are equal, the two tails overlap, and your p is above 1: return at "
             "most 1.",
         ),
         Wrong(
             "all questions are coins",
             _all_questions,
-            "n is the number of *all* questions in yours. Where the two agree no coin was tossed: "
-            "n counts the questions that exactly one has right.",
+            "Your n counts *all* questions. Where the two agree there is no coin toss: count only "
+            "the questions that exactly one has right.",
         ),
         Wrong(
             "two independent shares",
             _two_shares,
-            "You compared two shares as if other questions had been asked of each model. The "
-            "questions are the same: their difficulty cancels in pairs.",
+            "You compare two shares as if each model had been asked different questions. The "
+            "questions are the same: their difficulty cancels in the pairs.",
         ),
         Wrong(
             "the normal approximation",
             _chi_square,
             "That is McNemar's approximation by the normal distribution: with few disagreements "
-            "it is too sure. Sum the binomial.",
+            "its p is too small. Sum the binomial probabilities.",
         ),
         Wrong(
             "the larger count",
             _larger,
-            "You summed up to the larger count: nearly everything is below it, and p is nearly "
-            "always 1. Take the smaller.",
+            "You sum up to the larger count: nearly all of the distribution is below it, so p is "
+            "nearly always 1. Use the smaller.",
         ),
     ),
 )

@@ -78,10 +78,10 @@ CHOICE = Exercise(
     reference=normalised_choice,
     cases=_choice_cases,
     hints=(
-        "All three units are one rule: divide each sum by a length, and take the largest. For "
+        "All three units follow one rule: divide each sum by a length, and take the largest. For "
         '"sum" every length is 1.',
-        "`len(text)` counts characters, `len(text.encode())` bytes. `scores.index(max(scores))` is "
-        "the first of the largest.",
+        "`len(text)` counts characters, `len(text.encode())` bytes. `scores.index(max(scores))` "
+        "is the first of the largest scores.",
         "lengths = [len(c.encode()) for c in choices] for bytes; scores = [p / n for p, n in "
         "zip(logps, lengths)]",
     ),
@@ -89,8 +89,8 @@ CHOICE = Exercise(
         Wrong(
             "characters for bytes",
             _by(lambda choice, unit: len(choice)),
-            "You count characters for bytes too. They differ wherever a text leaves ASCII: é has "
-            "two bytes, 日 three; `len(text.encode())`.",
+            "You count characters for bytes too. They differ for non-ASCII text: é has two bytes, "
+            "日 three; `len(text.encode())`.",
         ),
         Wrong(
             "bytes for characters",
@@ -105,7 +105,7 @@ CHOICE = Exercise(
         Wrong(
             "never divided",
             _by(lambda choice, unit: 1),
-            "`unit` changes nothing in yours: for characters and bytes each sum is divided by the "
+            "Your result ignores `unit`: for characters and bytes, divide each sum by the "
             "choice's length first.",
         ),
         Wrong(
@@ -129,7 +129,7 @@ CHOICE = Exercise(
         Wrong(
             "the last of equals",
             _last_of_equals,
-            "Of equal scores you take the last; the harness (NumPy's argmax) takes the first.",
+            "Among equal scores you take the last; the harness (NumPy's argmax) takes the first.",
         ),
     ),
 )

@@ -92,13 +92,11 @@ def reading(flips: float, advantage: float, kappa: float) -> str:
     if kind == "p":
         place = "first" if advantage > 0 else "second"
         return (
-            f"It takes the {place} place in most pairs, whatever stands there: it gives verdicts "
-            "and does not judge."
+            f"It takes the {place} place in most pairs, whichever answer is there: it gives "
+            "verdicts but does not judge."
         )
     if kind == "u":
-        return (
-            "It changes its mind with the order in many pairs: ask in both orders, and trust few."
-        )
+        return "In many pairs the order changes its verdict: ask in both orders, and trust little."
     if kappa < WEAK:
-        return "It is consistent and hardly agrees with the choice: consistency is no skill."
-    return "It is consistent, and agrees with the choice beyond chance."
+        return "It is consistent but hardly agrees with the data: consistency alone is no skill."
+    return "It is consistent, and agrees with the data beyond chance."

@@ -78,7 +78,7 @@ class QuestionPlanner(Explorable):
         return (
             f"{points} points with {POWER:.0%} probability at {LEVEL:.0%}: {paired:,} questions if "
             f"both answer the same ones and disagree in {apart:.0%} of them; "
-            f"{unpaired_needed(difference, middle):,} each if the questions are others."
+            f"{unpaired_needed(difference, middle):,} each if the questions differ."
         )
 
     def draw(self, points: int, disagree: int, score: int) -> Figure:
@@ -89,7 +89,7 @@ class QuestionPlanner(Explorable):
         paired = [100 * power_paired(n, difference, apart) for n in counts]
         unpaired = [100 * power_unpaired(n, difference, middle) for n in counts]
         ax.plot(counts, paired, label="the same questions", markevery=10, **style(0))
-        ax.plot(counts, unpaired, label="other questions each", markevery=10, **style(1))
+        ax.plot(counts, unpaired, label="different questions", markevery=10, **style(1))
         ax.axhline(100 * POWER, color="grey", linestyle=":")
         for name, size in SIZES.items():
             ax.axvline(size, color="black", linewidth=0.8, linestyle="--")

@@ -45,7 +45,7 @@ def _advantage(f, b):
 
 POSITION = Exercise(
     name="position_check",
-    title="Does the first place win?",
+    title="Position bias",
     minutes=8,
     difficulty=2,
     reference=position_check,
@@ -69,8 +69,8 @@ POSITION = Exercise(
         Wrong(
             "advantage without sign",
             _check(_flips, lambda f, b: (f + b - 1).abs().double().mean()),
-            "Your advantage has lost its sign: a judge that wavers at random, to either side, now "
-            "looks biased. Average the signed numbers.",
+            "Your advantage has lost its sign: an unsure judge that flips at random now looks "
+            "biased. Average the signed numbers.",
         ),
         Wrong(
             "difference of the orders",
@@ -81,14 +81,14 @@ POSITION = Exercise(
         Wrong(
             "1 not taken off",
             _check(_flips, lambda f, b: (f + b).double().mean()),
-            "Two verdicts share out one point each, so the first place of a fair judge has 1 on "
-            "average: take it off.",
+            "The two verdicts give one point each, so with a fair judge the first place gets 1 on "
+            "average: subtract it.",
         ),
         Wrong(
             "halved",
             _check(_flips, lambda f, b: ((f + b - 1) / 2).double().mean()),
-            "Your advantage is half of it: a judge that always takes the first place gives it a "
-            "point more than the second in every pair of orders, 1 + 1 − 1.",
+            "Your advantage is half of the right one: a judge that always takes the first place "
+            "gives it a point more than the second in every pair of orders, 1 + 1 − 1.",
         ),
         Wrong(
             "ties are no flips",

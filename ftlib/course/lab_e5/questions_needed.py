@@ -74,24 +74,24 @@ NEEDED = Exercise(
         Wrong(
             "one-sided level",
             _needed(quantile=lambda level: 1 - level),
-            "z_level is taken at 1 − level: that is the one-sided test, and it promises the "
-            "difference with fewer questions than a two-sided one needs. 1 − level/2.",
+            "z_level is taken at 1 − level: that is the one-sided test, which needs fewer "
+            "questions than the two-sided one. Use 1 − level/2.",
         ),
         Wrong(
             "no power",
             _needed(with_power=False),
-            "z_power is missing: with so few questions the difference is found in half of all "
-            "cases only.",
+            "z_power is missing: with so few questions the difference is found in only half of "
+            "all cases.",
         ),
         Wrong(
             "one variance",
             _needed(paired=False),
-            "The second root is of d − δ²: where there is a difference, its square is part of d.",
+            "The second root is of d − δ²: if there is a difference δ, the variance is d − δ².",
         ),
         Wrong(
             "rounded down",
             _needed(round_up=False),
-            "You rounded down: a question less, and the promised power is not reached.",
+            "You rounded down: with one question fewer the power is not reached.",
         ),
         Wrong(
             "independent samples",

@@ -14,10 +14,10 @@ JUDGES = (
         difference("advantage", FIRST, FAIR),
         "above",
         above=(
-            "The planted preference for the first place is found. Judging in both orders takes it "
-            "out of the *win rate*, and does not give back the pairs in which it decided."
+            "The planted preference for the first place is found. Judging in both orders removes "
+            "it from the *win rate*, but the pairs that it decided are lost."
         ),
-        below="The first place loses by a bonus for it: look for a fault first.",
+        below="The first place loses although it gets a bonus: look for a bug first.",
         none="The planted preference for the first place is not found with these pairs.",
     ),
     Claim(
@@ -26,18 +26,18 @@ JUDGES = (
         level("advantage", FAIR),
         "none",
         above=(
-            "These ten judgings accuse the honest judge of preferring the first place. It scores "
-            "each answer by itself and cannot: this is a false alarm, or a fault. The two thousand "
-            "judgings of section 7 ask again."
+            "These ten evaluations accuse the honest judge of preferring the first place. It "
+            "scores each answer on its own, so it cannot: this is a false alarm, or a bug. The two "
+            "thousand evaluations of section 7 test it again."
         ),
         below=(
-            "These ten judgings accuse the honest judge of preferring the second place. It scores "
-            "each answer by itself and cannot: this is a false alarm, or a fault. The two thousand "
-            "judgings of section 7 ask again."
+            "These ten evaluations accuse the honest judge of preferring the second place. It "
+            "scores each answer on its own, so it cannot: this is a false alarm, or a bug. The two "
+            "thousand evaluations of section 7 test it again."
         ),
         none=(
-            "The judge without a bias flips as well, because it draws its verdicts, to either side "
-            "alike. Flips alone are no bias."
+            "The judge without a bias flips too, because it samples its verdicts, but both ways "
+            "about equally. Flips alone are no bias."
         ),
     ),
     Claim(
@@ -47,10 +47,10 @@ JUDGES = (
         "above",
         unit="of the pairs",
         above=(
-            "The wordy system wins by a judge's preference for length, and both orders do nothing "
-            "against it: length is no matter of place."
+            "The wordy system gains by the judge's preference for length, and judging in both "
+            "orders does not help: the longer answer stays longer."
         ),
-        below="The wordy system loses by a bonus for length: look for a fault first.",
+        below="The wordy system loses by a bonus for length: look for a bug first.",
         none="A preference for length is planted, and the win rate does not show it here.",
     ),
     Claim(
@@ -60,16 +60,16 @@ JUDGES = (
         "above",
         unit="of the pairs",
         above=(
-            "At equal length the rate is nearer to the rule's. The correction knows nothing of the "
-            "rule: it asks only what length is worth to this judge."
+            "At equal length the win rate is nearer to the rule's. The correction does not know "
+            "the rule: it only estimates how much length counts for this judge."
         ),
         below=(
-            "At equal length the rate is further from the rule's: the model of the correction does "
+            "At equal length the win rate is further from the rule's: the correction's model does "
             "not fit this judge, or the pairs are too few for its second coefficient."
         ),
         none=(
-            "The correction is not shown to bring the rate nearer to the rule's: with these pairs "
-            "its own uncertainty is as large as what it takes out."
+            "The correction is not shown to bring the win rate nearer to the rule's: with these "
+            "pairs its own uncertainty may be as large as what it removes."
         ),
     ),
     Claim(
@@ -78,52 +78,52 @@ JUDGES = (
         difference("kappa", FAIR, FIRST),
         "above",
         above=(
-            "The bias costs agreement with the rule. κ says *that* a judge errs; which way, only "
-            "the two other checks say."
+            "The bias costs agreement with the rule. κ says *that* a judge errs; only the other "
+            "two checks say which way."
         ),
-        below="The judge with the bias agrees more with the rule, which is chance or a fault.",
+        below="The judge with the bias agrees more with the rule, which is chance or a bug.",
         none=(
-            "κ does not tell the biased judge from the other with these pairs: a bias moves only "
-            "the pairs that were nearly undecided. A good κ is no proof that there is no bias."
+            "With these pairs no difference in κ between the judges is shown: a bias changes only "
+            "pairs that were nearly undecided. A good κ does not prove that there is no bias."
         ),
     ),
     Claim(
         "a byte",
-        "worth of length φ, all words, a byte",
+        "weight of length φ, all words, per byte",
         level("slope", BYTES_JUDGE),
         "below",
         unit="log odds",
         above=(
-            "Nobody has planted it: scored by all words a byte, this model prefers the longer "
-            "answer, whose closings it finds likelier than the facts."
+            "This was not planted: by the log-likelihood of all words per byte, this model prefers "
+            "the longer answer, since it finds closings likelier than facts."
         ),
         below=(
-            "Nobody has planted it: scored by all words a byte, this model prefers the *shorter* "
-            "answer, whose facts it finds likelier than the closings. A judge brings biases of its "
-            "own."
+            "This was not planted: by the log-likelihood of all words per byte, this model prefers "
+            "the *shorter* answer, since it finds facts likelier than closings. A judge brings "
+            "biases of its own."
         ),
-        none="Scored by all words a byte, this model is not shown to prefer either length.",
+        none="By all words per byte, this model is not shown to prefer either length.",
     ),
 )
 
 ALARMS = (
     Claim(
         "no place, again",
-        "advantage of the first place, no bias, 2,000 judgings",
+        "advantage of the first place, no bias, 2,000 evaluations",
         level("advantage", FAIR),
         "none",
         above=(
-            "The honest judge prefers the first place in two thousand judgings too. That is no "
-            "chance: look for the fault, in the judge or in the draw of its verdicts."
+            "The honest judge prefers the first place in two thousand evaluations too. That is not "
+            "chance: look for a bug, in the judge or in how its verdicts are sampled."
         ),
         below=(
-            "The honest judge prefers the second place in two thousand judgings too. That is no "
-            "chance: look for the fault, in the judge or in the draw of its verdicts."
+            "The honest judge prefers the second place in two thousand evaluations too. That is "
+            "not chance: look for a bug, in the judge or in how its verdicts are sampled."
         ),
         none=(
-            "In two thousand judgings the honest judge has no preference for a place. If ten of "
-            "them, in section 6, said otherwise, that was a false alarm, which ten seeds and "
-            "Holm's method make rare and do not abolish."
+            "In two thousand evaluations the honest judge is not shown to prefer a position. If "
+            "the ten of section 6 said otherwise, that was a false alarm. Holm's method makes "
+            "false alarms rare, not impossible."
         ),
     ),
     Claim(
@@ -133,16 +133,16 @@ ALARMS = (
         "none",
         unit="of the judgings",
         above=(
-            "The check accuses an honest judge more often than its level says. It is normal theory "
-            "on verdicts of three values; read its 5% as what is measured here."
+            "The check accuses an honest judge more often than its level says. It assumes normal "
+            "data, and verdicts have only three values; go by the rate measured here, not by 5%."
         ),
         below=(
-            "The check accuses an honest judge less often than its level says: it is careful, and "
+            "The check accuses an honest judge less often than its level says: it is cautious, and "
             "misses a little more."
         ),
         none=(
-            "The check accuses an honest judge as often as its level says, as far as these seeds "
-            "show: in one judging of twenty."
+            "As far as these seeds show, the check accuses an honest judge as often as its level "
+            "says: in one evaluation of twenty."
         ),
     ),
     Claim(
@@ -152,13 +152,13 @@ ALARMS = (
         "none",
         unit="of the judgings",
         above=(
-            "The check of length accuses an honest judge more often than its level says: its error "
-            "is that of large samples. Read its 5% as what is measured here, or judge more pairs."
+            "The length check accuses an honest judge more often than its level says: its standard "
+            "error is for large samples. Go by the rate measured here, or judge more pairs."
         ),
-        below="The check of length accuses an honest judge less often than its level says.",
+        below="The length check accuses an honest judge less often than its level says.",
         none=(
-            "The check of length accuses an honest judge as often as its level says, as far as "
-            "these seeds show."
+            "As far as these seeds show, the length check accuses an honest judge as often as its "
+            "level says."
         ),
     ),
     Claim(
@@ -168,10 +168,10 @@ ALARMS = (
         "above",
         unit="of the judgings",
         above=(
-            "The rule of thumb accuses an honest judge far too often: it takes a judge that is "
-            "unsure for one that is biased."
+            "The rule of thumb accuses an honest judge far too often: it takes an unsure judge for "
+            "a biased one."
         ),
-        below="The rule of thumb accuses an honest judge in less than one judging of twenty.",
+        below="The rule of thumb accuses an honest judge in fewer than one evaluation of twenty.",
         none="The rule of thumb accuses an honest judge about as often as the check at 5% does.",
     ),
     Claim(
@@ -183,7 +183,7 @@ ALARMS = (
         above=(
             "A small bias is found more often than an honest judge is accused: the check has power."
         ),
-        below="A small bias is found less often than an honest judge is accused: look for a fault.",
-        none="A small bias is not found more often than an honest judge is accused.",
+        below="A small bias is found less often than an honest judge is accused: look for a bug.",
+        none="A small bias is not shown to be found more often than an honest judge is accused.",
     ),
 )

@@ -22,13 +22,13 @@ LEAKS = (
         "above",
         unit=POINTS,
         above=(
-            "The leak raises the score. Rows, form and number of steps are the same as with other "
-            "questions, so it is neither the form nor the exercise, but these very questions."
+            "The leak raises the score. The control has the same number of rows and steps, and "
+            "statements of the same form, so the reason is these very questions."
         ),
-        below="The leak lowers the score, which nothing here explains: look for a fault first.",
+        below="The leak lowers the score, which nothing here explains: look for a bug first.",
         none=(
-            "The leak does not raise the score by an amount that these seeds show: this training "
-            "has not memorised what it read."
+            "These seeds do not show that the leak raises the score: this training may not have "
+            "memorised what it read."
         ),
     ),
     Claim(
@@ -38,12 +38,12 @@ LEAKS = (
         "above",
         unit="for all of it",
         above=(
-            "The more leaks, the higher the score, along a line: each leaked question is worth "
-            "about its own mark, less those guessed right anyway. With chance at a quarter the "
-            "most that the slope can be is three quarters."
+            "The more leaks, the higher the score: the slope says what each leaked question adds, "
+            "beyond a lucky guess. With chance at a quarter the slope can be three quarters at "
+            "most."
         ),
-        below="More leaked questions go with a lower score: against all reason, look for a fault.",
-        none="The score does not follow the share that leaks as far as these seeds show.",
+        below="More leaked questions go with a lower score: implausible, look for a bug.",
+        none="These seeds do not show that the score follows the share that leaks.",
     ),
     Claim(
         "rest",
@@ -56,12 +56,12 @@ LEAKS = (
             "than its own answers, such as which answers are frequent."
         ),
         below=(
-            "The questions that did not leak are answered worse: what was memorised gets in the "
-            "way of the guesses."
+            "The questions that did not leak are answered worse: what was memorised disturbs the "
+            "guesses."
         ),
         none=(
-            "Nothing carries over to the questions that did not leak, as far as these seeds show. "
-            "The score went up, and the model has become no better at anything else."
+            "These seeds show no gain on the questions that did not leak: a higher score does not "
+            "make the model better at the rest."
         ),
     ),
     Claim(
@@ -71,29 +71,29 @@ LEAKS = (
         "above",
         unit=POINTS,
         above=(
-            "A leak in other words raises the score as well, though no run of words is shared. "
+            "A leak in other words raises the score as well, though no word sequence is shared. "
             "This is what Yang et al. (2023) found with rephrased benchmarks: n-grams miss it."
         ),
-        below="The leak in other words lowers the score: look for a fault first.",
+        below="The leak in other words lowers the score: look for a bug first.",
         none=(
-            "A leak in other words is not shown to raise the score: here a model learns sentences "
+            "A leak in other words is not shown to raise the score: this model may learn sentences "
             "rather than facts."
         ),
     ),
     Claim(
         "paraphrase",
-        "score in its own words − in other words, after 40% leaked",
+        "score in the benchmark's words − in other words, after 40% leaked",
         within(MOST, "score", "reworded"),
         "above",
         unit=POINTS,
         above=(
-            "The same questions in other words score less: part of what leaked is the wording. A "
-            "check by paraphrase sees this part, and only this one."
+            "The same questions in other words score less: part of what was learnt is the wording. "
+            "A check by paraphrase sees only this part."
         ),
-        below="In other words the questions are answered better than in those that leaked.",
+        below="In other words the questions are answered better than in the leaked words.",
         none=(
-            "The same questions in other words score as much, as far as these seeds show: the "
-            "model has learnt the *facts*, and a check by paraphrase calls the benchmark clean."
+            "No difference is shown when the questions are in other words: the model has learnt "
+            "the *facts*, and a check by paraphrase calls the benchmark clean."
         ),
     ),
     Claim(
@@ -103,11 +103,11 @@ LEAKS = (
         "above",
         unit=POINTS,
         above=(
-            "The gap to a fresh twin, questions of the same form that nobody can have seen, gives "
-            "the leak away. It needs no look at the training data."
+            "The gap to a fresh twin, questions of the same form that no model can have seen, "
+            "reveals the leak. That needs no access to the training data."
         ),
-        below="The gap to a fresh twin shrinks with the leak: look for a fault first.",
-        none="The gap to a fresh twin does not tell the leak from the control with these seeds.",
+        below="The gap to a fresh twin shrinks with the leak: look for a bug first.",
+        none="These seeds show no difference in the gap to a fresh twin.",
     ),
     Claim(
         "control",
@@ -116,20 +116,18 @@ LEAKS = (
         "none",
         unit=POINTS,
         above=(
-            "The twin is a little harder than the benchmark even without a leak, and that part of "
-            "every gap is its own. Seeds train the model anew and ask the same two sets of "
-            "questions; that one set came out harder may be the luck of drawing them, which only "
-            "the test over questions, in the table, allows for."
+            "The twin is a little harder than the benchmark even without a leak, so that part of "
+            "every gap is not a leak. Every seed uses the same two sets of questions, and one set "
+            "may be harder by chance. Only the test over questions, in the table, allows for that."
         ),
         below=(
-            "The twin is a little easier than the benchmark even without a leak, and hides that "
-            "part of every gap. Seeds train the model anew and ask the same two sets of questions; "
-            "that one set came out easier may be the luck of drawing them, which only the test "
-            "over questions, in the table, allows for."
+            "The twin is a little easier than the benchmark even without a leak, and hides part of "
+            "every gap. Every seed uses the same two sets of questions, and one set may be easier "
+            "by chance. Only the test over questions, in the table, allows for that."
         ),
         none=(
-            "Without a leak the twin scores as the benchmark does, as far as these seeds show. It "
-            "is a fair yardstick."
+            "Without a leak no difference between twin and benchmark is shown: the twin looks like "
+            "a fair yardstick."
         ),
     ),
 )

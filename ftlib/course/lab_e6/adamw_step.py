@@ -95,7 +95,7 @@ ADAMW = Exercise(
     hints=(
         "Four lines: the two moments, the decayed parameter, the step. Return new tensors.",
         "Both moments start at 0 and are too small at first: divide by 1 − β**step. The decay "
-        "shrinks the parameter by itself and does not go through the moments.",
+        "shrinks the parameter directly and does not go through the moments.",
         "decayed = parameter * (1 - rate * weight_decay); "
         "update = (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8); "
         "return decayed - rate * update, first, second",
@@ -104,8 +104,8 @@ ADAMW = Exercise(
         Wrong(
             "L2",
             _like(decay=_no_decay, in_gradient=True),
-            "You added λθ to the gradient: that is Adam with an L2 penalty. It is divided by √v "
-            "then, so that parameters with large gradients decay less; AdamW keeps it apart.",
+            "You added λθ to the gradient: that is Adam with an L2 penalty. It is then divided by "
+            "√v, so parameters with large gradients decay less; AdamW keeps the decay separate.",
         ),
         Wrong(
             "decay without the rate",
@@ -120,13 +120,13 @@ ADAMW = Exercise(
         Wrong(
             "decay after the step",
             _after_decay,
-            "You shrink what the step has moved to, and so the step itself: the decay is of the "
-            "parameter before the step.",
+            "You decay the parameter after the step, and so the step itself: decay the parameter "
+            "before the step.",
         ),
         Wrong(
             "not corrected",
             _like(corrected=False),
-            "The bias correction is missing: both moments begin at 0, so divide them by 1 − βᵗ.",
+            "The bias correction is missing: both moments start at 0, so divide them by 1 − βᵗ.",
         ),
         Wrong(
             "no root",
@@ -142,8 +142,8 @@ ADAMW = Exercise(
         Wrong(
             "epsilon inside",
             _like(eps=0.0, inside=EPS),
-            "ε stands under the root: it is added to √v̂, and inside it would count as its root, "
-            "ten thousand times as much.",
+            "Your ε is under the root: add it to √v̂. Inside, it counts as its root, ten thousand "
+            "times as much.",
         ),
         Wrong(
             "square of the mean",

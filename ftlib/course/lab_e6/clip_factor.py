@@ -44,7 +44,7 @@ def _whole(gradients):
 
 CLIP = Exercise(
     name="clip_factor",
-    title="Clipping",
+    title="Gradient clipping",
     minutes=6,
     difficulty=2,
     reference=clip_factor,
@@ -83,18 +83,18 @@ CLIP = Exercise(
         Wrong(
             "largest entry",
             _factor(lambda gradients: torch.stack([g.abs().max() for g in gradients]).max()),
-            "That is clipping by the largest entry; max_grad_norm goes by the Euclidean norm.",
+            "That is clipping by the largest entry; max_grad_norm uses the Euclidean norm.",
         ),
         Wrong(
             "no guard",
             _factor(_whole, guard=0.0),
-            "The guard of 1e-6 under the line is missing: with gradients of 0 you divide 0 by 0.",
+            "The 1e-6 in the denominator is missing: with gradients of 0 you divide 0 by 0.",
         ),
         Wrong(
             "mean square",
             _factor(lambda gradients: torch.cat([g.flatten() for g in gradients]).std()),
-            "You divide by the spread of the entries: the norm grows with their number, and so it "
-            "should.",
+            "You divide by the root mean square of the entries: the norm should grow with their "
+            "number.",
         ),
     ),
 )

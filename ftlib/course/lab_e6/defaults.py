@@ -110,7 +110,7 @@ def adapter_defaults(profile: Profile) -> list[Default]:
             "own draw of A",
         ),
         Default(
-            "A and B are kept in",
+            "dtype of A and B",
             "fp32",
             f"{'fp32' if wide else 'the dtype of the base'}; over a 4-bit base bf16, by TRL",
             "fp32",
@@ -167,7 +167,7 @@ def _optimizer_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any]):
 def _batch_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], profile: Profile):
     common = common_of(profile)
     yield Default(
-        "rows of a step",
+        "rows per step",
         f"{ours['batch_size']} × {ours['accumulate']}",
         f"{theirs['per_device_train_batch_size']} × {theirs['gradient_accumulation_steps']}",
         f"{common.batch} × {common.accumulate}",
@@ -175,7 +175,7 @@ def _batch_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], profile: Pro
     )
     yield Default(
         "order",
-        "rows of like length in a step",
+        "rows of similar length in a step",
         str(theirs["train_sampling_strategy"]),
         "ftlib's order; sequential in TRL",
         "random order",
@@ -189,7 +189,7 @@ def _batch_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], profile: Pro
         "bf16",
     )
     yield Default(
-        "activations computed twice",
+        "activation checkpointing",
         "from 7B parameters on",
         "always" if theirs["gradient_checkpointing"] else "never",
         "never",
@@ -226,8 +226,8 @@ def sft_defaults(profile: Profile) -> list[Default]:
         Default(
             "end of an answer",
             "the token that ends the turn, learnt",
-            "the same, learnt; and what the template writes after it",
-            "ftlib's tokens, where a template writes on",
+            "the same, learnt; and what the template adds after it",
+            "ftlib's tokens, if a template adds more",
         ),
         Default(
             "longer rows",
@@ -276,7 +276,7 @@ def dpo_defaults(profile: Profile) -> list[Default]:
         ),
         Default(
             "reference",
-            "the model at the call, its adapter included",
+            "the model at the start, its adapter included",
             "a PeftModel: a copy of its adapter; peft_config: the model without one",
             "the start, its adapter included",
             "base as reference",
@@ -285,7 +285,7 @@ def dpo_defaults(profile: Profile) -> list[Default]:
             "the reference's log-probabilities",
             "computed once",
             "once" if theirs["precompute_ref_log_probs"] else "in every step",
-            "each as it is: no number changes",
+            "left as it is: no number changes",
             "reference ahead",
         ),
         Default(
@@ -298,5 +298,5 @@ def dpo_defaults(profile: Profile) -> list[Default]:
         Default(
             "dropout", "as the model has it", "off" if theirs["disable_dropout"] else "on", "0"
         ),
-        Default("a pair's prompt", "run once", "run twice", "each as it is: no number changes"),
+        Default("a pair's prompt", "run once", "run twice", "left as it is: no number changes"),
     ]

@@ -53,10 +53,10 @@ class Exchange:
         """For `plots.table`."""
         return {
             "adapter": self.kind,
-            "way": self.way,
-            "largest gap": f"{self.gap:.1e}",
+            "direction": self.way,
+            "largest difference": f"{self.gap:.1e}",
             "allowed": f"{SHARE * self.largest:.1e}",
-            "moved by the adapter": f"{self.moved:.2f}",
+            "effect of the adapter": f"{self.moved:.2f}",
             "": "equal" if self.equal else "NOT equal",
         }
 

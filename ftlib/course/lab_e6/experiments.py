@@ -15,7 +15,7 @@ from ftlib.course.records.kit import model_folder, rows_of
 ROUNDING = 1e-5  # nats: what the order of sums may change in a step's loss elsewhere
 
 APART = (
-    Metric("apart", "largest gap of a step", "nats", True, resolution=ROUNDING),
+    Metric("apart", "largest difference in a step", "nats", True, resolution=ROUNDING),
     Metric("parted", "step at which they part", resolution=1),
     Metric("gaps", "gap of a step", "nats", True, resolution=ROUNDING),
 )
@@ -52,7 +52,7 @@ EXPERIMENTS = (
         title="SFT with one default switched back",
         trial=sft_trial,
         arms=sft_arms,
-        metrics=(*APART, Metric("test_loss", "held-out loss", "nats a token", True)),
+        metrics=(*APART, Metric("test_loss", "held-out loss", "nats per token", True)),
         inputs=_sft_inputs,
         claims=readings.SFT,
         live=(arms.BY_HAND,),

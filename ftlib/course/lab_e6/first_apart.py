@@ -58,24 +58,24 @@ def _last(ours, theirs, tolerance):
 
 APART = Exercise(
     name="first_apart",
-    title="Where do two curves part?",
+    title="Where do two curves diverge?",
     minutes=6,
     difficulty=1,
     reference=first_apart,
     cases=_cases,
     points=1,
     hints=(
-        "Walk along both curves at once: `enumerate(zip(ours, theirs, strict=True), start=1)`.",
-        "Every comparison with a NaN is false. So ask whether the two are near, and turn the "
-        "answer round, rather than whether they are apart.",
+        "Go through both curves together: `enumerate(zip(ours, theirs, strict=True), start=1)`.",
+        "Every comparison with a NaN is false. So test whether the two are close, and negate "
+        "that, instead of testing whether they differ.",
         "`if not abs(one - other) <= tolerance: return step`; after the loop `return None`",
     ),
     wrong=(
         Wrong(
             "NaN passes",
             _first(lambda a, b, t: abs(a - b) > t),
-            "A NaN passes as equal: every comparison with a NaN is false, `abs(a - b) > tolerance` "
-            "too. Ask `not abs(a - b) <= tolerance`.",
+            "A NaN passes as equal: every comparison with a NaN is false, `abs(a - b) > "
+            "tolerance` too. Test `not abs(a - b) <= tolerance`.",
         ),
         Wrong(
             "counted from 0",
@@ -85,7 +85,7 @@ APART = Exercise(
         Wrong(
             "exact",
             _first(lambda a, b, t: a != b),
-            "You compare exactly: two right programs round differently, so `tolerance` is allowed.",
+            "You compare exactly: two correct programs round differently, so allow `tolerance`.",
         ),
         Wrong(
             "signed",
@@ -113,7 +113,7 @@ APART = Exercise(
         Wrong(
             "number of steps",
             _first(lambda a, b, t: not abs(a - b) <= t, none=0),
-            "Where no step differs you return 0: return None, which no step is called.",
+            "If no step differs you return 0: return None, which cannot be a step.",
         ),
     ),
 )

@@ -50,14 +50,14 @@ LINEAR = Exercise(
         Wrong(
             "warmup from 1",
             _after(_line, warm=lambda step, warmup: (step + 1) / warmup),
-            "Your warmup begins above 0. transformers' first step has factor 0/warmup_steps: with "
-            "a warmup the first optimizer step moves nothing.",
+            "Your warmup starts above 0. transformers' first step has factor 0/warmup_steps: with "
+            "a warmup the first optimizer step changes nothing.",
         ),
         Wrong(
             "of all steps",
             _after(lambda step, warmup, steps: max(0.0, 1 - step / steps)),
-            "After the warmup you go on from 1 − step/steps, which jumps down there: the line "
-            "begins at 1 where the warmup ends.",
+            "After the warmup you continue with 1 − step/steps, which jumps down there: the line "
+            "starts at 1 where the warmup ends.",
         ),
         Wrong(
             "counted from the warmup",
@@ -72,7 +72,8 @@ LINEAR = Exercise(
         Wrong(
             "below 0",
             _after(lambda step, warmup, steps: (steps - step) / max(1, steps - warmup)),
-            "Beyond the last step your factor is negative: training on would climb. Hold it at 0.",
+            "Beyond the last step your factor is negative: further training would go uphill. Keep "
+            "it at 0.",
         ),
         Wrong(
             "no warmup",
@@ -82,7 +83,7 @@ LINEAR = Exercise(
         Wrong(
             "constant",
             _after(lambda step, warmup, steps: 1.0),
-            "After the warmup your rate stays: that is `constant_with_warmup`.",
+            "After the warmup your rate is constant: that is `constant_with_warmup`.",
         ),
     ),
 )

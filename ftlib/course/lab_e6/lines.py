@@ -39,10 +39,10 @@ def parity_line(
     if parted is None:
         verdict = f"**equal to {TOLERANCE:g} in all {len(ours.losses)} steps**"
     else:
-        verdict = f"**apart from step {parted} on**"
+        verdict = f"**different from step {parted} on**"
     return (
-        f"{name} and ftlib: {verdict}; the largest gap of a step is {gap:.1e} nats, of an entry of "
-        f"A or B after training {entries:.1e}. The loss goes from {ours.losses[0]:.4f} to "
+        f"{name} and ftlib: {verdict}; the largest difference in a step is {gap:.1e} nats, in an "
+        f"entry of A or B after training {entries:.1e}. The loss goes from {ours.losses[0]:.4f} to "
         f"{ours.losses[-1]:.4f}."
     )
 
@@ -73,14 +73,14 @@ def cost_table(
         apart = result.means(arm, "apart")
         row = {
             "run": arm,
-            "parts at step": parted_text(result, arm),
-            "largest gap of a step (nats)": f"{np.median(apart):.1e}",
+            "diverges at step": parted_text(result, arm),
+            "largest difference in a step (nats)": f"{np.median(apart):.1e}",
             "held-out loss": f"{result.means(arm, metric).mean():.4f}",
-            "less that of all set alike": "",
+            "minus that of all set alike": "",
         }
         if arm != ALIKE:
             interval = mean_interval(differences(result, arm, metric))
-            row["less that of all set alike"] = (
+            row["minus that of all set alike"] = (
                 f"{interval.mean:+.2g} [{interval.low:+.2g}, {interval.high:+.2g}]"
             )
         for share in shares:
@@ -112,9 +112,9 @@ def first_loss_line(result: Result, arm: str) -> str:
     losses = first_losses(result, arm)
     plain = first_losses(result, ALIKE).mean()
     return (
-        f"{whose(result)}The loss of the first step, before anything has moved: {plain:.4f} with "
+        f"{whose(result)}The loss of the first step, before any update: {plain:.4f} with "
         f"all set alike (ln 2 is {np.log(2):.4f}), between {losses.min():.2f} and "
-        f"{losses.max():.2f} in the runs of {arm}."
+        f"{losses.max():.2f} in the runs with {arm}."
     )
 
 
@@ -127,13 +127,13 @@ def partings_line(result: Result) -> str:
     last = result.values(ALIKE, "gaps").shape[1]
     medians = {arm: float(np.median(result.means(arm, "parted"))) for arm in result.arms}
     groups = {
-        "in step 1, before anything has moved": [a for a, m in medians.items() if m == 1],
+        "in step 1, before any update": [a for a, m in medians.items() if m == 1],
         "in steps 2 and 3": [a for a, m in medians.items() if 1 < m <= 3],
         "later": [a for a, m in medians.items() if 3 < m <= last],
         "never": [a for a, m in medians.items() if m > last],
     }
     texts = [f"{when}: {', '.join(arms)}" for when, arms in groups.items() if arms]
-    return f"{whose(result)}Where they part, by the median of the seeds. " + "; ".join(texts) + "."
+    return f"{whose(result)}Where they diverge (median of the seeds): " + "; ".join(texts) + "."
 
 
 def gained_line(before: float, result: Result, arms: Sequence[str]) -> str:
@@ -149,6 +149,6 @@ def gained_line(before: float, result: Result, arms: Sequence[str]) -> str:
             share = (before - result.means(arm, "test_loss").mean()) / whole
             texts.append(f"{arm} {share:.0%}")
     return (
-        f"Before training the held-out loss is {before:.2f} nats a token; all set alike takes "
+        f"Before training the held-out loss is {before:.2f} nats per token; all set alike takes "
         f"{whole:.2f} off it. Of that: {', '.join(texts)}."
     )

@@ -44,8 +44,8 @@ class Scored:
             "read by": self.name,
             "rows kept": f"{self.kept} of {self.rows}",
             "tokens": f"{self.tokens:,}",
-            "of which learnt": f"{self.scored:,} ({self.scored / self.tokens:.0%})",
-            "rows whose end of turn is learnt": str(self.whole),
+            "in the loss": f"{self.scored:,} ({self.scored / self.tokens:.0%})",
+            "rows with the end of turn in the loss": str(self.whole),
         }
 
 

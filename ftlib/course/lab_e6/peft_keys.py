@@ -66,15 +66,15 @@ def _everything(state):
 
 KEYS = Exercise(
     name="peft_keys",
-    title="The names in the file",
+    title="The names in PEFT's file",
     minutes=8,
     difficulty=2,
     reference=peft_keys,
     cases=_cases,
     hints=(
         "The last part of a name (`name.rsplit('.', 1)[-1]`) says what the tensor is: lora_A, "
-        "lora_B, lora_magnitude_vector, or something of the base's.",
-        "PEFT wraps the model twice, hence `base_model.model.` before every path. lora_A and "
+        "lora_B, lora_magnitude_vector, or a weight of the base.",
+        "PEFT wraps the model twice, so `base_model.model.` comes before every path. lora_A and "
         "lora_B are modules there and have a `.weight`; the magnitude's name in the file has none.",
         "if last in ('lora_A', 'lora_B'): renamed[f'base_model.model.{name}.weight'] = tensor",
     ),
@@ -82,14 +82,14 @@ KEYS = Exercise(
         Wrong(
             "names in memory",
             _keys(matrix=".default.weight"),
-            "`.default` is the adapter's name in PEFT's memory. The file has no such part, or an "
-            "adapter could not be loaded under another name.",
+            "`.default` is the adapter's name in PEFT's memory. The file leaves it out, so that "
+            "an adapter can be loaded under another name.",
         ),
         Wrong(
             "no prefix",
             _keys(prefix=""),
-            "`base_model.model.` is missing: PEFT finds none of these names and, if nobody reads "
-            "its warning, goes on with B = 0.",
+            "`base_model.model.` is missing: PEFT finds none of these names, warns, and goes on "
+            "with B = 0.",
         ),
         Wrong(
             "half a prefix",
@@ -121,7 +121,7 @@ KEYS = Exercise(
         Wrong(
             "the base too",
             _everything,
-            "The base's weights are in it as well: an adapter's file holds the adapter alone.",
+            "Your result includes the base's weights: an adapter's file has only the adapter.",
         ),
     ),
 )

@@ -38,7 +38,7 @@ def draw_parity(ours: Trained, others: Mapping[str, Trained], title: str) -> Fig
     right.axhline(TOLERANCE, color="black", linestyle=":", label=f"tolerance {TOLERANCE:g}")
     left.set(title=title, xlabel="optimizer step", ylabel="loss (nats)")
     right.set(
-        title="What lies between them is rounding",
+        title="The difference is rounding",
         xlabel="optimizer step",
         ylabel="|difference from ftlib| (nats)",
         yscale="log",

@@ -6,7 +6,7 @@ from ftlib.course.lab_e6 import arms
 from ftlib.course.lab_e6.settings import TOLERANCE
 from ftlib.course.records.experiment import Claim, difference, level
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 def _cost(
@@ -29,7 +29,7 @@ def _gap(name: str, arm: str, expected: str, above: str, below: str, none: str) 
     """The largest gap of a step, less the tolerance: below 0 the two curves are one."""
     return Claim(
         name,
-        f"largest gap of a step from ftlib, {arm}, less the tolerance of {TOLERANCE:g}",
+        f"largest difference from ftlib in a step, {arm}, minus the tolerance of {TOLERANCE:g}",
         level("apart", arm, TOLERANCE),
         expected,
         unit="nats",
@@ -46,17 +46,17 @@ EQUAL = (
         arms.ALIKE,
         "below",
         above=(
-            "TRL and ftlib do not train alike although every listed argument is set alike: one is "
-            "missing from the tables. Look at the step at which they part before you look further."
+            "TRL and ftlib differ although every listed argument is set alike: one is missing from "
+            "the tables. The step at which they diverge says where to look."
         ),
         below=(
-            "TRL with PEFT and ftlib are one run, step by step, within the tolerance: the tables "
-            "hold every difference that matters here. It says nothing of arguments that neither "
-            "side has used, such as packing."
+            "TRL with PEFT and ftlib are the same run, step by step, within the tolerance: the "
+            "tables have every difference that matters here. That says nothing about arguments "
+            "that neither side used, such as packing."
         ),
         none=(
-            "The largest gaps lie about the tolerance: some seeds are equal and others are not. "
-            "Rounding grows over steps; look whether it does, or whether one step jumps."
+            "The largest differences are close to the tolerance: some seeds may be equal and "
+            "others not. Rounding errors grow step by step; a bug may jump in one step."
         ),
     ),
     _gap(
@@ -64,16 +64,16 @@ EQUAL = (
         arms.BY_HAND,
         "below",
         above=(
-            "The loop of the exercises' pieces trains otherwise than both libraries: something "
-            "that a trainer does is not in it. Look at the step at which it parts."
+            "The loop of the exercises' pieces trains differently from both libraries: it lacks "
+            "something that a trainer does. Look at the step at which it diverges."
         ),
         below=(
             "The loop of the exercises' pieces is the same run too: what a trainer adds to the "
             "mathematics is saving, logging and devices."
         ),
         none=(
-            "The loop of the exercises' pieces lies about the tolerance from ftlib: full logits "
-            "round otherwise than chunks of them do."
+            "The loop of the exercises' pieces differs from ftlib by about the tolerance: full "
+            "logits are rounded differently from chunks of them."
         ),
     ),
     _gap(
@@ -81,16 +81,16 @@ EQUAL = (
         arms.OWN_DRAW,
         "above",
         above=(
-            "The comparison can fail: the same run from another random A is told apart from it. So "
-            "equality above is no weakness of the measure."
+            "The comparison can fail: it detects the same run with another random A. So the "
+            "equality above is not just a blunt measure."
         ),
         below=(
-            "Another random A is not told apart: then equality above proves little, and the "
+            "Another random A is not detected: then equality above proves little, and the "
             "comparison must be made sharper."
         ),
         none=(
-            "Another random A is told apart in some seeds and not in others: the comparison is at "
-            "the limit of what it can see."
+            "Another random A is detected in some seeds and not in others: the comparison is at "
+            "the limit of what it can detect."
         ),
     ),
 )
@@ -101,11 +101,11 @@ FREE = (
         "checkpointing",
         arms.CHECKPOINTS,
         "none",
-        above="Activations computed twice should be the same numbers, and end higher here: a bug.",
-        below="Activations computed twice should be the same numbers, and end lower here: a bug.",
+        above="Recomputed activations should be the same numbers, but end higher here: a bug.",
+        below="Recomputed activations should be the same numbers, but end lower here: a bug.",
         none=(
-            "No difference, as there should be none: activations that are computed twice are the "
-            "same numbers. It costs time and saves memory."
+            "No difference, as it should be: recomputed activations are the same numbers. "
+            "Checkpointing costs time and saves memory."
         ),
     ),
     _cost(
@@ -113,16 +113,17 @@ FREE = (
         arms.OWN_DRAW,
         "none",
         above=(
-            "PEFT's own draws of A end higher than ftlib's. Both are uniform with one bound, so it "
-            "is these draws and no rule; it is also the size of what chance does to the others."
+            "PEFT's own draws of A end higher than ftlib's. Both are uniform with the same bounds, "
+            "so it is these draws, not a rule; it also shows how much chance does to the others."
         ),
         below=(
-            "PEFT's own draws of A end lower than ftlib's. Both are uniform with one bound, so it "
-            "is these draws and no rule; it is also the size of what chance does to the others."
+            "PEFT's own draws of A end lower than ftlib's. Both are uniform with the same bounds, "
+            "so it is these draws, not a rule; it also shows how much chance does to the others."
         ),
         none=(
-            "Another draw of A ends elsewhere in every seed and nowhere in particular. Its spread "
-            "is the noise: a default that moves the held-out loss by less is not worth a thought."
+            "With another draw of A every seed ends elsewhere, but on average no difference is "
+            "shown. The spread is noise: a default that changes the held-out loss by less does not "
+            "matter."
         ),
     ),
     _cost(
@@ -130,17 +131,17 @@ FREE = (
         arms.ORDER,
         "none",
         above=(
-            "Random order ends higher than rows of like length. The step's losses are smoother all "
-            "the same; whether it holds for longer runs, these few steps do not say."
+            "Random order ends higher than batches of similar length, although its losses are "
+            "smoother. Whether that holds for longer runs, these few steps do not say."
         ),
         below=(
-            "Random order ends lower than rows of like length: a step of rows of one length is a "
-            "step of one kind of task, and a run of few steps ends on what came last. ftlib's "
-            "order saves padding and pays for it here."
+            "Random order ends lower than batches of similar length: rows of one length are often "
+            "one kind of task, and a short run ends on what came last. ftlib's order saves padding "
+            "and pays for it here."
         ),
         none=(
-            "The losses of single steps are worlds apart, and on held-out rows no difference is "
-            "shown: a curve that looks different need not be a different model."
+            "The losses of single steps are worlds apart, but on held-out rows no difference is "
+            "shown: a different curve need not mean a different model."
         ),
     ),
     _cost(
@@ -152,12 +153,12 @@ FREE = (
             "below the noise of another A, it is real and does not matter."
         ),
         below=(
-            "bf16 ends lower than fp32. Nothing in it is better; with a difference far below the "
-            "noise of another A, do not look for a reason."
+            "bf16 ends lower than fp32. It has no advantage in precision; if the difference is far "
+            "below the noise of another A, do not look for a reason."
         ),
         none=(
-            "bf16 leaves the curve in the first step, by rounding, and no difference on held-out "
-            "rows is shown. The weights of the adapter and the optimizer stay in fp32."
+            "bf16 diverges in the first step, by rounding, but no difference on held-out rows is "
+            "shown. The weights of the adapter and the optimizer stay in fp32."
         ),
     ),
     _cost(
@@ -167,8 +168,8 @@ FREE = (
         above="Dropout in the adapter ends higher: noise in a run too short to overfit.",
         below="Dropout in the adapter ends lower: it regularises, even in a run as short as this.",
         none=(
-            "No difference by dropout in the adapter is shown in a run of one pass over its rows, "
-            "where nothing is read twice and so nothing can be overfitted."
+            "No effect of dropout in the adapter is shown. The run makes one pass over its rows, "
+            "so it can hardly overfit."
         ),
     ),
     _cost(
@@ -184,8 +185,8 @@ FREE = (
             "little: look at the size before you draw a conclusion."
         ),
         none=(
-            "The decay of 0.01 that `torch.optim.AdamW` has by itself shows in the losses and not "
-            "on held-out rows: over so few steps it shrinks A and B by very little."
+            "No effect of `torch.optim.AdamW`'s default decay of 0.01 is shown on held-out rows: "
+            "over so few steps it shrinks A and B by very little."
         ),
     ),
 )
@@ -196,16 +197,16 @@ LOOP = (
         arms.CLIP,
         "none",
         above=(
-            "Without clipping the run ends higher: steps with large gradients throw it off. Adam "
-            "divides by the gradient's own size, so it is what they leave in its moments."
+            "Without clipping the run ends higher: steps with large gradients disturb it. Adam "
+            "divides by the gradient's own size, so the disturbance remains in its moments."
         ),
         below=(
             "Without clipping the run ends lower. The gradients of short answers are large here, "
             "and clipping them takes weight from those rows."
         ),
         none=(
-            "Clipping changes the curve, and no difference on held-out rows is shown: Adam's step "
-            "hardly depends on the gradient's size. It is an insurance; its premium is small."
+            "Clipping changes the curve, but no difference on held-out rows is shown: Adam's step "
+            "hardly depends on the gradient's size. Clipping is a cheap insurance."
         ),
     ),
     _cost(
@@ -218,14 +219,14 @@ LOOP = (
         ),
         below=(
             "The mean of the micro-batches' means ends *lower*, although held-out tokens count "
-            "once each. Tokens of short answers weigh more in it, and with these rows that is the "
-            "better mixture. It is an accident of the data and no reason to keep the bug: what a "
-            "step learns then depends on how it was cut into micro-batches."
+            "once each. It gives tokens of short answers more weight, which happens to suit these "
+            "rows. That is no reason to keep the bug: with it, what a step learns depends on how "
+            "it was cut into micro-batches."
         ),
         none=(
-            "The losses of the steps differ at once, and no difference on held-out rows is shown. "
-            "With answers of like length in a step the two means are near each other: the order of "
-            "the rows hides the bug."
+            "The losses of the steps differ at once, but no difference on held-out rows is shown. "
+            "With answers of similar length in a step the two means are close: the order of the "
+            "rows hides the bug."
         ),
     ),
 )
@@ -236,16 +237,16 @@ SCHEDULED = (
         arms.COSINE,
         "none",
         above=(
-            "ftlib's cosine ends higher than the straight line, at this rate and length. Their "
-            "rates add up to about the same; the cosine has spent more of it before the last steps."
+            "ftlib's cosine ends higher than the linear schedule, at this rate and length. Their "
+            "rates add up to about the same; the cosine has smaller rates in the last steps."
         ),
         below=(
-            "ftlib's cosine ends lower than the straight line, at this rate and length. Their "
-            "rates add up to about the same; the cosine has spent more of it before the last steps."
+            "ftlib's cosine ends lower than the linear schedule, at this rate and length. Their "
+            "rates add up to about the same; the cosine has smaller rates in the last steps."
         ),
         none=(
-            "Cosine or a straight line: no difference is shown at this rate and length. Both bring "
-            "the rate to 0 at the end, which is what counts most."
+            "No difference between cosine and linear is shown at this rate and length. Both bring "
+            "the rate to 0 at the end."
         ),
     ),
     _cost(
@@ -257,12 +258,12 @@ SCHEDULED = (
             "rate allows, on moments of one batch."
         ),
         below=(
-            "Without a warmup the run ends lower: of so few steps none is given away. In a warmup "
-            "the first step has rate 0 and moves nothing."
+            "Without a warmup the run ends lower: it wastes none of its few steps. With a warmup "
+            "the first step has rate 0 and changes nothing."
         ),
         none=(
             "With or without a warmup no difference is shown at this rate. Near the highest rate "
-            "that still trains it would be another matter, which these runs do not try."
+            "that still trains it may matter, which these runs do not test."
         ),
     ),
     _cost(
@@ -270,16 +271,16 @@ SCHEDULED = (
         arms.FEWER,
         "above",
         above=(
-            "Half the rows a step are half the rows in all, since the steps are held: the run ends "
-            "higher. Held instead by epochs it would take twice the steps at the same rate."
+            "With half the rows per step, and the same number of steps, the run sees half the rows "
+            "in all and ends higher. For the same number of epochs it would take twice the steps."
         ),
         below=(
-            "Half the rows a step end lower, with half the rows seen. Look at the order: with "
-            "fewer rows of one length a step, the run ends on others."
+            "With half the rows per step the run ends lower, with half the rows seen. Look at the "
+            "order: the run ends on other rows."
         ),
         none=(
-            "Half the rows a step, and half the rows in all: no difference is shown. The steps, "
-            "not the rows, limit a run as short as this."
+            "With half the rows per step, and half the rows in all, no difference is shown. The "
+            "steps, not the rows, may limit so short a run."
         ),
     ),
 )
@@ -290,18 +291,17 @@ ADAPTER = (
         arms.ALPHA,
         "above",
         above=(
-            "lora_alpha 8 in the place of 16 ends higher at this rate: the update is half as large "
-            "for the same A and B. A higher rate should make up for it, which is not run here; a "
-            "rate copied from elsewhere, with another alpha, does not."
+            "lora_alpha 8 instead of 16 ends higher at this rate: the update is half as large for "
+            "the same A and B. A higher rate should make up for it, which is not tested here. Do "
+            "not copy a rate without its alpha."
         ),
         below=(
             "lora_alpha 8 ends lower: this rate is on the high side for alpha 16. A rate belongs "
             "to an alpha."
         ),
         none=(
-            "lora_alpha 8 or 16: the curves part and no difference on held-out rows is shown. Adam "
-            "moves A and B by the rate whatever the gradient's size; at this rate the two are "
-            "alike."
+            "With lora_alpha 8 and 16 the curves diverge, but no difference on held-out rows is "
+            "shown at this rate."
         ),
     ),
     _cost(
@@ -309,17 +309,17 @@ ADAPTER = (
         arms.TWO_LAYERS,
         "above",
         above=(
-            "PEFT's own choice of layers ends higher: q and v alone are a small part of the "
-            "adapter, and nothing says so but the count of parameters. A higher rate or rank may "
-            "win some of it back; these runs hold both."
+            "PEFT's default layers end higher: q and v alone are a small part of the adapter, and "
+            "only the parameter count shows it. A higher rate or rank may win some of it back; "
+            "these runs keep both fixed."
         ),
         below=(
-            "PEFT's own choice of layers ends lower, with a small part of the parameters: at this "
-            "rate more layers are no gain."
+            "PEFT's default layers end lower, with a small part of the parameters: at this rate "
+            "more layers are no gain."
         ),
         none=(
-            "q and v alone, or every layer: no difference is shown in so short a run. Print the "
-            "count of trained parameters all the same."
+            "No difference between q and v alone and every layer is shown in so short a run. Print "
+            "the number of trained parameters all the same."
         ),
     ),
 )
@@ -331,16 +331,16 @@ LOUD = (
         "above",
         above=(
             "With the prompts learnt too the run ends higher on the answers: most tokens of a step "
-            "are then not what is asked for. The training loss looks *better* or worse by what "
-            "prompts are like, and compares with nothing."
+            "are then not answers. The training loss depends on the prompts, and cannot be "
+            "compared with the others."
         ),
         below=(
             "With the prompts learnt too the run ends lower on the answers: with so few rows the "
-            "prompts teach the domain as well. It is known of short answers to long prompts."
+            "prompts teach the domain as well. That is known for short answers to long prompts."
         ),
         none=(
             "With the prompts learnt too, no difference on the answers is shown. The training loss "
-            "is another number all the same, and compares with nothing."
+            "is another number all the same, and cannot be compared with the others."
         ),
     ),
     _cost(
@@ -348,17 +348,17 @@ LOUD = (
         arms.RATE,
         "above",
         above=(
-            "TRL's default rate is one for full fine-tuning: with LoRA, in so few steps, next to "
-            "nothing is learnt, and the falling rate hides that it would go on. It is the default "
-            "that must not be left alone."
+            "TRL's default learning rate is for full fine-tuning: with LoRA, in so few steps, "
+            "almost nothing is learnt. As the rate falls, the loss flattens, and the run looks "
+            "finished. Always set this one."
         ),
         below=(
             "TRL's default rate ends lower than the common one: then the common rate is far too "
             "high for this model. Sweep it."
         ),
         none=(
-            "TRL's default rate and the common one end alike: then this run is not limited by the "
-            "rate. Sweep it before you believe that."
+            "No difference between TRL's default rate and the common one is shown: then the rate "
+            "does not limit this run. Sweep it before you believe that."
         ),
     ),
     _cost(
@@ -367,16 +367,15 @@ LOUD = (
         "above",
         above=(
             "All of TRL's and PEFT's other defaults together, at the common rate, end higher. "
-            "Their costs above need not add up to it: half the scale on fewer layers is one "
-            "effect, not two."
+            "Their single costs above need not add up to this one."
         ),
         below=(
             "All of TRL's and PEFT's other defaults together, at the common rate, end lower: as a "
-            "set they suit this run better than the common ground does."
+            "set they suit this run better than the common settings."
         ),
         none=(
             "All of TRL's and PEFT's other defaults together, at the common rate, show no "
-            "difference: what they cost and what they gain is about equal here."
+            "difference: their costs and gains may be about equal here."
         ),
     ),
     _cost(
@@ -384,16 +383,16 @@ LOUD = (
         arms.EVERYTHING,
         "above",
         above=(
-            "Two lines, `SFTTrainer(model, train_dataset=messages, peft_config=LoraConfig())`, "
-            "train without an error. On the answers next to nothing is learnt in these steps, and "
-            "nothing says so but held-out rows."
+            "`SFTTrainer(model, train_dataset=messages, peft_config=LoraConfig())` trains without "
+            "an error. On the answers almost nothing is learnt in these steps, and only the "
+            "held-out rows show it."
         ),
         below=(
-            "With nothing set at all the run ends lower than on the common ground: then the common "
-            "ground is a bad choice."
+            "With nothing set at all the run ends lower than with the common settings: then these "
+            "are a bad choice."
         ),
         none=(
-            "With nothing set at all no difference is shown: then these steps teach little on "
+            "With nothing set at all no difference is shown: then these steps may teach little on "
             "either side."
         ),
     ),
@@ -408,17 +407,17 @@ DPO = (
         arms.ALIKE,
         "below",
         above=(
-            "TRL's DPO and ftlib's do not train alike although every listed argument is set alike: "
-            "one is missing from the tables. Begin with the reference."
+            "TRL's DPO and ftlib's differ although every listed argument is set alike: one is "
+            "missing from the tables. Check the reference first."
         ),
         below=(
-            "TRL's DPO and ftlib's are one run, step by step, within the tolerance, although one "
-            "keeps a copy of the adapter as its reference and runs every prompt twice, and the "
-            "other computes the reference once and runs a prompt once."
+            "TRL's DPO and ftlib's are the same run, step by step, within the tolerance. Yet TRL "
+            "keeps a copy of the adapter as its reference and runs every prompt twice, while ftlib "
+            "computes the reference once and runs a prompt once."
         ),
         none=(
-            "The largest gaps lie about the tolerance: some seeds are equal and others are not. "
-            "Sums over long answers round more than means do."
+            "The largest differences are close to the tolerance: some seeds may be equal and "
+            "others not. Sums over long answers have larger rounding errors than means."
         ),
     ),
     _gap(
@@ -426,16 +425,16 @@ DPO = (
         arms.AHEAD,
         "below",
         above=(
-            "A reference that is computed ahead gives other losses than one computed in every "
-            "step: it was computed with dropout, or of another model."
+            "A reference computed ahead gives other losses than one computed in every step: it may "
+            "have been computed with dropout, or with another model."
         ),
         below=(
-            "Whether the reference is computed ahead or in every step changes no number: it is a "
-            "question of time and memory."
+            "Computing the reference ahead or in every step gives the same numbers: choose by time "
+            "and memory."
         ),
         none=(
-            "Whether the reference is computed ahead shows in some seeds: batches of another make "
-            "round otherwise."
+            "Computing the reference ahead shows in some seeds: differently composed batches are "
+            "rounded differently."
         ),
     ),
     _gap(
@@ -443,16 +442,16 @@ DPO = (
         arms.BASE_REFERENCE,
         "above",
         above=(
-            "The comparison can fail: the same run against another reference is told apart. So "
-            "equality above is no weakness of the measure."
+            "The comparison can fail: it detects the same run with another reference. So the "
+            "equality above is not just a blunt measure."
         ),
         below=(
-            "Another reference is not told apart: then the reference does not enter the loss, or "
-            "the two are one."
+            "Another reference is not detected: then the reference does not enter the loss, or the "
+            "two are the same."
         ),
         none=(
-            "Another reference is told apart in some seeds and not in others: the comparison is at "
-            "the limit of what it can see."
+            "Another reference is detected in some seeds and not in others: the comparison is at "
+            "the limit of what it can detect."
         ),
     ),
     _cost(
@@ -460,16 +459,16 @@ DPO = (
         arms.BF16,
         "none",
         above=(
-            "bf16 ends higher: the loss is made of differences of sums, in which the rounding of "
-            "every token is kept."
+            "bf16 ends higher: the loss is made of differences of sums, which keep the rounding "
+            "error of every token."
         ),
         below=(
-            "bf16 ends lower than fp32. Nothing in it is better: look at the size before you look "
-            "for a reason."
+            "bf16 ends lower than fp32. It has no advantage in precision: look at the size before "
+            "you look for a reason."
         ),
         none=(
-            "bf16 leaves the curve, and no difference on held-out pairs is shown. The first loss "
-            "is ln 2 in both precisions: policy and reference round alike while they are the same."
+            "bf16 diverges, but no difference on held-out pairs is shown. The first loss is ln 2 "
+            "in both precisions: policy and reference are rounded alike while they are the same."
         ),
         unit="nats",
     ),
@@ -478,22 +477,22 @@ DPO = (
         arms.BASE_REFERENCE,
         "above",
         above=(
-            "Against the model before SFT the run ends higher, measured against the model after "
-            "it: the first loss is not ln 2, since policy and reference begin apart, and "
-            "pairs count as won or lost before the first step. Switching an SFT adapter off is no "
-            "reference."
+            "With the model before SFT as reference the run ends higher, measured against the "
+            "model after it. Policy and reference start apart, so the first loss is not ln 2, and "
+            "pairs count as won or lost before the first step. Do not get a reference by switching "
+            "off an SFT adapter."
         ),
         below=(
-            "Against the model before SFT the run ends *lower*, measured against the model after "
-            "it: pairs that SFT has ranked wrongly begin far behind and pull harder. The first "
-            "loss is not ln 2 all the same, and KL is then counted from a model that nobody wants "
-            "back."
+            "With the model before SFT as reference the run ends *lower*, measured against the "
+            "model after it: pairs that SFT has ranked wrongly start far behind and pull harder. "
+            "Still, the first loss is not ln 2, and the KL is then measured from a model that "
+            "nobody wants back."
         ),
         none=(
-            "Against the model before SFT no difference on held-out pairs is shown, although the "
-            "first loss is not ln 2 and the curves are worlds apart: the end does not show which "
-            "reference a run has had. The first loss does. A likely reason, which no run here "
-            "tries: Adam's steps go by the rate, and hardly by the size of the loss."
+            "With the model before SFT as reference no difference on held-out pairs is shown, "
+            "although the first loss is not ln 2 and the curves are worlds apart. The first loss "
+            "shows which reference a run had; the end does not. A likely reason, not tested here: "
+            "the size of Adam's steps depends on the rate, and hardly on the loss."
         ),
         unit="nats",
     ),
@@ -502,16 +501,16 @@ DPO = (
         arms.MEAN_LOGPS,
         "above",
         above=(
-            "Means a token in the place of sums end higher on the loss of sums: β then acts on a "
-            "number that is smaller by the length of the answers, so it is another β as well."
+            "Means per token instead of sums end higher on the loss of sums. Means are smaller "
+            "than sums by the length of the answer, so β in effect changes too."
         ),
         below=(
-            "Means a token in the place of sums end *lower* on the loss of sums: with a smaller "
-            "number under β no pair is ever won, so every pair keeps pulling."
+            "Means per token instead of sums end *lower* on the loss of sums: with smaller numbers "
+            "no pair ever counts as won, so every pair keeps pulling."
         ),
         none=(
-            "Means a token in the place of sums show no difference on the loss of sums, in so few "
-            "steps. The losses of the steps are others, and β does not carry over."
+            "Means per token instead of sums show no difference on the loss of sums, in so few "
+            "steps. The training losses are different, and β cannot be carried over."
         ),
         unit="nats",
     ),
@@ -520,16 +519,16 @@ DPO = (
         arms.DPO_RATE,
         "above",
         above=(
-            "TRL's default rate of DPO is one for full fine-tuning: with an adapter, in so few "
-            "steps, the loss stays at ln 2. It is the default that must not be left alone."
+            "TRL's default learning rate for DPO is for full fine-tuning: with an adapter, in so "
+            "few steps, the loss stays close to ln 2. Always set this one."
         ),
         below=(
-            "TRL's default rate of DPO ends lower than the common one: then the common rate is far "
-            "too high. Sweep it."
+            "TRL's default rate for DPO ends lower than the common one: then the common rate is "
+            "far too high. Sweep it."
         ),
         none=(
-            "TRL's default rate of DPO and the common one end alike: then these steps teach little "
-            "at either."
+            "No difference between TRL's default rate for DPO and the common one is shown: then "
+            "these steps may teach little at either."
         ),
         unit="nats",
     ),

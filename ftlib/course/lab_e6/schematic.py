@@ -55,7 +55,7 @@ def draw_stations() -> Figure:
     ax.text(0.55, 2.3, "ftlib", ha="center", va="center", fontsize=10)
     ax.text(0.55, 0.8, "TRL\nPEFT", ha="center", va="center", fontsize=10)
     ax.set(xlim=(0, 1.5 * len(STATIONS) + 1.2), ylim=(0.2, 3.4))
-    ax.set_title("One run in two languages: equal only where both are told the same")
+    ax.set_title("One run in two libraries: equal only with equal settings")
     ax.axis("off")
     plt.close(figure)
     return figure

@@ -34,14 +34,14 @@ def _micro_means(nll, scored):
 
 ALL = Exercise(
     name="step_loss",
-    title="One step of several micro-batches",
+    title="The loss of several micro-batches",
     minutes=8,
     difficulty=2,
     reference=step_loss,
     cases=_cases,
     gradient_of=("nll",),
     hints=(
-        "Forget the micro-batches: had memory allowed one large batch, what would its loss be?",
+        "Forget the micro-batches: what would the loss of one large batch be?",
         "The sum over the scored tokens of all of them, divided by how many these are.",
         "return nll[scored].sum() / scored.sum()",
     ),
@@ -72,13 +72,12 @@ ALL = Exercise(
         Wrong(
             "everything scored",
             lambda nll, scored: nll.mean(),
-            "`scored` is not used: prompts and padding are learnt too.",
+            "You do not use `scored`: prompts and padding would be learnt too.",
         ),
         Wrong(
             "divided twice",
             lambda nll, scored: nll[scored].sum() / scored.sum() / len(nll),
-            "You divide by the number of micro-batches too: the tokens of all of them are in the "
-            "count already.",
+            "You divide by the number of micro-batches too: their tokens are already in the count.",
         ),
         Wrong(
             "sum",

@@ -77,7 +77,7 @@ def _their_names(settings):
 
 TO_PEFT = Exercise(
     name="to_peft",
-    title="The same adapter in PEFT's words",
+    title="The same adapter as a LoraConfig",
     minutes=8,
     difficulty=2,
     reference=to_peft,
@@ -86,7 +86,7 @@ TO_PEFT = Exercise(
         "Five keys: r, lora_alpha, use_rslora, target_modules, lora_dropout. Two of the values are "
         "not simply copied.",
         "scale = lora_alpha / r, so lora_alpha = scale · r; with rank_stabilized the divisor is "
-        "√r. PEFT's word for every linear layer but the head is 'all-linear'.",
+        "√r. PEFT's name for every linear layer except the head is 'all-linear'.",
         "divisor = math.sqrt(rank) if settings['rank_stabilized'] else rank; 'lora_alpha': "
         "settings['scale'] * divisor",
     ),
@@ -95,13 +95,13 @@ TO_PEFT = Exercise(
             "copied",
             _their_names,
             "You copied the values under new names: `scale` is not lora_alpha, PEFT divides that "
-            'by r (or √r), and "all" is no name that PEFT knows.',
+            'by r (or √r), and PEFT does not know the name "all".',
         ),
         Wrong(
             "scale as alpha",
             _with(alpha=lambda scale, rank: scale),
             "lora_alpha is not the scale: PEFT divides it by r, or by √r with use_rslora. Your "
-            "adapter would act that much more weakly.",
+            "adapter would be weaker by that factor.",
         ),
         Wrong(
             "always r",
@@ -122,19 +122,19 @@ TO_PEFT = Exercise(
         Wrong(
             "alpha is 2r",
             _with(alpha=lambda scale, rank: 2 * rank),
-            "lora_alpha = 2r is a habit, not a translation: it gives scale 2 whatever was asked.",
+            "lora_alpha = 2r is a habit, not a translation: it always gives scale 2.",
         ),
         Wrong(
             "all",
             _with(layers=lambda layers: layers),
-            'PEFT looks for layers whose name ends in "all" and finds none. Its word is '
+            'PEFT looks for layers whose name ends in "all" and finds none. Its name for them is '
             '"all-linear".',
         ),
         Wrong(
             "default layers",
             _with(target_modules=None),
-            "With target_modules=None PEFT takes its own choice for the architecture, q_proj and "
-            "v_proj of a Llama: a smaller adapter, without a word.",
+            "With target_modules=None PEFT uses its default for the architecture, q_proj and "
+            "v_proj for a Llama: a smaller adapter, without a warning.",
         ),
         Wrong(
             "rslora forgotten",

@@ -27,8 +27,8 @@ def why_not() -> str:
 
     if not torch.cuda.is_available():
         return (
-            "Unsloth's run is left out: it needs a GPU, and there is none here. What would change "
-            "in the code stands above."
+            "Unsloth's run is left out: it needs a GPU, and there is none here. The code above "
+            "shows what would change."
         )
     if importlib.util.find_spec("unsloth") is None:
         return (
@@ -66,8 +66,8 @@ def report(profile: Profile, seed: int, ours: list[float]) -> str:
     losses = unsloth_losses(profile, seed)
     gaps = [abs(one - other) for one, other in zip(ours, losses, strict=True)]
     return (
-        f"Unsloth: last loss {losses[-1]:.4f}, ftlib {ours[-1]:.4f}. The largest gap of a step is "
-        f"{max(gaps):.2g} nats. A differs (Unsloth draws its own), and so do its kernels and its "
+        f"Unsloth: last loss {losses[-1]:.4f}, ftlib {ours[-1]:.4f}. The largest difference in a "
+        f"step is {max(gaps):.2g} nats. Unsloth draws its own A, and has other kernels and another "
         "precision: no equality to 1e-4 is expected."
     )
 

@@ -67,13 +67,13 @@ COMBINE = Exercise(
         Wrong(
             "mean of means",
             _mean_of_means,
-            "Every process counts alike in yours, as in DistributedDataParallel left to itself. "
-            "A process with few tokens then pulls as hard as one with many.",
+            "You weight all processes equally, as DistributedDataParallel does by default. A "
+            "process with few tokens then counts as much as one with many.",
         ),
         Wrong(
             "sum",
             _sum,
-            "That is a sum of means: n times too long, and still not weighted by tokens.",
+            "That is a sum of means: n times too large, and not weighted by tokens.",
         ),
         Wrong(
             "not divided",
@@ -89,13 +89,13 @@ COMBINE = Exercise(
         Wrong(
             "weights upside down",
             _inverse,
-            "Your weights are turned round: the process with the fewest tokens counts most.",
+            "Your weights are inverted: the process with the fewest tokens counts most.",
         ),
         Wrong(
             "times processes",
             _times_processes,
-            "n times too long. The factor n belongs into the *loss* of a process when DDP averages "
-            "afterwards; here nobody divides by n after you.",
+            "n times too large. The factor n belongs in a process's *loss* if DDP averages "
+            "afterwards; here nothing divides by n afterwards.",
         ),
         Wrong(
             "by the longest",

@@ -64,14 +64,14 @@ def _repeated(tensors, processes):
 
 CUT = Exercise(
     name="cut_flat",
-    title="Glue, pad, cut",
+    title="Concatenate, pad, split",
     minutes=8,
     difficulty=2,
     reference=cut_flat,
     cases=_cases,
     hints=(
-        "Three lines: one long row of all numbers; zeros at its end; a view of equal rows.",
-        "-len(flat) % processes zeros are missing, none where it divides.",
+        "Three lines: concatenate all numbers; pad with zeros; view as equal rows.",
+        "-len(flat) % processes zeros are missing, none if it divides.",
         "flat = torch.cat([t.reshape(-1) for t in tensors]); flat = F.pad(flat, (0, -len(flat) % "
         "processes)); return flat.view(processes, -1)",
     ),
@@ -79,37 +79,35 @@ CUT = Exercise(
         Wrong(
             "rest dropped",
             _rest_dropped,
-            "The numbers that do not divide are gone: parameters have been lost. Fill up with "
-            "zeros instead.",
+            "You dropped the remainder: parameters are lost. Pad with zeros instead.",
         ),
         Wrong(
             "zeros in front",
             _padded_in_front,
-            "The zeros are in front, so every parameter lies elsewhere than where it was put: "
-            "they belong to the end.",
+            "The zeros are in front, so every parameter is shifted: put them at the end.",
         ),
         Wrong(
             "dealt like cards",
             _dealt,
-            "You dealt the numbers out in turn. A shard is a piece without gaps, so that gathering "
-            "is putting one behind the other.",
+            "You dealt the numbers out in turn. A shard must be contiguous, so that gathering "
+            "only concatenates.",
         ),
         Wrong(
             "each tensor cut",
             _each_padded,
-            "You cut every tensor for itself, with padding for each, as FSDP2 does. Here they are "
-            "glued together first, as ZeRO and FSDP1 do, and padded once.",
+            "You split every tensor separately, with padding for each, as FSDP2 does. Concatenate "
+            "them first, as ZeRO and FSDP1 do, and pad once.",
         ),
         Wrong(
             "padded where it divides",
             _always_padded,
-            "Where the length is a multiple already you add a whole row of zeros more.",
+            "If the length is a multiple already, you still add a whole row of zeros.",
         ),
         Wrong(
             "filled with numbers",
             _repeated,
-            "You filled up with the first numbers: an optimizer would train them a second time. "
-            "Zeros do no harm.",
+            "You padded with the first numbers: an optimizer would train them twice. Zeros do no "
+            "harm.",
         ),
     ),
 )

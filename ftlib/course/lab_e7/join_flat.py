@@ -67,17 +67,17 @@ def _with_padding(shards, shapes):
 
 JOIN = Exercise(
     name="join_flat",
-    title="Gather, and take apart",
+    title="Gather and restore",
     minutes=6,
     difficulty=1,
     reference=join_flat,
     cases=_cases,
     points=1,
     hints=(
-        "An all-gather has put the shards into the rows of `shards`: read row by row they are the "
-        "long row again.",
-        "Walk along it: math.prod(shape) numbers for each tensor, and begin the next one where "
-        "this one ends.",
+        "After an all-gather the shards are the rows of `shards`: read row by row, they are the "
+        "long vector again.",
+        "Go along it: math.prod(shape) numbers for each tensor, and start the next one where this "
+        "one ends.",
         "flat = shards.reshape(-1); begin = 0; for each shape: end = begin + math.prod(shape); "
         "take flat[begin:end].view(shape); begin = end",
     ),
@@ -85,18 +85,18 @@ JOIN = Exercise(
         Wrong(
             "a shard a tensor",
             _from_each_shard,
-            "You take one tensor from each shard. Shards do not know of tensors: one may begin in "
+            "You take one tensor from each shard. Shards ignore tensors: one tensor may start in "
             "the middle of a shard and end in the next.",
         ),
         Wrong(
             "begins anew",
             _always_from_the_front,
-            "Every tensor of yours begins at number 0: move the beginning on.",
+            "All your tensors start at number 0: advance the start.",
         ),
         Wrong(
             "by columns",
             _columns,
-            "You read the shards column by column; each row is a piece without gaps.",
+            "You read the shards column by column; each row is a contiguous piece.",
         ),
         Wrong(
             "flat",
@@ -106,13 +106,12 @@ JOIN = Exercise(
         Wrong(
             "padding in front",
             _from_the_back,
-            "You left the padding out at the front: it is at the end.",
+            "You removed the padding at the front: it is at the end.",
         ),
         Wrong(
             "padding kept",
             _with_padding,
-            "Your last tensor takes all that is left, the padding with it: it ends after "
-            "math.prod(shape) numbers.",
+            "Your last tensor includes the padding: it ends after math.prod(shape) numbers.",
         ),
     ),
 )

@@ -50,14 +50,14 @@ def _bytes(each=2, cut_scales=False, scale=1, groups=True, cut=True, down=False)
 
 NF4 = Exercise(
     name="nf4_shard_bytes",
-    title="A 4-bit weight, cut",
+    title="Bytes of a split 4-bit weight",
     minutes=8,
     difficulty=2,
     reference=nf4_shard_bytes,
     cases=_cases,
     hints=(
-        "Two numbers. The packed weight is a parameter, so it is cut; the scales are not, so each "
-        "process has all of them.",
+        "Two numbers. The packed weight is a parameter, so it is split; the scales are not, so "
+        "each process has all of them.",
         "Round up everywhere: -(-a // b). blocks = ⌈weights/64⌉, groups = ⌈blocks/256⌉.",
         "packed = -(-weights // 2); blocks = -(-weights // 64); groups = -(-blocks // 256); "
         "return -(-packed // processes), blocks + 4 * groups",
@@ -66,13 +66,13 @@ NF4 = Exercise(
         Wrong(
             "scales cut",
             _bytes(cut_scales=True),
-            "You cut the scales as well. They hang on the weight as its state and are no "
-            "parameters, so FSDP leaves them whole on every process.",
+            "You split the scales too. They are the weight's state, not parameters, so FSDP "
+            "leaves them whole on every process.",
         ),
         Wrong(
             "nothing cut",
             _bytes(cut=False),
-            "The packed bytes are whole in yours: they are a parameter, cut over the processes.",
+            "You do not split the packed bytes: they are a parameter, split over the processes.",
         ),
         Wrong(
             "a byte a weight",
@@ -82,19 +82,19 @@ NF4 = Exercise(
         Wrong(
             "scales in fp32",
             _bytes(scale=FP32, groups=False),
-            "Your scales are fp32 numbers: double quantisation stores them in a byte each, with an "
-            "fp32 number for each 256 of them.",
+            "Your scales are fp32 numbers: double quantisation stores them in one byte each, with "
+            "an fp32 number for every 256 of them.",
         ),
         Wrong(
             "scales of scales forgotten",
             _bytes(groups=False),
-            "The scales' own scales are missing: an fp32 number for each 256 blocks.",
+            "The scales' own scales are missing: an fp32 number for every 256 blocks.",
         ),
         Wrong(
             "rounded down",
             _bytes(down=True),
-            "You rounded down: a begun block has a scale too, and the fullest process holds the "
-            "rounded-up share.",
+            "You rounded down: an incomplete block has a scale too, and the fullest process holds "
+            "the rounded-up share.",
         ),
     ),
 )

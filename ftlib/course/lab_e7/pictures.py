@@ -47,7 +47,7 @@ def draw_stages(processes: int = 2) -> Figure:
         look = _look(i)
         handles.append(Rectangle((0, 0), 1, 1, label=f"{part}, {WIDTHS[i]:.0f} bytes", **look))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
-    figure.suptitle("Every stage cuts one part more; white lies on the other process", fontsize=11)
+    figure.suptitle("Every stage splits one more part; white is on the other process", fontsize=11)
     plt.close(figure)
     return figure
 
@@ -92,7 +92,7 @@ def stage_lines(parameters: int, counts: Sequence[int], zero_bytes: Callable) ->
     ax.set_xticks(list(counts), [str(count) for count in counts])
     ax.set_yscale("log")
     ax.set(
-        title=f"Only cutting everything goes on shrinking ({parameters / 1e9:.0f}B parameters)",
+        title=f"Only splitting everything keeps shrinking ({parameters / 1e9:.0f}B parameters)",
         xlabel="processes",
         ylabel="GB on each",
     )
@@ -112,7 +112,7 @@ def holding_lines(courses: Mapping[str, Sequence[tuple[str, int]]]) -> Figure:
     ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
     ax.set_ylim(bottom=0)
     ax.set(
-        title="Cut weights are put together block by block, and let go",
+        title="Split weights are gathered block by block, then released",
         xlabel="",
         ylabel="MB of weights on process 0",
     )
@@ -140,7 +140,7 @@ def padded_bars(shards: np.ndarray, owners: Sequence[int], names: Sequence[str])
         [processes - 0.6 - rank for rank in range(processes)],
         [f"process {rank}" for rank in range(processes)],
     )
-    ax.set_title("A shard knows nothing of tensors: one may end in the next process")
+    ax.set_title("Shards ignore tensors: one tensor may continue in the next process")
     ax.grid(False)
     ax.legend(
         fontsize="small", ncols=len(names) + 1, loc="upper center", bbox_to_anchor=(0.5, -0.02)

@@ -14,7 +14,7 @@ FULL_64 = "full, FSDP2, float64"
 NF4 = "QLoRA, FSDP2"
 CONTROL = "LoRA, DDP, mean of means"
 DECADES = "decades"
-NATS = "nats a token"
+NATS = "nats per token"
 
 EQUALITY = (
     Claim(
@@ -24,17 +24,16 @@ EQUALITY = (
         "above",
         unit=DECADES,
         above=(
-            "The test can fail: with every process's mean counted alike the gap is larger by so "
-            "many powers of ten. What is called equal below is equal by a test that sees this one "
-            "fault."
+            "The test can fail: averaging the processes' means makes the gap larger by that many "
+            "powers of ten. So the test that calls runs equal below would notice such a mistake."
         ),
         below=(
-            "The control lies nearer to one process than the right run. Then something is wrong "
-            "with the comparison itself, and nothing below may be called equal."
+            "The control is nearer to one process than the right run. Then something is wrong with "
+            "the comparison itself, and nothing below may be called equal."
         ),
         none=(
-            "The control's gap is not told apart from that of the right run, so these gaps prove "
-            "nothing: take rows of more unequal lengths."
+            "No difference between the gaps of the control and of the right run is shown, so these "
+            "gaps prove nothing: take rows of more unequal lengths."
         ),
     ),
     Claim(
@@ -44,17 +43,18 @@ EQUALITY = (
         "below",
         unit=DECADES,
         above=(
-            "With more digits the gap grows: then it is no rounding, and the two runs do not "
+            "With more digits the gap grows: then it is not rounding, and the two runs do not "
             "compute the same."
         ),
         below=(
-            "With more digits the gap shrinks by about as many decades as float64 has more than "
-            "float32, so it was rounding: sums of the same numbers in another order. A mistake in "
-            "the mathematics would have stayed."
+            "In float64 the gap shrinks. A fall of about nine decades, as many as float64 has more "
+            "digits, means rounding: sums of the same numbers in another order. A mistake in the "
+            "mathematics would have stayed."
         ),
         none=(
-            "The gap does not shrink with more digits. Either something still computes in "
-            "float32, or the gap is no rounding: look for a cast before you call the runs equal."
+            "It is not shown that the gap shrinks with more digits. Either something still "
+            "computes in float32, or it is not rounding: look for a cast before you call the runs "
+            "equal."
         ),
     ),
     Claim(
@@ -64,16 +64,16 @@ EQUALITY = (
         "below",
         unit=DECADES,
         above=(
-            "Where all weights train the gap grows with more digits: then it is no rounding, and "
-            "two processes do not compute what one does."
+            "When all weights are trained, the gap grows with more digits: then it is not "
+            "rounding, and two processes do not compute what one does."
         ),
         below=(
-            "The same holds where all weights train: embedding, norms and head are cut too, and "
-            "what is left is rounding."
+            "When all weights are trained, with embedding, norms and head split too, the gap also "
+            "shrinks: it was rounding."
         ),
         none=(
-            "Where all weights train the gap does not shrink with more digits: before this is "
-            "called rounding, find what still computes in float32."
+            "When all weights are trained, it is not shown that the gap shrinks with more digits: "
+            "before you call it rounding, find what still computes in float32."
         ),
     ),
     Claim(
@@ -83,16 +83,16 @@ EQUALITY = (
         "none",
         unit=DECADES,
         above=(
-            "After the last step cut models lie further from one process than whole ones do. Both "
-            "gaps are of the size of rounding; the cut ones sum in yet another order."
+            "After the last step the split model is further from one process than the whole one. "
+            "Both gaps are of the size of rounding; the split model sums in yet another order."
         ),
         below=(
-            "After the last step cut models lie nearer to one process than whole ones do. Both "
+            "After the last step the split model is nearer to one process than the whole one. Both "
             "gaps are of the size of rounding, so nothing follows for practice."
         ),
         none=(
-            "Cutting the model costs no accuracy that is shown here: weights are put together "
-            "bit by bit before anything is computed with them."
+            "No cost of splitting in accuracy is shown: the gathered weights are the original "
+            "ones, bit by bit."
         ),
     ),
     Claim(
@@ -102,17 +102,16 @@ EQUALITY = (
         "none",
         unit=DECADES,
         above=(
-            "Over 4-bit weights the gap is larger, and still of the size of rounding: dequantised "
-            "weights are the same in each process, but products with them round otherwise."
+            "With 4-bit weights the gap is larger, and still of the size of rounding: dequantised "
+            "weights are the same in each process, but products with them are rounded differently."
         ),
         below=(
-            "Over 4-bit weights the gap is smaller than over fp32 weights. Both are of the size of "
+            "With 4-bit weights the gap is smaller than with fp32 weights. Both are of the size of "
             "rounding; nothing follows for practice."
         ),
         none=(
-            "Packed 4-bit weights go through cutting and gathering as well as fp32 ones: no "
-            "difference in the gap is shown. A wrong pairing of bytes and scales would be far "
-            "larger."
+            "No difference in the gap is shown: packed 4-bit weights are split and gathered as "
+            "well as fp32 ones. A wrong pairing of bytes and scales would be far larger."
         ),
     ),
 )
@@ -125,17 +124,14 @@ FAULTS = (
         "none",
         unit=NATS,
         above=(
-            "Two processes do worse than one by so much. The rows and the gradients are the same, "
-            "so look at rounding that has grown over the steps, or for a fault."
+            "Two processes do worse than one. The rows and the gradients are the same, so this is "
+            "rounding that has grown over the steps, or a bug."
         ),
         below=(
-            "Two processes do better than one by so much. The rows and the gradients are the same, "
-            "so this can only be rounding that has grown over the steps, or a fault in one of "
-            "them."
+            "Two processes do better than one. The rows and the gradients are the same, so this is "
+            "rounding that has grown over the steps, or a bug in one of them."
         ),
-        none=(
-            "A whole run in two processes ends where one process ends, as far as these seeds show."
-        ),
+        none=("No difference between a whole run in two processes and in one is shown."),
     ),
     Claim(
         "wrong gradient",
@@ -144,18 +140,18 @@ FAULTS = (
         "above",
         unit="of its length",
         above=(
-            "So wrong is the gradient where every process's mean counts alike: rows of unequal "
-            "lengths fall unequally on the processes, and the process with few tokens pulls too "
-            "hard. Nothing raises an error."
+            "That is how wrong the gradient is when the processes' means are averaged. The "
+            "processes have unequal numbers of tokens, and the one with few tokens gets too much "
+            "weight. There is no error message."
         ),
         below=(
-            "The mean of means lies nearer to the gradient of one process than the weighted mean "
-            "does. By the mathematics it cannot: look for a fault in the weighting."
+            "The mean of means is nearer to the gradient of one process than the weighted mean. "
+            "Mathematically it cannot be: look for a bug in the weighting."
         ),
         none=(
-            "The mean of means is not told apart from the weighted mean on these rows: their "
-            "processes have about equally many tokens. Longer answers among short ones would show "
-            "it."
+            "No difference between the mean of means and the weighted mean is shown on these rows: "
+            "the processes may have about equally many tokens. Longer answers among short ones "
+            "would show it."
         ),
     ),
     Claim(
@@ -165,18 +161,18 @@ FAULTS = (
         "none",
         unit=NATS,
         above=(
-            "The wrong gradient costs held-out loss. So it is no matter of taste: short answers "
-            "are weighted more than they should be, and the average token is predicted worse."
+            "The wrong gradient costs held-out loss. It gives short answers too much weight, and "
+            "predicts the average token worse."
         ),
         below=(
-            "The wrong gradient does *better* on held-out rows. It weights short answers more, "
-            "which is another objective, and here happens to help. That is a reason to choose "
-            "weights on purpose, not to leave them to chance."
+            "The wrong gradient does *better* on held-out rows. It gives short answers more "
+            "weight, which is another objective and happens to help here. That is a reason to "
+            "choose weights on purpose, not to leave them to chance."
         ),
         none=(
             "No cost of the wrong gradient is shown on held-out rows: over a run its errors point "
-            "now this way, now that, and may average out. So nobody notices by the loss; only the "
-            "comparison with one process shows it."
+            "in different directions, and may average out. The loss does not reveal it; the "
+            "comparison with one process does."
         ),
     ),
     Claim(
@@ -186,18 +182,17 @@ FAULTS = (
         "above",
         unit=NATS,
         above=(
-            "Without a sampler the second process teaches nothing: the run is one on half of the "
-            "rows, at twice the cost, and held-out loss says so. Its training loss looks as it "
-            "should."
+            "Without a sampler the second process contributes nothing: the run sees half of the "
+            "rows at twice the cost, and held-out loss shows it. The training loss looks normal."
         ),
         below=(
-            "Both processes on the same rows do better than on different ones. A smaller batch can "
-            "do that where few steps are made; with the rows spent, the order should turn round."
+            "Both processes on the same rows do better than on different ones. A smaller batch may "
+            "do that in a run of few steps; in a longer run the order should be reversed."
         ),
         none=(
-            "Held-out loss does not show that the second process reads what the first one reads: "
-            "half of the rows are enough here, or too few steps are made. The count of different "
-            "rows shows it at once."
+            "Held-out loss does not show that both processes read the same rows: half of the rows "
+            "may be enough here, or the run too short. Counting the different rows shows it at "
+            "once."
         ),
     ),
     Claim(
@@ -207,17 +202,17 @@ FAULTS = (
         "above",
         unit=NATS,
         above=(
-            "Each process has trained a model of its own on its half of the rows, and the two "
-            "lose, on average, against one model trained on both halves."
+            "Each process has trained its own model on half of the rows, and on average the two do "
+            "worse than one model trained on both halves."
         ),
         below=(
-            "Two models trained apart do better, on average, than one on all rows. Then the batch "
-            "of half the size suits these few steps; it is no reason to leave the average out."
+            "Two models trained separately do better, on average, than one on all rows. The "
+            "smaller batch may suit these few steps; that is no reason not to average."
         ),
         none=(
-            "That nothing was averaged is not shown by held-out loss: each model has learnt from "
-            "half of the rows, which is enough here. Compare the weights of two processes after a "
-            "step: they must be equal."
+            "Held-out loss does not show that nothing was averaged: half of the rows may be enough "
+            "for each model here. Compare the weights of two processes after a step: they must be "
+            "equal."
         ),
     ),
 )

@@ -73,7 +73,7 @@ def _blocks(count, rank, processes, seed, epoch):
 
 ROWS = Exercise(
     name="rows_of_rank",
-    title="Everybody reads other rows",
+    title="The rows of each process",
     minutes=10,
     difficulty=2,
     reference=rows_of_rank,
@@ -81,7 +81,8 @@ ROWS = Exercise(
     hints=(
         "All processes must draw the *same* order, or some rows are read twice and others never: "
         "a generator with the seed seed + epoch, whatever the rank.",
-        "-count % processes rows are missing to a multiple; take them from the front of the order.",
+        "-count % processes rows are missing to make a multiple; take them from the front of the "
+        "order.",
         "order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))"
         ".tolist(); order += order[:-count % processes]; return order[rank::processes]",
     ),
@@ -95,14 +96,14 @@ ROWS = Exercise(
         Wrong(
             "all rows",
             _all_rows,
-            "Every process reads all rows: that is a loader without its sampler. An epoch then has "
-            "n times as many steps, and in each all processes compute the same.",
+            "Every process reads all rows: that is a loader without a sampler. An epoch then has "
+            "n times as many steps, and in each step all processes compute the same.",
         ),
         Wrong(
             "an order of its own",
             _seed_by_rank,
-            "Each process shuffles with a seed of its own, so their parts overlap: some rows are "
-            "read twice, others never. The order must be shared.",
+            "Each process shuffles with its own seed, so their parts overlap: some rows are read "
+            "twice, others never. The order must be shared.",
         ),
         Wrong(
             "not shuffled",
@@ -119,20 +120,20 @@ ROWS = Exercise(
         Wrong(
             "unequal lengths",
             _unequal,
-            "Some processes get a row fewer than others: they come to their end first, and the "
-            "others wait for them in the next all-reduce. Repeat rows from the front.",
+            "Some processes get one row fewer than others: they finish first, and the others wait "
+            "for them in the next all-reduce. Repeat rows from the front.",
         ),
         Wrong(
             "rest dropped",
             _dropped,
-            "You dropped the rows that do not divide. Here they are kept, and rows from the front "
-            "fill up.",
+            "You dropped the remainder. Keep it, and fill up with rows from the front.",
         ),
         Wrong(
             "blocks",
             _blocks,
-            "You dealt blocks: right too as a split, but asked is every n-th row from `rank` on, "
-            "so that one step of all processes reads neighbours of the order, as one process does.",
+            "You gave each process a block. That is a valid split, but take every n-th row from "
+            "`rank` on, so that one step of all processes reads neighbouring rows of the order, "
+            "as one process does.",
         ),
     ),
 )

@@ -57,17 +57,17 @@ def _own_part(processes):
 
 TRAFFIC = Exercise(
     name="step_traffic",
-    title="What travels in a step",
+    title="Traffic per step",
     minutes=10,
     difficulty=2,
     reference=step_traffic,
     cases=_cases,
     hints=(
-        "In a ring of n processes a tensor is cut into n pieces, and each process passes on n − 1 "
-        "of them: (n − 1)/n of the tensor. How many such rounds does each strategy make, and over "
-        "what?",
-        "ddp: two over the gradients. zero2: one over the gradients, one over the weights. full: "
-        "one over the gradients, two over the weights.",
+        "In a ring of n processes a tensor is split into n pieces, and each process passes on n − "
+        "1 of them: (n − 1)/n of the tensor. How many such rounds does each strategy need, and "
+        "for which tensors?",
+        "ddp: two for the gradients. zero2: one for the gradients, one for the weights. full: one "
+        "for the gradients, two for the weights.",
         "share = (processes - 1) / processes; ddp: share * 2 * gradients; zero2: share * (weights "
         "+ gradients); full: share * (2 * weights + gradients)",
     ),
@@ -98,20 +98,20 @@ TRAFFIC = Exercise(
         Wrong(
             "gathered once",
             _by(_ring, gathers=(0, 1, 1)),
-            "With `full` the weights are let go after the forward pass, so the backward pass "
-            "gathers them a second time.",
+            "With `full` the gathered weights are released after the forward pass, so the "
+            "backward pass gathers them again.",
         ),
         Wrong(
             "gradients all-reduced everywhere",
             _by(_ring, reduces=(2, 2, 2)),
-            "Where gradients are cut, each process needs the sum of its own piece alone: a "
+            "If gradients are split, each process needs only the sum of its own piece: a "
             "reduce-scatter, half of an all-reduce.",
         ),
         Wrong(
             "gradients gathered",
             _by(_ring, gathered="gradients"),
-            "What is gathered are the *weights*, frozen ones included. Under LoRA they are far "
-            "larger than the gradients.",
+            "The *weights* are gathered, frozen ones included. With LoRA they are far larger than "
+            "the gradients.",
         ),
     ),
 )

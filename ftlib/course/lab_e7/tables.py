@@ -24,7 +24,7 @@ FAULT_METRICS = ("gap", "read", "last_loss", "held_out")
 GAP_COLUMNS = {
     "gradient": "first gradient",
     "loss": "losses",
-    "weights": "trained weights, of their way",
+    "weights": "trained weights, relative to their change",
 }
 # Nominal rates in one direction, bytes a second.
 WIRES = {
@@ -137,7 +137,7 @@ def held_line(found: Sequence[Held]) -> str:
     """In how many parts the plan is right to the byte, and what is off."""
     cut = [held for held in found if held.part != CONSTANTS]
     exact = [held for held in cut if held.apart == 0]
-    text = f"Equal to the byte on process 0: {len(exact)} of {len(cut)} parts that are cut."
+    text = f"Equal to the byte on process 0: {len(exact)} of {len(cut)} parts that are split."
     off = [held for held in cut if held.apart]
     if off:
         worst = max(off, key=lambda held: abs(held.apart))
@@ -149,7 +149,7 @@ def held_line(found: Sequence[Held]) -> str:
             share = abs(held.apart) / held.planned
             text += (
                 f" The scales of {case_name(held.case)} are whole on both processes, and "
-                f"{share:.2%} off the plan, which counts them by bits a weight."
+                f"{share:.2%} off the plan, which counts them in bits per weight."
             )
     return text
 
@@ -197,7 +197,7 @@ def sent_table(measured: Mapping[Case, Mapping[str, Any]], step_traffic) -> list
                 "weights (MB)": f"{found['weights'] / MB:.2f}",
                 "gradients (MB)": f"{found['gradients'] / MB:.2f}",
                 "by rings (MB)": f"{by_rings / MB:.2f}",
-                "gloo's way (MB)": f"{gloo_traffic(found, case[1]) / MB:.2f}",
+                "by gloo (MB)": f"{gloo_traffic(found, case[1]) / MB:.2f}",
                 "counted (MB)": "not counted here" if sent is None else f"{sent / MB:.2f}",
             }
         )
@@ -212,7 +212,7 @@ def sent_line(measured: Mapping[Case, Mapping[str, Any]]) -> str:
             shares.append(abs(found["sent"] / gloo_traffic(found, case[1]) - 1))
     if not shares:
         return "This system does not say what a process writes to its sockets (Linux does)."
-    return f"Counted bytes are within {max(shares):.1%} of what gloo's way makes of them."
+    return f"The counted bytes are within {max(shares):.1%} of those expected from gloo."
 
 
 # --- what fits ------------------------------------------------------------------------------------

@@ -54,13 +54,13 @@ def _total_cut(parameters, processes, stage):
 
 ZERO = Exercise(
     name="zero_bytes",
-    title="What each process keeps",
+    title="ZeRO's bytes per process",
     minutes=8,
     difficulty=1,
     reference=zero_bytes,
     cases=_cases,
     hints=(
-        "Begin with plain data parallel, stage 0: everything is whole on every process.",
+        "Start with plain data parallel, stage 0: every process has everything.",
         "Stage 1 divides the optimizer's states by the number of processes, stage 2 the gradients "
         "too, stage 3 the weights too.",
         "parts = [2 * parameters, 2 * parameters, 12 * parameters]; "
@@ -70,19 +70,19 @@ ZERO = Exercise(
         Wrong(
             "weights first",
             _zero(first=0, step=1),
-            "You cut the weights first: ZeRO begins with what is largest and needed least often, "
-            "the optimizer's states; weights come last, at stage 3.",
+            "You split the weights first: ZeRO starts with the part that is largest and needed "
+            "least often, the optimizer's states; weights come last, at stage 3.",
         ),
         Wrong(
             "one part a stage",
             _zero(only_last=True),
-            "Each stage of yours cuts one part alone. A stage keeps what the one before it has "
-            "cut: stage 3 cuts all three.",
+            "Each of your stages splits only one part. A stage also splits what the one before it "
+            "splits: stage 3 splits all three.",
         ),
         Wrong(
             "all at stage 1",
             _all_cut,
-            "You cut all three parts at every stage from 1 on: that is stage 3.",
+            "You split all three parts from stage 1 on: that is stage 3.",
         ),
         Wrong(
             "no copy in fp32",
@@ -94,12 +94,12 @@ ZERO = Exercise(
             "gradients in fp32",
             _zero(gradient=4),
             "Your gradients have four bytes: in the paper's mixed precision they are 16-bit "
-            "numbers, as the weights are.",
+            "numbers, like the weights.",
         ),
         Wrong(
             "sum of all processes",
             _total_cut,
-            "That is what all processes hold together. Asked is what *each* of them holds.",
+            "That is what all processes hold together. Return what *each* of them holds.",
         ),
     ),
 )

@@ -1,10 +1,10 @@
-"""Results of another profile than the session's (`Result.shown_in`): whose runs they are, how many,
-and tiny's runs of the arms that a profile's record leaves out.
+"""Words about results that several labs share: whose runs they are and how many, which learning
+rate a sweep chooses, and tiny's runs of the arms that a profile's record leaves out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ftlib.core.profiles import get_profile
@@ -24,6 +24,32 @@ def seeds_of(result: Result) -> str:
     count = len(result.seeds)
     noun = "seed" if count == 1 else "seeds"
     return f"{COUNTS.get(count, count)} {noun}"
+
+
+def grid_line(
+    result: Result,
+    series: Mapping[str, Mapping[float, str]],
+    metrics: Mapping[str, str] | None = None,
+) -> str:
+    """The best learning rate of each series among those that have run, with the mean of its metric
+    there, and whether it is at the grid's edge; empty where nothing has run.
+
+    series: {name: {rate: arm}}. metrics: by which metric a series is judged, the lower the better;
+    a series that is not named there by "validation_loss".
+    """
+    texts = []
+    for name, arms in series.items():
+        metric = (metrics or {}).get(name, "validation_loss")
+        means = {}
+        for rate in sorted(arms):
+            if result.has(arms[rate]):
+                means[rate] = float(result.means(arms[rate], metric).mean())
+        if not means:
+            continue
+        best = min(means, key=means.__getitem__)
+        edge = ", **at the grid's edge**" if best in (min(means), max(means)) else ""
+        texts.append(f"{name} {means[best]:.3f} at {best:.2g}{edge}")
+    return "; ".join(texts)
 
 
 def with_arms(result: Result, *arms: str) -> Result:
