@@ -356,7 +356,7 @@ def test_the_batches_before_the_first_step_are_compared_on_the_same_rows():
     assert of_points.pull_on_ups(by_arm) == pytest.approx(0.2 - 0.5)
     shorter, longer = far_lines.lengths_table(result)
     assert shorter["z0, mean (nats)"] == "1.0" and longer["z0, mean (nats)"] == "21.0"
-    assert shorter["batches a run"] == "1 of shorter rows"
+    assert shorter["batches per run"] == "1 of shorter rows"
     assert longer["mean pull, z0 right"] == "100%"
     assert longer["mean pull, z0 always 0"] == "10%"
 
@@ -410,7 +410,7 @@ def test_uneven_sets_are_compared_by_rate_and_by_pairs_of_runs():
     result = a_result("uneven", lambda arm: [0.6, 0.62])
     for seed, words in enumerate((16.0, 18.0)):
         result.record.entries["1:10", seed].metrics["words"] = words
-    assert "words an answer +16.5 [" in sweeps.paired_line(result, "1:10", "1:1")
+    assert "words per answer +16.5 [" in sweeps.paired_line(result, "1:10", "1:1")
     rates = {name: result.settings(name)["lr"] for name in experiments.UNEVEN}
     times = rates[experiments.SFT_ON_UPS] / rates["1:1"]
     assert f"SFT's is {times:g} times KTO's" in sweeps.uneven_rates_line(result)

@@ -22,7 +22,7 @@ MERGE_CLAIMS = (
         text="KL on answers, bf16 file − f16 file",
         contrast=difference("answer_kl", "bf16", "f16"),
         expected="above",
-        unit="nats a token",
+        unit="nats per token",
         above=(
             "bf16 keeps 8 significant bits of each weight where f16 keeps 11, and the distance "
             "shows it. Write f16 where the weights fit its range. It does not say that bf16 is "
@@ -61,7 +61,7 @@ MERGE_CLAIMS = (
         text="KL on answers, sum taken in bf16 − fp32 sum rounded to bf16",
         contrast=difference("answer_kl", "bf16 sum", "bf16"),
         expected="none",
-        unit="nats a token",
+        unit="nats per token",
         none=(
             "No difference in KL is shown. Here the update is rounded before the sum and the sum "
             "after it; the first adds little to the second (the bars of rounding above), because W "
@@ -124,7 +124,7 @@ FILE_CLAIMS = (
         text="log-loss of the prompts in Q2_K, minus f16's",
         contrast=level("prompt_loss", "Q2_K"),
         expected="above",
-        unit="nats a token",
+        unit="nats per token",
         above="The prompts became less likely, as one would expect of a damaged model.",
         below=(
             "The prompts became *more* likely in the most damaged file. No skill was gained; "
@@ -143,7 +143,7 @@ FILE_CLAIMS = (
         text="log-loss of the answers in Q2_K, minus f16's",
         contrast=level("answer_loss", "Q2_K"),
         expected="above",
-        unit="nats a token",
+        unit="nats per token",
         above=(
             "On the tokens that it was trained to write the damaged model is worse. So perplexity "
             "can see damage, if it looks at answers only."

@@ -52,8 +52,8 @@ CALIBRATIONS = {  # by what is quantised with them
 }
 STRENGTHS = {"": 1.0, ", alpha/16": 1 / 16, ", alpha/256": 1 / 256}  # of the adapter's own alpha
 
-ANSWER_KL = Metric("answer_kl", "KL on answers", "nats a token", True)
-PROMPT_KL = Metric("prompt_kl", "KL on prompts", "nats a token", True)
+ANSWER_KL = Metric("answer_kl", "KL on answers", "nats per token", True)
+PROMPT_KL = Metric("prompt_kl", "KL on prompts", "nats per token", True)
 
 
 def _share(name: str, text: str) -> Metric:
@@ -140,8 +140,8 @@ EXPERIMENTS = (
         metrics=(
             ANSWER_KL,
             PROMPT_KL,
-            Metric("answer_loss", "log-loss of answers, minus f16's", "nats a token", True),
-            Metric("prompt_loss", "log-loss of prompts, minus f16's", "nats a token", True),
+            Metric("answer_loss", "log-loss of answers, minus f16's", "nats per token", True),
+            Metric("prompt_loss", "log-loss of prompts, minus f16's", "nats per token", True),
             _share("same", "answers as f16"),
             _share("right", "right answers"),
         ),

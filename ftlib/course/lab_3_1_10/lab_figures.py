@@ -84,12 +84,12 @@ def draw_sizes(result: Result, megabytes: Mapping[str, float]) -> Figure:
     left.set(
         title="KL from f16 by size of the file",
         xlabel="size of the file, MB",
-        ylabel="KL from f16, nats a token",
+        ylabel="KL from f16, nats per token",
         yscale="log",
     )
     left.margins(x=0.12, y=0.15)
     right.axhline(0, color="black", linestyle=":", linewidth=1)
-    right.set(title="Log-loss of the same files, minus f16's", ylabel="nats a token")
+    right.set(title="Log-loss of the same files, minus f16's", ylabel="nats per token")
     right.set_xticks(range(len(files)), files)
     left.legend(fontsize="small")
     return _mark(figure, result)
@@ -123,8 +123,8 @@ def draw_kinds(result: Result, counts: Mapping[str, int]) -> Figure:
             errors = np.array([_mean_and_error(column)[1] for column in values.T])[:, :, 0].T
             errors[0] = np.minimum(errors[0], means * 0.95)  # a logarithmic axis ends above 0
             ax.bar(places, means, width, yerr=errors, capsize=2, label=arm, **look)
-    left.set(title="One kind of matrix at a time", ylabel="KL on answers, nats a token")
-    right.set(title="The same, for each million weights", ylabel="nats a token and million")
+    left.set(title="One kind of matrix at a time", ylabel="KL on answers, nats per token")
+    right.set(title="The same, for each million weights", ylabel="nats per token and million")
     for ax in (left, right):
         ax.set_yscale("log")
         ax.set_xticks(range(len(NAMES)), NAMES, rotation=35, ha="right")

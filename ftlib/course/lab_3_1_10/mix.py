@@ -100,7 +100,7 @@ class MixPlanner:
         return total
 
     def describe(self) -> str:
-        return f"{self.megabytes:.2f} MB, KL on answers {self.kl:.2g} nats a token expected"
+        return f"{self.megabytes:.2f} MB, KL on answers {self.kl:.2g} nats per token expected"
 
     def _best(self) -> tuple[np.ndarray, np.ndarray]:
         """(MB, KL) of the mixes that no other beats in both, from small to large."""
@@ -135,7 +135,7 @@ class MixPlanner:
         axes.set(
             title="Which matrices get the bits",
             xlabel="weights, MB",
-            ylabel="KL on answers, nats a token",
+            ylabel="KL on answers, nats per token",
             yscale="log",
         )
         largest = max(kl for _, kl in self.measured.values())

@@ -28,7 +28,7 @@ class MessyFiles:
     truth: Path
     exam: str  # the profile of whose golden rows the file has copies
     about: str  # what its rows are, for the data card
-    most_loss: float  # to which losses of its answers are drawn, nats a token
+    most_loss: float  # to which losses of its answers are drawn, nats per token
     compared: int  # rows among which copies are looked for in any setting of the rule
     kinds: Kinds  # of copies that the rule for near copies was not made for
     ranked: int  # rows that are ranked by the loss of their answers

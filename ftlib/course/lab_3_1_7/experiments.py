@@ -46,12 +46,12 @@ TEMPERATURES = (0.7, 0.3)  # at which the start itself is drawn, besides 1
 COOL = TEMPERATURES[-1]  # at which the trained policies are drawn too
 
 WIN = Metric("win", "win rate over the start", "share", resolution=1 / 96)
-KL = Metric("kl", "KL to the start", "nats an answer")
+KL = Metric("kl", "KL to the start", "nats per answer")
 RATIO = Metric("right by ratio", "held-out pairs ranked right by log π − log π_ref", "share")
 RAW = Metric("right by log p", "held-out pairs ranked right by log π", "share")
 MARGIN = Metric("margin", "mean margin of training pairs, labels as they should be", "nats")
 WINS = Metric("win by step", "win rate over the start", "share")
-KLS = Metric("kl by step", "KL to the start", "nats an answer")
+KLS = Metric("kl by step", "KL to the start", "nats per answer")
 LOSSES = Metric("loss by step", "loss on pairs not seen before", "nats", lower_is_better=True)
 POLICY = (WIN, KL, RATIO, RAW, MARGIN, WINS, KLS, LOSSES)
 
@@ -320,7 +320,7 @@ EXPERIMENTS = (
         title="Faults of the start's own answers",
         trial=draws_trial,
         arms=draw_arms,
-        metrics=(Metric("faults", "faults an answer", lower_is_better=True),),
+        metrics=(Metric("faults", "faults per answer", lower_is_better=True),),
         inputs=_inputs,
         live=(),
     ),
@@ -332,7 +332,7 @@ EXPERIMENTS = (
         metrics=(
             Metric("win", "win rate over the start at T 1", "share", resolution=1 / 96),
             Metric("win alike", "win rate over the start at the same T", "share"),
-            Metric("faults", "faults an answer", lower_is_better=True),
+            Metric("faults", "faults per answer", lower_is_better=True),
         ),
         inputs=_inputs,
         claims=readings.SHARPENED,

@@ -9,8 +9,8 @@ from ftlib.course.exercise import Exercise, Wrong
 
 
 def kl_estimate(policy_logps: Tensor, ref_logps: Tensor) -> float:
-    """KL(π ‖ π_ref) in nats an answer, from answers that π itself drew: log-probabilities (n,) of
-    whole answers -> a number.
+    """KL(π ‖ π_ref) in nats per answer, from answers that π itself drew: log-probabilities (n,)
+    of whole answers -> a number.
     """
     return float((policy_logps - ref_logps).mean())
 

@@ -40,7 +40,7 @@ def mean_course(result: Result, arm: str) -> np.ndarray:
 def _kl_axis(ax: Axes) -> None:
     """KL linear near 0 and logarithmic beyond 1, so that a short and a long way both show."""
     ax.set_xscale("symlog", linthresh=1.0)
-    ax.set_xlabel("KL to the start (nats an answer)")
+    ax.set_xlabel("KL to the start (nats per answer)")
     ax.set_ylabel("win rate over the start, %")
     ax.set_xticks(KL_TICKS, [f"{tick:g}" for tick in KL_TICKS])
     ax.axhline(50, color="grey", linewidth=0.8)

@@ -73,7 +73,7 @@ LOSS = Exercise(
         Wrong(
             "averaged",
             lambda c, r, e: preference_loss(c, r, e).mean(),
-            "You averaged over the batch: one loss a pair is wanted, (B,).",
+            "You averaged over the batch: one loss per pair is wanted, (B,).",
         ),
     ),
 )

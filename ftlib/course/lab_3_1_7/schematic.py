@@ -52,7 +52,13 @@ def draw_dpo(weights: int, adapter: int) -> Figure:
         _arrow(ax, (5.3, y), (6.1, 2.9))
         _arrow(ax, (5.3, y), (6.1, 1.1))
     _box(
-        ax, 9.3, 1.45, 2.5, 1.1, PLAIN, "$-\\log\\sigma\\,(\\beta\\,(r_c-r_r))$\none number a pair"
+        ax,
+        9.3,
+        1.45,
+        2.5,
+        1.1,
+        PLAIN,
+        "$-\\log\\sigma\\,(\\beta\\,(r_c-r_r))$\none number per pair",
     )
     _arrow(ax, (8.5, 2.9), (9.3, 2.2))
     _arrow(ax, (8.5, 1.1), (9.3, 1.8))

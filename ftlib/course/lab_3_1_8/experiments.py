@@ -37,19 +37,19 @@ METHODS: dict[str, dict[str, Any]] = {  # with the settings that the rates are t
 }
 SFT_FACTORS = {"SFT on chosen": 4.0, "SFT from the base": 2.0}  # SFT stands higher rates
 
-FAULTS = Metric("faults", "faults an answer", lower_is_better=True, resolution=1 / 100)
+FAULTS = Metric("faults", "faults per answer", lower_is_better=True, resolution=1 / 100)
 VALIDATION_FAULTS = Metric(
-    "faults", "faults an answer, validation prompts", lower_is_better=True, resolution=1 / 24
+    "faults", "faults per answer, validation prompts", lower_is_better=True, resolution=1 / 24
 )
-FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", lower_is_better=True)
+FORGOTTEN = Metric("forgotten", "forgotten", "nats per token", lower_is_better=True)
 RIGHT = Metric("right", "facts right", "share", resolution=1 / 400)
 WRONG = Metric("wrong", "facts wrong, an answer", lower_is_better=True, resolution=1 / 100)
 MISSING = Metric("missing", "facts left out, an answer", lower_is_better=True, resolution=1 / 100)
 UNWANTED = Metric("unwanted", "breaks of form, an answer", "", True, resolution=1 / 100)
-WORDS = Metric("words", "words an answer", resolution=1 / 100)
-CHOSEN = Metric("chosen", "log p of chosen answers", "nats a token")
-REJECTED = Metric("rejected", "log p of rejected answers", "nats a token")
-APART = Metric("apart", "|margin of means|", "nats a token")
+WORDS = Metric("words", "words per answer", resolution=1 / 100)
+CHOSEN = Metric("chosen", "log p of chosen answers", "nats per token")
+REJECTED = Metric("rejected", "log p of rejected answers", "nats per token")
+APART = Metric("apart", "|margin of means|", "nats per token")
 ACCURACY = Metric("accuracy", "pairs ranked right", "share", resolution=1 / 50)
 
 

@@ -22,7 +22,7 @@ from ftlib.course.records.live import Result
 from ftlib.course.records.shown import whose, with_arms
 from ftlib.course.reports import report_faults
 
-SMALL = 0.1  # faults an answer: a smaller difference is not interpreted
+SMALL = 0.1  # faults per answer: a smaller difference is not interpreted
 REPAIRED = 0.25  # of the start's faults of form: a smaller part gone is hardly a repair
 NEGLIGIBLE = 0.05  # of what the SFT start has forgotten
 SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "breaks of form"}
@@ -142,7 +142,7 @@ def left_of_start_line(result: Result, before: Mapping[str, Any]) -> str:
     for arm in result.arms:
         if result.settings(arm)["start"] == IMITATED:
             (less if result.means(arm, "forgotten").mean() < start else more).append(arm)
-    line = f"The SFT start has forgotten {start:.3g} nats a token."
+    line = f"The SFT start has forgotten {start:.3g} nats per token."
     if less:
         line += f" Left of it, with *less* forgotten than where they began: {'; '.join(less)}."
     if more:
@@ -163,7 +163,7 @@ def sorts_line(result: Result, first: str, second: str) -> str:
         any_shown = any_shown or gap.excludes(0)
     facts = result.means(first, "wrong").mean() - result.means(second, "wrong").mean()
     form = _form(result, first) - _form(result, second)
-    line = f"{whose(result)}{first} less {second}, faults an answer: {', '.join(listed)}. {ALONE}"
+    line = f"{whose(result)}{first} less {second}, faults per answer: {', '.join(listed)}. {ALONE}"
     if max(abs(facts), abs(form)) < SMALL:
         return f"{line} By the means neither facts nor form differ by much."
     if not any_shown:
@@ -218,7 +218,7 @@ def recipes_line(result: Result) -> str:
     if result.has(BASE_SFT):
         alone = f"; SFT from the base {result.interval(BASE_SFT, 'forgotten')}"
     return (
-        f"{whose(result)}Forgotten in all, SFT included: ORPO {orpo} nats a token, SFT and SimPO "
+        f"{whose(result)}Forgotten in all, SFT included: ORPO {orpo} nats per token, SFT and SimPO "
         f"after it {simpo}{alone}. {_recipes_compared(result)}"
     )
 

@@ -68,7 +68,7 @@ class MarginCloud(Explorable):
             axes[i].plot(self.axis, function(self.axis, beta, ratio), color="black", linewidth=1)
             axes[i].plot(margins, function(margins, beta, ratio), alpha=0.5, **look)
             axes[i].axvline(ratio, color="grey", linestyle=":", label="γ/β, the lead asked for")
-            axes[i].set(xlabel="margin of means (nats a token)", ylabel=label)
+            axes[i].set(xlabel="margin of means (nats per token)", ylabel=label)
             axes[i].set_ylim(bottom=0)
         axes[0].legend(fontsize="small")
         axes[0].set_title(f"β {beta:g}, γ/β {ratio:g}: what a pair costs")

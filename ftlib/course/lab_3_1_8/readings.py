@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ftlib.course.records.experiment import Claim, Contrast, difference, within
 
-NATS = "nats a token"
+NATS = "nats per token"
 SFT, BASE_SFT = "SFT on chosen", "SFT from the base"
 SIMPO_AT_DPO = "SimPO, DPO's rate"
 DPO_AT_SIMPO = "DPO, SimPO's rate"
@@ -34,7 +34,7 @@ def _lead_since_start(by_arm) -> float:
 METHODS = (
     Claim(
         "SimPO teaches",
-        "faults an answer, SimPO − SFT on chosen",
+        "faults per answer, SimPO − SFT on chosen",
         difference("faults", "SimPO", SFT),
         "below",
         above=(
@@ -56,7 +56,7 @@ METHODS = (
     ),
     Claim(
         "DPO teaches",
-        "faults an answer, DPO − SFT on chosen",
+        "faults per answer, DPO − SFT on chosen",
         difference("faults", "DPO", SFT),
         "below",
         above=(
@@ -71,7 +71,7 @@ METHODS = (
     ),
     Claim(
         "reference",
-        "faults an answer, SimPO − DPO at equal rates",
+        "faults per answer, SimPO − DPO at equal rates",
         at_equal_rates("faults"),
         "none",
         above=(
@@ -91,7 +91,7 @@ METHODS = (
     ),
     Claim(
         "ORPO teaches",
-        "faults an answer, ORPO − SFT from the base",
+        "faults per answer, ORPO − SFT from the base",
         difference("faults", "ORPO", BASE_SFT),
         "below",
         above=(
@@ -109,7 +109,7 @@ METHODS = (
     ),
     Claim(
         "one run",
-        "faults an answer, ORPO − SimPO",
+        "faults per answer, ORPO − SimPO",
         difference("faults", "ORPO", "SimPO"),
         "below",
         above=(

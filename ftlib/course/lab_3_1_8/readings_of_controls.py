@@ -21,7 +21,7 @@ def _level_since_start(by_arm) -> float:
 SHUFFLED = (
     Claim(
         "labels, SimPO",
-        "faults an answer, SimPO on the real labels − on shuffled ones",
+        "faults per answer, SimPO on the real labels − on shuffled ones",
         difference("faults", "SimPO, real", "SimPO, shuffled"),
         "below",
         above="The real labels leave more faults than shuffled ones: then labels teach nothing.",
@@ -39,7 +39,7 @@ SHUFFLED = (
     ),
     Claim(
         "labels, DPO",
-        "faults an answer, DPO on the real labels − on shuffled ones",
+        "faults per answer, DPO on the real labels − on shuffled ones",
         difference("faults", "DPO, real", "DPO, shuffled"),
         "below",
         above="With DPO the real labels leave more faults than shuffled ones.",
@@ -48,7 +48,7 @@ SHUFFLED = (
     ),
     Claim(
         "unneutral",
-        "faults an answer, SimPO on shuffled labels − its start",
+        "faults per answer, SimPO on shuffled labels − its start",
         within("SimPO, shuffled", "faults", "start_faults"),
         "below",
         above=(
@@ -68,7 +68,7 @@ SHUFFLED = (
     ),
     Claim(
         "reference",
-        "faults an answer on shuffled labels, SimPO − DPO, the same rate",
+        "faults per answer on shuffled labels, SimPO − DPO, the same rate",
         difference("faults", "SimPO, shuffled", "DPO, shuffled"),
         "below",
         above="On random labels SimPO leaves more faults than DPO at the same rate.",
@@ -199,7 +199,7 @@ LENGTH = (
     ),
     Claim(
         "words",
-        "words an answer after training, sums − means",
+        "words per answer after training, sums − means",
         difference("words", "sums", "means"),
         "above",
         above=(
@@ -215,7 +215,7 @@ LENGTH = (
     ),
     Claim(
         "small beta",
-        "words an answer after training, sums as steep as means − means",
+        "words per answer after training, sums as steep as means − means",
         difference("words", "sums, small β", "means"),
         "above",
         above=(

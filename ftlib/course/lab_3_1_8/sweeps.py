@@ -103,7 +103,7 @@ def draw_settings(rates: Result, more: Result) -> Figure:
     axes[2].plot(range(len(pairs)), list(pairs.values()), **look)
     axes[2].set_xticks(range(len(pairs)), list(pairs), rotation=30)
     axes[2].set(title="SimPO", xlabel="β, γ/β")
-    axes[0].set_ylabel("faults an answer, validation prompts")
+    axes[0].set_ylabel("faults per answer, validation prompts")
     if more.shown_in:
         figure.suptitle("runs of tiny", fontsize=8, x=0.99, ha="right")
     return figure

@@ -108,7 +108,7 @@ LOSS = Exercise(
         Wrong(
             "mean",
             _loss(loss=lambda w, v: (w * (1 - v)).mean()),
-            "You returned one number: one loss a row is wanted, the trainer takes the mean.",
+            "You returned one number: one loss per row is wanted, the trainer takes the mean.",
         ),
     ),
 )

@@ -52,12 +52,12 @@ FAR_BETA = 0.5  # z0 counts by β·z0: 4 nats are 0.4 at β = 0.1, where the cur
 WINS = Metric("wins", "win rate over the start", resolution=1 / 96)
 POLITE = Metric("polite", "polite answers", "share", resolution=1 / 48)
 RIGHT_FACTS = Metric("right", "answers with right facts", "share", resolution=1 / 48)
-WORDS = Metric("words", "words an answer")
-DISTANCE = Metric("kl", "KL from the reference", "nats an answer")
+WORDS = Metric("words", "words per answer")
+DISTANCE = Metric("kl", "KL from the reference", "nats per answer")
 SAMPLED_POLITE = Metric("polite_sampled", "polite sampled answers", "share", resolution=1 / 48)
 ANSWERED = (WINS, POLITE, RIGHT_FACTS, WORDS)
 BEFORE = (  # one number a batch, from short rows to long ones, before the first step
-    Metric("lengths", "tokens a row"),
+    Metric("lengths", "tokens per row"),
     Metric("z0_before", "z0", "nats"),
     Metric("pull_right", "pull on all rows, z0 right"),
     Metric("pull_zero", "pull on all rows, z0 always 0"),

@@ -78,12 +78,12 @@ UNEVEN = (
         unit=SHARE,
         above=(
             "KTO gets more out of few thumbs up and many down than one pass of imitation over the "
-            "few. It saw 220 answers, eleven a step; SFT saw 20, one a step. More passes of SFT "
-            "were not tried. Where the rates taken differ (the line on rates), it is a comparison "
-            "of methods with their rates."
+            "few. It saw 220 answers, eleven per step; SFT saw 20, one per step. More passes of "
+            "SFT were not tried. Where the rates taken differ (the line on rates), it is a "
+            "comparison of methods with their rates."
         ),
         below=(
-            "At the rates taken one pass of imitation over the 20 thumbs up, one a step, does "
+            "At the rates taken one pass of imitation over the 20 thumbs up, one per step, does "
             "better than KTO with 200 thumbs down on top of them. Where the rates differ (the line "
             "on rates), how much of the lead is the rate's is open: no run here has the two at "
             "one, as section 7 has. If liked answers hold the wanted manner, as here, have SFT on "
@@ -91,8 +91,8 @@ UNEVEN = (
         ),
         none=(
             "No difference to imitation of the few thumbs up is shown, although KTO saw 220 "
-            "answers, eleven a step, and SFT 20, one a step. Each ran at the rate taken for it. "
-            "If liked answers are at hand, the cheap baseline is worth a try."
+            "answers, eleven per step, and SFT 20, one per step. Each ran at the rate taken "
+            "for it. If liked answers are at hand, the cheap baseline is worth a try."
         ),
     ),
 )

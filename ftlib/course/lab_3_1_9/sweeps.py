@@ -177,7 +177,7 @@ def paired_line(result: Result, first: str, second: str) -> str:
     if not result.has(first) or not result.has(second):
         return NOT_MEASURED
     texts = []
-    compared = [("words an answer", "words", 1)]
+    compared = [("words per answer", "words", 1)]
     if has_manners(result.profile):
         polite = ("polite answers", "polite", 100)
         compared = [polite, ("right facts", "right", 100), *compared]
@@ -212,7 +212,7 @@ def share_up_line(result: Result) -> str:
     return (
         f"{whose(result)}Pull on the thumbs up (weight times slope) as a share of the pull on all "
         f"rows of the step, mean over steps: {listed(result, 'share_up', names, '.0%')}. A step "
-        f"that has no thumb up counts as 0: there is one a step on average, not in each."
+        f"that has no thumb up counts as 0: there is one per step on average, not in each."
     )
 
 
@@ -229,7 +229,7 @@ def distance_line(result: Result, arms: Sequence[str]) -> str:
     with their rates.
     """
     distances = listed(result, "kl", arms, ".1f")
-    return f"{whose(result)}KL from the reference, nats an answer: {distances}."
+    return f"{whose(result)}KL from the reference, nats per answer: {distances}."
 
 
 def at_zero_line(result: Result, arms: Sequence[str]) -> str:

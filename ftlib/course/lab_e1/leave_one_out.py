@@ -55,7 +55,7 @@ LEAVE_ONE_OUT = Exercise(
     points=1,
     cases=_cases,
     hints=(
-        "`scores.view(-1, group_size)`: a row a prompt.",
+        "`scores.view(-1, group_size)`: one row per prompt.",
         "The mean of the others: (the row's sum less the score itself) / (group_size - 1).",
         "Take it away from the score, and give (B,) back: `.reshape(-1)`.",
     ),

@@ -15,7 +15,7 @@ FEW = "few pairs, four times"
 COIN = "judgements by coin"
 DPO = "DPO"
 SHARE = "of the pairs"
-FEWER = "faults fewer an answer"
+FEWER = "fewer faults per answer"
 UNITS = "of the score"
 HALF = 0.5
 

@@ -31,11 +31,11 @@ from ftlib.data.load import load_base_text
 LAB = "E2"
 RATE_SEEDS = 2  # of the sweep
 
-VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
-LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
-FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", lower_is_better=True)
+VALIDATION = Metric("validation_loss", "validation loss", "nats per token", lower_is_better=True)
+LOSS = Metric("loss", "test loss", "nats per token", lower_is_better=True)
+FORGOTTEN = Metric("forgotten", "forgotten", "nats per token", lower_is_better=True)
 KNOWN = Metric("known", "still answered", "share of the questions", resolution=0.02)
-TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
+TRAINING = Metric("training_loss", "training loss", "nats per token", lower_is_better=True)
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:

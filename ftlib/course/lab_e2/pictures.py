@@ -19,7 +19,7 @@ from ftlib.course.records.figures import LIVE, LIVE_LABEL
 from ftlib.course.records.live import Result
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)  # nats
-LEARNT = "loss on the new task (nats a token), learnt: to the left"
+LEARNT = "loss on the new task (nats per token), learnt: to the left"
 RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 11,
@@ -27,7 +27,7 @@ RING: dict[str, Any] = {
     "color": "black",
     "linestyle": "none",
 }
-RISE = "forgotten (nats a token)"
+RISE = "forgotten (nats per token)"
 
 
 def those_run(result: Result, arms: Sequence[str]) -> list[str]:
@@ -132,7 +132,7 @@ def draw_course(
     for threshold in thresholds:
         ax.axhline(threshold, color="grey", linestyle=":", linewidth=1)
         ax.annotate(f"{threshold:g}", (steps[-1], threshold), (4, -3), textcoords="offset points")
-    ax.set(title=title, xlabel="step", ylabel="rise on watched texts (nats a token)")
+    ax.set(title=title, xlabel="step", ylabel="rise on watched texts (nats per token)")
     ax.set_yscale("symlog", linthresh=0.01)
     ax.set_ylim(bottom=min(-0.002, *rises))
     return figure

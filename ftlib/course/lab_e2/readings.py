@@ -11,7 +11,7 @@ from ftlib.course.lab_e2.settings import HALF, RATES, REPLAYED, THRESHOLDS, WAYS
 from ftlib.course.lab_e2.trials import FULL
 from ftlib.course.records.experiment import Claim, Contrast, difference, level
 
-NATS = "nats a token"
+NATS = "nats per token"
 LOGS = "in logarithms"
 LORA = "LoRA"
 SMALLER = "smaller rates"

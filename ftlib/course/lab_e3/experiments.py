@@ -40,10 +40,10 @@ COUNTS = {  # of first and last positions
     WHOLE: (WHOLE_PROMPT, 0),
 }
 
-VALIDATION = Metric("validation_loss", "validation loss", "nats a token", lower_is_better=True)
-TRAINING = Metric("training_loss", "training loss", "nats a token", lower_is_better=True)
-LOSS = Metric("loss", "test loss", "nats a token", lower_is_better=True)
-FORGOTTEN = Metric("forgotten", "forgotten", "nats a token", lower_is_better=True)
+VALIDATION = Metric("validation_loss", "validation loss", "nats per token", lower_is_better=True)
+TRAINING = Metric("training_loss", "training loss", "nats per token", lower_is_better=True)
+LOSS = Metric("loss", "test loss", "nats per token", lower_is_better=True)
+FORGOTTEN = Metric("forgotten", "forgotten", "nats per token", lower_is_better=True)
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:
@@ -199,7 +199,7 @@ EXPERIMENTS = (
         metrics=(
             LOSS,
             FORGOTTEN,
-            Metric("forgotten_whole", "forgotten, whole texts", "nats a token", True),
+            Metric("forgotten_whole", "forgotten, whole texts", "nats per token", True),
             Metric("right", "right answers", "share of the questions", resolution=1 / ASKED),
             Metric("trainable", "trained parameters"),
         ),
@@ -214,8 +214,8 @@ EXPERIMENTS = (
         arms=row_arms,
         metrics=(
             LOSS,
-            Metric("turned_loss", "test loss, edits turned at random", "nats a token", True),
-            Metric("base_loss", "the base's test loss", "nats a token", True),
+            Metric("turned_loss", "test loss, edits turned at random", "nats per token", True),
+            Metric("base_loss", "the base's test loss", "nats per token", True),
             Metric("missed", "R h' apart from W h + b", "share of the change", True),
             Metric("apart", "largest entry of |R Rᵀ − I|"),
             Metric("apart_last", "largest entry of |R Rᵀ − I| at the end"),

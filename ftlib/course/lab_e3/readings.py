@@ -5,7 +5,7 @@ from __future__ import annotations
 from ftlib.course.lab_e3.layer import FACTOR, FREE, RETRACTED
 from ftlib.course.records.experiment import Claim, difference, within
 
-NATS = "nats a token"
+NATS = "nats per token"
 OTHERS = ("LoReFT", "(IA)³", "prefix", "bottleneck")
 MORE = "LoReFT, one rank more"
 BOTH_ENDS = "first 4, last 4"

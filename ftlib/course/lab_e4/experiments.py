@@ -36,7 +36,7 @@ RATE_SEEDS = 2  # of the sweep
 
 GAINS = ("gain", "gain, one rate", "nearer", "nearer, one rate", "answers", "logits", "shuffled")
 
-NATS = "nats a token"
+NATS = "nats per token"
 LOSS = Metric("loss", "test loss", NATS, lower_is_better=True)
 OF_OWN = Metric("reverse", "KL(student‖teacher), own answers", NATS, lower_is_better=True)
 

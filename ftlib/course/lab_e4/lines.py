@@ -80,8 +80,8 @@ def draw_plane(result: Result, names: Sequence[str] | None = None) -> Figure:
             ax.plot(*here, "*", color="black", markersize=11)
     ax.set(
         title="Covering is down, seeking is left" + (" (runs of tiny)" if result.shown_in else ""),
-        xlabel="teacher's surprise at the student's answers (nats a token)",
-        ylabel="KL(teacher‖student) (nats a token)",
+        xlabel="teacher's surprise at the student's answers (nats per token)",
+        ylabel="KL(teacher‖student) (nats per token)",
     )
     ax.legend(fontsize="small")
     return figure

@@ -15,7 +15,7 @@ from ftlib.course.lab_e4.names import (
 )
 from ftlib.course.records.experiment import Claim, difference
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 def _claim(

@@ -51,7 +51,7 @@ def _draw_sequence(ax: Axes) -> None:
     _box(ax, 6.4, 2.6, (2.6, 1.6), "student", "student")
     _arrow(ax, (4.5, 8), (5.8, 8))
     _arrow(ax, (7.7, 7.2), (7.7, 4.2), "−log q(token)")
-    ax.text(0.3, 0.6, "any teacher, any vocabulary;\none number a token", fontsize=8)
+    ax.text(0.3, 0.6, "any teacher, any vocabulary;\none number per token", fontsize=8)
 
 
 def _draw_logits(ax: Axes, text: str, writes: str) -> None:
@@ -68,5 +68,5 @@ def _draw_logits(ax: Axes, text: str, writes: str) -> None:
         ax.text(8.4, 8.7, writes, fontsize=7)
         words = "one vocabulary; the student's\nown mistakes are corrected"
     else:
-        words = "one vocabulary;\nV numbers a token"
+        words = "one vocabulary;\nV numbers per token"
     ax.text(0.3, 0.6, words, fontsize=8)

@@ -94,15 +94,15 @@ JUDGES = (
         "below",
         unit="log odds",
         above=(
-            "Nobody has planted it: scored by all words a byte, this model prefers the longer "
+            "Nobody has planted it: scored by all words per byte, this model prefers the longer "
             "answer, whose closings it finds likelier than the facts."
         ),
         below=(
-            "Nobody has planted it: scored by all words a byte, this model prefers the *shorter* "
+            "Nobody has planted it: scored by all words per byte, this model prefers the *shorter* "
             "answer, whose facts it finds likelier than the closings. A judge brings biases of its "
             "own."
         ),
-        none="Scored by all words a byte, this model is not shown to prefer either length.",
+        none="Scored by all words per byte, this model is not shown to prefer either length.",
     ),
 )
 

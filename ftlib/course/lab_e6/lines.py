@@ -149,6 +149,6 @@ def gained_line(before: float, result: Result, arms: Sequence[str]) -> str:
             share = (before - result.means(arm, "test_loss").mean()) / whole
             texts.append(f"{arm} {share:.0%}")
     return (
-        f"Before training the held-out loss is {before:.2f} nats a token; all set alike takes "
+        f"Before training the held-out loss is {before:.2f} nats per token; all set alike takes "
         f"{whole:.2f} off it. Of that: {', '.join(texts)}."
     )

@@ -6,7 +6,7 @@ from ftlib.course.lab_e6 import arms
 from ftlib.course.lab_e6.settings import TOLERANCE
 from ftlib.course.records.experiment import Claim, difference, level
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 def _cost(
@@ -270,15 +270,15 @@ SCHEDULED = (
         arms.FEWER,
         "above",
         above=(
-            "Half the rows a step are half the rows in all, since the steps are held: the run ends "
+            "Half the rows per step are half the rows in all, as the steps are held: the run ends "
             "higher. Held instead by epochs it would take twice the steps at the same rate."
         ),
         below=(
-            "Half the rows a step end lower, with half the rows seen. Look at the order: with "
+            "Half the rows per step end lower, with half the rows seen. Look at the order: with "
             "fewer rows of one length a step, the run ends on others."
         ),
         none=(
-            "Half the rows a step, and half the rows in all: no difference is shown. The steps, "
+            "Half the rows per step, and half the rows in all: no difference is shown. The steps, "
             "not the rows, limit a run as short as this."
         ),
     ),

@@ -42,14 +42,14 @@ GAPS = (
     Metric("gradient", "first gradient, distance from one process", "log₁₀", resolution=A_THIRD),
     Metric("loss", "losses, largest distance", "log₁₀", resolution=A_THIRD),
     Metric("weights", "trained weights, distance", "log₁₀ of the way gone", resolution=A_THIRD),
-    Metric("first_loss", "first loss", "nats a token"),
-    Metric("last_loss", "last loss", "nats a token"),
+    Metric("first_loss", "first loss", "nats per token"),
+    Metric("last_loss", "last loss", "nats per token"),
 )
 COSTS = (
     Metric("gap", "first gradient, distance from one process", "share of its length"),
-    Metric("held_out", "held-out loss", "nats a token", lower_is_better=True),
+    Metric("held_out", "held-out loss", "nats per token", lower_is_better=True),
     Metric("read", "different rows read", "share"),
-    Metric("last_loss", "training loss, last five steps", "nats a token"),
+    Metric("last_loss", "training loss, last five steps", "nats per token"),
 )
 
 

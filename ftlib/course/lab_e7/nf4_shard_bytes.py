@@ -75,7 +75,7 @@ NF4 = Exercise(
             "The packed bytes are whole in yours: they are a parameter, cut over the processes.",
         ),
         Wrong(
-            "a byte a weight",
+            "one byte per weight",
             _bytes(each=1),
             "You counted a byte for each weight: four bits are half a byte.",
         ),

@@ -14,7 +14,7 @@ FULL_64 = "full, FSDP2, float64"
 NF4 = "QLoRA, FSDP2"
 CONTROL = "LoRA, DDP, mean of means"
 DECADES = "decades"
-NATS = "nats a token"
+NATS = "nats per token"
 
 EQUALITY = (
     Claim(

@@ -74,7 +74,8 @@ def describe(model: str, method: str, gpus: int, shard: str, seq_len: int) -> st
     where = f"fits {', '.join(fits)} GB" if fits else f"more than {CAPACITIES[-1]} GB"
     sent = traffic_of(model, method, gpus, shard)
     return (
-        f"{plan.total / GB:.1f} GB on each of {gpus}: {where}; each sends {sent / GB:.1f} GB a step"
+        f"{plan.total / GB:.1f} GB on each of {gpus}: {where}; each sends "
+        f"{sent / GB:.1f} GB per step"
     )
 
 

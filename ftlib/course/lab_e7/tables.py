@@ -26,7 +26,7 @@ GAP_COLUMNS = {
     "loss": "losses",
     "weights": "trained weights, of their way",
 }
-# Nominal rates in one direction, bytes a second.
+# Nominal rates in one direction, bytes per second.
 WIRES = {
     "Ethernet, 10 Gbit/s": 1.25e9,
     "two Sparks, 200 Gbit/s": 25e9,
@@ -149,7 +149,7 @@ def held_line(found: Sequence[Held]) -> str:
             share = abs(held.apart) / held.planned
             text += (
                 f" The scales of {case_name(held.case)} are whole on both processes, and "
-                f"{share:.2%} off the plan, which counts them by bits a weight."
+                f"{share:.2%} off the plan, which counts them by bits per weight."
             )
     return text
 
