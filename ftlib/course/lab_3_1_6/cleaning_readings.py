@@ -95,7 +95,7 @@ PIPELINE = (
         ),
         none=(
             "Ten seeds do not tell the pipeline from rows dropped by chance, so nothing here "
-            "says that the rules choose well. With more rows a trial, or more dirt, they "
+            "says that the rules choose well. With more rows per trial, or more dirt, they "
             "might."
         ),
         unit=NATS,
@@ -175,7 +175,7 @@ PIPELINE = (
         ),
         below=(
             "Questions whose copies are in the file come out worse, which memory cannot explain: "
-            "a dozen questions a seed is few, and some are harder than others."
+            "a dozen questions per seed is few, and some are harder than others."
         ),
         none=(
             "Over the dozen questions it concerns, a copy read about once is not told apart "

@@ -47,7 +47,7 @@ class ScheduleExplorer(Explorable):
             self.describe,
             schedule=choice("schedule", SCHEDULES, "linear"),
             warmup=slider("warmup", WARMUPS, 0.1),
-            batch=slider("rows a forward", BATCHES, batch),
+            batch=slider("rows per forward", BATCHES, batch),
             accumulate=slider("accumulated", ACCUMULATIONS, accumulate),
             devices=slider("devices", DEVICES, 1),
         )
