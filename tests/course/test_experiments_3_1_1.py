@@ -338,3 +338,4 @@ def test_the_closing_table_leaves_out_what_was_not_run_and_marks_another_model()
     assert [row["condition"].endswith("(in tiny)") for row in rows] == [False, False, True]
     assert "another model" in closing.closing_line(rows)
     assert closing.closing_line(rows[:2]).endswith("says the same: LoRA forgets more.")
+    assert closing.closing_line([]) == "None of this section's comparisons has runs here."

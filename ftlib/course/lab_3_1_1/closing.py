@@ -63,6 +63,8 @@ def _rows(result: Result, lines: tuple[Line, ...]) -> list[dict[str, str]]:
 
 def closing_line(rows: list[dict[str, str]]) -> str:
     """Whether the outcome on forgetting is the same under each condition of the table."""
+    if not rows:
+        return "None of this section's comparisons has runs here."
     own = [row for row in rows if not row["condition"].endswith(IN_TINY)]
     if own and len(own) < len(rows):
         return "The rows marked “in tiny” are of another model: compare rows of one model."
