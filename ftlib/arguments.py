@@ -282,7 +282,7 @@ def _add_record(commands) -> None:
     command.add_argument("--seeds", type=_whole, help="how many (default: the experiment's own)")
     command.add_argument("--profile", help="tiny, pocket, small or spark")
     command.add_argument(
-        "--processes", type=_whole, help="side by side (default: one a core, one on a GPU)"
+        "--processes", type=_whole, help="side by side (default: one per core, one on a GPU)"
     )
     command.add_argument(
         "--state", action="store_true", help="only show what is there and what is missing"

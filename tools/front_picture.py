@@ -78,6 +78,13 @@ PANELS = (
 )
 
 
+def add_key(ax) -> None:
+    """What a pale mark and a bar are, in words: one key for all panels, in grey."""
+    ax.plot([], [], "o", color="grey", alpha=0.45, label="one run of one seed")
+    ax.errorbar([], [], yerr=[], fmt="o", color="grey", capsize=4, label="mean, 95% interval")
+    ax.legend(loc="best", fontsize=8)
+
+
 def draw(panel: Panel, ax) -> None:
     """Every seed as a dot, their mean with Student's 95% interval beside them."""
     record = read_record(panel.lab, panel.experiment, get_profile("pocket"))
@@ -103,6 +110,7 @@ def main() -> int:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(13.2, 3.5), width_ratios=(4, 3, 3))
     for panel, ax in zip(PANELS, axes, strict=True):
         draw(panel, ax)
+    add_key(axes[0])
     figure.savefig(FILE, dpi=110, metadata={"Software": None})
     print(FILE)
     return 0

@@ -4,14 +4,14 @@ as they are.
 Wu et al. 2024, arXiv 2404.03592. After each chosen layer, h (d,) of a chosen position becomes
 LoReFT (eq. 2) ``h + Rᵀ(W h + b − R h)``, R (r, d) of orthonormal rows: within the r directions that
 R spans, h is replaced by W h + b, and outside of them it stays. DiReFT (eq. 3): ``h + W₂ᵀ(W₁ h +
-b)``, without the constraint and without the difference. Both have r·(2d + 1) parameters a layer.
+b)``, without the constraint and without the difference. Both have r·(2d + 1) parameters per layer.
 One edit serves the first and the last positions alike (the paper's tied weights). What pyreft
 calls DiReFT keeps R orthonormal; the paper's formula, and this one, is its NodiReFT.
 
 R is the Q factor of a free matrix X (r, d), ``Xᵀ = QS``, its columns' signs such that S has a
 positive diagonal, and is made anew in every forward pass: its rows are orthonormal whatever an
 optimizer does to X. (`torch.nn.utils.parametrizations.orthogonal` keeps a d×d buffer for this:
-67 MB a layer in fp32 at d = 4,096.)
+67 MB per layer in fp32 at d = 4,096.)
 
 The positions. They are those of the prompt, and the prompt ends where the first scored token is:
 
@@ -215,7 +215,7 @@ class Prompt(Reft):
         real = _real_tokens(tokens, given.get("attention_mask"), given.get("position_ids"))
         if labels is not None and labels.shape != real.shape:
             raise ValueError(
-                f"labels {tuple(labels.shape)}: with ReFT one label a token is needed, "
+                f"labels {tuple(labels.shape)}: with ReFT one label per token is needed, "
                 f"{tuple(real.shape)}"
             )
         self.positions.chosen = self.pick(real, labels)

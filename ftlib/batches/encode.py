@@ -75,7 +75,7 @@ def _encode_row(
     stops: list[int],
     handling: ControlHandling,
 ) -> list[dict[str, list[int]]]:
-    """The row's example, or one an answer where the template allows no other way."""
+    """The row's example, or one per answer where the template allows no other way."""
     if _is_encoded(row):
         return [_check_encoded(row, where)]
     if isinstance(row, dict) and "input_ids" in row and "messages" not in row:
@@ -132,7 +132,7 @@ def _say_split(split: list[list[int]]) -> None:
     whole = sum(max(lengths) for lengths in split)
     noun = "conversation" if len(split) == 1 else "conversations"
     print(
-        f"{len(split)} {noun} became {examples} examples, one an answer: this chat template "
+        f"{len(split)} {noun} became {examples} examples, one per answer: this chat template "
         f"rewrites earlier turns; {tokens:,} tokens where a whole conversation once would be about "
         f"{whole:,}"
     )

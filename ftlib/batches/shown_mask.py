@@ -19,7 +19,7 @@ class ShownMask:
     terminal.
     """
 
-    pieces: list[tuple[str, bool]]  # one a token: its text, and whether the loss counts it
+    pieces: list[tuple[str, bool]]  # one per token: its text, and whether the loss counts it
     special: frozenset[str] = frozenset()  # the tokens that are markers, not text
 
     def __str__(self) -> str:

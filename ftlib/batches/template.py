@@ -220,7 +220,7 @@ def encode_examples(
     stops: list[int] | None = None,
     control_tokens: str | ControlHandling = "refuse",
 ) -> list[dict[str, list[int]]]:
-    """`encode`, as one example; or as one an answer, where the template writes an answer otherwise
+    """`encode`, as one example; or as one per answer, where the template writes an answer otherwise
     once a further turn follows.
     """
     if stops is None:

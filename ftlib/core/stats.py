@@ -64,7 +64,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     Biometrika 6). At n = 3 t is 4.30, at 5 2.78, at 10 2.26: few runs pay with width, not with
     false certainty.
 
-    `values`: one number a run, (n,), n of at least 2; or (seeds, items), items such as questions,
+    `values`: one number per run, (n,), n of at least 2; or (seeds, items), items such as questions,
     where the interval holds the chance in both, by the formula of `paired_difference`. Mean and
     bounds have the unit of the values.
 
@@ -91,12 +91,12 @@ def prediction_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     single run against it, such as one's own against recorded ones. It rests on normal runs more
     than an interval of the mean does (Hahn and Meeker 1991, Statistical Intervals, chapter 4).
 
-    `values`: one number a run, (n,), n of at least 2. Units and errors as in `mean_interval`.
+    `values`: one number per run, (n,), n of at least 2. Units and errors as in `mean_interval`.
     """
     array = _numbers("values", values)
     _check_level(level)
     if array.ndim != 1:
-        raise ValueError(f"values: shape {array.shape}; pass one number a run, (runs,)")
+        raise ValueError(f"values: shape {array.shape}; pass one number per run, (runs,)")
     _check_runs("values", array)
     mean, low, high = _prediction_bounds(array, level)
     return Interval(float(mean), float(low), float(high), level, len(array))
@@ -107,7 +107,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interv
 
     Pairing takes the noise out that both share: the seed's order of the data, a hard question.
 
-    One dimension, (n,), one number a seed: Student's interval of the differences d = a - b,
+    One dimension, (n,), one number per seed: Student's interval of the differences d = a - b,
     ``mean(d) ± t·s_d/√n`` with n - 1 degrees of freedom (the paired t test).
 
     Two dimensions, (seeds, items), items such as questions: both are samples, and the mean
@@ -380,7 +380,7 @@ def _check_runs(name: str, array: np.ndarray) -> None:
     """(n,) or (seeds, items) with at least two runs."""
     if array.ndim not in (1, 2):
         raise ValueError(
-            f"{name}: shape {array.shape}; pass one number a run, (runs,), or (seeds, items)"
+            f"{name}: shape {array.shape}; pass one number per run, (runs,), or (seeds, items)"
         )
     if len(array) < 2:
         raise ValueError(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 
 def describe(figure: Figure) -> str:
-    """Titles and axes of a figure, in a line: "Figure: Loss by rank (rank; nats a token)."."""
+    """Titles and axes of a figure, in a line: "Figure: Loss by rank (rank; nats per token)."."""
     parts = [figure.get_suptitle()] if figure.get_suptitle() else []
     for ax in figure.axes:
         said = _describe_axes(ax)

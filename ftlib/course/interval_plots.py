@@ -42,14 +42,14 @@ def pairing(a, b, names: tuple[str, str], unit: str, level: float = 0.95) -> Fig
     interval of the mean difference a - b, once as if the runs had nothing in common (Welch 1947),
     once of the differences seed by seed (`ftlib.paired_difference`).
 
-    `a`, `b`: one number a seed, (seeds,), in `unit`; `names` of the two. ValueError as in
+    `a`, `b`: one number per seed, (seeds,), in `unit`; `names` of the two. ValueError as in
     `ftlib.paired_difference`, and for two dimensions.
     """
     paired = paired_difference(a, b, level)
     first = np.asarray(a, dtype=float)
     second = np.asarray(b, dtype=float)
     if first.ndim != 1:
-        raise ValueError(f"a and b have shape {first.shape}: pass one number a seed, (seeds,)")
+        raise ValueError(f"a and b have shape {first.shape}: pass one number per seed, (seeds,)")
     apart = _welch(first, second, level)
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.2))
     for one, two in zip(first, second, strict=True):

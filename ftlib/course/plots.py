@@ -170,7 +170,7 @@ def frontier(points: dict, title: str = "What a win costs", ax=None) -> Figure:
     """Win rate against KL to the reference. `points`: name -> [(KL in nats, win rate), …], numbers
     or Intervals, say one a β; up and to the left is better.
     """
-    ax = _axes(title, "KL to the reference, nats an answer", "win rate, %", ax)
+    ax = _axes(title, "KL to the reference, nats per answer", "win rate, %", ax)
     for i, (name, pairs) in enumerate(points.items()):
         kl = []
         rate = []

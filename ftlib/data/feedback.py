@@ -23,7 +23,7 @@ from ftlib.data.pairs import Pairs, without_keys
 
 
 def pairs_to_binary(pairs: Iterable[dict]) -> list[dict]:
-    """Two binary rows a pair: the chosen completion with label True, then the rejected one with
+    """Two binary rows per pair: the chosen completion with label True, then the rejected one with
     False; other keys on both.
     """
     out = []

@@ -197,7 +197,7 @@ def constraints_met(answers: Sequence[str], rows: Sequence[Mapping[str, Any]]) -
     profile pocket. DataError for a row without them, and where there are not as many answers.
     """
     if len(answers) != len(rows):
-        raise DataError(f"{len(answers)} answers for {len(rows)} rows: one a row is needed")
+        raise DataError(f"{len(answers)} answers for {len(rows)} rows: one per row is needed")
     met = []
     kinds = []
     for i, (answer, row) in enumerate(zip(answers, rows, strict=True)):

@@ -105,7 +105,7 @@ def kl_to_reference(
     max_new_tokens: int = 40,
     batch_size: int = 32,
 ) -> Interval:
-    """KL(π ‖ π_ref) of whole answers, in nats an answer: the mean of ``log π(y|x) - log
+    """KL(π ‖ π_ref) of whole answers, in nats per answer: the mean of ``log π(y|x) - log
     π_ref(y|x)`` over answers y that π samples.
 
     `prompts`: conversations that end with the user's turn, held out from training; `samples`

@@ -70,7 +70,7 @@ def sql_accuracy(predicted: Sequence[str], rows: Sequence[dict]) -> list[bool]:
     them, and where there are not as many queries as rows.
     """
     if len(predicted) != len(rows):
-        raise DataError(f"{len(predicted)} queries for {len(rows)} rows: one a row is needed")
+        raise DataError(f"{len(predicted)} queries for {len(rows)} rows: one per row is needed")
     right = []
     for i, (query, row) in enumerate(zip(predicted, rows, strict=True)):
         if "schema" not in row or "answer" not in row:

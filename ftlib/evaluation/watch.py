@@ -49,5 +49,5 @@ class ForgettingWatch:
         }
 
     def measure(self, model: nn.Module, tokenizer) -> float:
-        """The mean loss a token of the texts, in nats."""
+        """The mean loss per token of the texts, in nats."""
         return mean_nll(model, tokenizer, list(self.texts), self.batch_size, self.max_length)

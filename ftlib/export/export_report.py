@@ -99,6 +99,6 @@ def judge_other(found: FileReport, report: ExportReport, max_kl: float) -> None:
     """A problem for the report where another file is further from the first than `max_kl`."""
     if not found.kl <= max_kl:
         report.problems.append(
-            f"{found.name}: KL from the first file is {found.kl:.3g} nats a token, above "
+            f"{found.name}: KL from the first file is {found.kl:.3g} nats per token, above "
             f"max_kl={max_kl:g}"
         )

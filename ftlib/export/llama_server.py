@@ -138,7 +138,7 @@ class LlamaCppServer(Server):
             runtime=LLAMA_CPP,
             tokens=len(texts),
             seconds=time.perf_counter() - start,
-            measured="streamed pieces, about one a token, over wall-clock seconds, the prompt's "
+            measured="streamed pieces, about one per token, over wall-clock seconds, the prompt's "
             "included",
             end=end,
         )

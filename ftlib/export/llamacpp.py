@@ -32,7 +32,7 @@ from ftlib.export.llama_probe import fix_command, probe_llama
 
 log = logging.getLogger("ftlib")
 BLOCK = re.compile(r"\.\d+\.")  # the number of a block in a tensor's name
-# Name -> (llama.cpp's number, bits a weight at most, the types that it mixes: first the one it is
+# Name -> (llama.cpp's number, bits per weight at most, the types that it mixes: first the one it is
 # named for). Other types in the file replace these where a row is no multiple of 256.
 QUANTIZATIONS = {
     "Q8_0": (7, 8.6, ("Q8_0",)),

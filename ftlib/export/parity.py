@@ -57,12 +57,12 @@ def check_export(
     answers and logits within `tolerance` (largest difference; by default what the roundings of its
     type explain, see TOLERANCES),
     the others are measured against it and must stay below `max_kl`, the mean of KL(first ‖ file) in
-    nats a token. Every file must turn every chat into the same token ids. prompts: texts of the
+    nats per token. Every file must turn every chat into the same token ids. prompts: texts of the
     user or lists of messages. texts: what perplexity and KL are measured on (default: the prompts
     with the model's answers). The model is used as it is, adapter on; nothing is merged in it.
     threads: llama.cpp's. generate: another runtime, `generate(prompt)` -> str, whose answers must
     be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile: 8
-    bytes a token and vocabulary entry.
+    bytes per token and vocabulary entry.
     """
     named = [files] if isinstance(files, (str, os.PathLike)) else files
     paths = [Path(file) for file in named]

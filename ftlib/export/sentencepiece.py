@@ -62,7 +62,7 @@ def _ranks(merges: list) -> dict[str, list[int]]:
         if made in ranks and made != before:
             raise ExportError(
                 f"merge {rank} makes {made!r} again after merges of other tokens: llama.cpp has "
-                f"one score a token; {_FIX}"
+                f"one score per token; {_FIX}"
             )
         ranks.setdefault(made, []).append(rank)
         before = made

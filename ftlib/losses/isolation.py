@@ -32,7 +32,7 @@ NEIGHBOUR = 13
 PROBE_SEED = 0
 # A change is a fault where it is more than so many times what rounding changes…
 ROOM = 4
-# … and more than this, in nats a token.
+# … and more than this, in nats per token.
 FLOOR = 1e-4
 FLOOR_16_BIT = 0.02
 # What a control may show as rounding: beyond it the control itself is moved by a fault.
@@ -42,7 +42,7 @@ MOST_ROUNDING_16_BIT = 0.25
 
 class Shift(NamedTuple):
     """How far log-probabilities moved that must not move, how far rounding alone moves them, and
-    from where on a shift is too small to matter: root mean squares, in nats a token.
+    from where on a shift is too small to matter: root mean squares, in nats per token.
     """
 
     nats: float

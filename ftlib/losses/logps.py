@@ -308,7 +308,7 @@ def completion_logps(
     if labels.shape != input_ids.shape:
         raise LogpError(
             f"labels {tuple(labels.shape)} and input_ids {tuple(input_ids.shape)} differ: "
-            "one label a token is needed"
+            "one label per token is needed"
         )
     linear = inner.get_output_embeddings()
     if _runs_whole(linear):

@@ -27,12 +27,12 @@ def _check_logps(**logps: Tensor) -> None:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise LossError(
-                f"{name} is {kind}: pass a floating tensor of log-probabilities, one an example"
+                f"{name} is {kind}: pass a floating tensor of log-probabilities, one per example"
             )
         if value.ndim != 1 or not len(value):
             raise LossError(
                 f"{name} has shape {tuple(value.shape)}: "
-                "one log-probability an example is needed, (B,)"
+                "one log-probability per example is needed, (B,)"
             )
         if value.shape != first.shape:
             raise LossError(

@@ -226,7 +226,7 @@ def ppo_value_loss(
 
 def kl_penalty(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     """GRPO's estimate of KL(π‖π_ref) a token (Shao et al. 2024, arXiv 2402.03300, eq. 4): the mean
-    over the mask of ``e^d - d - 1``, ``d = ref_logp - logp``; (B, T) each -> (), nats a token.
+    over the mask of ``e^d - d - 1``, ``d = ref_logp - logp``; (B, T) each -> (), nats per token.
 
     Of tokens that π drew it is unbiased, as ``-d`` is, and never negative. It goes into the loss,
     with a gradient, where PPO takes ``-d`` into the reward.

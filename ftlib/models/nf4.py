@@ -5,7 +5,7 @@ QLoRA (Dettmers et al. 2023, arXiv 2305.14314). A block of 64 weights shares one
 absolute value c; each weight w is stored as the index of the level nearest to w/c (eq. 1 and 2).
 NF4's 16 levels are quantiles of a normal distribution (section 3, appendix E), so that normal
 weights use every level about equally often. Double quantisation stores the scales themselves in 8
-bits, in blocks of 256: 4 + 8/64 + 32/(64·256) = 4.127 bits a weight.
+bits, in blocks of 256: 4 + 8/64 + 32/(64·256) = 4.127 bits per weight.
 
 Codes, scales and values equal those of bitsandbytes bit for bit; `state_dict` gives the tensors
 that it and transformers load. One exception: on a processor with AVX-512, bitsandbytes (0.50.2,

@@ -1,4 +1,4 @@
-"""A run's progress while it trains: loss, learning rate, tokens a second."""
+"""A run's progress while it trains: loss, learning rate, tokens per second."""
 
 from __future__ import annotations
 

@@ -198,13 +198,13 @@ class PolicyTrainer(MeasuredTrainer):
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
     def _scores(self, name: str, function: Callable, rows: list[dict], texts: list[str]) -> Tensor:
-        """(B,) numbers of a reward function. RunError where they are not one an answer, finite."""
+        """(B,) numbers of a reward function. RunError where they are not one per answer, finite."""
         given: Sequence[float] = function(rows, texts)
         scores = torch.as_tensor(given, dtype=torch.float64, device=self.model.device)
         if scores.shape != (len(texts),) or not scores.isfinite().all():
             raise RunError(
                 f"{name} gave {scores.tolist()!s:.80} of shape {tuple(scores.shape)} for "
-                f"{len(texts)} answers: one finite number an answer is needed"
+                f"{len(texts)} answers: one finite number per answer is needed"
             )
         return scores
 

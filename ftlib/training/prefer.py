@@ -115,7 +115,7 @@ def prefer(
     `Run.history` holds, as means over the rows since the last entry (`Run.eval_history`, with
     `eval_`: over all rows), `rewards/chosen`, `rewards/rejected`, `rewards/margins`,
     `rewards/accuracies` (pairs), `logps/…` (sums for DPO and KTO, means a token for SimPO and
-    ORPO), `lengths/…` in tokens, `nll_loss` (ORPO), and `kl`, in nats a completion: for DPO the
+    ORPO), `lengths/…` in tokens, `nll_loss` (ORPO), and `kl`, in nats per completion: for DPO the
     mean of log π - log π_ref over the chosen completions of the data, which the policy did not
     draw, so it is no estimate of KL(π‖π_ref); for KTO z0. Raises RunError, DataError, LossError
     (all ValueError).

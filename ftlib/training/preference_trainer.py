@@ -62,7 +62,7 @@ def why_unshared(model) -> str | None:
         return "positions cannot be given to this model"
     if parts_of(model, Prefix):
         return "the model has a trained prefix"
-    return "ReFT needs one row a prompt" if parts_of(model, Reft) else None
+    return "ReFT needs one row per prompt" if parts_of(model, Reft) else None
 
 
 def sharing_shift(model, rows: Iterable[list[int]], pad_token_id: int) -> Shift:

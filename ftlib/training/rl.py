@@ -78,8 +78,8 @@ def reinforce(
     too, and no "kl" is recorded.
 
     `Run.history`, as means since the last entry: "reward", "kl" (the mean of log π - log π_ref of
-    the answers, nats an answer: an unbiased estimate of KL(π‖π_ref) at the time of drawing),
-    "entropy" (the mean of -log π of the drawn tokens, nats a token, an estimate too), "length" in
+    the answers, nats per answer: an unbiased estimate of KL(π‖π_ref) at the time of drawing),
+    "entropy" (the mean of -log π of the drawn tokens, nats per token, an estimate too), "length" in
     tokens, "distinct" (share of different answers within the batch), "ratio_clipped" (share of
     ratios outside 1 ± clip_range), "value_loss" (PPO), and by name what the functions in `watch`,
     called as the reward is, give on the same answers: what is not trained on may be seen to fall.

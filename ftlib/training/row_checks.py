@@ -37,7 +37,7 @@ def _name_of(model) -> str:
 
 
 def _changes_by(shift: Shift) -> str:
-    return f"change by {shift.nats:.2g} nats a token (rounding: {shift.rounding:.1g})"
+    return f"change by {shift.nats:.2g} nats per token (rounding: {shift.rounding:.1g})"
 
 
 def check_later_tokens(model, rows: Iterable[list[int]], pad_token_id: int) -> None:

@@ -119,7 +119,7 @@ def test_rows_become_an_example_an_answer_where_the_template_rewrites_earlier_on
         assert example["labels"][: len(learnt)] == learnt
         assert set(example["labels"][len(learnt) :]) <= {IGNORE}
     said = capsys.readouterr().out
-    assert said.startswith("1 conversation became 2 examples, one an answer")
+    assert said.startswith("1 conversation became 2 examples, one per answer")
     marked = encode_rows(MARKED["qwen3"], [{"messages": messages}])
     assert len(marked) == 1 and capsys.readouterr().out == ""
 

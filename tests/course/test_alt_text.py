@@ -15,8 +15,8 @@ def _close():
 
 
 def test_title_and_axes_are_said():
-    figure = plots.bars({"a": 1.0}, "Loss by\nrank", "nats a token", "rank")
-    assert describe(figure) == "Figure: Loss by rank (rank; nats a token)."
+    figure = plots.bars({"a": 1.0}, "Loss by\nrank", "nats per token", "rank")
+    assert describe(figure) == "Figure: Loss by rank (rank; nats per token)."
 
 
 def test_every_panel_is_said_once_and_a_colour_bar_not():

@@ -12,7 +12,7 @@ from torch import nn
 from ftlib.adapters.lora import add_lora
 from ftlib.adapters.lora_layer import lora_layers
 from ftlib.core.profiles import get_profile
-from ftlib.course.lab_3_1_1 import experiments, shown, sweeps, trials, updates
+from ftlib.course.lab_3_1_1 import closing, experiments, shown, sweeps, trials, updates
 from ftlib.course.lab_3_1_1.layer import PISSA, adapt, adapters
 from ftlib.course.lab_3_1_1.map_explorer import RankMap
 from ftlib.course.lab_3_1_1.schematic import draw_lora
@@ -295,3 +295,47 @@ def test_a_rank_falls_behind_where_its_multiple_grows(factor, said):
             record.entries[arm, seed] = Entry(arm, seed, dict(own), metrics, 0.0, {})
     result = Result(experiment, TINY, record, {}, True, "", 0.0)
     assert said in sweeps.capacity_line(result, experiments.grid_ranks(TINY), experiments.ROWS)
+
+
+# --- the table that closes section 6 --------------------------------------------------------------
+def of_methods(forgotten: dict[str, float], name: str = "methods", shown_in: str = "") -> Result:
+    """Five seeds of three arms: test losses equal but for noise, forgotten as given, +0.01 a seed
+    of LoRA alone (differences 0.01 apart).
+    """
+    record = Record("3.1.1", name, "tiny")
+    for arm, level in forgotten.items():
+        for seed in range(5):
+            of_seed = 0.01 * seed if arm == "LoRA" else 0.0
+            metrics = dict.fromkeys(("random_loss", "random_forgotten", "intruders"), of_seed)
+            metrics |= {"loss": 1.0 + (-1) ** seed * of_seed, "forgotten": level + of_seed}
+            record.entries[arm, seed] = Entry(arm, seed, {}, metrics, 0.0, {})
+    experiment = find_experiment("3.1.1", name)
+    return Result(experiment, TINY, record, {}, True, "", 0.0, shown_in)
+
+
+def test_the_closing_table_says_where_lora_forgets_less_and_where_more():
+    """LoRA 2, full 3, the slower full 1: less at the best rates, more at equal learning. The
+    differences over seeds are −1 + 0.01·(0 … 4), mean −0.98; s = 0.0158, t₄ = 2.776: ±0.0196.
+    """
+    short = of_methods({"full": 3.0, "full, slower": 1.0, "LoRA": 2.0})
+    longer = of_methods({"full": 3.0, "full, slower": 1.0, "LoRA": 2.0}, "long")
+    rows = closing.closing_rows(short, longer)
+    assert [row["outcome"] for row in rows] == [
+        "no difference shown",
+        "LoRA forgets less",
+        "LoRA forgets more",
+        "LoRA forgets more",
+    ]
+    assert rows[1]["LoRA − full, nats per token"] == "-0.98 [-1, -0.96]"
+    assert "depends on the condition" in closing.closing_line(rows)
+
+
+def test_the_closing_table_leaves_out_what_was_not_run_and_marks_another_model():
+    """Without the slower full fine-tuning two rows are left; the longer runs are tiny's."""
+    short = of_methods({"full": 1.0, "LoRA": 2.0})
+    longer = of_methods({"full": 3.0, "full, slower": 1.0, "LoRA": 2.0}, "long", "pocket")
+    rows = closing.closing_rows(short, longer)
+    assert [row["condition"].endswith("(in tiny)") for row in rows] == [False, False, True]
+    assert "another model" in closing.closing_line(rows)
+    assert closing.closing_line(rows[:2]).endswith("says the same: LoRA forgets more.")
+    assert closing.closing_line([]) == "None of this section's comparisons has runs here."

@@ -311,6 +311,16 @@ def test_every_line_reads_its_record_and_says_so_where_there_is_none(recorded):
         assert all(("[" in line) == digits for line in said)
 
 
+def test_the_comparison_names_its_dose_and_its_rate(recorded):
+    noised = recorded["cure"].settings("fast, noise")
+    said = lines.compared_line(recorded["noise"], recorded["cure"])
+    assert f"{noised['lr']:.2g}: **alpha {noised['alpha']:g}**" in said
+    assert "has alpha 1, 5, 10, at the best rate" in said
+    record = Record("3.1.3", "cure", "tiny")
+    nothing = dataclasses.replace(recorded["cure"], record=record, why="There is no record.")
+    assert lines.compared_line(recorded["noise"], nothing) == "There is no record."
+
+
 def test_runs_of_two_profiles_are_never_subtracted_from_each_other(recorded):
     """A profile may have its own runs at the best rate, of fewer alphas, and show tiny's others."""
     pocket = get_profile("pocket")

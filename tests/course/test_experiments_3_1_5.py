@@ -200,16 +200,25 @@ def test_opposite_signs_are_said_although_they_cancel_in_the_mean():
     assert [gap.sign for gap in gaps] == [-1, 1, 0]
     assert [gap.place for gap in gaps] == ["0.00075", "0.0015", "0.003"]
     assert lines_bases.outcome(gaps) == "both"
-    assert "Higher beyond chance at 0.0015 and lower at 0.00075" in lines_bases.rate_line(
-        result, "fp4"
-    )
-    assert lines_bases.rate_line(result, "three").endswith("Shown at none of them.")
+    note = lines_bases.rate_note(result, "fp4")
+    assert "higher beyond chance at 0.0015 and lower at 0.00075: the signs cancel" in note
+    assert lines_bases.claim_line(result, "fp4").endswith(note)
+    assert lines_bases.rate_note(result, "three") == ""
+
+
+def test_a_rate_is_noted_only_where_the_mean_shows_nothing():
+    """2 bits costs 0.2 at every rate: its mean says so, and no rate has to be named."""
+    result = made_up("bases", opposite_costs)
+    assert result.outcome("two") == "above"
+    assert lines_bases.outcome(lines_bases.by_rate(result, "two")) == "above"
+    assert lines_bases.rate_note(result, "two") == ""
+    assert lines_bases.claim_line(result, "two") == result.conclude("two")
 
 
 def test_a_few_seeds_show_nothing_at_a_rate():
     result = made_up("bases", opposite_costs, seeds=3)
     assert lines_bases.outcome(lines_bases.by_rate(result, "fp4")) == "open"
-    assert "beyond chance" not in lines_bases.rate_line(result, "fp4")
+    assert lines_bases.rate_note(result, "fp4") == ""
     assert "Too few seeds" in lines_bases.dose_line(result)
 
 
@@ -225,7 +234,7 @@ def test_a_record_of_fewer_arms_says_what_it_has_and_then_what_tiny_has():
     assert experiments.measured_kinds(result) == [bases.WHOLE, "NF4", "2 bits"]
     two = lines_bases.claim_line(result, "two")
     assert two.startswith("test loss, 2 bits − 16 bits, in pocket: at 0.001 0.2")
-    assert "**Higher beyond chance.** In tiny" in two and "*By rate" in two
+    assert "**Higher beyond chance.** In tiny" in two
     assert "No difference shown." in lines_bases.claim_line(result, "qlora")
     assert "not measured in pocket. In tiny" in lines_bases.claim_line(result, "fp4")
     assert "at a rate of 0.001 alone" in lines_bases.scope_line(result)

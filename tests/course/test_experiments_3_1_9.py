@@ -356,7 +356,7 @@ def test_the_batches_before_the_first_step_are_compared_on_the_same_rows():
     assert of_points.pull_on_ups(by_arm) == pytest.approx(0.2 - 0.5)
     shorter, longer = far_lines.lengths_table(result)
     assert shorter["z0, mean (nats)"] == "1.0" and longer["z0, mean (nats)"] == "21.0"
-    assert shorter["batches a run"] == "1 of shorter rows"
+    assert shorter["batches per run"] == "1 of shorter rows"
     assert longer["mean pull, z0 right"] == "100%"
     assert longer["mean pull, z0 always 0"] == "10%"
 

@@ -341,4 +341,4 @@ def test_files_are_held_against_the_first(tmp_path):
     rows = served.files_table(files)
     assert [row["of the first"] for row in rows] == ["100%", "25%", "50%"]
     assert [row["times the first"] for row in rows] == ["1.00", "2.00", "–"]
-    assert rows[0]["MB"] == "8.00" and rows[2]["tokens a second"] == "not run"
+    assert rows[0]["MB"] == "8.00" and rows[2]["tokens per second"] == "not run"

@@ -466,6 +466,6 @@ def test_the_explorer_counts_rows_and_steps():
     values = explorer.values
     assert explorer.steps_of(4, 2, 2) == 20
     line = explorer.describe(**values)
-    assert "16 rows a step, 20 steps" in line and "in 1 of the steps the rate is 0" in line
+    assert "16 rows per step, 20 steps" in line and "in 1 of the steps the rate is 0" in line
     explorer.controls["schedule"].value = "cosine"
     assert len(explorer.draw(**explorer.values).axes[0].lines) == 2

@@ -66,7 +66,7 @@ def test_where_seeds_have_nothing_in_common_pairing_may_narrow_nothing():
 
 
 def test_items_are_to_be_averaged_first():
-    with pytest.raises(ValueError, match=r"shape \(3, 2\): pass one number a seed"):
+    with pytest.raises(ValueError, match=r"shape \(3, 2\): pass one number per seed"):
         interval_plots.pairing(np.ones((3, 2)), np.ones((3, 2)), ("A", "B"), "nats")
 
 

@@ -398,7 +398,7 @@ def test_empty_inputs(model, tok):
 
 def test_the_embedded_model_reads_its_own_domain():
     """The committed base predicts held-out text of its world far better than chance (ln 1024 = 6.9
-    nats a token).
+    nats per token).
     """
     model, tokenizer = ft.load_model("world-llama-4m")
     assert ft.perplexity(model, tokenizer, ft.load_base_text(count=20)) < 8

@@ -81,7 +81,7 @@ def test_packing_of_what_does_not_stay_apart_is_refused_by_name(make, tokenizer,
         finetuned(model, tokenizer, packing=True, output_dir=folder)
     text = str(error.value)
     assert f"{type(model).__name__} ({model.config.model_type})" in text
-    assert "nats a token" in text and text.endswith("use packing=False")
+    assert "nats per token" in text and text.endswith("use packing=False")
     assert not folder.exists()
     for before, after in zip(weights, model.parameters(), strict=True):
         assert torch.equal(before, after)

@@ -103,7 +103,7 @@ class Export:
 
     prompts: int = 24
     asked: int = 24  # golden prompts of the notebook's own cells, in several runtimes
-    speed_runs: int = 5  # of each file, for tokens a second
+    speed_runs: int = 5  # of each file, for tokens per second
     speed_tokens: int = 48  # generated in each
     # Made of f16, from large to small.
     quantizations: tuple[str, ...] = ("Q8_0", "Q6_K", "Q4_K_M", "Q3_K_M", "Q2_K")

@@ -337,7 +337,7 @@ EXPERIMENTS = (
             TRAINING,
             NORM,
             Metric("rank", "rank that holds 90% of ‖ΔW‖², one block"),
-            Metric("intruders", "intruder dimensions a matrix", "of 10"),
+            Metric("intruders", "intruder dimensions per matrix", "of 10"),
             Metric("random_loss", "test loss, random ΔW", "nats per token", lower_is_better=True),
             Metric("random_forgotten", "forgotten, random ΔW", "nats per token", True),
             Metric("norm_by_step", "‖ΔW‖ of one block"),

@@ -235,6 +235,6 @@ def capacity_line(result: Result, ranks, rows) -> str:
     counts = ", ".join(map(str, rows))
     return (
         f"Loss on the rows trained on, as a multiple of rank {highest}'s, at {counts} rows: "
-        f"{'; '.join(texts)}. {reading} {len(result.seeds)} seeds a point, each rank at its own "
+        f"{'; '.join(texts)}. {reading} {len(result.seeds)} seeds per point, each rank at its own "
         "best settings, the same steps for all, so few rows are read more often."
     )

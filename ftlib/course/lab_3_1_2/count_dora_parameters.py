@@ -64,7 +64,7 @@ COUNT_DORA = Exercise(
     cases=_count_cases,
     hints=(
         "Lab 1's count, r·(in + out) for each adapted layer, plus the magnitudes.",
-        "One magnitude for each output row: out more numbers a layer. For k_proj and v_proj out "
+        "One magnitude for each output row: out more numbers per layer. For k_proj and v_proj out "
         "is small "
         "(grouped-query attention).",
         "Sum r·(in + out) + out over the targets, then multiply by num_hidden_layers.",
@@ -86,7 +86,7 @@ COUNT_DORA = Exercise(
             "You multiplied the magnitudes by r: there is one m for each layer, whatever the rank.",
         ),
         Wrong(
-            "one a layer",
+            "one per layer",
             _count_with(lambda n_out, n_in, r: 1),
             "You added one number for each layer: each output row has its own magnitude.",
         ),

@@ -20,7 +20,7 @@ from ftlib.course.records.kit import model_folder, rows_of
 from ftlib.course.records.store import best_arm
 
 METHODS = (*TUNED_ALIKE, "m only", "full")
-FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))  # of a middle rate: half octaves
+FACTORS = tuple(2 ** (step / 2) for step in range(-4, 5))  # of a middle rate: steps of √2
 NEAR_FACTORS = FACTORS[3:7]  # around the best of a first, coarse look
 FEW_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 M_ALONE = 8.0  # m alone is tried around this multiple of the profile's rate

@@ -63,6 +63,24 @@ def dose_line(alpha: float, length: float, ratio: float, left: float) -> str:
     )
 
 
+def compared_line(noises: Result, cures: Result) -> str:
+    """Which doses of noise the two comparisons on test rows have, each at its own rate."""
+    if not cures.arms:
+        return cures.why
+    noised = cures.settings("fast, noise")
+    text = (
+        f"{whose(cures)}Compared at the fast rate, {noised['lr']:.2g}: **alpha "
+        f"{noised['alpha']:g}**, chosen above on validation rows, against no noise. No other alpha "
+        "was run at this rate on test rows."
+    )
+    alphas = [f"{noises.settings(arm)['alpha']:g}" for arm in noises.arms if arm != "no noise"]
+    if alphas:
+        rate = noises.settings("no noise")["lr"]
+        text += f" The figure before this one has alpha {', '.join(alphas)}, at the best rate, "
+        text += f"{rate:.2g}."
+    return text
+
+
 # --- losses ---------------------------------------------------------------------------------------
 def fits_line(cures: Result) -> str:
     """How closely each arm fits its own rows, and whether a looser fit goes with a better loss."""

@@ -191,7 +191,7 @@ def pairs_line(result: Result, one: str, other: str) -> str:
     few = sum(count < FEWEST_PAIRS for count in counts)
     asked = result.values(one, "words").shape[1]
     return (
-        f"{whose(result)}Of {asked} pairs of answers a seed, {np.mean(counts):.1f} on average are "
-        f"alike in length ({min(counts)} to {max(counts)}). Seeds with fewer than {FEWEST_PAIRS}, "
-        f"which count as a draw: {few}."
+        f"{whose(result)}Of {asked} pairs of answers per seed, {np.mean(counts):.1f} on average "
+        f"are alike in length ({min(counts)} to {max(counts)}). Seeds with fewer than "
+        f"{FEWEST_PAIRS}, which count as a draw: {few}."
     )

@@ -84,8 +84,8 @@ def markers_line(result: Result) -> str:
         f"Right answers, spare stop − spare turns: {apart}{told}; spare stop − all "
         f"own: {_gap(result, 'right', stop, own)}. Golden loss in nats per token: "
         f"{', '.join(losses.values())}; spare turns − all own {_gap(result, 'loss', turns, own)}. "
-        f"The arm with the known output row and the third arm are {twins}, answer for answer, in "
-        f"what is right and what ends, in all {len(result.seeds)} seeds."
+        f"The arm with the known output row and *{turns}* are {twins}, answer for answer, in what "
+        f"is right and what ends, in all {len(result.seeds)} seeds."
     )
 
 

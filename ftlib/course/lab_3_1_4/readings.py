@@ -113,8 +113,8 @@ METHODS = (
         ),
         below=(
             "For the same learning LoRA pays with less forgetting. e to this number is the factor. "
-            "It was asked of finished runs at three rates a method, so the difference of the best "
-            "rates does not explain it; the length of the run was the same in all."
+            "It was asked of finished runs at three rates per method, so the difference of the "
+            "best rates does not explain it; the length of the run was the same in all."
         ),
         none=(
             "It is not shown that one of them forgets less for the same learning. The interval, "

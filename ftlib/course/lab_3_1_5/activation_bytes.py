@@ -8,7 +8,7 @@ from ftlib.course.exercise import Exercise, Wrong
 def activation_bytes(layers: int, tokens: int, kept: int, entry: int, checkpointing: bool) -> int:
     """The most that the blocks' activations hold at one moment.
 
-    kept: bytes a token that one block keeps for its backward pass; entry: bytes a token of a
+    kept: bytes per token that one block keeps for its backward pass; entry: bytes per token of a
     block's input. With checkpointing every block keeps its input alone, and the one whose backward
     pass runs is recomputed.
     """

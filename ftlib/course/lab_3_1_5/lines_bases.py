@@ -85,35 +85,30 @@ def outcome(gaps: Sequence[Gap]) -> str:
     return "above" if 1 in signs else "below"
 
 
-def rate_line(result: Result, claim: str) -> str:
-    """The claim's difference at each rate, and where one is shown."""
+def rate_note(result: Result, claim: str) -> str:
+    """Where a claim shows nothing in the mean over rates and a single rate does: at which, and with
+    which sign; else empty. The numbers are in `cost_rows`.
+    """
     gaps = by_rate(result, claim)
-    if not gaps:
-        return ""
-    listed = "; ".join(str(gap) for gap in gaps)
     shown = outcome(gaps)
-    if shown == "open":
-        return f"By rate: {listed}."
+    if result.outcome(claim) != "none" or shown in ("none", "open"):
+        return ""
     higher = ", ".join(gap.place for gap in gaps if gap.sign > 0)
     lower = ", ".join(gap.place for gap in gaps if gap.sign < 0)
-    ending = {
-        "none": "Shown at none of them.",
-        "above": f"Higher beyond chance at {higher}.",
-        "below": f"Lower beyond chance at {lower}.",
-        "both": (
-            f"**Higher beyond chance at {higher} and lower at {lower}: opposite signs, which "
-            "cancel in the mean.**"
-        ),
+    where = {
+        "above": f"higher beyond chance at {higher}",
+        "below": f"lower beyond chance at {lower}",
+        "both": f"**higher beyond chance at {higher} and lower at {lower}: the signs cancel**",
     }
-    return f"*By rate (not stated beforehand, Holm over {len(gaps)}):* {listed}. {ending[shown]}"
+    return f"By rate (not stated beforehand, Holm over {len(gaps)}): {where[shown]}."
 
 
 def claim_line(result: Result, claim: str) -> str:
-    """What the runs say of a claim of `bases`, and the same rate by rate. Where the profile has not
-    all that the claim reads, its runs at the rates that it has, and then tiny's conclusion.
+    """What the runs say of a claim of `bases`, and a note on single rates. Where the profile has
+    not all that the claim reads, its runs at the rates that it has, and then tiny's conclusion.
     """
     if _is_measured(result, claim):
-        return f"{result.conclude(claim)} {rate_line(result, claim)}"
+        return f"{result.conclude(claim)} {rate_note(result, claim)}".strip()
     own = _part_line(result, claim)
     there = elsewhere(result)
     if there is None:

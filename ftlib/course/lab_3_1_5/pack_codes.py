@@ -61,7 +61,7 @@ PACK = Exercise(
         Wrong(
             "not packed",
             _as_byte(lambda c: c),
-            "One code a byte: that is 8 bits a weight. Put two into one.",
+            "One code per byte: that is 8 bits per weight. Put two into one.",
         ),
         Wrong(
             "times ten",

@@ -71,7 +71,7 @@ BYTES = Exercise(
         Wrong(
             "no double quantisation",
             _bytes(linear=lambda n, o, t: n * 4.5 / 8),
-            "You counted fp32 scales, 4.5 bits a weight: with double quantisation it is 4.127.",
+            "You counted fp32 scales, 4.5 bits per weight: with double quantisation it is 4.127.",
         ),
         Wrong(
             "all in 4 bits",

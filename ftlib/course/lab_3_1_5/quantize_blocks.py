@@ -75,7 +75,7 @@ BLOCKS = Exercise(
             "one scale",
             _blocks(scale=lambda b: b.abs().max().expand(len(b))),
             "All blocks share one scale: one outlier then costs the whole matrix its resolution. "
-            "One scale a block.",
+            "One scale per block.",
         ),
         Wrong(
             "rounded down",

@@ -55,8 +55,7 @@ BASES = (
         none=(
             "In the mean over three rates, the claim as it was stated, this is undecided: no "
             "difference that ten seeds could show after a short run, and a cost up to the "
-            "interval's upper end is compatible with them. A mean over rates hides a cost that "
-            "only one rate has: the line by rate says where one is."
+            "interval's upper end is compatible with them."
         ),
         unit=NATS,
     ),
@@ -76,8 +75,8 @@ BASES = (
         ),
         none=(
             "In the mean over rates, where the errors sit makes no difference that ten seeds could "
-            "show; opposite signs cancel in a mean, so read the line by rate. At an error this "
-            "small little could show at all; the same control at two bits is the sharper one. "
+            "show. At an error this small little could show at all; the same control at two bits "
+            "is the sharper one. "
             "The shuffled errors have a new order for each seed, NF4 is one fixed rounding."
         ),
         unit=NATS,
@@ -99,8 +98,7 @@ BASES = (
         ),
         none=(
             "FP4's error of the weights is larger, and the mean over rates does not show it in the "
-            "loss. Opposite signs cancel in a mean: read the line by rate. The paper's Table 4, on "
-            "larger models and MMLU, finds FP4 about a point behind."
+            "loss. The paper's Table 4, on larger models and MMLU, finds FP4 about a point behind."
         ),
         unit=NATS,
     ),
@@ -120,9 +118,8 @@ BASES = (
             "say which of them did it. The next claim gives NF4 the same blocks and bits."
         ),
         none=(
-            "No difference that ten seeds could show in the mean over rates. Opposite signs cancel "
-            "in a mean: read the line by rate. NVFP4 takes 4.5 bits against 4.127; what it buys is "
-            "speed on tensor cores that multiply it as it is."
+            "No difference that ten seeds could show in the mean over rates. NVFP4 takes 4.5 bits "
+            "against 4.127; what it buys is speed on tensor cores that multiply it as it is."
         ),
         unit=NATS,
     ),
@@ -143,8 +140,7 @@ BASES = (
         ),
         none=(
             "At equal bits no difference that ten seeds could show in the mean over rates, though "
-            "their errors of the weights differ. Opposite signs cancel in a mean: read the line by "
-            "rate."
+            "their errors of the weights differ."
         ),
         unit=NATS,
     ),
@@ -165,8 +161,7 @@ BASES = (
             "One bit less, with twice NF4's error, is a dose that the measure should see, but in "
             "this mean over rates it does not. So this control has failed. For every error below "
             'the smallest dose that is seen, "no cost shown" is an upper bound, the interval\'s '
-            "upper end; a cost is not ruled out. (Opposite signs cancel in a mean: read the line "
-            "by rate.)"
+            "upper end; a cost is not ruled out."
         ),
         unit=NATS,
     ),
@@ -182,8 +177,7 @@ BASES = (
         below="A base with more than three times NF4's error is ahead: look at the curves first.",
         none=(
             "An error more than three times NF4's does not show either. So the measure is coarse, "
-            "and says little about NF4. (Opposite signs cancel in a mean: read the line by "
-            "rate.)"
+            "and says little about NF4."
         ),
         unit=NATS,
     ),
@@ -207,8 +201,7 @@ BASES = (
         ),
         none=(
             "Even where errors are large enough to be seen, it is not shown in the mean over rates "
-            "that their places matter beside their size. Opposite signs cancel in a mean: read the "
-            "line by rate."
+            "that their places matter beside their size."
         ),
         unit=NATS,
     ),
@@ -227,8 +220,8 @@ BASES = (
         ),
         none=(
             "Four levels, an error of more than half the weights' norm, and nothing shows in the "
-            "mean over rates: unless opposite signs cancel in the line by rate, the measure is "
-            "blind, and nothing that it says about NF4 counts."
+            "mean over rates: unless opposite signs cancel there, the measure is blind, and "
+            "nothing that it says about NF4 counts."
         ),
         unit=NATS,
     ),

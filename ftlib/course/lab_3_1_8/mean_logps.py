@@ -26,7 +26,7 @@ def _mean_cases(g):
 
 MEAN = Exercise(
     name="mean_logps",
-    title="The mean a token",
+    title="The mean per token",
     minutes=5,
     difficulty=1,
     reference=mean_logps,

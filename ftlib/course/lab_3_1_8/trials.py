@@ -88,7 +88,7 @@ def answered(profile: Profile, model, tokenizer, rows: list[dict]) -> dict[str, 
 
 
 def ranked(profile: Profile, model, tokenizer, rows: list[dict]) -> dict[str, Any]:
-    """Mean log-probabilities a token of held-out pairs, one number a pair, and how far apart the
+    """Mean log-probabilities a token of held-out pairs, one number per pair, and how far apart the
     two of a pair are.
     """
     sums, lengths = scores(profile, model, tokenizer, rows)

@@ -57,7 +57,7 @@ DISTANCE = Metric("kl", "KL from the reference", "nats per answer")
 SAMPLED_POLITE = Metric("polite_sampled", "polite sampled answers", "share", resolution=1 / 48)
 ANSWERED = (WINS, POLITE, RIGHT_FACTS, WORDS)
 BEFORE = (  # one number a batch, from short rows to long ones, before the first step
-    Metric("lengths", "tokens a row"),
+    Metric("lengths", "tokens per row"),
     Metric("z0_before", "z0", "nats"),
     Metric("pull_right", "pull on all rows, z0 right"),
     Metric("pull_zero", "pull on all rows, z0 always 0"),

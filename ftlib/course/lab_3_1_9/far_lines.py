@@ -36,7 +36,7 @@ def longer_batches(lengths: np.ndarray) -> np.ndarray:
 
 
 def _by_kind(result: Result) -> dict[str, dict[str, np.ndarray]]:
-    """{kind: {metric: one value a batch}} of all seeds, and "share": batches a run."""
+    """{kind: {metric: one value a batch}} of all seeds, and "share": batches per run."""
     arm = point_arm(RIGHT)
     is_longer = longer_batches(result.values(arm, "lengths"))
     found = {}
@@ -83,8 +83,8 @@ def lengths_table(result: Result) -> list[dict[str, str]]:
         low, high = np.quantile(z0, MIDDLE)
         table.append(
             {
-                "batches a run": f"{metrics['count'].mean():.0f} of {kind}",
-                "tokens a row": f"{metrics['lengths'].mean():.0f}",
+                "batches per run": f"{metrics['count'].mean():.0f} of {kind}",
+                "tokens per row": f"{metrics['lengths'].mean():.0f}",
                 "z0, mean (nats)": f"{z0.mean():.1f}",
                 "z0, middle 80%": f"{low:.1f} to {high:.1f}",
                 "mean pull, z0 right": f"{metrics['pull_right'].mean() / steepest:.0%}",

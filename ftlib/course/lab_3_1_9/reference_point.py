@@ -71,7 +71,7 @@ POINT = Exercise(
             "You summed over the batch: z0 would grow with the batch size. Take the mean.",
         ),
         Wrong(
-            "one a row",
+            "one per row",
             lambda p, r: (p - r).clamp(min=0).detach(),
             "Every row has its own reference point: it is one number for the whole batch.",
         ),

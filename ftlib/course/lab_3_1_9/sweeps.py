@@ -212,7 +212,7 @@ def share_up_line(result: Result) -> str:
     return (
         f"{whose(result)}Pull on the thumbs up (weight times slope) as a share of the pull on all "
         f"rows of the step, mean over steps: {listed(result, 'share_up', names, '.0%')}. A step "
-        f"that has no thumb up counts as 0: there is one a step on average, not in each."
+        f"that has no thumb up counts as 0: there is one per step on average, not in each."
     )
 
 

@@ -26,14 +26,14 @@ TRUE = "true reward"
 POLICY = (
     Metric("proxy gain", f"{PROXY} above the start's", "its units"),
     Metric("true gain", f"{TRUE} above the start's", "fewer faults per answer"),
-    Metric("kl", "KL to the start", "nats an answer"),
+    Metric("kl", "KL to the start", "nats per answer"),
     Metric("hacked", "proxy above and truth below the start's", "0 or 1", resolution=1.0),
     Metric("distinct", "different answers", "share", resolution=1 / 32),
 )
 COURSES = (
     Metric("proxy on the way", PROXY, "its units"),
-    Metric("true on the way", TRUE, "minus faults an answer"),
-    Metric("kl on the way", "KL to the start", "nats an answer"),
+    Metric("true on the way", TRUE, "minus faults per answer"),
+    Metric("kl on the way", "KL to the start", "nats per answer"),
     Metric("missing on the way", "facts left out", "an answer", lower_is_better=True),
     Metric("wrong on the way", "false facts", "an answer", lower_is_better=True),
     Metric("unwanted on the way", "sentences nobody asked for", "an answer", lower_is_better=True),

@@ -19,7 +19,7 @@ from ftlib.course.records.figures import LIVE, LIVE_LABEL
 from ftlib.course.records.live import Result
 
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)  # nats
-LEARNT = "loss on the new task (nats a token), learnt: to the left"
+LEARNT = "loss on the new task (nats per token), learnt: to the left"
 RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 11,

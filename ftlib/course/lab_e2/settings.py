@@ -12,7 +12,7 @@ HALF = 0.5  # of it: every method runs at the best rate, and somewhere here too
 REPLAYED = (0.01, 0.03, 0.1)  # shares of the mixture
 WEIGHTS = (100.0, 1000.0)  # EWC's λ
 WAYS = (0.75, 0.5)  # t of interpolation: 1 is the trained model
-THRESHOLDS = (0.5, 0.2, 0.05)  # of an early stop, nats a token
+THRESHOLDS = (0.5, 0.2, 0.05)  # of an early stop, nats per token
 
 
 @dataclass(frozen=True)

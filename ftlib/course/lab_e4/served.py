@@ -89,7 +89,7 @@ def files_table(files: Mapping[str, File]) -> list[dict[str, str]]:
     for name, file in files.items():
         row = {"file": name, "MB": f"{file.size / 1e6:.2f}"}
         row["of the first"] = f"{file.size / base.size:.0%}"
-        row["tokens a second"] = f"{file.rate:.0f}" if len(file.rates) else "not run"
+        row["tokens per second"] = f"{file.rate:.0f}" if len(file.rates) else "not run"
         row["times the first"] = f"{file.rate / base.rate:.2f}" if len(file.rates) else "–"
         rows.append(row)
     return rows

@@ -47,7 +47,7 @@ class ScheduleExplorer(Explorable):
             self.describe,
             schedule=choice("schedule", SCHEDULES, "linear"),
             warmup=slider("warmup", WARMUPS, 0.1),
-            batch=slider("rows a forward", BATCHES, batch),
+            batch=slider("rows per forward", BATCHES, batch),
             accumulate=slider("accumulated", ACCUMULATIONS, accumulate),
             devices=slider("devices", DEVICES, 1),
         )
@@ -71,7 +71,7 @@ class ScheduleExplorer(Explorable):
         rates = self.rates(schedule, warmup, batch, accumulate, devices)
         unmoved = sum(rate == 0 for rate in rates)
         return (
-            f"{batch} × {accumulate} × {devices} = {batch * accumulate * devices} rows a step, "
+            f"{batch} × {accumulate} × {devices} = {batch * accumulate * devices} rows per step, "
             f"{len(rates)} steps a pass through {self.rows:,} rows. The rates add up to "
             f"{sum(rates):.3g}, {sum(rates) / (self.rate * len(rates)):.0%} of a constant rate's; "
             f"in {unmoved} of the steps the rate is 0 and nothing moves."

@@ -75,7 +75,7 @@ NF4 = Exercise(
             "You do not split the packed bytes: they are a parameter, split over the processes.",
         ),
         Wrong(
-            "a byte a weight",
+            "one byte per weight",
             _bytes(each=1),
             "You counted a byte for each weight: four bits are half a byte.",
         ),

@@ -26,7 +26,7 @@ GAP_COLUMNS = {
     "loss": "losses",
     "weights": "trained weights, relative to their change",
 }
-# Nominal rates in one direction, bytes a second.
+# Nominal rates in one direction, bytes per second.
 WIRES = {
     "Ethernet, 10 Gbit/s": 1.25e9,
     "two Sparks, 200 Gbit/s": 25e9,

@@ -67,13 +67,13 @@ class Decision:
 
     @property
     def _hint(self) -> str:
-        """A word where the claim's own interval leaves 0 out and the adjusted test does not."""
+        """A word where the claim's own interval excludes 0 and the adjusted test does not."""
         leaves_zero_out = self.interval.low > 0 or self.interval.high < 0
         if self.outcome != "none" or not leaves_zero_out:
             return ""
         return (
-            f" (The interval by itself leaves 0 out. Of {self.compared} comparisons some do so by "
-            "chance: a hint, worth an experiment of its own, and no conclusion.)"
+            f" (On its own the interval excludes 0, but of {self.compared} comparisons some do so "
+            "by chance: a hint, not a conclusion.)"
         )
 
 

@@ -122,17 +122,17 @@ class Result:
         compared = self.inside(metric)
         if self.shown_in:
             return (
-                f"From the record of tiny, a model of 4M parameters: {len(self.seeds)} seeds an "
+                f"From the record of tiny, a model of 4M parameters: {len(self.seeds)} seeds per "
                 f"arm. There is no record of this experiment for {self.shown_in}."
             )
         if not compared:
-            return f"From the record: {len(self.seeds)} seeds an arm, none of them run here."
+            return f"From the record: {len(self.seeds)} seeds per arm, none of them run here."
         text = self.experiment.metric(metric).text
         outside = [one for one in compared if not one.holds]
         several = len(compared) > 1
         lead = (
             f"Live, at seed {LIVE_SEED}, in {self.seconds:.0f} s: {len(compared)} "
-            f"{'runs' if several else 'run'} beside {len(self.seeds)} recorded ones an arm."
+            f"{'runs' if several else 'run'} beside {len(self.seeds)} recorded ones per arm."
         )
         if not outside:
             subject = "all lie" if several else "it lies"

@@ -18,7 +18,7 @@ def decision(low: float, high: float, p: float) -> Decision:
 
 def test_an_interval_that_leaves_zero_out_is_a_hint_where_holm_does_not_follow():
     said = decision(-0.3, -0.1, p=0.08).sentence
-    assert "No." in said and "Of 8 comparisons some do so by chance" in said
+    assert "No." in said and "of 8 comparisons some do so by chance" in said
 
 
 def test_there_is_no_hint_where_both_agree():

@@ -364,7 +364,7 @@ def test_a_profile_whose_runs_take_minutes_shows_tinys_where_it_has_no_record():
         result = getattr(open_experiments("3.1.1", slow), ask)("offsets")
         assert len(result.seeds) == 10 and result.live == {} and result.profile.name == "tiny"
         assert result.live_line("loss") == (
-            "From the record of tiny, a model of 4M parameters: 10 seeds an arm. There is no "
+            "From the record of tiny, a model of 4M parameters: 10 seeds per arm. There is no "
             "record of this experiment for pocket."
         )
         assert result.conclude("first").startswith("In tiny, a model of 4M parameters: **loss")

@@ -72,7 +72,7 @@ EXPERIMENTS = (
                 **READINGS,
             ),
             Claim(
-                "trend", "loss a step of the arm",
+                "trend", "loss per step of the arm",
                 slope("loss", {"arm 0": 0, "arm 1": 1, "arm 2": 2}), "above", **READINGS,
             ),
         ),
