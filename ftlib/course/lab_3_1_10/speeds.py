@@ -6,8 +6,8 @@ from ftlib.course.exercise import Exercise, Wrong
 
 
 def speeds(counters: dict) -> tuple[float, float]:
-    """(prompt tokens a second, generated tokens a second) from Ollama's counters; durations are in
-    nanoseconds.
+    """(prompt tokens per second, generated tokens per second) from Ollama's counters; durations are
+    in nanoseconds.
     """
     return (
         counters["prompt_eval_count"] / counters["prompt_eval_duration"] * 1e9,
@@ -47,7 +47,7 @@ def _made(counters):
 
 SPEEDS = Exercise(
     name="speeds",
-    title="Tokens a second",
+    title="Tokens per second",
     minutes=5,
     difficulty=1,
     reference=speeds,
@@ -82,7 +82,7 @@ SPEEDS = Exercise(
             "is too good.",
         ),
         Wrong(
-            "seconds a token",
+            "seconds per token",
             lambda c: tuple(1 / v for v in speeds(c)),
             "You have seconds per token: tokens per second are wanted.",
         ),

@@ -1,4 +1,4 @@
-"""Lab 3.1.8, SimPO and ORPO, exercise 1: the mean a token."""
+"""Lab 3.1.8, SimPO and ORPO, exercise 1: the mean per token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _mean_cases(g):
 
 MEAN = Exercise(
     name="mean_logps",
-    title="The mean a token",
+    title="The mean per token",
     minutes=5,
     difficulty=1,
     reference=mean_logps,
