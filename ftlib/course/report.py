@@ -16,7 +16,7 @@ BOLD = {"right": "32", "wrong": "31"}
 # The fewest runs for a verdict. With fewer, Student's interval is honest but finds little: a
 # difference of two standard deviations in 91% of experiments with five runs, in 47% with three.
 FEWEST_RUNS = 5
-# A claim's number at the beginning of what is said of it, in bold; a profile's name may stand first.
+# A claim's number, in bold at the beginning; the profile whose runs they are may stand first.
 NUMBER = re.compile(r"(?:In tiny, [^*]*: )?\*\*.+?\.\*\* ", re.S)
 # The space between two sentences; "et al. (2024)" and "eq. 7" have none.
 SENTENCE_END = re.compile(r"(?<=[.?!])(?<!\bal\.)\s+(?=[A-Z*“(])")
