@@ -10,6 +10,7 @@ import zipfile
 import pytest
 from conftest import ROOT
 
+import ftlib as ft
 from ftlib.core.paths import POCKET, POCKET_HUB, resolve
 from ftlib.course.catalogue import POINTS
 
@@ -136,6 +137,21 @@ def test_the_table_of_scales_is_of_todays_records():
 
     text = scales.FILE.read_text(encoding="utf-8")
     assert scales.with_table(text) == text, "run `make scales`"
+
+
+def test_the_table_of_memory_is_todays_plan():
+    """GB, below 10 with one decimal."""
+    text = (ROOT / "LAB_PREP.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (Qwen3|Llama-3\.1)-(\S+) \|(.*)\|$", text, re.M)
+    assert [row[1] for row in rows] == ["0.6B", "8B", "70B"]
+    for family, size, cells in rows:
+        config = f"{family}-{size}".lower()
+        planned = []
+        for method in ("full", "lora", "qlora"):
+            plan = ft.plan_memory(config, method, r=16, batch_size=1, seq_len=1024)
+            gb = plan.total / 1e9
+            planned.append(f"{gb:.1f}" if gb < 10 else f"{gb:,.0f}")
+        assert [cell.strip() for cell in cells.split("|")] == planned, config
 
 
 @pytest.mark.labs

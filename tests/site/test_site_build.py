@@ -17,9 +17,11 @@ pytest.importorskip("furo", reason="furo is not installed: make site")
 pytest.importorskip("ziamath", reason="ziamath is not installed: make site")
 
 from conftest import ROOT
+from docutils import nodes
+from docutils.utils import new_document
 
 from ftlib.course.catalogue import lab_files, lab_number
-from tools.web import extension, sources
+from tools.web import extension, search, sources
 from tools.web import stage as web_stage
 from tools.web.__main__ import build
 from tools.web.links import broken_links
@@ -115,12 +117,28 @@ def test_what_is_searched_has_every_page_and_paragraphs_with_a_title(site):
     data = json.loads(script.removeprefix("window.COURSE = ").rstrip(";\n"))
     urls = [url for url, _, _ in data["pages"]]
     assert {page_of(p).replace(".ipynb", ".html") for p in lab_files(extensions=True)} <= set(urls)
-    found = {heading: urls[at] + "#" + anchor for at, anchor, heading, _ in data["sections"]}
+    found = {heading: urls[at] + "#" + anchor for at, anchor, heading, *_ in data["sections"]}
     assert found["ftlib.merge_adapter_gguf"] == "reference/export.html#ftlib.merge_adapter_gguf"
     assert found["A DGX Spark"].startswith("LAB_PREP.html#lead-")
     assert found["A DGX Spark"].split("#")[1] in page(site, "LAB_PREP.html")
-    hook = next(text for _, _, heading, text in data["sections"] if heading == "6 · The hook")
+    texts = {heading: (above, text) for _, _, heading, above, text in data["sections"]}
+    hook = texts["6 · The hook"][1]
     assert "raise NotImplementedError" not in hook and "hook" in hook
+    assert texts["A DGX Spark"][0] == "Where you are"
+    assert "arXiv 2305.18290" not in texts["Papers, and where each is used"][1]  # an entry's own
+
+
+def test_a_heading_over_sections_has_the_text_of_the_first_and_code_comes_last():
+    def section(name, title, *inside):
+        return nodes.section("", nodes.title(text=title), *inside, ids=[name])
+
+    code = nodes.container("", nodes.literal_block(text="x = 1"), classes=["cell_input"])
+    first = section("b", "B", code, nodes.paragraph(text="A word."))
+    page = new_document("page")
+    page += section("top", "Page", section("a", "A", first))
+    found = search.parts_of(page)
+    assert [(part.anchor, part.above) for part in found] == [("top", ""), ("a", ""), ("b", "A")]
+    assert [part.text for part in found] == ["A word. x = 1"] * 3
 
 
 @pytest.mark.skipif(not BUILT.is_dir(), reason="there is no build/site: make site")

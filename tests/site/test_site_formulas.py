@@ -57,6 +57,30 @@ def test_dpos_loss_is_read_out_in_order():
     assert text == "−logσ(β·(rc−rr))"
 
 
+SPACE = '<mspace width="0.17em"></mspace>'
+
+
+@pytest.mark.parametrize(
+    ("latex", "inside"),
+    [
+        (r"-\log z", f"<mrow><mi>log</mi>{SPACE}</mrow><mi>z</mi>"),
+        (r"\beta\log z", f"<mrow>{SPACE}<mi>log</mi>{SPACE}</mrow><mi>z</mi>"),
+        (r"-\log(z)", "<mi>log</mi><mo stretchy"),  # the bracket is space enough
+        (r"\log_2 z", "<msub><mi>log</mi><mn>2</mn></msub>"),
+        (r"\frac{1}{\log}", "<mrow><mi>log</mi></mrow>"),
+    ],
+)
+def test_a_function_stands_apart_from_what_it_is_of(latex, inside):
+    """log z is not logz, as a browser would set two names side by side."""
+    assert inside in to_mathml(latex)
+
+
+def test_a_minus_that_begins_a_bracket_is_a_sign():
+    """σ(−z), not σ( − z): between a bracket and a name a browser takes it for a difference."""
+    assert '<mo form="prefix">&#x02212;</mo><mi>z</mi>' in to_mathml("σ(-z)")
+    assert "prefix" not in to_mathml("a - z")
+
+
 def test_aligned_lines_are_rows():
     """Two lines of two columns: four cells, the left ones set to the right."""
     markup = to_mathml(r"\begin{aligned} a &= b \\ c &= d \end{aligned}", display=True)

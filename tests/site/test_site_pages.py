@@ -134,11 +134,12 @@ def test_every_public_name_has_an_entry_with_its_own_docstring():
 
 
 def test_an_entry_as_markdown():
-    page = reference.layer_page("losses", {"dpo_loss": ["[3.1.7](/labs/x.ipynb)"]})
+    used = {"dpo_loss": ["[3.1.8](/labs/x.ipynb)"]}
+    page = reference.layer_page("losses", used, {"dpo_loss": ["[3.1.7](/labs/y.ipynb#a)"]})
     entry = page[page.index("} dpo_loss(") :].split(":::::\n")[0]
     assert "[arXiv 2305.18290](https://arxiv.org/abs/2305.18290)" in entry
     assert r"$-\log  σ(β\cdot (r_{c} - r_{r}))$" in entry and "beta: float=0.1" in entry
-    assert "*Used in [3.1.7](/labs/x.ipynb).*" in entry
+    assert "*Its paper in [3.1.7](/labs/y.ipynb#a). Used in [3.1.8](/labs/x.ipynb).*" in entry
 
 
 def test_tags_in_a_docstring_are_text_and_those_in_code_stay():
@@ -177,6 +178,13 @@ def test_papers_are_named_and_lead_to_labs_and_functions(lab_sections):
     dpo = page[page.index("arXiv 2305.18290") :].split("(paper-")[0]
     assert "lab 3.1.7" in dpo and "{py:obj}`dpo_loss <ftlib.dpo_loss>`" in dpo
     assert "**Yoshida 2023** [arXiv 2306.06965]" in page  # whose link's text is the year alone
+
+
+def test_a_function_leads_to_the_labs_that_go_into_its_paper(lab_sections):
+    """DPO's paper is worked through in lab 3.1.7, which writes the loss anew and never calls it."""
+    found = crossings.labs_with_papers(lab_sections)
+    assert found["dpo_loss"][0].startswith("[3.1.7](/labs/lab-3.1.7-")
+    assert found["merge_adapter"] == []  # no paper in its docstring
 
 
 def test_the_reading_list_has_points_and_labs(lab_sections):

@@ -129,6 +129,20 @@ def functions_of_papers() -> dict[str, list[str]]:
     return found
 
 
+def labs_with_papers(sections: list[Section]) -> dict[str, list[str]]:
+    """For each public name the labs, as links, that go into the first paper of its docstring."""
+    found: dict[str, list[str]] = {}
+    uses = uses_of_papers([s for s in sections if s.title != "Further reading"])
+    for entry in public_entries().values():
+        links: dict[str, str] = {}
+        for number in ARXIV.findall(entry.doc)[:1]:
+            for section in uses.get(number, []):
+                lab = lab_number(Path(section.page))
+                links.setdefault(lab, f"[{lab}]({section.link})")
+        found[entry.name] = list(links.values())
+    return found
+
+
 def papers_page(sections: list[Section]) -> str:
     """Every paper with an arXiv number, and where it is used."""
     uses = uses_of_papers(sections)

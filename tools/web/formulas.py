@@ -46,6 +46,11 @@ TOKEN = re.compile(
     rf"(?P<word>(?:[^\W\d_Σ½²³]{MACRON}?)+)|(?P<number>\d[\d,.]*(?<=\d))|(?P<space>\s+)|(?P<sign>.)",
     re.S,
 )
+# A function's name in MathML; what a factor before it ends with; a minus that begins a bracket.
+FUNCTION = re.compile(r"<mi>(?:log|exp|tanh|ln|cos|sin)</mi>")
+FACTOR_ENDS = ("</mi>", "</mn>", "</msub>", "</msup>", "</mfrac>", "&#x00029;</mo>")
+OPENING_MINUS = re.compile(r"(<mo[^>]*>(?:&#x00028;|&#x0003D;|,)</mo>)<mo>(&#x02212;)</mo>")
+NOT_APART = re.compile(r"<mo[^>]*>&#x00028;|</|<m[nir][^>]*>[^<]*</m.></msu")  # bracket, end, index
 # What the converter leaves as it found it.
 LEFT = {r"\lceil": "⌈", r"\rceil": "⌉", r"\_": "_", r"\arg": "arg", r"\{": "{", r"\}": "}"}
 
@@ -163,4 +168,15 @@ def to_mathml(latex: str, display: bool = False) -> str:
         markup = markup.replace(command, shown)
     if "\\" in html.unescape(markup) or "<mi>&</mi>" in markup:
         raise ValueError(f"the formula {given!r} has a command that is not known: {markup}")
-    return markup
+    markup = FUNCTION.sub(_with_space, markup)
+    return OPENING_MINUS.sub(r'\1<mo form="prefix">\2</mo>', markup)
+
+
+def _with_space(match: re.Match) -> str:
+    """A function's name apart from what it is of, if that has no brackets, and from a factor."""
+    space = '<mspace width="0.17em"></mspace>'
+    before = match.string[: match.start()]
+    after = match.string[match.end() :]
+    left = space if before.endswith(FACTOR_ENDS) else ""
+    right = "" if NOT_APART.match(after) else space
+    return f"<mrow>{left}{match[0]}{right}</mrow>" if left or right else match[0]

@@ -212,14 +212,20 @@ def link_papers(text: str) -> str:
     return ARXIV.sub(lambda m: f"[arXiv {m[1]}](https://arxiv.org/abs/{m[1]})", text)
 
 
-def _directive(entry: Entry, used: dict[str, list[str]]) -> list[str]:
+def _directive(entry: Entry, used: dict, cited: dict) -> list[str]:
     """An entry as MyST's directive for its kind, with its methods inside."""
     body = to_markdown(entry.doc).splitlines()
     for method in entry.methods:
         body += ["", *_method(method)]
-    labs = used.get(entry.name)
+    crossings = []
+    labs = used.get(entry.name, [])
+    papers = [link for link in cited.get(entry.name, []) if _label(link) not in map(_label, labs)]
+    if papers:
+        crossings.append(f"Its paper in {', '.join(papers)}.")
     if labs:
-        body += ["", f"*Used in {', '.join(labs)}.*"]
+        crossings.append(f"Used in {', '.join(labs)}.")
+    if crossings:
+        body += ["", f"*{' '.join(crossings)}*"]
     return [
         f":::::{{py:{entry.kind}}} {entry.name}{entry.signature}",
         "",
@@ -227,6 +233,10 @@ def _directive(entry: Entry, used: dict[str, list[str]]) -> list[str]:
         ":::::",
         "",
     ]
+
+
+def _label(link: str) -> str:
+    return link[: link.index("](")]
 
 
 def _method(method: Entry) -> list[str]:
@@ -239,13 +249,15 @@ def _method(method: Entry) -> list[str]:
     ]
 
 
-def layer_page(layer: str, used: dict[str, list[str]]) -> str:
-    """The page of a layer; `used`: for each name the links to the labs that call it."""
+def layer_page(layer: str, used: dict[str, list[str]], cited: dict[str, list[str]]) -> str:
+    """The page of a layer; `used` and `cited`: for each name the links to the labs that call it,
+    and to those that go into its paper.
+    """
     title, about = LAYERS[layer]
     lines = [f"# {title}", "", about, "", ":::::{py:currentmodule} ftlib", ":::::", ""]
     for entry in public_entries().values():
         if entry.layer == layer:
-            lines += _directive(entry, used)
+            lines += _directive(entry, used, cited)
     return "\n".join(lines)
 
 

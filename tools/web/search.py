@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from docutils import nodes
 from sphinx import addnodes
@@ -24,8 +25,8 @@ def write_index(app) -> None:
     for docname in sorted(app.env.found_docs - {app.config.root_doc}):
         title = app.env.titles[docname].astext()
         pages.append([app.builder.get_target_uri(docname), title, names.get(docname, "")])
-        for anchor, heading, text in parts_of(app.env.get_doctree(docname)):
-            sections.append([len(pages) - 1, anchor, heading, text])
+        for part in parts_of(app.env.get_doctree(docname)):
+            sections.append([len(pages) - 1, part.anchor, part.heading, part.above, part.text])
     data = json.dumps({"pages": pages, "sections": sections}, ensure_ascii=False)
     file = Path(app.outdir) / "_static" / "search-data.js"
     file.write_text(f"window.COURSE = {data};\n", encoding="utf-8")
@@ -62,44 +63,78 @@ def lead_of(paragraph: nodes.paragraph) -> str:
     return lead.rstrip(".:") if len(lead) <= MOST_LEAD else ""
 
 
-def parts_of(doctree: nodes.document) -> list[tuple[str, str, str]]:
-    """(anchor, heading, text) of each section, and of what has a name within it: a function, a
-    paragraph with a title, a term.
-    """
+class Part(NamedTuple):
+    """A section, or what has a name within one: a function, a paragraph with a title, a term."""
+
+    anchor: str
+    heading: str
+    above: str  # the heading that it stands below; none where that is the page's title
+    text: str
+
+
+def parts_of(doctree: nodes.document) -> list[Part]:
+    """The parts of a page in order."""
     found = []
     for node in doctree.findall():
         if isinstance(node, nodes.section):
-            found.append((node["ids"][0], node[0].astext(), _text(node)))
+            inside = _text(node) or _text_below(node)
+            found.append(Part(node["ids"][0], node[0].astext(), _above(node), inside))
         elif isinstance(node, addnodes.desc) and node[0].get("ids"):
             heading = f"{node[0].get('module') or ''}.{node[0].get('fullname', '')}".strip(".")
             names = " ".join(n.astext() for n in node[0].findall(addnodes.desc_parameter))
-            found.append((node[0]["ids"][0], heading, f"{_text(node[-1])} {names}"))
+            inside = f"{_text(node[-1])} {names}"
+            found.append(Part(node[0]["ids"][0], heading, _above(node), inside))
         elif isinstance(node, nodes.paragraph) and node["ids"]:
-            found.append((node["ids"][0], lead_of(node), _text(node)))
-        elif isinstance(node, nodes.definition_list) and node["ids"]:  # glossary, papers
+            found.append(Part(node["ids"][0], lead_of(node), _above(node), _text(node)))
+        elif _is_entry(node):
             term = node.next_node(nodes.term).astext()
-            found.append((node["ids"][0], term, _text(node)))
+            found.append(Part(node["ids"][0], term, _above(node), _text(node)))
     return found
 
 
+def _is_entry(node: nodes.Node) -> bool:
+    """Of the glossary or of the list of papers."""
+    return isinstance(node, nodes.definition_list) and bool(node["ids"])
+
+
+def _above(node: nodes.Element) -> str:
+    """The title of the section that the part is in."""
+    around = node.parent
+    while not isinstance(around, nodes.section | nodes.document):
+        around = around.parent
+    is_page = isinstance(around, nodes.document) or isinstance(around.parent, nodes.document)
+    return "" if is_page else around[0].astext()
+
+
+def _text_below(section: nodes.section) -> str:
+    """Of a section that is only a heading over others, the text of the first of them."""
+    first = section.next_node(nodes.section)
+    return (_text(first) or _text_below(first)) if first else ""
+
+
 def _text(part: nodes.Element) -> str:
-    """The part's own text: not that of sections and functions inside it, nor its title."""
+    """The part's own text: not that of sections, functions and entries in it, nor its title. A
+    notebook's code comes last, so that what is quoted of a section is rather its prose.
+    """
     pieces: list[str] = []
+    code: list[str] = []
     for child in part.children:
-        _collect(child, pieces)
-    return " ".join("".join(pieces).split())
+        _collect(child, pieces, code)
+    return " ".join("".join([*pieces, *code]).split())
 
 
-def _collect(node: nodes.Node, pieces: list[str]) -> None:
+def _collect(node: nodes.Node, pieces: list[str], code: list[str]) -> None:
     apart = isinstance(node, nodes.section | addnodes.desc | nodes.title | nodes.comment)
-    if apart or isinstance(node, nodes.image | addnodes.toctree):
+    if apart or _is_entry(node) or isinstance(node, nodes.image | addnodes.toctree):
         return
     if isinstance(node, nodes.raw):  # a table that a lab made, or a folded answer's edge
         pieces.append(re.sub(r"<[^>]+>", " ", node.astext()))
     elif isinstance(node, nodes.Text):
         pieces.append(node.astext())
+    elif isinstance(node, nodes.container) and "cell_input" in node["classes"]:
+        code.append(f" {node.astext()}")
     else:
         for child in node.children:
-            _collect(child, pieces)
+            _collect(child, pieces, code)
         if not isinstance(node, nodes.Inline):
             pieces.append(" ")

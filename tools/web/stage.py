@@ -61,7 +61,7 @@ def stage(target: Path, labs: list[Path], documents: tuple[str, ...] = DOCUMENTS
     _write(target / "papers.md", crossings.papers_page([*sections, *in_documents]))
     _write(target / "reading.md", crossings.reading_page(sections))
     _write(target / "source.md", source_page())
-    _write_reference(target, notebooks)
+    _write_reference(target, calls_in(notebooks), crossings.labs_with_papers(sections))
 
 
 def _write(path: Path, text: str) -> None:
@@ -165,10 +165,9 @@ def source_page() -> str:
     return "\n".join([*lines, ""])
 
 
-def _write_reference(target: Path, notebooks: dict) -> None:
-    used = calls_in(notebooks)
+def _write_reference(target: Path, used: dict, cited: dict) -> None:
     for layer in reference.LAYERS:
-        _write(target / "reference" / f"{layer}.md", reference.layer_page(layer, used))
+        _write(target / "reference" / f"{layer}.md", reference.layer_page(layer, used, cited))
     _write(target / "reference" / "index.md", reference.index_page())
 
 
