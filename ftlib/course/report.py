@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ftlib.core.runtime import configure
@@ -15,6 +16,10 @@ BOLD = {"right": "32", "wrong": "31"}
 # The fewest runs for a verdict. With fewer, Student's interval is honest but finds little: a
 # difference of two standard deviations in 91% of experiments with five runs, in 47% with three.
 FEWEST_RUNS = 5
+# A claim's number, in bold at the beginning; the profile whose runs they are may stand first.
+NUMBER = re.compile(r"(?:In tiny, [^*]*: )?\*\*.+?\.\*\* ", re.S)
+# The space between two sentences; "et al. (2024)" and "eq. 7" have none.
+SENTENCE_END = re.compile(r"(?<=[.?!])(?<!\bal\.)\s+(?=[A-Z*“(])")
 
 Outcome = Literal["better", "worse", "no difference shown", "too few runs"]
 
@@ -29,6 +34,40 @@ def say(text: str) -> None:
         display(Markdown(textwrap.dedent(text).strip()))
     else:
         print(text)
+
+
+def say_folded(text: str) -> None:
+    """`say` the number and the first sentence; what follows is folded away in a notebook (`folded`)
+    and printed elsewhere.
+    """
+    from ftlib.core.notebook import in_notebook
+
+    say(folded(text) if in_notebook() else text)
+
+
+def say_under(title: str, texts: Sequence[str]) -> None:
+    """`say` these texts, a paragraph each, folded away under a title in a notebook."""
+    from ftlib.core.notebook import in_notebook
+
+    body = "\n\n".join(texts)
+    say(_details(title, body) if in_notebook() else f"{title}:\n\n{body}")
+
+
+def folded(text: str) -> str:
+    """A claim's number, which stands in bold at its beginning, and one sentence of its reading (of
+    another text the first sentence), with what follows in HTML's `<details>`. Unchanged where
+    nothing follows.
+    """
+    number = NUMBER.match(text)
+    begins = number.end() if number else 0
+    end = SENTENCE_END.search(text, begins)
+    if end is None:
+        return text
+    return f"{text[: end.start()]}\n\n{_details('More', text[end.end() :])}"
+
+
+def _details(title: str, body: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 
 
 def quiet_libraries() -> None:

@@ -273,6 +273,25 @@ def test_the_comparison_takes_the_best_of_both_sweeps(records):
     assert {**means, "score": "sum"} == sums and {**sums, "is_scaled": True} == scaled
 
 
+@pytest.mark.parametrize("simpo, found", [(1.0, "yes"), (3.0, "the opposite")])
+def test_the_table_of_predictions_says_what_was_found(simpo, found):
+    """SimPO was predicted to make fewer faults than its start (2) and than DPO (2): with 1 it does,
+    with 3 the opposite. Pairs lie as far apart as at the start.
+    """
+    level = {"chosen": -1.0, "rejected": -1.0, "start_chosen": -1.0, "start_rejected": -1.0}
+    same = {"start_faults": 2.0, "apart": 0.1, "start_apart": 0.1, **level}
+    record = Record("3.1.8", "shuffled", "tiny")
+    for arm, settings in experiments.shuffle_arms(TINY).items():
+        is_simpo = arm == "SimPO, shuffled"
+        for seed in range(6):
+            faults = simpo + 0.002 * seed if is_simpo else 2.0 + 0.001 * seed
+            metrics = {"faults": faults, **same}
+            record.entries[arm, seed] = Entry(arm, seed, dict(settings), metrics, 0.0, {})
+    table = lines.predictions_table(result_of("shuffled", record))
+    assert [row["found?"] for row in table] == [found, found, "no"]
+    assert table[0]["prediction"] == "SimPO makes fewer faults than its start"
+
+
 def test_simpo_and_dpo_are_compared_at_equal_rates():
     arms = experiments.method_arms(TINY)
     assert arms[readings.SIMPO_AT_DPO]["lr"] == arms["DPO"]["lr"]

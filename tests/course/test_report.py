@@ -5,7 +5,7 @@ import pytest
 
 import ftlib as ft
 from ftlib.core.stats import Interval
-from ftlib.course.report import outcome, verdict, verdicts
+from ftlib.course.report import folded, outcome, say_folded, say_under, verdict, verdicts
 
 
 def difference(mean: float, p_value: float, runs: int = 10) -> Interval:
@@ -118,3 +118,43 @@ def test_no_verdict_without_a_test(interval):
 def test_no_comparison_at_all():
     with pytest.raises(ValueError, match="differences is empty"):
         verdicts({})
+
+
+CLAIM = "**win rate, DPO − SFT: 0.2 [0.1, 0.3] over 10 seeds (t test: p = 0.01).** "
+
+
+@pytest.mark.parametrize(
+    "text, shown, rest",
+    [
+        (f"{CLAIM}It wins. Why is open. More runs?", f"{CLAIM}It wins.", "Why is open. More runs?"),
+        ("In tiny, a model of 4M parameters: **a: 1 (p = 0.3).** None. Go on.", None, "Go on."),
+        (f"{CLAIM}Gao et al. (2022) find it. “So” it is.", None, "“So” it is."),
+        ("KL 2.5 nats, see eq. 7 of it. *Then* more.", "KL 2.5 nats, see eq. 7 of it.", None),
+    ],
+)
+def test_a_claim_and_its_first_sentence_stand_and_the_rest_is_folded(text, shown, rest):
+    """Nothing is lost: what is shown and what is folded are the whole text."""
+    before, _, inside = folded(text).partition("\n\n<details><summary>More</summary>\n\n")
+    inside = inside.removesuffix("\n\n</details>")
+    assert f"{before} {inside}" == text
+    assert shown in (None, before) and rest in (None, inside)
+
+
+def test_what_has_one_sentence_is_left_as_it_is():
+    assert folded(f"{CLAIM}No difference is shown.") == f"{CLAIM}No difference is shown."
+    assert folded("a: not measured here.") == "a: not measured here."
+
+
+def test_in_a_terminal_all_is_printed(capsys):
+    say_folded(f"{CLAIM}It wins. Why is open.")
+    say_under("In numbers", ["one", "two"])
+    printed = capsys.readouterr().out
+    assert printed == f"{CLAIM}It wins. Why is open.\nIn numbers:\n\none\n\ntwo\n"
+
+
+def test_in_a_notebook_texts_are_folded_under_their_title(monkeypatch):
+    said = []
+    monkeypatch.setattr("ftlib.core.notebook.in_notebook", lambda: True)
+    monkeypatch.setattr("ftlib.course.report.say", said.append)
+    say_under("In numbers", ["one", "two"])
+    assert said == ["<details><summary>In numbers</summary>\n\none\n\ntwo\n\n</details>"]

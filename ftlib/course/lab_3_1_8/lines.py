@@ -253,6 +253,31 @@ def push_line(apart: float, beta: float, gamma: float, pairs: int) -> str:
     return f"{line} The derived effect is larger than one run's noise of labels."
 
 
+SMALL_PUSH = "in a short run the push may be smaller than the noise of its labels: see above"
+# Three of the predictions for shuffled labels, with what speaks against finding them in short runs.
+IN_THE_TABLE = {
+    "unneutral": ("SimPO makes fewer faults than its start", SMALL_PUSH),
+    "reference": (
+        "SimPO makes fewer faults than DPO",
+        "the least weak: both have the same labels at each seed, so much of their noise cancels",
+    ),
+    "apart": ("the two answers of a pair come closer together", SMALL_PUSH),
+}
+OUTCOMES = {"none": "no", "open": "too few seeds"}
+
+
+def predictions_table(result: Result) -> list[dict[str, str]]:
+    """Three predictions for shuffled labels: why they are weak, and whether they were found."""
+    table = []
+    for claim, (prediction, why_weak) in IN_THE_TABLE.items():
+        outcome = result.outcome(claim)
+        found = OUTCOMES.get(outcome, "the opposite")
+        if outcome == result.experiment.claim(claim).expected:
+            found = "yes"
+        table.append({"prediction": prediction, "why it is weak": why_weak, "found?": found})
+    return table
+
+
 def predictions_line(result: Result) -> str:
     """How many of the predictions for shuffled labels were found, and how large the difference of
     the two losses could still be.

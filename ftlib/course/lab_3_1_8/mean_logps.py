@@ -1,4 +1,4 @@
-"""Lab 3.1.8, SimPO and ORPO, exercise 1: the mean a token."""
+"""Lab 3.1.8, SimPO and ORPO, exercise 1: the mean per token."""
 
 from __future__ import annotations
 
