@@ -41,33 +41,33 @@ class Panel:
 
 PANELS = (
     Panel(
-        "What its data teach it",
+        "What the data teach\n(96 or 48 training rows)",
         "3.1.6",
         "quality",
         "accuracy",
         "held-out answers right (%)",
         {
-            "large, long": "96 rows,\nclean",
-            "small, long": "48 rows,\nclean",
-            "messy, long": "96 rows,\n4 in 10 wrong",
-            "shuffled, long": "48 rows,\nshuffled",
+            "large, long": "96\nclean",
+            "small, long": "48\nclean",
+            "messy, long": "96, 4 in\n10 wrong",
+            "shuffled, long": "48\nshuffled",
         },
         percent=True,
     ),
     Panel(
-        "What it forgets, each at its best rate",
+        "What is forgotten\n(each at its best learning rate)",
         "3.1.1",
         "methods",
         "forgotten",
         "forgotten (nats per token)",
-        {"full": "all weights", "LoRA": "LoRA", "LoRA, shuffled": "LoRA,\nshuffled rows"},
+        {"full": "all weights", "LoRA": "LoRA", "LoRA, shuffled": "LoRA,\nshuffled"},
     ),
     Panel(
-        "How many bits its base needs",
+        "Bits the base needs\n(logarithmic scale)",
         "3.1.5",
         "bases",
         "loss",
-        "test loss after training (nats per token)",
+        "test loss (nats per token)",
         {
             "16 bits, middle rate": "16 bits",
             "NF4, middle rate": "NF4\n(4 bits)",
@@ -107,11 +107,11 @@ def draw(panel: Panel, ax) -> None:
 
 def main() -> int:
     plots.use_style()
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(13.2, 3.5), width_ratios=(4, 3, 3))
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(10.2, 3.6), width_ratios=(4, 3, 3))
     for panel, ax in zip(PANELS, axes, strict=True):
         draw(panel, ax)
     add_key(axes[0])
-    figure.savefig(FILE, dpi=110, metadata={"Software": None})
+    figure.savefig(FILE, dpi=150, metadata={"Software": None})
     print(FILE)
     return 0
 
