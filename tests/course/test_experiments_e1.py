@@ -171,6 +171,29 @@ def test_reliability_by_hand():
     assert points == [(pytest.approx(0.75), 0.75, 4), (pytest.approx(0.99), 1.0, 1)]
 
 
+def first_rollouts(kls, scores):
+    """{way: run} with a first rollout of these values, and a second one that is far away."""
+    runs = {}
+    for way, kl, score in zip(("ppo", "rloo", "grpo"), kls, scores, strict=True):
+        history = [{"kl": kl, "reward": score}, {"kl": 9.0, "reward": 9.0}]
+        runs[way] = Run(history=history)
+    return runs
+
+
+def test_the_first_rollout_is_chance_while_all_are_one_policy():
+    """With a KL of 0 the scores 0.1, 0.3, 0.2 differ by chance: "s", though RLOO's is the highest;
+    with a KL of half a nat in one of them the highest one is named.
+    """
+    scores = (0.1, 0.3, 0.2)
+    at_start = first_rollouts((0.0, 1e-5, 0.0), scores)
+    assert lines.highest_at_first(at_start) == "s"
+    said = lines.first_line(at_start)
+    assert "the highest is that of rloo" in said and "chance" in said
+    gone = first_rollouts((0.0, 0.5, 0.0), scores)
+    assert lines.highest_at_first(gone) == "r"
+    assert "no longer one policy" in lines.first_line(gone)
+
+
 def test_dpo_has_the_rate_that_lab_7_chose():
     """The pairs, the start and the validation people are the same there."""
     chosen = experiments.dpo_settings(TINY)

@@ -19,6 +19,7 @@ from ftlib.course.lab_e2.fisher_diagonal import fisher_diagonal
 from ftlib.course.lab_e2.replay_count import replay_count
 from ftlib.course.lab_e2.schematic import draw_forgetting
 from ftlib.course.lab_e2.stop_step import stop_step
+from ftlib.course.records.store import Entry, Record
 
 TINY = get_profile("tiny")
 POCKET = get_profile("pocket")
@@ -271,6 +272,32 @@ def test_lines_of_the_front():
     line = lines.front_line(Recorded(), ["bad", "low", "mid"])
     assert "front of the means: low, mid." in line
     assert line.endswith("of the resamples: low, mid.")
+
+
+def test_exceptions_of_the_comparison_are_counted():
+    """Smaller rates end at 1.0, the reference, and 2.0. A method whose lowest loss is 1.5 falls
+    short of 1.0, and is compared at 1.5, which the rates reach; one at 3.0 falls short and lies
+    above all rates; one at 0.9 reaches the loss.
+    """
+    rates = (readings.REFERENCE, "slowest")
+    losses = {readings.REFERENCE: 1.0, "slowest": 2.0, "short": 1.5, "far": 3.0, "good": 0.9}
+    entries = {}
+    for arm, loss in losses.items():
+        for seed in range(2):
+            entries[arm, seed] = Entry(arm, seed, {}, {"loss": loss}, 1.0, {})
+
+    class Runs:
+        record = Record("E2", "curves", "tiny", entries=entries)
+        seeds = (0, 1)
+        shown_in = ""
+
+        def has(self, arm):
+            return arm in losses
+
+    own = {readings.SMALLER: rates, "a": ("short",), "b": ("far",), "c": ("good",)}
+    said = lines.exceptions_line(Runs(), own, ["a", "b", "c"])
+    assert said.endswith("compared: a 2 and 0; b 2 and 2; c 0 and 0.")
+    assert lines.exceptions_line(Runs(), {**own, "d": ("not run",)}, ["d"]) == ""
 
 
 def test_the_explorer_prices_forgetting():

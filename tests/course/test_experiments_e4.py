@@ -312,6 +312,22 @@ def test_lines_of_the_students():
     assert len(lines.draw_plane(result).axes[0].get_legend().get_texts()) == len(names.ARMS)
 
 
+def test_the_smallest_difference_that_seeds_could_show():
+    """Forward KL minus rows alone is -2, -1, 0, 1, 2 over five seeds: s = √2.5, s/√5 = 0.7071; with
+    4 degrees of freedom t is 2.776 at 95%, so ±1.96, and 6.015 at 1 - 0.05/13 for
+    the 13 claims of the experiment, so ±4.25.
+    """
+
+    def metrics_of(arm, seed):
+        value = seed - 2.0 if arm == names.FORWARD else 0.0
+        metrics = ("loss", "forward", "reverse", "entropy", "surprise", "clear", "polite")
+        return dict.fromkeys(metrics, value)
+
+    (row,) = lines.smallest_table(result_of("students", metrics_of), ["gain"])
+    assert row["difference"] == "+0" and row["difference shown"] == "no"
+    assert row["smallest, alone"] == "±2" and row["smallest, by Holm at most"] == "±4.3"
+
+
 def test_a_rate_at_the_grid_s_edge_is_named():
     """The reverse KL is judged by itself, the others by the loss: here the loss falls with the
     rate, the reverse KL is least in the middle.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import matplotlib.pyplot as plt
@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from ftlib.core.stats import mean_interval, share_interval
 from ftlib.course.lab_e1.calibration_error import bin_of
 from ftlib.course.lab_e1.readings import DPO, FREE, HELD, at_kl
-from ftlib.course.lab_e1.trials import fault_counter
+from ftlib.course.lab_e1.trials import course_of, fault_counter
 from ftlib.course.plots import style
 from ftlib.course.records.live import Result
 from ftlib.data.rows import completion_text
+from ftlib.training.run import Run
 
 BINS = 5
+ONE_POLICY = 1e-3  # nats per answer: a KL to the start below it is rounding
 LETTERS = {"below": "d", "none": "n", "above": "u", "open": "?"}
 PRETTY = {"wrong": "false facts", "missing": "left out", "unwanted": "unasked sentences"}
 
@@ -214,3 +216,35 @@ def equal_kl_line(result: Result) -> str:
         f"{np.mean(gains):+.2f} above the start's, PPO's "
         f"{result.means(HELD, 'true gain').mean():+.2f}."
     )
+
+
+# --- live rollouts --------------------------------------------------------------------------------
+def are_one_policy(runs: Mapping[str, Run]) -> bool:
+    """Whether the policies of {way: run} are all still the start in their first rollout."""
+    distances = [abs(course_of(run, "kl")[0]) for run in runs.values()]
+    return max(distances) < ONE_POLICY
+
+
+def highest_at_first(runs: Mapping[str, Run]) -> str:
+    """The first letter of the way with the highest score in the first rollout; "s" where all ways
+    still sample from one policy, so that their scores differ by chance alone.
+    """
+    if are_one_policy(runs):
+        return "s"
+    scores = {way: course_of(run, "reward")[0] for way, run in runs.items()}
+    return max(scores, key=scores.__getitem__)[0]
+
+
+def first_line(runs: Mapping[str, Run]) -> str:
+    """The scores of the first rollout, the highest named, and whether chance explains it."""
+    scores = {way: course_of(run, "reward")[0] for way, run in runs.items()}
+    highest = max(scores, key=scores.__getitem__)
+    listed = ", ".join(f"{way} {score:.2f}" for way, score in scores.items())
+    distance = max(abs(course_of(run, "kl")[0]) for run in runs.values())
+    text = f"In the first rollout the scores are {listed}; the highest is that of {highest}. "
+    if are_one_policy(runs):
+        return (
+            f"{text}The KL to the start is at most {distance:.0e}: all still sample from the "
+            "start, and the difference is chance (other prompts, other answers)."
+        )
+    return f"{text}The KL to the start is up to {distance:.2g}: they are no longer one policy."

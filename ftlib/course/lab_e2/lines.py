@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ftlib.core.stats import share_interval
-from ftlib.course.lab_e2.curves import on_front
+from ftlib.course.lab_e2.curves import ByArm, lowest_loss, on_front
 from ftlib.course.lab_e2.pictures import those_run
+from ftlib.course.lab_e2.readings import REFERENCE, SMALLER
 from ftlib.course.records.live import Result
+from ftlib.course.records.shown import whose
 
 LETTERS = {"below": "a", "none": "b", "above": "c", "open": "?"}
 
@@ -56,6 +58,42 @@ def front_line(result: Result, arms: Sequence[str]) -> str:
     names = ", ".join(one.arm for one in front)
     held = ", ".join(sure) if sure else "none"
     return f"On the front of the means: {names}. In at least 95% of the resamples: {held}."
+
+
+def exceptions_line(
+    result: Result, curves: Mapping[str, Sequence[str]], methods: Sequence[str]
+) -> str:
+    """In how many seeds each exception of the comparison at equal loss applies to each method.
+
+    curves: {method: arms}, that of smaller rates among them; methods: those compared with it.
+    """
+    needed = [arm for curve in curves.values() for arm in curve]
+    if not all(result.has(arm) for arm in needed):
+        return ""
+    runs: dict[int, dict] = {}
+    for entry in result.record.entries.values():
+        runs.setdefault(entry.seed, {})[entry.arm] = entry.metrics
+    seeds = [runs[seed] for seed in result.seeds]
+    texts = []
+    for method in methods:
+        found = [_exceptions(by_arm, curves[method], curves[SMALLER]) for by_arm in seeds]
+        short = sum(is_short for is_short, _ in found)
+        gentler = sum(is_gentler for _, is_gentler in found)
+        texts.append(f"{method} {short} and {gentler}")
+    return (
+        f"{whose(result)}Seeds of {len(seeds)} in which the method never reaches the loss, and in "
+        f"which even the smallest rate ends below the loss compared: {'; '.join(texts)}."
+    )
+
+
+def _exceptions(by_arm: ByArm, method: Sequence[str], smaller: Sequence[str]) -> tuple[bool, bool]:
+    """Whether the method falls short of the reference's loss, and whether the highest loss of the
+    smaller rates lies below the loss at which the two are compared.
+    """
+    loss = by_arm[REFERENCE]["loss"]
+    lowest = lowest_loss(by_arm, method)
+    compared = max(lowest, lowest_loss(by_arm, smaller), loss)
+    return lowest > loss, max(by_arm[arm]["loss"] for arm in smaller) < compared
 
 
 def stops_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:

@@ -8,9 +8,15 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from ftlib.core.stats import mean_interval
 from ftlib.course.plots import style
+from ftlib.course.records.claims import LEVEL
 from ftlib.course.records.live import Result
 
+SMALLEST = (
+    "The smallest mean difference that these seeds could show, at the spread they had, by one "
+    "comparison alone and by Holm's method at most; in nats per token, manners as a share"
+)
 LETTERS = {"below": "a", "none": "b", "above": "c", "open": "?"}
 
 
@@ -22,6 +28,31 @@ def letters(result: Result, claims: Sequence[str]) -> str:
 def conclusions(result: Result, claims: Sequence[str]) -> str:
     """A line of a list for every claim."""
     return "\n".join(f"- {result.conclude(claim)}" for claim in claims)
+
+
+def smallest_table(result: Result, claims: Sequence[str]) -> list[dict[str, str]]:
+    """A row a claim: the mean difference, and how large one had to be. Alone it is the half-width
+    of Student's interval at 95%, t·s/√n; by Holm's method for m comparisons it is at most that of
+    the interval at 1 - 0.05/m, Bonferroni's.
+    """
+    decisions = result.decisions()
+    rows = []
+    for name in claims:
+        if name not in decisions:
+            continue
+        decision = decisions[name]
+        alone = decision.interval
+        strict = mean_interval(decision.values, 1 - (1 - LEVEL) / decision.compared)
+        rows.append(
+            {
+                "comparison": decision.claim.text,
+                "difference": f"{alone.mean:+.3g}",
+                "smallest, alone": f"±{(alone.high - alone.low) / 2:.2g}",
+                "smallest, by Holm at most": f"±{(strict.high - strict.low) / 2:.2g}",
+                "difference shown": "no" if decision.outcome == "none" else decision.outcome,
+            }
+        )
+    return rows or [{"comparison": result.why}]
 
 
 def students_table(result: Result) -> list[dict[str, str]]:
