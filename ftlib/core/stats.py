@@ -48,7 +48,7 @@ class Interval:
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
     def percent(self) -> str:
-        return f"{100 * self.mean:.0f}% [{100 * self.low:.0f}, {100 * self.high:.0f}]"
+        return f"{100 * self.mean:z.0f}% [{100 * self.low:z.0f}, {100 * self.high:z.0f}]"
 
     def excludes(self, value: float) -> bool:
         """Whether `value` lies outside the bounds: 0 for a difference, 0.5 for a win rate."""

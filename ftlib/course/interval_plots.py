@@ -69,6 +69,7 @@ def pairing(a, b, names: tuple[str, str], unit: str, level: float = 0.95) -> Fig
     title = "Pairing narrows the interval" if narrower else "Here pairing narrows nothing"
     right.set(title=title, xlabel=f"mean difference ({unit})", ylim=(1.6, -0.6))
     right.set_yticks([0, 1], labels)
+    right.locator_params(axis="x", nbins=4)  # more of these long numbers would touch
     return figure
 
 

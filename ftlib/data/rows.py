@@ -79,7 +79,8 @@ def parse_json(line: bytes | str):
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
-        raise DataError(f"not valid JSON ({error.msg} at column {error.colno})") from None
+        what = error.msg.removesuffix(" at")  # as in "Invalid control character at"
+        raise DataError(f"not valid JSON ({what} at column {error.colno})") from None
     except RecursionError:
         raise DataError("not usable JSON: nested too deep") from None
     except DataError:

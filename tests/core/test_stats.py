@@ -241,6 +241,7 @@ def test_same_values_same_interval_and_text():
     assert ft.bootstrap_interval([1, 2, 4]) == ft.bootstrap_interval([1, 2, 4])
     found = Interval(0.5, 0.25, 0.75)
     assert (str(found), found.percent()) == ("0.5 [0.25, 0.75]", "50% [25, 75]")
+    assert Interval(0.0, -0.001, 0.001).percent() == "0% [0, 0]"  # not -0
     assert found.excludes(0.2) and not found.excludes(0.25)
     assert found == Interval(0.5, 0.25, 0.75, runs=5, level=0.95)
 

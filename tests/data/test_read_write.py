@@ -153,7 +153,7 @@ def test_several_files_are_one_stream(tmp_path):
 BAD_LINES = {
     b'{"a": 1': "not valid JSON",
     b"\xff{}": "not UTF-8 .* at byte 0",
-    b'{"a": "x\x00"}': "not valid JSON .Invalid control",
+    b'{"a": "x\x00"}': "not valid JSON .Invalid control character at column 9",
     b'{"a": 1, "a": 2}': "the key 'a' is there twice",
     b'{"a": {"b": 1, "b": 1}}': "'b' is there twice",
     b'{"a": NaN}': "NaN is no JSON value",

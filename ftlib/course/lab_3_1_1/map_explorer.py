@@ -7,7 +7,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from ftlib.course.explorable import Explorable, slider
 from ftlib.course.lab_3_1_1.experiments import middle_rate
@@ -105,7 +105,9 @@ class RankMap(Explorable):
         ax.legend(fontsize="small")
 
     def _draw_plane(self, ax: Axes, arm: str) -> None:
-        """What every run has learnt and forgotten, a marker a rank."""
+        """What every run has learnt and forgotten, with the markers of the panel beside it: the
+        runs lie all over the plane and leave a legend no room.
+        """
         for i, r in enumerate(self.controls["r"].options):
             runs: list[str] = []
             for alpha in self.controls["alpha"].options:
@@ -113,14 +115,15 @@ class RankMap(Explorable):
             losses = [self.loss(run) for run in runs]
             forgotten = [max(LEAST, self.forgotten(run)) for run in runs]
             look = {**style(i), "linestyle": "none"}
-            ax.plot(losses, forgotten, label=f"rank {r}", alpha=0.6, **look)
-        ax.plot(self.loss(arm), max(LEAST, self.forgotten(arm)), label="chosen", **LIVE)
+            ax.plot(losses, forgotten, alpha=0.6, **look)
+        ax.plot(self.loss(arm), max(LEAST, self.forgotten(arm)), **LIVE)
         ax.set(
             xscale="log",
             yscale="log",
             xlabel="validation loss (nats per token)",
             ylabel="forgotten (nats per token)",
-            title="All runs: learnt and forgotten",
+            title="All runs (star: the chosen one)",
         )
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # the losses span one decade
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.legend(fontsize="small")

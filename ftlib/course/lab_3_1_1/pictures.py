@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from ftlib.course.lab_3_1_1.experiments import capacity_arm
 from ftlib.course.plots import style
@@ -87,6 +87,8 @@ def along_rates(
         ylabel=result.experiment.metric(y).label,
         title=title,
     )
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # it may span a single decade
+    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize="small", title="large: the lowest rate")
     return _finished(ax, result)

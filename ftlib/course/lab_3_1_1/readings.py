@@ -230,12 +230,12 @@ LONG = (
             "loss is flat while forgetting is steep."
         ),
         below=(
-            "At these rates LoRA forgets less. The two have not learnt as much, so this is not yet "
-            "a comparison of methods: the next line has full fine-tuning at a lower rate."
+            "At these rates LoRA forgets less. The two have not learnt equally much, so this is "
+            "not yet a comparison of methods: the next line has full fine-tuning at a lower rate."
         ),
         none=(
-            "No difference in forgetting is shown at these rates. The two have not learnt as much: "
-            "the next line has full fine-tuning at a lower rate."
+            "No difference in forgetting is shown at these rates. The two have not learnt equally "
+            "much: the next line has full fine-tuning at a lower rate."
         ),
     ),
     Claim(

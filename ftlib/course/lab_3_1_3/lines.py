@@ -91,10 +91,10 @@ def fits_line(cures: Result) -> str:
     worse = gap(cures, "loss", "fast, noise", "half fast")
     text = (
         f"{whose(cures)}Mean loss on the rows trained on: {'; '.join(levels)}. Noise at the fast "
-        f"rate less no noise at the best rate: "
+        f"rate minus no noise at the best rate: "
         f"{gap(cures, 'own_loss', 'fast, noise', 'best rate')} on these rows, "
-        f"{gap(cures, 'loss', 'fast, noise', 'best rate')} on unseen requests. Less no "
-        f"noise at half the fast rate: {looser} and {worse}."
+        f"{gap(cures, 'loss', 'fast, noise', 'best rate')} on unseen requests; "
+        f"minus no noise at half the fast rate: {looser} and {worse}."
     )
     if looser.low > 0 and worse.low > 0:
         text += " A looser fit than at half the rate, and a worse loss on unseen requests: "

@@ -18,6 +18,7 @@ from ftlib.course.records.shown import whose
 
 METRIC = "validation_loss"
 DENSE = 100  # points of a formula's curve
+CLOSE = 0.1  # below this distance two names on the axis of ρ would overlap
 
 
 # --- exact demonstrations -------------------------------------------------------------------------
@@ -25,7 +26,7 @@ def draw_parts(
     ratios: Sequence[float], parts: Sequence[tuple[float, float]], named: Mapping[float, float]
 ) -> Figure:
     """Signal and noise after RMSNorm over the noise's ratio ρ to the embedding, measured, with the
-    formulas. `named`: {alpha: ρ} to mark.
+    formulas. `named`: {alpha: ρ} to mark, where there is room.
     """
     figure, ax = plt.subplots()
     xs = np.linspace(0, max(ratios), DENSE)
@@ -34,8 +35,11 @@ def draw_parts(
     for i, name in enumerate(("signal", "noise across it")):
         look = {**style(i), "linestyle": "none"}
         ax.plot(ratios, [part[i] for part in parts], label=f"{name}, measured", **look)
-    for alpha, ratio in named.items():
-        ax.annotate(f"{alpha:g}", (ratio, 1.04), fontsize=7, ha="center")
+    last = np.inf
+    for alpha, ratio in sorted(named.items(), reverse=True):
+        if last - ratio > CLOSE:
+            ax.annotate(f"{alpha:g}", (ratio, 1.04), fontsize=7, ha="center")
+            last = ratio
     ax.set(
         title="RMSNorm turns the noise's size into an angle (numbers: alpha)",
         xlabel="ρ, noise by embedding",
@@ -148,10 +152,11 @@ def strengths_line(result: Result, chosen: Mapping[str, float]) -> str:
         value = mean_loss(result, arms[strength])
         verdict = "lower than" if value < none else "**not lower than**"
         edge = _edge(strength, [0, *STRENGTHS[setting]])
-        texts.append(f"{setting} **{strength:g}**, {value:.3f}, {verdict} without{edge}")
+        beside = f"{verdict} the {none:.3f} without"
+        texts.append(f"{setting} **{strength:g}**, {value:.3f}, {beside}{edge}")
     return (
         f"{whose(result)}Lowest validation loss of the strengths above 0, over {_seeds(result)} "
-        f"that no comparison has: {'; '.join(texts)} ({none:.3f})."
+        f"that no comparison has: {'; '.join(texts)}."
     )
 
 

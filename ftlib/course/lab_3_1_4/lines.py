@@ -240,9 +240,10 @@ def beside_loss_line(result: Result, method: str) -> str:
     """Right answers and forgetting of a method against LoRA."""
     if not _has(result, (method, "LoRA")):
         return _absent(result, method)
+    named = method[0].upper() + method[1:]  # it begins a sentence
     return (
         f"{whose(result)}{UNTESTED}. "
-        f"{method} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
+        f"{named} − LoRA: right {_gap(result, 'right', method, 'LoRA')} of the "
         f"questions; it {_forgets(result, method, 'LoRA')}."
     )
 

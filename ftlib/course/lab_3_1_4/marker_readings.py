@@ -31,7 +31,8 @@ MARKERS = (
             "embedding rows were never trained and stay frozen; whether it is that, or that they "
             "are alike, or longer than trained ones, was not separated. The closer the upper "
             "end of the interval is to 0, the less firm this is; the golden loss below is a second "
-            "witness. This part does not need a tied head; it can happen to any model."
+            "witness, if its interval leaves 0 out. This part does not need a tied head; it can "
+            "happen to any model."
         ),
         none=(
             "It is not shown that spare markers going *in* cost right answers. The interval says "

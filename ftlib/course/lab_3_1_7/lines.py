@@ -156,7 +156,8 @@ def frontier_line(draws: Result, result: Result, arm: str) -> str:
             + (", or says what the start hardly ever said." if win > highest else ".")
         )
     n = next((n for n, point in zip(COUNTS, best, strict=True) if point[1] >= win), None)
-    among = f"the best of {n} draws wins as much" if n else f"no best of {COUNTS[-1]} wins as much"
+    enough = f"the best of {n} draws wins at least as often as {arm}"
+    among = enough if n else f"not even the best of {COUNTS[-1]} draws wins as often as {arm}"
     return (
         f"{whose(result)}"
         f"{arm} wins {win:.0%} at {kl:.2f} nats; at that KL the optimum wins {at_optimum:.0%}, and "
