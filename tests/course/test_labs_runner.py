@@ -2,12 +2,15 @@
 source alone.
 """
 
+import base64
+import io
 import json
 import os
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from ftlib import cli
 from ftlib.course import catalogue, executing, index_page, notebooks, stored_notebook
@@ -218,6 +221,28 @@ def test_the_hash_is_of_the_code_in_its_order():
 
     assert of("a", "b") == of("a", "b", text="other words")
     assert len({of("a", "b"), of("b", "a"), of("ab"), of("a", "b", ""), of("a", "b ")}) == 5
+
+
+def test_a_stored_picture_keeps_the_colours_of_small_markers():
+    """A hundred shades of grey over most of the picture, two dots of 9 pixels: each dot keeps its own
+    colour, to 12 of 255 in every channel.
+    """
+    picture = Image.new("RGB", (200, 100), "white")
+    for k in range(100):
+        picture.paste((155 + k, 155 + k, 155 + k), (2 * k, 0, 2 * k + 2, 100))
+    dots = {(20, 20): (0, 114, 178), (60, 60): (0, 158, 115)}
+    for (x, y), colour in dots.items():
+        picture.paste(colour, (x, y, x + 3, y + 3))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    shown = {"image/png": base64.b64encode(file.getvalue()).decode()}
+    cell = nbformat.v4.new_code_cell(
+        "draw()", outputs=[nbformat.v4.new_output("display_data", shown)]
+    )
+    (output,) = stored_notebook.clean(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    stored = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB")
+    for (x, y), colour in dots.items():
+        assert stored.getpixel((x + 1, y + 1)) == pytest.approx(colour, abs=12)
 
 
 def test_a_killed_kernel_is_reported(course, tmp_path, capsys):
