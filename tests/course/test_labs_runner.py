@@ -224,8 +224,8 @@ def test_the_hash_is_of_the_code_in_its_order():
 
 
 def test_a_stored_picture_keeps_the_colours_of_small_markers():
-    """A hundred shades of grey over most of the picture, two dots of 9 pixels: each dot keeps its own
-    colour, to 12 of 255 in every channel.
+    """A hundred shades of grey over most of the picture, two dots of 9 pixels: each dot keeps its
+    own colour, to 12 of 255 in every channel.
     """
     picture = Image.new("RGB", (200, 100), "white")
     for k in range(100):
