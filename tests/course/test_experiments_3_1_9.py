@@ -5,6 +5,7 @@ the one thing, the reference points are what their names say.
 import itertools
 from collections import Counter
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,7 @@ from ftlib.course.lab_3_1_9 import readings_of_points as of_points
 from ftlib.course.lab_3_1_9 import reference_points as points
 from ftlib.course.lab_3_1_9.point_explorer import PointExplorer
 from ftlib.course.lab_3_1_9.schematic import draw_kto
-from ftlib.course.records import shown
+from ftlib.course.records import figures, shown
 from ftlib.course.records.experiment import find_experiment
 from ftlib.course.records.live import Result
 from ftlib.course.records.store import Entry, Record
@@ -292,6 +293,16 @@ def test_noise_is_compared_by_what_each_method_loses():
     assert sweeps.ahead(result, "40%, DPO", above="k", below="d") == "k"
     arm = experiments.noise_arm("KTO", 0.4)
     assert readings.over_start(arm)(by_arm) == pytest.approx(by_arm[arm]["wins"] - 0.5)
+
+
+def test_an_axis_in_percent_says_so():
+    """The same shares, drawn as they are and times 100."""
+    far = a_result("points", lambda arm: [0.5, 0.6])
+    plain = figures.dots(far, "right", "t", ["far: right"])
+    percent = figures.dots(far, "right", "t", ["far: right"], percent=True)
+    assert plain.axes[0].get_ylabel() == "answers with right facts (share)"
+    assert percent.axes[0].get_ylabel() == "answers with right facts (%)"
+    plt.close("all")
 
 
 def test_greedy_is_compared_with_sampled_beside_the_run_without_noise():

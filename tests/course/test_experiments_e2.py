@@ -270,8 +270,8 @@ def test_lines_of_the_front():
     table = lines.front_table(Recorded(), ["bad", "low", "mid", "not run"])
     assert [row[""] for row in table] == ["low", "mid", "bad"]
     line = lines.front_line(Recorded(), ["bad", "low", "mid"])
-    assert "front of the means: low, mid." in line
-    assert line.endswith("of the resamples: low, mid.")
+    assert "front of the means: low; mid." in line
+    assert line.endswith("of the resamples: low; mid.")
 
 
 def test_exceptions_of_the_comparison_are_counted():

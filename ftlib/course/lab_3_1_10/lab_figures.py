@@ -88,6 +88,8 @@ def draw_sizes(result: Result, megabytes: Mapping[str, float]) -> Figure:
         yscale="log",
     )
     left.margins(x=0.12, y=0.15)
+    if result.live:
+        left.plot([], [], label=LIVE_LABEL, **{**LIVE, "markersize": 8})
     right.axhline(0, color="black", linestyle=":", linewidth=1)
     right.set(title="Log-loss of the same files, minus f16's", ylabel="nats per token")
     right.set_xticks(range(len(files)), files)

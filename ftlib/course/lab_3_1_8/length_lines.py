@@ -6,7 +6,7 @@ import numpy as np
 
 from ftlib.core.stats import Interval, paired_difference
 from ftlib.course.lab_3_1_8.length import weights_of
-from ftlib.course.lab_3_1_8.lines import not_run
+from ftlib.course.lab_3_1_8.lines import SORTS, not_run
 from ftlib.course.open_answers import sentences
 from ftlib.course.records.live import Result
 from ftlib.course.records.shown import whose
@@ -117,8 +117,8 @@ def answer_rows(result: Result) -> list[dict[str, str]]:
     for arm in result.arms:
         count, cut, repeating = _counted(result, arm)
         row = {"arm": arm}
-        for metric in ("words", "faults", "wrong", "missing", "unwanted"):
-            row[metric] = f"{result.means(arm, metric).mean():.2f}"
+        for metric, text in {"words": "words", "faults": "faults", **SORTS}.items():
+            row[text] = f"{result.means(arm, metric).mean():.2f}"
         row["cut off"] = f"{cut} of {count}"
         row["repeat a sentence"] = f"{repeating} of {count}"
         row["the second answer of one run"] = result.sample(arm, "answers")[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ftlib.course.records.experiment import Claim, Contrast, difference
 
-SHARE = "of the win rate"
+SHARE = "of the questions"
 KTO_RATE = ", KTO's rate"
 SFT_RATE = ", SFT's rate"
 TIE_OF_START = 0.5  # win rate of the start against itself

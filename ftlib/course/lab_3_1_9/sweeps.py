@@ -157,7 +157,7 @@ def losses_line(result: Result) -> str:
     if not result.has(noise_arm("KTO", NOISE[-1])):
         return NOT_MEASURED
     lost = losses_to_noise(result)
-    by_method = ", ".join(f"{name} {interval_text(100 * loss)}" for name, loss in lost.items())
+    by_method = "; ".join(f"{name} {interval_text(100 * loss)}" for name, loss in lost.items())
     return (
         f"{whose(result)}Points of win rate lost from {NOISE[0]:.0%} to {NOISE[-1]:.0%} wrong, "
         f"mean with 95% interval: {by_method}."
@@ -196,7 +196,7 @@ def uneven_rates_line(result: Result) -> str:
     if not result.arms:
         return NOT_MEASURED
     rates = {name: result.settings(name)["lr"] for name in UNEVEN}
-    listed_rates = ", ".join(f"{name}: {rate:.2g}" for name, rate in rates.items())
+    listed_rates = "; ".join(f"{name}: {rate:.2g}" for name, rate in rates.items())
     own = rates.pop(SFT_ON_UPS)
     times = sorted({round(own / rate, 3) for rate in rates.values()})
     line = f"{whose(result)}Rates taken: {listed_rates}."
@@ -221,7 +221,7 @@ def listed(result: Result, metric: str, arms: Sequence[str], form: str) -> str:
     there = [arm for arm in arms if result.has(arm)]
     if not there:
         return NOT_MEASURED
-    return ", ".join(f"{arm}: {result.means(arm, metric).mean():{form}}" for arm in there)
+    return "; ".join(f"{arm}: {result.means(arm, metric).mean():{form}}" for arm in there)
 
 
 def distance_line(result: Result, arms: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ COIN = "judgements by coin"
 DPO = "DPO"
 SHARE = "of the pairs"
 FEWER = "fewer faults per answer"
-UNITS = "of the score"
+UNITS = "units of score"
 HALF = 0.5
 
 
@@ -180,8 +180,8 @@ METHODS = (
         ),
         below="Against a reward model trained on coin tosses the same PPO ends *higher*.",
         none=(
-            "No difference from the control is shown: against coin tosses the same PPO ends about "
-            "where it ends with the judgements, so no effect here can be credited to them."
+            "No difference from the control is shown, the same PPO against coin tosses: no effect "
+            "here can be credited to the judgements. The interval says how large one may still be."
         ),
     ),
     Claim(

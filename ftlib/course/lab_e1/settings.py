@@ -39,7 +39,7 @@ TINY = Settings(
     dpo_batch=8,
     answer_tokens=48,
     asked=32,
-    live_rollouts=4,
+    live_rollouts=3,
 )
 
 

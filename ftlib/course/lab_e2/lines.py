@@ -55,8 +55,8 @@ def front_line(result: Result, arms: Sequence[str]) -> str:
     front = [one for one in found if one.by_means]
     front.sort(key=lambda one: result.means(one.arm, "loss").mean())
     sure = [one.arm for one in front if one.redrawn >= 0.95]
-    names = ", ".join(one.arm for one in front)
-    held = ", ".join(sure) if sure else "none"
+    names = "; ".join(one.arm for one in front)
+    held = "; ".join(sure) if sure else "none"
     return f"On the front of the means: {names}. In at least 95% of the resamples: {held}."
 
 
@@ -101,10 +101,11 @@ def stops_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
     rows = []
     for arm in those_run(result, arms):
         steps = result.record.means(arm, "stopped_at")
+        last = f" to {steps.max():.0f}" if steps.max() > steps.min() else ""
         rows.append(
             {
                 "": arm,
-                "stopped at step": f"{steps.min():.0f} to {steps.max():.0f}",
+                "stopped at step": f"{steps.min():.0f}{last}",
                 "forgotten": f"{result.interval(arm, 'forgotten')}",
                 "test loss": f"{result.interval(arm, 'loss')}",
             }

@@ -86,7 +86,7 @@ class BudgetExplorer(Explorable):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4))
         _bars(left, self.counts(model, rank), "Trained parameters", "numbers")
         products = self.products(model, rank, ends, prompt, answer)
-        _bars(right, products, "More than the base, a request", "multiply-adds, unmerged")
+        _bars(right, products, "More than the base, per request", "multiply-adds, unmerged")
         right.set_yscale("log")
         right.set_ylim(0.3 * min(products.values()), 3 * max(products.values()))
         plt.close(figure)

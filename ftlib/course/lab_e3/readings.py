@@ -44,14 +44,15 @@ def _learnt(method: str, expected: str, above: str = "", below: str = "") -> Cla
 
 def _forgot(method: str, expected: str, above: str = "") -> Claim:
     """On what a method forgets; `above` goes on where it forgets more."""
+    name = method[0].upper() + method[1:]  # it begins a sentence
     return Claim(
         f"forgotten, {method}",
         f"forgotten, {method} − LoRA, each at its best rate",
         difference("forgotten", method, "LoRA"),
         expected,
         unit=NATS,
-        above=f"{method} forgets more of the base's own domain than LoRA.{above}",
-        below=f"{method} forgets less of the base's own domain than LoRA.",
+        above=f"{name} forgets more of the base's own domain than LoRA.{above}",
+        below=f"{name} forgets less of the base's own domain than LoRA.",
         none=f"No difference between {method} and LoRA in forgetting is shown.",
     )
 

@@ -53,7 +53,7 @@ STUDENTS = (
         none=(
             "On the same rows no gain over training without the teacher is shown, each at the rate "
             "chosen by two runs. The interval says how large a gain may still be; the next line "
-            "rules out one reason, the rate."
+            "has both at one rate."
         ),
     ),
     _claim(

@@ -137,7 +137,7 @@ def held_line(found: Sequence[Held]) -> str:
     """In how many parts the plan is right to the byte, and what is off."""
     cut = [held for held in found if held.part != CONSTANTS]
     exact = [held for held in cut if held.apart == 0]
-    text = f"Equal to the byte on process 0: {len(exact)} of {len(cut)} parts that are split."
+    text = f"Equal to the byte on process 0: {len(exact)} of {len(cut)} parts."
     off = [held for held in cut if held.apart]
     if off:
         worst = max(off, key=lambda held: abs(held.apart))

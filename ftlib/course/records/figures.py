@@ -5,6 +5,7 @@ and the live run is a star laid over them. Readable without colour: each series 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ from matplotlib.ticker import NullFormatter
 
 from ftlib.core.stats import mean_interval
 from ftlib.course.plots import style
+from ftlib.course.records.experiment import Metric
 from ftlib.course.records.live import Result
 
 LIVE: dict[str, Any] = {
@@ -34,6 +36,14 @@ SPREAD = 0.12  # half the width over which the seeds of one arm are drawn side b
 
 def _scale(percent: bool) -> int:
     return 100 if percent else 1
+
+
+def _label(metric: Metric, percent: bool) -> str:
+    """What an axis shows; of a share that is drawn in percent the unit says so."""
+    if not percent:
+        return metric.label
+    unit = metric.unit.replace("share", "%") if "share" in metric.unit else "%"
+    return f"{metric.text} ({unit})"
 
 
 def _side_by_side(count: int) -> np.ndarray:
@@ -90,7 +100,7 @@ def dots(
     `baseline`: (name, value) of a line to compare with, such as the model before training.
     """
     chosen = [arm for arm in arms or result.arms if result.has(arm)]
-    ax = _new_axes(ax, title, "", result.experiment.metric(metric).label)
+    ax = _new_axes(ax, title, "", _label(result.experiment.metric(metric), percent))
     if not chosen:
         return _say_empty(ax, result)
     scale = _scale(percent)
@@ -112,9 +122,11 @@ def dots(
 
 
 def _name_columns(ax: Axes, names: Sequence[str]) -> None:
-    """The names below their columns; slanted where they are too long to stand side by side."""
-    inches = ax.bbox.width / ax.figure.dpi
-    if sum(map(len, names)) * LETTER_INCHES < inches:
+    """The names below their columns; slanted where two neighbours would touch."""
+    column = ax.bbox.width / ax.figure.dpi / len(names)  # inches
+    lengths = [len(name) for name in names]
+    widest = max((sum(pair) / 2 for pair in pairwise(lengths)), default=lengths[0])
+    if widest * LETTER_INCHES < column:
         ax.set_xticks(range(len(names)), names)
     else:
         ax.set_xticks(range(len(names)), names, rotation=25, ha="right", fontsize="small")
@@ -145,7 +157,7 @@ def sweep(
     the interval, a dot a seed, and the live runs. A series that the profile has no runs of is left
     out.
     """
-    ax = _new_axes(ax, title, x, result.experiment.metric(metric).label)
+    ax = _new_axes(ax, title, x, _label(result.experiment.metric(metric), percent))
     if not result.arms:
         return _say_empty(ax, result)
     scale = _scale(percent)
