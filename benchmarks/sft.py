@@ -285,11 +285,16 @@ def main() -> None:
             for setting in SETTINGS:
                 rows.append(compared(folder, setting, asked.steps, precision, asked.rounds))
                 print(rows[-1], flush=True)
+                write(rows, asked.steps, asked.rounds)
+
+
+def write(rows: list[list[str]], steps: int, rounds: int) -> None:
+    """The section with the rows so far: an interrupted benchmark keeps what it has measured."""
     text = (
-        f"SmolLM2-135M-Instruct, LoRA r={R} on all linear layers, {asked.steps} steps of {BATCH} "
+        f"SmolLM2-135M-Instruct, LoRA r={R} on all linear layers, {steps} steps of {BATCH} "
         "messages to JSON, AdamW, the loss over the answers; fp32 weights, bf16 by autocast. Each "
-        f"run a fresh process, {asked.rounds} alternating rounds; tokens: real ones. MB: the peak "
-        "of resident memory in training, less what was resident before it. By its defaults TRL "
+        f"run is a fresh process, {rounds} alternating rounds; tokens: real ones. MB: the peak "
+        "of resident memory in training, minus what was resident before it. By its defaults TRL "
         "recomputes activations and draws batches at random; ftlib keeps the activations of a "
         "model of this size and puts rows of like length together. "
         f"{provenance(('torch', 'peft', 'trl', 'transformers'))}"
