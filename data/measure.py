@@ -202,7 +202,7 @@ def faults(seeds: list[int]) -> list[dict]:
 # --- distance -------------------------------------------------------------------------------------
 @torch.no_grad()
 def mean_logps(model, tokenizer, rows: list[dict], side: str) -> float:
-    """The mean log-probability of the rows' answers on one side, in nats per answer."""
+    """The mean log-probability of the rows' answers on one side, in nats an answer."""
     total = 0.0
     answers = [{"prompt": r["prompt"], "completion": r[side], "label": True} for r in rows]
     model.eval()

@@ -169,7 +169,7 @@ def methods() -> list[dict]:
         row("full fine-tuning, golden set", golden["full"].percent(), "reported", True),
         row("seen phrasings minus held-out phrasings, LoRA", gap.percent(), "above 0", gap.low > 0),
         row(
-            "rise of base-domain loss, LoRA / full (nats per token)",
+            "rise of base-domain loss, LoRA / full (nats a token)",
             f"{forgot['LoRA']} / {forgot['full']}",
             "full higher",
             more.low > 0,
