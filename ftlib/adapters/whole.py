@@ -5,8 +5,8 @@ and a weight of its own for an adapted head that is tied to the embeddings.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import types
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -69,20 +69,49 @@ def _holds_transposed(config) -> bool:
     return any(isinstance(module, Conv1D) for module in empty_model(config).modules())
 
 
-def save_pretrained(self, save_directory: str | os.PathLike, *args, state_dict=None, **options):
-    """transformers' `save_pretrained` of a model that has, or had, ftlib's adapter: the merged
-    weights under the base model's names.
-
-    ValueError for an adapter that is not merged: from_pretrained would fill the layers, which it
-    finds under other names, with random numbers. A model whose 4-bit layers have all been
-    dequantised by merging is saved as the dense model that it is.
+class SavesWhole:
+    """In front of the class of a model that has, or had, ftlib's adapter: saving it whole. A class,
+    and no method on the model itself: that would hold the model, and the memory of a model that
+    nobody has any more would stay taken until Python next looks for cycles.
     """
-    reason = _why_not_whole(self)
-    if reason:
-        raise ValueError(f"save_pretrained({str(save_directory)!r}): {reason}")
-    state = plain_state_dict(self, state_dict)
-    with _as_dense(self):
-        return type(self).save_pretrained(self, save_directory, *args, state_dict=state, **options)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, state_dict=None, **options):
+        """transformers' `save_pretrained`, of the merged weights under the base model's names.
+
+        ValueError for an adapter that is not merged: from_pretrained would fill the layers, which
+        it finds under other names, with random numbers. A model whose 4-bit layers have all been
+        dequantised by merging is saved as the dense model that it is.
+        """
+        reason = _why_not_whole(self)
+        if reason:
+            raise ValueError(f"save_pretrained({str(save_directory)!r}): {reason}")
+        state = plain_state_dict(self, state_dict)
+        with _as_dense(self):
+            return super().save_pretrained(save_directory, *args, state_dict=state, **options)
+
+    def __reduce_ex__(self, protocol):
+        """For copying and pickling: by the class behind, since this one is made at run time and no
+        module has it.
+        """
+        return _new_saves_whole, (_class_behind(self),), self.__getstate__()
+
+
+@functools.cache
+def _saves_whole(behind: type) -> type:
+    """A class with SavesWhole in front, of the same name: config.json takes it from there."""
+    names = {"__module__": behind.__module__, "__qualname__": behind.__qualname__}
+    return type(behind.__name__, (SavesWhole, behind), names)
+
+
+def _class_behind(model: SavesWhole) -> type:
+    classes = type(model).__mro__
+    return classes[classes.index(SavesWhole) + 1]
+
+
+def _new_saves_whole(behind: type) -> SavesWhole:
+    """An empty model: what is in it comes from the copy's or the pickle's state."""
+    cls = _saves_whole(behind)
+    return cls.__new__(cls)
 
 
 @contextlib.contextmanager
@@ -104,15 +133,17 @@ def _as_dense(model: nn.Module):
 
 
 def guard_saving(model: nn.Module) -> None:
-    """Have the model's own `save_pretrained` be the one above. A bound method: a deep copy of the
-    model gets one of its own.
-    """
-    if hasattr(type(model), "save_pretrained"):
-        model.save_pretrained = types.MethodType(save_pretrained, model)
+    """Put SavesWhole in front of the model's class, where it has a `save_pretrained`."""
+    if hasattr(model, "save_pretrained") and not isinstance(model, SavesWhole):
+        model.__class__ = _saves_whole(type(model))
 
 
 def unguard_saving(model: nn.Module) -> None:
-    vars(model).pop("save_pretrained", None)
+    """Give the model its class back. One that sharding has put a class in front of keeps both:
+    without an adapter SavesWhole saves what transformers does.
+    """
+    if isinstance(model, SavesWhole) and type(model).__bases__[0] is SavesWhole:
+        model.__class__ = _class_behind(model)
 
 
 # --- tied weights ---------------------------------------------------------------------------------

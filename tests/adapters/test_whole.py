@@ -3,12 +3,16 @@ again.
 """
 
 import copy
+import gc
+import pickle
+import weakref
 
+import bitsandbytes  # noqa: F401  # before any test: pytest keeps what it logs once, frames and all
 import pytest
 import torch
-from conftest import llama, randomize
+from conftest import byte_tokenizer, chat, llama, randomize
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import ftlib as ft
 from ftlib.adapters.bottleneck import add_bottleneck, remove_bottleneck
@@ -150,14 +154,48 @@ def test_once_the_adapter_is_gone_saving_is_transformers_own(tmp_path):
         remove_prefix(add_prefix(llama())),
         ft.merge_and_unload(adapted()),
     ):
-        assert "save_pretrained" not in vars(model)
+        assert type(model) is LlamaForCausalLM
         model.save_pretrained(tmp_path)
+
+
+def trained(add):
+    """A model that has trained and answered with its adapter."""
+    model = add(llama())
+    tokenizer = byte_tokenizer()
+    rows = [chat("two and two?", "four")] * 4
+    ft.finetune(model, tokenizer, rows, steps=2, batch_size=2, learning_rate=1e-3, show=False)
+    ft.golden_accuracy(model, tokenizer, rows, max_new_tokens=4)
+    return model
+
+
+@pytest.mark.parametrize("make", [lambda add: add(llama()), trained], ids=["added", "trained"])
+@pytest.mark.parametrize("add", [ft.add_lora, add_bottleneck, add_prefix, ft.add_ia3, ft.add_reft])
+def test_a_models_memory_is_free_as_soon_as_nobody_has_it(add, make):
+    gc.collect()
+    gc.disable()
+    try:
+        model = make(add)
+        seen = weakref.ref(model)
+        twin = copy.deepcopy(model)
+        seen_twin = weakref.ref(twin)
+        del model, twin
+        assert seen() is None
+        assert seen_twin() is None
+    finally:
+        gc.enable()
+
+
+def test_a_pickled_model_with_an_adapter_is_the_same_again(ids, tmp_path):
+    model = adapted()
+    again = pickle.loads(pickle.dumps(model))
+    assert type(again) is type(model)
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    with pytest.raises(ValueError, match="not merged"):
+        again.save_pretrained(tmp_path / "new")
 
 
 def packed(tmp_path, **more):
     """A model in 4 bits with an adapter that does something."""
-    from conftest import byte_tokenizer
-
     llama(hidden=64, **more).save_pretrained(tmp_path / "base")
     byte_tokenizer().save_pretrained(tmp_path / "base")
     model, _ = ft.load_model(tmp_path / "base", quantization="nf4")
