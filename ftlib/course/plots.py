@@ -330,9 +330,10 @@ def waterfall(prepared, title: str = "Where the rows went", ax=None) -> Figure:
 
 
 def table(rows: list[dict], caption: str = ""):
-    """A small HTML table of dicts; the first row's keys are the header."""
+    """An HTML table of dicts; the first row's keys are its header. Without rows it says so."""
     from IPython.display import HTML
 
+    rows = rows or [{"": "nothing to show"}]
     left = "style='text-align:left'"
     head = "".join(f"<th {left}>{key}</th>" for key in rows[0])
     body = ""

@@ -3,6 +3,7 @@ teachers that stand in for another, divergences along answers, rows that a stude
 """
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -38,6 +39,7 @@ from ftlib.course.records.live import Result
 from ftlib.course.records.store import Entry, Record
 
 TINY = get_profile("tiny")
+POCKET = get_profile("pocket")
 F64 = torch.float64
 
 
@@ -179,6 +181,26 @@ def test_a_student_is_measured_on_rows_that_it_has_not_read():
         questions = {row["messages"][0]["content"] for row in read}
         assert not questions & {row["messages"][0]["content"] for row in asked}
     assert models.student_rows(TINY, 0) != models.student_rows(TINY, 3)
+
+
+def test_in_pocket_a_student_is_measured_on_messages_that_it_has_not_read():
+    warm = {row["key"] for row in models.warm_rows(POCKET)}
+    assert len(warm) == len(models.pool_of(POCKET)) / 2
+    for seed in (0, 3):
+        read = {row["key"] for row in models.student_rows(POCKET, seed)}
+        asked = {row["key"] for row in models.test_rows(POCKET, seed)}
+        assert len(read) == len(asked) == settings.POCKET.rows
+        assert not read & warm and not asked & (read | warm)
+    assert models.student_rows(POCKET, 0) != models.student_rows(POCKET, 3)
+
+
+def test_layers_that_a_student_keeps():
+    """Those named; or two of every three and the last; or all of a smaller model."""
+    assert models.kept_layers(TINY, 4) == settings.TINY.keep
+    assert models.kept_layers(POCKET, 7) == (0, 1, 3, 4, 6)
+    assert models.kept_layers(POCKET, 30)[-3:] == (25, 27, 29)
+    smaller = dataclasses.replace(POCKET.study, model="a smaller one")
+    assert models.kept_layers(dataclasses.replace(POCKET, study=smaller), 3) == (0, 1, 2)
 
 
 # --- teachers -------------------------------------------------------------------------------------

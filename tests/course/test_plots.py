@@ -78,6 +78,10 @@ def test_table():
     assert html.count("<tr>") == 3 and "caption" in html and "<th" in html
 
 
+def test_a_table_without_rows_says_so():
+    assert "nothing to show" in plots.table([], "caption").data
+
+
 def test_memory_bars_are_as_high_as_the_plans():
     import ftlib as ft
 

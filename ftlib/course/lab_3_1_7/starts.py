@@ -94,8 +94,13 @@ def imitation_start(profile: Profile, seed: int):
 
 
 @functools.cache
+def _references(profile: Profile) -> tempfile.TemporaryDirectory:
+    """Removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="dpo-reference-")
+
+
 def reference_folder(profile: Profile, name: str) -> Path:
     """Where the reference's log-probabilities of the runs of one start are kept: B = 0 in every
     one, so that all seeds have the same reference.
     """
-    return Path(tempfile.mkdtemp(prefix="dpo-reference-")) / name
+    return Path(_references(profile).name) / name

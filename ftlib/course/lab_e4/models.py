@@ -11,15 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
+from ftlib.adapters.io import load_adapter
 from ftlib.adapters.lora import merge_and_unload
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e4.settings import settings_of
-from ftlib.course.records.kit import preference_start, rows_of, study_base, train_study
+from ftlib.course.records.kit import rows_of, study_base, train_study
+from ftlib.course.start import sft_adapter
+from ftlib.models.load import load_model
 
 TEACHER_SEED = 0
 WARM_SEED = 0
 DEAL = 4  # the seed by which people are dealt to the two halves
-EVERY_THIRD = 3  # of the base's layers, where the settings name none
+EVERY_THIRD = 3  # of the base's layers is left out, where the settings name none
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -31,16 +34,20 @@ def pool_of(profile: Profile) -> list[dict]:
 
 @functools.cache
 def _by_key(profile: Profile) -> dict[str, list[dict]]:
-    """{whom rows are about: the rows}, in a drawn order that is always the same."""
+    """{what rows are about: the rows}, in a drawn order that is always the same; a row that does
+    not say it stands alone.
+    """
     found: dict[str, list[dict]] = {}
-    for row in pool_of(profile):
-        found.setdefault(row.get("key", ""), []).append(row)
+    for i, row in enumerate(pool_of(profile)):
+        found.setdefault(row.get("key") or f"row {i}", []).append(row)
     keys = np.random.default_rng(DEAL).permutation(sorted(found)).tolist()
     return {key: found[key] for key in keys}
 
 
 def warm_rows(profile: Profile) -> list[dict]:
-    """What every student has read before it meets the teacher: the rows of half the people."""
+    """What every student has read before it meets the teacher: the rows of half the keys, that is
+    in tiny of half the people.
+    """
     keys = list(_by_key(profile))
     chosen = keys[: len(keys) // 2]
     return [row for key in chosen for row in _by_key(profile)[key]]
@@ -66,13 +73,28 @@ def _people(profile: Profile, seed: int) -> list[str]:
     return [others[i] for i in order[: settings_of(profile).people].tolist()]
 
 
+def _other_half(profile: Profile) -> list[dict]:
+    """The rows that are none of `warm_rows`."""
+    keys = list(_by_key(profile))
+    rows = []
+    for key in keys[len(keys) // 2 :]:
+        rows += _by_key(profile)[key]
+    return rows
+
+
+def _drawn(rows: Sequence[dict], count: int, seed: int) -> list[dict]:
+    """At most `count` of the rows, others for every seed."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return [rows[i] for i in order[:count].tolist()]
+
+
 def student_rows(profile: Profile, seed: int) -> list[dict]:
     """The rows that a student of this seed learns on: of each of its people all that ask in other
-    words than the row on which it is measured.
+    words than the row on which it is measured; or a draw from the rows of the other half.
     """
     settings = settings_of(profile)
     if not settings.people:
-        return pool_of(profile)[: settings.rows]
+        return _drawn(_other_half(profile), settings.rows, seed)
     rows = []
     for key in _people(profile, seed):
         rows += _rows_to_read(profile, key)
@@ -85,7 +107,7 @@ def test_rows(profile: Profile, seed: int) -> list[dict]:
     """
     settings = settings_of(profile)
     if not settings.people:
-        return list(rows_of(profile, "golden"))[: settings.rows]
+        return _drawn(rows_of(profile, "golden"), settings.rows, seed)
     return [_by_key(profile)[key][0] for key in _people(profile, seed)]
 
 
@@ -126,10 +148,15 @@ def _renumbered(weights: dict, keep: Sequence[int]) -> dict:
 
 def kept_layers(profile: Profile, count: int) -> tuple[int, ...]:
     """The numbers of a base's layers that the profile's student keeps: those of the settings; else
-    every third, or all where the base is a smaller model than the teacher already.
+    all where the base is a smaller model than the teacher already, or all but every third. The last
+    is always kept: the norm and the head behind it expect what it writes.
     """
-    is_smaller = profile.study.model != profile.model
-    return settings_of(profile).keep or tuple(range(0, count, 1 if is_smaller else EVERY_THIRD))
+    if settings_of(profile).keep:
+        return settings_of(profile).keep
+    if profile.study.model != profile.model:
+        return tuple(range(count))
+    kept = [number for number in range(count - 2) if number % EVERY_THIRD != EVERY_THIRD - 1]
+    return (*kept, count - 1)
 
 
 def cut_student(profile: Profile):
@@ -151,8 +178,8 @@ def _warm_student(profile: Profile):
 
 
 def fresh_student(profile: Profile):
-    """(model, tokenizer) where every student starts, a new copy: cut out of the base and, in tiny,
-    tuned on the rows of people that it is not measured on. No teacher has been near it.
+    """(model, tokenizer) where every student starts, a new copy: cut out of the base and, where it
+    could not write without, tuned on rows that it is not measured on. No teacher has been near it.
     """
     model, tokenizer = _warm_student(profile)
     return copy.deepcopy(model), tokenizer
@@ -160,13 +187,11 @@ def fresh_student(profile: Profile):
 
 @functools.cache
 def study_teacher(profile: Profile):
-    """(model, tokenizer) of the teacher, frozen; made once in a process.
-
-    In tiny the base with lab 3.1.4's adapter, merged and tuned on the pool; else the model where
-    preference training begins, which is tuned to instructions already.
+    """(model, tokenizer) of the teacher, frozen; made once in a process: the profile's model with
+    lab 3.1.4's adapter, or one in its place, merged; in tiny then tuned on the pool.
     """
-    model, tokenizer = preference_start(profile, TEACHER_SEED)
-    model = merge_and_unload(model).requires_grad_(True)
+    model, tokenizer = load_model(profile=profile)
+    model = merge_and_unload(load_adapter(model, sft_adapter(profile))).requires_grad_(True)
     settings = settings_of(profile)
     if settings.teacher_steps:
         options = {"steps": settings.teacher_steps, "batch_size": settings.teacher_batch}

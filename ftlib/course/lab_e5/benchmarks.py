@@ -29,6 +29,7 @@ from ftlib.models.load import load_model
 SHOTS = 5  # solved examples
 OF_PUBLIC = "ARC-Challenge"  # whose choices are texts, and can be put under letters
 NEIGHBOURS = 8  # questions to either side, whose answers are the wrong choices
+LAB_4 = "../runs/lab-3.1.4"  # where lab 3.1.4's long run lies, seen from an extension's folder
 PUBLIC = {  # Hub id, split, configuration, and what makes a question of a row
     "MMLU": ("cais/mmlu", "test", "all", mmlu_question),
     "ARC-Challenge": ("allenai/ai2_arc", "test", "ARC-Challenge", arc_question),
@@ -113,22 +114,20 @@ def right_answers(scores: ChoiceScores) -> list[bool]:
     return [score.prediction == score.answer for score in scores]
 
 
-def before_and_after(profile: Profile) -> dict[str, tuple[ChoiceScores, ChoiceScores | None]]:
-    """{benchmark: scores of the profile's model, and of the same with lab 3.1.4's adapter}; None in
-    the second place where no adapter is there.
+def before_and_after(profile: Profile) -> dict[str, tuple[ChoiceScores, ChoiceScores]]:
+    """{benchmark: scores of the profile's model, and of the same with lab 3.1.4's adapter}: from
+    that lab's run, the shipped one, or one that is trained first.
     """
     settings = settings_of(profile)
     asked = {}
     for name in settings.benchmarks:
         asked[name] = questions_of(profile, name, settings.count)
+    adapter = sft_adapter(profile, run=LAB_4)
     model, tokenizer = load_model(profile=profile)
     before = {name: score_choices(model, tokenizer, rows) for name, rows in asked.items()}
-    adapter = sft_adapter(profile, train=False)
-    after: dict[str, ChoiceScores] = {}
-    if adapter is not None:
-        load_adapter(model, adapter)
-        after = {name: score_choices(model, tokenizer, rows) for name, rows in asked.items()}
-    return {name: (before[name], after.get(name)) for name in asked}
+    load_adapter(model, adapter)
+    after = {name: score_choices(model, tokenizer, rows) for name, rows in asked.items()}
+    return {name: (before[name], after[name]) for name in asked}
 
 
 # --- forms ----------------------------------------------------------------------------------------

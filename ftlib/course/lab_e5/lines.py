@@ -29,7 +29,7 @@ CHANCE = 0.25  # of a question with four choices
 MOST = 0.5  # of the seeds
 
 
-def scores_table(scores: Mapping[str, tuple[ChoiceScores, ChoiceScores | None]]) -> list[dict]:
+def scores_table(scores: Mapping[str, tuple[ChoiceScores, ChoiceScores]]) -> list[dict]:
     """Benchmarks before and after: shares right with Wilson's interval."""
     rows = []
     for name, (before, after) in scores.items():
@@ -38,9 +38,9 @@ def scores_table(scores: Mapping[str, tuple[ChoiceScores, ChoiceScores | None]])
                 "benchmark": name,
                 "questions": len(before),
                 "acc before": _share(before.acc),
-                "acc after": _share(after.acc) if after is not None else "no adapter here",
+                "acc after": _share(after.acc),
                 "acc_norm before": _share(before.acc_norm),
-                "acc_norm after": _share(after.acc_norm) if after is not None else "–",
+                "acc_norm after": _share(after.acc_norm),
             }
         )
     return rows
@@ -50,14 +50,10 @@ def _share(interval) -> str:
     return f"{interval.mean:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
 
 
-def paired_table(
-    scores: Mapping[str, tuple[ChoiceScores, ChoiceScores | None]], mcnemar_p
-) -> list[dict]:
+def paired_table(scores: Mapping[str, tuple[ChoiceScores, ChoiceScores]], mcnemar_p) -> list[dict]:
     """For each benchmark the questions that one of both alone has right, and McNemar's p."""
     rows = []
     for name, (before, after) in scores.items():
-        if after is None:
-            continue
         old = right_answers(before)
         new = right_answers(after)
         pairs = list(zip(old, new, strict=True))
