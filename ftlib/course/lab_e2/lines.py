@@ -121,9 +121,10 @@ def share_line(hits: Sequence[float]) -> str:
 
 def held_share(fisher: Mapping[str, torch.Tensor], top: float) -> float:
     """The share of ΣF that the `top` share of the weights with the largest F hold."""
-    every = torch.cat([tensor.flatten().double() for tensor in fisher.values()])
+    every = torch.cat([tensor.flatten() for tensor in fisher.values()])
     count = max(1, round(top * len(every)))
-    return float(every.topk(count).values.sum() / every.sum())
+    largest = every.topk(count).values.sum(dtype=torch.float64)
+    return float(largest / every.sum(dtype=torch.float64))
 
 
 def replayed_tokens(rows: Sequence[dict]) -> float:
