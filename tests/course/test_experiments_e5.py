@@ -3,6 +3,7 @@ harness's recorded sums, and a plan of questions that holds what it promises.
 """
 
 import math
+import shlex
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -142,6 +143,15 @@ def test_command_lines_name_model_tasks_and_adapter():
     assert "--tasks mmlu,arc_challenge,hellaswag" in public
     (line,) = harness.commands(get_profile("small"), None)
     assert "pretrained=Qwen/Qwen3-0.6B,dtype=bfloat16 --tasks mmlu," in line
+
+
+def test_command_lines_name_the_folder_of_a_model_that_is_not_on_the_hub(tmp_path, monkeypatch):
+    """Quoted for a shell."""
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    monkeypatch.setenv("FTLIB_MODEL", str(folder))
+    (line,) = harness.commands(get_profile("pocket"), None)
+    assert f"pretrained={folder},dtype=float32" in shlex.split(line)
 
 
 # --- benchmarks of a profile ----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import numpy as np
 from ftlib.core.paths import DATA
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e5.questions import benchmark, known_questions
+from ftlib.course.records.kit import model_folder
 from ftlib.evaluation.benchmarks import lettered
 
 FOLDER = DATA / "benchmark"
@@ -132,7 +134,7 @@ def commands(profile: Profile, adapter: Path | None) -> list[str]:
     """The command lines for MMLU, ARC-Challenge and HellaSwag, before and after fine-tuning, and
     for the course's own tasks.
     """
-    model = profile.model
+    model = model_folder(profile.model)
     folder = ""
     tasks = PUBLIC_TASKS
     if profile.dataset == "embedded":
@@ -145,4 +147,4 @@ def commands(profile: Profile, adapter: Path | None) -> list[str]:
         lines.append(command(model, tasks, profile.dtype, str(name), folder))
     if tasks != PUBLIC_TASKS:
         lines.append(command("Qwen/Qwen3-0.6B", PUBLIC_TASKS, "bfloat16"))
-    return [" ".join(line) for line in lines]
+    return [shlex.join(line) for line in lines]
