@@ -46,17 +46,17 @@ TINY = Settings(
 
 # Chosen so that two cores take a minute or two for the live cells; nothing was tuned.
 POCKET = Settings(
-    judgements=48,
-    few=12,
+    judgements=40,
+    few=10,
     reward_batch=8,
     reward_lr=2e-4,
     rollouts=4,
-    answers=6,
+    answers=8,
     epochs=1,
     policy_lr=2e-4,
     dpo_batch=2,
     answer_tokens=64,
-    asked=6,
+    asked=8,
     live_rollouts=2,
 )
 
@@ -73,10 +73,8 @@ def settings_of(profile: Profile) -> Settings:
         judgements=min(96, wanted.count),
         few=24,
         reward_lr=wanted.lr,
-        answers=8,
         epochs=2,
         policy_lr=wanted.lr,
         dpo_batch=max(2, wanted.batch // 2),
         answer_tokens=wanted.answer_tokens,
-        asked=8,
     )
