@@ -20,14 +20,22 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import ftlib as ft
-from benchmarks.harness import alternate, provenance, ratio, table, table_row, write_section
+from benchmarks.harness import (
+    alternate,
+    common_name,
+    provenance,
+    ratio,
+    table,
+    table_row,
+    write_section,
+)
 from ftlib.training.memory_meter import peak_bytes
 
 R = 16
 BATCH = 4
 LENGTH = 256
 SHAPES = {512: 1408, 1024: 2816}  # hidden -> intermediate
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "LoRA": {},
     "DoRA": {"use_dora": True},
     "DoRA, dropout 0.05": {"use_dora": True, "lora_dropout": 0.05},
@@ -91,13 +99,6 @@ def theirs(hidden, dtype, layers, options):
     model = peft.get_peft_model(llama(hidden, dtype, layers), config)
     fill(model)
     return model
-
-
-def common_name(name: str) -> str:
-    """A parameter's name without what only PEFT puts into it."""
-    for part in ("base_model.model.", ".default", ".weight"):
-        name = name.replace(part, "")
-    return name
 
 
 def trained(model) -> dict[str, torch.Tensor]:

@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import provenance, write_section
+from benchmarks.harness import provenance, table, table_row, write_section
+from benchmarks.processes import result_of
+from benchmarks.resident import peak_resident_bytes
 from ftlib.data.duplicates import ExactDuplicates, NearDuplicates
 from ftlib.data.prepare import prepare, standard_rules
 
@@ -130,19 +129,13 @@ def made_rows(count: int, seed: int = 0) -> Iterator[dict]:
         }
 
 
-def peak_rss() -> int:
-    """Bytes; ru_maxrss is in KiB on Linux and in bytes on macOS."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def measure(run: str, count: int) -> dict:
     """Rows a second of processor time and of the clock, and how far the resident peak grows."""
     rules = RUNS[run]()
     with tempfile.TemporaryDirectory() as folder:
         # A first run, so that models and tables are loaded.
         prepare(made_rows(2000), RUNS[run](), out=Path(folder) / "warm.jsonl")
-        before = peak_rss()
+        before = peak_resident_bytes()
         clock = time.perf_counter()
         start = time.process_time()
         done = prepare(made_rows(count), rules, out=Path(folder) / "rows.jsonl")
@@ -158,15 +151,39 @@ def measure(run: str, count: int) -> dict:
         "cpu": cpu - making,
         "wall": wall,
         "before": before,
-        "peak": peak_rss(),
+        "peak": peak_resident_bytes(),
     }
 
 
 def measured_apart(run: str, count: int) -> dict:
     """What `measure` gives in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.data", "--run", run, "--rows", str(count)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return result_of("benchmarks.data", "--run", run, "--rows", str(count))
+
+
+HEAD = [
+    "rules",
+    "kept",
+    "rows / s of processor time",
+    "wall clock, s",
+    "peak RSS, MB",
+    "of it grown, MB",
+    "bytes a kept row",
+]
+
+
+def cells_of(run: str, count: int, got: dict) -> list[str]:
+    """A row of the table, from what `measure` found of `count` rows."""
+    kept = got["kept"]
+    grown = got["peak"] - got["before"]
+    return [
+        run,
+        f"{kept:,}",
+        f"{count / got['cpu']:,.0f}",
+        f"{got['wall']:.0f}",
+        f"{got['peak'] / 1e6:.0f}",
+        f"{grown / 1e6:.0f}",
+        f"{grown / kept:.0f}",
+    ]
 
 
 def main() -> None:
@@ -177,28 +194,17 @@ def main() -> None:
     if options.run:
         print(json.dumps(measure(options.run, options.rows)))
         return
-    lines = [
-        "| rules | kept | rows / s of processor time | wall clock, s "
-        "| peak RSS, MB | of it grown, MB | bytes a kept row |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for run in RUNS:
         got = measured_apart(run, options.rows)
-        kept = got["kept"]
-        speed = options.rows / got["cpu"]
-        grown = got["peak"] - got["before"]
-        lines.append(
-            f"| {run} | {kept:,} | {speed:,.0f} | {got['wall']:.0f} | "
-            f"{got['peak'] / 1e6:.0f} | {grown / 1e6:.0f} | {grown / kept:.0f} |"
-        )
-        print(lines[-1], flush=True)
+        rows.append(cells_of(run, options.rows, got))
+        print(table_row(rows[-1]), flush=True)
     setting = (
         f"{options.rows:,} rows streamed to a file, one process and thread each; "
         "the making of the rows is taken off."
     )
     where = provenance(("datasketch", "py3langid", "numpy"))
-    table = "\n".join(lines)
-    write_section("Preparing data", f"{setting} {where}\n\n{table}")
+    write_section("Preparing data", f"{setting} {where}\n\n{table(HEAD, rows)}")
 
 
 if __name__ == "__main__":

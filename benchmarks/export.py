@@ -11,41 +11,32 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.harness import provenance, write_section
+from benchmarks.harness import in_turn, provenance, table, table_row, write_section
+from benchmarks.processes import run_code
+from benchmarks.resident import MEBIBYTE
 from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_plan import MODELS
 
-# Not getrusage: its maximum survives exec, so a small process would report what this one held.
-PEAK = """
-import re
-status = open("/proc/self/status").read()
-kibibytes = int(re.search("VmHWM:\\\\s+([0-9]+)", status)[1])
-print("PEAK", kibibytes // 1024)
-"""
-OURS = f"""
+OURS = """
 import sys
 from ftlib.export import export_gguf
 export_gguf(sys.argv[1], None, sys.argv[2], sys.argv[3])
-{PEAK}
 """
-COPY = f"""
+COPY = """
 import sys
 source = open(sys.argv[1] + "/model.safetensors", "rb")
 target = open(sys.argv[2], "wb")
 while part := source.read(1 << 24):
     target.write(part)
-{PEAK}
 """
-THEIRS = f"""
+THEIRS = """
 import os, runpy, sys, types, transformers
 folder, target, dtype = sys.argv[1:]
 converter = os.environ["FTLIB_CONVERTER"]
@@ -55,39 +46,36 @@ from conversion.base import TextModel
 TextModel.get_vocab_base_pre = lambda self, tokenizer: "llama-bpe"
 sys.argv = [converter, folder, "--outfile", target, "--outtype", dtype]
 runpy.run_path(converter, run_name="__main__")
-{PEAK}
 """
+HEAD = ["type", "program", "seconds, median", "range", "MB/s of the source", "peak, MB"]
 
 
 def fresh(code: str, *arguments: str) -> tuple[float, int]:
     """(seconds, peak resident MB) of a process; its target file is deleted."""
-    start = time.perf_counter()
-    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    took = time.perf_counter() - start
-    if run.returncode:
-        raise SystemExit(run.stderr[-2000:])
+    run = run_code(code, *arguments)
     Path(arguments[1]).unlink()
-    return took, int(run.stdout.split("PEAK")[1])
+    return run.seconds, run.peak // MEBIBYTE
 
 
 def measured(programs: dict[str, str], arguments: list[str], rounds: int) -> dict[str, list]:
     """(seconds, peak MB) of each program in each round, one of each in turn."""
-    runs: dict[str, list] = {name: [] for name in programs}
-    for _ in range(rounds):
-        for name, code in programs.items():
-            runs[name].append(fresh(code, *arguments))
-    return runs
+    runs = {name: partial(fresh, code, *arguments) for name, code in programs.items()}
+    return in_turn(runs, rounds)
 
 
-def line_of(dtype: str, name: str, runs: list[tuple[float, int]], size: float) -> str:
+def cells_of(dtype: str, name: str, runs: list[tuple[float, int]], size: float) -> list[str]:
     """A row of the table; `size` in MB."""
     times = [seconds for seconds, _ in runs]
     peak = max(megabytes for _, megabytes in runs)
     median = statistics.median(times)
-    return (
-        f"| {dtype} | {name} | {median:.1f} | {min(times):.1f}–{max(times):.1f} | "
-        f"{size / median:.0f} | {peak:,} |"
-    )
+    return [
+        dtype,
+        name,
+        f"{median:.1f}",
+        f"{min(times):.1f}–{max(times):.1f}",
+        f"{size / median:.0f}",
+        f"{peak:,}",
+    ]
 
 
 def main() -> None:
@@ -102,10 +90,7 @@ def main() -> None:
     programs = {"plain copy": COPY, "ftlib": OURS}
     if os.environ.get("FTLIB_CONVERTER"):
         programs["llama.cpp's converter"] = THEIRS
-    lines = [
-        "| type | program | seconds, median | range | MB/s of the source | peak, MB |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / args.model
         target = Path(temporary) / "out.gguf"
@@ -114,16 +99,18 @@ def main() -> None:
         for dtype in args.dtypes:
             runs = measured(programs, [str(folder), str(target), dtype], args.rounds)
             for name, values in runs.items():
-                lines.append(line_of(dtype, name, values, size))
-                print(lines[-1], flush=True)
+                rows.append(cells_of(dtype, name, values, size))
+                print(table_row(rows[-1]), flush=True)
     setting = (
         f"A bf16 checkpoint of {size:,.0f} MB in one file; a fresh process each, its start and "
         f"imports included; {args.rounds} alternating rounds, the copy's target alike for all "
         "types; peak: resident memory, mapped pages of the source included."
     )
     where = provenance(("torch", "gguf", "transformers"))
-    table = "\n".join(lines)
-    write_section(f"GGUF export of random weights: {args.model}", f"{setting} {where}\n\n{table}")
+    write_section(
+        f"GGUF export of random weights: {args.model}",
+        f"{setting} {where}\n\n{table(HEAD, rows)}",
+    )
 
 
 if __name__ == "__main__":

@@ -10,13 +10,16 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+T = TypeVar("T")
 
 
 def synchronize() -> None:
@@ -33,17 +36,24 @@ def seconds(function: Callable) -> float:
     return time.perf_counter() - start
 
 
-def alternate(steps: dict[str, Callable], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Seconds of every step, one of each in turn, so that whatever else the machine does hits all
-    alike.
+def in_turn(
+    measurements: Mapping[str, Callable[[], T]], rounds: int, warmup: int = 0
+) -> dict[str, list[T]]:
+    """What each measurement returns in each round, one of each in turn, so that whatever else the
+    machine does hits all alike. `warmup` rounds go before, and are not kept.
     """
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    kept: dict[str, list[T]] = {name: [] for name in measurements}
     for i in range(warmup + rounds):
-        for name, step in steps.items():
-            took = seconds(step)
+        for name, measure in measurements.items():
+            found = measure()
             if i >= warmup:
-                times[name].append(took)
-    return times
+                kept[name].append(found)
+    return kept
+
+
+def alternate(steps: dict[str, Callable], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Seconds of every step, one of each in turn."""
+    return in_turn({name: partial(seconds, step) for name, step in steps.items()}, rounds, warmup)
 
 
 def ratio(a: list[float], b: list[float]) -> str:
@@ -56,6 +66,13 @@ def ratio(a: list[float], b: list[float]) -> str:
     else:
         low = middle = high = quotients[0]
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def common_name(name: str) -> str:
+    """A parameter's name without what only PEFT puts into it."""
+    for part in ("base_model.model.", ".default", ".weight"):
+        name = name.replace(part, "")
+    return name
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

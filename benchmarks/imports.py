@@ -6,13 +6,12 @@ Seconds of fresh Python processes, one of each in turn, and what they hold, besi
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
-import time
+from functools import partial
 
-from benchmarks.harness import provenance, ratio, table, write_section
+from benchmarks.harness import in_turn, provenance, ratio, table, write_section
+from benchmarks.processes import run_code
+from benchmarks.resident import MEBIBYTE
 
 TORCH = "import torch"
 PROGRAMS = {
@@ -24,34 +23,24 @@ PROGRAMS = {
     "import ftlib, and ftlib.add_lora": "import ftlib; ftlib.add_lora",
 }
 SEEN = """
-import atexit, json, re, sys
+import atexit, sys
 def say():
-    status = open("/proc/self/status").read()
-    peak = int(re.search(r"VmHWM:\\s+([0-9]+)", status)[1]) / 1024
-    print("SEEN" + json.dumps({"torch": "torch" in sys.modules, "peak": peak}))
+    print("\\ntorch" if "torch" in sys.modules else "\\nno torch")
 atexit.register(say)
 """
 
 
 def fresh(code: str) -> dict:
     """Seconds of a process, whether it imported torch, and its peak of resident memory, MB."""
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", SEEN + code], capture_output=True, text=True)
-    took = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return {"seconds": took, **json.loads(done.stdout.rpartition("SEEN")[2])}
+    run = run_code(SEEN + code)
+    said = run.output.splitlines()[-1]
+    return {"seconds": run.seconds, "torch": said == "torch", "peak": run.peak / MEBIBYTE}
 
 
 def measured(rounds: int) -> dict[str, list[dict]]:
     """The runs of every program; one more at first, which fills the cache of files."""
-    runs: dict[str, list[dict]] = {name: [] for name in PROGRAMS}
-    for i in range(rounds + 1):
-        for name, code in PROGRAMS.items():
-            run = fresh(code)
-            if i > 0:
-                runs[name].append(run)
-    return runs
+    programs = {name: partial(fresh, code) for name, code in PROGRAMS.items()}
+    return in_turn(programs, rounds, warmup=1)
 
 
 def main() -> None:

@@ -20,13 +20,14 @@ from torch import Tensor
 from trl.kernels import ChunkedLogProbFunction
 
 import ftlib as ft
-from benchmarks.harness import alternate, provenance, ratio, write_section
+from benchmarks.harness import alternate, provenance, ratio, table, table_row, write_section
 from ftlib.training.memory_meter import peak_bytes
 
 ROWS = 2
 LENGTH = 512
 HIDDEN = 512
 CHUNK = 32768  # vocabulary entries a tile in TRL 1.16's trainers
+HEAD = ["vocabulary", "way", "ms, median", "time / ftlib", "peak, MB", "peak / ftlib"]
 
 
 def full_logits(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -97,22 +98,19 @@ def assert_equal(steps: dict[str, Callable]) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, msg=say)
 
 
-def measure(vocabulary: int, rounds: int) -> list[str]:
+def measure(vocabulary: int, rounds: int) -> list[list[str]]:
     """The table's rows of one vocabulary."""
     steps = {name: step_of(way, *data(vocabulary)) for name, way in WAYS.items()}
     assert_equal(steps)
     peaks = {name: peak_bytes(step) for name, step in steps.items()}
     times = alternate(steps, rounds, warmup=1)
-    lines = []
+    rows = []
     for name in steps:
         median = sorted(times[name])[len(times[name]) // 2]
-        slower = ratio(times[name], times["ftlib"])
+        cells = [f"{vocabulary:,}", name, f"{1e3 * median:.0f}", ratio(times[name], times["ftlib"])]
         more = peaks[name] / peaks["ftlib"]
-        lines.append(
-            f"| {vocabulary:,} | {name} | {1e3 * median:.0f} | {slower} | "
-            f"{peaks[name] / 1e6:.0f} | {more:.1f} |"
-        )
-    return lines
+        rows.append([*cells, f"{peaks[name] / 1e6:.0f}", f"{more:.1f}"])
+    return rows
 
 
 def main() -> None:
@@ -120,22 +118,21 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, nargs="+", default=[32_000, 128_256])
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    lines = [
-        "| vocabulary | way | ms, median | time / ftlib | peak, MB | peak / ftlib |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for vocabulary in args.vocabulary:
-        measured = measure(vocabulary, args.rounds)
-        lines += measured
-        print(*measured, sep="\n", flush=True)
+        for cells in measure(vocabulary, args.rounds):
+            rows.append(cells)
+            print(table_row(cells), flush=True)
     setting = (
         f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, fp32, forward "
         f"and backward; {args.rounds} alternating rounds; equality asserted first. "
         "Peak: tensors of the stage, as `ftlib.training.memory_meter.peak_bytes` counts."
     )
     where = provenance(("torch", "trl"))
-    table = "\n".join(lines)
-    write_section("Log-probabilities without the full logits", f"{setting} {where}\n\n{table}")
+    write_section(
+        "Log-probabilities without the full logits",
+        f"{setting} {where}\n\n{table(HEAD, rows)}",
+    )
 
 
 if __name__ == "__main__":

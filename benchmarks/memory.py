@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import ftlib as ft
-from benchmarks.harness import provenance, write_section
+from benchmarks.harness import provenance, table, table_row, write_section
 from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_meter import peak_bytes
 from ftlib.training.memory_plan import MODELS
@@ -64,6 +64,18 @@ RUNS += [
     ("1.2B Llama", BILLION, "lora", "sft", True, 1, 256, False),
     ("1.2B Llama", BILLION, "qlora", "sft", True, 1, 256, False),
 ]
+COMPARED = [
+    "model",
+    "method",
+    "loss",
+    "activations",
+    "logits",
+    "rows × tokens",
+    "planned, MB",
+    "measured, MB",
+    "planned / measured",
+]
+PLANNED = ["model", "method", "weights and constants, GB", "peak, GB", "said of it"]
 
 
 def build(config, method: str):
@@ -137,13 +149,9 @@ def measure(
     return held + peak_bytes(steps)
 
 
-def comparison() -> list[str]:
+def comparison() -> str:
     """The table of what was planned and what was measured."""
-    lines = [
-        "| model | method | loss | activations | logits | rows × tokens "
-        "| planned, MB | measured, MB | planned / measured |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, config, method, loss, recomputed, batch, length, full_logits in RUNS:
         peak = measure(config, method, loss, recomputed, batch, length, full_logits)
         gc.collect()
@@ -161,12 +169,10 @@ def comparison() -> list[str]:
         )
         kept = "recomputed" if recomputed else "kept"
         logits = "full" if full_logits else "tiles"
-        lines.append(
-            f"| {name} | {method} | {loss} | {kept} | {logits} | {batch} × {length} | "
-            f"{plan.total / 1e6:,.0f} | {peak / 1e6:,.0f} | {plan.total / peak:.3f} |"
-        )
-        print(lines[-1], flush=True)
-    return lines
+        sizes = [f"{plan.total / 1e6:,.0f}", f"{peak / 1e6:,.0f}", f"{plan.total / peak:.3f}"]
+        rows.append([name, method, loss, kept, logits, f"{batch} × {length}", *sizes])
+        print(table_row(rows[-1]), flush=True)
+    return table(COMPARED, rows)
 
 
 # What is said of these models' needs.
@@ -177,36 +183,30 @@ CIRCULATE = {
 }
 
 
-def real_models() -> list[str]:
+def real_models() -> str:
     """The table of what real models need, planned and not measured."""
-    lines = [
-        "| model | method | weights and constants, GB | peak, GB | said of it |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for name in ("llama-2-7b", "llama-2-13b", "llama-3.1-8b", "llama-3.1-70b"):
         for method in ("full", "lora", "qlora"):
             plan = ft.plan_memory(name, method)
             constants = plan.parts.get("quantisation constants", 0)
             weights = plan.parts["weights"] + constants
             said = CIRCULATE.get((name, method), "")
-            lines.append(
-                f"| {name} | {method} | {weights / 1e9:.1f} | {plan.total / 1e9:.1f} | {said} |"
-            )
-    return lines
+            sizes = [f"{weights / 1e9:.1f}", f"{plan.total / 1e9:.1f}"]
+            rows.append([name, method, *sizes, said])
+    return table(PLANNED, rows)
 
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     where = provenance(("torch", "transformers", "bitsandbytes"))
     setting = f"fp32 on the CPU, r=16, all linear layers, AdamW, two steps. {where}"
-    measured = "\n".join(comparison())
-    write_section("Planned against measured memory", f"{setting}\n\n{measured}")
+    write_section("Planned against measured memory", f"{setting}\n\n{comparison()}")
     setting = (
         "1 row of 1,024 tokens, activations recomputed, r=16, bf16 (full: fp32 weights), AdamW "
         "with fp32 states; computed by `ft.plan_memory`, not measured."
     )
-    planned = "\n".join(real_models())
-    write_section("Planned memory of real models", f"{setting}\n\n{planned}")
+    write_section("Planned memory of real models", f"{setting}\n\n{real_models()}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import ftlib as ft
-from benchmarks.harness import alternate, provenance, ratio, write_section
+from benchmarks.harness import alternate, common_name, provenance, ratio, table, write_section
 from ftlib.batches.collate import PairCollator
 from ftlib.training.loss_spec import LOSS_SPECS
 from ftlib.training.memory_meter import peak_bytes
@@ -223,8 +223,7 @@ def gradient(model, loss: Callable[[], torch.Tensor]) -> tuple[float, dict]:
     gradients = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            common = name.replace("base_model.model.", "").replace(".default.weight", "")
-            gradients[common] = parameter.grad
+            gradients[common_name(name)] = parameter.grad
     model.zero_grad()
     return value.item(), gradients
 
@@ -323,6 +322,9 @@ TABLE = [
 ]
 
 
+HEAD = ["loss", "other", "other / ftlib, time", "other, MB", "ftlib, MB", "ftlib / other, memory"]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=4)
@@ -337,27 +339,22 @@ def compared(steps: dict[str, Callable], rounds: int) -> str:
     """The table: times and peaks of ftlib beside the others."""
     peaks = {name: peak_bytes(step) / 1e6 for name, step in steps.items()}
     times = alternate(steps, rounds, warmup=0)  # a step of each was taken for the peaks
-    lines = [
-        "| loss | other | other / ftlib, time | other, MB | ftlib, MB | ftlib / other, memory |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for what, other, mine in TABLE:
-        slower = ratio(times[other], times[mine])
         other_peak = peaks[other]
         my_peak = peaks[mine]
-        lines.append(
-            f"| {what} | {other.split(', ')[1]} | {slower} | {other_peak:,.0f} | "
-            f"{my_peak:,.0f} | {my_peak / other_peak:.2f} |"
-        )
-    return "\n".join(lines)
+        cells = [what, other.split(", ")[1], ratio(times[other], times[mine])]
+        memory = [f"{other_peak:,.0f}", f"{my_peak:,.0f}", f"{my_peak / other_peak:.2f}"]
+        rows.append(cells + memory)
+    return table(HEAD, rows)
 
 
 def main() -> None:
     args = parse()
     entries = losses(config(args.vocabulary, args.layers), args.pairs, args.length)
     steps = {name: step_of(*entry) for name, entry in entries.items()}
-    table = compared(steps, args.rounds)
-    print(table)
+    written = compared(steps, args.rounds)
+    print(written)
     setting = (
         f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; "
         f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear "
@@ -374,7 +371,7 @@ def main() -> None:
     where = provenance(("torch", "peft", "trl", "transformers"))
     write_section(
         "A step of preference training against TRL",
-        f"{setting}{equality}{memory}{where}\n\n{table}",
+        f"{setting}{equality}{memory}{where}\n\n{written}",
     )
 
 

@@ -13,7 +13,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers import LlamaConfig
 
 import ftlib as ft
 from benchmarks.harness import provenance, table, write_section
+from benchmarks.resident import peak_resident_bytes
 from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_plan import MODELS
 
@@ -43,7 +43,7 @@ def peak_gb() -> float:
     """The most that this process held: of GPU memory where there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_resident_bytes() / 1e9
 
 
 def run(name: str, steps: int, batch: int, length: int, folder: Path) -> dict[str, str]:

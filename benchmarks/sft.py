@@ -14,22 +14,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import argparse
 import json
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import provenance, ratio, table, write_section
+from benchmarks.harness import common_name, in_turn, provenance, ratio, table, write_section
+from benchmarks.processes import result_of
+from benchmarks.resident import MEBIBYTE, forget_peak, peak_resident_bytes, resident_bytes
 
 R = 16
 ALPHA = 32
 LEARNING_RATE = 1e-3
 BATCH = 8
 TOLERANCE = {"fp32": 2e-3, "bf16": 5e-2}  # nats, of a step's loss
-STATUS = Path("/proc/self/status")
 ROWS = "rows.json"
 ORDER = "order.json"
 ADAPTER = "lora_a.safetensors"
@@ -53,18 +52,6 @@ SETTINGS = (
 
 
 # --- one run, in its own process ------------------------------------------------------------------
-def memory(field: str) -> float:
-    """VmRSS or VmHWM of this process, MB."""
-    found = re.search(rf"{field}:\s+([0-9]+)", STATUS.read_text(encoding="utf-8"))
-    assert found is not None, f"{STATUS} has no {field}: this benchmark needs Linux"
-    return int(found[1]) / 1024
-
-
-def forget_peak() -> None:
-    """VmHWM begins again at what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
 def loaded(folder: Path):
     """The pocket model in fp32, its tokenizer, and the rows as token ids with labels."""
     import ftlib as ft
@@ -91,7 +78,7 @@ def run_ours(folder: Path, setting: Setting, steps: int, precision: str) -> dict
     model, tokenizer, rows = loaded(folder)
     ft.add_lora(model, r=R, lora_alpha=ALPHA)
     set_adapter(dict(model.named_parameters()), folder)
-    before = memory("VmRSS")
+    before = resident_bytes()
     forget_peak()
     run = ft.finetune(
         model,
@@ -148,7 +135,7 @@ def run_theirs(folder: Path, setting: Setting, steps: int, precision: str) -> di
         peft_config=lora,
     )
     set_adapter(_by_ftlibs_names(trainer.model), folder)
-    before = memory("VmRSS")
+    before = resident_bytes()
     forget_peak()
     start = time.perf_counter()
     trainer.train()
@@ -165,22 +152,20 @@ def _cuda() -> bool:
 
 def _by_ftlibs_names(peft_model) -> dict:
     """PEFT's parameters by the names that ftlib's adapter gives them."""
-    parameters = {}
-    for name, parameter in peft_model.named_parameters():
-        name = name.removeprefix("base_model.model.")
-        parameters[name.replace(".default.weight", "")] = parameter
-    return parameters
+    return {common_name(name): parameter for name, parameter in peft_model.named_parameters()}
 
 
-def result(seconds: float, tokens: int, losses: list[float], before: float) -> dict:
-    """What a run leaves: the peak's share above what was resident before it too."""
-    peak = memory("VmHWM")
+def result(seconds: float, tokens: int, losses: list[float], before: int) -> dict:
+    """What a run leaves: its peak, MB, and the peak's share above the bytes that were resident
+    before it.
+    """
+    peak = peak_resident_bytes()
     return {
         "seconds": seconds,
         "tokens": int(tokens),
         "losses": losses,
-        "peak": peak,
-        "above": peak - before,
+        "peak": peak / MEBIBYTE,
+        "above": (peak - before) / MEBIBYTE,
     }
 
 
@@ -214,11 +199,7 @@ def prepare(folder: Path, steps: int) -> None:
 def fresh(program: str, folder: Path, setting: Setting, steps: int, precision: str) -> dict:
     """A run in a process of its own."""
     arguments = [program, str(folder), setting.name, str(steps), precision]
-    command = [sys.executable, "-m", "benchmarks.sft", "--one", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return json.loads(done.stdout.rpartition("RESULT")[2])
+    return result_of("benchmarks.sft", "--one", *arguments)
 
 
 def assert_equal(ours: dict, theirs: dict, precision: str) -> float:
@@ -231,11 +212,8 @@ def assert_equal(ours: dict, theirs: dict, precision: str) -> float:
 
 def compared(folder: Path, setting: Setting, steps: int, precision: str, rounds: int) -> list[str]:
     """A row of the table."""
-    runs: dict[str, list[dict]] = {program: [] for program in PROGRAMS}
-    for _ in range(rounds):
-        for program in PROGRAMS:
-            runs[program].append(fresh(program, folder, setting, steps, precision))
-    ours, theirs = runs.values()
+    programs = {name: partial(fresh, name, folder, setting, steps, precision) for name in PROGRAMS}
+    ours, theirs = in_turn(programs, rounds).values()
     difference = "other batches"
     if setting.same_batches:
         difference = f"{assert_equal(ours[0], theirs[0], precision):.1e}"
@@ -316,10 +294,10 @@ def write(rows: list[list[str]], steps: int, rounds: int) -> None:
 
 
 def one(program: str, folder: str, name: str, steps: str, precision: str) -> None:
-    """A run of this process, its result printed."""
+    """A run of this process, its result printed: the last line, whatever TRL has left in it."""
     setting = next(setting for setting in SETTINGS if setting.name == name)
     found = PROGRAMS[program](Path(folder), setting, int(steps), precision)
-    print("RESULT" + json.dumps(found))
+    print("\n" + json.dumps(found))
 
 
 if __name__ == "__main__":
