@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from typing import Any
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -87,7 +88,8 @@ class SavesWhole:
             raise ValueError(f"save_pretrained({str(save_directory)!r}): {reason}")
         state = plain_state_dict(self, state_dict)
         with _as_dense(self):
-            return super().save_pretrained(save_directory, *args, state_dict=state, **options)
+            behind = _class_behind(self)
+            return behind.save_pretrained(self, save_directory, *args, state_dict=state, **options)
 
     def __reduce_ex__(self, protocol):
         """For copying and pickling: by the class behind, since this one is made at run time and no
@@ -97,18 +99,18 @@ class SavesWhole:
 
 
 @functools.cache
-def _saves_whole(behind: type) -> type:
+def _saves_whole(behind: Any) -> Any:
     """A class with SavesWhole in front, of the same name: config.json takes it from there."""
     names = {"__module__": behind.__module__, "__qualname__": behind.__qualname__}
     return type(behind.__name__, (SavesWhole, behind), names)
 
 
-def _class_behind(model: SavesWhole) -> type:
+def _class_behind(model: SavesWhole) -> Any:
     classes = type(model).__mro__
     return classes[classes.index(SavesWhole) + 1]
 
 
-def _new_saves_whole(behind: type) -> SavesWhole:
+def _new_saves_whole(behind: Any) -> SavesWhole:
     """An empty model: what is in it comes from the copy's or the pickle's state."""
     cls = _saves_whole(behind)
     return cls.__new__(cls)
@@ -135,7 +137,8 @@ def _as_dense(model: nn.Module):
 def guard_saving(model: nn.Module) -> None:
     """Put SavesWhole in front of the model's class, where it has a `save_pretrained`."""
     if hasattr(model, "save_pretrained") and not isinstance(model, SavesWhole):
-        model.__class__ = _saves_whole(type(model))
+        behind: Any = type(model)
+        model.__class__ = _saves_whole(behind)
 
 
 def unguard_saving(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 
@@ -13,6 +14,18 @@ from ftlib.export.trained import find_adapter
 from ftlib.models.load import load_model
 
 log = logging.getLogger("ftlib")
+
+
+@overload
+def sft_adapter(
+    profile: Profile, run: str | Path = ..., output: str | Path = ..., train: Literal[True] = ...
+) -> Path: ...
+
+
+@overload
+def sft_adapter(
+    profile: Profile, run: str | Path = ..., output: str | Path = ..., *, train: Literal[False]
+) -> Path | None: ...
 
 
 def sft_adapter(
