@@ -44,7 +44,7 @@ TINY = Settings(
 )
 
 
-# Chosen so that two cores take a minute or two for the live cells; nothing was tuned.
+# Smaller than elsewhere, for two cores; nothing was tuned.
 POCKET = Settings(
     judgements=40,
     few=10,
