@@ -50,6 +50,14 @@ class Interval:
     def percent(self) -> str:
         return f"{100 * self.mean:z.0f}% [{100 * self.low:z.0f}, {100 * self.high:z.0f}]"
 
+    def as_share(self) -> str:
+        """As `percent`, of a share, whose bounds end at 0% and 100%: Student's interval does not
+        know that a share lies in [0, 1]. Not for a difference of shares.
+        """
+        low = max(0.0, self.low)
+        high = min(1.0, self.high)
+        return Interval(self.mean, low, high).percent()
+
     def excludes(self, value: float) -> bool:
         """Whether `value` lies outside the bounds: 0 for a difference, 0.5 for a win rate."""
         return not self.low <= value <= self.high

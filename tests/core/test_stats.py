@@ -246,6 +246,18 @@ def test_same_values_same_interval_and_text():
     assert found == Interval(0.5, 0.25, 0.75, runs=5, level=0.95)
 
 
+def test_the_bounds_of_a_share_end_at_nought_and_at_a_hundred_percent():
+    """0.9, 1 and 1: mean 29/30, s = 1/√300 = 0.0577, t of two degrees of freedom 4.303, so that
+    the bounds are 0.967 ± 4.303 · 0.0577/√3 = 0.967 ± 0.143. `percent` stays as it is.
+    """
+    high = ft.mean_interval([0.9, 1.0, 1.0])
+    assert (high.percent(), high.as_share()) == ("97% [82, 111]", "97% [82, 100]")
+    low = ft.mean_interval([0.1, 0.0, 0.0])
+    assert (low.percent(), low.as_share()) == ("3% [-11, 18]", "3% [0, 18]")
+    assert high.high > 1  # the interval itself is as it was
+    assert Interval(0.4, 0.3, 0.5).as_share() == "40% [30, 50]"
+
+
 def test_a_single_value_shows_no_spread():
     found = interval_of([3])
     assert (found.mean, found.low, found.high) == (3, -math.inf, math.inf)

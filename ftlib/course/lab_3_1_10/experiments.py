@@ -56,8 +56,8 @@ ANSWER_KL = Metric("answer_kl", "KL on answers", "nats per token", True)
 PROMPT_KL = Metric("prompt_kl", "KL on prompts", "nats per token", True)
 
 
-def _share(name: str, text: str) -> Metric:
-    return Metric(name, text, "share of prompts", resolution=1 / 24)
+def _share(name: str, text: str, spoken: str = "") -> Metric:
+    return Metric(name, text, "share of prompts", resolution=1 / 24, spoken=spoken)
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:
@@ -143,7 +143,7 @@ EXPERIMENTS = (
             Metric("answer_loss", "log-loss of answers, minus f16's", "nats per token", True),
             Metric("prompt_loss", "log-loss of prompts, minus f16's", "nats per token", True),
             _share("same", "answers as f16"),
-            _share("right", "right answers"),
+            _share("right", "right answers", "the share of right answers"),
         ),
         inputs=_inputs,
         prepare=adapter_folder,
@@ -194,7 +194,10 @@ EXPERIMENTS = (
         title="Faults of the last mile",
         trial=fault_trial,
         arms=_fault_arms,
-        metrics=(_share("right", "right answers"), _share("ended", "answers that end")),
+        metrics=(
+            _share("right", "right answers", "the share of right answers"),
+            _share("ended", "answers that end"),
+        ),
         inputs=_inputs,
         prepare=adapter_folder,
         claims=FAULT_CLAIMS,

@@ -54,7 +54,7 @@ def losses_line(methods: Result) -> str:
     words = []
     for method in ("LoRA", "DoRA"):
         if methods.has(method):
-            share = mean_interval(methods.means(method, "words")).percent()
+            share = mean_interval(methods.means(method, "words")).as_share()
             words.append(f"{method} {share}")
     if not losses:
         return methods.why

@@ -81,7 +81,7 @@ class DoRAPlane(Explorable):
         return figure
 
     def _draw_runs(self, ax: Axes, size: float, angle: float, m: float) -> None:
-        """Every recorded run as a point, and the two rows of the handles."""
+        """Every recorded run as a point, and the two rows drawn on the left."""
         for i, (arm, points) in enumerate(self.runs.items()):
             look = {**style(i), "linestyle": "none"}
             ax.plot(points[:, 0], np.maximum(points[:, 1], LEAST), label=arm, alpha=0.6, **look)
@@ -91,7 +91,7 @@ class DoRAPlane(Explorable):
         ):
             look = LIVE | {"marker": marker}
             change = max(LEAST, 100 * abs(row[0] - 1))
-            ax.plot(row[1], change, label=f"{name}, by the handles", **look)
+            ax.plot(row[1], change, label=f"{name} on the left", **look)
         turns = np.linspace(0, 80, 200)
         across = 100 * (1 / np.cos(np.radians(turns)) - 1)
         ax.plot(turns, across, color="grey", linestyle=":", label="LoRA, update at 90°")

@@ -166,7 +166,13 @@ def control_arms(profile: Profile) -> dict[str, dict[str, Any]]:
 ANSWERS = (
     LOSS,
     OWN,
-    Metric("rise", "rise of the test loss under noise", "nats per token", True),
+    Metric(
+        "rise",
+        "rise of the test loss under noise",
+        "nats per token",
+        lower_is_better=True,
+        spoken="the rise of the test loss under noise",
+    ),
     Metric("own_rise", "rise of the loss on rows trained on, under noise", "nats per token"),
     Metric("score", "score of an answer", resolution=1 / ASKED),
     Metric("right", "facts right", "per answer", resolution=1 / ASKED),

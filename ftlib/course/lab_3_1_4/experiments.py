@@ -41,7 +41,13 @@ LOSS = Metric("loss", "golden loss", "nats per token", lower_is_better=True)
 VALIDATION = Metric("validation_loss", "validation loss", "nats per token", lower_is_better=True)
 TRAINING = Metric("training_loss", "training loss", "nats per token", lower_is_better=True)
 FORGOTTEN = Metric("forgotten", "forgotten", "nats per token", True)
-RIGHT = Metric("right", "right", "share of the questions", resolution=1 / 50)
+RIGHT = Metric(
+    "right",
+    "right",
+    "share of the questions",
+    resolution=1 / 50,
+    spoken="the share of right answers",
+)
 UNCUT = Metric("right_uncut", "right as a whole", "share of the questions", resolution=1 / 50)
 FORM = Metric("form", "in the family's form", "share of the answers", resolution=1 / 50)
 STOPPED = Metric("stopped", "ended by itself", "share of the answers", resolution=1 / 50)

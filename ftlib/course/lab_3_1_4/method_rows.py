@@ -16,7 +16,7 @@ def method_rows(methods: Result, costs: Result, shown: Sequence[str]) -> list[di
     """
     rows = []
     for method in shown:
-        row = {"method": method, "right (end)": methods.interval(method, "right").percent()}
+        row = {"method": method, "right (end)": methods.interval(method, "right").as_share()}
         row["forgot (nats)"] = str(methods.interval(method, "forgotten"))
         if costs.profile == methods.profile:
             row |= _cost_columns(costs, method)

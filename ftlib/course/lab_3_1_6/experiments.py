@@ -34,9 +34,10 @@ EPOCHS = (1, 2, 4, 8)
 LOSS = Metric("loss", "validation loss", "nats per answer token", lower_is_better=True)
 
 
-def _share(name: str, text: str, questions: int = 0) -> Metric:
+def _share(name: str, text: str, questions: int = 0, spoken: str = "") -> Metric:
     """A share of answers that are right."""
-    return Metric(name, text, "share right", resolution=1 / questions if questions else 0.0)
+    step = 1 / questions if questions else 0.0
+    return Metric(name, text, "share right", resolution=step, spoken=spoken)
 
 
 # --- cleaning -------------------------------------------------------------------------------------
@@ -201,7 +202,12 @@ EXPERIMENTS = (
         metrics=(
             _share("validation", "validation", 30),
             _share("honest", "facts in neither part", 50),
-            Metric("inflation", "validation less facts in neither part", "share right"),
+            Metric(
+                "inflation",
+                "validation less facts in neither part",
+                "share right",
+                spoken="the excess of the validation score over that on facts in neither part",
+            ),
             Metric("leaked", "validation rows whose fact is trained on", "share"),
         ),
         inputs=_leakage_inputs,
@@ -214,7 +220,7 @@ EXPERIMENTS = (
         trial=contamination_trial,
         arms=contamination_arms,
         metrics=(
-            _share("golden", "golden set", 100),
+            _share("golden", "golden set", 100, "the share right in the golden set"),
             _share("copied", "golden questions that are trained on"),
             _share("rest", "the other golden questions"),
             _share("upper_half", "first half of the golden set", 50),

@@ -85,7 +85,7 @@ def beta_line(result: Result) -> str:
     wins = {beta: float(result.means(beta_name(beta), "win").mean()) for beta in BETAS}
     best = max(wins, key=wins.__getitem__)
     listed = "; ".join(
-        f"beta {beta:g}: {result.interval(beta_name(beta), 'win').percent()} at "
+        f"beta {beta:g}: {result.interval(beta_name(beta), 'win').as_share()} at "
         f"{result.interval(beta_name(beta), 'kl')} nats"
         for beta in BETAS
     )

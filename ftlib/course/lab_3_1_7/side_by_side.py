@@ -86,8 +86,8 @@ def cooler_line(sharpened: Result, methods: Result, drawn: str, arm: str) -> str
     """The start drawn cooler beside a policy drawn at 1, both over the start at 1."""
     if not sharpened.has(drawn) or not methods.has(arm):
         return sharpened.why or methods.why
-    cool = sharpened.interval(drawn, "win").percent()
-    trained = methods.interval(arm, "win").percent()
+    cool = sharpened.interval(drawn, "win").as_share()
+    trained = methods.interval(arm, "win").as_share()
     said = (
         f"{whose(sharpened)}"
         f"Beside it: the *untrained* start, drawn at {drawn}, wins {cool} over the start at T 1; "
@@ -141,8 +141,8 @@ def turn_line(result: Result, arm: str, other: str) -> str:
     beside = result.values(other, "win by step")
     said = (
         f"{whose(result)}"
-        f"The way of the arm “{arm}”: {half.percent()} halfway, at {kls[-2]:.2f} nats, and "
-        f"{end.percent()} at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, "
+        f"The way of the arm “{arm}”: {half.as_share()} halfway, at {kls[-2]:.2f} nats, and "
+        f"{end.as_share()} at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, "
         f"{told_apart(change)}; {fell} of {len(wins)} seeds fell. {other} over the same half: "
         f"{points(mean_interval(beside[:, -1] - beside[:, -2]))}."
     )
@@ -161,9 +161,9 @@ def ranking_line(result: Result, arm: str) -> str:
     win = result.interval(arm, "win")
     said = (
         f"{whose(result)}"
-        f"{arm}: ranked right by ratio {result.interval(arm, 'right by ratio').percent()}, by "
-        f"log π {result.interval(arm, 'right by log p').percent()}; its own answers win "
-        f"{win.percent()} over the start."
+        f"{arm}: ranked right by ratio {result.interval(arm, 'right by ratio').as_share()}, by "
+        f"log π {result.interval(arm, 'right by log p').as_share()}; its own answers win "
+        f"{win.as_share()} over the start."
     )
     if win.high >= 0.5:
         return said

@@ -21,7 +21,8 @@ def _recorded(result: Result, arm: str, name: str) -> list:
 
 def _share(interval: Interval) -> str:
     """A share in percent; without bounds where all seeds agree."""
-    return f"{100 * interval.mean:.0f}%" if interval.low == interval.high else interval.percent()
+    same = interval.low == interval.high
+    return f"{100 * interval.mean:.0f}%" if same else interval.as_share()
 
 
 # --- who is taught --------------------------------------------------------------------------------
@@ -166,8 +167,8 @@ def by_length_line(result: Result) -> str:
     texts = []
     for arm in result.arms:
         longer_before, shorter_before = _right_at_start(result, arm)
-        longer = result.interval(arm, "accuracy_longer").percent()
-        shorter = result.interval(arm, "accuracy_shorter").percent()
+        longer = result.interval(arm, "accuracy_longer").as_share()
+        shorter = result.interval(arm, "accuracy_shorter").as_share()
         idle = _share(result.interval(arm, "idle"))
         texts.append(
             f"with {arm} {longer} of the pairs whose chosen answer is longer ({longer_before} at "

@@ -24,7 +24,12 @@ LOOKS = (0.25, 0.5, 1.0)  # shares of DPO's steps at which it is measured
 PROXY = "reward model's score"
 TRUE = "true reward"
 POLICY = (
-    Metric("proxy gain", f"{PROXY} above the start's", "its units"),
+    Metric(
+        "proxy gain",
+        f"{PROXY} above the start's",
+        "its units",
+        spoken=f"the gain in the {PROXY}",
+    ),
     Metric("true gain", f"{TRUE} above the start's", "fewer faults per answer"),
     Metric("kl", "KL to the start", "nats per answer"),
     Metric("hacked", "proxy above and truth below the start's", "0 or 1", resolution=1.0),
@@ -114,7 +119,13 @@ EXPERIMENTS = (
         trial=reward_model_trial,
         arms=judge_arms,
         metrics=(
-            Metric("accuracy", "held-out pairs ranked right", "share", resolution=1 / 100),
+            Metric(
+                "accuracy",
+                "held-out pairs ranked right",
+                "share",
+                resolution=1 / 100,
+                spoken="the share of held-out pairs ranked right",
+            ),
             Metric("confidence", "mean confidence", "share"),
             Metric("calibration error", "expected calibration error", "share", True),
             Metric("too sure", "mean confidence − accuracy", "share"),

@@ -34,9 +34,9 @@ def judges_table(result: Result) -> list[dict[str, str]]:
         rows.append(
             {
                 "training": arm,
-                "accuracy": result.interval(arm, "accuracy").percent(),
-                "mean confidence": result.interval(arm, "confidence").percent(),
-                "calibration error": result.interval(arm, "calibration error").percent(),
+                "accuracy": result.interval(arm, "accuracy").as_share(),
+                "mean confidence": result.interval(arm, "confidence").as_share(),
+                "calibration error": result.interval(arm, "calibration error").as_share(),
             }
         )
     return rows

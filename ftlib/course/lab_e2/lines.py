@@ -40,7 +40,7 @@ def front_table(result: Result, arms: Sequence[str]) -> list[dict[str, str]]:
                 "on its seed's front": one.of_seeds.percent(),
                 "test loss": f"{result.interval(arm, 'loss')}",
                 "forgotten": f"{result.interval(arm, 'forgotten')}",
-                "still answered": result.interval(arm, "known").percent(),
+                "still answered": result.interval(arm, "known").as_share(),
             }
         )
     return rows

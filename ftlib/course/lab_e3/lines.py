@@ -33,7 +33,7 @@ def methods_table(result: Result) -> list[dict[str, str]]:
                 "parameters": f"{result.means(method, 'trainable')[0]:,.0f}",
                 "rate": rate_text(settings["lr"]),
                 "test loss (nats)": f"{result.interval(method, 'loss')}",
-                "right": result.interval(method, "right").percent(),
+                "right": result.interval(method, "right").as_share(),
                 "forgotten after a prompt": f"{result.interval(method, 'forgotten')}",
                 "forgotten, whole texts": f"{result.interval(method, 'forgotten_whole')}",
             }

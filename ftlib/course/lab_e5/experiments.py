@@ -45,7 +45,12 @@ LEAK_METRICS = (
 )
 JUDGE_METRICS = (
     Metric("flips", "verdicts that flip with the order", "share", resolution=1 / PAIRS),
-    Metric("advantage", "advantage of the first place", resolution=1 / PAIRS),
+    Metric(
+        "advantage",
+        "advantage of the first place",
+        resolution=1 / PAIRS,
+        spoken="the advantage of the first place",
+    ),
     Metric("kappa", "κ with the rule"),
     Metric("raw", "win rate of a", "share", resolution=1 / PAIRS),
     Metric("truth", "win rate of a by the rule", "share", resolution=1 / PAIRS),

@@ -107,6 +107,12 @@ def leak_table(result: Result) -> list[dict]:
     return rows
 
 
+def _points(gap: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    text = f"{100 * gap:+.0f}"
+    return f"{text} {'point' if text in ('+1', '-1') else 'points'}"
+
+
 def detection_table(result: Result) -> list[dict]:
     """What each of the two checks finds: n-grams in the rows, and the gap to the twin."""
     rows = []
@@ -117,7 +123,7 @@ def detection_table(result: Result) -> list[dict]:
                 "training rows": arm,
                 "planted rows found by n-grams": f"{result.means(arm, 'overlap').mean():.0%}",
                 "other rows accused": f"{result.means(arm, 'accused').mean():.1%}",
-                "gap to the twin": f"{100 * result.means(arm, 'gap').mean():+.0f} points",
+                "gap to the twin": _points(result.means(arm, "gap").mean()),
                 f"runs with p < {LEVEL}": f"{found.sum():.0f} of {len(found)}",
             }
         )

@@ -59,6 +59,11 @@ def shares(points: int, disagree: int, score: int) -> tuple[float, float, float]
     return points / 100, disagree / 100, score / 100
 
 
+def points_text(points: int) -> str:
+    """ "1 point", "2 points"."""
+    return "1 point" if points == 1 else f"{points} points"
+
+
 class QuestionPlanner(Explorable):
     """Handles for the difference, how often the models disagree, and where their scores lie."""
 
@@ -76,8 +81,8 @@ class QuestionPlanner(Explorable):
         difference, apart, middle = shares(points, disagree, score)
         paired = questions_needed(difference, apart, LEVEL, POWER)
         return (
-            f"{points} points with {POWER:.0%} probability at {LEVEL:.0%}: {paired:,} questions if "
-            f"both answer the same ones and disagree in {apart:.0%} of them; "
+            f"{points_text(points)} with {POWER:.0%} probability at {LEVEL:.0%}: {paired:,} "
+            f"questions if both answer the same ones and disagree in {apart:.0%} of them; "
             f"{unpaired_needed(difference, middle):,} each if the questions differ."
         )
 
@@ -97,7 +102,7 @@ class QuestionPlanner(Explorable):
                 name, (size, 4), (3, 0), textcoords="offset points", fontsize=8, rotation=90
             )
         ax.set(
-            title=f"Finding {points} points between two models",
+            title=f"Finding {points_text(points)} between two models",
             xlabel="questions",
             ylabel="found in % of comparisons",
             xscale="log",

@@ -39,7 +39,13 @@ EQUAL: dict[str, tuple[str, str, str, str]] = {
 # Rounding differs between processors, by a factor rather than by a share.
 A_THIRD = 0.3  # decades: a factor of two
 GAPS = (
-    Metric("gradient", "first gradient, distance from one process", "log₁₀", resolution=A_THIRD),
+    Metric(
+        "gradient",
+        "first gradient, distance from one process",
+        "log₁₀",
+        resolution=A_THIRD,
+        spoken="the first gradient's distance from that of one process",
+    ),
     Metric("loss", "losses, largest distance", "log₁₀", resolution=A_THIRD),
     Metric("weights", "trained weights, distance", "log₁₀ of the way gone", resolution=A_THIRD),
     Metric("first_loss", "first loss", "nats per token"),

@@ -29,9 +29,10 @@ LIVE_SEED = 1000  # that a notebook runs: none of the record's, so that it is a 
 class Metric:
     """One result of a trial: a number, or one number an item or step.
 
-    `text` and `unit` label an axis. `resolution`: the smallest step that it can take, such as 1/80
-    for a share of 80 answers; 0 where it is continuous. `of_machine`: it is a time, which every
-    machine has its own of, and so is not held against a record made elsewhere.
+    `text` and `unit` label an axis; `spoken` is the name within a sentence, where `text` does not
+    fit. `resolution`: the smallest step that it can take, such as 1/80 for a share of 80 answers; 0
+    where it is continuous. `of_machine`: it is a time, which every machine has its own of, and so
+    is not held against a record made elsewhere.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Metric:
     lower_is_better: bool = False
     resolution: float = 0.0
     of_machine: bool = False
+    spoken: str = ""
 
     @property
     def label(self) -> str:

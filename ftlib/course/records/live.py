@@ -127,9 +127,11 @@ class Result:
             )
         if not compared:
             return f"From the record: {len(self.seeds)} seeds per arm, none of them run here."
-        text = self.experiment.metric(metric).text
+        found = self.experiment.metric(metric)
+        name = found.spoken or found.text
         outside = [one for one in compared if not one.holds]
         several = len(compared) > 1
+        lie = "lies" if len(outside) == 1 else "lie"
         lead = (
             f"Live, at seed {LIVE_SEED}, in {self.seconds:.0f} s: {len(compared)} "
             f"{'runs' if several else 'run'} beside {len(self.seeds)} recorded ones per arm."
@@ -138,15 +140,15 @@ class Result:
             subject = "all lie" if several else "it lies"
             level = "prediction intervals, 95% for all together" if several else "95%"
             return (
-                f"{lead} By {text} {subject} inside the interval in which a further run is "
+                f"{lead} By {name} {subject} inside the interval in which a further run is "
                 f"expected ({level})."
             )
         listed = "; ".join(f"{one.arm}: {one.live:.3g}, expected {one.expected}" for one in outside)
         return (
-            f"{lead} By {text} **{len(outside)} outside** the interval in which a further run is "
-            f"expected (95% for all together): {listed}. Something differs from the recorded "
-            f"runs: a function, a version ({_versions(self.record)} there), or chance, once in "
-            "twenty notebooks."
+            f"{lead} By {name} **{len(outside)} {lie} outside** the interval in which a further "
+            f"run is expected (95% for all together): {listed}. Something differs from the "
+            f"recorded runs: a function, a version ({_versions(self.record)} there), or chance, "
+            "once in twenty notebooks."
         )
 
     # --- claims -----------------------------------------------------------------------------------

@@ -330,7 +330,7 @@ def test_a_students_function_that_measures_something_else_lies_outside():
         return 1000.0
 
     result = open_experiments("3.1.1", TINY).run("offsets", measure=far_off)
-    assert "**2 outside**" in result.live_line("loss")
+    assert "By held-out loss **2 lie outside**" in result.live_line("loss")
 
 
 def test_equal_runs_leave_room_for_one_step_of_the_metric():
