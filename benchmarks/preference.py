@@ -1,5 +1,5 @@
-"""A step of preference training, ftlib against TRL: `python -m benchmarks.preference`. Losses and
-gradients are compared first.
+"""A step of preference training, ftlib against TRL: `python -m benchmarks.preference
+[--dtype float32]`. Losses and gradients are compared first.
 
 Time of forward, backward and AdamW on one batch of pairs, and the most that a step holds beside the
 weights. TRL computes DPO's log-probabilities by a kernel for GPUs, whose path on a CPU is untuned;
@@ -33,10 +33,14 @@ from ftlib.training.preference_trainer import PreferenceTrainer, pair_logps
 
 R = 16
 PAD = 0
+# How far a loss, and the gradient of a parameter, may lie from TRL's, as a share of TRL's.
+LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.02}
+GRADIENT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
-def config(vocabulary: int, layers: int) -> LlamaConfig:
+def config(vocabulary: int, layers: int, dtype: torch.dtype) -> LlamaConfig:
     return LlamaConfig(
+        dtype=dtype,
         vocab_size=vocabulary,
         hidden_size=512,
         intermediate_size=1408,
@@ -53,7 +57,7 @@ def config(vocabulary: int, layers: int) -> LlamaConfig:
 
 def base(shape: LlamaConfig):
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(shape)
+    return AutoModelForCausalLM.from_config(shape, dtype=shape.dtype)
 
 
 def items(shape: LlamaConfig, pairs: int, length: int) -> list[dict]:
@@ -228,16 +232,17 @@ def gradient(model, loss: Callable[[], torch.Tensor]) -> tuple[float, dict]:
     return value.item(), gradients
 
 
-def assert_equal(a: tuple, b: tuple, what: str) -> None:
-    """Same loss and gradients, to fp32's rounding."""
+def assert_equal(a: tuple, b: tuple, what: str, dtype: torch.dtype) -> None:
+    """Same loss and gradients, to the rounding of the dtype."""
     loss, gradients = a
     other_loss, others = b
-    assert abs(loss - other_loss) < 1e-4 * abs(other_loss), (what, loss, other_loss)
+    loss_gap = abs(loss - other_loss) / abs(other_loss)
+    assert loss_gap < LOSS_TOLERANCE[dtype], (what, loss, other_loss)
     assert gradients.keys() == others.keys(), what
     for name, values in gradients.items():
-        other = others[name]
-        gap = (values - other).norm()
-        assert gap < 1e-3 * other.norm(), f"{what}: gradients of {name} differ"
+        other = others[name].float()
+        gap = (values.float() - other).norm() / other.norm()
+        assert gap < GRADIENT_TOLERANCE[dtype], f"{what}: {name}: gradients differ by {gap:.2g}"
 
 
 def orpo_without_prompt(trainer, rows: list[dict]) -> Callable[[], torch.Tensor]:
@@ -291,11 +296,11 @@ def losses(shape: LlamaConfig, pairs: int, length: int) -> dict[str, tuple]:
         loss = name.lower()
         out[f"{name}, ftlib"] = (model, ftlib_loss(model, loss, rows))
         out[f"{name}, ftlib shared"] = (model, ftlib_loss(model, loss, rows, share=True))
-    assert_all_equal(out, orpo, rows)
+    assert_all_equal(out, orpo, rows, shape.dtype)
     return out
 
 
-def assert_all_equal(out: dict[str, tuple], orpo, rows: list[dict]) -> None:
+def assert_all_equal(out: dict[str, tuple], orpo, rows: list[dict], dtype: torch.dtype) -> None:
     """Everything that is compared has TRL's loss and gradients; ORPO without its NLL of the
     prompt.
     """
@@ -305,7 +310,7 @@ def assert_all_equal(out: dict[str, tuple], orpo, rows: list[dict]) -> None:
     for name, entry in out.items():
         if name != "ORPO, TRL":
             kind = name.split(",")[0]
-            assert_equal(gradient(*entry), references[kind], name)
+            assert_equal(gradient(*entry), references[kind], name, dtype)
 
 
 # What is compared, by the names that `losses` gives: the other, and ftlib's.
@@ -327,6 +332,7 @@ HEAD = ["loss", "other", "other / ftlib, time", "other, MB", "ftlib, MB", "ftlib
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--layers", type=int, default=8)
@@ -351,12 +357,13 @@ def compared(steps: dict[str, Callable], rounds: int) -> str:
 
 def main() -> None:
     args = parse()
-    entries = losses(config(args.vocabulary, args.layers), args.pairs, args.length)
+    shape = config(args.vocabulary, args.layers, getattr(torch, args.dtype))
+    entries = losses(shape, args.pairs, args.length)
     steps = {name: step_of(*entry) for name, entry in entries.items()}
     written = compared(steps, args.rounds)
     print(written)
     setting = (
-        f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}, fp32; "
+        f"Random Llama, hidden 512, {args.layers} layers, V={args.vocabulary:,}; "
         f"{args.pairs} pairs of {args.length} + {args.length} tokens; LoRA r={R}, all linear "
         f"layers; forward, backward, AdamW; {args.rounds} alternating rounds. "
     )
@@ -370,7 +377,7 @@ def main() -> None:
     )
     where = provenance(("torch", "peft", "trl", "transformers"))
     write_section(
-        "A step of preference training against TRL",
+        f"A step of preference training against TRL, {args.dtype}",
         f"{setting}{equality}{memory}{where}\n\n{written}",
     )
 

@@ -37,19 +37,31 @@ def sft_adapter(
     """The folder of an SFT adapter for the profile's model.
 
     Lab 4's, if `run` holds one for this model; else the shipped one for the embedded model; else
-    one that is trained now for `short_steps` into `output`, and found there the next time; None
-    with `train=False`.
+    one that is trained now for `short_steps` into `output`, and found there the next time. With
+    `train=False` only the first two, or None: what was trained in lab 4's place is not lab 4's.
+    A relative folder is looked for here and one folder up: the labs keep their runs beside
+    themselves, and the extensions lie one folder deeper.
     """
     model = stand_in(profile.model, given=False)
-    for folder in (Path(run), Path(output)):
-        if (folder / "adapter").is_dir():
-            adapter, base = find_adapter(folder)
-            if base == model:
+    for place in (run, output) if train else (run,):
+        for folder in (Path(place), Path("..", place)):
+            adapter = _adapter_in(folder, model)
+            if adapter is not None:
                 return adapter
-            log.info("%s is for %s, not for %s: left alone", adapter, base, model)
     if model == EMBEDDED:
         return DATA / "sft-adapter"
     return _train(profile, Path(output)) if train else None
+
+
+def _adapter_in(folder: Path, model: str) -> Path | None:
+    """The run's adapter, if it has one and it is for this model."""
+    if not (folder / "adapter").is_dir():
+        return None
+    adapter, base = find_adapter(folder)
+    if base == model:
+        return adapter
+    log.info("%s is for %s, not for %s: left alone", adapter, base, model)
+    return None
 
 
 def after_sft(profile: Profile, seed: int = 0):

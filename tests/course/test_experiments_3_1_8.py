@@ -371,9 +371,11 @@ def test_lines_of_fewer_arms_tell_of_those_or_of_tinys():
 
 
 def test_the_start_of_runs_that_are_shown_is_their_own():
-    before = {"start_faults": 9.0, "start_forgotten": 9.0}
+    before = {"start_faults": 2.6, "start_forgotten": 9.0}
     own = methods_of(faults=1.0, start_faults=2.5)
     assert lines.start_of(own, before) is before
+    # Trained again here, the start has come out as another one.
+    assert lines.start_of(own, {**before, "start_faults": 0.5}) == {"start_faults": 2.5}
     there = replace(own, shown_in="pocket")
     assert lines.start_of(there, before) == {"start_faults": 2.5}
     assert "not recorded" in lines.left_of_start_line(there, lines.start_of(there, before))

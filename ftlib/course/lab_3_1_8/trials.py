@@ -36,7 +36,15 @@ from ftlib.training.preference_trainer import pair_logps
 
 TEXTS = 30  # held-out texts of the base's own domain on which forgetting is measured
 RANKED_SHARE = 2  # log-probabilities are measured on one in so many test pairs
-FROM_START = ("start_faults", "start_chosen", "start_rejected", "start_apart")
+FROM_START = (
+    "start_faults",
+    "start_missing",
+    "start_unwanted",
+    "start_chosen",
+    "start_rejected",
+    "start_apart",
+    "start_forgotten",
+)
 AT_ONCE = 25  # pairs whose log-probabilities are computed in one batch
 HALF = 0.5  # of the labels are turned round where they are to say nothing
 

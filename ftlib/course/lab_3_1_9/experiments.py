@@ -72,16 +72,14 @@ COURSES = (
 
 
 def _inputs(profile: Profile) -> dict[str, Any]:
-    inputs = {
+    adapter = sft_adapter(profile, train=False)
+    return {
         "pairs": rows_of(profile, "preferences"),
         "thumbs": rows_of(profile, "feedback"),
         "test": rows_of(profile, "preferences_test"),
         "base": model_folder(profile.model),
+        "adapter": "none" if adapter is None else adapter,
     }
-    adapter = sft_adapter(profile, train=False)
-    if adapter is not None:
-        inputs["adapter"] = str(adapter)
-    return inputs
 
 
 # --- choosing rates -------------------------------------------------------------------------------

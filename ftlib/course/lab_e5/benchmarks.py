@@ -29,7 +29,6 @@ from ftlib.models.load import load_model
 SHOTS = 5  # solved examples
 OF_PUBLIC = "ARC-Challenge"  # whose choices are texts, and can be put under letters
 NEIGHBOURS = 8  # questions to either side, whose answers are the wrong choices
-LAB_4 = "../runs/lab-3.1.4"  # where lab 3.1.4's long run lies, seen from an extension's folder
 PUBLIC = {  # Hub id, split, configuration, and what makes a question of a row
     "MMLU": ("cais/mmlu", "test", "all", mmlu_question),
     "ARC-Challenge": ("allenai/ai2_arc", "test", "ARC-Challenge", arc_question),
@@ -122,7 +121,7 @@ def before_and_after(profile: Profile) -> dict[str, tuple[ChoiceScores, ChoiceSc
     asked = {}
     for name in settings.benchmarks:
         asked[name] = questions_of(profile, name, settings.count)
-    adapter = sft_adapter(profile, run=LAB_4)
+    adapter = sft_adapter(profile)
     model, tokenizer = load_model(profile=profile)
     before = {name: score_choices(model, tokenizer, rows) for name, rows in asked.items()}
     load_adapter(model, adapter)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ftlib.core.profiles import Profile
 from ftlib.course.records.compute import run_trial
+from ftlib.course.records.empty_folder import in_empty_folder
 from ftlib.course.records.experiment import Experiment, Metric, experiments_of
 from ftlib.course.records.store import Entry, Record, read_record
 
@@ -57,7 +58,8 @@ def draw_entries(
 
 def compute_again(drawn: Drawn, profile: Profile) -> dict[str, Any]:
     """The trial's result, now and here."""
-    return run_trial(drawn.experiment, profile, drawn.entry.seed, drawn.entry.settings)
+    with in_empty_folder():
+        return run_trial(drawn.experiment, profile, drawn.entry.seed, drawn.entry.settings)
 
 
 def disagreements(drawn: Drawn, metrics: Mapping[str, Any]) -> list[str]:

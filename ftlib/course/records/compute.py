@@ -26,6 +26,7 @@ from ftlib.core.profiles import Profile, get_profile
 from ftlib.core.rehearsal import refuse_in_rehearsal
 from ftlib.core.runtime import configure
 from ftlib.core.seeds import workers
+from ftlib.course.records.empty_folder import in_empty_folder
 from ftlib.course.records.experiment import Experiment, experiments_of
 from ftlib.course.records.provenance import provenance
 from ftlib.course.records.store import (
@@ -85,10 +86,11 @@ class _Task:
 
 
 # --- in a worker ----------------------------------------------------------------------------------
-def _serve(pipe: Connection) -> None:
-    """Compute what comes through the pipe until it closes. A worker whose parent was killed ends
-    too.
+def _serve(pipe: Connection, folder: str) -> None:
+    """Compute in the folder what comes through the pipe until it closes. A worker whose parent was
+    killed ends too.
     """
+    os.chdir(folder)  # multiprocessing has gone to where the parent was started
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure(progress_bars=False, library_warnings=False)
     torch.set_num_threads(1)
@@ -118,7 +120,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         # No daemon, which may start no processes itself, as the trials of lab E7 do; it ends with
         # its parent all the same.
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=False)
+        self.process = context.Process(target=_serve, args=(theirs, os.getcwd()), daemon=False)
         self.process.start()
         theirs.close()
 
@@ -253,7 +255,8 @@ def record_labs(
     for lab, experiment in _chosen(labs, names, chosen):
         start = time.perf_counter()
         try:
-            record = record_experiment(lab, experiment, chosen, seeds, processes)
+            with in_empty_folder():
+                record = record_experiment(lab, experiment, chosen, seeds, processes)
         except RecordingError as error:
             failed.append(str(error))
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ftlib.core.profiles import get_profile
 from ftlib.course.records.compute import plan
+from ftlib.course.records.empty_folder import in_empty_folder
 from ftlib.course.records.experiment import experiments_of
 from ftlib.course.records.live import open_experiments
 
@@ -23,7 +24,8 @@ def state_table(labs: list[str], profile: str | None = None) -> str:
         for experiment in experiments_of(lab):
             if not experiment.is_run_in(chosen):
                 continue
-            planned = plan(lab, experiment, chosen)
+            with in_empty_folder():
+                planned = plan(lab, experiment, chosen)
             reasons = sorted({job.why for job in planned.waiting})
             left = f"{len(planned.waiting)}: {'; '.join(reasons)}" if reasons else "0"
             lines.append(

@@ -16,6 +16,7 @@ from ftlib.core.profiles import Profile, get_profile
 from ftlib.core.rehearsal import refuse_in_rehearsal
 from ftlib.course.records.again import Drawn, compute_again, disagreements
 from ftlib.course.records.compute import RecordingError
+from ftlib.course.records.empty_folder import in_empty_folder
 from ftlib.course.records.experiment import Experiment, experiments_of
 from ftlib.course.records.provenance import provenance
 from ftlib.course.records.store import (
@@ -49,7 +50,8 @@ def restamp_labs(
             if names and experiment.name not in names:
                 continue
             record = read_record(lab, experiment.name, chosen)
-            stale = stale_by_code(record, experiment, chosen)
+            with in_empty_folder():
+                stale = stale_by_code(record, experiment, chosen)
             if not stale:
                 continue
             faults = _faults(record, experiment, chosen, stale)
@@ -101,7 +103,8 @@ def _faults(
 
 def _restamp(record: Record, experiment: Experiment, profile: Profile, stale: list[Entry]) -> None:
     """Give the entries today's digests, and say with which commit: it did not compute them."""
-    now = conditions(experiment, profile)
+    with in_empty_folder():
+        now = conditions(experiment, profile)
     renewed = {"code": now["code"], "profile": now["profile"]}
     kept = []
     for entry in stale:
