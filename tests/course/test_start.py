@@ -79,3 +79,17 @@ def test_without_either_a_short_run_is_trained_and_found_again(tmp_path):
     assert len(ft.lora_layers(model)) == 28
     assert sft_adapter(profile, tmp_path / "none", tmp_path / "start") == adapter
     assert (adapter / "adapter_model.safetensors").stat().st_mtime_ns == before
+    # Lab 4 has not trained it: preference training begins at the model itself.
+    assert sft_adapter(profile, tmp_path / "none", tmp_path / "start", train=False) is None
+
+
+def test_an_extension_finds_the_run_that_lies_beside_the_labs(tmp_path, monkeypatch):
+    adapter = tmp_path / "labs" / "runs" / "lab-3.1.4" / "adapter"
+    shutil.copytree(SHIPPED, adapter)
+    extensions = tmp_path / "labs" / "extensions"
+    extensions.mkdir()
+    for folder in (tmp_path / "labs", extensions):
+        monkeypatch.chdir(folder)
+        assert sft_adapter(TINY).resolve() == adapter
+    monkeypatch.chdir(tmp_path)
+    assert sft_adapter(TINY) == DATA / "sft-adapter"

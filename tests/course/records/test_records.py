@@ -240,6 +240,21 @@ def test_a_trial_without_a_promised_metric_is_refused():
         run_trial(other, TINY, 0, {"arm": 0.0, "spread": 0.1})
 
 
+def test_a_recording_sees_none_of_the_users_own_runs(tmp_path, monkeypatch):
+    """An adapter that a lab has left in runs/ would be the start of a trial, and of no one
+    else's.
+    """
+    (tmp_path / "own" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "own")
+    assert run_trial(TOY, TINY, 0, {"arm": 0.0, "spread": 0.1})["sees_own_runs"]
+    record_labs(["3.1.1"], "tiny", seeds=1, processes=1)
+    entries = read_record("3.1.1", "offsets", "tiny").entries.values()
+    assert [entry.metrics["sees_own_runs"] for entry in entries] == [False] * 3
+    (drawn,) = draw_entries(["3.1.1"], TINY, 1, "a commit", 10.0)
+    assert not compute_again(drawn, TINY)["sees_own_runs"]
+    assert Path.cwd() == tmp_path / "own"
+
+
 # --- computed again -------------------------------------------------------------------------------
 def test_an_entry_comes_out_again_and_another_does_not():
     filled()

@@ -39,7 +39,12 @@ def trial(profile, seed, arm: float, spread: float, measure=measured) -> dict:
     rng = np.random.default_rng(seed)
     common = rng.normal()
     loss = offset_of(arm) + common + spread * measure(rng.normal())
-    return {"loss": loss, "shares": [0.0, 0.5, 1.0], "steps": profile.study.steps}
+    return {
+        "loss": loss,
+        "shares": [0.0, 0.5, 1.0],
+        "steps": profile.study.steps,
+        "sees_own_runs": Path("runs").exists(),
+    }
 
 
 def arms(profile) -> dict:
