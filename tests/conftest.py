@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -291,6 +292,12 @@ def pytest_collection_modifyitems(config, items) -> None:
     in_a_worker = hasattr(config, "workerinput")
     if in_a_worker:  # a run in one process begins with what is quick
         items[:] = longest_first(items)
+
+
+def this_commit() -> str:
+    """What draws a share of tests that are too many for one run: another commit, other tests."""
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True)
+    return done.stdout.decode().strip() or "no checkout"
 
 
 def needs_llama() -> None:

@@ -1,12 +1,16 @@
-"""The labs as committed, and each executed from top to bottom, unsolved, in the tiny profile."""
+"""The labs as committed; and the ten executed from top to bottom, unsolved, in the tiny profile,
+with some of the extensions, others for another commit.
+"""
 
 import importlib.util
+import random
 import re
 import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import this_commit
 
 from ftlib.core.paths import ROOT
 from ftlib.course import catalogue, executing, index_page, notebooks, stored_notebook
@@ -20,7 +24,18 @@ MACHINE_PATH = re.compile(
 KEY_NUMBERS = tomllib.loads(
     (Path(__file__).parent / "key_numbers.toml").read_text(encoding="utf-8")
 )
+EXTENSIONS_RUN = 3  # of the seven, which take as long as the ten; `make extensions` runs all
 per_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
+
+
+def drawn_to_run() -> list[Path]:
+    """The ten labs, and extensions drawn by the commit: over a few commits all are run."""
+    labs = catalogue.lab_files()
+    extensions = [path for path in NOTEBOOKS if path not in labs]
+    return labs + random.Random(this_commit()).sample(extensions, EXTENSIONS_RUN)
+
+
+RUN = drawn_to_run()
 
 
 def read(path):
@@ -197,7 +212,7 @@ def test_exercises(path):
 
 
 @pytest.mark.labs
-@per_notebook
+@pytest.mark.parametrize("path", RUN, ids=[p.stem for p in RUN])
 def test_execution_from_top_to_bottom_unsolved(path):
     """Every exercise says that it is open and goes on with ftlib's; the run ends, with as many
     figures as are committed.

@@ -1,14 +1,13 @@
 """The committed records: whole, of today's code and data, and what they say comes out again."""
 
-import subprocess
-
 import pytest
-from conftest import needs_llama
+from conftest import needs_llama, this_commit
 
-from ftlib.core.paths import POCKET, POCKET_HUB, ROOT, resolve
+from ftlib.core.paths import POCKET, POCKET_HUB, resolve
 from ftlib.core.profiles import get_profile
 from ftlib.course.catalogue import MODULES
 from ftlib.course.records.again import compute_again, disagreements, draw_entries
+from ftlib.course.records.empty_folder import in_empty_folder
 from ftlib.course.records.experiment import experiments_of
 from ftlib.course.records.live import open_experiments
 from ftlib.course.records.store import (
@@ -32,12 +31,6 @@ NAMES = [f"{lab} {experiment.name} {profile}" for lab, experiment, profile in RE
 each = pytest.mark.parametrize("lab, experiment, profile", RECORDED, ids=NAMES)
 
 
-def this_commit() -> str:
-    """What draws the entries to compute again: another commit, other entries."""
-    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True)
-    return done.stdout.decode().strip() or "no checkout"
-
-
 DRAWN = draw_entries(list(MODULES), get_profile("tiny"), FEW, this_commit(), LONGEST)
 
 
@@ -57,7 +50,9 @@ def needs_record(lab: str, name: str, profile: str) -> None:
 def test_every_arm_and_seed_is_recorded_with_todays_code_and_data(lab, experiment, profile):
     needs_model(profile)
     needs_record(lab, experiment.name, profile)
-    jobs = to_compute(read_record(lab, experiment.name, profile), experiment, get_profile(profile))
+    record = read_record(lab, experiment.name, profile)
+    with in_empty_folder():
+        jobs = to_compute(record, experiment, get_profile(profile))
     if profile == "pocket":  # a record on its way counts as none: the lab shows tiny's
         jobs = [job for job in jobs if job.why != NOT_COMPUTED]
     reasons = sorted({job.why for job in jobs})
