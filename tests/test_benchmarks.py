@@ -96,22 +96,21 @@ def test_plan_and_measurement_agree(method, loss, recomputed):
     assert plan.total == pytest.approx(peak, rel=0.1), f"{plan}\nmeasured {peak / 1e6:.1f} MB"
 
 
-def test_all_ways_to_log_probabilities_agree(monkeypatch):
+@pytest.mark.parametrize("dtype, factor", [(torch.float32, 1.01), (torch.bfloat16, 1.1)])
+def test_all_ways_to_log_probabilities_agree(monkeypatch, dtype, factor):
     monkeypatch.setattr(logps_benchmark, "LENGTH", 24)
-    logps_benchmark.assert_equal(
-        steps := {
-            n: logps_benchmark.step_of(w, *logps_benchmark.data(300))
-            for n, w in logps_benchmark.WAYS.items()
-        }
-    )
+    data = logps_benchmark.data(300, dtype)
+    steps = {}
+    for name, way in logps_benchmark.WAYS.items():
+        steps[name] = logps_benchmark.step_of(way, *data)
+    logps_benchmark.assert_equal(steps, dtype)
 
-    def wrong(*a):
-        return 1.01 * logps_benchmark.full_logits(*a)
+    def wrong(*tensors):
+        return factor * logps_benchmark.full_logits(*tensors)
 
+    off = logps_benchmark.step_of(wrong, *data)
     with pytest.raises(AssertionError, match="off: "):
-        logps_benchmark.assert_equal(
-            {**steps, "off": logps_benchmark.step_of(wrong, *logps_benchmark.data(300))}
-        )
+        logps_benchmark.assert_equal({**steps, "off": off}, dtype)
 
 
 def test_sft_losses_of_other_batches_are_told_apart():
