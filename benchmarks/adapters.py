@@ -50,6 +50,7 @@ HEAD = [
     "ftlib / floor",
     "PEFT / ftlib",
     "ftlib / our LoRA",
+    "masks alone / floor",
     "PEFT, MB above floor",
     "ftlib, MB",
     "ftlib / PEFT, memory",
@@ -123,6 +124,19 @@ def step_of(model, batch) -> Callable:
     return step
 
 
+def masks_of(model, p: float) -> Callable:
+    """Draw the masks of a step alone: one for the input of every adapted layer, as both libraries
+    must.
+    """
+    widths = [layer.lora_A.shape[1] for layer in ft.lora_layers(model).values()]
+
+    def draw():
+        for width in widths:
+            torch.empty(BATCH * LENGTH, width, dtype=torch.bool).bernoulli_(1 - p)
+
+    return draw
+
+
 def assert_equal(a, b, batch, dtype) -> None:
     """Same loss and same gradients, before anything is timed."""
     losses = []
@@ -156,13 +170,15 @@ def peaks_of(steps: dict[str, Callable]) -> dict[str, int]:
 
 
 def time_cells(steps: dict[str, Callable], rounds: int) -> list[str]:
-    """The table's four columns of times."""
+    """The table's five columns of times."""
     times = alternate(steps, rounds)
+    masks = ratio(times["masks"], times["floor"]) if "masks" in times else "–"
     return [
         ratio(times["PEFT"], times["floor"]),
         ratio(times["ftlib"], times["floor"]),
         ratio(times["PEFT"], times["ftlib"]),
         ratio(times["ftlib"], times["LoRA"]),
+        masks,
     ]
 
 
@@ -189,7 +205,9 @@ def measure(
     peaks = peaks_of(steps)
     above = {name: (peak - peaks["floor"]) / 1e6 for name, peak in peaks.items()}
     cells = [variant, str(hidden), str(dtype).removeprefix("torch.")]
-    cells += time_cells(steps, rounds) if timed else ["–"] * 4
+    if "lora_dropout" in options:
+        steps["masks"] = masks_of(lora, options["lora_dropout"])
+    cells += time_cells(steps, rounds) if timed else ["–"] * 5
     return [
         *cells,
         f"{above['PEFT']:.0f}",
