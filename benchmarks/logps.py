@@ -130,9 +130,11 @@ def main() -> None:
         for cells in measure(vocabulary, dtype, args.rounds):
             rows.append(cells)
             print(table_row(cells), flush=True)
+    relative, absolute = TOLERANCES[dtype]
     setting = (
         f"{ROWS} x {LENGTH} tokens, half of them scored, H={HIDDEN}, frozen head, forward "
-        f"and backward; {args.rounds} alternating rounds; equality asserted first. "
+        f"and backward; {args.rounds} alternating rounds; all "
+        f"ways within {relative:.2%} and {absolute:g} of the full logits, asserted first. "
         "Peak: tensors of the stage, as `ftlib.training.memory_meter.peak_bytes` counts."
     )
     where = provenance(("torch", "trl"))

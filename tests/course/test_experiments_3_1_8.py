@@ -374,7 +374,7 @@ def test_the_start_of_runs_that_are_shown_is_their_own():
     before = {"start_faults": 2.6, "start_forgotten": 9.0}
     own = methods_of(faults=1.0, start_faults=2.5)
     assert lines.start_of(own, before) is before
-    # Trained again here, the start has come out as another one.
+    # The session goes on from its own run of lab 3.1.4: its start is not the record's.
     assert lines.start_of(own, {**before, "start_faults": 0.5}) == {"start_faults": 2.5}
     there = replace(own, shown_in="pocket")
     assert lines.start_of(there, before) == {"start_faults": 2.5}

@@ -24,7 +24,7 @@ MACHINE_PATH = re.compile(
 KEY_NUMBERS = tomllib.loads(
     (Path(__file__).parent / "key_numbers.toml").read_text(encoding="utf-8")
 )
-EXTENSIONS_RUN = 3  # of the seven, which take as long as the ten; `make extensions` runs all
+EXTENSIONS_RUN = 3  # of the seven, to save minutes; `make extensions` runs all
 per_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
 
 

@@ -25,7 +25,7 @@ from ftlib.course.reports import report_faults
 
 SMALL = 0.1  # faults per answer: a smaller difference is not interpreted
 REPAIRED = 0.25  # of the start's faults of form: a smaller part gone is hardly a repair
-SAME_START = 0.1  # measures of one start, trained on two machines, differ by no larger share
+SAME_START = 0.1  # a larger share between their measures makes two starts of one
 NEGLIGIBLE = 0.05  # of what the SFT start has forgotten
 SORTS = {"wrong": "wrong facts", "missing": "facts left out", "unwanted": "breaks of form"}
 FORM = ("missing", "unwanted")
@@ -66,8 +66,8 @@ def not_run(result: Result, *arms: str) -> str:
 
 def start_of(result: Result, before: Mapping[str, Any]) -> Mapping[str, Any]:
     """The SFT start of the result's runs, by names that begin with start_: `before`, which was
-    measured here, or what the runs have recorded of theirs, where it is another one. The same seed
-    may end elsewhere on another processor or number of threads, which round differently.
+    measured here, or what the runs have recorded of theirs, where it is another one: another
+    profile's, or a session's that goes on from its own run of lab 3.1.4.
     """
     entries = list(result.record.entries.values())
     if not entries:
