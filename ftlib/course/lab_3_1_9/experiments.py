@@ -229,7 +229,7 @@ EXPERIMENTS = (
         seeds=4,
         live=(),
         profiles=RECORDED,
-        seeds_in={"pocket": 1},
+        seeds_in={"pocket": 3},
     ),
     Experiment(
         name="uneven-rates",
