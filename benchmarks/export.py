@@ -47,18 +47,18 @@ TextModel.get_vocab_base_pre = lambda self, tokenizer: "llama-bpe"
 sys.argv = [converter, folder, "--outfile", target, "--outtype", dtype]
 runpy.run_path(converter, run_name="__main__")
 """
-HEAD = ["type", "program", "seconds, median", "range", "MB/s of the source", "peak, MB"]
+HEAD = ["type", "program", "seconds, median", "range", "MB/s of the source", "peak, MiB"]
 
 
 def fresh(code: str, *arguments: str) -> tuple[float, int]:
-    """(seconds, peak resident MB) of a process; its target file is deleted."""
+    """(seconds, peak resident MiB) of a process; its target file is deleted."""
     run = run_code(code, *arguments)
     Path(arguments[1]).unlink()
     return run.seconds, run.peak // MEBIBYTE
 
 
 def measured(programs: dict[str, str], arguments: list[str], rounds: int) -> dict[str, list]:
-    """(seconds, peak MB) of each program in each round, one of each in turn."""
+    """(seconds, peak MiB) of each program in each round, one of each in turn."""
     runs = {name: partial(fresh, code, *arguments) for name, code in programs.items()}
     return in_turn(runs, rounds)
 

@@ -31,7 +31,7 @@ atexit.register(say)
 
 
 def fresh(code: str) -> dict:
-    """Seconds of a process, whether it imported torch, and its peak of resident memory, MB."""
+    """Seconds of a process, whether it imported torch, and its peak of resident memory, MiB."""
     run = run_code(SEEN + code)
     said = run.output.splitlines()[-1]
     return {"seconds": run.seconds, "torch": said == "torch", "peak": run.peak / MEBIBYTE}
@@ -54,7 +54,7 @@ def main() -> None:
         peak = max(run["peak"] for run in found)
         cells = [f"`{name}`", f"{statistics.median(times):.2f}", ratio(times, of_torch)]
         rows.append([*cells, f"{peak:,.0f}", "yes" if found[0]["torch"] else "no"])
-    head = ["program", "seconds, median", "of torch's import", "peak, MB", "imports torch"]
+    head = ["program", "seconds, median", "of torch's import", "peak, MiB", "imports torch"]
     text = f"A fresh process each, Python's own start included. {provenance(('torch',))}"
     written = table(head, rows)
     print(written)

@@ -9,7 +9,7 @@ import os
 import sys
 
 STATUS = "/proc/self/status"
-MEBIBYTE = 2**20  # bytes; what the tables of resident peaks in fresh processes call MB
+MEBIBYTE = 2**20  # bytes: the MiB of the tables of resident peaks
 
 
 def _status(field: str) -> int:

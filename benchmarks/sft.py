@@ -156,7 +156,7 @@ def _by_ftlibs_names(peft_model) -> dict:
 
 
 def result(seconds: float, tokens: int, losses: list[float], before: int) -> dict:
-    """What a run leaves: its peak, MB, and the peak's share above the bytes that were resident
+    """What a run leaves: its peak, MiB, and the peak's share above the bytes that were resident
     before it.
     """
     peak = peak_resident_bytes()
@@ -251,8 +251,8 @@ HEAD = [
     "largest difference of a step's losses",
     "ftlib, tokens/s at best",
     "TRL + PEFT / ftlib, time",
-    "ftlib, MB above the model",
-    "TRL + PEFT, MB above the model",
+    "ftlib, MiB above the model",
+    "TRL + PEFT, MiB above the model",
     "ftlib / TRL + PEFT, memory above the model",
     "of the whole process",
 ]
@@ -284,7 +284,7 @@ def write(rows: list[list[str]], steps: int, rounds: int) -> None:
     text = (
         f"SmolLM2-135M-Instruct, LoRA r={R} on all linear layers, {steps} steps of {BATCH} "
         "messages to JSON, AdamW, the loss over the answers; fp32 weights, bf16 by autocast. Each "
-        f"run is a fresh process, {rounds} alternating rounds; tokens: real ones. MB: the peak "
+        f"run is a fresh process, {rounds} alternating rounds; tokens: real ones. MiB: the peak "
         "of resident memory in training, minus what was resident before it. By its defaults TRL "
         "recomputes activations and draws batches at random; ftlib keeps the activations of a "
         "model of this size and puts rows of like length together. "
