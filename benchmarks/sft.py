@@ -75,12 +75,13 @@ def run_ours(folder: Path, setting: Setting, steps: int, precision: str) -> dict
     """ftlib's `finetune`: seconds, tokens, the loss of every step."""
     import ftlib as ft
 
+    finetune = ft.finetune  # imported here: what a library weighs is not what a run takes
     model, tokenizer, rows = loaded(folder)
     ft.add_lora(model, r=R, lora_alpha=ALPHA)
     set_adapter(dict(model.named_parameters()), folder)
     before = resident_bytes()
     forget_peak()
-    run = ft.finetune(
+    run = finetune(
         model,
         tokenizer,
         rows,

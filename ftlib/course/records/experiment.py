@@ -213,7 +213,8 @@ def fewer_where_runs_are_long(
 ) -> Callable[[Profile], dict[str, Mapping[str, Any]]]:
     """`arms`, and in a profile whose runs take minutes (`runs_unrecorded` is False) those alone
     that carry the lab's claim: `kept` names them, or with a comma at its end how their names begin.
-    Of those that begin alike, a sweep, the first, and then one in `every`: a coarser sweep.
+    Of those that begin alike, a sweep, the first, then one in `every`, and the last: a coarser
+    sweep over the same range.
     """
 
     def chosen(profile: Profile) -> dict[str, Mapping[str, Any]]:
@@ -225,6 +226,7 @@ def fewer_where_runs_are_long(
             if name.endswith(","):
                 alike = [arm for arm in all_arms if arm.startswith(name)]
                 wanted.extend(alike[::every])
+                wanted.extend(alike[-1:])
             else:
                 wanted.append(name)
         return {arm: settings for arm, settings in all_arms.items() if arm in wanted}

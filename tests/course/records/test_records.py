@@ -411,6 +411,9 @@ def test_in_a_slow_profile_fewer_arms_are_recorded_and_one_runs_live():
     assert list(fewer.arms(slow)) == ["arm 1"]
     prefixes = replace(TOY, arms=fewer_where_runs_are_long(TOY.arms, "arm,"))
     assert prefixes.arms(slow) == {}
+    swept = {f"rate, {rate}": {"rate": rate} for rate in range(6)}
+    coarser = fewer_where_runs_are_long(lambda profile: swept, "rate,", every=2)
+    assert list(coarser(slow)) == ["rate, 0", "rate, 2", "rate, 4", "rate, 5"]  # the whole range
     assert fewer.arms(tiny) == TOY.arms(tiny)
     named = replace(TOY, live=("arm 2", "arm 0"))
     assert named.live_arms(tiny) == ["arm 0", "arm 2"] and named.live_arms(slow) == ["arm 2"]
