@@ -24,6 +24,8 @@ from ftlib.core.checks import check_positive_integer
 FEWEST_FOR_BOOTSTRAP = 25
 # Spread below this share of the largest value is rounding: 0.3 - 0.2 and 0.4 - 0.3 differ by 6e-17.
 ROUNDING = 1e-10
+# In print, a number below this share of the largest beside it is what fp32 has left of 0.
+SHOWN_AS_ZERO = 1e-6
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,14 @@ class Interval:
     test: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        """Mean [low, high], three digits each; what is a rounding error beside the others is 0."""
+        largest = max(abs(self.mean), abs(self.low), abs(self.high))
+        numbers = []
+        for value in (self.mean, self.low, self.high):
+            nothing = abs(value) < SHOWN_AS_ZERO * largest
+            numbers.append("0" if nothing else f"{value:.3g}")
+        mean, low, high = numbers
+        return f"{mean} [{low}, {high}]"
 
     def percent(self) -> str:
         return f"{100 * self.mean:z.0f}% [{100 * self.low:z.0f}, {100 * self.high:z.0f}]"

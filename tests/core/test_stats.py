@@ -242,6 +242,9 @@ def test_same_values_same_interval_and_text():
     found = Interval(0.5, 0.25, 0.75)
     assert (str(found), found.percent()) == ("0.5 [0.25, 0.75]", "50% [25, 75]")
     assert Interval(0.0, -0.001, 0.001).percent() == "0% [0, 0]"  # not -0
+    assert str(Interval(2e-8, -0.279, 0.279)) == "0 [-0.279, 0.279]"  # what fp32 leaves of 0
+    assert str(Interval(2e-3, -0.279, 0.279)) == "0.002 [-0.279, 0.279]"
+    assert str(Interval(3e-9, 1e-9, 5e-9)) == "3e-09 [1e-09, 5e-09]"
     assert found.excludes(0.2) and not found.excludes(0.25)
     assert found == Interval(0.5, 0.25, 0.75, runs=5, level=0.95)
 
