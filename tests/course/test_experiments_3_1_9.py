@@ -305,6 +305,18 @@ def test_an_axis_in_percent_says_so():
     plt.close("all")
 
 
+@pytest.mark.parametrize(
+    "percent, low, high", [(True, 0, 100), (False, -1.96, 3.16)], ids=["percent", "as it is"]
+)
+def test_the_interval_of_a_share_in_percent_ends_where_shares_do(percent, low, high):
+    """0.4 and 0.8: their t interval is 0.6 ± 12.7 · 0.2, beyond both ends."""
+    far = a_result("points", lambda arm: [0.4, 0.8])
+    axes = figures.dots(far, "wins", "t", ["far: right"], percent=percent).axes[0]
+    bar = axes.collections[0].get_segments()[0][:, 1]
+    assert list(bar) == pytest.approx([low, high], abs=0.02)
+    plt.close("all")
+
+
 def test_greedy_is_compared_with_sampled_beside_the_run_without_noise():
     by_arm = {
         "SFT, 40% wrong": {"polite": 0.8, "polite_sampled": 0.4},

@@ -78,12 +78,21 @@ def _finished(ax: Axes, result: Result) -> Figure:
     return _figure_of(ax)
 
 
-def _error(values: np.ndarray) -> tuple[float, list[list[float]]]:
-    """The mean and its t interval as matplotlib's error bars want it."""
-    if len(values) < 2:
-        return float(values.mean()), [[0.0], [0.0]]
+def _bounds(values: np.ndarray, percent: bool) -> tuple[float, float]:
+    """The t interval; of shares in percent it ends at 0 and 100, as printed ones do."""
     interval = mean_interval(values)
-    return interval.mean, [[interval.mean - interval.low], [interval.high - interval.mean]]
+    if not percent or values.min() < 0 or values.max() > 100:
+        return interval.low, interval.high
+    return max(0.0, interval.low), min(100.0, interval.high)
+
+
+def _error(values: np.ndarray, percent: bool = False) -> tuple[float, list[list[float]]]:
+    """The mean and its t interval as matplotlib's error bars want it."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, [[0.0], [0.0]]
+    low, high = _bounds(values, percent)
+    return mean, [[mean - low], [high - mean]]
 
 
 def dots(
@@ -108,7 +117,7 @@ def dots(
         values: np.ndarray = scale * result.means(arm, metric)
         look = {**style(i), "linestyle": "none"}
         ax.plot(i + _side_by_side(len(values)), values, alpha=0.4, **look)
-        mean, error = _error(values)
+        mean, error = _error(values, percent)
         ax.errorbar(i + 0.25, mean, yerr=error, capsize=4, **look)
         if arm in result.live:
             ax.plot(i - 0.25, scale * result.live_mean(arm, metric), **LIVE)
@@ -167,7 +176,7 @@ def sweep(
         if not places:
             continue
         runs: list[np.ndarray] = [scale * result.means(arms[place], metric) for place in places]
-        _band(ax, places, runs, name, look)
+        _band(ax, places, runs, name, look, percent)
         for place in places:
             if arms[place] in result.live:
                 ax.plot(place, scale * result.live_mean(arms[place], metric), **LIVE)
@@ -196,16 +205,21 @@ def _log_axis(ax: Axes, places: list[float]) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _band(ax: Axes, places: list[float], runs: list[np.ndarray], name: str, look: dict) -> None:
+def _band(
+    ax: Axes,
+    places: list[float],
+    runs: list[np.ndarray],
+    name: str,
+    look: dict,
+    percent: bool = False,
+) -> None:
     """Means over the runs at each place as a line, their intervals as a band, runs as dots."""
     ax.plot(places, [values.mean() for values in runs], label=name, **look)
     for place, values in zip(places, runs, strict=True):
         ax.plot([place] * len(values), values, ".", color=look["color"], alpha=0.35, markersize=4)
     if min(map(len, runs)) < FEWEST_FOR_BAND:
         return
-    intervals = [mean_interval(values) for values in runs]
-    low = [interval.low for interval in intervals]
-    high = [interval.high for interval in intervals]
+    low, high = np.transpose([_bounds(values, percent) for values in runs])
     ax.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
