@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gguf import GGUFReader
@@ -26,7 +27,26 @@ def read_gguf(path) -> GGUFReader:
     reader = open_gguf(path)
     if not reader.tensors:
         raise ExportError(f"{Path(path).expanduser()} holds no tensor: export it again")
+    _sound.add(_state(path))
     return reader
+
+
+# Files that were read without a fault. A header with a vocabulary of 100,000 takes seconds to read.
+_sound: set[tuple[int, ...]] = set()
+
+
+def check_gguf(path) -> None:
+    """ExportError as `read_gguf`; a file that was read before and has not changed since is not read
+    again.
+    """
+    if not Path(path).expanduser().is_file() or _state(path) not in _sound:
+        read_gguf(path)
+
+
+def _state(path) -> tuple[int, ...]:
+    """What another file, or another content, has otherwise."""
+    found = os.stat(Path(path).expanduser())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def tensor_types(reader: GGUFReader) -> dict[str, str]:

@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from gguf import GGMLQuantizationType
 from tqdm.auto import tqdm
 
 from ftlib.core.atomic import replacing
 from ftlib.export.errors import ExportError
-from ftlib.export.gguf_file import read_gguf, tensor_types
+from ftlib.export.gguf_file import check_gguf, read_gguf, tensor_types
 from ftlib.export.gguf_tensors import check_disk
 from ftlib.export.llama_probe import fix_command, probe_llama
 
@@ -286,23 +287,26 @@ def _inspect(
 def open_llama(
     path,
     n_ctx: int = 512,
-    threads: int = 1,
+    threads: int | None = None,
     adapter=None,
     all_logits: bool = False,
     gpu: bool = False,
 ):
     """A `llama_cpp.Llama` that is closed on leaving, its log quiet, its key-value cache in fp32.
 
-    adapter: a GGUF adapter to load beside it. gpu: all layers there, where llama.cpp was built for
-    one. ExportError if the file is damaged, llama.cpp refuses it, or does not run on this processor
-    (tried in a subprocess, once).
+    threads: llama.cpp's on the CPU, by default as many as PyTorch's. adapter: a GGUF adapter to
+    load beside it. gpu: all layers there, where llama.cpp was built for one. ExportError if the
+    file is damaged, llama.cpp refuses it, or does not run on this processor (tried in a subprocess,
+    once).
     """
     found = probe_llama()
     if not found.fine:
         raise ExportError(found.problem)
-    read_gguf(path)
+    check_gguf(path)
     if adapter:
-        read_gguf(adapter)
+        check_gguf(adapter)
+    if threads is None:
+        threads = torch.get_num_threads()
     llama = _load_llama(
         path,
         n_ctx=n_ctx,

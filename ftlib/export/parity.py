@@ -20,7 +20,6 @@ from torch import nn
 from ftlib.batches.stops import model_stops
 from ftlib.export.errors import ExportError
 from ftlib.export.export_report import ExportReport, FileReport, judge_first, judge_other
-from ftlib.export.gguf_file import read_gguf
 from ftlib.export.llama_outputs import llama_answer, llama_chat_ids, llama_logits
 from ftlib.export.llamacpp import open_llama
 from ftlib.training.sampling import own_distribution
@@ -47,7 +46,7 @@ def check_export(
     max_new_tokens: int = 32,
     tolerance: float | None = None,
     max_kl: float = 0.5,
-    threads: int = 1,
+    threads: int | None = None,
     generate: Callable | None = None,
 ) -> ExportReport:
     """Compare exported files with the model they were made of; returns a report that passes or
@@ -55,14 +54,14 @@ def check_export(
 
     files: a path or a list; the first is the unquantised one, which must give the same greedy
     answers and logits within `tolerance` (largest difference; by default what the roundings of its
-    type explain, see TOLERANCES),
-    the others are measured against it and must stay below `max_kl`, the mean of KL(first ‖ file) in
-    nats per token. Every file must turn every chat into the same token ids. prompts: texts of the
-    user or lists of messages. texts: what perplexity and KL are measured on (default: the prompts
-    with the model's answers). The model is used as it is, adapter on; nothing is merged in it.
-    threads: llama.cpp's. generate: another runtime, `generate(prompt)` -> str, whose answers must
-    be the model's. Logits of the model and of the first file lie in a temporary folder meanwhile: 8
-    bytes per token and vocabulary entry.
+    type explain, see TOLERANCES), the others are measured against it and must stay below `max_kl`,
+    the mean of KL(first ‖ file) in nats per token. Every file must turn every chat into the same
+    token ids. prompts: texts of the user or lists of messages. texts: what perplexity and KL are
+    measured on (default: the prompts with the model's answers). The model is used as it is, adapter
+    on; nothing is merged in it. threads: llama.cpp's, by default as many as PyTorch's. generate:
+    another runtime, `generate(prompt)` -> str, whose answers must be the model's. Logits of the
+    model and of the first file lie in a temporary folder meanwhile: 8 bytes per token and
+    vocabulary entry.
     """
     named = [files] if isinstance(files, (str, os.PathLike)) else files
     paths = [Path(file) for file in named]
@@ -108,7 +107,7 @@ def _measure(
     scratch: Path,
     report: ExportReport,
     first: bool,
-    threads: int,
+    threads: int | None,
 ) -> FileReport:
     """One file's figures, which the report then has. The `first` file's logits stay in the folder
     `scratch`, for the others to be measured against.
@@ -116,7 +115,7 @@ def _measure(
     conversations = [case.ids + case.answer for case in cases]
     width = max(map(len, conversations + rows)) + 1
     with open_llama(file, n_ctx=width, threads=threads, all_logits=True) as llama:
-        found = _describe(file)
+        found = _describe(file, llama)
         report.files.append(found)
         _compare_chats(llama, tokenizer, cases, found, report, first)
         _compare_logits(llama, rows, found, scratch, first)
@@ -129,8 +128,8 @@ def _case(model, tokenizer, prompt: str | list[dict], max_new_tokens: int) -> _C
     return _Case(chat, ids, _answer(model, ids, max_new_tokens, model_stops(model, tokenizer)))
 
 
-def _describe(file: Path) -> FileReport:
-    kind = LlamaFileType(read_gguf(file).get_field("general.file_type").contents()).name
+def _describe(file: Path, llama) -> FileReport:
+    kind = LlamaFileType(int(llama.metadata["general.file_type"])).name
     return FileReport(file.name, kind, file.stat().st_size / 1e6)
 
 

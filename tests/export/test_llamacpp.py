@@ -4,6 +4,7 @@ quantisation; the report's honesty.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from export_models import LLAMA3_ROPE, qwen_tokenizer, small_llama, small_qwen, 
 from gguf.quants import dequantize
 
 import ftlib as ft
+from ftlib.export import gguf_file
 from ftlib.export.errors import ExportError
 from ftlib.export.gguf_adapter import export_adapter_gguf
 from ftlib.export.gguf_file import read_gguf, tensor_types
@@ -261,6 +263,34 @@ def test_bad_sources(world, tmp_path):
     with pytest.raises(ExportError, match="quantised already"):
         quantize_gguf(target, tmp_path / "r.gguf")
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_file_found_sound_is_read_again_only_once_it_has_changed(world, tmp_path, monkeypatch):
+    reads = []
+
+    def reading(path):
+        reads.append(path)
+        return read_gguf(path)
+
+    monkeypatch.setattr(gguf_file, "read_gguf", reading)
+    copy = tmp_path / "copy.gguf"
+    shutil.copy(world[2], copy)
+    for _ in range(2):
+        with open_llama(copy):
+            pass
+    assert reads == [copy]
+    with open(copy, "r+b") as file:  # cut, under the same name
+        file.truncate(copy.stat().st_size - 1000)
+    with pytest.raises(ExportError, match="damaged or truncated"), open_llama(copy):
+        pass
+    assert reads == [copy, copy]
+
+
+@pytest.mark.parametrize("given", [None, 2])
+def test_llama_cpp_takes_pytorchs_threads_and_gives_the_same_with_more(world, given):
+    with open_llama(world[2], threads=given) as llama:
+        assert llama.n_threads == llama.n_threads_batch == (given or torch.get_num_threads())
+    assert gap(world[0], world[2], threads=given) == gap(world[0], world[2], threads=1)
 
 
 def test_a_file_that_llama_cpp_refuses_is_named(tmp_path):
