@@ -4,6 +4,7 @@ an answer.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from gguf import GGUFReader, Keys, TokenType
 from ftlib.batches.render import render_text
 from ftlib.batches.stops import text_after_answer, token_at_start
 from ftlib.export.errors import ExportError, TemplateError
-from ftlib.export.gguf_file import open_gguf
+from ftlib.export.gguf_file import open_gguf, settled_state
 from ftlib.export.gguf_vocabulary import EOS_IDS
 
 _BRACKETED = re.compile(r"<[^<>\s]+>|\[[A-Z_/]+\]")
@@ -85,6 +86,17 @@ def _token(reader: GGUFReader, key: str, tokens: list[str]) -> str | None:
 
 
 def _format_of_file(path: str | os.PathLike) -> ChatFormat:
+    state = settled_state(path)
+    return _read_format(path) if state is None else _kept_format(os.fspath(path), state)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept_format(path: str, state: tuple[int, ...]) -> ChatFormat:
+    """Read once for each state of the file: a vocabulary of 100,000 takes seconds."""
+    return _read_format(path)
+
+
+def _read_format(path: str | os.PathLike) -> ChatFormat:
     try:
         reader = open_gguf(path)
     except ExportError as error:

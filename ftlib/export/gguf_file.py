@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from gguf import GGUFReader
 
 from ftlib.core.gguf import open_reader
 from ftlib.export.errors import ExportError
+
+SETTLED = 1_000_000_000  # nanoseconds since a file was written
 
 
 def open_gguf(path) -> GGUFReader:
@@ -27,7 +30,9 @@ def read_gguf(path) -> GGUFReader:
     reader = open_gguf(path)
     if not reader.tensors:
         raise ExportError(f"{Path(path).expanduser()} holds no tensor: export it again")
-    _sound.add(_state(path))
+    state = settled_state(path)
+    if state is not None:
+        _sound.add(state)
     return reader
 
 
@@ -39,13 +44,21 @@ def check_gguf(path) -> None:
     """ExportError as `read_gguf`; a file that was read before and has not changed since is not read
     again.
     """
-    if not Path(path).expanduser().is_file() or _state(path) not in _sound:
+    if settled_state(path) not in _sound:
         read_gguf(path)
 
 
-def _state(path) -> tuple[int, ...]:
-    """What another file, or another content, has otherwise."""
-    found = os.stat(Path(path).expanduser())
+def settled_state(path) -> tuple[int, ...] | None:
+    """What is otherwise once the file's content is another. None where there is no file, and where
+    it was written just now: file systems count time in steps of milliseconds, so that a second
+    write within one leaves no trace.
+    """
+    try:
+        found = os.stat(Path(path).expanduser())
+    except OSError:
+        return None
+    if time.time_ns() - found.st_mtime_ns < SETTLED:
+        return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 

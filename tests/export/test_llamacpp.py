@@ -4,6 +4,7 @@ quantisation; the report's honesty.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -275,15 +276,18 @@ def test_a_file_found_sound_is_read_again_only_once_it_has_changed(world, tmp_pa
     monkeypatch.setattr(gguf_file, "read_gguf", reading)
     copy = tmp_path / "copy.gguf"
     shutil.copy(world[2], copy)
+    with open_llama(copy):
+        pass
+    os.utime(copy, (0, 0))  # long ago: of a file written just now nothing is kept
     for _ in range(2):
         with open_llama(copy):
             pass
-    assert reads == [copy]
+    assert reads == [copy, copy]
     with open(copy, "r+b") as file:  # cut, under the same name
         file.truncate(copy.stat().st_size - 1000)
     with pytest.raises(ExportError, match="damaged or truncated"), open_llama(copy):
         pass
-    assert reads == [copy, copy]
+    assert len(reads) == 3
 
 
 @pytest.mark.parametrize("given", [None, 2])

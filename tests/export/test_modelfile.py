@@ -1,5 +1,6 @@
 """Modelfiles: what is written is what Ollama reads back, or it is refused by name."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from conftest import CHATML, GEMMA, byte_tokenizer, gemma_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ftlib.export.chat_format import chat_format
 from ftlib.export.errors import TemplateError
 from ftlib.export.go_template import CHATML as GO_CHATML
 from ftlib.export.make_modelfile import diagnose_stops, write_modelfile
@@ -41,6 +43,19 @@ def vocabulary(path: Path, tokens, bos=None, eos=None, eot=None, template=None) 
     writer.write_kv_data_to_file()
     writer.close()
     return path
+
+
+def test_a_file_that_has_changed_under_its_name_is_read_again(tmp_path):
+    """With the same size; long ago, so that what was read of it is kept, and just now."""
+    tokens = ["a", "<one>", "<two>"]
+    file = tmp_path / "v.gguf"
+    for written in (1, 2):
+        for eos in (1, 2, 1):
+            vocabulary(file, tokens, eos=eos)
+            if written == 1:
+                os.utime(file, (eos, eos))
+            for _ in range(2):
+                assert chat_format(file).eos == (tokens[eos],)
 
 
 @given(awkward, awkward, awkward)
