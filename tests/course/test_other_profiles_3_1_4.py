@@ -23,7 +23,7 @@ from ftlib.course.lab_3_1_4 import (
     trials,
 )
 from ftlib.course.records.experiment import find_experiment
-from ftlib.course.records.live import Result
+from ftlib.course.records.live import Result, open_experiments
 from ftlib.course.records.store import Entry, Record
 
 TINY = get_profile("tiny")
@@ -189,3 +189,13 @@ def test_the_untrained_model_prefers_its_own_stop_and_reads_its_own_markers():
     logits = embedding_rows.stop_logits(model, encoded, ids)
     assert logits.shape == (12, 4) and (logits[:, 0] > logits[:, 1:].amax(1)).all()
     assert "`<|end|>`" in embedding_rows.stop_line(model, tokenizer, rows, spare)
+
+
+def test_a_guess_about_what_pocket_does_not_measure_is_held_against_tinys_runs():
+    """Without the arm of three rows in pocket; what pocket does measure is its own."""
+    metrics = {"right": [1.0], "right_uncut": [1.0], "form": [1.0], "stopped": [1.0]}
+    form = result_of("form", POCKET, lambda seed: metrics)
+    assert not form.has(form_readings.FEW_TRAINED)
+    in_tiny = open_experiments("3.1.4", TINY).show("form").outcome("few rows")
+    assert pictures.outcome(form, "few rows") == pictures.LETTER[in_tiny] != "open"
+    assert pictures.outcome(form, "own families") == "no"  # all arms alike here
