@@ -27,10 +27,10 @@ def read_gguf(path) -> GGUFReader:
     """The file's header and tensors, all of them there. ExportError for a missing, damaged or
     truncated file, and for one without tensors.
     """
+    state = settled_state(path)  # before the reading: what comes to the file meanwhile is not read
     reader = open_gguf(path)
     if not reader.tensors:
         raise ExportError(f"{Path(path).expanduser()} holds no tensor: export it again")
-    state = settled_state(path)
     if state is not None:
         _sound.add(state)
     return reader

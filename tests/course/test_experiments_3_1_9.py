@@ -317,6 +317,16 @@ def test_the_interval_of_a_share_in_percent_ends_where_shares_do(percent, low, h
     plt.close("all")
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.29, 0.7, 1.0])
+def test_equal_runs_are_drawn_with_bars_of_no_length(share):
+    """Whatever the rounding of their mean."""
+    far = a_result("points", lambda arm: 7 * [share])
+    axes = figures.dots(far, "wins", "t", ["far: right"], percent=True).axes[0]
+    bar = axes.collections[0].get_segments()[0][:, 1]
+    assert list(bar) == pytest.approx([100 * share, 100 * share])
+    plt.close("all")
+
+
 def test_greedy_is_compared_with_sampled_beside_the_run_without_noise():
     by_arm = {
         "SFT, 40% wrong": {"polite": 0.8, "polite_sampled": 0.4},

@@ -92,7 +92,8 @@ def _error(values: np.ndarray, percent: bool = False) -> tuple[float, list[list[
     if len(values) < 2:
         return mean, [[0.0], [0.0]]
     low, high = _bounds(values, percent)
-    return mean, [[mean - low], [high - mean]]
+    # Equal runs: rounding may put the mean outside its bounds, and matplotlib refuses that.
+    return mean, [[max(0.0, mean - low)], [max(0.0, high - mean)]]
 
 
 def dots(
