@@ -29,6 +29,7 @@ from benchmarks.harness import (
     table_row,
     write_section,
 )
+from ftlib.adapters.gated import factors_only
 from ftlib.training.memory_meter import peak_bytes
 
 R = 16
@@ -202,12 +203,13 @@ def measure(
         "LoRA": lora,
     }
     steps = {name: step_of(model, batch) for name, model in models.items()}
-    peaks = peaks_of(steps)
-    above = {name: (peak - peaks["floor"]) / 1e6 for name, peak in peaks.items()}
-    cells = [variant, str(hidden), str(dtype).removeprefix("torch.")]
     if "lora_dropout" in options:
         steps["masks"] = masks_of(lora, options["lora_dropout"])
-    cells += time_cells(steps, rounds) if timed else ["–"] * 5
+    cells = [variant, str(hidden), str(dtype).removeprefix("torch.")]
+    with factors_only(models["ftlib"]), factors_only(lora):  # as training does
+        peaks = peaks_of({name: steps[name] for name in models})
+        cells += time_cells(steps, rounds) if timed else ["–"] * 5
+    above = {name: (peak - peaks["floor"]) / 1e6 for name, peak in peaks.items()}
     return [
         *cells,
         f"{above['PEFT']:.0f}",

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import ftlib as ft
 from benchmarks.harness import provenance, table, table_row, write_section
+from ftlib.adapters.gated import factors_only
 from ftlib.models.random_checkpoint import write_random_checkpoint
 from ftlib.training.memory_meter import peak_bytes
 from ftlib.training.memory_plan import MODELS
@@ -140,10 +141,11 @@ def measure(
     def steps():
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-        for _ in range(2):
-            loss_of(model, ids, loss, full_logits).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        with factors_only(model):  # as training does
+            for _ in range(2):
+                loss_of(model, ids, loss, full_logits).backward()
+                optimizer.step()
+                optimizer.zero_grad()
 
     held = held_bytes(model)
     return held + peak_bytes(steps)

@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import ftlib as ft
 from benchmarks.harness import alternate, common_name, provenance, ratio, table, write_section
+from ftlib.adapters.gated import factors_only
 from ftlib.batches.collate import PairCollator
 from ftlib.training.loss_spec import LOSS_SPECS
 from ftlib.training.memory_meter import peak_bytes
@@ -225,12 +226,13 @@ def full_logits_loss(peft, rows: list[dict]) -> Callable[[], torch.Tensor]:
 
 
 def step_of(model, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    """Forward, backward and AdamW."""
+    """Forward, backward and AdamW; ftlib's blocks keep what they keep in its training."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-7)
 
     def step():
-        loss().backward()
+        with factors_only(model):
+            loss().backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -239,8 +241,9 @@ def step_of(model, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
 
 def gradient(model, loss: Callable[[], torch.Tensor]) -> tuple[float, dict]:
     """The loss, and its gradients by one name for both libraries."""
-    value = loss()
-    value.backward()
+    with factors_only(model):
+        value = loss()
+        value.backward()
     gradients = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:

@@ -7,6 +7,9 @@ well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,7 +71,9 @@ class FusedLoRA(torch.autograd.Function):
     low-rank part is added into Wx in place. The gradient of g is Σ dy⊙(y−b)/g, so Wx itself need
     not be kept. A weight of another dtype, or in 4 bits (`quant_state`), is cast or dequantised
     once in forward and once more in backward, and never saved. Of dropout (probability `p`) the
-    mask is saved, a byte an element, and not the dropped x.
+    mask is saved, a byte an element, and not the dropped x. With `gate` (of x's shape) and the
+    activation `act` the input is ``act(gate)⊙x``, multiplied out again in backward: only gate and x
+    are saved.
     """
 
     @staticmethod
@@ -83,8 +88,14 @@ class FusedLoRA(torch.autograd.Function):
         g: Tensor | None,
         scaling: float,
         p: float,
+        gate: Tensor | None = None,
+        act: Callable[[Tensor], Tensor] = F.silu,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])  # (N, in)
+        kept_input = flat
+        if gate is not None:
+            gate = gate.reshape(flat.shape)
+            flat = act(gate) * flat
         dropped = flat
         mask = None
         if p:
@@ -99,7 +110,8 @@ class FusedLoRA(torch.autograd.Function):
                 y.add_(bias)
         y = y.view(*x.shape[:-1], B.shape[0])  # (..., out)
         kept_output = None if g is None else y
-        ctx.save_for_backward(flat, low, weight, bias, A, B, g, kept_output, mask)
+        ctx.save_for_backward(kept_input, low, weight, bias, A, B, g, kept_output, mask, gate)
+        ctx.act = act
         ctx.quant_state = quant_state
         ctx.scaling = scaling
         ctx.keep = 1 - p
@@ -108,37 +120,79 @@ class FusedLoRA(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy: Tensor):
-        flat, low, weight, bias, A, B, g, y, mask = ctx.saved_tensors
-        wants_x, _, _, _, wants_a, wants_b, wants_g, _, _ = ctx.needs_input_grad
+        x, low, weight, bias, A, B, g, y, mask, gate = ctx.saved_tensors
+        wants_x, _, _, _, wants_a, wants_b, wants_g, *_ = ctx.needs_input_grad
+        wants_input = wants_x or (gate is not None and ctx.needs_input_grad[9])
         shape = dy.shape
         dy = dy.reshape(-1, shape[-1])  # (N, out)
-
-        def recompute(rows: Tensor) -> Tensor:
-            chosen = dense_weight(weight, ctx.quant_state, dy.dtype)[rows]
-            return flat @ chosen.T + ctx.scaling * (low @ B[rows].T)
-
+        gated = None if gate is None else GatedProduct(ctx.act, gate, x)
+        flat = x if gated is None else gated.value()
         dg = None
         if g is not None and wants_g:
+            W = partial(dense_weight, weight, ctx.quant_state, dy.dtype)
+            recompute = partial(_rows_of_output, flat, W, low, B, ctx.scaling)
             dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, recompute)
+            del recompute
         if g is not None:
             dy = dy * g
-        if wants_x or wants_a:
+        if wants_input or wants_a:
             dlow = (dy @ B) * ctx.scaling  # (N, r)
-        dx = None
-        if wants_x:
-            dx = dy @ dense_weight(weight, ctx.quant_state, dy.dtype)  # (N, in)
-            if mask is None:
-                dx.addmm_(dlow, A)
-            else:
-                dx.add_((dlow @ A).mul_(mask), alpha=1 / ctx.keep)
+        dA = _a_gradient(dlow, flat, mask, ctx.keep) if wants_a else None
+        del flat  # multiplied out for this much
+        dx: Tensor | None = None
+        dgate: Tensor | None = None
+        if wants_input:
+            dense = dense_weight(weight, ctx.quant_state, dy.dtype)
+            dx = _input_gradient(dy, dense, dlow, A, mask, ctx.keep)  # (N, in)
+            if gated is not None:
+                dgate, dx = gated.gradients(dx)
+                dgate = dgate.view(*shape[:-1], A.shape[1])
             dx = dx.view(*shape[:-1], A.shape[1])
-        dA = None
-        if wants_a and mask is None:
-            dA = dlow.T @ flat  # (r, in)
-        elif wants_a:
-            dA = (dlow.T @ (flat * mask)) / ctx.keep
         dB = (dy.T @ low) * ctx.scaling if wants_b else None  # (out, r)
-        return dx, None, None, None, dA, dB, dg, None, None
+        return dx, None, None, None, dA, dB, dg, None, None, dgate, None
+
+
+def _rows_of_output(
+    flat: Tensor, W: Callable[[], Tensor], low: Tensor, B: Tensor, scaling: float, rows: Tensor
+) -> Tensor:
+    """Some columns of ``Wx + s·BAx`` (N, chosen), before DoRA's scale; W() gives the weight."""
+    return flat @ W()[rows].T + scaling * (low @ B[rows].T)
+
+
+def _input_gradient(
+    dy: Tensor, W: Tensor, dlow: Tensor, A: Tensor, mask: Tensor | None, keep: float
+) -> Tensor:
+    """∂L/∂x (N, in), of the weight's branch and of the low-rank one, behind its dropout."""
+    dx = dy @ W
+    if mask is None:
+        return dx.addmm_(dlow, A)
+    return dx.add_((dlow @ A).mul_(mask), alpha=1 / keep)
+
+
+def _a_gradient(dlow: Tensor, flat: Tensor, mask: Tensor | None, keep: float) -> Tensor:
+    """∂L/∂A (r, in)."""
+    if mask is None:
+        return dlow.T @ flat
+    return (dlow.T @ (flat * mask)) / keep
+
+
+class GatedProduct:
+    """``act(gate)⊙x`` of saved factors: its value, and its gradients by both."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor], gate: Tensor, x: Tensor):
+        self.gate = gate.detach().requires_grad_()
+        self.x = x
+        with torch.enable_grad():
+            self.activated = act(self.gate)
+
+    def value(self) -> Tensor:
+        return self.activated.detach() * self.x
+
+    def gradients(self, dproduct: Tensor) -> tuple[Tensor, Tensor]:
+        """∂L/∂gate and ∂L/∂x from ∂L/∂(act(gate)⊙x), which is written over."""
+        dx = dproduct * self.activated.detach()
+        (dgate,) = torch.autograd.grad(self.activated, self.gate, dproduct.mul_(self.x))
+        return dgate, dx
 
 
 def _scale_gradient(dy: Tensor, y: Tensor, g: Tensor, bias: Tensor | None, recompute) -> Tensor:

@@ -8,6 +8,7 @@ rsLoRA (Kalajdzievski 2023, arXiv 2312.03732): ``s = alpha/sqrt(r)``. DoRA (Liu 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -122,12 +123,24 @@ class LoRALinear(nn.Module):
             return weight.detach()
         return dense_weight(weight.data, self.quant_state, self.quant_state.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``Wx + b + s·B(Ax)``, or DoRA's ``g⊙(Wx + s·B(Ax)) + b``: x (..., in) -> (..., out)."""
-        if not self.enabled or self.merged:
+    def forward(
+        self,
+        x: Tensor,
+        gate: Tensor | None = None,
+        act: Callable[[Tensor], Tensor] = F.silu,
+    ) -> Tensor:
+        """``Wx + b + s·B(Ax)``, or DoRA's ``g⊙(Wx + s·B(Ax)) + b``: x (..., in) -> (..., out).
+
+        With `gate` (of x's shape) and `act`, an activation by elements: the same of
+        ``act(gate)⊙x``, a product that training then need not keep (`ftlib.adapters.gated`).
+        """
+        adapts = self.enabled and not self.merged
+        if adapts and self._fusible():
+            return self._fused(x, gate, act)
+        if gate is not None:
+            x = act(gate) * x
+        if not adapts:
             return self.base_layer(x)
-        if self._fusible():
-            return self._fused(x)
         y = self.base_layer(x)
         A = self.lora_A.to(x.dtype)
         B = self.lora_B.to(x.dtype)
@@ -151,13 +164,17 @@ class LoRALinear(nn.Module):
         trained_4bit = self.quant_state is not None and torch.is_grad_enabled()
         return frozen and (trained_4bit or type(self.base_layer) is nn.Linear)
 
-    def _fused(self, x: Tensor) -> Tensor:
+    def _fused(self, x: Tensor, gate: Tensor | None, act: Callable) -> Tensor:
         kind = x.device.type
         out_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         dtype = out_dtype
         # As Linear4bit does: its compute dtype inside, the input's outside.
         if self.quant_state is not None:
             dtype = self.base_layer.compute_dtype or dtype
+        if gate is not None and not x.dtype == gate.dtype == dtype:
+            # Multiplied in the dtype that the model has outside, as without this layer.
+            x = act(gate) * x
+            gate = None
         bias = None if self.bias is None else self.bias.to(dtype)
         # Casting A and B outside the function leaves their gradients in the master weights' dtype.
         g = self.row_scale().to(dtype) if self.use_dora else None
@@ -171,6 +188,8 @@ class LoRALinear(nn.Module):
             g,
             self.scaling,
             self.dropout.p if self.training else 0.0,
+            gate,
+            act,
         )
         return y.to(out_dtype)
 

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from ftlib.adapters.active import adapter_of
+from ftlib.adapters.gated import factors_only
 from ftlib.core.machine import return_freed_memory
 from ftlib.training.checkpoints import steps_of
 from ftlib.training.errors import RunError
@@ -123,7 +124,8 @@ def _train(trainer: SFTTrainer, folder: RunFolder) -> Run:
         tokens_before = _state_of(folder.checkpoint).num_input_tokens_seen
         resume_from = str(folder.checkpoint)
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=resume_from)
+    with factors_only(trainer.model):
+        trainer.train(resume_from_checkpoint=resume_from)
     seconds = time.perf_counter() - start
     # Or bf16 autocast stays around the model's forward for good.
     extract_model_from_parallel(trainer.model, keep_fp32_wrapper=False)

@@ -156,8 +156,10 @@ def step_bytes(config: dict, s: dict) -> StepBytes:
     tokens = s["batch_size"] * s["seq_len"] * rows_of_an_example
     block = _block_bytes(config, s, targets) * tokens
     # Gradients that are alive at once while they flow through a block's MLP: of its two inner
-    # activations, (tokens, I) each, and of its input and output, (tokens, H) each.
-    gradients = (2 * config["intermediate_size"] + 2 * H) * width * tokens
+    # activations, (tokens, I) each, and of its input and output, (tokens, H) each; and where
+    # `down_proj` is adapted, the activation and the product, which backward makes again.
+    inner = 4 if "down_proj" in targets else 2
+    gradients = (inner * config["intermediate_size"] + 2 * H) * width * tokens
     dequantised = 0
     if s["method"].startswith("q"):
         largest = max(n_in * n_out for n_in, n_out in linear_shapes(config).values())
@@ -197,7 +199,9 @@ def _block_bytes(config: dict, s: dict, targets: tuple) -> float:
     kv = config["num_key_value_heads"] * config["head_dim"]
     width = DTYPE_BYTES[s["dtype"]]
     full = not targets
-    kept = 3 * wide  # gate, its SiLU, up
+    kept = 2 * wide  # gate and up
+    if "down_proj" not in targets:
+        kept += wide  # SiLU(gate), which an adapted down_proj makes again (`adapters.gated`)
     kept += 4 * q  # queries, keys and values of every head, and their mixture
     # An adapted layer keeps its input for the gradient of A: layers with the same input keep it
     # once. (o_proj's is the heads' mixture, which is kept already.)
@@ -205,8 +209,6 @@ def _block_bytes(config: dict, s: dict, targets: tuple) -> float:
         kept += H
     if any(name in targets for name in MLP[:2]):
         kept += H
-    if "down_proj" in targets:
-        kept += wide
     kept += s["r"] * len(targets)  # Ax
     if full:
         inputs = 2 * H + wide  # of every linear layer

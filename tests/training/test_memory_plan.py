@@ -10,6 +10,7 @@ from conftest import llama
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import ftlib as ft
+from ftlib.adapters.gated import factors_only
 from ftlib.cli import main
 from ftlib.training import memory_plan
 from ftlib.training.memory_meter import peak_bytes
@@ -198,14 +199,15 @@ def measured(method, checkpointing, batch, length, full_logits, shape=SHAPE):
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
         )
-        for _ in range(2):
-            (
-                model(input_ids=ids, labels=ids).loss
-                if full_logits
-                else -ft.sequence_logps(model, ids, torch.ones_like(ids), ids).mean()
-            ).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        with factors_only(model):  # as training does
+            for _ in range(2):
+                (
+                    model(input_ids=ids, labels=ids).loss
+                    if full_logits
+                    else -ft.sequence_logps(model, ids, torch.ones_like(ids), ids).mean()
+                ).backward()
+                optimizer.step()
+                optimizer.zero_grad()
 
     with torch.device("meta"):
         config = llama(**shape).config
