@@ -160,31 +160,38 @@ class Result:
         return decide(self.experiment, runs)
 
     def outcome(self, claim: str) -> str:
-        """ "above", "below" or "none"; "open" below five seeds, and where it was not measured."""
-        self.experiment.claim(claim)  # an unknown name is refused
+        """ "above", "below" or "none"; "open" below five seeds. Where these runs do not measure the
+        claim it is tiny's, as in `conclude`, and "open" where tiny's do not either.
+        """
+        if not self._measures(claim):
+            there = self._in_tiny(claim)
+            return there.outcome(claim) if there else "open"
         decision = self.decisions().get(claim)
         return decision.outcome if decision else "open"
 
     def conclude(self, claim: str) -> str:
         """The claim's number with its interval, and the reading that the runs choose."""
-        asked = self.experiment.claim(claim)
-        if not set(asked.contrast.arms) <= set(self.arms):
-            said = [f"{asked.text}: not measured here.", self.why, self._elsewhere(claim)]
+        if not self._measures(claim):
+            text = self.experiment.claim(claim).text
+            there = self._in_tiny(claim)
+            elsewhere = there.conclude(claim) if there else ""
+            said = [f"{text}: not measured here.", self.why, elsewhere]
             return " ".join(part for part in said if part)
         place = "In tiny, a model of 4M parameters: " if self.shown_in else ""
         return place + self.decisions()[claim].sentence
 
-    def _elsewhere(self, claim: str) -> str:
-        """What the record of tiny says of the claim, in a session of another profile."""
+    def _measures(self, claim: str) -> bool:
+        """Whether every arm that the claim compares has runs; an unknown claim is refused."""
+        return set(self.experiment.claim(claim).contrast.arms) <= set(self.arms)
+
+    def _in_tiny(self, claim: str) -> Result | None:
+        """The runs of tiny, in a session of another profile, where they measure the claim."""
         tiny = get_profile("tiny")
+        if self.profile.name == tiny.name:
+            return None
         record = read_record(self.record.lab, self.experiment.name, tiny)
-        if self.profile.name == tiny.name or not record.entries:
-            return ""
         there = Result(self.experiment, tiny, record, {}, True, "", 0.0, self.profile.name)
-        wanted = self.experiment.claim(claim).contrast.arms
-        if not set(wanted) <= set(there.arms):
-            return ""
-        return there.conclude(claim)
+        return there if there._measures(claim) else None
 
 
 def _widened(interval: Interval, metric: Metric) -> Interval:
