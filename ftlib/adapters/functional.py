@@ -19,8 +19,11 @@ from ftlib.models.nf4 import dequantize_packed
 
 
 def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
-    """The dense update ``s·BA`` (out, in), from A (r, in) and B (out, r)."""
-    return (B @ A) * scaling
+    """The dense update ``s·BA`` (out, in), from A (r, in) and B (out, r), in their dtype also under
+    autocast: it is put into weights, where 16 bits of it would stay.
+    """
+    with torch.autocast(A.device.type, enabled=False):
+        return (B @ A) * scaling
 
 
 def merged_weight(
@@ -63,6 +66,22 @@ def dora_scale(magnitude: Tensor, norm: Tensor) -> Tensor:
     return torch.where(norm > tiny, quotient, 0.0)
 
 
+# Of FusedLoRA.forward, in their order.
+ARGUMENTS = (
+    "x",
+    "weight",
+    "quant_state",
+    "bias",
+    "A",
+    "B",
+    "g",
+    "scaling",
+    "p",
+    "gate",
+    "act",
+)
+
+
 class FusedLoRA(torch.autograd.Function):
     """LoRA, and DoRA where `g` (out,) is given, over a frozen weight: ``y = g⊙(Wx + s·B(A·drop(x)))
     + b``.
@@ -102,16 +121,19 @@ class FusedLoRA(torch.autograd.Function):
             dropped, mask = torch.native_dropout(flat, p, True)
         low = dropped @ A.T  # (N, r)
         first_bias = bias if g is None else None  # with DoRA the bias is added after the scale
-        y = F.linear(flat, dense_weight(weight, quant_state, x.dtype), first_bias)  # (N, out)
-        y.addmm_(low, B.T, alpha=scaling)
+        W = dense_weight(weight, quant_state, x.dtype)
+        y = F.linear(flat.view(x.shape), W, first_bias)  # (..., out)
+        rows = y.view(-1, B.shape[0])  # (N, out); y itself is no view, so that others may write it
+        rows.addmm_(low, B.T, alpha=scaling)
         if g is not None:
-            y.mul_(g)
+            rows.mul_(g)
             if bias is not None:
-                y.add_(bias)
-        y = y.view(*x.shape[:-1], B.shape[0])  # (..., out)
+                rows.add_(bias)
         kept_output = None if g is None else y
         ctx.save_for_backward(kept_input, low, weight, bias, A, B, g, kept_output, mask, gate)
         ctx.act = act
+        kind = x.device.type
+        ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         ctx.quant_state = quant_state
         ctx.scaling = scaling
         ctx.keep = 1 - p
@@ -121,24 +143,27 @@ class FusedLoRA(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, dy: Tensor):
         x, low, weight, bias, A, B, g, y, mask, gate = ctx.saved_tensors
-        wants_x, _, _, _, wants_a, wants_b, wants_g, *_ = ctx.needs_input_grad
-        wants_input = wants_x or (gate is not None and ctx.needs_input_grad[9])
+        wants = dict(zip(ARGUMENTS, ctx.needs_input_grad, strict=False))
+        wants_input = wants["x"] or (gate is not None and wants["gate"])
         shape = dy.shape
         dy = dy.reshape(-1, shape[-1])  # (N, out)
-        gated = None if gate is None else GatedProduct(ctx.act, gate, x)
+        gated = None
+        if gate is not None:
+            with torch.autocast(*ctx.autocast, cache_enabled=False):
+                gated = GatedProduct(ctx.act, gate, x)
         flat = x if gated is None else gated.value()
         dg = None
-        if g is not None and wants_g:
+        if g is not None and wants["g"]:
             W = partial(dense_weight, weight, ctx.quant_state, dy.dtype)
             recompute = partial(_rows_of_output, flat, W, low, B, ctx.scaling)
             dg = _scale_gradient(dy, y.reshape(dy.shape), g, bias, recompute)
-            del recompute
+            del recompute  # it holds `flat`
         if g is not None:
             dy = dy * g
-        if wants_input or wants_a:
+        if wants_input or wants["A"]:
             dlow = (dy @ B) * ctx.scaling  # (N, r)
-        dA = _a_gradient(dlow, flat, mask, ctx.keep) if wants_a else None
-        del flat  # multiplied out for this much
+        dA = _a_gradient(dlow, flat, mask, ctx.keep) if wants["A"] else None
+        del flat  # a gated input's product is freed before dx is made
         dx: Tensor | None = None
         dgate: Tensor | None = None
         if wants_input:
@@ -148,8 +173,9 @@ class FusedLoRA(torch.autograd.Function):
                 dgate, dx = gated.gradients(dx)
                 dgate = dgate.view(*shape[:-1], A.shape[1])
             dx = dx.view(*shape[:-1], A.shape[1])
-        dB = (dy.T @ low) * ctx.scaling if wants_b else None  # (out, r)
-        return dx, None, None, None, dA, dB, dg, None, None, dgate, None
+        dB = (dy.T @ low) * ctx.scaling if wants["B"] else None  # (out, r)
+        found = {"x": dx, "A": dA, "B": dB, "g": dg, "gate": dgate}
+        return tuple(found.get(name) for name in ARGUMENTS)
 
 
 def _rows_of_output(

@@ -10,81 +10,124 @@ operations: every gradient keeps every bit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from functools import partial
-from types import MethodType, SimpleNamespace
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module
 
-from ftlib.adapters.lora_layer import LoRALinear
-from ftlib.models.wrapped import inner_name
+from ftlib.adapters.lora_layer import LoRALinear, has_hooks
 
 PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
+SCALES = (1e-2, 1.0, 1e3)  # of the inputs on which a formula is tried: a limit shows at one of them
 
 
 @contextlib.contextmanager
 def factors_only(model: nn.Module) -> Iterator[nn.Module]:
     """Within the block the model's adapted gated blocks keep their factors alone; nothing stays
-    behind. A model inside a wrapper, as of `torch.compile`, is left as it is.
+    behind, and a copy that is made meanwhile is a plain one.
     """
-    blocks = []
-    if inner_name(model) is None:
-        blocks = gated_blocks(model)
+    blocks = gated_blocks(model)
+    kinds: list[Any] = [type(block) for block in blocks]
+    for block, kind in zip(blocks, kinds, strict=True):
+        block.__class__ = _lean(kind)
     try:
-        for block in blocks:
-            block.forward = MethodType(_forward, block)
         yield model
     finally:
-        for block in blocks:
-            del block.forward
+        for block, kind in zip(blocks, kinds, strict=True):
+            if type(block) is _lean(kind):  # else FSDP has put its own class in front
+                block.__class__ = kind
 
 
 def gated_blocks(model: nn.Module) -> list[nn.Module]:
     """The blocks ``down_proj(act_fn(gate_proj(x)) * up_proj(x))`` of a model whose `down_proj` has
     a LoRA or DoRA adapter.
 
-    They are known by what their class computes, not by its name. Left out: a block whose `forward`
-    was replaced, and one where a hook waits for the product.
+    They are known by what they compute, not by their class's name. Left out: a block whose
+    `forward` was replaced, and one whose activation has parameters.
     """
-    known: dict[type, bool] = {}
-    found = []
-    for module in model.modules():
-        if not all(hasattr(module, part) for part in PARTS):
-            continue
-        down = module.down_proj
-        if not isinstance(down, LoRALinear) or "forward" in vars(module):
-            continue
-        if down._forward_pre_hooks or "forward" in vars(down):  # noqa: SLF001
-            continue
-        kind = type(module)
-        if kind not in known:
-            known[kind] = _computes_gated_product(kind, module.act_fn)
-        if known[kind]:
-            found.append(module)
-    return found
+    return [block for block in model.modules() if _is_gated_block(block)]
 
 
-def _forward(self, x: Tensor) -> Tensor:
-    gate = self.gate_proj(x)
-    return self.down_proj(self.up_proj(x), gate=gate, act=self.act_fn)
+def _is_gated_block(block: nn.Module) -> bool:
+    if not all(hasattr(block, part) for part in PARTS) or "forward" in vars(block):
+        return False
+    act = block.act_fn
+    if isinstance(act, nn.Module) and any(True for _ in act.parameters()):
+        return False  # their gradients would be missing
+    return isinstance(block.down_proj, LoRALinear) and _computes_gated_product(block)
 
 
-def _computes_gated_product(kind: type[nn.Module], act_fn) -> bool:
-    """Whether the class's `forward` is the formula, tried with small layers in place of its own."""
+class _Lean:
+    """In front of the class of a gated block: `forward` hands the factors on. A class, and no
+    function on the block itself: replicas of data parallelism run with layers of their own.
+    """
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+    act_fn: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or not _takes_factors(self.down_proj):
+            return super().forward(x)  # type: ignore[misc]
+        gate = self.gate_proj(x)
+        return self.down_proj(self.up_proj(x), gate=gate, act=self.act_fn)
+
+    def __reduce_ex__(self, protocol):
+        """A copy or a pickle is of the class behind."""
+        classes = type(self).__mro__
+        return _empty, (classes[classes.index(_Lean) + 1],), vars(self).copy()
+
+
+def _empty(kind: Any) -> nn.Module:
+    """A module with nothing in it: that comes from the copy's or the pickle's state."""
+    return kind.__new__(kind)
+
+
+@functools.cache
+def _lean(kind: Any) -> Any:
+    return type(kind.__name__, (_Lean, kind), {"__module__": kind.__module__})
+
+
+def _takes_factors(down: nn.Module) -> bool:
+    """Whether the layer can take the factors in this call: nobody waits for their product."""
+    watched = has_hooks(down) or module._has_any_global_hook()  # noqa: SLF001
+    return isinstance(down, LoRALinear) and not watched and "forward" not in vars(down)
+
+
+def _computes_gated_product(block: nn.Module) -> bool:
+    """Whether the block's `forward` is the formula: tried with small layers in place of its own,
+    and with all else that it has.
+    """
+    kind: Any = type(block)
+    if len(inspect.signature(kind.forward).parameters) != 2:  # self and x
+        return False
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     x = draw(2, 3, 4)
-    gate = partial(F.linear, weight=draw(5, 4))
-    up = partial(F.linear, weight=draw(5, 4))
-    down = partial(F.linear, weight=draw(4, 5))
-    stand_in = SimpleNamespace(gate_proj=gate, up_proj=up, down_proj=down, act_fn=act_fn)
+    gate = functools.partial(F.linear, weight=draw(5, 4))
+    up = functools.partial(F.linear, weight=draw(5, 4))
+    down = functools.partial(F.linear, weight=draw(4, 5))
+    act = block.act_fn
+    if isinstance(act, nn.Module):
+        act = act.forward  # without the hooks that someone may have put on it
+    stand_in = kind.__new__(kind)
+    parts = {"gate_proj": gate, "up_proj": up, "down_proj": down, "act_fn": act}
+    stand_in.__dict__.update(vars(block), **parts)  # before `_modules`, where the real ones are
     try:
         with torch.no_grad():
-            return torch.equal(kind.forward(stand_in, x), down(act_fn(gate(x)) * up(x)))
+            for scale in SCALES:
+                there = kind.forward(stand_in, scale * x)
+                if not torch.equal(there, down(act(gate(scale * x)) * up(scale * x))):
+                    return False
     except Exception:  # whatever another forward misses here: it computes something else
         return False
+    return True

@@ -70,8 +70,9 @@ class LoRALinear(nn.Module):
 
     Parameters: `lora_A` (r, in) ~ kaiming_uniform(a=√5), `lora_B` (out, r) = 0, and for DoRA
     `lora_magnitude_vector` (out,) = ‖W‖ per output row; all in fp32 or wider. The update is
-    computed in the input's dtype. Dropout acts on the low-rank branch only (PEFT's DoRA also drops
-    the input of W; equal in expectation and in evaluation).
+    computed in the input's dtype, over a 4-bit base that trains in its `compute_dtype`. Dropout
+    acts on the low-rank branch only (PEFT's DoRA also drops the input of W; equal in expectation
+    and in evaluation).
     """
 
     def __init__(self, base_layer: nn.Linear, config: AdapterConfig):
@@ -159,6 +160,8 @@ class LoRALinear(nn.Module):
         Without gradients bitsandbytes has its own kernels for 4-bit products, which read the packed
         weight directly.
         """
+        if has_hooks(self.base_layer):  # they wait for a call of the layer itself
+            return False
         frozen_bias = self.bias is None or not self.bias.requires_grad
         frozen = frozen_bias and not self.weight.requires_grad
         trained_4bit = self.quant_state is not None and torch.is_grad_enabled()
@@ -171,8 +174,8 @@ class LoRALinear(nn.Module):
         # As Linear4bit does: its compute dtype inside, the input's outside.
         if self.quant_state is not None:
             dtype = self.base_layer.compute_dtype or dtype
-        if gate is not None and not x.dtype == gate.dtype == dtype:
-            # Multiplied in the dtype that the model has outside, as without this layer.
+        if gate is not None and not x.dtype == gate.dtype == act(gate[:0]).dtype == dtype:
+            # Multiplied in the dtypes that the model has outside, as without this layer.
             x = act(gate) * x
             gate = None
         bias = None if self.bias is None else self.bias.to(dtype)
@@ -297,6 +300,16 @@ class LoRALinear(nn.Module):
             f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dora={self.use_dora}, "
             f"merged={self.merged}"
         )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether someone looks at what goes into the module or comes out, or at their gradients."""
+    return bool(
+        module._forward_pre_hooks  # noqa: SLF001
+        or module._forward_hooks  # noqa: SLF001
+        or module._backward_pre_hooks  # noqa: SLF001
+        or module._backward_hooks  # noqa: SLF001
+    )
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:

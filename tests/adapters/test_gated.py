@@ -1,11 +1,14 @@
 """Gated blocks that keep their factors alone: bits equal, memory less, what is left alone."""
 
 import contextlib
+import copy
+import io
 
 import pytest
 import torch
 from conftest import llama, randomize
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 import ftlib as ft
 from ftlib.adapters.functional import FusedLoRA
@@ -156,16 +159,103 @@ def test_an_adapter_that_is_off_or_merged_leaves_the_base_model():
             torch.testing.assert_close(off, model(input_ids=ids).logits)
 
 
+def gated_blocks_of(model) -> list[nn.Module]:
+    return [layer.mlp for layer in model.model.layers]
+
+
+def is_lean(block: nn.Module) -> bool:
+    return type(block) is not LlamaMLP
+
+
 def test_nothing_stays_behind_also_after_an_error():
     model = adapted()
     with pytest.raises(ZeroDivisionError), factors_only(model):
-        assert all("forward" in vars(block) for block in gated_blocks_of(model))
+        assert all(is_lean(block) for block in gated_blocks_of(model))
         raise ZeroDivisionError
-    assert not any("forward" in vars(block) for block in gated_blocks_of(model))
+    assert not any(is_lean(block) for block in gated_blocks_of(model))
 
 
-def gated_blocks_of(model) -> list[nn.Module]:
-    return [layer.mlp for layer in model.model.layers]
+def test_copies_made_meanwhile_are_plain():
+    """A deep copy can be merged and taken apart; a pickle names the model's own class."""
+    model = adapted()
+    ids = torch.randint(8, 280, (2, 9))
+    with factors_only(model):
+        twin = copy.deepcopy(model)
+        stored = io.BytesIO()
+        torch.save(model.model.layers[0].mlp, stored)
+        assert is_lean(gated_blocks_of(model)[0])
+    assert not any(is_lean(block) for block in gated_blocks_of(twin))
+    plain = ft.merge_and_unload(twin).eval()
+    torch.testing.assert_close(plain(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+    stored.seek(0)
+    assert type(torch.load(stored, weights_only=False)) is LlamaMLP
+
+
+def test_a_replica_of_data_parallelism_runs_with_its_own_layers():
+    model = adapted()
+    block = gated_blocks_of(model)[0]
+    with factors_only(model):
+        replica = block._replicate_for_data_parallel()
+        replica._modules = {**block._modules, "gate_proj": nn.Linear(32, 64)}
+        x = torch.randn(2, 3, 32)
+        expected = block.down_proj(block.act_fn(replica.gate_proj(x)) * block.up_proj(x))
+        assert torch.equal(replica(x), expected)
+
+
+def test_whoever_looks_at_down_proj_sees_the_product():
+    """By hooks of every kind, also set in the midst of training."""
+    model = adapted()
+    down = gated_blocks_of(model)[0].down_proj
+    ids = torch.randint(8, 280, (2, 9))
+    seen = []
+    ways = {
+        "forward_hook": lambda module, args, out: seen.append(args[0]),
+        "forward_pre_hook": lambda module, args: seen.append(args[0]),
+        "full_backward_hook": lambda module, to_input, to_output: seen.append(to_input[0]),
+    }
+    for name, hook in ways.items():
+        seen.clear()
+        handle = getattr(down, f"register_{name}")(hook)
+        loss_and_gradients(model, ids)
+        handle.remove()
+        with factors_only(model):
+            handle = getattr(down, f"register_{name}")(hook)
+            loss_and_gradients(model, ids)
+            handle.remove()
+        plain, within = seen
+        assert torch.equal(plain, within), name
+
+
+def test_an_activation_in_fp32_under_autocast():
+    """`pow` computes in fp32 there: the product is made outside, and in backward as in forward."""
+
+    class Cubed(nn.Module):
+        def forward(self, x):
+            return torch.pow(x, 3) * 0.1
+
+    model = adapted()
+    for block in gated_blocks_of(model):
+        block.act_fn = Cubed()
+    assert len(gated_blocks(model)) == 2
+    ids = torch.randint(8, 280, (3, 17))
+    before = loss_and_gradients(model, ids, "bf16")
+    with factors_only(model):
+        within = loss_and_gradients(model, ids, "bf16")
+    for a, b in zip(before, within, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_with_recomputed_activations(use_reentrant):
+    model = adapted()
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    model.enable_input_require_grads()
+    ids = torch.randint(8, 280, (3, 17))
+    before = loss_and_gradients(model, ids)
+    with factors_only(model):
+        within = loss_and_gradients(model, ids)
+    for a, b in zip(before, within, strict=True):
+        assert torch.equal(a, b)
 
 
 # --- what is left alone ---------------------------------------------------------------------------
@@ -175,35 +265,71 @@ def test_a_block_without_an_adapter_on_down_proj():
     assert len(gated_blocks(adapted())) == 2
 
 
-def test_another_formula_by_the_same_names():
-    class Scaled(nn.Module):
-        def __init__(self, block):
-            super().__init__()
-            self.gate_proj = block.gate_proj
-            self.up_proj = block.up_proj
-            self.down_proj = block.down_proj
-            self.act_fn = block.act_fn
+class Block(nn.Module):
+    """A gated block with the layers of another."""
 
-        def forward(self, x):
-            return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x) * 2)
+    def __init__(self, block):
+        super().__init__()
+        self.gate_proj = block.gate_proj
+        self.up_proj = block.up_proj
+        self.down_proj = block.down_proj
+        self.act_fn = block.act_fn
+        self.scale = 2
 
-    class Needs(Scaled):
-        def forward(self, x):
-            return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)) + self.bias
-
-    for kind in (Scaled, Needs):
-        model = adapted()
-        first = model.model.layers[0]
-        first.mlp = kind(first.mlp)
-        assert gated_blocks(model) == [model.model.layers[1].mlp]
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
 
 
-def test_a_block_with_a_hook_on_the_product_or_a_forward_of_its_own():
+class Scaled(Block):
+    def forward(self, x):
+        return super().forward(x) * getattr(self, "scale", 1)
+
+
+class Limited(Block):
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.gate_proj(x).clamp(max=10.0)) * self.up_proj(x))
+
+
+class WithResidual(Block):
+    def forward(self, x, residual=None):
+        return super().forward(x)
+
+
+class Lacking(Block):
+    def forward(self, x):
+        return super().forward(x) + self.bias
+
+
+@pytest.mark.parametrize("kind", [Scaled, Limited, WithResidual, Lacking])
+def test_another_formula_by_the_same_names(kind):
+    model = adapted()
+    first = model.model.layers[0]
+    first.mlp = kind(first.mlp)
+    assert gated_blocks(model) == [model.model.layers[1].mlp]
+    first.mlp = Block(first.mlp)
+    assert len(gated_blocks(model)) == 2
+
+
+def test_an_activation_that_has_parameters():
+    model = adapted()
+    model.model.layers[0].mlp.act_fn = nn.PReLU(dtype=torch.float64)
+    assert gated_blocks(model) == [model.model.layers[1].mlp]
+
+
+def test_a_block_with_a_forward_of_its_own():
     model = adapted()
     first, second = gated_blocks_of(model)
-    first.down_proj.register_forward_pre_hook(lambda module, args: None)
     second.forward = second.forward
-    assert gated_blocks(model) == []
+    assert gated_blocks(model) == [first]
+
+
+def test_a_compiled_block_is_traced_as_it_is():
+    model = adapted()
+    block = gated_blocks_of(model)[0]
+    x = torch.randn(2, 3, 32)
+    with factors_only(model):
+        compiled = torch.compile(block, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(x), block(x))
 
 
 def test_other_families_have_the_same_block():
@@ -235,11 +361,11 @@ def test_training_uses_it_and_leaves_the_model_as_it_was(tokenizer, rows, monkey
         seen = []
 
         def note(*_, block=block, seen=seen):
-            seen.append("forward" in vars(block))
+            seen.append(is_lean(block))
 
         block.act_fn.register_forward_hook(note)
         ft.finetune(model, tokenizer, rows, steps=2, batch_size=4, learning_rate=1e-3, show=False)
-        assert any(seen) is lean and "forward" not in vars(block)
+        assert any(seen) is lean and not is_lean(block)
         trained.append({name: p.detach().clone() for name, p in model.named_parameters()})
     for name, value in trained[0].items():
         assert torch.equal(value, trained[1][name]), name
