@@ -22,8 +22,8 @@ from ftlib.models.pocket import pocket_file
 
 FILE = Path(__file__).parent.parent / "data" / "english" / "measured.json"
 STEPS = (20, 40)
-MESSAGES = 20
-GENERAL = 40
+MESSAGES = 16
+GENERAL = 24
 
 
 def run(steps: int) -> dict:
@@ -36,7 +36,7 @@ def run(steps: int) -> dict:
     knew = ft.knowledge_hits(model, tokenizer, general)
     ft.add_lora(model, r=16, lora_alpha=32)
     rows = ft.load_rows("train", profile="pocket")
-    ft.finetune(model, tokenizer, rows, steps=steps, batch_size=8, learning_rate=1e-3)
+    ft.finetune(model, tokenizer, rows, steps=steps, batch_size=4, learning_rate=2e-3)
     after = ft.golden_accuracy(model, tokenizer, messages, max_new_tokens=64)
     knows = ft.knowledge_hits(model, tokenizer, general)
     return {

@@ -42,7 +42,10 @@ def requantising(weight: Tensor, state) -> float:
     from bitsandbytes.functional import quantize_4bit
 
     packed, new_state = quantize_4bit(
-        weight.to(state.dtype), blocksize=state.blocksize, quant_type=state.quant_type
+        weight.to(state.dtype),
+        blocksize=state.blocksize,
+        quant_type=state.quant_type,
+        compress_statistics=state.nested,
     )
     again = dequantize_packed(packed, new_state).to(weight.dtype)
     return (again - weight).square().sum().item()

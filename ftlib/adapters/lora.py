@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from torch import nn
@@ -29,7 +29,7 @@ def add_lora(
     model: nn.Module,
     r: int = 8,
     lora_alpha: float = 16,
-    target_modules: str | Sequence[str] = "all-linear",
+    target_modules: str | Iterable[str] = "all-linear",
     lora_dropout: float = 0.0,
     use_rslora: bool = False,
     use_dora: bool = False,
@@ -45,7 +45,7 @@ def add_lora(
     """
     inner = unwrapped(model)
     _check_can_adapt(model)
-    targets = target_modules if isinstance(target_modules, str) else tuple(target_modules)
+    targets = _in_order(target_modules)
     config = AdapterConfig(r, lora_alpha, targets, lora_dropout, use_rslora, use_dora)
     names = target_names(inner, targets)
     if targets == "all-linear":
@@ -67,6 +67,15 @@ def add_lora(
     guard_saving(inner)
     log.info("%s", describe_trainable(inner))
     return model
+
+
+def _in_order(target_modules: str | Iterable[str]) -> str | tuple[str, ...]:
+    """As given; a set, as PEFT's, sorted: its own order is another in each process."""
+    if isinstance(target_modules, str):
+        return target_modules
+    if isinstance(target_modules, (set, frozenset)):
+        return tuple(sorted(target_modules))
+    return tuple(target_modules)
 
 
 def _modules(model: nn.Module, names: list[str]) -> list[nn.Module]:
@@ -114,7 +123,9 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     del inner.adapter_config
     if not any(layer.was_4bit for layer in layers.values()):  # else config.json would say 4 bits
         unguard_saving(inner)
-    inner.config.name_or_path = f"{inner.config.name_or_path}, with an adapter merged"
+    config = getattr(inner, "config", None)
+    if config is not None:
+        config.name_or_path = f"{config.name_or_path}, with an adapter merged"
     return model
 
 

@@ -37,8 +37,10 @@ class AdapterConfig:
     def __post_init__(self):
         r = check_positive_integer("r", self.r, hint="r is the rank of the update")
         object.__setattr__(self, "r", r)  # frozen; NumPy's integers are not JSON
-        check_above_zero("lora_alpha", self.lora_alpha)
-        check_number("lora_dropout", self.lora_dropout, 0, 1)
+        alpha = check_above_zero("lora_alpha", self.lora_alpha)
+        object.__setattr__(self, "lora_alpha", alpha)
+        dropout = check_number("lora_dropout", self.lora_dropout, 0, 1)
+        object.__setattr__(self, "lora_dropout", dropout)
         if not self.target_modules:
             raise ValueError(
                 "target_modules is empty: name at least one linear layer, or pass 'all-linear'"

@@ -211,7 +211,8 @@ def check_tensors(tensors: dict, expected: dict[str, tuple], file: Path) -> None
         if keys:
             raise AdapterError(
                 f"{file} {problem} {len(keys)} tensors, the first {keys[0]!r}: "
-                "is this the base model that the adapter was trained on?"
+                "is this the base model that the adapter was trained on, and is it adapted on the "
+                "same layers?"
             )
     for key, shape in expected.items():
         if tuple(tensors[key].shape) != shape:

@@ -11,6 +11,7 @@ activations of real tokens: `init="tokens"` starts as the base model that has re
 from __future__ import annotations
 
 import inspect
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -166,9 +167,10 @@ def token_activations(model: nn.Module, ids: Tensor) -> Tensor:
 
 def _are_ids(ids, count: int, vocabulary: int) -> bool:
     """Whether `ids` are that many ids of tokens."""
-    if isinstance(ids, str) or len(ids) != count:
+    if isinstance(ids, str) or not hasattr(ids, "__len__") or len(ids) != count:
         return False
-    return all(0 <= i < vocabulary for i in ids)
+    values = ids.tolist() if hasattr(ids, "tolist") else ids
+    return all(isinstance(i, Integral) and 0 <= int(i) < vocabulary for i in values)
 
 
 def add_prefix(model: nn.Module, num_virtual_tokens: int = 16, init="tokens") -> nn.Module:

@@ -33,12 +33,11 @@ def as_rows(name: str, rows, error: type[Exception] = ValueError):
 def check_number(
     name: str, value, low: float, high: float = math.inf, error: type[Exception] = ValueError
 ) -> float:
-    """The value, if it is a finite number from `low` up to but not at `high`; `error` names the
-    argument if it is not.
+    """The value, if it is a finite number from `low` up to but not at `high`, NumPy's as Python's;
+    `error` names the argument if it is not.
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and low <= value < high:
-        return value
+    if is_finite_number(value) and low <= value < high:
+        return plain_number(value)
     wanted = f"of at least {low:g}"
     if high != math.inf:
         wanted += f" and below {high:g}"
@@ -46,8 +45,19 @@ def check_number(
 
 
 def check_above_zero(name: str, value, error: type[Exception] = ValueError) -> float:
-    """The value, if it is a finite number above 0; `error` names the argument if it is not."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and value > 0:
-        return value
+    """The value, if it is a finite number above 0, NumPy's as Python's; `error` names the argument
+    if it is not.
+    """
+    if is_finite_number(value) and value > 0:
+        return plain_number(value)
     raise error(f"{name}={value!r}: must be a number above 0")
+
+
+def is_finite_number(value) -> bool:
+    """Whether this is a number, and neither a truth value nor infinite nor NaN."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def plain_number(value):
+    """Python's number for NumPy's, which JSON does not take; any other as it is."""
+    return value.item() if hasattr(value, "item") else value

@@ -26,7 +26,7 @@ def locked(folder: Path | None, purpose: str, wait: bool = True) -> Iterator[Non
     if folder is None:
         yield
         return
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     file = Path(tempfile.gettempdir()) / f"ftlib-{purpose}-{os.getuid()}-{name}.lock"
     lock = FileLock(file, timeout=-1 if wait else 0)
     try:

@@ -42,7 +42,9 @@ def workers(gb_each: float = 0.0) -> int:
     """
     wanted = os.environ.get("FTLIB_WORKERS")
     if wanted:
-        return max(1, int(wanted))
+        if not wanted.isdigit() or int(wanted) < 1:
+            raise ValueError(f"FTLIB_WORKERS={wanted!r}: must be a whole number of at least 1")
+        return int(wanted)
     if sys.platform != "linux" or torch.cuda.is_available():
         return 1
     cores = len(os.sched_getaffinity(0))

@@ -362,11 +362,14 @@ def _tiled_logps(model, inner, inputs: dict, labels: Tensor) -> Tensor:
 
 def _whole_logps(logits: Tensor, labels: Tensor) -> Tensor:
     """`token_logps` from a model's full logits (B, T, V)."""
-    logits = logits[:, :-1].to(fp32_or_wider(logits.dtype))  # (B, T-1, V)
     next_labels = labels[:, 1:]
-    of_label = logits.gather(-1, next_labels.clamp(min=0)[..., None]).squeeze(-1)  # (B, T-1)
-    logps = of_label - logits.logsumexp(-1)
-    return torch.nn.functional.pad(logps * (next_labels != IGNORE), (0, 1))
+    scored = next_labels != IGNORE  # (B, T-1)
+    # Only these: what a model says elsewhere may be NaN, and 0 times NaN is no 0.
+    chosen = logits[:, :-1][scored].to(fp32_or_wider(logits.dtype))  # (N, V)
+    of_label = chosen.gather(-1, next_labels[scored][:, None]).squeeze(-1)  # (N,)
+    logps = of_label.new_zeros(next_labels.shape)
+    logps = logps.masked_scatter(scored, of_label - chosen.logsumexp(-1))
+    return torch.nn.functional.pad(logps, (0, 1))
 
 
 def sequence_logps(

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftlib.core.checks import is_finite_number
 from ftlib.core.dtypes import fp32_or_wider
 
 
@@ -43,13 +44,13 @@ def _check_logps(**logps: Tensor) -> None:
 
 def _check_positive(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not value > 0 or not math.isfinite(value):
+        if not is_finite_number(value) or not value > 0:
             raise LossError(f"{name}={value!r}: must be finite and above 0")
 
 
 def _check_not_negative(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not value >= 0 or not math.isfinite(value):
+        if not is_finite_number(value) or not value >= 0:
             raise LossError(f"{name}={value!r}: must be finite and at least 0")
 
 
@@ -86,7 +87,7 @@ def dpo_loss(
         ref_rejected_logps=ref_rejected_logps,
     )
     _check_positive(beta=beta)
-    if not 0 <= label_smoothing < 0.5:
+    if not is_finite_number(label_smoothing) or not 0 <= label_smoothing < 0.5:
         raise LossError(
             f"label_smoothing={label_smoothing!r}: the share of swapped labels must lie in [0, 0.5)"
         )

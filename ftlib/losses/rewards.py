@@ -9,13 +9,11 @@ included.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ftlib.core.checks import check_number, check_positive_integer
+from ftlib.core.checks import check_number, check_positive_integer, is_finite_number
 from ftlib.core.dtypes import fp32_or_wider
 from ftlib.losses.preference import LossError
 
@@ -67,7 +65,7 @@ def reward_loss(
     _check_same(1, chosen_rewards=chosen_rewards, rejected_rewards=rejected_rewards)
     if isinstance(margin, Tensor):
         _check_same(1, chosen_rewards=chosen_rewards, margin=margin)
-    elif not math.isfinite(margin):
+    elif not is_finite_number(margin):
         raise LossError(f"margin={margin!r}: must be finite")
     return -F.logsigmoid(chosen_rewards - rejected_rewards - margin)
 
@@ -115,7 +113,7 @@ def generalized_advantages(
     _check_same(2, rewards=rewards, values=values)
     inside = _checked_mask(mask, rewards)
     for name, value in (("gamma", gamma), ("lam", lam)):
-        if not 0 <= value <= 1:
+        if not is_finite_number(value) or not 0 <= value <= 1:
             raise LossError(f"{name}={value!r}: must be a number from 0 to 1")
     rewards = rewards.detach()
     values = values.detach()

@@ -175,12 +175,14 @@ class DistillationTrainer(MeasuredTrainer):
         self.on_policy = on_policy
         self.max_new_tokens = max_new_tokens
         self.loss_function = loss_function
+        self.batch_of_step = (-1, 0)  # the step, and which of its batches
 
     def _track_num_input_tokens(self, inputs) -> None:
         """Counted with the loss: the answers may be others than the rows'."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
-        generator = generator_of(self.args.seed, self.state.global_step)
+        self._count_batch()
+        generator = generator_of(self._stream_seed(), self.state.global_step)
         own = torch.rand((), generator=generator).item() < self.on_policy
         batch = self._own_answers(inputs) if own else inputs
         self.count_tokens(batch)
@@ -191,6 +193,18 @@ class DistillationTrainer(MeasuredTrainer):
             teacher_logits = self.teacher(**tokens, use_cache=False).logits
         student_logits = model(**tokens, use_cache=False).logits
         return self._loss(student_logits, teacher_logits, batch["labels"])
+
+    def _count_batch(self) -> None:
+        """Number the batches that one step accumulates."""
+        step = self.state.global_step
+        number = self.batch_of_step[1] + 1 if self.batch_of_step[0] == step else 0
+        self.batch_of_step = (step, number)
+
+    def _stream_seed(self) -> int:
+        """The run's seed; of a step's further batches one of their own, or they would draw the same
+        answers.
+        """
+        return self.args.seed + 2**32 * self.batch_of_step[1]
 
     def _loss(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         if self.loss_function is None:
@@ -216,7 +230,7 @@ class DistillationTrainer(MeasuredTrainer):
             max_new_tokens=self.max_new_tokens,
             batch_size=len(prompts),
             temperature=1.0,
-            seed=generator_of(self.args.seed, self.state.global_step).initial_seed(),
+            seed=generator_of(self._stream_seed(), self.state.global_step).initial_seed(),
         )
         rows = [sequence(p, a) for p, a in zip(prompts, answers, strict=True)]
         drawn = SFTCollator(self.tokenizer.pad_token_id)(rows)

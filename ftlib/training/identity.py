@@ -113,8 +113,32 @@ def refuse_another_run(output_dir: Path, before: dict, settings: dict) -> None:
     for name, value in settings.items():
         if name in LATER_SETTINGS and name not in before:
             continue
-        if before.get(name) != value:
+        there, now = _what_differs(before.get(name), value)
+        if there != now:
             raise RunError(
-                f"{output_dir} holds a run with other settings ({name}: {before.get(name)!r} "
-                f"there, {value!r} now): choose another output_dir, or delete that one"
+                f"{output_dir} holds a run with other settings ({name}: {there!r} "
+                f"there, {now!r} now): choose another output_dir, or delete that one"
             )
+
+
+def _what_differs(before, now) -> tuple:
+    """Both, of options those that differ. The order in which an adapter's layers were named makes
+    no other adapter.
+    """
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return before, now
+    names = []
+    for name in {**before, **now}:
+        if not _alike(name, before.get(name), now.get(name)):
+            names.append(name)
+    return _some(before, names), _some(now, names)
+
+
+def _alike(name: str, before, now) -> bool:
+    if name == "target_modules" and isinstance(before, list) and isinstance(now, list):
+        return sorted(before) == sorted(now)
+    return before == now
+
+
+def _some(options: dict, names: list[str]) -> dict:
+    return {name: options[name] for name in names if name in options}

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ftlib.core.checks import is_finite_number
+
 
 def neftune_noise(
     embeddings: Tensor, noise_alpha: float, mask: Tensor | None = None, length: str = "real"
@@ -44,7 +46,7 @@ def neftune(
     `noise_alpha` is the paper's alpha: 5, 10 or 15 there; 0 adds nothing. `length`: see
     `neftune_noise`.
     """
-    if not noise_alpha >= 0 or math.isinf(noise_alpha):
+    if not is_finite_number(noise_alpha) or not noise_alpha >= 0:
         raise ValueError(
             f"noise_alpha={noise_alpha!r}: must be 0 or more; the paper uses 5, 10 and 15"
         )

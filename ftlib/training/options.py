@@ -89,10 +89,10 @@ class TrainOptions:
             setattr(self, name, value)
         if self.eval_steps is not None:
             self.eval_steps = check_positive_integer("eval_steps", self.eval_steps, RunError)
-        check_above_zero("learning_rate", self.learning_rate, RunError)
-        check_number("weight_decay", self.weight_decay, 0, error=RunError)
-        check_seed(self.seed)
-        check_warmup(self.warmup, self.steps)
+        self.learning_rate = check_above_zero("learning_rate", self.learning_rate, RunError)
+        self.weight_decay = check_number("weight_decay", self.weight_decay, 0, error=RunError)
+        self.seed = check_seed(self.seed)
+        self.warmup = check_warmup(self.warmup, self.steps)
         check_optimizer(self.optimizer)
         if self.schedule not in SCHEDULES:
             raise RunError(f"schedule={self.schedule!r}: use one of {', '.join(SCHEDULES)}")
@@ -141,22 +141,27 @@ class TrainOptions:
         )
 
 
-def check_warmup(warmup: float, steps: int) -> None:
-    """RunError unless `warmup` is a share of the steps; a number of steps is told what to pass."""
+def check_warmup(warmup: float, steps: int) -> float:
+    """The share, as Python's number. RunError unless `warmup` is a share of the steps; a number of
+    steps is told what to pass.
+    """
     is_count = isinstance(warmup, Real) and not isinstance(warmup, bool) and warmup >= 1
     if is_count and warmup < steps:
         raise RunError(
             f"warmup={warmup!r} is a share of the steps, from 0 up to 1: for {warmup:g} of "
             f"{steps} steps pass warmup={warmup / steps:.3g}"
         )
-    check_number("warmup", warmup, 0, 1, RunError)
+    return check_number("warmup", warmup, 0, 1, RunError)
 
 
-def check_seed(seed: int) -> None:
-    """RunError unless `seed` is what PyTorch and NumPy both take: a whole number of 32 bits."""
+def check_seed(seed: int) -> int:
+    """The seed as an int. RunError unless it is what PyTorch and NumPy both take: a whole number of
+    32 bits.
+    """
     is_integer = isinstance(seed, Integral) and not isinstance(seed, bool)
     if not is_integer or not 0 <= seed < 2**32:
         raise RunError(f"seed={seed!r}: must be a whole number from 0 up to 2**32")
+    return int(seed)
 
 
 def check_precision(precision: str | None) -> str:

@@ -36,6 +36,7 @@ from ftlib.losses.isolation import (
     worst,
 )
 from ftlib.losses.logps import completion_logps
+from ftlib.training.errors import RunError
 from ftlib.training.loss_spec import loss_spec
 from ftlib.training.samplers import BlockSampler, LengthGroupedSampler
 from ftlib.training.trainer import SFTTrainer
@@ -199,6 +200,11 @@ class PreferenceTrainer(SFTTrainer):
         **trainer,
     ):
         super().__init__(model, **trainer)
+        if self.args.n_gpu > 1:  # Trainer would spread the rows over threads, and pairs with them
+            raise RunError(
+                f"{self.args.n_gpu} GPUs in one process: start with torchrun or `accelerate "
+                "launch`, a process a GPU, or set CUDA_VISIBLE_DEVICES=0"
+            )
         # The loss is a mean over rows: Trainer divides it by the accumulated batches.
         self.model_accepts_loss_kwargs = False
         self.spec = loss_spec(loss)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -188,7 +190,7 @@ def _leave_artifact(
     if adapter:
         adapter.save(trainer.model, trained)
     else:
-        trainer.model.save_pretrained(trained, is_main_process=is_main)
+        _save_whole(trainer.model, trained, is_main)
     if is_main and tokenizer is not None:
         save_tokenizer(tokenizer, trained)
     manifest = path / MANIFEST
@@ -196,11 +198,33 @@ def _leave_artifact(
         write_json(manifest, _manifest(run, folder.settings))
 
 
+def _save_whole(model, folder: Path, is_main: bool) -> None:
+    """All weights, each file written beside and renamed: an interruption leaves those that were
+    there. Processes beside the main one only take part in gathering.
+    """
+    if not is_main:
+        model.save_pretrained(folder, is_main_process=False)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with _beside(folder) as temporary:
+        model.save_pretrained(temporary)
+
+
 def save_tokenizer(tokenizer, folder: Path) -> None:
     """The tokenizer's files with its chat template, each written beside and renamed."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".tokenizer-") as temporary:
+    with _beside(folder) as temporary:
         tokenizer.save_pretrained(temporary)
-        for file in sorted(Path(temporary).iterdir()):
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder within this one, whose files take their places here once the block has ended
+    well.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as name:
+        temporary = Path(name)
+        yield temporary
+        for file in sorted(temporary.iterdir()):
             os.replace(file, folder / file.name)
 
 

@@ -106,9 +106,11 @@ class SFTTrainer(Trainer):
             shutil.rmtree(folder, ignore_errors=True)
             before = last_checkpoint(Path(self.args.output_dir))
             kept = f"the run goes on from {before.name}" if before else "there is none before it"
-            raise RunError(
-                f"{folder} could not be written ({error}); {kept}: is the disk full?"
-            ) from error
+            hint = ""
+            # PyTorch's writer has a RuntimeError for a full disk; a GPU's faults are some too.
+            if not isinstance(error, RuntimeError) or "writ" in str(error):
+                hint = ": is the disk full?"
+            raise RunError(f"{folder} could not be written ({error}); {kept}{hint}") from error
 
     def load_finished(self, checkpoint: Path) -> None:
         """Weights, optimizer and schedule of a checkpoint with which a run came to its end."""
@@ -127,7 +129,11 @@ class SFTTrainer(Trainer):
         """
         # DataParallel's replicas run in threads, and each would score all rows.
         if isinstance(model, torch.nn.DataParallel):
-            return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            share = 1.0
+            if num_items_in_batch is not None:
+                share = 1 / self.current_gradient_accumulation_steps
+            return self._penalised(loss, share)
         nll = -answer_logps(model, inputs).sum()
         if num_items_in_batch is None:
             return self._penalised(nll / count_scored(inputs))

@@ -1,8 +1,10 @@
 """LoRA and DoRA in a model: at step zero, merged, disabled, frozen, copied, compiled, refused."""
 
 import copy
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import VARIANTS, assert_untouched, llama, randomize, snapshot
@@ -368,3 +370,46 @@ def test_a_linear_layer_that_gives_something_else_stays_without_an_adapter():
     ft.add_lora(model, r=2)
     assert list(ft.lora_layers(model)) == ["0.up"]
     assert model(torch.ones(3, 4)).shape == (3, 4)
+
+
+def test_a_set_of_targets_is_the_same_adapter_in_every_process():
+    """A set's own order is another in each: a run would not know its own adapter again."""
+    model = ft.add_lora(llama(), r=2, target_modules={"v_proj", "q_proj", "up_proj"})
+    assert model.adapter_config.target_modules == ("q_proj", "up_proj", "v_proj")
+
+
+def test_numpys_numbers_can_be_saved(tmp_path):
+    model = ft.add_lora(
+        llama(), r=np.int64(2), lora_alpha=np.float32(0.5), lora_dropout=np.float32(0.5)
+    )
+    ft.save_adapter(model, tmp_path)
+    stored = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (stored["r"], stored["lora_alpha"], stored["lora_dropout"]) == (2, 0.5, 0.5)
+
+
+def test_an_adapted_layers_output_may_be_written_over():
+    """As an activation in place does."""
+    x = torch.randn(3, 6)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 6))
+    apart = copy.deepcopy(model)
+    apart[1].inplace = False
+    results = []
+    for each in (model, apart):
+        torch.manual_seed(0)
+        randomize(ft.add_lora(each, r=2, target_modules=("0", "2")))
+        each(x).sum().backward()
+        results.append([p.grad for p in each.parameters() if p.grad is not None])
+    assert len(results[0]) == 4
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_hooks_on_a_base_layer_are_called():
+    model = ft.add_lora(nn.Sequential(nn.Linear(6, 4)), r=2, target_modules=("0",))
+    randomize(model)
+    x = torch.randn(3, 6)
+    plain = model(x)
+    seen = []
+    model[0].base_layer.register_forward_hook(lambda module, args, out: seen.append(out))
+    torch.testing.assert_close(model(x), plain)
+    assert torch.equal(seen[0], nn.functional.linear(x, model[0].weight, model[0].bias))

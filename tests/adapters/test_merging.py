@@ -81,3 +81,24 @@ def test_an_fp32_merge_has_nothing_to_say(caplog):
     with caplog.at_level(logging.INFO, "ftlib"):
         ft.merge_adapter(adapted())
     assert "rounding" not in caplog.text
+
+
+def test_a_merge_under_autocast_is_exact_all_the_same():
+    """In bf16 the product BA would be put into the base, and taken out of it again in fp32."""
+    model = adapted(scale=0.5)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        ft.merge_adapter(model)
+    ft.unmerge_adapter(model)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=1e-5, atol=1e-6)
+
+
+def test_merge_and_unload_of_a_plain_module():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    x = torch.randn(2, 8)
+    randomize(ft.add_lora(model, r=2, target_modules=("0",)))
+    adapted_output = model(x)
+    merged = ft.merge_and_unload(model)
+    assert type(merged[0]) is nn.Linear
+    torch.testing.assert_close(merged(x), adapted_output)

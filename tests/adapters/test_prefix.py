@@ -313,6 +313,9 @@ def test_models_without_full_attention_are_refused():
         {"init": [1, 2]},
         {"init": [5] * 15 + [280]},
         {"init": [-1] * 16},
+        {"init": [1.5] * 16},
+        {"init": None},
+        {"init": 5},
     ],
     ids=str,
 )

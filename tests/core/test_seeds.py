@@ -55,3 +55,10 @@ def test_a_run_that_fails_is_named(fault, monkeypatch):
     monkeypatch.setenv("FTLIB_WORKERS", "2")
     with pytest.raises(RuntimeError, match=r"seed 0 failed: (ZeroDivisionError|the process died)"):
         over_seeds(fault, [1, 0, 2])
+
+
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5"])
+def test_a_number_of_workers_that_is_none_is_named(value, monkeypatch):
+    monkeypatch.setenv("FTLIB_WORKERS", value)
+    with pytest.raises(ValueError, match=f"FTLIB_WORKERS='{value}': must be a whole number"):
+        workers()

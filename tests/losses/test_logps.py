@@ -453,3 +453,19 @@ def test_heads_that_do_not_exist(options, words):
         ft.token_logps(
             torch.zeros(2, 3, 4), torch.zeros(5, 4), torch.zeros(2, 3, dtype=torch.long), **options
         )
+
+
+@pytest.mark.parametrize("fill", [math.nan, -math.inf, math.inf])
+def test_what_is_not_scored_may_be_anything(fill):
+    """Beside full logits too: 0 times NaN is no 0."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 5)
+    labels = torch.tensor([[-100, -100, 3, 1], [-100, 2, -100, 4]])
+    want = logps_module._whole_logps(logits.clone(), labels)
+    logits[0, 0] = fill  # predicts the second token, which is not scored
+    logits[1, 1, 3] = fill
+    logits.requires_grad_()
+    found = logps_module._whole_logps(logits, labels)
+    found.sum().backward()
+    assert torch.equal(found, want) and (found[0, 0], found[1, 1]) == (0, 0)
+    assert torch.isfinite(logits.grad).all()

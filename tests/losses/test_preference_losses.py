@@ -11,7 +11,7 @@ from torch import tensor
 from torch.autograd import gradcheck
 
 import ftlib as ft
-from ftlib.losses.preference import log1mexp
+from ftlib.losses.preference import LossError, log1mexp
 
 F64 = torch.float64
 
@@ -291,3 +291,17 @@ TWO = torch.zeros(2)
 def test_bad_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("value", ["0.1", None, True, math.nan, math.inf, -1.0])
+def test_a_number_that_is_none_is_named(value):
+    """A text, a truth value and nothing at all as well as what is out of range."""
+    one = tensor([-1.0])
+    calls = {
+        "beta": lambda: ft.dpo_loss(one, one, one, one, beta=value),
+        "label_smoothing": lambda: ft.dpo_loss(one, one, one, one, label_smoothing=value),
+        "gamma_beta_ratio": lambda: ft.simpo_loss(one, one, gamma_beta_ratio=value),
+    }
+    for name, call in calls.items():
+        with pytest.raises(LossError, match=f"^{name}="):
+            call()

@@ -162,3 +162,22 @@ def test_refusals(tokenizer, rows):
         learn(model, tokenizer, rows, divergence="kl")
     with pytest.raises(ft.RunError, match="temperature=0"):
         learn(model, tokenizer, rows, temperature=0)
+
+
+def test_batches_that_one_step_accumulates_draw_answers_of_their_own(tokenizer, monkeypatch):
+    """With one stream for all of them, equal prompts would have equal answers."""
+    seeds = []
+
+    def watched(*args, seed, **options):
+        seeds.append(seed)
+        return sample_ids(*args, seed=seed, **options)
+
+    monkeypatch.setattr("ftlib.training.distil.sample_ids", watched)
+    rows = [chat("a", "b")] * 8
+    options = {"steps": 2, "learning_rate": 1e-9, "batch_size": 4, "accumulate": 2}
+    learn(adapted(), tokenizer, rows, **options, on_policy=1.0)
+    assert len(set(seeds)) == 4
+    apart = seeds[0], seeds[2]
+    seeds.clear()
+    learn(adapted(), tokenizer, rows, **{**options, "accumulate": 1}, on_policy=1.0)
+    assert tuple(seeds) == apart

@@ -6,13 +6,14 @@ import copy
 import json
 import multiprocessing
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import chat, llama, randomize
 
 import ftlib as ft
-from ftlib.core.locks import locked
+from ftlib.core.locks import LockedError, locked
 from ftlib.training import trainer as trainer_module
 
 ROWS = [chat("what is that", "a house"), chat("and this", "a tree"), chat("who", "me")]
@@ -269,3 +270,40 @@ def test_several_templates_by_name(tokenizer, tmp_path):
     several.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ messages }}"}
     train(adapted(), several, output_dir=tmp_path / "run")
     assert train(adapted(), one, output_dir=tmp_path / "run").resumed_from == 4
+
+
+def test_one_folder_by_two_names_is_one_folder(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    with locked(folder, "run"):
+        for name in ("link", "run/../run"):
+            with pytest.raises(LockedError), locked(tmp_path / name, "run", wait=False):
+                pass
+
+
+def test_the_order_of_the_targets_makes_no_other_run(tokenizer, tmp_path):
+    def start(*targets):
+        model = ft.add_lora(llama(), r=2, target_modules=targets)
+        return train(model, tokenizer, output_dir=tmp_path / "run")
+
+    start("q_proj", "v_proj")
+    assert start("v_proj", "q_proj").resumed_from == 4
+    with pytest.raises(ft.RunError, match=r"\(adapter: \{'target_modules': \['q_proj', 'v_proj'\]"):
+        start("q_proj", "k_proj")
+
+
+def test_a_model_that_is_saved_again_is_whole_at_every_moment(tokenizer, tmp_path, monkeypatch):
+    """The second writing is interrupted half-way: the first one's files are still there."""
+    folder = tmp_path / "run"
+    train(llama().requires_grad_(True), tokenizer, output_dir=folder)
+    before = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
+
+    def interrupted(self, path, **options):
+        Path(path, "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(llama().requires_grad_(True), tokenizer, output_dir=folder)
+    assert {file.name: file.read_bytes() for file in (folder / "model").iterdir()} == before
