@@ -62,7 +62,9 @@ def main() -> None:
     torch.manual_seed(0)
     weights = pocket_file()
     assert weights is not None, "run `make pocket` first"
-    found = {
+    # What else is measured of `pocket` stays.
+    found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    found |= {
         "made": provenance(),
         "weights_mb": megabytes(weights),
         "checkpoint_mb": megabytes(pocket_folder()),

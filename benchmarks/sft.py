@@ -269,19 +269,21 @@ def main() -> None:
     if asked.one:
         one(*asked.one)
         return
-    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(folder, asked.steps)
         for precision in asked.precisions:
+            rows = []
             for setting in SETTINGS:
                 rows.append(compared(folder, setting, asked.steps, precision, asked.rounds))
                 print(rows[-1], flush=True)
-                write(rows, asked.steps, asked.rounds)
+                write(precision, rows, asked.steps, asked.rounds)
 
 
-def write(rows: list[list[str]], steps: int, rounds: int) -> None:
-    """The section with the rows so far: an interrupted benchmark keeps what it has measured."""
+def write(precision: str, rows: list[list[str]], steps: int, rounds: int) -> None:
+    """The section of a precision with the rows so far: an interrupted benchmark keeps what it has
+    measured.
+    """
     text = (
         f"SmolLM2-135M-Instruct, LoRA r={R} on all linear layers, {steps} steps of {BATCH} "
         "messages to JSON, AdamW, the loss over the answers; fp32 weights, bf16 by autocast. Each "
@@ -291,7 +293,8 @@ def write(rows: list[list[str]], steps: int, rounds: int) -> None:
         "model of this size and puts rows of like length together. "
         f"{provenance(('torch', 'peft', 'trl', 'transformers'))}"
     )
-    write_section("SFT on the pocket model against TRL and PEFT", f"{text}\n\n{table(HEAD, rows)}")
+    title = f"SFT on the pocket model against TRL and PEFT, {precision}"
+    write_section(title, f"{text}\n\n{table(HEAD, rows)}")
 
 
 def one(program: str, folder: str, name: str, steps: str, precision: str) -> None:
