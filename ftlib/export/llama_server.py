@@ -78,7 +78,7 @@ class LlamaCppServer(Server):
             runtime=LLAMA_CPP,
             tokens=content["usage"]["completion_tokens"],
             seconds=time.perf_counter() - start,
-            measured="usage tokens over wall-clock seconds, the prompt's included",
+            measured="answer tokens by the whole waiting time, reading the prompt included",
             end=choice["finish_reason"],
             prompt_tokens=content["usage"]["prompt_tokens"],
             context=self.modelfile.parameters.get("num_ctx"),
@@ -138,8 +138,8 @@ class LlamaCppServer(Server):
             runtime=LLAMA_CPP,
             tokens=len(texts),
             seconds=time.perf_counter() - start,
-            measured="streamed pieces, about one per token, over wall-clock seconds, the prompt's "
-            "included",
+            measured="streamed pieces, about one per token, by the whole waiting time, reading the "
+            "prompt included",
             end=end,
         )
 

@@ -221,7 +221,7 @@ def capacity_line(result: Result, ranks, rows) -> str:
             best = result.means(capacity_arm(highest, count), "own_loss").mean()
             factors.append(float(own / best))
         listed = ", ".join(f"{factor:.1f}" for factor in factors)
-        texts.append(f"rank {r} {listed} times")
+        texts.append(f"rank {r}: {listed} times")
         if factors[-1] > GROWS * factors[0]:
             leaving.append(f"rank {r}")
     reading = (

@@ -39,7 +39,7 @@ MERGE_CLAIMS = (
     ),
     Claim(
         name="bf16_q8",
-        text="ln of KL on answers, bf16 file over Q8_0",
+        text="ln(KL on answers, bf16 file / Q8_0)",
         contrast=log_ratio("answer_kl", "bf16", "Q8_0"),
         expected="below",
         below=(
@@ -103,7 +103,7 @@ MERGE_CLAIMS = (
 FILE_CLAIMS = (
     Claim(
         name="where",
-        text="ln of KL in Q4_K_M, on answers over on prompts",
+        text="ln(KL on answers / KL on prompts), Q4_K_M",
         contrast=_within("Q4_K_M", "answer_kl", "prompt_kl"),
         expected="below",
         below=(

@@ -25,7 +25,7 @@ def _of_kind(arm: str, first: str, second: str) -> Contrast:
 KIND_CLAIMS = (
     Claim(
         name="down_up",
-        text="ln of KL on answers at Q2_K, down over up",
+        text="ln(KL on answers, down / up) at Q2_K",
         contrast=_of_kind("Q2_K", "down", "up"),
         expected="above",
         above=(
@@ -41,7 +41,7 @@ KIND_CLAIMS = (
     ),
     Claim(
         name="v_k",
-        text="ln of KL on answers at Q2_K, v over k",
+        text="ln(KL on answers, v / k) at Q2_K",
         contrast=_of_kind("Q2_K", "v", "k"),
         expected="above",
         above=(
@@ -60,7 +60,7 @@ KIND_CLAIMS = (
 MIX_CLAIMS = (
     Claim(
         name="matrices",
-        text="ln of KL on answers, more bits for v and down over more bits for k and up",
+        text="ln(KL on answers, more bits for v and down / more bits for k and up)",
         contrast=log_ratio("answer_kl", "recipe", "elsewhere"),
         expected="below",
         below=(
@@ -76,7 +76,7 @@ MIX_CLAIMS = (
     ),
     Claim(
         name="matrices_prompts",
-        text="ln of KL on prompts, more bits for v and down over more bits for k and up",
+        text="ln(KL on prompts, more bits for v and down / more bits for k and up)",
         contrast=log_ratio("prompt_kl", "recipe", "elsewhere"),
         expected="below",
         below="The prompts, which have more tokens than the answers, say so too.",
@@ -85,7 +85,7 @@ MIX_CLAIMS = (
     ),
     Claim(
         name="layers",
-        text="ln of KL on answers, the recipe's layers over the other layers",
+        text="ln(KL on answers, the recipe's layers / the other layers)",
         contrast=log_ratio("answer_kl", "recipe", "other layers"),
         expected="below",
         below="The recipe's choice of layers pays too, at the same size.",
@@ -94,7 +94,7 @@ MIX_CLAIMS = (
     ),
     Claim(
         name="layers_prompts",
-        text="ln of KL on prompts, the recipe's layers over the other layers",
+        text="ln(KL on prompts, the recipe's layers / the other layers)",
         contrast=log_ratio("prompt_kl", "recipe", "other layers"),
         expected="below",
         below="On prompts the recipe's choice of layers pays.",
@@ -107,7 +107,7 @@ MIX_CLAIMS = (
     ),
     Claim(
         name="bytes",
-        text="ln of KL on answers, recipe over all blocks in Q4_K",
+        text="ln(KL on answers, recipe / all blocks in Q4_K)",
         contrast=log_ratio("answer_kl", "recipe", "plain"),
         expected="below",
         below="And the recipe is nearer than the smaller file without it, as it should be.",
@@ -166,7 +166,7 @@ IMPORTANCE_CLAIMS = (
     ),
     Claim(
         name="kl",
-        text="ln of KL on answers at Q2_K, own texts over none",
+        text="ln(KL on answers, own texts / none) at Q2_K",
         contrast=log_ratio("answer_kl", "Q2_K, own", "Q2_K, none"),
         expected="below",
         below="And the smaller rounding is seen in the answers.",
@@ -182,7 +182,7 @@ IMPORTANCE_CLAIMS = (
     ),
     Claim(
         name="kl_four",
-        text="ln of KL on answers at Q4_K_M, own texts over none",
+        text="ln(KL on answers, own texts / none) at Q4_K_M",
         contrast=log_ratio("answer_kl", "Q4_K_M, own", "Q4_K_M, none"),
         expected="none",
         none="At four bits there is little to gain, and none is seen.",
@@ -194,7 +194,7 @@ IMPORTANCE_CLAIMS = (
 WAY_CLAIMS = (
     Claim(
         name="apart",
-        text="ln of KL on answers, adapter apart over merged then quantised",
+        text="ln(KL on answers, adapter apart / merged then quantised)",
         contrast=log_ratio("answer_kl", "apart", "merged"),
         expected="below",
         below=(
@@ -213,7 +213,7 @@ WAY_CLAIMS = (
     ),
     Claim(
         name="into",
-        text="ln of KL on answers, merged into the Q4_K_M file (changed weights f16) over apart",
+        text="ln(KL on answers, merged into the Q4_K_M file (changed weights f16) / apart)",
         contrast=log_ratio("answer_kl", "into Q4_K_M, as F16", "apart"),
         expected="none",
         none=(
@@ -231,8 +231,7 @@ WAY_CLAIMS = (
     ),
     Claim(
         name="again",
-        text="ln of KL on answers, merged into Q4_K_M and to Q4_K_M again over merged then "
-        "quantised",
+        text="ln(KL on answers, merged into Q4_K_M and to Q4_K_M again / merged then quantised)",
         contrast=log_ratio("answer_kl", "into Q4_K_M, again Q4_K_M", "merged"),
         expected="above",
         above=(
@@ -244,7 +243,7 @@ WAY_CLAIMS = (
     ),
     Claim(
         name="eight",
-        text="ln of KL on answers, merged into Q8_0 and then Q4_K_M over merged then quantised",
+        text="ln(KL on answers, merged into Q8_0 and then Q4_K_M / merged then quantised)",
         contrast=log_ratio("answer_kl", "into Q8_0, then Q4_K_M", "merged"),
         expected="none",
         none=(

@@ -1,4 +1,4 @@
-"""Lab 3.1.7's own figures: the way of a policy on the plane of KL and wins, what can be reached
+"""Lab 3.1.7's own figures: the path of a policy on the plane of KL and wins, what can be reached
 there, and where the losses have their optimum.
 """
 
@@ -49,7 +49,7 @@ def _kl_axis(ax: Axes) -> None:
 def draw_ways(
     results: Sequence[tuple[Result, Sequence[str]]], title: str, draws: Result | None = None
 ) -> Figure:
-    """The way of each arm while it trains, a marker at each look, mean over seeds; the live run as
+    """The path of each arm while it trains, a marker at each look, mean over seeds; the live run as
     a thin black line. With `draws` also what best-of-n and the optimum reach without training.
     """
     figure, ax = plt.subplots(figsize=(7.4, 4.2))

@@ -37,7 +37,7 @@ def _since(arm: str, look: int) -> Contrast:
 BETA = (
     Claim(
         "drift",
-        "ln of KL to the start, beta 0.01 over beta 5, at the same rate",
+        "ln(KL to the start, beta 0.01 / beta 5), at the same rate",
         log_ratio("kl", "beta 0.01", LARGE_AT_SHARED),
         "above",
         above=(

@@ -141,7 +141,7 @@ def turn_line(result: Result, arm: str, other: str) -> str:
     beside = result.values(other, "win by step")
     said = (
         f"{whose(result)}"
-        f"The way of the arm “{arm}”: {half.as_share()} halfway, at {kls[-2]:.2f} nats, and "
+        f"The path of the arm “{arm}”: {half.as_share()} halfway, at {kls[-2]:.2f} nats, and "
         f"{end.as_share()} at the end, at {kls[-1]:.2f}. End minus halfway: {points(change)}, "
         f"{told_apart(change)}; {fell} of {len(wins)} seeds fell. {other} over the same half: "
         f"{points(mean_interval(beside[:, -1] - beside[:, -2]))}."
