@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ftlib.core.profiles import get_profile
+from ftlib.core.stats import Interval
 from ftlib.course.lab_3_1_8 import (
     experiments,
     length,
@@ -166,7 +167,9 @@ def methods_of(**metrics) -> Result:
 def test_opposite_signs_at_the_two_rates_are_said():
     faults = dict.fromkeys(experiments.METHODS, 1.0)
     faults |= {readings.DPO_AT_SIMPO: 1.2, readings.SIMPO_AT_DPO: 1.3}
-    assert "opposite signs" in lines.both_rates_line(methods_of(faults=faults), "faults")
+    assert "neither rate" in lines.both_rates_line(methods_of(faults=faults), "faults")
+    said = lines._signs_text([Interval(-0.02, -0.05, 0.01), Interval(0.09, 0.02, 0.16)])
+    assert "opposite signs" in said and "not shown" in said
     faults[readings.SIMPO_AT_DPO] = 0.7
     assert "opposite signs" not in lines.both_rates_line(methods_of(faults=faults), "faults")
 
@@ -310,14 +313,17 @@ def test_the_lines_say_where_the_best_is_and_that_it_is_at_the_edge(records):
     assert line.count("grid's edge") == len(experiments.METHODS)
     more = records["settings"] = recorded("settings", lambda arm, own: own.get("beta", 1.0))
     line = sweeps.settings_line(result_of("rates", rates), result_of("settings", more))
-    assert "DPO: best at β = 0.02 (the grid's edge)" in line and "SimPO: best at β, γ/β" in line
+    assert "DPO: best at β = 0.02 (the grid's edge)" in line and "SimPO: best at (β, γ/β)" in line
 
 
 def test_settings_that_tie_are_all_named(records):
     rates = records["rates"] = recorded("rates", lambda arm, own: 1.0)
     more = records["settings"] = recorded("settings", lambda arm, own: own.get("beta", 0) // 8 + 1)
     line = sweeps.settings_line(result_of("rates", rates), result_of("settings", more))
-    assert "γ/β = 2, 0.5, in an exact tie with 2, 0 and 2, 1.5 and 0.5, 0.5 (1 faults each)" in line
+    assert (
+        "(β, γ/β) = (2, 0.5), exactly tied with (2, 0), (2, 1.5), (0.5, 0.5) (1 faults each)"
+        in line
+    )
     rows = sweeps.validation_rows(
         result_of("rates", rates), result_of("settings", more), methods_of(faults=2.0)
     )
@@ -330,7 +336,7 @@ def test_a_badly_placed_rate_is_said():
     for seed in (0, 1):
         for arm, faults in (("DPO", 1.4), (readings.DPO_AT_SIMPO, 0.8)):
             record.entries[arm, seed] = Entry(arm, seed, {}, {"faults": faults}, 1.0, {})
-    assert "placed its rate badly" in sweeps.rate_line(result_of("methods", record))
+    assert "the worse of the two" in sweeps.rate_line(result_of("methods", record))
 
 
 def test_every_arm_is_what_its_trial_takes():
@@ -356,7 +362,9 @@ def test_lines_of_fewer_arms_tell_of_those_or_of_tinys():
     assert not own.has("SFT from the base")
     assert lines.both_rates_line(own, "faults").startswith("In tiny: ")
     assert sweeps.rate_line(own).startswith("In tiny: ")
-    assert "SFT from the base" not in lines.recipes_line(own)
+    recipes = lines.recipes_line(own)
+    assert "SFT from the base" not in recipes
+    assert "Steps: ORPO 24; SFT 12, then SimPO 12." in recipes
     assert "other* loss" not in lines.starts_line(own)
     assert "DPO" in lines.left_of_start_line(own, {"start_forgotten": 9.0})
     rates = Record("3.1.8", "rates", "pocket")

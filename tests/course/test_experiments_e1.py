@@ -189,6 +189,8 @@ def test_the_first_rollout_is_chance_while_all_are_one_policy():
     assert lines.highest_at_first(at_start) == "s"
     said = lines.first_line(at_start)
     assert "the highest is that of rloo" in said and "chance" in said
+    tied = lines.first_line(first_rollouts((0.0, 0.0, 0.0), (0.1, 0.301, 0.304)))
+    assert "the highest is shared by rloo and grpo" in tied
     gone = first_rollouts((0.0, 0.5, 0.0), scores)
     assert lines.highest_at_first(gone) == "r"
     assert "no longer one policy" in lines.first_line(gone)

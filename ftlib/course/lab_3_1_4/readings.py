@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ftlib.course.records.experiment import Claim, Contrast, difference
+from ftlib.course.records.experiment import LOGS, Claim, Contrast, difference
 
 NATS = "nats per token"
 FEW_ROWS = "two dozen rows"
@@ -106,19 +106,19 @@ METHODS = (
         "ln(forgotten by LoRA / by full) by finished runs that end at the same golden loss",
         Contrast((*ends(TWO[0]), *ends(TWO[1])), _forgotten_at_equal_loss),
         "below",
-        unit="in logarithms",
+        unit=LOGS,
         above=(
             "For the same learning LoRA pays with more forgetting: in runs of this length a full "
-            "update at a low rate is the gentler one. e to this number is the factor."
+            "update at a low rate is the gentler one."
         ),
         below=(
-            "For the same learning LoRA pays with less forgetting. e to this number is the factor. "
-            "It was asked of finished runs at three rates per method, so the difference of the "
-            "best rates does not explain it; the length of the run was the same in all."
+            "For the same learning LoRA pays with less forgetting. It was asked of finished runs "
+            "at three rates per method, so the difference of the best rates does not explain it; "
+            "the length of the run was the same in all."
         ),
         none=(
-            "It is not shown that one of them forgets less for the same learning. The interval, "
-            "put through e to the x, says which factor could have been missed."
+            "It is not shown that one of them forgets less for the same learning. The interval "
+            "says which factor could have been missed."
         ),
     ),
     Claim(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from ftlib.core.stats import paired_difference
+from ftlib.core.stats import Interval, paired_difference
 from ftlib.course.lab_3_1_8.readings import (
     BASE_SFT,
     DPO_AT_SIMPO,
@@ -18,7 +18,7 @@ from ftlib.course.lab_3_1_8.readings import (
     SFT,
     SIMPO_AT_DPO,
 )
-from ftlib.course.lab_3_1_8.runs import IMITATED
+from ftlib.course.lab_3_1_8.runs import BASE, IMITATED, START_SHARE, steps_of
 from ftlib.course.records.live import Result
 from ftlib.course.records.shown import whose, with_arms
 from ftlib.course.reports import report_faults
@@ -89,21 +89,31 @@ def both_rates_line(result: Result, metric: str) -> str:
     if not all(result.has(arm) for arm in arms):
         return not_run(result, *arms)
     texts = []
-    signs = set()
+    gaps: list[Interval] = []
     for simpo, dpo in EQUAL_RATES:
         of_simpo = result.means(simpo, metric)
         of_dpo = result.means(dpo, metric)
         gap = paired_difference(of_simpo, of_dpo)
-        signs.add(bool(gap.mean > 0))
+        gaps.append(gap)
         rate = result.settings(simpo)["lr"]
         texts.append(
             f"at rate {rate:.2g} {of_simpo.mean():.3g} and {of_dpo.mean():.3g}, difference {gap}"
         )
     label = f"{whose(result)}{result.experiment.metric(metric).label}"
-    line = f"{label}, SimPO and DPO: {'; '.join(texts)}. {ALONE}"
-    if len(signs) > 1:
-        line += " The two differences have opposite signs: their mean describes neither rate."
-    return line
+    return f"{label}, SimPO and DPO: {'; '.join(texts)}. {ALONE}{_signs_text(gaps)}"
+
+
+def _signs_text(gaps: Sequence[Interval]) -> str:
+    """What follows where the differences at the two rates have opposite signs; else nothing."""
+    signs = {gap.mean > 0 for gap in gaps}
+    if len(signs) == 1:
+        return ""
+    if all(gap.excludes(0) for gap in gaps):
+        return " The two differences have opposite signs: their mean describes neither rate."
+    return (
+        " The two means have opposite signs, but not both intervals exclude 0: it is not shown "
+        "that the difference depends on the rate."
+    )
 
 
 def forgetting_line(result: Result, start: Mapping[str, Any]) -> str:
@@ -171,7 +181,7 @@ def sorts_line(result: Result, first: str, second: str) -> str:
         any_shown = any_shown or gap.excludes(0)
     facts = result.means(first, "wrong").mean() - result.means(second, "wrong").mean()
     form = _form(result, first) - _form(result, second)
-    line = f"{whose(result)}{first} less {second}, faults per answer: {', '.join(listed)}. {ALONE}"
+    line = f"{whose(result)}{first} minus {second}, faults per answer: {', '.join(listed)}. {ALONE}"
     if max(abs(facts), abs(form)) < SMALL:
         return f"{line} By the means neither facts nor form differ by much."
     if not any_shown:
@@ -227,8 +237,16 @@ def recipes_line(result: Result) -> str:
         alone = f"; SFT from the base {result.interval(BASE_SFT, 'forgotten')}"
     return (
         f"{whose(result)}Forgotten in all, SFT included: ORPO {orpo} nats per token, SFT and SimPO "
-        f"after it {simpo}{alone}. {_recipes_compared(result)}"
+        f"after it {simpo}{alone}. {_recipes_compared(result)} {_steps_text(result)}"
     )
+
+
+def _steps_text(result: Result) -> str:
+    """The optimizer steps of both recipes."""
+    orpo = steps_of(result.profile, BASE)
+    imitation = result.profile.preference.imitation_steps // START_SHARE
+    simpo = steps_of(result.profile, IMITATED)
+    return f"Steps: ORPO {orpo}; SFT {imitation}, then SimPO {simpo}."
 
 
 def _recipes_compared(result: Result) -> str:

@@ -25,7 +25,7 @@ ODDS = Exercise(
     tolerance=1e-4,
     hints=(
         "odds(p) = p/(1 − p). With x = log p its logarithm is x − log(1 − e^x): your log1mexp.",
-        "The logarithm of a ratio is a difference: log odds of the chosen less log odds of the "
+        "The logarithm of a ratio is a difference: log odds of the chosen minus log odds of the "
         "rejected.",
         "return (chosen - log1mexp(chosen)) - (rejected - log1mexp(rejected))",
     ),

@@ -115,18 +115,18 @@ METHODS = (
         "below",
         above=(
             "The run from the base ends with more faults than SFT and SimPO after it. Compare "
-            "recipes here, not losses: the other recipe had an SFT of its own, whose steps ORPO "
-            "has not had. The next lines say which sort of fault it is, and what each recipe has "
-            "forgotten."
+            "recipes here, not losses: the other recipe had an SFT of its own, and ORPO had twice "
+            "SimPO's steps. The next lines say which sort of fault it is, what each recipe has "
+            "forgotten, and how many steps each took."
         ),
         below=(
-            "One run from the base ends with fewer faults than SFT and SimPO after it, with fewer "
-            "steps in all. It is the recipe that wins, not yet the loss: ORPO saw twice as many "
-            "pairs as SimPO, whose other steps went into imitation."
+            "One run from the base ends with fewer faults than SFT and SimPO after it. It is the "
+            "recipe that wins, not yet the loss: ORPO saw twice as many pairs as SimPO, whose "
+            "recipe spent its other steps on imitation. The next lines count the steps of both."
         ),
         none=(
-            "No difference between the two recipes is shown, although ORPO has not had the SFT "
-            "from which SimPO begins."
+            "No difference between the two recipes is shown. ORPO has not had the SFT from which "
+            "SimPO begins, but twice SimPO's steps; the next lines count them."
         ),
     ),
     Claim(

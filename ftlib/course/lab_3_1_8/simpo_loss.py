@@ -34,7 +34,7 @@ SIMPO = Exercise(
     cases=_simpo_cases,
     gradient_of=("chosen", "rejected"),
     hints=(
-        "The chosen answer should lead by a margin: β times the difference of the two means, less "
+        "The chosen answer should lead by a margin: β times the difference of the two means, minus "
         "γ.",
         "`-F.logsigmoid(z)`, which stays finite where `torch.sigmoid(z)` has run to 0.",
         "return -F.logsigmoid(beta * (chosen - rejected) - gamma)",

@@ -121,9 +121,9 @@ def settings_line(rates: Result, more: Result) -> str:
         edge = " (the grid's edge)" if best in (min(places), max(places)) else ""
         named = {f"{value:g}": faults for value, faults in places.items()}
         texts.append(f"{name}: best at {NAMES[SETTING[name]]} = {best:g}{edge}{_rest(named)}")
-    pairs = simpo_places(rates, more)
+    pairs = {f"({pair})": faults for pair, faults in simpo_places(rates, more).items()}
     best_pair = min(pairs, key=pairs.__getitem__)
-    texts.append(f"SimPO: best at β, γ/β = {best_pair}{_rest(pairs)}")
+    texts.append(f"SimPO: best at (β, γ/β) = {best_pair}{_rest(pairs)}")
     return f"{whose(more)}{'; '.join(texts)}."
 
 
@@ -134,7 +134,7 @@ def _rest(places: dict[str, float]) -> str:
     tied = [name for name, faults in places.items() if faults == lowest and name != best]
     also = ""
     if tied:
-        also = f", in an exact tie with {' and '.join(tied)} ({lowest:.5g} faults each)"
+        also = f", exactly tied with {', '.join(tied)} ({lowest:.5g} faults each)"
     return f"{also}, and {max(places.values()) - lowest:.2f} faults between best and worst"
 
 
@@ -175,7 +175,7 @@ def rate_line(result: Result) -> str:
     )
     if other.mean < chosen.mean:
         said += (
-            " By the means few seeds and prompts had placed its rate badly. “Each at its best” "
-            "then compares the rates as well."
+            " On the test prompts its chosen rate is, by the means, the worse of the two: few "
+            "seeds and prompts had chosen it. “Each at its best” then compares the rates as well."
         )
     return said

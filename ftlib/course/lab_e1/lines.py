@@ -238,13 +238,21 @@ def highest_at_first(runs: Mapping[str, Run]) -> str:
 def first_line(runs: Mapping[str, Run]) -> str:
     """The scores of the first rollout, the highest named, and whether chance explains it."""
     scores = {way: course_of(run, "reward")[0] for way, run in runs.items()}
-    highest = max(scores, key=scores.__getitem__)
     listed = ", ".join(f"{way} {score:.2f}" for way, score in scores.items())
     distance = max(abs(course_of(run, "kl")[0]) for run in runs.values())
-    text = f"In the first rollout the scores are {listed}; the highest is that of {highest}. "
+    text = f"In the first rollout the scores are {listed}; {_highest_text(scores)}. "
     if are_one_policy(runs):
         return (
             f"{text}The KL to the start is at most {distance:.0e}: all still sample from the "
             "start, and the difference is chance (other prompts, other answers)."
         )
     return f"{text}The KL to the start is up to {distance:.2g}: they are no longer one policy."
+
+
+def _highest_text(scores: Mapping[str, float]) -> str:
+    """Which way has the highest score, or which share it, as two decimals show them."""
+    highest = f"{max(scores.values()):.2f}"
+    ways = [way for way, score in scores.items() if f"{score:.2f}" == highest]
+    if len(ways) == 1:
+        return f"the highest is that of {ways[0]}"
+    return f"the highest is shared by {' and '.join(ways)}"

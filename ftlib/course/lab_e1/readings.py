@@ -148,7 +148,7 @@ METHODS = (
         difference("true gain", HELD, FREE),
         "above",
         unit=FEWER,
-        above="The KL term saves the true reward.",
+        above="With the KL term the true reward ends higher than without.",
         below="With the KL term the true reward is lower than without: it held back what was good.",
         none="No difference in true reward is shown between runs with and without the KL term.",
     ),
@@ -164,8 +164,8 @@ METHODS = (
             "the start the reward model misleads it."
         ),
         none=(
-            "At β = 0.1 the policy is not shown to be better than where it began: the KL "
-            "term saves it from the fall, but this reward model has little to teach."
+            "At β = 0.1 the policy is not shown to be better than where it began: this reward "
+            "model has little to teach."
         ),
     ),
     Claim(
@@ -191,14 +191,18 @@ METHODS = (
         "none",
         unit=FEWER,
         above=(
-            "At the same KL, on the same judgements, DPO is better: it learns from the judgements "
-            "themselves, without a reward model in between."
+            "At the same KL or less (the next line counts the seeds), on the same judgements, DPO "
+            "is better: it learns from the judgements themselves, without a reward model in "
+            "between."
         ),
         below=(
-            "At the same KL, on the same judgements, PPO is better: it learns from its own "
-            "answers, DPO from somebody else's."
+            "At the same KL, or DPO's lower one (the next line counts the seeds), on the same "
+            "judgements, PPO is better: it learns from its own answers, DPO from somebody else's."
         ),
-        none="At the same KL, on the same judgements, no difference between DPO and PPO is shown.",
+        none=(
+            "At the same KL or less (the next line counts the seeds), on the same judgements, no "
+            "difference between DPO and PPO is shown."
+        ),
     ),
     Claim(
         "DPO, cost",

@@ -65,8 +65,8 @@ METHODS = (
         "below",
         above=(
             " The paper suggests the opposite. Two reasons can be tested: its slightly fewer "
-            "parameters (next line) and its few positions (section 8). A third cannot be tested "
-            "here: a small model's states hold less that an edit can use."
+            "parameters (next line) and its few positions (section 8). A third is only a guess: a "
+            "small model's states may hold less that an edit can use."
         ),
     ),
     Claim(
@@ -271,8 +271,9 @@ POSITIONS = (
         "none",
         unit=NATS,
         above=(
-            "Editing the first positions forgets more: every later token attends to them, whatever "
-            "the text is about."
+            "Editing the first positions forgets more (their rates differ: see the table). A "
+            "likely reason, not tested here: the first states hardly depend on the text, so their "
+            "edit acts on every text alike."
         ),
         below="Editing the last positions forgets more.",
         none="No difference in forgetting between first and last positions is shown.",

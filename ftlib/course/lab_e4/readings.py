@@ -108,8 +108,9 @@ STUDENTS = (
         (DRAWN, ROWS_ALONE),
         "none",
         above=(
-            "Answers that the teacher wrote teach less than the rows' own: they add the teacher's "
-            "mistakes. Sequence-level distillation pays where there are no answers yet."
+            "The student of the teacher's answers does worse on the rows' own answers. That test "
+            "favours rows alone; the teacher's mistakes may add to it. Sequence-level distillation "
+            "pays where there are no answers yet."
         ),
         below=(
             "Answers that the teacher wrote teach *more* than the rows' own, at equal numbers. One "

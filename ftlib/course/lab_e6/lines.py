@@ -150,5 +150,5 @@ def gained_line(before: float, result: Result, arms: Sequence[str]) -> str:
             texts.append(f"{arm} {share:.0%}")
     return (
         f"Before training the held-out loss is {before:.2f} nats per token; all set alike takes "
-        f"{whole:.2f} off it. Of that: {', '.join(texts)}."
+        f"{whole:.2f} off it. Share of this gain that each run reaches: {', '.join(texts)}."
     )

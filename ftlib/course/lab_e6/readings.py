@@ -367,7 +367,7 @@ LOUD = (
         "above",
         above=(
             "All of TRL's and PEFT's other defaults together, at the common rate, end higher. "
-            "Their single costs above need not add up to this one."
+            "The costs of each alone (some are folded below) need not add up to this one."
         ),
         below=(
             "All of TRL's and PEFT's other defaults together, at the common rate, end lower: as a "
@@ -510,7 +510,8 @@ DPO = (
         ),
         none=(
             "Means per token instead of sums show no difference on the loss of sums, in so few "
-            "steps. The training losses are different, and β cannot be carried over."
+            "steps. The training losses are different. The same β is another strength for "
+            "means; in so few steps with Adam that does not show here."
         ),
         unit="nats",
     ),

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from ftlib.core.stats import Interval, holm, mean_interval
-from ftlib.course.records.experiment import Claim, Experiment
+from ftlib.course.records.experiment import LOGS, Claim, Experiment
 
 FEWEST = 5  # seeds below which nothing is decided
 LEVEL = 0.95
@@ -53,6 +53,8 @@ class Decision:
                 f"for a conclusion ({FEWEST} at least)"
             )
         family = f", Holm over {self.compared} comparisons" if self.compared > 1 else ""
+        if self.claim.unit == LOGS:
+            unit += f", a factor of {as_factor(self.interval)},"
         return (
             f"{self.claim.text}: {self.interval}{unit} over {seeds} seeds "
             f"({self.interval.test}{family}: p {_p_text(self.p)})"
@@ -72,9 +74,15 @@ class Decision:
         if self.outcome != "none" or not leaves_zero_out:
             return ""
         return (
-            f" (On its own the interval excludes 0, but of {self.compared} comparisons some do so "
-            "by chance: a hint, not a conclusion.)"
+            f" (On its own the interval excludes 0. But of {self.compared} comparisons one may do "
+            "so by chance alone, so this is a hint, not a conclusion.)"
         )
+
+
+def as_factor(interval: Interval) -> Interval:
+    """The factor whose natural logarithm the interval is of: e to its mean and to its bounds."""
+    bounds = np.exp([interval.mean, interval.low, interval.high])
+    return Interval(*bounds.tolist())
 
 
 def _p_text(p: float) -> str:

@@ -22,6 +22,7 @@ from ftlib.course.catalogue import MODULES
 
 SEEDS = 10  # of an experiment that carries a claim
 RECORDED = ("tiny", "pocket")  # profiles of an experiment that carries a lab's main claim
+LOGS = "in logarithms"  # the unit of a claim on ln(first / second), which is a factor's logarithm
 LIVE_SEED = 1000  # that a notebook runs: none of the record's, so that it is a further run
 
 
