@@ -217,8 +217,8 @@ def test_what_half_a_step_costs_and_how_wide_a_valley_is():
 
 
 def test_what_neighbouring_rates_cost_and_who_is_below_whom():
-    """Loss = log₂(rate/best)² again, plus 0.1 for LoRA: half an octave beside the best costs ¼, an
-    octave 1, and DoRA lies below LoRA at every rate.
+    """Loss = log₂(rate/best)² again, plus 0.1 for LoRA: half an octave beside the best costs ¼, and
+    DoRA lies below LoRA at every rate.
     """
     best = TINY.study.lr_lora
 
@@ -230,10 +230,8 @@ def test_what_neighbouring_rates_cost_and_who_is_below_whom():
     series = {method: experiments.arms_of(TINY, method) for method in ("LoRA", "DoRA")}
     cost = sweeps.neighbours_cost(result, series["DoRA"])
     assert cost.mean == pytest.approx(0.25) and cost.low == pytest.approx(0.25)
-    assert sweeps.twice_the_best(result, series["DoRA"]) == pytest.approx(1)
     one_rate = dict(list(series["DoRA"].items())[:1])
     assert sweeps.neighbours_cost(result, one_rate) is None
-    assert sweeps.twice_the_best(result, one_rate) is None
     assert "9 of 9" in sweeps.shared_rates_line(result, series, "DoRA", "LoRA")
     assert "0 of 9" in sweeps.shared_rates_line(result, series, "LoRA", "DoRA")
 
@@ -250,7 +248,6 @@ def test_a_sweep_without_runs_or_with_few_is_read_as_far_as_it_goes():
     assert sweeps.width(result, unknown, 0.25) is None
     assert sweeps.half_step_cost(result, unknown) is None
     assert sweeps.neighbours_cost(result, unknown) is None
-    assert sweeps.twice_the_best(result, unknown) is None
     assert sweeps.shared_rates_line(result, series, "DoRA", "new") == ""
     assert "new" not in sweeps.sweep_line(result, series)
 
@@ -266,6 +263,16 @@ def test_small_shares_and_large_perplexities_stay_readable():
     assert [lines.share_text(x) for x in (0.0, 1e-8, 0.0031, 0.06)] == ["0%", "0%", "0.31%", "6%"]
     assert [lines.fine(x) for x in (0.0172, 0.00004)] == ["1.7%", "0.004%"]
     assert [lines.perplexity_text(x) for x in (1.664, 51012.03)] == ["1.66", "51,012"]
+
+
+def test_what_the_high_rate_costs_is_counted_from_each_methods_own_best():
+    def metrics(own):
+        is_high = own["lr"] == experiments.high_rate(TINY)
+        lost = 2.0 if own["method"] == "LoRA" else 1.0
+        return {"loss": 3.0 + lost * is_high}
+
+    line = lines.high_rate_cost_line(result_of("methods", metrics), ("LoRA", "DoRA"))
+    assert "LoRA 2 [2, 2]; DoRA 1 [1, 1] nats (each interval by itself" in line
 
 
 def test_the_second_look_shares_its_rates_and_lies_inside_the_first():

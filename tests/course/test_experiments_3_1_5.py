@@ -319,10 +319,11 @@ def test_weights_that_were_in_four_bits_are_known_by_their_values():
 
 def test_how_normal_the_weights_are_is_read_from_the_counts():
     assert about_weights.bell_line(0.01, 0.2, 0.055, 0.05) == (
-        "So: block by block nearly normal, and over a whole matrix not in the tails."
+        "So: block by block nearly normal, and over a whole matrix the tails are heavier than "
+        "normal."
     )
     said = about_weights.bell_line(0.1, 0.0, 0.25, 0.05)
-    assert "20% more rejected" in said and "not between the quartiles either" in said
+    assert "20% more rejected" in said and "no heavier than normal; between the quartiles" in said
 
 
 # --- outputs --------------------------------------------------------------------------------------

@@ -101,6 +101,22 @@ def test_a_factor_is_a_geometric_mean():
     assert "LoRA forgets 2 [2, 2] times as much as full fine-tuning" in line
 
 
+def test_a_factor_that_the_difference_does_not_bear_out_is_called_a_hint():
+    """A fifth more in every seed: of amounts that differ a thousandfold the difference is open."""
+
+    def metrics(arm, seed):
+        factor = 1.2 if arm == "LoRA" else 1.0
+        forgotten = 1.0 if seed == 0 else 0.001
+        return {"loss": 0.1, "forgotten": factor * forgotten, "right": [1.0]}
+
+    assert "take it as a hint" in lines.half_rate_line(result_of("methods", metrics))
+
+    def alike(arm, seed):
+        return {**metrics(arm, seed), "forgotten": 0.02 if arm == "LoRA" else 0.01}
+
+    assert "hint" not in lines.half_rate_line(result_of("methods", alike))
+
+
 def test_there_is_no_factor_of_what_forgets_nothing():
     """The base's text can come out a little better after training: then the difference is told."""
 

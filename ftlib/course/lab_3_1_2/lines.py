@@ -10,10 +10,11 @@ import numpy as np
 
 from ftlib.adapters.targets import target_names
 from ftlib.core.stats import mean_interval
+from ftlib.course.lab_3_1_2.readings import too_high
 from ftlib.course.lab_3_1_2.trials import steps_of
 from ftlib.course.records.kit import study_base
 from ftlib.course.records.live import Result
-from ftlib.course.records.shown import whose
+from ftlib.course.records.shown import fewer_line, whose, with_arms
 
 AS_NOTHING = 1e-5  # a share that is rounding
 NAMES = {"full": "full fine-tuning"}  # where an arm's name is too short for a sentence
@@ -82,6 +83,26 @@ def turns_line(methods: Result, arms: Sequence[str]) -> str:
     if not turns:
         return methods.why
     return f"{whose(methods)}Rows turned on average: {'; '.join(turns)}."
+
+
+def high_rate_cost_line(methods: Result, near: Sequence[str]) -> str:
+    """How much higher each method's test loss is at the rate that is too high than at its best;
+    of tiny's runs where the profile has none at that rate.
+    """
+    high = [too_high(method) for method in near]
+    known = with_arms(methods, *near, *high)
+    costs = []
+    for method in near:
+        if not known.has(too_high(method)):
+            continue
+        more = known.means(too_high(method), "loss") - known.means(method, "loss")
+        costs.append(f"{method} {mean_interval(more)}")
+    if not costs:
+        return known.why or fewer_line(known, high)
+    return (
+        f"{whose(known)}Test loss at the high rate minus at its own best rate: "
+        f"{'; '.join(costs)} nats (each interval by itself, not tested)."
+    )
 
 
 def lengths_line(methods: Result, names: Sequence[str]) -> str:

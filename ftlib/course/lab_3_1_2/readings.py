@@ -14,6 +14,10 @@ from ftlib.course.records.experiment import Claim, Contrast, difference, within
 NATS = "nats per token"
 TUNED_ALIKE = ("LoRA", "DoRA", "direction only")  # over the same rates
 RANKS_NAMED = ("lowest rank", "middle rank", "highest rank")
+MAYBE_SAME_RUNS = (  # "m frozen" is *direction only* at the rate of DoRA
+    "Where section 5 chose that same rate for *direction only*, this is section 5's comparison "
+    "again and no new evidence."
+)
 Runs = Mapping[str, Mapping[str, Any]]
 
 
@@ -96,8 +100,8 @@ METHODS = (
         unit=NATS,
         above="The division alone, with frozen lengths, makes the high rate worse.",
         below=(
-            "The division alone, with frozen lengths, makes the high rate better: it is enough "
-            "for whatever DoRA gains there."
+            "The division alone, with frozen lengths, makes the high rate better. How much of "
+            "DoRA's gain that leaves to the trained lengths, the next line bounds."
         ),
         none="What the division alone does at the high rate is not shown.",
     ),
@@ -132,9 +136,9 @@ METHODS = (
         ),
         none=(
             "No difference is shown in how far the rows are turned, as the arithmetic above "
-            "has it: a step turns a row by its size over ‖V‖ in both. So the turns are not "
-            "the difference. What is left are the lengths: those of LoRA's rows change as "
-            "they turn, those of DoRA's hardly."
+            "has it: a step turns a row by its size over ‖V‖ in both. So the *size* of the turns "
+            "does not explain the difference; where they point is not measured. The lengths do "
+            "differ: those of LoRA's rows change as they turn, those of DoRA's hardly."
         ),
     ),
     Claim(
@@ -211,8 +215,8 @@ METHODS = (
         ),
         none=(
             "Pooled as in the paper's figure, LoRA's r is not shown to differ from that of the "
-            "same updates, turned at random. They have learnt nothing, so a high r of this kind is "
-            "no evidence of something that LoRA cannot do."
+            "same updates, turned at random. The turned updates have learnt nothing, so a high r "
+            "of this kind is no evidence of something that LoRA cannot do."
         ),
     ),
     Claim(
@@ -276,11 +280,17 @@ PARTS = (
         difference("loss", "m frozen", "m trained"),
         "above",
         unit=NATS,
-        above="A run that never trains m learns less. The next lines ask when m helps, and how.",
-        below="A run that never trains m learns *more*: at this rate m is a burden.",
+        above=(
+            "A run that never trains m learns less. The next lines ask when m helps, and how. "
+            + MAYBE_SAME_RUNS
+        ),
+        below=(
+            "A run that never trains m learns *more*: at this rate m is a burden. "
+            + MAYBE_SAME_RUNS
+        ),
         none=(
             "A run that never trains m is not shown to differ from one that does, at the rate that "
-            "was chosen with m trained. Section 5 has the comparison at a rate of its own."
+            "was chosen with m trained. " + MAYBE_SAME_RUNS
         ),
     ),
     Claim(

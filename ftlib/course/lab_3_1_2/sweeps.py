@@ -73,18 +73,6 @@ def neighbours_cost(result: Result, arms: Mapping[float, str]) -> Interval | Non
     return paired_difference(result.means(arms[beside], LOSS), best)
 
 
-def twice_the_best(result: Result, arms: Mapping[float, str]) -> float | None:
-    """What twice the best rate costs, in nats, means over the seeds; None where it is not tried."""
-    losses = mean_losses(result, arms)
-    if not losses:
-        return None
-    best = min(losses, key=losses.__getitem__)
-    for rate, loss in losses.items():
-        if abs(rate / best - 2) < 0.01:
-            return loss - losses[best]
-    return None
-
-
 def shared_rates_line(
     result: Result, series: Mapping[str, Mapping[float, str]], one: str, other: str
 ) -> str:

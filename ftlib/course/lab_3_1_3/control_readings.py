@@ -99,7 +99,7 @@ CONTROLS = (
         below=(
             "Without the shift the test loss is lower: the model reads clean embeddings better "
             "than those that it was trained on. The mismatch is between the shift and the "
-            "pretrained weights, and training on few rows has not removed it; to take the shift "
+            "pretrained weights, and training on few rows has not removed it; taking the shift "
             "away at test does not cost, it helps."
         ),
         none="Whether the shift is taken away at test or left on is not shown to matter.",

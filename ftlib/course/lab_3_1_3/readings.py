@@ -163,8 +163,8 @@ NOISE = (
             "judge the idea."
         ),
         below=(
-            "Trained under noise, the model bears noise better: the hook works, and training has "
-            "answered the noise."
+            "Trained under noise, the model bears noise better: the hook works, and the model has "
+            "adapted to the noise."
         ),
         none=(
             "That training under noise makes the model bear it better is not shown. Check the hook "
@@ -218,7 +218,7 @@ CURE = (
         "below",
         unit=NATS,
         above=(
-            "To halve the rate does more than the noise, and costs nothing. What noise gains at "
+            "Halving the rate does more than the noise, and costs nothing. What noise gains at "
             "the fast rate, if it gains, is then no reason to prefer it to a lower rate."
         ),
         below=(
@@ -259,7 +259,7 @@ CURE = (
         above=(
             "An ordinary regulariser, its strength chosen on the same rows from as many, does "
             "better. Where its strength is the largest that was tried (see the line under the "
-            "strengths), its lead may be larger still. The paper compares with none."
+            "strengths), its lead may be larger still. The paper does not compare with dropout."
         ),
         below=(
             "The noise does better than dropout in the adapter, whose strength was chosen on the "

@@ -28,7 +28,7 @@ def _stock_cases(g):
 
 STOCK = Exercise(
     name="stock_noise",
-    title="From a die to the noise",
+    title="From uniform numbers to the noise",
     minutes=4,
     difficulty=1,
     reference=stock_noise,

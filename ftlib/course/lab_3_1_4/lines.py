@@ -31,19 +31,43 @@ def _gap(result: Result, metric: str, arm: str, other: str) -> Interval:
     return mean_interval(result.means(arm, metric) - result.means(other, metric))
 
 
-def _forgets(result: Result, arm: str, other: str, than: str = "") -> str:
+def _factor(result: Result, arm: str, other: str) -> Interval | None:
     """How many times as much one arm forgets as the other, the geometric mean over seeds with its
-    interval; the difference, where a run of either forgets nothing and no factor exists.
+    interval; None where a run of either forgets nothing and no factor exists.
     """
     mine = result.means(arm, "forgotten")
     others = result.means(other, "forgotten")
     if min(mine.min(), others.min()) <= 0:
+        return None
+    whole = mean_interval(np.log(mine / others))
+    mean, low, high = np.exp([whole.mean, whole.low, whole.high])
+    return Interval(float(mean), float(low), float(high))
+
+
+def _forgets(result: Result, arm: str, other: str, than: str = "") -> str:
+    """How many times as much one arm forgets as the other; the difference, where no factor
+    exists.
+    """
+    factor = _factor(result, arm, other)
+    if factor is None:
         more = f"forgets {_gap(result, 'forgotten', arm, other)} nats per token more"
         return f"{more} than {than}" if than else more
-    whole = mean_interval(np.log(mine / others))
-    factor = f"{np.exp(whole.mean):.2g} [{np.exp(whole.low):.2g}, {np.exp(whole.high):.2g}]"
-    times = f"forgets {factor} times as much"
+    shown = f"{factor.mean:.2g} [{factor.low:.2g}, {factor.high:.2g}]"
+    times = f"forgets {shown} times as much"
     return f"{times} as {than}" if than else times
+
+
+def _two_verdicts(result: Result, arm: str, other: str) -> str:
+    """A note where the factor of what is forgotten shows what its difference does not."""
+    factor = _factor(result, arm, other)
+    if factor is None or not factor.excludes(1):
+        return ""
+    if _gap(result, "forgotten", arm, other).excludes(0):
+        return ""
+    return (
+        " (The ratio excludes 1 and the tested difference does not exclude 0: they weigh the "
+        "seeds differently. The ratio was looked at afterwards, so take it as a hint.)"
+    )
 
 
 def _has(result: Result, arms: Sequence[str]) -> bool:
@@ -232,7 +256,7 @@ def half_rate_line(result: Result) -> str:
         f"{_forgets(result, half, lora)}. LoRA at half of its best rate − full fine-tuning at "
         f"its best: golden loss {_gap(result, 'loss', half, full)}, forgotten "
         f"{_gap(result, 'forgotten', half, full)}. Each at its best rate, LoRA "
-        f"{_forgets(result, lora, full, 'full fine-tuning')}."
+        f"{_forgets(result, lora, full, 'full fine-tuning')}.{_two_verdicts(result, lora, full)}"
     )
 
 

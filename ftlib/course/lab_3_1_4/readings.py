@@ -155,8 +155,8 @@ METHODS = (
         none=(
             "No cost of the four-bit base is shown. Where the interval lies below 0 as a whole, it "
             "lies on the wrong side for a cost: rounding adds no knowledge, so take that for "
-            "chance until it is repeated. That large models pay nothing either (Dettmers et al.) "
-            "does not follow from it."
+            "chance until it is repeated. That large models pay nothing either ([Dettmers et al. "
+            "2023](https://arxiv.org/abs/2305.14314), Table 4) does not follow from it."
         ),
     ),
     Claim(

@@ -45,6 +45,6 @@ def bell_line(inner: float, outer: float, real: float, ideal: float) -> str:
         blocks = "block by block nearly normal"
     else:
         blocks = f"block by block normal but for {real - ideal:.0%} more rejected than by chance"
-    middle = "" if abs(inner) < NEAR else " and not between the quartiles either"
-    tails = "not in the tails" if outer > NEAR else "in the tails too"
-    return f"So: {blocks}, and over a whole matrix {tails}{middle}."
+    heavier = "heavier" if outer > NEAR else "no heavier"
+    middle = "" if abs(inner) < NEAR else "; between the quartiles it leaves the normal line"
+    return f"So: {blocks}, and over a whole matrix the tails are {heavier} than normal{middle}."

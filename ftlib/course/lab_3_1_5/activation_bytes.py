@@ -9,8 +9,9 @@ def activation_bytes(layers: int, tokens: int, kept: int, entry: int, checkpoint
     """The most that the blocks' activations hold at one moment.
 
     kept: bytes per token that one block keeps for its backward pass; entry: bytes per token of a
-    block's input. With checkpointing every block keeps its input alone, and the one whose backward
-    pass runs is recomputed.
+    block's input, which checkpointing stores besides `kept`, also for the block being recomputed.
+    With checkpointing every block keeps its input alone, and the one whose backward pass runs is
+    recomputed.
     """
     return tokens * (layers * entry + kept) if checkpointing else tokens * layers * kept
 

@@ -211,8 +211,8 @@ BASES = (
         contrast=over_rates("2 bits", WHOLE),
         expected="above",
         above=(
-            "Two bits less are seen, so the measure is not blind. The line on the doses says which "
-            "of the smaller ones it has seen too."
+            "Taking two bits away is seen, so the measure is not blind. The line on the doses says "
+            "which of the smaller ones it has seen too."
         ),
         below=(
             "The base with four levels is ahead of the whole one, which nobody would expect: "

@@ -38,7 +38,7 @@ MERGING = (
         contrast=within(FASTEST, "again", "beside"),
         expected="above",
         above=(
-            "A loss even here. The figure shows how large this update is, in units of the "
+            "It does harm even here. The figure shows how large this update is, in units of the "
             "rounding error, and how much of it is left: the smaller, the worse."
         ),
         below=(

@@ -43,7 +43,10 @@ def exposure_slope(arm: str) -> Contrast:
 MEMORY = (
     Claim(
         name="order",
-        text="wrong above right by loss, rows trained on − rows held out: 8 epochs − 1",
+        text=(
+            "how often a wrong answer has the higher loss: lead of the rows trained on over the "
+            "rows held out, after 8 epochs minus after 1"
+        ),
         contrast=gap_change("1 epoch", "8 epochs"),
         expected="below",
         above=(
@@ -65,7 +68,10 @@ MEMORY = (
     ),
     Claim(
         name="others",
-        text="wrong above right by loss after 8 epochs, rows held out − rows trained on",
+        text=(
+            "how often a wrong answer has the higher loss after 8 epochs: rows held out − rows "
+            "trained on"
+        ),
         contrast=within("8 epochs", "auc_others", "auc_trained"),
         expected="above",
         above=(
