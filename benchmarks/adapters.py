@@ -250,7 +250,8 @@ def main() -> None:
     where = provenance(("torch", "peft", "transformers"))
     write_section(
         f"LoRA and DoRA against PEFT, {args.dtype}, {what}",
-        f"{setting} Floor: the frozen model with the input's gradient. {where}\n\n"
+        f"{setting} Floor: the frozen model with the input's gradient; it keeps SiLU(gate), which "
+        f"ftlib's adapted blocks make again, so ftlib may lie below it. {where}\n\n"
         f"{table(HEAD, rows)}",
     )
 
