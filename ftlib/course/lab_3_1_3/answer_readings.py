@@ -85,7 +85,7 @@ ANSWERS = (
     ),
     Claim(
         "wins",
-        "wins less losses, fast rate, noise against none, answers alike in length",
+        "wins minus losses, fast rate, noise against none, answers alike in length",
         Contrast(("fast, noise", "fast"), _wins),
         "above",
         above=(
