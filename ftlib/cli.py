@@ -160,7 +160,8 @@ def run_recording(args) -> int:
     if args.state:
         print(state_table(labs, args.profile))
     elif args.claims:
-        print(claims_table(labs, args.profile))
+        for line in claims_table(labs, args.profile):
+            print(line, flush=True)
     elif args.scales:
         print(scales_table(labs))
     elif args.restamp:

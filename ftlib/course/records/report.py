@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ftlib.core.profiles import get_profile
+from ftlib.course.records.claims import Decision
 from ftlib.course.records.compute import plan
 from ftlib.course.records.empty_folder import in_empty_folder
 from ftlib.course.records.experiment import experiments_of
@@ -35,14 +38,13 @@ def state_table(labs: list[str], profile: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def claims_table(labs: list[str], profile: str | None = None) -> str:
-    """A line a claim: what was expected, what came, over how many seeds, with the interval; of the
-    experiments whose record belongs to the profile and is complete.
+def claims_table(labs: list[str], profile: str | None = None) -> Iterator[str]:
+    """The lines of a table, a line a claim, each as soon as it is known: what was expected, what
+    came, over how many seeds, with the interval; of the experiments whose record belongs to the
+    profile and is complete.
     """
-    lines = [
-        "| lab | experiment | claim | expected | result | seeds | as expected |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    yield "| lab | experiment | claim | expected | result | seeds | as expected |"
+    yield "|---|---|---|---|---|---|---|"
     for lab in labs:
         experiments = open_experiments(lab, profile)
         for experiment in experiments_of(lab):
@@ -52,11 +54,14 @@ def claims_table(labs: list[str], profile: str | None = None) -> str:
                 continue
             result = experiments.show(experiment.name)
             for decision in result.decisions().values():
-                claim = decision.claim
-                unit = f" {claim.unit}" if claim.unit else ""
-                lines.append(
-                    f"| {lab} | {experiment.name} | {claim.text} | {claim.expected} | "
-                    f"{decision.outcome}: {decision.interval}{unit} | {len(decision.values)} | "
-                    f"{'yes' if decision.as_expected else 'no'} |"
-                )
-    return "\n".join(lines)
+                yield _claim_line(lab, experiment.name, decision)
+
+
+def _claim_line(lab: str, experiment: str, decision: Decision) -> str:
+    claim = decision.claim
+    unit = f" {claim.unit}" if claim.unit else ""
+    return (
+        f"| {lab} | {experiment} | {claim.text} | {claim.expected} | "
+        f"{decision.outcome}: {decision.interval}{unit} | {len(decision.values)} | "
+        f"{'yes' if decision.as_expected else 'no'} |"
+    )

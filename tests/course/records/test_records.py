@@ -521,13 +521,13 @@ def test_the_state_lists_what_a_profile_runs():
 def test_the_claims_are_those_of_what_a_profile_runs(monkeypatch):
     """The arms of another profile's experiment may ask for rows that this one does not have."""
     filled()
-    assert f"| 3.1.1 | {TOY.name} |" in claims_table(["3.1.1"], "tiny")
+    assert f"| 3.1.1 | {TOY.name} |" in "\n".join(claims_table(["3.1.1"], "tiny"))
 
     def no_rows(lab, experiment, profile):
         raise ValueError("there are no such rows")
 
     monkeypatch.setattr(report, "plan", no_rows)
-    assert TOY.name not in claims_table(["3.1.1"], "pocket")
+    assert TOY.name not in "\n".join(claims_table(["3.1.1"], "pocket"))
 
 
 # --- claims ---------------------------------------------------------------------------------------
