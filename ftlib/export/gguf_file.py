@@ -36,7 +36,7 @@ def read_gguf(path) -> GGUFReader:
     return reader
 
 
-# Files that were read without a fault. A header with a vocabulary of 100,000 takes seconds to read.
+# Files that were read without a fault. With a vocabulary of 100,000 reading takes half a second.
 _sound: set[tuple[int, ...]] = set()
 
 
