@@ -94,6 +94,7 @@ from .evaluation.metrics import perplexity as perplexity
 from .evaluation.metrics import shots_by_family as shots_by_family
 from .evaluation.multiple_choice import score_choices as score_choices
 from .evaluation.preference import kl_to_reference as kl_to_reference
+from .evaluation.preference import score_pairs as score_pairs
 from .evaluation.preference import win_rate as win_rate
 from .evaluation.sql import sql_match as sql_match
 from .evaluation.watch import ForgettingWatch as ForgettingWatch

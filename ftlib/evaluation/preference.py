@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from ftlib.batches.collate import SFTCollator, sequence
-from ftlib.core.checks import check_positive_integer
+from ftlib.batches.collate import PairCollator, SFTCollator, sequence
+from ftlib.batches.preference import encode_pairs, row_length
+from ftlib.core.checks import as_rows, check_positive_integer
+from ftlib.core.errors import DataError
 from ftlib.core.modes import evaluation_mode
 from ftlib.core.stats import Interval, interval_of, share_interval
 from ftlib.evaluation.judges import JudgeError
 from ftlib.losses.logps import sequence_logps
+from ftlib.training.preference_trainer import pair_logps
+from ftlib.training.row_checks import token_rows, why_apart
 from ftlib.training.sampling import answer_texts, generate_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+SCORED_AT_ONCE = 16  # sampled answers whose log-probabilities are computed in one batch
 
 
 class WinRate(float):
@@ -149,27 +156,72 @@ def sampled_logps(
     asked, answers = generate_ids(
         model, tokenizer, repeated, max_new_tokens, batch_size, temperature=1.0, seed=seed
     )
-    policy_logps = []
-    reference_logps = []
+    # Whole conversations in which the answers' tokens alone are labels.
+    rows = [sequence(prompt, answer) for prompt, answer in zip(asked, answers, strict=True)]
+    policy_logps = np.empty(len(rows))
+    reference_logps = np.empty(len(rows))
+    pad = SFTCollator(pad_token_id=0)
     with evaluation_mode(model):
-        for start in range(0, len(asked), batch_size):
-            end = start + batch_size
-            batch = _pad_answers(asked[start:end], answers[start:end], model.device)
-            policy_logps.append(sequence_logps(model, **batch))
+        for places in _of_like_length([len(row["labels"]) for row in rows], SCORED_AT_ONCE):
+            batch = _on_device(pad([rows[place] for place in places]), model)
+            policy_logps[places] = _doubles(sequence_logps(model, **batch))
             with reference(model):
-                reference_logps.append(sequence_logps(model, **batch))
-    texts = answer_texts(model, tokenizer, answers)
-    return texts, _joined(policy_logps), _joined(reference_logps)
+                reference_logps[places] = _doubles(sequence_logps(model, **batch))
+    return answer_texts(model, tokenizer, answers), policy_logps, reference_logps
 
 
-def _joined(parts: list[torch.Tensor]) -> np.ndarray:
-    return torch.cat(parts).double().cpu().numpy()
+def _of_like_length(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Places in batches, the shortest first: little of a batch is then padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
-def _pad_answers(
-    prompts: list[list[int]], answers: list[list[int]], device
-) -> dict[str, torch.Tensor]:
-    """A batch of whole conversations in which the answers' tokens alone are labels."""
-    rows = [sequence(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    batch = SFTCollator(pad_token_id=0)(rows)
-    return {name: values.to(device) for name, values in batch.items()}
+def _on_device(batch: dict[str, torch.Tensor], model) -> dict[str, torch.Tensor]:
+    return {name: values.to(model.device) for name, values in batch.items()}
+
+
+def _doubles(values: torch.Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+class PairScores(NamedTuple):
+    """``log π(y|x)`` of chosen and rejected answers, summed over their tokens (nats), and how many
+    tokens those are: (pairs, 2) each.
+    """
+
+    logps: np.ndarray
+    tokens: np.ndarray
+
+
+@torch.no_grad()
+def score_pairs(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Iterable[dict],
+    batch_size: int = 16,
+) -> PairScores:
+    """What the model gives both answers of every pair, without dropout: with a reference's scores
+    the implicit rewards ``β (log π - log π_ref)`` of DPO (arXiv 2305.18290, section 4), and the
+    share of held-out pairs that a policy ranks right.
+
+    `pairs`: {"prompt", "chosen", "rejected"} as `prefer` takes them. The prompt runs once for both
+    answers where that is exact (`prefer`'s `share_prefix`); pairs of like length are scored
+    together. None is left out, however long it is. DataError names a pair that cannot be used.
+    """
+    rows = list(as_rows("pairs", pairs, DataError))
+    batch_size = check_positive_integer("batch_size", batch_size)
+    if not rows:
+        raise DataError("pairs is empty: pass at least one pair")
+    items = encode_pairs(tokenizer, rows, max_length=sys.maxsize)
+    apart = why_apart(model, token_rows(items), tokenizer.pad_token_id)
+    collator = PairCollator(tokenizer.pad_token_id, share_prefix=not apart)
+    logps = np.empty((len(items), 2))
+    tokens: np.ndarray = np.empty((len(items), 2), dtype=np.int64)
+    with evaluation_mode(model):
+        for places in _of_like_length([row_length(item) for item in items], batch_size):
+            batch = _on_device(collator([items[place] for place in places]), model)
+            sums, counts = pair_logps(model, batch)
+            logps[places] = _doubles(sums)
+            tokens[places] = counts.cpu().numpy()
+    return PairScores(logps, tokens)

@@ -30,13 +30,13 @@ from ftlib.training.folder import open_folder
 from ftlib.training.identity import name_of, run_settings
 from ftlib.training.loss_spec import LossSpec, loss_spec
 from ftlib.training.options import TrainOptions, check_trainable, recompute_activations
-from ftlib.training.preference_trainer import PreferenceTrainer, why_unshared
+from ftlib.training.preference_trainer import PreferenceTrainer
 from ftlib.training.reference_logps import add_reference
 from ftlib.training.row_checks import (
     as_in_training,
     check_later_tokens,
     token_rows,
-    why_inexact,
+    why_apart,
 )
 from ftlib.training.run import Run, run_callbacks, run_training
 from ftlib.training.samplers import LengthGroupedSampler
@@ -312,7 +312,7 @@ def preference_collator(
         return KTOCollator(tokenizer.pad_token_id)
     if not share_prefix:
         return PairCollator(tokenizer.pad_token_id, share_prefix=False)
-    reason = why_unshared(model) or why_inexact(model, rows, tokenizer.pad_token_id)
+    reason = why_apart(model, rows, tokenizer.pad_token_id)
     if reason:
         log.info("prompts are run twice, for chosen and for rejected: %s", reason)
     return PairCollator(tokenizer.pad_token_id, share_prefix=not reason)

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ftlib.core.profiles import get_profile
 from ftlib.course.lab_3_1_7 import (
@@ -409,3 +410,59 @@ def test_answers_are_read_in_one_line():
     rows = side_by_side.answer_rows([(answered, "too fast"), (answered, "no such arm")])
     assert rows == [{"model": "too fast", "seed": 0, "answer": "One. Two."}]
     assert side_by_side.sample_line(answered, "too fast").endswith("*One. Two.*")
+
+
+# --- the start ------------------------------------------------------------------------------------
+@pytest.fixture
+def short_start(monkeypatch, tmp_path):
+    """tiny with a start of three steps, an empty folder around, and a list that grows by one with
+    every optimizer step.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(starts, "_kept", {})
+    starts.imitated_start.cache_clear()
+    steps: list[int] = []
+
+    def after_step(*args) -> None:
+        steps.append(1)
+
+    handle = register_optimizer_step_post_hook(after_step)
+    yield replace(TINY, preference=replace(TINY.preference, imitation_steps=3)), steps
+    handle.remove()
+    starts.imitated_start.cache_clear()
+
+
+def start_weights(profile) -> torch.Tensor:
+    starts.imitated_start.cache_clear()
+    model, _ = starts.imitated_start(profile)
+    return torch.cat([weight.flatten() for weight in model.parameters()])
+
+
+def test_a_kept_start_is_trained_once(short_start, tmp_path, monkeypatch):
+    profile, steps = short_start
+    in_memory = start_weights(profile)
+    folder = starts.keep_start(profile)
+    assert torch.equal(start_weights(profile), in_memory)
+    assert len(steps) == 6 and (folder / "adapter").is_dir()
+    assert torch.equal(start_weights(profile), in_memory)
+    assert len(steps) == 6
+
+    deeper = tmp_path / "extensions"
+    deeper.mkdir()
+    monkeypatch.chdir(deeper)
+    starts.keep_start(profile)
+    assert torch.equal(start_weights(profile), in_memory)
+    assert len(steps) == 6 and not list(deeper.iterdir())
+
+
+def test_another_start_is_left_alone(short_start, caplog):
+    """Other settings, as after another choice of rows: trained without touching what lies there."""
+    profile, steps = short_start
+    folder = starts.keep_start(profile)
+    first = start_weights(profile)
+    kept = (folder / "settings.json").read_text()
+    other = replace(profile, lr_lora=2 * profile.lr_lora)
+    starts.keep_start(other)
+    assert not torch.equal(start_weights(other), first)
+    assert "in memory alone" in caplog.text and "learning_rate" in caplog.text
+    assert len(steps) == 6 and (folder / "settings.json").read_text() == kept

@@ -65,6 +65,7 @@ SMALL = Profile(
     preparation=Preparation(
         "tatsu-lab/alpaca", rows=5000, sizes=(50, 200, 800), steps=100, batch=16
     ),
+    judged_draws=1,
     preference=Preference(
         ULTRAFEEDBACK,
         THUMBS,
@@ -80,7 +81,6 @@ SMALL = Profile(
         orpo_steps=150,
         orpo_lr=1e-4,
         answer_tokens=256,
-        compared=1,
     ),
 )
 
@@ -146,6 +146,7 @@ SPARK = Profile(
     preparation=Preparation(
         "tatsu-lab/alpaca", rows=52_002, sizes=(50, 200, 800), steps=150, batch=16
     ),
+    judged_draws=1,
     preference=Preference(
         ULTRAFEEDBACK,
         THUMBS,
@@ -161,6 +162,5 @@ SPARK = Profile(
         orpo_steps=150,
         orpo_lr=1e-4,
         answer_tokens=256,
-        compared=1,
     ),
 )

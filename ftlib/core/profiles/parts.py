@@ -94,7 +94,6 @@ class Preference:
     orpo_lr: float = 2e-3
     imitation_steps: int = 150  # of SFT on chosen answers, before or in place of preferences
     answer_tokens: int = 72  # that a held-out answer may have, in splits other than preferences
-    compared: int = 4  # answers a prompt that the start draws for a judge with a fault to compare
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,7 @@ class Profile:
     timed_rows: int = 64  # at most, of such a step
     demo_steps: int = 6  # at most, of a run in a cell that shows how something works
     live_rows: int = 1000  # at most, whose loss a cell takes beside the recorded runs
+    judged_draws: int = 4  # answers a prompt that lab 7 has a judge with a fault compare
     curvature_rows: int = 2  # on which lab 3 takes second derivatives, in fp64
     curvature_draws: tuple[int, int] = (6, 24)  # of a direction: for a value, for its spread
     # That lab 4 trains side by side; prefix tuning needs the KV cache, which gradient checkpointing

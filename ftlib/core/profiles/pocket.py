@@ -48,6 +48,7 @@ PROFILE = Profile(
     timed_rows=1,
     demo_steps=2,
     live_rows=12,
+    judged_draws=1,
     curvature_rows=1,
     curvature_draws=(2, 4),
     drift_steps=6,
@@ -92,7 +93,6 @@ PROFILE = Profile(
         orpo_lr=5e-4,
         imitation_steps=36,
         answer_tokens=80,
-        compared=2,
     ),
     export=Export(
         prompts=8,

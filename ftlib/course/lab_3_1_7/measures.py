@@ -13,16 +13,13 @@ import numpy as np
 import torch
 
 from ftlib.adapters.lora import disable_adapter
-from ftlib.batches.collate import PairCollator
-from ftlib.batches.preference import encode_pairs
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_7.starts import imitated_start
 from ftlib.course.records.kit import rows_of
 from ftlib.course.reports import fault_rate
 from ftlib.course.world import describe_answers, preference_judge
 from ftlib.evaluation.generate import generate_answers
-from ftlib.evaluation.preference import sampled_logps
-from ftlib.losses.logps import sequence_logps
+from ftlib.evaluation.preference import PairScores, sampled_logps, score_pairs
 
 SHOWN = 2  # answers that are kept to be read
 AT_ONCE = 96  # answers drawn side by side
@@ -92,49 +89,30 @@ def start_answers(profile: Profile, seed: int, split: str, samples: int) -> list
     )
 
 
-@torch.no_grad()
-def pair_logps(profile: Profile, model, tokenizer, pairs) -> np.ndarray:
-    """log π of both answers of every pair, (pairs, 2), nats."""
-    collator = PairCollator(tokenizer.pad_token_id, share_prefix=False)
-    batch = collator(encode_pairs(tokenizer, list(pairs), profile.max_length))
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    logps = sequence_logps(model, **inputs, labels=batch["labels"].to(model.device))
-    return logps.double().cpu().numpy().reshape(2, -1).T
-
-
-def start_logps(profile: Profile, model, tokenizer, pairs) -> np.ndarray:
-    """log π_ref of both answers of every pair, (pairs, 2), nats."""
+def start_scores(model, tokenizer, pairs) -> PairScores:
+    """What the reference, the model without its adapter, gives both answers of every pair."""
     with disable_adapter(model):
-        return pair_logps(profile, model, tokenizer, pairs)
+        return score_pairs(model, tokenizer, pairs)
 
 
-def ratios(profile: Profile, model, tokenizer, pairs) -> np.ndarray:
+def ratios(model, tokenizer, pairs) -> np.ndarray:
     """log π − log π_ref of both answers of every pair, (pairs, 2), nats."""
-    now = pair_logps(profile, model, tokenizer, pairs)
-    return now - start_logps(profile, model, tokenizer, pairs)
+    now = score_pairs(model, tokenizer, pairs)
+    return now.logps - start_scores(model, tokenizer, pairs).logps
 
 
-def margin(profile: Profile, model, tokenizer, pairs) -> float:
+def margin(model, tokenizer, pairs) -> float:
     """Mean over pairs of the chosen answer's log-ratio minus the rejected one's, nats."""
-    of_pairs = ratios(profile, model, tokenizer, pairs)
+    of_pairs = ratios(model, tokenizer, pairs)
     return float((of_pairs[:, 0] - of_pairs[:, 1]).mean())
 
 
-def pair_lengths(profile: Profile, tokenizer, pairs) -> np.ndarray:
-    """Tokens of both answers of every pair, (pairs, 2)."""
-    lengths = []
-    for pair in encode_pairs(tokenizer, list(pairs), profile.max_length):
-        lengths.append((len(pair["chosen_ids"]), len(pair["rejected_ids"])))
-    return np.array(lengths)
-
-
-def ranked(profile: Profile, model, tokenizer, pairs) -> dict[str, float]:
+def ranked(model, tokenizer, pairs) -> dict[str, float]:
     """Of held-out pairs the share that is ranked right: by log π − log π_ref, which is what DPO
     trains; by its mean a token; by log π itself; and by the reference's log π.
     """
-    now = pair_logps(profile, model, tokenizer, pairs)
-    then = start_logps(profile, model, tokenizer, pairs)
-    lengths = pair_lengths(profile, tokenizer, pairs)
+    now, lengths = score_pairs(model, tokenizer, pairs)
+    then = start_scores(model, tokenizer, pairs).logps
     return {
         "right by ratio": _share_right(now - then),
         "right by mean ratio": _share_right((now - then) / lengths),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,14 @@ import torch
 
 from ftlib.adapters.lora import add_lora, merge_and_unload
 from ftlib.core.profiles import Profile
-from ftlib.course.records.kit import preference_start, rows_of
+from ftlib.course.records.kit import model_folder, preference_start, rows_of
 from ftlib.data.feedback import pairs_to_rows
+from ftlib.training.errors import RunError
 from ftlib.training.finetune import finetune
 from ftlib.training.run import Run
 
+log = logging.getLogger("ftlib")
+KEPT = "runs/lab-3.1.7"  # beside the labs
 START_SEED = 0  # of the SFT from which every policy of the lab begins
 RUN_SHARE = 0.5  # a run has half of the profile's steps, each of half its pairs
 TRAIN = "faults_train"
@@ -31,9 +35,17 @@ def training_pairs(profile: Profile, name: str) -> list[dict]:
 
 
 def train_sft(
-    profile: Profile, model, tokenizer, pairs, seed: int, lr: float, steps: int, batch_size: int
+    profile: Profile,
+    model,
+    tokenizer,
+    pairs,
+    seed: int,
+    lr: float,
+    steps: int,
+    batch_size: int,
+    output_dir: Path | None = None,
 ) -> Run:
-    """SFT on the chosen answers."""
+    """SFT on the chosen answers; kept in `output_dir`, and taken from there where it is done."""
     return finetune(
         model,
         tokenizer,
@@ -43,6 +55,7 @@ def train_sft(
         batch_size=batch_size,
         max_length=profile.max_length,
         seed=seed,
+        output_dir=output_dir,
         show=False,
     )
 
@@ -65,11 +78,27 @@ def drawn(rows: Sequence[dict], count: int, seed: int) -> list[dict]:
     return [rows[place] for place in order[:count]]
 
 
+# Where this process keeps the start of a profile, as `keep_start` was told.
+_kept: dict[Profile, Path] = {}
+
+
+def keep_start(profile: Profile, folder: str | Path = KEPT) -> Path:
+    """Have this process keep the lab's start in the folder, or one folder up where one lies there
+    (the extensions lie one folder deeper): whoever opens the lab again need not wait for it.
+    Returns the start's own folder, one for each model.
+    """
+    own = Path(folder) / f"start-{Path(model_folder(profile.model)).name}"
+    above = Path("..", own)
+    _kept[profile] = above if above.is_dir() and not own.is_dir() else own
+    return _kept[profile]
+
+
 @functools.cache
 def imitated_start(profile: Profile):
     """(model, tokenizer) after SFT on chosen answers, merged: the reference of the lab."""
     model, tokenizer = preference_start(profile, START_SEED)
-    train_sft(
+    train = functools.partial(
+        train_sft,
         profile,
         model,
         tokenizer,
@@ -79,6 +108,11 @@ def imitated_start(profile: Profile):
         profile.preference.imitation_steps,
         batch_size=pairs_a_step(profile),
     )
+    try:
+        train(output_dir=_kept.get(profile))
+    except RunError as error:  # another run lies there, or another process trains it now
+        log.info("trained in memory alone: %s", error)
+        train()
     merge_and_unload(model)
     return model, tokenizer
 

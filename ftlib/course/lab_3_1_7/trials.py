@@ -135,8 +135,8 @@ def preference_trial(
         return result
     held_out = rows_of(profile, split)[:RANKED_PAIRS]
     own = training_pairs(profile, pairs)[:MARGIN_PAIRS]  # with the labels as they should be
-    result |= ranked(profile, model, tokenizer, held_out)
-    result["margin"] = margin(profile, model, tokenizer, own)
+    result |= ranked(model, tokenizer, held_out)
+    result["margin"] = margin(model, tokenizer, own)
     result["steps"] = places
     result["loss by step"] = [entry["loss"] for entry in run.history if "loss" in entry]
     for name in ("win", "kl"):
@@ -176,16 +176,16 @@ def distance_trial(
         show=False,
     )
     probe = list(rows_of(profile, "distance_probe")[:PROBES])
-    chosen, rejected = ratios(profile, model, tokenizer, probe).mean(0)
+    chosen, rejected = ratios(model, tokenizer, probe).mean(0)
     result = {
         "chosen": float(chosen),
         "rejected": float(rejected),
         "probe margin": float(chosen - rejected),
-        "own margin": margin(profile, model, tokenizer, rows[:MARGIN_PAIRS]),
+        "own margin": margin(model, tokenizer, rows[:MARGIN_PAIRS]),
     }
     if all("paraphrase" in row for row in probe):
         others = [{**row, "rejected": row["paraphrase"]} for row in probe]
-        result["paraphrase"] = float(ratios(profile, model, tokenizer, others)[:, 1].mean())
+        result["paraphrase"] = float(ratios(model, tokenizer, others)[:, 1].mean())
     return result
 
 

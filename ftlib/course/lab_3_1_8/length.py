@@ -22,7 +22,8 @@ from ftlib.course.lab_3_1_8.runs import (
     train,
 )
 from ftlib.course.lab_3_1_8.simpo_loss import simpo_loss
-from ftlib.course.lab_3_1_8.trials import RANKED_SHARE, answered, correlation, scores
+from ftlib.course.lab_3_1_8.trials import RANKED_SHARE, answered, correlation
+from ftlib.evaluation.preference import score_pairs
 
 TAUGHT = 0.01  # weight below which a pair is called idle
 PER_TOKEN = {"mean": "SimPO", "sum": "SimPO, sums"}  # score -> the method of `train`
@@ -63,7 +64,7 @@ def length_trial(
     model, tokenizer = started(profile, SHORT, seed)
     rows = held_out_rows(profile, TEST)
     pairs = shortened(rows, seed)[: len(rows) // RANKED_SHARE]
-    before, lengths = scores(profile, model, tokenizer, pairs)
+    before, lengths = score_pairs(model, tokenizer, pairs)
     longer = lengths[:, 0] - lengths[:, 1]
     own_before = margins_of(before, lengths, score)
     if is_scaled:
@@ -75,7 +76,7 @@ def length_trial(
     setting = {"beta": beta, "ratio": ratio}
     method = PER_TOKEN[score]
     train(profile, model, tokenizer, taught, seed, method, lr, setting, simpo_loss)
-    after, _ = scores(profile, model, tokenizer, pairs)
+    after, _ = score_pairs(model, tokenizer, pairs)
     own_after = margins_of(after, lengths, score)
     return {
         "before": correlation(longer, own_before),

@@ -6,14 +6,11 @@ own as the default.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
-from ftlib.batches.collate import PairCollator
-from ftlib.batches.preference import encode_pairs
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_3_1_8.orpo_loss import orpo_loss
 from ftlib.course.lab_3_1_8.runs import (
@@ -32,7 +29,7 @@ from ftlib.data.feedback import flip_judgements
 from ftlib.data.load import load_base_text
 from ftlib.evaluation.generate import generate_answers
 from ftlib.evaluation.metrics import perplexity
-from ftlib.training.preference_trainer import pair_logps
+from ftlib.evaluation.preference import score_pairs
 
 TEXTS = 30  # held-out texts of the base's own domain on which forgetting is measured
 RANKED_SHARE = 2  # log-probabilities are measured on one in so many test pairs
@@ -45,30 +42,10 @@ FROM_START = (
     "start_apart",
     "start_forgotten",
 )
-AT_ONCE = 25  # pairs whose log-probabilities are computed in one batch
 HALF = 0.5  # of the labels are turned round where they are to say nothing
 
 
 # --- measures -------------------------------------------------------------------------------------
-@torch.no_grad()
-def scores(profile: Profile, model, tokenizer, pairs: Sequence[dict]) -> tuple[np.ndarray, ...]:
-    """Summed log-probabilities and tokens of chosen and rejected answers, (pairs, 2) each."""
-    encoded = encode_pairs(tokenizer, list(pairs), profile.max_length)
-    collator = PairCollator(tokenizer.pad_token_id, share_prefix=False)
-    was_training = model.training
-    model.eval()
-    sums = []
-    lengths = []
-    for i in range(0, len(encoded), AT_ONCE):
-        batch = collator(encoded[i : i + AT_ONCE])
-        on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        logps, tokens = pair_logps(model, on_device)
-        sums.append(logps.double().cpu())
-        lengths.append(tokens.double().cpu())
-    model.train(was_training)
-    return torch.cat(sums).numpy(), torch.cat(lengths).numpy()
-
-
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's r; 0 where one of the two does not vary."""
     if a.std() == 0 or b.std() == 0:
@@ -95,11 +72,11 @@ def answered(profile: Profile, model, tokenizer, rows: list[dict]) -> dict[str, 
     }
 
 
-def ranked(profile: Profile, model, tokenizer, rows: list[dict]) -> dict[str, Any]:
+def ranked(model, tokenizer, rows: list[dict]) -> dict[str, Any]:
     """Mean log-probabilities a token of held-out pairs, one number per pair, and how far apart the
     two of a pair are.
     """
-    sums, lengths = scores(profile, model, tokenizer, rows)
+    sums, lengths = score_pairs(model, tokenizer, rows)
     means = sums / lengths
     margins = means[:, 0] - means[:, 1]
     return {
@@ -130,7 +107,7 @@ def measured_start(profile: Profile) -> dict[str, Any]:
     rows = held_out_rows(profile, TEST)
     found = {
         **answered(profile, model, tokenizer, rows),
-        **ranked(profile, model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
+        **ranked(model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
         "forgotten": forgotten(profile, model, tokenizer),
     }
     return {f"start_{name}": value for name, value in found.items()}
@@ -144,7 +121,7 @@ def measured(profile: Profile, model, tokenizer) -> dict[str, Any]:
     rows = held_out_rows(profile, TEST)
     return {
         **answered(profile, model, tokenizer, rows),
-        **ranked(profile, model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
+        **ranked(model, tokenizer, rows[: len(rows) // RANKED_SHARE]),
         "forgotten": forgotten(profile, model, tokenizer),
         **{name: start[name] for name in FROM_START},
     }
