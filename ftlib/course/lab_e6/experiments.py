@@ -56,6 +56,7 @@ EXPERIMENTS = (
         inputs=_sft_inputs,
         claims=readings.SFT,
         live=(arms.BY_HAND,),
+        rounded=(arms.BF16,),
     ),
     Experiment(
         name="dpo",
@@ -70,5 +71,6 @@ EXPERIMENTS = (
         inputs=_dpo_inputs,
         claims=readings.DPO,
         live=(),
+        rounded=(arms.BF16,),
     ),
 )

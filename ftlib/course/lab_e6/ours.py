@@ -11,9 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.adapters.lora_layer import lora_layers
-from ftlib.batches.collate import PairCollator
-from ftlib.batches.preference import encode_pairs
-from ftlib.core.modes import evaluation_mode
 from ftlib.core.profiles import Profile
 from ftlib.course.lab_e6.settings import common_of
 from ftlib.course.lab_e6.start import (
@@ -25,7 +22,7 @@ from ftlib.course.lab_e6.start import (
     sft_start,
 )
 from ftlib.course.records.kit import held_out_loss
-from ftlib.losses.logps import completion_logps
+from ftlib.evaluation.preference import score_pairs
 from ftlib.losses.preference import dpo_loss
 from ftlib.training.finetune import finetune
 from ftlib.training.prefer import prefer
@@ -139,17 +136,7 @@ def sft_test_loss(profile: Profile, adapter: Adapter, lora_alpha: float) -> floa
 
 def _pair_logps(model: nn.Module, tokenizer, pairs: Sequence[dict]) -> Tensor:
     """(pairs, 2) summed log-probabilities of chosen and rejected."""
-    items = encode_pairs(tokenizer, list(pairs))
-    collate = PairCollator(tokenizer.pad_token_id, share_prefix=False)
-    parts = []
-    with evaluation_mode(model), torch.no_grad():
-        for start in range(0, len(items), TEST_BATCH):
-            batch = collate(items[start : start + TEST_BATCH])
-            logps = completion_logps(
-                model, batch["input_ids"], batch["attention_mask"], batch["labels"]
-            )
-            parts.append(logps.sum(1).view(2, -1).T)
-    return torch.cat(parts)
+    return torch.from_numpy(score_pairs(model, tokenizer, pairs, TEST_BATCH).logps)
 
 
 @functools.cache

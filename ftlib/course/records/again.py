@@ -40,14 +40,14 @@ def draw_entries(
     labs: Sequence[str], profile: Profile, count: int, seed: str, seconds: float
 ) -> list[Drawn]:
     """`count` recorded entries, others for another `seed`; each of another experiment as long as
-    there are such, and none that took more than `seconds`.
+    there are such, none that took more than `seconds`, and none of an arm that measures rounding.
     """
     by_experiment: dict[str, list[Drawn]] = {}
     for lab in labs:
         for experiment in experiments_of(lab):
             record = read_record(lab, experiment.name, profile)
             for entry in record.entries.values():
-                if entry.seconds <= seconds:
+                if entry.seconds <= seconds and entry.arm not in experiment.rounded:
                     drawn = Drawn(experiment, record, entry)
                     by_experiment.setdefault(record.name, []).append(drawn)
     rng = random.Random(seed)

@@ -162,7 +162,9 @@ class Experiment:
     lab's own claims need. `without`: the profiles whose data lack rows that it reads, such as
     wordings kept from training.
     `prepare(profile)` makes once what trials share, such as an adapter that is trained where none
-    lies, before they run side by side.
+    lies, before they run side by side. `rounded`: arms that measure rounding itself, such as bf16's
+    difference from fp32, of which every processor has its own: nothing is said against an entry of
+    theirs that comes out otherwise on another machine.
     """
 
     name: str
@@ -179,6 +181,7 @@ class Experiment:
     scale_claims: tuple[Claim, ...] = ()
     without: tuple[str, ...] = ()
     prepare: Callable[[Profile], object] | None = None
+    rounded: tuple[str, ...] = ()
 
     def metric(self, name: str) -> Metric:
         return _named(self.metrics, name, f"experiment {self.name!r} measures")

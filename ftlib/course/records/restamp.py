@@ -87,10 +87,12 @@ def _faults(
     record: Record, experiment: Experiment, profile: Profile, stale: list[Entry]
 ) -> list[str]:
     """Where entries of `CHECKED` arms, drawn by lot, come out otherwise than recorded. Another
-    version of the code draws others.
+    version of the code draws others, and none an arm that measures rounding
+    beside others.
     """
     lot = random.Random(conditions(experiment, profile)["code"])
-    arms = sorted({entry.arm for entry in stale})
+    all_arms = {entry.arm for entry in stale}
+    arms = sorted(all_arms - set(experiment.rounded)) or sorted(all_arms)
     drawn = []
     for arm in lot.sample(arms, min(CHECKED, len(arms))):
         drawn.append(lot.choice([entry for entry in stale if entry.arm == arm]))

@@ -18,7 +18,7 @@ from ftlib.cli import main
 from ftlib.core.errors import DataError
 from ftlib.core.profiles import get_profile
 from ftlib.course import catalogue
-from ftlib.course.records import digest, figures, report, store
+from ftlib.course.records import again, digest, figures, report, restamp, store
 from ftlib.course.records.again import compute_again, disagreements, draw_entries
 from ftlib.course.records.compute import RecordingError, record_experiment, record_labs, run_trial
 from ftlib.course.records.digest import code_digest, input_digests, profile_values
@@ -270,6 +270,15 @@ def test_an_entry_comes_out_again_and_another_does_not():
     others = [draw_entries(["3.1.1"], TINY, 1, f"commit {i}", 1.0)[0].name for i in range(9)]
     assert len(set(others)) > 3
     assert draw_entries(["3.1.1"], TINY, 1, "a commit", 0.01) == []
+
+
+def test_arms_that_measure_rounding_are_not_held_against_another_machine(monkeypatch):
+    filled()
+    rounded = replace(TOY, rounded=("arm 0", "arm 2"))
+    monkeypatch.setattr(again, "experiments_of", lambda lab: [rounded])
+    for commit in range(9):
+        (drawn,) = draw_entries(["3.1.1"], TINY, 1, f"commit {commit}", 1.0)
+        assert drawn.entry.arm == "arm 1"
 
 
 def test_unknown_names_are_refused_with_those_there_are():
@@ -589,6 +598,26 @@ def test_entries_of_a_rewritten_trial_stay_stale_where_it_gives_something_else()
     with pytest.raises(RecordingError, match="is recorded"):
         restamp_labs(["3.1.1"], "tiny")
     assert len(to_compute(read_record("3.1.1", "offsets", TINY), TOY, TINY)) == 30
+
+
+def test_rounding_of_another_processor_does_not_make_the_other_arms_stale(monkeypatch, capsys):
+    """The arms that measure it are not asked, unless there are no others."""
+    as_if_rewritten(50.0)
+    all_rounded = replace(TOY, rounded=("arm 0", "arm 1", "arm 2"))
+    monkeypatch.setattr(restamp, "experiments_of", lambda lab: [all_rounded])
+    with pytest.raises(RecordingError, match="is recorded"):
+        restamp_labs(["3.1.1"], "tiny")
+    record = read_record("3.1.1", "offsets", TINY)
+    sound = []
+    for entry in record.entries.values():
+        if entry.arm == "arm 1":
+            metrics = {**entry.metrics, "loss": entry.metrics["loss"] - 50.0}
+            sound.append(replace(entry, metrics=metrics))
+    add_entries(record, TOY, sound)
+    some_rounded = replace(TOY, rounded=("arm 0", "arm 2"))
+    monkeypatch.setattr(restamp, "experiments_of", lambda lab: [some_rounded])
+    restamp_labs(["3.1.1"], "tiny")
+    assert "30 entries keep their results" in capsys.readouterr().out
 
 
 def test_entries_with_other_settings_are_not_restamped(capsys):
