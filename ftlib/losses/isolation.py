@@ -78,6 +78,15 @@ def shift_of_shapes(before: Tensor, after: Tensor, control: tuple[Tensor, Tensor
     return shift._replace(rounding=max(shift.rounding, unit))
 
 
+def form_of(model) -> tuple:
+    """What decides whether rows stay apart, beside the architecture: the attention, the dtypes, and
+    how many parameters are attached; not what the weights hold. What was found of one form need not
+    be tried again.
+    """
+    attention = getattr(model.config, "_attn_implementation", None)
+    return attention, model.dtype, _working_dtype(model), len(list(model.parameters()))
+
+
 def _working_dtype(model) -> torch.dtype:
     """What the model's products are taken in: the autocast's dtype, or that of its weights."""
     kind = model.device.type

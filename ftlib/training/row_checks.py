@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import torch
 
-from ftlib.losses.isolation import Shift, later_shift, packing_shift
+from ftlib.losses.isolation import Shift, form_of, later_shift, packing_shift
 from ftlib.training.folder import RunError
 from ftlib.training.options import uses_autocast
-from ftlib.training.preference_trainer import attention_of, sharing_shift, why_unshared
+from ftlib.training.preference_trainer import sharing_shift, why_unshared
 
 SAMPLE = 64  # rows whose tokens are enough to probe with
 # What was found of a model, and of what form of it.
@@ -95,14 +95,15 @@ def why_inexact(model, rows: Iterable[list[int]], pad_token_id: int) -> str | No
 def why_apart(model, rows: Iterable[list[int]], pad_token_id: int) -> str | None:
     """Why a pair's prompt must be run twice, for chosen and for rejected; None where once is exact.
 
-    `rows`: token ids of some prompts and completions, with which the model is tried: once, as long
-    as its attention, its dtypes and what is attached to it stay.
+    `rows`: token ids of some prompts and completions, with which the model is tried, once for its
+    form.
     """
-    kind = model.device.type
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    form = (attention_of(model), model.dtype, autocast, len(list(model.parameters())))
+    reason = why_unshared(model)
+    if reason:
+        return reason
+    form = form_of(model)
     known_form, reason = _found.get(model, (None, None))
     if known_form != form:
-        reason = why_unshared(model) or why_inexact(model, rows, pad_token_id)
+        reason = why_inexact(model, rows, pad_token_id)
         _found[model] = (form, reason)
     return reason

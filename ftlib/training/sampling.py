@@ -26,6 +26,7 @@ from ftlib.losses.isolation import (
     NEIGHBOUR,
     WATCHED,
     Shift,
+    form_of,
     probe_rows,
     shift_between,
     shift_of_shapes,
@@ -191,11 +192,8 @@ def _of_one_length(order: list[int], lengths: list[int], batch_size: int) -> lis
 
 
 def _found_together(model, prompts: list[list[int]], pad_token_id: int) -> str:
-    """`prompts_together`, found once for a model: it goes by the architecture, its attention, its
-    dtype and what is attached to it, not by what the weights hold.
-    """
-    attention = getattr(model.config, "_attn_implementation", None)
-    form = (attention, model.dtype, len(list(model.parameters())))
+    """`prompts_together`, found once for a model's form."""
+    form = form_of(model)
     known_form, together = _found.get(model, (None, None))
     if known_form != form:
         together = prompts_together(model, prompts, pad_token_id)

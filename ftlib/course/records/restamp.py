@@ -87,8 +87,8 @@ def _faults(
     record: Record, experiment: Experiment, profile: Profile, stale: list[Entry]
 ) -> list[str]:
     """Where entries of `CHECKED` arms, drawn by lot, come out otherwise than recorded. Another
-    version of the code draws others, and none an arm that measures rounding
-    beside others.
+    version of the code draws others. Arms that measure rounding are drawn where there are no
+    others.
     """
     lot = random.Random(conditions(experiment, profile)["code"])
     all_arms = {entry.arm for entry in stale}
