@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from gguf import GGUFReader
 
-LENGTH = struct.Struct("<Q")  # bytes of a string, before it
-ARRAY_HEADER = struct.Struct("<IQ")  # type of the items, and how many
+LENGTH = struct.Struct("=Q")  # bytes of a string, before it
+ARRAY_HEADER = struct.Struct("=IQ")  # type of the items, and how many
 
 
 def open_reader(path: Path, error: type[Exception], if_missing: str, if_damaged: str) -> GGUFReader:

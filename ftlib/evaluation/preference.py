@@ -26,7 +26,7 @@ from ftlib.training.sampling import answer_texts, generate_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SCORED_AT_ONCE = 16  # sampled answers whose log-probabilities are computed in one batch
+SCORED_AT_ONCE = 16  # sampled answers, at most, whose log-probabilities are one batch
 
 
 class WinRate(float):
@@ -161,8 +161,9 @@ def sampled_logps(
     policy_logps = np.empty(len(rows))
     reference_logps = np.empty(len(rows))
     pad = SFTCollator(pad_token_id=0)
+    at_once = min(batch_size, SCORED_AT_ONCE)
     with evaluation_mode(model):
-        for places in _of_like_length([len(row["labels"]) for row in rows], SCORED_AT_ONCE):
+        for places in _of_like_length([len(row["labels"]) for row in rows], at_once):
             batch = _on_device(pad([rows[place] for place in places]), model)
             policy_logps[places] = _doubles(sequence_logps(model, **batch))
             with reference(model):

@@ -14,7 +14,9 @@ Only where two rows of different shapes are compared is rounding estimated from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -78,13 +80,24 @@ def shift_of_shapes(before: Tensor, after: Tensor, control: tuple[Tensor, Tensor
     return shift._replace(rounding=max(shift.rounding, unit))
 
 
-def form_of(model) -> tuple:
-    """What decides whether rows stay apart, beside the architecture: the attention, the dtypes, and
-    how many parameters are attached; not what the weights hold. What was found of one form need not
-    be tried again.
+def found_once(trial: Callable) -> Callable:
+    """`trial(model, …)` run once for a model as it is: what it finds goes by the attention, the
+    dtypes and how many parameters are attached, not by what the weights hold.
     """
-    attention = getattr(model.config, "_attn_implementation", None)
-    return attention, model.dtype, _working_dtype(model), len(list(model.parameters()))
+    known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    @functools.wraps(trial)
+    def found(model, *arguments):
+        attention = getattr(model.config, "_attn_implementation", None)
+        parameters = len(list(model.parameters()))
+        form = (attention, model.dtype, _working_dtype(model), parameters)
+        known_form, result = known.get(model, (None, None))
+        if known_form != form:
+            result = trial(model, *arguments)
+            known[model] = (form, result)
+        return result
+
+    return found
 
 
 def _working_dtype(model) -> torch.dtype:

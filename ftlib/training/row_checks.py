@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 
 import torch
 
-from ftlib.losses.isolation import Shift, form_of, later_shift, packing_shift
+from ftlib.losses.isolation import Shift, found_once, later_shift, packing_shift
 from ftlib.training.folder import RunError
 from ftlib.training.options import uses_autocast
 from ftlib.training.preference_trainer import sharing_shift, why_unshared
 
 SAMPLE = 64  # rows whose tokens are enough to probe with
-# What was found of a model, and of what form of it.
-_found: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def as_in_training(model, precision: str | None) -> torch.autocast:
@@ -95,15 +92,12 @@ def why_inexact(model, rows: Iterable[list[int]], pad_token_id: int) -> str | No
 def why_apart(model, rows: Iterable[list[int]], pad_token_id: int) -> str | None:
     """Why a pair's prompt must be run twice, for chosen and for rejected; None where once is exact.
 
-    `rows`: token ids of some prompts and completions, with which the model is tried, once for its
-    form.
+    `rows`: token ids of some prompts and completions, with which the model is tried, once
+    (`found_once`).
     """
-    reason = why_unshared(model)
-    if reason:
-        return reason
-    form = form_of(model)
-    known_form, reason = _found.get(model, (None, None))
-    if known_form != form:
-        reason = why_inexact(model, rows, pad_token_id)
-        _found[model] = (form, reason)
-    return reason
+    return why_unshared(model) or _found_inexact(model, rows, pad_token_id)
+
+
+@found_once
+def _found_inexact(model, rows: Iterable[list[int]], pad_token_id: int) -> str | None:
+    return why_inexact(model, rows, pad_token_id)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import weakref
 from collections.abc import Iterator
 
 import torch
@@ -26,7 +25,7 @@ from ftlib.losses.isolation import (
     NEIGHBOUR,
     WATCHED,
     Shift,
-    form_of,
+    found_once,
     probe_rows,
     shift_between,
     shift_of_shapes,
@@ -153,8 +152,6 @@ def _prompts(
 ANY_LENGTHS = "any lengths"
 ONE_LENGTH = "batches of one length"
 ONE_BY_ONE = "batches of one"
-# What was found of a model, and of what form of it.
-_found: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def _batches(
@@ -191,14 +188,9 @@ def _of_one_length(order: list[int], lengths: list[int], batch_size: int) -> lis
     return batches
 
 
+@found_once
 def _found_together(model, prompts: list[list[int]], pad_token_id: int) -> str:
-    """`prompts_together`, found once for a model's form."""
-    form = form_of(model)
-    known_form, together = _found.get(model, (None, None))
-    if known_form != form:
-        together = prompts_together(model, prompts, pad_token_id)
-        _found[model] = (form, together)
-    return together
+    return prompts_together(model, prompts, pad_token_id)
 
 
 def prompts_together(model, prompts: list[list[int]], pad_token_id: int) -> str:

@@ -649,6 +649,26 @@ def test_kl_to_oneself_is_zero_and_the_mode_is_given_back(tok):
         preference.kl_to_reference(model, tok, [], ft.disable_adapter)
 
 
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_no_more_answers_are_drawn_or_scored_at_once_than_asked(batch_size, tok):
+    """Whoever asks for small batches has little memory. The order of the answers is the prompts',
+    whatever their lengths.
+    """
+    model = ft.add_lora(llama(layers=1), r=2)
+    rows = []
+
+    def before_forward(module, args, inputs) -> None:
+        rows.append(len(inputs["input_ids"]))
+
+    model.register_forward_pre_hook(before_forward, with_kwargs=True)
+    uneven = [PROMPTS[2], PROMPTS[0], PROMPTS[1]]
+    texts, policy, start = preference.sampled_logps(
+        model, tok, uneven, ft.disable_adapter, samples=8, max_new_tokens=5, batch_size=batch_size
+    )
+    assert len(texts) == len(policy) == 24 and (policy == start).all()  # B = 0
+    assert max(rows) == (2 if batch_size == 2 else 24)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_an_exception_leaves_the_model_in_the_mode_it_was_in(training, tok, monkeypatch):
     """In evaluation mode while it computes, and back in its own after an exception."""
